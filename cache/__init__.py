@@ -1,4 +1,7 @@
-"""The feature cache: plain Zarr v3 on disk, atomic commits, windows at memory speed."""
+"""The feature cache: plain Zarr v3 on disk, atomic commits, windows at memory speed.
+
+This package is the public interface: import names from here, not from the modules below.
+"""
 
 from __future__ import annotations
 
@@ -71,16 +74,16 @@ def torch_windows(
     history: Mapping[str, int] | None = None,
     tail: Tail = "drop",
 ) -> TorchWindows:
-    """Windows of one or more splits, one after the other, as a map-style dataset for PyTorch's
-    DataLoader.
+    """Make a map-style dataset for PyTorch's DataLoader from the windows of one or more splits.
 
-    An item is a dict of tensors: `Split.read` of one window of `Split.windows`, as `features` (T,
-    dim), `kp_2d` (T, 49, 3). Each batch is read at once; use DataLoader's own `collate_fn` and any
-    number of workers, which open the splits again. For a cache in an object store, start workers by
-    spawn or forkserver.
+    The splits' windows follow one another in the given order. An item is a dict of tensors: what
+    `Split.read` returns for one window of `Split.windows`, such as `features` (T, dim) and `kp_2d`
+    (T, 49, 3). The windows of a batch are read together. DataLoader's default `collate_fn` and
+    any number of workers work; each worker opens the splits again. For a cache in an object store,
+    start workers by spawn or forkserver.
 
-    Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in
-    names or shapes; CacheChanged in a worker that starts after another commit.
+    Raises the errors of `Split.windows` and `Split.read`; CacheError if the splits' fields differ
+    in names or shapes; CacheChanged in a worker that starts after another commit.
     """
     from cache.read.torch_windows import ReadArguments, TorchWindows
 

@@ -1,4 +1,4 @@
-"""Types of arrays.  [cache]"""
+"""Short names for NumPy array types, for annotations.  [cache]"""
 
 from __future__ import annotations
 

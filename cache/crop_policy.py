@@ -1,4 +1,10 @@
-"""The part of a frame that a stream's network sees.  tracks -> [crops] -> features -> windows"""
+"""The part of a frame that a stream's network sees.  tracks -> [crops] -> features -> windows
+
+A track has one bounding box per row. A stream's `CropPolicy` says how that box becomes the square
+crop that the network is given: the crop's size, an enlargement, an optional central region, and an
+optional random jitter. Luigi.cfg writes a policy as words (`CropPolicy.parse`); the stream's
+manifest stores it as JSON (`CropPolicy.as_dict`).
+"""
 
 from __future__ import annotations
 
@@ -17,13 +23,15 @@ LARGEST: Final = 1024  # px
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jitter:
-    """One of several randomly moved, scaled and mirrored copies of every crop (HMMR, CVPR 2019,
-    data augmentation).
+    """Random moves, scales and mirroring of a stream's crops (data augmentation as in HMMR, CVPR
+    2019).
 
-    Repeatable: a function of the seed, the copy, the track's name and the frame number.
+    Several streams with different `copy` numbers hold different random versions of every crop. The
+    result is repeatable: it depends only on the seed, the copy, the track's name and the frame
+    number.
     """
 
-    copy: int  # from 1
+    copy: int  # number of the random version, from 1
     trans_px: float = 20.0  # largest move on each axis, in px of a 224 px crop
     scale_log2: float = 0.3  # magnification 2^u of each frame, u uniform within plus or minus this
     flip: float = 0.5  # probability that a whole track is mirrored
@@ -49,7 +57,7 @@ class CropPolicy:
     """How a box becomes a crop. Raises ValueError for values out of range."""
 
     size: int = SIZE  # side of the crop, px
-    # height and width about the centre, px, as 256x192; none: all of it
+    # (height, width) px of the central part that the network is given; None: the whole crop
     region: tuple[int, int] | None = None
     scale: float = 1.0  # factor on the track's crop scale
     jitter: Jitter | None = None
@@ -73,7 +81,7 @@ class CropPolicy:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Rows and columns of a crop that are a network's input."""
+        """The slices of rows and of columns that cut a network's input out of a crop."""
         height, width = self.shape
         top = (self.size - height) // 2
         left = (self.size - width) // 2
@@ -81,13 +89,14 @@ class CropPolicy:
 
     @property
     def follows_box(self) -> bool:
-        """Whether the crop is the track's own box."""
+        """Whether the crop box equals the track's box: neither enlarged nor jittered."""
         return self.jitter is None and self.scale == 1
 
     @classmethod
     def parse(cls, text: str) -> CropPolicy:
-        """Parse a policy as luigi.cfg has it, words separated by spaces or commas. Raises
-        ValueError for unknown words.
+        """Parse a policy as luigi.cfg writes it: words `name:value`, separated by spaces or commas.
+
+        Raises ValueError for unknown or repeated words, and for values out of range.
 
         >>> CropPolicy.parse("size:256 region:256x192").region
         (256, 192)
@@ -109,7 +118,7 @@ class CropPolicy:
         return cls(**values)
 
     def __str__(self) -> str:
-        """The inverse of `parse`: values that differ from the default."""
+        """The text that `parse` reads, with only the values that differ from the default."""
         words = self.as_dict()
         if self.region is not None:
             words["region"] = f"{self.region[0]}x{self.region[1]}"
@@ -122,7 +131,7 @@ class CropPolicy:
         return " ".join(f"{name}:{words[name]}" for name in _WORDS if name in words)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values that differ from the default."""
+        """The values that differ from the default, in a form that JSON can hold."""
         usual = asdict(CropPolicy())
         changed = {name: value for name, value in asdict(self).items() if value != usual[name]}
         if self.region is not None:
@@ -140,7 +149,10 @@ class CropPolicy:
         return cls(**values)
 
     def seeds(self, names: Iterable[str]) -> Keys:
-        """(N,) of the tracks' jitter, from their names."""
+        """Random seeds (N,) of N tracks, hashed from their names and the jitter's seed and copy.
+
+        A policy without jitter has seeds too, which `boxes` does not use.
+        """
         jitter = self.jitter or Jitter(copy=1)
         mark = f"{jitter.seed}\0{jitter.copy}\0"
         digests = bytearray()
@@ -156,10 +168,17 @@ class CropPolicy:
         seeds: Keys,
         frame: Array,
     ) -> tuple[Floats, Bools]:
-        """Crop boxes, (..., 4) cxcywh px before the crop scale, and whether each crop is mirrored,
-        (...).
+        """Compute the crop boxes of rows with track boxes `bbox` (..., 4).
 
-        `crop_scale`, `seeds` (of each row's track) and `frame` broadcast to (...).
+        Returns the crop boxes, (..., 4) centre x, centre y, width, height in px of the frame, and
+        whether each crop is mirrored (...). The boxes are not yet multiplied by the crop scale.
+
+        Args:
+            crop_scale: the track's crop side / box side.
+            seeds: the seed of each row's track, from `seeds`.
+            frame: each row's frame number.
+
+        These three broadcast to (...).
         """
         box = bbox.astype(np.float64)
         mirrored = np.zeros(bbox.shape[:-1], bool)
@@ -194,9 +213,9 @@ _WORDS: Final[Mapping[str, Any]] = {
 }
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: SplitMix64's step
 
-# Numbers of random values: of a frame's seed, and of a track's.
-MOVE_X, MOVE_Y, ZOOM = range(3)
-MIRROR: Final = 0
+# Which of a seed's random numbers is used for what (argument `i` of `_uniform`).
+MOVE_X, MOVE_Y, ZOOM = range(3)  # of a frame's seed
+MIRROR: Final = 0  # of a track's seed
 
 
 def _mix_bits(x: Keys) -> Keys:
@@ -207,11 +226,11 @@ def _mix_bits(x: Keys) -> Keys:
 
 
 def _uniform(seeds: Keys, i: int) -> Doubles:
-    """The i-th uniform number in [0, 1) of each seed."""
+    """The i-th random number of each seed, uniform in [0, 1)."""
     bits = _mix_bits(seeds + np.uint64(i + 1) * _GOLDEN)
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def _uniform_signed(seeds: Keys, i: int) -> Doubles:
-    """As `_uniform`, in [-1, 1)."""
+    """The i-th random number of each seed, uniform in [-1, 1)."""
     return 2 * _uniform(seeds, i) - 1

@@ -1,4 +1,4 @@
-"""Errors of a cache.  [cache]"""
+"""The exceptions that functions of this package raise.  [cache]"""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ class CacheError(Exception):
 
     @classmethod
     def at(cls, file: Path | str, *, expected: str, found: str, do: str) -> Self:
+        """The error for a file: what was expected and found there, and what the user can do."""
         return cls(f"{file}: expected {expected}, found {found}. {do}")
 
 
 class AccessDenied(CacheError):
-    """A file or folder that this user may not read, or that no command touches, such as a link or a
-    pipe.
+    """The user has no permission for a file or folder, or it is of a kind that no command touches,
+    such as a link or a pipe.
     """
 
     @classmethod
@@ -33,7 +34,9 @@ class Busy(CacheError):
 
 
 class CacheChanged(CacheError):
-    """The open split or stream has been replaced, as by `extract --replace`: open it again."""
+    """The open split or stream has been replaced, for example by `extract --replace`. Open it
+    again.
+    """
 
 
 class MissingSplit(CacheError, KeyError):

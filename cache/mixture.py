@@ -1,7 +1,9 @@
 """Mix windows of several splits into batches.  tracks -> features -> [windows] -> training
 
-The windows of step k follow from the seed and k, through orders that are computed and not stored:
-any process can make any step.
+A mixture has parts, such as one with 2D labels and one with 3D labels. Each batch holds a fixed
+number of windows of every part, and a part draws them from its own splits by their weights. Which
+windows step k gets depends only on the seed and k: the random orders are computed where they are
+needed and not stored, so any process can make the batch of any step.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Arrays = dict[str, Array]
 _FEISTEL_ROUNDS: Final = 12  # with fewer, the orders of five elements are not equally likely
 _MIX: Final = np.uint64(0xD6E8FEB86659FD93)  # any odd number with bits everywhere
 _HALF: Final = np.uint64(32)
-_BLOCK: Final = 4096  # draws that are computed at once: one costs hardly less
+_BLOCK: Final = 4096  # draws computed at once: computing a single one takes nearly as long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +43,24 @@ class MixturePart:
 
     name: str
     splits: Mapping[str, Split]  # open, by name
-    count: int  # windows of a step, of all ranks together
-    fields: Sequence[str]  # as `Split.read` takes them
-    # of `features`; only windows that have it are taken, also where they are not read
+    count: int  # windows per step, for all ranks together
+    fields: Sequence[str]  # fields to read, as for `Split.read`
+    # stream of the field `features`. Only windows with features are taken, even if `fields` does
+    # not name them.
     stream: str | None = None
-    # several, in its place: fields of their own names, and with `_ok`, as `Split.read` has
+    # several streams in place of `stream`, as for `Split.read`: fields `<name>` and `<name>_ok`
     streams: Sequence[str] = ()
-    # rows before each window, of some of `streams`
+    # stream (one of `streams`) -> number of rows to read before each window
     history: Mapping[str, int] = field(default_factory=dict)
-    # stream -> copies, of which each window takes one at random, the same one of each stream
+    # stream -> its copies, streams with different jitter. Each window reads one copy at random,
+    # with the same number for all streams.
     copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stride: int = 16
-    strides: Mapping[str, int] = field(default_factory=dict)  # of splits where it is not `stride`
-    # of splits where it is not 1; see Draws
+    strides: Mapping[str, int] = field(default_factory=dict)  # split -> stride, if not `stride`
+    # split -> weight, if not 1; see Draws
     weights: Mapping[str, float] = field(default_factory=dict)
     tail: Tail = "drop"  # see `Split.windows`
-    # of splits, tracks' rows without a window
+    # split -> ranges of rows in which no window may start
     left_out: Mapping[str, Ranges] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,8 +83,9 @@ class MixturePart:
 
     @cached_property
     def copy_streams(self) -> list[dict[str, str]]:
-        """By number of the copy: stream of the part -> stream to read in its place. Without copies,
-        one entry with the streams themselves.
+        """For each copy number, a dict: stream of the part -> stream to read in its place.
+
+        Without copies, a list of one dict that maps each stream to itself.
         """
         n_copies = max(map(len, self.copies.values()), default=1)
         by_number: list[dict[str, str]] = [{} for _ in range(n_copies)]
@@ -91,7 +96,7 @@ class MixturePart:
         return by_number
 
     def history_rows(self, name: str) -> int:
-        """Rows of a field before each window."""
+        """How many rows of a field are read before each window."""
         return self.history.get(name.removesuffix("_ok"), 0)
 
 
@@ -100,31 +105,30 @@ class Pick(NamedTuple):
 
     split: str
     starts: Ints  # (b,) first rows, ascending
-    rows: slice  # their place in the part
+    rows: slice  # where these windows are in the part's arrays, along B
     copy: int = 0  # number in the part's `copy_streams`
 
 
-Picks = Mapping[str, Sequence[Pick]]  # by part
+Picks = Mapping[str, Sequence[Pick]]  # name of a part -> the picks of its windows
 
 
 class Drawn(NamedTuple):
     """Random windows of several splits, (count,) each."""
 
-    split: Ints  # number of the split
-    window: Ints  # number of the window in that split
+    split: Ints  # number of each window's split
+    window: Ints  # number of each window within its split
 
     def part(self, chosen: slice) -> Drawn:
         return Drawn(self.split[chosen], self.window[chosen])
 
 
 class Mixture:
-    """Batches of windows of several splits, by step. Each part has its own splits, weights and
-    number of windows.
+    """Random batches of windows from several splits, one batch per step: `draw`, then `read`.
 
-    Within a part, windows are ordered by split, copy and row, to read each split at once. With
-    `world_size` ranks, window i of a step, counted through all parts, is for rank i % world_size. A
-    pickled mixture opens the splits again, and raises CacheChanged if there has been a commit
-    since.
+    Within a part, windows are sorted by split, copy and row, so that each split is read in one go.
+    With `world_size` ranks, window i of a step, counted through all parts, is for rank i %
+    world_size. When a mixture is unpickled, it opens the splits again, and raises CacheChanged if
+    there has been a commit since.
 
     Raises CacheError for a part without a window, and for splits whose fields differ in shape;
     ValueError for a rank that is not below world_size, and as Draws does.
@@ -151,7 +155,7 @@ class Mixture:
         self._starts = {part.name: _window_starts(part, seqlen) for part in parts}
         counts = self.counts
         self._draws: dict[str, Draws] = {}
-        self._own: dict[str, slice] = {}  # of a part's windows, those of this rank
+        self._own: dict[str, slice] = {}  # which windows of each part are for this rank
         self.sizes: dict[str, int] = {}
         """Windows per step of this rank, by part."""
         n_before = 0
@@ -173,7 +177,7 @@ class Mixture:
         return counts
 
     def draw(self, step: int) -> dict[str, list[Pick]]:
-        """The windows of a step (from 0), by part."""
+        """Draw this rank's windows of a step (counted from 0), by part."""
         return {name: self._draw_part(part, step) for name, part in self.parts.items()}
 
     def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
@@ -193,7 +197,7 @@ class Mixture:
         return picks
 
     def _draw_copies(self, part: MixturePart, step: int) -> Ints:
-        """(count,) the copy of each draw of a step."""
+        """The copy number of each window of a step, for all ranks (count,)."""
         n_copies = len(part.copy_streams)
         if n_copies == 1:
             return np.zeros(part.count, np.int64)
@@ -203,11 +207,14 @@ class Mixture:
         return (mixed % np.uint64(n_copies)).astype(np.int64)
 
     def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
-        """Read the fields of drawn windows: by part, arrays of (B, T, ...). Raises as `Split.read`
-        does.
+        """Read the fields of drawn windows. Returns arrays (B, T, ...) by part and field.
 
-        out: buffers to fill, by part and field, in their dtypes; fields without one are not read.
-        None: all fields.
+        Args:
+            out: buffers to fill and return, by part and field; features are converted to their
+                dtypes, and fields without a buffer are not read. None: read all fields into new
+                arrays.
+
+        Raises the errors of `Split.read`.
         """
         if out is None:
             out = {name: self._new_buffers(self.parts[name]) for name in picks}
@@ -226,7 +233,7 @@ class Mixture:
         return buffers
 
     def stream_rows(self) -> StreamRows:
-        """The stream rows that the windows of all parts need, without history."""
+        """The rows that the windows of all parts with streams need, without history."""
         starts = defaultdict[str, list[Ints]](list)
         for name, part in self.parts.items():
             if part.stream is not None or part.streams:
@@ -264,8 +271,8 @@ def _read(
     fields: Sequence[str],
     out: Arrays | None = None,
 ) -> Arrays:
-    """Read windows of one split and copy: into `out`, a buffer for each field, or new arrays with
-    streams as stored.
+    """Read the fields of one pick into the buffers `out`, one for each field; or, without `out`,
+    into new arrays, in which features have their stored dtype.
     """
     split = part.splits[pick.split]
     windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
@@ -283,7 +290,7 @@ def _read(
     if not part.streams:
         stream_read = None if part.stream is None else stream_of[part.stream]
         return split.read(windows, stream_read, tuple(fields), dtypes, out)
-    # `Split.read` calls the fields of a copy by its name, the part by that of the stream
+    # `Split.read` names a field after the copy that it reads; the part, after its own stream.
     read_as = {name: name for name in fields}
     for name, stream in stream_of.items():
         read_as[name] = stream
@@ -303,6 +310,7 @@ def _read(
 
 
 def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
+    """First rows of all windows of a part, by split. Raises CacheError if there is no window."""
     starts = {}
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
@@ -315,7 +323,7 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
             windows = split.windows(seqlen, stride, part.stream, part.tail)
         first = windows[:, 0]
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
-        # ranges that begin at or before the window
+        # number of ranges that begin at or before each window
         before = np.searchsorted(left_out[:, 0], first, side="right")
         stop = np.concatenate([[0], left_out[:, 1]])[before]
         starts[name] = np.ascontiguousarray(first[first >= stop])
@@ -330,14 +338,15 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
 
 
 class Permutation:
-    """A shuffled order of 0 .. n - 1 that takes no memory. `key`: texts and integers; another key,
-    another order.
+    """A random permutation of 0 .. n - 1 that is computed element by element, without memory.
+
+    Each `key`, of texts and integers, gives another permutation.
 
     >>> sorted(Permutation(5, "seed", 3)(np.arange(5)).tolist())
     [0, 1, 2, 3, 4]
 
-    A Feistel network over pairs (left, right); results that are not below n are permuted again
-    (fewer than about sqrt(n)).
+    It is a Feistel network over pairs (left, right), with slightly more than n pairs. Results that
+    are not below n (fewer than about sqrt(n)) are permuted again.
     """
 
     def __init__(self, n: int, *key: str | int) -> None:
@@ -351,7 +360,7 @@ class Permutation:
         self._keys = np.frombuffer(digest, "<u8").astype(np.uint64)
 
     def __call__(self, places: Ints) -> Ints:
-        """Elements at these places, (N,) of 0 .. n - 1."""
+        """The elements (N,) at these positions (N,) of the permutation."""
         elements = self._shuffle(places.astype(np.uint64))
         beyond = elements >= self._n
         while beyond.any():
@@ -379,15 +388,17 @@ def _hash_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Draws:
     """An endless sequence of windows of several splits in random order, readable at any position.
 
-    Each split has its own sequence: every window once, in a new order each time. Draws come in
-    rounds: with w a split's weight over the heaviest one's and n its windows, round r shuffles
-    numbers floor(r w n) to floor((r + 1) w n) of all splits together: exactly floor(R w n) draws of
-    a split in R rounds, each window as often as others, or once more.
+    Each split has its own endless sequence: all its windows in random order, then all again in a
+    new order, and so on. Draws come in rounds. Let n be a split's number of windows, and w its
+    weight divided by the heaviest split's. Round r takes the elements from floor(r w n) up to, not
+    including, floor((r + 1) w n) of each split's sequence, and shuffles those of all splits
+    together. So R rounds have exactly floor(R w n) draws of a split, and each of its windows is
+    drawn as often as the others, or once more.
 
     Args:
         sizes: number of windows by split; 0 is allowed, but not for all.
-        weights: by split, taken as the decimal fraction that is written (default: 1).
-        key: another key, another order.
+        weights: by split (default: 1), taken as exact decimal fractions.
+        key: texts and integers; each key gives another order.
 
     Raises ValueError for a weight of 0 or less, and when there is no window.
     """
@@ -408,14 +419,14 @@ class Draws:
         self._names = tuple(sizes)
         self._sizes = tuple(sizes.values())
         self._key = key
-        # draws of each split in a round, and of all
+        # how many draws a round has on average, by split and in all
         self._per_round = [size * chosen[name] / heaviest for name, size in sizes.items()]
         self._all_per_round = sum(self._per_round, Fraction(0))
         self._block = min(_BLOCK, int(self._all_per_round))
         self._last: tuple[int, Drawn] | None = None  # the block computed last, and its number
 
     def take(self, start: int, count: int) -> Drawn:
-        """`count` draws from `start` on."""
+        """Return draws `start` to `start + count - 1`."""
         first = start // self._block
         last = (start + count - 1) // self._block
         blocks = [self._block_of(number) for number in range(first, last + 1)]
@@ -423,7 +434,7 @@ class Draws:
         return _join(blocks).part(slice(begin, begin + count))
 
     def _begins(self, round_: int) -> list[int]:
-        """Position of a round's first draw in each split's own sequence."""
+        """Position of a round's first draw in each split's sequence."""
         return [math.floor(round_ * n) for n in self._per_round]
 
     def _block_of(self, number: int) -> Drawn:
@@ -436,7 +447,7 @@ class Draws:
         return drawn
 
     def _compute(self, start: int, stop: int) -> Drawn:
-        # the round of `start`, or one before it: floors make rounds begin earlier than that
+        # `start` is in this round or a later one: floors make rounds begin earlier than on average
         round_ = math.floor(start / self._all_per_round)
         parts: list[Drawn] = []
         while start < stop:

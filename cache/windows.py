@@ -1,7 +1,8 @@
 """Cut runs of consecutive frames into windows.  tracks -> features -> [windows] -> training
 
-A run is a stretch of one track whose frames are one step apart; a stream cuts it further where it
-has no features. Ranges are (N, 2) int64 arrays of rows [start, stop), disjoint and ascending.
+A run is a stretch of one track whose frames are one step apart. Rows for which a stream has no
+features cut runs further. A window is `seqlen` consecutive rows of a run. Ranges are (N, 2) int64
+arrays of rows [start, stop), disjoint and ascending; windows have the same form but may overlap.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Tail = Literal["drop", "cover"]
 
 
 def spread(counts: Ints) -> tuple[Ints, Ints]:
-    """Repeat each i counts[i] times: (i, number of the repetition).
+    """Repeat each index i counts[i] times. Returns the indices, and which repetition each one is.
 
     >>> [column.tolist() for column in spread(np.array([2, 0, 3]))]
     [[0, 0, 2, 2, 2], [0, 1, 0, 1, 2]]
@@ -30,10 +31,10 @@ def spread(counts: Ints) -> tuple[Ints, Ints]:
 
 
 def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -> Ranges:
-    """Every full window: `seqlen` rows, from each run's start on every `stride` rows.
+    """Cut runs into windows of `seqlen` rows, one every `stride` rows from each run's start on.
 
-    `tail`: "drop" leaves out the rows after a run's last window, as published; "cover" adds a
-    window that ends where the run ends. A run shorter than `seqlen` has none.
+    `tail`: "drop" leaves out the rows after a run's last window, as published methods do; "cover"
+    adds a window that ends where the run ends. A run shorter than `seqlen` has no window.
 
     >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4).tolist()
     [[0, 4], [4, 8]]
@@ -51,7 +52,7 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     if tail not in ("drop", "cover"):
         raise ValueError(f'tail is {tail!r}, expected "drop" or "cover"')
     first, stop = runs.T
-    room = stop - first - seqlen  # the last place in the run at which a window may start
+    room = stop - first - seqlen  # the last offset in the run at which a window may start
     counts = room // stride + 1
     if tail == "cover":
         counts += room % stride > 0
@@ -59,7 +60,7 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     n_windows = int(counts.sum())
     n_before = np.cumsum(counts) - counts
     windows = np.empty((n_windows, 2), np.int64)
-    # in place: of millions of windows, clearing memory takes longer than all else
+    # in place: with millions of windows, new arrays would take longer than all the arithmetic
     starts = windows[:, 0]
     starts[:] = np.arange(n_windows)
     starts *= stride
@@ -72,7 +73,7 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
 
 
 def intersect(runs: Ranges, keep: Ranges) -> Ranges:
-    """The parts of `runs` within `keep`. A run in two parts of `keep` becomes two.
+    """The parts of `runs` that are within ranges of `keep`. A run across two ranges becomes two.
 
     >>> intersect(np.array([[0, 10], [10, 12]]), np.array([[2, 4], [8, 11]])).tolist()
     [[2, 4], [8, 10], [10, 11]]
@@ -90,7 +91,7 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
 
 
 def ranges_where(flags: Bools, first_row: int = 0) -> Ranges:
-    """The stretches of True.
+    """The ranges in which `flags` is True. `first_row`: the row of the first flag.
 
     >>> ranges_where(np.array([True, True, False, True]), first_row=5).tolist()
     [[5, 7], [8, 9]]
@@ -102,7 +103,7 @@ def ranges_where(flags: Bools, first_row: int = 0) -> Ranges:
 
 
 def join_adjacent(ranges: Ranges) -> Ranges:
-    """Ranges that touch, as one.
+    """Join ranges that touch into one.
 
     >>> join_adjacent(np.array([[0, 8], [8, 16], [20, 24]])).tolist()
     [[0, 16], [20, 24]]
@@ -115,16 +116,20 @@ def join_adjacent(ranges: Ranges) -> Ranges:
 
 
 class _TableRuns(NamedTuple):
-    """Rows of a split that follow each other in a table."""
+    """N segments of consecutive rows of a split, which are consecutive in the table, too."""
 
-    first: Ints  # (N,) first rows
-    stop: Ints  # (N,) last rows + 1
-    place: Ints  # (N,) the first rows' places in the table
+    first: Ints  # (N,) first rows in the split
+    stop: Ints  # (N,) last rows in the split + 1
+    place: Ints  # (N,) table rows of the first rows
 
 
 class StreamRows:
-    """A table with every row that the windows need, once. starts: first rows of windows, by
-    split.
+    """The layout of a table that holds every row that some windows need, once each.
+
+    Args:
+        starts: first rows of the windows, by split.
+
+    `total` is the number of rows of the table.
     """
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
@@ -143,15 +148,15 @@ class StreamRows:
             self.total += int(lengths.sum())
 
     def place(self, split: str, starts: Ints) -> Ints:
-        """Windows' (b,) first rows in the split -> (b,) first rows in the table."""
+        """The table rows (b,) at which windows begin, from their first rows (b,) in the split."""
         segments = self._segments[split]
         segment = np.searchsorted(segments.first, starts, side="right") - 1
         within = starts - segments.first[segment]
         return segments.place[segment] + within
 
     def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
-        """Windows that cover the table, to fill it: (split, first rows of at most `n_windows`
-        windows).
+        """Yield windows that cover the table together, for a caller that fills it: pairs (split,
+        first rows of at most `n_windows` windows).
         """
         for name, segments in self._segments.items():
             lengths = segments.stop - segments.first

@@ -1,1 +1,1 @@
-"""The format on disk: names, columns, tables, shards, manifests.  [cache]"""
+"""The format of a cache on disk: names, columns, tables, shards and manifests.  [cache]"""

@@ -1,8 +1,9 @@
-"""The tables of format `vibe-cache 1`, which the next commit replaces.  [cache]
+"""Read the tables of a split in the earlier format, `vibe-cache 1`.  [cache]
 
-`files` of its manifest has the SHA-256 of each table's `zarr.json` and of its numbers, by their
-path below the split. A commit that was cut off has left them in `.commit`, below the manifest's
-folder.
+The next commit of such a split writes its tables in the current format. In the earlier format, the
+manifest's entry `files` has the SHA-256 of two files per table, its `zarr.json` and its numbers, by
+their path below the split. If that commit was interrupted, the files may still be in the folder
+`.commit` next to the manifest.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ TABLE_NAME: Final = re.compile(r"(track|run|video)_\w+")
 def read_tables(
     store: Store, split: str, manifest: Mapping[str, Any]
 ) -> tuple[Tables, dict[str, str]]:
-    """Read tables as `Place.read_tables` does."""
+    """Read the tables that match the manifest's digests, in the split or in its `.commit` folder.
+
+    Returns, as `Place.read_tables` does, the tables that are intact, and the names of the others by
+    the key of a missing or changed file.
+    """
     small = manifest["files"]
     digests = {path: digest for path, digest in small.items() if TABLE_NAME.match(path)}
     files: dict[str, Bytes] = {}
@@ -52,7 +57,9 @@ def read_tables(
 
 
 def find_remains(store: Store, home: str) -> Iterator[str]:
-    """Keys of what a manifest of this format does not need, in its folder."""
+    """Keys of folders of the earlier format that are in `home`, a manifest's folder: old tables and
+    `.commit`. A manifest of the current format does not need them.
+    """
     for name in store.list_names(home):
         folder = f"{home}/{name}"
         is_table = TABLE_NAME.fullmatch(name) is not None

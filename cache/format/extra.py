@@ -1,5 +1,11 @@
 """Extra columns, declared by a dataset's reader and stored in the split's manifest under `extra`.
 [cache]
+
+Every split has the columns of `layout.COLUMNS`. A dataset's reader may declare further ones, with a
+value per row (a column) or per track (a table `track_<name>`). Mirrored crops need mirrored
+labels, so an extra column also says how mirroring changes its values: by pairs of entries to swap,
+or by a function. A manifest cannot store a function, only that there is one; the reader's package
+provides it when the column is read (`find_mirrors_by`).
 """
 
 from __future__ import annotations
@@ -24,14 +30,16 @@ from cache.format.layout import (
     stream_of,
 )
 
-Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), in the mirrored image
+# values (N, *shape) -> the values (N, *shape) in the mirrored image
+Mirror = Callable[[Array], Array]
 Pairs = tuple[tuple[int, int], ...]  # entries along the first axis that mirroring swaps
-# dataset, column -> its function; None if it is not installed
+# (dataset, column) -> the column's mirror function; None if no installed reader declares one
 FindMirror = Callable[[str, str], Mirror | None]
 
-EXTRA: Final = "extra"  # of a split's manifest
-FUNCTION: Final = "function"  # stands for a function in a manifest
-FILLS: Final[Mapping[str, float | int]] = {  # by dtype; uint8 is a flag, 0 or 1
+EXTRA: Final = "extra"  # entry of a split's manifest
+FUNCTION: Final = "function"  # stands for a mirror function in a manifest
+# default fill value by dtype; uint8 is for flags, 0 or 1
+FILLS: Final[Mapping[str, float | int]] = {
     **dict.fromkeys(("float32", "float64"), math.nan),
     **dict.fromkeys(("int8", "int16", "int32", "int64"), -1),
     "uint8": 255,
@@ -39,27 +47,29 @@ FILLS: Final[Mapping[str, float | int]] = {  # by dtype; uint8 is a flag, 0 or 1
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _READ: Final = ("theta", "w_3d", "w_smpl", "gender")  # fields of a batch that are no columns
 _RESERVED: Final = frozenset({*COLUMNS, *TABLES, *TEXTS, *_READ, FEATURES})
-_PREFIXES: Final = ("track_", "run_", "video_")  # of tables
+_PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraColumn:
-    """A column of rows or tracks that a dataset's reader declares, as `foot_contact`. Raises
-    ValueError if invalid.
+    """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`.
+
+    Raises ValueError for an invalid declaration.
     """
 
     name: str  # a lower-case letter, then lower-case letters, digits and _
     about: str  # its meaning, in one line
     unit: str = ""
-    shape: tuple[int, ...] = ()  # of one row or track
+    shape: tuple[int, ...] = ()  # shape of the value of one row or track
     # a key of FILLS: float32, float64, int8, int16, int32, int64, or uint8 for flags, 0 or 1
     dtype: str = "float32"
-    # a value that no datum has; None: NaN of floats, -1 of integers, 255 of flags
+    # stands for a missing value, so no valid value may equal it; None: NaN for floats, -1 for
+    # integers, 255 for flags
     fill: float | int | None = None
     per: Literal["row", "track"] = "row"
-    # how mirroring changes it; None: not at all
+    # how mirroring the image changes a value; None: not at all
     mirror: Pairs | Mirror | Literal["function"] | None = None
-    gaps: bool = False  # a writer may leave out rows of a track, as NaN in all of a row's numbers
+    gaps: bool = False  # a writer may leave out rows of a track by writing NaN in all their numbers
 
     def __post_init__(self) -> None:
         if self.fill is None:
@@ -69,7 +79,7 @@ class ExtraColumn:
             raise ValueError(f"extra column {self.name!r}: {problem}")
 
     def _problem(self) -> str:
-        """Why it is invalid; "" if it is not."""
+        """Why the declaration is invalid; "" if it is valid."""
         is_reserved = self.name.startswith(_PREFIXES) or stream_of(self.name) != self.name
         if is_reserved or not _NAME.fullmatch(self.name):
             return (
@@ -137,16 +147,18 @@ class ExtraColumn:
 
     @property
     def spec(self) -> ColumnSpec:
+        """The shape, dtype and fill value as the cache stores the column."""
         about = f"{self.about} [{self.unit}]" if self.unit else self.about
         assert self.fill is not None
         return ColumnSpec(self.shape, np.dtype(self.dtype).newbyteorder("<"), self.fill, about)
 
     @property
     def array(self) -> str:
+        """The name of the Zarr array that stores the column."""
         return self.name if self.per == "row" else f"track_{self.name}"
 
     def as_json(self) -> dict[str, Any]:
-        """The manifest's entry: all fields except the name."""
+        """The column's entry in the manifest: all fields except `name` and `gaps`."""
         assert self.fill is not None
         mirror: Any = self.mirror
         if isinstance(mirror, tuple):
@@ -165,11 +177,11 @@ class ExtraColumn:
 
     @property
     def stored_as(self) -> dict[str, Any]:
-        """The entries that decide its bytes and their meaning."""
+        """The manifest entries that decide the stored bytes: all except the descriptions."""
         return {key: value for key, value in self.as_json().items() if key not in ("about", "unit")}
 
     def problem(self, array: Any, n_rows: int) -> str:
-        """Why an array does not fit this column of a track with `n_rows` rows; "" if it does."""
+        """Why an array cannot be this column's value for a track of `n_rows` rows; "" if it can."""
         shape = (n_rows, *self.shape) if self.per == "row" else self.shape
         problem = self.spec.problem(array, shape)
         if problem:
@@ -181,7 +193,11 @@ class ExtraColumn:
         return ""
 
     def mirrored(self, values: Array, split: str) -> Array:
-        """Mirror (N, ...) values of a split. Raises CacheError if the function is not loaded."""
+        """Return values (N, ...) of this column as they are in the mirrored image.
+
+        `split` is "<dataset>/<split>". Raises CacheError if the dataset's mirror function is not
+        loaded, or returns another shape.
+        """
         if self.mirror is None:
             return values
         if isinstance(self.mirror, tuple):
@@ -203,6 +219,7 @@ class ExtraColumn:
         return mirrored
 
     def _mirror_function(self, dataset: str) -> Mirror | None:
+        """The mirror function: the declared one, or the one that a dataset's reader provides."""
         if callable(self.mirror):
             return self.mirror
         for find in FINDERS:
@@ -220,6 +237,10 @@ FINDERS: Final[list[FindMirror]] = []
 
 
 def find_mirrors_by(find: FindMirror) -> None:
-    """Register a function that finds the mirror functions that dataset readers declare."""
+    """Register a function that looks up mirror functions by dataset and column.
+
+    A package of dataset readers calls this once, so that `ExtraColumn.mirrored` can find the
+    functions of columns that were read from a manifest.
+    """
     if find not in FINDERS:
         FINDERS.append(find)

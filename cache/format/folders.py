@@ -1,4 +1,7 @@
-"""Folders of splits and streams in a store, committed or not.  [cache]"""
+"""Find the folders of splits and streams in a store, committed or not.  [cache]
+
+A split's folder is `<dataset>/<split>`, and a stream's is `<dataset>/<split>/features/<stream>`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from cache.storage.base import Store
 
 
 def create_groups(place: Place) -> None:
-    """Write the Zarr groups that are missing, from the cache, with its list of splits, down to the
-    split's features.
+    """Write the missing Zarr groups (`zarr.json`) of the cache, the dataset, the split and its
+    features. The cache's group also gets its list of splits.
     """
     store = place.store
-    # writes the cache's own group, the first
+    # This writes the cache's own group, the first of `place.groups`.
     update_list(store, there=committed_names(store))
     for key in place.groups[1:]:
         if not store.exists(key):
@@ -27,29 +30,37 @@ def create_groups(place: Place) -> None:
 
 
 def committed_names(store: Store) -> Iterator[str]:
-    """Names of committed splits, also of those that have lost their manifest."""
+    """Names of committed splits, including those whose manifest is lost.
+
+    A split that may not be read counts as committed.
+    """
     for name in possible_splits(store):
         place = Place(store, name)
         try:
             is_committed = store.exists(place.manifest) or place.lost_manifest() is not None
         except PermissionError:
-            is_committed = "/" in name  # opening it says why
+            is_committed = "/" in name  # opening the split will report the missing permission
         if is_committed:
             yield name
 
 
 def split_folders(store: Store) -> list[str]:
-    """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
+    """Names "<dataset>/<split>" of all folders that may be splits and are not empty.
+
+    Neither needs a commit. A dataset's folder that may not be read is in the list as "<dataset>".
+    """
     names = []
     for name in possible_splits(store):
-        if _list_names(store, name) != []:  # also None: one that may not be read has content
+        # None, for a folder that may not be read, counts as content.
+        if _list_names(store, name) != []:
             names.append(name)
     return names
 
 
 def possible_splits(store: Store) -> Iterator[str]:
-    """As `split_folders`, also empty ones. A dataset's folder that may not be read stands for its
-    splits.
+    """Names "<dataset>/<split>" of all folders whose names fit, including empty folders.
+
+    A dataset's folder that may not be read is yielded as "<dataset>", in place of its splits.
     """
     for dataset in store.list_names(""):
         if layout.is_name(dataset) and dataset != "lost+found":
@@ -63,7 +74,7 @@ def possible_splits(store: Store) -> Iterator[str]:
 
 
 def _list_names(store: Store, folder: str) -> list[str] | None:
-    """As `store.list_names`; None for a folder that may not be read."""
+    """The names in a folder; None if the user may not read it."""
     try:
         return store.list_names(folder)
     except PermissionError:
@@ -71,20 +82,20 @@ def _list_names(store: Store, folder: str) -> list[str] | None:
 
 
 def stream_folders(store: Store, split: str) -> list[str]:
-    """All folders of a split that may be streams, committed or not."""
+    """Names of all folders of a split that may be streams, committed or not."""
     folder = f"{split}/{FEATURES}"
     streams = []
     for name in store.list_names(folder):
         is_stream = layout.is_name(name) and layout.stream_of(name) == name
-        # a file is the user's, or the group's own
+        # A file is no stream: it is the Zarr group's own file, or one that a user has put there.
         if is_stream and not store.exists(f"{folder}/{name}"):
             streams.append(name)
     return streams
 
 
 def places_of(store: Store, split: str) -> list[Place]:
-    """Places of a split and its streams, committed or not."""
+    """The `Place` of a split, then those of its streams, committed or not."""
     streams: list[str] = []
-    with suppress(PermissionError):  # which the place of the split shows
+    with suppress(PermissionError):  # reading the split's own place reports it
         streams = stream_folders(store, split)
     return [Place(store, split, stream) for stream in (None, *streams)]

@@ -1,5 +1,9 @@
 """Names, columns and Zarr metadata of the cache, as docs/cache-format.md describes them.
 [cache]
+
+A column is a Zarr array with one entry per row of a split; a row is one person in one frame. Its
+rows are cut into shards (one file each) and chunks (one checksum each). A table is a smaller array
+about tracks, runs or videos.
 """
 
 from __future__ import annotations
@@ -17,20 +21,22 @@ import numpy as np
 from cache.errors import CacheError
 
 FORMAT: Final = "vibe-cache 2"
-EARLIER_FORMAT: Final = "vibe-cache 1"  # which is read, too: cache/format/earlier.py
-# one file, one unit of work, recovery and checking: 32 MiB of float16 features
+EARLIER_FORMAT: Final = "vibe-cache 1"  # can still be read: cache/format/earlier.py
+# A shard is one file, and the unit of work, recovery and checking. With 2048 float16 features it
+# has 32 MiB.
 ROWS_PER_SHARD: Final = 8192
-ROWS_PER_CHUNK: Final = 64  # covered by one checksum
-# both key words of a row without a track, or one that is still to be computed
+ROWS_PER_CHUNK: Final = 64  # one checksum covers a chunk
+# A stream stores a key of two 64-bit words per row, hashed from what the features were computed
+# from. Both words have this value in rows without a track or still to be computed.
 NO_KEY: Final = 2**64 - 1
-# entry of a stream's manifest: [start, stop) of rows still to be computed, if any
+# entry of a stream's manifest: the rows [start, stop) that are still to be computed, if any
 PENDING_ROWS: Final = "pending_rows"
 # A row's `ok` flag in a stream.
 UNDECODABLE: Final = 0  # no value: the frame could not be decoded
 COMPUTED: Final = 1
 UNDEFINED: Final = 2  # a value that the stream defines, such as zeros, for rows without an input
 HAS_VALUE: Final = (COMPUTED, UNDEFINED)
-GENDERS: Final = ("neutral", "male", "female")  # of a track; a batch has their numbers, from 0
+GENDERS: Final = ("neutral", "male", "female")  # of a track; a batch holds the position in this
 STREAM_ARRAYS: Final = ("", "_ok", "_key")  # suffixes of a stream's name
 
 MANIFEST: Final = "manifest.json"
@@ -38,20 +44,22 @@ PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, temporary files and uncommitted work
 STAGED: Final = "staged"  # in `.writing`: uncommitted work
-TABLE_FOLDER: Final = "tables"  # of a split
+TABLE_FOLDER: Final = "tables"  # folder of a split with its tables
 TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: an incomplete shard
 RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 
-# kind of a column's dtype -> kinds that it takes
+# kind of a column's dtype (`np.dtype.kind`) -> kinds of arrays that may be written to it
 _CONVERTIBLE: Final = {"f": "fiu", "i": "iu", "u": "bu"}
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """A column: trailing shape, dtype, and fill value, which no valid row has."""
+    """How a column is stored: the shape of one row, the dtype, and the fill value for missing rows,
+    which no valid row has.
+    """
 
     trailing: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -63,8 +71,8 @@ class ColumnSpec:
         return math.prod(self.trailing) * self.dtype.itemsize
 
     def metadata(self, extent: int, geometry: Geometry) -> bytes:
-        """zarr.json of a split's column with `extent` rows: uncompressed chunks, crc32c on each and
-        on the index.
+        """The zarr.json of this column with `extent` rows. Chunks are not compressed; each chunk
+        and the shard's index have a crc32c checksum.
         """
         configuration = {
             "chunk_shape": [geometry.rows_per_chunk, *self.trailing],
@@ -83,7 +91,10 @@ class ColumnSpec:
         )
 
     def problem(self, array: Any, shape: tuple[int, ...]) -> str:
-        """Why an array does not fit this column; "" if it does. Only floats may be rounded."""
+        """Why an array cannot be stored in this column with `shape`; "" if it can.
+
+        Floats may be rounded to the column's dtype; integers must fit exactly.
+        """
         if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
             return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
         if array.dtype.kind not in _CONVERTIBLE[self.dtype.kind]:
@@ -122,6 +133,7 @@ COLUMNS: Final[Mapping[str, ColumnSpec]] = {
 }
 
 
+# tables that hold texts
 TEXTS: Final = frozenset(
     {
         "track_name",
@@ -132,16 +144,16 @@ TEXTS: Final = frozenset(
         "video_fingerprint",
     }
 )
-# all but texts: name -> dtype, what follows the rows
+# all other tables: name -> (dtype, shape of one entry)
 TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
     "track_video": ("<i4", ()),  # number in the video table
     "track_start": ("<i8", ()),  # rows [start, stop) of the split
     "track_stop": ("<i8", ()),
     "track_step": ("<i4", ()),  # frames of the video from one row to the next
     "track_fps": ("<f8", ()),  # of the video's own frames; NaN where not known
-    "track_crop_scale": ("<f8", ()),
+    "track_crop_scale": ("<f8", ()),  # crop side / box side
     "track_intrinsics": ("<f8", (3, 3)),  # px; NaN where not known
-    "run_start": ("<i8", ()),
+    "run_start": ("<i8", ()),  # rows [start, stop) without a gap in the frame numbers
     "run_stop": ("<i8", ()),
     "video_width": ("<i4", ()),
     "video_height": ("<i4", ()),
@@ -151,7 +163,7 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
-    """Arrays of a feature stream by name below `features`."""
+    """The three arrays of a feature stream by name: features, `ok` flags and keys."""
     stored = np.dtype(dtype).newbyteorder("<")
     about_key = "what the features were computed from, hashed"
     return {
@@ -193,7 +205,7 @@ class Geometry:
         return self.rows_per_shard // self.rows_per_chunk
 
     def shards(self, extent: int) -> int:
-        """How many shards `extent` rows take, the last one partly filled.
+        """How many shards `extent` rows take; the last one may be partly filled.
 
         >>> Geometry(8, 4).shards(17)
         3
@@ -243,7 +255,7 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """zarr.json of a table's array: one chunk holds it all."""
+    """The zarr.json of a table, which is stored in a single chunk."""
     return _metadata(
         shape=shape,
         chunk=[max(1, n) for n in shape],

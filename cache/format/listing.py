@@ -1,9 +1,9 @@
 """The list of a cache's splits, in its root `zarr.json`.  [cache]
 
-A split is listed just after its first commit. A listed split that is missing is a problem: its disk
-may not be mounted, or somebody has deleted it. An unmounted disk leaves its mount point, an empty
-folder or a dead link; a deleted folder leaves nothing, and `gc` takes it off the list. Caches of an
-earlier version get their list by the next commit or `gc`.
+A split is added to the list just after its first commit. A listed split that is missing is a
+problem: its disk may not be mounted, or somebody has deleted it. An unmounted disk leaves its mount
+point behind, an empty folder or a dead link. A deleted folder leaves nothing, and `gc` removes its
+split from the list. A cache of an earlier version has no list; the next commit or `gc` writes it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cache.storage.base import Store
 
 ROOT: Final = "zarr.json"  # key of the cache's Zarr group
 SPLITS: Final = "splits"  # attribute of that group
-_PATIENCE: Final = 10.0  # s to wait for others that change the list
+_PATIENCE: Final = 10.0  # s to wait for other processes that change the list
 _PAUSE: Final = 0.02  # s between two attempts
 
 
 def root_group(splits: Collection[str] | None) -> bytes:
-    """The root's `zarr.json` with this list; None: without a list."""
+    """The root's `zarr.json` with this list of splits, or without a list if `splits` is None."""
     if splits is None:
         return GROUP
     return json_file(
@@ -34,8 +34,9 @@ def root_group(splits: Collection[str] | None) -> bytes:
 
 
 def parse_list(root: bytes) -> frozenset[str] | None:
-    """The list in a root `zarr.json`; None without one, or in a damaged file, which `verify`
-    reports.
+    """Parse the list of splits in a root `zarr.json`.
+
+    Returns None if the file has no list or is damaged; `verify` reports damage.
     """
     try:
         names = json.loads(root)["attributes"][SPLITS]
@@ -48,7 +49,7 @@ def parse_list(root: bytes) -> frozenset[str] | None:
 
 
 def listed_splits(store: Store) -> frozenset[str]:
-    """Names of the listed splits; none without a list."""
+    """Names of the listed splits; an empty set if the cache has no list."""
     try:
         return parse_list(store.read(ROOT)) or frozenset()
     except FileNotFoundError:
@@ -58,12 +59,15 @@ def listed_splits(store: Store) -> frozenset[str]:
 def update_list(
     store: Store, *, add: Iterable[str] = (), remove: Iterable[str] = (), there: Iterable[str]
 ) -> None:
-    """Change the list, without losing changes of other processes. Does nothing if it is right
-    already.
+    """Add splits to the list and remove others, without losing changes of other processes.
 
-    there: committed splits, which a cache of an earlier version does not list.
+    Writes nothing if the list has all added and no removed splits already.
 
-    Raises CacheError if others do not let it in for 10 s.
+    Args:
+        there: all committed splits. They are added too when the list is written, because a cache of
+            an earlier version does not list them.
+
+    Raises Busy (a CacheError) if other processes keep the list locked for 10 s.
     """
     added = frozenset(add)
     removed = frozenset(remove)
@@ -71,7 +75,8 @@ def update_list(
     while True:
         try:
             if not _is_up_to_date(store, added, removed):
-                with store.lock(WRITING):  # an object store compares the etag instead
+                # An object store has no locks; its `replace` compares the etag instead.
+                with store.lock(WRITING):
                     _replace_list(store, added, removed, there)
         except Busy:
             if time.monotonic() > until:
@@ -82,7 +87,7 @@ def update_list(
 
 
 def _is_up_to_date(store: Store, added: frozenset[str], removed: frozenset[str]) -> bool:
-    """Whether the list has all that are added, and none that is removed."""
+    """Whether the stored list has all splits to add, and none to remove."""
     try:
         listed = parse_list(store.read(ROOT))
     except FileNotFoundError:
@@ -103,8 +108,8 @@ def _replace_list(
 
 
 def unmounted_folder(store: Store, split: str) -> str:
-    """Key of the split's or its dataset's folder if that seems to be the mount point of a missing
-    disk; else "".
+    """The key of the dataset's or the split's folder, if that folder seems to be the mount point of
+    a disk that is not mounted; else "".
     """
     if not store.exclusive:  # an object store has no mount points
         return ""
@@ -114,7 +119,7 @@ def unmounted_folder(store: Store, split: str) -> str:
     if not parts or dataset not in store.list_names(""):
         return ""
 
-    # a folder that is there, without anything that a commit leaves in it
+    # A mount point is an existing folder without any file that a commit leaves in it.
     names = store.list_names(dataset)
     if ROOT not in names and parts.isdisjoint(names):
         return dataset
@@ -126,15 +131,13 @@ def unmounted_folder(store: Store, split: str) -> str:
 
 
 def refuse_unmounted(store: Store, split: str) -> None:
-    """Raise MissingSplit if the split, or its dataset, is listed and its disk does not seem to be
-    mounted.
-    """
+    """Raise MissingSplit if a listed split's disk, or its dataset's, seems to be unmounted."""
     if unmounted_folder(store, split):
         raise MissingSplit(missing_text(store, split))
 
 
 def refuse_missing(store: Store, split: str) -> None:
-    """Raise MissingSplit if the split, which has no manifest, is listed."""
+    """Raise MissingSplit if the list names the split. Call this for a split without a manifest."""
     if split in listed_splits(store):
         raise MissingSplit(missing_text(store, split))
 

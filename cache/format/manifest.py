@@ -1,8 +1,12 @@
 """The commit: a manifest that names every committed file, replaced atomically.  [cache]
 
-Files of shards and tables are written once, before the manifest that names them is replaced, which
-is the commit. Each `zarr.json` follows from the manifest and is written after it: readers do not
-look at it, and the next writer writes one that is missing or of an earlier commit.
+A writer first writes new files of shards and tables, and never changes existing ones. It then
+replaces the manifest by one that names them; this is the commit. Each `zarr.json` can be derived
+from the manifest and is written after it, for other Zarr readers. Readers of this package do not
+use it, and the next writer restores a `zarr.json` that is missing or outdated.
+
+`Place` says where the files of a split or a stream are, and `Commit` is the state that its manifest
+describes. A shard's record is a short text with its size and digest (`cache/format/shard.py`).
 """
 
 from __future__ import annotations
@@ -33,17 +37,19 @@ from cache.format.tables import Tables, parse_table, table_folder, table_key
 from cache.storage.base import Etag, Store
 
 _COMMIT: Final = ("extent", "commits", "geometry", "shards", "rows")
-_ENTRIES: Final = {  # that a manifest must have
+_ENTRIES: Final = {  # entries that a manifest must have
     "split": (*_COMMIT, "tracks"),
     "stream": (*_COMMIT, "stream", "dim", "dtype"),
 }
-# files of a shard or a table, of one array
+# path of a shard or table, or of its zarr.json, below `Place.arrays_folder`
 _FILE: Final = re.compile(rf"({TABLE_FOLDER}/)?{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The location of a split's or of a stream's commit in a store, and the keys of its files."""
+    """Where a split (`stream` is None) or one of its streams is in a store, and the keys of its
+    files.
+    """
 
     store: Store
     split: str
@@ -69,6 +75,7 @@ class Place:
 
     @property
     def temporary(self) -> str:
+        """The key of a shard while it is being written."""
         return f"{self.writing}/{layout.TEMPORARY_SHARD}"
 
     @property
@@ -105,18 +112,22 @@ class Place:
         ]
 
     def shards_on_disk(self, name: str) -> list[int]:
-        """Numbers of an array's existing shards, committed or not."""
+        """Sorted numbers of an array's existing shards, committed or not."""
         names = self.store.list_names(f"{self.array_key(name)}/c")
         return sorted(int(shard) for shard in names if shard.isdigit())
 
     def shard_folders(self, arrays: Iterable[str], numbers: Iterable[int]) -> list[str]:
-        """Keys of some shards of several arrays: a file or a folder each."""
+        """Keys `<array>/c/<number>` of these shards of these arrays.
+
+        A key is the shard's file, or a folder around it if the array has several dimensions.
+        """
         pairs = itertools.product(arrays, sorted(numbers))
         return [f"{self.array_key(name)}/c/{number}" for name, number in pairs]
 
     def read_manifest(self) -> tuple[dict[str, Any], Etag] | None:
-        """Read the manifest, check its own digest, and return it with its file's etag; None without
-        a file.
+        """Read the manifest, and return it with its file's etag; None if there is no file.
+
+        Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
         """
         try:
             text, etag = self.store.read_with_etag(self.manifest)
@@ -127,8 +138,10 @@ class Place:
         return self.parse_manifest(text), etag
 
     def parse_manifest(self, text: bytes) -> dict[str, Any]:
-        """Parse its manifest. Raises CacheError for a damaged one, and for one of another place or
-        format.
+        """Parse the text of this place's manifest.
+
+        Raises CacheError if it is damaged, does not match its own digest, has an unknown format, or
+        belongs to another split or stream.
         """
         file = self.store.location(self.manifest)
         do = self.remedy
@@ -140,7 +153,7 @@ class Place:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             other = f"something else ({error})"
             raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
-        # before the digest, which another format may define otherwise
+        # Check the format before the digest, which another format may define otherwise.
         if written_as not in (FORMAT, EARLIER_FORMAT):
             raise CacheError.at(
                 file,
@@ -171,8 +184,10 @@ class Place:
         return dict(manifest)
 
     def read_tables(self, manifest: Mapping[str, Any]) -> tuple[Tables, dict[str, str]]:
-        """Read a split's tables whose files match the manifest. Returns them, and the names of the
-        others by the key of a missing or changed file.
+        """Read a split's tables.
+
+        Returns the tables whose files match the manifest, and the names of the other tables by the
+        key of their missing or changed file. A stream has no tables.
         """
         tables = Tables()
         if self.stream is not None:
@@ -191,7 +206,9 @@ class Place:
         return tables, wrong
 
     def unnamed_tables(self, manifest: Mapping[str, Any] | None) -> Iterator[str]:
-        """Keys of tables that the manifest does not name, and of remains of the earlier format."""
+        """Keys of existing table folders that the manifest does not name, and of remains of the
+        earlier format that the manifest does not need.
+        """
         named = {} if manifest is None else manifest.get("tables", {})
         folders = {table_folder(name, entry) for name, entry in named.items()}
         if self.stream is None:
@@ -203,8 +220,8 @@ class Place:
             yield from earlier.find_remains(self.store, self.manifest_folder)
 
     def lost_manifest(self) -> CacheError | None:
-        """The error when committed arrays exist without their manifest; None when nothing was
-        committed.
+        """The error to raise when committed arrays exist but their manifest does not; None if the
+        manifest exists or nothing was committed.
         """
         array = self.array_key("frame_index") if self.stream is None else self.manifest_folder
         if not self.store.exists(f"{array}/zarr.json") or self.store.exists(self.manifest):
@@ -214,8 +231,8 @@ class Place:
         return CacheError.at(file, expected=expected, found="no file", do=self.remedy)
 
     def has_unfinished_commit(self) -> bool:
-        """Whether a killed writer has left files that the next one finishes or removes, even
-        without new rows.
+        """Whether a killed writer has left work that the next writer finishes or removes, even if
+        it has no new rows: files in `.writing`, or a `zarr.json` that is missing or outdated.
         """
         writing = self.store.list_names(self.writing)
         if self.store.exclusive and set(writing) - {"lock"}:
@@ -227,8 +244,9 @@ class Place:
         return bool(Commit(self, manifest, Tables(), etag).find_stale_metadata())
 
     def read_notes(self) -> dict[str, Any]:
-        """Read the notes of all commits, by their manifests' digests; {} when the file is missing
-        or damaged.
+        """Read the notes of all commits (provenance.json), by the digests of their manifests.
+
+        Returns {} if the file is missing or damaged.
         """
         try:
             text = self.store.read(f"{self.manifest_folder}/{layout.PROVENANCE}")
@@ -245,8 +263,8 @@ class Commit:
 
     place: Place
     manifest: Mapping[str, Any]
-    tables: Tables  # none of a stream
-    etag: Etag | None  # of the manifest's file
+    tables: Tables  # empty for a stream
+    etag: Etag | None  # version of the manifest's file
 
     @property
     def digest(self) -> str:
@@ -254,8 +272,9 @@ class Commit:
 
     @classmethod
     def load(cls, place: Place) -> Commit | None:
-        """The current commit, never a mixture of two; None without one. Raises CacheError for
-        damaged or lost files.
+        """Load the current commit, never a mixture of two; None if there is none.
+
+        Raises CacheError for damaged or lost files. A split whose manifest is lost gives None.
         """
         digest = ""
         while True:
@@ -276,18 +295,21 @@ class Commit:
                     found="a missing or changed file",
                     do=place.remedy,
                 )
-            # Another process may have committed after the manifest was read, and removed tables.
+            # Another process may have committed after the manifest was read, and removed tables:
+            # read again, until the same manifest fails twice.
             digest = manifest["digest"]
 
     @property
     def note(self) -> Mapping[str, Any]:
-        """Read its note; {} when it is missing."""
+        """Read this commit's note in provenance.json; {} if it is missing."""
         note: Mapping[str, Any] = self.place.read_notes().get(self.digest, {})
         return note
 
     @property
     def columns(self) -> Mapping[str, ColumnSpec]:
-        """The columns that its manifest may name: a split's, or a stream's."""
+        """All columns that the manifest may name, by name: those of a split with its extra columns
+        per row, or the arrays of a stream.
+        """
         held = self.manifest
         if "stream" in held:
             return layout.stream_columns(held["stream"], held["dim"], held["dtype"])
@@ -298,13 +320,13 @@ class Commit:
         return columns
 
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
-        """The zarr.json of a column, now or with the extent of an earlier commit."""
+        """The zarr.json of a column with `extent` rows (default: those of this commit)."""
         if extent is None:
             extent = int(self.manifest["extent"])
         return self.columns[name].metadata(extent, Geometry(**self.manifest["geometry"]))
 
     def metadata(self) -> dict[str, bytes]:
-        """Every zarr.json that follows from the manifest, by its key."""
+        """The bytes of every zarr.json that can be derived from the manifest, by its key."""
         files = {}
         for name in self.columns:
             if name in self.manifest["shards"]:
@@ -318,11 +340,12 @@ class Commit:
         return {self.place.array_key(name): data for name, data in files.items()}
 
     def is_earlier_metadata(self, array: str, data: bytes) -> bool:
-        """Whether this can be the zarr.json of a column or table in an earlier commit."""
+        """Whether `data` can be the zarr.json of a column or table in an earlier commit."""
         if array in self.columns:
             ends = [0, *(end for _, end in self.manifest["commits"])]
             return data in [self.column_metadata(array, end) for end in ends]
-        # The same bytes can be a table of another shape, as a row of zeros and an empty table.
+        # Tables of different shapes can have equal bytes, and so the same folder: an empty table
+        # is stored as a row of zeros.
         tables = self.manifest.get("tables", {})
         dtypes = {table_folder(name, entry): entry["dtype"] for name, entry in tables.items()}
         try:
@@ -332,14 +355,17 @@ class Commit:
             return False
 
     def find_stale_metadata(self) -> dict[str, bytes]:
-        """Every zarr.json that is missing or has other bytes, by its key, as it must be."""
+        """The correct bytes, by key, of every zarr.json that is missing or has other bytes."""
         expected = self.metadata()
         files = self.place.store.read_many(expected)
         intact = {key for key, data in files.items() if bytes(data) == expected[key]}
         return {key: data for key, data in expected.items() if key not in intact}
 
     def shard_files(self) -> list[ShardFile]:
-        """Its shards, by column and number. Raises CacheError for one that no commit has."""
+        """All shards that the manifest names, sorted by column and number.
+
+        Raises CacheError if a shard's rows are in none of the manifest's commits.
+        """
         geometry = Geometry(**self.manifest["geometry"])
         files = []
         for name, spec in self.columns.items():
@@ -353,21 +379,21 @@ class Commit:
         return files
 
     def foreign_shards(self, split: Mapping[str, Any]) -> list[int]:
-        """Shards of a stream, computed for other rows than the split has now, as after a restored
-        backup.
+        """Numbers of a stream's shards that were computed for other rows than the split has now,
+        for example because a backup was restored. `split` is the split's manifest.
         """
         records: Mapping[str, str] = self.manifest["rows"]
         foreign = []
         for shard, record in records.items():
             now = rows_record(split, int(shard))
-            # "": the split has dropped the shard, whose features may be carried over
+            # "": the split has dropped the shard. Its features may be carried over to new rows.
             if now not in (record, ""):
                 foreign.append(int(shard))
         return foreign
 
 
 def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether a manifest names all these shards: array -> shard -> record."""
+    """Whether the manifest `held` names all these shards (array -> shard number -> record)."""
     for array, records in shards.items():
         if not records.items() <= held["shards"].get(array, {}).items():
             return False
@@ -375,7 +401,7 @@ def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]])
 
 
 def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
-    """Why an untrusted manifest cannot be that of a place; "" if it can."""
+    """Why an untrusted manifest cannot belong to a place; "" if it can."""
     for name in _ENTRIES[place.kind]:
         if name not in manifest:
             return f"no {name!r}"
@@ -401,8 +427,8 @@ def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
 
 
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
-    """The identity of a shard's rows: 16 hex digits over the records of all its columns; "" without
-    rows.
+    """A digest (16 hex digits) of the rows that a split has in a shard, computed from the records
+    of all its columns; "" if the split has no such shard. `split` is the split's manifest.
     """
     number = str(shard)
     records = {}
@@ -415,8 +441,9 @@ def rows_record(split: Mapping[str, Any], shard: int) -> str:
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
-    """The rows of a shard of a split or stream, without padding. Raises CacheError when no commit
-    has the shard.
+    """The rows of a shard of a split or stream, without padding rows at its end.
+
+    Raises CacheError if no commit in the manifest covers the shard.
     """
     size = manifest["geometry"]["rows_per_shard"]
     start = shard * size

@@ -1,9 +1,10 @@
-"""One shard: encode, check.  [cache]
+"""Encode and check one shard.  [cache]
 
 A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c,
-then an index of (offset, size) pairs for all chunks and the index's own crc32c. Chunks lie one
-after the other, so readers need no index. Chunks of padding rows are absent. The manifest's record
-of a shard is its size and a digest of its checksums.
+then an index of (offset, size) pairs for all chunks and the index's own crc32c. Chunks are stored
+one after the other without gaps, so readers of this package need no index. Chunks that would hold
+only padding rows are absent. The manifest's record of a shard is the text "<size>:<digest>": the
+file's size in bytes and a digest of its chunks' checksums.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not 
 REPAIR: Final = (
     "Drop damaged shards and fill their rows again: python -m pipeline verify --repair --cache DIR"
 )
-_BLOCK: Final = 1 << 20
+_BLOCK: Final = 1 << 20  # most bytes that are read from a disk at once
 _REQUEST: Final = 1 << 26  # largest request to an object store, bytes
-# CRC of any bytes followed by their own checksum
+# the CRC of any bytes that are followed by their own checksum: a property of CRCs
 _RESIDUE: Final = int(google_crc32c.value(bytes(4)))
 # errors of a disk that has lost bytes
 _BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)
 
 
 def crc32c(data: bytes) -> bytes:
-    """The checksum as Zarr stores it: CRC-32C, little endian. `data` is bytes or a read-only view
-    of bytes.
+    """The CRC-32C checksum of `data` (bytes or a read-only view) as Zarr stores it: 4 bytes, little
+    endian.
     """
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
@@ -47,26 +48,27 @@ def sha256(data: bytes | Bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ShardLayout:
-    """Where rows of a column are in its shards."""
+    """How a column's rows are arranged in its shard files."""
 
     spec: ColumnSpec
     geometry: Geometry
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of a chunk with its checksum."""
+        """Size of a chunk with its checksum, in bytes."""
         return self.geometry.rows_per_chunk * self.spec.row_bytes + 4
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of an index with its checksum."""
+        """Size of an index with its checksum, in bytes."""
         return self.geometry.chunks * 16 + 4
 
     def encode(self, rows: Array) -> tuple[bytes, str]:
-        """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its
-        record.
+        """Encode `rows` (n, *trailing), 1 <= n <= `rows_per_shard`, as a shard.
 
-        The last chunk is filled up with the fill value; chunks that hold only padding are absent.
+        Returns the bytes of the shard file, and its record for the manifest. The last chunk is
+        filled up with the fill value; chunks that would hold only padding are absent. Raises
+        ValueError if the dtype or shape is wrong.
         """
         spec = self.spec
         size = self.geometry.rows_per_chunk
@@ -88,7 +90,7 @@ class ShardLayout:
         return file, _record(len(file), b"".join(checksums))
 
     def index(self, n_chunks: int) -> bytes:
-        """The index of a shard with this many chunks, one after the other, and its checksum."""
+        """The bytes of the index, with its checksum, of a shard with `n_chunks` chunks."""
         index = np.full((self.geometry.chunks, 2), ABSENT, "<u8")
         index[:n_chunks, 0] = np.arange(n_chunks) * self.chunk_bytes
         index[:n_chunks, 1] = self.chunk_bytes
@@ -96,8 +98,9 @@ class ShardLayout:
         return packed + crc32c(packed)
 
     def count_chunks(self, file: str, size: int, record: str) -> int:
-        """The number of chunks in a shard file. Raises CacheError for a size not in its record, or
-        impossible.
+        """The number of chunks in a shard file of `size` bytes.
+
+        Raises CacheError if the size is not that of its record, or no shard can have it.
         """
         n_chunks, surplus = divmod(size - self.index_bytes, self.chunk_bytes)
         if size != size_of(record) or surplus or not 0 <= n_chunks <= self.geometry.chunks:
@@ -107,10 +110,10 @@ class ShardLayout:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A shard that a manifest names."""
+    """A shard that a manifest names, with what is needed to check its file."""
 
-    array: str  # its column
-    key: str
+    array: str  # name of its column
+    key: str  # of its file in the store
     number: int
     record: str
     n_rows: int  # committed rows
@@ -121,9 +124,12 @@ class ShardFile:
         return size_of(self.record)
 
     def problem(self, store: Store, *, fast: bool) -> str:
-        """The problem with it, or "", without decoding it; `fast`: compare its size and index only.
+        """Check the shard's file, and return a message about the damage; "" if it is intact.
 
-        Raises OSError, and CacheError of the store.
+        Args:
+            fast: check only the file's size and index, not its chunks.
+
+        Raises OSError if the file cannot be read for another reason than damage.
         """
         location = store.location(self.key)
         size = store.size(self.key)
@@ -152,7 +158,9 @@ class ShardFile:
             return str(damage(location, "a shard", state))
 
     def _problem_of_chunks(self, store: Store, n_chunks: int) -> str:
-        """Compare chunks with their checksums, and all checksums with the record."""
+        """Compare each chunk with its checksum, then all checksums with the record. Returns a
+        message about the first difference, or "".
+        """
         location = store.location(self.key)
         size = self.layout.chunk_bytes
         largest = _BLOCK if store.exclusive else _REQUEST
@@ -175,11 +183,12 @@ class ShardFile:
 
 
 def _record(size: int, checksums: bytes) -> str:
+    """The record of a shard file of `size` bytes, from the checksums of its chunks in order."""
     return f"{size}:{hashlib.sha256(checksums).hexdigest()[:16]}"
 
 
 def size_of(record: str) -> int:
-    """Bytes of the file that a record describes."""
+    """The size in bytes of the shard file that a record describes."""
     return int(record.partition(":")[0])
 
 
@@ -194,5 +203,5 @@ def missing(file: str) -> CacheError:
 
 
 def damaged_index(file: str) -> CacheError:
-    """The error for an index that is not that of a shard of this size."""
+    """The error for a shard whose index is wrong for its size."""
     return damage(file, "a shard index with its checksum", "a damaged index")

@@ -1,4 +1,6 @@
-"""Objects that consoles and notebooks show by shape and content, in eight lines.  [cache]"""
+"""A base class for objects that consoles and notebooks show as a small table of at most eight
+lines.  [cache]
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,23 @@ from cache.errors import CacheError
 
 _MOST_LINES: Final = 8
 
-Lines = list[Sequence[str]]
+Lines = list[Sequence[str]]  # the cells of each line
 
 
 class Shown(ABC):
-    """An object with a title, and lines of cells below it."""
+    """An object that is shown as a title with a table of text cells below it.
+
+    Subclasses define `_summary`; this class makes `repr()` and the HTML of notebooks from it.
+    """
 
     @abstractmethod
     def _summary(self) -> tuple[str, Lines]:
-        """A title, and lines, of which the first ones are shown and the others counted. Raises
-        CacheError, OSError.
+        """The title, and all lines of the table. Only the first lines are shown; the others are
+        counted. May raise CacheError and OSError, which are then shown in place of the title.
         """
 
     def _first_lines(self) -> tuple[str, Lines]:
+        """The title and the lines to show, cut to `_MOST_LINES` with the title."""
         try:
             title, lines = self._summary()
         except (CacheError, OSError) as error:

@@ -1,9 +1,10 @@
 """The tracks, runs and videos of a split, as arrays and as records.  raw -> [tracks] -> features ->
 windows
 
-A table is a set of plain Zarr arrays of equal length. Texts are (N, L) uint8, UTF-8 padded with
-zeros: Zarr v3 has no settled string type. A run is a segment of one track whose frame indices are
-one step apart.
+Each field of a track, run or video is one Zarr array, such as `track_start`. Texts are (N, L)
+uint8, UTF-8 padded with zeros: Zarr v3 has no settled string type. A run is a segment of one track
+whose frame indices are one step apart. A video's account is a JSON object that says what became of
+its frames.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
-_SHOWN: Final = 7  # records, of which a console shows some
+_SHOWN: Final = 7  # records that `_summary` reads; a console shows at most that many
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
 
 class Tables(dict[str, Array]):
-    """All tables of one commit by name: texts (N, L) uint8, the others as in TABLES, and extra ones
-    of tracks.
+    """All tables of one commit by name: texts as (N, L) uint8, the other tables with the dtypes in
+    TABLES, and the extra columns of tracks.
     """
 
     @classmethod
     def from_records(
         cls, videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()
     ) -> Tables:
-        """Build the tables from records of `video_record`, with extra track columns."""
+        """Build the tables from records that `video_record` made, with extra track columns."""
         tracks: list[Mapping[str, Any]] = []
         track_video: list[int] = []
         for number, video in enumerate(videos):
@@ -78,8 +79,8 @@ class Tables(dict[str, Array]):
         return tables
 
     def to_files(self) -> dict[str, bytes]:
-        """The file of each table: its numbers and their CRC-32C; of an empty one, a row of
-        zeros.
+        """The bytes of each table's file: its numbers, then their CRC-32C. An empty table is stored
+        as one row of zeros.
         """
         files: dict[str, bytes] = {}
         for name, array in self.items():
@@ -90,7 +91,7 @@ class Tables(dict[str, Array]):
         return files
 
     def drop_videos(self, videos: Iterable[str]) -> Tables:
-        """These tables without some videos, their tracks and runs; the others are numbered anew."""
+        """A copy without some videos, their tracks and runs. Rows keep their numbers."""
         gone = frozenset(videos)
         if not gone:
             return self
@@ -114,7 +115,7 @@ class Tables(dict[str, Array]):
         return tables
 
     def plus(self, later: Tables) -> Tables:
-        """These tables followed by later ones, whose video and account numbers count from 0."""
+        """Append the tables of a later part, whose video numbers and account ends count from 0."""
         joined = Tables()
         for name, array in self.items():
             appended = later[name]
@@ -134,12 +135,12 @@ class Tables(dict[str, Array]):
         return [raw.decode() for raw in self.utf8_texts(name, rows).tolist()]
 
     def utf8_texts(self, name: str, rows: slice | Array = slice(None)) -> NDArray[np.bytes_]:
-        """The texts of a table as UTF-8, in one array."""
+        """The texts of a table, or of some of its rows, as an array (N,) of UTF-8 bytes."""
         table = self[name][rows]
         return np.ascontiguousarray(table).view(f"S{table.shape[1]}")[:, 0]
 
     def track_of(self, rows: Array) -> Ints:
-        """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
+        """The number of each row's track (same shape); -1 for rows without a committed track."""
         starts = self["track_start"]
         stops = self["track_stop"]
         n_begun = np.searchsorted(starts, rows, side="right")
@@ -147,32 +148,32 @@ class Tables(dict[str, Array]):
         return np.where(n_begun > n_ended, n_begun - 1, -1)
 
     def live_by_shard(self, geometry: Geometry, extent: int) -> Ints:
-        """(shards,) number of rows of committed tracks in each shard of a split with `extent`
-        rows.
+        """Count the rows of committed tracks in each shard of a split with `extent` rows. Returns
+        an array (number of shards,).
         """
         starts = self["track_start"]
         stops = self["track_stop"]
         n_shards = geometry.shards(extent)
         if not len(starts):
             return np.zeros(n_shards, np.int64)
-        # rows of all tracks before each one
+        # how many rows all earlier tracks have together, for each track
         before = np.concatenate([[0], np.cumsum(stops - starts)])
         boundaries = np.arange(n_shards + 1) * geometry.rows_per_shard
-        # the last that starts at or before a boundary
+        # the last track that starts at or before each boundary; -1: none does
         track = np.searchsorted(starts, boundaries, side="right") - 1
         within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
         counted: Ints = np.diff(np.where(track < 0, 0, before[track] + within))
         return counted
 
     def live_shards(self, geometry: Geometry) -> list[int]:
-        """The shards that hold a row of a committed track, ascending."""
+        """Numbers of the shards that hold rows of committed tracks, ascending."""
         extent = int(self["track_stop"].max(initial=0))
         live: list[int] = np.flatnonzero(self.live_by_shard(geometry, extent)).tolist()
         return live
 
 
 def table_entry(array: Array, file: bytes) -> dict[str, Any]:
-    """What a manifest says of a table with this file."""
+    """The manifest's entry for a table that is stored in this file."""
     return {"dtype": array.dtype.name, "shape": [*array.shape], "sha256": sha256(file)}
 
 
@@ -194,7 +195,7 @@ def parse_table(file: Bytes, entry: Mapping[str, Any]) -> Array:
 
 
 def _extra_table(column: ExtraColumn, tracks: Sequence[Mapping[str, Any]]) -> Array:
-    """(N, ...) of an extra column of tracks."""
+    """The table (N, ...) of an extra track column, from the records of N tracks."""
     spec = column.spec
     table = np.full((len(tracks), *spec.trailing), spec.fill, spec.dtype)
     for number, track in enumerate(tracks):
@@ -204,8 +205,8 @@ def _extra_table(column: ExtraColumn, tracks: Sequence[Mapping[str, Any]]) -> Ar
 
 
 def _encode_texts(texts: Sequence[str]) -> Array:
-    """N texts -> (N, L) uint8, L the longest in bytes. Raises CacheError on a NUL or an absurd
-    length.
+    """Encode N texts as (N, L) uint8; L is the longest text's length in bytes. Raises CacheError
+    for a text that contains NUL or is too long.
     """
     data = [text.encode() for text in texts]
     for raw in data:
@@ -234,7 +235,7 @@ def _widen(texts: Array, width: int) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class TrackRows:
-    """One person in one video, T rows, to write. Leave out missing columns."""
+    """One track to write: a person in T frames of one video. Leave out columns without labels."""
 
     name: str  # <video>/<person>, unique within the split
     video: str
@@ -245,7 +246,7 @@ class TrackRows:
     intrinsics: Array | None = None  # (3, 3) px
     # name in COLUMNS -> (T, *trailing)
     columns: Mapping[str, Array] = field(default_factory=dict)
-    # name -> (T, *shape), or of the track
+    # name of an extra column -> (T, *shape), or (*shape) for a column per track
     extra: Mapping[str, Array] = field(default_factory=dict)
 
 
@@ -260,7 +261,7 @@ class VideoEntry:
     width: int = 0  # px; 0 without pixels
     height: int = 0
     fingerprint: str = ""  # hex; of the raw files
-    # found, kept, dropped by reason, ...: anything JSON holds
+    # what became of its frames: how many were found, kept, dropped and why; any JSON object
     account: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -277,8 +278,8 @@ class _TrackFields(NamedTuple):
 class TrackRecord(_TrackFields):
     """One committed track: rows [start, stop) of its split.
 
-    As a tuple: (name, video, start, stop, fps, step, crop_scale). Beside it, not compared:
-    `gender`, `intrinsics` ((3, 3) float64 px or None) and `extra` (extra track columns by name).
+    The tuple is (name, video, start, stop, fps, step, crop_scale). Comparisons ignore the further
+    attributes `gender`, `intrinsics` ((3, 3) float64 px, or None) and `extra` (track columns).
     """
 
     gender: str
@@ -287,7 +288,7 @@ class TrackRecord(_TrackFields):
 
 
 class _Table(Sequence[_R], ABC):
-    """Records of a table, created on access."""
+    """A sequence of records, each created from the tables when it is accessed."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
@@ -368,7 +369,7 @@ class TrackTable(Shown, _Table[TrackRecord]):
         return f"of {len(self):,} tracks, {rows}", lines + [()] * (len(self) - _SHOWN)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The tracks as a table: the fields of `TrackRecord`, and extra columns of one number.
+        """The tracks as a DataFrame: the fields of `TrackRecord`, and scalar extra columns.
 
         Raises CacheError where pandas is not installed.
         """
@@ -388,7 +389,7 @@ class TrackTable(Shown, _Table[TrackRecord]):
 
 
 class VideoTable(_Table[VideoEntry]):
-    """The video table."""
+    """The video table, as a sequence of records."""
 
     def __len__(self) -> int:
         return len(self.tables["video_name"])
@@ -455,8 +456,8 @@ def find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, 
 def video_record(
     entry: VideoEntry, tracks: Sequence[TrackRows], start: int, extra: Collection[ExtraColumn] = ()
 ) -> dict[str, Any]:
-    """The JSON record of a video, for staged work and tables. Its tracks take the rows from `start`
-    on.
+    """The record of a video and its tracks in JSON, for uncommitted work and `Tables.from_records`.
+    The tracks get consecutive rows from `start` on.
     """
     records = []
     stop = start

@@ -1,1 +1,1 @@
-"""Committed rows and windows of them.  tracks -> features -> [windows] -> training"""
+"""Read committed rows, and windows of rows.  tracks -> features -> [windows] -> training"""

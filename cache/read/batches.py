@@ -1,5 +1,9 @@
 """Read a batch of windows: fields from columns and streams, with labels in crop coordinates.
 features -> [windows]
+
+A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows. A field is read from a
+feature stream, computed from columns (labels), copied from a column, or repeated from the track.
+Where the network saw a mirrored crop, fields are mirrored, too.
 """
 
 from __future__ import annotations
@@ -37,15 +41,15 @@ class _DefaultName(str):
 
 USUAL: Final = _DefaultName("resnet50")
 _FLOAT32: Final = np.dtype(np.float32)
-_FLOATS: Final = (np.dtype("float16"), _FLOAT32, np.dtype("float64"))  # what features are read as
+_FLOATS: Final = (np.dtype("float16"), _FLOAT32, np.dtype("float64"))  # dtypes of read features
 
 
 class StreamFields(NamedTuple):
     """The fields of a batch that come from streams."""
 
-    numbers: Mapping[str, str]  # field of features -> its stream
-    flags: Mapping[str, str]  # field of flags -> its stream
-    history: Mapping[str, int]  # stream -> rows before each window
+    numbers: Mapping[str, str]  # name of a field of features -> its stream
+    flags: Mapping[str, str]  # name of a field `<stream>_ok` -> its stream
+    history: Mapping[str, int]  # stream -> number of rows to read before each window
 
     @classmethod
     def parse(
@@ -54,8 +58,9 @@ class StreamFields(NamedTuple):
         streams: Sequence[str] | None = None,
         history: Mapping[str, int] | None = None,
     ) -> StreamFields:
-        """From the arguments of `Split.read`. Raises ValueError and TypeError when they do not fit
-        together.
+        """Make the fields from the arguments of `Split.read` with the same names.
+
+        Raises ValueError or TypeError when the arguments do not fit together.
         """
         history = history or {}
         names = (stream, *(streams or ()))
@@ -90,14 +95,16 @@ class StreamFields(NamedTuple):
 
     @property
     def sources(self) -> dict[str, str]:
+        """Every field that comes from a stream -> that stream."""
         return {**self.numbers, **self.flags}
 
 
 def _dtypes(
     dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]
 ) -> dict[str, np.dtype[Any]]:
-    """The dtype of each stream. Raises ValueError for dtypes that are no floats and for other
-    streams.
+    """The dtype of each stream's features, from one dtype for all or a dict (default: float32).
+
+    Raises ValueError for a dtype that is no float, and for a stream that is not in `streams`.
     """
     if not isinstance(dtype, Mapping):
         return dict.fromkeys(streams, _float_dtype(dtype))
@@ -117,30 +124,32 @@ def _float_dtype(given: Any) -> np.dtype[Any]:
 
 
 class _Windows(NamedTuple):
-    """B windows of T frames."""
+    """B checked windows of T rows."""
 
     starts: Ints  # (B,) first rows
     seqlen: int  # T
-    track: Ints  # (B,) numbers of their tracks
+    track: Ints  # (B,) number of each window's track
 
     def shape(self, trailing: Sequence[int], n_before: int = 0) -> tuple[int, ...]:
+        """(B, T, *trailing), with `n_before` more rows before each window."""
         return len(self.starts), n_before + self.seqlen, *trailing
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a batch."""
+    """One field of a batch, ready to be read."""
 
     shape: tuple[int, ...]  # (B, T, ...)
     dtype: np.dtype[Any]
-    fill: Callable[[Array], None]  # (B, T, ...)
-    # (N, ...) -> the same in mirrored crops; None: unchanged
+    fill: Callable[[Array], None]  # fills an array of this shape with the field
+    # values (N, ...) -> the values in mirrored crops; None: mirroring does not change them
     mirror: Callable[[Array], Array] | None = None
 
 
 def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
-    """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or
-    type.
+    """The caller's buffer for a field, or a new array.
+
+    Raises ValueError for a buffer that is not writable, or has another shape or dtype.
     """
     if name not in buffers:
         return np.empty(field.shape, field.dtype)
@@ -153,7 +162,10 @@ def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
 
 
 class OpenSplit:
-    """One commit's tables, columns and streams, opened on first use."""
+    """One commit of a split: its tables, columns and streams, each opened on first use.
+
+    This is the base of `Split`, with the code that reads a batch.
+    """
 
     def __init__(self, commit: Commit) -> None:
         self.store = commit.place.store
@@ -170,15 +182,15 @@ class OpenSplit:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of rows, extra columns included."""
+        """Names of the columns with a value per row, including extra columns."""
         usual = [name for name in COLUMNS if name in self.manifest["shards"]]
         extra = [name for name, column in self.extra.items() if column.per == "row"]
         return (*usual, *extra)
 
     @cached_property
     def known_columns(self) -> frozenset[str]:
-        """`columns`, and fields of tracks that every track has: `image_size` and `intrinsics` may
-        be unknown.
+        """`columns`, and those track fields that are known for every track. `image_size` and
+        `intrinsics`, for example, may be unknown.
         """
         known = {name for name, values in self._track_fields.items() if np.isfinite(values).all()}
         if "image_size" not in self.extra and (self._track_fields["image_size"] == 0).any():
@@ -192,8 +204,8 @@ class OpenSplit:
 
     @cached_property
     def _track_fields(self) -> dict[str, Array]:
-        """(N, ...) of each track, by field: of OF_TRACKS and the dataset's own, without columns of
-        rows.
+        """The values (N, ...) of N tracks, by field: OF_TRACKS and the dataset's extra track
+        columns. A field is left out if there is a column per row of that name.
         """
         tables = self._tables
         genders = tables.utf8_texts("track_gender")
@@ -223,10 +235,11 @@ class OpenSplit:
         return tuple(streams)
 
     def place(self, stream: str | None = None) -> Place:
-        """The place of its manifest, or of a stream's."""
+        """The `Place` of this split, or of one of its streams."""
         return replace(self._commit.place, stream=stream)
 
     def _read_if_stored(self, cut: _Windows, name: str) -> Array | None:
+        """The rows (B, T, ...) of a column as stored; None if the split has no such column."""
         if name not in self.manifest["shards"]:
             return None
         return self._read_rows(name, cut.starts, cut.seqlen)
@@ -238,16 +251,17 @@ class OpenSplit:
         return rows
 
     def _reader(self, name: str) -> Rows:
-        """The reader of a column, or of a stream's array. Raises CacheError when there is none of
-        that name.
+        """The reader of a column, or of a stream's array `features/<stream>`, with `_ok` or `_key`.
+
+        Raises CacheError if there is none of that name.
         """
         if name not in self._rows:
             self._rows[name] = open_column(*self._array(name))
         return self._rows[name]
 
     def _array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
-        """A column's or stream's array: the commit that has it, its name there, and the commit's
-        staleness check.
+        """Find the array of a column or stream. Returns the commit that has it (the split's or the
+        stream's), its name in that commit, and the commit's staleness check.
         """
         array = name.removeprefix(f"{FEATURES}/")
         if array != name:
@@ -270,7 +284,8 @@ class OpenSplit:
                 raise CacheError(
                     f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}"
                 )
-            self._check_current()  # when the split was replaced, the stream belongs to its new rows
+                # If the split was replaced, the stream belongs to the new rows: this raises.
+            self._check_current()
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]
 
@@ -282,6 +297,7 @@ class OpenSplit:
         dtype: DTypeLike | Mapping[str, DTypeLike],
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
+        """Read a batch; `Split.read` describes the arguments and the result."""
         cut = self._checked_windows(windows)
         names = self._checked_fields(fields, [*chosen.sources])
         dtypes = _dtypes(dtype, [*chosen.numbers.values()])
@@ -317,11 +333,11 @@ class OpenSplit:
         names: Sequence[str],
         cut: _Windows,
     ) -> dict[str, _Field]:
-        """Fields of streams among these names."""
+        """The fields among `names` that come from streams, by name."""
         run_starts = cut.starts
         opened = dict[str, StreamWindows]()
         fields = dict[str, _Field]()
-        if chosen.history:  # the first row of each window's run
+        if chosen.history:  # history does not reach beyond the first row of a window's run
             first: Ints = self._tables["run_start"]
             run_starts = first[np.searchsorted(first, cut.starts, side="right") - 1]
         sources = chosen.sources
@@ -342,7 +358,7 @@ class OpenSplit:
         return fields
 
     def _field(self, name: str, cut: _Windows, of_labels: labels.LabelFields) -> _Field:
-        """A label field, a column as stored, or a field of tracks."""
+        """A field that comes from no stream: a label, a column as stored, or a field of tracks."""
         mirror = self._mirror_of(name)
         if name in (*labels.FIELDS, labels.EVAL_JOINTS):
             shape = cut.shape(of_labels.trailing(name))
@@ -359,7 +375,9 @@ class OpenSplit:
         return _Field(cut.shape(values.shape[1:]), values.dtype, repeat, mirror)
 
     def _mirror_of(self, name: str) -> Callable[[Array], Array] | None:
-        """How values (N, ...) of a field change where the crop was mirrored; None: not at all."""
+        """The function that mirrors values (N, ...) of a field; None if mirroring does not change
+        them.
+        """
         if name in self.extra and self.extra[name].mirror:
             return functools.partial(self.extra[name].mirrored, split=self.name)
         if name in labels.IN_CROP:
@@ -367,10 +385,10 @@ class OpenSplit:
         return None
 
     def _checked_windows(self, windows: Array) -> _Windows:
-        """Check (B, 2) windows.
+        """Check windows (B, 2), and find their tracks.
 
-        Raises ValueError for windows of a wrong form, CacheError for a window outside of the
-        committed tracks.
+        Raises ValueError for windows of a wrong shape, dtype or unequal lengths, CacheError for a
+        window that is not within one committed track.
         """
         has_pairs = windows.ndim == 2 and windows.shape[1] == 2
         if not has_pairs or (len(windows) and windows.dtype.kind not in "iu"):
@@ -385,7 +403,7 @@ class OpenSplit:
             raise ValueError(
                 "windows of one batch must all have the same length, of at least one row"
             )
-        # 0: before all tracks
+        # number of tracks that start at or before each window: 0 if the window is before all tracks
         after = np.searchsorted(self._tables["track_start"], starts, side="right")
         is_beyond = self._ends[after] < stops
         if is_beyond.any():
@@ -397,11 +415,14 @@ class OpenSplit:
 
     @cached_property
     def _ends(self) -> Ints:
+        """Ends of the tracks, after a first entry for windows before all tracks."""
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
     def _crop(self, streams: Sequence[str], track: Ints, *, unused: bool) -> labels.Crop | None:
-        """Crops of the first stream, of windows of (B,) tracks; None: the boxes. `unused`: the
-        default stream may be missing.
+        """The function that computes the crop boxes of the first stream, for windows of `track`
+        (B,); None if the crops are the tracks' boxes.
+
+        `unused`: no field of a stream is read, so the default stream may be missing.
         """
         if not streams:
             return None
@@ -420,7 +441,7 @@ class OpenSplit:
         return self.store.exists(self.place(USUAL).manifest)
 
     def _jitter_seeds(self, policy: CropPolicy) -> Keys:
-        """(n_tracks,) seeds of the tracks' jitter, hashed once per policy."""
+        """The random seed of each track's jitter (n_tracks,), computed once per policy."""
         tracks = TrackTable(self._tables)
         if policy.jitter is None:
             return np.zeros(len(tracks), np.uint64)
@@ -431,6 +452,10 @@ class OpenSplit:
     def _checked_fields(
         self, fields: Sequence[str] | None, stream_fields: Sequence[str]
     ) -> list[str]:
+        """Names of the fields to read: `fields`, or the default ones of `Split.read`.
+
+        Raises ValueError, TypeError or CacheError for names that cannot be read.
+        """
         unclear = sorted(self.extra.keys() & {*stream_fields})
         if unclear:
             raise ValueError(

@@ -1,8 +1,9 @@
 """The digest of a split's content: equal on any machine and after any history.  [cache]
 
-It covers what readers get of committed tracks, whose order does not count: facts of tracks, names
-of columns, and rows as stored. It does not cover where rows lie, rows of replaced tracks, accounts
-of videos, keys of features and notes on commits. docs/digests.md gives the bytes that are hashed.
+The digest covers what readers get from committed tracks: the tracks' fields (name, fps, gender and
+others), names of columns, and rows as stored. The order of tracks does not matter. It does not
+cover row numbers, rows of replaced tracks, accounts of videos, keys of features and notes on
+commits. docs/digests.md gives the bytes that are hashed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ _ROWS_AT_ONCE: Final = 4096
 def content_digest(split: Split, stream: str | None = None) -> str:
     """SHA-256, in hex, of a split's tracks and labels, or of the features of a stream.
 
-    Rows of a stream without features count as such, whether their frames could not be decoded or
-    they are still to be computed. Every row is read and checked; memory does not grow with rows.
+    For a stream, the digest tells rows with features from rows without; it does not matter whether
+    a frame could not be decoded or is still to be computed. Every row is read and checked; memory
+    does not grow with the number of rows.
 
     Raises CacheError for damaged shards and a stream that does not exist, CacheChanged when the
     split is replaced meanwhile.
@@ -61,7 +63,7 @@ def content_digest(split: Split, stream: str | None = None) -> str:
 
 
 def _facts_of(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
-    """What a batch may hold of a track besides its rows. video: its number."""
+    """The values of a track that a batch may hold besides its rows. `video`: its video's number."""
     intrinsics = track.intrinsics
     if intrinsics is not None:
         intrinsics = intrinsics.tolist()
@@ -80,11 +82,14 @@ def _facts_of(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
 
 
 def _encode(value: dict[str, Any]) -> bytes:
-    """As JSON, where NaN may be; numbers as the shortest text that gives them."""
+    """Encode as JSON with sorted keys. NaN is allowed; a float is the shortest text that reads back
+    as the same number.
+    """
     return json.dumps(value, sort_keys=True).encode()
 
 
 def _digest_rows(split: Split, array: str, ranges: Ranges) -> bytes:
+    """SHA-256 of the bytes of an array's rows in these ranges."""
     digest = hashlib.sha256()
     for start, stop in ranges.tolist():
         for begin in range(start, stop, _ROWS_AT_ONCE):

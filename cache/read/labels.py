@@ -1,8 +1,9 @@
 """Compute the label fields of a batch from the stored columns.  tracks -> features -> [windows] ->
 training
 
-Unknown labels are 0 with weight 0, never NaN. For speed, coordinates are computed one by one with
-joints as the last axis, and unknown values are cleared with a bit mask.
+Columns hold NaN where a label is unknown; a batch has 0 there, with weight 0, and never NaN.
+Keypoints are normalised to the crop that the network saw. For speed, x, y and z are computed
+separately, with joints as the last axis, and unknown values are set to 0 with a bit mask.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from numpy.typing import NDArray
 
 from cache.arrays import Array, Bools, Doubles, Floats
 
-# column name -> (B, T, *trailing) as stored, None when the split has no such column
+# A function of a column's name. Returns its rows (B, T, *trailing) as stored, or None if the split
+# has no such column.
 Raw = Callable[[str], Array | None]
-# boxes (B, T, 4), frame numbers (B, T) -> the boxes (B, T, 4) that were cropped instead, whether
-# mirrored (B, T)
+# A function of track boxes (B, T, 4) and frame numbers (B, T). Returns the boxes (B, T, 4) that
+# were cropped, and whether each crop is mirrored (B, T).
 Crop = Callable[[Floats, Array], tuple[Floats, Bools]]
 
 N_JOINTS: Final = 49
 COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
 N_EVAL_JOINTS: Final = 14
 N_THETA: Final = 85  # camera 3, pose 72, betas 10
-POSE: Final = slice(3, 75)  # in theta
+POSE: Final = slice(3, 75)  # within theta
 BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
-# a field, too, of splits that have the column: what `kp_3d` is there
+# Splits with this column have a field of the same name, and return it as `kp_3d`, too.
 EVAL_JOINTS: Final = "kp_3d_eval"
-# depend on crop or mirroring
+# fields and columns that depend on the crop or on mirroring
 IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta", "pose", "trans"})
 
 # Left-right permutations: joint i of a mirrored image is joint MIRRORED[i] of the original.
@@ -47,11 +49,11 @@ MIRRORED_SMPL: Final = (
 )
 
 
-NOT_MIRRORED: Final = np.zeros((), bool)  # of any row
+NOT_MIRRORED: Final = np.zeros((), bool)  # broadcasts to (B, T): no row is mirrored
 
 
 class _NetworkCrops(NamedTuple):
-    """What the network saw."""
+    """The crops that the network saw."""
 
     bbox: Floats | None  # (B, T, 4); None when the split has no boxes
     mirrored: Bools  # (B, T), or NOT_MIRRORED
@@ -61,9 +63,10 @@ class LabelFields:
     """The fields of one batch of B windows of T frames.
 
     Args:
-        raw: returns a column by name; may be called several times.
-        crop_scale: (B,) crop scales of the windows' tracks.
-        crop: boxes that the network saw; None: the tracks' boxes.
+        raw: returns a column by its name. It is called several times for a column, so it should
+            remember its result.
+        crop_scale: (B,) crop side / box side of the windows' tracks.
+        crop: computes the boxes that the network saw; None if they are the tracks' boxes.
     """
 
     def __init__(self, raw: Raw, crop_scale: Doubles, crop: Crop | None = None) -> None:
@@ -98,7 +101,7 @@ class LabelFields:
 
     @property
     def mirrored_rows(self) -> Bools:
-        """(B, T), or () for none, whether the crop of a row was mirrored."""
+        """Whether the crop of each row was mirrored: (B, T), or () False if no crop was."""
         if self._crop is None:
             return NOT_MIRRORED
         return self._crops.mirrored
@@ -136,7 +139,9 @@ class LabelFields:
                 _keep(kp_3d[..., axis], keep, out[..., axis])
 
     def _theta(self, out: Floats) -> None:
-        """Fill (B, T, 85): camera (1, 0, 0), then pose and betas; 0 unless both are known."""
+        """Fill (B, T, 85) with camera (1, 0, 0), pose and betas. Pose and betas are 0 in rows where
+        either is unknown.
+        """
         pose = self._raw("pose")
         betas = self._raw("betas")
         out[..., 0] = 1
@@ -156,7 +161,7 @@ class LabelFields:
 
     @cached_property
     def _known_joints(self) -> Bools | None:
-        """(B, T, 49) where kp_3d is known; None when the split has none."""
+        """Which joints of kp_3d are known (B, T, 49); None if the split has no kp_3d or has_3d."""
         kp_3d = self._raw("kp_3d")
         flag = self._raw("has_3d")
         if kp_3d is None or flag is None:
@@ -166,7 +171,7 @@ class LabelFields:
         return known
 
     def _known_3d(self) -> Bools | bool:
-        """(B, T) where all 14 joints that a 3D loss compares are known."""
+        """Whether all 14 joints that a 3D loss compares are known (B, T); False: in no row."""
         evaluation = self._raw(EVAL_JOINTS)
         flag = self._raw("has_3d")
         if evaluation is not None:
@@ -180,7 +185,7 @@ class LabelFields:
 
     @cached_property
     def _known_smpl(self) -> Bools | bool:
-        """(B, T) where pose and betas are known."""
+        """Whether pose and betas are known (B, T); False: in no row."""
         pose = self._raw("pose")
         betas = self._raw("betas")
         flag = self._raw("has_smpl")
@@ -190,7 +195,7 @@ class LabelFields:
 
 
 def mirror(name: str, values: Floats) -> Floats:
-    """Mirror one of IN_CROP, N rows: swap left and right joints, and reflect at x = 0.
+    """Mirror N rows of a field or column in IN_CROP: swap left and right joints, reflect at x = 0.
 
     Points and trans change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so
     axis-angle (a, b, c) becomes (a, -b, -c). Camera and betas do not change: a mirrored body has
@@ -214,11 +219,11 @@ def mirror(name: str, values: Floats) -> Floats:
 
 
 def normalise_keypoints(kp_2d: Floats, bbox: Floats, crop_scale: Doubles, out: Floats) -> None:
-    """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is
-    copied.
+    """Normalise keypoints from px to [-1, 1] across the crop, and write them to `out` (B, T, J, 3).
 
-    The crop is the box (B, T, 4) about its centre, `crop_scale` (B,) times as wide: 2 (x - c) /
-    (side * crop_scale). Keypoints without confidence, or without a finite position, are 0.
+    The crop has the centre c of the box (B, T, 4) and `crop_scale` (B,) times its sides, so x
+    becomes 2 (x - c) / (side * crop_scale). Confidence is copied. Keypoints without confidence, or
+    without a finite position, become 0.
     """
     side = bbox[..., 2:] * crop_scale.astype(np.float32)[:, None, None]
     known: Bools = np.greater(kp_2d[..., 2], 0)
@@ -236,7 +241,7 @@ def normalise_keypoints(kp_2d: Floats, bbox: Floats, crop_scale: Doubles, out: F
 
 
 def _finite_rows(values: Floats) -> Bools:
-    """(B, T, N) -> (B, T) where all N are finite."""
+    """Whether all N values (B, T, N) of a row are finite (B, T)."""
     finite = np.isfinite(values)
     if finite.all():  # nearly always, and much faster
         return np.ones(values.shape[:2], bool)
@@ -244,10 +249,10 @@ def _finite_rows(values: Floats) -> Bools:
 
 
 def _bits_to_keep(known: Bools | bool) -> NDArray[np.int32]:
-    """A bit mask: all bits set where a label is known, none elsewhere."""
+    """A bit mask of the same shape: all 32 bits set where a label is known, none elsewhere."""
     return np.negative(known, dtype=np.int32)
 
 
 def _keep(values: Floats, keep: NDArray[np.int32], out: Floats) -> None:
-    """Copy values to `out` where the mask is set; 0 elsewhere, where values may be NaN."""
+    """Copy values to `out` where the mask is set, and write 0 elsewhere, even over NaN."""
     np.bitwise_and(values.view(np.int32), keep, out=out.view(np.int32))

@@ -1,5 +1,6 @@
-"""Whole columns through zarr-python, lazily; missing and replaced shards are errors.  features ->
-[windows]
+"""Open whole columns as lazy arrays of zarr-python.  features -> [windows]
+
+zarr-python itself returns fill values for a missing shard; here, missing and replaced shards raise.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
-    """Open one array of a commit, read-only, with the zarr.json that follows from its manifest.
+    """Open one array of a commit, read-only. Its metadata is derived from the manifest; the stored
+    zarr.json is not used.
 
-    Reading it raises CacheError when a shard of the commit is missing, CacheChanged when its shards
-    were replaced.
+    Reading it raises CacheError when a shard of the commit is missing, and CacheChanged when its
+    shards were replaced, which `check_current` finds.
     """
     metadata = json.loads(commit.column_metadata(array))
     trailing = tuple(metadata["shape"][1:])
@@ -42,11 +44,14 @@ def _key_in_array(shard: int, trailing: tuple[int, ...]) -> str:
 
 
 class _StrictStore(WrapperStore[Any]):
-    """One array's folder, read-only. Raises for missing shards among `committed`; `location` is for
-    messages.
+    """One array's folder as a store for zarr-python, which raises if a committed shard is missing.
 
-    zarr-python reads a shard of an array by `get` alone: it neither lists keys, nor asks whether
-    one exists.
+    Args:
+        location: the folder, for messages.
+        committed: keys of the committed shards; other files are hidden.
+
+    zarr-python reads the shards of an array with `get` alone: it neither lists keys, nor asks
+    whether one exists.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class _StrictStore(WrapperStore[Any]):
         if key not in self._committed:  # the file belongs to an unfinished commit
             return None
         data = await super().get(key, prototype, byte_range)
-        # first: a shard that is missing because its split was replaced is no damage
+        # Check this first: a shard that is missing because its split was replaced is no damage.
         self._check_current()
         if data is None:
             raise shards.missing(f"{self._location}/{key}")

@@ -1,10 +1,11 @@
-"""Read rows of one array: from memory-mapped shards, or by ranges where there is no folder.
-features -> [windows]
+"""Read rows of one array: from memory-mapped shards on a disk, or by byte ranges from an object
+store.  features -> [windows]
 
-The chunks of a shard lie one after the other: map the file, compare its index once, slice. That is
-a hundred times as fast as zarr-python for small windows. The loop over windows is plain Python,
-takes no lock, and makes one system call per batch and shard; threads would not help, since copying
-is bound by memory.
+The chunks of a shard are stored one after the other, so a reader maps the file, checks its index
+once, and slices it. For small windows, that is a hundred times as fast as zarr-python. A chunk's
+checksum is compared when its rows are first read. The loop over windows is plain Python, takes no
+lock, and makes one system call per batch and shard; threads would not help, since the speed of
+memory limits copying.
 """
 
 from __future__ import annotations
@@ -32,37 +33,40 @@ from cache.storage.base import Bytes, Store
 from cache.storage.object_store import map_parallel
 from cache.windows import spread
 
-_CHECKED: Final = 1  # states of a chunk; 0: not checked yet
+# States of a chunk. 0: its checksum has not been compared yet.
+_CHECKED: Final = 1
 _ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
-_TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
-_MOST: Final = 16384  # shards: a quarter of the maps that Linux allows a process
-# of an object store; a batch that touches more is read in parts: memory stays bounded
+_TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)  # too many open files
+_MOST: Final = 16384  # most open shards: a quarter of the maps that Linux allows a process
+# shards of an object store to fetch at once; a batch that needs more is read in parts, so that
+# memory stays bounded
 _SHARDS_AT_ONCE: Final = 64
 # float32's exponent counts from -127, float16's from -15
 _EXPONENT_SHIFT: Final = np.float32(2.0**112)
 _MANTISSA_SHIFT: Final = 13  # float32 has 23 bits of it, float16 has 10
 # the sign, and the 28 bits below what the sign was extended into
 _KEEP: Final = np.int32(~0x70000000)
-_BEYOND: Final = 65536.0  # what infinity becomes here; no finite float16 reaches it
+_BEYOND: Final = 65536.0  # `widen` turns infinity into this; no finite float16 reaches it
 
-_ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
+_ByteRange = tuple[memoryview, int, int]  # a shard's bytes; the range's first and last byte + 1
 
 
 class Rows(ABC):
-    """Rows of one array. Threads may read at the same time; forked processes, too, unless in an
-    object store.
+    """Reads rows of one array. Threads may read at the same time; so may forked processes, unless
+    the array is in an object store.
 
     Args:
-        store, array: where its folder is.
-        layout: where its rows are in its files.
-        n_rows: how many it has.
-        records: the manifest's record of each shard, by its number as text: the file must have the
+        store, array: the store, and the key of the array's folder in it.
+        layout: how rows are arranged in the shard files.
+        n_rows: how many rows the array has.
+        records: the manifest's record of each shard, by its number as text. The file must have the
             record's size.
         check_current: called after opening a shard; raises when the array has been replaced.
     """
 
     @staticmethod
     def kind(store: Store) -> type[Rows]:
+        """The class that reads from this store."""
         return _RangedRows if store.folder() is None else _MappedRows
 
     def __init__(
@@ -90,8 +94,8 @@ class Rows(ABC):
     def _prepare(self) -> None: ...
 
     def read(self, starts: Ints, seqlen: int, out: Array) -> None:
-        """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,)
-        starts.
+        """Fill `out` (B, seqlen, *trailing) with rows [start, start + seqlen) for each of the B
+        `starts`, converted to the dtype of `out`.
 
         Raises CacheError for rows beyond the array, and for shards that are missing, short or
         damaged.
@@ -113,6 +117,8 @@ class Rows(ABC):
 
 
 class _MappedRows(Rows):
+    """Rows in shard files on a disk, which are memory-mapped and stay open between reads."""
+
     def _prepare(self) -> None:
         self._row_bytes = self._layout.spec.row_bytes
         # Readers do not share maps: a split that is opened again reads the files that exist now.
@@ -130,7 +136,7 @@ class _MappedRows(Rows):
             out[...] = whole
             return
         filled = 0
-        if out.dtype == self.dtype:  # the bytes of the windows, one after the other
+        if out.dtype == self.dtype:  # copy bytes: that is faster than copying arrays
             target = out.reshape(-1).view(np.uint8).data
             for data, first, stop in self._parts(starts, seqlen):
                 end = filled + stop - first
@@ -145,8 +151,8 @@ class _MappedRows(Rows):
             filled += n_rows
 
     def _same_flags(self, starts: Ints, seqlen: int, out: Array) -> bool:
-        """Fill `out` without reading, when all windows lie in chunks whose flags are known to be
-        all 0 or all 1.
+        """Fill `out` with flags without reading, if every window is in chunks whose flags are known
+        to be all 0 or all 1. Returns whether it did.
         """
         if self.dtype != np.uint8 or self.trailing or seqlen > self._geometry.rows_per_chunk:
             return False
@@ -158,11 +164,11 @@ class _MappedRows(Rows):
         return True
 
     def _parts(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
-        """Yield the byte ranges of the windows, in order, checked. A window that crosses chunks has
-        several.
+        """Yield the byte ranges of the windows, in order, with checksums compared. A window that
+        crosses chunks has several ranges.
         """
         begin = 0
-        # whose shards are open together: each touches two or three
+        # windows whose shards are open at the same time; a window touches two or three
         n_windows = max(shard_limit() // 8, 4)
         while begin < len(starts):
             try:
@@ -176,7 +182,7 @@ class _MappedRows(Rows):
             begin += n_windows
 
     def _locate(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
-        """The byte ranges of a few windows, whose shards are all opened together."""
+        """The byte ranges of a few windows, all of whose shards are open at the same time."""
         chunk, low, n_rows = _chunk_parts(starts, seqlen, self._geometry.rows_per_chunk)
         shard = chunk // self._geometry.chunks
         within = chunk - shard * self._geometry.chunks  # the chunk's number in its shard
@@ -212,8 +218,8 @@ class _MappedRows(Rows):
         self._held.pop(shard, None)
 
     def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
-        """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is
-        missing or damaged.
+        """Compare a chunk with its checksum, and remember its state (_CHECKED, _ALL, ...). Raises
+        CacheError when the chunk is missing or damaged.
         """
         if number >= opened.n_chunks:
             expected = f"chunk {number} of the shard"
@@ -234,7 +240,7 @@ class _MappedRows(Rows):
 
 
 class _MappedShard:
-    """One mapped shard."""
+    """One memory-mapped shard file. Opening it raises CacheError if it is missing or damaged."""
 
     __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "n_chunks", "size")
 
@@ -242,7 +248,7 @@ class _MappedShard:
         if record is None:  # the file belongs to an unfinished commit
             raise shards.missing(file)
         try:
-            # a pipe has no bytes: as damaged
+            # without O_NONBLOCK, opening a pipe would wait; its size 0 is then reported as damage
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             raise shards.missing(file) from None
@@ -253,8 +259,8 @@ class _MappedShard:
             self._map = mmap.mmap(fd, self.size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
-        # Reading a map behind the end of its file kills the process (SIGBUS): compare both sizes
-        # before reading.
+        # Reading a map beyond the end of its file kills the process (SIGBUS): callers compare
+        # `file_size()`, the size now, with `size` before they read.
         self.file_size = self._map.size
         self.data = memoryview(self._map)  # read-only, as the map is
         if self._map[self.n_chunks * self._chunk_bytes :] != layout.index(self.n_chunks):
@@ -264,7 +270,7 @@ class _MappedShard:
         return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
 
     def intact(self, number: int) -> bool:
-        """Whether a chunk's bytes match the checksum behind them."""
+        """Whether a chunk's bytes match the checksum that follows them."""
         first = number * self._chunk_bytes
         stop = first + self._chunk_bytes - 4
         # On a cold disk, read the whole chunk at once, not page by page.
@@ -274,13 +280,13 @@ class _MappedShard:
         return checksum == self.data[stop : stop + 4]
 
 
-# (reader, shard) of this process, oldest first
+# readers and numbers of the shards that are open in this process, oldest first
 _OPENED: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
 
 
 def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _MappedShard:
-    """Map a shard, with at most half of the process's open files. Without a free one, close every
-    shard first.
+    """Map a shard, so that open shards take at most half of the process's file descriptors. If none
+    is free, close all other shards first.
     """
     _close_oldest(shard_limit())
     try:
@@ -293,7 +299,7 @@ def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _M
 
 
 def _close_oldest(limit: int) -> None:
-    """Close the oldest shards until fewer than `limit` are open, or none is."""
+    """Close the oldest shards until fewer than `limit` are open, or none is left."""
     with suppress(IndexError):  # none is left; other threads may close shards, too
         while len(_OPENED) >= limit:
             reader, shard = _OPENED.popleft()
@@ -311,8 +317,10 @@ def shard_limit() -> int:
 
 
 class _RangedRows(Rows):
+    """Rows in an object store, of which only the needed chunks are fetched."""
+
     def _prepare(self) -> None:
-        self._n_chunks: dict[int, int] = {}
+        self._n_chunks: dict[int, int] = {}  # by shard
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         size = self._geometry.rows_per_chunk
@@ -321,7 +329,8 @@ class _RangedRows(Rows):
         window = (np.cumsum(n_rows) - n_rows) // seqlen
         within = chunk * size + first - starts[window]  # the part's first row in its window
         touched = np.unique(chunk)
-        begins = np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1  # of other shards
+        # where the chunks of another shard begin
+        begins = np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1
         by_shard = np.split(touched, begins)
         for begin in range(0, len(by_shard), _SHARDS_AT_ONCE):
             held = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
@@ -331,21 +340,23 @@ class _RangedRows(Rows):
                 _copy(rows, out[window[part], within[part] : within[part] + n])
 
     def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, Array]:
-        """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each
-        shard.
+        """Fetch chunks, given per shard, and return their rows by the chunk's number in the array.
+        All rows are of the commit that `check_current` allows.
         """
         held: dict[int, Array] = {}
         try:
             for fetched in map_parallel(self._fetch, by_shard):
                 held.update(fetched)
         finally:
-            # Afterwards, and after an error: a shard that is missing because the split was replaced
-            # is no damage.
+            # Check this afterwards, also after an error: a shard that is missing because the split
+            # was replaced is no damage.
             self._check_current()
         return held
 
     def _fetch(self, chunks: Ints) -> dict[int, Array]:
-        """Rows of chunks of one shard by chunk number in the array, with checksums compared."""
+        """Fetch chunks of one shard, compare their checksums, and return their rows by the chunk's
+        number in the array.
+        """
         geometry = self._geometry
         size = self._layout.chunk_bytes
         shard = int(chunks[0]) // geometry.chunks
@@ -382,8 +393,8 @@ class _RangedRows(Rows):
 
 
 def _chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, Ints, Ints]:
-    """(chunk, first row in it, rows) of every part of the windows, in order: one in each chunk that
-    a window touches.
+    """Cut windows where they cross chunks: one part for each chunk that a window touches, in order.
+    Returns three arrays: each part's chunk, its first row in the chunk, and its number of rows.
 
     >>> [column.tolist() for column in _chunk_parts(np.array([6, 0]), 4, 8)]
     [[0, 1, 0], [6, 0, 0], [2, 2, 4]]
@@ -407,7 +418,7 @@ def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
 
 
 def _copy(rows: Array, out: Array) -> None:
-    """out[...] = rows, by the fastest way there is for their types."""
+    """Do out[...] = rows, in the fastest way for their dtypes."""
     if rows.dtype == np.float16 and out.dtype == np.float32:
         widen(rows, out)
     else:
@@ -415,11 +426,11 @@ def _copy(rows: Array, out: Array) -> None:
 
 
 def widen(half: NDArray[np.float16], out: Floats) -> None:
-    """Fill `out` with the same numbers, exactly, infinities and NaN included; several times as fast
-    as NumPy.
+    """Convert float16 to float32 exactly, including infinities and NaN, several times as fast as
+    NumPy does.
 
-    The bits of a float16, moved to a float32's places, are the number times 2^-112, subnormal ones
-    too.
+    If the bits of a float16 are moved to the positions that they have in a float32, the result is
+    the number times 2^-112, also for subnormal numbers; it is then multiplied by 2^112.
     """
     if not half.size:
         return

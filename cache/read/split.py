@@ -31,19 +31,21 @@ if TYPE_CHECKING:
 
 
 def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
-    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError if it
-    is missing.
+    """Open a cache for reading. `root`: a folder, or a URL such as s3://bucket/prefix.
+
+    Raises CacheError if there is no cache.
     """
     return FeatureCache(require_cache(root).root)
 
 
 def require_cache(root: Root) -> Store:
-    """The store of a cache that exists. Raises CacheError when there is none, and for a folder
-    within a cache.
+    """The store of an existing cache.
+
+    Raises CacheError if there is none, and if `root` is a folder within a cache.
     """
     store = store_at(root)
     folder = store.folder()
-    # where it is lost, `verify --repair` writes it again
+    # A cache with splits may have lost its zarr.json; `verify --repair` writes it again.
     if not (store.exists("zarr.json") or FeatureCache(root)):
         reason = "no zarr.json"
         if folder is not None and not folder.is_dir():
@@ -73,10 +75,10 @@ def require_cache(root: Root) -> Store:
 
 
 class FeatureCache(Shown, Mapping[str, "Split"]):
-    """All splits of a cache, by "<dataset>/<split>". Each look-up opens the newest commit.
+    """All splits of a cache, by name "<dataset>/<split>". Each look-up opens the newest commit.
 
-    A listed split that is missing, as on a disk that is not mounted, is among them: opening it
-    raises MissingSplit.
+    A split that the cache's list names but that is missing, for example because its disk is not
+    mounted, is among the names; looking it up raises MissingSplit.
     """
 
     def __init__(self, root: Root) -> None:
@@ -85,8 +87,8 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of committed and listed splits, sorted; of a dataset's folder that may not be read,
-        its own.
+        """Sorted names of committed and listed splits. A dataset's folder that the user may not
+        read is included as "<dataset>", in place of its splits.
         """
         committed = {name for name in possible_splits(self.store) if self.is_committed(name)}
         names = set(committed)
@@ -101,12 +103,12 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
             if isinstance(name, str) and layout.is_split_name(name):
                 commit = Commit.load(Place(self.store, name))
             if commit is None and self.is_committed(name):
-                self.store.list_names(name)  # raises, as it may not be read
+                self.store.list_names(name)  # raises PermissionError if it may not be read
         except PermissionError as error:
             raise AccessDenied.of(error) from error
         if commit is None:
             refuse_missing(self.store, name)
-            # committed meanwhile
+            # without this split, which may have been committed in the meantime
             names = ", ".join(split for split in self.splits if split != name) or "none"
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
         return Split(commit)
@@ -123,7 +125,7 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
         return self.is_committed(name) or name in listed_splits(self.store)
 
     def is_committed(self, name: str) -> bool:
-        """Whether the split has a manifest, or may not be read, which opening it reports."""
+        """Whether the split has a manifest, or may not be read; opening it reports the latter."""
         try:
             if layout.is_name(name):
                 self.store.list_names(name)
@@ -132,9 +134,7 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
             return True
 
     def refuse_unmounted(self, name: str) -> None:
-        """Raise MissingSplit if the split, or its dataset, is listed and its disk does not seem to
-        be mounted.
-        """
+        """Raise MissingSplit if a listed split's disk, or its dataset's, seems to be unmounted."""
         refuse_unmounted(self.store, name)
 
     def _summary(self) -> tuple[str, Lines]:
@@ -150,10 +150,10 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
 
 
 class Split(Shown, OpenSplit):
-    """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
+    """One committed state of <dataset>/<split>: read its tracks, rows and windows.
 
-    Later commits show when it is opened again. Pickled into a worker, it is opened again there, and
-    raises CacheChanged if there has been a commit since.
+    To see later commits, open the split again. When a pickled split is loaded, as in a worker, it
+    is opened again there, and raises CacheChanged if there has been a commit since.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -180,17 +180,19 @@ class Split(Shown, OpenSplit):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Time, host, software and the writer's notes of this commit. Empty when lost."""
+        """When, where and with which software this commit was made, and the writer's notes. Empty
+        if provenance.json is lost.
+        """
         return self._commit.note
 
     @property
     def tracks(self) -> TrackTable:
-        """The committed tracks, ascending by row."""
+        """The committed tracks, sorted by row."""
         return TrackTable(self._tables)
 
     @property
     def videos(self) -> VideoTable:
-        """Every raw video and its account, also those without tracks."""
+        """Every raw video, including those without tracks, with its account of frames."""
         return VideoTable(self._tables)
 
     def stream_shards(self, stream: str) -> list[int]:
@@ -202,15 +204,17 @@ class Split(Shown, OpenSplit):
         return self._stream(stream).commit.manifest
 
     def crop_policy(self, stream: str) -> CropPolicy:
-        """The crops that the stream's network saw. Raises CacheError for an unknown policy."""
+        """How the crops that the stream's network saw were cut. Raises CacheError for a policy that
+        this version does not know.
+        """
         return self._stream(stream).crop
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
-        """`provenance` of the stream's commit."""
+        """As `provenance`, for the stream's commit."""
         return self._stream(stream).commit.note
 
     def track_of(self, rows: Array) -> Ints:
-        """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no
+        """The number in `tracks` of each row's track (same shape as `rows`); -1 for rows without a
         committed track.
         """
         return self._tables.track_of(np.asarray(rows))
@@ -221,7 +225,7 @@ class Split(Shown, OpenSplit):
         return int(self.manifest["geometry"]["rows_per_shard"])
 
     def rows_by_shard(self) -> Ints:
-        """(shards,) how many rows of committed tracks each shard holds."""
+        """How many rows of committed tracks each shard has (number of shards,)."""
         return self._tables.live_by_shard(
             Geometry(**self.manifest["geometry"]), int(self.manifest["extent"])
         )
@@ -238,13 +242,14 @@ class Split(Shown, OpenSplit):
         """Windows of `seqlen` consecutive frames: (W, 2) int64 of [start, stop) rows.
 
         Windows start at the start of each run of consecutive frames and every `stride` rows from
-        there. With a stream, only rows that it has count; with `streams`, rows that all of them
-        have. `tail="cover"` adds the window that ends where the run ends; "drop" leaves the last
-        frames out. Runs shorter than `seqlen` have no window. Without any window, a warning names
-        the longest run, and the result is (0, 2).
+        there. With `stream`, windows contain only rows that have features in that stream; with
+        `streams`, only rows that have features in all of them. `tail="cover"` adds a window that
+        ends where the run ends; "drop" leaves the last frames out. Runs shorter than `seqlen` have
+        no window. If there is no window at all, a warning names the longest run, and the result is
+        (0, 2).
 
         Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or
-        "cover", and for both `stream` and `streams`.
+        "cover", and if both `stream` and `streams` are given.
         """
         names = list(StreamFields.parse(stream, streams).numbers.values())
         runs = self.runs_with(names)
@@ -259,8 +264,8 @@ class Split(Shown, OpenSplit):
         return windows
 
     def runs_with(self, streams: Sequence[str]) -> Ranges:
-        """The `runs`, cut where one of the streams has no numbers: (R, 2) int64 of [start, stop)
-        rows.
+        """The `runs` without the rows for which one of the streams has no features: (R, 2) int64 of
+        [start, stop) rows.
         """
         runs = self.runs
         for name in streams:
@@ -268,15 +273,15 @@ class Split(Shown, OpenSplit):
         return runs
 
     def pending_rows(self, stream: str) -> Ranges:
-        """Rows of tracks in the stream's shards that are still to be computed: (N, 2) of [start,
-        stop) in one track.
+        """Rows of tracks that are still to be computed in shards that the stream has: (N, 2) of
+        [start, stop) rows, each range in one track.
         """
         tracks = np.stack([self._tables["track_start"], self._tables["track_stop"]], axis=1)
         return intersect(tracks, self._stream(stream).pending_rows())
 
     def undecodable(self, stream: str) -> int:
-        """Number of rows of committed tracks whose frames could not be decoded, without pending
-        rows.
+        """Number of rows of committed tracks that have no features in the stream because their
+        frames could not be decoded. Pending rows are not counted.
         """
         without = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         pending = self.pending_rows(stream)
@@ -290,13 +295,14 @@ class Split(Shown, OpenSplit):
         return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
-        """Whether a killed writer has left an unfinished commit or finished shards, which the next
-        writer continues.
+        """Whether a killed writer of the split or stream has left work that the next writer will
+        finish or remove.
         """
         return self.place(stream).has_unfinished_commit()
 
     def column(self, name: str) -> zarr.Array[Any]:
-        """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
+        """A whole column as a lazy Zarr array: `kp_2d`, or `features/resnet50` (also with `_ok` or
+        `_key`) for a stream.
 
         Rows without a committed track have fill values or a replaced track's values. Reading raises
         CacheError for a missing shard, and CacheChanged when the split has been replaced.
@@ -306,12 +312,13 @@ class Split(Shown, OpenSplit):
         return open_lazily(*self._array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        """Rows [start, stop) of one column as stored, checked, of replaced tracks too: (stop -
-        start, ...).
+        """Read rows [start, stop) of one column as stored: (stop - start, ...).
 
-        Of a stream: `features/resnet50`, with `_ok` or `_key` appended. Of tracks, repeated in each
-        of their rows: `image_size` (width, height) px, 0 without images; `intrinsics`,
-        `crop_scale`, `gender`, `extra` columns. Raises CacheError for missing rows.
+        `name` is a column, also `features/resnet50` (with `_ok` or `_key`) for a stream; or a value
+        of tracks, repeated in each of their rows: `image_size` (width, height) px, 0 without
+        images; `intrinsics`, `crop_scale`, `gender`, `extra` columns. Checksums are compared. Rows
+        of replaced tracks can be read, except for values of tracks. Raises CacheError for missing
+        rows.
         """
         if name in (*OF_TRACKS, *self.extra) and name not in self.columns:
             track = self.track_of(np.arange(start, stop))
@@ -340,28 +347,28 @@ class Split(Shown, OpenSplit):
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
             stream: stream of `features`; None: labels only. A named stream must exist even if
                 `fields` omits features.
-            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`,
-                `kp_3d_eval`; any other column as stored (`bbox`, `frame_index`, `extra` columns);
-                `gender`, `intrinsics`, `image_size`, `crop_scale`. None: the first seven, and
-                `kp_3d_eval` if the split has it. With `streams`: their names, also with `_ok`,
-                instead of `features`.
-            dtype: of features, or by stream: float16, float32 (default) or float64. Labels and
-                flags are float32.
-            out: buffers to fill and return, by field, of the right shape and type.
-            streams: several streams instead of `stream`, each a field of its own name.
-            history: rows to read before each window, by stream of `streams`.
+            fields: the fields to read: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`,
+                `valid`, `kp_3d_eval`; any other column as stored (`bbox`, `frame_index`, `extra`
+                columns); `gender`, `intrinsics`, `image_size`, `crop_scale`. None: the first
+                seven, and `kp_3d_eval` if the split has it. With `streams`, the fields `<stream>`
+                and `<stream>_ok` take the place of `features`.
+            dtype: dtype of features, for all or by stream: float16, float32 (default) or float64.
+                Labels and flags are float32.
+            out: buffers to fill and return, by field, with the right shapes and dtypes.
+            streams: several streams instead of `stream`, each as a field of its own name.
+            history: number of rows to read before each window, by stream of `streams`.
 
-        Labels are in the crop that the network of `stream`, or of the first of `streams`, saw;
-        without a stream, in the default crop. Where that crop was mirrored, so are labels, `pose`,
-        `trans` and `extra` columns.
+        Labels are relative to the crop that the network of `stream`, or of the first of `streams`,
+        saw; without a stream, to the crop of the track's box. Where that crop was mirrored, labels,
+        `pose`, `trans` and `extra` columns are mirrored, too.
 
         Returns:
             `features` (B, T, dim); `kp_2d` (B, T, 49, 3): x and y in [-1, 1] over the crop,
             confidence; `theta` (B, T, 85): (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about
             the pelvis, in the order spin49. In evaluation splits, `kp_3d` and `kp_3d_eval` are (B,
             T, 14, 3) m, not centred, in the order common14, and share an array unless one has a
-            buffer. `w_3d`, `w_smpl`, `valid` (B, T). Unknown labels are 0 with weight
-            0. With `streams`: (B, h + T, dim) for a history of h rows, and flags `<stream>_ok` (B,
+            buffer. `w_3d`, `w_smpl`, `valid` (B, T). Unknown labels are 0 with weight 0. With
+            `streams`: (B, h + T, dim) for a history of h rows, and flags `<stream>_ok` (B,
             h + T): 1 if computed. History before the window's run of consecutive frames, and rows
             of undecodable frames, are 0 with flag 0. `gender` (B, T) uint8: index in
             `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN if unknown, or the dataset's
@@ -378,6 +385,7 @@ class Split(Shown, OpenSplit):
 
 
 def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror]) -> Split:
+    """Open a pickled split again, and register its functions that find mirror functions."""
     for find in finders:
         find_mirrors_by(find)
     split = FeatureCache(root)[name]

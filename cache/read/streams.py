@@ -32,8 +32,8 @@ _ADVICE: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class StalenessCheck:
-    """Raises CacheChanged when shards of an open commit have been replaced. Call it after opening a
-    shard.
+    """A check to call after opening a shard: it raises CacheChanged if shards of the open commit
+    have been replaced since. A later commit that still names all of them is allowed.
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -64,7 +64,10 @@ def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -
 
 
 class OpenStream:
-    """One committed state of a feature stream. `rows`: the manifest of its split."""
+    """One committed state of a feature stream. `rows`: the manifest of its split.
+
+    Shards that were computed for other rows than the split has now are ignored.
+    """
 
     def __init__(self, commit: Commit, rows: Mapping[str, Any]) -> None:
         self.commit = commit
@@ -81,8 +84,8 @@ class OpenStream:
 
     @cached_property
     def crop(self) -> CropPolicy:
-        """The crop policy of its network. Raises CacheError for one that this version does not
-        know.
+        """How the crops of its network were cut. Raises CacheError for a policy that this version
+        does not know.
         """
         identity = self.commit.manifest.get("identity")
         policy = {}
@@ -99,24 +102,27 @@ class OpenStream:
 
     @property
     def shards(self) -> list[int]:
+        """Numbers of the shards that the stream has, ascending."""
         return [int(shard) for shard in np.flatnonzero(self._has_shard)]
 
     def reader(self, part: str = "") -> Rows:
-        """The reader of the features, or with `part` ("_ok", "_key") of that array."""
+        """The reader of the features, or of the array that `part` ("_ok" or "_key") names."""
         if part not in self._readers:
             array = f"{self._name}{part}"
             self._readers[part] = open_column(self.commit, array, self.check_current)
         return self._readers[part]
 
     def read(self, part: str, starts: Ints, seqlen: int = 1) -> Array:
-        """Read (B, seqlen, ...) of one array as stored. `_ok` is not checked."""
+        """Read windows (B, seqlen, ...) of one array as stored, even rows without features."""
         reader = self.reader(part)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
         reader.read(starts, seqlen, out)
         return out
 
     def rows_with_flag(self, *flags: int) -> Ranges:
-        """Row ranges whose `ok` is one of `flags`, ascending; rows of replaced tracks included."""
+        """Ascending ranges of rows whose `ok` flag is one of `flags`, including rows of replaced
+        tracks.
+        """
         records = self.commit.manifest["shards"][f"{self._name}_ok"]
         ranges = [np.zeros((0, 2), np.int64)]
         for shard in self.shards:
@@ -128,7 +134,9 @@ class OpenStream:
         return join_adjacent(np.concatenate(ranges))
 
     def pending_rows(self) -> Ranges:
-        """Rows in its shards that are still to be computed, also of replaced tracks."""
+        """Ranges of rows in the stream's shards that are still to be computed, including rows of
+        replaced tracks.
+        """
         recorded = np.array(self.commit.manifest.get(PENDING_ROWS, []), np.int64).reshape(-1, 2)
         shards = np.flatnonzero(self._has_shard)
         spans = np.stack([shards, shards + 1], axis=1) * self._geometry.rows_per_shard
@@ -140,7 +148,7 @@ class OpenStream:
         return flags
 
     def require(self, starts: Ints, seqlen: int) -> None:
-        """Raise CacheError unless the stream has stored numbers for every row of the windows."""
+        """Raise CacheError unless the stream has features for every row of the windows."""
         if not len(starts):
             return
         size = self._geometry.rows_per_shard
@@ -169,8 +177,8 @@ class OpenStream:
                 self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
 
     def require_shards(self, starts: Ints, stops: Ints) -> None:
-        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be
-        empty ranges.
+        """Raise CacheError unless the stream has the shards of all rows in the ranges [start,
+        stop). Ranges may be empty.
         """
         size = self._geometry.rows_per_shard
         after_last = -(-stops // size)
@@ -184,15 +192,16 @@ class OpenStream:
 
 
 class StreamWindows:
-    """B windows of `seqlen` rows of a stream, each with `history` rows before it: zeros before the
-    start of its run.
+    """Reads B windows of `seqlen` rows of a stream, each with `history` rows before it.
+
+    History that would be before the start of the window's run is filled with zeros.
 
     Args:
         stream: the stream to read.
         starts: (B,) first rows of the windows.
         run_starts: (B,) first rows of the windows' runs; not used without history.
 
-    Raises CacheError when the stream has no numbers for a window's rows, or misses a shard of its
+    Raises CacheError if the stream has no features for a row of a window, or lacks a shard of its
     history.
     """
 
@@ -213,31 +222,31 @@ class StreamWindows:
         return self._stream.reader().trailing
 
     def fill(self, out: Array) -> None:
-        """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history
-        without a value.
+        """Fill `out` (B, history + T, ...) with features; 0 before the run, and in history rows
+        whose frames could not be decoded.
         """
         self._read(self._stream.reader(), out)
         if self._history:
             out[self._flags == UNDECODABLE] = 0
 
     def fill_flags(self, out: Floats) -> None:
-        """Fill (B, history + T) with 1 where numbers were computed, 0 elsewhere."""
+        """Fill `out` (B, history + T) with 1 where features were computed, 0 elsewhere."""
         np.equal(self._flags, COMPUTED, out=out, casting="unsafe")
 
     @cached_property
     def _flags(self) -> Flags:
-        """(B, history + T) flags as stored; UNDECODABLE before the run."""
+        """The stored `ok` flags (B, history + T); UNDECODABLE before the run."""
         flags = np.empty((len(self._starts), self._history + self._seqlen), np.uint8)
         self._read(self._stream.reader("_ok"), flags)
         return flags
 
     def _read(self, rows: Rows, out: Array) -> None:
-        """Fill (B, history + T, ...) with rows as stored; 0 before the run."""
+        """Fill `out` (B, history + T, ...) with rows as stored; 0 before the run."""
         if not self._history:
             rows.read(self._starts, self._seqlen, out)
             return
-        # one turn for windows of equally many rows; mostly one in all, since few windows are at the
-        # start of a run
+        # Windows with equally much history before them are read together. Mostly there is one such
+        # group, since few windows are at the start of a run.
         for n_before in np.unique(self._before).tolist():
             windows = np.flatnonzero(self._before == n_before)
             n_missing = self._history - n_before
@@ -254,8 +263,8 @@ class StreamWindows:
 
 
 def _lacking(has: NDArray[np.bool_], first: Ints, stop: Ints) -> NDArray[np.bool_]:
-    """Which ranges [first, stop) contain a shard that is False in `has`."""
-    n_before = np.concatenate([[0], np.cumsum(~has)])  # of such shards, before each
+    """Which ranges [first, stop) of shards contain one that is False in `has`."""
+    n_before = np.concatenate([[0], np.cumsum(~has)])  # number of such shards before each shard
     return np.asarray(n_before[stop] > n_before[first])
 
 

@@ -1,5 +1,7 @@
-"""Windows of a split, or of several, as a dataset for PyTorch's DataLoader.  features -> [windows]
+"""The dataset for PyTorch's DataLoader that `cache.torch_windows` returns.  features -> [windows]
 -> training
+
+This is a module of its own because only it imports PyTorch.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ class ReadArguments(NamedTuple):
 
 
 class TorchWindows(Shown, Dataset[Item]):
-    """The windows of one or more splits: see `cache.torch_windows`. Workers open the splits
-    again.
+    """The windows of one or more splits as a map-style dataset: see `cache.torch_windows`.
+
+    Window numbers count through the splits in order. Worker processes open the splits again.
     """
 
     def __init__(
@@ -70,15 +73,15 @@ class TorchWindows(Shown, Dataset[Item]):
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Item]:
-        """The windows of a batch, in their order: read at once, those of each split in the order of
-        its rows.
+        """The windows of a batch, in the order of `numbers`. The windows of each split are read
+        together, sorted by row. DataLoader calls this method in place of `__getitem__`.
         """
         chosen = np.asarray(numbers, np.int64)
         strange = chosen[(chosen < -len(self)) | (chosen >= len(self))]
         if len(strange):
             raise IndexError(f"window {strange[0]} of {len(self)}")
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
-        # forked: open files and connections belong to the other process
+        # After a fork, open files and connections belong to the parent: copying opens splits again.
         if os.getpid() != self._process:
             self._splits = tuple(map(copy.copy, self._splits))
             self._process = os.getpid()
@@ -103,6 +106,7 @@ class TorchWindows(Shown, Dataset[Item]):
 
     @property
     def _identity(self) -> str:
+        """A digest of all windows, to find changes when a pickled dataset is loaded."""
         return hashlib.sha256(self._stops.tobytes() + self._starts.tobytes()).hexdigest()
 
     def _read(self, split_number: int, starts: Ints) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class TorchWindows(Shown, Dataset[Item]):
         return self._splits[split_number].read(windows, **self._reading._asdict())
 
     def _require_equal_shapes(self) -> None:
-        """Compare the shapes of the first window of each split."""
+        """Raise CacheError if the first windows of the splits differ in fields or shapes."""
         expected: set[tuple[str, tuple[int, ...]]] = set()
         first_split: str | None = None
         starts = np.split(self._starts, self._stops[:-1])
@@ -139,6 +143,7 @@ def _rebuild(
     reading: ReadArguments,
     identity: str,
 ) -> TorchWindows:
+    """Load a pickled dataset. Raises CacheChanged if its windows are different now."""
     dataset = TorchWindows(splits, seqlen, stride, tail, reading)
     if dataset._identity != identity:
         names = ", ".join(split.name for split in splits)

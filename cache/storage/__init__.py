@@ -1,4 +1,4 @@
-"""Storage: a folder or an object store; durable writes, locks.  [cache]"""
+"""Where the files of a cache are: in a local folder or an object store.  [cache]"""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def is_url(text: str) -> bool:
 
 
 def store_at(root: Root | Store) -> Store:
-    """The store of a cache at a path, or at a URL of an object store. Raises CacheError for a URL
-    of another kind.
+    """The store for a path, or for the URL of an object store.
+
+    Raises CacheError for a URL of another kind.
     """
     if isinstance(root, Store):
         return root

@@ -1,8 +1,8 @@
 """The interface of storage: a local folder or an object store.  [cache]
 
-Every file has a key below one root, as `penn_action/train/kp_2d/c/0/0/0`. Writers need whole files
-that appear at once, one small file that is replaced only if it is unchanged, and, if there is one,
-a lock.
+Every file has a key: its path below one root, such as `penn_action/train/kp_2d/c/0/0/0`. Writers
+need three things from a store: files that appear completely or not at all (`put`), one small file
+that is replaced only if nobody has changed it (`replace`), and a lock if the store has locks.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 Bytes = NDArray[np.uint8]
 Etag = Hashable  # differs between a file and the one that has replaced it
-Root = Path | str  # a folder, or a URL as s3://bucket/prefix
+Root = Path | str  # a folder, or a URL such as s3://bucket/prefix
 
 
 class Lock:
-    """A writer's lock, held until `release` or the end of `with`. This base class excludes
-    nobody.
+    """A writer's lock, held until `release` or the end of `with`.
+
+    This base class does not keep other writers out; it is for stores without locks.
     """
 
     def require(self) -> None:
-        """Raise CacheError when the lock has been lost: another process may be writing by now."""
+        """Raise CacheError if the lock has been lost: another process may be writing by now."""
 
     def release(self) -> None:
-        """Let the next writer in."""
+        """Give the lock up."""
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +50,8 @@ class Store(ABC):
     """
 
     root: Root
-    # whether `lock` keeps others out: then unreferenced files can only be a dead writer's
+    # Whether `lock` keeps other writers out. If so, unreferenced files under the lock can only be
+    # those of a dead writer.
     exclusive: bool
 
     @abstractmethod
@@ -57,25 +59,26 @@ class Store(ABC):
         """The key's path or URL, for messages."""
 
     def folder(self, key: str = "") -> Path | None:  # noqa: ARG002  an object store has none
-        """The folder on a disk of this machine, whose files can be mapped; None in other stores."""
+        """The folder on this machine, whose files can be memory-mapped; None in an object store."""
         return None
 
     @abstractmethod
     def read_with_etag(self, key: str) -> tuple[bytes, Etag]:
-        """A whole file and its etag, which is never newer than the bytes. Raises
-        FileNotFoundError.
+        """Read a whole file. Returns its bytes and its etag, which is never newer than the bytes.
+
+        Raises FileNotFoundError.
         """
 
     @abstractmethod
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
-        """The bytes of small files, read-only; those that do not exist are left out."""
+        """The bytes of small files by key, read-only. Files that do not exist are left out."""
 
     @abstractmethod
     def read_into(self, key: str, start: int, out: Bytes) -> None:
         """Fill `out` with the bytes of a file from `start` on. Raises FileNotFoundError."""
 
     def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
-        """Several byte ranges of one file. Raises FileNotFoundError."""
+        """Read the byte ranges [start, end) of one file. Raises FileNotFoundError."""
         parts = []
         for start, end in zip(starts, ends, strict=True):
             part = np.empty(end - start, np.uint8)
@@ -85,21 +88,19 @@ class Store(ABC):
 
     @abstractmethod
     def size(self, key: str) -> int | None:
-        """Bytes of a file; None when there is none."""
+        """The size of a file in bytes; None if it does not exist."""
 
     @abstractmethod
     def etag(self, key: str) -> Etag | None:
-        """The etag of a file; None when there is none."""
+        """The etag of a file; None if it does not exist."""
 
     @abstractmethod
     def list_names(self, folder: str) -> list[str]:
-        """The names of files and folders directly below a folder, sorted; none when it does not
-        exist.
-        """
+        """Sorted names of the files and folders directly in a folder; [] if it does not exist."""
 
     @abstractmethod
     def files(self, folder: str) -> dict[str, int]:
-        """Every file below a folder, however deep, by its key, with its size."""
+        """The size in bytes of every file below a folder, at any depth, by key."""
 
     @abstractmethod
     def age(self, key: str) -> float:
@@ -107,7 +108,10 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, key: str, data: bytes, *, temporary: str) -> None:
-        """Write a new file, atomically and durably. `temporary`: key of a file to write first.
+        """Write a new file, atomically and durably.
+
+        Args:
+            temporary: key of a temporary file that a store without atomic writes writes first.
 
         Raises CacheError if `exclusive` is False and the file exists with other content.
         """
@@ -120,16 +124,18 @@ class Store(ABC):
 
     @abstractmethod
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
-        """Write small files below `home`, each replaced atomically; all of them are durable when
-        this returns.
+        """Write or replace small files below `home`, each atomically. All are durable when this
+        returns.
 
-        shared: other processes may write the same files at the same time.
+        Args:
+            shared: other processes may write the same files at the same time.
         """
 
     @abstractmethod
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
-        """Replace a file, atomically and durably. Raises CacheError for another etag; None: no
-        file.
+        """Replace a file, atomically and durably.
+
+        Raises CacheError (Busy) if the file's etag is not `expected`; None: no file may exist.
         """
 
     @abstractmethod
@@ -137,15 +143,17 @@ class Store(ABC):
         """Remove files, and folders with their contents. Those that do not exist are skipped."""
 
     def remove_empty(self, folder: str) -> bool:  # noqa: ARG002  an object store has no folders
-        """Remove a folder if it is empty, whatever others do at the time. Returns whether it
-        did.
+        """Remove a folder if it is empty; safe while other processes write. Returns whether it was
+        removed.
         """
         return False
 
     @abstractmethod
     def lock(self, folder: str) -> Lock:
-        """Keep other writers out; CacheError when there is one. `folder` is for the lock's own
-        files.
+        """Take the writer's lock. Raises CacheError (Busy) if another writer holds it.
+
+        Args:
+            folder: key of the folder for the lock's own files.
         """
 
     @abstractmethod
@@ -159,7 +167,9 @@ class Store(ABC):
         return self.size(key) is not None
 
     def _concurrent_commit(self, key: str) -> CacheError:
-        """The error for a commit that was prepared on a manifest that is no longer in force."""
+        """The error for a commit whose base, the manifest at `key`, has been replaced by another
+        writer.
+        """
         return Busy.at(
             self.location(key),
             expected="the manifest that this writer began with",

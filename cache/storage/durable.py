@@ -1,6 +1,8 @@
-"""Files and folders of this machine that a power cut cannot halve.  [cache]
+"""Write local files and folders so that a power cut leaves them complete or absent.  [cache]
 
-Every write goes through the functions of `os` here: tests record them and replay power cuts.
+A file is durable when both its bytes and its name in the folder have been synced (fsync). Every
+write uses the functions of `os` in this module, because tests record the calls and replay power
+cuts.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from cache.errors import AccessDenied
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add the path to errors of the system that have none, as those of descriptors do."""
+    """Add the path to OSErrors that have none, such as those of calls on file descriptors."""
     try:
         yield
     except OSError as error:
@@ -36,21 +38,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` and its parents, each one's name made durable in its own parent."""
+    """Create `folder` and its missing parents, durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)  # noqa: PTH102  os: see above
+        os.mkdir(folder)  # noqa: PTH102  os: tests record it
     sync_folder(folder.parent)
 
 
 def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a new file and sync its bytes, given at once or in parts. Not atomic: for names that no
-    reader looks at.
+    """Write a new file, given at once or in parts, and sync its bytes.
 
-    A file that a killed writer has left is replaced, never changed: a snapshot by hard links may
-    share it.
+    This is not atomic, so use it only for temporary names that no reader looks at. An existing
+    file, left by a killed writer, is removed first and not written over: a snapshot made with hard
+    links may share its bytes.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     parts = [data] if isinstance(data, bytes) else data
@@ -71,19 +73,21 @@ def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
 
 
 def publish(temporary: Path, file: Path) -> None:
-    """Give a finished, synced file its name, atomically and durably."""
+    """Rename a finished, synced temporary file to its final name, atomically and durably."""
     make_folder(file.parent)
     try:
         os.replace(temporary, file)  # noqa: PTH105
-    except FileNotFoundError:  # another writer's end has removed the folder, which was empty
+    except FileNotFoundError:  # another process that ended has removed the empty folder
         make_folder(file.parent)
         os.replace(temporary, file)  # noqa: PTH105
     sync_folder(file.parent)
 
 
 def temporary_file(file: Path, *, shared: bool) -> Path:
-    """The file to write before it is renamed to `file`. shared: other processes may do so at the
-    same time.
+    """The temporary file to write before it is renamed to `file`.
+
+    Args:
+        shared: other processes may write `file` at the same time: give it a random name.
     """
     name = f".{file.name}"
     if shared:
@@ -100,8 +104,8 @@ def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
 
 
 def refuse_link(folder: Path) -> None:
-    """Raise AccessDenied for a link: a command would act on files that are not the cache's, but its
-    user's own.
+    """Raise AccessDenied if the folder is a symbolic link: writing or deleting behind it could
+    change files that are not part of the cache.
     """
     if folder.is_symlink():
         do = (

@@ -1,8 +1,9 @@
 """A cache in an object store: S3 and compatible ones, Google's, Azure's.  [cache]
 
-Without rename and lock, shards are put only where nothing is, and the manifest only if it is
-unchanged: of two writers, one is refused. obstore takes credentials, region, endpoint and timeouts
-from the environment (AWS_ACCESS_KEY_ID, ...).
+An object store has no locks and no atomic rename. A shard is put only if no object has that name,
+and the manifest only if it has not changed since it was read; of two writers, one is refused. The
+library obstore takes credentials, region, endpoint and timeouts from the environment
+(AWS_ACCESS_KEY_ID, ...).
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ from cache.storage.base import Bytes, Etag, Lock, Store
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
-RETRY_SECONDS = 20.0  # how long a failed request is repeated; read when a cache is opened
+RETRY_SECONDS = 20.0  # how long a failed request is repeated; applies to caches opened afterwards
 
-IN_FLIGHT: Final = 16  # requests at the same time: each waits for the network, none for a core
+IN_FLIGHT: Final = 16  # concurrent requests; they wait for the network, so cores do not limit them
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-# the process in which obstore has started its threads: one that is forked from it can have none
+# id of the process in which obstore has started its threads (0: not started). A process that is
+# forked from it does not have these threads, and cannot start others.
 _threads_of = 0
 
 
 class ObjectStore(Store):
-    """Objects below a URL as s3://bucket/prefix. Any number of writers may begin; one of them
-    commits.
+    """Objects below a URL such as s3://bucket/prefix.
+
+    Any number of writers may begin at the same time; only the first one can commit.
     """
 
     exclusive = False
@@ -138,8 +141,8 @@ class ObjectStore(Store):
             with self._errors(key):
                 self._api.put(self._objects, key, data, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            # The answer to a put may be lost, and the same put sent again: then what is there is
-            # our own.
+            # If the answer to a put is lost, obstore sends the put again, and finds our own object
+            # there.
             if not self._holds(key, data):
                 raise self._concurrent_commit(key) from None
 
@@ -163,33 +166,38 @@ class ObjectStore(Store):
     def _connect(self, folder: str) -> Any:
         from obstore import store
 
-        # the time decides
+        # The time limits retries, not their number.
         retries: Any = {"retry_timeout": timedelta(seconds=RETRY_SECONDS), "max_retries": 1000}
         config: Any = {}
-        # S3 copies where nothing is only in parts; who has set the variable knows of another way.
+        # On S3, only a multipart copy can be refused if the object exists. A user who has set the
+        # variable knows another way for that store.
         if self.root.startswith("s3") and "AWS_COPY_IF_NOT_EXISTS" not in os.environ:
             config["copy_if_not_exists"] = "multipart"
         return store.from_url(self.location(folder), config=config, retry_config=retries)
 
     def _holds(self, key: str, data: bytes) -> bool:
+        """Whether the object exists with exactly this content."""
         try:
             return self.read(key) == data
         except FileNotFoundError:
             return False
 
     def _head(self, key: str) -> Any:
+        """An object's metadata; None if there is no object. Raises CacheError without a bucket."""
         try:
             with self._errors(key):
                 return self._api.head(self._objects, key)
         except FileNotFoundError:
-            if not self._bucket_exists:  # a missing bucket has the same answer
+            if not self._bucket_exists:  # the answer is the same if the bucket is missing: list it
                 self.list_names("")
                 self._bucket_exists = True
             return None
 
     @contextmanager
     def _unless_taken(self, key: str, data: Callable[[], bytes]) -> Iterator[None]:
-        """Raise CacheError where there is an object of this name already, with other content."""
+        """Around a write that creates an object: raise CacheError if an object of this name exists
+        with other content than `data()`. One with the same content is accepted.
+        """
         from obstore.exceptions import AlreadyExistsError
 
         try:
@@ -206,8 +214,11 @@ class ObjectStore(Store):
 
     @contextmanager
     def _errors(self, key: str, *, writing: bool = False) -> Iterator[None]:
-        """Turn errors of the store into CacheError. writing: a missing object means a missing
-        bucket.
+        """Turn errors of obstore into CacheError; FileNotFoundError for a missing object is passed
+        on.
+
+        Args:
+            writing: the block writes, so that a missing object means a missing bucket.
         """
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
@@ -227,7 +238,8 @@ class ObjectStore(Store):
             is_missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
             if is_missing and not writing:
                 raise
-            # a cloud machine's service, which obstore asks where it finds no credentials
+            # The URL is that of a cloud machine's metadata service, which obstore asks if it finds
+            # no credentials.
             if "/latest/" in str(error):
                 raise CacheError.at(
                     self.location(key),
@@ -248,15 +260,15 @@ class ObjectStore(Store):
 
 
 def _etag_of(meta: Any) -> Etag:
-    """The ETag (S3, Azure) or version (Google) for a conditional put, by obstore's names."""
+    """The ETag (S3, Azure) or version (Google) of an object, as obstore's conditional put takes
+    it.
+    """
     names = [name for name in ("e_tag", "version") if meta.get(name) is not None]
     return tuple((name, str(meta[name])) for name in names)
 
 
 def _message(error: Exception) -> str:
-    """The server's own message where there is one; else obstore's, without its debugging
-    information.
-    """
+    """The server's message if there is one; else obstore's, without its debugging information."""
     text = str(error).partition("\n\nDebug source")[0]
     answer = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL)
     if answer:

@@ -1,4 +1,9 @@
-"""Commits; the base of both writers; deleting streams and shards.  [cache]"""
+"""Commits; the base of both writers; deleting streams and shards.  [cache]
+
+A commit replaces the manifest (`publish`). What can be derived from the manifest, such as each
+zarr.json and the cache's list of splits, is written afterwards (`follow_manifest`). Staged work is
+work that a writer has finished but not committed; it is in the folder `.writing/staged`.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +31,17 @@ from cache.storage import store_at
 from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
 
-NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
+NOTES: Final = 100  # `provenance.json` has notes on this many last commits
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 
 class Writer(ABC):
-    """A context manager that holds the writer's lock of a split or stream."""
+    """The base of the writers of splits and streams: a context manager that holds the writer's
+    lock.
+
+    Entering raises MissingSplit if the split's disk seems to be unmounted, and Busy (a CacheError)
+    if another writer, or a part of an array job, is running.
+    """
 
     own_entries: ClassVar[frozenset[str]]
     """Keys of the manifest that are the cache's own."""
@@ -44,7 +54,7 @@ class Writer(ABC):
         self._provenance = dict(provenance or {})
 
     def __enter__(self) -> Self:
-        refuse_unmounted(self._store, self.place.split)  # before the lock makes folders there
+        refuse_unmounted(self._store, self.place.split)  # first: the lock would create folders
         refuse_tags(self._store)
         self._lock: Lock = self._store.lock(self.place.writing)
         try:
@@ -63,7 +73,7 @@ class Writer(ABC):
         """Read the committed state, under the lock. Called on entry and after each commit."""
 
     def _refuse(self, entries: Mapping[str, Any]) -> None:
-        """Raise CacheError when a key of the caller's entries is one of the cache's own."""
+        """Raise CacheError if a key of the caller's manifest entries is in `own_entries`."""
         reserved = sorted(entries.keys() & self.own_entries)
         if reserved:
             raise CacheError(
@@ -72,7 +82,9 @@ class Writer(ABC):
             )
 
     def note_again(self) -> None:
-        """Update the current commit's notes in `provenance.json`, as after raw files have moved."""
+        """Update the current commit's note in `provenance.json` with this writer's provenance, for
+        example after raw files have moved. Makes no commit.
+        """
         assert self._commit is not None, "nothing is committed yet"
         notes = self.place.read_notes()
         note = notes.setdefault(self._commit.digest, {})
@@ -81,8 +93,8 @@ class Writer(ABC):
         _write_notes(self.place, notes)
 
     def _remove_unfinished(self, staged: str) -> None:
-        """After a commit, remove staged work at this key, and files of parts; where a lock keeps
-        others out, all but the lock.
+        """After a commit, remove the folder of staged work `staged`, and the files of parts. If the
+        store has locks, everything in `.writing` goes except the lock.
         """
         names = self._store.list_names(self.place.writing)
         if self._store.exclusive:
@@ -93,8 +105,8 @@ class Writer(ABC):
         self._store.remove([staged, *keys])
 
     def _remove_shards(self, name: str, keep: Collection[int]) -> None:
-        """Remove an array's shards that are not in `keep`, unless they may belong to a running
-        writer.
+        """Remove an array's shards that are not in `keep`. Does nothing in a store without locks,
+        where they may belong to a running writer.
         """
         if self._store.exclusive:
             gone = [number for number in self.place.shards_on_disk(name) if number not in keep]
@@ -103,7 +115,9 @@ class Writer(ABC):
     def _publish(
         self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None
     ) -> None:
-        """Commit, with a note on how it came about. Raises CacheError when the lock was lost."""
+        """Commit, with `note` and the writer's provenance as the commit's note. Raises CacheError
+        if the lock has been lost.
+        """
         self._lock.require()
         noted = {**self._provenance, **(note or {})}
         before = self._commit
@@ -120,20 +134,21 @@ def publish(
     started: float,
     keep_staged: bool = False,
 ) -> dict[str, Any]:
-    """Commit: write new tables, replace the manifest, then what follows from it. Does nothing
-    without a change.
+    """Commit: write new tables, replace the manifest, then write what is derived from it. Does
+    nothing if the manifest would not change.
 
-    A kill before the manifest is replaced changes nothing. After a later kill, the next writer
-    finishes what follows.
+    If the process is killed before the manifest is replaced, readers see no change. If it is killed
+    later, the next writer finishes the commit.
 
     Args:
         entries: the manifest without its format, tables and digest.
-        tables: of a split; none of a stream.
+        tables: the split's tables; empty for a stream.
         before: the current commit.
         note: goes to `provenance.json`, with the time since `started`.
-        keep_staged: do not delete staged work, which belongs to another writer.
+        started: when the work began (s since 1970).
+        keep_staged: do not delete staged work, because another writer will continue it.
 
-    Returns the manifest. Raises CacheError when another process has committed since `before`.
+    Returns the manifest. Raises CacheError if another process has committed since `before`.
     """
     store = place.store
     body = {"format": layout.FORMAT, **entries}
@@ -161,16 +176,18 @@ def publish(
 
 
 def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
-    """Finish a commit: list the split, remove tables that it does not name, where a lock keeps
-    others out, and write each zarr.json that is missing or of an earlier commit. The caller holds
-    the lock.
+    """Finish a commit after its manifest is written: add the split to the cache's list, remove
+    tables that the manifest does not name, and write each zarr.json that is missing or outdated.
+    The caller holds the lock. In a store without locks, nothing is removed.
 
-    keep_staged: else staged work is that of this commit, and goes.
+    Args:
+        keep_staged: False: if a zarr.json was missing or outdated, delete staged work, too: it is
+            that of this commit.
     """
     place = commit.place
     store = place.store
     stale = commit.find_stale_metadata()
-    # not before the commit: a reader would miss the manifest of a listed split
+    # Only after the commit: readers report a listed split without a manifest as missing.
     update_list(store, add=[place.split], there=committed_names(store))
     if store.exclusive:
         store.remove([*place.unnamed_tables(commit.manifest)])
@@ -181,7 +198,9 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
 
 
 def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
-    """Add a note on a commit before it is made: a note without its commit does no harm."""
+    """Add a commit's note to provenance.json, before the commit is made: a note without its commit
+    does no harm.
+    """
     software = {}
     for name in _SOFTWARE:
         with suppress(metadata.PackageNotFoundError):
@@ -196,7 +215,7 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
         "python": platform.python_version(),
         "software": software,
     }
-    # by time, since the file has them sorted by digest
+    # The file has its notes sorted by digest; the newest are kept.
     by_time = sorted(place.read_notes().items(), key=lambda item: str(item[1].get("finished", "")))
     earlier = by_time[-(NOTES - 1) :]
     _write_notes(place, {**dict(earlier), digest: note})
@@ -211,8 +230,9 @@ def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
 
 
 def finish_commits(root: Root, split: str) -> None:
-    """Finish the commits of killed writers of a split and its streams. Raises CacheError when one
-    has a writer.
+    """Finish commits that killed writers of a split and its streams have left unfinished.
+
+    Raises Busy (a CacheError) if one of them has a running writer.
     """
     for place in places_of(store_at(root), split):
         if place.has_unfinished_commit():
@@ -223,29 +243,30 @@ def finish_commits(root: Root, split: str) -> None:
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
-    """Delete a stream if it exists, committed or not. Raises CacheError when it has a writer."""
+    """Delete a stream if it exists, committed or not. Raises Busy if it has a running writer."""
     layout.check_names(split, stream)
     store = store_at(root)
     place = Place(store, split, stream)
-    # The array whose folder has the lock goes last: else another writer could begin while arrays
-    # are removed.
+    # The array whose folder holds the lock is removed last; otherwise another writer could begin
+    # while arrays are being removed.
     arrays = [place.array_key(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)]
     if not any(store.list_names(array) for array in arrays):
         return
     refuse_tags(store)
     with store.lock(place.writing):
         refuse_running_parts(store, place.writing)
-        # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not
-        # lost.
+        # Without the manifest, no reader finds the stream. Without its zarr.json, the missing
+        # manifest is not reported as lost.
         store.remove([place.manifest, f"{place.manifest_folder}/zarr.json"])
         store.remove(arrays)
 
 
 def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
-    """Remove shards from a committed stream, which makes them pending again; of a split, shards
-    without tracks' rows.
+    """Commit a stream, or a split (`stream` is None), without some of its shards, and delete their
+    files.
 
-    Raises CacheError when the stream or split is missing or has a writer.
+    A stream's shards become pending again. A split's shards must not have rows of tracks; this is
+    not checked. Raises CacheError if the stream or split is missing or has a running writer.
     """
     layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)
@@ -268,7 +289,7 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
 
     shards = commit.manifest["shards"]
     body = dict(commit.manifest)
-    for key in ("format", "digest", "files", "tables"):  # the cache's own
+    for key in ("format", "digest", "files", "tables"):  # `publish` writes these
         body.pop(key, None)
     body["shards"] = {array: remaining(records) for array, records in shards.items()}
     if place.stream is not None:

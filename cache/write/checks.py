@@ -12,18 +12,23 @@ from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, GENDERS
 from cache.format.tables import TrackRows
 
-# Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown
-# everywhere.
+# Label -> the flag column that marks its known rows. Without that column, readers would take the
+# label as unknown in all rows.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 
 
 def check_track(
     track: TrackRows, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()
 ) -> None:
-    """Raise CacheError unless a track fits a split with these columns: names, shapes, types and
-    values.
+    """Raise CacheError unless a track can be written to a split with these columns.
 
-    Only floats may be rounded. Fill values of `extra` columns are not allowed.
+    Names, shapes, dtypes and values are checked. Floats may be rounded to a column's dtype;
+    integers must fit exactly. Values of `extra` columns may not equal the fill value.
+
+    Args:
+        video: name of the video that the track must belong to.
+        columns: names of the split's columns.
+        extra: the split's extra columns.
     """
     extras = columns_by_name(extra)
 
@@ -62,7 +67,7 @@ def check_track(
 
 
 def columns_by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
-    """Columns by name. Raises ValueError for duplicate names."""
+    """Extra columns by name. Raises ValueError for duplicate names."""
     declared = list(columns)
     names = {column.name: column for column in declared}
     if len(names) < len(declared):

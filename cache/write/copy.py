@@ -1,7 +1,8 @@
 """Copy the live rows of a split and its streams into another cache.  [cache]
 
-Rows are read with their checksums and written by the usual writers, so a killed copy continues.
-Nothing is overwritten.
+Live rows are those that belong to committed tracks; rows of replaced tracks are left out, so rows
+get new numbers in the copy. Rows are read with their checksums and written by `SplitWriter` and
+`StreamWriter`, so a killed copy can be continued. Existing data is never overwritten.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from cache.write.checks import NEEDS_FLAG
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
 
-Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
+# called with the number of rows written, of rows in all, and the split or stream being written
+Progress = Callable[[int, int, str], None]
 
-COPIED: Final = "copied"  # entry of a commit's note: the cache and state that it was copied from
+COPIED: Final = "copied"  # entry of a commit's note: which commit of which cache it is a copy of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,10 @@ class Copied:
     """Result of `copy_split`."""
 
     split: str
-    rows: int  # of the split, live
-    wrote_rows: bool  # False: the copy had them already
-    streams: tuple[str, ...]  # with new rows
-    missing: Mapping[str, int]  # stream -> number of rows that the copy lacks, if any
+    rows: int  # live rows of the split
+    wrote_rows: bool  # False: the split had been copied before
+    streams: tuple[str, ...]  # streams of which new rows were copied
+    missing: Mapping[str, int]  # stream -> number of live rows that the copy lacks, if any
 
 
 def copy_split(
@@ -53,17 +55,17 @@ def copy_split(
     streams: Collection[str] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Copied:
-    """Copy the live rows of a split into another cache, videos by name, in one commit, then its
-    streams.
+    """Copy the live rows of a split from the cache `root` into the cache `to`, then its streams.
 
-    Killed and called again, it continues. Rows that a stream does not have yet stay pending in the
-    copy.
+    The split's rows are one commit, with videos sorted by name. After a kill, call this again to
+    continue. If the split has been copied before, only new rows of streams are copied. Rows that a
+    stream of the source does not have yet stay pending in the copy.
 
     Args:
-        streams: only these streams.
+        streams: copy only these streams (default: all).
 
-    Raises MissingSplit when the split is missing; CacheError when the other cache has another split
-    or stream of that name, or a writer of it, for a missing stream, and for damaged rows.
+    Raises MissingSplit if the split is missing; CacheError if the other cache has a different split
+    or stream of that name, or a running writer of it, for a missing stream, and for damaged rows.
     """
     layout.check_names(split)
     source = FeatureCache(root)[split]
@@ -81,6 +83,7 @@ def copy_split(
 
     copied = FeatureCache(store.root)[split]
     starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
+    # for each track of the copy, how much larger its row numbers are in the source
     source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
     shift = source_starts - copied.tracks.start
     written = []
@@ -99,7 +102,7 @@ def copy_split(
 
 
 def _count_rows(split: Split, stream: str) -> int:
-    """Number of rows of tracks that the stream has."""
+    """Number of live rows of the split that the stream has."""
     if stream not in split.streams:
         return 0
     n_rows = split.rows_by_shard()[split.stream_shards(stream)].sum()
@@ -117,14 +120,16 @@ def _open_stream(source: Split, name: str) -> OpenStream:
 
 
 def _states(split: Split) -> set[str]:
-    """Digests of the manifests with these rows: its own, and its source's."""
+    """Digests of the commits that have these rows: the split's own, and that of its source if the
+    split is a copy.
+    """
     digest = split.manifest["digest"]
     return {digest, split.provenance.get(COPIED, {}).get("digest", digest)}
 
 
 def _is_copy(source: Split, store: Store) -> bool:
-    """Whether the other cache has the same state of the split. Raises CacheError where it has
-    another one.
+    """Whether the cache in `store` has a copy of this state of the split; False if it has no such
+    split. Raises CacheError if it has another state, or has lost the split's manifest.
     """
     place = Place(store, source.name)
     if not store.exists(place.manifest):
@@ -159,22 +164,22 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
 
 
 def _stream_form(split: Split, name: str) -> dict[str, Any]:
-    """All that must be equal for a stream to be a copy of another."""
+    """The manifest entries that must be equal in a stream and its copy."""
     manifest = split.stream_manifest(name)
     entries = _callers_entries(manifest, StreamWriter.own_entries)
     return {**entries, "dim": manifest["dim"], "dtype": manifest["dtype"]}
 
 
 def _order_videos(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
-    """Numbers of the videos by name; last those with missing rows of a stream, so that the others
-    fill whole shards.
+    """Numbers of the videos in the order to copy: sorted by name, but with videos that lack rows of
+    a stream last, so that the other videos fill complete shards.
     """
     order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
     tracks = source.tracks
     size = int(source.manifest["geometry"]["rows_per_shard"])
     for stream in streams:
         missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
-        # shards that it does not have before each one
+        # how many shards the stream lacks before each shard
         before = np.concatenate([[0], np.cumsum(missing)])
         has_gap = before[-(-tracks.stop // size)] > before[tracks.start // size]
         n_gaps = np.bincount(tracks.video[has_gap], minlength=len(order))
@@ -183,6 +188,7 @@ def _order_videos(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.in
 
 
 def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress: Progress) -> None:
+    """Write the split's videos and tracks to the other cache in this order, and commit."""
     manifest = source.manifest
     n_rows = 0
     digest = str(manifest["digest"])
@@ -209,6 +215,7 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
 
 
 def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
+    """Yield the tracks of each of these videos, given by number."""
     by_video = np.argsort(source.tracks.video, kind="stable")
     stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
     for number in videos.tolist():
@@ -218,7 +225,9 @@ def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRe
 
 
 def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
-    """A track as it was appended: columns of fill values, which it does not have, are left out."""
+    """A committed track in the form that `SplitWriter.append` takes. Columns that hold only fill
+    values are left out, because the track was appended without them.
+    """
     columns = {}
     extra = {}
     for name in source.columns:
@@ -257,8 +266,11 @@ def _is_fill(values: Array, fill: float | int) -> bool:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, shift: Ints, progress: Progress
 ) -> bool:
-    """Write the rows that the source has and the copy does not. shift: from a track's rows to the
-    source's.
+    """Write the rows of a stream that the source has and the copy does not. Returns whether it
+    committed anything.
+
+    Args:
+        shift: for each track of the copy, what to add to its row numbers to get the source's.
     """
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
@@ -266,7 +278,7 @@ def _write_stream(
     new_rows = _NewRows(copied, source, stream, shift)
     live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
     target = [shard for shard in live_shards if len(new_rows.find(shard)[0])]
-    # of a split without rows, a stream without any
+    # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
     if not target and (name in copied.streams or len(copied.tracks)):
         return False
     with StreamWriter(
@@ -301,7 +313,7 @@ def _write_stream(
 
 
 class _NewRows:
-    """Rows of a stream that the source has and the copy does not."""
+    """Finds the rows of a stream that the source has and the copy does not."""
 
     def __init__(self, copied: Split, source: Split, stream: OpenStream, shift: Ints) -> None:
         self._copied = copied
@@ -316,13 +328,13 @@ class _NewRows:
             self._copied_pending = copied.pending_rows(self._name)
 
     def committed_keys(self, shard: int) -> Keys:
-        """Keys of a shard that the copy has."""
+        """The keys (n, 2) of a shard that the copy has."""
         rows = shard_rows(self._copied.manifest, shard)
         return np.array(self._copied.rows(f"features/{self._name}_key", rows.start, rows.stop))
 
     def find(self, shard: int) -> tuple[NDArray[np.intp], Ints]:
-        """Rows of the shard, counted from its first, that only the source has; and the source's
-        rows of them.
+        """Find rows of a shard of the copy that only the source has. Returns their indices within
+        the shard, and their row numbers in the source.
         """
         rows = np.asarray(shard_rows(self._copied.manifest, shard))
         track = self._copied.track_of(rows)
@@ -337,7 +349,7 @@ class _NewRows:
 
 
 def _is_within(rows: Ints, ranges: Ranges) -> Bools:
-    """(n,) whether rows are in one of the ascending ranges."""
+    """Whether each row (n,) is in one of the ascending ranges."""
     start, stop = ranges.T
     n_begun = np.searchsorted(start, rows, side="right")
     n_ended = np.searchsorted(stop, rows, side="right")
@@ -345,12 +357,13 @@ def _is_within(rows: Ints, ranges: Ranges) -> Bools:
 
 
 def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """The caller's entries of a manifest: all except the cache's `own`."""
-    not_callers = {*own, "files"}  # which is of the earlier format
+    """The manifest entries that a caller gave to `commit`: all except the cache's `own`."""
+    not_callers = {*own, "files"}  # `files` is an entry of the earlier format
     return {key: value for key, value in manifest.items() if key not in not_callers}
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
+    """The note for the copy of a commit, from that commit's own note."""
     copied = {**note}
     copied.pop("invalidated", None)
     finished = note.get("finished")
@@ -359,7 +372,9 @@ def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict
 
 
 def _copy_stamps(source: Store, store: Store, home: str) -> None:
-    """Copy missing files that commands keep beside a manifest, as a conversion's stamps."""
+    """Copy files that commands keep next to a manifest, such as a conversion's stamps, unless the
+    other cache has them.
+    """
     own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
     files = {}
     for name in source.list_names(home):

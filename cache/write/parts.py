@@ -1,8 +1,10 @@
 """Parts of an array job: shares of a step's work, done by processes without the writer's lock.
 [cache]
 
-A running part renews a small file beside its results. While such a file is fresh, no command
-commits or removes them.
+On a cluster, an array job runs the same command N times, as parts 1 to N. Each part stages its
+share of the work, and a later command commits it. A running part renews a small file next to its
+results, its sign of life. While such a file is fresh, no other command commits or removes the
+staged work.
 """
 
 from __future__ import annotations
@@ -23,22 +25,22 @@ from cache.storage.base import Root, Store
 from cache.write.staged import FILE, STAGED, VIDEO, Plan, unpack
 
 RENEW: Final = 20.0  # s between two writes of a running part's file
-FRESH: Final = 180.0  # s: an older file is one of a killed part
-POLLS: Final = 10  # looks at the files of parts within RENEW
-_EARLIER: Final = ("journal", "spool")  # in `.writing`: work of an earlier version
+FRESH: Final = 180.0  # s; a part whose file is older has been killed
+POLLS: Final = 10  # how often `wait_for_parts` looks at the files within RENEW
+_EARLIER: Final = ("journal", "spool")  # folders in `.writing` with work of an earlier version
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Share `number` of `of`, from 1."""
+    """Part `number` (from 1) of `of` parts."""
 
     number: int
     of: int
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Neighbouring items. Each item is in one of the `of` shares.
+        """This part's share of the items: consecutive ones. Each item is in exactly one share.
 
         >>> [Part(number, 3).share("abcde") for number in (1, 2, 3)]
         ['a', 'bc', 'de']
@@ -49,7 +51,9 @@ class Part:
 
     @contextmanager
     def running(self, root: Root | Store, folder: str) -> Iterator[None]:
-        """Within the block, show in `folder` that this part is running."""
+        """Within the `with` block, write and renew a file in `folder` that shows that this part is
+        running.
+        """
         store = store_at(root)
         file = {f"{folder}/{RUNNING}{self.number}-of-{self.of}": b""}
         store.put_small(file, folder, shared=True)
@@ -57,7 +61,7 @@ class Part:
 
         def renew() -> None:
             while not ended.wait(RENEW):
-                # such as a short fault of the network: the next one may succeed
+                # After a short network fault, the next write may succeed.
                 with suppress(OSError, CacheError):
                     store.put_small(file, folder, shared=True)
 
@@ -72,7 +76,7 @@ class Part:
 
 
 def refuse_running_parts(root: Root | Store, folder: str) -> None:
-    """Raise Busy while parts seem to be running, by their files in `folder`."""
+    """Raise Busy if a part seems to be running: its file in `folder` is fresh."""
     store = store_at(root)
     fresh = _fresh(_ages_of_signs(store, folder))
     if fresh:
@@ -83,10 +87,13 @@ def refuse_running_parts(root: Root | Store, folder: str) -> None:
 
 
 def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None]) -> None:
-    """Wait until the files of killed parts in `folder` are old, and remove them.
+    """Wait until the files of killed parts in `folder` are no longer fresh, and remove them.
 
-    A running part renews its file: then another process works here, and this raises Busy. tell:
-    called once, if it waits. The clocks of the machines may differ.
+    Raises Busy if a file is renewed meanwhile: its part is running. Waits at most FRESH seconds, as
+    the clocks of the machines may differ.
+
+    Args:
+        tell: called once with a message, if there is something to wait for.
     """
     store = store_at(root)
     began = time.monotonic()
@@ -99,7 +106,7 @@ def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None])
             f"{first}: a part was running until {_ago(min(fresh.values()))}: waiting up to "
             f"{longest:.0f} s for it"
         )
-    # not longer: by a clock that is ahead, a file stays fresh
+    # The limit is needed where a clock is ahead: then a file would stay fresh.
     while fresh and time.monotonic() - began < FRESH:
         time.sleep(RENEW / POLLS)
         before = fresh
@@ -111,8 +118,8 @@ def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None])
 
 
 def _ages_of_signs(store: Store, folder: str) -> dict[str, float]:
-    """Files of running and killed parts -> seconds since they were written, below 0 by other
-    clocks.
+    """The age in seconds of the files of running and killed parts, by name; negative if another
+    machine's clock is ahead.
     """
     ages = dict[str, float]()
     for name in store.list_names(folder):
@@ -123,7 +130,7 @@ def _ages_of_signs(store: Store, folder: str) -> dict[str, float]:
 
 
 def _fresh(ages: Mapping[str, float]) -> dict[str, float]:
-    """The files of parts that may be running."""
+    """Those files whose parts may be running: not older than FRESH."""
     return {name: age for name, age in ages.items() if age < FRESH}
 
 
@@ -142,11 +149,11 @@ def _ago(age: float) -> str:
 
 
 class OtherWork(NamedTuple):
-    """Uncommitted work of other plans, which the next writer does not use."""
+    """Uncommitted work of other plans, which a writer with the current plan does not use."""
 
-    pieces: int  # shards and videos
-    plan: Any  # of the first piece, as its writer was given; None: of an earlier version
-    host: str  # that made it
+    pieces: int  # number of staged shards and videos
+    plan: Any  # plan of the first piece; None if an earlier version made it
+    host: str  # name of the machine that made the first piece
 
 
 def find_other_work(
@@ -156,7 +163,7 @@ def find_other_work(
     place = Place(store_at(root), split, stream)
     store = place.store
     n_pieces = 0
-    heads = []  # of the first piece of each plan
+    heads = []  # head of the first piece of each plan
     for name in store.list_names(place.staged):
         names = _pieces(place, name)
         if not names:
@@ -175,13 +182,13 @@ def find_other_work(
 
 
 def _pieces(place: Place, plan: str) -> list[str]:
-    """Names of the pieces of staged work in a plan's folder."""
+    """Names of the pieces of staged work in the folder of a plan."""
     names = place.store.list_names(f"{place.staged}/{plan}")
     return [name for name in names if not name.startswith((f"{FILE}-", "."))]
 
 
 def _read_head(store: Store, key: str) -> dict[str, Any]:
-    """Plan and host of a piece; {} for a damaged one."""
+    """The head of a piece, with its plan and host; {} for a damaged piece."""
     try:
         return unpack(store.read(key))[0]
     except (OSError, ValueError):
@@ -189,7 +196,9 @@ def _read_head(store: Store, key: str) -> dict[str, Any]:
 
 
 def staged_by_parts(root: Root | Store, split: str) -> list[str]:
-    """A line about the staged work of parts for a split and its streams; empty without any."""
+    """A list of one line about the work that parts have staged for a split and its streams; [] if
+    there is none.
+    """
     texts = list[str]()
     for place in places_of(store_at(root), split):
         with suppress(PermissionError):
@@ -200,7 +209,7 @@ def staged_by_parts(root: Root | Store, split: str) -> list[str]:
 
 
 def _staged_texts(place: Place) -> list[str]:
-    """What parts have staged for one split or stream, and the parts that have not ended."""
+    """Texts about what parts have staged for one split or stream, and which have not ended."""
     signs = place.store.list_names(place.writing)
     shards = set()
     n_videos = 0

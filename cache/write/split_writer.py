@@ -1,8 +1,10 @@
 """Write rows of a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
 
-Rows are buffered one shard at a time; a full shard is written, synced and staged. After a kill, the
-next writer resumes behind the last video whose rows are all in staged shards, with the filled part
-of the last shard. Rows of staged videos that have changed since stay there, without a track.
+Rows are buffered one shard at a time; a full shard is written, synced and staged: its files have
+their final names, and a piece of staged work names the videos whose rows it has (they are
+journalled). After a kill, the next writer with the same plan resumes after the last video whose
+rows are all in staged shards. If a staged video has changed since, its rows stay in the shards, but
+no track refers to them.
 """
 
 from __future__ import annotations
@@ -33,25 +35,25 @@ from cache.write.staged import SHARD, Plan, StagedWork
 
 
 class SplitWriter(Writer):
-    """The one writer of a split. Use as a context manager: begin, append every new or changed
-    video, commit.
+    """The one writer of a split. Use it as a context manager: call `begin`, `append` for every new
+    or changed video, then `commit`.
 
     Leaving without `commit` changes nothing for readers. The next writer with the same `plan`
-    continues with the finished shards; another one removes them.
+    continues with the finished shards; a writer with another plan removes them.
 
     Args:
-        root: the cache, created if missing: a folder, or a URL as s3://bucket/prefix.
+        root: the cache, created if missing: a folder, or a URL such as s3://bucket/prefix.
         split: "<dataset>/<split>".
         columns: names in `COLUMNS` and of `extra`, the same in all commits; `frame_index` is always
             included.
-        plan: names everything that decides the rows of this commit, and their order, but for `keys`
-            of `begin`.
+        plan: text or JSON that names everything that decides the rows of this commit and their
+            order, except for `keys` of `begin`.
         provenance: goes to `provenance.json`, with time, host and versions.
-        rows_per_shard, rows_per_chunk: for a new split; an existing one keeps its own.
+        rows_per_shard, rows_per_chunk: for a new split; an existing split does not change them.
         extra: extra columns. To change them, a commit must drop all videos; features are carried
             over by their keys.
 
-    Raises CacheError when there is another writer, or when committed columns are not among these.
+    Raises CacheError if there is another writer, or if committed columns are not among `columns`.
     """
 
     own_entries = frozenset(
@@ -101,19 +103,19 @@ class SplitWriter(Writer):
         )
         self._began = False
         self.journalled: dict[str, str] = {}
-        """Videos that a killed writer with the same plan has finished, in order -> their
-        fingerprints. Do not append them again."""
+        """Fingerprints, by name, of videos that a killed writer with the same plan has finished, in
+        order. They are part of the next commit: do not append them again."""
         self.committed_videos: Mapping[str, VideoEntry] = {}
         """The videos of the current commit, by name; empty when there is none."""
 
     @property
     def digest(self) -> str:
-        """Digest of the current commit; "" when there is none."""
+        """Digest of the current commit; "" if there is none."""
         return "" if self._commit is None else self._commit.digest
 
     def accounts(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the account of every video of the next commit: of the videos that are kept, then of
-        the new ones.
+        """Yield the accounts of all videos of the next commit: first those that stay from the
+        current commit, then the appended ones.
         """
         videos = VideoTable(self._kept)
         for number in range(len(videos)):
@@ -147,8 +149,8 @@ class SplitWriter(Writer):
         self._first = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
 
     def _has_other_columns(self, committed: Mapping[str, Any]) -> bool:
-        """Whether columns are new, or declared otherwise. Raises CacheError when some of the
-        cache's own are gone.
+        """Whether some columns are new or declared differently than in the commit. Raises
+        CacheError if a committed column in `COLUMNS` is missing now.
         """
         gone = sorted(self._shards.keys() & COLUMNS.keys() - self._columns.keys())
         if gone:
@@ -166,8 +168,9 @@ class SplitWriter(Writer):
         return stored != target or not self._columns.keys() <= self._shards.keys()
 
     def _longest_stream(self) -> Mapping[str, Any]:
-        """The manifest of the stream with the largest extent; {} without one. For a split that lost
-        its manifest.
+        """The manifest of the stream with the largest extent; {} if there is no stream.
+
+        If the split has lost its manifest, this tells which rows streams may have features for.
         """
         manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
@@ -188,10 +191,10 @@ class SplitWriter(Writer):
 
         Args:
             drop: names of committed videos to remove or replace.
-            invalidate: numbers of shards to remove from all columns, without rows of tracks that
-                stay.
-            keys: videos to append -> what decides their rows besides the plan. Journalled videos
-                with other keys are appended again. None: the plan decides all.
+            invalidate: numbers of shards to remove from all columns. They may not have rows of
+                tracks that stay.
+            keys: for each video to append, what decides its rows besides the plan. Journalled
+                videos with other keys must be appended again. None: the plan decides all rows.
 
         Raises CacheError for unknown videos, and for a shard with rows of a track that stays.
         """
@@ -230,8 +233,8 @@ class SplitWriter(Writer):
         self._resume()
 
     def keep(self, name: str) -> None:
-        """Keep a committed video that `begin` was to drop. Do not append it. Raises CacheError with
-        other columns.
+        """Keep a committed video that `begin` was told to drop; do not append it, then. Raises
+        CacheError if the split's columns have changed.
         """
         if self._other_columns:
             raise CacheError(
@@ -242,9 +245,9 @@ class SplitWriter(Writer):
         self._videos.add(name)
 
     def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
-        """Add one video and its tracks, which may be none: its account says why.
+        """Add one video with its tracks. A video without tracks is added for its account.
 
-        Raises CacheError for a video or track that exists already, and as `check_track`.
+        Raises CacheError for a video or track that exists already, and as `check_track` does.
         """
         if not self._began:
             raise CacheError(f"{self._split}: append before begin")
@@ -269,13 +272,13 @@ class SplitWriter(Writer):
         self._unwritten.append(video)
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
-        """Commit atomically.
+        """Commit atomically, then read the new state for the next `begin`.
 
         Args:
-            entries: the caller's own entries of the manifest, as JSON values.
+            entries: the caller's entries of the manifest, as JSON values.
             note: additional entries of `provenance.json`.
 
-        Raises CacheError when a key is one of the manifest's own.
+        Raises CacheError if a key of `entries` is in `own_entries`.
         """
         if not self._began:
             raise CacheError(f"{self._split}: commit before begin")
@@ -345,9 +348,7 @@ class SplitWriter(Writer):
                 self._write_shard(size)
 
     def _write_shard(self, filled: int) -> None:
-        """Write the buffer's first `filled` rows as the shard that ends at the next row, and stage
-        it.
-        """
+        """Write the first `filled` rows of the buffers as a shard, and stage it."""
         shard = self._shard_of(self._next - 1)
         self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
@@ -364,8 +365,8 @@ class SplitWriter(Writer):
         self._work.put(f"{SHARD}-{shard}", piece)
 
     def _resume(self) -> None:
-        """Continue from the shards of a killed writer with the same plan; remove what any other
-        writer has left.
+        """Continue from the shards of a killed writer with the same plan; if there are none, remove
+        uncommitted shards that other writers have left.
         """
         self._work = StagedWork(self.place, self._staged_head())
         pieces = self._read_pieces()
@@ -387,7 +388,8 @@ class SplitWriter(Writer):
         if shard in pieces:
             staged = pieces[shard]["videos"]
             self._unwritten = [video for video in staged if video["stop"] <= self._next]
-        if any(video["stop"] > self._next for video in videos.values()):  # they are written over
+        # Videos that are not finished will be written again, over the same rows.
+        if any(video["stop"] > self._next for video in videos.values()):
             self._work.remove([f"{SHARD}-{number}" for number in pieces if number > shard])
             if shard in pieces:
                 self._stage(shard, pieces[shard]["files"])
@@ -397,7 +399,7 @@ class SplitWriter(Writer):
         self.journalled = {video["name"]: video["fingerprint"] for video in self._new}
 
     def _staged_head(self) -> dict[str, Any]:
-        """All that decides whether staged shards can be used."""
+        """Everything that must be equal for staged shards to be used again."""
         head: dict[str, Any] = {
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
@@ -411,7 +413,7 @@ class SplitWriter(Writer):
         return head
 
     def _read_pieces(self) -> dict[int, Mapping[str, Any]]:
-        """Heads of staged shards by number, ascending."""
+        """Heads of the pieces of staged shards, by shard number, ascending."""
         pieces = {}
         for head, _ in self._work.read(self._work.names(SHARD)).values():
             pieces[head["shard"]] = head
@@ -424,8 +426,8 @@ class SplitWriter(Writer):
             self._remove_shards(name, keep=range(n_committed))
 
     def _restore_buffers(self, pieces: Mapping[int, Mapping[str, Any]], stops: list[int]) -> None:
-        """Set the next row behind the last video that ends within finished shards, and fill the
-        buffers up to it. stops: ends of staged videos.
+        """Set `_next` to the end of the last video that ends within finished shards, and fill the
+        buffers up to there. `stops`: the ends of staged videos.
         """
         end = self._shard_of(self._first)
         while end in pieces and self._is_finished(end, pieces[end]["files"]):
@@ -435,20 +437,20 @@ class SplitWriter(Writer):
             self._next = max((stop for stop in stops if stop <= limit), default=self._first)
             try:
                 self._read_buffers(pieces)
-            except CacheError:  # damaged: only the shards before it count as finished
+            except CacheError:  # the last shard is damaged: only those before it are finished
                 end -= 1
             else:
                 return
 
     def _is_finished(self, shard: int, records: Mapping[str, str]) -> bool:
-        """Whether the files of a staged shard are on the disk with their full size."""
+        """Whether all files of a staged shard exist with their full size."""
         for name, record in records.items():
             if self._store.size(self._shard_key(name, shard)) != size_of(record):
                 return False
         return True
 
     def _read_buffers(self, pieces: Mapping[int, Mapping[str, Any]]) -> None:
-        """Read the rows before the next one that are in its shard. Raises CacheError."""
+        """Read the rows before `_next` in its shard into the buffers. Raises CacheError."""
         shard, filled = divmod(self._next, self._geometry.rows_per_shard)
         if not filled:
             return
@@ -468,7 +470,9 @@ class SplitWriter(Writer):
         return row // self._geometry.rows_per_shard
 
     def _is_usable(self, video: Mapping[str, Any]) -> bool:
-        """Whether a journalled video is to be appended, unchanged."""
+        """Whether a journalled video is part of the next commit: it is still to be appended, its
+        key is unchanged, and its track names are free.
+        """
         if self._keys is None:
             return True
         if video["key"] != self._keys.get(video["name"]):

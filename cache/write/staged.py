@@ -1,13 +1,14 @@
-"""Uncommitted work, staged by any process on any machine, and taken by the one that commits.
+"""Uncommitted work: any process on any machine may stage it, and the writer commits it later.
 [cache]
 
-A piece of work is one file below `.writing/staged/<plan>/`: a head in JSON, arrays, and a checksum.
-Its name is `<kind>-<identity>`:
+A piece of work is one file in `.writing/staged/<plan>/`: a head in JSON, arrays, and a checksum.
+<plan> is a digest of the plan and all else that must be equal for the work to be used. The name of
+the file is `<kind>-<identity>`:
 
     shard-<number>           a shard of a split or stream, under its final name
-    staged-<number>-<token>  a shard of a stream, in files file-<number>-<token>-<array> beside it
-    rows-<number>            some rows of a stream's shard that is not complete
-    video-<identity>         a video that a part has read
+    staged-<number>-<token>  a shard of a stream, in files file-<number>-<token>-<array> next to it
+    rows-<number>            a checkpoint: some rows of a stream's shard that is not complete
+    video-<identity>         a video that a part of an array job has read
 """
 
 from __future__ import annotations
@@ -31,16 +32,19 @@ ROWS: Final = "rows"
 VIDEO: Final = "video"
 FILE: Final = "file"
 
-# JSON that names all that decides the numbers, besides what each writer compares itself
+# A text or JSON that names everything that decides the stored numbers, besides what each writer
+# compares itself. Work of another plan is not used.
 Plan = str | Mapping[str, Any]
 Arrays = Mapping[str, Array]
 Piece = tuple[dict[str, Any], Arrays]  # head and arrays
 
 
 class StagedWork:
-    """The pieces of one plan.
+    """The pieces of staged work of one plan.
 
-    head: all that decides whether a piece can be used, `plan` among it.
+    Args:
+        place: the split or stream.
+        head: everything that must be equal for a piece to be used, including the entry `plan`.
     """
 
     def __init__(self, place: Place, head: Mapping[str, Any]) -> None:
@@ -50,7 +54,7 @@ class StagedWork:
         self.folder = f"{place.staged}/{fingerprint(head)[:16]}"
 
     def put(self, name: str, head: Mapping[str, Any], arrays: Arrays | None = None) -> None:
-        """Write a piece durably, or replace it."""
+        """Write or replace a piece, durably."""
         whole = {"plan": self._plan, "host": socket.gethostname(), **head}
         data = pack(whole, arrays or {})
         self._store.put_small(
@@ -63,7 +67,7 @@ class StagedWork:
         return [name for name in names if name.startswith(f"{kind}-")]
 
     def read(self, names: Iterable[str]) -> dict[str, Piece]:
-        """Existing, intact pieces by name."""
+        """Read pieces, by name. Missing and damaged ones are left out."""
         keys = [f"{self.folder}/{name}" for name in names]
         pieces = {}
         for key, data in self._store.read_many(keys).items():
@@ -77,8 +81,8 @@ class StagedWork:
         self._store.remove([f"{self.folder}/{name}" for name in names])
 
     def remove_shards(self) -> None:
-        """Remove shards under final names from staged work: of this plan, and, where a lock keeps
-        others out, of all plans, which share these names.
+        """Remove the pieces of shards whose files have their final names. If the store has locks,
+        those of all plans are removed, because all plans use the same final names.
         """
         store = self._store
         folders = [self.folder]
@@ -93,7 +97,9 @@ class StagedWork:
 
 
 def pack(head: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """JSON and arrays as a file with a checksum. Reading it runs no code."""
+    """Encode a piece: JSON and arrays in NumPy's .npz format, then a checksum. Reading such a file
+    runs no code of the file.
+    """
     text = json.dumps(head, default=np.generic.item).encode()
     stored: dict[str, Any] = {"head": np.frombuffer(text, np.uint8), **arrays}
     file = io.BytesIO()
@@ -103,7 +109,7 @@ def pack(head: Mapping[str, Any], arrays: Arrays) -> bytes:
 
 
 def unpack(file: bytes) -> Piece:
-    """Head and arrays of `pack`; empty for a file that a crash or a disk has damaged."""
+    """The head and arrays that `pack` encoded; both empty if the file is damaged."""
     content = file[:-4]
     if crc32c(content) != file[-4:]:
         return {}, {}

@@ -1,8 +1,9 @@
 """Shards of a stream, staged by any process on any machine.  raw -> tracks -> [features] -> windows
 
 `StreamShards` takes no lock and changes nothing that is committed; the one `StreamWriter` of the
-stream accepts staged shards. Rows whose keys did not change, as after a corrected label, keep their
-features: they are copied.
+stream accepts staged shards and commits them. A row's key is a hash of everything that its features
+depend on. If a row is written again with the same key, for example after a label was corrected, its
+features are carried over: they are copied from the old row and not computed again.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
 
-Arrays = Mapping[str, Array]  # of one shard, by name
+Arrays = Mapping[str, Array]  # the arrays of one shard, by name
 
-# odd: each word is mapped one to one
+# Odd numbers: multiplying by them maps 64-bit words one to one.
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 
 class FoundRows(NamedTuple):
-    """Which of n rows have stored features, and these; 0 for the others."""
+    """Stored features for n rows."""
 
-    mask: Bools  # (n,)
-    features: Any  # (n, dim)
-    ok: Flags  # (n,)
+    mask: Bools  # (n,) which rows have stored features
+    features: Any  # (n, dim); 0 for the other rows
+    ok: Flags  # (n,) flags as stored; 0 for the other rows
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A complete shard in the cache, under temporary names."""
+    """A complete, uncommitted shard in the cache."""
 
     shard: int
-    rows: str  # identity of the split's rows: `manifest.rows_record`
-    form: str  # size and type of a row: as "2048 numbers of float16"
-    token: str  # of its names
-    keys: dict[str, str]  # array -> the path of its file in the store
+    rows: str  # digest of the split's rows in this shard: `manifest.rows_record`
+    form: str  # size and dtype of a row, such as "2048 numbers of float16"
+    token: str  # random part of its temporary names
+    keys: dict[str, str]  # array -> the key of its file in the store
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
     made: dict[str, Any]  # `StreamShards.made`
 
@@ -65,7 +66,8 @@ class StreamShards:
         stream: name of the stream, which need not exist yet.
         dim: numbers per row.
         dtype: "float16" or "float32".
-        plan: the `StreamWriter`'s, to continue from its checkpoints; "": from none.
+        plan: the plan of the `StreamWriter`. Checkpoints of the same plan are used again, and its
+            writer accepts staged shards. "": use none, and record none.
 
     Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
     """
@@ -75,8 +77,8 @@ class StreamShards:
     rows_per_shard: int
     """Rows in a shard, of the split and the stream."""
     made: Mapping[str, Any] = MappingProxyType({})
-    """How features are computed, for the caller: recorded with each shard until the commit.
-    `sha256`: weights."""
+    """How features are computed. The caller may set it; it is recorded with each staged shard, and
+    a writer compares `sha256`, the digest of the weights."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class StreamShards:
 
     def _read_state(self) -> None:
         self._commit = Commit.load(self.place)
-        # after the stream's: never older than it
+        # Read after the stream's commit, so that it is never older.
         split = Commit.load(Place(self._store, self.place.split))
         if split is None:
             refuse_missing(self._store, self.place.split)
@@ -134,7 +136,7 @@ class StreamShards:
             for shard in sorted(numbers):
                 records = {name: by_array[name][str(shard)] for name in by_array}
                 self.committed[shard] = records
-        # Only rows of replaced or removed tracks can be carried over.
+        # Features can only be carried over from rows of replaced or removed tracks.
         self._has_replaced_rows = any(
             self._is_partly_replaced(shard, n_live) for shard in self.committed
         )
@@ -142,29 +144,32 @@ class StreamShards:
         self._index_lock = threading.Lock()
 
     def _is_partly_replaced(self, shard: int, n_live: Ints) -> bool:
-        """Whether a committed shard has rows without a track. n_live: rows with one, by shard."""
+        """Whether a committed shard has rows without a track. `n_live`: the number of rows with a
+        track, by shard.
+        """
         is_gone = shard >= len(n_live) or not self.rows_record(shard)
         return is_gone or bool(n_live[shard] < len(self.rows(shard)))
 
     def rows(self, shard: int) -> range:
-        """The rows of a shard, all of which `stage` expects: without padding, with rows of replaced
-        tracks.
+        """The rows of a shard, for all of which `stage` expects data. They include rows of replaced
+        tracks, but no padding.
         """
         return shard_rows(self.split.manifest, shard)
 
     def live(self, shard: int) -> Bools:
-        """(n,) whether each of the shard's `rows` belongs to a committed track. Other rows need no
-        features.
+        """Whether each of the shard's n `rows` belongs to a committed track (n,). Other rows need
+        no features.
         """
         rows = self.rows(shard)
         return np.asarray(self._tables.track_of(np.arange(rows.start, rows.stop)) >= 0)
 
     def rows_record(self, shard: int) -> str:
+        """The digest of the split's rows in a shard: see `manifest.rows_record`."""
         return manifest.rows_record(self.split.manifest, shard)
 
     def carried(self, keys: Keys) -> FoundRows:
-        """Find features that the stream already has for rows with these keys, (n, 2) uint64, of
-        replaced tracks.
+        """Find features to carry over: those that committed rows of the stream have with equal
+        keys, (n, 2) uint64. Finds none if no committed shard has rows of replaced tracks.
         """
         with self._index_lock:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
@@ -185,12 +190,14 @@ class StreamShards:
     def checkpoint(self, shard: int, rows: Ints, data: Array, ok: Flags, keys: Keys) -> None:
         """Store some rows of an incomplete shard durably, replacing its last checkpoint.
 
-        rows: (n,) indices within the shard. data, ok, keys: as for `StreamWriter.write`.
+        Args:
+            rows: (n,) indices within the shard.
+            data, ok, keys: of these n rows, as for `StreamWriter.write`.
         """
         self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
     def kept(self, shard: int, keys: Keys) -> FoundRows:
-        """Read a shard's rows from its checkpoint, where plan and keys are equal."""
+        """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal."""
         n = len(keys)
         found = self._none_found(n)
         mask, data, ok = found
@@ -198,7 +205,7 @@ class StreamShards:
             rows = saved["rows"]
             values = saved["data"]
             same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
-            # a shard accepts finite values only: compute the others again
+            # A shard must have finite values: compute the others again.
             same &= np.isfinite(values).all(axis=1)
             mask[rows[same]] = True
             data[rows[same]] = values[same]
@@ -211,7 +218,9 @@ class StreamShards:
         return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
-        """Shards that any process has staged by this plan, for the rows that the split has now."""
+        """Shards that any process has staged with this plan, by number; only those for the rows
+        that the split has now.
+        """
         shards = {}
         for head, _ in self._work.read(self._work.names(STAGED)).values():
             staged = Staged(**head["staged"])
@@ -220,10 +229,10 @@ class StreamShards:
         return shards
 
     def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
-        """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments
-        as for its `write`.
+        """Write one shard durably, under temporary names, for `StreamWriter.accept`. The arguments
+        are those of `StreamWriter.write`.
 
-        The next writer with the same plan accepts it, too.
+        A later writer with the same plan accepts the shard by itself.
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
@@ -242,7 +251,9 @@ class StreamShards:
         files: dict[str, str],
         piece: str,
     ) -> Staged:
-        """As `stage`, to these keys of files by array, and with a piece of this name."""
+        """Write a shard as `stage` does, to the keys `files` (by array), and record it in the piece
+        of staged work named `piece`.
+        """
         self._require_pending(shard)
         arrays = self.check_arrays(shard, data, ok, keys)
         temporary = {name: f"{self._work.folder}/.{shard}-{token}-{name}" for name in files}
@@ -275,13 +286,13 @@ class StreamShards:
             raise CacheError(f"{self.title(shard)}: is not pending")
 
     def _put_piece(self, name: str, staged: Staged) -> None:
-        """Record a shard whose files are written, in place of its checkpoint."""
+        """Record a shard whose files are written, and remove its checkpoint."""
         self._work.put(name, {"staged": asdict(staged)})
         self._work.remove([f"{ROWS}-{staged.shard}"])
 
     def check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
-        """Check a shard's data, and convert them to the stored arrays. Raises CacheError as `stage`
-        does.
+        """Check a shard's data, and convert them to the arrays to store, by name. Raises CacheError
+        for wrong shapes, dtypes, flags or values.
         """
         n_rows = len(self.rows(shard))
         title = self.title(shard)
@@ -303,7 +314,8 @@ class StreamShards:
             array[rows] = values[rows]
             return array
 
-        with np.errstate(over="ignore"):  # beyond the dtype becomes infinite, which is refused
+        # Numbers beyond the dtype's range become infinite, and are refused below.
+        with np.errstate(over="ignore"):
             features = fill_rows("", good, data)
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1) & good)
         if len(bad):
@@ -317,7 +329,7 @@ class StreamShards:
         }
 
     def _key(self, name: str, shard: int) -> str:
-        """The path of a committed shard of an array in the store."""
+        """The key of an array's shard under its final name."""
         return layout.shard_key(self.place.array_key(name), shard, self.columns[name].trailing)
 
     def title(self, shard: int) -> str:
@@ -325,7 +337,7 @@ class StreamShards:
 
 
 def staged_piece(shard: int, token: str) -> str:
-    """Name of the piece of a shard under temporary names."""
+    """The name of the piece that records a shard under temporary names."""
     return f"{STAGED}-{shard}-{token}"
 
 
@@ -335,13 +347,15 @@ def _form_of(dim: int, dtype: str) -> str:
 
 
 class _KeyIndex:
-    """Finds rows of a stream by 64-bit hashes of their keys, in sorted parts mapped from temporary
-    files.
+    """Finds rows of a stream by their keys.
+
+    It holds 64-bit hashes of the keys, sorted in parts; large parts are in temporary files that are
+    memory-mapped.
     """
 
     def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
         self.stream = stream
-        self._sorted: list[Keys] = []  # (2, n): hashes, ascending, and their rows
+        self._sorted: list[Keys] = []  # parts of (2, n): ascending hashes, and their rows
         parts: list[Keys] = []
         for shard in sorted(shards):
             rows = np.asarray(shard_rows(stream.commit.manifest, shard))
@@ -355,7 +369,7 @@ class _KeyIndex:
             self._sorted.append(_sort_by_hash(parts))
 
     def find(self, keys: Keys) -> Ints:
-        """(n, 2) keys -> (n,) rows; -1 for keys that the stream does not have."""
+        """The rows (n,) that have these keys (n, 2); -1 for keys that no row has."""
         rows = np.full(len(keys), -1, np.int64)
         hashes = _hash_keys(keys)
         for sorted_hashes, sorted_rows in self._sorted:
@@ -363,7 +377,8 @@ class _KeyIndex:
                 continue
             position = np.searchsorted(sorted_hashes, hashes)
             position = np.minimum(position, len(sorted_hashes) - 1)
-            # the first row of a hash alone: if another key shares it, a row is computed again
+            # Only the first row with a hash is found. If another key has the same hash, its row is
+            # computed again.
             hits = (sorted_hashes[position] == hashes) & (rows < 0)
             rows[hits] = sorted_rows[position[hits]]
         candidates = np.flatnonzero(rows >= 0)
@@ -373,25 +388,27 @@ class _KeyIndex:
         return rows
 
     def _map_file(self, entries: Keys) -> Keys:
-        """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or
-        the process.
+        """Copy the entries into an unnamed temporary file and memory-map it. The file disappears
+        when the map is deleted or the process ends.
         """
         place = self.stream.commit.place
-        # None: the system's folder
+        # In an object store, the folder is None: the system's temporary folder is used.
         with tempfile.TemporaryFile(dir=place.store.folder(place.manifest_folder)) as file:
             entries.tofile(file)
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 
 
 def _hash_keys(keys: Keys) -> Keys:
-    """(n, 2) keys -> (n,) 64-bit hashes. Different keys may share a hash: compare the keys, too."""
+    """Hash keys (n, 2) to 64 bits (n,). Different keys may have equal hashes: callers compare the
+    keys, too.
+    """
     mixed: Keys = (keys * _MIX).sum(axis=1, dtype=np.uint64)
     return mixed
 
 
 def _sort_by_hash(parts: Sequence[Keys]) -> Keys:
-    """Join (2, n) entries, sorted by hash. The sort is stable: of equal keys, `find` returns the
-    earliest row.
+    """Join entries (2, n), sorted by hash. The sort is stable, so that `find` returns the earliest
+    of several rows with the same key.
     """
     entries = np.concatenate(parts, axis=1)
     return entries[:, np.argsort(entries[0], kind="stable")]

@@ -1,8 +1,8 @@
 """Write features of a split's rows.  raw -> tracks -> [features] -> windows
 
-A stream has arrays (features, `_ok`, `_key`) and a manifest with the shards that it covers. Rows of
-a shard never change: after a new commit of the split, the stream stays valid and only misses the
-new shards.
+A stream has three arrays (features, `_ok`, `_key`) and a manifest that names its shards. Rows of a
+shard never change, so after a new commit of the split, the stream stays valid and only lacks the
+new shards. These are pending: they have rows of tracks, but no features yet.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from cache.write.stream_shards import Staged, StreamShards, staged_piece
 
 
 class StreamWriter(StreamShards, Writer):
-    """The one writer of a stream. Use as a context manager: write every pending shard, in any
-    order, commit.
+    """The one writer of a stream. Use it as a context manager: `write` every pending shard, in any
+    order, then `commit`.
 
     Leaving without `commit` changes nothing for readers. The next writer with the same `plan`
-    continues with the written shards; another one removes them. As a `StreamShards`, it shows the
-    state at entry or last commit.
+    continues with the written shards; a writer with another plan removes them. The attributes and
+    methods of `StreamShards` show the state at entry or after the last commit.
 
     Args:
         root, split, stream, dim, dtype: as for `StreamShards`.
-        plan: names everything that the numbers depend on.
+        plan: text or JSON that names everything that the features depend on.
         provenance: goes to the stream's `provenance.json`, with time, host and versions.
 
-    Raises CacheError as `StreamShards`, and when there is another writer.
+    Raises CacheError as `StreamShards` does, and if there is another writer.
     """
 
     own_entries = frozenset(
@@ -78,14 +78,14 @@ class StreamWriter(StreamShards, Writer):
         StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype, plan=plan)
         Writer.__init__(self, self.place, provenance)
         self.refused: list[str] = []
-        """Why staged shards were not accepted at entry: they are pending."""
+        """Messages about staged shards that were not accepted at entry; they are still pending."""
         self.varying: set[str] = set()
-        """Entries of `made` that differ between the uncommitted shards."""
+        """Names of the entries of `made` that differ between the uncommitted shards."""
 
     @property
     def pending(self) -> list[int]:
-        """Shards with committed rows that are not written yet, by this writer or a killed one with
-        the same plan.
+        """Shards that have rows of committed tracks and no features yet, neither committed nor
+        written by this writer or a killed one with the same plan.
         """
         return [shard for shard in self.live_shards if shard not in self._accepted]
 
@@ -93,31 +93,34 @@ class StreamWriter(StreamShards, Writer):
         """Write the features of one pending shard with n `rows`, durably.
 
         Args:
-            data: (n, dim), rounded to the stream's dtype; not stored for rows without a track or
-                UNDECODABLE rows.
-            ok: (n,) COMPUTED (1 or True), UNDECODABLE (0), or UNDEFINED (2): there was nothing to
-                compute from.
-            keys: (n, 2) uint64, a hash of all that the row's features depend on; NO_KEY for an
-                UNDECODABLE row that could not be computed now: the manifest lists it in
+            data: features (n, dim), which are rounded to the stream's dtype. Those of rows without
+                a track and of UNDECODABLE rows are ignored.
+            ok: flags (n,): COMPUTED (1 or True), UNDECODABLE (0), or UNDEFINED (2) where there was
+                nothing to compute from.
+            keys: (n, 2) uint64, a hash of everything that the row's features depend on. NO_KEY
+                for an UNDECODABLE row that may be computable later: the manifest lists it in
                 `pending_rows`, until `reopen`.
 
-        Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, and for
-        features that are not finite or exceed the dtype's range.
+        Raises CacheError for a shard that is not pending, for wrong shapes, dtypes or flags, and
+        for features that are not finite or exceed the dtype's range.
         """
         self.accept(self.stage(shard, data, ok, keys))
 
     def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
-        """As `StreamShards.stage`, under the shard's final names."""
+        """Write a shard as `StreamShards.stage` does, but under its final names. `accept` makes it
+        part of the next commit.
+        """
         self._lock.require()  # without it, this may be a shard that another writer has committed
         token = secrets.token_hex(8)
         files = self._final_keys(shard)
         return self._write(shard, data, ok, keys, token, files, _final_piece(shard))
 
     def accept(self, staged: Staged) -> None:
-        """Accept a shard that `StreamShards.stage` has written in any process.
+        """Make a shard that `StreamShards.stage` has written, in any process, part of the next
+        commit. Its files are renamed to their final names.
 
-        Raises CacheError when the shard is not pending, its rows or row format differ by now, a
-        file is missing, or it was computed with other weights than the shards before.
+        Raises CacheError if the shard is not pending, its rows or row format have changed, a file
+        is missing or damaged, or it was computed with other weights than earlier shards.
         """
         self._require_pending(staged.shard)
         self._check(staged)
@@ -131,7 +134,7 @@ class StreamWriter(StreamShards, Writer):
         self._note_accepted(staged)
 
     def _check(self, staged: Staged) -> None:
-        """Raise CacheError unless a shard's weights, rows and files are those of this stream."""
+        """Raise CacheError unless a staged shard's weights, rows and files fit this stream."""
         do = "Compute it again, with StreamShards opened again."
         title = self.title(staged.shard)
         weights = staged.made.get("sha256")
@@ -156,7 +159,9 @@ class StreamWriter(StreamShards, Writer):
                 )
 
     def _staged_file(self, staged: Staged, name: str) -> ShardFile | None:
-        """The file of one array; None where no shard is staged."""
+        """The file of one array of a staged shard; None if its key is not one that a shard of this
+        stream can have.
+        """
         key = staged.keys[name]
         shard = staged.shard
         if key != self._key(name, shard) and not key.startswith(f"{self.place.staged}/"):
@@ -170,12 +175,12 @@ class StreamWriter(StreamShards, Writer):
         self._accepted[staged.shard] = dict(staged.records)
 
     def _final_keys(self, shard: int) -> dict[str, str]:
-        """Keys of a shard's files by array, as committed ones have them."""
+        """The keys that a shard's files have when it is committed, by array."""
         return {name: self._key(name, shard) for name in self.columns}
 
     def reopen(self, shards: Collection[int]) -> None:
-        """Make those of the shards that are committed pending again. `kept` returns their computed
-        rows.
+        """Make committed shards pending again, in a commit of its own. Shards that are not
+        committed are skipped. The computed rows become checkpoints, which `kept` returns.
         """
         shards = [shard for shard in shards if shard in self.committed]
         if self._commit is None or not shards:
@@ -194,19 +199,19 @@ class StreamWriter(StreamShards, Writer):
         self._open()
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
-        """Commit every shard written so far; others stay pending.
+        """Commit every shard written so far; the others stay pending.
 
         Args:
-            entries: the caller's own entries of the stream's manifest.
+            entries: the caller's entries of the stream's manifest, as JSON values.
             note: additional entries of `provenance.json`.
 
-        Raises CacheError when a key is one of the manifest's own.
+        Raises CacheError if a key of `entries` is in `own_entries`.
         """
         self._refuse(entries)
         create_groups(self.place)  # the folder of all features may have been deleted by hand
         split = self.split.manifest
-        # The identity of each shard's rows, also of shards that the split dropped: their features
-        # may be carried over.
+        # The digest of each shard's rows. Shards that the split has dropped stay, because their
+        # features may be carried over.
         rows: dict[str, str] = {}
         if self._commit is not None:
             rows.update(self._commit.manifest["rows"])
@@ -237,15 +242,15 @@ class StreamWriter(StreamShards, Writer):
         self._open()
 
     def _find_pending_rows(self, body: Mapping[str, Any], new_shards: Collection[int]) -> Ranges:
-        """Rows without a key: in earlier shards as recorded, in new ones as written. body: of the
-        next manifest.
+        """Ranges of rows that are still to be computed: those that the current manifest records,
+        and the UNDECODABLE rows without a key in new shards. `body`: the next manifest.
         """
         pending = [np.zeros((0, 2), np.int64)]
         etag = None
         if self._commit is not None:
             etag = self._commit.etag
             pending.append(OpenStream(self._commit, self.split.manifest).pending_rows())
-        # no commit that is published: by it a reader opens the new shards alone
+        # This commit is never published: with it, a reader opens only the new shards.
         written = {name: self._manifest_records(name, new_shards) for name in self.columns}
         commit = Commit(self.place, {**body, "shards": written}, Tables(), etag)
         stream = OpenStream(commit, self.split.manifest)
@@ -260,7 +265,7 @@ class StreamWriter(StreamShards, Writer):
         return {str(shard): self._accepted[shard][name] for shard in shards}
 
     def _open(self) -> None:
-        self._started = time.time()  # of the next commit's work, for its note
+        self._started = time.time()  # the note of the next commit has the time since
         self._read_state()  # under the lock
         if self._commit is not None:
             follow_manifest(self._commit)
@@ -274,14 +279,15 @@ class StreamWriter(StreamShards, Writer):
         self._accept_staged()
 
     def _drop_foreign(self, commit: Commit) -> None:
-        """Make shards pending that were computed for other rows."""
+        """Make shards pending that were computed for other rows than the split has now."""
         if self.foreign:
             invalidate_shards(self.place, commit, self.foreign)
             self._read_state()
 
     def _remove_leftovers(self) -> None:
-        """Remove what killed writers of other plans have written under final names, which the
-        shards of this plan will have. Without a lock, they may be running.
+        """Remove shards that killed writers of other plans have written under final names, as this
+        plan's shards will have the same names. Does nothing in a store without locks, where these
+        writers may be running.
         """
         if self._store.exclusive:
             self._work.remove_shards()
@@ -289,13 +295,13 @@ class StreamWriter(StreamShards, Writer):
                 self._remove_shards(name, keep=self.committed)
 
     def _resume_own(self, pieces: Collection[str]) -> None:
-        """Accept the shards that a killed writer of this plan has written under final names. They
-        are valid after any later commit of the split: a shard's rows never change.
+        """Accept the shards that a killed writer with this plan has written under final names. They
+        stay valid after later commits of the split, as a shard's rows never change.
         """
         for head, _ in self._work.read(pieces).values():
             staged = Staged(**head["staged"])
             if staged.shard in self.pending:
-                with suppress(CacheError, FileNotFoundError):  # it is computed again
+                with suppress(CacheError, FileNotFoundError):  # else it is computed again
                     self._check(staged)
                     self._note_accepted(staged)
 
@@ -312,6 +318,7 @@ class StreamWriter(StreamShards, Writer):
                 self.refused.append(str(error))
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
+        """Compare how a shard was made with the first shard, and record differing entries."""
         self.made = self.made or made
         if made:
             for name in self.made.keys() | made.keys():
@@ -326,5 +333,5 @@ class StreamWriter(StreamShards, Writer):
 
 
 def _final_piece(shard: int) -> str:
-    """Name of the piece of a shard under its final names."""
+    """The name of the piece that records a shard under its final names."""
     return f"{SHARD}-{shard}"

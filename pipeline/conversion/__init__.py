@@ -1,1 +1,1 @@
-"""Conversion of raw videos to committed rows: plan and execution.  [raw -> tracks -> rows]"""
+"""Convert raw videos to committed rows: plan, read, write.  [raw -> tracks -> rows]"""

@@ -1,6 +1,8 @@
 """Identities of splits and streams, and their differences.  raw -> [tracks -> features]
 
-An identity is JSON and decides the rows, together with the raw files. Manifests record it.
+An identity is a JSON object with everything that decides a split's or stream's rows besides the raw
+files: for a split, the reader's version and options and the body model; for a stream, its network,
+weights and crops. The manifest records it, and a later command compares it with the current one.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
 def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
-    """Everything that can change a split's tracks besides its raw files.
+    """A split's identity: everything that can change its tracks besides its raw files.
 
-    Raises StandInMixed if demo and real data are mixed, MissingAssets without the body's files.
+    Args:
+        body: the folder of the body model's files; None: read without a body model.
+
+    Raises StandInMixed if demo and real data are mixed, MissingAssets if files of the body model
+    are missing.
     """
     parts: dict[str, Any] = {
         "dataset": dataset.name,
@@ -37,7 +43,7 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         bodies = [smpl_files.body_files(body, gender) for gender in dataset.genders]
         refuse_mixture(raw, parts["stand_in"], body, any(files.stand_in for files in bodies))
         parts["body"] = " ".join(files.digest for files in bodies)
-        # evaluation compares vertices with those of the same bodies
+        # The genders decide which bodies' vertices evaluation compares with.
         if dataset.genders != ("neutral",):
             parts["genders"] = list(dataset.genders)
     extra = dataset.extra_columns(split, body=parts["body"] is not None)
@@ -46,14 +52,17 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
     shared = dataset.shared(raw)
     if shared:
         parts["shared"] = shared
-    # as the manifest returns it: a tuple becomes a list
+    # in the form that the manifest returns: a tuple becomes a list
     stored: dict[str, Any] = json.loads(json.dumps(parts))
     return stored
 
 
 def _changed_parameters(dataset: Dataset) -> dict[str, Any]:
-    """A dataset's own options; of those that all datasets have, or that were added later, the
-    changed ones: `fps` of videos, at its default, must not make earlier conversions differ.
+    """The dataset's options for its identity, by name.
+
+    Options that all datasets have, and options that were added to a dataset later, are left out
+    while they have their default: otherwise a new option, such as `fps`, would make all earlier
+    conversions look different.
     """
     parameters = dataset.parameters()
     later = {option.name for option in fields(Dataset)} | {*dataset.added}
@@ -68,12 +77,12 @@ def _changed_parameters(dataset: Dataset) -> dict[str, Any]:
 
 
 def kind_of(reader: Mapping[str, Any]) -> str:
-    """Name of the kind of data: "demo data" or "real data"."""
+    """The kind of data that an identity is for, as text: "demo data" or "real data"."""
     return "demo data" if reader["stand_in"] else "real data"
 
 
 class Difference(NamedTuple):
-    """A differing part of an identity: its dotted name and both values as JSON."""
+    """A part of an identity that differs: its dotted name, and both values as JSON."""
 
     part: str
     was: Any
@@ -93,7 +102,7 @@ class Difference(NamedTuple):
 def differing(
     before: Mapping[str, Any], now: Mapping[str, Any], within: str = ""
 ) -> list[Difference]:
-    """The differing parts of two identities, by name; `within`: prefix of the names.
+    """Find the parts that differ in two identities, sorted by name. `within`: prefix of the names.
 
     >>> at_25 = {"version": 1, "parameters": {"fps": 25}}
     >>> differing(at_25, {"version": 1, "parameters": {"fps": 30}})
@@ -111,7 +120,7 @@ def differing(
 
 
 def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Differences as text, with weights as in `--weights`; "" without any.
+    """The differences of two identities as text, with weights as in `--weights`; "" if equal.
 
     >>> untrained = {"kind": "untrained", "argument": "0"}
     >>> other = {**untrained, "argument": "1"}
@@ -124,7 +133,7 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """A value as text; twelve digits of a digest.
+    """A value of an identity as text for a message. Digests are cut to twelve digits.
 
     >>> untrained = {"kind": "untrained", "argument": "0"}
     >>> [_as_text(value) for value in ("0123456789abcdef0123456789abcdef", None, untrained)]
@@ -133,9 +142,9 @@ def _as_text(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, bool):
-        return str(value).lower()  # as luigi.cfg has it
+        return str(value).lower()  # as luigi.cfg writes it
     if isinstance(value, Mapping):
-        if len(value) == 2 and "kind" in value:  # of weights, as --weights has them
+        if len(value) == 2 and "kind" in value:  # weights, in the form of --weights
             (other,) = value.keys() - {"kind"}  # argument, or file_sha256
             return f"{value['kind']}:{_as_text(value[other])}"
         return ", ".join(f"{key} {_as_text(part)}" for key, part in value.items()) or "nothing"

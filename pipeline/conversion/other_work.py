@@ -1,4 +1,6 @@
-"""Uncommitted work of other code or options, which is not used.  raw -> [tracks -> features]"""
+"""Report uncommitted work that was made with other code or options, and so is not used.  raw ->
+[tracks -> features]
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from pipeline.conversion.identity import differing
 def report_other_work(
     root: cache.Root, split: str, stream: str | None, plan: Mapping[str, Any]
 ) -> None:
-    """Print a line about uncommitted work of another `staging_plan`: it is not used, since a commit
-    is of one code.
+    """Print a line if the split or stream has uncommitted work of another plan (`staging_plan`).
+    Such work is computed again, since all rows of a commit must come from the same code.
     """
     other = find_other_work(root, split, stream, plan)
     if other is None:

@@ -1,5 +1,9 @@
-"""Reading of videos, by local processes or a Dask cluster.  [raw -> tracks] -> features ->
+"""Read videos, by local processes or on a Dask cluster.  [raw -> tracks] -> features ->
 windows
+
+Reading a video gives its tracks and an account of its frames (`ReadVideo`). A video that cannot be
+read gives an account with the reason, and no tracks. Parts of an array job put the videos that they
+have read into a `Spool`, from which a later command commits them.
 """
 
 from __future__ import annotations
@@ -51,22 +55,22 @@ WHAT_TO_DO: Final = {
     "the next run reads it again.",
 }
 LATER: Final = "The next run reads it again."
-UNEXPECTED: Final = "unexpected_error"  # reason for a video at which the reader has a bug
-# perhaps of the disk: the next plan reads the content
+UNEXPECTED: Final = "unexpected_error"  # reason for a video on which the reader's code failed
+# Reasons that a faulty disk may have caused: the next plan reads the files' content again.
 UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})
 NO_PIXELS: Final = cache.VideoEntry(name="")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadVideo:
-    """One video as it is written to the cache."""
+    """What is written to the cache for one video."""
 
-    fingerprint: str
+    fingerprint: str  # digest of its raw files
     account: VideoAccount
     tracks: Sequence[cache.TrackRows] = ()
-    pixels: cache.VideoEntry = NO_PIXELS  # only their source, digest and size
+    pixels: cache.VideoEntry = NO_PIXELS  # only source, digest and size of its images are set
     stamp: changes.Stamp = ""  # of the files that were read
-    worker: str = ""  # of a cluster: its address and host
+    worker: str = ""  # address and host of the cluster's worker that read it
 
     @property
     def entry(self) -> cache.VideoEntry:
@@ -88,8 +92,14 @@ def read_videos(
     timeout: float = TIMEOUT,
     memory: int = MEMORY,
 ) -> Generator[ReadVideo]:
-    """Read every video, in order, a bounded number ahead of the writer, by local processes or on a
-    Dask cluster.
+    """Read every video, by local processes or on a Dask cluster, and yield the results in order.
+
+    Videos are read ahead of the caller, but only a bounded number of them.
+
+    Args:
+        workers: number of local processes; not used with a cluster.
+        timeout: seconds after which a local process that hangs is ended.
+        memory: memory limit of a local process.
 
     Raises PipelineError if the cluster's workers do not see the raw folder.
     """
@@ -122,8 +132,9 @@ def read_videos(
 
 
 class _WithClips(Sequence[RawVideo]):
-    """Raw videos with the records of clips that a split has of them, looked up on access: there may
-    be 400,000.
+    """Raw videos, each with the record of its clip that a committed split has (`ClipRecord`).
+
+    Records are looked up when a video is accessed, because there may be 400,000 videos.
     """
 
     def __init__(self, videos: Sequence[RawVideo], committed: cache.Split) -> None:
@@ -148,7 +159,9 @@ class _WithClips(Sequence[RawVideo]):
 
 
 def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) -> ReadVideo:
-    """The video, or its rejection if its files differ from those that this process sees."""
+    """Return the video as it was read; or rejected, if the files that were read differ from those
+    that this process sees now.
+    """
     if read.stamp == plan.stamps[video.name]:
         return read
     digest = changes.video_digest(plan.raw, video)
@@ -167,10 +180,10 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
 
 
 class Spool:
-    """Videos that parts of an array job have read: a piece of staged work for each.
+    """Videos that parts of an array job have read, each as a piece of staged work in the cache.
 
-    A piece's name is its kind, hashes of the video's name and of its stamp, and the video's digest,
-    with "-" between them.
+    A piece's name is <kind>-<hash of the video's name>-<hash of its stamp>-<digest of its files>.
+    The stamp tells cheaply whether raw files have changed; see `pipeline.files.raw.changes`.
     """
 
     def __init__(self, plan: ConversionPlan) -> None:
@@ -183,7 +196,9 @@ class Spool:
             self._names.setdefault(key, []).append(name)
 
     def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
-        """Every video, in order: of the spool if the raw files are the same, else by `read`."""
+        """Yield every video, in order: from the spool if its raw files are the same, else as `read`
+        reads it.
+        """
         names = {video.name: self._find(video) for video in videos}
         todo = [video for video in videos if not names[video.name]]
         self._report_changed(todo)
@@ -195,8 +210,8 @@ class Spool:
                     yield next(others)
 
     def read_part(self, part: Part, read: Read, progress: Progress) -> list[VideoAccount]:
-        """Read a share of the plan's videos into the spool. Returns accounts of those that cannot
-        be read now.
+        """Read this part's share of the plan's videos into the spool. Returns the accounts of
+        videos that cannot be read now.
         """
         store = self._place.store
         share = part.share(self._plan.append)
@@ -224,16 +239,19 @@ class Spool:
         return unreadable
 
     def _key(self, video: RawVideo) -> str:
+        """How the names of all pieces of this video begin: their kind and the name's hash."""
         return f"{VIDEO}-{cache.fingerprint({'video': video.name})[:32]}"
 
     def _prefix(self, video: RawVideo) -> str:
-        """How names of its pieces begin if its files have this plan's stamp."""
+        """How the name of its piece begins, if its files had the stamp of this plan."""
         stamp = cache.fingerprint({"stamp": self._plan.stamps[video.name]})[:32]
         return f"{self._key(video)}-{stamp}-"
 
     def _find(self, video: RawVideo) -> str:
-        """The name of a video's piece, by its stamp, else by its digest; "" without any."""
-        if not self._names:  # no hash of half a million videos
+        """The name of a video's piece with the same stamp, else with the same digest of its files;
+        "" if there is none.
+        """
+        if not self._names:  # skip hashing the names of half a million videos
             return ""
         names = self._names.get(self._key(video), [])
         prefix = self._prefix(video)
@@ -244,6 +262,7 @@ class Spool:
         return same[0] if same else ""
 
     def _report_changed(self, todo: Sequence[RawVideo]) -> None:
+        """Print a line if some videos have to be read again because their files have changed."""
         if not self._names:
             return
         changed = [video for video in todo if self._key(video) in self._names]
@@ -253,6 +272,7 @@ class Spool:
             err.print(f"{DOUBT} {plain(text)}")
 
     def _load(self, name: str) -> ReadVideo:
+        """Load a piece. Removes a damaged piece and raises PipelineError."""
         pieces = self._work.read([name])
         if name not in pieces:
             self._work.remove([name])
@@ -266,7 +286,7 @@ class Spool:
         for path, values in arrays.items():
             number, kind, column = path.split("/", 2)
             track = tracks[int(number)]
-            if column:  # else the field is one array
+            if column:  # without a column's name, the field itself is one array
                 track.setdefault(kind, {})[column] = values
             else:
                 track[kind] = values
@@ -276,7 +296,9 @@ class Spool:
 
 
 def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Head and arrays of a video; an array's key is <number of the track>/<field>/<column>."""
+    """A video as the head and arrays of a piece. An array's key is <track number>/<field>/<column>,
+    where <field> is a field of `TrackRows`.
+    """
     arrays: dict[str, Any] = {}
     tracks = []
     names = ("name", "video", "step", "fps", "crop_scale", "gender")
@@ -292,10 +314,12 @@ def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
 def _read_on_worker(
     reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
 ) -> ReadVideo | Failed:
-    """Read a video on a worker of a cluster. reader: `reader_parts` of the process that commits, as
-    JSON.
+    """Read a video on a worker of a cluster.
 
-    Raises PipelineError if this worker would read otherwise.
+    Args:
+        reader: `reader_parts` of the process that commits, as JSON.
+
+    Raises PipelineError if this worker would read the video differently.
     """
     _require_reader(reader, dataset, split, raw, body)
     try:
@@ -305,12 +329,12 @@ def _read_on_worker(
     return replace(read, worker=describe_worker())
 
 
-@functools.cache  # successes only
+@functools.cache  # an exception is not cached: the comparison is repeated until it succeeds
 def _require_reader(
     reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None
 ) -> None:
-    """Raise PipelineError if files that all videos share, such as those of the body, are others
-    here.
+    """Raise PipelineError if this worker's identity of the split differs from `reader`, for example
+    because it has other files of the body model.
     """
     expected = json.loads(reader)
     if not expected["body"]:
@@ -323,7 +347,7 @@ def _require_reader(
 
 
 def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
-    """A video whose reading process ended."""
+    """The result for a video whose reading process crashed, hung or needed too much memory."""
     account = VideoAccount(video.name)
     do = WHAT_TO_DO[failed.reason]
     message = f"{_place(raw, video)}: the process that read it {failed.message}. {do}"
@@ -333,8 +357,8 @@ def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
 
 
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
-    """Whether two videos share their label file, which readers keep: eight of MPI-INF-3DHP's share
-    100 MB.
+    """Whether two videos have the same label file. One process should read them, as readers hold
+    that file in memory: eight videos of MPI-INF-3DHP share 100 MB.
     """
     label_file = one.files[:1]
     return one.span is None and label_file != () and label_file == other.files[:1]
@@ -344,8 +368,10 @@ def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
 def read_video(
     dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
 ) -> ReadVideo:
-    """A video's tracks, pixels and account, read in this process. Its errors are in the account."""
-    # not in the try: a body that cannot be loaded is no video's fault
+    """Read one video in this process. Errors of the reader or of files become a rejection in the
+    video's account; only MemoryError, and errors of loading the body model, are raised.
+    """
+    # This is not in the `try`: a body model that cannot be loaded is no video's fault.
     model = _body(body, dataset.genders[0])
     stamp = changes.stamp(raw, video)
     tracks: Sequence[Track] = ()
@@ -364,7 +390,7 @@ def read_video(
         except Exception as error:  # a bug of the reader must not cost the other videos
             tracks = ()
             note_fault(error)
-            # of the pixels; the account has errors of the labels already
+            # `read_accounted` has put errors of labels into the account; this one is of the pixels.
             if isinstance(error, RawDataError):
                 account.reject(error.reason, str(error))
             else:
@@ -377,7 +403,7 @@ def read_video(
 
 
 def _describe_passing(raw: Path, video: RawVideo, error: OSError) -> str:
-    """Message about an error that may pass, with what to do."""
+    """A message about an error of the disk or network that may go away, with what to do."""
     where = str(_place(raw, video))
     if error.filename is not None and not isinstance(error.filename, int):
         where = os.fsdecode(error.filename)
@@ -389,6 +415,7 @@ def _describe_passing(raw: Path, video: RawVideo, error: OSError) -> str:
 
 
 def _place(raw: Path, video: RawVideo) -> Path:
+    """The path of a video's first file, for messages."""
     return raw / next(iter(video.paths), video.name)
 
 
@@ -407,16 +434,19 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
 
 
 def _remember_clip(video: RawVideo) -> None:
-    """Take the record that an earlier version of the reader made of the same clip."""
+    """Let the reader use the clip's record from an earlier conversion (`recall`), in place of
+    decoding the whole clip to make a new one.
+    """
     record = record_from(video.clip)
     if record is not None:
         remember(ClipRecord, video.clip_digest, record)
 
 
 def _describe_pixels(tracks: Sequence[Track], account: VideoAccount) -> cache.VideoEntry:
-    """Source, digest and size of the pixels; the record of a video in its account.
+    """Source, digest and size of the images that the tracks refer to; NO_PIXELS if there are none.
 
-    Raises RawDataError if no image can be read.
+    For a video file, its `ClipRecord` is put into the account. Raises RawDataError if no image can
+    be read.
     """
     sources = [track.frames for track in tracks if track.frames is not None]
     if not sources:
@@ -433,7 +463,9 @@ def _describe_pixels(tracks: Sequence[Track], account: VideoAccount) -> cache.Vi
 
 @contextmanager
 def _one_thread(body: Body | None) -> Iterator[None]:
-    """One torch thread: the last bits of sums over vertices depend on the number of threads."""
+    """Within the block, use one torch thread if there is a body model: the last bits of sums over
+    vertices depend on the number of threads.
+    """
     if body is None:
         yield
         return

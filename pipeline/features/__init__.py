@@ -1,1 +1,1 @@
-"""Feature streams.  tracks -> [features] -> windows"""
+"""Compute feature streams for the rows of a split.  tracks -> [features] -> windows"""

@@ -1,4 +1,8 @@
-"""Call a stream's code, possibly of a plug-in, and check its results.  crops -> [features]"""
+"""Call a stream's code, which may be a plug-in's, and check its results.  crops -> [features]
+
+A stream computes rows in one of two ways. It loads a computer, which computes batches of rows on a
+device; or it has none, and decoding processes compute single rows (`Stream.computed`).
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,19 @@ from pipeline.features import streams
 from pipeline.features.streams.base import LabelComputer, Labels, Machine, Provenance, Stream
 from pipeline.files.pixels.frames import Image
 
-REPEATED: Final = 16  # rows of a batch that are computed twice
-# largest difference of a row between two batches, relative to the largest number
+REPEATED: Final = 16  # rows of a batch that are computed twice, to compare
+# how much a row's numbers may differ between two batches, relative to the largest number
 RELATIVE: Final = 1e-3
 
 
 def load(stream: Stream, machine: Machine, recorded: Provenance | None) -> tuple[Any, Provenance]:
-    """Load the computer of a stream's batches (None if decoding processes compute it) and its
-    provenance.
+    """Load a stream's computer. Returns it (None if the stream has none), and its provenance.
 
-    Raises what loading raises, and PlugInError if another package's code fails.
+    Args:
+        recorded: provenance of the rows that the stream already has, if any.
+
+    Raises what `stream.load` raises; PlugInError if another package's code fails; PipelineError or
+    ConfigError if the stream's inputs cannot be combined with a computer.
     """
     with streams.calling(stream.kind, "load"):
         computer = stream.load(machine, recorded)
@@ -50,10 +57,13 @@ def numbers_of(
     crops: NDArray[np.uint8],
     labels: Labels,
 ) -> Floats:
-    """Compute a batch of crops. labels: of their rows, if the stream reads columns.
+    """Compute a batch with a stream's computer: crops (n, height, width, 3) -> numbers (n, dim).
 
-    Raises PlugInError if another package's code fails, PipelineError for a shape that the stream
-    does not declare.
+    Args:
+        labels: columns (n, ...) of the same rows, used if the stream reads columns.
+
+    Raises PlugInError if another package's code fails, PipelineError if the result does not have
+    the declared shape.
     """
     with streams.calling(stream.kind, "the function that load returned"):
         inputs = (crops, labels) if stream.reads.labels else (crops,)
@@ -65,10 +75,10 @@ def numbers_of(
 def compute_labels(
     stream: Stream, computer: LabelComputer, labels: Labels, n: int
 ) -> tuple[Floats, Bools]:
-    """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as
-    `numbers_of`.
+    """Compute n rows of a label stream: numbers (n, dim), and whether they are known (n,).
 
-    Some rows are computed again without their neighbours: PipelineError if their numbers differ.
+    Some rows are computed again without their neighbours, to check that a row does not depend on
+    the rest of its batch; PipelineError if they differ. Raises as `numbers_of` does, too.
     """
 
     def compute(rows: NDArray[np.intp]) -> tuple[Floats, Bools]:
@@ -91,7 +101,9 @@ def compute_labels(
 
 
 def different(numbers: Array, others: Array) -> bool:
-    """Whether numbers of the same rows differ by more than rounding in another batch."""
+    """Whether two results for the same rows differ by more than the rounding that different batches
+    cause.
+    """
     near = RELATIVE * max(
         np.abs(values[np.isfinite(values)]).max(initial=0) for values in (numbers, others)
     )
@@ -99,8 +111,10 @@ def different(numbers: Array, others: Array) -> bool:
 
 
 def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> Floats | None:
-    """Compute one row of a stream without a computer; None: its value is unknown. where: for
-    messages.
+    """Compute one row (dim,) of a stream without a computer; None: the row's value is unknown.
+
+    Args:
+        where: what is computed, for messages, such as "frame 3".
 
     Raises PipelineError if the stream's code fails or does not return `dim` numbers.
     """
@@ -125,7 +139,7 @@ def _require_shape(
     stream: Stream, computed: Any, expected: tuple[int, ...], what: str = "numbers"
 ) -> None:
     shape = tuple(computed.shape) if hasattr(computed, "shape") else f"a {type(computed).__name__}"
-    if shape != expected:  # broadcasting would hide it
+    if shape != expected:  # NumPy would broadcast some wrong shapes without an error
         raise _undeclared_error(stream, f"{expected} {what} of a batch", f"{shape}")
 
 

@@ -1,9 +1,9 @@
 """Extract feature streams on GPU or CPU, on this machine or a cluster.  tracks -> [features] ->
 windows
 
-A task of a cluster or of a device is a few neighbouring shards, so that a video in two of them is
-decoded once. A worker computes it as `pipeline.features.engine.Run`, with its own network and
-decoding processes, puts the shards into the cache, and returns a small record for each.
+A task for a worker is a few neighbouring shards, so that a video in two of them is decoded once. A
+worker (of a cluster, or one process per device) computes it with `pipeline.features.engine.run.Run`
+and its own network and decoding processes, stages the shards, and returns a small record for each.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from pipeline.processes.cluster import connect_workers
 from pipeline.processes.software import staging_plan, version
 
 HERE: Final = Resources()  # the whole machine
-MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows
-# in a task of a device: a GPU computes four in a few seconds, and starts with empty buffers
+MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs at most 32,768 rows
+# in a task of a device: a GPU computes four in seconds, and each task starts with empty buffers
 MOST_OF_DEVICE: Final = 16
-TASKS_OF_WORKER: Final = 4  # at least, if there are enough shards: none waits long for the last one
+TASKS_OF_WORKER: Final = 4  # least number per worker, so that none waits long for the last task
 
 
 @dataclass(slots=True, kw_only=True)
 class Extraction(Counts):
-    """The result of an extraction, in rows."""
+    """The result of extracting one stream: counts of rows, and what is still missing."""
 
     plan: ExtractionPlan
     meter: Meter  # where the time went
-    shards: int  # that were missing; in the share of a part
+    shards: int  # number of missing shards, or of those in a part's share
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
 
     @property
@@ -79,20 +79,19 @@ def extract_together(
     part: Part | None = None,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Compute the missing rows of streams of one split, and commit. After a kill, at most half a
-    minute is repeated.
+    """Compute the missing rows of several streams of one split, and commit each stream.
 
-    part: compute this share of the missing shards, and commit nothing.
+    Streams of the same images are computed in one pass, so that every frame is decoded once. After
+    a kill, at most half a minute of work is repeated.
 
-    Streams of the same pixels are computed in one pass: every frame is decoded once.
+    dask: a cluster. Without one, compute on this machine, in one process for each device in
+    `resources`, or else in this process. part: stage this share of the missing shards, and commit
+    nothing.
 
-    dask: a cluster; without one, compute on this machine, in one process for each of the `devices`
-    of `resources`, or in this process.
-
-    Rows of undecodable frames are marked (`ok` 0), counted, and kept out of windows. Rows of videos
-    that are missing, changed or unreadable wait for the next extraction (`Extraction.problem`).
-    Raises PipelineError if the raw folder is missing, and if videos are missing whose features
-    would be replaced; ConfigError for both a scheduler and devices.
+    Rows of undecodable frames get the flag `ok` 0, and windows leave them out. Rows of videos that
+    are missing, changed or unreadable wait for the next extraction (`Extraction.problem`). Raises
+    PipelineError if the raw folder, or a video whose features would be replaced, is missing;
+    ConfigError for both a scheduler and devices.
     """
     devices = resources.processes
     if devices and dask.scheduler is not None:
@@ -154,8 +153,8 @@ def _leave_lost(
     streams: Sequence[_StreamExtraction],
     missing: Sequence[int],
 ) -> list[int]:
-    """Find lost videos, and incomplete shards that can be continued. Returns the missing shards
-    with other videos.
+    """Find videos that cannot be read now (lost), and committed shards whose pending rows can be
+    computed now. Returns the missing shards that have rows of other videos.
     """
     lost = find_lost(pixels_of, videos_of(split, missing))
     for stream in streams:
@@ -167,14 +166,14 @@ def _leave_lost(
 
 
 class _StreamExtraction:
-    """One stream of an extraction: what it misses, opened for a run, then committed."""
+    """One stream of an extraction: its missing rows are found, `open` it, then `finish` commits."""
 
-    staging: Mapping[str, Any]  # plan of the shards
+    staging: Mapping[str, Any]  # the plan under which shards are staged
     reopened: Sequence[int] = ()  # committed shards with pending rows that can be computed now
-    # videos that cannot be read, found before the run, and why
+    # names of videos that could not be read before the run, and why
     lost: Mapping[str, str] = MappingProxyType({})
     _writer: cache.StreamWriter | None = None  # None: a part, which commits nothing
-    _n_missing: int  # shards to compute here, those of a killed run included
+    _n_missing: int  # number of shards to compute here, including those that a killed run computed
 
     def __init__(
         self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask
@@ -183,7 +182,7 @@ class _StreamExtraction:
         self._split = split
         self._resources = resources
         self._dask = dask
-        self.recorded: Provenance | None = None  # of the rows that the stream has already
+        self.recorded: Provenance | None = None  # of the rows that the stream already has
         self._noted: Mapping[str, Any] = {}
         name = plan.spec.name
         if name in split.streams and not plan.replace:
@@ -196,7 +195,9 @@ class _StreamExtraction:
         self.target = list[int]()  # shards that the run computes
 
     def _provenance(self) -> Provenance:
-        """The stream's provenance, from a worker if there are any: this machine may have no GPU."""
+        """Load the stream and return its provenance, on a worker if there are workers, because this
+        machine may have no GPU.
+        """
         spec = self.plan.spec
         resources = self._resources
         read = functools.partial(_provenance_here, spec, resources, None)
@@ -207,9 +208,9 @@ class _StreamExtraction:
             return workers.run_one(read)
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
-        """Open the stream in the cache for a run. share: missing shards to compute.
+        """Open the stream in the cache for a run. share: the missing shards to compute.
 
-        Raises cache.CacheChanged after a commit since the split was opened.
+        Raises cache.CacheChanged if there has been a commit since the split was opened.
         """
         plan = self.plan
         names = plan.root, plan.split, plan.spec.name
@@ -217,7 +218,7 @@ class _StreamExtraction:
         if part is None:
             wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
         if plan.replace or (self.reopened and part is None):
-            self._provenance()  # before a delete: shards whose weights cannot be loaded stay
+            self._provenance()  # if the weights cannot be loaded, this raises before any delete
         if plan.replace:
             cache.delete_stream(*names)
         self.staging = staging_plan(cache.fingerprint(dict(plan.identity)), stream)
@@ -251,7 +252,7 @@ class _StreamExtraction:
         wanted: frozenset[int],
         pending: frozenset[int],
     ) -> Output:
-        """wanted: shards to compute; pending: those of them that a killed run has not computed."""
+        """wanted: shards to compute; pending: those that a killed run has not computed already."""
         if shards.split_digest != self._split.manifest["digest"]:
             raise _committed_meanwhile(self.plan.split)
         finished = sorted(wanted.intersection(self.missing.shards) - pending)
@@ -262,14 +263,12 @@ class _StreamExtraction:
         return Output(self._split, stream, shards, self.target, put, self.recorded)
 
     def accept(self, staged: cache.Staged) -> None:
-        """Put a worker's shard into the stream; that of a part stays staged."""
+        """Make a worker's shard part of the stream's commit; a part leaves it staged."""
         if self._writer is not None:
             self._writer.accept(staged)
 
     def finish(self, provenance: Provenance | None, meter: Meter) -> Extraction:
-        """Commit, unless this is a part. provenance: of the network; None: no network was
-        loaded.
-        """
+        """Commit, unless this is a part. provenance: the network's; None: none was loaded."""
         extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
         extraction.add(self.counts)
         if self._writer is not None:
@@ -280,7 +279,7 @@ class _StreamExtraction:
         return extraction
 
     def _describe_missing(self) -> str:
-        """Message about rows that wait for lost videos; "" without any."""
+        """A message about rows that wait for lost videos; "" if there are none."""
         plan = self.plan
         stream = self.plan.spec.name
         split = cache.open(plan.root)[plan.split]
@@ -313,7 +312,7 @@ class _StreamExtraction:
         writer.commit(entries, note=self._note(writer))
 
     def _note(self, writer: cache.StreamWriter) -> dict[str, Any]:
-        """What the commit's note adds; tells if shards agree to rounding only."""
+        """Entries for the commit's note. Prints a line if shards were computed differently."""
         software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {"computed_with": software}
         file = self.plan.spec.stream.weights_file
@@ -334,15 +333,14 @@ class _StreamExtraction:
 
 @dataclass
 class _ParallelRun:
-    """Extraction of a split's shards by a Dask cluster, or by one process per device of
-    `resources`.
+    """Computes a split's shards on a Dask cluster, or in one process per device in `resources`.
 
-    As `engine.run.Run` in one process.
+    It has the same interface as `engine.run.Run`, which computes them in this process.
     """
 
     dask: Dask
     split: Split
-    # opened before workers start; their writers accept staged shards
+    # opened before workers start; their writers accept the workers' shards
     streams: Sequence[_StreamExtraction]
     resources: Resources
 
@@ -351,7 +349,7 @@ class _ParallelRun:
         self.provenance: list[Provenance | None] = [None] * len(self.streams)
 
     def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
-        """As `Run.results`; progress is called after each task. Raises as the workers do."""
+        """As `Run.results`, but progress is called after each task. Raises what workers raise."""
         targets = [frozenset(stream.target) for stream in self.streams]
         if not any(targets):
             return
@@ -382,7 +380,7 @@ class _ParallelRun:
         self.meter.stop()
 
     def _tasks(self, targets: Sequence[frozenset[int]], n_workers: int) -> list[list[list[int]]]:
-        """Neighbouring shards for each task, by output."""
+        """The shards to compute in each task: for each stream (output), a list of neighbours."""
         most = MOST_OF_DEVICE if self.dask.scheduler is None else MOST_SHARDS
         target = sorted(frozenset().union(*targets))
         size = max(1, min(most, len(target) // (TASKS_OF_WORKER * n_workers)))
@@ -409,7 +407,7 @@ def _committed_meanwhile(split: str) -> cache.CacheChanged:
 
 
 def _shared_folder(split: Split, spec: StreamSpec) -> Path | None:
-    """The folder that all workers must see."""
+    """The raw folder, which all workers must see; None for a stream of labels."""
     if not spec.stream.reads.crops:
         return None
     return raw_folder(split, spec.raw)
@@ -418,26 +416,26 @@ def _shared_folder(split: Split, spec: StreamSpec) -> Path | None:
 def _provenance_here(
     spec: StreamSpec, resources: Resources, recorded: Provenance | None, device: str = ""
 ) -> Provenance:
-    """The provenance of the network as this process loads it."""
+    """Load the stream in this process, and return its provenance."""
     return load(spec.stream, resources.machine(device), recorded)[1]
 
 
 @dataclass(frozen=True, slots=True)
 class _WorkerInputs:
-    """What every worker is given. `device`: the worker's, if `resources` names devices."""
+    """The inputs of every worker. `device`: the worker's, if `resources` names devices."""
 
     root: cache.Root
     split: str
     digest: str  # of the split's manifest
-    specs: tuple[StreamSpec, ...]  # streams that share their pixels, or one of labels
+    specs: tuple[StreamSpec, ...]  # streams that share their images, or one stream of labels
     resources: Resources
-    plans: tuple[Mapping[str, Any], ...]  # of the streams' writers
-    recorded: tuple[Provenance | None, ...]
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction
+    plans: tuple[Mapping[str, Any], ...]  # by stream: the plan under which shards are staged
+    recorded: tuple[Provenance | None, ...]  # by stream: of existing rows
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # identifies this extraction
 
     def provenance(self, device: str = "") -> list[Provenance]:
-        """Provenance by stream, with the standardisation of random weights: equal for all
-        workers.
+        """Each stream's provenance, to be agreed on by all workers: it has the statistics that
+        standardise features of random weights.
         """
         streams = zip(self.specs, self.recorded, strict=True)
         return [
@@ -451,10 +449,11 @@ class _WorkerInputs:
         alive: Callable[[], None],
         device: str = "",
     ) -> tuple[list[tuple[int, Written]], Meter | None]:
-        """Put shards, by output, into the cache. None instead of the meter: nothing was computed.
+        """Compute and stage one task. Returns what was written, and the meter of the run; None in
+        place of the meter: nothing was computed.
 
-        agreed: the provenance of all workers. Raises PipelineError if this one would compute
-        differently.
+        agreed: the provenance of all workers; PipelineError if this one would compute differently.
+        shards: the shards to compute, by stream.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
             found = _provenance_here(spec, self.resources, expected, device)
@@ -497,4 +496,4 @@ class _WorkerInputs:
         )
 
 
-_runs: dict[str, Run] = {}  # the last one of this process, by the extraction's mark
+_runs: dict[str, Run] = {}  # at most one: the last run of this process, by its extraction's mark

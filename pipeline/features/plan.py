@@ -1,7 +1,8 @@
 """Plan an extraction: the missing rows of a stream.  tracks -> [features] -> windows
 
-A committed shard never changes and gets no tracks. So rows are missing exactly if a shard with
-tracks is missing. Nothing here imports torch.
+A committed shard of a split never changes and gets no further tracks. So a stream lacks rows only
+if it lacks a whole shard that has tracks, or has recorded rows as pending. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 
-NOT_RECORDED: Final = "not recorded"  # by an earlier version
-CHANGED: Final = "the split has changed"  # why an existing stream is extended
-WAITING: Final = "some videos could not be read before"  # why rows of its shards are computed
+NOT_RECORDED: Final = "not recorded"  # in the manifest of an earlier version
+# reasons why an existing stream is extended: shards are missing; only rows in its shards are
+CHANGED: Final = "the split has changed"
+WAITING: Final = "some videos could not be read before"
 OTHER_NAME: Final = (
     "Use another stream name (--stream NAME, [features] streams), or recompute it: extract "
     "--replace."
@@ -37,27 +39,32 @@ IMPORTED: Final = "imported"
 
 @dataclass(frozen=True, slots=True)
 class MissingRows:
-    """Missing rows of a stream."""
+    """Rows of a split's tracks that a stream does not have yet."""
 
-    shards: tuple[int, ...]  # missing shards, ascending
-    # (N, 2) rows [start, stop) in other shards, each of one track, whose video could not be read
+    shards: tuple[int, ...]  # shards that the stream lacks, ascending
+    # (N, 2) ranges of rows [start, stop) in shards that it has, which are still to be computed
+    # because a video could not be read; each range is in one track
     pending: Ranges
-    rows: int  # of tracks: in the missing shards, and pending
+    rows: int  # number of rows of tracks in the missing shards and the pending ranges
     rows_per_shard: int
-    replaced: int  # rows of removed and replaced videos in the stream, which may be carried over
+    # number of rows that the stream has of removed and replaced videos; their features may be
+    # carried over to new rows
+    replaced: int
 
     @property
     def carried_at_most(self) -> int:
-        """Rows that need not be computed if all replaced videos kept their images and boxes."""
+        """The largest number of missing rows that need not be computed: it is reached if all
+        replaced videos have the same images and boxes as before.
+        """
         return min(self.rows, self.replaced)
 
     @property
     def incomplete(self) -> list[int]:
-        """Shards with pending rows."""
+        """Numbers of the shards with pending rows."""
         return self._shards_of(self.pending)
 
     def select_incomplete(self, split: Split, videos: Collection[int]) -> list[int]:
-        """Shards with pending rows of these videos."""
+        """Numbers of the shards with pending rows of these videos, given by number."""
         return self._shards_of(self.pending[np.isin(self._pending_videos(split), [*videos])])
 
     def _shards_of(self, ranges: Ranges) -> list[int]:
@@ -74,12 +81,12 @@ class MissingRows:
         return numbers
 
     def _pending_videos(self, split: Split) -> NDArray[np.int32]:
-        """(N,) the video of each range of pending rows."""
+        """The number of each pending range's video (N,)."""
         return np.asarray(split.tracks.video[split.track_of(self.pending[:, 0])])
 
 
 def missing_rows(split: Split, stream: str | None) -> MissingRows:
-    """Missing rows of a committed stream; None: of a new one."""
+    """Find the missing rows of a committed stream; of a new stream, if `stream` is None."""
     live = split.rows_by_shard()
     shards: list[int] = []
     pending = np.zeros((0, 2), np.int64)
@@ -101,16 +108,16 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionPlan:
-    """Plan of an extraction; `why` is "" if it is up to date."""
+    """The plan to extract one stream of one split."""
 
     root: cache.Root
     split: str
     spec: StreamSpec
-    identity: Mapping[str, Any]
-    replace: bool = False
-    why: str = ""
-    missing: MissingRows | None = None  # None: motion only, without pixels
-    # from the recorded identity; if any, the extraction is refused
+    identity: Mapping[str, Any]  # everything that decides the stream's rows besides its inputs
+    replace: bool = False  # delete the existing stream before
+    why: str = ""  # why something is to be done; "": the stream is up to date
+    missing: MissingRows | None = None  # None: the split lacks columns that the stream needs
+    # differences between the recorded identity and this one; if any, the extraction is refused
     differs: tuple[Difference, ...] = ()
     otherwise: str = ""  # `differs` as text
 
@@ -120,8 +127,8 @@ class ExtractionPlan:
 
     @property
     def refusal(self) -> str:
-        """Message that the stream differs from the recorded one, or that missing rows must be
-        imported; else "".
+        """Why the stream cannot be extracted: it differs from the recorded one, or its missing rows
+        must be imported from a file. "" if it can.
         """
         stream = f"{self.split}: stream {self.spec.name!r}"
         if self.differs:
@@ -135,11 +142,14 @@ class ExtractionPlan:
 def plan_extraction(
     root: cache.Root, split: str, spec: StreamSpec, *, replace: bool = False
 ) -> ExtractionPlan:
-    """Compare the committed rows with those of the stream.
+    """Plan the extraction of a stream: find what the committed stream lacks.
 
-    replace: recompute an existing stream, which repairs lost shards and retries undecodable frames.
-    Raises CacheError if the split does not exist, PipelineError if the stream has other weights,
-    precision or options, or is of crops and needs a column that the split does not have.
+    Args:
+        replace: recompute an existing stream. This repairs lost shards and retries undecodable
+            frames.
+
+    Raises CacheError if the split does not exist, PipelineError if the committed stream has other
+    weights, precision or options, or if a stream of crops needs a column that the split lacks.
     """
     committed = cache.open(root)[split]
     if spec.stream.reads.crops:
@@ -153,7 +163,9 @@ def plan_extraction(
 
 
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
-    """As `plan_extraction` for an open split, with differences in `differs` instead of an error."""
+    """Plan the extraction for an open split, without refusing it: differences from the committed
+    stream are in `differs`.
+    """
     target = spec.stream.identity()
     make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target)
     if not committed.known_columns.issuperset(spec.stream.needs):
@@ -174,6 +186,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
 
 
 def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
+    """Why an existing stream has to be extended, or its commit finished; "" if it has not."""
     if missing.shards:
         return CHANGED
     if missing.rows:
@@ -182,8 +195,8 @@ def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
-    """The identity in a stream's manifest. Raises PipelineError if there is none: another program
-    wrote it.
+    """The identity in a stream's manifest. Raises PipelineError if there is none, because another
+    program wrote the stream.
     """
     identity: Mapping[str, Any] | None = committed.stream_manifest(stream).get("identity")
     if identity is None:
@@ -198,8 +211,8 @@ def is_untrained(committed: Split, stream: str) -> bool:
 
 
 def weights_of(committed: Split, stream: str) -> dict[str, str]:
-    """Network, licence, source and SHA-256 (of the file, else of the tensors) of a stream; {}
-    without a network.
+    """The network, licence, source and SHA-256 of a stream's weights, as texts; {} for a stream
+    without weights. The SHA-256 is that of the file, or else of the tensors.
     """
     made = committed.stream_manifest(stream).get("backbone") or {}
     weights = made.get("weights")
@@ -217,8 +230,8 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
 
 
 def stream_label(committed: Split, stream: str, missing: str) -> str:
-    """A stream's name with warnings: "resnet50 (untrained, rows missing)". missing: text about
-    missing rows, or "".
+    """A stream's name with warnings, such as "resnet50 (untrained, rows missing)". `missing`: text
+    about missing rows, or "".
     """
     kind = str((committed.stream_manifest(stream).get("identity") or {}).get("kind", ""))
     marks = []

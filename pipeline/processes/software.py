@@ -1,8 +1,8 @@
-"""Versions of all that decides numbers besides the data: the code, Python and libraries.  [raw ->
-tracks -> features]
+"""Versions of everything that decides numbers besides the data: the code, Python and libraries.
+[raw -> tracks -> features]
 
-Uncommitted work and the workers of a cluster are compared by them, so that one commit has the
-numbers of one code.
+Uncommitted work is only used, and workers of a cluster are only accepted, if their versions are
+equal. So all numbers of a commit come from the same code.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ from pathlib import Path
 from typing import Any, Final
 
 CODE: Final = "code"
-CODE_OF: Final = "code of "  # and a package with a dataset, stream or detector
+CODE_OF: Final = "code of "  # followed by the package of a dataset, stream or detector
 PYTHON: Final = "python"
 LIBRARIES: Final = ("av", "numpy", "opencv-python", "torch")
-# What pip calls OpenCV without windows and with more modules: one code, and one version's numbers.
+# Other packages with OpenCV: without windows, or with more modules. Their numbers are the same.
 OTHER_OPENCV: Final = (
     "opencv-python-headless",
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
-OWN: Final = ("cache", "pipeline", "tasks", "vibe_model")
+OWN: Final = ("cache", "pipeline", "tasks", "vibe_model")  # this project's packages
 _PACKAGE: Final = "vibe-pipeline"
-_HOME: Final = Path(__file__).parents[2]  # of the packages
+_HOME: Final = Path(__file__).parents[2]  # the folder of the project's packages
 _BEGAN: Final = time.time()
 
 
 def versions(*plug_ins: object) -> dict[str, str]:
-    """Version by name; of code the digest of its files. plug_ins: datasets, streams and detectors
-    that are used.
+    """Versions by name: of this project's code, of Python, of libraries, and of the code of other
+    packages. The version of code is a digest of its files.
+
+    Args:
+        plug_ins: datasets, streams and detectors that are used, perhaps from other packages.
     """
     packages = {_package_of(type(plug_in).__module__) for plug_in in plug_ins}
     others = sorted(packages.difference(OWN, ["__main__"]))
@@ -50,9 +53,9 @@ def versions(*plug_ins: object) -> dict[str, str]:
 
 @functools.cache
 def version(name: str) -> str:
-    """One of the `versions`, computed once in a process (the code: 20 ms).
+    """One of the `versions`, computed once in a process (20 ms for the code).
 
-    Code that has changed since this process began has a version that no other process has.
+    If the code has changed since this process began, its version is one that no other process has.
     """
     if name == PYTHON:
         return platform.python_version()
@@ -82,9 +85,10 @@ def _opencv_version() -> str:
 
 
 def package_version() -> str:
-    """The package's version with its commit, if known, and an id of its code, to name in a paper.
+    """The package's version with its commit, if known, and a digest of its code, to be cited.
 
-    The id is equal for equal code, however it was installed: from a clone, a wheel or by pip.
+    The digest is the same for the same code, whether it was installed from a clone, a wheel or by
+    pip.
     """
     parts = [f"code {version(CODE)}"]
     commit = _git_commit()
@@ -94,7 +98,7 @@ def package_version() -> str:
 
 
 def _git_commit() -> str:
-    """12 digits of the commit of a clone, or of what pip installed from Git; "" if unknown."""
+    """12 digits of the commit that is checked out or that pip installed from Git; "" if unknown."""
     if (_HOME / ".git").exists():
         command = ["git", "-C", str(_HOME), "describe", "--always", "--dirty", "--abbrev=12"]
         with suppress(OSError, subprocess.CalledProcessError):
@@ -106,13 +110,15 @@ def _git_commit() -> str:
 
 
 def staging_plan(identity: str, *plug_ins: object) -> dict[str, Any]:
-    """The plan of uncommitted work: what it is for, and the `versions` that compute it."""
+    """The plan of uncommitted work: what it is for (a digest of an identity), and the `versions`
+    that compute it. Work of another plan is not used.
+    """
     return {"identity": identity, "software": versions(*plug_ins)}
 
 
 def _package_of(module: str) -> str:
-    """The top-level package of a module; of a folder without `__init__.py`, which others may share,
-    the module.
+    """The top-level package of a module; the module itself if the package has no `__init__.py`, as
+    several projects may share such a folder.
     """
     package = module.partition(".")[0]
     has_file = getattr(importlib.import_module(package), "__file__", None) is not None
@@ -120,6 +126,7 @@ def _package_of(module: str) -> str:
 
 
 def _find_files(package: str) -> list[Path]:
+    """The Python files of a package or module."""
     module = importlib.import_module(package)
     if not hasattr(module, "__path__"):
         return [Path(str(module.__file__))]

@@ -1,1 +1,3 @@
-"""Plans and steps of one split.  [raw -> tracks -> features]"""
+"""Plan and run the steps that prepare a split: detect, convert, extract.  [raw -> tracks ->
+features]
+"""

@@ -1,4 +1,8 @@
-"""Digests of splits as lines of text, to publish and to compare (docs/digests.md).  [cache]"""
+"""Write digests of splits as lines of text, to publish them, and compare a cache with such a list
+(docs/digests.md).  [cache]
+
+A line has a SHA-256, a split, and what the digest is of: "labels", or "features/<stream>".
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,19 @@ _LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/(\S+))")
 
 
 class ListedDigest(NamedTuple):
-    """One line of a list. stream: None for labels."""
+    """One line of a list."""
 
     digest: str
     split: str
-    stream: str | None
+    stream: str | None  # None: the digest is of the labels
 
 
 def list_digests(
     opened: cache.FeatureCache, names: Sequence[str], problems: list[str], progress: Progress
 ) -> Iterator[str]:
-    """The lines of splits, by name. Adds a problem for what cannot be read."""
+    """Yield the lines of a list for the labels and streams of these splits. Adds a message to
+    `problems` for each that cannot be read.
+    """
     yield f"# {package_version()}"
     contents: list[tuple[cache.Split, str | None]] = []
     for name in names:
@@ -51,11 +57,12 @@ def list_digests(
 
 
 def _content(stream: str | None) -> str:
+    """What a digest is of, as a line has it."""
     return "labels" if stream is None else f"{FEATURES}/{stream}"
 
 
 def _split_notes(split: cache.Split, stream: str | None) -> list[str]:
-    """What a reader of a list has to know of a content."""
+    """Remarks about labels or a stream that a reader of the list has to know."""
     notes = []
     if stream is None:
         if split.manifest.get("stand_in"):
@@ -72,9 +79,10 @@ def _split_notes(split: cache.Split, stream: str | None) -> list[str]:
 
 
 def read_list(file: Path, splits: Sequence[str] | None = None) -> list[ListedDigest]:
-    """The lines of a published list, of all or these splits. Text after # is a comment.
+    """Read the lines of a published list, for all splits or only these. Text after # is a comment.
 
-    Raises PipelineError for a file without such digests, and for a line that is none; OSError.
+    Raises PipelineError for a file without digests of these splits, and for an invalid line; and
+    OSError.
     """
     listed = []
     for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
@@ -101,7 +109,9 @@ def read_list(file: Path, splits: Sequence[str] | None = None) -> list[ListedDig
 def compare_digests(
     opened: cache.FeatureCache, listed: Sequence[ListedDigest], progress: Progress
 ) -> Iterator[str]:
-    """A message about each content of a list that the cache does not have."""
+    """Yield a message for each line of a list whose labels or stream are different in the cache, or
+    cannot be read.
+    """
     for number, one in enumerate(listed):
         content = _content(one.stream)
         progress(number, len(listed), f"{one.split} {content}")

@@ -1,7 +1,8 @@
-"""Forecast of rows and bytes of a plan.  [raw -> tracks -> features] -> windows
+"""Forecast how many rows and bytes a plan will write.  [raw -> tracks -> features] -> windows
 
-Rows follow from committed videos, the release's numbers or estimates, or (clips without keypoints)
-the frames in headers; bytes from rows.
+The number of rows is estimated from committed videos, from numbers or estimates of the dataset's
+release, or, for clips without keypoints, from the frames that video headers state. The number of
+bytes follows from the rows.
 """
 
 from __future__ import annotations
@@ -31,27 +32,28 @@ DETECT = "detect"
 CONVERT = "convert"
 EXTRACT = "extract"
 UNKNOWN: Final = "number of rows unknown before the first conversion"
-HEADERS: Final = 64  # clips whose headers are read
+HEADERS: Final = 64  # most clips whose headers are read
 
 
 class Work(NamedTuple):
     """A step to run."""
 
     step: str  # DETECT, CONVERT or EXTRACT
-    name: str  # of the dataset or stream
-    rows: float  # of detection, frames
+    name: str  # name of the dataset or stream
+    rows: float  # number of rows; for detection, of frames
 
 
 @dataclass(slots=True)
 class Forecast:
-    """Rows, bytes and steps to write of one split."""
+    """The forecast for one split: rows and bytes to write, and steps to run."""
 
     split: str
-    rows: float | None  # of the conversion; None: unknown
-    source: str  # how the rows are known
-    bytes: dict[str, float] = field(default_factory=dict)  # of "columns" and by stream
+    rows: float | None  # rows that the conversion will write; None: unknown
+    source: str  # what the number of rows is estimated from, for people
+    # bytes to write, by stream, and for all columns of labels under "columns"
+    bytes: dict[str, float] = field(default_factory=dict)
     works: list[Work] = field(default_factory=list)
-    # rows of streams that are carried over if their images and boxes are unchanged
+    # rows of streams that need not be computed if their images and boxes are unchanged
     carried: float = 0.0
 
     def add(self, step: str, name: str, rows: float) -> None:
@@ -71,7 +73,9 @@ class Forecast:
 
 
 def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
-    """Forecasts of the splits that are not up to date and have raw files, by split."""
+    """Forecasts by split, for splits that are not up to date, have no problems and have a
+    conversion plan.
+    """
     forecasts = {}
     for plan in plans:
         if plan.up_to_date or plan.problems:
@@ -110,11 +114,13 @@ def _forecast_of(plan: SplitPlan, conversion: ConversionPlan) -> Forecast:
 
 
 def _forms(plan: SplitPlan, columns: set[str]) -> dict[str, tuple[int, str]]:
-    """Numbers a row and type of each stream that these columns suffice for."""
+    """The numbers per row and the dtype of each stream that can be computed from these columns, and
+    of the streams that are to be extended.
+    """
     forms: dict[str, tuple[int, str]] = {}
     for spec in plan.recipe.streams:
         if columns.issuperset(spec.stream.needs):
-            with contextlib.suppress(MissingAssets):  # `missing_files` names the file
+            with contextlib.suppress(MissingAssets):  # `missing_files` reports the missing file
                 forms[spec.name] = (spec.stream.dim, spec.stream.dtype)
     for stream in plan.extractions:
         forms[stream.stream] = stream.form
@@ -122,7 +128,7 @@ def _forms(plan: SplitPlan, columns: set[str]) -> dict[str, tuple[int, str]]:
 
 
 def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
-    """Number of frames of clips, by the headers of some of them."""
+    """Estimate the number of frames of clips from the headers of up to HEADERS of them."""
     sample = np.linspace(0, len(clips) - 1, min(HEADERS, len(clips))).round().astype(int)
     lengths = []
     for i in np.unique(sample).tolist():
@@ -134,8 +140,8 @@ def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
 
 
 def _expected_rows(plan: SplitPlan, conversion: ConversionPlan) -> tuple[float | None, str]:
-    """Rows that a conversion will write, without clips without keypoints; and how they are
-    known.
+    """Estimate the rows that a conversion will write, not counting clips without keypoints. Returns
+    the number (None: unknown), and what it is estimated from.
     """
     clips = frozenset(plan.undetected)
     new = [video for video in conversion.append if clips.isdisjoint(map(str, video.files))]
@@ -172,11 +178,11 @@ def _expected_rows(plan: SplitPlan, conversion: ConversionPlan) -> tuple[float |
 
 
 def _rows_by_release(dataset: Dataset, split: str, n_videos: int) -> float:
-    """Rows of videos by the release's totals; infinite without totals."""
+    """Estimate the rows of `n_videos` videos from the release's totals; infinity without totals."""
     of_split = dataset.totals.get(split, Totals())
     of_all = dataset.totals.get("all", Totals())
     share = 1.0
-    if of_split.videos and of_all.videos:  # then a split lists all videos
+    if of_split.videos and of_all.videos:  # then every split lists the videos of all splits
         share = of_split.videos / of_all.videos
     mean = math.inf
     for totals in (of_split, of_all, *dataset.totals.values()):
@@ -189,16 +195,17 @@ def _rows_by_release(dataset: Dataset, split: str, n_videos: int) -> float:
 
 
 def _readable(root: cache.Root) -> Iterator[cache.Split]:
+    """Yield the splits of a cache that can be opened; none if there is no cache."""
     with contextlib.suppress(cache.CacheError):
         opened = cache.open(root)
         for name in opened.splits:
-            # a damaged one is among its plan's problems
+            # The plan of a damaged split has it among its problems.
             with contextlib.suppress(cache.CacheError):
                 yield opened[name]
 
 
 def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
-    """Rows by split; then bytes, and rows by step."""
+    """Yield the forecast as lines for the terminal: rows by split, then bytes, and rows by step."""
     unknown = [result.split for result in forecasts if result.rows is None]
     disk = Counter[str]()
     works: dict[tuple[str, str], float] = {}  # step and name -> rows
@@ -235,7 +242,8 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
 
 
 def _about(n: float) -> str:
-    """
+    """A number as text, rounded to three digits.
+
     >>> [_about(n) for n in (0, 987.4, 81749, 41_234_567, 2.1e9)]
     ['0', '987', '81,700', '41.2 million', '2,100 million']
     """

@@ -1,7 +1,8 @@
 """Recipe: inputs, settings and steps of one split.  [raw -> tracks -> features] -> windows
 
-`plan`, `prepare` and Luigi's tasks resolve recipes by luigi.cfg or options, plan them and run their
-steps.
+The commands `plan` and `prepare`, and Luigi's tasks, make recipes from luigi.cfg and options. They
+plan a recipe's steps (`plan_detection`, `plan_conversion`, `plan_extraction`) and run the plans
+(`detect`, `convert`, `extract`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.features.extract import Extraction
 
 FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
-LAYOUT: Final = "\n\t"  # control codes of messages with several lines
+LAYOUT: Final = "\n\t"  # control characters that are printed: messages may have several lines
 NO_SETTINGS: Final = (
     "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
 )
@@ -43,19 +44,20 @@ NO_SETTINGS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """Messages about a step."""
+    """The result of a step, as messages to print."""
 
-    details: Sequence[str]  # each the end of a line, in rich's markup
+    details: Sequence[str]  # each is printed at the end of a line of its own, in rich's markup
     mark: str = DONE
-    warnings: Sequence[str] = ()  # untrusted text
-    notes: Sequence[str] = ()  # the same, that no summary repeats
+    warnings: Sequence[str] = ()  # text that may come from untrusted files
+    notes: Sequence[str] = ()  # like warnings, but a command's summary does not repeat them
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
-    # clips that were given up or are damaged, and rows that a crash cost: the command ends with 1
+    # number of clips that were given up or are damaged, and of rows that were lost to a crash; if
+    # it is not 0, the command exits with 1
     flaws: int = 0
 
     def report(self, verb: str, what: str) -> None:
-        """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with
-        the problems.
+        """Print lines such as `✓ convert    3dpw/train    28 videos, ...`, and warnings. Raises
+        PipelineError with the problems, if there are any.
         """
         for detail in self.details:
             out.print(f"{self.mark} {line(verb, what, detail)}")
@@ -72,15 +74,16 @@ class Recipe:
     dataset: Dataset
     split: str
     raw: Path  # the dataset's raw folder
-    root: cache.Root
-    settings: Settings  # resources: [detect], [convert], [features], [dask]
-    body: Path | None = None
-    streams: tuple[StreamSpec, ...] = ()  # none: the committed streams, as recorded
-    drop_removed: bool = False  # delete rows of missing and unusable videos
-    not_made: bool = False  # demo data or body that `synthesize` has not made yet
+    root: cache.Root  # the cache
+    settings: Settings  # sections with resources are used: [detect], [convert], [features], [dask]
+    body: Path | None = None  # folder of the body model
+    streams: tuple[StreamSpec, ...] = ()  # empty: the committed streams, as recorded
+    drop_removed: bool = False  # whether to delete rows of missing and unusable videos
+    not_made: bool = False  # whether `synthesize` must first make the demo data or the demo body
     detector: Detector | None = None
-    by_any_detector: bool = False  # keep keypoints of other detectors
-    # line of luigi.cfg that names weights, which must be trained for real data; "": an option does
+    by_any_detector: bool = False  # whether clips with another detector's keypoints are left alone
+    # The line of luigi.cfg that names the weights, for the error about random weights on real data.
+    # "": an option names them, and this is not checked here.
     weights: str = ""
 
     @property
@@ -88,8 +91,8 @@ class Recipe:
         return f"{self.dataset.name}/{self.split}"
 
     def plan_detection(self) -> DetectionPlan:
-        """Plan the detection in the raw folder, which all splits share. Raises as
-        `plan_detection`.
+        """Plan the detection in the raw folder, which all splits of the dataset share. Raises as
+        `pipeline.clips.plan.plan_detection` does.
         """
         assert self.detector is not None
         only = unlabelled_clips(self.raw, by_any_detector=self.by_any_detector)
@@ -106,9 +109,10 @@ class Recipe:
         )
 
     def plan_extraction(self, streams: Sequence[StreamSpec] | None = None) -> list[ExtractionPlan]:
-        """Plan its streams (or these) that are not up to date.
+        """Plan the recipe's streams, or `streams`. Returns the plans that are not up to date.
 
-        Raises as `plan_extraction`, and ConfigError for random weights on real data.
+        Raises as `pipeline.features.plan.plan_extraction` does, and ConfigError for random weights
+        on real data.
         """
         specs = self.streams if streams is None else streams
         plans = [
@@ -122,7 +126,7 @@ class Recipe:
         return upcoming
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
-        """Find people in clips. Raises as `detect_planned`."""
+        """Find people in clips. Raises as `detect_planned` does."""
         from pipeline.clips.detection.run import detect_planned
 
         dask = self.settings.dask
@@ -137,6 +141,7 @@ class Recipe:
         )
 
     def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:
+        """Convert raw videos. If the plan is up to date, only record new folders and file times."""
         if plan.up_to_date:
             if plan.moved:
                 convert.record_folders(plan)
@@ -162,11 +167,12 @@ class Recipe:
     def by_settings(
         cls, s: Settings, names: Sequence[str] = (), root: cache.Root | None = None
     ) -> list[Recipe]:
-        """Recipes of all enabled splits, or of those that DATASET or DATASET/SPLIT name.
+        """Make the recipes of all enabled splits, or only of those in `names`, each DATASET or
+        DATASET/SPLIT.
 
-        root: overrides the cache of luigi.cfg. Datasets that cannot be loaded are skipped, unless
-        `names` has them. Raises PipelineError for a name that is not enabled, PlugInError for one
-        that cannot be loaded.
+        `root` overrides the cache of luigi.cfg. A dataset that cannot be loaded is skipped, unless
+        `names` has it. Raises PipelineError for a name that is not enabled, PlugInError for a named
+        dataset that cannot be loaded.
         """
         broken = datasets.broken(s.data.datasets)
         enabled = {name: s.dataset(name) for name in s.data.datasets if name not in broken}
@@ -193,8 +199,8 @@ class Recipe:
     def from_settings(
         cls, s: Settings, name: str, split: str, root: cache.Root | None = None
     ) -> Recipe:
-        """A split's recipe by luigi.cfg. Raises ConfigError, and PlugInError for a dataset that
-        cannot be loaded.
+        """Make a split's recipe from luigi.cfg. Raises ConfigError for invalid settings, and
+        PlugInError for a dataset that cannot be loaded.
         """
         dataset = s.dataset(name)
         without_raw = name in datasets.WITH_DEMO_DATA and not s.raw(name).is_dir()
@@ -218,7 +224,7 @@ class Recipe:
 
 
 def missing_files(recipes: Iterable[Recipe]) -> list[str]:
-    """Messages about missing files of weights and bodies that recipes name."""
+    """Messages about files of weights and body models that recipes name and that are missing."""
     messages = []
     for recipe in recipes:
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in recipe.streams]
@@ -240,7 +246,9 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
 def convert_tracks(
     plan: convert.ConversionPlan, s: Settings, progress: Progress
 ) -> convert.Conversion:
-    """Convert one split. Raises as `is_new_cache` and `convert`."""
+    """Convert one split, and tell the user if that makes a new cache. Raises as `is_new_cache` and
+    `convert` do.
+    """
     is_new = is_new_cache(s, plan.root)
     done = convert.convert(
         plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
@@ -254,8 +262,10 @@ def convert_tracks(
 def extract(
     plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False
 ) -> StepResult:
-    """Extract streams of one split. named: print their names. Raises as `extract_together`."""
-    # here: the engine takes its time to import
+    """Extract streams of one split. `named`: begin each message with the stream's name. Raises as
+    `extract_together` does.
+    """
+    # imported here, because importing the engine is slow
     from pipeline.features.extract import extract_together
 
     every = extract_together(plans, s.features, dask=s.dask, progress=progress)
@@ -272,8 +282,8 @@ def extract(
 
 
 def _summarize_conversion(done: convert.Conversion) -> str:
-    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20
-    no_visible_joint)
+    """Sum up a conversion in one line, such as: 1 video read, 9 unchanged: 10 videos (1 rejected),
+    12 tracks, 380 of 400 frames kept (20 no_visible_joint)
     """
     videos = done.totals["videos"]
     frames = done.totals["frames"]
@@ -302,7 +312,9 @@ def _summarize_conversion(done: convert.Conversion) -> str:
 
 
 def _summarize_extraction(done: Extraction) -> str:
-    """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
+    """Sum up an extraction in one line, such as: 380 rows in 12 s (31 rows/s on cpu, bottleneck:
+    model), 20 rows carried over
+    """
     parts = []
     if done.computed:
         rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
@@ -314,6 +326,7 @@ def _summarize_extraction(done: Extraction) -> str:
 
 
 def _why(why: str) -> str:
+    """Why a step was run, to append to a line; "" if it was run for the first time."""
     if not why or why in FIRST_TIME:
         return ""
     return f"  [dim]why: {plain(why)}[/dim]"

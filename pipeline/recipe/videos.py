@@ -1,4 +1,6 @@
-"""Each video of a split as a line of a table: what was kept of it, and its worst grades."""
+"""List each video of a split as a line of a CSV table: how many of its frames were kept, and its
+worst grades.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,11 @@ from pipeline.grades import Grade, video_grades
 
 
 def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
-    """A header, and a line for each video: found = kept + dropped by reason, in person-frames; its
-    worst grades. Adds a problem for each split whose rows cannot be read.
+    """The table as CSV text: a header, and a line for each video of these splits.
+
+    A line has the counts of person-frames, where found = kept + dropped for each reason, and the
+    worst grades of the video's tracks. Adds a message to `problems` for each split whose rows
+    cannot be read.
     """
     reasons = set()
     for split in splits:
@@ -68,7 +73,9 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
 
 
 def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[str]:
-    """Cells: tracks, frames found and kept, and those dropped by reason; empty if unknown."""
+    """The cells with counts of a video: tracks, frames found, frames kept, and frames dropped for
+    each of `reasons`. A cell is empty if its count is unknown.
+    """
     counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
     for name in reasons:
         counts.append(account["dropped"].get(name, 0) if "dropped" in account else "")
@@ -76,10 +83,12 @@ def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[st
 
 
 def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
-    """Each video's worst grades, by its number. Adds a problem for rows that cannot be read."""
+    """The worst grades of each video, by its number. Adds a message to `problems` if rows cannot be
+    read.
+    """
     worst: dict[int, Grade] = {}
     raw = committed.recorded_raw(split)
-    videos = split.tracks.video.tolist()  # a video's tracks are in a row
+    videos = split.tracks.video.tolist()  # the tracks of a video follow one another
     try:
         for video, tracks in itertools.groupby(range(len(videos)), key=videos.__getitem__):
             source = None

@@ -1,9 +1,9 @@
-"""Rows of a split -> a stream's shards, as fast as the machine allows.  tracks -> [crops ->
-features] -> windows
+"""The engine: compute the shards of a stream from rows of a split, as fast as the machine allows.
+tracks -> [crops -> features] -> windows
 
-run.py       the words of the engine; outputs; the loop; streams of labels
-tasks.py     jobs, their tasks, and slots in batches
-worker.py    the function of a decoding process
-shards.py    open shards
-meter.py     time by stage
+run.py       start here: the words of the engine; outputs; the main loop; streams of labels
+tasks.py     jobs of decoding, their tasks, and slots in batches
+worker.py    what a decoding process does
+shards.py    open shards, whose rows are being computed
+meter.py     how much time each stage takes
 """

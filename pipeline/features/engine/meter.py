@@ -1,4 +1,4 @@
-"""Time of an extraction by stage.  crops -> features"""
+"""Measure how much time each stage of an extraction takes.  crops -> features"""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Final
 
 from pipeline.features.streams.base import Provenance
 
-STAGES: Final = ("decode", "crop", "row", "model", "write")  # row: numbers without a network
+# "row" is the computation of rows without a network, in decoding processes
+STAGES: Final = ("decode", "crop", "row", "model", "write")
 BUSY: Final = 0.5  # share of the time from which a stage is a bottleneck
 
 _ADDING: Final = threading.Lock()
@@ -20,13 +21,13 @@ _ADDING: Final = threading.Lock()
 
 @dataclass(slots=True)
 class Meter:
-    """Busy seconds of each stage, and its processes or threads. The busiest stage is the
-    bottleneck.
+    """Busy seconds of each stage, and the number of its processes or threads. The busiest stage is
+    the bottleneck.
     """
 
-    decoders: int = 1
-    lanes: int = 1  # threads of the network
-    device: str = ""  # of the network
+    decoders: int = 1  # number of decoding processes
+    lanes: int = 1  # number of the network's threads
+    device: str = ""  # the network's device
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -39,7 +40,9 @@ class Meter:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def note_device(self, provenance: Sequence[Provenance | None], processes: int = 1) -> None:
-        """Note the device of several streams' networks, if any; processes: with one each."""
+        """Set `device` from the provenance of several streams' networks, if there is a network.
+        `processes`: the number of processes with such a device each.
+        """
         for of_stream in provenance:
             if of_stream and "device" in of_stream:
                 device = str(of_stream["device"])
@@ -47,13 +50,14 @@ class Meter:
                 return
 
     def include(self, other: Meter) -> None:
+        """Add the frames, rows and seconds of another meter."""
         self.frames = self.frames + other.frames
         self.rows = self.rows + other.rows
         self.add(**other.seconds)
 
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the seconds of the block."""
+        """Add the seconds that the `with` block takes to a stage."""
         began = time.perf_counter()
         yield
         self.add(**{stage: time.perf_counter() - began})
@@ -67,7 +71,7 @@ class Meter:
         return max(end - self.began, 1e-3)
 
     def stop(self) -> None:
-        """End `elapsed`."""
+        """Stop the clock: `elapsed` does not grow any more."""
         self.ended = time.monotonic()
 
     def busy(self) -> dict[str, float]:
@@ -82,10 +86,10 @@ class Meter:
 
     @property
     def bottleneck(self) -> str:
-        """The busiest stage; none if all are idle for most of the time.
+        """The name of the busiest stage; "none" if all are idle for most of the time.
 
-        The processes that decode also crop and compute rows. If they are the busiest, it is what
-        they do most.
+        Decoding processes also crop and compute rows, so these three stages are added up. If they
+        are the busiest together, the bottleneck is the one that takes most of their time.
 
         >>> def bottleneck(decoding):
         ...     return Meter(began=0, ended=10, seconds={"decode": decoding, "row": 4}).bottleneck

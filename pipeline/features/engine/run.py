@@ -6,21 +6,23 @@ shards to the writing thread. Memory is a fixed number of slots and a few open s
 are extracted together share the decoded frames. The words of the engine:
 
     output   a stream while it is computed, with its own open shards, slots, batches and network
-    shard    rows of an output that are written together, when none is left to compute
-    job      rows of one video in the order of frames, for all outputs, that one process decodes
-    task     some whole frames of a job, 16 to 64 rows, sent to a process at once
-    crop     a frame's data for one row of an output: the box, and for pairs the frame before.
-             Arrays of `CROP`
-    slot     memory of one crop, or of its numbers if the decoding process computes them, shared
-             with the processes
-    batch    neighbouring slots of one output, which are computed together
+    shard    rows of an output that are written together, when none of them is left to compute
+    job      rows of one video, sorted by frame, for all outputs; one process decodes them
+    task     some whole frames of a job, 16 to 64 rows, that are sent to a process at once
+    crop     what a process needs to know to make the crop of one row of an output: the frame, the
+             box, and for pairs the previous frame. Crops are arrays with the dtype `CROP`
+    slot     memory for the pixels of one crop, or for the row's numbers if the decoding process
+             computes them. It is shared with the decoding processes
+    batch    neighbouring slots of one output, whose rows are computed together
+    todo     rows that are still to be computed
+    lost     a video that cannot be read now; a later extraction computes its rows
 
 Example: `resnet50` and `homography` miss rows 100 to 139, two persons in frames 0 to 19 of one
 video. Output 0 is `resnet50`, 1 is `homography`; both open the shard of these rows. One job has all
-40 rows by frame: 100, 120, 101, 121,
-... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19, with a slot for each crop; frame 1 has four
-crops. A process decodes frame 1 once, fills its four slots, keeps the last `n_kept` frames for
-later rows, and answers each task with the problems of its slots, and a `Meter`.
+40 rows, sorted by frame: 100, 120, 101, 121, ... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19,
+with a slot for each crop; frame 1 has four crops. A process decodes frame 1 once, fills its four
+slots, keeps the last `n_kept` frames for later rows, and answers each task with the problems of its
+slots, and a `Meter`.
 
 Row 101 of `resnet50` on its way: `Tasks.videos` puts it into the job, and `Tasks.split_job` into
 the first task, for which `Batches.take` assigns slots: row 101 gets one in the batch that is being
@@ -67,13 +69,13 @@ from pipeline.processes import Failed, cores
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
-LOOK_EVERY: Final = 0.02  # s between polls of the threads: a batch takes longer
+LOOK_EVERY: Final = 0.02  # s between two looks at processes and threads: a batch takes longer
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
 REPORT_EVERY: Final = 0.25  # s between progress reports
-AT_ONCE: Final = 1024  # rows of labels that a stream of labels is given
+AT_ONCE: Final = 1024  # rows of labels that a stream of labels gets in one call
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
-# a shard's rows, and the shard if it waits for a `StreamWriter`
+# Counts of a shard's rows, and the shard if it is only staged, for a `StreamWriter` to accept.
 Written = tuple[Counts, Staged | None]
 
 
@@ -81,10 +83,10 @@ class Output:
     """A stream while a run computes it.
 
     Args:
-        target: shards to be computed, ascending.
-        put: `StreamShards.stage` or `StreamWriter.write`, called in a thread of its own.
-        recorded: the provenance of the rows that the stream has already.
-        agreed: the provenance to record; None: that of the network here.
+        target: numbers of the shards to compute, ascending.
+        put: `StreamShards.stage` or `StreamWriter.write`; called in the writing thread.
+        recorded: provenance of the rows that the stream already has.
+        agreed: the provenance to record; None: that of the network in this process.
     """
 
     def __init__(
@@ -104,37 +106,35 @@ class Output:
         self._recorded = recorded
         self._agreed = agreed
         self.begin(target)
-        self.provenance: Provenance | None = None  # of the network; None: nothing was loaded
-        self.threads = 1  # of the network
-        self.task_rows: int  # rows of a task
-        self.computing = 0  # batches
-        self.writing = 0  # shards that are being written
+        self.provenance: Provenance | None = None  # None: no network has been loaded
+        self.threads = 1  # number of the network's threads
+        self.task_rows: int  # number of rows per task
+        self.computing = 0  # number of batches that are being computed
+        self.writing = 0  # number of shards that are being written
         self.batches: Batches
         self._computer: Computer | None = None  # None: decoding processes compute rows
         self._most_open = 0
-        self._slots: NDArray[np.uint8]  # contents
-        self._sizes: Ints
+        self._slots: NDArray[np.uint8]  # (slots, bytes) contents of the slots
+        self._sizes: Ints  # (slots,) see `worker.Slots`
 
     def begin(self, target: Sequence[int]) -> None:
-        """Compute these shards, after all others."""
+        """Set the next shards to compute. All earlier ones must be finished."""
         self.target = target
         self.open = OpenShards(self._split, self._shards, self.stream, target)
 
     def write(self, shard: PendingShard) -> Written:
-        """Put a complete shard into the cache."""
+        """Write a complete shard to the cache."""
         self._shards.made = self._shards.made or self.provenance or {}
         return shard.counts, self._put(shard.number, shard.values, shard.ok, shard.keys)
 
     def load_computer(self, machine: Machine) -> Any:
-        """Load what computes batches of rows; None if decoding processes do."""
+        """Load the stream's computer; None if decoding processes compute its rows."""
         computer, provenance = load(self.stream, machine, self._recorded)
         self.provenance = self._agreed or provenance
         return computer
 
     def load(self, machine: Machine, workers: int) -> Slots:
-        """Load the network, if any. Returns the slots that the decoding processes, `workers` of
-        them, fill.
-        """
+        """Load the network, if any. Returns the slots that the decoding processes will fill."""
         crop_size = self.stream.policy.size
         size = WITHOUT_NETWORK
         by_worker: Stream | None = self.stream
@@ -155,6 +155,7 @@ class Output:
 
     @contextlib.contextmanager
     def use_slots(self, slots: NDArray[np.uint8], sizes: Ints) -> Iterator[None]:
+        """Within the `with` block, compute batches from this shared memory."""
         self._slots = slots
         self._sizes = sizes
         if self._computer is not None:
@@ -172,10 +173,13 @@ class Output:
 
     @property
     def has_room(self) -> bool:
+        """Whether another shard may be opened."""
         return len(self.open) + self.writing < self._most_open
 
     def labels(self, batch: Batch) -> Labels:
-        """Columns that a network gets of a batch's rows; empty places repeat another row's."""
+        """Columns of a batch's rows for the network; {} if it reads none. Empty slots get those of
+        another row.
+        """
         if self._computer is None or not self.stream.reads.labels:
             return {}
         rows = np.where(batch.rows >= 0, batch.rows, batch.rows.max())
@@ -184,7 +188,7 @@ class Output:
         return label_batch(self._split, rows, self.stream.reads)
 
     def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Checked:
-        """Numbers of a full batch, by the network or by the decoding processes."""
+        """The numbers of a full batch: the network computes them, or decoding processes have."""
         slots = self._slots[batch.span]
         sizes = self._sizes[batch.span]
         if self._computer is None:
@@ -197,14 +201,14 @@ class Output:
 
 @dataclass(kw_only=True)
 class Run:
-    """One extraction of a split's shards."""
+    """One extraction of a split's shards in this process: iterate over `results`."""
 
     split: Split
-    outputs: Sequence[Output]  # one stream of labels, or streams of crops that share the pixels
-    pixels_of: Callable[[int], Pixels] | None  # number of a video -> its pixels; None for labels
+    outputs: Sequence[Output]  # one stream of labels, or streams of crops from the same images
+    pixels_of: Callable[[int], Pixels] | None  # video number -> its pixels; None for labels
     resources: Resources
-    process: str = ""  # its device, as in `Resources.machine`
-    # keep networks and decoding processes for the next targets, until this process ends
+    process: str = ""  # the device of this process, as for `Resources.machine`
+    # whether networks and decoding processes stay for the next targets, until this process ends
     stays: bool = False
 
     def __post_init__(self) -> None:
@@ -221,14 +225,17 @@ class Run:
 
     @property
     def provenance(self) -> list[Provenance | None]:
-        """Provenance by output; None: nothing was loaded."""
+        """The provenance of each output; None if its network was not loaded."""
         return [out.provenance for out in self.outputs]
 
     def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
-        """(output, result of `Output.write`) of each target shard, once it is written.
+        """Compute all target shards. Yields each shard once it is written: the number of its
+        output, and the result of `Output.write`.
 
-        progress: called with rows done, of all streams, a few times a second. Raises what `write`
-        and the streams raise.
+        Args:
+            progress: called a few times a second with the number of finished rows of all streams.
+
+        Raises what `write` and the streams raise.
         """
         self.meter = Meter()
         self._progress = progress
@@ -241,6 +248,7 @@ class Run:
         self._report()
 
     def _compute_labels(self, out: Output) -> Iterator[tuple[int, Written]]:
+        """Compute the shards of a stream of labels, without decoding."""
         self.meter.decoders = 0
         computer: Any = None
         at_once = max(1, AT_ONCE // out.stream.reads.window)
@@ -272,9 +280,10 @@ class Run:
             save()
 
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
+        """Compute the shards of streams of crops."""
         self._tasks = Tasks(self.split, [out.open for out in self.outputs], pixels_of)
         videos = self._tasks.videos()
-        # if all rows are carried over, no process is started and no network loaded
+        # While all rows are carried over, no process is started and no network loaded.
         for first in videos:
             if first:
                 yield from self._compute(first, videos)
@@ -283,6 +292,7 @@ class Run:
         yield from self._write_carried()
 
     def _write_carried(self) -> Iterator[tuple[int, Written]]:
+        """Write open shards that have no rows left to compute."""
         for output, out in enumerate(self.outputs):
             for shard in out.open.take_finished():
                 yield output, out.write(shard)
@@ -317,7 +327,8 @@ class Run:
             timeout=self.resources.timeout,
             skips=True,
             shared=[of_output.n_bytes for of_output in slots],
-            env={VIDEO_THREADS: str(max(1, cores(0) // workers))},  # cores without a process
+            # with fewer processes than cores, each may use several threads to decode
+            env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
         )
         self._stack.callback(delattr, self, "_pool")
         self._stack.enter_context(self._pool)
@@ -327,7 +338,7 @@ class Run:
     def _upcoming(
         self, first: list[Job], videos: Iterator[list[Job]]
     ) -> Iterator[Iterator[Task | None] | None]:
-        """The tasks of each job; None while the next one would open too many shards."""
+        """Yield the tasks of each job; None while another job would open too many shards."""
         for of_video in itertools.chain([first], videos):
             yield from map(self._tasks.split_job, of_video)
             while not all(out.has_room for out in self.outputs):
@@ -339,6 +350,9 @@ class Run:
         self._progress(self.meter.rows + n_not_computed, self.meter)
 
     def _loop(self) -> Iterator[tuple[int, Written]]:
+        """The main loop: send tasks, compute full batches, write finished shards, until all is
+        done.
+        """
         with (
             ThreadPoolExecutor(self.meter.lanes, thread_name_prefix="network") as network,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
@@ -356,7 +370,7 @@ class Run:
                         output, written = self._writing.popleft()
                         self.outputs[output].writing -= 1
                         yield output, written.result()
-            finally:  # keep computed rows, and start no other batch
+            finally:  # also after an error: start no other batch, and save the computed rows
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
 
@@ -383,8 +397,8 @@ class Run:
                 out.writing += 1
 
     def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
-        """Write checkpoints when due, or `now`, in the writing thread, so that complete shards come
-        after.
+        """Let the writing thread write checkpoints when they are due, or `now`. It also writes
+        complete shards, so a shard's checkpoint never comes after the shard.
         """
         if not now:
             while self._saving and self._saving[0].done():
@@ -403,12 +417,14 @@ class Run:
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close a batch that cannot be filled."""
         self._pool.submit()
-        has_more = self._pool.has_more  # once running batches have made room
+        # More tasks may come once running batches have freed their slots.
+        has_more = self._pool.has_more
         if self._pool.is_idle and not self._full and not (has_more and self._computing):
             for out in self.outputs:
                 out.batches.close_batch()
 
     def _receive(self) -> None:
+        """Take finished tasks from the processes, and finished batches from the threads."""
         for result in self._pool.poll(LOOK_EVERY):
             done = result.get()
             if isinstance(done, Failed):

@@ -1,4 +1,9 @@
-"""Open shards of a stream, whose rows are computed in any order.  crops -> [features]"""
+"""Open shards of a stream, whose rows are computed in any order.  crops -> [features]
+
+A shard is opened when its first row is needed. Rows that need not be computed are filled in: they
+are carried over from replaced tracks, or kept from an interrupted extraction. A shard is finished
+when no row is left to compute.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +25,21 @@ from pipeline.errors import PipelineError
 from pipeline.features.inputs import column, cuts, has_previous, label_batch, row_keys
 from pipeline.features.streams.base import Labels, Stream
 
-NO_VALUE: Final = 0  # `ok` of other rows than COMPUTED and UNDEFINED
+NO_VALUE: Final = 0  # `ok` flag of rows that are neither COMPUTED nor UNDEFINED
 EXAMPLES: Final = 5  # problems that are reported with their message
-NOT_FINITE: Final = "not_finite"  # reason of computed rows that are given up
-MOST_NOT_FINITE: Final = 1024  # rows that are given up before any other is computed
+NOT_FINITE: Final = "not_finite"  # why rows are given up whose numbers are infinite or NaN
+# If so many rows are not finite before any row is, the extraction fails.
+MOST_NOT_FINITE: Final = 1024
 
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of rows."""
+    """Counts of rows by what became of them."""
 
     computed: int = 0
-    carried: int = 0  # whose pixels, frame and box the stream already had
-    kept: int = 0  # of an interrupted extraction
-    problems: Counter[str] = field(default_factory=Counter)  # why rows have no feature -> number
+    carried: int = 0  # copied: the stream already had features of the same pixels, frame and box
+    kept: int = 0  # computed by an interrupted extraction
+    problems: Counter[str] = field(default_factory=Counter)  # why rows have no features -> number
     examples: list[str] = field(default_factory=list)  # messages of the first few problems
     lost: dict[str, str] = field(default_factory=dict)  # videos that could not be read, and why
 
@@ -53,21 +59,21 @@ class State(enum.IntEnum):
     """State of a row of an open shard."""
 
     UNUSED = 0  # belongs to no track
-    TODO = 1  # is to be computed
-    CARRIED = 2  # the stream has it, under an equal key
-    KEPT = 3  # of an interrupted extraction
-    FIRST = 4  # of a run of frames: has no frame before it, which a stream of pairs needs
+    TODO = 1  # still to be computed
+    CARRIED = 2  # copied from another row of the stream with an equal key
+    KEPT = 3  # computed by an interrupted extraction
+    FIRST = 4  # first row of a run: it lacks the previous frame, which a stream of pairs needs
     COMPUTED = 5
-    GIVEN_UP = 6
+    GIVEN_UP = 6  # cannot be computed, for example because its frame is undecodable
     LOST = 7  # its video cannot be read now: a later extraction computes it
 
 
 @dataclass(slots=True, eq=False)
 class PendingShard:
-    """One shard's rows (n of them)."""
+    """One open shard, with n rows."""
 
     number: int
-    start: int  # its first row
+    start: int  # its first row in the split
     columns: Mapping[str, Array]  # for streams of crops, frame_index (n,) and bbox (n, 4)
     keys: Keys  # (n, 2)
     state: NDArray[np.uint8]  # (n,) of `State`
@@ -82,19 +88,19 @@ class PendingShard:
         return self.start + len(self.ok)
 
     def todo(self, start: int, stop: int) -> Ints:
-        """Rows in [start, stop) of the split that are to be computed."""
+        """The rows of the split in [start, stop) that are still to be computed."""
         first = max(start - self.start, 0)
         state = self.state[first : max(stop - self.start, 0)]
         return np.flatnonzero(state == State.TODO) + first + self.start
 
     def finish(self, rows: Ints, state: State) -> None:
-        """Note that rows of the split are not to be computed any more."""
+        """Set the state of rows (of the split) that were TODO and are not any more."""
         self.state[rows - self.start] = state
         self.n_todo -= len(rows)
 
 
 class OpenShards:
-    """The open shards of one stream's extraction. target: the missing shards, ascending."""
+    """The open shards of one stream's extraction. `target`: the shards to compute, ascending."""
 
     def __init__(
         self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]
@@ -107,21 +113,24 @@ class OpenShards:
         self._missing = set(target)
         self._open: dict[int, PendingShard] = {}
         self.pairs = stream.reads.crops > 1
-        self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
-        self._finite = 0
-        self._not_finite = 0  # computed rows
+        # number of rows, in all shards so far, that were finished without being computed here
+        self.not_computed = 0
+        self._finite = 0  # number of computed rows whose numbers are finite
+        self._not_finite = 0  # number of the other computed rows
 
     def __len__(self) -> int:
         return len(self._open)
 
     def open(self, number: int) -> PendingShard:
-        """Open a shard if it is not open: read its rows, and carry over what the stream has."""
+        """Return the open shard. If it is not open yet, read its rows, and fill in features that
+        need not be computed.
+        """
         if number not in self._open:
             self._open[number] = self._load(number)
         return self._open[number]
 
     def todo(self, numbers: Sequence[int], rows: range) -> Ints:
-        """Rows to be computed of these rows and shards, which are opened."""
+        """Which of these rows are still to be computed in these shards. Opens the shards."""
         parts = [self.open(number).todo(rows.start, rows.stop) for number in numbers]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
@@ -130,7 +139,7 @@ class OpenShards:
         return number in self._missing
 
     def rows(self, name: str, first: int, stop: int) -> Array:
-        """As `Split.rows`, from open shards if they have the rows."""
+        """As `Split.rows`, but rows that an open shard has in memory are not read again."""
         shard = self._open.get(first // self._size)
         if shard is None or name not in shard.columns:
             return self._split.rows(name, first, stop)
@@ -140,15 +149,17 @@ class OpenShards:
         return here
 
     def cuts(self, rows: Ints) -> NDArray[np.void]:
+        """How the crops of rows (n,) are cut from their frames: an array (n,) of `CUT`."""
         return cuts(self._split, self._stream.policy, rows, self.rows)
 
     def labels(self, rows: Ints) -> Labels:
-        """Stored labels (n, ...) of (n,) rows that the stream reads, by column."""
+        """The labels (n, ...) of rows (n,) that the stream reads, by column."""
         return label_batch(self._split, rows, self._stream.reads)
 
     def check(self, computed: Array, known: Bools) -> Checked:
-        """Numbers (n, dim) as they are stored, and (n,) their `ok`: NO_VALUE if not finite. In any
-        thread.
+        """Convert computed numbers (n, dim) to the stream's dtype, and find their `ok` flags (n,):
+        COMPUTED if known, UNDEFINED if not, NO_VALUE for rows that are not finite. Any thread may
+        call this.
         """
         with np.errstate(over="ignore"):
             computed = np.asarray(computed, self._stream.dtype)
@@ -156,11 +167,10 @@ class OpenShards:
         return computed, np.where(np.isfinite(computed).all(axis=1), ok, NO_VALUE)
 
     def store(self, rows: Ints, computed: Array, ok: Array) -> int:
-        """Store what `check` returned of (n,) rows in open shards, and give up those that are not
-        finite.
+        """Store the result of `check` for rows (n,) in the open shards. Rows with NO_VALUE are
+        given up. Returns the number of stored rows.
 
-        Returns the number of the others. Raises PipelineError if the first `MOST_NOT_FINITE` rows
-        are all given up.
+        Raises PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
         """
         finite = ok != NO_VALUE
         if not finite.all():
@@ -195,15 +205,15 @@ class OpenShards:
             )
 
     def give_up(self, rows: Ints, kind: str, message: str) -> None:
-        """Give up rows that cannot be computed: their `ok` stays 0."""
+        """Give up rows that cannot be computed, and count their problem: their `ok` stays 0."""
         self.not_computed += len(rows)
         for shard, at in self._by_shard(rows):
             shard.finish(rows[at], State.GIVEN_UP)
             shard.counts.add(Counts(problems=Counter({kind: len(rows[at])}), examples=[message]))
 
     def is_todo(self, rows: Ints) -> Bools:
-        """(n,) whether rows, -1 for none, are still to be computed: those of lost videos are
-        not.
+        """Whether rows (n,) are still to be computed; False for -1, which stands for no row, and
+        for rows of lost videos.
         """
         todo = np.zeros(len(rows), bool)
         number = rows // self._size
@@ -215,8 +225,12 @@ class OpenShards:
         return todo
 
     def lose(self, rows: range, video: str, why: str, *, computed: bool = False) -> None:
-        """Leave a video's rows in open shards to a later extraction. computed: also those computed
-        by now.
+        """Leave a video's rows in open shards to a later extraction.
+
+        Args:
+            rows: all rows of the video.
+            why: why it cannot be read.
+            computed: also discard its rows that have been computed.
         """
         for shard in self._open.values():
             first = max(rows.start - shard.start, 0)
@@ -235,9 +249,11 @@ class OpenShards:
             shard.keys[lost] = NO_KEY
 
     def save(self, but: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
-        """Functions that write a checkpoint of each shard with new rows, in any thread.
+        """Yield a function for each shard with new rows, which writes its checkpoint. Any thread
+        may call these functions.
 
-        but: rows whose pixels have not been compared yet.
+        Args:
+            but: rows to leave out, as their pixels have not been compared yet.
         """
         for shard in self._open.values():
             rows = np.flatnonzero(np.isin(shard.state, (State.KEPT, State.COMPUTED)))
@@ -248,21 +264,21 @@ class OpenShards:
                 yield functools.partial(self._save, shard, rows)
 
     def _save(self, shard: PendingShard, rows: Ints) -> None:
-        # Computed rows do not change.
+        # This runs in another thread, which is safe because computed rows do not change.
         self._shards.checkpoint(
             shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows]
         )
 
     def take_finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
-        """Close and yield shards without rows to compute, except `but`."""
+        """Close and yield the shards in which no row is left to compute, except those in `but`."""
         for number, shard in list(self._open.items()):
             if not shard.n_todo and number not in but:
                 self._missing.discard(number)
                 yield self._open.pop(number)
 
     def _by_shard(self, rows: Ints) -> Iterator[tuple[PendingShard, slice | Bools]]:
-        """Open shards with any of (n,) rows, and which: a slice, which copies nothing, if all are
-        in one shard.
+        """Yield the open shards that have some of the rows (n,), each with an index that selects
+        these rows. If all are in one shard, the index is a slice, which copies nothing.
         """
         number = rows // self._size
         numbers = np.unique(number).tolist()
@@ -273,6 +289,7 @@ class OpenShards:
             yield self._open[shard_number], number == shard_number
 
     def _load(self, number: int) -> PendingShard:
+        """Read a shard's rows and keys, and find which rows are to be computed."""
         rows = self._shards.rows(number)
         is_live = self._shards.live(number)
         state = np.where(is_live, State.TODO, State.UNUSED).astype(np.uint8)

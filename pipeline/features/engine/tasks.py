@@ -1,8 +1,8 @@
 """Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
-A video's tracks are stored one after the other, often across the end of a shard. So jobs go by
-videos, each frame is decoded once for all persons and outputs, and shards are open from their first
-video to the last.
+`run.py` explains the words. A video's tracks are stored one after the other, often across the end
+of a shard. So a job is for a video and not for a shard: each frame is decoded once for all persons
+and outputs, and a shard stays open from its first video to its last.
 """
 
 from __future__ import annotations
@@ -24,37 +24,43 @@ from pipeline.features.inputs import Pixels, VideoLost, column
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
 # rows of a job with images in any order, so that several processes share a long video
 RUN_ROWS: Final = 256
-FEWEST_ROWS: Final = 16  # of a task: small batches are full soon
-MOST_ROWS: Final = 64  # of a task: sending it costs little
-MOST_PERSONS: Final = 256  # of a frame that are cropped at once
+FEWEST_ROWS: Final = 16  # in a task, so that small batches are soon full
+MOST_ROWS: Final = 64  # in a task; sending more at once saves nothing
+MOST_PERSONS: Final = 256  # of one frame in a job
 
-_JOB_NUMBERS: Final = itertools.count()  # decoding processes may stay for the next tasks
+# Job numbers are unique in this process, as decoding processes may stay for a later `Tasks`.
+_JOB_NUMBERS: Final = itertools.count()
 
 Rows = Ints
 
 
 class Job(NamedTuple):
-    """n rows of one video in the order of frames, one for each person.
+    """n rows of one video, sorted by frame, which one process decodes. A row is one person in one
+    frame.
 
-    They include rows that are not missing, if another row needs their frame as its previous one.
+    They include rows that need not be computed, if another row needs their frame as its previous
+    one.
     """
 
     number: int
     pixels: Pixels
     rows: Rows  # (n,) of the split
     frame: Ints  # (n,) ascending
-    crops: list[Crops]  # by output: of the rows to be computed, without slots
-    # by output: those that wait for this job to compare the pixels; (): none
+    crops: list[Crops]  # by output: the crops of the rows to compute, without slots yet
+    # If this job compares the video's pixels with those of the conversion: by output, the shards
+    # that must not be written before. (): an earlier job compares them.
     shards: Sequence[Sequence[int]]
     video: range  # all rows of the video
-    n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
+    n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
 
 
 class Tasks:
-    """Jobs for the target shards of all outputs, and their tasks, with slots in every output's
-    batches.
+    """Makes jobs for the target shards of all outputs, and splits them into tasks, with slots in
+    every output's batches.
 
-    open_shards: by output. pixels_of: number of a video -> its pixels.
+    Args:
+        open_shards: by output.
+        pixels_of: video number -> its pixels.
     """
 
     def __init__(
@@ -63,16 +69,18 @@ class Tasks:
         self._split = split
         self._open = open_shards
         self._pixels_of = pixels_of
-        self.batches: list[Batches] = []  # by output; needed by the first task
+        self.batches: list[Batches] = []  # by output; set before the first task is made
         self.task_rows = FEWEST_ROWS
-        # by number: their shards wait until the pixels have been compared
+        # job number -> a job that has not yet compared its video's pixels
         self._comparing: dict[int, Job] = {}
-        # by the task's number, and by output
+        # task number -> its job, and by output, its rows and their slots
         self._running: dict[int, tuple[Job, list[tuple[Rows, Places]]]] = {}
         self._task_numbers = itertools.count()
 
     def videos(self) -> Iterator[list[Job]]:
-        """Jobs for the next few shards of a video, which are opened."""
+        """Yield the jobs for each video, or for a few of its shards at a time if it has many. Opens
+        these shards.
+        """
         size = self._split.rows_per_shard
         targets = [np.asarray(shards.target, np.int64) for shards in self._open]
         target = np.unique(np.concatenate(targets))
@@ -87,7 +95,9 @@ class Tasks:
         return any(shards.is_missing(number) for shards in self._open)
 
     def _jobs(self, video: int, of_video: range, touched: Sequence[int]) -> list[Job]:
-        """Jobs for these shards of a video. The first one compares the pixels."""
+        """The jobs for these shards of a video; [] if nothing is to be decoded, or if the video is
+        lost. The first job compares the pixels.
+        """
         waiting = []
         todo = []
         for shards in self._open:
@@ -117,9 +127,7 @@ class Tasks:
         shards: Sequence[Sequence[int]],
         of_video: range,
     ) -> Job:
-        """Make a job of rows to be computed, and of the rows before them that streams of pairs
-        need.
-        """
+        """Make a job of rows to compute, and of the previous rows that streams of pairs need."""
         todo = [np.intersect1d(rows, of_output) for of_output in todo]
         pairs = self._rows_of_pairs(rows, todo)
         rows, frame = self._by_frame(np.union1d(rows, pairs - 1))
@@ -136,8 +144,8 @@ class Tasks:
         return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, shards, of_video, n_kept)
 
     def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
-        """Those of a job's rows that any stream of pairs computes. All of them have a row before:
-        see State.FIRST.
+        """Which of a job's rows a stream of pairs computes. They all have a previous row, because
+        first rows are not computed (State.FIRST).
         """
         is_pair = np.zeros(len(rows), bool)
         for shards, of_output in zip(self._open, todo, strict=True):
@@ -149,7 +157,7 @@ class Tasks:
         return column(self._open[0].rows, "frame_index", rows)
 
     def _by_frame(self, rows: Rows) -> tuple[Rows, Ints]:
-        """Rows in the order of their frames, and the frames."""
+        """Sort rows by their frames. Returns the rows, and their frame numbers."""
         frame = self._frames(rows)
         order = np.lexsort((rows, frame))
         return rows[order], frame[order]
@@ -157,7 +165,7 @@ class Tasks:
     def _crops(
         self, shards: OpenShards, todo: Rows, rows: Rows, frame: Rows, previous: Rows
     ) -> Crops:
-        """Crops, without slots, of those of a job's rows that an output computes."""
+        """The crops of those of a job's rows that an output computes (`todo`), without slots."""
         is_todo = np.isin(rows, todo)
         rows = rows[is_todo]
         crops = np.zeros(len(rows), CROP)
@@ -168,8 +176,8 @@ class Tasks:
         return Crops(crops, shards.labels(rows))
 
     def split_job(self, job: Job) -> Iterator[Task | None]:
-        """The tasks of a job; None while no slots are free. No task if its video has been lost
-        meanwhile.
+        """Yield the tasks of a job; None while no slots are free. If its video has been lost in the
+        meantime, there is no task.
         """
         if not self._has_todo(job):
             return
@@ -177,9 +185,9 @@ class Tasks:
             self._comparing[job.number] = job
         n = self.task_rows
         frames = np.unique(job.frame)
-        # of every n-th row, and of the last
+        # the frames of every n-th row, and of the last row
         last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]
-        # of tasks: of whole frames
+        # Tasks end after these frames, so that each has whole frames.
         ends = np.unique(np.searchsorted(frames, last, side="right")).tolist()
         start = 0
         for end in ends:
@@ -201,7 +209,7 @@ class Tasks:
                 n_kept=job.n_kept,
                 before=frames[max(0, start - job.n_kept) : start].tolist(),
                 first=start == 0 and bool(job.shards),
-                # images: folders of thousands would be listed often
+                # Not for folders of images: listing thousands of files often would be slow.
                 last=end == len(frames) and job.pixels.in_order,
             )
             start = end
@@ -212,11 +220,13 @@ class Tasks:
         return all(len(of_output.rows) <= batches.capacity for of_output, batches in by_output)
 
     def fill(self, task: int, problems: Problems) -> Iterator[tuple[int, Rows, tuple[str, str]]]:
-        """Record a decoded task. Yields (output, rows, problem) of rows with a problem."""
+        """Record that a task has been decoded and its slots are filled. Yields (output, rows,
+        problem) for rows that have a problem.
+        """
         job, by_output = self._running.pop(task)
         self._comparing.pop(job.number, None)
         for output, (rows, places) in enumerate(by_output):
-            rows[~self._open[output].is_todo(rows)] = -1  # of a video that has been lost meanwhile
+            rows[~self._open[output].is_todo(rows)] = -1  # rows of a video lost in the meantime
             failed: dict[tuple[str, str], list[int]] = {}  # problem -> indices of rows
             for (of_output, i), problem in sorted(problems.items()):
                 if of_output == output and rows[i] >= 0:
@@ -227,10 +237,11 @@ class Tasks:
             self.batches[output].fill(places, rows)
 
     def lose(self, task: int, why: str) -> None:
-        """Record that the video of a task cannot be read.
+        """Record that the video of a task cannot be read, or has changed.
 
-        Rows computed before its pixels were compared are lost. A video file is compared again at
-        its end.
+        Its rows to compute are left to a later extraction. So are rows that have been computed, if
+        the pixels had not been compared before, or if it is a video file, which is compared again
+        at its end.
         """
         job, by_output = self._running.pop(task)
         is_uncompared = self._comparing.pop(job.number, None) is not None
@@ -251,13 +262,13 @@ class Tasks:
         return {shard for job in self._comparing.values() for shard in job.shards[output]}
 
     def uncompared_rows(self) -> list[range]:
-        """All rows of those videos."""
+        """All rows of videos whose pixels have not been compared yet."""
         return [job.video for job in self._comparing.values()]
 
 
 def _videos(split: Split, target: Ints) -> Iterator[tuple[int, int, int]]:
-    """(video, first row, last row + 1) of every range of tracks of one video with rows in a target
-    shard.
+    """Yield every sequence of tracks of one video that has rows in a target shard, as (number of
+    the video, first row, last row + 1).
     """
     tracks = split.tracks
     if not len(tracks) or not len(target):
@@ -268,7 +279,7 @@ def _videos(split: Split, target: Ints) -> Iterator[tuple[int, int, int]]:
     stops = tracks.stop
     first = np.concatenate([[0], np.flatnonzero(np.diff(video)) + 1])
     last = np.concatenate([first[1:], [len(video)]]) - 1
-    # the first target shard at or after its first row
+    # for each video, the first target shard at or after its first row
     reached = np.searchsorted(target, starts[first] // size)
     after = np.append(target, np.iinfo(np.int64).max)[reached]
     for i in np.flatnonzero(after <= (stops[last] - 1) // size).tolist():
@@ -276,8 +287,10 @@ def _videos(split: Split, target: Ints) -> Iterator[tuple[int, int, int]]:
 
 
 def _parts(frame: Ints, in_order: bool, most_rows: int = MOST_PERSONS) -> Iterator[slice]:
-    """Slices of rows, one for each job. `frame` is ascending; a frame is divided only if it has too
-    many persons.
+    """Cut a video's rows into slices, one for each job. `frame`: the rows' frames, ascending.
+
+    A video that must be decoded in order (`in_order`) is one job, others get jobs of about RUN_ROWS
+    rows. A frame is cut only if it has too many persons.
 
     >>> [(part.start, part.stop) for part in _parts(np.array([3, 3, 3, 5]), True, 2)]
     [(0, 2), (2, 4)]
@@ -288,7 +301,7 @@ def _parts(frame: Ints, in_order: bool, most_rows: int = MOST_PERSONS) -> Iterat
         if not in_order and start + RUN_ROWS < stop:
             stop = int(np.searchsorted(frame, frame[start + RUN_ROWS - 1], side="right"))
         counts = np.unique(frame[start:stop], return_counts=True)[1]
-        # the other persons are another job, which decodes the frame again
+        # The other persons of such a frame are another job, which decodes the frame again.
         if counts.max() > most_rows:
             crowded = int(np.argmax(counts > most_rows))
             stop = start + int(counts[:crowded].sum()) + most_rows
@@ -298,23 +311,25 @@ def _parts(frame: Ints, in_order: bool, most_rows: int = MOST_PERSONS) -> Iterat
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Slots [first, first + size) of the memory, and the split's rows in them."""
+    """Slots [first, first + size) of the memory, and which row of the split each slot has."""
 
     first: int
-    rows: Ints  # (size,); -1: empty
-    taken: int = 0  # slots assigned to tasks
-    waits_for: int = 0  # running tasks with slots in it
+    rows: Ints  # (size,) rows; -1: the slot is empty
+    taken: int = 0  # number of slots that are assigned to tasks
+    waits_for: int = 0  # number of running tasks that have slots in this batch
 
     @property
     def span(self) -> slice:
         return slice(self.first, self.first + len(self.rows))
 
 
-Places = list[tuple[Batch, slice]]  # slots of a task in batches
+Places = list[tuple[Batch, slice]]  # where the slots of a task are: batches, and slots in them
 
 
 class Batches:
-    """One stream's slots as batches, which are assigned to tasks, filled, computed, and freed."""
+    """The slots of one output, in batches. Slots are assigned to tasks (`take`) and filled; a full
+    batch is computed, then freed.
+    """
 
     def __init__(self, n_slots: int, size: int) -> None:
         self._size = size
@@ -326,14 +341,15 @@ class Batches:
 
     @property
     def capacity(self) -> int:
+        """How many slots can be taken now."""
         n_free = len(self._free) * self._size
         if self._filling is not None:
             n_free += self._size - self._filling.taken
         return n_free
 
     def take(self, slots: Ints) -> Places:
-        """Assign (n,) slots, at most the capacity. Writes their numbers, and returns where they
-        are.
+        """Assign n slots, at most `capacity`. Writes their numbers into the array `slots` (n,), and
+        returns where they are.
         """
         places: Places = []
         while len(slots):
@@ -353,7 +369,7 @@ class Batches:
         return places
 
     def fill(self, places: Places, rows: Ints) -> None:
-        """Record slots of one task as filled with (n,) rows; -1: not filled."""
+        """Record that a task has filled its slots with rows (n,); -1: the slot is not filled."""
         for batch, place in places:
             n = place.stop - place.start
             batch.rows[place] = rows[:n]
@@ -362,7 +378,7 @@ class Batches:
             self._ready(batch)
 
     def close_batch(self) -> None:
-        """Let the incomplete batch be computed."""
+        """Let the batch that is being filled be computed, though it is not full."""
         batch = self._filling
         self._filling = None
         if batch is not None:
@@ -370,10 +386,12 @@ class Batches:
             self._ready(batch)
 
     def free(self, batch: Batch) -> None:
+        """Make a computed batch available again."""
         batch.rows[:] = -1
         batch.taken = 0
         self._free.append(batch)
 
     def _ready(self, batch: Batch) -> None:
+        """Queue a batch for computation, if all its slots are taken and filled."""
         if not batch.waits_for and batch.taken == self._size:
             self.full.append(batch)

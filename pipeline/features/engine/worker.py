@@ -1,5 +1,7 @@
-"""Decode frames in a process, and write crops into slots of the shared memory.  pixels -> [crops]
--> features
+"""What a decoding process does: decode frames, and write crops into slots of the shared memory.
+pixels -> [crops] -> features
+
+`run.py` explains the words.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import TRIALS
 
-AHEAD: Final = 2  # tasks of a process: one that runs, and one that waits
+AHEAD: Final = 2  # tasks that a process has: one that runs, and one that waits
 CROP: Final = np.dtype(  # one output's crop for one row
     [
         ("row", np.int64),  # of the split
         ("frame", np.int64),
         ("previous", np.int64),  # the frame one step before, for a stream of pairs
-        ("slot", np.int64),  # of the crop, or of the row's numbers
-        ("cut", CUT),
+        ("slot", np.int64),  # where the crop, or the row's numbers, are to be written
+        ("cut", CUT),  # how the crop is cut from the frame
     ]
 )
 KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's problem
@@ -39,41 +41,44 @@ KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's p
     "reader_memory": "decoder_memory",
     "machine_memory": "decoder_memory",
 }
-AFTER: Final = "after_decoder_failure"  # kind of the problem of later frames
+AFTER: Final = "after_decoder_failure"  # the problem of frames after one at which decoders failed
 
 
 class Slots(NamedTuple):
-    """The slots of one output: memory that several processes map.
+    """The slots of one output: memory that several processes share.
 
-    A slot has a crop, or float32 numbers of a decoding process, with size 0 if the row's value is
-    unknown.
+    A slot has a crop; or, if decoding processes compute the rows, a row's float32 numbers, and its
+    size in bytes, which is 0 if the row's value is unknown.
     """
 
     crop_size: int  # px
-    # computes a row from its crops in a decoding process; None: slots have crops
+    # the stream whose rows a decoding process computes; None: slots have crops
     stream: Stream | None
     n_slots: int
     slot_bytes: int
 
     @property
     def n_bytes(self) -> int:
+        """Size of the memory: the slots, then an int64 size for each."""
         return -(-self.n_slots * self.slot_bytes // 8) * 8 + self.n_slots * 8
 
     def map(self, memory: mmap.mmap) -> tuple[NDArray[np.uint8], Ints]:
-        """(n_slots, slot_bytes) contents, and their sizes (n_slots,)."""
+        """View the memory as the slots' contents (n_slots, slot_bytes), and their sizes
+        (n_slots,).
+        """
         slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, self.n_slots * self.slot_bytes)
         sizes: Ints = np.frombuffer(memory, np.int64, self.n_slots, self.n_bytes - self.n_slots * 8)
         return slots.reshape(self.n_slots, self.slot_bytes), sizes
 
 
 class Crops(NamedTuple):
-    """Rows and labels of one output in some frames."""
+    """The crops of one output in some frames, and the labels of their rows."""
 
     rows: NDArray[np.void]  # (n,) of `CROP`, ascending by frame
     labels: Labels  # (n, ...) stored columns that the stream reads
 
     def within(self, first: int, last: int) -> Crops:
-        """Those in frames `first` to `last`."""
+        """The crops in frames `first` to `last`, inclusive."""
         frame = self.rows["frame"]
         start = np.searchsorted(frame, first)
         stop = np.searchsorted(frame, last, side="right")
@@ -89,8 +94,8 @@ def _crops(rows: bytes, labels: Labels) -> Crops:
 
 
 class Task(NamedTuple):
-    """A few frames of one job. A process runs a job's tasks in order; another one can continue from
-    any task.
+    """A few frames of one job. One process runs a job's tasks in order; if it fails, another one
+    can continue from any task.
     """
 
     number: int
@@ -98,54 +103,62 @@ class Task(NamedTuple):
     pixels: Pixels
     frames: list[int]  # ascending
     crops: list[Crops]  # by output
-    n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
-    before: list[int]  # the last `n_kept` frames before, for a process that starts with this task
-    first: bool  # compare the pixels with those of the conversion
-    last: bool  # compare them again, after the last frame of a video
+    n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
+    before: list[int]  # the `n_kept` frames before these, for a process that starts with this task
+    first: bool  # whether to compare the video's pixels with those of the conversion before
+    last: bool  # whether to compare them again after the last frame
 
 
-# (output, index in its crops) that failed -> (kind, message)
+# (output, index in its crops) of a crop that failed -> (kind, message)
 Problems = dict[tuple[int, int], tuple[str, str]]
 
 
 class Decoded(NamedTuple):
-    """Result of a task."""
+    """The result of a task; the crops are in their slots."""
 
     problems: Problems
     meter: Meter
-    lost: str = ""  # why the video cannot be read now; "": it can
+    lost: str = ""  # why the video cannot be read now; "" if it can
 
 
 class CropDecoding:
-    """Function of a decoding process, which fills the slots of each `Task`. slots: by output.
+    """The function of a decoding process: it fills the slots of each `Task`.
 
-    A frame at which processes end is skipped. Its rows are lost, and those of all later frames if
-    the video can only be decoded in order.
+    Args:
+        slots: by output.
+
+    A frame at which decoding processes crash or hang is skipped: its rows get a problem, and if the
+    video can only be decoded in order, so do the rows of all later frames.
     """
 
     def __init__(self, slots: Sequence[Slots]) -> None:
         self._slots = slots
         self._job = -1  # the number of the job whose pixels are open
         self._lost = (-1, "")  # the last job whose video cannot be read, and why
-        self._kept: dict[int, Frame] = {}  # frame number -> one of the last few decoded frames
-        self._upcoming = deque[int]()
-        # by output: contents and sizes
+        self._kept: dict[int, Frame] = {}  # the last few decoded frames, by number
+        self._upcoming = deque[int]()  # numbers of the next frames that `_frames` decodes
+        # by output: the slots' contents and sizes
         self._mapped: list[tuple[NDArray[np.uint8], Ints]]
         self._frames: Iterator[Frame]
         self._task: Task
-        self._of_frame: dict[int, list[tuple[int, int]]]  # (output, index in its crops)
+        # frame number -> its crops, each as (output, index in the output's crops)
+        self._of_frame: dict[int, list[tuple[int, int]]]
         self._problems: Problems
         self._meter: Meter
 
     def share(self, *memories: mmap.mmap) -> None:
-        """Map the memory of the slots, by output."""
+        """Map the shared memory of the slots, one for each output. Called before the first task."""
         cv2.setNumThreads(1)  # processes already use all cores
         self._mapped = [
             slots.map(memory) for slots, memory in zip(self._slots, memories, strict=True)
         ]
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Decoded:
-        """Fill the slots. skipped: frames at which processes ended."""
+        """Fill the slots of a task.
+
+        Args:
+            skipped: frames of its job at which processes failed, and how.
+        """
         self._task = task
         self._problems = {}
         self._meter = Meter()
@@ -171,7 +184,7 @@ class CropDecoding:
         numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
         self._upcoming.extend(numbers)
         for number in numbers:
-            alive(number)  # before the video is opened, which may hang, too
+            alive(number)  # reports progress; before the video is opened, which may hang, too
             began = time.perf_counter()
             frame = next(self._frames)  # takes one number from `_upcoming`
             self._meter.add(decode=time.perf_counter() - began)
@@ -198,7 +211,9 @@ class CropDecoding:
         return task.before + task.frames
 
     def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
-        """Whether a frame is given up; records the problem of its rows."""
+        """Whether a frame is given up because processes failed at it, or at an earlier frame of a
+        video that is decoded in order. Records the problem for its crops.
+        """
         pixels = task.pixels
         frames = [frame for frame in skipped if frame == number]
         if pixels.in_order:
@@ -213,7 +228,7 @@ class CropDecoding:
         return True
 
     def _fill(self, output: int, i: int, frame: Frame) -> None:
-        """Fill the slot of an output's i-th crop."""
+        """Fill the slot of an output's i-th crop from a decoded frame, or record its problem."""
         size, stream, *_ = self._slots[output]
         crops = self._task.crops[output]
         _, _, before, slot, cut = crops.rows[i]

@@ -1,11 +1,11 @@
 """Run networks on CPU or GPU, in batches and threads.  crops -> [network] -> features
 
-A GPU computes one batch while it copies the next, a CPU a batch per core. A fast ResNet-50 on a
-GPU, and any on a CPU, has fused convolutions (cuDNN's, oneDNN's), in which bias, residual sum and
-ReLU take one pass over the memory: torch's compiler is as fast, but needs a C++ compiler and more
-time. Other networks are computed by torch's layers, on a CPU crop by crop.
+A GPU computes one batch while it copies the next; a CPU computes one batch per core. The ResNet-50
+uses fused convolutions, in which bias, residual sum and ReLU take one pass over the memory: those
+of cuDNN on a GPU with precision fast, and those of oneDNN on a CPU. (torch's compiler is as fast,
+but needs a C++ compiler and more time.) Other networks use torch's layers, on a CPU crop by crop.
 
-Importing this imports torch, so streams import it when they compute.
+Importing this module imports torch, so streams import it only when they compute.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ __all__ = ["Network", "chosen_device", "compute", "has_bf16", "load", "run"]
 
 CALIBRATION_CROPS: Final = 96  # rendered crops that standardise a ResNet-50 with random weights
 COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones
-LEAST_COSINE: Final = 0.9999  # of fast and exact features
-FAST_BATCH: Final = 256  # on a GPU
-EXACT_BATCH: Final = 64  # on a GPU
-# on a CPU: larger ones are not faster, and intermediate results still fit the caches
+LEAST_COSINE: Final = 0.9999  # between fast and exact features
+FAST_BATCH: Final = 256  # crops in a batch on a GPU, precision fast
+EXACT_BATCH: Final = 64  # crops in a batch on a GPU, precision exact
+# crops in a batch on a CPU: larger batches are not faster, and results of layers fit the caches
 BATCH_SIZE: Final = 16
-SMALL_BATCH: Final = 8  # of networks that compute a crop at a time, which may take seconds
+SMALL_BATCH: Final = 8  # for networks that compute one crop at a time, which may take seconds
 PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
 # cuDNN's flags are global and read when layers are launched: one network at a time sets its own.
@@ -65,12 +65,11 @@ def load(
     recorded: Provenance | None,
     region: tuple[int, int] = (CROP_SIZE, CROP_SIZE),
 ) -> Network:
-    """Load a ResNet-50 on its device, for crops of `region` (height, width) px. recorded:
-    provenance of existing rows.
+    """Load a ResNet-50 on its device, for crops of `region` (height, width) px.
 
-    With random weights, features have a mean near 9 and vary by 0.25 over poses, so they are
-    standardised by statistics over rendered crops, or by the recorded ones. Real weights are never
-    standardised.
+    Random weights give features with a mean near 9 that vary by only 0.25 over poses. So these
+    features are standardised, by the statistics in `recorded` (the provenance of existing rows), or
+    else by new statistics over rendered crops. Features of real weights are never standardised.
 
     Raises ConfigError for a missing device, and what `backbones.load` raises.
     """
@@ -82,7 +81,7 @@ def load(
         folded = fold_batch_norms(network)
         return Loaded(folded, provenance, region, Normalisation(region[1]), dim=2048)
 
-    if weights.stand_in:  # before the network is loaded: one at a time in memory
+    if weights.stand_in:  # first, so that only one copy of the network is in memory at a time
         statistics = (recorded or {}).get("standardisation") or _statistics(fold())
         provenance["standardisation"] = dict(statistics)
     running: Network
@@ -97,11 +96,12 @@ def load(
 
 
 def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network:
-    """Load any other network on its device, in fp32, or in bf16 if `precision` is fast and the
-    device has it.
+    """Load any network except the ResNet-50 on its device, by calling `load`. It runs in fp32, or
+    in bf16 if `precision` is fast and the device has bf16.
 
-    Raises what `load` raises, and ConfigError for a missing device, for fast with columns, and if
-    the cosine of fast and exact features is below 0.9999 for a rendered crop.
+    Raises what `load` raises, and ConfigError for a missing device, for precision fast with a
+    network that reads columns, and if fast features are inexact: their cosine with exact ones is
+    below 0.9999 for a rendered crop.
     """
     device = chosen_device(machine.device)
     loaded = load()
@@ -127,10 +127,10 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bf16.
+    """Whether a device has instructions that multiply bf16 numbers.
 
-    GPUs do from Ampere on; older ones emulate it slowly, or refuse it. On other CPUs, oneDNN's
-    emulation is slower than fp32.
+    GPUs have them from Ampere on; older ones emulate bf16 slowly, or refuse it. On CPUs without
+    them, oneDNN's emulation is slower than fp32.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -143,13 +143,13 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def _has(module: Any, question: str) -> bool:
-    """The answer of a function of torch; no if this torch lacks it."""
+    """Call the function `question` of a module of torch; False if this torch lacks it."""
     return hasattr(module, question) and getattr(module, question)()
 
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
-    """`calibration_crops` (n, height, width, 3), resized to the longer side and cut at the
-    centre.
+    """Render n crops of people (n, height, width, 3), with the size of `region`: they are resized
+    to its longer side, and the centre is cut out.
     """
     from pipeline.demo.scene import calibration_crops
 
@@ -164,6 +164,7 @@ def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _check_fast(exact: Network, fast: Network, name: str) -> None:
+    """Raise ConfigError if fast features of some rendered crop differ too much from exact ones."""
     crops = _render_crops(COMPARED_CROPS, exact.region)
     a = compute(exact, crops).astype(np.float64)
     b = compute(fast, crops).astype(np.float64)
@@ -178,8 +179,8 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
 
 
 def _statistics(loaded: Loaded) -> dict[str, list[float]]:
-    """Mean and standard deviation of each feature over rendered crops, rounded so that JSON is
-    exact.
+    """Mean and standard deviation of each feature over rendered crops, rounded so that JSON stores
+    them exactly.
     """
     exact = _FusedOnCpu(loaded, Machine(), fast=False)
     features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
@@ -189,7 +190,7 @@ def _statistics(loaded: Loaded) -> dict[str, list[float]]:
 
 
 def load_on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
-    """The folded ResNet-50."""
+    """Put the folded ResNet-50 on a GPU; with fused convolutions if it is fast and not compiled."""
     fused = fast and not machine.compile and cudnn.is_there()
     if fused:
         network = cudnn.FusedResNet(cast("ResNet", folded.network))
@@ -199,10 +200,13 @@ def load_on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast:
 
 @contextlib.contextmanager
 def arithmetic(*, fast: bool) -> Iterator[None]:
-    """Not fast: compute fp32 without TF32's 10 bits, which are cuDNN's default, and of products an
-    environment's.
+    """Within the block, set whether torch may use TF32, and whether cuDNN is deterministic.
 
-    Raises ConfigError if TF32 was set in torch's other way, which refuses this one.
+    Unless `fast`, fp32 is computed without TF32, whose numbers have only 10 bits of mantissa: TF32
+    is cuDNN's default for convolutions, and the environment may set it for matrix products.
+
+    Raises ConfigError if the process has set TF32 by torch's newer options, as torch refuses to mix
+    both.
     """
     before = torch.get_float32_matmul_precision()
     with contextlib.ExitStack() as stack:
@@ -224,9 +228,10 @@ def arithmetic(*, fast: bool) -> Iterator[None]:
 class CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
-    fast: bf16, channels last, two threads with a stream each; by autocast, optionally with
-    torch.compile, or `fused`, which computes in bf16 itself. Otherwise fp32 without TF32, by
-    deterministic algorithms, in batches of one size and one thread.
+    If `fast`, it computes in bf16, channels last, in two threads with a CUDA stream each; by
+    autocast, optionally with torch.compile, or, if `fused`, the network itself computes in bf16.
+    Otherwise it computes in fp32 without TF32, with deterministic algorithms, in batches of a fixed
+    size and in one thread.
     """
 
     def __init__(
@@ -251,7 +256,8 @@ class CudaNetwork(Network):
             self.arithmetic = "fp32 without TF32, deterministic"
         self.device = str(torch.cuda.get_device_name(device))
         self._device = device
-        self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
+        # the adopted memory of each stream that this network computes
+        self._pinned: list[NDArray[np.uint8]] = []
         self._forward: Callable[[Tensor], Tensor] = PlainNetwork(
             loaded, fast=fused, channels_last=fast
         ).to(device)
@@ -261,11 +267,13 @@ class CudaNetwork(Network):
         self._of_thread = threading.local()
         self._fast = fast
         self._autocast = fast and not fused
-        if not loaded.columns:  # compile here, not in two threads at the same time
+        if not loaded.columns:  # compute once now: otherwise two threads would compile at once
             self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """Pin the memory, so that the GPU copies crops while it computes. Raises PipelineError."""
+        """Pin the memory of all crops, so that the GPU copies crops while it computes. Raises
+        PipelineError if that fails.
+        """
         with torch.cuda.device(self._device):
             runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
             error = int(runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE))
@@ -290,11 +298,12 @@ class CudaNetwork(Network):
             autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._autocast)
             with _LAUNCHING, arithmetic(fast=self._fast), autocast:
                 features = self._forward(there, **beside)
-            # Waits for this thread's stream only. Then the crops' memory may be overwritten.
+            # This waits for this thread's stream. Afterwards, the crops' memory may be overwritten.
             result: Floats = features.cpu().numpy()
         return result
 
     def _stream(self) -> torch.cuda.Stream:
+        """This thread's CUDA stream."""
         if not hasattr(self._of_thread, "stream"):
             self._of_thread.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             # The weights were copied in the default stream.
@@ -304,10 +313,11 @@ class CudaNetwork(Network):
 
 
 class _FusedOnCpu(Network):
-    """ResNet-50 in `threads` threads (0: one per core), with a batch each. Bits do not depend on
-    their number.
+    """The folded ResNet-50 on a CPU, in several threads (`machine.threads`; 0: one per core) with a
+    batch each. The bits of the features do not depend on the number of threads.
 
-    fast: bf16 if the CPU has it; else fp32, in batches of one size on all machines.
+    If `fast`, it computes in bf16 if the CPU has it. Otherwise it computes in fp32, in batches of
+    the same size on all machines.
     """
 
     device = "cpu"
@@ -337,8 +347,8 @@ class _FusedOnCpu(Network):
 
 
 class _OneByOne(Network):
-    """Any network in `threads` threads (0: one per core), crop by crop: a row's bits depend only on
-    its own input.
+    """Any network on a CPU, in several threads (`machine.threads`; 0: one per core). Crops are
+    computed one by one, so that a row's bits depend only on its own input.
     """
 
     device = "cpu"
@@ -367,14 +377,14 @@ Shape = tuple[int, int, int, int]
 
 
 def _has_fused() -> bool:
-    """Whether this torch has the operators."""
+    """Whether this version of torch has oneDNN's fused operators."""
     has_onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
     return has_onednn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
 
 
 class _FusedNetwork:
-    """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048)
-    float32.
+    """A ResNet with folded batch norms and oneDNN's fused convolutions: uint8 crops (batch_size,
+    height, width, 3) RGB -> features (batch_size, 2048) float32.
     """
 
     def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
@@ -400,7 +410,7 @@ class _FusedNetwork:
 
 
 class _FusedConvolution:
-    """One convolution, with its weights reordered for inputs of this shape."""
+    """One fused convolution, whose weights are reordered once for inputs of this shape."""
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
         where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
@@ -412,7 +422,7 @@ class _FusedConvolution:
         self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
-        """`activation`: "relu" or "none"."""
+        """activation(convolution of pixels + bias); `activation` is "relu" or "none"."""
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
             pixels, *self._rest, activation, [], ""
         )
@@ -428,6 +438,8 @@ class _FusedConvolution:
 
 
 class _FusedBottleneck:
+    """A bottleneck block of a ResNet: three convolutions and a shortcut."""
+
     def __init__(self, layers: Any, shape: Shape) -> None:
         self._first = _FusedConvolution(layers.conv1, shape)
         self._second = _FusedConvolution(layers.conv2, self._first.output)
@@ -445,7 +457,9 @@ class _FusedBottleneck:
 
 
 def _output_shape(layer: Any, shape: Shape) -> Shape:
-    """Output shape of a square convolution or pooling, with the input's channels."""
+    """The output shape of a square convolution or pooling, except for the number of channels, which
+    is the input's.
+    """
     window = _side(layer.dilation) * (_side(layer.kernel_size) - 1) + 1
     padded = 2 * _side(layer.padding) - window
     stride = _side(layer.stride)
@@ -455,5 +469,5 @@ def _output_shape(layer: Any, shape: Shape) -> Shape:
 
 
 def _side(value: Any) -> int:
-    """An option of a square layer, which is a number or a pair of equal ones."""
+    """The value of a square layer's option, which is a number or a pair of equal numbers."""
     return int(value[0]) if isinstance(value, tuple) else int(value)

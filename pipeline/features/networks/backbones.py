@@ -1,5 +1,5 @@
-"""Networks up to the classifier: the ResNet-50, and those of torchvision and timm.  crops ->
-[network] -> features
+"""Build networks without their classifier: the ResNet-50, and those of torchvision and timm.
+crops -> [network] -> features
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.files.packages import DATA_TERMS
 
 N = TypeVar("N", bound=nn.Module)
 
-# Tensors of SPIN's regressor and body
+# names (or their beginnings) of tensors in SPIN's checkpoint that are not of its ResNet-50
 REGRESSOR: Final = (
     "fc1.",
     "fc2.",
@@ -41,16 +41,18 @@ REGRESSOR: Final = (
     "init_cam",
     "smpl.",
 )
-# of torchvision: a flag, missing in their weights, rescales pixels
+# These networks of torchvision are not supported: they rescale pixels if a flag is set, which files
+# of their weights do not record.
 RESCALING: Final = ("googlenet", "inception_v3")
-HUB: Final = "https://huggingface.co"  # of timm's weights
+HUB: Final = "https://huggingface.co"  # where timm's weights are
 
 
 def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
-    """Load the ResNet-50 in fp32 without its classifier, and its provenance.
+    """Load a ResNet-50 in fp32. Returns the network and its provenance. Its classifier is replaced
+    by the identity.
 
-    Raises MissingAssets for a missing file or download, RawDataError for other tensors than a
-    ResNet-50's, ConfigError for an unknown torchvision name.
+    Raises MissingAssets for a missing file or download, RawDataError if the tensors are not those
+    of a ResNet-50, ConfigError for an unknown name of torchvision's weights.
     """
     built = Named("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE)).build(spec, of="ResNet-50")
     provenance = _provenance(built, spec, "torchvision ResNet-50, global average pool")
@@ -58,16 +60,16 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
 
 
 def _library_terms(weights: Any) -> dict[str, str]:
-    """`WeightsSpec.terms` of torchvision's weights, which state a licence unless it is
-    torchvision's own.
+    """Licence and source of torchvision's weights. They state a licence if it is not torchvision's
+    own, BSD-3-Clause.
     """
     licence = weights.meta.get("license") or f"BSD-3-Clause, {DATA_TERMS}"
     return {"licence": licence, "source": weights.url}
 
 
 def _fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
-    """Call `build`, which downloads torchvision's `weights` once. Prints their size and licence
-    before it.
+    """Call `build`, which downloads torchvision's `weights` if they have not been downloaded yet.
+    In that case, print their size and licence first.
 
     Raises MissingAssets if the download fails.
     """
@@ -77,7 +79,7 @@ def _fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
         err.print(plain(f"downloading weights {spec} ({terms})"))
     try:
         return build()
-    except OSError as error:  # urllib's errors are too
+    except OSError as error:  # urllib's errors are OSErrors, too
         raise MissingAssets(
             f"weights {spec}: {weights.url} cannot be downloaded "
             f"({getattr(error, 'reason', error)}). Download it "
@@ -93,10 +95,16 @@ def fill(
     of: str,
     ignored: tuple[str, ...] = (),
 ) -> None:
-    """Put a checkpoint's tensors in fp32 into a network, which may be on the device `meta`.
+    """Put a checkpoint's tensors into a network, converted to the network's dtypes. The network may
+    be on the device `meta`, without memory.
 
-    ignored: prefixes of other names. Raises RawDataError, with the name, for missing, unknown and
-    invalid tensors.
+    Args:
+        file: the checkpoint's path, for messages.
+        state: its tensors by name.
+        of: what the network is, for messages.
+        ignored: prefixes of names in the checkpoint that do not belong to the network.
+
+    Raises RawDataError, with the tensor's name, for missing, unknown and invalid tensors.
     """
     expected = network.state_dict()
     tensors = {name: value for name, value in state.items() if not str(name).startswith(ignored)}
@@ -126,7 +134,7 @@ def fill(
 
 
 def tensor_digest(network: nn.Module) -> str:
-    """SHA-256 of the names and bytes of all tensors, hex."""
+    """SHA-256, in hex, of the names and bytes of all tensors of a network."""
     total = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         total.update(name.encode())
@@ -135,14 +143,16 @@ def tensor_digest(network: nn.Module) -> str:
 
 
 class _GlobalMean(nn.Module):
-    """(B, 2048, 7, 7) -> (B, 2048) float32, summed in float32."""
+    """Average over all positions, in float32: (B, 2048, 7, 7) -> (B, 2048)."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features.float().mean((2, 3))
 
 
 def fold_batch_norms(network: ResNet) -> ResNet:
-    """Copy a network with batch norms folded into convolutions, in float64 to stay exact."""
+    """Return a copy of a ResNet whose batch norms are folded into the convolutions. This is
+    computed in float64, to lose no precision; the copy is in float32.
+    """
     network = copy.deepcopy(network).double()
     network.conv1 = fuse_conv_bn_eval(network.conv1, network.bn1)
     network.bn1 = nn.Identity()
@@ -164,12 +174,12 @@ class _Built:
     """A network of a library, without its classifier."""
 
     network: nn.Module
-    layer: str  # of the features
-    classifier: tuple[str, ...]  # removed modules
-    mean: Sequence[float] = IMAGENET_MEAN  # of RGB in [0, 1]
+    layer: str  # which layer gives the features, for provenance
+    classifier: tuple[str, ...]  # names of the removed modules
+    mean: Sequence[float] = IMAGENET_MEAN  # normalisation of RGB in [0, 1]
     std: Sequence[float] = IMAGENET_STD
-    pretrained: str = ""  # the library's name of its weights
-    terms: Mapping[str, str] = field(default_factory=dict)  # their `WeightsSpec.terms`
+    pretrained: str = ""  # the library's name of its pretrained weights
+    terms: Mapping[str, str] = field(default_factory=dict)  # licence and source of these weights
 
 
 def _provenance(built: _Built, weights: WeightsSpec, network: str) -> dict[str, Any]:
@@ -195,19 +205,19 @@ class Named:
         return f"{self.library} {self.name}"
 
     def dim(self) -> int:
-        """Numbers per crop, without weights or computation. Raises as `load`, except for the
-        weights.
+        """Number of features per crop, found without weights and without computing. Raises
+        ConfigError as `load` does, except for errors of the weights.
         """
         try:
             with torch.device("meta"):
                 network = self._built(None).network
-        except NotImplementedError:  # it computes its layers' widths by tensors
+        except NotImplementedError:  # it computes with tensors while it is built
             network = self._built(None).network.to("meta")
         height, width = self.region
         try:
             with torch.inference_mode():
                 shape = network.eval()(torch.empty(1, 3, height, width, device="meta")).shape
-        except Exception as error:  # as each network puts it
+        except Exception as error:  # each network raises something else
             raise ConfigError(f"{self} takes no crops of {height} x {width} px: {error}") from error
         if len(shape) != 2:
             raise ConfigError(
@@ -235,8 +245,8 @@ class Named:
         return Loaded(built.network, provenance, self.region, normalisation, dim)
 
     def build(self, weights: WeightsSpec, *, of: str) -> _Built:
-        """The network with its weights, for evaluation. of: its name for a checkpoint's errors.
-        Raises as `load`.
+        """Build the network with its weights, for evaluation. `of`: its name, for errors of a
+        checkpoint. Raises as `load` does.
         """
         is_pretrained = weights.kind in ("pretrained", "torchvision")
         with torch.random.fork_rng(devices=[]):  # keep the caller's random state
@@ -264,13 +274,15 @@ class Named:
             return build(self, pretrained)
         except (PipelineError, NotImplementedError):
             raise
-        except Exception as error:  # as each network puts it
+        except Exception as error:  # each network raises something else
             with_weights = f" with weights {pretrained}" if pretrained else ""
             raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
 
 
 def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
-    """Up to the input of the last linear layer, which is the classifier."""
+    """Build a network of torchvision. Its features are the input of its last linear layer, the
+    classifier. `pretrained`: weights to download; None: none.
+    """
     networks = [name for name in models.list_models(module=models) if name not in RESCALING]
     if named.name not in networks:
         hint = did_you_mean(named.name, networks) or f"; known: {', '.join(networks)}"
@@ -306,6 +318,7 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
 
 
 def _remove_classifier(named: Named, network: nn.Module) -> _Built:
+    """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(
@@ -316,7 +329,9 @@ def _remove_classifier(named: Named, network: nn.Module) -> _Built:
 
 
 def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
-    """Pooled, without the classifier (`num_classes=0`)."""
+    """Build a network of timm. Its features are pooled by timm, without the classifier
+    (`num_classes=0`). `pretrained`: weights to download; None: none.
+    """
     try:
         import timm
     except ImportError as error:
@@ -335,7 +350,7 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
         size["img_size"] = named.region
     try:
         network = timm.create_model(name, pretrained=pretrained is not None, num_classes=0, **size)
-    except OSError as error:  # the hub's errors are too
+    except OSError as error:  # errors of the Hugging Face hub are OSErrors, too
         url = f"{source}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
         raise MissingAssets(
             f"weights {pretrained} of {named}: {url} cannot be downloaded. Download it "

@@ -1,5 +1,5 @@
-"""Base of networks on any device: normalised pixels, fixed batches, threads.  crops -> [network] ->
-features
+"""The base class of networks that run on a device, and their input: normalised pixels in batches of
+a fixed size.  crops -> [network] -> features
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ _THREAD_COUNT_LOCK: Final = threading.Lock()
 
 
 class Network(ABC):
-    """A network on its device, a `Computer`. Its features are standardised by `mean` and `std`.
+    """A network on its device; it implements `streams.base.Computer`.
 
-    lanes: number of threads, with a batch each. region: (height, width) px of its crops.
+    `batch_size`: crops in each call. `lanes`: number of threads, which compute one batch each.
+    `region`: (height, width) px of its crops. Features are standardised by `mean` and `std`, which
+    change nothing by default.
     """
 
     device: str
@@ -55,14 +57,16 @@ class Network(ABC):
         return {**self._provenance, "arithmetic": self.arithmetic, "device": self.device}
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads any memory
-        """Page-lock the memory of all crops, so that a GPU copies them while it computes."""
+        """Prepare the memory of all crops; a GPU pins it, to copy crops while it computes."""
 
     def release(self) -> None:  # noqa: B027
-        """Unlock that memory."""
+        """Undo `adopt`."""
 
     def __call__(self, crops: NDArray[np.uint8], labels: Labels = NO_LABELS) -> Floats:
-        """(batch_size, height, width, 3) RGB, and the stream's columns (batch_size, ...) ->
-        (batch_size, dim).
+        """Compute features (batch_size, dim) of crops (batch_size, height, width, 3) RGB.
+
+        Args:
+            labels: the stream's columns, (batch_size, ...) each.
         """
         expected = (self.batch_size, *self.region, 3)
         if crops.shape != expected or crops.dtype != np.uint8:
@@ -75,23 +79,24 @@ class Network(ABC):
 
     @abstractmethod
     def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
-        """`__call__` without standardisation, in one thread. labels: in float32."""
+        """Compute features without standardisation, in the calling thread. `labels`: float32."""
 
 
 def torch_threads(number: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes, each on one core.
+    """Make a pool of threads in which torch computes, each on one core.
 
-    One thread per batch is as fast as several threads per batch. They live as long as their
-    network, since cuDNN remembers its trials by thread.
+    With several batches at a time, one thread per batch is as fast as several threads per batch.
+    The threads live as long as their network, because cuDNN remembers by thread which algorithms
+    are fast.
     """
     return ThreadPoolExecutor(number, thread_name_prefix="network", initializer=_one_thread_here)
 
 
 def _one_thread_here() -> None:
-    """Let torch use one thread for this thread only.
+    """Let torch use one core in the calling thread, without changing other threads.
 
-    `torch.set_num_threads` sets the number for the calling thread and for all new ones; a
-    short-lived thread resets the second.
+    `torch.set_num_threads` sets the number for the calling thread and for all threads that start
+    later. So a short-lived thread sets the number for later threads back to what it was.
     """
     with _THREAD_COUNT_LOCK:
         before = torch.get_num_threads()
@@ -102,9 +107,10 @@ def _one_thread_here() -> None:
 
 
 class Normalisation(nn.Module):
-    """uint8 crops (B, height, width, 3) RGB -> (B, 3, height, width) float32, channels last.
+    """Normalise pixels: uint8 crops (B, height, width, 3) RGB -> (B, 3, height, width) float32, in
+    the memory format channels last.
 
-    `mean` and `std` are of RGB in [0, 1]; `width` of all crops in px.
+    `mean` and `std` are for RGB in [0, 1]. `width`: the width of all crops in px.
     """
 
     mean: Tensor
@@ -117,7 +123,7 @@ class Normalisation(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        # One number per byte of a line: broadcasting three is several times slower.
+        # One number for each byte of an image line: broadcasting three numbers is much slower.
         self.register_buffer("mean", 255 * torch.tensor(mean).repeat(width))
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).repeat(width))
 
@@ -128,9 +134,10 @@ class Normalisation(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A network in fp32 for evaluation, without its classifier: (B, 3, height, width) -> (B, dim).
+    """A network for evaluation in fp32, without its classifier, before it is put on a device.
 
-    With `columns`, it gets them as keyword arguments: (B, ...) float32 on its device.
+    It maps normalised pixels (B, 3, height, width) to features (B, dim). If it has `columns`, it
+    gets them as keyword arguments, (B, ...) float32 each.
     """
 
     network: nn.Module
@@ -142,9 +149,10 @@ class Loaded:
 
 
 class PlainNetwork(nn.Module):
-    """torch's layers one by one: uint8 crops (B, height, width, 3) RGB -> (B, dim) float32.
+    """A network that runs by torch's layers: uint8 crops (B, height, width, 3) RGB -> (B, dim)
+    float32. It computes in bf16 if `fast`.
 
-    Changes the network's dtype and memory format in place.
+    Changes the dtype and memory format of `loaded.network` in place.
     """
 
     def __init__(self, loaded: Loaded, *, fast: bool, channels_last: bool = True) -> None:
@@ -161,7 +169,9 @@ class PlainNetwork(nn.Module):
 
 
 def chosen_device(text: str) -> torch.device:
-    """The device of `auto`, `cpu`, `cuda` or `cuda:1`. Raises ConfigError if it does not exist."""
+    """The device that `auto`, `cpu`, `cuda` or `cuda:1` means. Raises ConfigError if there is no
+    such device.
+    """
     has_cuda = torch.cuda.is_available()
     if text == "auto":
         return torch.device("cuda" if has_cuda else "cpu")
@@ -181,8 +191,8 @@ def chosen_device(text: str) -> torch.device:
 
 
 def compute(computer: Network, crops: NDArray[np.uint8]) -> Floats:
-    """Crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's threads, by a network that
-    reads no labels.
+    """Compute features (N, dim) of crops (N, height, width, 3), N > 0, in batches and threads. The
+    network must not read labels.
     """
     n_batches = -(-len(crops) // computer.batch_size)
     filled = np.zeros((n_batches * computer.batch_size, *crops.shape[1:]), np.uint8)

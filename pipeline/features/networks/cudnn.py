@@ -1,7 +1,8 @@
-"""The ResNet-50 of precision fast on an NVIDIA GPU.  crops -> [network] -> features
+"""The ResNet-50 with precision fast on an NVIDIA GPU.  crops -> [network] -> features
 
-torch's layers write a convolution's result and read it again for the bias, the shortcut and ReLU.
-cuDNN does all three before it writes: twice as many crops a second (benchmarks/gpu_check.md).
+torch's layers write a convolution's result to memory and read it again for the bias, the shortcut
+and ReLU. cuDNN's fused convolutions do all three before they write, which gives twice as many crops
+per second (benchmarks/gpu_check.md).
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from torchvision.models.resnet import ResNet
 
 
 def is_there() -> bool:
-    """Whether this torch was built with cuDNN, not with AMD's library."""
+    """Whether this torch was built with NVIDIA's cuDNN, not with AMD's replacement."""
     available: bool = torch.backends.cudnn.is_available()  # type: ignore[no-untyped-call]
     return available and torch.version.hip is None
 
 
 class FusedResNet(nn.Module):
-    """A ResNet of bottlenecks, with batch norms folded into its convolutions.
+    """A ResNet of bottlenecks with fused convolutions: pixels (B, 3, height, width), channels last
+    and in the layers' dtype -> (B, 2048) float32.
 
-    Takes its layers over: (B, 3, height, width) in their dtype, channels last -> (B, 2048) float32.
+    It uses the layers of `network`, whose batch norms must be folded into its convolutions.
     """
 
     def __init__(self, network: ResNet) -> None:
@@ -41,7 +43,9 @@ class FusedResNet(nn.Module):
 
 
 class _CudnnBottleneck(nn.Module):
-    """ReLU(shortcut + three convolutions), the shortcut's bias added with the last one's."""
+    """ReLU(shortcut + three convolutions). The bias of the shortcut's convolution is added to that
+    of the last convolution, so that cuDNN adds both at once.
+    """
 
     def __init__(self, layers: Any) -> None:
         super().__init__()

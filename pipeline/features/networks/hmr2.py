@@ -1,5 +1,5 @@
-"""HMR2.0's encoder, a ViT-H/16, and its transformer decoder's token.  crops -> [network] ->
-features
+"""The network HMR2.0 up to its token: a ViT-H/16 encoder and a transformer decoder.  crops ->
+[network] -> features
 
 Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023,
 section 3.1. WHAM, GVHMR and TRAM use this token. Tensors of the published checkpoint:
@@ -9,7 +9,8 @@ section 3.1. WHAM, GVHMR and TRAM use this token. Tensors of the published check
     smpl_head.transformer.{to_token_embedding, pos_embedding, transformer.layers.0-5.{0, 1,
         2}.{norm, fn}}
 
-Other tensors read a body from the token, or are used in training: `IGNORED`.
+Other tensors of the checkpoint compute a body from the token, or are only used in training; they
+are ignored (`IGNORED`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from pipeline.features.weights import TERMS, NetworkWeights
 from pipeline.files.formats.checkpoints import load_checkpoint
 
 REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
-PATCH: Final = 16  # px
-PADDING: Final = 2  # px
-BACKBONE_EPS: Final = 1e-6  # of the ViT's layer norms; the decoder uses torch's default
+PATCH: Final = 16  # px, side of a patch
+PADDING: Final = 2  # px around the crop
+BACKBONE_EPS: Final = 1e-6  # epsilon of the ViT's layer norms; the decoder uses torch's default
 IGNORED: Final = (
     *("smpl.", "discriminator.", "initialized"),
     *("smpl_head.decpose.", "smpl_head.decshape.", "smpl_head.deccam."),
@@ -41,14 +42,16 @@ IGNORED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of the network. The defaults are the published checkpoint's, 670 million parameters."""
+    """Sizes of the network. The defaults are those of the published checkpoint, which has 670
+    million parameters.
+    """
 
-    width: int = 1280  # of a patch's vector
-    depth: int = 32
+    width: int = 1280  # numbers per patch
+    depth: int = 32  # blocks of the ViT
     heads: int = 16
-    hidden: int = 5120  # of a block's two layers
-    dim: int = 1024  # of the decoder's token
-    layers: int = 6
+    hidden: int = 5120  # numbers between the two layers of a block's MLP
+    dim: int = 1024  # numbers of the decoder's token
+    layers: int = 6  # layers of the decoder
     decoder_heads: int = 8
     head_dim: int = 64
     decoder_hidden: int = 1024
@@ -90,10 +93,10 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
 
 
 class Hmr2Network(nn.Module):
-    """(B, 3, 256, 192) normalised pixels -> (B, dim) tokens, with the published checkpoint's
-    parameter names.
+    """The whole network: normalised pixels (B, 3, 256, 192) -> tokens (B, dim). Its parameters have
+    the names of the published checkpoint.
 
-    Only matrix products use the weights' dtype; the rest is float32.
+    Only matrix products are computed in the weights' dtype; all else is float32.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -107,7 +110,7 @@ class Hmr2Network(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """(B, 3, height, width) -> (B, patches, width) float32."""
+    """The ViT: pixels (B, 3, height, width) -> (B, patches, `shape.width`) float32."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -115,8 +118,8 @@ class _Backbone(nn.Module):
             {"proj": nn.Conv2d(3, shape.width, PATCH, stride=PATCH, padding=PADDING)}
         )
         patches = (REGION[0] // PATCH) * (REGION[1] // PATCH)
-        # The first belongs to a class token, which the network does not have; it is added to all
-        # patches.
+        # The first position belongs to a class token. The network has no such token, and adds its
+        # position to all patches.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, shape.width))
         self.blocks = nn.ModuleList(_TransformerBlock(shape) for _ in range(shape.depth))
         self.last_norm = nn.LayerNorm(shape.width, BACKBONE_EPS)
@@ -131,7 +134,7 @@ class _Backbone(nn.Module):
 
 
 class _TransformerBlock(nn.Module):
-    """A pre-norm transformer block, (B, patches, width) float32 in and out."""
+    """A pre-norm transformer block: (B, patches, width) float32 -> the same shape."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -154,8 +157,8 @@ class _TransformerBlock(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """(B, patches, width) float32 -> (B, dim) float32. One token, initially 0, attends to the
-    patches.
+    """The decoder: patches (B, patches, width) float32 -> (B, dim) float32. A single token, which
+    is 0 at first, attends to the patches.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -168,7 +171,7 @@ class _Decoder(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        token = self.to_token_embedding.bias + self.pos_embedding  # of a token 0
+        token = self.to_token_embedding.bias + self.pos_embedding  # the embedding of a token 0
         x = token.float().expand(len(patches), 1, -1)
         layers: Any = self.transformer["layers"]
         for attention, cross, forward in layers:
@@ -188,8 +191,8 @@ class _Decoder(nn.Module):
 
 
 def _layer(shape: Shape) -> nn.ModuleList:
-    """Self-attention, cross-attention and MLP, each with a norm before it, with the published
-    names.
+    """The parameters of one decoder layer: self-attention, cross-attention and MLP, each with a
+    norm before it. Names are those of the published checkpoint.
     """
     dim = shape.dim
     inner = shape.decoder_heads * shape.head_dim
@@ -224,6 +227,6 @@ def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """q (B, n, heads * d), k and v (B, m, heads * d) -> (B, n, heads * d)."""
+    """Multi-head attention: q (B, n, heads * d), k and v (B, m, heads * d) -> (B, n, heads * d)."""
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
     return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

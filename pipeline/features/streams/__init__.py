@@ -1,7 +1,8 @@
 """The registry of feature streams.  crops -> [streams] -> features
 
-A package adds one by an entry point of the group "vibe_pipeline.streams" with the stream's kind and
-class. Classes are imported on use, torch when they compute.
+A package adds a stream by an entry point of the group "vibe_pipeline.streams", which has the
+stream's kind as its name and the class as its value. A class is imported when it is used, and torch
+only when the stream computes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ calling = _REGISTRY.calling
 
 
 def of_identity(identity: Mapping[str, Any]) -> Stream | None:
-    """The stream with the options in a manifest's identity; None if they are incomplete.
+    """Make a stream from the options in a manifest's identity; None if they are incomplete.
 
-    It has the current version. Raises PipelineError for a kind that is not installed, ConfigError
-    for invalid options.
+    The stream has the version of the current code, which may differ from the identity's. Raises
+    PipelineError for a kind that is not installed, ConfigError for invalid options.
     """
     return find(str(identity.get("kind"))).from_identity(identity)

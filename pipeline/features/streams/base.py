@@ -1,11 +1,15 @@
 """Base classes of feature streams.  crops -> [stream] -> features
 
-A stream is a frozen dataclass whose fields are its options and part of its identity. It declares
-its inputs (`reads`) and numbers (`dtype`), and either loads a computer for batches of rows or
-computes rows in decoding processes. Bases: `NumberStream` (a crop, in batches on a device),
-`PairStream` (a row's crop and the one before, in decoding processes), `LabelStream` (labels without
-pixels). A stream of one crop without a network derives from `Stream`: it reads `Reads(crops=1)`,
-and defines `computed`.
+A stream computes `dim` numbers for each row of a split. Its class is a frozen dataclass whose
+fields are its options, and part of its identity. It declares the inputs of a row (`reads`), and the
+type of its numbers (`dtype`). It either loads a computer, which computes batches of rows (`load`),
+or decoding processes compute row by row (`computed`). Derive your stream from one of:
+
+    NumberStream   a row's crop -> numbers, in batches on a device: networks
+    PairStream     a row's crop and the previous one -> numbers, in decoding processes
+    LabelStream    labels -> numbers, without pixels
+    Stream         all else: a stream of one crop without a network has `reads` return
+                   `Reads(crops=1)`, and defines `computed`
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
-# label of every row besides columns: its track's fps / step, NaN if unknown
+# A label that every row has besides the columns: its track's fps / step; NaN if fps is unknown.
 ROW_RATE: Final = "rows_per_second"
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
@@ -35,85 +39,89 @@ Provenance = Mapping[str, Any]  # where rows and weights come from, for a manife
 
 
 class Reads(NamedTuple):
-    """Inputs of a row."""
+    """The inputs of a row."""
 
-    crops: int = 0  # of successive rows up to its own: 1, 2 for a pair, 0: no pixels
-    labels: tuple[str, ...] = ()  # columns of the cache
-    history: int = 0  # number of rows before it whose labels are read, without pixels
-    future: int = 0  # number of rows after it, likewise
+    # number of crops: 1, the row's; 2, a pair of the previous row's and the row's; 0: no pixels
+    crops: int = 0
+    labels: tuple[str, ...] = ()  # columns of the cache whose values are read
+    history: int = 0  # number of previous rows whose labels are read; only without pixels
+    future: int = 0  # number of following rows whose labels are read; only without pixels
     # `computed` gets whole frames instead of crops, and must not write into them
     is_whole: bool = False
 
     @property
     def window(self) -> int:
-        """Number of rows whose labels are read for one row, with its own."""
+        """Number of rows whose labels are read for one row, including the row itself."""
         return self.history + 1 + self.future
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Resources of a computation. They must not change the numbers beyond the precision."""
+    """The resources of a computation. They may change the results only by rounding."""
 
     device: str = "auto"  # auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, ...
     batch_size: int = 0  # crops in a batch; 0: chosen by device
-    threads: int = 0  # batches at a time on a CPU; 0: one per core
+    threads: int = 0  # number of batches at a time on a CPU; 0: one per core
     compile: bool = False  # torch.compile on CUDA
 
 
 class Computer(Protocol):
-    """A stream's computation, loaded and on its device."""
+    """What `Stream.load` returns for a stream of crops: it is called to compute batches."""
 
     @property
     def batch_size(self) -> int:
-        """Crops in every call: batches are padded, so that a row's numbers do not depend on other
-        rows.
+        """Number of crops in every call. Incomplete batches are padded, so that a row's numbers do
+        not depend on how many other rows there are.
         """
         ...
 
     @property
     def lanes(self) -> int:
-        """Number of threads that call it at the same time."""
+        """Number of threads that may call it at the same time."""
         ...
 
     @property
     def provenance(self) -> Provenance:
-        """For the stream's manifest: where the weights come from, `stand_in`, ..."""
+        """Facts for the stream's manifest: where the weights come from, `stand_in`, ..."""
         ...
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """Prepare the memory of all crops, once before the first batch: a GPU may pin it."""
+        """Prepare the memory that will hold all crops; a GPU may pin it. Called once, before the
+        first batch.
+        """
         ...
 
     def release(self) -> None:
-        """Release that memory, after the last batch."""
+        """Undo `adopt`. Called after the last batch."""
         ...
 
     def __call__(self, crops: NDArray[np.uint8]) -> Floats:
-        """(batch_size, height, width, 3) RGB, part of the adopted memory -> (batch_size, dim).
+        """Compute a batch: crops (batch_size, height, width, 3) RGB, which are part of the adopted
+        memory -> (batch_size, dim).
 
-        Height and width are the crop policy's region, or its size, by default 224 x 224. If the
-        stream has `columns`, it is called with them as a second argument: name -> (batch_size,
-        ...), as stored.
+        Height and width are those of the crop policy's region, or else its size, by default 224 x
+        224. If the stream has `columns`, the call has a second argument, a dict of them: name ->
+        (batch_size, ...), as stored.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream(ABC):
-    """A kind of stream with its options."""
+    """A stream with its options; subclasses are the kinds of streams."""
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # increase it if the same crops give other numbers
     dtype: ClassVar[str] = "float32"  # or float16
-    is_model_input: ClassVar[bool] = False  # models can predict bodies from it alone
-    # its weights are trained here (`trained_by`): other weights replace its rows
+    is_model_input: ClassVar[bool] = False  # whether models can predict bodies from it alone
+    # whether its weights are trained here (`trained_by`); then other weights replace its rows
     is_trained: ClassVar[bool] = False
-    # later options: part of the identity if they are not the default
+    # names of options that were added later: part of the identity only if not the default
     added: ClassVar[tuple[str, ...]] = ()
-    where: ClassVar[str] = ""  # for messages: where to get a file that is an option
+    where: ClassVar[str] = ""  # for messages: where to get the file that an option names
 
     def __str__(self) -> str:
-        """ResNet18(weights='untrained'), crop jitter:1"""
+        """The stream for messages, such as: ResNet18(weights='untrained'), crop jitter:1"""
         names = [f.name for f in fields(self) if f.name != "crop"]
         arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"{type(self).__name__}({arguments}){self._crop_shown}"
@@ -126,7 +134,7 @@ class Stream(ABC):
     @property
     @abstractmethod
     def reads(self) -> Reads:
-        """Inputs of a row."""
+        """The inputs of a row."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -138,7 +146,7 @@ class Stream(ABC):
 
     @property
     def policy(self) -> CropPolicy:
-        """Its crop policy, else the default."""
+        """The option `crop`; the default policy if the stream has no such option."""
         policy: CropPolicy = getattr(self, "crop", WHOLE)
         return policy
 
@@ -149,16 +157,16 @@ class Stream(ABC):
         @property
         @abstractmethod
         def dim(self) -> int:
-            """Numbers per row: a class variable, or an option if it depends on others."""
+            """Number of numbers per row: a class variable, or an option if it depends on others."""
 
     @property
     def stand_in(self) -> bool:
-        """Whether it is only for demo data, such as a network with random weights."""
+        """Whether it is only fit for demo data, such as a network with random weights."""
         return False
 
     @property
     def weights_file(self) -> Path | None:
-        """The file of its weights, if any, for `provenance.json`."""
+        """The file of its weights, for `provenance.json`; None without one."""
         for option in fields(self):
             value = getattr(self, option.name)
             if isinstance(value, Path):
@@ -169,13 +177,13 @@ class Stream(ABC):
 
     @property
     def trained_by(self) -> str:
-        """The Luigi task (`CheckpointTask`) that trains its weights if its options name none; "":
-        none.
+        """The name of the Luigi task (`CheckpointTask`) that trains its weights if its options name
+        no weights; "" if there is no such task.
         """
         return ""
 
     def with_weights(self, checkpoint: Path) -> Stream:
-        """This stream with the weights of the task `trained_by`."""
+        """This stream with the weights that the task `trained_by` has written to `checkpoint`."""
         raise NotImplementedError(
             f"{type(self).__name__}: trained_by names a task, but there is no with_weights"
         )
@@ -190,23 +198,28 @@ class Stream(ABC):
         machine: Machine,  # noqa: ARG002
         recorded: Provenance | None,  # noqa: ARG002
     ) -> Computer | LabelComputer | None:
-        """Load the computer of batches. None: decoding processes call `computed`.
+        """Load the computer of batches. None: decoding processes call `computed` for each row.
 
-        recorded: provenance of existing rows, if any. Import torch here, not before. Raises
-        ConfigError for a missing device.
+        Args:
+            recorded: provenance of the rows that the stream already has, if any.
+
+        Import torch in this method, not at the top of the module. Raises ConfigError for a missing
+        device.
         """
         return None
 
     def computed(self, crops: Sequence[Image], labels: Labels) -> Floats | None:
-        """Compute a row from its crops, its own last, and labels; None: its value is unknown."""
+        """Compute a row (dim,) from its crops and labels; None: its value is unknown. The row's own
+        crop is the last.
+        """
         raise NotImplementedError(f"{type(self).__name__}: neither load nor computed is defined")
 
     def identity(self) -> dict[str, Any]:
-        """JSON of everything that its rows depend on besides their pixels, frame, box and crop
-        scale.
+        """Everything that its rows depend on besides their pixels, frame, box, crop scale and
+        labels, as JSON. The manifest records it.
 
-        Files are identified by their content, under "weights" unless that is another option. Raises
-        MissingAssets for a missing file.
+        A file is identified by its content. The key of a file is "weights", or the option's name if
+        "weights" is taken. Raises MissingAssets for a missing file.
         """
         names = {f.name for f in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
@@ -222,7 +235,7 @@ class Stream(ABC):
                 value = WeightsSpec("file", str(value))
             if isinstance(value, CropPolicy):
                 value = value.as_dict()
-                if not value:  # by default, as in older streams
+                if not value:  # the default policy is left out, as older streams have no policy
                     continue
             elif isinstance(value, WeightsSpec):
                 value = value.identity()
@@ -231,8 +244,8 @@ class Stream(ABC):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """The stream with this identity; None if an option is missing in it, such as a checkpoint's
-        path.
+        """Make the stream with this identity; None if the identity lacks something, such as a
+        checkpoint's path, or has unknown options.
         """
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         if "crop" in options:
@@ -242,10 +255,10 @@ class Stream(ABC):
         has_spec = issubclass(kinds.get("weights", object), WeightsSpec)
         if files or has_spec:
             if len(files) > 1 or (files and "weights" in kinds.keys() - files):
-                return None  # only digests of files are known
+                return None  # the identity has only the files' digests, not their paths
             weights = options.pop("weights")
             if "argument" not in weights:
-                return None  # only the digest of the file is known
+                return None  # the identity has only the file's digest, not its path
             if has_spec:
                 options["weights"] = kinds["weights"](**weights)
             else:
@@ -255,7 +268,7 @@ class Stream(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class NumberStream(Stream):
-    """`dim` numbers a crop."""
+    """A stream that computes `dim` numbers from a row's crop, in batches."""
 
     # part of the image that is seen, in the words below: size:256 region:256x192
     crop: CropPolicy = WHOLE
@@ -265,11 +278,11 @@ class NumberStream(Stream):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that the network gets with the crops, such as `bbox`, `image_size` and
+        """Columns that the network gets together with the crops, such as `bbox`, `image_size` and
         `intrinsics`.
 
-        A row is computed again when their values change. They describe the whole image, so that
-        crops with jitter are refused.
+        A row is computed again when their values change. They do not follow the random moves of a
+        crop with jitter, so such crops are refused.
         """
         return ()
 
@@ -283,11 +296,12 @@ class NumberStream(Stream):
 
 @dataclass(frozen=True, kw_only=True)
 class PairStream(Stream):
-    """`dim` numbers of a row's crop and the crop one step before. `pair` runs in decoding
-    processes.
+    """A stream that computes `dim` numbers from a row's crop and the previous row's, by `pair` in
+    decoding processes.
 
-    Both crops have the later row's box, so that a moving box is not motion. The first row of a run
-    of consecutive frames is not computed: its numbers are 0, with a flag.
+    Both frames are cropped with the row's own box, so that a moving box does not look like motion.
+    The first row of a run of consecutive frames is not computed: its numbers are 0, with the flag
+    `cache.UNDEFINED`.
     """
 
     # part of the image that is seen, in the words below: size:256 region:256x192
@@ -295,7 +309,7 @@ class PairStream(Stream):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the later row's labels that `pair` needs."""
+        """Columns of the row's own labels that `pair` gets."""
         return ()
 
     @property
@@ -307,46 +321,48 @@ class PairStream(Stream):
 
     @abstractmethod
     def pair(self, previous: Image, current: Image, *args: Any, **labels: Any) -> Floats | None:
-        """Two (size, size, 3) uint8 RGB crops, the earlier first -> (dim,); None: unknown.
+        """Compute a row from two crops (size, size, 3) uint8 RGB: -> (dim,); None: unknown.
 
-        `columns` are keyword arguments: `pair(self, previous, current, kp_2d)`. They are as stored,
-        but `kp_2d` is in [-1, 1] across the crops and mirrored with them, as in `Split.read`.
+        Declare each of `columns` as a further argument: `pair(self, previous, current, kp_2d)`.
+        Labels are as stored, except that `kp_2d` is in [-1, 1] across the crops, and mirrored with
+        them, as in `Split.read`.
 
-        One process calls it for one pair after the other. The numbers must not depend on earlier
-        pairs.
+        A process calls this for many pairs, one after the other. The numbers must not depend on
+        earlier pairs.
         """
 
 
 class LabelComputer(Protocol):
-    """A label stream's computation, loaded and on its device."""
+    """What `LabelStream.load` returns: it is called to compute batches of rows from labels."""
 
     @property
     def provenance(self) -> Provenance:
-        """For the stream's manifest: where the weights come from, `stand_in`, ..."""
+        """Facts for the stream's manifest: where the weights come from, `stand_in`, ..."""
         ...
 
     def __call__(self, labels: Labels) -> tuple[Floats, Bools]:
-        """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's
-        numbers are known.
+        """Compute n rows. `labels` has the stream's columns, each (n, ...) as stored. Returns
+        numbers (n, dim), and whether each row is known (n,).
 
-        With `history` or `future`, each is (n, history + 1 + future, ...) in order of time, and
-        `labels["in_run"]` (n, history + 1 + future) bool is true for existing rows: consecutive
-        frames of the row's track. Other rows have NaN, the least integer (unsigned: the greatest),
-        or False.
+        With `history` or `future`, each label is (n, history + 1 + future, ...), sorted by time,
+        and `labels["in_run"]` (n, history + 1 + future) bool tells which of these rows exist, as
+        consecutive frames of the row's track. Labels of rows that do not exist are NaN, the least
+        integer (unsigned: the greatest), or False.
 
-        Unknown rows are stored with their numbers and a flag. A row's numbers must not depend on
-        other rows: else the extraction fails.
+        Rows that are not known are stored with their numbers and the flag `cache.UNDEFINED`. A
+        row's numbers must not depend on other rows of the batch; otherwise the extraction fails.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStream(Stream):
-    """`dim` numbers from labels, without pixels. Splits without these columns have no rows.
+    """A stream that computes `dim` numbers from labels, without pixels. Splits that lack one of its
+    `columns` do not get the stream.
 
-    Labels are those of the row, and of `history` rows before and `future` rows after it in its run
-    of consecutive frames. Override `reads` if an option decides their number. `ROW_RATE` (n,) is
-    available besides columns.
+    It gets the labels of the row, of `history` rows before it and of `future` rows after it in its
+    run of consecutive frames. Override `reads` if an option decides these numbers. `columns` may
+    also have `ROW_RATE`.
     """
 
     columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)
@@ -358,9 +374,11 @@ class LabelStream(Stream):
         return Reads(labels=self.columns, history=self.history, future=self.future)
 
     def load(self, machine: Machine, recorded: Provenance | None) -> LabelComputer:  # noqa: ARG002
-        """Load what computes the rows: the stream itself, unless it needs weights or a device."""
+        """Load what computes the rows. By default it is the stream itself; override this method if
+        the stream needs weights or a device.
+        """
         return self
 
     def __call__(self, labels: Labels) -> tuple[Floats, Bools]:
-        """Compute rows, as `LabelComputer` does."""
+        """Compute rows: see `LabelComputer.__call__`."""
         raise NotImplementedError(f"{type(self).__name__}: neither load nor __call__ is defined")

@@ -26,19 +26,22 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
 
-SIDE: Final = SIDES[0]  # px of the person's crop, in which the first network finds the circle
-FAR: Final = 0.25  # sides of the crop between its middle and the hips of its person
+# px, side of the person's crop, in which the first network finds the circle around the person
+SIDE: Final = SIDES[0]
+# A person is too far away if the hips are farther than this from the middle, in sides of the crop.
+FAR: Final = 0.25
 
 networks_of = functools.lru_cache(1)(blaze_pose.load_networks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlazeJoints(Stream):
-    """33 joints, each x, y, z in m about the middle of the hips, and visible, 0 to 1; by rows of
-    (33, 4).
+    """33 joints per row: x, y, z in m relative to the middle of the hips, and a visibility from 0
+    to 1. A row is a flattened (33, 4) array.
 
     The axes are the image's: x right, y down, z away from the camera. The network sees the person
-    upright; its joints are turned back. A row without a person has joints that are not visible: 0.
+    turned upright, and its joints are turned back. If no person is found in a row, the visibility
+    of its joints is 0.
     """
 
     weights: Weights = "full"  # lite, full or heavy, as of the detector
@@ -66,16 +69,17 @@ class BlazeJoints(Stream):
         return about | blaze_pose.terms(self.weights)[1] | {"device": "cpu"}
 
     def load(self, machine: Machine, recorded: Provenance | None) -> None:  # noqa: ARG002
-        """Check that decoding processes can load the networks. Raises MissingAssets, or ConfigError
-        without LiteRT.
+        """Check that the networks can be loaded; decoding processes will do so. Raises
+        MissingAssets for a missing file, ConfigError without LiteRT.
         """
         blaze_pose.load_networks(self.weights)
 
     def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32]:
-        """(132,) numbers of the person in the middle of the row's box in the frame `crops[-1]`.
+        """Compute the numbers (132,) of the person in the middle of the row's box. `crops[-1]` is
+        the whole frame.
 
-        The second network looks at the frame twice: the second time in the circle that it returned
-        the first time.
+        The first network finds the person as a circle. The second one computes the joints in this
+        circle, and then again in the better circle that it has returned the first time.
         """
         finder, landmarks = networks_of(self.weights)
         image = crops[-1]
@@ -84,7 +88,7 @@ class BlazeJoints(Stream):
         affine = crop_affine(bbox, scale, SIDE)
         crop = crop_person(image, bbox, scale, SIDE)
 
-        # of a person who fills the crop
+        # If no person is found near the middle, use the circle of a person who fills the crop.
         circle = np.array([[0, 0], [0, -SIDE / (2 * MARGIN)]]) + SIDE / 2
         least = FAR * SIDE
         for _, found in find(finder, crop):

@@ -19,7 +19,8 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import PairStream, Provenance
 from pipeline.files.pixels.frames import Image
 
-# How flow is computed and fitted. Part of the identity, since these were once options.
+# How optical flow is computed and a homography fitted. This is part of the identity, because these
+# were options once.
 METHOD: Final = {
     "flow": "dis",
     "fit": "robust",
@@ -30,10 +31,11 @@ METHOD: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Homography(PairStream):
-    """H - I row by row; H maps points of the earlier crop to the later one, in [-1, 1] over the
-    crop, h33 = 1.
+    """The homography H from the previous crop to the row's crop: the nine numbers of H - I.
 
-    Unknown (flag 0) if `pipeline.homography.between` is degenerate, or a crop has a single colour.
+    H maps points of the earlier crop to the later one, in coordinates of [-1, 1] across the crop,
+    and has h33 = 1. A row is unknown if `pipeline.homography.between` finds no valid homography, or
+    if a crop has a single colour.
     """
 
     kind: ClassVar[str] = "homography"
@@ -56,7 +58,7 @@ class Homography(PairStream):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """The stream; None for rows computed by another method."""
+        """Make the stream of this identity; None if it was computed by another method."""
         if any(identity.get(name) != value for name, value in METHOD.items()):
             return None
         return super().from_identity(

@@ -1,5 +1,6 @@
-"""Streams of networks, which a process loads once for all splits.  crops -> [torchvision, timm,
-...] -> features
+"""Streams whose numbers are a network's features.  crops -> [torchvision, timm, ...] -> features
+
+A process loads a network once, for all splits and all streams that share it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from pipeline.features.networks.base import Loaded
 
 Precision = Literal["exact", "fast"]
-MOST_NETWORKS: Final = 3  # that stay in memory
+MOST_NETWORKS: Final = 3  # number of networks that stay in memory
 UNTRAINED: Final = WeightsSpec("untrained", "0")
 
 
 class NetworkStream(NumberStream):
-    """Features of a network. `precision` as in `resnet50`, but fast is refused if it is inexact."""
+    """The base of streams of features of a network. Precision "fast" means bf16, as in `resnet50`,
+    but it is refused if its features are inexact.
+    """
 
     # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
     precision: Precision
@@ -40,11 +43,11 @@ class NetworkStream(NumberStream):
         return self
 
     def load_network(self) -> Loaded:
-        """Load the network in fp32, for streams that do not override `running`."""
+        """Load the network in fp32. Define this, or override `running`."""
         raise NotImplementedError
 
     def running(self, machine: Machine, recorded: Provenance) -> Network:  # noqa: ARG002 - resnet50 reads it
-        """The network on its device. recorded: the standardisation of existing rows, if any."""
+        """Load the network on its device. `recorded`: standardisation of existing rows, if any."""
         from pipeline.features import networks
 
         crop = {**asdict(self.crop), "region": self.crop.region and list(self.crop.region)}
@@ -58,10 +61,11 @@ class NetworkStream(NumberStream):
         return networks.run(load_with_crop, self.precision, machine)
 
     def load(self, machine: Machine, recorded: Provenance | None) -> Network:
-        """Load the network on its device; a changed checkpoint is another network.
+        """Return the network on its device. It is loaded only once, unless its checkpoint has
+        changed.
 
-        Raises PipelineError if existing rows were computed with other weights, and what `running`
-        raises.
+        Raises PipelineError if existing rows (`recorded`) were computed with other weights, and
+        what `running` raises.
         """
         before = recorded or {}
         content = json.dumps([self.same_network.identity(), before.get("standardisation")])
@@ -108,11 +112,15 @@ class ResNet50(NetworkStream):
 
     @property
     def same_network(self) -> Self:
-        """Shared by all copies with jitter."""
+        """The stream with a crop that has neither jitter nor scale: streams that differ only in
+        these share the network.
+        """
         return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
 
     def running(self, machine: Machine, recorded: Provenance) -> Network:
-        """Raises ConfigError for a missing device, and what `networks.backbones.load` raises."""
+        """Load the network on its device. Raises ConfigError for a missing device, and what
+        `networks.backbones.load` raises.
+        """
         from pipeline.features import networks
 
         return networks.load(self.weights, self.precision, machine, recorded, self.crop.shape)
@@ -120,9 +128,11 @@ class ResNet50(NetworkStream):
 
 @dataclass(frozen=True, kw_only=True)
 class _LibraryNetwork(NetworkStream):
-    """Input of a network's classifier, `dim` numbers per crop.
+    """The base of streams of a library's networks. The features are the input of the network's
+    classifier, `dim` numbers per crop.
 
-    With `dim`, plans need neither the library nor torch; it is checked when the network is loaded.
+    If the option `dim` is set, plans need neither the library nor torch; the number is checked when
+    the network is loaded.
     """
 
     network: str = ""  # Name in the library, for example vit_b_16 of torchvision
@@ -156,7 +166,9 @@ class _LibraryNetwork(NetworkStream):
         return self.weights.stand_in
 
     def load_network(self) -> Loaded:
-        """Raises ConfigError if `dim` is wrong, and what `networks.backbones.Named.load` raises."""
+        """Load the network in fp32. Raises ConfigError if `dim` is wrong, and what
+        `networks.backbones.Named.load` raises.
+        """
         network = self._library_network().load(self.weights)
         if network.dim != self.dim:
             raise ConfigError(

@@ -1,5 +1,7 @@
 """Streams of ONNX graphs, which may need more than the crop.  crops, columns -> [graph] -> features
 
+A section of luigi.cfg with such a stream:
+
 [instant_hmr]
 kind = onnx
 weights = instant_hmr.onnx
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 CPU_BATCH: Final = 8
 GPU_BATCH: Final = 64
-MOST_SESSIONS: Final = 3  # that stay in memory
+MOST_SESSIONS: Final = 3  # number of loaded graphs that stay in memory
 DO: Final = (
     "Name an ONNX graph and its inputs and outputs: weights, image, inputs, outputs "
     "(docs/features.md)."
@@ -45,10 +47,10 @@ DTYPES: Final[Mapping[str, DTypeLike]] = {
 
 
 class _Condition(NamedTuple):
-    """A kind of input beside the crop."""
+    """A kind of input that a graph may have besides the crop."""
 
-    shape: tuple[int, ...]  # of a row
-    columns: tuple[str, ...]  # that it is computed from
+    shape: tuple[int, ...]  # shape for one row
+    columns: tuple[str, ...]  # the columns that it is computed from
 
 
 CONDITIONS: Final[Mapping[str, _Condition]] = {
@@ -62,11 +64,11 @@ CONDITIONS: Final[Mapping[str, _Condition]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Onnx(NumberStream):
-    """All outputs of an ONNX graph for a crop, one after the other; `read_part` returns one by its
-    name.
+    """The outputs of an ONNX graph for a crop, flattened and joined. `read_part` reads one output,
+    by its name.
 
-    The graph's inputs have float32 or float16. `crop_per_box` says which box `bbox` and `cliff` are
-    of: its side is the crop's divided by this, as when the network was trained.
+    The graph's inputs must be float32 or float16. The inputs `bbox` and `cliff` describe a box: its
+    side is the crop's side divided by `crop_per_box`. Set that as it was in the network's training.
     """
 
     weights: Path = Path()  # ONNX file, or a zip with one
@@ -120,7 +122,9 @@ class Onnx(NumberStream):
 
     @property
     def dim(self) -> int:  # type: ignore[override]
-        """Numbers per row, by running the graph once. Raises as `load`."""
+        """Number of numbers per row, found by running the graph once on the CPU. Raises as `load`
+        does.
+        """
         parts = _running(self, Machine("cpu"), str(self.identity())).parts
         return sum(math.prod(part["shape"]) for part in parts)
 
@@ -133,7 +137,7 @@ class Onnx(NumberStream):
         return _running(self, machine, str(self.identity()))
 
     def condition(self, name: str, labels: Labels) -> Doubles:
-        """(n, ...) one of CONDITIONS of n rows."""
+        """Compute an input of CONDITIONS, by its name, for n rows: (n, ...)."""
         if name in ("image_size", "intrinsics"):
             return np.asarray(labels[name], np.float64)
         bbox = np.asarray(labels["bbox"], np.float64)
@@ -188,8 +192,8 @@ class _GraphComputer:
         """Nothing to release."""
 
     def __call__(self, crops: NDArray[np.uint8], labels: Labels | None = None) -> Floats:
-        """(batch_size, height, width, 3) RGB, and columns (batch_size, ...) -> (batch_size,
-        dim).
+        """Run the graph: crops (batch_size, height, width, 3) RGB, and columns (batch_size, ...)
+        -> (batch_size, dim).
         """
         stream = self._stream
         n = self._at_once
@@ -211,8 +215,13 @@ class _GraphComputer:
         return DTYPES[self._session.inputs[name][1]]
 
     def _check(self, shapes: Mapping[str, Sequence[int]]) -> int:
-        """The graph's fixed number of rows; 0: any. shapes: of a row of each input. Raises
-        RawDataError.
+        """Check the graph's inputs. Returns the number of rows that it computes at once, if that is
+        fixed; 0: any number.
+
+        Args:
+            shapes: the shape that each input must have for one row.
+
+        Raises RawDataError if the graph has other inputs.
         """
         session = self._session
         fixed = set[int]()
@@ -233,8 +242,8 @@ class _GraphComputer:
         return max(fixed, default=0)
 
     def _find_parts(self, shapes: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
-        """Name, offset and shape of each output in a row, by running the graph. Raises
-        RawDataError.
+        """Run the graph on random numbers, and return the name, offset in a row and shape of each
+        output. Raises RawDataError for outputs that are not numbers (N, ...).
         """
         n = self._at_once
         rng = np.random.default_rng(0)
@@ -261,12 +270,14 @@ def _running(stream: Onnx, machine: Machine, content: str) -> _GraphComputer:  #
 
 
 def _accepts(axis: object, size: int) -> bool:
-    """Whether an axis of a graph's input takes this size: it is fixed, or has a name."""
+    """Whether an axis of a graph's input can have this size. A fixed axis is a number, and a free
+    one has a name.
+    """
     return axis == size or not isinstance(axis, int)
 
 
 def _require_colour(key: str, text: str, *, least: float) -> None:
-    """Raise ConfigError unless an option has three finite numbers above `least`."""
+    """Raise ConfigError unless the option `key` has three finite numbers above `least`."""
     try:
         numbers = _numbers(text)
     except ValueError:
@@ -281,11 +292,13 @@ def _numbers(text: str) -> Floats:
 
 
 def read_part(split: Split, windows: ArrayLike, stream: str, name: str) -> Floats:
-    """Read one output of an ONNX graph, by its name: (B, T, ...), its own shape behind windows and
-    frames.
+    """Read one output of an ONNX graph from a stream, by its name.
 
-    windows: (B, 2), as for `Split.read`. Raises PipelineError if the stream has no output of this
-    name.
+    Args:
+        windows: (B, 2), as for `Split.read`.
+
+    Returns an array (B, T, ...): the output's shape for each of T frames in B windows. Raises
+    PipelineError if the stream has no output of this name.
     """
     recorded = (split.stream_manifest(stream)["backbone"] or {}).get("parts", [])
     parts = {part["name"]: part for part in recorded}

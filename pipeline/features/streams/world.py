@@ -1,7 +1,8 @@
-"""Camera rotation, contacts of the feet, and HMR2.0's token.  crops, labels -> [streams] ->
+"""Streams of camera rotations, foot contacts, and HMR2.0's token.  crops, labels -> [streams] ->
 features
 
-Inputs and targets of WHAM (Shin et al., CVPR 2024) and GVHMR (Shen et al., SIGGRAPH Asia 2024).
+WHAM (Shin et al., CVPR 2024) and GVHMR (Shen et al., SIGGRAPH Asia 2024) use these as inputs and
+targets.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ if TYPE_CHECKING:
     from pipeline.features.networks.base import Loaded
 
 
-Known = tuple[Floats, Bools]
+Known = tuple[Floats, Bools]  # numbers (n, dim), and which rows are known (n,)
 
-# SMPL's vertices 3216, 3387, 6617, 6787, as in foot sliding.
+# Joints that are SMPL's vertices 3216, 3387, 6617 and 6787, which foot sliding uses, too.
 POINTS: Final = tuple(
     JOINTS["spin49"].index(f"OP {name}") for name in ("LBigToe", "LHeel", "RBigToe", "RHeel")
 )
-OTHER_SIDE: Final = [2, 3, 0, 1]
-# motion per frame at 30 fps for a contact of 0.5 (WHAM's lib/data/datasets/amass.py)
+OTHER_SIDE: Final = [2, 3, 0, 1]  # index of the same point of the other foot
+# motion in m per frame at 30 fps at which a contact is 0.5 (WHAM's lib/data/datasets/amass.py)
 AT_REST_M: Final = 0.01
 STEEPNESS: Final = 5 / AT_REST_M
-RATE: Final = 30.0  # rows per second
+RATE: Final = 30.0  # rows per second, to which motion is scaled
 MIN_RATE: Final = 20.0  # at lower rates, a foot can leave the ground between two rows
-LARGEST_EXPONENT: Final = 700.0  # of a float64
-# signs of the first two rows of S M S, S = diag(-1, 1, 1)
+LARGEST_EXPONENT: Final = 700.0  # exp of more overflows a float64
+# how mirroring changes the signs of a rotation's first two rows: S M S with S = diag(-1, 1, 1)
 MIRRORED_6D: Final = np.array([1, -1, -1, -1, 1, 1])
 GENDERS: Final = {f"SMPL_{gender.upper()}": gender for gender in smpl_files.GENDERS}
-WORLDS: Final = {  # option `world` -> columns to read
+WORLDS: Final = {  # value of the option `world` -> columns to read
     "extrinsics": ("pose", "betas", "trans", "has_smpl", "extrinsics", ROW_RATE),
     "labels": ("pose", "betas", "trans", "has_smpl", ROW_RATE),
 }
@@ -53,12 +54,13 @@ WORLDS: Final = {  # option `world` -> columns to read
 
 @dataclass(frozen=True, kw_only=True)
 class CamAngvel(LabelStream):
-    """`cameras.angular_velocity` of each row: the camera's rotation as six numbers.
+    """The camera's rotation between neighbouring rows, as six numbers
+    (`cameras.angular_velocity`).
 
-    With the convention "gvhmr", the rotation to the next row; a run's last row repeats the one
-    before it. With "wham", the inverse of the rotation from the previous row, minus the identity's
-    and times 30. If the other row is missing, or a camera is not a rigid motion, the row has the
-    values of a static camera and flag 0.
+    With the convention "gvhmr", it is the rotation to the next row; the last row of a run repeats
+    the row before it. With "wham", it is the inverse of the rotation from the previous row, minus
+    the identity, times 30. If the other row is missing, or an `extrinsics` is not a rigid motion,
+    the row has the values of a static camera and is unknown.
     """
 
     convention: str = "gvhmr"  # definition of the rotation, gvhmr or wham
@@ -79,8 +81,8 @@ class CamAngvel(LabelStream):
         return f"camera rotations, convention {self.convention}"
 
     def __call__(self, labels: Mapping[str, Array]) -> Known:
-        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> rotations (n, 6), (n,) whether they are
-        known.
+        """Compute n rows from the labels `extrinsics` (n, 3, 4, 4) and `in_run` (n, 3): rotations
+        (n, 6), and whether they are known (n,).
         """
         in_run = labels["in_run"]
         cameras_of_run = labels["extrinsics"]
@@ -98,7 +100,7 @@ class CamAngvel(LabelStream):
         return np.where(known[:, None], of_rows, at_rest).astype(np.float32), known
 
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Values (..., 6) for the mirrored video, whose camera is `cameras.mirror_extrinsics`."""
+        """Values (..., 6) as they are in the mirrored video, whose camera is `cameras.mirrored`."""
         return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
 
 
@@ -107,13 +109,15 @@ class Stationary(LabelStream):
     """Contact probabilities (0 to 1) of four points of the feet: left toe and heel, right toe and
     heel.
 
-    1 / (1 + exp(5 / 0.01 (v - 0.01))) with v = |p[i + 1] - p[i - 1]| / 2, the point's motion in m
-    per 30th of a second; the first and last row of a run have their neighbour's v (WHAM). At other
-    rates than 30, v is scaled by the track's rate. Points are vertices of the body in the file
-    `body`, which must be that of the labels. `world`: "extrinsics" transforms labels from camera to
-    world by that column; "labels" is for labels in world coordinates (AMASS).
+    A probability is 1 / (1 + exp(5 / 0.01 (v - 0.01))) with v = |p[i + 1] - p[i - 1]| / 2, the
+    point's motion in m per 30th of a second, as in WHAM. The first and last row of a run have the v
+    of their neighbour. If a track's rate is not 30 rows per second, v is scaled to it.
 
-    A row is -1 with flag 0 if a body or camera that it needs is unknown, its run has fewer than
+    Points are vertices of the body model in the file `body`, which must be the one that the labels
+    were made with. `world`: with "extrinsics", labels are transformed from camera to world
+    coordinates by that column; "labels" is for labels in world coordinates (AMASS).
+
+    A row is -1 and unknown if a pose or camera that it needs is unknown, its run has fewer than
     three rows, or its rate is below 20 per second.
     """
 
@@ -146,12 +150,12 @@ class Stationary(LabelStream):
 
     @property
     def stand_in(self) -> bool:
-        """Whether the body is procedural."""
+        """Whether the body model is synthesized, for demo data only."""
         return is_stand_in(self.body.parent)
 
     def load(self, machine: Machine, recorded: Provenance | None) -> _Contacts:  # noqa: ARG002 - on the CPU
-        """Load the body in float64. Raises what `Body.load` raises, and ConfigError for a file that
-        it would ignore.
+        """Load the body model in float64. Raises what `Body.load` raises, and ConfigError if
+        `Body.load` would take another file than the one that `body` names.
         """
         from pipeline.body import Body
 
@@ -164,22 +168,26 @@ class Stationary(LabelStream):
 
     @staticmethod
     def mirrored(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Values (..., 4) for the mirrored video: left and right are swapped."""
+        """Values (..., 4) as they are in the mirrored video: left and right are swapped."""
         return values[..., OTHER_SIDE]
 
 
 class _Contacts:
+    """The computer of `Stationary`, with its body model."""
+
     def __init__(self, body: Body) -> None:
         self.provenance: Provenance = {"stand_in": body.is_stand_in}
         self._body = body
 
     def __call__(self, labels: Mapping[str, Array]) -> Known:
-        """Labels (n, 5, ...), in_run (n, 5) -> (n, 4), (n,)."""
+        """Compute n rows from labels (n, 5, ...), of two rows before to two rows after each row,
+        and `in_run` (n, 5): probabilities (n, 4), and whether they are known (n,).
+        """
         in_run = labels["in_run"]
         row = np.arange(len(in_run))
         begins = ~in_run[:, 1]
         ends = ~in_run[:, 3]
-        # of the neighbouring row at a run's start or end
+        # which two rows v is computed from; at a run's start or end, those of the neighbouring row
         first = np.where(begins, 2, np.where(ends, 0, 1))
         last = np.where(ends, 2, np.where(begins, 4, 3))
         rate = labels[ROW_RATE][:, 2]
@@ -200,7 +208,7 @@ class _Contacts:
         return contacts, known
 
     def _points(self, labels: Mapping[str, Array]) -> Doubles:
-        """World coordinates (n, 4, 3) m of the points in n rows."""
+        """World coordinates (n, 4, 3) in m of the four points; NaN if pose or camera is unknown."""
         import torch
         from scipy.spatial.transform import Rotation
 
@@ -218,17 +226,18 @@ class _Contacts:
         return (points - camera[:, None, :3, 3]) @ camera[:, :3, :3]  # R^T (p - t)
 
 
-# WHAM's crop is 1.2 times the joints' extent. In most datasets a track's crop is 1.43 times (box
-# 1.1, crop scale 1.3), of which 0.84 is 1.2; in others the crop differs by up to a tenth.
+# WHAM's crop is 1.2 times the joints' extent. In most datasets, a track's crop is 1.43 times that
+# extent (box 1.1, crop scale 1.3), and 0.84 times 1.43 is 1.2. In other datasets, the crop differs
+# by up to a tenth.
 CROP: Final = CropPolicy(size=256, region=(256, 192), scale=0.84)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hmr2(NetworkStream):
-    """1024 numbers per crop: the token of HMR2.0's decoder, from which its heads regress pose and
+    """The token of HMR2.0's decoder, 1024 numbers per crop, from which its heads regress pose and
     shape.
 
-    WHAM was trained with HMR2.0a; HMR2.0b gives other numbers. `precision` as in `resnet50`.
+    WHAM was trained with HMR2.0a; HMR2.0b gives other numbers. `precision` is as in `resnet50`.
     """
 
     checkpoint: Path = Path()  # HMR2.0's .ckpt, of 4D-Humans or WHAM

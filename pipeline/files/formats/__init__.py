@@ -1,1 +1,1 @@
-"""Bytes of untrusted files -> arrays.  [raw] -> tracks -> features -> windows"""
+"""Read the formats of untrusted files into arrays.  [raw] -> tracks -> features -> windows"""

@@ -1,8 +1,9 @@
-"""Untrusted label files, with file and key in errors: MATLAB v5 (by SciPy), NumPy archives, JSON.
+"""Read arrays and values from untrusted label files: MATLAB v5 (by SciPy), NumPy archives, JSON.
 [raw] -> tracks
 
-A damaged file can make SciPy's compiled reader crash or allocate without limit. Conversion reads in
-the processes of `pipeline.processes`, so this costs one video.
+Every error (RawDataError) names the file and the key, what was expected and found, and what to do
+(argument `do` of the functions). A damaged file can make SciPy's compiled reader crash or allocate
+without limit. Conversion reads in the processes of `pipeline.processes`, so this costs one video.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Shape = tuple[int | None, ...]  # None: any length
 LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 AGAIN: Final = "Unpack the download again."
 BLOCK: Final = 1 << 20  # bytes that are searched at a time
-N_LEVELS: Final = 3  # maps around a frame
+N_LEVELS: Final = 3  # how many JSON objects are around the content of a frame
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
 HDF5: Final = "an HDF5 file"
 OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
@@ -45,7 +46,7 @@ OTHERS: Final = {  # first bytes of files that are often downloaded by mistake
     b"\x89HDF": HDF5,
     b"version http": "a Git LFS pointer",
 }
-NO_TEXT: Final = OTHERS | {  # first bytes of files that are renamed to a text or a clip
+NO_TEXT: Final = OTHERS | {  # first bytes of other files that have the name of a text or a clip
     b"GIF8": "a GIF image",
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
@@ -68,9 +69,15 @@ _KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
 def reading(
     file: Path, expected: str, *, key: str = "file", do: str = AGAIN, reason: str = "bad_label_file"
 ) -> Iterator[None]:
-    """Turn any exception of a library on a damaged file into RawDataError.
+    """Within the block, turn any exception of a library on a damaged file into RawDataError.
 
-    Our own errors, and MemoryError, which ends the process, are raised unchanged.
+    Errors of this pipeline, and MemoryError, which ends the process, are raised unchanged.
+
+    Args:
+        expected: what the file should hold, for the message.
+        key: which part of the file is read.
+        do: what the user can do.
+        reason: why the video is rejected, as accounts count it.
     """
     try:
         yield
@@ -95,7 +102,9 @@ def state_of(file: Path, do: str = "Put it back.") -> tuple[int, int]:
 
 
 def require_unchanged(file: Path, state: tuple[int, int]) -> None:
-    """Raise RawDataError if the file is not in this state, which it had before it was read."""
+    """Raise RawDataError if the file's state is not this one, which `state_of` returned before the
+    file was read.
+    """
     if state_of(file) != state:
         expected = "the same file until its last row"
         found = "another one, or other content, at the end: it was replaced while it was read"
@@ -103,19 +112,19 @@ def require_unchanged(file: Path, state: tuple[int, int]) -> None:
 
 
 def refuse(found: str) -> NoReturn:
-    """End a `reading` block with this as the found content."""
+    """Raise an error inside a `reading` block, with this text as what was found."""
     raise ValueError(found)
 
 
 def other_format(start: bytes) -> str:
-    """What a file is instead of the expected download, by its first bytes; "" if unknown."""
+    """What a file is in place of the expected download, from its first bytes; "" if unknown."""
     if not start:
         return "empty (0 bytes)"
     return identify_format(start.lstrip(), OTHERS)
 
 
 def other_than_text(content: bytes) -> str:
-    """What a file is instead of text in UTF-8; "" for text."""
+    """What a file is in place of text in UTF-8; "" if it may be text."""
     if not content.strip():
         return f"empty ({len(content)} bytes)"
     if not content.strip(b"\0"):
@@ -128,7 +137,9 @@ def other_than_text(content: bytes) -> str:
 
 
 def identify_format(start: bytes, formats: Mapping[bytes, str]) -> str:
-    """What begins with the first of `formats` that fits; "" for none."""
+    """The name of the first of `formats` (first bytes -> name) that `start` begins with; "" for
+    none.
+    """
     for magic, name in formats.items():
         if start.startswith(magic):
             return name
@@ -138,17 +149,17 @@ def identify_format(start: bytes, formats: Mapping[bytes, str]) -> str:
 def load_mat(
     file: Path, keys: Collection[str], optional: Collection[str] = ()
 ) -> dict[str, NDArray[Any]]:
-    """The named variables of a MATLAB v5 file, in their stored types; of `optional`, the existing
-    ones.
+    """Read variables of a MATLAB v5 file, by name, in their stored types. Those in `optional` may
+    be missing.
 
-    Raises RawDataError for another file and for a missing key.
+    Raises RawDataError for another file, and if one of `keys` is missing.
     """
-    # 0.3 s, which commands that read no such file need not wait for
+    # Importing SciPy takes 0.3 s: commands that read no such file need not wait for it.
     from scipy.io import loadmat, whosmat
 
     with reading(file, "a whole MATLAB v5 file"), open_regular(file) as stream:
         head = stream.read(128)
-        # else it may be v4 or v7.3
+        # without this, the file may be MATLAB v4 or v7.3
         if head[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):
             refuse(other_format(head) or f"a file that begins with {head[:20]!r}")
         variables = loadmat(stream, variable_names=[*keys, *optional])
@@ -166,15 +177,17 @@ def load_mat(
 def load_npz(
     file: Path, keys: Collection[str], optional: Collection[str] = ()
 ) -> dict[str, NDArray[Any]]:
-    """The named arrays of an .npz; of `optional`, the existing ones. Pickled objects are refused.
+    """Read arrays of an .npz, by name. Those in `optional` may be missing. Pickled objects are
+    refused, as they can run code.
 
-    Raises RawDataError for another file, a missing key and an object array.
+    Raises RawDataError for another file, if one of `keys` is missing, and for an object array.
     """
     expected = "an array of numbers or text (pickled objects are not read: they can run code)"
     arrays = {}
     with reading(file, "a NumPy .npz archive"), open_regular(file) as stream:
         head = stream.read(16)
-        if not head.startswith(ZIP):  # NumPy would take it for a pickle, and advise to trust it
+        # NumPy would take another file for a pickle, and advise the user to trust it.
+        if not head.startswith(ZIP):
             refuse(other_format(head) or f"a file that begins with {head[:4]!r}")
         if not is_zipfile(stream):
             refuse("an archive without its end: it is cut off")
@@ -190,7 +203,7 @@ def load_npz(
 
 
 def npz_shape(file: Path, key: str) -> tuple[int, ...]:
-    """Shape of an array in an .npz, from its header. Raises RawDataError."""
+    """The shape of an array in an .npz, without reading its numbers. Raises RawDataError."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -205,17 +218,17 @@ def npz_shape(file: Path, key: str) -> tuple[int, ...]:
 
 
 def fits(actual: tuple[int, ...], expected: Shape) -> bool:
-    """Whether an array's shape is the expected one."""
+    """Whether an array's shape is the expected one, in which None stands for any length."""
     if len(actual) != len(expected):
         return False
     return all(n in (None, m) for n, m in zip(expected, actual, strict=True))
 
 
 def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN) -> Doubles:
-    """An array or lists as float64, if they hold real numbers in `shape` (None: any length). Raises
-    RawDataError.
+    """Convert an array or lists to float64. Raises RawDataError unless they hold real numbers in
+    `shape` (None: any length).
 
-    Stored types vary between files, and unsigned arithmetic wraps: always convert.
+    Stored types vary between files, and unsigned arithmetic wraps around: always convert.
     """
     try:
         array = np.asarray(stored)
@@ -233,7 +246,7 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
 
 
 def _first_other(array: NDArray[Any]) -> object:
-    """The first element that is no real number."""
+    """The first element that is not a real number in range, for a message."""
     elements = array.ravel().tolist()
     for element in elements:
         if not isinstance(element, int | float) or abs(element) > LARGEST_WHOLE:
@@ -244,7 +257,9 @@ def _first_other(array: NDArray[Any]) -> object:
 def table(
     file: Path, keys: Sequence[str], rows: Sequence[Any], n: int, *, do: str = AGAIN
 ) -> Doubles:
-    """(N, n) of N lists, the i-th under the i-th key. Raises as `numbers`."""
+    """Convert N lists of n numbers to an array (N, n). `keys[i]` is the key of the i-th list in the
+    file. Raises as `numbers` does.
+    """
     try:
         array = np.asarray(rows)  # all at once, which is faster
     except ValueError:
@@ -256,9 +271,9 @@ def table(
 
 
 def load_json(file: Path, *, do: str) -> Any:
-    """Content of a JSON file. Raises RawDataError for another file and for too deep nesting.
+    """Read a JSON file. Raises RawDataError for another file, and if it is nested too deeply.
 
-    NaN and infinities come as floats: callers check numbers.
+    NaN and infinities are returned as floats, so callers must check numbers.
     """
     with reading(file, "JSON", do=do):
         content = read_regular(file)
@@ -269,7 +284,7 @@ def load_json(file: Path, *, do: str) -> Any:
 
 
 def _json_fault(content: bytes, error: Exception) -> str:
-    """Why text is no JSON."""
+    """Why a text is not JSON, from the error of parsing it."""
     if isinstance(error, UnicodeDecodeError):
         return "text that is not in UTF-8"
     if isinstance(error, RecursionError):
@@ -295,12 +310,18 @@ def _is_json(text: bytes) -> bool:
 
 
 def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) -> dict[int, Any]:
-    """One sequence of {"<key>": {"<key>": {"<frame>": content}}}: frame -> content, in order; empty
-    without it.
+    """Read one sequence of a JSON file {"<key>": {"<key>": {"<frame>": content}}}. Returns its
+    content by frame, sorted; {} if the file does not have the sequence.
 
-    Such files have hundreds of MB. Only the bytes of the sequence are parsed; a process finds them
-    once, for all sequences of a file. levels: names of keys and frame, for messages. Raises
-    RawDataError for other content, also for texts with braces or escapes.
+    Such files have hundreds of MB. So each process finds the bytes of all sequences of a file once,
+    and only the bytes of the wanted sequence are parsed.
+
+    Args:
+        keys: the sequence's two keys.
+        levels: what the keys and frames are called, for messages.
+
+    Raises RawDataError for other content, and for strings with braces or escapes, which the search
+    for sequences does not understand.
     """
     spans = _find_sequences(file, state_of(file), levels, do)
     key = f"{keys[0]}/{keys[1]}"
@@ -317,12 +338,12 @@ def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) ->
     return {int(frame): stored[frame] for frame in sorted(stored, key=int)}
 
 
-@functools.lru_cache(maxsize=2)  # joints and fits
+@functools.lru_cache(maxsize=2)  # a reader may need two files at a time: joints and fits
 def _find_sequences(
     file: Path, _state: tuple[int, int], levels: str, do: str
 ) -> Mapping[tuple[int, int], tuple[int, int]] | RawDataError:
-    """Keys -> bytes [start, stop) of each sequence's map; or the error, which all videos of the
-    file share.
+    """Find the bytes [start, stop) of each sequence's object, by its keys. An error is returned,
+    not raised, so that it is also cached for the other videos of the file.
     """
     try:
         with reading(file, f"JSON with {levels} as numbers", do=do), open_regular(file) as stream:
@@ -332,9 +353,11 @@ def _find_sequences(
 
 
 def _scan_braces(stream: BinaryIO) -> Mapping[tuple[int, int], tuple[int, int]]:
-    """`_find_sequences` of an open file. Raises ValueError and others for other content."""
+    """Find the sequences of an open file by its braces, in one pass. Raises ValueError and other
+    errors for other content.
+    """
     spans = dict[tuple[int, int], tuple[int, int]]()
-    starts = list[int]()  # of the maps around a byte
+    starts = list[int]()  # where the objects begin that are open at a byte, outermost first
     n_read = 0
     in_text = False
     while block := stream.read(BLOCK):
@@ -343,7 +366,8 @@ def _scan_braces(stream: BinaryIO) -> Mapping[tuple[int, int], tuple[int, int]]:
             position = n_read + mark.start()
             if symbol == b'"':
                 in_text = not in_text
-            elif in_text or symbol == b"\\":  # without escapes, every second quote ends a text
+            # Strings must have no braces or escapes. Then every second quote ends a string.
+            elif in_text or symbol == b"\\":
                 refuse(f"a text with {symbol.decode()} at byte {position}")
             elif symbol == b"{":
                 starts.append(position)
@@ -364,7 +388,7 @@ def _scan_braces(stream: BinaryIO) -> Mapping[tuple[int, int], tuple[int, int]]:
 
 
 def _find_key(stream: BinaryIO, start: int) -> int:
-    """The number that is the key of the map at this byte. Raises ValueError for another key."""
+    """The number that is the key of the object at this byte. Raises ValueError if none is."""
     before = os.pread(stream.fileno(), min(start, 40), max(start - 40, 0))
     key = _KEY.search(before)
     if key is None:
@@ -373,13 +397,13 @@ def _find_key(stream: BinaryIO, start: int) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a whole number of a few plain digits."""
+    """Whether a text is a whole number of at most nine plain digits."""
     return text.isascii() and text.isdecimal() and len(text) <= 9
 
 
 def whole(file: Path, key: str, value: object, *, do: str) -> int:
-    """A whole number, also written as 3.0. Raises RawDataError for other values, also for
-    `true`.
+    """Convert a JSON value to a whole number; 3.0 is one, too. Raises RawDataError for other
+    values, including `true`.
     """
     match value:
         case bool():
@@ -391,7 +415,7 @@ def whole(file: Path, key: str, value: object, *, do: str) -> int:
 
 
 def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, Any]]:
-    """A list of objects. Raises RawDataError for other values."""
+    """Check that a JSON value is a list of objects, and return it. Raises RawDataError if not."""
     if not isinstance(value, list):
         raise RawDataError(file, key, "a list of objects", kind(value), do)
     for i, entry in enumerate(value):
@@ -401,7 +425,7 @@ def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, A
 
 
 def kind(value: object) -> str:
-    """Short description of a value of any size and depth.
+    """A short description of a JSON value of any size and depth, for messages.
 
     >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5)
     ('3 entries', 'an empty object', 'nothing', '2.5')

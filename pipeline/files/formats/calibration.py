@@ -1,5 +1,5 @@
-"""MPI-INF-3DHP's camera.calibration: text, a block of 7 lines a camera.  [raw] -> tracks ->
-features -> windows
+"""Read MPI-INF-3DHP's camera.calibration, a text with a block of 7 lines for each camera.  [raw] ->
+tracks -> features -> windows
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.raw.files import read_regular
 
 FIRST_LINE: Final = "Skeletool Camera Calibration File V1.0"
-LARGEST: Final = 1e7
+LARGEST: Final = 1e7  # all numbers of a camera are smaller
 AGAIN: Final = "Download it again, with the release's get_dataset.sh."
 
 
@@ -28,7 +28,9 @@ class Calibration(NamedTuple):
 
 
 def read_calibration(file: Path, camera: int) -> Calibration:
-    """One camera of a file. Raises RawDataError, and OSError if the file cannot be opened."""
+    """Read one camera, by its number. Raises RawDataError for a missing or invalid block, and
+    OSError if the file cannot be opened.
+    """
     text = read_regular(file).decode("ascii", errors="replace")
     lines = [line.split() for line in text.splitlines()]
     name = ["name", str(camera)]

@@ -1,7 +1,8 @@
-"""Checkpoints of torch and safetensors, read without running code.  [weights]
+"""Read checkpoints of torch and safetensors without running code from them.  [weights]
 
-torch's restricted unpickler runs no program in the file. NumPy numbers are allowed, too, and
-rebuilt here without NumPy's own unpickling. Importing this imports torch.
+A checkpoint of torch is a pickle, which can name functions to call. torch's restricted unpickler
+does not call them. NumPy numbers are allowed, too: they are rebuilt by functions of this module,
+without NumPy's own unpickling. Importing this module imports torch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DO: Final = "Check that the download is complete and is the checkpoint that was 
 SAVE_AGAIN: Final = (
     "Its settings are not read: have the program that wrote it save its state_dict alone."
 )
-# Libraries of settings, whose objects people save beside the tensors.
+# Libraries for settings. People save objects of these together with the tensors.
 SETTINGS: Final = (
     "addict",
     "argparse",
@@ -34,23 +35,26 @@ SETTINGS: Final = (
     "pytorch_lightning",
     "yacs",
 )
-# NumPy's names -> struct's
+# NumPy's name of a number type -> that of the module `struct`
 _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}
 
 
 def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU. `settings`: skip objects that are not tensors.
+    """Read the dict in a checkpoint; its tensors are on the CPU. No class or function that the file
+    names is imported or called.
 
-    `mapped`: tensors are read from the disk on use; the file must stay until then. Raises
-    RawDataError for a file with other content. No class or function that the file names is imported
-    or called.
+    Args:
+        settings: accept objects of other classes; each becomes an empty dict.
+        mapped: read a tensor from the disk when it is used; the file must stay until then.
+
+    Raises RawDataError for a file with other content, ConfigError if safetensors is not installed.
     """
     try:
         if file.suffix == ".safetensors":
             return _safetensors(file)
         is_zip = zipfile.is_zipfile(file)
         allowed: list[Any] = []
-        # as PyTorch Lightning keeps them: each name stands for an empty dict
+        # PyTorch Lightning saves settings as objects: each of their classes stands for a dict here.
         if settings and is_zip:
             names = {*torch.serialization.get_unsafe_globals_in_checkpoint(file)}
             names.difference_update(name for _, name in _NUMPY_NUMBERS)
@@ -59,7 +63,7 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
     except ConfigError:
         raise
-    except Exception as error:  # a hostile file can raise anything: all of it means the same
+    except Exception as error:  # a hostile file can cause any error; all mean the same
         reason = _reason(file, error)
         do = DO
         library = re.search(r"GLOBAL (\w+)", reason)
@@ -73,7 +77,7 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
 
 
 def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
-    """The error for another file than the requested checkpoint."""
+    """The error for a file that is not the expected checkpoint."""
     return RawDataError(file, key, expected, found, do, reason="bad_checkpoint")
 
 
@@ -104,15 +108,15 @@ def _reason(file: Path, error: Exception) -> str:
 
 
 class _StoredSettings:
-    """Stands for any object that is not a tensor; its content is not used."""
+    """Stands for the class of any object that is not a tensor: its objects become dicts."""
 
     def __new__(cls, *_parts: object) -> Any:
-        # the only class of which torch's weights-only loader fills in both items and attributes
+        # torch's restricted loader sets both items and attributes only for this class.
         return OrderedDict()
 
 
 class _NumberType:
-    """Stands for `numpy.dtype`: accepts plain little-endian numbers only."""
+    """Stands for `numpy.dtype`. It accepts only plain little-endian numbers."""
 
     def __init__(self, name: str, *_flags: bool) -> None:
         if name not in _NUMBER_FORMATS:
@@ -129,7 +133,7 @@ class _NumberType:
 
 
 def _number(number_type: _NumberType, data: bytes) -> float | int:
-    """Stands for NumPy's `scalar`."""
+    """Stands for NumPy's function `scalar`, which makes a number from its bytes."""
     if type(number_type) is not _NumberType or type(data) is not bytes:
         raise ValueError("a NumPy number made of something else")
     value: float | int = struct.unpack(number_type.format, data)[0]

@@ -1,6 +1,7 @@
-"""SMPL bodies that 4D-Humans or CameraHMR fitted to images: from a SQLite file to a reader's rows.
+"""Read SMPL bodies that 4D-Humans or CameraHMR fitted to images, from a SQLite file.
 
-`python -m pipeline fits` (the extension `world`) writes that file.
+`python -m pipeline fits` (the extension `world`) writes that file. A fit is a body for one person
+in one image. It is assigned to a row of a track if the joints of both agree.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from pipeline.skeletons import Doubles, Floats
 FILE: Final = "fits.sqlite"
 N_POSE = 72
 N_BETAS = 10
-N_JOINTS = 25  # joints: OpenPose's, the first of spin49; 19 more follow them in the files
+N_JOINTS = 25  # OpenPose's joints, the first ones of spin49; other joints of a fit are not stored
 SIZE: Final = 4 * (N_POSE + N_BETAS + 3 * N_JOINTS)  # bytes of a stored fit
-LIMIT: Final = 0.1  # largest root mean square error of the joints, by the person's larger side
-FEWEST: Final = 8  # joints in both
+# largest root mean square distance of the joints of a fit and a row, relative to the larger side of
+# the person's box
+LIMIT: Final = 0.1
+FEWEST: Final = 8  # least number of joints that a fit and a row must both have
+# what became of a row
 MATCHED = "matched"
 ABSENT = "without a fit"
 ELSEWHERE = "refused by reprojection"
@@ -35,17 +39,18 @@ AMBIGUOUS = "ambiguous"
 
 
 class Fit(NamedTuple):
-    """One person in one image."""
+    """The body of one person in one image."""
 
-    pose: Doubles  # (72,) axis-angle, rad, the global orientation in the camera
+    pose: Doubles  # (72,) axis-angle in rad; the global orientation is relative to the camera
     betas: Doubles  # (10,)
     kp_2d: Doubles  # (25, 3) px of the image that it was fitted to, confidence
 
 
 def picture_name(path: str, key: re.Pattern[str] | None = None) -> str:
-    """Common name of an image: its path without an extension.
+    """The name by which an image's fits are stored and looked up: its path without the extension.
 
-    `key`: its first group, or its whole match, is the name; "" without a match.
+    `key`: a pattern for the path without extension; its first group, or else the whole match, is
+    the name. "" without a match.
 
     >>> picture_name("./tag/clip/frame000001.png")
     'tag/clip/frame000001'
@@ -63,7 +68,7 @@ def picture_name(path: str, key: re.Pattern[str] | None = None) -> str:
 
 
 class FitStore:
-    """Fits by image name, in one SQLite file."""
+    """The fits in a SQLite file, which are looked up by the image's name."""
 
     def __init__(self, database: sqlite3.Connection, file: Path) -> None:
         self._database = database
@@ -71,7 +76,7 @@ class FitStore:
 
     @classmethod
     def open(cls, file: Path) -> Self:
-        """Open for reading. Raises RawDataError for a missing or invalid file."""
+        """Open a file for reading. Raises RawDataError if it is missing or invalid."""
         do = (
             "Make it of 4D-Humans' tars or CameraHMR's npz: python -m pipeline fits FILE... "
             "--raw DIR"
@@ -91,12 +96,14 @@ class FitStore:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the content of all tars, independent of their names and order."""
+        """SHA-256 of the content of all tars that the fits were read from. It does not depend on
+        the tars' names and order.
+        """
         rows = self._database.execute("SELECT digest FROM tars ORDER BY digest")
         return hashlib.sha256("".join(digest for (digest,) in rows).encode()).hexdigest()
 
     def find(self, name: str) -> list[Fit]:
-        """The fits to an image, each once. Raises RawDataError for a stored fit of another size."""
+        """The different fits for an image, by its name. Raises RawDataError for a damaged fit."""
         rows = self._database.execute(
             "SELECT DISTINCT fit FROM fits WHERE name = ? ORDER BY fit", (name,)
         )
@@ -113,12 +120,17 @@ class FitStore:
     def match(
         self, names: Sequence[str], kp_2d: Floats
     ) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
-        """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track;
-        counts of outcomes.
+        """Assign fits to T rows of a track.
 
-        names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px,
-        confidence. Rows are zero unless exactly one fit has the row's keypoints, up to shift and
-        scale.
+        A row gets a fit if exactly one fit of its image has the row's keypoints, up to shift and
+        scale. Other rows are zero.
+
+        Args:
+            names: the names of the rows' images. A name without a folder has no fit.
+            kp_2d: the rows' keypoints, (T, 49, 3) spin49: x, y in px, confidence.
+
+        Returns the fields `pose` (T, 72), `betas` (T, 10) and `has_smpl` (T,) of a Track, and how
+        many rows had which outcome.
         """
         pose = np.zeros((len(names), N_POSE), np.float32)
         betas = np.zeros((len(names), N_BETAS), np.float32)
@@ -145,11 +157,11 @@ class FitStore:
 
 
 def reprojection(points: Doubles, target: Doubles) -> float:
-    """Distance between joints (J, 3) px and others after the best shift and scale; infinity if too
-    few are comparable.
+    """The distance between two sets of joints (J, 3) px after the best shift and scale; infinity if
+    too few joints can be compared.
 
-    Root mean square over joints with confidence in both, relative to the larger side of the
-    target's box. Mirrored or upside down persons do not fit.
+    It is the root mean square over joints with confidence in both, relative to the larger side of
+    the target's box. Mirrored or upside-down persons have a large distance.
     """
     both = (points[:, 2] > 0) & (target[:, 2] > 0)
     if both.sum() < FEWEST:
@@ -164,6 +176,6 @@ def reprojection(points: Doubles, target: Doubles) -> float:
     overlap = float((moved * onto).sum())
     if min(spread, overlap, size) <= 0:
         return math.inf
-    scale = overlap / spread  # of least squares
+    scale = overlap / spread  # the solution of least squares
     squared = ((scale * moved - onto) ** 2).sum(axis=1)
     return float(np.sqrt(squared.mean()) / size)

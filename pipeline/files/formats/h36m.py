@@ -1,6 +1,6 @@
-"""Human3.6M's files, and SMPL bodies that others fitted to it.  [raw] -> tracks -> features
+"""Read Human3.6M's files, and SMPL bodies that others fitted to it.  [raw] -> tracks -> features
 
-metadata.xml: cameras, and the file names of each action
+metadata.xml has the cameras, and the file names of each action:
 
     <mapping><tr>   a header of two cells and the subjects S1 .. S11; then action id, subaction id,
                     11 file names
@@ -17,10 +17,10 @@ metadata.xml: cameras, and the file names of each action
 
     S<k>/MyPoseFeatures/*/<sequence>.cdf    one variable, "Pose"
 
-cdflib trusts the file: a flipped bit can make it loop for hours or ask for all memory, which costs
+cdflib trusts the file: a flipped bit can make it loop for hours or ask for all memory. This costs
 one video, since conversion reads in the processes of `pipeline.processes`. A subject's JSON files
-have up to hundreds of MB, for 120 videos: each process finds the bytes of every sequence once, in
-one pass over the file's braces, and a video parses only its own bytes.
+have up to hundreds of MB, for 120 videos. So each process finds the bytes of every sequence once,
+in one pass over the file's braces, and for a video only its own bytes are parsed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ from pipeline.files.formats.arrays import (
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles, Floats, Ints
 
-CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")  # "1" to "4" in other files
+# ids of the cameras, which other files call "1" to "4"
+CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 N_SUBJECTS: Final = 11
 N_EXTRINSIC = 6
 N_INTRINSIC = 9
@@ -58,26 +59,28 @@ MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # of CDF, versions 3 
 XML_AGAIN: Final = "Take metadata.xml from the release's software again."
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
-SHAPES: Final = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}  # of a camera
-LEVELS: Final = "action, subaction and frame"
+SHAPES: Final = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}  # shapes of a camera's entries
+LEVELS: Final = "action, subaction and frame"  # the keys in the files of joints and fits
 JSON_AGAIN: Final = "Download the file again."
 
 
-# (4, 4) world to camera, m; (3, 3) px, without distortion
+# (world to camera (4, 4) in m, intrinsics (3, 3) in px without distortion)
 Camera = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Metadata(NamedTuple):
-    """The used part of metadata.xml."""
+    """The part of metadata.xml that is used."""
 
-    # (subject, camera) -> world to camera, and intrinsics
+    # (subject, camera) -> the camera
     cameras: Mapping[tuple[str, str], Camera]
     # (subject, file name before the camera) -> (action, subaction)
     action: Mapping[tuple[str, str], tuple[int, int]]
 
 
 def load_metadata(file: Path) -> Metadata:
-    """metadata.xml, read once until it changes. Raises RawDataError for another file."""
+    """Read metadata.xml; its content is cached until the file changes. Raises RawDataError for
+    another file.
+    """
     return _load_metadata(file, state_of(file))
 
 
@@ -119,8 +122,10 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
 
 
 def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
-    """Cameras from w0's numbers: three angles in rad, R = Rx Ry Rz, and the position p0 in mm: R (p
-    - p0).
+    """Make the cameras, by (subject, camera), from the numbers of <w0>.
+
+    A camera has three angles in rad, which give the rotation R = Rx Ry Rz, and its position p0 in
+    mm: a point p has the coordinates R (p - p0).
     """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
@@ -151,10 +156,11 @@ def _texts(cells: Element) -> list[str]:
 
 
 def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.float32]:
-    """(N, 82) pose in rad, global orientation in the world, and betas, of N frames of a sequence;
-    NaN without a fit.
+    """Read the fits of N frames of a sequence: (N, 82), pose in rad with the global orientation in
+    the world, then betas. Frames without a fit are NaN.
 
-    Raises RawDataError for other content, and for a file without the sequence.
+    `action`: the action's and subaction's id. Raises RawDataError for other content, and if the
+    file does not have the sequence.
     """
     key = f"{action[0]}/{action[1]}"
     rows = np.full((len(frames), sum(LENGTHS.values())), np.nan, np.float32)
@@ -178,9 +184,10 @@ def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.f
 
 
 def load_joints(file: Path, action: tuple[int, int]) -> tuple[Ints, Doubles]:
-    """A sequence's frames (N,), strictly increasing, and joints (N, 17, 3) mm in the world.
+    """Read the joints of a sequence: frames (N,), strictly increasing, and joints (N, 17, 3) in mm
+    in the world.
 
-    Raises RawDataError for other content, and `no_label` if there is none.
+    Raises RawDataError for other content, and if there are no joints (reason `no_label`).
     """
     frames = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
     key = f"{action[0]}/{action[1]}"
@@ -193,8 +200,10 @@ def load_joints(file: Path, action: tuple[int, int]) -> tuple[Ints, Doubles]:
 
 
 def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Doubles]]:
-    """Camera id -> its numbers by key, not checked to be a rotation. Raises RawDataError for
-    another file.
+    """Read the numbers of each camera: camera id -> key of SHAPES -> array. Whether R is a rotation
+    is not checked. Raises RawDataError for another file.
+
+    `keys`: the keys to read, one letter each.
     """
     stored = load_json(file, do=JSON_AGAIN)
     if not isinstance(stored, dict):
@@ -213,11 +222,11 @@ def load_cameras(file: Path, keys: str = "Rtfc") -> Mapping[str, Mapping[str, Do
 
 
 def load_cdf(file: Path, key: str) -> Floats:
-    """The variable `key` of a CDF file: (records, *dimensions) float32 or float64, in native byte
-    order.
+    """Read the variable `key` of a CDF file: (records, *dimensions) float32 or float64, in native
+    byte order.
 
-    Raises RawDataError for another or a damaged file, a missing variable, and one without
-    floating-point numbers.
+    Raises RawDataError for another or a damaged file, if the variable is missing, and if it does
+    not have floating-point numbers.
     """
     import cdflib  # takes a quarter of a second, and only Human3.6M needs it
 

@@ -1,8 +1,10 @@
-"""Numbers from HDF5 files, also MATLAB 7.3, by h5py.  [raw] -> tracks -> features -> windows
+"""Read numbers from HDF5 files, which MATLAB 7.3 files are, too, by h5py.  [raw] -> tracks ->
+features -> windows
 
-HDF5 data can be in other files (external storage, links, virtual datasets) and need filters that
-are loaded as libraries. No release uses these, so they are refused before reading. Conversion reads
-in the processes of `pipeline.processes`, so a crash of the library costs one video.
+The numbers of an HDF5 dataset can be in other files (external storage, links, virtual datasets), or
+need filters that are loaded as libraries. No release uses these, so they are refused before
+reading. Conversion reads in the processes of `pipeline.processes`, so a crash of the library costs
+one video.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pipeline.files.formats.arrays import HDF5, Shape, fits, other_format, readi
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Doubles
 
-MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
+MAX_NUMBERS: Final = 1 << 24  # in one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
 FILTERS: Final = frozenset(
     {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 )
@@ -28,11 +30,14 @@ FILTERS: Final = frozenset(
 def load_hdf5(
     file: Path, shapes: Mapping[str, Collection[Shape]], optional: Collection[str] = ()
 ) -> dict[str, Doubles]:
-    """The named arrays of numbers, each in one of its allowed shapes; of `optional`, the existing
-    ones.
+    """Read arrays of numbers by name.
+
+    Args:
+        shapes: the names of the arrays, and the allowed shapes of each (None: any length).
+        optional: names that may be missing.
 
     MATLAB stores axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError
-    for another file, a missing key, and anything except numbers in the file itself.
+    for another file, a missing or other array, and numbers that are not in the file itself.
     """
     with reading(file, "a MATLAB 7.3 (HDF5) file"):
         if not file.is_file():  # a pipe would never end
@@ -66,8 +71,8 @@ def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) ->
 
 
 def own_object(stored: h5py.File, key: str) -> Any:
-    """The dataset or group of a name. Ends `reading` if there is none, or if it is in another
-    file.
+    """The dataset or group of this name. Raises, for a `reading` block, if there is none, or if it
+    is in another file.
     """
     link = stored.get(key, getlink=True)
     if link is None:
@@ -84,6 +89,6 @@ def own_object(stored: h5py.File, key: str) -> Any:
 
 
 def filters_of(dataset: h5py.Dataset) -> list[int]:
-    """Numbers of a dataset's filters."""
+    """The numbers by which HDF5 knows a dataset's filters."""
     properties = dataset.id.get_create_plist()
     return [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]

@@ -1,4 +1,4 @@
-"""Known files that no reader takes, by their keys."""
+"""Recognise files of other programs that no reader supports, to name them in error messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.files.raw.opening import open_unbuffered
 HDF5: Final = b"\x89HDF"
 START: Final = 4096  # bytes in which words of other formats are searched
 
-# keys, endings or first words that a file must all have; whose file it is
+# (keys, endings or first words, which a file must all have; whose file it is)
 _OTHERS: Final = (
     ("body_params_incam", "GEM-X's results, of SOMA's body"),
     ("mhr_model_params", "SAM 3D Body's results, of MHR's body"),
@@ -43,7 +43,7 @@ _OTHERS: Final = (
 
 
 def owner_of(marks: Collection[str]) -> str:
-    """Whose file has these keys and words; "" for an unknown one.
+    """Whose file it is that has these keys and words; "" if unknown.
 
     >>> owner_of({"root_pos", "root_rot", "dof_pos", "fps"})
     "a robot's motion (GMR)"
@@ -55,8 +55,8 @@ def owner_of(marks: Collection[str]) -> str:
 
 
 def owner_of_file(file: Path) -> str:
-    """Whose file it is by its ending, and the keys of an HDF5 file, else the first words; "" for an
-    unknown one. Raises OSError.
+    """Whose file it is, from its ending and its first words, or the keys of an HDF5 file; "" if
+    unknown. Raises OSError.
     """
     with open_unbuffered(file) as stream:
         start = stream.read(START)

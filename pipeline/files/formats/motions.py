@@ -1,4 +1,4 @@
-"""Files of motions: a body over time, without images.  [raw] -> tracks -> windows
+"""Read files of motions: a body over time, without images.  [raw] -> tracks -> windows
 
 | file | source | arrays |
 |---|---|---|
@@ -26,15 +26,16 @@ from pipeline.skeletons import LARGEST, Doubles
 
 ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
 N_BETAS: Final = 10
-SMPLX_POSE: Final = 165  # numbers a frame
-SMPLX_BETAS: Final = 16  # the most that are kept
+SMPLX_POSE: Final = 165  # numbers of a pose of SMPL-X
+SMPLX_BETAS: Final = 16  # further ones of SMPL-X are left out
 _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
-# SMPL's hand joints are the roots of the index fingers. Key: numbers a frame, 3 a joint.
+# Which joints of SMPL-H (156 numbers of a pose) and SMPL-X are SMPL's 24. SMPL's hand joints are
+# the roots of the index fingers.
 SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), SMPLX_POSE: (*_BODY, 25, 40)}
-RATES: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # keys of an .npz
+RATES: Final = ("mocap_framerate", "mocap_frame_rate", "fps")  # keys of the rate in an .npz
 AIST_FPS: Final = 60.0
 MOTION_X_FPS: Final = 30.0
-# Numbers of a frame of Motion-X, in this order.
+# How many numbers each part has in a frame of Motion-X, in this order.
 MOTION_X: Final[Mapping[str, int]] = {
     "root": 3,
     "body": 63,
@@ -53,17 +54,19 @@ OTHER_BODY: Final = "Take the SMPL-H or SMPL-X files of the release: other bodie
 class Motion:
     """N frames of one person."""
 
-    pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints; of SMPL-X (N, 55, 3), all
+    pose: Doubles  # axis-angle in rad: (N, 24, 3), SMPL's joints; or (N, 55, 3), all of SMPL-X
     trans: Doubles  # (N, 3) m
-    betas: Doubles  # (10,), or those of SMPL-X, up to (16,)
-    n_betas: int  # in the file
+    betas: Doubles  # (10,) of SMPL, or up to (16,) of SMPL-X
+    n_betas: int  # number of betas in the file
     rate: float  # frames per second
-    gender: str  # as stored: neutral, male, female, or anything else
-    note: str = ""  # what the file does not state
+    gender: str  # as stored: neutral, male, female, or any other text
+    note: str = ""  # what was assumed because the file does not state it
 
 
 def load_motion(file: Path) -> Motion:
-    """Read one file. Raises RawDataError, also for non-finite numbers and other programs' files."""
+    """Read one file. Raises RawDataError for files of other programs, damaged files, and numbers
+    that are not finite.
+    """
     if file.suffix == ".pkl":
         motion = _load_aist(file)
     elif file.suffix == ".npy":
@@ -120,7 +123,9 @@ def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
 
 
 def _load_aist(file: Path) -> Motion:
-    """A motion of AIST++: SMPL of the mean shape, larger by `smpl_scaling`, as `smpl_trans` is."""
+    """Read a motion of AIST++: SMPL with the mean shape. The file's body and its `smpl_trans` are
+    larger by the factor `smpl_scaling`, which is divided out.
+    """
     keys = ("smpl_poses", "smpl_trans", "smpl_scaling")
     data = load_labels(file)
     missing = [key for key in keys if key not in data]
@@ -145,7 +150,7 @@ def _load_aist(file: Path) -> Motion:
 
 
 def _load_motion_x(file: Path) -> Motion:
-    """A motion of Motion-X: SMPL-X, with one shape, the mean over its frames."""
+    """Read a motion of Motion-X: SMPL-X. The betas are averaged over the frames."""
     expected = f"(N, {sum(MOTION_X.values())}) numbers, a motion of Motion-X"
     with reading(file, expected, do="Take the file away."), open_regular(file) as stream:
         start = stream.read(16)

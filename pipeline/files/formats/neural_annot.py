@@ -1,5 +1,5 @@
-"""SMPL bodies that NeuralAnnot fitted to MPI-INF-3DHP, in the world of its own cameras.  [raw] ->
-tracks -> features
+"""Read SMPL bodies that NeuralAnnot fitted to MPI-INF-3DHP, in the world of its own cameras.  [raw]
+-> tracks -> features
 
     MPI-INF-3DHP_SMPL_NeuralAnnot.json      subject -> sequence -> frame -> pose 72, shape 10, trans
                                             3 (m)
@@ -7,8 +7,9 @@ tracks -> features
     MPI-INF-3DHP_camera_1k.json             subject -> sequence -> camera -> R (3, 3), t (3,) (mm):
                                             R X + t
 
-The first two have hundreds of MB: only the bytes of a sequence are parsed, and each process keeps
-the last one.
+The first two have hundreds of MB, so only the bytes of a sequence are parsed, and each process
+caches the last sequence. The bodies are checked against the release's labels, since a wrong camera,
+unit or frame number would not be visible otherwise.
 """
 
 from __future__ import annotations
@@ -35,29 +36,31 @@ from pipeline.skeletons import JOINTS, Doubles, Ints
 FITS: Final = "MPI-INF-3DHP_SMPL_NeuralAnnot.json"
 WORLD: Final = "MPI-INF-3DHP_joint_3d.json"
 CAMERAS: Final = "MPI-INF-3DHP_camera_1k.json"
-CALIBRATED: Final = "camera.calibration"  # the release's
-ORDER: Final = "mpi_inf_3dhp_test"  # of the 17 joints
+CALIBRATED: Final = "camera.calibration"  # the release's file of cameras
+ORDER: Final = "mpi_inf_3dhp_test"  # order of the 17 joints
 N_JOINTS = len(JOINTS[ORDER])
 PELVIS = JOINTS[ORDER].index("hip")
 KEYS: Final = ("pose", "shape", "trans")
 N_POSE = 72
-N_BODY = 85  # numbers of pose, and of all KEYS
-CLOSE_M: Final = 0.005  # from the joints to the labels
-NEAR_M: Final = 0.6  # from `trans` to the pelvis: a body's origin is about 0.3 m from it
-SHIFTS: Final = (-2, -1, 1, 2)  # frames that a wrong count is off by
+N_BODY = 85  # numbers of all KEYS together
+CLOSE_M: Final = 0.005  # largest distance of the joints from the labels
+NEAR_M: Final = 0.6  # largest distance of `trans` from the pelvis; about 0.3 m is usual
+SHIFTS: Final = (-2, -1, 1, 2)  # by how many frames wrong frame numbers may be off
 AGAIN: Final = "Put NeuralAnnot's three files into the raw folder as they are downloaded."
 
 
 def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints) -> Doubles:
-    """(T, 82) pose, rad, its global orientation in the camera, and betas of some rows; NaN without
-    a fit.
+    """Read the fits of T frames of a video: (T, 82), pose in rad with the global orientation in the
+    camera, then betas. Frames without a fit are NaN.
 
-    video: such as "S1/Seq2/video_0". kp_3d: (F, 17, 3) m, all labels in the camera's axes, in
-    ORDER. calibrated: (4, 4) m, the release's camera, for one that CAMERAS does not have; None if
-    it is unknown.
+    Args:
+        video: name of the video, such as "S1/Seq2/video_0".
+        kp_3d: all labels of the video, (F, 17, 3) m in the camera's axes, in ORDER.
+        calibrated: the release's camera, (4, 4) m, for a camera that CAMERAS lacks; None: unknown.
+        rows: the T frames.
 
-    Raises RawDataError if the joints in the camera are not at the labels, naming the wrong camera,
-    unit or frame numbers; and if the bodies are not at the joints.
+    Raises RawDataError if NeuralAnnot's joints, seen by the camera, are not at the labels, with the
+    probable cause (a wrong camera, unit or frame number); and if the bodies are not at the joints.
     """
     sequence = video.rpartition("/video_")[0]
     subject, number = map(int, sequence.removeprefix("S").split("/Seq"))
@@ -79,7 +82,7 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
 
 
 class _Camera(NamedTuple):
-    """World to camera."""
+    """A camera, which maps a point X of the world to rotation X + translation."""
 
     name: str
     rotation: Doubles  # (3, 3)
@@ -87,7 +90,7 @@ class _Camera(NamedTuple):
 
 
 def _load_cameras(file: Path, keys: tuple[int, int], video: str, calibrated: Any) -> list[_Camera]:
-    """The cameras of a sequence, that of the video first."""
+    """Read the cameras of a sequence; the video's own is the first."""
     stored: Any = load_json(file, do=AGAIN)
     cameras = {}
     if calibrated is not None:
@@ -120,10 +123,12 @@ def _require_cameras(
     frames: Ints,
     kp_3d: Doubles,
 ) -> None:
-    """Raise RawDataError unless the joints in the first camera are at the labels."""
+    """Raise RawDataError unless the joints, seen by the first camera, are at the labels. The error
+    names the other camera, unit or frame numbers that would fit.
+    """
 
     def distance(camera: _Camera = cameras[0], scale: float = 1, shift: int = 0) -> float:
-        """From the joints to the labels, the median, m."""
+        """The median distance in m of the joints from the labels."""
         rows = frames + shift
         labelled = (rows >= 0) & (rows < len(kp_3d))
         in_camera = scale * joints[labelled] @ camera.rotation.T + camera.translation
@@ -148,7 +153,7 @@ def _require_cameras(
 
 
 def _median_length(vectors: Doubles) -> float:
-    """Of (..., 3); infinity for none."""
+    """The median length of vectors (N, ..., 3); infinity for N = 0."""
     if not len(vectors):
         return np.inf
     return float(np.median(np.linalg.norm(vectors, axis=-1)))
@@ -158,7 +163,7 @@ def _flatten_body(body: Any) -> Doubles:
     return np.hstack([body[key] for key in KEYS])
 
 
-@functools.lru_cache(maxsize=2)  # of the two files
+@functools.lru_cache(maxsize=2)  # one sequence of each of the two large files
 def _load(
     file: Path,
     keys: tuple[int, int],
@@ -166,7 +171,9 @@ def _load(
     flatten: Callable[[Any], Doubles],
     _state: tuple[int, int],
 ) -> tuple[Ints, Doubles]:
-    """A sequence's frames (N,), increasing, and (N, n) their numbers."""
+    """Read a sequence: its frames (N,), increasing, and their n numbers (N, n). `flatten` turns the
+    content of a frame into n numbers.
+    """
     stored = load_sequence(file, keys, "subject, sequence and frame", do=AGAIN)
     with reading(file, f"{n} numbers a frame", do=AGAIN):
         rows = [flatten(content) for content in stored.values()]
@@ -177,15 +184,17 @@ def _load(
 def _require_bodies(
     file: Path, sequence: str, fitted: Ints, trans: Doubles, frames: Ints, pelvis: Doubles
 ) -> None:
-    """Raise RawDataError unless `trans` is near the pelvis, and follows it in the same frame."""
+    """Raise RawDataError unless the bodies' `trans` is near the pelvis, and moves with it in the
+    same frames, not in frames that are shifted by SHIFTS.
+    """
 
     def offsets(shift: int) -> Doubles:
-        """(N, 3) m from the pelvis to `trans`."""
+        """The vectors (N, 3) in m from the pelvis to `trans`, if frame numbers are shifted."""
         _, fit_rows, label_rows = np.intersect1d(fitted + shift, frames, return_indices=True)
         return trans[fit_rows] - pelvis[label_rows]
 
     def spread(shift: int) -> float:
-        """Median distance of the offsets from their median, m."""
+        """The median distance in m of the offsets from their median."""
         offset = offsets(shift)
         if len(offset):
             offset -= np.median(offset, axis=0)

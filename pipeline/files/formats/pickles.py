@@ -1,13 +1,14 @@
-"""Pickles of 3DPW, EMDB and SMPL, by an unpickler with a list of names.  raw pickles -> plain
+"""Read pickles of 3DPW, EMDB and SMPL safely, with a list of allowed names.  raw pickles -> plain
 dicts, lists and arrays
 
-A pickle names functions and calls them. Here, names on the list stand for functions of this module,
-and any other name ends reading. NumPy fills arrays and types from checked states: no array is made
-without its bytes. So nothing that a file names is imported, called or changed.
+A pickle names functions and has them called. Here, each name on a list stands for a function of
+this module, and any other name is an error. Objects restore themselves from a state in the file;
+states of arrays and their types are checked first, so that no array is made without its bytes. So
+nothing that a file names is imported, called or changed.
 
-This is Python's unpickler, not the one in C, which allocates as many memos as a number in the file
-says (9 bytes take 4 GiB), and passes states on unchecked: a type's state can make NumPy take
-numbers for addresses.
+This uses Python's unpickler that is written in Python. The one in C allocates as many memos as a
+number in the file says (9 bytes take 4 GiB), and does not let states be checked: a type's state can
+make NumPy take numbers for addresses.
 """
 
 from __future__ import annotations
@@ -36,16 +37,18 @@ HOLDS: Final[Mapping[Kind, str]] = {
     "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
     "sequence": "labels of a sequence: NumPy arrays in dicts and lists",
 }
-# numbers, text of fixed size, Python objects
+# allowed types of arrays: numbers, text of fixed size, Python objects
 DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")
 
 
 def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
-    """The dict in a pickle (any protocol, Python 2 or 3, strings as latin1); none of its code runs.
+    """Read the dict in a pickle (any protocol, of Python 2 or 3, strings as latin1). No code of the
+    file runs.
 
     Values are None, bool, int, float, str, bytes, list, tuple, set, dict, NumPy arrays and scalars;
-    with kind "smpl" also scipy csc_matrix, and chumpy objects as their values. Raises UnsafePickle
-    for a name that is not on the list of `kind`, RawDataError if it cannot be read.
+    with kind "smpl" also SciPy's csc_matrix, and the values of chumpy objects. Raises UnsafePickle
+    if the file names something that is not on the list of `kind`, RawDataError if it cannot be
+    read.
     """
     path = Path(path)
     with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
@@ -63,8 +66,8 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
 
 
 def load_labels(file: Path) -> dict[str, Any]:
-    """`load_pickle` of a dataset's labels. Raises RawDataError, `unsafe_pickle` for a file that
-    would run code.
+    """Read a pickle of a dataset's labels. Raises RawDataError, with the reason `unsafe_pickle` for
+    a file that names something that is not allowed.
     """
     try:
         return load_pickle(file, kind="sequence")
@@ -76,35 +79,38 @@ def load_labels(file: Path) -> dict[str, Any]:
 
 
 class Object:
-    """Attributes of an object whose class is not imported."""
+    """Stands for an object whose class is not imported: it has only the object's attributes."""
 
 
 class _Sparse(Object):
-    """scipy.sparse.csc_matrix."""
+    """Stands for scipy.sparse.csc_matrix."""
 
 
 class _Leaf(Object):
-    """chumpy.ch.Ch: its value is x."""
+    """Stands for chumpy.ch.Ch, whose value is its attribute x."""
 
 
 class _ChumpySelect(Object):
-    """chumpy.reordering.Select: elements of `a` by flat index, in preferred_shape."""
+    """Stands for chumpy.reordering.Select: the elements of `a` at flat indices, reshaped to
+    preferred_shape.
+    """
 
 
+# Stand for the classes `numpy.ndarray` and `object`, which a file names and never calls.
 NDARRAY = "numpy.ndarray"
-_OBJECT = "object"  # classes that a file names and never calls
+_OBJECT = "object"
 
 
 def _dtype(code: Any, *_: object) -> np.dtype[Any]:
     if not isinstance(code, str) or not DTYPE.fullmatch(code):
         raise ValueError(f"array type {reprlib.repr(code)[:80]}")
-    return np.dtype(code, copy=True)  # NumPy's own are shared, and this one's state follows
+    return np.dtype(code, copy=True)  # a copy, because its state will be set: NumPy shares its own
 
 
 def _reconstruct(of: object, *_: object) -> NDArray[Any]:
     if of is not NDARRAY:
         raise ValueError("an array of another class")
-    return np.empty(0)  # its state follows
+    return np.empty(0)  # shape and content follow as its state
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -114,7 +120,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _new_object(of: Any, base: object, state: object) -> Object:
-    """Objects of protocols 0 and 1."""
+    """Make an object as pickles of protocols 0 and 1 ask for it."""
     is_known = isinstance(of, type) and issubclass(of, Object)
     is_plain = base is _OBJECT and state is None
     if not (is_known and is_plain):
@@ -131,10 +137,10 @@ def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> 
 
 
 def _checked_state(target: Any, state: Any) -> Any:
-    """The state of an array, a type or an object. Raises ValueError and others for an invalid
-    one.
+    """Check the state of an array, a type or an object, and return it in the form to set. Raises
+    ValueError and other errors for an invalid state.
     """
-    # once: others may look at its bytes already
+    # An array's state is set only once: later, other arrays may already refer to its memory.
     if isinstance(target, np.ndarray) and not target.size:
         return _checked_array_state(state)
     if isinstance(target, np.dtype):
@@ -145,7 +151,9 @@ def _checked_state(target: Any, state: Any) -> Any:
 
 
 def _checked_dtype_state(dtype: np.dtype[Any], state: Any) -> Any:
-    """As NumPy writes it: version, byte order, three for fields, and what the type itself tells."""
+    """Check a type's state: it may only set the byte order, and not have fields. The rest of the
+    returned state is taken from the type itself.
+    """
     orders = ["<", ">", "="]
     if dtype.byteorder == "|":
         orders = ["|"]
@@ -157,7 +165,7 @@ def _checked_dtype_state(dtype: np.dtype[Any], state: Any) -> Any:
 
 
 def _checked_array_state(state: Any) -> Any:
-    """As NumPy writes it, with as much content as the shape and the type need."""
+    """Check an array's state: it must have exactly as much content as its shape and type need."""
     _, shape, dtype, fortran, content = state
     is_short = isinstance(shape, tuple) and len(shape) <= 32
     if not is_short or not all(type(n) is int and n >= 0 for n in shape):
@@ -203,13 +211,13 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
 
 SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
 
-# what results of WHAM, TRAM and others hold
+# packages that pickles of WHAM's, TRAM's and other programs' results name
 OTHER_PROGRAMS: Final = ("collections", "torch", "pandas")
 
 
 class ArrayUnpickler(pickle._Unpickler):
-    """Python's unpickler with a list of names and checked states. Raises UnsafePickle and
-    others.
+    """Python's unpickler with a list of allowed names and checked states. `load` raises
+    UnsafePickle for other names, and other errors for damaged files.
     """
 
     dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
@@ -220,8 +228,12 @@ class ArrayUnpickler(pickle._Unpickler):
     def __init__(
         self, path: Path, stream: Any, allowed: Mapping[tuple[str, str], Any], holds: str
     ) -> None:
-        """`stream`: a file or an mmap; `allowed`: (module, name) -> its substitute; `holds`: what
-        such files hold.
+        """
+        Args:
+            path: the file's path, for messages.
+            stream: the open file, or an mmap of it.
+            allowed: (module, name) -> what stands for it here.
+            holds: what such files hold, for messages.
         """
         super().__init__(stream, encoding="latin1")
         self.path = path
@@ -255,8 +267,8 @@ class ArrayUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
     def load_bytearray(self) -> None:
-        """Read bytes, which end with the file: Python's own allocates any size that the file
-        states.
+        """Read a bytearray. Unlike Python's method, this does not first allocate the size that the
+        file states: it reads at most what the file has.
         """
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
@@ -265,7 +277,9 @@ class ArrayUnpickler(pickle._Unpickler):
 
 
 def _plain_value(value: Any, values: dict[int, Any]) -> Any:
-    """Plain value of an object. `values`: by id, since an object may be in many others."""
+    """The plain value of an object. `values` caches the values by id, since an object may be part
+    of many others.
+    """
     if not isinstance(value, Object):
         return value
     if id(value) not in values:

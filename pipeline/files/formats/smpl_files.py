@@ -1,9 +1,9 @@
-"""The body model's files as plain arrays.  raw -> tracks: labels derived through SMPL; training:
-the body itself
+"""Read the body model's files as plain arrays.  raw -> tracks: labels derived through SMPL;
+training: the body itself
 
-Imports no torch: planning a conversion hashes these files and must stay quick. The demo body's
-folder (`pipeline.demo.writing.write_body`) has the same files and keys, and is marked in two
-places.
+This module does not import torch, because planning a conversion hashes these files and must be
+quick. The folder of the demo body (`pipeline.demo.writing.write_body`) has the same files and keys;
+both the folder and the model file are marked as demo data.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pipeline.skeletons import JOINTS, Floats, Ints
 N_VERTICES: Final = 6890
 N_FACES: Final = 13776
 N_JOINTS: Final = 24
-N_EXTRA: Final = 9  # joints of J_regressor_extra, the last of smpl54
-N_BETAS: Final = 10  # of the official files' 300: what VIBE and 3DPW use
+N_EXTRA: Final = 9  # joints of J_regressor_extra, the last ones of smpl54
+N_BETAS: Final = 10  # VIBE and 3DPW use so many of the up to 300 in the official files
 
 GENDERS: Final = ("neutral", "male", "female")
 REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
@@ -42,8 +42,8 @@ AS_DISTRIBUTED: Final = (
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of arrays is ambiguous
 class SmplArrays:
-    """One SMPL body (Loper et al. 2015) and VIBE's files with it. Metres; y up, facing +z, left at
-    +x; float64.
+    """The arrays of one SMPL body model (Loper et al. 2015), and of the files that VIBE uses with
+    it. In metres; y is up, the body faces +z, its left is at +x. All are float64 but posedirs.
     """
 
     v_template: Floats  # (6890, 3)
@@ -59,8 +59,8 @@ class SmplArrays:
     mean_pose: Floats  # (144,) 24 rotations, each the first two columns of its matrix as (3, 2)
     mean_shape: Floats  # (10,)
     mean_cam: Floats  # (3,) scale, tx, ty of the weak-perspective camera
-    stand_in: bool  # a procedural body, not SMPL
-    digest: str  # sha256 over the content of the files read
+    stand_in: bool  # whether it is the procedural demo body, not SMPL
+    digest: str  # sha256 over the content of the files
 
 
 class BodyIdentity(NamedTuple):
@@ -71,10 +71,10 @@ class BodyIdentity(NamedTuple):
 
 
 def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
-    """Read one gender's body from `folder`.
+    """Read one gender's body model from `folder`.
 
-    Raises MissingAssets for missing files, RawDataError for other content, and UnsafePickle for a
-    model file that names anything except arrays.
+    Raises MissingAssets for missing files, RawDataError for other content, and UnsafePickle if a
+    model file asks for anything except arrays.
     """
     folder = Path(folder)
     if gender not in GENDERS:
@@ -111,10 +111,11 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
 
 
 def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -> None:
-    """Raise RawDataError unless the template's joints (J, 3) m are on their sides, and ankles below
-    knees below hips.
+    """Raise RawDataError unless the template's joints (J, 3) m are on the correct sides, and ankles
+    below knees below hips.
 
-    Regressors of the same shape exist with another joint order, for example with legs exchanged.
+    This finds regressors of the same shape with another joint order, for example with left and
+    right legs exchanged.
     """
     plain_names = [name.removeprefix("smpl_").removeprefix("extra_") for name in names]
     x_of = dict(zip(plain_names, joints[:, 0], strict=True))
@@ -176,7 +177,7 @@ def missing(folder: Path | str, gender: str = "neutral") -> list[str]:
 
 
 def gender_of(stored: object) -> str:
-    """One of `GENDERS` for a gender as label files write it; "" for another.
+    """The one of `GENDERS` that a label file means; "" for any other content.
 
     >>> [gender_of(stored) for stored in ("Female", b"m", "b'male'", "NEUTRAL", "unknown")]
     ['female', 'male', 'male', 'neutral', '']
@@ -192,6 +193,7 @@ def gender_of(stored: object) -> str:
 
 
 def _model_file(folder: Path, gender: str) -> Path | None:
+    """The model file of a gender; None if there is none. A .pkl takes precedence."""
     for suffix in (".pkl", ".npz"):
         file = folder / f"SMPL_{gender.upper()}{suffix}"
         if file.is_file():
@@ -200,7 +202,7 @@ def _model_file(folder: Path, gender: str) -> Path | None:
 
 
 def _require_model_file(folder: Path, gender: str) -> Path:
-    """The model's file. Raises MissingAssets unless it and the files beside it exist."""
+    """The model file of a gender. Raises MissingAssets unless it and the other files exist."""
     model_file = _model_file(folder, gender)
     names = missing(folder, gender)
     if model_file is None or names:
@@ -220,7 +222,9 @@ def _file_digest(file: Path, _size: int, _mtime_ns: int) -> str:
 
 
 class _Arrays:
-    """The content of an .npz or a pickle by key, or the array of an .npy by the file's name."""
+    """The arrays in a file: those of an .npz or a pickle by key, that of an .npy by the file's
+    name.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -248,9 +252,11 @@ class _Arrays:
         flat: bool = False,
         first: bool = False,
     ) -> Floats:
-        """An array of finite numbers. Raises RawDataError for anything else.
+        """Return an array of finite numbers in this shape. Raises RawDataError for anything else.
 
-        first: more numbers than the shape's may be along the last axis.
+        Args:
+            flat: flatten the stored array first.
+            first: the last axis may be longer; its first numbers are taken.
         """
         value: Any = self.content.get(key)
         # SciPy's sparse matrix; one of another shape might fill the memory.
@@ -277,7 +283,9 @@ class _Arrays:
 
 
 def _parents(model: _Arrays) -> Ints:
-    """First row of kintree_table; the root's parent is stored as 2^32 - 1."""
+    """The parent of each joint, from the first row of kintree_table; -1 for the root, for which
+    2^32 - 1 is stored.
+    """
     parents: Ints = model.take("kintree_table", (2, N_JOINTS))[0].astype(np.int64)
     parents[0] = -1
     if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, N_JOINTS)).any():

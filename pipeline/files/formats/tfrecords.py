@@ -1,16 +1,17 @@
-"""TFRecord files: positions of records, checked bytes, features.  [raw] -> tracks -> features ->
-windows
+"""Read TFRecord files: find records, check their bytes, parse features.  [raw] -> tracks ->
+features -> windows
 
-A file is a sequence of frames, all little-endian, with nothing else:
+A file is a sequence of records, without anything else. All numbers are little-endian:
 
     uint64 length | uint32 masked CRC-32C of these 8 bytes | `length` bytes of data | uint32 masked
     CRC-32C of the data
 
-Damaged data costs one record, a damaged length all that follow.
+If a record's data are damaged, only that record is lost. If its length is damaged, all records that
+follow are lost, too.
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
-The data is a tf.train.Example: names -> lists of bytes, floats or integers, read by protobuf
-without TensorFlow.
+A record's data is a tf.train.Example, which has features: names -> lists of bytes, floats or
+integers. It is read by protobuf, without TensorFlow.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from pipeline.files.raw.files import open_regular
 from pipeline.files.raw.opening import open_unbuffered
 
 HEADER: Final = 12  # bytes before the data
-FOOTER: Final = 4  # bytes behind it
-# of a record's data, which is read as a whole; InstaVariety's longest clips take about 2^24
+FOOTER: Final = 4  # bytes after the data
+# most bytes of a record's data, which is read as a whole; InstaVariety's longest have about 2^24
 MAX_BYTES: Final = 1 << 27
 MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVariety has 50
 AGAIN: Final = "Unpack or download this file again."
@@ -90,7 +91,8 @@ message_type {
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C (Castagnoli), rotated right by 15 bits, plus a constant modulo 2^32.
+    """The masked CRC-32C of TFRecord files: CRC-32C (Castagnoli), rotated right by 15 bits, plus a
+    constant, modulo 2^32.
 
     >>> hex(_masked_crc(b"123456789"))  # its CRC-32C is 0xe3069283
     '0xc78ab0e5'
@@ -100,15 +102,16 @@ def _masked_crc(data: bytes) -> int:
 
 
 def spans(file: Path) -> list[Span]:
-    """Positions of the records, headers included, in order. Reads 12 bytes per record and checks
-    the CRC of its length.
+    """Find the records of a file: the bytes [start, stop) of each, including header and footer.
 
-    After a damaged length, and for an unreadable file, the rest is the last span, and `read`
-    reports what is wrong with it. There is at least one span, (0, 0) for an empty file.
+    Reads 12 bytes per record, and checks the CRC of its length. If a length is damaged, or the file
+    unreadable, the rest of the file is the last span, and `read` reports what is wrong with it.
+    There is at least one span, (0, 0) for an empty file.
     """
     records: list[Span] = []
     start = size = 0
-    # What goes wrong here is reported by `read` of the last span. A buffer would read 8 KiB for 12.
+    # Errors are suppressed: `read` of the last span reports them. The file is not buffered, as a
+    # buffer would read 8 KiB for every 12 bytes.
     with suppress(OSError, ValueError), open_unbuffered(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         while start < size and len(records) < MAX_RECORDS:
@@ -121,10 +124,10 @@ def spans(file: Path) -> list[Span]:
 
 
 def read(file: Path, start: int, stop: int) -> bytes:
-    """The data of the record in [start, stop), both CRCs checked. The length is checked before
-    memory is allocated.
+    """Read the data of the record in the bytes [start, stop), and check both CRCs. The length is
+    checked before memory is allocated.
 
-    Raises RawDataError: `record_damaged`, or `no_tfrecord` for another file format.
+    Raises RawDataError with the reason `record_damaged`, or `no_tfrecord` for another file format.
     """
     key = f"bytes {start} to {stop}"
     with (
@@ -155,7 +158,7 @@ def _end_of_record(file: Path, stream: BinaryIO, start: int, size: int) -> int:
     lost = f"everything from byte {start} on is lost"
     checksum = int.from_bytes(header[8:], "little")
     is_intact = len(header) == HEADER and _masked_crc(header[:8]) == checksum
-    # only a damaged one: the bytes of an intact length may be those that another format begins with
+    # Only if the header is damaged: the bytes of an intact length may look like another format.
     if start == 0 and not is_intact:
         other = other_format(header)
         if other:
@@ -175,16 +178,18 @@ def _end_of_record(file: Path, stream: BinaryIO, start: int, size: int) -> int:
 
 
 def parse_example(data: bytes) -> Mapping[str, Any]:
-    """The features of a tf.train.Example by name. Raises protobuf's DecodeError for other bytes."""
+    """Parse the features of a tf.train.Example, by name. Raises protobuf's DecodeError for other
+    bytes.
+    """
     features: Mapping[str, Any] = _message().FromString(data).features.feature
     return features
 
 
 def feature_values(features: Mapping[str, Any], name: str, kind: str, most: int) -> Sequence[Any]:
-    """A feature's values: bytes, float32 or int64 numbers; empty for a missing feature.
+    """The values of a feature: bytes, float32 or int64 numbers; empty if the feature is missing.
 
-    kind: bytes_list, float_list or int64_list. Raises ValueError for a feature of another kind, or
-    with more than `most` values.
+    `kind`: bytes_list, float_list or int64_list. Raises ValueError for a feature of another kind,
+    or with more than `most` values.
     """
     if name not in features:
         return ()
@@ -202,12 +207,12 @@ def feature_values(features: Mapping[str, Any], name: str, kind: str, most: int)
 
 @cache
 def _message() -> Any:
-    """The class of a tf.train.Example."""
-    # Takes 0.02 s, and only InstaVariety needs it.
+    """The protobuf class of a tf.train.Example."""
+    # Imported here: it takes 0.02 s, and only InstaVariety needs it.
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
     file = text_format.Parse(EXAMPLE, descriptor_pb2.FileDescriptorProto())
-    # its own: TensorFlow, where it is imported, has these messages too
+    # a pool of its own: if TensorFlow is imported, it has the same messages in the default pool
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("pipeline.Example"))

@@ -1,1 +1,1 @@
-"""Sources of frames (images, videos, records), and decoding.  [pixels] -> crops -> features"""
+"""Decode frames from images, videos and TFRecords.  [pixels] -> crops -> features"""

@@ -1,10 +1,11 @@
-"""Scene cuts in a video.  [pixels] -> tracks -> features
+"""Find scene cuts in a video.  [pixels] -> tracks -> features
 
 The difference of two neighbouring frames is the share of pixels that change their bin in a colour
-histogram (hue, saturation, value). A cut is a difference that stands out of its surroundings, since
-a fast pan gives many large ones in a row. Only the second largest around it counts, so two close
-cuts are both found. The constants are from joined and uncut pieces of real videos. `detect` stores
-cuts, not differences: see docs/architecture.md before you change them.
+histogram (hue, saturation, value). A cut is a large difference that stands out from the differences
+around it: a fast pan gives many large ones in a row. It is compared with the second largest
+difference around it, not the largest, so that two close cuts are both found. The constants were
+chosen on joined and uncut pieces of real videos. `detect` stores cuts, not differences: see
+docs/architecture.md before you change the constants.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from numpy.typing import NDArray
 
 from pipeline.files.pixels.frames import FrameSource, Image
 
-BINS: Final = (12, 4, 4)  # of hue, saturation and value
-SIZE: Final = (160, 90)  # px to which images are reduced: noise and compression average out
-LEAST: Final = 0.15  # of the pixels must change their bin
-STANDS_OUT: Final = 3.0  # times the second largest difference around it
-AROUND: Final = 12  # frames before and after
+BINS: Final = (12, 4, 4)  # number of bins of hue, saturation and value
+SIZE: Final = (160, 90)  # px to which images are reduced, to average out noise and compression
+LEAST: Final = 0.15  # least difference at a cut
+STANDS_OUT: Final = 3.0  # a cut is at least so many times the second largest difference around it
+AROUND: Final = 12  # number of frames before and after that count as around
 
 Histogram = NDArray[np.float32]  # (192,), sums to 1
 
 
 def histogram(image: Image) -> Histogram:
-    """(H, W, 3) RGB -> shares of the colour bins."""
+    """The share of an image's pixels in each colour bin. `image`: (H, W, 3) RGB."""
     small = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, list(BINS), [0, 180, 0, 256, 0, 256])
@@ -36,13 +37,13 @@ def histogram(image: Image) -> Histogram:
 
 
 def difference(before: Histogram, now: Histogram) -> float:
-    """0 for the same colours, 1 for none in common."""
+    """The difference of two frames: 0 for the same colours, 1 for no colour in common."""
     return float(np.abs(before - now).sum() / 2)
 
 
 def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
-    """First frames of new scenes, ascending. differences[t] is of frame t from t - 1; the first is
-    ignored.
+    """The first frames of new scenes, ascending. `differences[t]` is the difference between frames
+    t - 1 and t; the first entry is ignored.
 
     >>> cuts([0, 0.02, 0.01, 0.8, 0.02, 0.01])
     [3]
@@ -60,8 +61,8 @@ def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
 
 
 def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
-    """`cuts` of a video's first `n_frames` frames, which are all decoded. Damaged frames are
-    skipped.
+    """Decode a video's first `n_frames` frames, and return the first frames of new scenes. Damaged
+    frames are skipped.
     """
     differences = np.zeros(n_frames)
     before = None

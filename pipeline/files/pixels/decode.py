@@ -1,8 +1,7 @@
-"""Properties of images and videos from their bytes, before decoding; images -> pixels.  [pixels] ->
-crops
+"""Check images from their bytes, and decode them; find videos that are cut off.  [pixels] -> crops
 
-OpenCV turns a truncated JPEG into a partly grey image, and allocates what a header claims. So kind,
-size and completeness are checked first.
+OpenCV turns a truncated JPEG into a partly grey image, and allocates as much memory as a header
+claims. So the format, the size and whether the file is complete are checked before decoding.
 """
 
 from __future__ import annotations
@@ -22,29 +21,31 @@ from pipeline.accounting import NOT_NOW
 from pipeline.files.raw.files import open_regular
 from pipeline.files.raw.opening import is_temporary, note_fault
 
-# 8192 x 8192: 200 MB decoded. The largest of the eight datasets are 2048 x 2048
+# 8192 x 8192: 200 MB decoded. The largest images of the eight datasets are 2048 x 2048.
 MAX_PIXELS: Final = 1 << 26
-MAX_BYTES: Final = 1 << 28
-# one of these boxes is the first
+MAX_BYTES: Final = 1 << 28  # of an image file
+# An MP4 or MOV file begins with one of these boxes.
 MP4: Final = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-EBML = b"\x1a\x45\xdf\xa3"
-SEGMENT = b"\x18\x53\x80\x67"  # of Matroska and WebM
+EBML = b"\x1a\x45\xdf\xa3"  # first bytes of Matroska and WebM files
+SEGMENT = b"\x18\x53\x80\x67"  # id of their segment, which has all the content
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
 # JPEG markers without a length (TEM, RST0-7)
 _STANDALONE: Final = frozenset((0x01, *range(0xD0, 0xD8)))
-# SOF0-15 without DHT, JPG and DAC
+# JPEG markers with the image's size: SOF0-15. DHT, JPG and DAC have numbers among them.
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
-# the first marker that is no stuffing and no restart
+# the end of a JPEG's scan: a marker that is neither a stuffed byte nor a restart marker
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class PictureError(ValueError):
-    """The bytes are not a complete image. `kind` is short and stable, for counting; the message is
-    for people.
+    """An error of an image whose bytes are missing, damaged or incomplete.
+
+    `kind` is a short, stable name of the problem, by which problems are counted; the message is for
+    people.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -56,10 +57,10 @@ class PictureError(ValueError):
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises PictureError for damaged, truncated or too
-    large data.
+    """Decode the bytes of a JPEG or PNG to (H, W, 3) uint8 RGB.
 
-    EXIF rotation is not applied: labels count the stored pixels.
+    EXIF rotation is not applied, because labels refer to the pixels as stored. Raises PictureError
+    for damaged, truncated or too large images.
     """
     width, height = picture_size(data, whole=True)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -72,7 +73,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def read_picture(path: Path) -> bytes:
-    """Content of an image file. Raises PictureError."""
+    """Read the bytes of an image file. Raises PictureError if it is missing, unreadable or has over
+    MAX_BYTES.
+    """
     try:
         with open_regular(path) as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -88,8 +91,12 @@ def read_picture(path: Path) -> bytes:
 
 
 def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:
-    """(width, height) px from a JPEG's or PNG's header. `whole`: require a complete image. Raises
-    PictureError.
+    """The (width, height) in px from the header of a JPEG or PNG.
+
+    Args:
+        whole: also check that the image is complete.
+
+    Raises PictureError for other, damaged or too large images.
     """
     if data.startswith(_JPEG):
         return _walk_jpeg(data, whole=whole)
@@ -110,7 +117,9 @@ def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:
 
 
 def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
-    """The size; `whole`: require the end-of-image marker, too (ITU T.81, annex B)."""
+    """Walk through the markers of a JPEG (ITU T.81, annex B) to its size. If `whole`, go on to the
+    end-of-image marker. Raises PictureError.
+    """
     size: tuple[int, int] | None = None
     position = 2
     while position < len(data):
@@ -141,7 +150,9 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
 
 
 def _read_marker(data: bytes, position: int) -> tuple[int, int]:
-    """The marker code at `position`, and where it ends; 0 at the end of the data."""
+    """The code of the marker at `position`, and where the marker ends; code 0 at the end of the
+    data. Raises PictureError if there is no marker.
+    """
     while data[position : position + 2] == b"\xff\xff":
         position += 1  # fill bytes
     if position + 1 >= len(data):
@@ -152,6 +163,7 @@ def _read_marker(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _require_whole_png(data: bytes) -> None:
+    """Raise PictureError unless a PNG has all its chunks, with correct checksums."""
     position = len(_PNG)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -171,6 +183,7 @@ def _require_whole_png(data: bytes) -> None:
 
 
 def _check_size(width: int, height: int) -> tuple[int, int]:
+    """Return the size. Raises PictureError if it is 0 or has over MAX_PIXELS."""
     if not 0 < width * height <= MAX_PIXELS:
         raise PictureError(
             "picture_size", f"its header claims {width} x {height} px, expected 1 to {MAX_PIXELS}"
@@ -179,7 +192,7 @@ def _check_size(width: int, height: int) -> tuple[int, int]:
 
 
 def is_cut_off(file: Path) -> bool:
-    """Whether an AVI, Matroska or WebM file ends before the end that it states."""
+    """Whether an AVI, Matroska or WebM file is shorter than its header states."""
     try:
         with open_regular(file) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -194,7 +207,7 @@ def is_cut_off(file: Path) -> bool:
 
 
 def _segment_end(head: bytes) -> int:
-    """End of Matroska's segment; 0 if unknown."""
+    """Where the segment of a Matroska file with these first bytes ends; 0 if unknown."""
     header_size, segment = _read_vint(head, 4)
     if header_size is None:
         return 0
@@ -206,8 +219,10 @@ def _segment_end(head: bytes) -> int:
 
 
 def _read_vint(head: bytes, offset: int) -> tuple[int | None, int]:
-    """A number of variable length (None: unknown, all bits are 1), and where it ends."""
-    # At the end of a file: a number that ends after it, which shows that the file is cut off.
+    """Read Matroska's number of variable length at `offset`. Returns it, or None for the code that
+    means unknown (all bits are 1), and where it ends.
+    """
+    # At the end of the data, the result ends after it, which shows that the file is cut off.
     first = head[offset : offset + 1] or b"\xff"
     length = 9 - first[0].bit_length()
     end = offset + length

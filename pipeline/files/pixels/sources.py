@@ -1,5 +1,8 @@
-"""Pixel sources from a line of the cache, or from a folder's file names; images in TFRecords.
-[pixels] -> crops
+"""Make pixel sources from their text in the cache, or from the file names in a folder; images in
+TFRecords.  [pixels] -> crops
+
+A pixel source is where a track's frames come from: a video, numbered images, or a record with
+images. Its `spec` is one line of text, such as "video:train/x.mp4", which the cache stores.
 """
 
 from __future__ import annotations
@@ -22,14 +25,14 @@ from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, be
 from pipeline.files.raw.files import cached, scan_folder, span_digest
 
 PICTURES: Final = "image/encoded"
-MAX_PICTURES: Final = 1 << 16  # in an example. InstaVariety's longest has 500
+MAX_PICTURES: Final = 1 << 16  # in one example; InstaVariety's longest has 500
 
 _PLACE: Final = re.compile(
     r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-9]{1,18})", re.DOTALL
 )
 
-# The last number before the extension counts the frames. Braces would be taken for a number in a
-# pattern.
+# The last number before the extension counts the frames. Names with braces are excluded, because
+# the pattern of a source has braces in place of the number.
 NUMBERED: Final = re.compile(
     r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))",
     re.IGNORECASE,
@@ -62,12 +65,12 @@ class TurnedPictures(Pictures):
 
 @dataclass(frozen=True, slots=True)
 class RecordPictures:
-    """The images of the example in the bytes [start, start + length) of a TFRecord file, its header
-    included.
+    """The images in one example (record) of a TFRecord file: the bytes [start, start + length) of
+    the file, which include the record's header.
     """
 
     root: Path
-    path: str  # below root
+    path: str  # of the file, below root
     start: int
     length: int
     random_access: ClassVar[bool] = False  # the record is read as a whole
@@ -129,9 +132,9 @@ class RecordPictures:
 
     @cached
     def features(self) -> Mapping[str, Any]:
-        """The example's features by name; keeps the record in memory.
+        """The features of the example, by name. Inside `caching`, the record stays in memory.
 
-        Raises RawDataError as `tfrecords.read`, and for a record that is no example.
+        Raises RawDataError as `tfrecords.read` does, and for a record that is no example.
         """
         stop = self.start + self.length
         key = f"bytes {self.start} to {stop}"
@@ -140,7 +143,9 @@ class RecordPictures:
 
     @cached
     def pictures(self) -> list[bytes]:
-        """The compressed images. Raises RawDataError as `features`, and if there are none."""
+        """The images' bytes, compressed. Raises RawDataError as `features` does, and for a feature
+        that is no list of images.
+        """
         with reading(self.place, "a list of pictures", key=PICTURES, do=AGAIN):
             return [*feature_values(self.features(), PICTURES, "bytes_list", MAX_PICTURES)]
 
@@ -154,8 +159,8 @@ SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {
 
 
 def parse(root: Path, spec: str) -> FrameSource:
-    """The source that `spec` describes. Raises PipelineError for another kind and for a path that
-    leaves `root`.
+    """Make the source that the text `spec` describes. Raises PipelineError for an unknown kind, and
+    for a path that leaves `root`.
 
     >>> parse(Path("raw"), "video:train/abseiling/x.mp4")
     Video(root=PosixPath('raw'), path='train/abseiling/x.mp4')
@@ -171,8 +176,10 @@ def parse(root: Path, spec: str) -> FrameSource:
 def pixels_digest(file: str, otherwise: Sequence[str]) -> str:
     """The digest of decoded pixels, on which features depend.
 
-    file: `FrameSource.digest`. otherwise: `ClipRecord.otherwise`, for which OpenCV decoded other
-    pixels of that file.
+    Args:
+        file: `FrameSource.digest`, the digest of the files.
+        otherwise: `ClipRecord.otherwise`: properties of the clip because of which an earlier
+            version, which used OpenCV, decoded other pixels from the same file.
 
     >>> pixels_digest("0f3c", ["HDR", "damaged"]), file_part("0f3c:HDR,damaged")
     ('0f3c:HDR,damaged', '0f3c')
@@ -181,15 +188,15 @@ def pixels_digest(file: str, otherwise: Sequence[str]) -> str:
 
 
 def file_part(pixels: str) -> str:
-    """`FrameSource.digest` of a `pixels_digest`."""
+    """The `FrameSource.digest` in the result of `pixels_digest`."""
     return pixels.partition(":")[0]
 
 
 def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
-    """The numbered images in `raw / folder`, by any naming; None if there are none.
+    """Find the numbered images in `raw / folder`, whatever their naming; None if there are none.
 
-    The most common naming is used, of equally common ones the first by name. The smallest number is
-    frame 0, so missing images shift nothing.
+    If there are several namings, the most common one is used, and among equally common ones the
+    first by name. The smallest number is frame 0, and missing images are missing frames.
     """
     numbers_of: dict[tuple[str, str], list[str]] = {}
     for entry in scan_folder(raw / folder, {}):
@@ -200,7 +207,7 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
         return None
     (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
 
-    # The digits to which most numbers are padded: {:06d} gives 000001 and 1000000.
+    # To how many digits most numbers are padded with zeros: {:06d} gives 000001 and 1000000.
     lengths = Counter(map(len, numbers))
     padded = {len(number) for number in numbers if number[0] == "0" and len(number) > 1}
     digits = min(lengths)
@@ -213,9 +220,8 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
 
 
 def match_numbered(name: str) -> re.Match[str] | None:
-    """The parts of a numbered image's name; None for others and hidden files."""
-    # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the
-    # cache.
+    """Match the parts of a numbered image's name; None for other names and hidden files."""
+    # A name that is not printable, or not UTF-8, could not be part of a line in the cache.
     if name.startswith(".") or not name.isprintable():
         return None
     return NUMBERED.fullmatch(name)

@@ -1,5 +1,5 @@
-"""Files in untrusted folders: videos, opening, changes, and the marker of demo data.  [raw] ->
-tracks -> features
+"""Raw folders, which are untrusted: the videos in them, opening files, finding changes, and the
+marker of demo data.  [raw] -> tracks -> features
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ BODY: Final = "[paths] body (or --body)"
 
 @dataclass(frozen=True, slots=True)
 class RawVideo:
-    """One unit of conversion, accounting and change detection. All paths are below the raw
-    folder.
+    """One raw video: the unit of conversion, accounting and change detection. All paths are
+    relative to the raw folder.
     """
 
-    name: str  # unique within the dataset; without what all share: 0001 of labels/0001.mat
+    # unique within the dataset, without parts that all paths share: 0001 for labels/0001.mat
+    name: str
     files: tuple[Path, ...]  # label files and videos: their content decides the tracks
     folders: tuple[Path, ...] = ()  # image folders: the names in them decide the tracks
-    # folders of label files: names and content decide the tracks
+    # folders of label files: their names and content decide the tracks
     label_folders: tuple[Path, ...] = ()
-    # bytes [start, stop) of the one file that are this video's; None: all of it
+    # if many videos share the one file: this video's bytes [start, stop) in it; None: the whole
     span: tuple[int, int] | None = None
-    # `ClipRecord.as_dict` of an earlier conversion
+    # the record of the clip, `ClipRecord.as_dict`, that an earlier conversion made
     clip: Mapping[str, Any] | None = field(default=None, compare=False)
-    clip_digest: str = field(default="", compare=False)  # of the pixels of `clip`
+    clip_digest: str = field(default="", compare=False)  # digest of the pixels that `clip` is about
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files and folders."""
+        """All files and folders of the video."""
         return *self.files, *self.folders, *self.label_folders
 
 
 class VideoTexts(NamedTuple):
-    """A RawVideo with texts for paths, and without the record of an earlier conversion."""
+    """A RawVideo in less memory: with texts for paths, and without an earlier clip's record."""
 
     name: str
     files: tuple[str, ...] = ()
@@ -68,7 +69,9 @@ class VideoTexts(NamedTuple):
 
 
 class RawVideos(Sequence[RawVideo]):
-    """Raw videos as texts, since there are half a million: an object is made on access."""
+    """A sequence of raw videos. They are stored as texts, since there may be half a million; a
+    `RawVideo` is made when it is accessed.
+    """
 
     def __init__(self, texts: Sequence[VideoTexts]) -> None:
         self.texts = texts
@@ -83,24 +86,25 @@ class RawVideos(Sequence[RawVideo]):
 
 
 def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
-    """The videos as texts, without making objects of `RawVideos`."""
+    """The videos as texts, without making an object for each."""
     if isinstance(videos, RawVideos):
         return videos.texts
     return [VideoTexts.from_video(video) for video in videos]
 
 
 def is_stand_in(folder: Path) -> bool:
-    """Whether a folder has demo data's marker file."""
+    """Whether a folder holds demo data: it has the marker file."""
     return (folder / MARKER).is_file()
 
 
 def refuse_mixture(
     data: Path | str, data_stands_in: bool, body: Path, body_stands_in: bool, *, option: str = BODY
 ) -> None:
-    """Raise StandInMixed if exactly one of data (a raw folder, a split's name) and body is demo
-    data.
+    """Raise StandInMixed if either the data or the body model is for demos, but not both.
 
-    option: the setting of the body, for the message.
+    Args:
+        data: what the data is, for the message: a raw folder, or a split's name.
+        option: the setting that names the body model's folder, for the message.
     """
     if data_stands_in == body_stands_in:
         return

@@ -1,8 +1,8 @@
-"""Untrusted files: safe opening, digests, and names in a folder.  [raw] -> tracks -> features ->
-windows
+"""Untrusted files: open them safely, compute digests, and find files in folders.  [raw] -> tracks
+-> features -> windows
 
-The digest of a video, its reader and the digest of its pixels need the same files. Inside
-`caching`, functions marked with `cached` read them once, so all three see the same state.
+A video's digest, its reader and the digest of its pixels need the same files. Inside `caching`,
+functions marked with `cached` read a file only once, so that all three see the same state.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ T = TypeVar("T")
 Unreadable = dict[str, str]  # folder or file that cannot be listed -> why not
 
 MIB: Final = 1 << 20
-SMALL: Final = 1 << 16  # bytes
-# larger videos are sampled: hashing Kinetics would take as long as decoding it
+SMALL: Final = 1 << 16  # bytes of a file that is hashed without a large buffer
+# Of larger videos, only parts are hashed: hashing all of Kinetics takes as long as decoding it.
 HASHED_WHOLE: Final = 16 * MIB
-VIDEOS: Final = (  # in any capitals
+VIDEOS: Final = (  # endings of video files, in lower case
     ".mp4",
     ".mov",
     ".mkv",
@@ -50,11 +50,11 @@ VIDEOS: Final = (  # in any capitals
     ".m2ts",
 )
 
-WILD: Final = re.compile(r"[*?\[]")
-# listed at one level, when something is searched where it does not belong
+WILD: Final = re.compile(r"[*?\[]")  # wildcards of a glob
+# how many folders are searched on one level, to find data that was unpacked to the wrong place
 MOST_FOLDERS: Final = 100
 
-# Files that systems leave in folders, which no reader reads: .DS_Store, ._000001.jpg, .nfs0000, ...
+# Files that operating systems leave in folders and no reader reads: .DS_Store, ._000001.jpg, ...
 _LITTER: Final = re.compile(r"\.|(thumbs\.db|desktop\.ini|@eadir)$", re.IGNORECASE)
 
 _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
@@ -71,8 +71,8 @@ def caching() -> Iterator[None]:
 
 
 def cached(function: Callable[P, R]) -> Callable[P, R]:
-    """Inside `caching`, call a function once per (hashable) arguments. Do not change its
-    results.
+    """A decorator: inside `caching`, the function is called once for the same (hashable) arguments.
+    Callers must not change its results.
     """
 
     @functools.wraps(function)
@@ -89,21 +89,22 @@ def cached(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def remember(kind: type[T], key: str, value: T) -> None:
-    """Inside `caching`, keep a value for `recall`; else do nothing."""
+    """Inside `caching`, store a value for `recall`, by its type and a key; else do nothing."""
     cache = _CACHE.get()
     if cache is not None:
         cache[kind, (key,)] = value
 
 
 def recall(kind: type[T], key: str) -> T | None:
-    """The remembered value, or None."""
+    """The value that `remember` has stored inside the same `caching` block, or None."""
     return (_CACHE.get() or {}).get((kind, (key,)))
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file, also one in a PACK, to read its bytes; follows links.
+    """Open a file to read its bytes. The path may also be of a file in a ZIP of keypoints
+    (`pack.PACK`). Links are followed.
 
-    Raises OSError as `open` does, and for a pipe, socket or device: reading those may never end.
+    Raises OSError as `open` does, and for a pipe, socket or device, as reading those may never end.
     """
     if path.parent.name == PACK:
         return io.BytesIO(read_regular(path))
@@ -111,7 +112,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path) -> bytes:
-    """The whole content. Raises OSError as `open_regular` does."""
+    """Read a whole file. Raises OSError as `open_regular` does."""
     if path.parent.name != PACK:
         with open_unbuffered(path) as stream:
             return stream.readall()
@@ -119,8 +120,8 @@ def read_regular(path: Path) -> bytes:
 
 
 def is_folder_entry(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; False for circular links, where `DirEntry.is_dir`
-    raises.
+    """Whether an entry is a folder, or a link to one; False for circular links, for which
+    `DirEntry.is_dir` raises.
     """
     try:
         return entry.is_dir()
@@ -129,8 +130,8 @@ def is_folder_entry(entry: os.DirEntry[str]) -> bool:
 
 
 def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
-    """The digest, or why there is none, which is no digest to compare; the reader reports the
-    error.
+    """A decorator for a function that returns a digest: on an error, it returns "missing" or
+    "unreadable: ..." instead, which equals no digest. The reader of the file reports the error.
     """
 
     @functools.wraps(digest)
@@ -148,8 +149,8 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
 
 @cached
 def file_digest(file: Path) -> str:
-    """SHA-256 of the file; for videos over 16 MiB, of the size and the first, middle and last MiB.
-    Raises OSError.
+    """SHA-256 of a file; of a video over 16 MiB, SHA-256 of its size and its first, middle and last
+    MiB. Raises OSError.
     """
     if file.parent.name == PACK:
         return hashlib.sha256(read_regular(file)).hexdigest()
@@ -168,14 +169,14 @@ digest_or_problem: Final = _or_why_not(file_digest)
 
 
 def whole_file_digest(file: Path) -> str:
-    """SHA-256 of all bytes, hex, for small files such as weights."""
+    """SHA-256, in hex, of all bytes of a file, even of a large video. Raises OSError."""
     with io.BufferedReader(open_unbuffered(file)) as stream:
         return _sha256(stream, os.fstat(stream.fileno()).st_size)
 
 
 def _sha256(stream: io.BufferedReader[io.FileIO], size: int) -> str:
-    """SHA-256 of all bytes, hex. `file_digest` makes a large buffer, which is slow for small
-    files.
+    """SHA-256, in hex, of all bytes of an open file of `size` bytes. For small files, it avoids the
+    large buffer of `hashlib.file_digest`, which is slow to make.
     """
     if size <= SMALL:
         return hashlib.sha256(stream.read()).hexdigest()
@@ -185,7 +186,7 @@ def _sha256(stream: io.BufferedReader[io.FileIO], size: int) -> str:
 @cached
 @_or_why_not
 def span_digest(file: Path, start: int, stop: int) -> str:
-    """SHA-256 of the bytes [start, stop) of a file, fewer at its end; else the problem."""
+    """SHA-256 of the bytes [start, stop) of a file, as far as it goes; or the problem as text."""
     total = hashlib.sha256()
     with open_regular(file) as stream:
         stream.seek(start)
@@ -197,7 +198,7 @@ def span_digest(file: Path, start: int, stop: int) -> str:
 
 @_or_why_not
 def folder_digest(folder: Path) -> str:
-    """SHA-256 of the sorted names and sizes in a folder; else the problem."""
+    """SHA-256 of the sorted names and sizes of the files in a folder; or the problem as text."""
     return _listing_digest(_names_and_sizes(folder))
 
 
@@ -223,8 +224,8 @@ def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
 
 @_or_why_not
 def contents_digest(folder: Path) -> str:
-    """SHA-256 of the sorted file names in a folder and their content, without subfolders; else the
-    problem.
+    """SHA-256 of the names and contents of the files in a folder; or the problem as text. Contents
+    of subfolders do not count.
     """
     with os.scandir(folder) as entries:
         files = [entry for entry in entries if not _LITTER.match(entry.name)]
@@ -253,11 +254,13 @@ def _size(entry: os.DirEntry[str]) -> int:
 def find(
     raw: Path, pattern: str, unreadable: Unreadable, *, any_case: bool = False
 ) -> Iterator[str]:
-    """Paths below `raw` that match a glob without "**", unsorted. Wildcards do not match hidden
-    names.
+    """Find paths below `raw` that match a glob without "**", in any order. Wildcards do not match
+    hidden names.
 
-    A slash at the end matches folders only. any_case: in any capitals. unreadable: gets the places
-    that cannot be listed.
+    Args:
+        pattern: the glob. If it ends in a slash, it matches only folders.
+        unreadable: gets an entry for each folder or file that cannot be read.
+        any_case: ignore upper and lower case.
     """
     return _find(
         str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable, any_case
@@ -290,7 +293,9 @@ def _find(
 
 
 def scan_folder(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[str]]:
-    """Entries of a folder, unsorted; none if it does not exist. unreadable: as in `find`."""
+    """Yield the entries of a folder, in any order; none if it does not exist. `unreadable`: as for
+    `find`.
+    """
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -314,22 +319,22 @@ def _is_match(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether it exists; False for broken links and without permission."""
+    """Whether a path exists; False for broken links and without permission."""
     return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
 
 
 def is_folder_there(path: Path) -> bool:
-    """Whether it is a folder, or a link to one."""
+    """Whether a path is a folder, or a link to one."""
     return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def has_match(folder: Path, patterns: Iterable[str]) -> bool:
-    """Whether a pattern matches anything below `folder`."""
+    """Whether one of the patterns matches anything below `folder`."""
     return any(next(find(folder, pattern, {}), None) is not None for pattern in patterns)
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """The first folders in a folder by name, without hidden ones."""
+    """The folders in a folder, sorted by name, at most MOST_FOLDERS. Hidden ones are left out."""
     names = []
     for entry in scan_folder(folder, {}):
         if not entry.name.startswith(".") and is_folder_entry(entry):
@@ -338,7 +343,9 @@ def list_folders(folder: Path) -> list[Path]:
 
 
 def find_nested_too_deep(raw: Path, patterns: Sequence[str]) -> Path | None:
-    """The first folder, one or two levels below `raw`, with a match: unpacked too deep."""
+    """Find a folder, one or two levels below `raw`, in which a pattern matches: the data may have
+    been unpacked there by mistake. None if there is none.
+    """
     level = [raw]
     for _ in range(2):
         level = [*chain.from_iterable(map(list_folders, level))][:MOST_FOLDERS]

@@ -1,5 +1,8 @@
-"""Opening untrusted files without waiting for them, and the temporary errors met by reading them.
+"""Open untrusted files without waiting for them, and record temporary errors of reading them.
 [raw] -> tracks -> features -> windows
+
+A temporary error is one of the system, such as a disk that does not answer. It says nothing about
+the file's content, so a video must not be rejected because of it.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ _FAULTS: Final[ContextVar[list[OSError] | None]] = ContextVar("faults", default=
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether an error is temporary, of the system, and says nothing about the file."""
+    """Whether an error is a temporary one of the system, which says nothing about the file."""
     return isinstance(error, OSError) and error.errno in _TEMPORARY
 
 
 def note_fault(error: BaseException | None) -> None:
-    """Inside `faults`, record a temporary error, also if it is the cause of this one."""
+    """Inside `faults`, record an error if it is temporary, and its causes that are temporary."""
     noted = _FAULTS.get()
     while noted is not None and error is not None:
         if isinstance(error, OSError) and is_temporary(error):
@@ -51,7 +54,9 @@ def note_fault(error: BaseException | None) -> None:
 
 @contextmanager
 def faults() -> Iterator[list[OSError]]:
-    """Temporary errors of all raw files that are read within the block, also handled ones."""
+    """Within the block, collect the temporary errors of all raw files that are read, including
+    errors that are handled.
+    """
     noted: list[OSError] = []
     token = _FAULTS.set(noted)
     try:
@@ -61,7 +66,9 @@ def faults() -> Iterator[list[OSError]]:
 
 
 def open_unbuffered(path: Path) -> io.FileIO:
-    """`open_regular` without a buffer, for reading a few bytes here and there."""
+    """Open a file without a buffer, to read a few bytes here and there. Raises OSError as
+    `files.open_regular` does.
+    """
     try:
         stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     except OSError as error:

@@ -1,4 +1,8 @@
-"""Keypoints of all clips of a folder in one ZIP file.  [raw] -> tracks -> features -> windows"""
+"""Read keypoints of all clips of a folder from one ZIP file.  [raw] -> tracks -> features ->
+windows
+
+`detect` writes this file, called PACK here. A file in it has the path `detected.zip/<clip>.json`.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,8 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from pipeline.files.raw.opening import open_unbuffered
 
-# keypoints of the clips of one folder; `detected.zip/<clip>.json` is a path here
 PACK: Final = "detected.zip"
-LARGEST: Final = 1 << 30  # bytes of a file in it
+LARGEST: Final = 1 << 30  # most bytes of a file in it
 # the last bytes of a ZIP file: number of entries, bytes of the index, and where it starts
 END_OF_ZIP: Final = struct.Struct("<10xH2L2x")
 # before a file's content: lengths of name and extra field, which follow in this order
@@ -28,9 +31,9 @@ ENTRY_LENGTHS: Final = struct.Struct("<28x3H12x")
 
 
 def read_packed(path: Path) -> bytes:
-    """The content of a file in a PACK. Raises OSError."""
+    """Read a file in a PACK. Raises OSError if it is missing or damaged."""
     packed = packed_entry(path)
-    # not by ZipFile, which reads the whole index for each file
+    # ZipFile is not used, as it would read the whole index for each file.
     with _reading_pack(path.parent) as stream:
         stream.seek(packed.header_offset)
         lengths = FILE_LENGTHS.unpack(stream.read(FILE_LENGTHS.size))
@@ -46,7 +49,7 @@ def read_packed(path: Path) -> bytes:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a PACK has this file; True if the PACK is damaged, which reading tells."""
+    """Whether a PACK has this file; True if the PACK is damaged, which reading it will report."""
     try:
         return path.name in pack_index(path.parent)
     except OSError:
@@ -54,7 +57,7 @@ def is_packed(path: Path) -> bool:
 
 
 def packed_entry(path: Path) -> ZipInfo:
-    """The record of a file in a PACK. Raises OSError."""
+    """The index entry of a file in a PACK. Raises OSError if it is missing."""
     packed = pack_index(path.parent).get(path.name)
     if packed is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -62,8 +65,8 @@ def packed_entry(path: Path) -> ZipInfo:
 
 
 def packed_names(pack: Path) -> Iterable[str]:
-    """Names of the files in a PACK, in a tenth of the time of `pack_index`. Raises OSError for a
-    damaged one, and unlike `pack_index` without one.
+    """Names of the files in a PACK, in a tenth of the time of `pack_index`. Raises OSError if the
+    PACK is damaged, or, unlike `pack_index`, if it does not exist.
     """
     with _reading_pack(pack) as stream:
         stream.seek(max(os.fstat(stream.fileno()).st_size - END_OF_ZIP.size, 0))
@@ -82,11 +85,13 @@ def packed_names(pack: Path) -> Iterable[str]:
             offset = name_start + sum(lengths)
     if len(names) == n_entries and offset == index_size:
         return names
-    return pack_index(pack)  # of another program's, with a comment
+    return pack_index(pack)  # it has a comment, and so was written by another program
 
 
 def pack_index(pack: Path) -> Mapping[str, ZipInfo]:
-    """The files in a PACK, by name; empty without one. Raises OSError for a damaged one."""
+    """The index entries of the files in a PACK, by name; {} if the PACK does not exist. Raises
+    OSError if it is damaged.
+    """
     try:
         status = os.stat(pack)  # noqa: PTH116 - once for each clip
     except (FileNotFoundError, NotADirectoryError):

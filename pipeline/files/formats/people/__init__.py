@@ -1,1 +1,1 @@
-"""Label files of people in images, of detectors and annotation tools.  [raw] -> tracks"""
+"""Read label files of people in images, from detectors and annotation tools.  [raw] -> tracks"""

@@ -1,4 +1,4 @@
-"""Keypoints whose tool wrote y before x, found by the boxes.  [raw] -> tracks"""
+"""Find files of keypoints that have y before x, by the people's boxes.  [raw] -> tracks"""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 from pipeline.files.formats.people.found import label_error
 from pipeline.skeletons import Doubles
 
-AROUND: Final = 0.1  # of a box's size: joints this far outside belong to it
+AROUND: Final = 0.1  # joints outside a box by this share of its size count as inside
 
 
 class AxisOrder:
-    """Whether joints lie in their own boxes only if y is taken for x."""
+    """Counts how many joints of a file lie in their person's box, as written and with x and y
+    exchanged. Call `compare` for each person, then `require_x_first`.
+    """
 
     def __init__(self) -> None:
         self._n = 0
@@ -22,8 +24,8 @@ class AxisOrder:
         self._inside_swapped = 0
 
     def compare(self, points: Doubles, box: object) -> None:
-        """Count the joints of a person, (J, 3) px px score, in a box x y w h; of other boxes,
-        none.
+        """Count a person's joints (J, 3): x, y in px, score. `box`: a list x, y, width, height; the
+        person is skipped if it is anything else.
         """
         if not isinstance(box, list) or len(box) != 4:
             return
@@ -43,8 +45,8 @@ class AxisOrder:
         self._inside_swapped += count_inside(shown[:, ::-1])
 
     def require_x_first(self, file: Path) -> None:
-        """Raise RawDataError if most joints are outside of their boxes, and inside with x and y
-        exchanged.
+        """Raise RawDataError if most joints are outside their boxes as written, but inside if x and
+        y are exchanged.
         """
         are_outside = self._inside < self._n / 2
         if are_outside and self._inside_swapped > 0.9 * self._n:

@@ -1,14 +1,14 @@
-"""All people that a detector found in one video, from any format.  [raw] -> tracks -> features ->
-windows
+"""Read all people that a detector found in one video, from any supported format.  [raw] -> tracks
+-> features -> windows
 
-a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's
-           text, CSV
+a file     JSON of `detect` or COCO, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's
+           text, CSV, TRC
 a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
-Several layouts have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B, 17 are
-COCO's or Human3.6M's. In a wrong order, bones are long for the body's size, and joints that a
-layout defines as midpoints are not. Both are medians over a whole sequence, robust against odd
-poses and bad detections.
+Several joint orders have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B,
+17 are COCO's or Human3.6M's. The right order is found by geometry: in a wrong order, bones are long
+compared with the body, and joints that the order defines as midpoints are not in the middle. Both
+are measured as medians over a whole sequence, which odd poses and bad detections hardly change.
 """
 
 from __future__ import annotations
@@ -44,35 +44,38 @@ from pipeline.files.formats.people.joint_spellings import JOINT_OF_SPELLING, joi
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 
-# its own name for results; or they are called as the video
+# AlphaPose's name for its results. Files of results may also have the video's name.
 ALPHAPOSE: Final = "alphapose-results.json"
 SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
-# formats of other programs, known only to name them in errors
+# formats that are not supported; they are only recognised for error messages
 UNREAD: Final = frozenset({
     ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
     ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d",
 })  # fmt: skip
-# the "joints" of people who are known by boxes alone
+# the "joints" of people of whom only boxes are known
 CORNERS: Final = ("upper left corner", "lower right corner")
-FEWEST: Final = 6  # joints that a file's own names must share with ours
+FEWEST: Final = 6  # least number of joints that a file must name and that are known here
 
-# scores
-# OpenPose's and AlphaPose's exceed 1, and so do peaks that no tool normalises
+# Scores: this share of them must not exceed HIGHEST_SCORE. Scores of OpenPose and AlphaPose may
+# exceed 1, as they are not normalised, and a few very high ones are accepted.
 HIGHEST_SCORE: Final = 10.0
-MOST_SCORES: Final = 0.9  # a few wild ones do not decide
+MOST_SCORES: Final = 0.9
 
 # the joint order of a sequence, by geometry
-CONFIDENT: Final = 0.3  # a joint below it does not count
+CONFIDENT: Final = 0.3  # joints with a lower score are ignored
 SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
 MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
-CLEARLY: Final = 0.75  # bones must be this much shorter than in the usual order, if that fits too
-# In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data,
-# whose neck is the body model's and not midway between the shoulders.
+# If the usual order fits, too, another one is taken if its bones are shorter by this factor.
+CLEARLY: Final = 0.75
+# Largest distance of a midpoint joint from its midpoint, in diagonals of the person's box. It is
+# 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25, and 0.05 in the demo data, whose neck is
+# the body model's and not midway between the shoulders.
 MIDPOINT: Final = 0.1
-# Mean bone in body diagonals: at most 0.26 in all poses of the tests, 0.15 in real BODY_25.
+# Largest mean bone length, in diagonals of the person's box. It is at most 0.26 in all poses of the
+# tests, and 0.15 in real BODY_25.
 LONGEST: Final = 0.28
 
-# Joint -> the two joints whose midpoint it is, by definition of the layout.
+# Joint order -> joint -> the two joints whose midpoint it is by definition.
 MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "body_25": {"OP Neck": ("OP LShoulder", "OP RShoulder"), "OP MidHip": ("OP LHip", "OP RHip")},
     "openpose_coco": {"OP Neck": ("OP LShoulder", "OP RShoulder")},
@@ -87,17 +90,17 @@ _NUMBERED: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """All people found in one video."""
+    """All people that a detector found in one video."""
 
-    skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: boxes alone
-    frame_index: Ints  # (T,) strictly increasing, the frames with a person in them
-    keypoints: Sequence[Doubles]  # T times (P, J, 3) px px, the detector's score
-    identity: Sequence[Ints] | None  # T times (P,), where the detector tracked
-    frames: Sequence[int]  # ascending; all that the detector processed, as far as the format tells
-    names: Sequence[str] = ()  # of the identities, where they are texts
-    complete: bool = False  # the format lists frames without a person, too
-    notes: Sequence[str] = ()  # what was changed, or not used
-    # frame -> (3, 3) homography from the one before
+    skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: only boxes
+    frame_index: Ints  # (T,) strictly increasing: the frames with at least one person
+    keypoints: Sequence[Doubles]  # for each of T frames, (P, J, 3): x, y in px, the score
+    identity: Sequence[Ints] | None  # for each of T frames, (P,); None: the detector did not track
+    frames: Sequence[int]  # ascending; all processed frames, as far as the format tells
+    names: Sequence[str] = ()  # names of the identities, if the file has texts
+    complete: bool = False  # whether the format also lists frames without a person
+    notes: Sequence[str] = ()  # messages about what was changed or not used
+    # frame -> (3, 3) homography from the previous frame to it
     camera: Mapping[int, Doubles] = field(default_factory=dict)
 
     @property
@@ -107,17 +110,18 @@ class Detections:
 
     @property
     def boxes_alone(self) -> bool:
-        """Whether there are no joints: then `keypoints` are the boxes' corners."""
+        """Whether only boxes are known. Then `keypoints` has their corners (P, 2, 3)."""
         return self.skeleton == CORNERS
 
 
 def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
-    """Content of a file or folder; None for an empty folder.
+    """Read the people of one video from a file or folder; None for an empty folder.
 
     Args:
-        place: a file or folder; its content tells the format.
-        video: the clip's stem, by which files in a folder may be named.
-        sizes: of the clip's images, for formats in shares of it.
+        place: the file or folder. The format is recognised by its content.
+        video: the clip's name without its ending; files in a folder may have it in their names.
+        sizes: returns the sizes that the clip's images may have, for formats that store positions
+            as shares of the image.
 
     Raises:
         RawDataError: unknown format, several videos, or unknown joint order.
@@ -140,7 +144,7 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     if numbered[0][1].suffix == ".txt":
         tool = "YOLO"
         content = box_lines.yolo_content(numbered, sizes()[0])
-        file_of = {}  # its numbers begin at 1
+        file_of = {}  # file numbers begin at 1, so they are no frame numbers
     else:
         tool = "OpenPose"
         pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in numbered)
@@ -155,10 +159,10 @@ def _result_names(video: str) -> list[str]:
 
 
 def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
-    """A clip's people in one file: JSON by its first character, else text. Raises RawDataError.
+    """Read a clip's people from one file, which is JSON, TRC or other text. Raises RawDataError.
 
-    `sizes` of the clip's images, to the first of which people in images of another scale are
-    scaled, with a note.
+    `sizes`: returns the sizes that the clip's images may have. People in a file that states another
+    image size are scaled to the first of them, with a note.
     """
     if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
@@ -177,12 +181,13 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
-    """Sorted (number, file) of `<video>_<number>_keypoints.json` (OpenPose) or `.txt` (YOLO); empty
-    without any.
+    """Find the files of single frames in a folder, as sorted pairs (number, file); [] if there are
+    none.
 
-    Other names that end in a number are read, too, if all files share them: `000.json`,
-    `cam01.0000.json`. Files of results are skipped. Raises RawDataError if no file is of this
-    video, or for files of several names.
+    Their names are `<video>_<number>_keypoints.json` (OpenPose) or `<video>_<number>.txt` (YOLO).
+    Other names that end in a number, such as `000.json` or `cam01.0000.json`, are accepted if all
+    files have the same name except for the number. Files of results are skipped. Raises
+    RawDataError if there are only other files, or files of several names.
     """
     of_name: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     odd = []
@@ -194,12 +199,12 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
         if match is None:
             odd.append(name)
         else:
-            # with and without _keypoints it is one series
+            # Names with and without _keypoints are one series.
             suffix = match["end"].removeprefix("_keypoints")
             files = of_name.setdefault((match["name"], suffix), [])
             files.append((int(match["number"]), folder / name))
 
-    # Results are called as the video, which may end in a number.
+    # A file of results has the video's name, which may end in a number, too: it is no frame.
     for key, files in list(of_name.items()):
         if [file.stem for _, file in files] == [video]:
             del of_name[key]
@@ -225,7 +230,7 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
 
 
 def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
-    """(number, file) of one series. Raises RawDataError for a frame with two files."""
+    """Sort the files of one series by number. Raises RawDataError for a frame with two files."""
     files = sorted(files)
     for (number, _), (following, _) in pairwise(files):
         if number == following:
@@ -236,8 +241,8 @@ def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[in
 
 
 def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -> Detections:
-    """People frame by frame, with joints in one order. `file_of`: a frame's own file, for
-    messages.
+    """Group people by frame, and find the joint order. `file_of`: the file of each frame, for
+    messages. Raises RawDataError for a mixed or unknown joint order, and for scores out of range.
     """
     by_frame: dict[int, list[FoundPerson]] = {}
     for person in content.people:
@@ -257,7 +262,7 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     for frame in frames:
         points.append(np.stack([person.points for person in by_frame[frame]]))
         identities.append([person.identity for person in by_frame[frame]])
-    # two points are the corners of a box, unless the file names two joints
+    # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = lengths == {len(CORNERS)} and len(content.joints or ()) != len(CORNERS)
     skeleton: Skeleton = CORNERS
     if not are_boxes:
@@ -290,7 +295,9 @@ def _size_text(n_points: int) -> str:
 def _order_joints(
     place: Path, points: list[Doubles], names: Sequence[str] | None
 ) -> tuple[Skeleton, list[Doubles]]:
-    """The joint order, by the file's own names or by geometry; and the used joints."""
+    """Find the joint order, from the joints' names in the file or else by geometry. Returns it, and
+    the points of the joints in it.
+    """
     if not points and names is None:
         return "coco", points
     if names is None:
@@ -317,8 +324,8 @@ def _unknown_order(place: Path, expected: str, found: str) -> RawDataError:
 
 
 def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
-    """Raise RawDataError for scores in per cent or of 0 to 255: nearly all would count as
-    certain.
+    """Raise RawDataError for scores in per cent or from 0 to 255: taken as confidences, nearly all
+    joints would count as certain.
     """
     scores = np.concatenate([np.empty(0), *(persons[..., 2].ravel() for persons in points)])
     scores = scores[np.isfinite(scores) & (scores > 0)]
@@ -332,11 +339,10 @@ def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
 def _identities(
     identities: Sequence[list[int | str | None]], notes: list[str]
 ) -> tuple[Sequence[Ints] | None, Sequence[str]]:
-    """The detector's identities if everybody has one; texts are numbered in sorted order, and so
-    are numbers beside them, as texts.
+    """The detector's identities by frame, and their names if they are texts. None if they cannot be
+    used: somebody has none, or all people of a frame have the same. Then a note says so.
 
-    One identity for all is none, if a frame has several people. A note says that identities are not
-    used.
+    If some identities are texts, all are taken as texts, and numbered in sorted order.
     """
     everyone = set(chain.from_iterable(identities))
     if everyone <= {None}:
@@ -364,11 +370,13 @@ def _identities(
 
 @dataclass(frozen=True, slots=True)
 class _OrderFit:
-    """How well a sequence fits one order, in diagonals of the persons' bounding boxes."""
+    """How well a sequence fits one joint order. Lengths are in diagonals of the person's box."""
 
     order: str  # a name in skeletons.JOINTS
-    bone: float  # mean bone length, the median of persons; NaN where no person shows enough bones
-    # the largest distance of a midpoint joint from its midpoint, a median; 0 where there is none
+    # mean bone length of a person, the median over persons; NaN if too few show enough bones
+    bone: float
+    # distance of a midpoint joint from its midpoint, the median over persons, of the worst such
+    # joint; 0 if the order has none
     midpoint: float
 
     @property
@@ -377,9 +385,9 @@ class _OrderFit:
 
 
 def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
-    """The joint order of one sequence, from (P, J, 3) px px score of each frame.
+    """Find the joint order of one sequence by geometry, from each frame's people (P, J, 3).
 
-    Raises RawDataError if persons fit no order of J joints.
+    Raises RawDataError if they fit no known order of J joints.
     """
     n_joints = keypoints[0].shape[1]
     persons = np.concatenate(keypoints)
@@ -388,7 +396,7 @@ def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     others = [other for other in fits[1:] if other.fits]
     if usual.fits:
         others = [other for other in others if other.bone < CLEARLY * usual.bone]
-    # an order whose bones were not measured is the last choice
+    # Orders whose bones could not be measured are chosen last.
     chosen = min(others, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
     if not chosen.fits:
         tried = "; ".join(
@@ -406,8 +414,8 @@ def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
 
 
 def _fit(order: str, persons: Doubles) -> _OrderFit:
-    """How well (N, J, 3) persons fit one order. Bones of persons with most joints, midpoints of
-    all.
+    """Measure how well persons (N, J, 3) fit one joint order. Bones are measured on persons who
+    show most joints, midpoints on all.
     """
     is_confident = persons[..., 2] >= CONFIDENT
     shows_most = is_confident.mean(axis=1) >= SHOWN

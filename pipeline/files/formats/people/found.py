@@ -1,6 +1,7 @@
-"""One form for the persons in all detectors' files.  [raw] -> tracks -> features -> windows
+"""The common form of the persons in all detectors' files.  [raw] -> tracks -> features -> windows
 
-Each format declares in a `LabelFormat` how it counts frames and pixels and what its boxes are.
+The reader of each format returns `LabelContent`, with a `FoundPerson` for each person in each
+frame. A `LabelFormat` says how a format counts frames and pixels, and how it writes boxes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.skeletons import LARGEST, Doubles
 
-# Widths and heights in px that the images may have, asked for where a format needs them. Keypoints
-# that state another one of them, or a multiple, are scaled to the first.
+# A function that returns the (width, height) in px that the images may have; it is only called if
+# a format needs them. Keypoints for images of another one of these sizes, or a multiple, are scaled
+# to the first.
 Sizes = Callable[[], Sequence[tuple[int, int]]]
 
 # Number of joints -> the known orders, the usual one first.
@@ -29,7 +31,7 @@ ORDERS: Final = {
     23: ("coco_feet",),
     26: ("halpe_26",),
 }
-# joints of Halpe-136 and COCO-WholeBody -> those before face and hands
+# number of joints of Halpe-136 and COCO-WholeBody -> how many come before face and hands
 BODY: Final = {136: 26, 133: 23}
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
@@ -42,17 +44,20 @@ OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
     "Ten lines in docs/adding-a-detector.md write those of another tool."
 )
-# a person whose joints have no names
+# how many numbers a person may have if the file does not name the joints
 NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
-BOXES: Final = {  # a box's two stored points -> its upper left and lower right corner
+# how a box is written -> a function of its first and last two numbers, which returns the upper left
+# and the lower right corner
+BOXES: Final = {
     "x y w h": lambda a, b: (a, a + b),
     "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
 }
-# of the image: cut-off boxes reach out a little, boxes in pixels are far larger
+# Largest number of a box in shares of the image. Boxes of people at the border may exceed 1 a
+# little; boxes in pixels are far larger.
 LARGEST_SHARE: Final = 1.5
 
 
-# as in `arrays`, with the advice for these files
+# the functions of `arrays`, with advice for these files
 whole: Final = partial(arrays.whole, do=FORMATS)
 numbers: Final = partial(arrays.numbers, do=FORMATS)
 records: Final = partial(arrays.records, do=FORMATS)
@@ -66,22 +71,22 @@ def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMA
 class FoundPerson(NamedTuple):
     """One person in one image."""
 
-    frame: int  # from 0; or an image's number, which may begin anywhere
-    # (J, 3) px px score; of a box alone (2, 3), its upper left and lower right corner
+    frame: int  # counted from 0; or the number of an image, which may begin anywhere
+    # (J, 3): x, y in px, score. If only a box is known, (2, 3): upper left and lower right corner
     points: Doubles
     identity: int | str | None = None
 
 
 @dataclass(slots=True)
 class LabelContent:
-    """Content of one file, or folder of files, for one video."""
+    """The content of one file, or a folder of files, for one video."""
 
     people: list[FoundPerson] = field(default_factory=list)
-    frames: list[int] | None = None  # that the detector processed, if the format lists them
-    joints: Sequence[str] | None = None  # names from the file
-    passed_over: int = 0  # ignored detections: no people, or marked as unused
-    notes: list[str] = field(default_factory=list)  # what was changed
-    # frame -> (3, 3) homography from the one before
+    frames: list[int] | None = None  # the frames that were processed, if the format lists them
+    joints: Sequence[str] | None = None  # the joints' names, if the file has them
+    passed_over: int = 0  # number of detections that are no people, or are marked as not to be used
+    notes: list[str] = field(default_factory=list)  # messages about what was changed
+    # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
 
 
@@ -92,11 +97,13 @@ class LabelFormat:
     name: str
     first: int  # the number of a video's first frame
     box: str = ""  # a key of BOXES
-    of_picture: bool = False  # boxes and joints are parts of the image's width and height, not px
+    of_picture: bool = False  # positions are shares of the image's width and height, not px
     pixel: int = 0  # the number of the first pixel
 
     def frame(self, file: Path, key: str, value: object) -> int:
-        """The frame from 0. Raises RawDataError for one before the first."""
+        """Convert a frame's number in the file to the number from 0. Raises RawDataError for a
+        number before the first, and for anything else.
+        """
         number = whole(file, key, value)
         if number < self.first:
             expected = f"frames from {self.first} on, as in {self.name}"
@@ -111,8 +118,10 @@ class LabelFormat:
         score: float = 1.0,
         size: tuple[int, int] = (1, 1),
     ) -> Doubles:
-        """(2, 3) px px score of a box. Raises RawDataError unless it is 4 finite numbers with an
-        extent.
+        """Convert a stored box to its corners (2, 3): x, y in px, score. `size`: the image's
+        (width, height), for boxes in shares of it.
+
+        Raises RawDataError unless the box has 4 finite numbers, and a width and height above 0.
         """
         values = numbers(file, key, stored, (4,))
         found = str(values.tolist())
@@ -133,8 +142,8 @@ class LabelFormat:
 
 
 def joint_names(file: Path, key: str, names: Any) -> list[str]:
-    """The names of a file's joints. Raises RawDataError unless they are a list of different
-    texts.
+    """Check the names of the joints in a file, and return them. Raises RawDataError unless they are
+    a list of different texts.
     """
     are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not are_texts or len(set(names)) < len(names):
@@ -144,13 +153,15 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
 
 
 def attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """CVAT's `attributes` of an annotation; {} without any."""
+    """The `attributes` that CVAT gives an annotation; {} if there are none."""
     attributes = entry.get("attributes")
     return attributes if isinstance(attributes, dict) else {}
 
 
 def track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
-    """`track_id`, which CVAT has in `attributes`; None for a negative one, as without a tracker."""
+    """The person's `track_id`, which CVAT puts into `attributes`; None if there is none, or it is
+    negative, as some tools write it without a tracker. Raises RawDataError for other values.
+    """
     if "track_id" not in entry:
         entry = attributes(entry)
     if "track_id" not in entry:

@@ -1,5 +1,5 @@
-"""Names of joints in label files, in the spellings of annotation tools and detectors.  [raw] ->
-tracks -> features -> windows
+"""Recognise the names of joints in label files, in the spellings of annotation tools and detectors.
+[raw] -> tracks -> features -> windows
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-# Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
+# Lower-case names of joints in files of PoseTrack, COCO, COCO-WholeBody and MPII -> our names.
 JOINT_OF_SPELLING: Final[Mapping[str, str]] = {
     "nose": "nose",
     "head_bottom": "neck",
@@ -29,10 +29,10 @@ JOINT_OF_SPELLING: Final[Mapping[str, str]] = {
 
 
 def joint_called(name: str) -> str | None:
-    """Our name of a joint; None if unknown. Case, blanks, hyphens, underscores and dots do not
-    count, and a side may be one letter.
+    """Our name of a joint; None if it is unknown. Case, blanks, hyphens, underscores and dots do
+    not matter, and a side may be one letter.
 
-    "Neck" alone is unknown: it is the middle of the shoulders for some, the upper neck for others.
+    "Neck" alone is unknown: some tools mean the middle of the shoulders, others the upper neck.
 
     >>> [joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
     ['rhip', 'lshoulder', 'OP LBigToe', 'lankle', None]
@@ -41,10 +41,12 @@ def joint_called(name: str) -> str | None:
 
 
 def _compact(name: str) -> str:
+    """A name in lower case, without separators."""
     return re.sub(r"[\s_.-]", "", name).lower()
 
 
 def _spellings() -> dict[str, str]:
+    """All compact spellings -> our names."""
     spelled = {}
     for name, ours in JOINT_OF_SPELLING.items():
         spelled[_compact(name)] = ours

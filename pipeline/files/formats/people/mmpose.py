@@ -1,4 +1,6 @@
-"""JSON of MMPose, and lists that are written like it.  [raw] -> tracks -> features -> windows"""
+"""Read the JSON of MMPose, and lists that other tools write like it.  [raw] -> tracks -> features
+-> windows
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,25 @@ from pipeline.files.formats.people.found import (
 )
 
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
-INFERENCER: Final = LabelFormat("MMPose's inferencer", first=0)  # enumerate() over the frames
-DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it is looked at
+INFERENCER: Final = LabelFormat("MMPose's inferencer", first=0)  # it numbers by enumerate()
+DEMO: Final = LabelFormat("MMPose's demo", first=1)  # it counts before it processes a frame
 
 
 def mmpose_content(
     form: LabelFormat, file: Path, key: str, frames: object, meta: Any
 ) -> LabelContent:
-    """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose
-    writes the same.
+    """Read the list `frames` of a file. MMPose writes for each frame its number and `instances`,
+    which have keypoints J x (x, y), keypoint_scores J and bbox. ViTPose in MMPose writes the same.
 
-    Joint names are in `keypoint_id2name` of `meta`, if present. Older inferencers, and lists of
-    Ultralytics' to_json() per frame, have only the instances.
+    Older inferencers, and lists of Ultralytics' to_json() for each frame, have only the list of
+    instances for each frame.
+
+    Args:
+        form: how the format counts frames.
+        file, key: the file, and the key of the list in it, for messages.
+        meta: the file's `meta_info`, whose `keypoint_id2name` has the joints' names; or None.
+
+    Raises RawDataError for other content.
     """
     if not isinstance(frames, list):
         raise label_error(file, key, "a list of frames", kind(frames))
@@ -73,6 +82,7 @@ def mmpose_content(
 def _instance(
     file: Path, key: str, frame: int, person: Mapping[str, Any], names: Sequence[str] | None
 ) -> FoundPerson:
+    """Convert one instance, a person in a frame. Raises RawDataError for other content."""
     scores = person.get("keypoint_scores")
     joints = person.get("keypoints")
     if isinstance(joints, dict):  # Ultralytics' to_json

@@ -1,9 +1,10 @@
-"""TRC files of Sports2D in pixels, one person each.  [raw] -> tracks
+"""Read TRC files of Sports2D in pixels; each file has one person.  [raw] -> tracks
 
-Five lines of header, tab-separated; in line 3 the rate, in line 4 each joint's name before two
-empty fields; then rows of a number, a time in s, and x, y, z of each joint. Sports2D counts its
-number from the first frame that it was told to read, and its time from the clip's first frame at
-the stated rate. Its header says m in any case.
+A file is tab-separated text. It has five lines of header: line 3 has the rate, and line 4 each
+joint's name, followed by two empty fields. Then come rows with a number, a time in s, and x, y, z
+of each joint. Sports2D counts the number from the first frame that it was told to read, but the
+time from the clip's first frame at the stated rate, so the time gives the frame. The header always
+gives m as the unit, even if the file is in px.
 """
 
 from __future__ import annotations
@@ -21,20 +22,25 @@ from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import LARGEST, Doubles
 
 N_HEADER: Final = 5  # lines
-LEAST_PX: Final = 20.0  # people in m do not reach that far; nobody in px is smaller
-IN_PX: Final = "_px"  # in names of files in px, beside those in m
+# The largest coordinate tells px from m: people in m do not reach that far, and in px all do.
+LEAST_PX: Final = 20.0
+IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
 TAKE_PX: Final = "Take Sports2D's files with _px in their names."
 
 
 def person_files(folder: Path, names: Sequence[str]) -> list[Path]:
-    """TRC files among the names in a folder: those in px by name, if any says so."""
+    """The TRC files among the names in a folder. If the names of some say that they are in px, only
+    those.
+    """
     files = sorted(name for name in names if name.lower().endswith(".trc"))
     in_px = [name for name in files if IN_PX in name]
     return [folder / name for name in in_px or files]
 
 
 def content_of(files: Sequence[Path]) -> LabelContent:
-    """The people of a clip, by the number at the end of each file's name. Raises RawDataError."""
+    """Read the people of a clip, one from each file. A person's identity is the number at the end
+    of the file's name, or else the name. Raises RawDataError.
+    """
     content = LabelContent()
     for file in files:
         joints, frames, points = _read_person(file)
@@ -54,7 +60,9 @@ def content_of(files: Sequence[Path]) -> LabelContent:
 
 
 def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
-    """Names of joints, frames from 0, and (T, J, 3) px px score."""
+    """Read a file: the joints' names, the frames from 0, and points (T, J, 3): x, y in px, score 1
+    or 0 (missing).
+    """
     lines = _lines(file)
     names = [name.strip() for name in lines[3].split("\t")]
     joints = [name for name in names[2:] if name]
@@ -102,13 +110,15 @@ def _lines(file: Path) -> list[str]:
 
 
 def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
-    """The fields as numbers, NaN where they are blank."""
+    """Convert fields to numbers; blank fields are NaN. Raises RawDataError for other texts."""
     with reading(file, "numbers", key=key, do=DAMAGED):
         return [float(field) if field.strip() else np.nan for field in fields]
 
 
 def _require_px(file: Path, points: Doubles) -> None:
-    """Raise RawDataError for positions in space. points: (T, J, 3) x, y, z; 0 where missing."""
+    """Raise RawDataError if the points (T, J, 3) are not x, y in px with z = 0, but positions in
+    space or in m. Missing points are 0.
+    """
     if not points.any():
         return
     largest = np.abs(points).max()
