@@ -1,8 +1,19 @@
-"""Raw dataset -> committed rows, in parallel, resumable.  [raw -> tracks -> rows] -> features ->
-windows
+"""Convert: read the videos of a raw folder and commit their rows.  [raw -> tracks -> rows] ->
+features -> windows
 
-Worker processes read videos; one process writes the rows in the order of the videos, so any number
-of workers gives the same bytes. `pipeline.conversion.plan` makes the plan.
+A `ConversionPlan` says which videos of a split are read and which are dropped
+(`pipeline.conversion.plan`). `convert` carries it out: worker processes read videos, and this one
+writes their rows in the order of the videos, so any number of workers gives the same bytes. All of
+it is one atomic commit; a killed run is continued. The result is a `Conversion`, from which the
+commands print what happened. `record_folders` and `record_times` update what is recorded about a
+split that has nothing to convert.
+
+Words:
+    account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
+    rejected    the whole video is left out, and its account says why: `account.set_aside`
+    failed      rejected because of an error, not for a reason that the dataset calls harmless
+    stayed      a committed video that was read again and rejected now, and keeps what the cache has
+                of it. With rows, it is `unusable`: they are of an earlier state of its files
 """
 
 from __future__ import annotations
@@ -10,9 +21,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
-
-import numpy as np
+from typing import Any
 
 import cache
 from cache.format.layout import WRITING
@@ -20,8 +29,8 @@ from cache.write.parts import wait_for_parts
 from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
-from pipeline.clips.files import labels_of
 from pipeline.conversion.committed import LET_GO, empty_lines
+from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
@@ -39,13 +48,6 @@ __all__ = [
     "refuse_committed_failures",
 ]
 
-FEWEST: Final = 5  # videos; fewer prove nothing about the size of all images
-SAMPLED: Final = 64  # about so many frames of a track
-REACH: Final = 0.98  # share of a video's joints that count
-LEAST_REACH: Final = 0.7  # of an image's width or height: joints of some video reach further
-MOST_REACH: Final = 1.1
-BEYOND: Final = 0.1  # of the videos
-
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
@@ -62,11 +64,13 @@ class Conversion:
     damaged: tuple[str, ...] = ()  # videos of this run with lost frames: "<video>: <remark>"
     read: int = 0  # number of videos that were read, without those of other splits
     unchanged: int = 0  # number of videos that were not read again, without those of other splits
-    uncounted: int = 0  # number of unreadable videos, whose frames are not in `totals`
+    uncounted: int = 0  # number of failed videos whose frames are unknown: not in `totals`
 
     @property
     def did(self) -> str:
-        """Summary if some videos were unchanged: `1 video read, 3 unchanged`; else ""."""
+        """How many videos were read and how many not, `1 video read, 3 unchanged`; "" if all were
+        read.
+        """
         if not self.plan.kept:
             return ""
         parts = [f"{count(self.read, 'video')} read"]
@@ -113,7 +117,7 @@ def convert(
     has_body = plan.reader["body"] is not None
     columns = plan.dataset.columns(plan.split, body=has_body)
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
-    doubts = _Doubts(plan, strict=strict)
+    doubts = Doubts(plan, strict=strict)
 
     read_raw = functools.partial(
         read_videos, plan, workers=workers, dask=dask, timeout=timeout, memory=memory
@@ -125,25 +129,168 @@ def convert(
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
-        planned_digest = "" if plan.committed is None else plan.committed.manifest["digest"]
-        if writer.digest != planned_digest:
-            raise cache.CacheChanged(
-                f"{plan.name}: another run has committed since the plan was made. Run it again."
-            )
-        keys = {video.name: plan.stamps[video.name] for video in plan.append}
-        writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
-        digests, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
-        bare = _keep_renamed(plan, writer)
+        _begin(plan, writer)
+        digests, stayed = _append_videos(plan, writer, read, strict=strict, progress=progress)
+        without_rows = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
+
         unusable = {}
-        for name, account in stay.items():
+        for name, account in stayed.items():
             if _loses_rows(writer.committed_videos[name], account):
                 unusable[name] = account.rejection
-        unsettled = {a.name for a in [*accounts, *stay.values()] if a.set_aside in UNSETTLED}
+        of_this_run = [*accounts, *stayed.values()]
+        unsettled = {account.name for account in of_this_run if account.set_aside in UNSETTLED}
         _record_stamps(plan, digests, unsettled, unusable)
         totals = _commit(plan, writer, accounts)
-    plan = replace(plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **bare})
-    return _summarize(plan, totals, accounts, stay, doubts)
+    plan = replace(
+        plan,
+        unusable={**plan.unusable, **unusable},
+        missing={**plan.missing, **without_rows},
+    )
+    return _summarize(plan, totals, accounts, stayed, doubts)
+
+
+def _open_writer(
+    plan: ConversionPlan, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
+) -> cache.SplitWriter:
+    return cache.SplitWriter(
+        plan.root,
+        plan.name,
+        columns=columns,
+        extra=extra,
+        plan=plan.staging,
+        provenance=plan.provenance,
+    )
+
+
+def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> None:
+    """Begin the commit. Raises CacheChanged if the plan is older than the newest commit."""
+    planned_digest = "" if plan.committed is None else plan.committed.manifest["digest"]
+    if writer.digest != planned_digest:
+        raise cache.CacheChanged(
+            f"{plan.name}: another run has committed since the plan was made. Run it again."
+        )
+    keys = {video.name: plan.stamps[video.name] for video in plan.append}
+    writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
+
+
+def _append_videos(
+    plan: ConversionPlan,
+    writer: cache.SplitWriter,
+    read: Callable[[Sequence[RawVideo]], Iterator[ReadVideo]],
+    *,
+    strict: bool,
+    progress: Progress,
+) -> tuple[dict[str, str], dict[str, VideoAccount]]:
+    """Read and write the videos that a killed run has not written already.
+
+    Returns two mappings by video name: the digest of every video of the split, and, of the
+    committed videos that stayed, the account of their rejection now.
+    """
+    stayed: dict[str, VideoAccount] = {}
+    journalled = writer.journalled
+    digests = plan.digests() | journalled
+    if strict:
+        earlier = [account for account in _accounts(writer) if account.name in journalled]
+        _refuse_rejected(plan, earlier)
+    n_done = len(journalled)
+    progress(n_done, len(plan.append), "")
+    todo = [video for video in plan.append if video.name not in journalled]
+    for raw_video, video in zip(todo, read(todo), strict=True):
+        account = video.account
+        name = account.name
+        failed = is_failure(plan.dataset, account)
+        # A file that is being copied is no damaged one: it is read again, not judged.
+        if failed and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
+            message = f"{plan.raw}: files of {name} changed while they were read. {LATER}"
+            account.reject(NOT_NOW, message)
+            video = ReadVideo(video.fingerprint, account)
+        if strict:
+            _refuse_rejected(plan, [account])
+        if _stays(plan, video, writer.committed_videos.get(name)):
+            writer.keep(name)
+            stayed[name] = account
+        else:
+            writer.append(video.entry, video.tracks)
+        digests[name] = video.fingerprint
+        n_done += 1
+        progress(n_done, len(plan.append), name)
+    return digests, stayed
+
+
+def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
+    """Whether the cache keeps what it has of a video, instead of what was read of it now.
+
+    committed: what the cache has; None for a new video. It stays if the video is rejected for the
+    same reason as before, so that there is nothing new to write, or if its rows are better than
+    what was read (`_is_better`).
+
+    Raises PipelineError if the rows should stay but cannot, because another reader converts all
+    videos again, and a split has the rows of one reader only.
+    """
+    if committed is None:
+        return False
+    account = video.account
+    same_content = committed.fingerprint == video.fingerprint
+    if account.set_aside and same_content:
+        if VideoAccount.from_dict(committed.account) == account:
+            return not plan.differs
+    if not _is_better(plan, committed, account, same_content=same_content):
+        return False
+    if plan.differs:
+        raise PipelineError(
+            f"{plan.name}: {account.message} Nothing was committed: its rows would be lost "
+            f"({plan.why}). Restore it, or delete its rows: {LET_GO}"
+        )
+    return True
+
+
+def _is_better(
+    plan: ConversionPlan, committed: cache.VideoEntry, account: VideoAccount, *, same_content: bool
+) -> bool:
+    """Whether what the cache has of a video is better than what was read of it now (`account`).
+
+    It is if the video cannot be read at the moment, or if it has rows and fails now, unless the
+    user lets them go. A new reader that rejects the content which the old one accepted is right.
+    """
+    if account.set_aside == NOT_NOW:
+        return True
+    fails_now = is_failure(plan.dataset, account) and _loses_rows(committed, account)
+    if plan.drop_removed or not fails_now:
+        return False
+    refused_by_new_reader = plan.differs and same_content
+    return account.set_aside in UNSETTLED or not refused_by_new_reader
+
+
+def _loses_rows(committed: cache.VideoEntry, account: VideoAccount) -> bool:
+    """Whether a video with rows in the cache is rejected now for its content, and not because it
+    cannot be read at the moment.
+    """
+    return bool(committed.account.get("tracks_kept")) and account.set_aside != NOT_NOW
+
+
+def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:
+    """Keep the rows of renamed videos that have none under their new names, such as clips that
+    were renamed without their keypoint file.
+
+    Returns their old names -> their new names and why, as `ConversionPlan.missing`.
+    """
+    without_rows: dict[str, str] = {}
+    if plan.drop_removed or not plan.renamed:
+        return without_rows
+    now = {account.name: account for account in _accounts(writer)}
+    for name, old_name in plan.renamed.items():
+        had_rows = writer.committed_videos[old_name].account["tracks_kept"]
+        if had_rows and not now[name].tracks_kept:
+            why = f": {now[name].set_aside}" if now[name].set_aside else ""
+            without_rows[old_name] = f"rows under its new name {name}{why}"
+            writer.keep(old_name)
+    return without_rows
+
+
+def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
+    """The accounts of all videos that the next commit has so far."""
+    return [*map(VideoAccount.from_dict, writer.accounts())]
 
 
 def _commit(
@@ -167,11 +314,13 @@ def _summarize(
     plan: ConversionPlan,
     totals: Mapping[str, Any],
     accounts: Sequence[VideoAccount],
-    stay: Mapping[str, VideoAccount],
-    doubts: _Doubts,
+    stayed: Mapping[str, VideoAccount],
+    doubts: Doubts,
 ) -> Conversion:
-    """Result of a commit with these accounts. `stay`: accounts of committed videos that stay as
-    they were.
+    """The result of a commit.
+
+    accounts: of all its videos. stayed: name -> account of the rejection now, of committed videos
+    that stayed.
     """
     names = {video.name for video in plan.append}
     appended = [account for account in accounts if account.name in names]
@@ -179,8 +328,8 @@ def _summarize(
     n_of_split = sum(not account.other_split for account in accounts)
 
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
-    rejected = [account for account in failed if account.name in names - stay.keys()]
-    rejected += [account for name, account in stay.items() if name not in plan.unusable]
+    rejected = [account for account in failed if account.name in names - stayed.keys()]
+    rejected += [account for name, account in stayed.items() if name not in plan.unusable]
     rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)
 
     problems = plan.kept_lines
@@ -206,6 +355,7 @@ def _summarize(
 
 
 def _damaged(accounts: Iterable[VideoAccount]) -> Iterator[str]:
+    """A line about each video whose file has lost frames."""
     for account in accounts:
         record = record_from(account.clip)
         if record is not None and record.lost:
@@ -219,25 +369,12 @@ def record_folders(plan: ConversionPlan) -> None:
         writer.note_again()
 
 
-def _open_writer(
-    plan: ConversionPlan, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
-) -> cache.SplitWriter:
-    return cache.SplitWriter(
-        plan.root,
-        plan.name,
-        columns=columns,
-        extra=extra,
-        plan=plan.staging,
-        provenance=plan.provenance,
-    )
-
-
 def record_times(plan: ConversionPlan) -> str:
     """Record new file times of videos with unchanged content, for a split that is up to date.
 
     Returns a message; "" without any, or if the cache is read-only.
     """
-    if not plan.touched and plan.kept_lines:
+    if not plan.touched and plan.kept_lines:  # with missing videos, there is no seal to renew
         return ""
     try:
         _record_stamps(plan, plan.digests(), (), {})
@@ -255,16 +392,20 @@ def _record_stamps(
     unsettled: Collection[str],
     unusable: Mapping[str, str],
 ) -> None:
-    """Record the files that were read for each video, except `unsettled` ones; `unusable`: name ->
-    rejection.
+    """Record which files each video was read from, so that the next plan can tell whether they have
+    changed.
+
+    digests: name -> digest. unsettled: videos of which nothing is recorded, so that the next plan
+    reads their content. unusable: committed videos that stayed and have rows -> their rejection.
     """
-    if plan.sealed:
+    if plan.sealed:  # no file has changed: the records are right
         return
     seen = {
         name: changes.Seen(stamp, digests[name], unusable="")
         for name, stamp in plan.stamps.items()
         if name not in unsettled
     }
+    # those that were unusable before this run, and were not read again
     seen |= {name: plan.seen[name] for name in plan.unusable}
     for name, why in unusable.items():
         stamp = seen[name].stamp if name in seen else ""
@@ -272,115 +413,16 @@ def _record_stamps(
     changes.write_stamps(plan.root, plan.name, plan.raw, plan.listed, seen)
 
 
-def _append_videos(
-    plan: ConversionPlan,
-    writer: cache.SplitWriter,
-    read: Callable[[Sequence[RawVideo]], Iterator[ReadVideo]],
-    *,
-    strict: bool,
-    progress: Progress,
-) -> tuple[dict[str, str], dict[str, VideoAccount]]:
-    """Read and write the videos that a killed run has not written already.
-
-    Returns the digest of every video of the split, and the accounts of committed videos that
-    temporarily cannot be read and stay as they were.
-    """
-    stay: dict[str, VideoAccount] = {}
-    journalled = writer.journalled
-    digests = plan.digests() | journalled
-    if strict:
-        _refuse_rejected(plan, (a for a in _accounts(writer) if a.name in journalled))
-    n_done = len(journalled)
-    progress(n_done, len(plan.append), "")
-    todo = [video for video in plan.append if video.name not in journalled]
-    for raw_video, video in zip(todo, read(todo), strict=True):
-        account = video.account
-        name = account.name
-        failed = is_failure(plan.dataset, account)
-        if failed and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
-            message = f"{plan.raw}: files of {name} changed while they were read. {LATER}"
-            account.reject(NOT_NOW, message)
-            video = ReadVideo(video.fingerprint, account)
-        if strict:
-            _refuse_rejected(plan, [account])
-        if _stays(plan, video, writer.committed_videos.get(name)):
-            writer.keep(name)
-            stay[name] = account
-        else:
-            writer.append(video.entry, video.tracks)
-        digests[name] = video.fingerprint
-        n_done += 1
-        progress(n_done, len(plan.append), name)
-    return digests, stay
-
-
-def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
-    """Whether a committed video stays as it is: it cannot be read now, fails as before, or would
-    lose its rows.
-
-    Raises PipelineError if it cannot stay, since all videos are read again.
-    """
-    account = video.account
-    if committed is None or account.name not in plan.drop:
-        return False
-    same = committed.fingerprint == video.fingerprint
-    if account.set_aside and same:
-        if VideoAccount.from_dict(committed.account) == account:
-            return not plan.differs
-    stays = account.set_aside == NOT_NOW
-    fails_now = is_failure(plan.dataset, account) and _loses_rows(committed, account)
-    if fails_now and not plan.drop_removed:
-        refused_by_new_reader = plan.differs and same
-        if account.set_aside in UNSETTLED or not refused_by_new_reader:
-            stays = True
-    would_change = stays and plan.differs
-    leaves_no_row = plan.invalidate and not video.tracks
-    if would_change or leaves_no_row:
-        message = account.message or f"{account.name}: none of its rows is left."
-        do = f" Restore it, or delete its rows: {LET_GO}" if plan.differs else ""
-        raise PipelineError(
-            f"{plan.name}: {message} Nothing was committed: its rows would be lost "
-            f"({plan.why}).{do}"
-        )
-    return stays
-
-
-def _loses_rows(committed: cache.VideoEntry, account: VideoAccount) -> bool:
-    """Whether a video has rows, and its content is rejected now."""
-    return bool(committed.account.get("tracks_kept")) and account.set_aside != NOT_NOW
-
-
-def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:
-    """Keep renamed videos with rows that have none under their new names, such as clips without
-    their keypoint file.
-
-    Returns their names -> their new names and why, as `ConversionPlan.missing`.
-    """
-    bare: dict[str, str] = {}
-    if plan.drop_removed or not plan.renamed:
-        return bare
-    now = {account.name: account for account in _accounts(writer)}
-    for name, old in plan.renamed.items():
-        had_rows = writer.committed_videos[old].account["tracks_kept"]
-        if had_rows and not now[name].tracks_kept:
-            why = f": {now[name].set_aside}" if now[name].set_aside else ""
-            bare[old] = f"rows under its new name {name}{why}"
-            writer.keep(old)
-    return bare
-
-
-def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
-    return [*map(VideoAccount.from_dict, writer.accounts())]
-
-
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
-    """Whether the video was rejected because of an error."""
+    """Whether the video was rejected because of an error, and not for a reason that is normal for
+    the dataset, such as images without labels.
+    """
     return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
-    """Raise PipelineError for a committed video that was rejected because of an error and stays:
-    `strict`.
+    """What `strict` asks of the videos that a plan does not read: raise PipelineError if one was
+    rejected because of an error.
     """
     if plan.committed is None:
         return
@@ -406,87 +448,3 @@ def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> 
     for account in accounts:
         if is_failure(plan.dataset, account):
             raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
-
-
-class _Doubts:
-    """Labels that may not belong to their images: keypoints of an earlier clip, images of another
-    size.
-    """
-
-    def __init__(self, plan: ConversionPlan, *, strict: bool) -> None:
-        """Raise PipelineError for `strict` if a clip has changed and its keypoints have not."""
-        self._stale = dict[str, str]()
-        self._reaches = list[float]()
-        recorded = plan.recorded_stamps()
-        changed = recorded.keys() & {*plan.changed}
-        for video in plan.append:
-            if video.name not in changed:
-                continue
-            labels = labels_of(plan.raw, video)
-            if labels is None:
-                continue
-            same = changes.same_inputs(recorded[video.name], plan.stamps[video.name])
-            path = changes.utf8(str(labels.relative_to(plan.raw)))
-            clip = changes.utf8(str(video.files[0]))
-            if path in same and clip not in same:
-                self._stale[video.name] = (
-                    f"the clip has changed, and {path} has not: are these its keypoints?"
-                )
-        if strict and self._stale:
-            name, text = next(iter(self._stale.items()))
-            do = "Replace them, or, if they belong to this clip, touch the file."
-            raise PipelineError(
-                f"{plan.name}: {name}: {text} {do} (--strict: nothing was committed)"
-            )
-
-    def watch(self, videos: Iterable[ReadVideo]) -> Iterator[ReadVideo]:
-        """The videos, with doubts about each in its account."""
-        for video in videos:
-            account = video.account
-            if account.name in self._stale and not account.set_aside:
-                account.notes.insert(0, self._stale[account.name])
-            if video.pixels.source:
-                self._measure_reach(video)
-            yield video
-
-    def _measure_reach(self, video: ReadVideo) -> None:
-        """Note how far the joints of a video reach, as a share of its image's width or height."""
-        points = []
-        for track in video.tracks:
-            kp_2d = track.columns.get("kp_2d")
-            if kp_2d is not None:
-                joints = kp_2d[:: len(kp_2d) // SAMPLED + 1]
-                points.append(joints[joints[..., 2] > 0][:, :2])
-        n_points = sum(map(len, points))
-        if n_points:
-            reach = np.sort(np.concatenate(points), axis=0)[int(REACH * n_points)]
-            size = video.pixels.width, video.pixels.height
-            self._reaches.append(float((reach / size).max()))
-
-    def notes(self, accounts: Iterable[VideoAccount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Notes of these videos, `<video>: <note>`: doubts, which every command shows, and other
-        notes.
-        """
-        doubts = self._size_note()
-        others = list[str]()
-        for account in accounts:
-            lines = doubts if account.name in self._stale else others
-            lines += [f"{account.name}: {note}" for note in account.notes]
-        return tuple(doubts), tuple(others)
-
-    def _size_note(self) -> list[str]:
-        if len(self._reaches) < FEWEST:
-            return []
-        reaches = np.array(self._reaches)
-        beyond = reaches > MOST_REACH
-        n_videos = f"of {len(reaches)} videos"
-        side = "of an image's width or height"
-        if reaches.max() < LEAST_REACH:
-            reach = f"reach at most {reaches.max():.0%} {side}"
-            question = f"joints {n_videos} {reach}: were the images enlarged?"
-        elif beyond.mean() > BEYOND:
-            reach = f"reach {np.median(reaches[beyond]):.0%} {side}"
-            question = f"joints of {beyond.sum()} {n_videos} {reach}: were the images made smaller?"
-        else:
-            return []
-        return [f"all videos: {question} Compare them with `python -m pipeline show`."]

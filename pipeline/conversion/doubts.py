@@ -1,0 +1,135 @@
+"""Doubts whether the labels of a split belong to its images.  [raw -> tracks] -> features ->
+windows
+
+Nothing proves that labels and images belong together, but two signs of a mix-up are cheap to see
+while videos are converted: a clip has changed and its keypoint file has not, or the joints of many
+videos end far inside, or lie far outside, of their images. `Doubts` watches the videos for both;
+the conversion shows what it noted.
+
+The *reach* of a video is how far its joints lie from the image's left or top edge, as a share of
+the image's width or height: about 1 where people are seen up to the other edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+
+from pipeline.accounting import VideoAccount
+from pipeline.clips.files import labels_of
+from pipeline.conversion.plan import ConversionPlan
+from pipeline.conversion.reading import ReadVideo
+from pipeline.errors import PipelineError
+from pipeline.files.raw import changes
+
+FEWEST_VIDEOS: Final = 5  # fewer prove nothing about the size of all images
+SAMPLED_FRAMES: Final = 64  # about so many of a track are measured
+COUNTED_JOINTS: Final = 0.98  # share of a video's joints; the few beyond them are outliers
+# If the joints of no video reach further, the images are larger than those that were labelled.
+LEAST_REACH: Final = 0.7
+# A video whose joints reach further has a smaller image than the one that was labelled.
+MOST_REACH: Final = 1.1
+MOST_BEYOND: Final = 0.1  # share of videos beyond MOST_REACH without a doubt: cut-off people
+
+
+class Doubts:
+    """What is doubtful about the labels of one conversion's videos. It watches the videos on their
+    way to the writer; `notes` has the result once all have passed.
+    """
+
+    def __init__(self, plan: ConversionPlan, *, strict: bool) -> None:
+        """Find clips with stale labels, by the plan alone. Raise PipelineError for `strict` if
+        there are any.
+        """
+        self._stale = _find_stale_labels(plan)
+        self._reaches = list[float]()
+        if strict and self._stale:
+            name, text = next(iter(self._stale.items()))
+            do = "Replace them, or, if they belong to this clip, touch the file."
+            raise PipelineError(
+                f"{plan.name}: {name}: {text} {do} (--strict: nothing was committed)"
+            )
+
+    def watch(self, videos: Iterable[ReadVideo]) -> Iterator[ReadVideo]:
+        """Yield the same videos. Stale labels are noted in the video's account, and the reach of
+        its joints is measured.
+        """
+        for video in videos:
+            account = video.account
+            if account.name in self._stale and not account.set_aside:
+                account.notes.insert(0, self._stale[account.name])
+            if video.pixels.source:
+                self._measure_reach(video)
+            yield video
+
+    def _measure_reach(self, video: ReadVideo) -> None:
+        """Note the reach of a video's visible joints, if it has any."""
+        points = []
+        for track in video.tracks:
+            kp_2d = track.columns.get("kp_2d")
+            if kp_2d is None:
+                continue
+            step = len(kp_2d) // SAMPLED_FRAMES + 1
+            joints = kp_2d[::step]
+            visible = joints[..., 2] > 0
+            points.append(joints[visible][:, :2])
+        n_points = sum(map(len, points))
+        if n_points:
+            in_order = np.sort(np.concatenate(points), axis=0)
+            furthest = in_order[int(COUNTED_JOINTS * n_points)]
+            size = video.pixels.width, video.pixels.height
+            self._reaches.append(float((furthest / size).max()))
+
+    def notes(self, accounts: Iterable[VideoAccount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The notes of these videos in two lists of `<video>: <note>`: doubts, which every command
+        shows, and all other notes.
+        """
+        doubts = self._size_note()
+        others = list[str]()
+        for account in accounts:
+            lines = doubts if account.name in self._stale else others
+            lines += [f"{account.name}: {note}" for note in account.notes]
+        return tuple(doubts), tuple(others)
+
+    def _size_note(self) -> list[str]:
+        """A note that the images seem to have another size than the labelled ones; empty if not."""
+        if len(self._reaches) < FEWEST_VIDEOS:
+            return []
+        reaches = np.array(self._reaches)
+        beyond = reaches > MOST_REACH
+        n_videos = f"of {len(reaches)} videos"
+        side = "of an image's width or height"
+        if reaches.max() < LEAST_REACH:
+            reach = f"reach at most {reaches.max():.0%} {side}"
+            question = f"joints {n_videos} {reach}: were the images enlarged?"
+        elif beyond.mean() > MOST_BEYOND:
+            reach = f"reach {np.median(reaches[beyond]):.0%} {side}"
+            question = f"joints of {beyond.sum()} {n_videos} {reach}: were the images made smaller?"
+        else:
+            return []
+        return [f"all videos: {question} Compare them with `python -m pipeline show`."]
+
+
+def _find_stale_labels(plan: ConversionPlan) -> dict[str, str]:
+    """The videos whose clip has changed since the last commit while its label file has not -> a
+    sentence about it.
+    """
+    stale = {}
+    recorded = plan.recorded_stamps()
+    changed = recorded.keys() & {*plan.changed}
+    for video in plan.append:
+        if video.name not in changed:
+            continue
+        labels = labels_of(plan.raw, video)
+        if labels is None:
+            continue
+        same = changes.same_inputs(recorded[video.name], plan.stamps[video.name])
+        path = changes.utf8(str(labels.relative_to(plan.raw)))
+        clip = changes.utf8(str(video.files[0]))
+        if path in same and clip not in same:
+            stale[video.name] = (
+                f"the clip has changed, and {path} has not: are these its keypoints?"
+            )
+    return stale
