@@ -1,7 +1,16 @@
 """Plan of a conversion: what to read and drop, and why.  [raw -> tracks] -> features -> windows
 
-Names, sizes and times of the raw files are compared with the cache's records; contents are read
-only where sizes or times differ.
+`compare` lists the videos of a raw folder, compares them with what the cache has of the split, and
+returns a `ConversionPlan`. Names, sizes and times of the raw files are compared with the cache's
+records; contents are read only where sizes or times differ. Nothing is written.
+
+Words:
+    stamp       sizes and times of a video's files, as text: equal stamps, unchanged files
+    digest      hash of a video's contents and paths: it tells a changed video from a touched one
+    seal        all stamps of a split in one small file, which shows in seconds that none differs
+    missing     a committed video with rows whose files are gone: its rows are kept
+    unusable    a committed video with rows whose files turned bad: its rows are kept, too
+    reader      what reads the videos: the dataset's code, with its version and options
 """
 
 from __future__ import annotations
@@ -23,20 +32,19 @@ from pipeline.conversion.committed import (
     drop_command,
     missing_names,
     names_with_rows,
-    no_videos,
     recorded_raw,
     recorded_reader,
     refuse_loss,
-    refuse_missing_folder,
     refuse_other_folder,
     refuse_without_raw,
     renamed_videos,
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, differing, reader_parts
+from pipeline.conversion.listing import list_videos
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.raw import RawVideo, RawVideos, VideoTexts, changes, texts_of
+from pipeline.errors import PipelineError
+from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
@@ -44,7 +52,11 @@ UNFINISHED: Final = "a killed run left something to finish or to remove"
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """What a conversion would do, and why."""
+    """What a conversion of one split would do, and why.
+
+    It reads the videos `append`, drops the rows of the videos `drop` (a changed video is in both),
+    and leaves the other committed videos alone.
+    """
 
     dataset: Dataset
     split: str
@@ -62,20 +74,21 @@ class ConversionPlan:
     invalidate: tuple[int, ...] = ()  # damaged shards to delete; `drop` has their videos
 
     # videos that stay
-    kept: int = 0  # number of unchanged videos, including missing ones
+    kept: int = 0  # number of committed videos that are not in `drop`, including missing ones
     # missing video -> its missing file; "": all files
     missing: Mapping[str, str] = field(default_factory=dict)
-    # committed video with rows -> its rejection now
+    # unusable video -> why it was rejected
     unusable: Mapping[str, str] = field(default_factory=dict)
-    drop_removed: bool = False  # delete rows of missing and unusable videos
+    drop_removed: bool = False  # the user lets the rows of missing and unusable videos go
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
 
     # what was compared
     listed: Sequence[RawVideo] = ()  # all videos of the raw folder
     # by video of the updated split; empty if `sealed`
     stamps: Mapping[str, changes.Stamp] = field(default_factory=dict)
-    seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # recorded stamps
-    sealed: bool = False  # no raw file has changed; without stamps
+    # as recorded at the last commit: by video, its stamp then, its digest, and if it was unusable
+    seen: Mapping[str, changes.Seen] = field(default_factory=dict)
+    sealed: bool = False  # the seal shows that no raw file has changed; no stamps were made
     moved: bool = False  # the raw folder has moved
     # differing parts of `reader`; if any, all videos are read again
     differs: tuple[Difference, ...] = ()
@@ -113,21 +126,20 @@ class ConversionPlan:
         """
         status = command("status", "--all", "--cache", str(self.root))
         drop = "" if self.committed is None else drop_command(self.committed, self.raw)
-        problems = []
+        or_delete = f"or delete their rows: {drop}"
+        lines = []
         if self.missing:
+            n_videos = count(len(self.missing), "video")
             shown = ", ".join(few(missing_names(self.missing), FEW, status))
-            text = (
-                f"missing from {self.raw}; the rows are kept: {shown}. Restore them (is the "
-                "disk mounted?)"
+            lines.append(
+                f"{self.name}: {n_videos} missing from {self.raw}; the rows are kept: {shown}. "
+                f"Restore them (is the disk mounted?), {or_delete}"
             )
-            problems.append((len(self.missing), text))
         if self.unusable:
+            n_videos = count(len(self.unusable), "video")
             shown = " ".join(few([*self.unusable.values()], FEW, status))
-            problems.append((len(self.unusable), f"{UNUSABLE}: {shown} Restore them"))
-        return [
-            f"{self.name}: {count(n, 'video')} {text}, or delete their rows: {drop}"
-            for n, text in problems
-        ]
+            lines.append(f"{self.name}: {n_videos} {UNUSABLE}: {shown} Restore them, {or_delete}")
+        return lines
 
     @property
     def renamed_lines(self) -> list[str]:
@@ -204,7 +216,13 @@ class ConversionPlan:
         if videos:
             why = f"{count(len(videos), 'video')} to read again"
         return replace(
-            self, append=videos, drop=drop, kept=kept, renamed={}, stamps=stamps, why=why
+            self,
+            append=videos,
+            drop=drop,
+            kept=kept,
+            renamed={},
+            stamps=stamps,
+            why=why,
         )
 
 
@@ -283,7 +301,7 @@ def compare(
     """
     dataset = dataset.detect_layout(raw, split)
     with _no_collection():
-        listed = _list_videos(committed, dataset, split, raw)
+        listed = list_videos(committed, dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)
     plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, listed=listed)
     if committed is not None:
@@ -303,7 +321,10 @@ def compare(
 def _compare_committed(
     plan: ConversionPlan, committed: cache.Split, *, drop_removed: bool, retry: bool
 ) -> ConversionPlan:
-    """The plan for a committed split, from one to convert all videos."""
+    """The plan to update a committed split.
+
+    plan: one to convert all videos, with the stamp of each.
+    """
     raw = plan.raw
     with _no_collection():
         seen = changes.read_stamps(plan.root, plan.name)
@@ -317,8 +338,10 @@ def _compare_committed(
     before = committed.manifest["reader"]
     differs = tuple(differing(before, plan.reader))
     moved = _has_moved(committed, raw)
-    unread = _list_rejected(committed, plan.dataset, retry=retry)
-    update = _plan_update(plan, committed, unread, contents=moved or not differs)
+    retried = _list_rejected(committed, plan.dataset, retry=retry)
+    # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
+    # folder, to tell whether it has the same videos.
+    update = _plan_update(plan, committed, retried, compare_contents=moved or not differs)
     if moved and not drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
         n_new = len(update.new)
@@ -340,7 +363,9 @@ def _has_moved(committed: cache.Split, raw: Path) -> bool:
 
 
 def _list_rejected(committed: cache.Split, dataset: Dataset, *, retry: bool) -> set[str]:
-    """Committed videos to read again: those that could not be read; retry: all failed ones."""
+    """Names of rejected videos that are read again though their files have not changed: those that
+    could not be read at the time; retry: all that were rejected because of an error.
+    """
     reasons = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
     if not retry:
         reasons &= {NOT_NOW}
@@ -360,67 +385,104 @@ def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
 
 
 def _plan_update(
-    plan: ConversionPlan, committed: cache.Split, unread: set[str], *, contents: bool
+    plan: ConversionPlan, committed: cache.Split, retried: set[str], *, compare_contents: bool
 ) -> ConversionPlan:
     """Compare all videos of `plan` with committed ones, by stamp, then by digest.
 
-    unread: committed videos to read again. contents: compute digests of videos with new stamps,
-    else these count as unchanged.
+    retried: committed videos to read again, even if they have not changed. compare_contents:
+    compute the digests of videos with other stamps; without, these count as unchanged.
     """
     digests = plan.digests()
     recorded = plan.recorded_stamps()
     new = [video for video in plan.listed if video.name not in digests]
-    compared = digests.keys() - plan.unusable.keys()
-    suspects = []  # videos with other sizes or times
-    for video in plan.listed:
-        if video.name in compared and recorded.get(video.name) != plan.stamps[video.name]:
-            suspects.append(video)
-
+    suspects = _find_suspects(plan, digests, recorded)
     now = {}
-    if contents:
+    if compare_contents:
         now = {video.name: changes.video_digest(plan.raw, video) for video in suspects}
-    same = {name for name, digest in now.items() if digest == digests[name]} - unread
-    again = (now.keys() | unread) - same
+    same = {name for name, digest in now.items() if digest == digests[name]} - retried
+    again = (now.keys() | retried) - same
     altered = [video for video in plan.listed if video.name in again]
 
     gone = {name: digest for name, digest in digests.items() if name not in plan.stamps}
     renamed = renamed_videos(committed, plan.raw, gone, [*new, *altered], now)
-    taken = set(renamed.values())
-    removed = [name for name in gone if name not in taken]
+    old_names = set(renamed.values())
+    removed = [name for name in gone if name not in old_names]
     missing: dict[str, str] = {}
-    if not plan.drop_removed and (removed or suspects):
-        with_rows = names_with_rows(committed)
-        missing = {name: "" for name in removed if name in with_rows}
-        removed = [name for name in removed if name not in with_rows]
-        for video in suspects:
-            path = changes.lost_input(recorded.get(video.name), plan.stamps[video.name])
-            if path and video.name in with_rows and video.name not in same:
-                missing[video.name] = path
-    altered = [video for video in altered if video.name not in missing]
+    if not plan.drop_removed:
+        others = [video for video in suspects if video.name not in same]
+        missing = _find_missing(plan, committed, recorded, removed, others)
+        removed = [name for name in removed if name not in missing]
+        altered = [video for video in altered if video.name not in missing]
 
-    names = {video.name for video in [*new, *altered]} - renamed.keys()
-    counts = {
-        "new video": len(names - digests.keys()),
-        "changed video": len(names & (digests.keys() - unread)),
-        "renamed video": len(renamed),
-        "removed video": len(removed),
-        "unreadable video": len(names & unread),
-    }
-    drop = tuple(sorted({*(video.name for video in altered), *taken, *removed}))
+    drop = tuple(sorted({*(video.name for video in altered), *old_names, *removed}))
     stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in missing}
     # the last ones seen: new ones would hide that something is missing
     stamps |= {name: recorded[name] for name in missing if name in recorded}
-    return replace(
+    update = replace(
         plan,
         append=tuple(sorted(new + altered, key=lambda video: video.name)),
         drop=drop,
         stamps=stamps,
         kept=len(digests) - len(drop),
-        why=", ".join(count(n, noun) for noun, n in counts.items() if n),
         touched=tuple(video.name for video in suspects if video.name in same),
         missing=missing,
         renamed=renamed,
     )
+    return replace(update, why=_describe_update(update, retried))
+
+
+def _find_suspects(
+    plan: ConversionPlan,
+    digests: Mapping[str, str],
+    recorded: Mapping[str, changes.Stamp],
+) -> list[RawVideo]:
+    """Committed videos that may have changed: their files have not the sizes or times of record.
+
+    Unusable videos are none: their files are those that were found unusable.
+    """
+    compared = digests.keys() - plan.unusable.keys()
+    suspects = []
+    for video in plan.listed:
+        if video.name in compared and recorded.get(video.name) != plan.stamps[video.name]:
+            suspects.append(video)
+    return suspects
+
+
+def _find_missing(
+    plan: ConversionPlan,
+    committed: cache.Split,
+    recorded: Mapping[str, changes.Stamp],
+    removed: Collection[str],
+    others: Collection[RawVideo],
+) -> dict[str, str]:
+    """Videos with rows whose files are gone -> the missing file; "": all files.
+
+    removed: committed videos that the raw folder does not list. others: those that it lists with
+    other content, which may be for a file that is gone.
+    """
+    if not removed and not others:  # no look at the tracks, of which there may be millions
+        return {}
+    with_rows = names_with_rows(committed)
+    missing = {name: "" for name in removed if name in with_rows}
+    for video in others:
+        path = changes.lost_input(recorded.get(video.name), plan.stamps[video.name])
+        if path and video.name in with_rows:
+            missing[video.name] = path
+    return missing
+
+
+def _describe_update(update: ConversionPlan, retried: set[str]) -> str:
+    """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not."""
+    committed = update.digests().keys()
+    names = {video.name for video in update.append} - update.renamed.keys()
+    counts = {
+        "new video": len(names - committed),
+        "changed video": len(names & (committed - retried)),
+        "renamed video": len(update.renamed),
+        "removed video": len(update.removed),
+        "unreadable video": len(names & retried),
+    }
+    return ", ".join(count(n, noun) for noun, n in counts.items() if n)
 
 
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:
@@ -433,44 +495,3 @@ def committed_split(root: cache.Root, name: str) -> cache.Split | None:
         return cache.open(root)[name]
     features.refuse_unmounted(name)
     return None
-
-
-def _list_videos(
-    committed: cache.Split | None, dataset: Dataset, split: str, raw: Path
-) -> RawVideos:
-    """The split's raw videos, with names that tables can hold, each once.
-
-    Raises PipelineError if all committed videos are gone.
-    """
-    dataset.check_split(split)
-    refuse_missing_folder(raw, committed)
-    had_videos = committed is not None and len(committed.videos) > 0
-    texts = list[VideoTexts]()
-    try:
-        texts += texts_of(dataset.videos(raw, split))
-    except RawDataError as error:
-        if raw.name == dataset.name:  # doctor needs the folder that holds <dataset>/
-            error.args = (
-                f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",
-            )
-        if not had_videos:
-            raise
-    if committed is not None and had_videos and not texts:
-        raise no_videos(raw, committed)
-    return RawVideos(_with_utf8_names(texts))
-
-
-def _with_utf8_names(videos: Sequence[VideoTexts]) -> list[VideoTexts]:
-    """Escape names that are not UTF-8; one that is taken gets a "?"."""
-    taken = {video.name for video in videos}
-    named = []
-    for video in videos:
-        name = changes.utf8(video.name)
-        if name == video.name:
-            named.append(video)
-            continue
-        while name in taken:
-            name += "?"
-        taken.add(name)
-        named.append(video._replace(name=name))
-    return named
