@@ -1,16 +1,20 @@
-"""A committed split and its raw folder: reader, folders, missing videos.  [raw] -> rows
+"""What a committed split tells about its conversion, and its raw folder now.  [raw] -> rows
+
+The cache records of each split which reader made its rows, from which folders, and what became of
+each video (its account). Here are the questions that commands and plans ask of these records: how
+is the split converted again, what is missing from its raw folder now, why has a video no rows, and
+would a new conversion destroy data instead of updating it (`refuse_...`).
 
 Rows whose raw files are gone stay committed until the user drops them, because a partially mounted
-drive looks the same as deleted videos. A video is missing if the raw folder does not list it, or
+drive looks the same as deleted videos. A video is *missing* if the raw folder does not list it, or
 one of its files is gone.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -18,13 +22,10 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.clips.files import EXTENSIONS
 from pipeline.conversion.identity import kind_of
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, RawDataError, StandInMixed, similar_path
-from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.sources import file_part
-from pipeline.files.raw import RawVideo, changes, files
+from pipeline.errors import PipelineError, StandInMixed, similar_path
+from pipeline.files.raw import changes, files
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
@@ -35,64 +36,43 @@ NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in l
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
-def names_with_rows(committed: cache.Split) -> frozenset[str]:
-    """Committed videos that have tracks."""
-    names = committed.videos.names
-    return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
+class VideoState(NamedTuple):
+    """What became of a committed video, in words for tables and pages."""
+
+    state: str  # kept, rejected, not labelled, without a track, OTHER_SPLIT or NOT_RECORDED
+    reason: str  # the name of the reason (`accounting.REASONS`); "" for a kept video
+    message: str
 
 
-def _pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
-    """New name -> old name of videos with equal content. `gone`, `coming`: name -> content. Sorted
-    by name.
+def recorded_reader(
+    split: cache.Split, raw: Path | None, body: Path | None
+) -> tuple[Dataset, Path, Path | None]:
+    """The reader with its options, the raw folder and the body folder of a committed split's
+    conversion: all that is needed to read its videos again.
 
-    >>> _pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
-    {'c': 'a'}
+    `raw`, `body`: their new places, if they moved. Raises PipelineError if one is unknown or
+    missing, and for a split that was not converted here.
     """
-    by_content: dict[str, list[str]] = {}
-    for name in sorted(gone, reverse=True):
-        by_content.setdefault(gone[name], []).append(name)
-    renamed = {}
-    for name, content in sorted(coming.items()):
-        if by_content.get(content):
-            renamed[name] = by_content[content].pop()
-    return renamed
+    if "parameters" not in split.manifest.get("reader", {}):
+        raise PipelineError(
+            f"{split.name}: was not converted from raw data here: it cannot be converted again"
+        )
+    raw = raw_folder(split, raw)
+    return _recorded_dataset(split, raw), raw, _body_folder(split, body)
 
 
-def renamed_videos(
-    committed: cache.Split,
-    raw: Path,
-    gone: Mapping[str, str],
-    coming: Sequence[RawVideo],
-    digests: Mapping[str, str],
-) -> dict[str, str]:
-    """New name -> old name of videos with equal content, else of clips with equal images.
-
-    The second rule is for clips whose keypoint files differ, since those name the clip. gone: name
-    -> digest. digests: by name, of some of the coming videos.
-    """
-    if not gone:
-        return {}
-    old = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
-    new = {}
-    for video in coming:
-        digest = digests.get(video.name) or changes.video_digest(raw, video)
-        new[video.name] = digest[: changes.CONTENTS]
-    renamed = _pair_renamed(old, new)
-    lost = gone.keys() - renamed.values()
-    pixels = {}
-    for number, name in enumerate(committed.videos.names):
-        if name in lost:
-            pixels[name] = file_part(committed.videos[number].pixels)
-    if not any(pixels.values()):
-        return renamed
-
-    clips = {}
-    for video in coming:
-        is_clip = bool(video.files) and video.files[0].suffix.lower() in EXTENSIONS
-        if is_clip and video.name not in renamed:
-            with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
-                clips[video.name] = Video(raw, str(video.files[0])).digest()
-    return renamed | _pair_renamed(pixels, clips)
+def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
+    """The dataset whose reader made the split, with its options and the layout of the folder."""
+    parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
+    options = dict(parameters)
+    for name, value in parameters.items():
+        if isinstance(value, list):  # JSON has no tuples
+            options[name] = tuple(value)
+    dataset, _, name = split.name.partition("/")
+    not_installed = datasets.not_installed(dataset)
+    if not_installed:
+        raise PipelineError(f"split of {not_installed}")
+    return datasets.get(dataset, **options).detect_layout(raw, name)
 
 
 def recorded_raw(committed: cache.Split) -> str:
@@ -100,8 +80,96 @@ def recorded_raw(committed: cache.Split) -> str:
     return str(committed.provenance.get("raw") or "")
 
 
+def raw_folder(split: cache.Split, given: Path | None) -> Path:
+    """The given raw folder, else the recorded one. Raises PipelineError if neither is known, and if
+    it does not exist.
+    """
+    recorded = split.provenance.get("raw")
+    do = "Name the dataset's own raw folder: --raw DIR."
+    if given is None and recorded is None:
+        raise PipelineError(
+            f"{split.name}: its raw folder is unknown, because provenance.json is missing. {do}"
+        )
+    raw = given or Path(str(recorded))
+    if not raw.is_dir():
+        problem = f"its raw folder was {recorded}" if given is None else f"--raw is {raw}"
+        raise PipelineError(f"{split.name}: {problem}, which does not exist. {do}")
+    return raw
+
+
+def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
+    """The given body folder, else the recorded one; None if the rows depend on no body model."""
+    if given is not None or split.manifest["reader"]["body"] is None:
+        return given
+    recorded = split.provenance.get("body")
+    if recorded is None:
+        raise PipelineError(
+            f"{split.name}: its body model's folder is not recorded. Use --body DIR."
+        )
+    return Path(str(recorded))
+
+
+def names_with_rows(committed: cache.Split) -> frozenset[str]:
+    """Names of the committed videos that have at least one track."""
+    names = committed.videos.names
+    return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
+
+
+def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
+    """What the recorded raw folder lacks now of a committed split, by listing its folders only.
+
+    Returns two mappings by video name: the missing videos that have rows -> the missing file, ""
+    for all of its files; and the videos that the last conversion could not use -> their rejection.
+    Both are empty if no raw folder is recorded. Raises PipelineError if it is missing, or another
+    dataset's.
+    """
+    raw = Path(recorded_raw(split))
+    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
+        return {}, {}
+    if not raw.is_dir():
+        again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
+        raise PipelineError(
+            f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}"
+        )
+    if not files.list_names(raw):
+        raise no_videos(raw, split)
+    videos = _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
+    listed = {changes.utf8(video.name): video for video in videos}
+    stamps = changes.read_stamps(split.root, split.name)
+    missing = {}
+    for name in sorted(names_with_rows(split)):
+        if name not in listed:
+            missing[name] = ""
+            continue
+        before = stamps[name].stamp if name in stamps else None
+        lost = changes.lost_input(before, changes.stamp(raw, listed[name]))
+        if lost:
+            missing[name] = lost
+
+    rejections = {}
+    for name, video in stamps.items():
+        if video.unusable and name not in missing:
+            rejections[name] = video.unusable
+    return missing, rejections
+
+
+def missing_names(missing: Mapping[str, str]) -> list[str]:
+    """Texts for missing videos: the name, with the file that is gone if others are present.
+
+    >>> missing_names({"b": "b/labels.json", "a": ""})
+    ['a', 'b (without b/labels.json)']
+    """
+    names = []
+    for video, path in sorted(missing.items()):
+        names.append(f"{video} (without {path})" if path else video)
+    return names
+
+
 def drop_command(split: cache.Split, raw: Path | None = None) -> str:
-    """The command that deletes the rows of lost videos. raw: the raw folder; None: as recorded."""
+    """The command that deletes the rows of missing and unusable videos.
+
+    raw: the raw folder; None: the recorded one.
+    """
     named = ["--raw", str(raw or recorded_raw(split))]
     body = split.provenance.get("body")
     if body:
@@ -110,9 +178,11 @@ def drop_command(split: cache.Split, raw: Path | None = None) -> str:
 
 
 def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
-    """Raise PipelineError if the raw folder is missing, and has been there or has a similar name.
+    """Raise PipelineError for a missing raw folder that seems to be an unmounted disk or a typing
+    error: the split is in the cache already, or a folder with a similar name exists.
 
-    The dataset's reader reports others, with the download that it expects there.
+    A folder that never existed is reported by the dataset's reader, with the download that it
+    expects there.
     """
     if files.is_folder_there(raw) or raw.is_file():
         return
@@ -125,7 +195,7 @@ def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
 
 
 def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
-    """The error about a raw folder without any video of a committed split."""
+    """The error about a raw folder in which none of a committed split's videos is left."""
     found = "none" if files.list_names(raw) else "an empty folder"
     n_videos = f"and the cache has {count(len(committed.videos), 'video')}"
     expected = f"expected videos of {committed.name}, found {found}, {n_videos}"
@@ -133,6 +203,7 @@ def no_videos(raw: Path, committed: cache.Split) -> PipelineError:
 
 
 def _origin(committed: cache.Split, raw: Path) -> str:
+    """A sentence about the folder that the split was converted from."""
     folder = recorded_raw(committed) or "an unknown folder"
     if folder == str(raw.resolve()):
         folder = "this folder"
@@ -142,8 +213,9 @@ def _origin(committed: cache.Split, raw: Path) -> str:
 def refuse_loss(
     committed: cache.Split, raw: Path, reader: Mapping[str, Any], columns: Iterable[str]
 ) -> None:
-    """Raise PipelineError if a conversion would destroy committed data instead of updating it;
-    StandInMixed if demo data would replace real data, or the reverse.
+    """Raise PipelineError if a conversion would destroy committed data instead of updating it: for
+    an imported split, and if the columns would be others. Raise StandInMixed if demo data would
+    replace real data, or the reverse.
 
     reader: identity of the new reader. columns: of its tracks.
     """
@@ -187,13 +259,15 @@ def _describe_reader(reader: Mapping[str, Any]) -> str:
 def refuse_other_folder(
     committed: cache.Split, raw: Path, *, n_same: int, missing: Collection[str], n_new: int
 ) -> None:
-    """Raise PipelineError if the folder has other videos than the committed ones.
+    """Raise PipelineError if a raw folder at a new place holds other videos than the split, so that
+    an update would replace one dataset by another.
 
-    n_same: unchanged committed videos. missing: committed videos that it does not have. n_new: its
-    other videos.
+    n_same: unchanged committed videos that it has. missing: committed videos that it does not have.
+    n_new: its other videos. If some are the same, and none is missing or none is new, the folder
+    has moved.
     """
-    is_update = n_same and not (missing and n_new)
-    if is_update or not committed.manifest["rows"]:
+    has_moved = n_same and not (missing and n_new)
+    if has_moved or not committed.manifest["rows"]:
         return
     n_videos = count(len(committed.videos), "video")
     raise PipelineError(
@@ -208,7 +282,7 @@ def refuse_without_raw(
     committed: cache.Split, raw: Path, missing: Collection[str], why: str
 ) -> None:
     """Raise PipelineError if all videos must be read again because of `why`, and some are
-    `missing`.
+    `missing`: their rows could not be made again.
     """
     if missing:
         first = "; ".join(few(sorted(missing), FEW, "plan --all"))
@@ -219,17 +293,9 @@ def refuse_without_raw(
         )
 
 
-def missing_names(missing: Mapping[str, str]) -> list[str]:
-    """Missing videos, each with its missing file if others are present."""
-    names = []
-    for video, path in sorted(missing.items()):
-        names.append(f"{video} (without {path})" if path else video)
-    return names
-
-
 def why_empty(committed: cache.Split) -> list[str]:
-    """Message that none of a split's videos could be used, with the commonest reason; empty if some
-    could.
+    """A message if a split has no rows although it was converted: why not, with the commonest
+    reason. Empty if it has some.
     """
     if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
         return []
@@ -240,7 +306,7 @@ def why_empty(committed: cache.Split) -> list[str]:
 def empty_lines(
     name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]
 ) -> list[str]:
-    """`why_empty` from a split's totals and accounts."""
+    """`why_empty` for the split `name` from the totals and the accounts of its videos."""
     videos = totals["videos"]
     if videos["kept"]:
         return []
@@ -250,13 +316,10 @@ def empty_lines(
         if dataset is not None and split in dataset.optional_splits:
             return []
         return [f"{name}: no rows: the raw folder has no video of this split."]
+
     by_reason: dict[str, list[VideoAccount]] = {}
     for account in accounts:
-        # A track without a frame left was dropped for the reasons of its frames.
-        dropped = dict(account.tracks_dropped)
-        dropped.pop("no_frame_left", None)
-        dropped = dropped or account.dropped
-        why = account.set_aside or max(sorted(dropped), key=dropped.__getitem__, default="")
+        why = _main_reason(account)
         if why:
             by_reason.setdefault(why, []).append(account)
     text = f"{name}: no rows: none of {count(videos['found'], 'video')} could be used."
@@ -271,8 +334,23 @@ def empty_lines(
     return [text]
 
 
+def _main_reason(account: VideoAccount) -> str:
+    """The reason why a video was rejected, else the one that most of its tracks, or frames, were
+    dropped for; "" if nothing was.
+    """
+    if account.set_aside:
+        return account.set_aside
+    # A track without a frame left was dropped for the reasons of its frames.
+    dropped = dict(account.tracks_dropped)
+    dropped.pop("no_frame_left", None)
+    dropped = dropped or account.dropped
+    return max(sorted(dropped), key=dropped.__getitem__, default="")
+
+
 def harmless_of(split: cache.Split) -> tuple[str, ...]:
-    """Reasons for which a video may have no rows without a failure; "" is one."""
+    """The reasons for which a video may have no rows without anything being wrong. "" is one of
+    them, for videos that were not rejected.
+    """
     dataset = datasets.find_installed(split.name.partition("/")[0])
     if dataset is None:
         return ("",)
@@ -280,7 +358,7 @@ def harmless_of(split: cache.Split) -> tuple[str, ...]:
 
 
 def why_without_track(account: Mapping[str, Any]) -> str:
-    """Why a video of the split gave no track; "" for others."""
+    """Why a video of the split that was not rejected gave no track; "" for all other videos."""
     if any(account[key] for key in ("tracks_kept", "set_aside", "other_split")):
         return ""
     if not account["found"]:
@@ -289,120 +367,29 @@ def why_without_track(account: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, [dropped, *account["notes"]]))
 
 
-def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[str, str, str]:
-    """State of a committed video, its reason, and a message. `harmless`: reasons that are no
-    failure.
+def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> VideoState:
+    """What became of a committed video, by its account.
+
+    harmless: reasons that are no failure (`harmless_of`).
     """
     if "tracks_kept" not in account:
-        return NOT_RECORDED, "", ""
-    message = "; ".join(filter(None, [account["message"], *account["notes"]]))
+        return VideoState(NOT_RECORDED, "", "")
     why = why_without_track(account)
     if why:
         dropped = account["dropped"]
-        return "without a track", max(dropped, key=dropped.get, default="no_person"), why
-    because = account["set_aside"]
-    if because:
-        state = "not labelled" if because in harmless else "rejected"
+        most = max(dropped, key=dropped.get, default="no_person")
+        return VideoState("without a track", most, why)
+    message = "; ".join(filter(None, [account["message"], *account["notes"]]))
+    rejection = account["set_aside"]
+    if rejection:
+        state = "not labelled" if rejection in harmless else "rejected"
     else:
         state = "kept" if account["tracks_kept"] else OTHER_SPLIT
-    return state, because, message
-
-
-def recorded_reader(
-    split: cache.Split, raw: Path | None, body: Path | None
-) -> tuple[Dataset, Path, Path | None]:
-    """The reader with its options, the raw folder and the body folder of a committed split's
-    conversion.
-
-    `raw`, `body`: their new places, if they moved. Raises PipelineError if one is unknown or
-    missing, and for a split that was not converted here.
-    """
-    if "parameters" not in split.manifest.get("reader", {}):
-        raise PipelineError(
-            f"{split.name}: was not converted from raw data here: it cannot be converted again"
-        )
-    raw = raw_folder(split, raw)
-    return _recorded_dataset(split, raw), raw, _body_folder(split, body)
-
-
-def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
-    parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
-    options = dict(parameters)
-    for name, value in parameters.items():
-        if isinstance(value, list):  # JSON has no tuples
-            options[name] = tuple(value)
-    dataset, _, name = split.name.partition("/")
-    not_installed = datasets.not_installed(dataset)
-    if not_installed:
-        raise PipelineError(f"split of {not_installed}")
-    return datasets.get(dataset, **options).detect_layout(raw, name)
-
-
-def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
-    """Committed videos with rows that are gone from the recorded raw folder -> the missing file;
-    "": all.
-
-    Also those that the last conversion could not use -> their rejection. Lists folders only. Empty
-    if none is recorded. Raises PipelineError if it is missing, or another dataset's.
-    """
-    raw = Path(recorded_raw(split))
-    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
-        return {}, {}
-    if not raw.is_dir():
-        again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
-        raise PipelineError(
-            f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}"
-        )
-    if not files.list_names(raw):
-        raise no_videos(raw, split)
-    videos = _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
-    listed = {changes.utf8(video.name): video for video in videos}
-    stamps = changes.read_stamps(split.root, split.name)
-    missing = {}
-    for name in sorted(names_with_rows(split)):
-        if name not in listed:
-            missing[name] = ""
-            continue
-        before = stamps[name].stamp if name in stamps else None
-        lost = changes.lost_input(before, changes.stamp(raw, listed[name]))
-        if lost:
-            missing[name] = lost
-
-    rejections = {}
-    for name, video in stamps.items():
-        if video.unusable and name not in missing:
-            rejections[name] = video.unusable
-    return missing, rejections
-
-
-def raw_folder(split: cache.Split, given: Path | None) -> Path:
-    """The given folder, or the recorded one. Raises PipelineError if it is unknown or missing."""
-    recorded = split.provenance.get("raw")
-    do = "Name the dataset's own raw folder: --raw DIR."
-    if given is None and recorded is None:
-        raise PipelineError(
-            f"{split.name}: its raw folder is unknown, because provenance.json is missing. {do}"
-        )
-    raw = given or Path(str(recorded))
-    if not raw.is_dir():
-        problem = f"its raw folder was {recorded}" if given is None else f"--raw is {raw}"
-        raise PipelineError(f"{split.name}: {problem}, which does not exist. {do}")
-    return raw
-
-
-def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
-    if given is not None or split.manifest["reader"]["body"] is None:
-        return given
-    recorded = split.provenance.get("body")
-    if recorded is None:
-        raise PipelineError(
-            f"{split.name}: its body model's folder is not recorded. Use --body DIR."
-        )
-    return Path(str(recorded))
+    return VideoState(state, rejection, message)
 
 
 def rejected_videos(split: cache.Split) -> tuple[int, Iterator[str]]:
-    """Number of videos rejected because of errors, and a line about each."""
+    """The number of videos that were rejected because of errors, and a line about each."""
     harmless = harmless_of(split)
     reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
     n_rejected = sum(n for reason, n in reasons.items() if reason not in harmless)

@@ -37,11 +37,11 @@ from pipeline.conversion.committed import (
     refuse_loss,
     refuse_other_folder,
     refuse_without_raw,
-    renamed_videos,
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, differing, reader_parts
 from pipeline.conversion.listing import list_videos
+from pipeline.conversion.renamed import renamed_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
