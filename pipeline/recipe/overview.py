@@ -1,8 +1,14 @@
-"""Plans of a split's detection, conversion and extraction, and bytes by split and stream.  [raw ->
-tracks -> features]
+"""Plans of all steps of a recipe, and bytes by split and stream.  [raw -> tracks -> features]
 
-Nothing is written or computed: names, sizes and times of raw files are compared, manifests and
-tables are read.
+A recipe names a split, its raw folder, a detector for its clips, and streams to extract. For each
+recipe, `plan_splits` plans the three steps detection, conversion and extraction without doing any:
+names, sizes and times of raw files are compared, manifests and tables are read. What goes wrong is
+recorded in the `SplitPlan`, so that one broken split does not hide the others. `columns_bytes` and
+`stream_bytes` forecast what rows will take on the disk, `stored_bytes` counts what they take.
+
+A row of a stream is *carried over* if an extraction need not compute it, since the stream has the
+same row already, for a video that was removed, renamed or converted again: rows are compared by
+their keys, which are hashes of images and boxes.
 """
 
 from __future__ import annotations
@@ -47,14 +53,14 @@ FLAG_AND_KEY: Final = (1, 16)  # bytes a row of every stream's `_ok` and `_key`
 
 @dataclass(slots=True)
 class StreamPlan:
-    """Extraction of the committed rows."""
+    """Extraction of one stream, of the rows that are committed now."""
 
     stream: str
     why: str  # "" if it is up to date
     missing: MissingRows
     form: tuple[int, str]  # numbers a row, and their type
     differs: tuple[Difference, ...] = ()  # if any, an extraction is refused
-    other_keys: bool = False  # the stored keys are of another version: no row can be carried over
+    other_keys: bool = False  # the stored keys are of other code or images: no row is carried over
 
     @property
     def n_bytes(self) -> int:
@@ -63,21 +69,22 @@ class StreamPlan:
 
 @dataclass(slots=True)
 class SplitPlan:
-    """A split's plans, each None or empty if it cannot be made."""
+    """The plans of one recipe's steps. A plan is None, or empty, if it cannot be made."""
 
     recipe: Recipe
+    committed: cache.Split | None = None  # the split in the cache, if any
     conversion: ConversionPlan | None = None
-    # without rows that the conversion adds
+    # for the committed rows, without those that the conversion adds
     extractions: list[StreamPlan] = field(default_factory=list)
-    committed: cache.Split | None = None
-    problems: list[str] = field(default_factory=list)  # errors that a run will meet
-    # messages: streams to import, missing columns
-    refusals: list[str] = field(default_factory=list)
-    # incomplete streams that no setting or option names
+    # incomplete streams in the cache that no setting or option names
     behind: list[StreamPlan] = field(default_factory=list)
-    undetected: tuple[str, ...] = ()  # clips without keypoints, for the detector
-    # of the whole raw folder; None also until its weights are downloaded
+    # of the whole raw folder; None also until the detector's weights are downloaded
     detection: DetectionPlan | None = None
+    undetected: tuple[str, ...] = ()  # clips of this split that the detector has to do
+
+    # messages
+    problems: list[str] = field(default_factory=list)  # errors that a run will meet
+    refusals: list[str] = field(default_factory=list)  # streams to import, missing columns
     parts: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
 
     @property
@@ -86,6 +93,7 @@ class SplitPlan:
 
     @property
     def up_to_date(self) -> bool:
+        """Whether a run has nothing to do, and meets no error."""
         if self.problems or self.refusals or self.undetected:
             return False
         if self.conversion is None or not self.conversion.up_to_date:
@@ -94,15 +102,14 @@ class SplitPlan:
 
     @property
     def rows_again(self) -> int:
+        """Number of rows of the committed videos that are converted again."""
         if self.conversion is None:
             return 0
         return self._rows_of(self.conversion.changed)
 
     def carried_at_most(self, stream: str, rows: float) -> float:
-        """Number of missing `rows` after the conversion that the stream may have already.
-
-        It has rows of removed and changed videos, and carries over those whose images and boxes are
-        unchanged.
+        """How many of the `rows` that a stream lacks after the conversion may be carried over, at
+        most: as many as it has of videos that were, or will be, removed or converted again.
         """
         if self.conversion is None:
             return 0
@@ -118,6 +125,7 @@ class SplitPlan:
         return min(rows, replaced + self._rows_of(self.conversion.drop))
 
     def _rows_of(self, videos: Collection[str]) -> int:
+        """Number of committed rows of these videos."""
         if self.committed is None:
             return 0
         names = frozenset(videos)
@@ -127,6 +135,7 @@ class SplitPlan:
 
     @property
     def bytes_of_labels(self) -> int:
+        """Bytes of label and video files that the conversion reads."""
         if self.conversion is None:
             return 0
         stamps = self.conversion.stamps
@@ -134,7 +143,7 @@ class SplitPlan:
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
-    """Plan splits; those of one raw folder share the plan of its detection. Errors become
+    """Plan every recipe. Those of one raw folder share the plan of its detection. Errors become
     `SplitPlan.problems`.
     """
     detections: dict[Path, DetectionPlan] = {}
@@ -171,30 +180,33 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitP
 def _plan_detection(
     plan: SplitPlan, conversion: ConversionPlan, detections: dict[Path, DetectionPlan]
 ) -> None:
-    """Find the split's clips without keypoints of [detect]."""
+    """Fill `plan.undetected` and, if it can be made, `plan.detection`.
+
+    A detection is planned by the detector's weights. As long as these are to be downloaded, clips
+    are told by the other options of their keypoints. detections: as for `_plan_split`.
+    """
     detector = plan.recipe.detector
     raw = plan.recipe.raw
     if detector is None:
         return
     files = itertools.chain.from_iterable(video.files for video in conversion.listed)
-    clips = {str(file) for file in files if file.suffix.lower() in EXTENSIONS}
-    if raw not in detections or detector.downloads:
-        only = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
-        if detector.downloads or not only:
-            of_split = [clip for clip in only if clip in clips]
-            plan.undetected = tuple(
-                clip for clip in of_split if not _is_detected(raw, clip, detector)
-            )
+    of_split = {str(file) for file in files if file.suffix.lower() in EXTENSIONS}
+    is_planned = raw in detections and not detector.downloads
+    if not is_planned:
+        to_detect = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
+        if detector.downloads or not to_detect:
+            clips = [clip for clip in to_detect if clip in of_split]
+            plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
             return
         detections[raw] = plan.recipe.plan_detection()
     plan.detection = detections[raw]
     missing = (item.clip for item in plan.detection.missing)
-    plan.undetected = tuple(clip for clip in missing if clip in clips)
+    plan.undetected = tuple(clip for clip in missing if clip in of_split)
 
 
 def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
-    """Whether a clip has keypoints of this detector and N. Its weights, which are not downloaded,
-    may be others.
+    """Whether a clip, as it is now, has keypoints by this detector with its N of `--every N`. The
+    weights are not compared: they are not downloaded yet.
     """
     info = read_info(detected_file(raw / KEYPOINTS, clip))
     is_same_clip = bool(info) and info.get("clip_digest") == digest_or_problem(raw / clip)
@@ -202,31 +214,45 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
 
 
 def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
-    """Plan the recipe's streams, else every committed stream as recorded."""
-    committed = plan.committed
-    specs = list(recipe.streams)
-    if committed is not None:
-        of_crops = [spec for spec in specs if spec.stream.reads.crops]
-        plan.refusals += filter(None, (spec.missing_columns(committed) for spec in of_crops))
-        specs = [spec for spec in specs if committed.known_columns.issuperset(spec.stream.needs)]
-        names = {spec.name for spec in specs}
-        others = [_as_extracted(committed, name) for name in committed.streams if name not in names]
-        if specs:
-            plan.behind = [stream for stream in others if stream.why]
-            plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs]
-        else:
-            plan.extractions = others
-        for stream, spec in itertools.zip_longest(plan.extractions, specs):
-            stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec)
-
-    if not recipe.weights or (plan.problems and committed):
+    """Plan the extraction of the committed rows. Raise ConfigError if a run would extract real data
+    with random weights.
+    """
+    if plan.committed is not None:
+        _plan_committed(plan, recipe, plan.committed)
+    cannot_run = plan.problems and plan.committed
+    if not recipe.weights or cannot_run:
         return
     if _will_extract(plan) and recipe.raw.is_dir():
         for spec in recipe.streams:
             spec.refuse_untrained(recipe.raw, recipe.settings.source.where(spec.name, "weights"))
 
 
+def _plan_committed(plan: SplitPlan, recipe: Recipe, committed: cache.Split) -> None:
+    """Plan the recipe's streams for which the split has the columns. If there is none, plan every
+    stream in the cache with the settings that it was extracted with.
+    """
+    specs = list[StreamSpec]()
+    for spec in recipe.streams:
+        if spec.stream.reads.crops:
+            message = spec.missing_columns(committed)
+            if message:
+                plan.refusals.append(message)
+        if committed.known_columns.issuperset(spec.stream.needs):
+            specs.append(spec)
+    names = {spec.name for spec in specs}
+    others = [_as_extracted(committed, name) for name in committed.streams if name not in names]
+    if specs:
+        plan.behind = [stream for stream in others if stream.why]
+        plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs]
+    else:
+        plan.extractions = others
+    # without specs, each stream's recorded one is compared
+    for stream, spec_or_none in itertools.zip_longest(plan.extractions, specs):
+        stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec_or_none)
+
+
 def _will_extract(plan: SplitPlan) -> bool:
+    """Whether a run has rows to extract, now or after its conversion."""
     if plan.committed is None or any(stream.why for stream in plan.extractions):
         return True
     return plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
@@ -235,8 +261,11 @@ def _will_extract(plan: SplitPlan) -> bool:
 def _has_other_keys(
     conversion: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None
 ) -> bool:
-    """Compare a few keys, and the digests of pixels that are part of them, of rows that will be
-    written again.
+    """Whether a stream's stored keys differ from those that its rows would get now, so that none is
+    carried over. A few are compared, and only if the conversion changes videos.
+
+    Keys of other code differ, and, if another reader converts all videos, those of which the images
+    have another digest. spec: the settings; None: as recorded in the stream.
     """
     if conversion is None or not conversion.changed or name not in committed.streams:
         return False
@@ -265,6 +294,7 @@ def _has_other_keys(
 
 
 def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
+    """The plan of a stream with the settings that it was extracted with."""
     manifest = committed.stream_manifest(name)
     missing = missing_rows(committed, name)
     why = CHANGED if missing.rows else ""
@@ -274,15 +304,18 @@ def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
 def _plan_stream(
     plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path
 ) -> StreamPlan:
+    """The plan of a stream with the settings `spec`. Why an extraction would be refused is added to
+    `plan`: as a problem if the settings differ from the recorded ones, else as a refusal.
+    """
     form = (spec.stream.dim, spec.stream.dtype)
     compared = compare_stream(committed, replace(spec, raw=raw))
     assert compared.missing is not None, "a split with boxes has pixels"
-    refusal = compared.refusal
+    why = compared.why
     if compared.differs:
-        plan.problems.append(refusal)
-    elif refusal:
-        plan.refusals.append(refusal)
-    why = "" if refusal and not compared.differs else compared.why
+        plan.problems.append(compared.refusal)
+    elif compared.refusal:
+        plan.refusals.append(compared.refusal)
+        why = ""
     return StreamPlan(spec.name, why, compared.missing, form, compared.differs)
 
 
@@ -300,16 +333,18 @@ def _array_bytes(rows: float, row_bytes: int) -> float:
 def columns_bytes(
     rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn]
 ) -> float:
-    """Bytes of a split's columns."""
-    specs = [
-        *(COLUMNS[name] for name in columns),
-        *(column.spec for column in extra if column.per == "row"),
-    ]
-    return sum(_array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
+    """Bytes that `rows` rows of a split take with these columns, without those per track."""
+    specs = [COLUMNS[name] for name in columns]
+    specs += [column.spec for column in extra if column.per == "row"]
+    total = 0.0
+    for spec in specs:
+        row_bytes = math.prod(spec.trailing) * spec.dtype.itemsize
+        total += _array_bytes(rows, row_bytes)
+    return total
 
 
 def stream_bytes(rows: float, dim: int, dtype: str) -> float:
-    """Bytes of a stream."""
+    """Bytes that `rows` rows of a stream take: `dim` numbers each, with the flag and the key."""
     number_bytes = 2 if dtype == "float16" else 4
     widths = (dim * number_bytes, *FLAG_AND_KEY)
     return sum(_array_bytes(rows, width) for width in widths)
@@ -320,8 +355,10 @@ def stored_bytes(split: cache.Split) -> dict[str, Any]:
 
     `commits`: time of the newest commit of "columns" and of each stream; None if lost.
     """
-    stored: dict[str, Any] = {"columns": 0, "streams": dict.fromkeys(split.streams, 0), "tables": 0}
+    streams = dict.fromkeys(split.streams, 0)
+    stored: dict[str, Any] = {"columns": 0, "streams": streams, "tables": 0}
     for key, n_bytes in split.store.files(split.name).items():
+        # shards lie at COLUMN/c/... and at features/ARRAY/c/...
         top, *names = key.removeprefix(f"{split.name}/").split("/")
         stream = stream_of(names[0]) if names[1:2] == ["c"] else None
         if top in split.columns and names[:1] == ["c"]:
