@@ -1,8 +1,13 @@
 """Which parts of a download, and of the body model's files, are complete, missing or wrong.  [raw]
 
-Only names of files and folders are compared, with the parts and the known mistakes that each
-dataset declares (`pipeline.datasets.base`): seconds for a full download. Of detected keypoints,
-those of the first clips are read.
+`examine` takes a dataset and its raw folder and returns an `Examination`, which `doctor` prints.
+Each dataset declares the parts of its release, as patterns of file names with the number of files,
+and known mistakes, such as a file under another name (`pipeline.datasets.base`). Only names of
+files and folders are compared with these: seconds for a full download. Two things are opened: the
+keypoints of the first few clips, and the first frames of clips of the user's own.
+
+A part is *required* unless it says what is left out without it (`ReleasePart.without`). A folder is
+*in part* unpacked if folders of images lack some.
 """
 
 from __future__ import annotations
@@ -31,8 +36,8 @@ from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
 
-SAMPLED: Final = 3  # clips whose keypoints are read
-OPENED: Final = 100  # clips of a split whose first frame is decoded
+KEYPOINTS_READ: Final = 3  # clips whose keypoints are read
+CLIPS_OPENED: Final = 100  # clips of a split whose first frame is decoded
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = (
     "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
@@ -40,7 +45,7 @@ ARCHIVE: Final = (
 
 
 class _BodyFiles:
-    """The body model's files, declared as those of a dataset."""
+    """The body model's files, declared as those of a dataset, so that `examine` takes both."""
 
     name = "body"
     page = "https://smpl.is.tue.mpg.de"
@@ -76,22 +81,27 @@ BODY: Final = _BodyFiles()
 
 
 class PartCount(NamedTuple):
-    """One part of a release, with the number of its files or folders."""
+    """One part of a release, with the number of its files or folders that are there."""
 
     what: str
     where: tuple[str, ...]  # the part's patterns
     source: str
-    without: str
+    without: str  # what is left out without the part; "" if it is required
     splits: tuple[str, ...]
     found: int
     known: int | None  # number in the release; None: unknown, or demo data
-    # there, incomplete, missing, invalid, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
+    # there, incomplete, missing, invalid, left out (missing and not required), or an excuse of
+    # `Examination.replace_missing`
     state: str
 
     @classmethod
     def from_part(
         cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None
     ) -> PartCount:
+        """A part of which `found` files are there, of `known` in the release.
+
+        splits: of the dataset, for a part that belongs to all of them.
+        """
         state = "there"
         if not found:
             state = "left out" if part.without else "missing"
@@ -111,7 +121,7 @@ class PartCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """Contents of one raw folder."""
+    """What was found in one raw folder."""
 
     dataset: str
     page: str
@@ -121,12 +131,12 @@ class Examination:
     parts: tuple[PartCount, ...]
     mistakes: tuple[str, ...]  # messages: what is wrong, and what to do
     packed: tuple[Path, ...] = ()  # archives
-    usable: tuple[str, ...] = ()  # splits with all required parts, complete or not
-    is_in_part: bool = False  # image folders lack images
+    usable: tuple[str, ...] = ()  # splits of which no required part is missing or invalid
+    is_in_part: bool = False  # folders of images lack some of them
 
     @property
     def missing(self) -> tuple[PartCount, ...]:
-        """The parts without which a split cannot be converted, also invalid ones."""
+        """The parts for lack of which a split cannot be converted: missing and invalid ones."""
         return tuple(part for part in self.parts if part.state in ("missing", "invalid"))
 
     @property
@@ -134,7 +144,7 @@ class Examination:
         return tuple(part for part in self.parts if part.state == "incomplete")
 
     def replace_missing(self, excuse: str) -> Examination:
-        """Replace the state of missing parts, which the user need not get."""
+        """The same, but the state of missing parts is `excuse`: why the user need not get them."""
         parts = list[PartCount]()
         for part in self.parts:
             is_missing = part.state == "missing"
@@ -150,10 +160,10 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     unreadable = files.Unreadable()
     stand_in = files.is_there(raw / MARKER)
     counts = list[PartCount]()
-    refused = list[str]()
+    bad_keypoints = list[str]()
     for part in parts:
         if isinstance(dataset, Dataset) and part.patterns[0].startswith(KEYPOINTS):
-            counts.append(_count_keypoints(dataset, raw, part, refused))
+            counts.append(_count_keypoints(dataset, raw, part, bad_keypoints))
         else:
             counts.append(_count_files(raw, part, splits, unreadable, stand_in=stand_in))
 
@@ -161,13 +171,9 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     problems = list[str]()
     for place, why in sorted(unreadable.items()):
         problems.append(f"{place} cannot be read: {why}. Change its permissions.")
-    problems += refused
-    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
-    misplaced = [*misplaced_parts(raw, absent, OTHER_NAMES.get(dataset.name, ()))]
-    if not misplaced and any(not count.without and count.state != "there" for count in counts):
-        misplaced = [*packed_parts(raw, packed)]
-    problems += misplaced
-    problems += _mistakes(raw, dataset.mistakes)
+    problems += bad_keypoints
+    problems += _find_misplaced(dataset, raw, parts, counts, packed)
+    problems += _find_mistakes(raw, dataset.mistakes)
 
     in_part = list[str]()
     if isinstance(dataset, Dataset):
@@ -177,15 +183,15 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
             if unused:
                 problems.append(f"{split}: {unused}")
         if not parts:
-            counts, unlistable = _listed_videos(dataset, raw, stand_in=stand_in)
+            counts, unlistable = _count_videos(dataset, raw, stand_in=stand_in)
             problems += unlistable
             if not dataset.page:  # own clips need not be in every split
                 counts = [part for part in counts if part.found] or counts
                 splits = tuple(itertools.chain.from_iterable(part.splits for part in counts))
-    without = set[str]()
+    unusable = set[str]()
     for part_count in counts:
         if part_count.state in ("missing", "invalid"):
-            without.update(part_count.splits)
+            unusable.update(part_count.splits)
     return Examination(
         dataset.name,
         dataset.page,
@@ -195,44 +201,15 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
         tuple(counts),
         mistakes=(*in_part, *problems),
         packed=packed,
-        usable=tuple(split for split in splits if split not in without),
+        usable=tuple(split for split in splits if split not in unusable),
         is_in_part=bool(in_part),
     )
 
 
-def _count_files(
-    raw: Path,
-    part: ReleasePart,
-    splits: tuple[str, ...],
-    unreadable: files.Unreadable,
-    *,
-    stand_in: bool,
-) -> PartCount:
-    """A part's files, its patterns with the most files first."""
-    found = dict[str, int]()
-    for pattern in part.patterns:
-        found[pattern] = 0
-        for glob in globs([pattern]):
-            found[pattern] += sum(1 for _ in files.find(raw, glob, unreadable))
-    patterns = sorted(found, key=lambda pattern: -found[pattern])
-    known = None if stand_in else part.known
-    sorted_part = replace(part, patterns=tuple(patterns))
-    return PartCount.from_part(sorted_part, splits, sum(found.values()), known)
-
-
-def _mistakes(raw: Path, mistakes: Sequence[Mistake]) -> Iterator[str]:
-    """A message for each mistake that a file shows, which it names."""
-    for mistake in mistakes:
-        paths = list[str]()
-        for glob in globs([mistake.pattern]):
-            paths += files.find(raw, glob, {})
-        if paths:
-            yield f"{min(paths)} {mistake.what}. {mistake.do}"
-
-
 def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleasePart]:
-    """The parts; where another layout's first part of a split exists, those of it that replace
-    missing ones.
+    """The parts to look for. Some releases come in two layouts, and a part names its counterpart in
+    the other one (`instead`): that is taken if the part is missing, and the first counterpart of
+    the same splits is there.
     """
     has_other: dict[tuple[str, ...], bool] = {}
     for part in parts:
@@ -248,10 +225,64 @@ def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleaseP
     return chosen
 
 
-def _listed_videos(
+def _count_files(
+    raw: Path,
+    part: ReleasePart,
+    splits: tuple[str, ...],
+    unreadable: files.Unreadable,
+    *,
+    stand_in: bool,
+) -> PartCount:
+    """Count the files of a part. Its patterns come back with the most files first, since that one
+    tells a reader best where they are. Folders that cannot be read are added to `unreadable`.
+    """
+    found = dict[str, int]()
+    for pattern in part.patterns:
+        found[pattern] = 0
+        for glob in globs([pattern]):
+            found[pattern] += sum(1 for _ in files.find(raw, glob, unreadable))
+    patterns = sorted(found, key=lambda pattern: -found[pattern])
+    known = None if stand_in else part.known
+    sorted_part = replace(part, patterns=tuple(patterns))
+    return PartCount.from_part(sorted_part, splits, sum(found.values()), known)
+
+
+def _find_misplaced(
+    dataset: Dataset | _BodyFiles,
+    raw: Path,
+    parts: Sequence[ReleasePart],
+    counts: Sequence[PartCount],
+    packed: Sequence[Path],
+) -> list[str]:
+    """Messages about missing parts that lie near their place. If there are none, and a required
+    part is not complete, messages about archives that are still packed.
+    """
+    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
+    misplaced = [*misplaced_parts(raw, absent, OTHER_NAMES.get(dataset.name, ()))]
+    is_incomplete = any(not count.without and count.state != "there" for count in counts)
+    if is_incomplete and not misplaced:
+        return [*packed_parts(raw, packed)]
+    return misplaced
+
+
+def _find_mistakes(raw: Path, mistakes: Sequence[Mistake]) -> Iterator[str]:
+    """A message for each known mistake that the name of a file shows, with the first such file."""
+    for mistake in mistakes:
+        paths = list[str]()
+        for glob in globs([mistake.pattern]):
+            paths += files.find(raw, glob, {})
+        if paths:
+            yield f"{min(paths)} {mistake.what}. {mistake.do}"
+
+
+def _count_videos(
     dataset: Dataset, raw: Path, *, stand_in: bool
 ) -> tuple[list[PartCount], list[str]]:
-    """Videos that the reader lists, for a dataset without declared parts."""
+    """Count the videos that the reader lists, for a dataset that declares no parts, such as the
+    user's own clips: its splits take the place of parts.
+
+    Returns the counts, and messages about what is wrong or unusual.
+    """
     counts = list[PartCount]()
     problems = dict[str, None]()
     source = "the download" if dataset.page else "your own clips"
@@ -261,7 +292,7 @@ def _listed_videos(
             videos = dataset.videos(raw, split)
             n = len(videos)
             if dataset.keypoints_from == "detected":
-                problems |= dict.fromkeys(_unusual_clips(raw, videos[:OPENED]))
+                problems |= dict.fromkeys(_unusual_clips(raw, videos[:CLIPS_OPENED]))
         except RawDataError as error:
             problems[str(error)] = None
         except Exception as error:  # a reader of another package
@@ -285,8 +316,9 @@ def _listed_videos(
 
 
 def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
-    """What is unusual about clips by their headers and first frames, with an example: conversion
-    decodes all.
+    """A message for each thing that is unusual about clips, with the first such clip.
+
+    Only headers and first frames are looked at: the conversion decodes all of a clip.
     """
     clips_of = dict[str, list[str]]()
     for video in videos:
@@ -311,9 +343,10 @@ def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
 def _count_keypoints(
     dataset: Dataset, raw: Path, part: ReleasePart, refused: list[str]
 ) -> PartCount:
-    """Number of clips with keypoint files; "invalid" if those of the first SAMPLED clips all are.
+    """Count the clips with keypoint files. The part is "invalid" if not one of the first
+    KEYPOINTS_READ files can be read.
 
-    Messages about invalid ones are added to `refused`.
+    Messages about those that cannot are added to `refused`.
     """
     videos: Sequence[RawVideo] = ()
     if files.is_folder_there(raw / KEYPOINTS):
@@ -325,7 +358,7 @@ def _count_keypoints(
         if labels:
             labelled.append((video, labels))
     errors = list[str]()
-    n = min(SAMPLED, len(labelled))
+    n = min(KEYPOINTS_READ, len(labelled))
     for video, labels in labelled[:n]:
         clip = PurePath(video.name)
         if video.files:
