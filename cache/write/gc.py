@@ -1,4 +1,14 @@
-"""Remove unreferenced files of killed and replaced writers; the user's own files stay.  [cache]"""
+"""Remove unreferenced files of killed and replaced writers; the user's own files stay.  [cache]
+
+`gc` goes through every split and stream of a cache (each a `Place`), under the lock of its writer,
+and removes what no manifest names: what a killed write left, shards that a later commit replaced,
+arrays of deleted streams. Files that this program does not write are never touched. It returns what
+it removed and what it left, with the reason (`Collected`).
+
+*Unfinished work* is staged by a writer and not committed yet. The writer's command would continue
+it, so it stays unless the user gives it up (`unfinished`). An object store has no locks: a writer
+may be running unseen, so there the age of files decides instead.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +28,15 @@ from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
-_IN_SPLIT: Final = 2  # slashes in a key below <dataset>/<split>/
+_IN_SPLIT: Final = 2  # slashes in the key of a folder in <dataset>/<split>/
 
 
 @dataclass(slots=True)
 class Collected:
-    """What `gc` removed, or would remove: keys below the cache, files or folders; and what it
-    left.
-    """
+    """What `gc` removed, or would remove, and what it left."""
 
-    removed: list[str] = field(default_factory=list)
-    bytes: int = 0
+    removed: list[str] = field(default_factory=list)  # keys of files and folders below the cache
+    bytes: int = 0  # of these
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
     problems: list[str] = field(default_factory=list)  # of the disk, or of permissions
     # splits that were listed, and whose folders are gone
@@ -43,8 +51,8 @@ def gc(
 
     Args:
         root: the cache.
-        dry_run: only report, also finished work of running writers.
-        unfinished: also remove finished, uncommitted work of killed writers; always so in an
+        dry_run: only report. No lock is taken, so work of running writers is reported, too.
+        unfinished: also remove the staged, uncommitted work of killed writers; always so in an
             object store.
         older_than: minimum age in seconds (default: 0, in an object store a day, since it has no
             locks).
@@ -64,7 +72,7 @@ def gc(
 
 
 class _Sweep:
-    """One pass over a cache."""
+    """One pass over a cache, and what it collected."""
 
     def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
         self.collected = Collected()
@@ -74,9 +82,12 @@ class _Sweep:
         self._older_than = older_than
 
     def run(self, place: Place) -> None:
-        """Sweep under the writer's lock; report a running writer or a damaged manifest instead."""
+        """Sweep a stream, or a split without its streams, under the writer's lock. If a writer is
+        running, or the manifest is damaged, report that instead.
+        """
         try:
-            with Lock() if self._dry_run else self._store.lock(place.writing):
+            no_lock = Lock()
+            with no_lock if self._dry_run else self._store.lock(place.writing):
                 self._sweep_locked(place)
             self._prune(place.manifest_folder)
         except AccessDenied as error:
@@ -91,8 +102,8 @@ class _Sweep:
             )
 
     def forget_deleted(self) -> None:
-        """Take splits off the list whose folders are gone; report those whose disk does not seem to
-        be mounted.
+        """Take splits off the cache's list whose folders the user has deleted. Those whose disk
+        does not seem to be mounted, or which have files left, are reported instead.
         """
         store = self._store
         features = FeatureCache(store.root)
@@ -107,6 +118,9 @@ class _Sweep:
             update_list(store, remove=self.collected.forgotten, there=())
 
     def _sweep_locked(self, place: Place) -> None:
+        """Remove what the manifest does not name. Raises CacheError if parts are running, and if
+        the manifest is lost: then nothing tells which files are of the commit.
+        """
         refuse_running_parts(self._store, place.writing)
         commit = Commit.load(place)
         if commit is None:
@@ -122,24 +136,24 @@ class _Sweep:
             follow_manifest(commit)
 
     def _keeps_unfinished(self, place: Place) -> bool:
-        """Whether unreferenced files stay, which may belong to the writer of staged work.
+        """Whether unfinished work stays, with unreferenced files that may belong to it.
 
-        Without staged work: never. With it:
-            a disk, under the writer's lock       unless `unfinished` is asked for
-            an object store, which has no locks   while it is young: its writer may be running
+        Without staged work, there is none. With it, it stays
+            on a disk, under the writer's lock       unless `unfinished` is asked for
+            in an object store, which has no locks   while it is young: its writer may be running
         """
         if not self._store.list_names(place.staged):
             return False
-        is_running = not self._store.exclusive and self._is_young(place.staged)
-        return is_running or not self._unfinished
+        may_be_running = not self._store.exclusive and self._is_young(place.staged)
+        return may_be_running or not self._unfinished
 
     def _remove(self, keys: Iterable[str]) -> None:
         """Remove files, and folders with their contents, unless they are too young."""
         for key in keys:
             files = self._files(key)
             folder, _, name = key.rpartition("/")
-            exists = files or name in self._store.list_names(folder)  # also an empty folder
-            if not exists:
+            is_empty_folder = not files and name in self._store.list_names(folder)
+            if not files and not is_empty_folder:
                 continue
             if self._is_young(key):
                 location = self._store.location(key)
@@ -161,11 +175,13 @@ class _Sweep:
             folder = folder.rpartition("/")[0]
 
     def _is_young(self, key: str) -> bool:
+        """Whether a file, or any file of a folder, is younger than what may be removed."""
         if not self._older_than:
             return False
         return any(self._store.age(file) < self._older_than for file in self._files(key))
 
     def _files(self, key: str) -> dict[str, int]:
+        """Key -> size of the files of a folder, or of the one file that the key names."""
         files = self._store.files(key)
         if not files:
             size = self._store.size(key)
@@ -175,7 +191,11 @@ class _Sweep:
 
 
 def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
-    """Keys of the cache's files that no manifest names; `unfinished`: also uncommitted work."""
+    """Keys of the files and folders of a split or stream that its manifest does not name.
+
+    commit: the one in force, if any. unfinished: also uncommitted work. Only names that this
+    program gives are looked for.
+    """
     names = place.store.list_names(place.manifest_folder)
     if unfinished and commit is None and PROVENANCE in names:  # of a commit that was never made
         yield f"{place.manifest_folder}/{PROVENANCE}"
@@ -191,7 +211,9 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
 
 
 def _find_being_written(place: Place, *, unfinished: bool) -> Iterator[str]:
-    """What a killed write left; `unfinished`: all of the folder for writing but its lock."""
+    """What a killed writer left in its folder for writing: temporary files; `unfinished`: all but
+    the lock.
+    """
     for name in place.store.list_names(place.writing):
         is_of_killed_write = name.startswith(".")
         if is_of_killed_write or (unfinished and name != "lock"):
@@ -199,7 +221,9 @@ def _find_being_written(place: Place, *, unfinished: bool) -> Iterator[str]:
 
 
 def _find_arrays_without_stream(place: Place) -> Iterator[str]:
-    """`_ok` and `_key` of streams whose own folder, beside theirs, is gone."""
+    """The arrays `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is
+    gone.
+    """
     streams = place.store.list_names(place.array_key(FEATURES))
     for name in streams:
         if stream_of(name) not in streams:
@@ -207,7 +231,9 @@ def _find_arrays_without_stream(place: Place) -> Iterator[str]:
 
 
 def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
-    """Shards that the manifest does not name, and the files of arrays that it does not name."""
+    """Shards that the manifest does not name, of arrays that it names; of other arrays, all files
+    that this program writes.
+    """
     store = place.store
     if place.stream is None:
         arrays = _columns_on_disk(place, commit)
@@ -222,17 +248,17 @@ def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
             unnamed = [number for number in numbers if str(number) not in named[name]]
             yield from place.shard_folders([name], unnamed)
         elif name in present:
-            files = store.list_names(array)
-            for file in files:
-                if file in ("c", "zarr.json"):
+            inside = store.list_names(array)
+            for file in inside:
+                if file in ("c", "zarr.json"):  # all shards, the metadata
                     yield f"{array}/{file}"
-            if not files:  # of a write that ended before its first file
+            if not inside:  # of a write that ended before its first file
                 yield array
 
 
 def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
-    """The columns that a split may have, and folders that hold only shards: extra columns of a
-    killed writer.
+    """Names of the columns that a split may have on the disk: the committed ones, or else all that
+    there are, and extra columns of a killed writer: any other folder with nothing but shards in it.
     """
     store = place.store
     columns = list(layout.COLUMNS if commit is None else commit.columns)
