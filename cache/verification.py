@@ -1,8 +1,18 @@
 """Check every byte of every file that a cache's manifests name; remove damaged shards.  [cache]
 
-A repair changes the manifest first, then removes shards: those of a stream are pending again, rows
-of a split must be converted again (`Repaired.rows`). A damaged table or manifest takes a new
-conversion. Can be killed and repeated.
+`verify` goes through every split and stream of a cache (each a `Place`) and compares its files with
+what the manifest says of them. It changes nothing; what it found is a `VerifyReport`.
+
+`repair` takes that report. Files that follow from others are written again: metadata, and the text
+of a manifest. Shards hold data and cannot be: a damaged one is taken off the manifest, then
+removed. Then rows of a stream are pending again, and rows of a split must be converted again
+(`Repaired.rows`). A damaged table or manifest takes a new conversion. A repair can be killed and
+repeated.
+
+Words:
+    small file    any file but a shard: a manifest, a table, or a zarr.json
+    group         a folder of Zarr arrays or groups, with a zarr.json that is the same everywhere
+    stale         a zarr.json that a killed commit has left missing or as it was: no damage
 """
 
 from __future__ import annotations
@@ -54,19 +64,19 @@ class Damage:
     stream: str | None  # None: of the split itself
     array: str | None  # None: a manifest, a group
     shard: int | None  # None: a small file
-    key: str  # below the cache
+    key: str  # of the file, below the cache
     what: str  # the message: where, what was expected, what was found, what to do
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """Result of `verify`. `notes` name harmless files of killed writers."""
+    """What `verify` found, and how much it checked."""
 
     damaged: tuple[Damage, ...] = ()
-    notes: tuple[str, ...] = ()
-    # splits and streams with a zarr.json that a killed commit has not written
+    notes: tuple[str, ...] = ()  # messages about what killed writers left: harmless
+    # (split, stream or None) with a stale zarr.json
     stale: tuple[tuple[str, str | None], ...] = ()
-    splits: int = 0
+    splits: int = 0  # numbers of checked splits and shards; bytes of these
     shards: int = 0
     bytes: int = 0
     fast: bool = False  # chunks were not checked
@@ -116,9 +126,9 @@ def verify(
     with ThreadPoolExecutor(n_threads, thread_name_prefix="verify") as threads:
         verification = _Verification(store, fast, threads, progress, places)
         try:
-            verification.groups("", dict.fromkeys(groups))
+            verification.check_groups("", dict.fromkeys(groups))
             for place in places:
-                verification.place_if_readable(place)
+                verification.check_if_readable(place)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
@@ -129,7 +139,7 @@ def verify(
 
 
 def _count_shards(place: Place) -> int:
-    """Number of shards that a manifest names; 0 for a damaged one."""
+    """Number of shards that the manifest of a split or stream names; 0 if it cannot be read."""
     with suppress(CacheError):
         current = place.read_manifest()
         if current is not None:
@@ -138,6 +148,7 @@ def _count_shards(place: Place) -> int:
 
 
 def _is_committed(place: Place) -> bool:
+    """Whether a split has a commit, if only one whose manifest is lost; False if unreadable."""
     try:
         return place.store.exists(place.manifest) or place.lost_manifest() is not None
     except PermissionError:
@@ -145,7 +156,7 @@ def _is_committed(place: Place) -> bool:
 
 
 class _Verification:
-    """One pass over a cache, and its results."""
+    """One pass over a cache, and its results so far: `damaged`, `notes`, `stale` and `counts`."""
 
     def __init__(
         self,
@@ -179,8 +190,10 @@ class _Verification:
     ) -> None:
         self.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
 
-    def groups(self, split: str, keys: Collection[str]) -> None:
-        """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
+    def check_groups(self, split: str, keys: Collection[str]) -> None:
+        """Check the zarr.json of groups, which only plain Zarr readers need. All are the same, but
+        for the root's, which also lists the splits.
+        """
         files = self._store.read_many(keys)
         for key in keys:
             data = bytes(files.get(key, b""))
@@ -192,38 +205,121 @@ class _Verification:
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
                 self.damaged.append(Damage(split, None, None, None, key, message))
 
-    def place_if_readable(self, place: Place) -> None:
-        """As `place`; files that this user may not read count as damaged."""
+    def check_if_readable(self, place: Place) -> None:
+        """As `check`; files that this user may not read count as damaged."""
         try:
-            self.place(place)
+            self.check(place)
         except PermissionError as error:
             self._damage(place, place.manifest, str(AccessDenied.of(error)))
 
-    def place(self, place: Place) -> None:
-        """Check a split without its streams, or a stream; again when there has been a commit
-        meanwhile.
+    def check(self, place: Place) -> None:
+        """Check a stream, or a split without its streams.
+
+        Damage may only seem so, if there was a commit meanwhile: then what this attempt found is
+        forgotten, and the place is checked again.
         """
-        for left in reversed(range(_ATTEMPTS)):
+        for attempt in range(1, _ATTEMPTS + 1):
             before = self._store.etag(place.manifest)
             n_damaged = len(self.damaged)
             n_notes = len(self.notes)
             n_stale = len(self.stale)
             counts = self.counts.copy()
-            commit = self._commit(place)
+            commit = self._check_small_files(place)
             if commit is not None:
-                self._arrays(commit)
-            is_same = before is not None and self._store.etag(place.manifest) == before
-            if not left or len(self.damaged) == n_damaged or is_same:
+                self._check_shards(commit)
+            is_intact = len(self.damaged) == n_damaged
+            is_same_commit = before is not None and self._store.etag(place.manifest) == before
+            if is_intact or is_same_commit or attempt == _ATTEMPTS:
                 return
             time.sleep(0.05)  # while a stream is deleted, its manifest goes first
             del self.damaged[n_damaged:], self.notes[n_notes:], self.stale[n_stale:]
             self.counts = counts
 
-    def _arrays(self, commit: Commit) -> None:
+    def _check_small_files(self, place: Place) -> Commit | None:
+        """Check the manifest and, if it is intact, tables and metadata. Note files that it does not
+        name.
+
+        Returns the commit in force; None if there is none that can be read.
+        """
+        n_damaged = len(self.damaged)
+        commit: Commit | None = None
+        try:
+            text, etag = self._store.read_with_etag(place.manifest)
+            held = place.parse_manifest(text)
+            tables, wrong_tables = place.read_tables(held)
+            commit = Commit(place, held, tables, etag)
+            if text != json_file(held):
+                expected = "the text that its content gives"
+                message = self._error(place.manifest, expected, "another", shards.REPAIR)
+                self._damage(place, place.manifest, message)
+        except FileNotFoundError:
+            self._check_lost_manifest(place)
+        except CacheError as error:
+            self._damage(place, place.manifest, str(error))
+        has_staged = bool(self._store.list_names(place.staged))
+        if has_staged:
+            self.notes.append(
+                f"{self._store.location(place.writing)}: unfinished work; the same command "
+                "continues it"
+            )
+        if len(self.damaged) > n_damaged:  # what it names is not sure
+            return commit
+        unnamed = list(find_unreferenced(place, commit, unfinished=not has_staged))
+        if unnamed:
+            files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
+            self.notes.append(
+                f"{self._store.location(place.manifest_folder)}: {files}; `gc` removes them"
+            )
+        if commit is not None:
+            for key, table in wrong_tables.items():
+                expected = "the file that the manifest names by its digest"
+                self._damage(place, key, self._differs(key, expected, place.remedy), table)
+            self._check_metadata(commit)
+        return commit
+
+    def _check_lost_manifest(self, place: Place) -> None:
+        """Whether there should be a manifest where there is none: if it is lost, or if the cache's
+        list has the split, that is damage.
+        """
+        lost = place.lost_manifest()
+        if lost:
+            self._damage(place, place.manifest, str(lost))
+        elif place.stream is None and place.split in self._listed:
+            self._damage(place, place.manifest, missing_text(self._store, place.split))
+        else:
+            folder = self._store.location(place.manifest_folder)
+            self.notes.append(f"{folder}: nothing is committed yet")
+
+    def _check_metadata(self, commit: Commit) -> None:
+        """Check the zarr.json of each array. One that is missing, or of an earlier commit, is
+        stale: a killed commit left it. Any other content is damage.
+        """
+        place = commit.place
+        stale = commit.find_stale_metadata()
+        files = self._store.read_many(stale)
+        n_left = 0
+        for key in stale:
+            array = key.removeprefix(f"{place.arrays_folder}/").removesuffix("/zarr.json")
+            is_earlier = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
+            if is_earlier or self._store.etag(key) is None:
+                n_left += 1
+            else:
+                expected = "the zarr.json that follows from the manifest"
+                self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)
+        if n_left:
+            self.stale.append(place)
+            location = self._store.location(place.arrays_folder)
+            self.notes.append(
+                f"{location}: {n_left} zarr.json missing or of an earlier commit, left by a killed "
+                "commit; the next writer, or --repair, writes them"
+            )
+
+    def _check_shards(self, commit: Commit) -> None:
+        """Check the shards that a manifest names, in threads, and the groups that they lie in."""
         place = commit.place
         if place.stream is None:
             self.counts["splits"] += 1
-            self.groups(place.split, place.groups[2:])
+            self.check_groups(place.split, place.groups[2:])
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown:
             state = f"columns that this version does not know: {unknown}"
@@ -240,89 +336,25 @@ class _Verification:
             if problem:
                 self._damage(place, file.key, problem, file.array, file.number)
             self.counts.update(shards=1, bytes=file.size)
-            if self._progress is not None:
-                n_shards = self.counts["shards"]
-                seconds = max(time.monotonic() - self._started, 1e-3)
-                rate = f"{self.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
-                self._progress(n_shards, max(self._total, n_shards), rate)
+            self._report_progress()
+
+    def _report_progress(self) -> None:
+        if self._progress is None:
+            return
+        n_shards = self.counts["shards"]
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        rate = f"{self.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
+        self._progress(n_shards, max(self._total, n_shards), rate)
 
     def _problem_of(self, file: ShardFile) -> str:
+        """A message about a damaged shard; "" for an intact one."""
         try:
             return file.problem(self._store, fast=self._fast)
         except PermissionError as error:
             return str(AccessDenied.of(error))
 
-    def _commit(self, place: Place) -> Commit | None:
-        """The commit in force with its intact small files; None where there is none."""
-        store = self._store
-        n_damaged = len(self.damaged)
-        commit: Commit | None = None
-        try:
-            text, etag = store.read_with_etag(place.manifest)
-            held = place.parse_manifest(text)
-            tables, wrong = place.read_tables(held)
-            commit = Commit(place, held, tables, etag)
-            if text != json_file(held):
-                expected = "the text that its content gives"
-                message = self._error(place.manifest, expected, "another", shards.REPAIR)
-                self._damage(place, place.manifest, message)
-        except FileNotFoundError:
-            lost = place.lost_manifest()
-            if lost:
-                self._damage(place, place.manifest, str(lost))
-            elif place.stream is None and place.split in self._listed:
-                self._damage(place, place.manifest, missing_text(store, place.split))
-            else:
-                self.notes.append(
-                    f"{store.location(place.manifest_folder)}: nothing is committed yet"
-                )
-        except CacheError as error:
-            self._damage(place, place.manifest, str(error))
-        has_staged = bool(store.list_names(place.staged))
-        if has_staged:
-            self.notes.append(
-                f"{store.location(place.writing)}: unfinished work; the same command continues it"
-            )
-        if len(self.damaged) > n_damaged:
-            return commit
-        unnamed = list(find_unreferenced(place, commit, unfinished=not has_staged))
-        if unnamed:
-            files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
-            self.notes.append(
-                f"{store.location(place.manifest_folder)}: {files}; `gc` removes them"
-            )
-        if commit is not None:
-            for key, table in wrong.items():
-                expected = "the file that the manifest names by its digest"
-                self._damage(place, key, self._differs(key, expected, place.remedy), table)
-            self._metadata(commit)
-        return commit
-
-    def _metadata(self, commit: Commit) -> None:
-        """Check each zarr.json. One that is missing or of an earlier commit is left by a killed
-        commit.
-        """
-        place = commit.place
-        stale = commit.find_stale_metadata()
-        files = self._store.read_many(stale)
-        n_left = 0
-        for key in stale:
-            array = key.removeprefix(f"{place.arrays_folder}/").removesuffix("/zarr.json")
-            is_left = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
-            if not is_left and self._store.etag(key) is not None:
-                expected = "the zarr.json that follows from the manifest"
-                self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)
-            else:
-                n_left += 1
-        if n_left:
-            self.stale.append(place)
-            location = self._store.location(place.arrays_folder)
-            self.notes.append(
-                f"{location}: {n_left} zarr.json missing or of an earlier commit, left by a killed "
-                "commit; the next writer, or --repair, writes them"
-            )
-
     def _differs(self, key: str, expected: str, do: str) -> str:
+        """The message about a file that is missing or has other bytes than `expected`."""
         state = "no file" if self._store.etag(key) is None else "other bytes"
         return self._error(key, expected, state, do)
 
@@ -336,20 +368,22 @@ class Repaired:
 
     restored: list[str] = field(default_factory=list)  # small files that were written again
     removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
-    # shards to be extracted again
+    # (split, stream) -> removed shards, whose rows must be extracted again
     streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
-    # split -> shards to be converted again
+    # split -> damaged shards that stay: the videos with rows there must be converted again
     rows: dict[str, tuple[int, ...]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)  # messages: remaining damage, and what to do
 
 
 def repair(root: Root, report: VerifyReport) -> Repaired:
-    """Repair what `verify` found damaged. Shards are checked again: intact ones stay.
+    """Repair what `verify` found damaged or stale. Damaged shards are checked again: those that are
+    intact by now stay.
 
     Raises CacheError when there is no cache at `root`, OSError when files may not be read.
     """
     store = require_cache(root)
     repaired = Repaired()
+    # (split, stream; "" for the split itself) whose small files are written again
     small = {(split, stream or "") for split, stream in report.stale}
     damaged_shards = defaultdict[tuple[str, str], set[int]](set)
     for damage in report.damaged:
@@ -378,8 +412,8 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
 
 
 def _restore_group(store: Store, key: str) -> None:
-    """Write a group's zarr.json; the root's with the list that can still be read, or with the
-    committed splits.
+    """Write a group's zarr.json again. The root's lists the splits: a list that can be read is
+    kept, else it is made from the committed splits.
     """
     group = GROUP
     if key == ROOT:
@@ -392,7 +426,9 @@ def _restore_group(store: Store, key: str) -> None:
 
 
 def _restore_manifest(place: Place, repaired: Repaired) -> None:
-    """Write the manifest, and what follows from it. Raises CacheError."""
+    """Write the text of a manifest again, and the metadata that follows from it. Raises CacheError
+    if the manifest is damaged, or if there is another writer.
+    """
     store = place.store
     with store.lock(place.writing):
         current = place.read_manifest()
@@ -410,8 +446,10 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
 
 
 def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
-    """Remove shards of a stream, and those of a split in which no track has a row; the others need
-    the raw data.
+    """Remove the reported shards of a split or stream that are still damaged.
+
+    Of a split, only those go in which no track has a row. The others stay, in `repaired.rows`: to
+    replace them, their videos must be read again from the raw data.
     """
     commit = Commit.load(place)
     if commit is None:
