@@ -101,12 +101,10 @@ class Ablation(PipelineTask):
             console.out.print(f"\n{title}")
             _show_errors(rows)
 
-        units = units_of(row.errors for row in table.rows)
-        seeds = max(row.seeds for row in table.rows)
-        spread = "one seed"
-        if seeds > 1:
-            spread = f"mean ± standard deviation over {seeds} seeds"
-        console.out.print(f"\n[dim]{units}; {spread}[/dim]\n")
+        if table.rows:
+            _show_units(table.rows)
+        else:
+            warn("no numbers: no protocol has results of every run")
         if table.stand_in:
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")
@@ -313,6 +311,16 @@ def _show_errors(rows: Sequence[_AblationRow]) -> None:
     for row in rows:
         table.add_row(row.model, *(row.text(name) for name in names))
     console.show(table)
+
+
+def _show_units(rows: Sequence[AblationRow]) -> None:
+    """Print the units of the errors, and what they are means over."""
+    units = units_of(row.errors for row in rows)
+    seeds = max(row.seeds for row in rows)
+    spread = "one seed"
+    if seeds > 1:
+        spread = f"mean ± standard deviation over {seeds} seeds"
+    console.out.print(f"\n[dim]{units}; {spread}[/dim]\n")
 
 
 def _title(variant: str) -> str:

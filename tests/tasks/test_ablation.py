@@ -112,6 +112,15 @@ def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figure
         assert headings == [f"3dpw/test, 1,119 frames{p}" for p in protocols]
 
 
+def test_a_table_without_rows_is_said_to_have_no_numbers(asking, monkeypatch, capsys) -> None:
+    one_run_without = {"m-0": run_of(50.0), "m-1": run_of(51.0) | {"3dpw/test": {}}}
+    table = AblationTable({"mposer": one_run_without})
+    assert table.rows == []
+    monkeypatch.setattr(Ablation, "_table", lambda self: table)
+    asking({}, variants="mposer").show()
+    assert "no protocol has results of every run" in capsys.readouterr().out
+
+
 def test_csv_has_two_columns_an_error_and_empty_cells() -> None:
     lines = list(csv.DictReader(io.StringIO(AblationTable(THREE_SEEDS).as_csv())))
     per_frame, mposer = (

@@ -138,7 +138,11 @@ def _resolve_layout(
     layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options
 ) -> Layout:
     """Set the layout's joint orders and crop scale to those of this file."""
-    scale = options.crop_scale or provenance.get("crop_scale") or layout.crop_scale
+    scale: object = options.crop_scale
+    if scale is None:
+        scale = provenance.get("crop_scale")
+    if scale is None:
+        scale = layout.crop_scale
     if not isinstance(scale, int | float) or not 0 < scale < 10:
         raise PipelineError(f"crop scale {scale!r}: expected crop side / box side, such as 1.3")
     layout = replace(layout, crop_scale=float(scale))

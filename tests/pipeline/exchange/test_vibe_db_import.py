@@ -328,6 +328,11 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
     assert all(after[name] == seen for name, seen in before.items() if ".writing" not in name)
 
 
+def test_a_crop_scale_of_0_is_refused_and_not_taken_for_none(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"^crop scale 0.0: expected crop side / box side"):
+        imported(posetrack(), "posetrack/train", tmp_path, crop_scale=0.0)
+
+
 def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into, monkeypatch):
     imported(posetrack(), "posetrack/train", tmp_path)
 

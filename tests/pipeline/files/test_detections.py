@@ -161,6 +161,9 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
+    ({"c_1.txt": f"{yolo(0)} nan\n"}, r"'line 1': expected a finite confidence, found nan"),
+    ({"c_1.txt": f"{yolo(0)} inf 3\n"}, r"'line 1': expected a finite confidence, found inf"),
+    ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     (
         {"c_0.json": {"persons": []}},
         "OpenPose's object with people.*with 'persons'.*into one file for the clip",

@@ -12,6 +12,7 @@ YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -144,7 +145,9 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
         frame = MOT.frame(file, key, values[0])
         identity = whole(file, key, values[1])
-        score = values[6] if len(values) > 6 else 1.0
+        score = 1.0
+        if len(values) > 6:
+            score = _finite_score(file, key, values[6])
         box = MOT.corners(file, key, values[2:6], score if score > 0 else 1.0)
         is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
         if score == 0 or is_no_person:
@@ -177,12 +180,15 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if len(n_keypoints) > 1:
                 found = "lines with them and lines without"
                 raise label_error(file, key, "keypoints in all lines", found)
-            if len(values) == 7 + n:
-                whole(file, key, values[-1])
+            rest = values[5 + n :]
+            if len(rest) == 2:
+                whole(file, key, rest[1])
+            if rest:
+                _finite_score(file, key, rest[0])
             points = YOLO.corners(file, key, values[1:5], size=size)
             if n:
                 points = _joints(values[5 : 5 + n], size)
-            people.append(_YoloLine(frame, points, values[5 + n :]))
+            people.append(_YoloLine(frame, points, rest))
     return LabelContent(list(_found_people(people)), passed_over=passed_over)
 
 
@@ -223,6 +229,13 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
         yield FoundPerson(line.frame, points, identity)
+
+
+def _finite_score(file: Path, key: str, score: float) -> float:
+    """The score, a detection's confidence. Raises RawDataError for NaN and infinity."""
+    if not math.isfinite(score):
+        raise label_error(file, key, "a finite confidence", str(score))
+    return score
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
