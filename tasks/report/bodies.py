@@ -1,8 +1,10 @@
 """The models' bodies in the same frames, one below the other.  evaluation -> report: [bodies] ->
 page
 
-Drawn from the predictions that evaluation wrote, without running a network. Shows the worst window
-of each run, and one window of the first run's median track.
+In come training runs with the predictions that evaluation wrote, and the images of the evaluated
+splits. Out goes the report's section "Bodies": for each split, the worst window of each run and one
+window of the first run's median track. A window is drawn as strips, one below the other: its frames
+as they are, then the same frames with the bodies of one run each. No network runs here.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ import itertools
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 import cache
 from pipeline.cli.text import error_text
@@ -36,19 +38,27 @@ N_FRAMES: Final = 6  # per window
 MOST_WORST: Final = 3  # windows per split
 GREY: Final = 96  # for a missing frame
 _MOVED: Final = re.compile(r"pose_(minus|plus)(\d+)")
-BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, KeyError, zipfile.BadZipFile)
+# errors of damaged files, which are reported while the rest is drawn
+BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, LookupError, zipfile.BadZipFile)
 
 Colour = tuple[float, float, float]
 
 
 class _TrackWindow(NamedTuple):
-    """Frames of a track, and why they are shown."""
+    """Consecutive frames of a track, which are drawn together, and the reason for showing them."""
 
     split: str
     track: str
     first: int  # frames of the source, both included
     last: int
     why: str
+
+
+class _Strip(NamedTuple):
+    """Tiles side by side as one image, with the label that stands above it on the page."""
+
+    label: str
+    image: Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +70,9 @@ class _PredictedTrack:
     scale: float  # crop side / box side
     camera: NDArray[np.float32]  # (F, 3) scale, tx, ty
     betas: NDArray[np.float32]  # (F, 10)
-    pose: Mapping[int, NDArray[np.float32]]  # frames later (0: now) -> (F, 72) rad
+    # How many rows after a frame (0: at it, below 0: before it) -> (F, 72) rad, the poses that
+    # were predicted there. Only HMMR predicts others than 0.
+    pose: Mapping[int, NDArray[np.float32]]
 
     @classmethod
     def read(cls, run: TrainingRun, window: _TrackWindow) -> _PredictedTrack | None:
@@ -87,11 +99,15 @@ class _PredictedTrack:
                 dict(sorted(pose.items())),
             )
 
-    def tile(self, row: int, image: Image | None) -> Image:
-        """The crop of a row; grey if the frame is missing."""
+    def rows_of(self, frames: ArrayLike) -> NDArray[np.intp]:
+        """Where these frames stand in the arrays; all of them must have been predicted."""
+        return np.searchsorted(self.frame_index, frames)
+
+    def tile(self, frame: int, image: Image | None) -> Image:
+        """Crop the image by the box of a frame; a grey tile if there is no image."""
         if image is None:
             return np.full((TILE_PX, TILE_PX, 3), GREY, np.uint8)
-        return crop_person(image, self.bbox[row], self.scale, TILE_PX)
+        return crop_person(image, self.bbox[self.rows_of(frame)], self.scale, TILE_PX)
 
 
 def _predictions_file(run: TrainingRun, window: _TrackWindow) -> Path | None:
@@ -106,14 +122,14 @@ def _predictions_file(run: TrainingRun, window: _TrackWindow) -> Path | None:
 def bodies_section(
     opened: OpenedCache, runs: Sequence[TrainingRun], *, raw: Path | None, body: Path | None
 ) -> PageSection:
-    """The section of bodies.
+    """The report's section of bodies. What cannot be drawn is listed in its `problems`.
 
-    raw: The folder of the datasets' raw folders; None: as recorded at conversion. body: Folder of a
-    body model.
+    raw: the folder of the datasets' raw folders; None: as recorded at conversion.
+    body: the folder of a body model; without one, nothing is drawn.
     """
     predicted = [run for run in runs if any("predictions" in row for row in run.sequences)]
     problems: list[str] = []
-    drawn: list[tuple[_TrackWindow, list[tuple[str, Image]]]] = []
+    drawn: list[tuple[_TrackWindow, list[_Strip]]] = []
     splits = {split.name: split for split in opened.splits}
     if body is not None and predicted:
         try:
@@ -121,7 +137,7 @@ def bodies_section(
         except BROKEN as error:
             problems.append(f"Bodies are not drawn: {error}")
         else:
-            for window in _choose_windows(predicted):
+            for window in _choose_windows(predicted, problems):
                 try:
                     strips = _draw(window, splits[window.split], predicted, bodies, raw, problems)
                     drawn.append((window, strips))
@@ -132,51 +148,43 @@ def bodies_section(
     return PageSection("bodies", "Bodies", "bodies.html", data)
 
 
-def _choose_windows(runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
-    """For each split: a window of the first run's median track, then the worst one of each run."""
-    splits: dict[str, list[TrainingRun]] = {}
+def _choose_windows(runs: Sequence[TrainingRun], problems: list[str]) -> Iterator[_TrackWindow]:
+    """Choose the windows of each split to draw. A split whose results are damaged is left out, and
+    added to `problems`.
+    """
+    first_runs: dict[str, TrainingRun] = {}  # split -> the first run that was evaluated on it
     for run in runs:
-        for split in dict.fromkeys(str(row.get("split")) for row in run.sequences):
-            splits.setdefault(split, []).append(run)
+        for row in run.sequences:
+            first_runs.setdefault(str(row.get("split")), run)
 
-    for split, of_split in splits.items():
-        first = of_split[0]
-        tracks = first.tracks_of(split)
-        yield _window(tracks[len(tracks) // 2], f"median track by {first.name}'s errors")
-        names: dict[_TrackWindow, list[str]] = {}
-        for run in runs:
-            for row in run.windows_of(split, 1):
-                name = run.name
-                if "pa_mpjpe" in row:
-                    name += f" ({row['pa_mpjpe']:.0f} mm)"
-                names.setdefault(_window(row, "the worst window of"), []).append(name)
-        for worst, run_names in [*names.items()][:MOST_WORST]:
-            yield worst._replace(why=f"{worst.why} {', '.join(run_names)}")
+    for split, first_run in first_runs.items():
+        why = f"median track by {first_run.name}'s errors"
+        try:
+            tracks = first_run.tracks_of(split)
+            yield _window(tracks[len(tracks) // 2], why)
+            yield from _worst_windows(split, runs)
+        except BROKEN as error:
+            problems.append(f"{split}: {error_text(error)}")
+
+
+def _worst_windows(split: str, runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
+    """The worst window of each run in a split; one that is the worst of several runs, once."""
+    names: dict[_TrackWindow, list[str]] = {}
+    for run in runs:
+        for row in run.windows_of(split, 1):
+            name = run.name
+            if "pa_mpjpe" in row:
+                name += f" ({row['pa_mpjpe']:.0f} mm)"
+            names.setdefault(_window(row, "the worst window of"), []).append(name)
+    for worst, run_names in [*names.items()][:MOST_WORST]:
+        yield worst._replace(why=f"{worst.why} {', '.join(run_names)}")
 
 
 def _window(row: Mapping[str, Any], why: str) -> _TrackWindow:
-    frames = int(row["first_frame"]), int(row["last_frame"])
-    return _TrackWindow(str(row["split"]), str(row["track"]), *frames, why)
-
-
-def _paint(
-    bodies: LabelledBodies,
-    predicted: _PredictedTrack,
-    rows: NDArray[np.intp],
-    tiles: Sequence[Image],
-    colour: Colour,
-    step: int = 0,
-) -> list[Image]:
-    """Draw the bodies of `step` frames later over the crops of rows, with their weak perspective
-    cameras.
-    """
-    painted = []
-    skinned = bodies.skin(predicted.pose[step][rows], predicted.betas[rows]).verts.numpy()
-    for tile, verts, camera in zip(tiles, skinned, predicted.camera[rows], strict=True):
-        pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (TILE_PX / 2)
-        seen = SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)
-        painted.append(bodies.painter.paint(tile, [seen]))
-    return painted
+    """The window of one row of a run's results."""
+    first = int(row["first_frame"])
+    last = int(row["last_frame"])
+    return _TrackWindow(str(row["split"]), str(row["track"]), first, last, why)
 
 
 def _draw(
@@ -186,52 +194,104 @@ def _draw(
     bodies: LabelledBodies,
     raw: Path | None,
     problems: list[str],
-) -> list[tuple[str, Image]]:
-    """Label and image of each strip: the window's frames side by side, as they are and with each
-    run's bodies.
+) -> list[_Strip]:
+    """Draw a window: one strip of its frames as they are, and one or two for each run with its
+    bodies over them.
+
+    The second strip of a run shows what it predicted at one frame for times before and after it.
+    Adds to `problems` why images are missing. Raises ValueError if no frame can be drawn.
+    """
+    predicted = _read_predictions(window, runs)
+    frames = _choose_frames(window, predicted.values())
+    middle = int(frames[len(frames) // 2])
+    number = split.tracks.names.index(window.track)
+    step = int(split.tracks.step[number])  # frames from one row to the next
+    needed = set(frames.tolist())
+    for track in predicted.values():
+        needed.update(middle + step * offset for offset in track.pose)
+    images = _images(split, number, sorted(needed), raw, problems)
+
+    strips: list[_Strip] = []
+    for (name, track), colour in zip(predicted.items(), itertools.cycle(COLOURS), strict=False):
+        tiles = [track.tile(frame, images.get(frame)) for frame in frames.tolist()]
+        if not strips:
+            strips.append(_join("frames", tiles))
+        strips.append(_join(name, _paint(bodies, track, frames, tiles, colour)))
+        if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
+            painted = []
+            for offset in track.pose:
+                tile = track.tile(middle, images.get(middle + step * offset))
+                painted += _paint(bodies, track, [middle], [tile], colour, offset)
+            times = ", ".join(_time_label(step * offset) for offset in track.pose)
+            strips.append(_join(f"{name} at frame {middle}: {times}", painted))
+    return strips
+
+
+def _read_predictions(
+    window: _TrackWindow, runs: Sequence[TrainingRun]
+) -> dict[str, _PredictedTrack]:
+    """What runs predicted for the window's track, by the run's name; runs that did not predict it
+    are left out.
     """
     predicted: dict[str, _PredictedTrack] = {}
-    common = np.arange(window.first, window.last + 1)
     for run in runs:
         track = _PredictedTrack.read(run, window)
         if track is not None:
             predicted[run.name] = track
-            common = np.intersect1d(common, track.frame_index)
+    return predicted
+
+
+def _choose_frames(
+    window: _TrackWindow, predicted: Collection[_PredictedTrack]
+) -> NDArray[np.int64]:
+    """At most N_FRAMES frames that all runs predicted, spread evenly over the window. Raises
+    ValueError if there are none.
+    """
+    common = np.arange(window.first, window.last + 1)
+    for track in predicted:
+        common = np.intersect1d(common, track.frame_index)
     if not predicted or not len(common):
         raise ValueError("no frame was predicted by all runs: evaluate them again")
+    spread = np.linspace(0, len(common) - 1, N_FRAMES)
+    chosen: NDArray[np.int64] = common[np.unique(spread.round().astype(int))]
+    return chosen
 
-    chosen = common[np.unique(np.linspace(0, len(common) - 1, N_FRAMES).round().astype(int))]
-    number = split.tracks.names.index(window.track)
-    step = int(split.tracks.step[number])
-    middle = int(chosen[len(chosen) // 2])
-    frames = set(chosen.tolist())
-    for track in predicted.values():
-        frames.update(middle + step * later for later in track.pose)
-    images = _images(split, number, sorted(frames), raw, problems)
 
-    strips: list[tuple[str, list[Image]]] = []
-    for (name, track), colour in zip(predicted.items(), itertools.cycle(COLOURS), strict=False):
-        rows = np.searchsorted(track.frame_index, chosen)
-        numbered = zip(rows, chosen.tolist(), strict=True)
-        tiles = [track.tile(row, images.get(frame)) for row, frame in numbered]
-        if not strips:
-            strips.append(("frames", tiles))
-        strips.append((name, _paint(bodies, track, rows, tiles, colour)))
-        if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
-            rows = np.searchsorted(track.frame_index, [middle])
-            painted = []
-            for later in track.pose:
-                tile = track.tile(rows[0], images.get(middle + step * later))
-                painted += _paint(bodies, track, rows, [tile], colour, later)
-            times = ", ".join(_time_label(step * later) for later in track.pose)
-            strips.append((f"{name} at frame {middle}: {times}", painted))
-    return [(label, np.concatenate(tiles, axis=1)) for label, tiles in strips]
+def _join(label: str, tiles: Sequence[Image]) -> _Strip:
+    """Put tiles side by side."""
+    return _Strip(label, np.concatenate(tiles, axis=1))
+
+
+def _paint(
+    bodies: LabelledBodies,
+    track: _PredictedTrack,
+    frames: ArrayLike,
+    tiles: Sequence[Image],
+    colour: Colour,
+    offset: int = 0,
+) -> list[Image]:
+    """Draw the bodies that were predicted at these frames over their tiles, with the weak
+    perspective cameras of the frames.
+
+    offset: which of the poses that were predicted at a frame, a key of `_PredictedTrack.pose`.
+    """
+    painted = []
+    rows = track.rows_of(frames)
+    skinned = bodies.skin(track.pose[offset][rows], track.betas[rows]).verts.numpy()
+    for tile, verts, camera in zip(tiles, skinned, track.camera[rows], strict=True):
+        pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (TILE_PX / 2)
+        seen = SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)
+        painted.append(bodies.painter.paint(tile, [seen]))
+    return painted
 
 
 def _images(
     split: cache.Split, number: int, frames: Sequence[int], raw: Path | None, problems: list[str]
 ) -> dict[int, Image | None]:
-    """The source's frames; None for one that cannot be read, which is added to `problems`."""
+    """Read frames of a track's video: index -> image, or None for a frame that cannot be read.
+
+    If none can be read, it is empty, and `problems` says why.
+    """
     folder = None
     if raw is not None and (raw / split.name.partition("/")[0]).is_dir():
         folder = raw / split.name.partition("/")[0]
@@ -247,6 +307,7 @@ def _images(
 
 
 def _time_label(n_frames: int) -> str:
+    """How far from a frame another one is, as text: `5 frames before`, `now`, `5 frames later`."""
     if not n_frames:
         return "now"
     side = "before" if n_frames < 0 else "later"
