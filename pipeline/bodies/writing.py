@@ -15,7 +15,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,8 +40,6 @@ from pipeline.show.video_file import SUFFIX, video_writer
 from pipeline.skeletons import KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49
 
 Array = NDArray[Any]
-# frame -> row, the bodies, their cameras
-_FittedPerson = tuple[Mapping[int, int], FittedBodies, Array]
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the
@@ -93,6 +91,15 @@ class _JointRows(NamedTuple):
         return {"version": VERSION, "body": FILE, "age": age, "rows": digest.hexdigest()}
 
 
+class _FittedTrack(NamedTuple):
+    """Content of a track's file: the bodies of its N rows that have joints."""
+
+    frame_index: Array  # (N,)
+    fitted: FittedBodies
+    camera: Array  # (N, 3) of `estimate_camera`
+    about: str  # JSON: how the bodies were made, and from which joints
+
+
 def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
     """Write the files that are missing or out of date. Returns the content of bodies.json; if
     nothing was to do, with `up_to_date`.
@@ -108,66 +115,102 @@ def write_bodies(job: BodiesJob, progress: Progress) -> dict[str, Any]:
         missing = [file for file in _files_of(before) if not (job.out / file).is_file()]
         if not missing:
             return before | {"up_to_date": True}
-    raw = None
-    if job.overlay and "kp_2d" in split.columns:
-        raw = raw_folder(split, job.raw)
-    fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
-    (job.out / "bodies").mkdir(parents=True, exist_ok=True)
-    about: dict[str, Any] = {**ABOUT, "split": job.name, "stream": job.stream}
-    about["stand_in"] = bool(split.manifest.get("stand_in"))
-    summary = {"inputs": inputs, **about, "left_out": 0, "tracks": [], "overlays": []}
-    n_done = 0
-    total = sum(track.stop - track.start for track in split.tracks)
-    runs_of_stream = split.runs_with([job.stream])
+    writer = _BodiesWriter(job, split, progress)
     of_video = split.tracks.video.tolist()
-    for video, tracks in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
-        people: list[_FittedPerson] = []
-        entry = split.videos[video]
-        digest = hashlib.sha256(f"{VERSION} {entry.pixels}".encode())
-        source = None
-        if raw is not None:
-            source = sources.parse(raw, entry.source)
-        numbers = list(tracks)
-        grades = video_grades(split, numbers, source)
-        for number in numbers:
-            track = split.tracks[number]
-            rows = _read_rows(split, track, job.stream, runs_of_stream)
-            if len(rows.joints):
-                file = f"bodies/{file_name(track.name)}"
-                content = about | {"track": track.name, "inputs": rows.inputs(job.age)}
-                text = json.dumps(content, sort_keys=True)
-                digest.update(text.encode())
-                stored = _read_bodies(job.out / file, text)
-                if stored is None:
-                    fitted = fitter.fit(rows.joints, rows.follows, progress, n_done, total)
-                    names = fitter.body.keypoint_names
-                    stored = fitted, estimate_camera(fitted.keypoints, names, rows.kp_2d)
-                    _write_track(job.out / file, rows, *stored, names, text)
-                fitted, camera = stored
-                row_of_frame = {int(frame): i for i, frame in enumerate(rows.frame_index)}
-                people.append((row_of_frame, fitted, camera))
-                measures = _measures(fitted, grades[track.name])
-                summary["tracks"].append({"name": track.name, "file": file} | measures)
-            summary["left_out"] += track.stop - track.start - len(rows.joints)
-            n_done += track.stop - track.start
-        if source is not None and people:
-            file = f"overlays/{Path(file_name(entry.name)).stem}-{digest.hexdigest()[:8]}{SUFFIX}"
-            shown = "Anny's body, estimated"
-            if about["stand_in"]:
-                shown = f"{DEMO_MARK}  {shown}"
-            if not (job.out / file).is_file():
-                _write_overlay(job.out / file, source, people, fitter, shown)
-            summary["overlays"].append(file)
-    if not summary["tracks"]:
+    for video, numbers in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
+        writer.add_video(video, list(numbers))
+    if not writer.tracks:
         raise PipelineError(
             f"{job.name}: no row has joints in stream {job.stream!r}, so there is no body to fit"
         )
+    summary = {"inputs": inputs, **writer.about, "left_out": writer.left_out}
+    summary |= {"tracks": writer.tracks, "overlays": writer.overlays}
     text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False)
     write_atomic(job.out / SUMMARY, f"{text}\n".encode())
     # of tracks that are gone, and former overlays
     for file in {*_files_of(before)} - {*_files_of(summary)}:
         (job.out / file).unlink(missing_ok=True)
     return summary
+
+
+class _BodiesWriter:
+    """Writes the files of a split's tracks and videos, one video after the other, and collects what
+    bodies.json says about them.
+    """
+
+    def __init__(self, job: BodiesJob, split: cache.Split, progress: Progress) -> None:
+        self._job = job
+        self._split = split
+        self._progress = progress
+        self._raw = None
+        if job.overlay and "kp_2d" in split.columns:
+            self._raw = raw_folder(split, job.raw)
+        self._fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
+        (job.out / "bodies").mkdir(parents=True, exist_ok=True)
+        self._runs_of_stream = split.runs_with([job.stream])
+        self._n_done = 0
+        self._total = sum(track.stop - track.start for track in split.tracks)
+        self.about: dict[str, Any] = {**ABOUT, "split": job.name, "stream": job.stream}
+        self.about["stand_in"] = bool(split.manifest.get("stand_in"))
+        self.tracks: list[dict[str, Any]] = []
+        self.overlays: list[str] = []
+        self.left_out = 0  # rows without joints
+
+    def add_video(self, video: int, numbers: Sequence[int]) -> None:
+        """Write the bodies of a video's tracks, which have these numbers, and its overlay."""
+        entry = self._split.videos[video]
+        source = None
+        if self._raw is not None:
+            source = sources.parse(self._raw, entry.source)
+        grades = video_grades(self._split, numbers, source)
+        people: list[_FittedTrack] = []
+        for number in numbers:
+            track = self._split.tracks[number]
+            n_rows = track.stop - track.start
+            rows = _read_rows(self._split, track, self._job.stream, self._runs_of_stream)
+            if len(rows.joints):
+                people.append(self._add_track(track.name, rows, grades[track.name]))
+            self.left_out += n_rows - len(rows.joints)
+            self._n_done += n_rows
+        if source is not None and people:
+            self._add_overlay(entry, source, people)
+
+    def _add_track(self, name: str, rows: _JointRows, grade: Grade) -> _FittedTrack:
+        """Fit a track's rows and write its file, or read the file if it is up to date."""
+        path = f"bodies/{file_name(name)}"
+        file = self._job.out / path
+        content = self.about | {"track": name, "inputs": rows.inputs(self._job.age)}
+        text = json.dumps(content, sort_keys=True)
+        person = _read_track(file, text)
+        if person is None:
+            fitted = self._fitter.fit(
+                rows.joints, rows.follows, self._progress, self._n_done, self._total
+            )
+            names = self._fitter.body.keypoint_names
+            camera = estimate_camera(fitted.keypoints, names, rows.kp_2d)
+            person = _FittedTrack(rows.frame_index, fitted, camera, text)
+            _write_track(file, person, names)
+        measures = _measures(person.fitted, grade)
+        self.tracks.append({"name": name, "file": path} | measures)
+        return person
+
+    def _add_overlay(self, entry: Any, source: Any, people: Sequence[_FittedTrack]) -> None:
+        """Draw the people over their video, unless the file is there.
+
+        The file's name says what is drawn: it changes with the images and with any of the bodies.
+        """
+        digest = hashlib.sha256(f"{VERSION} {entry.pixels}".encode())
+        for person in people:
+            digest.update(person.about.encode())
+        stem = Path(file_name(entry.name)).stem
+        path = f"overlays/{stem}-{digest.hexdigest()[:8]}{SUFFIX}"
+        shown = "Anny's body, estimated"
+        if self.about["stand_in"]:
+            shown = f"{DEMO_MARK}  {shown}"
+        file = self._job.out / path
+        if not file.is_file():
+            _write_overlay(file, source, people, self._fitter, shown)
+        self.overlays.append(path)
 
 
 def _measures(fitted: FittedBodies, grade: Grade) -> dict[str, Any]:
@@ -189,32 +232,23 @@ def _measures(fitted: FittedBodies, grade: Grade) -> dict[str, Any]:
     }
 
 
-def _write_track(
-    file: Path,
-    rows: _JointRows,
-    fitted: FittedBodies,
-    camera: Array,
-    keypoint_names: list[str],
-    about: str,
-) -> None:
-    arrays = {"frame_index": rows.frame_index, **fitted._asdict(), "camera": camera}
+def _write_track(file: Path, person: _FittedTrack, keypoint_names: list[str]) -> None:
+    arrays = {"frame_index": person.frame_index, **person.fitted._asdict(), "camera": person.camera}
     arrays["bones"] = np.array(BONES)
     arrays["keypoint_names"] = np.array(keypoint_names)
-    arrays["about"] = np.array(about)
+    arrays["about"] = np.array(person.about)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_atomic(file, content.getvalue())
 
 
-def _read_bodies(file: Path, about: str) -> tuple[FittedBodies, Array] | None:
-    """The bodies and cameras of a track's file; None if it is missing, damaged, or made from other
-    inputs.
-    """
+def _read_track(file: Path, about: str) -> _FittedTrack | None:
+    """The content of a track's file; None if it is missing, damaged, or made from other inputs."""
     with contextlib.suppress(RawDataError):
-        stored = load_npz(file, ("about", "camera", *FittedBodies._fields))
+        stored = load_npz(file, ("frame_index", "about", "camera", *FittedBodies._fields))
         if str(stored["about"]) == about:
             fitted = FittedBodies(*(stored[name] for name in FittedBodies._fields))
-            return fitted, stored["camera"]
+            return _FittedTrack(stored["frame_index"], fitted, stored["camera"], about)
     return None
 
 
@@ -313,21 +347,27 @@ def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> 
 
 
 def _write_overlay(
-    file: Path, source: Any, people: list[_FittedPerson], fitter: Fitter, text: str
+    file: Path, source: Any, people: Sequence[_FittedTrack], fitter: Fitter, text: str
 ) -> None:
-    """Write all frames of a video with the bodies over them. Raises PipelineError."""
+    """Write the frames of a video, up to the last one with a body, with the bodies and the text
+    over them. Raises PipelineError.
+    """
     painter = BodyPainter(fitter.body.faces)
-    stop = max(max(rows) for rows, _, _ in people) + 1
+    rows_of_people = []
+    for person in people:
+        frames = person.frame_index.tolist()
+        rows_of_people.append({frame: row for row, frame in enumerate(frames)})
+    stop = max(map(max, rows_of_people)) + 1
     file.parent.mkdir(parents=True, exist_ok=True)
     with video_writer(file, rate_of(source), source.size()) as write:
         for frame, image in frames_of(source, stop=stop):
             bodies = []
-            for number, (rows, fitted, camera) in enumerate(people):
-                row = rows.get(frame.index)
-                if row is None or not np.isfinite(camera[row]).all():
+            for number, person in enumerate(people):
+                row = rows_of_people[number].get(frame.index)
+                if row is None or not np.isfinite(person.camera[row]).all():
                     continue
-                verts = fitter.vertices(fitted, row)
-                scale, *centre = camera[row].tolist()
+                verts = fitter.vertices(person.fitted, row)
+                scale, *centre = person.camera[row].tolist()
                 pixels = scale * verts[:, :2] + centre
                 depth = verts[:, 2] + image.shape[1] / scale
                 bodies.append(SeenBody(verts, pixels, depth, PEOPLE[number % len(PEOPLE)]))
