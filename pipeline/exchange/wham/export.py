@@ -1,9 +1,11 @@
 """A split as a file of WHAM's `dataset/parsed_data`.  tracks, features -> [files of other programs]
 
-WHAM's code loads these files with joblib: training rows and evaluation lists as tensors, AMASS's
-motions as arrays. It cuts windows from all rows with one `vid`, so each segment of consecutive
-frames has its own number. An evaluation list has one entry per track, with the first frame twice.
-Missing fields are reported.
+In comes a split of the cache, with its streams of features and contacts and, for some fields,
+SMPL's files. Out goes the one file that WHAM expects for this split, which its code loads with
+joblib. The file has one of three kinds: `videos`, training rows as tensors; `sequences`, evaluation
+lists of tensors with one entry per track, whose first frame stands there twice; `motions`, AMASS's
+motions as arrays. WHAM cuts its windows from all rows with one `vid`, so each segment of
+consecutive frames has a number of its own. Fields that cannot be written are reported.
 """
 
 from __future__ import annotations
@@ -74,9 +76,7 @@ def export(
     options: WhamOptions = WhamOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
     """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under
-    WHAM's name.
-
-    Also writes `<file>.provenance.json`. stream: of kind hmr2.
+    WHAM's name; and where it comes from to `<file>.provenance.json`. stream: of kind hmr2.
 
     Raises:
         cache.CacheError: the split is missing.
@@ -91,13 +91,7 @@ def export(
         )
     layout = LAYOUTS[name]
     split = cache.open(root)[name]
-    file = out
-    if out.is_dir():
-        file = out / layout.file
-    if file.suffix != ".pth":
-        raise PipelineError(
-            f"--out {file}: WHAM's files have the suffix .pth. Name it {layout.file}."
-        )
+    file = _file_of(out, layout)
     require_new_file(file, replace=replace)
     bodies = _bodies(split, layout, options)
     notes = _stream_notes(split, layout, stream, options.stationary)
@@ -107,46 +101,68 @@ def export(
     rows = RowFields(split, stream, stationary, bodies)
     absent, checks = _absent(split, layout, rows, stream, notes)
     fields = [field for field in layout.fields if field not in absent]
-    segments = segments_of(split, checks)
-    is_motion = layout.kind == "motions"
-    if is_motion:
-        motions = Motions(split, segments, bodies)
-        segments = motions.segments
-        computed = motions.computed
-        pieces = [(number, number + 1) for number in range(len(motions.lengths))]
-        parts = [_FilePart(pieces, sum(motions.lengths), {})]
-    else:
-        computed = {**rows.computed, "vid": segments.numbers}
-        parts = _parts(layout, segments, rows)
+    content = _arrange(layout, rows, segments_of(split, checks))
+    segments = content.segments
     segments.require_rows(split)
 
-    entries = _entries(fields, parts, layout, computed, progress)
+    entries = _entries(fields, content, layout, progress)
     reasons = {file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()}
     used = []
     if "features" in fields:
         used.append(stream)
     if "stationaries" in fields and stationary:
         used.append(stationary)
-    digests = {}
-    if bodies is not None:
-        digests = bodies.digests()
-    n_rows = sum(part.rows for part in parts)
-    provenance = {
-        **origin_of(split, *used),
-        "format": "wham",
-        "streams": {used_stream: recorded_stream(split, used_stream) for used_stream in used},
-        "body": digests,
-        "kp2d": f"of the dataset: {datasets.get(rows.dataset).keypoints_from}",
+    provenance = _provenance(rows, used) | {
         "fields": sorted(entries),
-        "rows": n_rows,
+        "rows": content.n_rows,
         "left_out": dict(segments.left_out),
         "absent": reasons,
     }
-    write = functools.partial(write_joblib, entries=entries, tensors=not is_motion)
+    write = functools.partial(write_joblib, entries=entries, tensors=layout.kind != "motions")
     publish_with_provenance(file, write, provenance)
-    sequences = parts if layout.kind == "sequences" else segments.start
-    summary = f"{count(n_rows, 'row')} in {count(len(sequences), 'sequence')}"
-    return Exported(file, n_rows, summary, reasons, segments.left_out, provenance["stand_in"])
+    sequences = content.parts if layout.kind == "sequences" else segments.start
+    summary = f"{count(content.n_rows, 'row')} in {count(len(sequences), 'sequence')}"
+    stand_in = provenance["stand_in"]
+    return Exported(file, content.n_rows, summary, reasons, segments.left_out, stand_in)
+
+
+def _file_of(out: Path, layout: FileLayout) -> Path:
+    """The file to write: `out`, or the file with WHAM's name in the folder `out`. Raises
+    PipelineError for another suffix than WHAM's.
+    """
+    file = out
+    if out.is_dir():
+        file = out / layout.file
+    if file.suffix != ".pth":
+        raise PipelineError(
+            f"--out {file}: WHAM's files have the suffix .pth. Name it {layout.file}."
+        )
+    return file
+
+
+def _arrange(layout: FileLayout, rows: RowFields, segments: Segments) -> _Content:
+    """Decide in which parts the rows of the segments are written, and how fields are computed."""
+    if layout.kind == "motions":
+        motions = Motions(rows.split, segments, rows.bodies)
+        pieces = [(number, number + 1) for number in range(len(motions.lengths))]
+        parts = [_FilePart(pieces, sum(motions.lengths), {})]
+        return _Content(motions.segments, parts, motions.computed)
+    computed = {**rows.computed, "vid": segments.numbers}
+    return _Content(segments, _parts(layout, segments, rows), computed)
+
+
+def _provenance(rows: RowFields, used: Sequence[str]) -> dict[str, Any]:
+    """Where the content comes from, as `<file>.provenance.json` has it. used: streams."""
+    digests = {}
+    if rows.bodies is not None:
+        digests = rows.bodies.digests()
+    return {
+        **origin_of(rows.split, *used),
+        "format": "wham",
+        "streams": {stream: recorded_stream(rows.split, stream) for stream in used},
+        "body": digests,
+        "kp2d": f"of the dataset: {datasets.get(rows.dataset).keypoints_from}",
+    }
 
 
 def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bodies | None:
@@ -246,6 +262,18 @@ class _FilePart(NamedTuple):
     texts: Mapping[str, str]  # text entries
 
 
+class _Content(NamedTuple):
+    """What is written: the rows, in parts, and how each field is computed from them."""
+
+    segments: Segments
+    parts: Sequence[_FilePart]
+    computed: Mapping[str, Compute]
+
+    @property
+    def n_rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+
 def _parts(layout: FileLayout, segments: Segments, rows: RowFields) -> list[_FilePart]:
     """One part with all rows; for evaluation lists, one per track, with its first row twice."""
     if layout.kind == "videos":
@@ -266,14 +294,10 @@ def _parts(layout: FileLayout, segments: Segments, rows: RowFields) -> list[_Fil
 
 
 def _entries(
-    fields: Sequence[str],
-    parts: Sequence[_FilePart],
-    layout: FileLayout,
-    computed: Mapping[str, Compute],
-    progress: Progress,
+    fields: Sequence[str], content: _Content, layout: FileLayout, progress: Progress
 ) -> dict[str, Any]:
-    """The file's entries, computed on writing."""
-    add = counting(progress, len(fields) * sum(part.rows for part in parts))
+    """The file's entries by their names in it. Their numbers are computed when they are written."""
+    add = counting(progress, len(fields) * content.n_rows)
     entries: dict[str, Any] = {}
     for field in fields:
         dtype: str | None = FIELDS[field].dtype
@@ -281,10 +305,11 @@ def _entries(
             dtype = None  # texts
         add_rows = functools.partial(add, field)
         items: list[Blocks | str] = []
-        for part in parts:
+        for part in content.parts:
             if field in part.texts:
                 items.append(part.texts[field])
             else:
-                items.append(array_of(computed[field], part.pieces, part.rows, dtype, add_rows))
+                compute = content.computed[field]
+                items.append(array_of(compute, part.pieces, part.rows, dtype, add_rows))
         entries[file_field(field)] = items if layout.kind == "sequences" else items[0]
     return entries
