@@ -1,9 +1,10 @@
 """Import of any array as a stream of an existing split.  [files] -> features
 
-Rows are matched by track and frame, or by position. Rows that the file does not have, or whose
-numbers are not finite, have no features: windows leave them out. A killed import continues with the
-next shard. The manifest has the pixels' fingerprints of all videos at the first import of the file:
-it has no numbers of a video that was replaced since.
+In comes a file with one row of numbers for each frame of a person, computed elsewhere; out goes a
+stream of the split. Rows are matched by track and frame, or by position. Rows that the file does
+not have, or whose numbers are not finite, have no features: windows leave them out. A killed import
+continues with the next shard. The manifest has the pixels' fingerprints of all videos at the first
+import of the file: it has no numbers of a video that was replaced since.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from pipeline.cli.text import count
 from pipeline.conversion.identity import describe
 from pipeline.conversion.other_work import report_other_work
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.array_files import AGAIN, Array, open_arrays
+from pipeline.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
 from pipeline.exchange.matching import BY_NAMES, Match, choose_array, find_keys, match_rows
 from pipeline.features.plan import IMPORTED, is_current, missing_rows
 from pipeline.features.streams.base import Reads, Stream
@@ -77,53 +78,38 @@ def import_array(
     else float32.
 
     file: npy, npz, safetensors, Parquet, or the folder of a Parquet export. An existing stream gets
-    the rows of new
-        tracks; another file must have the earlier rows unchanged. Shards with rows of `replaced`
-        videos are left out.
+    the rows of new tracks; another file must have the earlier rows unchanged. Shards with rows of
+    `replaced` videos are left out.
 
     Raises:
-        RawDataError: the file is invalid, a row is not of the split, repeated or changed, or the
-            number is wrong.
+        RawDataError: the file is invalid; a row is missing, repeated, changed or of no track.
         PipelineError: the stream has another origin, or the file has no track names or no new
             tracks.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
-    if file.is_dir():
-        file = file / "rows.parquet"
-    state = state_of(file, do="Check the path.")
-    with reading(file, "a file", do="Check the path."):
-        digest = whole_file_digest(file)
-    arrays = open_arrays(file)
+    opened = _open_file(file)
     split = cache.open(root)[name]
-    array = choose_array(arrays, options.array)
-    keys = find_keys(arrays, options.match)
-    identity = {
-        "kind": IMPORTED,
-        "version": VERSION,
-        "file_sha256": digest,
-        "weights": options.weights_of,
-    }
-    by_position = keys is None or options.match == "rows"
-    matched_by = "rows" if by_position else "tracks"
+    array = choose_array(opened.arrays, options.array)
+    keys = find_keys(opened.arrays, options.match)
+    identity = {"kind": IMPORTED, "version": VERSION}
+    identity |= {"file_sha256": opened.digest, "weights": options.weights_of}
+    is_by_position = keys is None or options.match == "rows"
+    matched_by = "rows" if is_by_position else "tracks"
     source: dict[str, Any] = {"format": "arrays", "array": array, "matched_by": matched_by}
     origin = identity | source
-
-    recorded: Mapping[str, Any] = {}
-    if stream in split.streams:
-        recorded = split.stream_manifest(stream)
+    recorded = _recorded_manifest(split, stream)
     before = _recorded_origin(recorded, source)
     is_same = before == origin
     if is_same and is_current(split, stream):
         return _result(split, stream, "")
     if recorded:
         _require_same_origin(split, stream, before, origin)
-    match = match_rows(split, arrays, array, keys, options.match)
-    if recorded:
-        _require_same_rows(split, stream, recorded, match)
+    match = match_rows(split, opened.arrays, array, keys, options.match)
+    _require_same_rows(split, stream, recorded, match)
     if match.digest:
         source["rows_digest"] = match.digest
     videos = _pixels_by_video(split, match)
-    imported_videos = {**videos, **_known_videos(recorded, digest)}
+    imported_videos = {**videos, **_known_videos(recorded, opened.digest)}
     replaced = tuple(video for video in videos if imported_videos[video] != videos[video])
 
     with _writer_of(root, name, stream, match, identity | source) as writer:
@@ -133,12 +119,38 @@ def import_array(
         is_refused = bool(held) and held.issuperset(writer.pending)
         if not is_refused:
             _write_shards(writer, held, None if is_same else split, match, progress)
-            require_unchanged(file, state)
+            require_unchanged(opened.path, opened.state)
             source["videos"] = imported_videos
-            entries = _entries(split, match, file.name, identity, source)
-            writer.commit(entries, note={IMPORTED: str(file.resolve())})
+            entries = _entries(split, match, opened.path.name, identity, source)
+            writer.commit(entries, note={IMPORTED: str(opened.path.resolve())})
     result = _result(cache.open(root)[name], stream, "refused" if is_refused else "imported")
     return replace(result, replaced=replaced, waiting=waiting)
+
+
+class _OpenedFile(NamedTuple):
+    """A file to import, opened, as it was before anything was read from it."""
+
+    path: Path
+    state: tuple[int, int]  # of `state_of`
+    digest: str
+    arrays: ArrayFile
+
+
+def _open_file(file: Path) -> _OpenedFile:
+    """Open a file of arrays, or the one in the folder of a Parquet export."""
+    if file.is_dir():
+        file = file / "rows.parquet"
+    state = state_of(file, do="Check the path.")
+    with reading(file, "a file", do="Check the path."):
+        digest = whole_file_digest(file)
+    return _OpenedFile(file, state, digest, open_arrays(file))
+
+
+def _recorded_manifest(split: cache.Split, stream: str) -> Mapping[str, Any]:
+    """The manifest of an existing stream; {} if the split does not have it yet."""
+    if stream not in split.streams:
+        return {}
+    return split.stream_manifest(stream)
 
 
 def _recorded_origin(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
@@ -192,7 +204,10 @@ def _require_same_origin(
 def _require_same_rows(
     split: cache.Split, stream: str, recorded: Mapping[str, Any], match: Match
 ) -> None:
-    if match.digest not in ("", recorded[IMPORTED].get("rows_digest")):
+    """Raise PipelineError if the file counts rows or tracks, and these have changed since the
+    first import. recorded: the stream's manifest then; {} for a new stream.
+    """
+    if recorded and match.digest not in ("", recorded[IMPORTED].get("rows_digest")):
         why = (
             f"the split has changed since {stream!r} was imported, and the file counts rows "
             "or tracks"
