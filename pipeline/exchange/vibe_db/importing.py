@@ -1,8 +1,10 @@
 """Import of VIBE's or TCMR's database files as splits with features.  [database files -> tracks,
 features]
 
-Commits the tracks, then the features. A killed import continues with the next shard. The split's
-manifest records the file, so that no command mistakes it for a conversion.
+In comes one database file, with arrays that have a row for each frame of a person. Out go a split
+of the cache and, if the file has features, a stream of them. The tracks are committed first, then
+the features; a killed import continues with the next shard. The split's manifest records the file,
+so that no command mistakes it for a conversion.
 """
 
 from __future__ import annotations
@@ -113,25 +115,32 @@ def import_database(
             stream = options.stream
             if _write_stream(root, name, stream, tracks, provenance, options):
                 why = why or "its features were missing"
-        split = cache.open(root)[name]
-        without_features = 0
-        if stream is not None:
-            without_features = split.undecodable(stream)
         mark = ""
         if origin["stand_in"]:
             mark = "demo data"
         elif provenance.get("stand_in"):
             mark = "untrained"
-        return ImportedSplit(
-            rows=int(split.manifest["rows"]),
-            tracks=len(split.tracks),
-            totals=split.manifest["accounting"],
-            stream=stream,
-            without_features=without_features,
-            ignored=database.ignored,
-            mark=mark,
-            why=why,
-        )
+        split = cache.open(root)[name]
+        return _result(split, stream, ignored=database.ignored, mark=mark, why=why)
+
+
+def _result(
+    split: cache.Split, stream: str | None, *, ignored: tuple[str, ...], mark: str, why: str
+) -> ImportedSplit:
+    """What the import tells of the split as it is committed now."""
+    without_features = 0
+    if stream is not None:
+        without_features = split.undecodable(stream)
+    return ImportedSplit(
+        rows=int(split.manifest["rows"]),
+        tracks=len(split.tracks),
+        totals=split.manifest["accounting"],
+        stream=stream,
+        without_features=without_features,
+        ignored=ignored,
+        mark=mark,
+        why=why,
+    )
 
 
 def _resolve_layout(
