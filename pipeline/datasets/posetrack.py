@@ -17,7 +17,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -40,16 +40,14 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-
 OFFICIAL: Final = ("posetrack_data/annotations", "annotations")  # where 2018's labels unpack
 POSETRACK21: Final = "posetrack_data"  # where those of PoseTrack21 do
 ANNOTATIONS: Final = (*OFFICIAL, POSETRACK21)  # the first that has a sequence is used
 LABELS: Final = "posetrack21_annotations.zip (or 2018's posetrack18_v0.45_public_labels.tar.gz)"
 PICTURES: Final = "posetrack18_images.tar.aa to .ar"
 TODAY: Final = (
-    "posetrack.net has been offline since 2022: sign the agreement of "
-    "github.com/anDoer/PoseTrack21. Its "
-    "download_dataset.py then fetches its labels and 2018's images, unchanged."
+    "posetrack.net has been offline since 2022: sign the agreement of github.com/anDoer/"
+    "PoseTrack21. Its download_dataset.py then fetches its labels and 2018's images, unchanged."
 )
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again. {TODAY}"
 MIN_FRAMES: Final = 8
@@ -58,8 +56,7 @@ BOX_FACTOR: Final = 0.8  # of that box, so 0.8 * 1.3 = 1.04 of the joints' exten
 MIN_SIDE_PX: Final = 1.0
 MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin at minus a million
 MAX_NAME: Final = 4096  # characters: as long as a path can be
-# The last number of a name counts the frames. Braces would be taken for a number in an image
-# pattern.
+# The last number of a name counts the frames. Braces would mean a number in an image pattern.
 _NUMBERED: Final = re.compile(r"(?P<before>[^{}]*?)(?P<digits>[0-9]{1,12})(?P<after>\.[A-Za-z]+)")
 MISSING: Final[tuple[object, ...]] = (None, [])  # how the release writes an unknown value
 OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
@@ -76,11 +73,10 @@ OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
 
 def _parts(split: str, what: str, annotated: int, filmed: int) -> tuple[ReleasePart, ...]:
     annotations = tuple(f"{folder}/{split}/<sequence>.json" for folder in ANNOTATIONS)
+    pictures = (f"images/{split}/<sequence>/",)
     return (
         ReleasePart(f"{what} annotations", annotations, f"{LABELS}. {TODAY}", (split,), annotated),
-        ReleasePart(
-            f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), filmed
-        ),
+        ReleasePart(f"{what} pictures", pictures, PICTURES, (split,), filmed),
     )
 
 
@@ -97,8 +93,7 @@ class PoseTrack(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 2  # 2: PoseTrack21's labels are known in any folder
     page: ClassVar[str] = "https://github.com/anDoer/PoseTrack21"
-    # more was filmed than annotated
-    harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users
     # counted 792 and 170 folders of images (poseval's issue 32): 199 of train have no annotations.
     parts: ClassVar[tuple[ReleasePart, ...]] = (
@@ -163,9 +158,7 @@ class PoseTrack(Dataset):
         return f"{sequences}: those of 2018 count, those in {unused} do not"
 
     def stated_images(self, raw: Path, video: RawVideo) -> int:
-        """The number of images that the labels list, by their bytes: JSON takes ten times as
-        long.
-        """
+        """How many images the labels list, by their bytes: parsing takes ten times as long."""
         return sum(read_regular(raw / file).count(b'"file_name"') for file in video.files[:1])
 
     def read(
@@ -350,9 +343,8 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Coco:
-    """The F labelled images of a video, and their N annotations, in the file's order.
-
-    Methods raise RawDataError for invalid content.
+    """The F labelled images of a video, and their N annotations, in the file's order. Methods raise
+    RawDataError for invalid content.
     """
 
     file: Path
@@ -361,16 +353,14 @@ class _Coco:
     annotations: Mapping[str, Mapping[str, Any]]  # N: key in the file -> annotation
     categories: object
     notes: list[str]  # what is not used
-    # width and height px of the first labelled image that states them
-    size: tuple[float, float] | None
+    size: tuple[float, float] | None  # px, of the first labelled image that states it
     of_21: bool  # of PoseTrack21, which also has people with a box alone
 
     @property
     def has_keypoints(self) -> bool:
         """Whether any annotation has keypoints; those of a test set have none."""
-        return not all(
-            annotation.get("keypoints") in MISSING for annotation in self.annotations.values()
-        )
+        stored = [annotation.get("keypoints") for annotation in self.annotations.values()]
+        return not all(keypoints in MISSING for keypoints in stored)
 
     def joint_names(self) -> list[str]:
         """The file's J joint names in order, each once."""
@@ -432,64 +422,75 @@ def _load_coco(file: Path, *, in_folder_of_21: bool) -> _Coco:
     content = load_json(file, do=UNPACK)
     if not isinstance(content, dict):
         raise RawDataError(file, "file", "an object", kind(content), UNPACK)
-    file_names: list[str] = []
-    size: tuple[float, float] | None = None
-    # image's id -> place among the labelled ones, None for any other
-    place_of: dict[int, int | None] = {}
-    n_twice = 0
-    for i, image in enumerate(records(file, "images", content.get("images"), do=UNPACK)):
-        # `image_id`, in 2018 `frame_id`, is the same number
-        image_id = _id(file, f"images[{i}].id", image.get("id"))
-        labelled = image.get("is_labeled")
-        name = image.get("file_name")
-        if not isinstance(labelled, bool) and labelled not in (0, 1):
-            raise RawDataError(
-                file, f"images[{i}].is_labeled", "true or false", kind(labelled), UNPACK
-            )
-        if image_id in place_of:
-            n_twice += 1
-        elif not labelled:
-            place_of[image_id] = None
-        elif not isinstance(name, str):
-            raise RawDataError(file, f"images[{i}].file_name", "text", kind(name), UNPACK)
-        else:
-            place_of[image_id] = len(file_names)
-            file_names.append(name)
-            size = size or _stated_size(image)
-
+    images = _read_images(file, content.get("images"))
     listed = records(file, "annotations", content.get("annotations", []), do=UNPACK)
     of_21 = in_folder_of_21 or any("person_id" in annotation for annotation in listed)
     on_labelled: dict[int, int] = {}  # number of the annotation -> that of its image
     for i, entry in enumerate(listed):
         key = f"annotations[{i}].image_id"
         image_id = _id(file, key, entry.get("image_id"))
-        if of_21 and image_id not in place_of:
-            expected = f"the id of one of its {len(place_of)} images"
+        if of_21 and image_id not in images.place_of:
+            expected = f"the id of one of its {len(images.place_of)} images"
             raise RawDataError(file, key, expected, str(image_id), UNPACK)
-        number = place_of.get(image_id)
+        number = images.place_of.get(image_id)
         if number is not None:
             on_labelled[i] = number
     notes = []
-    if n_twice:
-        notes.append(f"{n_twice} pictures have the id of an earlier one: not used")
+    if images.n_twice:
+        notes.append(f"{images.n_twice} pictures have the id of an earlier one: not used")
     n_others = len(listed) - len(on_labelled)
     if n_others:
-        notes.append(
-            f"{n_others} annotations are on pictures that are not labelled, or not listed: not used"
-        )
+        others = "annotations are on pictures that are not labelled, or not listed: not used"
+        notes.append(f"{n_others} {others}")
     return _Coco(
         file=file,
-        file_names=file_names,
+        file_names=images.file_names,
         picture=np.array(list(on_labelled.values()), np.int64),
         annotations={f"annotations[{i}]": listed[i] for i in on_labelled},
         categories=content.get("categories"),
         notes=notes,
-        size=size,
+        size=images.size,
         of_21=of_21,
     )
 
 
+@dataclass(slots=True)
+class _ListedImages:
+    """What a label file's `images` say, collected one by one."""
+
+    # image's id -> place among the labelled ones, None for any other
+    place_of: dict[int, int | None] = field(default_factory=dict)
+    file_names: list[str] = field(default_factory=list)  # of the labelled images
+    size: tuple[float, float] | None = None  # of the first labelled image that states it
+    n_twice: int = 0  # images with the id of an earlier one
+
+
+def _read_images(file: Path, stored: object) -> _ListedImages:
+    """Read a label file's `images`. Raises RawDataError for invalid ones."""
+    read = _ListedImages()
+    for i, image in enumerate(records(file, "images", stored, do=UNPACK)):
+        # `image_id`, in 2018 `frame_id`, is the same number
+        key = f"images[{i}]"
+        image_id = _id(file, f"{key}.id", image.get("id"))
+        labelled = image.get("is_labeled")
+        name = image.get("file_name")
+        if not isinstance(labelled, bool) and labelled not in (0, 1):
+            raise RawDataError(file, f"{key}.is_labeled", "true or false", kind(labelled), UNPACK)
+        if image_id in read.place_of:
+            read.n_twice += 1
+        elif not labelled:
+            read.place_of[image_id] = None
+        elif not isinstance(name, str):
+            raise RawDataError(file, f"{key}.file_name", "text", kind(name), UNPACK)
+        else:
+            read.place_of[image_id] = len(read.file_names)
+            read.file_names.append(name)
+            read.size = read.size or _stated_size(image)
+    return read
+
+
 def _stated_size(image: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Width and height px of an image, if it states them."""
     width = image.get("width")
     height = image.get("height")
     if not isinstance(width, int | float) or not isinstance(height, int | float):
