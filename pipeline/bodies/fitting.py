@@ -1,9 +1,10 @@
 """Bodies fitted to BlazePose's joints in metres: a shape per track, a pose per row.  joints ->
 [bodies]
 
-Adam minimises the joints' squared distances, weighted by visibility, with weak priors: the
-reference pose, an average shape, and little acceleration. Long tracks are fitted chunk by chunk
-with the shape of rows spread over the track.
+In come the joints of a track's rows; out go the body's shape, and the rotations and place of each
+row. Adam minimises the joints' squared distances, weighted by visibility, with weak priors: the
+reference pose, an average shape, and little acceleration. The shape is fitted first, to rows spread
+over the track; then the poses, with this shape, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ POINTS: Final = {  # point -> keypoint of the body, or bone whose head it is, an
     **{name: (name, 1.0) for name in ("shoulder", "elbow", "wrist", "knee", "ankle")},
     "hip": ("upperleg01", 1.0),
 }
-# the same for points whose direction alone counts: BlazePose's hands and feet are short
+# The same for points that hang on a wrist or an ankle, their anchor. Only their direction from it
+# counts, not their distance: BlazePose's hands and feet are short.
 HUNG: Final = {
     "heel": ("heel", 0.1),
     "foot_index": ("toe2-1", 0.1),
@@ -78,8 +80,8 @@ class _TargetJoints(NamedTuple):
     """Joints of N rows to fit, K of each."""
 
     points: Tensor  # (N, K, 3) m; of hung points, from their anchors
-    weights: Tensor  # (N, K) of sum 1
-    placing: Tensor  # (N, K) of sum 1, 0 of hung points
+    weights: Tensor  # (N, K) how much each point counts for the pose, of sum 1
+    placing: Tensor  # (N, K) how much it counts for the place, of sum 1; 0 of hung points
     follows: Tensor  # (N - 1,) 1 if the next row is one step later, else 0
 
 
@@ -94,12 +96,19 @@ class MatchedPoints(NamedTuple):
 
 
 class _FittedRows(NamedTuple):
-    """As `FittedBodies` has them."""
+    """What is fitted to each row; the fields are those of `FittedBodies`."""
 
     rotations: Tensor
     translation: Tensor
     keypoints: Tensor
     distance: Tensor
+
+
+class _FittedChunk(NamedTuple):
+    """What is fitted to rows together."""
+
+    parameters: Tensor  # (6,) of the shape, in the order of PARAMETERS
+    rows: _FittedRows
 
 
 class FittedBodies(NamedTuple):
@@ -137,22 +146,23 @@ class Fitter:
         done: int = 0,
         total: int = 0,
     ) -> FittedBodies:
-        """Fit a track's rows: joints (N, 33, 4) m and visibility; follows (N,): whether a row is a
-        step after the last.
+        """Fit the body to the rows of one track.
 
-        done, total: rows, for progress.
+        joints: (N, 33, 4) m and visibility. follows: (N,) whether a row is one step after the row
+        before it. done, total: rows that were fitted before, and of all tracks, for progress.
         """
         n_rows = len(joints)
         spread = np.linspace(0, n_rows - 1, min(n_rows, SHAPE_ROWS))
         chosen = np.unique(spread.round().astype(int))
-        parameters, _ = self._fit_chunk(joints[chosen], np.zeros(len(chosen)), None)
+        none_follows = np.zeros(len(chosen))
+        parameters = self._fit_chunk(joints[chosen], none_follows, None).parameters
         with torch.no_grad():
             rest = self.body.shape(parameters)
         parts = []
         for start in range(0, n_rows, CHUNK):
             first = max(start - OVERLAP, 0)
             stop = start + CHUNK + OVERLAP
-            _, fitted = self._fit_chunk(joints[first:stop], follows[first:stop], rest)
+            fitted = self._fit_chunk(joints[first:stop], follows[first:stop], rest).rows
             own = slice(start - first, start - first + CHUNK)  # without the overlap
             parts.append([tensor[own].cpu().numpy() for tensor in fitted])
             progress(done + min(start + CHUNK, n_rows), total)
@@ -170,10 +180,11 @@ class Fitter:
             verts: Array = self.body.vertices(rest, posed)[0].cpu().numpy()
         return verts
 
-    def _fit_chunk(
-        self, joints: Array, follows: Array, rest: RestBody | None
-    ) -> tuple[Tensor, _FittedRows]:
-        """Parameters and rows. rest: the body of a fixed shape; None to fit the shape, too."""
+    def _fit_chunk(self, joints: Array, follows: Array, rest: RestBody | None) -> _FittedChunk:
+        """Fit rows together: their poses to a body at rest of a known shape, or poses and shape.
+
+        rest: the body of the known shape; None to fit the shape, too.
+        """
         target = self._read_joints(joints, follows)
         body = self.body
         average = torch.full((len(PARAMETERS),), 0.5, device=self._device)
@@ -209,7 +220,8 @@ class Fitter:
             distance = (target.placing * offsets.norm(dim=-1)).sum(1)
             named = keypoints[:, : len(body.keypoint_names)]
             rotations = matrix_to_axis_angle(matrices)
-            return parameters(), _FittedRows(rotations, shift, named, distance)
+            rows = _FittedRows(rotations, shift, named, distance)
+            return _FittedChunk(parameters(), rows)
 
     def _loss(self, target: _TargetJoints, angles: Tensor, points: Tensor) -> Tensor:
         """Distances of the points (N, K, 3) to the target's, and priors of pose and motion, summed
@@ -234,6 +246,7 @@ class Fitter:
         return points - self._hung * points[:, self._matched.anchors]
 
     def _read_joints(self, joints: Array, follows: Array) -> _TargetJoints:
+        """The points to fit, and how much each counts, from joints (N, 33, 4)."""
         matched = joints[:, self._matched.columns]
         visibility = np.clip(matched[..., 3], UNSEEN, 1)
         weights = self._tensor(np.array(self._matched.weights) * visibility)
@@ -264,7 +277,9 @@ class Fitter:
 
 
 def _minimise(loss: Callable[[], Tensor], angles: Tensor, change: Tensor) -> None:
-    """Change the angles (rad) and, if it has a gradient, the change of the shape's parameters."""
+    """Make the loss small by changing its variables in place: the angles (rad) and, if it has a
+    gradient, the change of the shape's parameters.
+    """
     groups: list[dict[str, Any]] = [{"params": [angles], "lr": RATE}]
     if change.requires_grad:
         groups.append({"params": [change], "lr": SHAPE_RATE})
@@ -283,7 +298,7 @@ def _minimise(loss: Callable[[], Tensor], angles: Tensor, change: Tensor) -> Non
 
 
 def match_points(body: AnnyBody) -> MatchedPoints:
-    """Match points by name."""
+    """Find the points that BlazePose and the body share, by their names."""
     numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
     known = POINTS | HUNG
     columns = []
