@@ -1,5 +1,9 @@
 """`python -m pipeline show`: a page or a clip of some tracks, to spot wrong joint orders and
 boxes.
+
+In come tracks of one split, from the cache or as conversion would read them from raw files. Out
+goes one file, by the suffix of --out: an HTML page with some frames of each track, or a clip, the
+whole video of the tracks. The terminal gets what was drawn, and how good the tracks are.
 """
 
 from __future__ import annotations
@@ -59,52 +63,66 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Draw some tracks of one split."""
+    """Draw the chosen tracks of one split into the page or clip, and print what was drawn."""
     is_clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGE, CLIP))
     if is_clip and args.frames is not None:
         raise PipelineError(
             "--frames: a clip has all frames of its video. Omit --frames, or write a page."
         )
-    choice = Choice(
-        args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected
-    )
+    frames = args.frames or PAGE_FRAMES
+    choice = Choice(args.tracks, tuple(args.track), args.video, frames, args.rejected)
     if is_clip:
         choice = _choose_video(args, choice)
     shown = _read_tracks(args, choice)
     for warning in shown.warnings:
         err.print(f"{DOUBT} {plain(f'{shown.name}: {warning}')}")
 
-    tracks = count(len(shown.tracks), "track")
-    if shown.untracked is not None:
-        detections = count(len(shown.untracked.reasons), "detection")
-        reasons = ", ".join(shown.untracked.dropped)
-        tracks += f" and {detections} without a track ({reasons})"
+    drawn = _describe_tracks(shown)
     with bar(f"show {shown.name}", err, unit="frame" if is_clip else "track") as progress:
         if is_clip:
             from pipeline.show.clip import write_clip  # imports SciPy
 
             n, with_rows = write_clip(shown, args.out, progress=progress)
             video = choice.video or shown.tracks[0].record.video
-            tracks += f" of {video}, {count(n, 'frame')}, {with_rows:,} with rows,"
+            drawn += f" of {video}, {count(n, 'frame')}, {with_rows:,} with rows,"
         else:
             write_page(shown, args.out, progress=progress)
-    out.print(plain(f"{shown.name}: {tracks} in {args.out} ({size(args.out.stat().st_size)})"))
+    out.print(plain(f"{shown.name}: {drawn} in {args.out} ({size(args.out.stat().st_size)})"))
+    _print_quality(shown, args.out)
+    return 0
+
+
+def _describe_tracks(shown: Shown) -> str:
+    """`6 tracks and 12 detections without a track (too_short)`"""
+    tracks = count(len(shown.tracks), "track")
+    if shown.untracked is not None:
+        detections = count(len(shown.untracked.reasons), "detection")
+        reasons = ", ".join(shown.untracked.dropped)
+        tracks += f" and {detections} without a track ({reasons})"
+    return tracks
+
+
+def _print_quality(shown: Shown, page: Path) -> None:
+    """Print the first tracks' grades and, where bodies were estimated, how well these fit; the page
+    has all of them.
+    """
     graded = [f"  {track.record.name}: {track.grade.verdict}" for track in shown.tracks]
-    for line in few(graded, FEW, str(args.out)):
+    for line in few(graded, FEW, str(page)):
         out.print(plain(line))
     fits = [f"  {track.record.name}: {fit}" for track in shown.tracks for fit in track.fits]
     if fits:
         out.print("  Estimated bodies, by the distance of projected joints (share of the box):")
-        for line in few(fits, FEW, str(args.out)):
+        for line in few(fits, FEW, str(page)):
             out.print(plain(f"  {line}"))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
-    return 0
 
 
 def _choose_video(args: argparse.Namespace, choice: Choice) -> Choice:
-    """All frames of the chosen tracks; by default, those of the first video."""
+    """The choice for a clip: all frames of the chosen tracks; of the first track's video, if the
+    user chose none.
+    """
     if not choice.names and not choice.video:
         first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
         if first:
