@@ -1,4 +1,11 @@
-"""Rows of a split in a file of arrays, by track and frame or by position.  [files] -> features"""
+"""Rows of a split in a file of arrays, by track and frame or by position.  [files] -> features
+
+In comes a split, and a file with an array of numbers that other software computed, one row for each
+frame of a person. Out goes, for each row of the split, the number of its row in the file. If the
+file also has arrays of track names and frames, they tell whose row each is: track and frame make
+one number, the row's key, which is looked up among the keys of the split's rows. Otherwise the
+file's rows must be the split's in their order.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +27,38 @@ Rows = NDArray[np.int64]
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
 FRAMES: Final = ("frame_index", "frame", "frame_id")
 USUAL: Final = "features"  # array that is taken of several
-FRAME_BITS: Final = 40  # of a key; the rest is the track's number
+FRAME_BITS: Final = 40  # of a key, for the frame; the rest is the track's number
 NO_TRACK: Final = -2  # key of a row whose track name the split does not have
+OUT_OF_RANGE: Final = -1  # key of a row whose track's number or frame cannot be
+PAST_END: Final = -3  # no row's key, to stand after the last one
+NO_FILE_ROW: Final = -1
 NO_ROWS: Final = np.zeros(0, np.int64)
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
 
+class KeyArrays(NamedTuple):
+    """Names of the two arrays of a file that tell whose row each is."""
+
+    tracks: str
+    frames: str
+
+
 class Match(NamedTuple):
-    """An array of a file, and its rows for a split."""
+    """An array of a file, and which of its rows are those of a split."""
 
     arrays: ArrayFile
     array: str
-    rows: Rows  # (n,) of the split, ascending
-    position: Rows  # (n,) row of the file; -1: none
+    rows: Rows  # (n,) all rows of the split's tracks, ascending
+    position: Rows  # (n,) the row in the file of each of them, or NO_FILE_ROW
     left_out: int  # rows of the file whose tracks the split does not have
     digest: str  # of the split's tracks and frames if the file counts rows or tracks; else ""
 
 
 def choose_array(arrays: ArrayFile, name: str) -> str:
-    """The array to import. Raises RawDataError if its name is unknown or missing."""
+    """The array to import: the named one; without a name, the only one, or `features`.
+
+    Raises RawDataError if there is no such array, or if it does not hold numbers.
+    """
     others = [other for other in arrays.names if other not in (*TRACKS, *FRAMES)]
     chosen = name
     expected = f"an array {name!r}"
@@ -55,16 +75,18 @@ def choose_array(arrays: ArrayFile, name: str) -> str:
     return chosen
 
 
-def find_keys(arrays: ArrayFile, match: str) -> tuple[str, str] | None:
-    """The arrays of track names and frames, if the file has both. Raises RawDataError if one is
-    missing.
+def find_keys(arrays: ArrayFile, how: str) -> KeyArrays | None:
+    """The arrays of track names and frames; None if the file has none, and rows match by position.
+
+    how: as in `match_rows`. Raises RawDataError if rows are to match by tracks, or one of the two
+    arrays is there, and an array is missing.
     """
     tracks = [name for name in TRACKS if name in arrays.names]
     frames = [name for name in FRAMES if name in arrays.names]
     if tracks and frames:
-        return tracks[0], frames[0]
+        return KeyArrays(tracks[0], frames[0])
     one = [*tracks, *frames][:1]
-    if match == "tracks" or (one and match != "rows"):
+    if how == "tracks" or (one and how != "rows"):
         expected = f"track names ({', '.join(TRACKS)}) and frames ({', '.join(FRAMES)})"
         do = "Add the other array, or match by position: --match rows."
         raise RawDataError(arrays.file, "file", expected, "".join(one) or "neither", do)
@@ -72,18 +94,20 @@ def find_keys(arrays: ArrayFile, match: str) -> tuple[str, str] | None:
 
 
 def match_rows(
-    split: cache.Split, arrays: ArrayFile, array: str, keys: tuple[str, str] | None, how: str
+    split: cache.Split, arrays: ArrayFile, array: str, keys: KeyArrays | None, how: str
 ) -> Match:
-    """Match the split's rows and the file's.
+    """Find the row in the file of each row of the split. Raises RawDataError for a file with rows
+    that do not belong there.
 
-    how: "rows": the file must have the split's rows in their order; "tracks": leave out rows of
-    unknown tracks.
+    how: "rows": the file must have exactly the split's rows, in their order, and keys, if there are
+    any, must agree; "tracks": by keys, and rows of tracks that the split does not have are left
+    out; "": by keys, and such rows are an error; without keys, as "rows".
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
     rows = np.concatenate([NO_ROWS, *(np.arange(start, stop) for start, stop in ranges)])
     n_rows = arrays.open(array).shape[0]
-    by_position = keys is None or how == "rows"
-    if by_position and n_rows != len(rows):
+    is_by_position = keys is None or how == "rows"
+    if is_by_position and n_rows != len(rows):
         expected = f"{len(rows):,} rows as {split.name}"
         do = f"Name the file of this split, or {BY_NAMES}"
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
@@ -96,75 +120,91 @@ def match_rows(
         return Match(arrays, array, rows, np.arange(len(rows)), 0, digest)
 
     key = _read_keys(arrays, keys, split.tracks.names, n_rows)
-    row = np.searchsorted(key_of_row, key)  # tracks ascend by row, frames within a track
-    in_file = np.arange(n_rows)
-    first = np.unique(key, return_index=True)[1]
-    is_foreign = np.append(key_of_row, -3)[row] != key
+    # Of each row in the file: the split's row with its key, if there is one. Keys of the split
+    # ascend, as its tracks ascend by row, and frames within a track.
+    split_row = np.searchsorted(key_of_row, key)
+    is_foreign = np.append(key_of_row, PAST_END)[split_row] != key
     is_left_out = (key == NO_TRACK) & (how == "tracks")
-    is_repeated = ~is_foreign & np.isin(in_file, first, invert=True)
-    is_moved = by_position & (row != in_file)
+    file_row = np.arange(n_rows)
+    first = np.unique(key, return_index=True)[1]
+    is_repeated = ~is_foreign & np.isin(file_row, first, invert=True)
+    is_moved = is_by_position & (split_row != file_row)
     is_wrong = (is_foreign & ~is_left_out) | is_repeated | is_moved
     if is_wrong.any():
         i = int(is_wrong.argmax())
         do = "Name the file of this split."
-        expected = f"a row of {split.name}" if is_foreign[i] else "every row once"
-        if key[i] == NO_TRACK and not by_position:
-            do = "Name the file of this split, or leave out rows of other tracks: --match tracks."
-        elif not (is_foreign[i] or is_repeated[i]):
+        if is_foreign[i]:
+            expected = f"a row of {split.name}"
+        elif is_repeated[i]:
+            expected = "every row once"
+        else:
             expected = f"the order of {split.name}"
             do = "Match by keys: --match tracks."
-        track, frame = (_read_value(arrays, name, i) for name in keys)
+        if key[i] == NO_TRACK and not is_by_position:
+            do = "Name the file of this split, or leave out rows of other tracks: --match tracks."
+        track = _read_value(arrays, keys.tracks, i)
+        frame = _read_value(arrays, keys.frames, i)
         found = f"track {track}, frame {frame} in row {i}"
-        raise RawDataError(arrays.file, keys[0], expected, found, do)
+        raise RawDataError(arrays.file, keys.tracks, expected, found, do)
 
-    position = np.full(len(rows), -1, np.int64)
-    position[row[~is_foreign]] = np.flatnonzero(~is_foreign)
-    if arrays.open(keys[0]).dtype.kind not in "iu":
+    position = np.full(len(rows), NO_FILE_ROW, np.int64)
+    position[split_row[~is_foreign]] = np.flatnonzero(~is_foreign)
+    if arrays.open(keys.tracks).dtype.kind not in "iu":
         digest = ""
     return Match(arrays, array, rows, position, int(is_left_out.sum()), digest)
 
 
 def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
+    """One value of a long array, which is read block by block."""
     values = itertools.chain.from_iterable(arrays.blocks(name))
     return next(itertools.islice(values, row, None))
 
 
-def _read_keys(arrays: ArrayFile, keys: tuple[str, str], names: list[str], n_rows: int) -> Rows:
-    """Keys (n_rows,) of track and frame, which ascend with the split's rows; else NO_TRACK, or -1.
+def _read_keys(arrays: ArrayFile, keys: KeyArrays, names: list[str], n_rows: int) -> Rows:
+    """The key (n_rows,) of each row of the file; NO_TRACK or OUT_OF_RANGE for a row that can be
+    none of the split's.
 
-    A track is its name, or its number in the split.
+    names: of the split's tracks, in their order.
     """
-    number_of = {name: number for number, name in enumerate(names)}
-    tracks = _read_numbers(arrays, keys[0], "track names", number_of, len(names), n_rows)
-    frames = _read_numbers(arrays, keys[1], "frames", None, 1 << FRAME_BITS, n_rows)
+    tracks = _read_tracks(arrays, keys.tracks, names, n_rows)
+    frames = _read_frames(arrays, keys.frames, n_rows)
     lowest: Rows = np.minimum(tracks, frames)
     return np.where(lowest < 0, lowest, (tracks << FRAME_BITS) + frames)
 
 
-def _read_numbers(
-    arrays: ArrayFile,
-    name: str,
-    content: str,
-    number_of: dict[str, int] | None,
-    n_numbers: int,
-    n_rows: int,
-) -> Rows:
-    """Numbers below `n_numbers`, or of texts by `number_of`; NO_TRACK for other texts, -1 for other
+def _read_tracks(arrays: ArrayFile, name: str, names: list[str], n_rows: int) -> Rows:
+    """The number of each row's track in the split. The array has the tracks' names, or their
     numbers.
     """
-    kinds = "iu" if number_of is None else "USiu"
+    _require_column(arrays, name, "USiu", "track names", n_rows)
+    number_of = {track: number for number, track in enumerate(names)}
+    parts = []
+    for block in arrays.blocks(name):
+        if block.dtype.kind in "US":
+            texts, inverse = np.unique(block, return_inverse=True)
+            numbers = [number_of.get(text_of(text), NO_TRACK) for text in texts.tolist()]
+            parts.append(np.array(numbers)[inverse])
+        else:
+            parts.append(_numbers_below(len(names), block))
+    return np.concatenate(parts)
+
+
+def _read_frames(arrays: ArrayFile, name: str, n_rows: int) -> Rows:
+    """The frame of each row."""
+    _require_column(arrays, name, "iu", "frames", n_rows)
+    largest = 1 << FRAME_BITS
+    return np.concatenate([_numbers_below(largest, block) for block in arrays.blocks(name)])
+
+
+def _require_column(arrays: ArrayFile, name: str, kinds: str, content: str, n_rows: int) -> None:
+    """Raise RawDataError unless the array has one value for each row, of these kinds of dtypes."""
     array = arrays.open(name)
     if array.shape != (n_rows,) or array.dtype.kind not in kinds:
         expected = f"{n_rows:,} {content}, one per row"
         raise RawDataError(arrays.file, name, expected, f"{array.dtype} {array.shape}", AGAIN)
 
-    parts = []
-    for block in arrays.blocks(name):
-        if number_of is not None and block.dtype.kind in "US":
-            texts, inverse = np.unique(block, return_inverse=True)
-            numbers = [number_of.get(text_of(text), NO_TRACK) for text in texts.tolist()]
-            parts.append(np.array(numbers)[inverse])
-        else:
-            is_valid = (block >= 0) & (block < n_numbers)
-            parts.append(np.where(is_valid, block, -1).astype(np.int64))
-    return np.concatenate(parts)
+
+def _numbers_below(stop: int, numbers: NDArray[Any]) -> Rows:
+    """The numbers from 0 to below `stop`; OUT_OF_RANGE in the place of others."""
+    is_valid = (numbers >= 0) & (numbers < stop)
+    return np.where(is_valid, numbers, OUT_OF_RANGE).astype(np.int64)
