@@ -1,9 +1,14 @@
 """`python -m pipeline leaks`: overlaps of training and test splits.  [raw -> tracks] -> features ->
 training
 
-Names are those of `Dataset.origin`, and of people in a video's labels (`VideoAccount.subjects`).
-Images are compared by perceptual hashes, independently of size and compression: signs of the lowest
-frequencies of the cosine transform relative to their median (Zauner, Implementation and
+A model must not be tested on people, recordings or images that it was trained on. In come all
+splits of a cache; out goes a list of comparisons, each of one kind of thing in two splits, with
+what they share. Splits called `train` are training splits, and all others test splits.
+
+People (subjects) and recordings are compared by their names: those of `Dataset.origin`, and those
+of people in a video's labels (`VideoAccount.subjects`). With --pictures, images are compared by
+perceptual hashes, which do not depend on size and compression: the signs of an image's lowest
+frequencies, by the cosine transform, relative to their median (Zauner, Implementation and
 Benchmarking of Perceptual Image Hash Functions, 2010).
 """
 
@@ -36,13 +41,13 @@ from pipeline.settings.arguments import cache_option
 from pipeline.settings.file import PATH
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits
-PUBLISHED: Final = "video"  # kind of recordings that have one name in all datasets
+# `Dataset.recording` where recordings are videos of the web, which have one name in all datasets
+PUBLISHED: Final = "video"
 NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
 SIDE: Final = 32  # px, to which an image is reduced before its transform
-LOW: Final = 8  # frequencies a side, 63 without the mean
-# most bits in which hashes of the same image differ; of two scenes, about 31 differ
-ALIKE: Final = 8
+LOW: Final = 8  # lowest frequencies a side that make the hash: 63 bits without the mean
+ALIKE: Final = 8  # most bits in which two hashes of one image differ; of two scenes, about 31 do
 FLAT: Final = 4.0  # standard deviation of grey levels, 0 to 255, below which a hash is noise
 AT_ONCE: Final = 4096  # hashes that are compared with as many others at once
 
@@ -94,28 +99,26 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: bool) -> None:
-    """Add what is shared, then the rest. every: name everything, and why things are unknown."""
+    """Add the lines for the terminal: what splits share, what they do not share, what is unknown.
+
+    every: list everything that is shared, and the reasons why something is unknown.
+    """
     if not any(pair.is_of_training for pair in compared):
         result.line("nothing to compare: this needs a split named train, and another one")
-    clean = defaultdict[str, list[str]](list)
-    unknown = defaultdict[tuple[str, str], list[str]](list)
+    clean = defaultdict[str, list[str]](
+        list
+    )  # two splits -> kinds of things that they do not share
+    unknown = defaultdict[tuple[str, str], list[str]](list)  # kind of thing, why -> pairs of splits
     for pair in compared:
         both = f"{pair.first} and {pair.second}"
         if pair.common:
-            verb = f"{both} share"
-            if pair.first == pair.second:
-                verb = f"{pair.first} has twice"
-            mark = WRONG if pair.leaks else DOUBT
-            result.line(f"{verb} {count(len(pair.common), pair.what)}:", mark)
-            named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in pair.common]
-            most = None if every else FEW
-            result.lines(few(named, most, "leaks --all"), indent=4)
+            _add_common(result, pair, both, every=every)
         if pair.unknown:
             unknown[pair.what, pair.unknown].append(both)
         elif not pair.common:
             clean[both].append(pair.what)
-    for both, whats in clean.items():
-        result.line(f"{both} share no {' and no '.join(whats)}", DONE)
+    for both, kinds in clean.items():
+        result.line(f"{both} share no {' and no '.join(kinds)}", DONE)
     if unknown and not every:
         text = _summarize_unknown(unknown)
         result.line(f"unknown: {text} (leaks --all prints the reasons)", DOUBT)
@@ -127,8 +130,22 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
         result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
 
 
+def _add_common(result: CommandResult, pair: Comparison, both: str, *, every: bool) -> None:
+    """Add what two splits share, or one split has twice: a heading, and a line for each thing."""
+    verb = f"{both} share"
+    if pair.first == pair.second:
+        verb = f"{pair.first} has twice"
+    mark = WRONG if pair.leaks else DOUBT
+    result.line(f"{verb} {count(len(pair.common), pair.what)}:", mark)
+    named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in pair.common]
+    most = None if every else FEW
+    result.lines(few(named, most, "leaks --all"), indent=4)
+
+
 def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
-    """`subjects of 12 pairs of splits, recordings of a/train and b/test`"""
+    """What is unknown, as one line without the reasons: `subjects of 12 pairs of splits, recordings
+    of a/train and b/test`. unknown: kind of thing, why -> pairs of splits.
+    """
     by_what = defaultdict[str, list[str]](list)
     for (what, _), pairs in unknown.items():
         by_what[what] += pairs
@@ -146,23 +163,25 @@ def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
 
 
 class _Common(NamedTuple):
-    """One thing that two splits share."""
+    """One thing that two splits share: a person, a recording, or an image."""
 
     name: str
-    first: tuple[str, ...]  # its videos; for images, a frame
-    second: tuple[str, ...]
+    first: tuple[
+        str, ...
+    ]  # its videos in the first split; of an image, a text that names the frame
+    second: tuple[str, ...]  # those in the second split
 
 
 class Comparison(NamedTuple):
-    """One kind of thing in two splits: training and test, two of training, or one twice to find
-    duplicates.
+    """One kind of thing compared in two splits: in a training and a test split, in two training
+    splits, or in one split with itself to find what it has twice.
     """
 
     first: str
     second: str
-    what: str  # subject; sequence, motion, video or recording; picture
-    common: tuple[_Common, ...]
-    unknown: str  # why it is unknown, or unknown for some videos; "" if it is known
+    what: str  # the kind: subject; sequence, motion, video or recording; picture
+    common: tuple[_Common, ...]  # everything that is known to be shared
+    unknown: str  # why it is not known, of all or some videos, what is shared; "" if it is known
 
     @property
     def leaks(self) -> bool:
@@ -176,18 +195,20 @@ class Comparison(NamedTuple):
 
 
 class _Origins(NamedTuple):
-    """Subjects and recordings of one split's videos that have tracks."""
+    """Who and what the videos of one split show: names of their subjects and recordings. Only
+    videos with tracks count.
+    """
 
     split: str
-    recording: str  # the dataset's word for a recording
-    people: str  # the datasets that share the subjects' names
+    recording: str  # the dataset's word for a recording, such as sequence
+    people: str  # splits with the same value name subjects alike, so that names can be compared
     videos: tuple[str, ...]
-    # subject, recording -> (video, its name or None)
+    # "subject" and "recording" -> pairs of a video and a name, None for a name that is not known
     by_field: Mapping[str, Sequence[tuple[str, str | None]]]
 
     @classmethod
     def from_split(cls, split: cache.Split) -> _Origins:
-        """Ask the dataset's reader; without one, all names are unknown."""
+        """Ask the dataset's reader for the names; if it is not installed, all are unknown."""
         people = split.name.partition("/")[0]
         recording = "recording"
         reader = find_installed(people)
@@ -215,7 +236,7 @@ class _Origins(NamedTuple):
         return cls(split.name, recording, people, tuple(videos), by_field)
 
     def videos_by_name(self, field: str) -> dict[str, list[str]]:
-        """Subject or recording -> its videos."""
+        """Name of each subject, or of each recording -> its videos. field: a key of `by_field`."""
         videos: dict[str, list[str]] = defaultdict(list)
         for video, name in self.by_field[field]:
             if name is not None:
@@ -223,7 +244,7 @@ class _Origins(NamedTuple):
         return videos
 
     def nameless(self, field: str) -> str:
-        """Where names are missing, as text; "" if all are known."""
+        """Which videos have no known name, as text for the user; "" if all have one."""
         n = sum(name is None for _, name in self.by_field[field])
         if n == 0:
             return ""
@@ -233,8 +254,11 @@ class _Origins(NamedTuple):
 
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
-    """What training and test splits share by name, what a split has twice, and people of two
-    training splits.
+    """Compare splits by names, in up to four ways.
+
+    Every training split with every test split, whatever comes out; only where something is shared,
+    splits of a dataset that has no training split, for recordings, and training splits that name
+    people alike; and a split with itself for recordings that it has twice.
     """
     by_split = {split.name: _Origins.from_split(split) for split in splits}
     compared = list[Comparison]()
@@ -270,7 +294,7 @@ def _find_twice(origins: _Origins) -> Iterator[Comparison]:
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Every training split with every test split."""
+    """The names of every training split with every test split."""
     trained = [name for name in names if _is_training(name)]
     tested = [name for name in names if not _is_training(name)]
     return [*itertools.product(trained, tested)]
@@ -281,15 +305,15 @@ def _is_training(split: str) -> bool:
 
 
 def _compare_origins(first: _Origins, second: _Origins) -> Iterator[Comparison]:
-    """Compare subjects and recordings of two splits."""
-    same = first.split.partition("/")[0] == second.split.partition("/")[0]
-    published = first.recording == second.recording == PUBLISHED
+    """Compare the subjects of two splits, then their recordings: two comparisons."""
+    of_one_dataset = first.split.partition("/")[0] == second.split.partition("/")[0]
+    are_published = first.recording == second.recording == PUBLISHED
     recording = "recording"
     if first.recording == second.recording:
         recording = first.recording
     for field, what, comparable in (
         ("subject", "subject", first.people == second.people),
-        ("recording", recording, same or published),
+        ("recording", recording, of_one_dataset or are_published),
     ):
         if not comparable:
             yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
@@ -307,7 +331,9 @@ def _compare_origins(first: _Origins, second: _Origins) -> Iterator[Comparison]:
 
 
 def summary(compared: Sequence[Comparison]) -> str:
-    """What is shared, as one line; "" without a training or a test split."""
+    """What training and test splits share, as one line for the report; "" if there is no training
+    split or no test split.
+    """
     pairs = [pair for pair in compared if pair.is_of_training]
     if not pairs:
         return ""
@@ -326,17 +352,42 @@ def summary(compared: Sequence[Comparison]) -> str:
 
 
 class _SampledPictures(NamedTuple):
-    """Hashes of sampled images of a split."""
+    """Hashes of N images that were sampled from the videos of a split."""
 
     hashes: Hashes  # (N,)
     shown: tuple[str, ...]  # (N,) "frame 12 of 0001"
     unknown: str  # why there are none, or none of some videos
 
 
+class _Sample(NamedTuple):
+    """The frames of one video to hash."""
+
+    video: str
+    source: str
+    frames: list[int]
+
+
+def _choose_samples(split: cache.Split, n: int) -> list[_Sample]:
+    """Choose up to `n` frames of each video that has images, evenly over its first track."""
+    samples = []
+    videos, first = np.unique(split.tracks.video, return_index=True)
+    for number, track in zip(videos.tolist(), first.tolist(), strict=True):
+        video = split.videos[number]
+        if not video.source:
+            continue
+        start = int(split.tracks.start[track])
+        stop = int(split.tracks.stop[track])
+        inner = np.linspace(start, stop - 1, n + 2)[1:-1]
+        rows = np.unique(inner.astype(np.int64)).tolist()
+        frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
+        samples.append(_Sample(video.name, video.source, frames))
+    return samples
+
+
 def _sample_pictures(
     split: cache.Split, raw: Path | None, n: int, workers: int, progress: Progress = silent
 ) -> _SampledPictures:
-    """Hash up to `n` images a video, evenly over its first track, in supervised processes.
+    """Hash up to `n` images of each video of a split, in supervised processes.
 
     raw: the dataset's raw folder now; None: as recorded.
     """
@@ -344,16 +395,7 @@ def _sample_pictures(
     recorded = split.provenance.get("raw")
     if recorded and folder is None:
         folder = Path(str(recorded))
-    videos, first = np.unique(split.tracks.video, return_index=True)
-    samples: list[tuple[str, str, list[int]]] = []
-    for number, track in zip(videos.tolist(), first.tolist(), strict=True):
-        start = int(split.tracks.start[track])
-        stop = int(split.tracks.stop[track])
-        rows = np.unique(np.linspace(start, stop - 1, n + 2)[1:-1].astype(np.int64)).tolist()
-        video = split.videos[number]
-        if video.source:
-            frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
-            samples.append((video.name, video.source, frames))
+    samples = _choose_samples(split, n)
     if not samples:
         return _SampledPictures(np.empty(0, np.uint64), (), "there are no images")
     if folder is None or not folder.is_dir():
@@ -363,28 +405,27 @@ def _sample_pictures(
     hashes = list[int]()
     shown = list[str]()
     unread = 0
-    jobs = [(source, frames) for _, source, frames in samples]
-    for n_done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
-        name = samples[n_done][0]
+    results = ordered_map(functools.partial(_hashes, folder), samples, workers)
+    for n_done, result in enumerate(results):
+        name = samples[n_done].video
         if isinstance(result, Failed) or not result:
             unread += 1
         else:
             hashes += result.values()
             shown += [f"frame {frame} of {name}" for frame in result]
-        progress(n_done + 1, len(jobs), name)
+        progress(n_done + 1, len(samples), name)
     unknown = ""
     if unread:
-        videos_of = f"{count(len(jobs), 'video')} of {split.name}"
+        videos_of = f"{count(len(samples), 'video')} of {split.name}"
         unknown = f"{unread:,} of {videos_of} are unreadable or blank"
     return _SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown)
 
 
-def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
-    """Frame -> hash, without unreadable and blank frames."""
-    source, frames = job
+def _hashes(raw: Path, sample: _Sample) -> dict[int, int]:
+    """Hash a video's frames: frame -> hash, without unreadable and nearly blank frames."""
     by_frame: dict[int, int] = {}
     try:
-        for frame in sources.parse(raw, source).read(frames):
+        for frame in sources.parse(raw, sample.source).read(sample.frames):
             if frame.image is not None:
                 bits = picture_hash(frame.image)
                 if bits is not None:
@@ -395,8 +436,8 @@ def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
 
 
 def _compare_pictures(pictures: dict[str, _SampledPictures]) -> list[Comparison]:
-    """Find images of test splits that look like one of a training split: equal, or of the same
-    place.
+    """Find images of test splits that look like an image of a training split: the same image, or
+    one of the same place. pictures: by the split's name.
     """
     compared = []
     for first, second in _pairs([*pictures]):
