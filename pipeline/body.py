@@ -1,8 +1,10 @@
 """SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks;
 training; evaluation
 
-smplx poses the body from the arrays of `formats.smpl_files`, because smplx itself would unpickle.
-SMPL's licence forbids distribution, so the body's data is kept out of checkpoints.
+In come the arrays of SMPL's files, read by `formats.smpl_files`; smplx poses the body from them,
+because smplx itself would unpickle the files. Out go modules: `Body`, with vertices and joints, and
+`PosedJoints`, with joints alone and far faster. SMPL's licence forbids distribution, so the body's
+data is kept out of checkpoints.
 """
 
 from __future__ import annotations
@@ -32,24 +34,29 @@ AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices 
 class PosedJoints(nn.Module):
     """Joints of posed bodies without their vertices: shape and rotations -> joints.
 
-    A regressed joint is linear in the vertices, and each vertex in its bones' motions and the
-    surface at rest. Summing over the vertices in advance leaves one point of the joint on each
-    bone: exact for any regressor, with a hundredth of the work of skinning (Loper et al. 2015,
-    equations 2-4 and 8-10).
+    SMPL has 24 joints, each at the head of a bone. Further joints, such as the nose, are regressed:
+    each is a weighted sum of vertices. A vertex, in turn, is a weighted sum of the places to which
+    the bones would move it. So a regressed joint is a sum over the bones of one point on each bone,
+    moved with the bone. The sums over the vertices, which give these points, are done once in
+    advance. This is exact for any regressor, with a hundredth of the work of skinning (Loper et al.
+    2015, equations 2-4 and 8-10).
 
     regressors: (K, V), from posed vertices to further joints. take: the joints to return, in order:
     0 to 23 are SMPL's, then the regressed ones. Buffers are float32 and not persistent.
     """
 
-    # (24,) SMPL's joints such that parents come first, level by level; below, bones are in this
-    # order
+    # (24,) SMPL's joints in the order of their depth in the tree: the root, its children, theirs.
+    # Each depth is a level, whose bones are moved at once. In all that follows, bones are in this
+    # order.
     by_depth: Tensor
-    parent: Tensor  # (24,) where in the level before it each bone's parent stands
-    rest: Tensor  # (11, 24 * 3) joints at rest, of (1, betas), m
-    # (11 + 207, 24 * 3 * K) each bone's point of each joint, from its own, of (1, betas, R - I), m
+    parent: Tensor  # (24,) index of each bone's parent in the level above
+    # (11, 24 * 3) from (1, betas) to the joints at rest, m
+    rest: Tensor
+    # (11 + 207, 24 * 3 * K) from (1, betas, pose correctives) to the point of each regressed joint
+    # on each bone, seen from the bone's joint, m
     points: Tensor
-    share: Tensor  # (K, 24) how much of each joint moves with each bone
-    take: Tensor  # (J,) into SMPL's joints by depth and the regressed ones
+    share: Tensor  # (K, 24) how much of each regressed joint moves with each bone
+    take: Tensor  # (J,) columns of SMPL's joints by depth and then the regressed ones
 
     def __init__(self, arrays: SmplArrays, regressors: Floats, take: Sequence[int]) -> None:
         super().__init__()
@@ -59,7 +66,7 @@ class PosedJoints(nn.Module):
         surface = _rest_vertices(arrays, slice(None))
         rest = np.einsum("jv,vci->jci", arrays.J_regressor[by_depth], surface)  # (24, 3, 11)
         points, share = _points(arrays, np.asarray(regressors, np.float64), by_depth, rest)
-        places = np.append(np.argsort(by_depth), np.arange(N_JOINTS, N_JOINTS + len(share)))
+        column_of = np.append(np.argsort(by_depth), np.arange(N_JOINTS, N_JOINTS + len(share)))
         _register(
             self,
             by_depth=torch.tensor(by_depth),
@@ -67,57 +74,59 @@ class PosedJoints(nn.Module):
             rest=torch.tensor(rest.reshape(-1, rest.shape[-1]).T.copy(), dtype=torch.float32),
             points=torch.tensor(points, dtype=torch.float32),
             share=torch.tensor(share, dtype=torch.float32),
-            take=torch.tensor(places[list(take)]),
+            take=torch.tensor(column_of[list(take)]),
         )
 
     def forward(self, betas: Tensor, rotmat: Tensor) -> Tensor:
         """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, J, 3) m."""
         n = len(betas)
         shape = torch.cat((torch.ones_like(betas[:, :1]), betas), dim=1)  # (B, 11)
-        # (B, 207)
-        correctives = (
-            rotmat[:, 1:] - torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)
-        ).flatten(1)
+        identity = torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)
+        # SMPL bends the surface by how far each bone, but the root, is turned from rest.
+        correctives = (rotmat[:, 1:] - identity).flatten(1)  # (B, 207)
         points = torch.cat((shape, correctives), dim=1) @ self.points  # (B, 24 * 3 * K)
-        turned, places = self._bones((shape @ self.rest).view(n, N_JOINTS, 3), rotmat)
-        # All bones side by side: one product sums each joint over them.
+        rest = (shape @ self.rest).view(n, N_JOINTS, 3)
+        turned, joints = self._bones(rest, rotmat)
+        # All bones side by side: one product turns a joint's points, and sums them over the bones.
         side_by_side = turned.transpose(1, 2).reshape(n, 3, N_JOINTS * 3)
-        # (B, K, 3)
-        regressed = (side_by_side @ points.view(n, N_JOINTS * 3, -1)).transpose(
-            1, 2
-        ) + self.share @ places
-        return torch.cat((places, regressed), dim=1).index_select(1, self.take)
+        offsets = side_by_side @ points.view(n, N_JOINTS * 3, -1)  # (B, 3, K) from bones' joints
+        regressed = offsets.transpose(1, 2) + self.share @ joints  # (B, K, 3)
+        return torch.cat((joints, regressed), dim=1).index_select(1, self.take)
 
     def _bones(self, rest: Tensor, rotmat: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations (B, 24, 3, 3) and joints (B, 24, 3) m of all bones in the body's frame, by
-        depth.
+        """Pose the bones, one level of the tree after the other, each in its parent's frame.
+
+        rest (B, 24, 3) m by depth, rotmat (B, 24, 3, 3) relative to parents -> rotations
+        (B, 24, 3, 3) and joints (B, 24, 3) m in the body's frame, by depth.
         """
         local = torch.split(rotmat.index_select(1, self.by_depth), self._levels, dim=1)
         rests = torch.split(rest, self._levels, dim=1)
         parents = torch.split(self.parent, self._levels)
         turned = [local[0]]
-        places = [rests[0]]
+        joints = [rests[0]]
         for level in range(1, len(self._levels)):
             turn = turned[-1].index_select(1, parents[level])  # the parents', (B, n, 3, 3)
             arm = rests[level] - rests[level - 1].index_select(1, parents[level])  # (B, n, 3)
             moved = turn @ torch.cat((local[level], arm[..., None]), dim=-1)  # (B, n, 3, 4)
             turned.append(moved[..., :3])
-            places.append(places[-1].index_select(1, parents[level]) + moved[..., 3])
-        return torch.cat(turned, dim=1), torch.cat(places, dim=1)
+            joints.append(joints[-1].index_select(1, parents[level]) + moved[..., 3])
+        return torch.cat(turned, dim=1), torch.cat(joints, dim=1)
 
 
 def _levels(parents: Sequence[int]) -> tuple[list[list[int]], list[int]]:
-    """Joints by their depth in the tree, and the index of each parent in the level above."""
+    """The tree's joints level by level from the root, and for each of them the index of its parent
+    in the level above (0 for the root).
+    """
     levels = [[joint for joint, parent in enumerate(parents) if parent < 0]]
-    place = [0]
+    index_of_parent = [0]
     while children := [joint for joint, parent in enumerate(parents) if parent in levels[-1]]:
-        place += [levels[-1].index(parents[joint]) for joint in children]
+        index_of_parent += [levels[-1].index(parents[joint]) for joint in children]
         levels.append(children)
-    return levels, place
+    return levels, index_of_parent
 
 
 def _rest_vertices(arrays: SmplArrays, vertices: slice | NDArray[np.intp]) -> Floats:
-    """Vertices at rest as a function of (1, betas): (v, 3, 11)."""
+    """The linear map (v, 3, 11) from (1, betas) to some vertices at rest, m."""
     return np.concatenate(
         [arrays.v_template[vertices, :, None], arrays.shapedirs[vertices]], axis=2
     )
@@ -126,13 +135,17 @@ def _rest_vertices(arrays: SmplArrays, vertices: slice | NDArray[np.intp]) -> Fl
 def _points(
     arrays: SmplArrays, regressors: Floats, by_depth: Ints, rest: Floats
 ) -> tuple[Floats, Floats]:
-    """`PosedJoints.points` (218, 24 * 3 * K) and `PosedJoints.share` (K, 24)."""
+    """`PosedJoints.points` (218, 24 * 3 * K) and `PosedJoints.share` (K, 24).
+
+    rest: (24, 3, 11), from (1, betas) to the joints at rest, by depth.
+    """
     points = []
     shares = []
     for regressor in regressors:
-        some = np.flatnonzero(regressor)
-        weights = regressor[some, None] * arrays.weights[some][:, by_depth]  # (v, 24)
-        # (v, 3, 218)
+        some = np.flatnonzero(regressor)  # v vertices
+        # (v, 24) how much of the joint is this vertex as this bone moves it
+        weights = regressor[some, None] * arrays.weights[some][:, by_depth]
+        # (v, 3, 218) from (1, betas, pose correctives) to these vertices before bones move them
         surface = np.concatenate([_rest_vertices(arrays, some), arrays.posedirs[some]], axis=2)
         point = np.tensordot(weights, surface, axes=(0, 0))  # (24, 3, 218)
         share = weights.sum(0)  # (24,)
@@ -143,9 +156,8 @@ def _points(
     n_numbers = arrays.posedirs.shape[-1] + rest.shape[-1]
     # (24, 3, 218, K)
     stacked = np.stack(points, axis=-1) if points else np.zeros((N_JOINTS, 3, n_numbers, 0))
-    return np.moveaxis(stacked, 2, 0).reshape(n_numbers, -1), np.reshape(
-        shares, (len(points), N_JOINTS)
-    )
+    by_input = np.moveaxis(stacked, 2, 0).reshape(n_numbers, -1)
+    return by_input, np.reshape(shares, (len(points), N_JOINTS))
 
 
 class BodyOutput(NamedTuple):
