@@ -1,8 +1,11 @@
 """Result files of body estimators as plain dicts, lists and arrays; no code in them runs.
 
-Pickles, joblib's, NumPy's and PyTorch's files are read by the list of names of
-`pipeline.files.formats.pickles`, with dicts of other classes, and with PyTorch's tensors, which
-become arrays. Every array is part of the file, or of its content where that is compressed.
+In comes a file that joblib, NumPy or PyTorch wrote; out goes its content. All three kinds of files
+hold pickles, which name classes and functions to call. Here the only names are those of
+`pipeline.files.formats.pickles`, of dict classes, and of PyTorch's functions that make tensors;
+each stands for one of our own functions, and any other name is refused. Tensors become arrays. No
+array is larger than the bytes that the file has for it, so that a small file cannot fill the
+memory; of a compressed file, the bytes of its content, which may have MOST_TIMES its size.
 """
 
 from __future__ import annotations
@@ -36,8 +39,10 @@ AGAIN: Final = (
     "Copy the file again, or run the tool again (docs/results.md has those that are read)."
 )
 NPY: Final = b"\x93NUMPY"
-MOST_TIMES: Final = 100  # bytes of a compressed file's content, of its own: zeros give 1,000
-# PyTorch's storages, and their numbers as NumPy names them
+# Largest size of a compressed file's content, in times of the file's own. Numbers of results give
+# far less; zeros alone, as in a file made to fill the disk, give 1,000.
+MOST_TIMES: Final = 100
+# PyTorch's storages (a tensor is a view of one, an array of numbers in a row) -> NumPy's types
 STORAGES: Final = {
     "Double": "<f8",
     "Float": "<f4",
@@ -49,14 +54,14 @@ STORAGES: Final = {
     "Byte": "u1",
     "Bool": "?",
 }
-COUNT: Final = 8  # bytes of a storage's number of numbers
+COUNT: Final = 8  # bytes of the integer before a storage's numbers, which says how many they are
 
 
 def load_results(file: Path) -> Any:
-    """The content of a result file.
+    """The content of a result file; its first bytes tell which kind of file it is.
 
     Raises RawDataError if it is unreadable or another program's, and UnsafePickle if it names
-    anything but arrays.
+    anything but arrays and dicts.
     """
     with reading(file, EXPECTED, do=AGAIN):
         with open_unbuffered(file) as stream:
@@ -68,13 +73,16 @@ def load_results(file: Path) -> Any:
         if start[:1] == pickle.PROTO:
             return _load_joblib(file, file)
         owner = owner_of_file(file)
-        if owner or not start.startswith(b"\x78"):  # zlib's
+        is_zlib = start.startswith(b"\x78")
+        if owner or not is_zlib:
             refuse(owner or other_format(start) or f"a file that begins with {start[:12]!r}")
         return _load_compressed(file)
 
 
 def _load_zip(file: Path) -> Any:
-    """PyTorch's file: a pickle, and the bytes of each storage under its key."""
+    """PyTorch's file, a zip archive: a pickle, and for each storage a member with its bytes, whose
+    name is the storage's key.
+    """
     with open_regular(file) as stream, ZipFile(stream) as archive:
         members = {PurePath(name).name.removesuffix(".npy"): name for name in archive.namelist()}
         if "data.pkl" not in members:
@@ -89,7 +97,7 @@ def _load_zip(file: Path) -> Any:
 
 
 def _load_npy(file: Path) -> Any:
-    """A pickled dict, as numpy.save leaves it."""
+    """NumPy's file with one object in place of numbers: a pickled dict, as numpy.save writes it."""
     stream = io.BytesIO(read_regular(file))
     np.lib.format.read_magic(stream)  # of the first version, unless the description is very long
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -100,11 +108,12 @@ def _load_npy(file: Path) -> Any:
 
 
 def _load_compressed(file: Path) -> Any:
-    """As PHALP writes them. The content goes to a temporary file, from which arrays are mapped."""
+    """A joblib file that was compressed by zlib, as PHALP writes them. The content goes to a
+    temporary file, from which arrays are mapped.
+    """
     packed = read_regular(file)
-    most = MOST_TIMES * len(packed)
     unpacking = zlib.decompressobj()
-    content = unpacking.decompress(packed, most)
+    content = unpacking.decompress(packed, MOST_TIMES * len(packed))
     if not unpacking.eof:
         refuse(f"it is cut off, or has over {MOST_TIMES} times its size")
     with tempfile.NamedTemporaryFile(prefix="results-") as unpacked:
@@ -114,7 +123,11 @@ def _load_compressed(file: Path) -> Any:
 
 
 def _load_joblib(file: Path, unpacked: Path) -> Any:
-    """unpacked: the file, or its content if it is compressed."""
+    """joblib's file: a pickle with the bytes of arrays between its instructions.
+
+    file: the one to name in errors. unpacked: the one to read, which is another one if `file` is
+    compressed.
+    """
     with (
         open_unbuffered(unpacked) as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
@@ -123,40 +136,54 @@ def _load_joblib(file: Path, unpacked: Path) -> Any:
 
 
 def _empty_dict(*_: object) -> dict[Any, Any]:
-    """A dict, whose items follow. What a defaultdict would call is not."""
+    """In place of a class of dicts: an empty dict, which the pickle then fills. The arguments are
+    ignored: a defaultdict's would be called for missing keys.
+    """
     return {}
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, steps: Any, *_: object) -> NDArray[Any]:
-    """torch._utils._rebuild_tensor_v2, within the storage and not larger."""
-    if storage.strides != (storage.itemsize,):  # as of another tensor, whose steps may be 0
+    """In place of torch._utils._rebuild_tensor_v2: the array of numbers from `offset` on in a
+    storage, where the next one along each axis is so many `steps` further.
+
+    Refuses a tensor that reaches beyond its storage, or has more numbers than it, as steps of 0
+    make possible.
+    """
+    is_storage = storage.strides == (storage.itemsize,)
+    if not is_storage:  # another tensor, whose steps may be 0
         refuse("a tensor of something else than a storage")
     if any(type(n) is not int or n < 0 for n in (offset, *shape, *steps)):
         refuse(f"a tensor of shape {shape} with steps {steps}")
     last = offset
     for length, step in zip(shape, steps, strict=True):
         last += (length - 1) * step
-    if math.prod(shape) > len(storage) or max(offset, last) >= max(len(storage), 1):
+    is_larger = math.prod(shape) > len(storage)
+    reaches_beyond = max(offset, last) >= max(len(storage), 1)
+    if is_larger or reaches_beyond:
         refuse(f"a tensor of shape {shape} from {len(storage)} numbers")
     strides = [step * storage.itemsize for step in steps]
     return as_strided(storage[offset:], shape, strides, writeable=False)
 
 
 def _load_storage(content: Any) -> NDArray[Any]:
-    """torch.storage._load_from_bytes: five pickles, then the count of the numbers, and they."""
+    """In place of torch.storage._load_from_bytes: the numbers of a storage inside of a pickle.
+
+    content: PyTorch's older format: five pickles, the count of the numbers, then the numbers.
+    """
     stream = io.BytesIO(content)
     loaded = []
     for _ in range(5):
         unpickler = _TensorUnpickler(Path("tensor"), stream, _STORAGES, EXPECTED)
         unpickler.storage = lambda _: b""
         loaded.append(unpickler.load())
-    _, _, _, storage, _ = loaded  # three about the machine; the storage, empty yet; its key
+    storage = loaded[3]  # without numbers yet; before it three about the machine, after it its key
     return np.frombuffer(content[stream.tell() + COUNT :], storage.dtype)
 
 
 _STORAGES: Final = {
     ("torch", f"{name}Storage"): np.dtype(number) for name, number in STORAGES.items()
 }
+# (module, name) in a pickle -> what stands for it
 _ALLOWED: Final = NAMES | {
     ("collections", "defaultdict"): _empty_dict,
     ("collections", "OrderedDict"): _empty_dict,
@@ -168,11 +195,14 @@ _ALLOWED: Final = NAMES | {
 
 
 class _TensorUnpickler(ArrayUnpickler):
-    """Unpickler that knows storages of tensors. `storage`: key -> its bytes."""
+    """Unpickler of files with tensors, whose storages are kept outside of the pickle."""
 
-    storage: Callable[[str], bytes]
+    storage: Callable[[str], bytes]  # a storage's key -> its bytes
 
     def persistent_load(self, identity: Any) -> NDArray[Any]:
+        """The numbers of a storage that the pickle refers to. identity: the word storage, its type,
+        its key, and more.
+        """
         kind, dtype, key, *_ = identity
         if kind != "storage" or not isinstance(dtype, np.dtype):
             refuse(f"a tensor of {reprlib.repr(identity)}")
