@@ -1,7 +1,10 @@
 """JSON of keypoint detectors: OpenPose, AlphaPose, COCO and MMPose.  [raw] -> tracks -> features ->
 windows
 
-The content tells the format (`content_of`), not the file's name.
+In comes one file, or for OpenPose the files of all frames, with the people that a detector or a
+labelling tool found in a clip. Out go these people as `LabelContent`: joints or boxes in pixels of
+the clip, the frame of each, and an identity where the file has one. The content tells the format
+(`content_of`), not the file's name.
 """
 
 from __future__ import annotations
@@ -202,6 +205,17 @@ class _Categories(NamedTuple):
     joints: list[str] | None  # names, if the file has them
     names: Mapping[str, str]  # of all categories, by id
 
+    def other_than_people(self, annotation: Mapping[str, Any]) -> str | None:
+        """The category of an annotation of something else than a person; None for a person.
+
+        All are people if the file names no categories, or the annotation has none.
+        """
+        category = str(annotation.get("category_id"))
+        is_known = bool(self.names) and "category_id" in annotation
+        if not is_known or category in self.people:
+            return None
+        return self.names.get(category, category)[:40]
+
 
 def _categories(file: Path, stored: object) -> _Categories:
     """People are called person, else they are all with keypoints, else all, but for animals
@@ -234,7 +248,8 @@ def _is_animal(category: Mapping[str, Any]) -> bool:
 
 
 def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
-    """`images`, `annotations`, and `categories`, of which that of people names the joints.
+    """Read COCO's object: `images`, `annotations` of people in them, and `categories`, of which
+    that of people names the joints.
 
     An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's
     score is in `keypoint_scores`, else 1 where it is labelled. Identities are `track_id`, if every
@@ -245,20 +260,19 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
     images = _coco_images(file, content.get("images"), sizes)
     categories = _categories(file, content.get("categories"))
     read = LabelContent(joints=categories.joints)
-    boxes = list[tuple[str, dict[str, Any], Doubles]]()
-    others = Counter[str]()
+    others = Counter[str]()  # names of categories that are no people
+    boxes = list[_CocoBox]()
     n_interpolated = 0
+    n_labelled = 0  # joints
     axes = AxisOrder()
-    n_shown = 0
     for i, entry in enumerate(records(file, "annotations", content.get("annotations"))):
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"))
         if image_id not in images:
             raise label_error(file, f"{key}.image_id", "the id of one of images", str(image_id))
-        category = str(entry.get("category_id"))
-        has_category = bool(categories.names) and "category_id" in entry
-        if has_category and category not in categories.people:
-            others[categories.names.get(category, category)[:40]] += 1
+        other = categories.other_than_people(entry)
+        if other is not None:
+            others[other] += 1
             continue
         if entry.get("iscrowd") == 1:
             read.passed_over += 1
@@ -266,22 +280,23 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
 
         image = images[image_id]
         if "bbox" in entry:
-            boxes.append((f"{key}.bbox", entry, image.scale))
+            boxes.append(_CocoBox(f"{key}.bbox", entry, image.scale))
         if "keypoints" in entry or "bbox" not in entry:
             points = _coco_joints(file, key, entry, categories.joints)
             axes.compare(points, entry.get("bbox"))
-            n_shown += int(np.count_nonzero(points[:, 2]))
+            n_labelled += int(np.count_nonzero(points[:, 2]))
+            points = points * image.scale
         else:
-            points = COCO.corners(file, f"{key}.bbox", entry["bbox"], _score(file, entry))
+            points = boxes[-1].corners(file)
         identity = track_id(file, key, entry)
         n_interpolated += attributes(entry).get("keyframe") is False
-        read.people.append(FoundPerson(image.frame, points * image.scale, identity))
+        read.people.append(FoundPerson(image.frame, points, identity))
 
     axes.require_x_first(file)
-    if len(boxes) == len(read.people) and not n_shown:
-        for i, (key, entry, scale) in enumerate(boxes):
-            box = COCO.corners(file, key, entry["bbox"], _score(file, entry))
-            read.people[i] = read.people[i]._replace(points=box * scale)
+    all_have_boxes = len(boxes) == len(read.people)
+    if all_have_boxes and not n_labelled:
+        for i, box in enumerate(boxes):
+            read.people[i] = read.people[i]._replace(points=box.corners(file))
     for name, n in others.items():
         read.notes.append(f"{count(n, 'annotation')} of {name!r} left out: no people")
     if n_interpolated:
@@ -293,12 +308,25 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
     return read
 
 
+class _CocoBox(NamedTuple):
+    """The `bbox` of an annotation of a person."""
+
+    key: str  # its place in the file, for errors
+    annotation: Mapping[str, Any]
+    scale: Doubles  # that of its image
+
+    def corners(self, file: Path) -> Doubles:
+        """(2, 3) px px score in the clip, as in `FoundPerson`. Raises RawDataError."""
+        score = _score(file, self.annotation)
+        return COCO.corners(file, self.key, self.annotation["bbox"], score) * self.scale
+
+
 class _CocoImage(NamedTuple):
-    """An entry of `images`."""
+    """What an entry of `images` says about one frame of the clip."""
 
     frame: int
-    scale: Doubles  # (3,) of `_scale`
-    size: str
+    scale: Doubles  # (3,) of `_scale`, from this image's x, y and score to the clip's
+    size: str  # `640 x 480 px` of an image of another size than the clip; else ""
     camera: Doubles | None  # (3, 3) homography from the frame before
 
 
