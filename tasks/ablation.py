@@ -313,7 +313,7 @@ def _show_errors(rows: Sequence[_AblationRow]) -> None:
     console.show(table)
 
 
-def _show_units(rows: Sequence[AblationRow]) -> None:
+def _show_units(rows: Sequence[_AblationRow]) -> None:
     """Print the units of the errors, and what they are means over."""
     units = units_of(row.errors for row in rows)
     seeds = max(row.seeds for row in rows)

@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _describe_tracks(shown: Shown) -> str:
+def _describe_tracks(shown: PageContent) -> str:
     """`6 tracks and 12 detections without a track (too_short)`"""
     tracks = count(len(shown.tracks), "track")
     if shown.untracked is not None:
@@ -103,7 +103,7 @@ def _describe_tracks(shown: Shown) -> str:
     return tracks
 
 
-def _print_quality(shown: Shown, page: Path) -> None:
+def _print_quality(shown: PageContent, page: Path) -> None:
     """Print the first tracks' grades and, where bodies were estimated, how well these fit; the page
     has all of them.
     """

@@ -200,6 +200,7 @@ def load_cuda(onnxruntime: Any) -> None:
 
 @functools.cache
 def warn_of_cpu() -> None:
+    """Say once that ONNX Runtime computes on the CPU although there is a GPU, and what to do."""
     err.print(
         "onnxruntime computes on the CPU, although this machine has a GPU. For the GPU: pip "
         "uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' "
