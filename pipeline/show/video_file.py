@@ -40,18 +40,28 @@ def video_writer(
     """Yield a function that appends RGB images to the file, which gets the suffix .mp4.
 
     size: width and height of all images; odd ones are padded, as the codec requires. The file
-    appears when it is complete. Raises PipelineError if it cannot be written.
+    appears when it is complete. Raises PipelineError if it cannot be written. Errors of the
+    caller's own, inside the `with` block, pass unchanged.
     """
     encoder = _h264_encoder()
     if file.suffix.lower() != SUFFIX:
         file = file.with_suffix(SUFFIX)
+    if file.is_dir():
+        raise PipelineError(
+            f"{file}: expected a file for the video, found a folder of that name. Name another "
+            "file, or rename the folder."
+        )
     part = file.with_name(f".{file.stem}.part{SUFFIX}")  # the suffix names the container
     width, height = (side + side % 2 for side in size)
     part.unlink(missing_ok=True)
     try:
-        with av.open(str(part), "w", options={"movflags": "+faststart"}) as container:
-            rate = Fraction(fps).limit_denominator(SMALLEST_STEP)
-            stream: Any = container.add_stream(encoder, rate=rate, options=QUALITY.get(encoder, {}))
+        with _write_errors(file):
+            container = av.open(str(part), "w", options={"movflags": "+faststart"})
+        try:
+            with _write_errors(file):
+                rate = Fraction(fps).limit_denominator(SMALLEST_STEP)
+                options = QUALITY.get(encoder, {})
+                stream: Any = container.add_stream(encoder, rate=rate, options=options)
             stream.width = width
             stream.height = height
             stream.pix_fmt = "yuv420p"
@@ -60,14 +70,31 @@ def video_writer(
                 missing = (height - image.shape[0], width - image.shape[1])
                 if any(missing):
                     image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+                frame = av.VideoFrame.from_ndarray(image, "rgb24")
+                with _write_errors(file):
+                    container.mux(stream.encode(frame))
 
             yield write
-            container.mux(stream.encode(None))
+            with _write_errors(file):
+                container.mux(stream.encode(None))
+        finally:
+            with _write_errors(file):
+                container.close()  # writes the file's index
         part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _write_errors(file: Path) -> Iterator[None]:
+    """Raise PipelineError in place of an error of FFmpeg while it writes the file.
+
+    Only around this module's own calls: the block of `video_writer`'s caller often decodes another
+    video, whose errors say nothing about this file.
+    """
+    try:
+        yield
     except av.FFmpegError as error:
         raise PipelineError(
             f"{file}: cannot be written: {error}. Check the free disk space."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)

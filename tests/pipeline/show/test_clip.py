@@ -16,12 +16,14 @@ import pytest
 
 import cache
 from pipeline import datasets
+from pipeline.errors import PipelineError
 from pipeline.show import clip
 from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
 from pipeline.show.drawing import draw_label
 from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import Choice, ShownTrack
 from pipeline.show.tracks import from_cache
+from pipeline.show.video_file import video_writer
 from pipeline.track import Track
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 
@@ -235,3 +237,41 @@ def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> Non
         heights.append((rows[-1] - rows[0]) / height)
     assert heights[1] == pytest.approx(heights[0], rel=0.15)
     assert heights[0] > 0.01
+
+
+def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_written(
+    tmp_path: Path,
+) -> None:
+    error = av.InvalidDataError(1, "the clip that is read is damaged")
+    with (
+        pytest.raises(av.InvalidDataError) as raised,
+        video_writer(tmp_path / "clip.mp4", 25.0, (64, 48)) as write,
+    ):
+        write(np.zeros((48, 64, 3), np.uint8))
+        raise error
+    assert raised.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "clip.mp4"
+    with (
+        pytest.raises(PipelineError, match=r"clip\.mp4: cannot be written: "),
+        video_writer(file, 25.0, (64, 48)) as write,
+    ):
+        for _ in range(100):  # the encoder keeps the first ones back
+            write(np.zeros((48, 64, 3), np.uint8))
+
+
+def test_a_folder_in_the_place_of_a_video_is_refused_before_images_are_made(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "clip.mp4"
+    folder.mkdir()
+    refusal = r"clip\.mp4: expected a file .* found a folder .* Name another"
+    with (
+        pytest.raises(PipelineError, match=refusal),
+        video_writer(folder, 25.0, (64, 48)),
+    ):
+        pytest.fail("images are made")
+    assert list(tmp_path.iterdir()) == [folder]
