@@ -1,4 +1,17 @@
-"""What a video is: its frames, times, rate, and what is unusual about it.  [pixels] -> crops"""
+"""What a video is: its frames, times, rate, and what is unusual about it.  [pixels] -> crops
+
+A `Survey` is given all frames of a video while they are decoded for something else, and makes its
+`ClipRecord`. The record is stored as JSON (`ClipRecord.as_dict`, `record_from`), so that nobody has
+to decode the video again to know its rate or its faults.
+
+Words:
+    lost: a frame that cannot be decoded, because of damage. It keeps its number.
+    known: of times, those that the file states. A lost frame's time is not known (nan), and some
+        containers state none at all.
+    played, filmed: a clip in slow motion is filmed at a higher rate than it is played. Times are
+        as played; `fps` is as filmed, since people move at that rate.
+    even: all frames are as long as each other, so that a frame's number tells its time.
+"""
 
 from __future__ import annotations
 
@@ -27,62 +40,79 @@ from pipeline.files.pixels.video import (
 )
 from pipeline.skeletons import Doubles, Ints
 
-HDR: Final = {PQ: "PQ", HLG: "HLG"}
-SAME_RATE: Final = 1e-3  # containers round times to ms
-OTHER_RATE: Final = 0.03  # of the header's rate
-MANY_REPEATED: Final = 0.2  # of the frames
+HDR: Final = {PQ: "PQ", HLG: "HLG"}  # transfer functions of HDR videos -> their names
+# Two rates that differ by a smaller part are equal: containers round times to ms.
+SAME_RATE: Final = 1e-3
+# Two rates that differ by a larger part are worth a remark.
+OTHER_RATE: Final = 0.03
+MANY_REPEATED: Final = 0.2  # part of the frames from which repeated ones are worth a remark
 MOST_NAMED: Final = 5  # lost frames in a remark
-# every so many pixels and rows are compared with the frame before; if they are equal, all are
+# Of each frame and the one before, every eighth pixel of every eighth row is compared first. Only
+# if these are equal, all are.
 SAMPLED: Final = 8
-# of the mean time of a frame: further from its place, a frame is at another time
+# If a frame's time is further than this from where a constant rate puts it, in mean lengths of a
+# frame, times are not even.
 UNEVEN: Final = 0.5
-# frames a second; a camera states 30 or 60 also where it filmed fewer in the dark
+# Frames a second from which a camera's stated rate means slow motion. It states 30 or 60 also where
+# it filmed fewer in the dark.
 SLOW_MOTION: Final = 100.0
-PLACES: Final = 6  # decimals of times
+PLACES: Final = 6  # decimals of stored times
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
 class ClipRecord:
-    """What a video is, found by decoding all of it once."""
+    """What a video is, found by decoding all of it once.
+
+    The first three fields are those of a `View`: how a player shows the stored frames. The others
+    are counts of frames, unless they say otherwise.
+    """
 
     stored: tuple[int, int]  # width, height px
     aspect: tuple[int, int]  # width : height of a stored pixel
-    matrix: tuple[int, int, int, int]  # of `View`
-    times: Doubles  # (n,) s of the frames, as played; nan for lost ones and where the file has none
-    lost: tuple[int, ...]  # frames that cannot be decoded
-    n_hidden: int  # frames that an edit list hides
-    n_missing: int  # frames that the header lists beyond the file's end
-    n_interlaced: int
-    n_resized: int  # frames of another size than the first one's
-    n_repeated: int  # frames equal to the one before
-    n_streams: int  # of video
-    n_restarts: int  # places where the file's times begin anew; here, times go on by the usual step
+    matrix: tuple[int, int, int, int]
+    # (n,) s of all frames, as played, never going back; nan for a lost one, and where the file
+    # states none
+    times: Doubles
+    lost: tuple[int, ...]  # numbers of the lost frames
+    n_hidden: int  # cut out by an edit list
+    n_missing: int  # listed in the header, and beyond the file's end
+    n_interlaced: int  # made of two fields
+    n_resized: int  # of another size than the first one
+    n_repeated: int  # equal to the one before
+    n_streams: int  # video streams of the file
+    n_restarts: int  # places where the file's own times go back: see `_join_recordings`
     transfer: int  # transfer function, by ITU-T H.273
-    header_frames: int | None
-    header_fps: float  # nan: not in the header
-    filmed_fps: float  # frames a second at which it was filmed, if that is stated; else nan
+    header_frames: int | None  # number of frames by the header; None: not stated
+    header_fps: float  # frames a second by the header; nan: not stated
+    filmed_fps: float  # frames a second at which it was filmed; nan: not stated
 
     @property
     def n_frames(self) -> int:
+        """Number of frames, lost ones among them."""
         return len(self.times)
 
     @property
     def view(self) -> View:
+        """How a player shows its frames."""
         return View(self.stored, Fraction(*self.aspect), self.matrix)
 
     @property
     def played_fps(self) -> float:
-        """Frames a second, by their times, else as the header states it; nan if unknown."""
+        """Frames a second as a player shows them; nan if unknown.
+
+        By the frames' times, if there are any. The header's rate is taken where both agree: it is
+        not rounded.
+        """
         rate = mean_rate(self.times)
-        is_stated = math.isclose(rate, self.header_fps, rel_tol=SAME_RATE)
-        if is_stated or math.isnan(rate):
+        is_as_stated = math.isclose(rate, self.header_fps, rel_tol=SAME_RATE)
+        if is_as_stated or math.isnan(rate):
             return self.header_fps
         return rate
 
     @property
     def fps(self) -> float:
-        """Frames a second of what was filmed: in slow motion, more than are played. nan if
-        unknown.
+        """Frames a second of the scene that was filmed: in slow motion, more than are played. nan
+        if unknown.
         """
         if math.isfinite(self.filmed_fps):
             return self.filmed_fps
@@ -95,39 +125,45 @@ class ClipRecord:
         rate = mean_rate(self.times)
         if not math.isfinite(rate):
             return True
-        # the frames' numbers by their times, if the first with a time has its own
-        places = (self.times[known] - self.times[known[0]]) * rate + known[0]
-        return bool(np.abs(places - known).max() <= UNEVEN)
+        # what the frames' numbers would be at a constant rate from the first one on
+        at_constant_rate = (self.times[known] - self.times[known[0]]) * rate + known[0]
+        return bool(np.abs(at_constant_rate - known).max() <= UNEVEN)
 
     @property
     def usual_fps(self) -> float:
-        """Frames a second where none is missing: `fps`, or more if the times are uneven, as by a
-        pause.
+        """Frames a second where the recording did not pause: `fps` if times are even, else at
+        least `fps`.
+
+        A pause lowers the mean rate, `fps`. The median step between two frames is that of the
+        frames around the pause.
         """
         if self.is_even:
             return self.fps
         steps = _steps(self.times)
-        usual = 1 / float(np.median(steps[steps > 0]))
-        return self.fps * max(1.0, usual / self.played_fps)
+        median_rate = 1 / float(np.median(steps[steps > 0]))
+        return self.fps * max(1.0, median_rate / self.played_fps)
 
     def clock(self) -> Ints:
-        """(n,) the time of each frame in frames at `usual_fps`, strictly increasing; its number if
-        times are even.
+        """(n,) the time of each frame as a whole number of ticks, `usual_fps` ticks a second.
+
+        If times are even, that is the frame's number. Else a pause is a gap between two ticks.
+        Ticks increase strictly.
         """
         numbers = np.arange(self.n_frames, dtype=np.int64)
         if self.is_even:
             return numbers
         known = _frames_with_time(self.times)
         times = np.interp(numbers, known, self.times[known])
-        rate = self.usual_fps * self.played_fps / self.fps
-        ticks = np.round((times - times[0]) * rate).astype(np.int64)
+        # times are as played, `usual_fps` is as filmed
+        ticks_a_second = self.usual_fps * self.played_fps / self.fps
+        ticks = np.round((times - times[0]) * ticks_a_second).astype(np.int64)
         # at least one tick from frame to frame
         return np.maximum.accumulate(ticks - numbers) + numbers
 
     @property
     def otherwise(self) -> list[str]:
-        """Why its pixels are not those that OpenCV decodes, as earlier versions did; empty for most
-        clips.
+        """Why its images are not those that OpenCV decodes, as earlier versions of this code did:
+        ["interlaced"]. Empty for most clips.
         """
         kinds = {
             "interlaced": self.n_interlaced > 0,
@@ -140,7 +176,7 @@ class ClipRecord:
         return [kind for kind, applies in kinds.items() if applies]
 
     def remarks(self) -> list[str]:
-        """What is unusual, in words for the person whose clip it is."""
+        """What is unusual about the clip, in sentences for the person whose clip it is."""
         remarks = []
         if self.lost:
             shown = ", ".join(map(str, self.lost[:MOST_NAMED]))
@@ -192,14 +228,15 @@ class ClipRecord:
         return remarks
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON values; `record_from` restores it.
+        """The record as JSON values, which `record_from` restores. nan becomes null.
 
-        Even times are their number, with the first and the last known one:
-        {"n": 10, "known": [[0, 0.0], [9, 0.3]]}; others are a list.
+        Times that are not even are a list. Of even ones, there are only their number and the first
+        and last known one: {"n": 10, "known": [[0, 0.0], [9, 0.3]]} for frame 0 at 0 s and frame 9
+        at 0.3 s.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.is_even:
-            values["times"] = {"n": self.n_frames, "known": _ends(self.times)}
+            values["times"] = {"n": self.n_frames, "known": _first_and_last(self.times)}
         else:
             values["times"] = [*map(_json_number, self.times.round(PLACES).tolist())]
         for name in ("header_fps", "filmed_fps"):
@@ -208,8 +245,8 @@ class ClipRecord:
 
 
 def record_from(values: object) -> ClipRecord | None:
-    """The record of `ClipRecord.as_dict`; None for anything else, such as an older form: it is made
-    again.
+    """The record that `ClipRecord.as_dict` has made JSON values of. None for any other values, such
+    as those of an older version: the caller decodes the video again.
     """
     names = {field.name for field in fields(ClipRecord)}
     if not isinstance(values, Mapping) or values.keys() != names:
@@ -242,12 +279,12 @@ def _frames_with_time(times: Doubles) -> Ints:
 
 
 def _steps(times: Doubles) -> Doubles:
-    """From each known time to the next one, s."""
+    """Seconds from each known time to the next known one."""
     return np.diff(times[np.isfinite(times)])
 
 
-def _ends(times: Doubles) -> list[list[float]]:
-    """Number and time of the first and the last frame with a time."""
+def _first_and_last(times: Doubles) -> list[list[float]]:
+    """[number, time] of the first and of the last frame whose time is known; empty if none is."""
     known = _frames_with_time(times)
     if not len(known):
         return []
@@ -255,6 +292,7 @@ def _ends(times: Doubles) -> list[list[float]]:
 
 
 def _restore_times(stored: Any) -> Doubles:
+    """Times (n,) of their form in `ClipRecord.as_dict`."""
     if isinstance(stored, list):
         return np.array([*map(_restore_number, stored)])
     n_frames = int(stored["n"])
@@ -266,7 +304,10 @@ def _restore_times(stored: Any) -> Doubles:
 
 
 class Survey:
-    """Makes the record of a video from its frames, in order, while they are read."""
+    """Makes the record of a video while something else decodes it.
+
+    `add` is called with every frame, in order; `record` after the last one.
+    """
 
     def __init__(self) -> None:
         self._times: list[float] = []
@@ -278,7 +319,7 @@ class Survey:
         self._before: VideoFrame | None = None
 
     def add(self, frame: NumberedFrame) -> None:
-        """The next frame of the video."""
+        """Count the next frame of the video."""
         self._times.append(frame.time)
         decoded = frame.decoded
         if decoded is None:
@@ -297,8 +338,8 @@ class Survey:
         self._before = decoded
 
     def record(self, video: OpenVideo, path: Path) -> ClipRecord:
-        """The record, after the last frame. Raises Undecodable if no frame was decoded. path: for
-        messages.
+        """The record of the frames that were added, and of the header. Raises Undecodable if no
+        frame was decoded.
         """
         if self._first is None:
             raise Undecodable(f"{path}: none of its frames can be decoded")
@@ -307,7 +348,8 @@ class Survey:
         if video.index is not None:
             n_hidden += max(0, (header.n_frames or 0) - len(video.index))
         view = view_of(video.stream, self._first)
-        times, n_restarts = _join(np.array(self._times))
+        file_times = np.array(self._times)
+        times = _join_recordings(file_times)
 
         return ClipRecord(
             stored=view.stored,
@@ -321,7 +363,7 @@ class Survey:
             n_resized=self._n_resized,
             n_repeated=self._n_repeated,
             n_streams=video.n_streams,
-            n_restarts=n_restarts,
+            n_restarts=int((_steps(file_times) < 0).sum()),
             transfer=int(self._first.color_trc),
             header_frames=header.n_frames,
             header_fps=header.fps,
@@ -330,8 +372,8 @@ class Survey:
 
 
 def _filmed_fps(video: OpenVideo, header: VideoHeader) -> float:
-    """The rate that Android's camera states for slow motion, which its file plays more slowly; else
-    nan.
+    """The rate at which Android's camera says that it has filmed, if it is slow motion, which the
+    file plays at a lower rate. nan for all other clips.
     """
     stated = video.metadata.get("com.android.capture.fps", "")
     try:
@@ -345,10 +387,11 @@ def _filmed_fps(video: OpenVideo, header: VideoHeader) -> float:
 
 
 def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) -> int:
-    """Number of frames that the header lists beyond the file's end.
+    """Number of frames that the header lists and that are beyond the end of a truncated file.
 
-    n_packets: packets that the file has, which other files than MP4 do not list. Without it, one of
-    those that is cut off has at least one frame less.
+    An MP4 lists the place of each frame. Of other files, only the number of frames is known, from
+    which the `n_packets` that were read are subtracted. None: they have not been read; then the
+    answer is 1 for any file that is cut off, which means: at least one.
     """
     if video.index is not None:
         return sum(entry.pos + entry.size > video.n_bytes for entry in video.index)
@@ -360,7 +403,9 @@ def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) ->
 
 
 def _is_copy(before: VideoFrame, frame: VideoFrame) -> bool:
-    """Whether the first planes of two frames are equal."""
+    """Whether two frames look the same: their first planes are equal, which hold the brightness or
+    all colours.
+    """
     one = _first_plane(before)
     other = _first_plane(frame)
     if not np.array_equal(one[::SAMPLED, ::SAMPLED], other[::SAMPLED, ::SAMPLED]):
@@ -369,7 +414,7 @@ def _is_copy(before: VideoFrame, frame: VideoFrame) -> bool:
 
 
 def _first_plane(frame: VideoFrame) -> NDArray[np.uint8]:
-    """Bytes of the plane, without the padding of its rows."""
+    """(H, bytes of a row) of a frame's first plane, without the padding at the end of its rows."""
     plane = frame.planes[0]
     data: Any = plane
     rows: NDArray[np.uint8] = np.frombuffer(data, np.uint8).reshape(plane.height, plane.line_size)
@@ -380,26 +425,30 @@ def _first_plane(frame: VideoFrame) -> NDArray[np.uint8]:
     return rows[:, :n_bytes]
 
 
-def _join(times: Doubles) -> tuple[Doubles, int]:
-    """Times (n,) that never go back, and at how many places they did, as in recordings that were
-    joined.
+def _join_recordings(times: Doubles) -> Doubles:
+    """Times (n,) that never go back, from a file's own.
+
+    In a file of several recordings, times begin anew with each. Here, each goes on after the one
+    before, by the usual (median) step.
     """
     known = _frames_with_time(times)
-    steps = np.diff(times[known])
+    steps = _steps(times)
     is_back = steps < 0
     if not is_back.any():
-        return times, 0
+        return times
     usual = 0.0
     if not is_back.all():
         usual = np.median(steps[~is_back])
     steps[is_back] = usual
     joined = times.copy()
     joined[known[1:]] = times[known[0]] + np.cumsum(steps)
-    return joined, int(is_back.sum())
+    return joined
 
 
 def mean_rate(times: Doubles) -> float:
-    """Frames a second by the first and the last time of (n,); nan if unknown."""
+    """Frames a second between the first and the last known time of (n,); nan if fewer than two are
+    known, or if they are equal.
+    """
     known = _frames_with_time(times)
     if len(known) < 2:
         return math.nan

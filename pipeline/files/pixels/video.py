@@ -1,8 +1,16 @@
 """Frames of a video file, decoded by PyAV, and their numbers and times.  [pixels] -> crops
 
-A frame's number is its position in presentation order among the frames that a player shows. A frame
-that damage loses keeps its number, so that labels of the later ones still fit. Frames that an edit
-list hides have none.
+A path goes in: `open_video` gives an `OpenVideo`, whose `frames` are decoded and numbered, in the
+decoder's own pixel format. `view_of` says how a player shows them, and a `Painter` makes images of
+them.
+
+Words:
+    number: a frame's position, from 0, in presentation order among the frames that a player shows.
+        Labels name frames by it.
+    lost: a frame that damage has made undecodable. It keeps its number, so that labels of the
+        later ones still fit.
+    hidden: a frame that an MP4's edit list cuts out. It is decoded, because others need it, and
+        has no number.
 """
 
 from __future__ import annotations
@@ -31,22 +39,25 @@ from pipeline.files.pixels.decode import MAX_PIXELS
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
 THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
-# FFmpeg's names of its readers
+# FFmpeg's names of the containers that it may read
 FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"
-# FFmpeg follows links in play lists and in files. A clip is one local file.
+# options for FFmpeg: it follows links in play lists and in files, but a clip is one local file
 OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-# Decoders of packets that are the second field of a frame, or a reference that is not shown.
-WITH_OTHER_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
-PQ: Final = 16  # transfer functions, ITU-T H.273, table 3
+# decoders of codecs with frameless packets: see `_Numbering`
+FRAMELESS_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
+# transfer functions of HDR videos, ITU-T H.273, table 3
+PQ: Final = 16
 HLG: Final = 18
-SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))  # FFmpeg converts them to equal RGB and BGR
-# headers with a variable rate state their clock, 90000 a second or the like
+# pixel formats that FFmpeg converts to equal RGB and BGR
+SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))
+# a header's higher rate is none: with a variable rate, it states its clock, 90000 a second or so
 MAX_FPS: Final = 1000.0
+MOST_STRETCHED: Final = 8  # width / height of a pixel; more is damage
 
 
 class VideoHeader(NamedTuple):
-    """A video's header. Containers are often wrong about `n_frames` and `fps`: do not rely on
-    them.
+    """What a video's header says, before any frame is decoded. Containers are often wrong about
+    `n_frames` and `fps`: do not rely on them.
     """
 
     n_frames: int | None  # None: not in the header
@@ -56,86 +67,76 @@ class VideoHeader(NamedTuple):
 
 
 class NumberedFrame(NamedTuple):
-    """A decoded frame with its number and its time in s, or a lost one."""
+    """A frame of a video: its number, and what the decoder made of it."""
 
     number: int
-    decoded: VideoFrame | None
-    time: float = math.nan
+    decoded: VideoFrame | None  # None: it is lost, by damage
+    time: float = math.nan  # s; nan: not known
 
 
 @dataclass(slots=True)
 class _Numbering:
-    """Numbers of frames by the times of their packets.
+    """Numbers the frames that a decoder gives, and notices those that it does not give.
 
-    A decoder gives frames in presentation order. Where it skips the time of a packet after damage,
-    a frame is lost. In an intact file such packets hold no frame of their own: the second field of
-    a frame, or a hidden reference.
+    A file has packets, in the order in which they are decoded. Each states the time of its frame
+    (pts). The decoder gives frames in the order of their times. A time is *expected* from when its
+    packet goes to the decoder until its frame comes. If a later frame comes first, the packet has
+    given no frame, for one of two reasons:
+
+    - It is damaged, or needs one that is: its frame is lost, and keeps its number.
+    - It is *frameless*: the second field of a frame, or a reference that is never shown. Such a
+      packet has no number. Only some codecs have them (FRAMELESS_PACKETS).
+
+    Nothing tells one from the other but this: a file in which no packet has failed is taken for
+    intact.
+
+    After a key frame is lost, the decoder draws the frames that follow over a wrong image. They
+    count as lost, too, up to the next key frame.
     """
 
-    may_have_others: bool  # packets without a frame of their own
-    n_frames: int = 0
-    is_damaged: bool = False
-    has_others: bool = False
-    # time of a key frame that is lost; later frames are drawn over it until the next one
-    lost_key: float = -math.inf
-    needs_key: bool = True
+    may_be_frameless: bool  # the codec has frameless packets
+    n_frames: int = 0  # numbers given so far, so the next frame's number
+    is_damaged: bool = False  # a packet has failed
+    has_frameless: bool = False  # a frameless packet has been found
+    needs_key: bool = True  # frames after `lost_key` are lost until a key frame comes
+    lost_key: float = -math.inf  # time of the key frame that was lost last
     # times of packets whose frames have not come, ascending
-    waiting: list[int] = field(default_factory=list)
+    expected: list[int] = field(default_factory=list)
     # those of key frames; some decoders do not mark their frames
     keys: set[int] = field(default_factory=set)
 
     def expect(self, packet: Any) -> None:
-        """A packet is passed to the decoder."""
+        """Note a packet that goes to the decoder."""
         if packet.pts is None:
             return
-        bisect.insort(self.waiting, packet.pts)
+        bisect.insort(self.expected, packet.pts)
         if packet.is_keyframe:
             self.keys.add(packet.pts)
 
-    def skip_to(self, time: int | None) -> Iterator[NumberedFrame]:
-        """Lost frames before a time; with None, all that are still expected."""
-        n_skipped = len(self.waiting)
-        if time is not None:
-            n_skipped = bisect.bisect_left(self.waiting, time)
-        del self.waiting[:n_skipped]
-        are_lost = self.is_damaged or not self.may_have_others
-        if are_lost or (time is None and not self.has_others):
-            for _ in range(n_skipped):
-                yield self.lose()
-        elif n_skipped:
-            self.has_others = True
-
-    def lose(self) -> NumberedFrame:
-        """The next frame, which is lost."""
-        lost = NumberedFrame(self.n_frames, None)
-        self.n_frames += 1
-        return lost
-
     def note_damage(self, packet: Any) -> None:
-        """A packet cannot be decoded."""
+        """Note a packet that the decoder has refused."""
         self.is_damaged = True
         if packet.is_keyframe:
             self.needs_key = True
-            self.lost_key = packet.pts
-            if packet.pts is None:
-                self.lost_key = -math.inf
+            self.lost_key = -math.inf
+            if packet.pts is not None:
+                self.lost_key = packet.pts
 
     def take(self, frame: VideoFrame) -> Iterator[NumberedFrame]:
-        """The lost frames before a decoded one, and this one."""
+        """Yield the lost frames before a decoded frame, and then the frame itself."""
         time = math.nan
         if frame.pts is not None:
-            yield from self.skip_to(frame.pts)
-            is_expected = bool(self.waiting) and self.waiting[0] == frame.pts
-            if self.is_damaged and not is_expected:
+            yield from self._skip_to(frame.pts)
+            if self.expected[:1] == [frame.pts]:
+                del self.expected[0]
+            elif self.is_damaged:
                 return  # a second frame of a damaged packet
-            if is_expected:
-                del self.waiting[0]
             assert frame.time is not None
             time = frame.time
 
-        is_after_lost_key = frame.pts is None or frame.pts > self.lost_key
-        if self.needs_key and is_after_lost_key:
-            self.needs_key = not (frame.key_frame or frame.pts in self.keys)
+        if frame.pts is None or frame.pts > self.lost_key:
+            if frame.key_frame or frame.pts in self.keys:
+                self.needs_key = False
             if self.needs_key:
                 yield self.lose()
                 return
@@ -143,9 +144,33 @@ class _Numbering:
         yield NumberedFrame(self.n_frames, frame, time)
         self.n_frames += 1
 
+    def _skip_to(self, time: int) -> Iterator[NumberedFrame]:
+        """Expect no time before this one any longer, and yield the frames that are lost thereby."""
+        n_skipped = bisect.bisect_left(self.expected, time)
+        del self.expected[:n_skipped]
+        if self.is_damaged or not self.may_be_frameless:
+            for _ in range(n_skipped):
+                yield self.lose()
+        elif n_skipped:
+            self.has_frameless = True
+
+    def finish(self) -> Iterator[NumberedFrame]:
+        """Yield the frames that are still expected when the decoder gives no more: all are lost,
+        unless the file is intact and has frameless packets.
+        """
+        if self.is_damaged or not self.has_frameless:
+            for _ in self.expected:
+                yield self.lose()
+
+    def lose(self) -> NumberedFrame:
+        """Give the next number to a lost frame."""
+        lost = NumberedFrame(self.n_frames, None)
+        self.n_frames += 1
+        return lost
+
 
 class OpenVideo:
-    """A video file that is open for reading, once, from its first frame on."""
+    """A video file that is open: its header, and its frames, once, from the first one on."""
 
     def __init__(self, container: Any) -> None:
         self._container = container
@@ -158,8 +183,9 @@ class OpenVideo:
         # frames.
         self.stream.codec_context.thread_type = "SLICE"
         self.n_bytes: int = container.size
+        # of the packets that `frames` has read so far
         self.n_packets = 0
-        self.n_hidden = 0  # packets whose frames are not shown
+        self.n_hidden = 0  # packets of hidden frames
 
     @property
     def n_streams(self) -> int:
@@ -173,7 +199,7 @@ class OpenVideo:
         return dict(self._container.metadata)
 
     def header(self) -> VideoHeader:
-        """The header of the file."""
+        """What the header says; without a number of frames, its duration times its rate."""
         context = self.stream.codec_context
         rate = self.stream.average_rate or self.stream.guessed_rate
         fps = math.nan
@@ -187,45 +213,48 @@ class OpenVideo:
 
     @property
     def index(self) -> Any:
-        """The packets that an MP4 lists and an edit list leaves; None for other files."""
+        """The packets that an MP4's header lists, without those that an edit list cuts out; None
+        for other containers, which have no such list.
+        """
         if "mp4" in self._container.format.name.split(","):
             return self.stream.index_entries
         return None
 
     def frames(self) -> Iterator[NumberedFrame]:
-        """All frames in order, and the lost ones among them."""
+        """Decode the whole file. Yields all frames in order, and the lost ones among them."""
         context = self.stream.codec_context
-        numbering = _Numbering(may_have_others=context.name in WITH_OTHER_PACKETS)
+        numbering = _Numbering(may_be_frameless=context.name in FRAMELESS_PACKETS)
         # An AVI has no times of its own; those of B-frames are wrong.
         has_times = not (self._container.format.name == "avi" and context.has_b_frames)
         for packet in self._packets():
             if not has_times:
                 packet.pts = None
-            if packet.size:
-                self._count(packet, numbering)
+            if packet.size:  # the last one is empty, and asks for the frames that are kept back
+                self._note_packet(packet, numbering)
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
                 numbering.note_damage(packet)
-                if packet.pts is None:
+                if packet.pts is None:  # no time is expected, and missed later
                     yield numbering.lose()
                 continue
             for frame in decoded:
                 yield from numbering.take(frame)
-        yield from numbering.skip_to(None)
+        yield from numbering.finish()
 
-    def _count(self, packet: Any, numbering: _Numbering) -> None:
+    def _note_packet(self, packet: Any, numbering: _Numbering) -> None:
+        """Count a packet, and have its frame numbered unless it is hidden."""
         self.n_packets += 1
         if packet.is_discard:
             self.n_hidden += 1
             if packet.is_keyframe:
-                numbering.needs_key = False  # shown frames are drawn over it
+                numbering.needs_key = False  # a hidden one will do: shown frames are drawn over it
         else:
             numbering.expect(packet)
 
     def _packets(self) -> Iterator[Any]:
-        """The packets up to the file's end, or to a place where it cannot be read on, and an empty
-        one at the end.
+        """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
+        last one is empty: with it, a decoder gives the frames that it has kept back.
         """
         packets = self._container.demux(self.stream)
         while True:
@@ -247,7 +276,9 @@ class Undecodable(Exception):
 
 @contextmanager
 def open_video(path: Path) -> Iterator[OpenVideo]:
-    """Open a local file. Raises Undecodable."""
+    """Open a local file, inside a `with` block. Raises Undecodable for a file that is no video,
+    has no video stream, or claims frames of an absurd size.
+    """
     # An absolute path cannot be taken for a protocol.
     name = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
     try:
@@ -273,10 +304,14 @@ UPRIGHT: Final = (1, 0, 0, 1)  # the matrix of frames that are shown as they are
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a player shows stored frames: their size, turned or mirrored, with square pixels.
+    """How a player shows the frames that a file stores.
+
+    It does two things: it stretches them, because stored pixels need not be square, and it turns or
+    mirrors them.
 
     `matrix` (a, b, c, d) maps a step along stored rows to (a, b) in the shown image, and one along
-    columns to (c, d): a display matrix without its scale (ISO/IEC 14496-12, 8.2.2).
+    columns to (c, d): a display matrix without its scale (ISO/IEC 14496-12, 8.2.2). A quarter turn
+    clockwise is (0, 1, -1, 0).
     """
 
     stored: tuple[int, int]  # width, height px
@@ -285,7 +320,7 @@ class View:
 
     @property
     def is_turned(self) -> bool:
-        """Whether rows are shown as columns."""
+        """Whether stored rows are shown as columns."""
         return self.matrix[0] == 0
 
     @property
@@ -295,20 +330,22 @@ class View:
 
     @property
     def square(self) -> tuple[int, int]:
-        """Width and height px with square pixels, before turning. As players do, only the width
-        changes.
+        """Width and height px after stretching to square pixels, before turning. As players do,
+        only the width changes.
         """
         width, height = self.stored
         return max(1, round(width * self.aspect)), height
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height px as shown."""
+        """Width and height px as shown, stretched and turned."""
         return self._turned(self.square)
 
     @property
     def unstretched(self) -> tuple[int, int]:
-        """Width and height px as shown by a tool that takes all pixels for square ones."""
+        """Width and height px by a tool that turns frames and does not stretch them, because it
+        takes all pixels for square ones.
+        """
         return self._turned(self.stored)
 
     def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -316,8 +353,8 @@ class View:
         return (height, width) if self.is_turned else (width, height)
 
     def turn(self, image: Image) -> Image:
-        """Turn and mirror an image (H, W, 3). Without both, it is not copied, and its rows may be
-        padded.
+        """Turn and mirror an image (H, W, 3). One that is shown as it is stored is returned as it
+        is, not copied, and its rows may be padded.
         """
         a, b, c, d = self.matrix
         if self.matrix == UPRIGHT:
@@ -337,18 +374,15 @@ class View:
 
 
 def view_of(stream: VideoStream, frame: VideoFrame) -> View:
-    """How a stream's frames are shown, by its first decoded frame."""
+    """How a player shows a stream's frames, by its header and its first decoded frame."""
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     if not 0 < aspect <= MOST_STRETCHED:
         aspect = Fraction(1)
     return View((frame.width, frame.height), aspect, _matrix(frame))
 
 
-MOST_STRETCHED: Final = 8  # width / height of a pixel; more is damage
-
-
 def _matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """The display matrix of a frame, to the nearest right angle."""
+    """The matrix of `View` that a frame states, to the nearest right angle."""
     stored = frame.side_data.get("DISPLAYMATRIX")
     if stored is None:
         return UPRIGHT
@@ -364,7 +398,7 @@ def _sign(number: int) -> int:
 
 
 class Painter:
-    """Decoded frames -> images (H, W, 3) uint8 RGB as a player shows them."""
+    """Makes images (H, W, 3), uint8 RGB, of a video's decoded frames, as a player shows them."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -372,8 +406,8 @@ class Painter:
         self._reformatter = VideoReformatter()
 
     def image(self, frame: VideoFrame) -> Image:
-        """The image of a frame. One of another size, in the middle of a clip, is scaled to the
-        first one's.
+        """The image of a frame. A frame of another size than the first one's, in the middle of a
+        clip, is scaled to that size.
         """
         image: Any
         if frame.color_trc == PQ:
@@ -387,7 +421,9 @@ class Painter:
         return self._view.turn(image)
 
     def _rgb(self, frame: VideoFrame) -> Image:
-        """(H, W, 3) as stored, to the bit as by OpenCV: features of earlier versions fit."""
+        """(H, W, 3) RGB, not stretched or turned, and equal to what OpenCV decodes, bit by bit:
+        earlier versions did so, and their features stay valid.
+        """
         image: Any
         if frame.format.name in SAME_AS_BGR:
             image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
@@ -400,11 +436,12 @@ class Painter:
 
 
 def _pq_to_sdr() -> NDArray[np.uint8]:
-    """SDR values (1024,) of 10-bit PQ values.
+    """A table (1024,) from the 10-bit values of an HDR video (PQ) to the 8-bit values of an image.
 
-    Luminance by SMPTE ST 2084, of which 203 cd/m^2 are white (ITU-R BT.2408), highlights above it
-    are compressed, and coded by a gamma of 2.2.
+    PQ codes luminance by SMPTE ST 2084. 203 cd/m^2 of it are shown as white (ITU-R BT.2408),
+    brighter ones are compressed, and the result is coded by a gamma of 2.2.
     """
+    # names and values of the standard
     m1 = 2610 / 16384
     m2 = 2523 / 32
     c1 = 3424 / 4096
