@@ -1,6 +1,15 @@
 """Sources of pixels: numbered images or a video file.  [pixels] -> crops -> features
 
-`pipeline.files.pixels.sources` finds the source for a line of the cache.
+A `FrameSource` says where the pixels of one clip are: `Pictures` (a folder of numbered images) or a
+`Video` (one file). It opens nothing until it is asked, and then gives a `Frame` for each frame
+index that the caller wants, in RGB.
+
+Words:
+    spec: one line of text that describes a source; it is stored in the cache.
+        `pipeline.files.pixels.sources` makes the source of it again.
+    problem: why a frame has no image, as a sentence. Bad files are common, so a problem is given
+        with its frame, and the next frame is read; it is not raised.
+    kind: of a problem, its name in the accounting, by which problems are counted.
 """
 
 from __future__ import annotations
@@ -43,22 +52,34 @@ from pipeline.files.raw.opening import note_fault
 from pipeline.processes import alive
 from pipeline.skeletons import Ints
 
+MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
+KIND_BYTES: Final = 200  # of a file's start, which tell its kind
+_NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
+_STARTS: Final = (
+    EBML,  # Matroska, WebM
+    b"\x00\x00\x01\xba",  # MPEG program stream
+    b"\x00\x00\x01\xb3",  # MPEG video
+    b"FLV\x01",
+    b"\x30\x26\xb2\x75",  # ASF, Windows Media
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
 class Frame:
-    """One decoded frame, or why not: exactly one of `image` and `problem` is None."""
+    """A frame that was asked for: its image, or its problem. Exactly one of both is None."""
 
     index: int
-    image: Image | None
+    image: Image | None  # (H, W, 3) RGB
     problem: str | None
-    # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
-    kind: str = ""
-    record: ClipRecord | None = None  # of a video that has ended, if it was asked for
+    kind: str = ""  # of the problem: "picture_missing", "video_ended", ...
+    # of the whole video, if a survey was asked for and the index is after the video's end
+    record: ClipRecord | None = None
 
 
 class FrameSource(Protocol):
-    """Small, picklable, hashable. `spec` describes it in one line of the cache, with paths below
-    the raw folder.
+    """Where the pixels of one clip are, and how to read them.
+
+    Sources are small, picklable and hashable: they go to other processes, and are keys of caches.
     """
 
     @property
@@ -66,42 +87,47 @@ class FrameSource(Protocol):
         """The dataset's raw folder."""
 
     @property
-    def spec(self) -> str: ...
+    def spec(self) -> str:
+        """The source as one line of the cache, with its path below `root`."""
 
     @property
     def place(self) -> Path:
         """The folder of the images, or the video file. It need not exist."""
 
     def size(self) -> tuple[int, int]:
-        """(width, height) px, from the first readable header. Raises RawDataError without any."""
+        """(width, height) px of its images, by the first one that can be read. Raises RawDataError
+        if there is none.
+        """
 
     def digest(self) -> str:
-        """SHA-256, hex, of the pixels' files, independent of the name and place of their folder or
-        file.
+        """SHA-256, hex, of the content of its files. It stays when their folder or file is renamed
+        or moved.
         """
 
     @property
     def random_access(self) -> bool:
-        """Whether all frames cost the same; if not, continue a reader where it is."""
+        """Whether any frame can be read at once. If not, reading one decodes all before it: keep a
+        reader, and go on with it.
+        """
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
-        """Decode the given frames (strictly increasing), each once, in order. A bad frame is
+        """Decode the frames of these indices, each once, in order. A frame that cannot be read is
         yielded with its problem.
 
-        The next index is taken after the previous frame was used. Shows progress
-        (`processes.alive`) for every frame, also for skipped ones. Raises ValueError if the indices
-        do not increase from 0 on.
+        The indices may be computed meanwhile: each is taken after the frame before it was used.
+        Shows progress (`processes.alive`) for every frame, also for skipped ones. Raises ValueError
+        if the indices do not increase strictly, from 0 on.
         """
 
 
 def below(root: Path, relative: str) -> Path:
-    """`root / relative` for a path from an untrusted file. Raises RawDataError if it would leave
-    `root`.
+    """The path `root / relative`, where `relative` comes from a file that nobody has checked.
+    Raises RawDataError if it would lead out of `root`, or is no path.
     """
     path = PurePosixPath(relative)
     leaves_root = path.is_absolute() or ".." in path.parts
-    has_names = relative and {"\0", "\\"}.isdisjoint(relative)
-    if leaves_root or not has_names:
+    is_path = relative and {"\0", "\\"}.isdisjoint(relative)
+    if leaves_root or not is_path:
         expected = f"a path: it must be below {root}, without '..' or '\\'"
         do = "Rename it."
         raise RawDataError(root, "name", expected, repr(relative), do)
@@ -110,10 +136,10 @@ def below(root: Path, relative: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Numbered image files: frame i is the file with the number i + `first`.
+    """A folder of numbered image files: frame i is the file with the number i + `first`.
 
-    `pattern` is a path below `root` with one number in its last part, such as
-    "frames/0001/{:06d}.jpg".
+    `pattern` is the path of a file below `root`, with a format in place of the number in its name,
+    such as "frames/0001/{:06d}.jpg". Numbers may be missing: those frames have a problem.
     """
 
     root: Path
@@ -138,6 +164,7 @@ class Pictures:
 
     @classmethod
     def from_spec(cls, root: Path, rest: str) -> Pictures:
+        """The source of a spec "pictures:REST". Raises PipelineError for an invalid one."""
         pattern, plus, first = rest.rpartition("+")
         if not plus or not first.isdecimal():
             raise PipelineError(
@@ -146,30 +173,41 @@ class Pictures:
         return cls(root, pattern, int(first))
 
     def path(self, index: int) -> Path:
+        """The file of a frame. It need not exist."""
+        before, digits, after = self._name_parts
+        return self.place / f"{before}{index + self.first:0{digits}d}{after}"
+
+    @property
+    def _name_parts(self) -> tuple[str, int, str]:
+        """What is before a file's number, the number's least digits, and what is after it."""
         before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
-        return self.place / f"{before}{index + self.first:0{int(digits)}d}{after}"
+        return before, int(digits), after
 
     @cached
     def indices(self) -> Ints:
-        """Frame indices of the existing images, ascending, by file names; empty without the
-        folder.
+        """Frame indices of the images that exist, ascending, by the names of the files. Empty if
+        there is no folder.
         """
-        folder = self.place
-        before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
+        before, digits, after = self._name_parts
+        # one search in all names, between zeros, is faster than a match for each
         numbered = re.compile(
             rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)"
         )
         try:
-            names = list_names(folder)
+            names = list_names(self.place)
         except (FileNotFoundError, NotADirectoryError):
             return np.empty(0, np.int64)
-        texts = numbered.findall("\0".join(names))
-        padded = int(width)  # 7.jpg is not 000007.jpg
-        numbers = {int(text) for text in texts if len(text) == max(padded, len(text.lstrip("0")))}
-        return np.array(sorted(n - self.first for n in numbers if n >= self.first), np.int64)
+        indices = []
+        for text in numbered.findall("\0".join(names)):
+            number = int(text)
+            # 7.jpg is not 000007.jpg
+            is_padded = text == f"{number:0{digits}d}"
+            if is_padded and number >= self.first:
+                indices.append(number - self.first)
+        return np.array(sorted(indices), np.int64)
 
     def count_frames(self) -> int:
-        """Number of frames up to the last image."""
+        """Number of frames up to the last image, missing ones among them."""
         return int(self.indices().max(initial=-1)) + 1
 
     @cached
@@ -186,12 +224,14 @@ class Pictures:
         raise RawDataError(file, "size", expected, problem, do, reason="no_picture")
 
     def digest(self) -> str:
-        """Digest of names and sizes, and of the content of three images: uncompressed images all
-        have one size.
+        """Digest of the names and sizes of all images, and of the content of three of them, because
+        uncompressed images all have one size.
         """
         indices = self.indices().tolist()
         name = self.pattern.rpartition("/")[2]
-        probed = [indices[i] for i in (0, len(indices) // 2, -1) if indices]
+        probed = []
+        if indices:
+            probed = [indices[0], indices[len(indices) // 2], indices[-1]]
         contents = [digest_or_problem(self.path(index)) for index in probed]
         return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
 
@@ -206,7 +246,9 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video file, decoded from its first frame on: seeking finds wrong frames."""
+    """A video file. It is always decoded from its first frame on, because seeking to a frame finds
+    a wrong one in many files.
+    """
 
     root: Path
     path: str  # below root
@@ -224,23 +266,25 @@ class Video:
         return self.root / self.path
 
     def size(self) -> tuple[int, int]:
+        """(width, height) px as a player shows it."""
         return self.view().size
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Widths and heights px that keypoints may count in: of stored pixels, as other tools have
-        them; as shown.
+        """The sizes (width, height) px in whose pixels a file of keypoints may count: as tools have
+        it that do not stretch pixels that are not square, and as a player shows it. Mostly, these
+        are one.
         """
         view = self.view()
         return list(dict.fromkeys([view.unstretched, view.size]))
 
     def view(self) -> View:
-        """How its frames are shown, by the first one. Raises RawDataError if there is none."""
+        """How a player shows its frames. Raises RawDataError if none can be decoded."""
         return self.first_look().view
 
     @cached
     def first_look(self) -> ClipRecord:
-        """`record` up to the first frame that can be decoded. Raises RawDataError if there is
-        none.
+        """What the video is, as far as the header and the first frame that can be decoded tell.
+        Raises RawDataError if no frame can be decoded.
         """
         return self._survey(whole=False)
 
@@ -255,12 +299,13 @@ class Video:
 
     @cached
     def record(self) -> ClipRecord:
-        """What the video is, by decoding all of it, unless it is known. Raises RawDataError if it
-        cannot be decoded.
+        """What the video is, by decoding all of it, unless its record is known from before. Raises
+        RawDataError if no frame can be decoded.
         """
         return self._survey(whole=True)
 
     def _survey(self, *, whole: bool) -> ClipRecord:
+        """The known record; else that of the whole video, or of its start up to a decoded frame."""
         known = recall(ClipRecord, self.digest())
         if known is not None:
             return known
@@ -274,7 +319,9 @@ class Video:
             return survey.record(video, self.place)
 
     def remember(self, record: ClipRecord) -> None:
-        """Inside `caching`, take a record of the same file in place of decoding it."""
+        """Inside `caching`, let this be the record of the file's content: it is not decoded for
+        its record any more.
+        """
         remember(ClipRecord, self.digest(), record)
 
     def count_frames(self) -> int:
@@ -289,14 +336,16 @@ class Video:
         self.size()
 
     def require_whole(self) -> None:
-        """Raise RawDataError for a file of another kind, or a truncated one that loses frames."""
+        """Raise RawDataError for a file that is no video, or that is truncated and thereby loses
+        more than MOST_LOST frames.
+        """
         with self._report_undecodable(), self._open() as video:
             if not count_missing(video, self.place):
                 return
         self.refuse_cut_off(self.record())
 
     def refuse_cut_off(self, record: ClipRecord) -> None:
-        """Raise RawDataError for a truncated file that loses frames, by its record."""
+        """As `require_whole`, for a video whose record the caller has."""
         if record.n_missing > MOST_LOST:
             expected = f"the {record.header_frames} frames that its header states"
             found = f"{record.n_frames - len(record.lost)} that decode: it is cut off"
@@ -306,8 +355,10 @@ class Video:
             )
 
     def read(self, frame_index: Iterable[int], survey: Survey | None = None) -> Iterator[Frame]:
-        """As `FrameSource.read`. survey: gets the frames; the last frame, `video_ended`, has its
-        record.
+        """Decode frames as `FrameSource.read` says.
+
+        survey: it is given all frames that are decoded. An index after the video's end gets a
+        `Frame` of the kind `video_ended`, with the survey's record of the whole video.
         """
         indices = increasing(frame_index)
         try:
@@ -319,7 +370,7 @@ class Video:
 
     @contextmanager
     def _open(self) -> Iterator[OpenVideo]:
-        """The open video. Raises Undecodable."""
+        """Open the file, if it is safe to. Raises Undecodable."""
         problem = self.refusal()
         if problem:
             raise Undecodable(problem)
@@ -328,14 +379,16 @@ class Video:
 
     @contextmanager
     def _report_undecodable(self) -> Iterator[None]:
-        """Raise RawDataError in place of Undecodable."""
+        """Inside, an Undecodable becomes a RawDataError, which says what to do."""
         try:
             yield
         except Undecodable as error:
             raise self.unreadable(str(error)) from error
 
     def refusal(self) -> str:
-        """Why no decoder may open it; "" if one may."""
+        """Why FFmpeg must not open the file: it cannot be read, or does not begin like a video.
+        "" if it may.
+        """
         try:
             with open_regular(self.place) as stream:
                 start = stream.read(KIND_BYTES)
@@ -352,6 +405,7 @@ class Video:
         return ""
 
     def unreadable(self, problem: str) -> RawDataError:
+        """The error for a video that cannot be decoded, for the caller to raise."""
         expected = "a video that can be decoded"
         do = "Download or encode it again, or delete it."
         return RawDataError(self.place, "video", expected, problem, do, reason="video_unreadable")
@@ -360,12 +414,12 @@ class Video:
 def _read(
     video: OpenVideo, indices: Iterator[int], place: Path, survey: Survey | None
 ) -> Iterator[Frame]:
-    """Frames of an open video. place: for messages."""
+    """Decode an open video, and yield the frames of these indices. place: for messages."""
     frames = video.frames()
-    painter: Painter | None = None
-    current: NumberedFrame | None = None
-    n_frames = 0
-    record: ClipRecord | None = None
+    painter: Painter | None = None  # made of the first frame that is not lost
+    current: NumberedFrame | None = None  # None at first, and after the end
+    n_frames = 0  # decoded so far
+    record: ClipRecord | None = None  # made at the end
 
     for index in indices:
         while n_frames <= index:
@@ -390,19 +444,8 @@ def _read(
             yield Frame(index, painter.image(current.decoded), None)
 
 
-MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
-KIND_BYTES: Final = 200  # of a file's start, which tell its kind
-_NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
-_STARTS: Final = (
-    EBML,  # Matroska, WebM
-    b"\x00\x00\x01\xba",  # MPEG program stream
-    b"\x00\x00\x01\xb3",  # MPEG video
-    b"FLV\x01",
-    b"\x30\x26\xb2\x75",  # ASF, Windows Media
-)
-
-
 def _is_video(start: bytes) -> bool:
+    """Whether a file that begins with these bytes is a video of a known container."""
     is_avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
     is_mp4 = start[4:8] in MP4
     is_transport = start[:1] == b"G" == start[188:189]
@@ -411,8 +454,8 @@ def _is_video(start: bytes) -> bool:
 
 
 def increasing(frame_index: Iterable[int]) -> Iterator[int]:
-    """The indices as int; shows progress for each. Raises ValueError if they do not increase from 0
-    on.
+    """Yield the indices as int, and show progress for each. Raises ValueError unless they increase
+    strictly, from 0 on.
     """
     before = -1
     for index in frame_index:
@@ -424,4 +467,5 @@ def increasing(frame_index: Iterable[int]) -> Iterator[int]:
 
 
 def _digest(*parts: str) -> str:
+    """SHA-256, hex, of several texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
