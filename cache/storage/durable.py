@@ -114,3 +114,12 @@ def refuse_link(folder: Path) -> None:
         )
         link = f"a link to {os.readlink(folder)}"  # noqa: PTH115
         raise AccessDenied.at(folder, expected="a folder", found=link, do=do)
+
+
+def no_regular_file(path: Path) -> AccessDenied:
+    """The error for a link, folder, pipe or device in the place of a file, for the caller to
+    raise.
+    """
+    kind = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
+    do = "It is not read. Remove it."
+    return AccessDenied.at(path, expected="a regular file", found=kind, do=do)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, Final
 
-from cache.storage.local import WriterLock
+from cache.storage.writer_lock import WriterLock
 from pipeline.cli.progress import Progress, silent
 from pipeline.clips import files as clips
 from pipeline.demo import body as procedural_body

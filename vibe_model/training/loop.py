@@ -23,7 +23,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cache.storage.local import WriterLock
+from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, TrainingDiverged
 from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint, save

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.storage.durable import write_atomic
-from cache.storage.local import WriterLock
+from cache.storage.writer_lock import WriterLock
 from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.clips.detection.decoders import DecodedTask, Decoders

@@ -19,7 +19,7 @@ import pytest
 
 import cache
 from cache import CacheError, StreamWriter
-from cache.storage.local import WriterLock
+from cache.storage.writer_lock import WriterLock
 from tests.cache import toy as builders
 
 SPLIT = "toy/train"

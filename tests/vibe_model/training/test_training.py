@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cache import CacheError
-from cache.storage.local import WriterLock
+from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from tests.vibe_model.builders import TinyBody, small_vibe
 from tests.vibe_model.training.tiny_runs import (
