@@ -49,7 +49,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.files.raw import MARKER
+from pipeline.files.raw import MARKER, seal
 from pipeline.files.raw import changes as inputs
 from pipeline.files.raw.pack import PACK
 
@@ -283,7 +283,8 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         video.name: inputs.Seen(inputs.stamp(raw, video), digest, "")
         for video, digest in zip(listed, digests, strict=True)
     }
-    inputs.write_stamps(root, name, raw, listed, stamps)
+    inputs.write_stamps(root, name, stamps)
+    seal.write_seal(root, name, raw, listed, stamps)
 
 
 def video_record(video: str, digest: str, account: VideoAccount, start: int) -> dict[str, Any]:

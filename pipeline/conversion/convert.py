@@ -37,7 +37,7 @@ from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo,
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import record_from
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo, changes, seal
 from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
 
 __all__ = [
@@ -410,7 +410,8 @@ def _record_stamps(
     for name, why in unusable.items():
         stamp = seen[name].stamp if name in seen else ""
         seen[name] = changes.Seen(stamp, digests[name], why)
-    changes.write_stamps(plan.root, plan.name, plan.raw, plan.listed, seen)
+    changes.write_stamps(plan.root, plan.name, seen)
+    seal.write_seal(plan.root, plan.name, plan.raw, plan.listed, seen)
 
 
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:

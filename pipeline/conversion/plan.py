@@ -44,7 +44,7 @@ from pipeline.conversion.listing import list_videos
 from pipeline.conversion.renamed import renamed_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo, changes, seal
 from pipeline.processes.software import staging_plan
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
@@ -381,7 +381,7 @@ def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
         return False
     if committed.manifest["reader"] != plan.reader:
         return False
-    return changes.is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
+    return seal.is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
 
 
 def _plan_update(

@@ -1,81 +1,77 @@
 """Detection of changes in raw files: sizes and times first, then content.  [raw] -> tracks ->
 features
 
-A video's *stamp* has the sizes, times and counts of its files. Its *digest* decides: the content of
-its label and video files, and the names and sizes of its images. Stamps differ between copies of
-the same data, so they are stored beside the commit (stamps.json), digests in it. A stamp counts
-only with the committed digest, so a crash between the two files does no harm.
+A *video* here is all that one video's rows are read from: its *inputs*, which are files (labels,
+the video itself), folders of images, and folders of labels. Two texts are made of them:
+
+- The *digest* decides whether a video has changed. It is made of the content of its label and video
+  files, and of the names and sizes of its images. Making it reads the files, which takes hours.
+- The *stamp* is made of sizes, times and counts, without reading a file. A video with the same
+  stamp as at the last commit is taken for unchanged. With another stamp, its digest is made again.
+
+Stamps differ between copies of the same data, so they are stored beside the commit (stamps.json),
+digests in it. A stamp counts only with the committed digest, so a crash between the two files does
+no harm.
 
 There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three
-lists.
-
-A *seal* (seal.npz) has the paths, sizes and times of all files that the committed rows were read
-from. If the same videos with the same digests have the same files, a plan has nothing to do, and
-needs neither stamps nor an object for each video. Losing it costs time only; one of a commit that
-never happened has other digests.
+lists. `pipeline.files.raw.seal` is faster still where nothing has changed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
-
 import cache
-from pipeline.files.raw import RawVideo, VideoTexts, texts_of
+from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import (
     contents_digest,
     digest_or_problem,
     folder_digest,
-    scan_folder,
     span_digest,
 )
 from pipeline.files.raw.opening import is_temporary
 from pipeline.files.raw.pack import PACK, packed_entry
 
-# a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw
-# folder
+# A line for each input of a video: its kind, the numbers that NUMBERS names, and its path below the
+# raw folder.
 Stamp = str
 
 STAMPS = "stamps.json"
-SEAL = "seal.npz"
-GONE: Final = -1  # every number of a missing file or folder
-# of one that cannot be read now: permission denied, a disk that does not answer
+# in place of every number of a file or folder that is missing
+GONE: Final = -1
+# and of one that cannot be read now: permission denied, a disk that does not answer
 UNREADABLE: Final = -2
-CONTENTS: Final = 32  # of a digest's 64 digits; the others are of names
-NUMBERS: Final = {  # of each kind of input; times in ns
+CONTENTS: Final = 32  # of a digest's 64 digits, the first ones are of contents, the others of names
+# kinds of inputs: the numbers of each; sizes in bytes, times in ns
+NUMBERS: Final = {
     "file": ("size", "time"),
-    "span": ("size", "time", "start", "stop"),  # size and time of the whole file
+    # a part of a file; its size and time are those of the whole file
+    "span": ("size", "time", "start", "stop"),
+    # of images
     "folder": ("count", "time"),
+    # of label files: their total size, the time of the newest one, and the folder's own time
     "labels": ("count", "size", "newest", "time"),
 }
-ANY: Final = -1  # size of a folder in a seal
-LATEST: Final = (1 << 63) - 1  # ns in a seal: in the year 2262
 
 
 class Seen(NamedTuple):
-    """A video when it was last read."""
+    """A video as it was when it was last read."""
 
     stamp: Stamp
     digest: str
-    unusable: str  # why its rows are older; "": they are not
+    # why it could not be used, so that the committed rows are those of an earlier reading; else ""
+    unusable: str
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
-    """Size and time of every file, count and time of every folder; for label folders also their
-    files' total size.
-
-    `GONE` and `UNREADABLE` replace missing numbers.
-    """
+    """The stamp of a video as its files are now: a line for each of its inputs."""
     kind = "file" if video.span is None else "span"
     span = video.span or ()
     lines = [_line(raw, file, kind, _size_and_time, *span) for file in video.files]
@@ -87,6 +83,7 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
 def _line(
     raw: Path, path: Path, kind: str, measure: Callable[[str], tuple[int, ...]], *span: int
 ) -> str:
+    """The line of one input, whose first numbers `measure` finds; a span's own follow them."""
     root = str(raw)
     name = str(path)
     try:
@@ -98,7 +95,7 @@ def _line(
 
 
 class _Input(NamedTuple):
-    """One line of a stamp."""
+    """One input of a video: one line of a stamp."""
 
     kind: str  # a key of NUMBERS
     numbers: tuple[int, ...]
@@ -111,20 +108,23 @@ class _Input(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
+        """Whether it is a folder without files."""
         return self.kind in ("folder", "labels") and self.numbers[0] == 0
 
     @property
     def is_missing(self) -> bool:
+        """Whether there is no such file or folder."""
         # an empty label folder has no newest file, which is written like a missing one
         return GONE in self.numbers and not self.is_empty
 
 
 def parse(text: Stamp) -> dict[str, _Input]:
     """The inputs of a stamp, by path. Raises ValueError for any other text."""
-    return {file.path: file for file in _parse_lines(text)}
+    return {file.path: file for file in parse_lines(text)}
 
 
-def _parse_lines(text: Stamp) -> list[_Input]:
+def parse_lines(text: Stamp) -> list[_Input]:
+    """The inputs of a stamp, in its order. Raises ValueError for any other text."""
     if not text:
         return []
     inputs = []
@@ -139,10 +139,10 @@ def _parse_lines(text: Stamp) -> list[_Input]:
 
 
 def bytes_of_labels(texts: Iterable[Stamp]) -> int:
-    """Size of the label and video files of some videos, shared ones counted once, without images
-    and missing files.
+    """Bytes of the label and video files of the videos with these stamps. A file of several videos
+    counts once; images and missing files do not count.
     """
-    inputs = set(chain.from_iterable(map(_parse_lines, texts)))
+    inputs = set(chain.from_iterable(map(parse_lines, texts)))
     total = 0
     for file in inputs:
         named = file.named
@@ -153,11 +153,9 @@ def bytes_of_labels(texts: Iterable[Stamp]) -> int:
     return total
 
 
-def write_stamps(
-    root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]
-) -> None:
-    """Write stamps and seal at a commit of the split `name`. Losing them is safe: contents are
-    compared then.
+def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
+    """Write the stamps of all committed videos, beside the commit of the split `name`. Losing them
+    is safe: then the files' content is compared.
     """
     columns = {
         "names": list(seen),
@@ -166,11 +164,10 @@ def write_stamps(
         "unusable": {name: video.unusable for name, video in seen.items() if video.unusable},
     }
     cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
-    _write_seal(root, name, raw, videos, seen)
 
 
 def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
-    """Stamps by `write_stamps`; empty if missing or unreadable."""
+    """What `write_stamps` has written, by the videos' names; empty if it is missing or damaged."""
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names = columns["names"]
@@ -182,148 +179,11 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
         return {}
 
 
-def _write_seal(
-    root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]
-) -> None:
-    """Write the seal; remove it if a video has no stamp or cannot be used."""
-    store = cache.store_at(root)
-    usable = {name: video.digest for name, video in seen.items() if not video.unusable}
-    key = _key(videos, usable)
-    if not key:
-        # an earlier commit may have had the same digests
-        store.remove([f"{name}/{SEAL}"])
-        return
-
-    files: dict[_SealedFile, None] = {}  # each once: many clips share a PACK
-    others = []  # videos that are compared by their stamps
-    stamps = []
-    for number, video in enumerate(texts_of(videos)):
-        of_video = _sealed_files(raw, video, seen[video.name].stamp)
-        if of_video is None:
-            others.append(number)
-            stamps.append(seen[video.name].stamp)
-        else:
-            files.update(dict.fromkeys(of_video))
-
-    texts = {
-        "key": key,
-        "paths": "\0".join(file.path for file in files),
-        "stamps": "\0".join(stamps),
-    }
-    numbers = {
-        "sizes": [file.size for file in files],
-        "times": [file.time for file in files],
-        "others": others,
-    }
-    arrays = {column: np.array(os.fsencode(text)) for column, text in texts.items()}
-    arrays |= {column: np.array(values, np.int64) for column, values in numbers.items()}
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    store.put_small({f"{name}/{SEAL}": content.getvalue()}, name)
-
-
-def is_sealed(
-    root: cache.Root, name: str, raw: Path, videos: Sequence[RawVideo], digests: Mapping[str, str]
-) -> bool:
-    """Whether nothing has changed since the seal was written; False without one. digests: of all
-    committed videos.
-    """
-    try:
-        content = cache.store_at(root).read(f"{name}/{SEAL}")
-        with np.load(io.BytesIO(content)) as columns:
-            key = os.fsdecode(columns["key"].item())
-            paths = os.fsdecode(columns["paths"].item()).split("\0")
-            stamps = os.fsdecode(columns["stamps"].item()).split("\0")
-            sizes = columns["sizes"].tolist()
-            times = columns["times"].tolist()
-            others = columns["others"].tolist()
-        if key != _key(videos, digests):
-            return False
-        start = f"{raw}/"
-        # not strict, here and below: no texts are written as one empty text
-        for path, size, time in zip(paths, sizes, times, strict=False):
-            if not path.startswith("/"):
-                path = start + path
-            status = os.stat(path)  # noqa: PTH116 - a quarter of Path's time
-            if status.st_mtime_ns != time or size not in (ANY, status.st_size):
-                return False
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
-        return False
-    return all(
-        stamp(raw, videos[number]) == text for number, text in zip(others, stamps, strict=False)
-    )
-
-
-def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
-    """SHA-256 of the videos' names, paths and digests; "" unless exactly these have a digest."""
-    columns = list(zip(*texts_of(videos), strict=True))
-    if not columns or len(columns[0]) != len(digests) or not digests.keys() >= {*columns[0]}:
-        return ""
-    names, *paths, spans = columns
-    texts = chain(names, map(digests.__getitem__, names), *map(chain.from_iterable, paths))
-    numbers = repr([list(map(len, column)) for column in paths] + [spans])
-    return hashlib.sha256(os.fsencode("\0".join((*texts, numbers)))).hexdigest()
-
-
-class _SealedFile(NamedTuple):
-    """A file or folder in a seal."""
-
-    path: str
-    size: int  # of a folder: ANY
-    time: int
-
-
-def _sealed_files(raw: Path, video: VideoTexts, text: Stamp) -> list[_SealedFile] | None:
-    """All inputs of a video; None if they are more than files and label folders of one file, or
-    too new.
-
-    A label folder with one file is not listed: its own time shows other names, the file's size and
-    time all else.
-    """
-    try:
-        inputs = _parse_lines(text)
-    except ValueError:  # recorded, and damaged
-        return None
-    files: list[_SealedFile] = []
-    paths = *video.files, *video.folders, *video.label_folders
-    for path, file in zip(paths, inputs, strict=False):
-        named = file.named
-        if file.kind == "file" and named["size"] >= 0:
-            files.append(_sealed_file(raw, path, named))
-        elif file.kind == "labels" and named["count"] == 1:
-            single = next(scan_folder(raw / path, {}), None)
-            if single is None:
-                return None
-            files.append(_SealedFile(path, ANY, named["time"]))
-            files.append(_SealedFile(f"{path}/{single.name}", named["size"], named["newest"]))
-        else:
-            return None
-    if any(file.time > LATEST for file in files):
-        return None
-    return files
-
-
-def _sealed_file(raw: Path, path: str, named: Mapping[str, int]) -> _SealedFile:
-    """One file; of one in a PACK, the PACK, whose time is the file's."""
-    pack, packed, _ = path.rpartition(f"/{PACK}/")
-    if not packed:
-        return _SealedFile(path, named["size"], named["time"])
-    pack = f"{pack}/{PACK}"
-    return _SealedFile(pack, _size_of(raw / pack), named["time"])
-
-
-def _size_of(pack: Path) -> int:
-    try:
-        return pack.stat().st_size
-    except OSError:  # removed since it was read, which `is_sealed` finds
-        return ANY
-
-
 def video_digest(raw: Path, video: RawVideo) -> str:
-    """64 hex digits: 32 of contents (of images: names and sizes), 32 of the paths below the raw
-    folder.
+    """The digest of a video as its files are now: 64 hex digits.
 
-    A renamed video keeps the first half (CONTENTS).
+    The first half (CONTENTS) is of the files' contents, or of the names and sizes of images. The
+    second half is of the inputs' paths below the raw folder. A renamed video keeps the first half.
     """
     if video.span is None:
         digests = [digest_or_problem(raw / file) for file in video.files]
@@ -343,9 +203,10 @@ def video_digest(raw: Path, video: RawVideo) -> str:
 
 
 def lost_input(was: Stamp | None, now: Stamp) -> str:
-    """A file or folder of a video that is gone or empty; "" if none, or if others replaced it.
+    """The path of an input that the video has lost: it was there before, and is missing or an empty
+    folder now. "" if there is none, and if the video has a new input, which may replace it.
 
-    If the previous state is unknown, one that is missing now.
+    was: the earlier stamp. If it is not known, all inputs are taken to have been there.
     """
     inputs = parse(now)
     earlier = _parse_stored(was)
@@ -353,21 +214,20 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
     before = {*inputs}
     if earlier is not None:
         before = _present(earlier)
-    if after - before:
+    has_new = bool(after - before)
+    if has_new:
         return ""
     return min(before - after, default="")
 
 
 def same_inputs(was: Stamp | None, now: Stamp) -> set[str]:
-    """Paths of a video's files and folders that have the same sizes, counts and times in both
-    stamps.
-    """
+    """Paths of a video's inputs that have the same sizes, counts and times in both stamps."""
     before = _parse_stored(was) or {}
     return {path for path, file in parse(now).items() if before.get(path) == file}
 
 
 def _parse_stored(text: object) -> dict[str, _Input] | None:
-    """`parse` of a stored stamp; None for anything else."""
+    """The inputs of a stored stamp, by path; None if it is missing or damaged."""
     if not isinstance(text, str):
         return None
     try:
@@ -377,12 +237,14 @@ def _parse_stored(text: object) -> dict[str, _Input] | None:
 
 
 def _present(inputs: Mapping[str, _Input]) -> set[str]:
-    """Paths of inputs that are neither gone nor an empty folder; unreadable ones exist."""
+    """Paths of the inputs that are there: all but missing ones and empty folders. One that cannot
+    be read now is there.
+    """
     return {path for path, file in inputs.items() if not file.is_missing and not file.is_empty}
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
-    """Changes of a video's files, by their stamps.
+    """What has changed from one stamp of a video to the next, in a sentence for each input.
 
     >>> what_differs("file 5 1 a.mat", "file 7 2 a.mat")
     ['a.mat has changed']
@@ -406,7 +268,7 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
 
 
 def describe_difference(there: Stamp, here: Stamp) -> str:
-    """The first input that differs between two machines.
+    """The first input of a video that differs between two machines, by the stamps that they made.
 
     >>> describe_difference("file 5 1 a.mat", "file 7 1 a.mat")
     'a.mat (size 5 there, 7 here)'
@@ -429,7 +291,7 @@ def describe_difference(there: Stamp, here: Stamp) -> str:
 
 
 def _number_text(name: str, number: int) -> str:
-    """A number of an input; times in UTC."""
+    """A number of a stamp, named as in NUMBERS, as a person reads it; times in UTC."""
     if number == GONE:
         return "missing"
     if number == UNREADABLE:
@@ -440,6 +302,7 @@ def _number_text(name: str, number: int) -> str:
 
 
 def _size_and_time(file: str) -> tuple[int, int]:
+    """Bytes and time of a file. One in a PACK has its own size, and the time of the PACK."""
     pack, packed, _ = file.rpartition(f"/{PACK}/")
     if packed:
         status = os.stat(f"{pack}/{PACK}")  # noqa: PTH116 - a quarter of Path's time
@@ -449,12 +312,14 @@ def _size_and_time(file: str) -> tuple[int, int]:
 
 
 def _count_and_time(folder: str) -> tuple[int, int]:
-    return len(os.listdir(folder)), os.stat(folder).st_mtime_ns  # noqa: PTH116, PTH208 - the fast ones
+    """Number of entries of a folder, and the folder's time."""
+    names = os.listdir(folder)  # noqa: PTH208 - the fast one, here and below
+    return len(names), os.stat(folder).st_mtime_ns  # noqa: PTH116
 
 
 def _count_size_and_times(folder: str) -> tuple[int, ...]:
-    """Count, total size and newest time of the files in a folder, by which rewritten ones show, and
-    the folder's own time, by which renamed ones do.
+    """Count, total bytes and newest time of the files in a folder, by which rewritten ones show;
+    and the folder's own time, by which renamed ones do.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     count = 0
@@ -481,6 +346,7 @@ def _count_size_and_times(folder: str) -> tuple[int, ...]:
 
 
 def _why_not(error: OSError) -> int:
+    """GONE or UNREADABLE, for a file or folder that this error was raised for."""
     if is_temporary(error) or error.errno is None:  # None: a damaged PACK
         return UNREADABLE
     return GONE

@@ -18,6 +18,7 @@ from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import changes
+from pipeline.files.raw.seal import SEAL
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
         assert "up to date" in ran(*words).out
     assert "times of 1 video recorded" in ran(*words).out
     changed = {path for path, state in penn.everything().items() if before[path] != state}
-    assert {Path(path).name for path in changed} <= {changes.STAMPS, changes.SEAL, "train"}
+    assert {Path(path).name for path in changed} <= {changes.STAMPS, SEAL, "train"}
     content.clear()
     assert "recorded" not in ran(*words).out
     assert content == []
@@ -107,7 +108,7 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(
     penn.edit("0003")
     # killed between the stamps and the manifest, a run leaves just this
     into.convert(tmp_path / "other", penn.raw)
-    for name in (changes.STAMPS, changes.SEAL):
+    for name in (changes.STAMPS, SEAL):
         shutil.copy(tmp_path / "other" / penn.name / name, penn.root / penn.name / name)
     assert [video.name for video in penn.plan().append] == ["0003"]
 
@@ -179,7 +180,7 @@ def test_a_seal_hides_no_change(
     assert (
         found.sealed == (edit == "nothing") == (not content and not found.why and not found.missing)
     )
-    (root / "kinetics/train" / changes.SEAL).unlink()
+    (root / "kinetics/train" / SEAL).unlink()
     expected = plan()
     assert replace(found, sealed=False, stamps={}, seen={}) == replace(
         expected, committed=found.committed, listed=found.listed, stamps={}, seen={}
@@ -218,7 +219,7 @@ def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_write
     seal, penn, content, ran
 ):
     penn.converted()
-    file = penn.root / penn.name / changes.SEAL
+    file = penn.root / penn.name / SEAL
     before = file.read_bytes()
     # as if a later zip were needed to read it
     bent = before.replace(b"PK\1\2-\3-", b"PK\1\2-\3\xff")
