@@ -1,8 +1,16 @@
 """Jobs on the workers of a Dask cluster, or on one process per device.  raw -> tracks -> features
 
-Tasks of a lost worker run again on another one, by Dask's own rules. Results stay on the workers
-until they are taken. Dask is imported when a scheduler is named.
-A job on a device is called with its process's `device`.
+`connect_workers` gives one of two objects, on which a caller runs the same jobs:
+
+- `_Workers`: the workers of a cluster. Dask runs the tasks of a lost worker again on another one,
+  by its own rules. Results stay on the workers until they are taken here. Dask is imported only
+  when a scheduler is named.
+- `_Devices`: a process of this machine for each GPU. A job gets the process's `device`.
+
+Words:
+    job: the caller's function. It is called with an item: that is a call.
+    task: what a worker runs at once, in Dask's word: one call, or in `map` a few.
+    future: Dask's handle of a submitted task, from which its result is taken.
 """
 
 from __future__ import annotations
@@ -44,11 +52,13 @@ R = TypeVar("R")
 ANSWER: Final = 60.0  # s that a scheduler may take to answer, and a result to arrive
 ASK_AGAIN: Final = 5.0  # s after which a scheduler is asked again for its workers
 LOOK_EVERY: Final = 0.5  # s between polls of the workers
-TOGETHER: Final = 8  # most items in a task: submitting one costs as much as reading a short video
+# Most calls in a task of `map`: submitting a task costs as much as reading a short video.
+TOGETHER: Final = 8
 # Most tasks per worker whose results are not taken. One runs and one waits, so that the worker has
-# work and Dask's `adapt` starts more workers: with every loss, Dask counts one against both.
+# work and Dask's `adapt` starts more workers. Not more: when a worker is lost, Dask counts that
+# against all tasks that it had.
 WAITING: Final = 2
-AHEAD: Final = 4  # if results are taken in order
+AHEAD: Final = 4  # the same, where results are taken in order and may wait for an earlier one
 START: Final = (
     "Start one (docs/operations.md), name another address, or leave it out to use only this "
     "machine."
@@ -62,15 +72,21 @@ def connect_workers(
     shared: Path | None = None,
     plug_ins: Sequence[object] = (),
 ) -> AbstractContextManager[_Workers | _Devices]:
-    """Connect to the workers of a cluster (a str: its address); without one, start a process for
-    each of the `devices`.
+    """Connect to the workers of a cluster, or, if `dask` names none, start a process for each of
+    the `devices`. To be used in a `with` statement.
 
-    shared: a file or folder that all workers of a cluster must see. plug_ins: datasets, streams and
-    detectors that they use. Raises ConfigError for an invalid address; PipelineError if no
-    scheduler answers or there is no worker for the time of `patience`, if a worker has other code
-    or libraries or does not see the file, if more were lost at the same task than Dask allows, and
-    if the scheduler goes away. Of devices: a job's error, with the device in its message, and
-    PipelineError if two processes end at one task, or if one has other code.
+    Args:
+        dask: settings of a cluster, or its address.
+        shared: a file or folder that all workers of a cluster must see.
+        plug_ins: datasets, streams and detectors that the workers use.
+
+    Raises ConfigError for an invalid address. Inside the `with` block, PipelineError:
+
+    - of a cluster: no scheduler answers, or goes away; there is no worker for `patience` seconds; a
+      worker has other code or libraries, or does not see `shared`; more workers were lost at one
+      task than Dask allows.
+    - of devices: two processes end at one task, or one has other code. A job's own error has the
+      device in its message.
     """
     dask = Dask(dask) if isinstance(dask, str) else dask
     if dask.scheduler is None:
@@ -82,14 +98,14 @@ def connect_workers(
 def connect_cluster(
     dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()
 ) -> Iterator[_Workers]:
-    """Connect to the workers of a cluster: see `connect_workers`."""
+    """Connect to the workers of a cluster, as `connect_workers` does."""
     with _quiet_logs(), _connected(dask, shared, plug_ins) as workers:
         yield workers
 
 
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Lost workers and schedulers are reported by this module, not by distributed's logs."""
+    """Inside, distributed logs nothing: this module reports lost workers and schedulers."""
     logs = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
     levels = [log.level for log in logs]
     for log in logs:
@@ -103,6 +119,7 @@ def _quiet_logs() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _connected(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Iterator[_Workers]:
+    """Connect to a scheduler, and turn its errors into messages for the user."""
     scheduler = str(dask.scheduler)
     address, file = _address(scheduler)
     try:
@@ -130,8 +147,10 @@ def _connected(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> I
 
 
 def _new_client(address: str | None, file: str | None) -> Client:
-    """A connected client. distributed asserts that a scheduler's first message comes alone; one
-    that is busy may send a second one with it, so that another attempt succeeds.
+    """A client that is connected to a scheduler.
+
+    distributed asserts that a scheduler's first message comes alone. A busy scheduler may send a
+    second one with it; then another attempt succeeds.
     """
     import distributed
 
@@ -152,7 +171,9 @@ def _new_client(address: str | None, file: str | None) -> Client:
 
 
 def _address(scheduler: str) -> tuple[str | None, str | None]:
-    """An address, or a scheduler file, which is waited for."""
+    """What the user calls the scheduler, as an address and None, or as None and a scheduler file,
+    which is waited for.
+    """
     if "://" in scheduler or not scheduler.endswith(".json"):
         return scheduler if "://" in scheduler else f"tcp://{scheduler}", None
     latest = time.monotonic() + ANSWER
@@ -167,11 +188,14 @@ def _address(scheduler: str) -> tuple[str | None, str | None]:
 
 
 class _Workers:
-    """The workers of one cluster, each running one task at a time. A job that raises is retried
-    once.
+    """The workers of one cluster, each of which runs one task at a time.
 
-    Dask repeats the tasks of a lost worker, and ends one that had more workers lost than the
-    scheduler allows: `distributed.scheduler.allowed-failures`.
+    A job that raises is retried once. Dask repeats the tasks of a lost worker. If more workers were
+    lost at one task than the scheduler allows (`distributed.scheduler.allowed-failures`), Dask
+    gives up, and so does this class.
+
+    GPUs: a worker may offer the resource GPU. From then on, `run_one` and `as_completed` use only
+    such workers, because their jobs compute. `map` uses any worker, because its jobs read files.
     """
 
     def __init__(self, client: Client, submitter: Submitter, patience: float) -> None:
@@ -179,16 +203,14 @@ class _Workers:
         self._submitter = submitter
         self._patience = patience
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
-        self._there: list[str] = []  # addresses of workers
-        self._needs_gpu = False  # since a worker offered one
-        self._news = threading.Event()  # a task has ended
+        self._usable: list[str] = []  # addresses of the workers for the job that runs
+        self._needs_gpu = False  # whether a worker has ever offered a GPU
+        self._task_ended = threading.Event()
 
     def number(self) -> int:
-        """Number of workers now, without those that `as_completed` does not use. Waits for the
-        first one.
-        """
+        """Number of workers that `as_completed` would use now. Waits for the first one."""
         self._await_workers()
-        return len(self._there)
+        return len(self._usable)
 
     def run_one(self, job: Callable[[], R]) -> R:
         """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it
@@ -200,39 +222,45 @@ class _Workers:
     def as_completed(
         self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]
     ) -> Iterator[R]:
-        """Results of `job(item, alive)` in any order.
+        """Run `job(item, alive)` for all items, and yield the results as they come.
 
-        The job should call `alive` often: it ends a task whose result is no longer needed. If
-        workers offer the resource GPU, only those are used.
+        The job should call `alive` often: it ends a task whose result is no longer needed.
         """
         return self._results(functools.partial(run_interruptible, job, item) for item in items)
 
     def map(
         self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]
     ) -> Iterator[R]:
-        """Results of `job(item)` in order; a bounded number waits to be taken.
+        """Run `job(item)` for all items, and yield the results in the items' order. Only a few of
+        them are computed ahead.
 
-        same_group: whether one worker should run both of two neighbouring items.
+        same_group: whether two neighbouring items should be in one task.
         """
 
-        def calls() -> Iterator[Callable[[], list[R]]]:
+        def tasks() -> Iterator[Callable[[], list[R]]]:
+            """Several calls each, or fewer towards the end, so that all workers have some."""
             start = 0
             while start < len(items):
-                share = (len(items) - start) // (AHEAD * len(self._there))
+                share = (len(items) - start) // (AHEAD * len(self._usable))
                 stop = start + max(1, min(TOGETHER, share))
                 while stop < len(items) and same_group(items[stop - 1], items[stop]):
                     stop += 1
                 yield functools.partial(run_each, job, items[start:stop])
                 start = stop
 
-        for results in self._results(calls(), in_order=True):
+        for results in self._results(tasks(), in_order=True):
             yield from results
 
-    def _results(self, calls: Iterable[Callable[[], R]], *, in_order: bool = False) -> Iterator[R]:
-        """Results of calls, in order or as they end. Raises the error of a call."""
-        todo = iter(calls)
-        most = AHEAD if in_order else WAITING
-        futures: list[Future[R]] = []
+    def _results(self, tasks: Iterable[Callable[[], R]], *, in_order: bool = False) -> Iterator[R]:
+        """Run tasks, and yield their results as they come, or `in_order`: then any worker runs
+        them, with a GPU or without. Raises the error of a task.
+
+        Each turn takes the results that have come, submits as many tasks as the workers of the
+        moment can have, and waits for the next result.
+        """
+        todo = iter(tasks)
+        most_per_worker = AHEAD if in_order else WAITING
+        futures: list[Future[R]] = []  # of submitted tasks whose results are not taken, in order
         while True:
             candidates = futures[:1] if in_order else futures
             ended = [future for future in candidates if future.done()]
@@ -240,33 +268,37 @@ class _Workers:
                 try:
                     result = self._take(future)
                 except TimeoutError:
-                    if future.status == "error":  # the call's own
+                    is_tasks_own = future.status == "error"
+                    if is_tasks_own:
                         raise
                     continue  # the worker went away with the result: Dask computes it again
                 futures.remove(future)
                 yield result
 
-            self._await_workers(every=in_order)
-            room = max(0, most * len(self._there) - len(futures))
-            for call in itertools.islice(todo, room):
-                futures.append(self._submit(call, on_any=in_order))
+            self._await_workers(on_any=in_order)
+            most = most_per_worker * len(self._usable)
+            n_free = max(0, most - len(futures))
+            for task in itertools.islice(todo, n_free):
+                futures.append(self._submit(task, on_any=in_order))
             if not futures:
                 return
             if not ended:
-                self._news.wait(LOOK_EVERY)
-                self._news.clear()
+                self._task_ended.wait(LOOK_EVERY)
+                self._task_ended.clear()
 
-    def _submit(self, call: Callable[[], R], *, on_any: bool) -> Future[R]:
+    def _submit(self, task: Callable[[], R], *, on_any: bool) -> Future[R]:
+        """Have Dask run a task, on any worker, or on one with a GPU if there are such."""
         resources = {"GPU": 1} if self._needs_gpu and not on_any else None
         future: Future[R] = self._client.submit(
-            run_task, self._submitter, call, pure=False, retries=1, resources=resources
+            run_task, self._submitter, task, pure=False, retries=1, resources=resources
         )
-        future.add_done_callback(lambda _: self._news.set())
+        future.add_done_callback(lambda _: self._task_ended.set())
         return future
 
     def _take(self, future: Future[R]) -> R:
-        """The result of a task that has ended. Raises PipelineError if its workers were lost,
-        CancelledError if the scheduler has gone: no result would arrive.
+        """The result of a task that has ended. Raises the task's error; PipelineError if Dask has
+        given it up; CancelledError if the scheduler has gone, so that no result would arrive;
+        TimeoutError if the result does not arrive.
         """
         from distributed import KilledWorker
 
@@ -282,15 +314,15 @@ class _Workers:
                 f"fewer workers per machine. {AGAIN}"
             ) from error
 
-    def _await_workers(self, *, every: bool = False) -> None:
-        """Update the list of workers, or of those with a GPU if there was one and not `every`; wait
-        for the first one.
+    def _await_workers(self, *, on_any: bool = False) -> None:
+        """Update the list of usable workers, and wait until there is one: any worker, or one with a
+        GPU if a worker has ever offered one.
 
         Raises PipelineError after `patience` seconds without any, CancelledError if the scheduler
         has gone.
         """
         began = time.monotonic()
-        latest = SLOW - EVERY
+        last_line = SLOW - EVERY  # s of waiting when the last line was printed
         demand: Future[int] | None = None
         while self._client.status == "running":
             try:
@@ -301,8 +333,10 @@ class _Workers:
                 address for address, worker in workers.items() if worker["resources"].get("GPU")
             ]
             self._needs_gpu |= bool(gpus)
-            self._there = list(workers) if every or not self._needs_gpu else gpus
-            if self._there:
+            self._usable = gpus
+            if on_any or not self._needs_gpu:
+                self._usable = list(workers)
+            if self._usable:
                 return
             if demand is None:  # Dask's `adapt` starts workers for tasks
                 demand = self._client.submit(int, pure=False)
@@ -314,15 +348,17 @@ class _Workers:
                     f"{self._patience:g} s. Start some (docs/operations.md), or wait longer "
                     f"for queued ones: [dask] patience. {AGAIN}"
                 )
-            if waited > latest + EVERY:
-                latest = waited
+            if waited > last_line + EVERY:
+                last_line = waited
                 passed = f"{duration(waited)} of at most {duration(self._patience)}"
                 err.print(plain(f"{self._address}: waiting for a Dask {what}, {passed}"))
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
 
     def _ask_workers(self) -> dict[str, Any]:
-        """The workers by address, as `Client.scheduler_info` has them. Raises TimeoutError."""
+        """All workers by address, as `Client.scheduler_info` has them. Raises TimeoutError if the
+        scheduler does not answer in time.
+        """
         scheduler: Any = self._client.scheduler
         identity = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=ASK_AGAIN)
         workers: dict[str, Any] = identity["workers"]
@@ -330,17 +366,17 @@ class _Workers:
 
 
 class _Devices:
-    """Processes that start on demand and end with the `with` block.
+    """A process for each device of `names`, which ends with the `with` block.
 
-    A job gets `device=`, one of `names`. Raises a job's error, with the device in its message. The
-    task of a process that has ended is repeated; PipelineError if two processes end at the same
-    task.
+    It has the methods of `_Workers` that jobs on a GPU need, and runs `job(..., device=NAME)`.
+    Raises a job's error, with the device in its message. If a process ends at a task, another one
+    repeats it; PipelineError if that ends, too.
     """
 
     def __init__(self, names: Sequence[str], submitter: Submitter) -> None:
         self._names = names
         self._submitter = submitter
-        self._calls: deque[Callable[..., Any]] = deque()
+        self._calls: deque[Callable[..., Any]] = deque()  # not given to a process yet
         works = [functools.partial(operator.call, device=name) for name in names]
         self._pool = Pool[Callable[..., Any], Any](
             works, self._jobs(), ahead=1, timeout=math.inf, memory=None
@@ -353,23 +389,28 @@ class _Devices:
         self._pool.__exit__()
 
     def number(self) -> int:
+        """Number of processes."""
         return len(self._names)
 
     def run_one(self, job: Callable[..., R]) -> R:
+        """Run `job(device=NAME)` in one process, and return its result."""
         (result,) = self._results([self._call(job)])
         return result  # type: ignore[no-any-return]
 
     def as_completed(self, job: Callable[..., R], items: Sequence[object]) -> Iterator[R]:
+        """Run `job(item, alive, device=NAME)` for all items, and yield the results as they come."""
         return self._results([self._call(job, item, alive) for item in items])
 
     def _call(self, job: Callable[..., R], *arguments: object) -> Callable[..., R]:
         return functools.partial(run_on_device, self._submitter, job, *arguments)
 
     def _jobs(self) -> Iterator[list[Callable[..., Any]] | None]:
+        """The calls for the pool, in whose words each is a job of one task; None: none now."""
         while True:
             yield [self._calls.popleft()] if self._calls else None
 
     def _results(self, calls: Sequence[Callable[..., Any]]) -> Iterator[Any]:
+        """Make calls in the processes, and yield their results as they come."""
         self._calls += calls
         while self._calls or not self._pool.is_idle:
             for result in self._pool.poll():
