@@ -1,7 +1,19 @@
 """A server that forks supervised processes.  raw -> [tracks, crops]
 
-The server is a fresh interpreter with one thread. On its standard input, the parent requests to run
-a function in a new process, or to end a process.
+Three kinds of processes have a part here, each with a part of this file:
+
+- The *parent*, which reads data: it makes a `Process` for each process that it wants, and asks the
+  `_Server` object, its end of the connection, to start or end it.
+- The *server* (`serve`): a fresh interpreter with one thread, which imports modules once and then
+  forks. It is started with the first process, and ends when nobody has asked it for a while.
+- The *processes* (`_run`), the server's children. They call a function of the parent's.
+
+The connection is a pair of sockets; the server's is its standard input. The parent sends either a
+new process's number, the number of its file descriptors and a `_Request`, followed by the
+descriptors; or a number alone, to end that process, and the server replies with its exit code.
+
+A process shows that it lives by its *pulse*: 16 bytes of memory that it shares with the parent, the
+number of its signs of life (`alive`) and its place in the task.
 """
 
 from __future__ import annotations
@@ -24,33 +36,46 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pipeline import processes
 from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG, Failed
 
-SERVER_IDLE: Final = 60.0  # s without a request after which the server ends
+SERVER_IDLE: Final = 60.0  # s without a request and a process, after which the server ends
 END_TIME: Final = 5.0  # s to wait for the end of a killed process
-# One thread per process: processes already use all cores.
+# environment: one thread in each process, because the processes already use all cores
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
-# Freed images stay for the next ones, up to 32 MiB. By default glibc returns them to the system,
-# and each page of each image is a page fault: a third of the time of decoding.
+# environment: the memory of freed images stays for the next ones, up to 32 MiB. By default glibc
+# returns it to the system, and each page of each image is a page fault: a third of the time of
+# decoding.
 KEEP_FREED: Final = dict.fromkeys(
     ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(32 << 20)
 )
 
 
+class _Request(NamedTuple):
+    """What the server is to run in a new process."""
+
+    path: list[str]  # `sys.path`
+    preload: bytes  # pickled function, or None
+    call: bytes  # pickled: (function, arguments)
+    folder: str  # working folder
+    env: dict[str, str]
+    memory: int | None
+
+
 class Process:
-    """A process that runs `main(pipe, fds, *args)`, and ends with it, by `kill`, or with the
-    parent.
+    """The parent's view of a process that runs `main(pipe, fds, *args)`. It ends when `main`
+    returns, by `kill`, or when the parent ends.
 
     Args:
-        main, args, preload: must be picklable. The server calls `preload` once before it forks, to
-            import or load what all processes share.
-        fds: file descriptors, passed on under other numbers.
-        env: environment variables.
+        main: called with the other end of `pipe`. It, args and preload must be picklable.
+        preload: the server calls it once before it forks, to import or load what all processes
+            share.
+        fds: file descriptors. The process gets them under other numbers.
+        env: environment variables of the process.
         memory: limit in bytes beyond what the process starts with.
 
     Processes are in another group: Ctrl-C is for the parent.
@@ -71,30 +96,37 @@ class Process:
         self._pulse = memoryview(mmap.mmap(pulse, 16)).cast("q")
         self._pulse[1] = IDLE
         self.reset_silence()
-        options = str(Path.cwd()), dict(env or {}), memory
-        request = list(sys.path), pickle.dumps(preload), pickle.dumps((main, args)), options
+        request = _Request(
+            path=list(sys.path),
+            preload=pickle.dumps(preload),
+            call=pickle.dumps((main, args)),
+            folder=str(Path.cwd()),
+            env=dict(env or {}),
+            memory=memory,
+        )
         self._server, self._number = _start(request, [remote.fileno(), pulse, *fds])
         remote.close()
         os.close(pulse)
 
     @property
     def has_begun(self) -> bool:
+        """Whether it has shown a sign of life."""
         return self._pulse[0] > 0
 
     @property
     def place(self) -> int:
-        """Its last place (`alive`); IDLE at first."""
+        """Where in its task it was last, by `alive`; IDLE at first."""
         return self._pulse[1]
 
     def reset_silence(self) -> None:
-        """Count `silence` from now on."""
+        """Let `silence` begin anew: the parent gives it something to do."""
         self._seen = self._pulse[0]
         self._polled = time.monotonic()
         self._silence = 0.0
 
     def silence(self) -> float:
-        """Seconds without a sign of life; between two calls at most `LOOK`, since the parent may
-        have been busy.
+        """Seconds without a sign of life, as far as the parent has watched: at most `LOOK` of the
+        time between two calls counts, because the parent may have been busy.
         """
         if self._pulse[0] != self._seen:
             self.reset_silence()
@@ -104,15 +136,19 @@ class Process:
         return self._silence
 
     def kill(self, *, timeout: float | None = None) -> Failed:
-        """End the process and wait. Returns why it ended; timeout: the limit in s that it
-        exceeded.
+        """End the process, if it has not ended by itself, and wait. Returns why it ended.
+
+        timeout: the limit in s that it exceeded, if that is why it is ended.
         """
         self.pipe.close()
         return _how_it_ended(self._server.end(self._number), timeout)
 
 
 def _how_it_ended(code: int | None, timeout: float | None = None) -> Failed:
-    """Why a process ended, from its exit code or minus its signal; None: unknown.
+    """Why a process ended.
+
+    code: its exit code, or minus the number of the signal that ended it; None: unknown.
+    timeout: as of `Process.kill`.
 
     >>> _how_it_ended(-11)
     Failed(reason='reader_crashed', message='crashed with SIGSEGV')
@@ -132,12 +168,14 @@ def _how_it_ended(code: int | None, timeout: float | None = None) -> Failed:
 
 
 class _Server:
+    """The parent's end of the connection to the server, which it starts."""
+
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._socket, remote = socket.socketpair()
         self._pipe: Connection[Any, Any] = Connection(os.dup(self._socket.fileno()))
         self._lock = threading.Lock()
-        self._n = 0
+        self._n_requested = 0  # processes, which also is the last one's number
         self._process = subprocess.Popen(  # noqa: S603 - this very Python
             [
                 sys.executable,
@@ -152,18 +190,18 @@ class _Server:
         )
         remote.close()
 
-    def start(self, request: tuple[object, ...], fds: list[int]) -> int:
-        """Request a process and return its number without waiting. Raises OSError if the server has
-        ended.
+    def start(self, request: _Request, fds: list[int]) -> int:
+        """Request a process, and return its number without waiting for it. Raises OSError if the
+        server has ended.
         """
         with self._lock:
-            self._n += 1
-            self._pipe.send((self._n, len(fds), request))
+            self._n_requested += 1
+            self._pipe.send((self._n_requested, len(fds), request))
             socket.send_fds(self._socket, [b"."], fds)
-            return self._n
+            return self._n_requested
 
     def end(self, number: int) -> int | None:
-        """Kill a process. Returns its exit code or minus its signal; None: unknown."""
+        """Kill the process of a number. Returns its code as of `_how_it_ended`."""
         code: int | None = None
         with self._lock, contextlib.suppress(OSError, EOFError):
             self._pipe.send(number)
@@ -174,12 +212,13 @@ class _Server:
         return code
 
     def close(self) -> None:
+        """End the server, unless it is the parent's of this forked process."""
         self._pipe.close()
         self._socket.close()
         if self.owner == os.getpid():
             self._process.kill()
             self._process.wait()
-        else:  # in a fork of the owner
+        else:  # in a fork of the owner: Popen must not warn of a process that runs
             self._process.returncode = 0
 
 
@@ -187,7 +226,10 @@ _servers: list[_Server] = []  # one at most
 _starting = threading.Lock()
 
 
-def _start(request: tuple[object, ...], fds: list[int]) -> tuple[_Server, int]:
+def _start(request: _Request, fds: list[int]) -> tuple[_Server, int]:
+    """Start a process, and a server if there is none. Returns the server and the number that it has
+    for the process.
+    """
     with _starting:
         for server in _servers:
             with contextlib.suppress(OSError):
@@ -200,17 +242,17 @@ def _start(request: tuple[object, ...], fds: list[int]) -> tuple[_Server, int]:
 
 @atexit.register
 def _close() -> None:
+    """End the server, if there is one."""
     while _servers:
         _servers.pop().close()
 
 
-# ------------------------------------------------------------------------------------- in the
-# server and its processes
+# ---------------------------------------------------------- in the server and its processes
 
 
 def serve() -> None:
-    """Start and end processes by the parent's requests. Returns when the parent has ended, or is
-    idle.
+    """What the server does: it starts and ends processes as the parent asks. Returns when the
+    parent has ended, or has had no process and asked for none for a while.
     """
     control = socket.socket(fileno=os.dup(0))
     pipe: Connection[Any, Any] = Connection(os.dup(0))
@@ -219,7 +261,7 @@ def serve() -> None:
     parent = int(sys.argv[1])
     idle = 0.0
     preloaded: set[bytes] = set()
-    children: dict[int, int] = {}  # number -> process
+    children: dict[int, int] = {}  # number -> process id
     while os.getppid() == parent and (children or idle < SERVER_IDLE):
         if not pipe.poll(LOOK):
             idle += LOOK
@@ -227,47 +269,59 @@ def serve() -> None:
         idle = 0.0
         try:
             message = pipe.recv()
-            if isinstance(message, int):
-                pipe.send(_end(children.pop(message)) if message in children else None)
+            if isinstance(message, int):  # the number of a process to end
+                code = _end(children.pop(message)) if message in children else None
+                pipe.send(code)
                 continue
-            number, n_fds, (path, preload, call, options) = message
+            number, n_fds, request = message
             fds = socket.recv_fds(control, 1, n_fds)[1]
         except (EOFError, OSError):
             return
-        sys.path[:] = path  # it may have grown since the server started
-        with contextlib.suppress(Exception):  # the process meets and reports it again
-            if preload not in preloaded:
-                preloaded.add(preload)
-                function = pickle.loads(preload)  # noqa: S301 - the parent's
-                if function is not None:
-                    function()
-            pickle.loads(call)  # noqa: S301 - it imports what is called
+        _import_what_it_needs(request, preloaded)
         gc.freeze()
         server = os.getpid()
-        children[number] = os.fork()
-        if not children[number]:
+        child = os.fork()
+        if child == 0:
             control.close()
             pipe.close()
-            _run(call, fds, server, *options)
+            _run(request, fds, server)
+        children[number] = child
         for fd in fds:
             os.close(fd)
 
 
-def _run(
-    call: bytes, fds: list[int], server: int, folder: str, env: dict[str, str], memory: int | None
-) -> None:
+def _import_what_it_needs(request: _Request, preloaded: set[bytes]) -> None:
+    """Import the modules of a process in the server, so that only the first process waits for that.
+
+    preloaded: `preload` of earlier requests, which is not called again.
+    """
+    sys.path[:] = request.path  # it may have grown since the server started
+    with contextlib.suppress(Exception):  # the process meets and reports it again
+        if request.preload not in preloaded:
+            preloaded.add(request.preload)
+            function = pickle.loads(request.preload)  # noqa: S301 - the parent's
+            if function is not None:
+                function()
+        pickle.loads(request.call)  # noqa: S301 - it imports what is called
+
+
+def _run(request: _Request, fds: list[int], server: int) -> None:
+    """What a process does: it calls the function of a request, and exits.
+
+    fds: its end of `Process.pipe`, its pulse, and those of the request. server: its parent's id.
+    """
     code = 1
     pipe = Connection(fds[0])  # open to the very end: once it is closed, the parent kills
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != server:
+        if os.getppid() != server:  # it had ended before
             return
         processes.pulse = memoryview(mmap.mmap(fds[1], 16)).cast("q")
-        os.chdir(folder)
-        os.environ.update(env)
-        main, args = pickle.loads(call)  # noqa: S301 - the parent's
-        if memory is not None:
-            _limit_memory(memory)
+        os.chdir(request.folder)
+        os.environ.update(request.env)
+        main, args = pickle.loads(request.call)  # noqa: S301 - the parent's
+        if request.memory is not None:
+            _limit_memory(request.memory)
         main(pipe, fds[2:], *args)
         code = 0
     except MemoryError:
@@ -281,7 +335,8 @@ def _run(
 
 
 def _limit_memory(beyond: int) -> None:
-    """Limit this process's data to `beyond` bytes more than it has now."""
+    """Limit this process's private writable memory to `beyond` bytes more than it has now."""
+    # the sixth number: pages of data and stack
     n_pages = int(Path("/proc/self/statm").read_text("ascii").split()[5])
     most = n_pages * resource.getpagesize() + beyond
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -291,8 +346,8 @@ def _limit_memory(beyond: int) -> None:
 
 
 def _end(child: int) -> int | None:
-    """Kill a process and return its exit code; None if it does not end, for example in a read that
-    hangs.
+    """Kill a process, and return its code as of `_how_it_ended`: None if it does not end in time,
+    for example in a read that hangs.
     """
     # never another process: its number is in use until it has been waited for
     os.kill(child, signal.SIGKILL)
