@@ -1,5 +1,23 @@
 """Inputs of a stream's rows: boxes, labels, their keys, and pixels.  [pixels] -> crops ->
 features
+
+A stream computes a feature for each row of a split, which is a frame of a track. What it reads for
+that are *inputs*: stored columns of the row and of its neighbours (labels), and crops of the
+images. This module finds them for many rows at once, in four parts:
+
+- labels: `column`, `label`, `label_batch`, `crop_labels`;
+- boxes of crops: `cuts`;
+- keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
+- pixels: `Pixels` decodes a video, and `find_lost`, `require_videos` and others tell which videos
+  are there.
+
+Words:
+    row: always by its number in the split, (n,) ascending unless said otherwise.
+    run: rows of one track without a gap between two of them. A window does not go beyond its run.
+    window: a row with `history` rows before and `future` rows after it, which some streams read.
+    cut: the box of a crop, of the type CUT.
+    video, shard: by their numbers in the split.
+    lost: of a video, missing or changed since it was converted.
 """
 
 from __future__ import annotations
@@ -34,12 +52,15 @@ RowsOf = Callable[[str, int, int], Array]
 # A crop's box in an image: cxcywh px, its scale, and whether the crop is mirrored
 CUT: Final = np.dtype([("bbox", np.float32, 4), ("scale", np.float64), ("mirrored", np.bool_)])
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
+# for each row, a digest of nothing yet
 _NO_BYTES: Final = itertools.repeat(hashlib.blake2b(digest_size=16))
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
 def crop_labels(labels: Labels, cut: np.void) -> Labels:
-    """A row's labels in the crop: `kp_2d` in [-1, 1] across it, mirrored with it. cut: of `CUT`."""
+    """A row's labels as they are in its crop: `kp_2d` in [-1, 1] across the crop, and mirrored if
+    that is. Other labels stay.
+    """
     if "kp_2d" not in labels:
         return labels
     kp_2d = labels["kp_2d"]
@@ -52,12 +73,14 @@ def crop_labels(labels: Labels, cut: np.void) -> Labels:
 
 
 def column(rows_of: RowsOf, name: str, rows: Ints) -> Array:
-    """Stored values (n, ...) of a column at any rows. rows_of: `Split.rows`, or
-    `OpenShards.rows`.
+    """Stored values (n, ...) of a column at any rows, in any order.
+
+    rows_of: reads neighbouring rows: `Split.rows`, or `OpenShards.rows`.
     """
     if not len(rows):
         return rows_of(name, 0, 0)
-    if (np.diff(rows.ravel()) == 1).all():
+    are_neighbours = (np.diff(rows.ravel()) == 1).all()
+    if are_neighbours:
         return rows_of(name, int(rows[0]), int(rows[-1]) + 1)
     different, inverse = np.unique(rows, return_inverse=True)
     gaps = np.flatnonzero(np.diff(different) != 1)
@@ -67,7 +90,7 @@ def column(rows_of: RowsOf, name: str, rows: Ints) -> Array:
 
 
 def label(split: Split, name: str, rows: Ints) -> Array:
-    """Stored values (n, ...) of a column at any rows, or `ROW_RATE`."""
+    """Values (n, ...) of a label at any rows: a stored column, or `ROW_RATE`, rows a second."""
     if name != ROW_RATE:
         return column(split.rows, name, rows)
     track = split.track_of(rows)
@@ -75,7 +98,7 @@ def label(split: Split, name: str, rows: Ints) -> Array:
 
 
 def _fill_value(dtype: np.dtype[Any]) -> Any:
-    """Fill value for missing rows: NaN, an extreme integer, or False."""
+    """The value of a label in rows that a window lacks: NaN, an extreme integer, or False."""
     match dtype.kind:
         case "f":
             return np.nan
@@ -87,8 +110,9 @@ def _fill_value(dtype: np.dtype[Any]) -> Any:
 
 
 def _windows_in_run(runs: Ints, rows: Ints, reads: Reads) -> tuple[Ints, Bools]:
-    """(n, window) rows around each of (n,), and whether they are in its run. runs (R, 2): [start,
-    stop).
+    """The window of each row, (n, window) rows, and whether each of these is in the row's run.
+
+    runs: (R, 2) first row, last row + 1. Rows outside the run may not even exist.
     """
     around = rows[:, None] + np.arange(-reads.history, reads.future + 1)
     run = np.searchsorted(runs[:, :1].ravel(), rows, side="right") - 1
@@ -97,7 +121,11 @@ def _windows_in_run(runs: Ints, rows: Ints, reads: Reads) -> tuple[Ints, Bools]:
 
 
 def label_batch(split: Split, rows: Ints, reads: Reads) -> Labels:
-    """Labels of (n,) rows that a stream reads, as a `LabelComputer` gets them."""
+    """The labels that a stream reads of (n,) rows, as a `LabelComputer` gets them.
+
+    For a stream with a window, each label is (n, window, ...), and "in_run" (n, window) tells which
+    rows of the window there are; the others have a fill value.
+    """
     if reads.window == 1:
         return {name: label(split, name, rows) for name in reads.labels}
     around, in_run = _windows_in_run(split.runs, rows, reads)
@@ -114,7 +142,9 @@ def label_batch(split: Split, rows: Ints, reads: Reads) -> Labels:
 def cuts(
     split: Split, policy: CropPolicy, rows: Ints, rows_of: RowsOf | None = None
 ) -> NDArray[np.void]:
-    """Boxes of the crops of (n,) rows, of `CUT`. rows_of: as for `column`."""
+    """Boxes (n,), of `CUT`, of the crops that a policy cuts for the rows. rows_of: as for
+    `column`.
+    """
     rows_of = rows_of or split.rows
     track, which = np.unique(split.track_of(rows), return_inverse=True)
     bbox = column(rows_of, "bbox", rows)
@@ -130,17 +160,16 @@ def cuts(
 
 
 def has_previous(split: Split, rows: Ints) -> Bools:
-    """(n,) rows of tracks -> whether the row before is in the same run: one step before in the same
-    track.
-    """
+    """(n,) whether the row before each row is in the same run: the same track, one step before."""
     _, in_run = _windows_in_run(split.runs, rows, Reads(history=1))
     return in_run[:, 0]
 
 
 def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
-    """Keys (n, 2) of ascending rows of tracks: 128 bits that change with any input.
+    """Keys (n, 2) of rows for a stream: 128 bits that change with any input of the row.
 
-    They are part of the cache's format: if they change, all features are computed again.
+    They are stored beside the features and are part of the cache's format. If this function gives
+    other keys, all features are computed again.
     """
     reads = stream.reads
     if not reads.crops:
@@ -158,38 +187,46 @@ def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
         parts.append(previous)
     parts += [label(split, name, rows) for name in reads.labels]
 
-    begun = dict[int, Any]()
+    # the digest of a row begins with its video's pixels
+    of_pixels = dict[int, Any]()
     videos = split.tracks.video[split.track_of(rows)].tolist()
     for number in set(videos):
-        begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
-    return _digests(parts, map(begun.__getitem__, videos))
+        of_pixels[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
+    return _digests(parts, map(of_pixels.__getitem__, videos))
 
 
 def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
-    """Whether a stream's stored keys equal `row_keys`, for the first rows of a few tracks."""
-    start = split.tracks.start
-    size = split.rows_per_shard
-    has_features = np.isin(start // size, split.stream_shards(name))
-    rows = start[has_features][:COMPARED]
+    """Whether the stored features of the stream `name` are those that `stream` computes, by the
+    keys of the first rows of a few tracks.
+    """
+    first_rows = split.tracks.start
+    shards = first_rows // split.rows_per_shard
+    has_features = np.isin(shards, split.stream_shards(name))
+    rows = first_rows[has_features][:COMPARED]
     stored = column(split.rows, f"features/{name}_key", rows)
     return np.array_equal(stored, row_keys(split, stream, rows))
 
 
 def _label_keys(split: Split, rows: Ints, reads: Reads) -> Keys:
-    """Keys (n, 2) of (n,) rows: 128 bits that change with any label of the row's window."""
+    """Keys (n, 2) of (n,) rows for a stream without crops: they change with any label in the row's
+    window.
+    """
     if reads.window == 1 or not len(rows):
         return _digests([label(split, name, rows) for name in reads.labels])
     around, in_run = _windows_in_run(split.runs, rows, reads)
     read, of_window = np.unique(around[in_run], return_inverse=True)
     digests = _digests([label(split, name, read) for name in reads.labels])
-    # of digests, which need less memory than labels
+    # A window's key is the digest of its rows' digests: labels would need more memory.
     windows = np.zeros((*around.shape, 2), np.uint64)
     windows[in_run] = digests[of_window]
     return _digests([windows])
 
 
 def _digests(columns: Sequence[Array], begun: Iterable[Any] = _NO_BYTES) -> Keys:
-    """Columns (n, ...) -> digests (n, 2). begun: digest of each row that its bytes are added to."""
+    """Digests (n, 2) of each row of some columns (n, ...).
+
+    begun: of each row, the digest to which the row's bytes are added.
+    """
     keys = []
     for digest, row in zip(begun, _bytes(columns), strict=False):
         digest = digest.copy()
@@ -199,7 +236,7 @@ def _digests(columns: Sequence[Array], begun: Iterable[Any] = _NO_BYTES) -> Keys
 
 
 def _bytes(columns: Sequence[Array]) -> list[bytes]:
-    """All bytes of each row of columns (n, ...)."""
+    """The bytes of each row of some columns (n, ...), in all of them."""
     parts = [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns]
     joined = np.concatenate(parts, axis=1)
     if not len(joined):
@@ -208,20 +245,20 @@ def _bytes(columns: Sequence[Array]) -> list[bytes]:
 
 
 class Pixels(NamedTuple):
-    """Images or a video below the raw folder. Picklable."""
+    """The images of one video of a split, in the raw folder. Picklable."""
 
     source: FrameSource
-    split: str
+    split: str  # name of the split
     name: str  # of the video, for messages
-    digest: str = ""  # of the pixels at conversion; "": unknown
+    digest: str = ""  # `pixels_digest` at the conversion; "": unknown
 
     @property
     def in_order(self) -> bool:
-        """Whether a frame can only be decoded after the ones before."""
+        """Whether a frame can only be decoded after all frames before it, as in a video file."""
         return not self.source.random_access
 
     def check(self) -> None:
-        """Raise VideoLost if the pixels have changed since the conversion, or cannot be read."""
+        """Raise VideoLost if the files have changed since the conversion, or cannot be read."""
         if self.digest and self.source.digest() != sources.file_part(self.digest):
             self._require_readable()
             raise VideoLost(
@@ -231,23 +268,28 @@ class Pixels(NamedTuple):
             )
 
     def decode(self, frames: Iterator[int]) -> Iterator[Frame]:
-        """Decode ascending frames."""
-        compared = False
+        """Decode ascending frames. A frame without an image has its problem, which names the video.
+
+        Raises VideoLost if the problem is not the frame's: its row would stay without a feature for
+        good, while the file is damaged only on a failing disk, or has changed.
+        """
+        is_checked = False
         for frame in self.source.read(frames):
-            if frame.image is None:
-                if frame.kind == NOT_NOW:
-                    raise VideoLost(f"frame {frame.index}: {frame.problem}")
-                # rows stay without features, so make sure that the file is damaged, not its disk
-                if not compared:
-                    self.check()
-                    self._require_readable()
-                    compared = True
-                yield replace(frame, problem=f"{self.name}, frame {frame.index}: {frame.problem}")
-            else:
+            if frame.image is not None:
                 yield frame
+                continue
+            if frame.kind == NOT_NOW:
+                raise VideoLost(f"frame {frame.index}: {frame.problem}")
+            if not is_checked:
+                self.check()
+                self._require_readable()
+                is_checked = True
+            yield replace(frame, problem=f"{self.name}, frame {frame.index}: {frame.problem}")
 
     def crop(self, frame: Frame, cut: np.void, size: int, *, is_whole: bool = False) -> Image:
-        """Crop (size, size, 3) of a decoded frame, or the frame itself. cut: of `CUT`."""
+        """Crop (size, size, 3) of a decoded frame, which has an image. is_whole: the stream reads
+        whole images, so return the frame's.
+        """
         assert frame.image is not None
         if is_whole:
             return frame.image
@@ -261,8 +303,8 @@ class Pixels(NamedTuple):
             raise VideoLost(f"no {self.source.place}")
 
     def _require_readable(self) -> None:
-        """Raise VideoLost for an image that cannot be opened, or a video that cannot be read to its
-        end.
+        """Raise VideoLost if an image of the folder cannot be opened now, or the video file cannot
+        be read to its end.
         """
         place = self.source.place
         files = [place]
@@ -281,14 +323,14 @@ class Pixels(NamedTuple):
 
 
 class VideoLost(PipelineError):
-    """A committed video is missing, changed, or cannot be read now: its rows are computed once it
-    is back.
+    """A committed video is missing, has changed, or cannot be read now. Its rows get no features
+    until it is back.
     """
 
 
 def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
-    """Number of a video -> its pixels below the raw folder. Raises PipelineError if that is
-    missing.
+    """A function from the number of a video to its `Pixels`. Raises PipelineError if there is no
+    raw folder.
     """
     folder = raw_folder(split, raw)
 
@@ -301,7 +343,9 @@ def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
 
 
 def raw_folder(split: Split, given: Path | None) -> Path:
-    """As `committed.raw_folder`; for an imported split, the given one. Raises PipelineError."""
+    """The split's raw folder: the given one, or the one of its conversion. A split that was
+    imported has none of its own, so it must be given. Raises PipelineError if there is none.
+    """
     imported = split.manifest.get("reader", {}).get("imported")
     if imported:
         origin = f"{split.name}: imported from {imported['file']}"
@@ -318,17 +362,20 @@ def raw_folder(split: Split, given: Path | None) -> Path:
 
 def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
     """Numbers of the videos with rows in these shards."""
-    target = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
+    end = np.iinfo(np.int64).max
+    wanted = np.append(np.sort(np.asarray(shards, np.int64)), end)
     size = split.rows_per_shard
-    first = split.tracks.start // size
-    last = (split.tracks.stop - 1) // size
-    next_target = target[np.searchsorted(target, first)]
-    return np.unique(split.tracks.video[next_target <= last]).tolist()  # type: ignore[no-any-return]
+    # of each track
+    first_shard = split.tracks.start // size
+    last_shard = (split.tracks.stop - 1) // size
+    next_wanted = wanted[np.searchsorted(wanted, first_shard)]
+    has_rows = next_wanted <= last_shard
+    return np.unique(split.tracks.video[has_rows]).tolist()  # type: ignore[no-any-return]
 
 
 def unusual_clips(split: Split, shards: Sequence[int]) -> list[str]:
-    """Videos with rows in these shards whose images earlier versions decoded otherwise: "a.mp4
-    (interlaced)".
+    """Videos with rows in these shards whose images earlier versions decoded otherwise, each with
+    the reason: "a.mp4 (interlaced)".
     """
     described = []
     for number in videos_of(split, shards):
@@ -344,8 +391,10 @@ def find_lost(
     videos: Iterable[int],
     check: Callable[[Pixels], None] = Pixels.require_place,
 ) -> dict[int, str]:
-    """Videos that are missing -> why. check: `Pixels.check` finds changed and unreadable ones,
-    too.
+    """Those of the videos that are lost -> why.
+
+    check: raises VideoLost. By default, it finds missing videos alone; `Pixels.check` finds changed
+    and unreadable ones, too, and takes longer.
     """
     lost = {}
     for video in videos:
@@ -357,21 +406,24 @@ def find_lost(
 
 
 def skip_lost_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
-    """Those of the shards with rows of other videos than the lost ones."""
+    """Those of the shards that have rows of other videos than the lost ones, so that something can
+    be computed for them.
+    """
     size = split.rows_per_shard
     is_there = ~np.isin(split.tracks.video, [*lost])
+    # of each track that is there: its first shard, and the one after its last
+    first_shard = split.tracks.start[is_there] // size
+    shard_after = (split.tracks.stop[is_there] - 1) // size + 1
     n_bins = len(split.rows_by_shard()) + 1
-    first = split.tracks.start[is_there] // size
-    after = (split.tracks.stop[is_there] - 1) // size + 1
-    begin = np.bincount(first, minlength=n_bins)
-    end = np.bincount(after, minlength=n_bins)
-    n_tracks = np.cumsum(begin - end)
+    n_begin = np.bincount(first_shard, minlength=n_bins)
+    n_end = np.bincount(shard_after, minlength=n_bins)
+    n_tracks = np.cumsum(n_begin - n_end)  # in each shard
     return [shard for shard in shards if n_tracks[shard]]
 
 
 def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:
-    """Raise PipelineError unless the files of all videos of these shards exist: their features
-    would be lost.
+    """Raise PipelineError unless the files of all videos of these shards exist. To be called before
+    stored features are replaced: those of a missing video could not be computed again.
     """
     pixels_of = pixels(split, raw)
     videos = videos_of(split, shards)
