@@ -224,6 +224,7 @@ def find(
     pairs[:, [0, 2, 3]] += _cells()[:, None]
     middle = pairs[:, 0]
     size = pairs[:, 1]
+    circles = pairs[:, 2:4]
     low = middle - size / 2
     high = middle + size / 2
     area = size.prod(axis=1)
@@ -237,7 +238,7 @@ def find(
         same = shared > SAME_FACE * union
         same[0] = True
         cells = order[same]
-        circle = np.average(pairs[cells, 2:4], axis=0, weights=scores[cells])
+        circle = np.average(circles[cells], axis=0, weights=scores[cells])
         people.append((float(scores[best]), circle))
         order = order[~same]
     return people
@@ -268,7 +269,13 @@ def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
     rows = points.reshape(-1, 5).astype(np.float64)
     in_square = _refine(rows[:, :2], heat)
     xy = (in_square - shift) @ np.linalg.inv(turn).T
-    about_z = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    about_z = np.array(
+        [
+            [cos, sin, 0],
+            [-sin, cos, 0],
+            [0, 0, 1],
+        ]
+    )
     joints = metres.reshape(-1, 3)[:BODY] @ about_z
     visible, inside = _sigmoid(rows[:BODY, 3:]).T
     confidence = np.minimum(visible, inside)
@@ -332,11 +339,13 @@ class _Finder:
         size = np.array(image.shape[1::-1])
         present = []
         for pose in poses:
-            extent = np.ptp(np.clip(pose.points[:, :2], 0, size), axis=0)
+            in_image = np.clip(pose.points[:, :2], 0, size)
+            extent = np.ptp(in_image, axis=0)
             if pose.presence >= self._min_score and (extent >= 1).all():
                 present.append(pose)
 
-        points = np.array([pose.points for pose in present], np.float32).reshape(-1, BODY, 3)
+        of_poses = [pose.points for pose in present]
+        points = np.array(of_poses, np.float32).reshape(-1, BODY, 3)
         xy = points[..., :2]
         is_inside = (xy >= 0) & (xy < size)
         points[..., 2] *= is_inside.all(axis=-1)
@@ -368,12 +377,15 @@ def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
     shorter = int(size.min())
     n = SIDES[0]
     for side in dict.fromkeys((longer, shorter, shorter / 2)):
-        width, height = np.maximum(np.rint(size * n / side), 1).astype(int).tolist()
+        scaled_size = np.maximum(np.rint(size * n / side), 1)
+        width, height = scaled_size.astype(int).tolist()
         scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         zoom = np.array([width, height]) / size
         left = max(0, n - width) // 2
         top = max(0, n - height) // 2
-        padding = (top, max(0, n - height - top), left, max(0, n - width - left))
+        right = max(0, n - width - left)
+        bottom = max(0, n - height - top)
+        padding = (top, bottom, left, right)
         padded: Any = cv2.copyMakeBorder(scaled, *padding, cv2.BORDER_CONSTANT)
         for y in _starts(padded.shape[0]):
             for x in _starts(padded.shape[1]):
@@ -387,7 +399,7 @@ def _starts(length: int) -> list[int]:
     They are at most half a square apart, and the last one ends where the side ends.
     """
     rest = length - SIDES[0]
-    n_steps = -(-2 * rest // SIDES[0])
+    n_steps = -(-2 * rest // SIDES[0])  # rounded up
     starts: list[int] = np.linspace(0, rest, 1 + n_steps, dtype=int).tolist()
     return starts
 
@@ -419,11 +431,14 @@ def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
     point = np.arange(len(xy))[:, None, None]
 
     weights = _sigmoid(heat[rows, columns, point])  # (39, 9, 9)
-    weights *= inside[:, :, None, 1] & inside[:, None, :, 0]
+    in_column = inside[:, None, :, 0]
+    in_row = inside[:, :, None, 1]
+    weights *= in_row & in_column
     total = weights.sum(axis=(1, 2))
     x = (weights * columns).sum(axis=(1, 2))
     y = (weights * rows).sum(axis=(1, 2))
-    middle = np.column_stack([x, y]) / np.maximum(total, SURE)[:, None]
+    at_least_sure = np.maximum(total, SURE)[:, None]
+    middle = np.column_stack([x, y]) / at_least_sure
 
     is_inside = inside[:, REACH].all(axis=1)
     is_sure = (weights.max(axis=(1, 2)) >= SURE) & is_inside

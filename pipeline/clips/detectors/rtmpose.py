@@ -128,7 +128,8 @@ class RTMPose(TwoPartDetector):
     def __post_init__(self) -> None:
         super().__post_init__()
         shares = (self.min_score, self.max_overlap)
-        if not all(0 <= share <= 1 for share in shares) or self.family not in ("auto", *FAMILIES):
+        are_shares = all(0 <= share <= 1 for share in shares)
+        if not are_shares or self.family not in ("auto", *FAMILIES):
             raise ConfigError(
                 f"min_score {self.min_score}, max_overlap {self.max_overlap}, family "
                 f"{self.family}: expected numbers from 0 to 1, and auto, yolox or rtmdet"
@@ -149,10 +150,11 @@ class RTMPose(TwoPartDetector):
             "detector": _full(self.detector, "yolox-tiny"),
             "weights": _full(self.weights, "rtmpose-m"),
         }
-        return [
-            _NetworkOption(option, name, PUBLISHED[option].get(name))
-            for option, name in names.items()
-        ]
+        parts = []
+        for option, name in names.items():
+            release = PUBLISHED[option].get(name)
+            parts.append(_NetworkOption(option, name, release))
+        return parts
 
     def identity(self) -> dict[str, Any]:
         detector, pose = self.files()
@@ -288,7 +290,8 @@ class _PersonFinder:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
         blank = np.full((64, 48, 3), GREY, np.uint8)
         self.boxes(blank)
-        self.joints(blank, np.array([[0, 0, 48, 64]], np.float32))
+        whole = np.array([[0, 0, 48, 64]], np.float32)
+        self.joints(blank, whole)
 
     def boxes(self, image: Image) -> Boxes:
         size = self._detector.size
@@ -302,13 +305,17 @@ class _PersonFinder:
             raise self._detector.graph.error("outputs", expected, graphs.shapes(outputs))
         corners, scores = persons
         height, width = image.shape[:2]
-        boxes = np.clip(corners / np.tile(scale, 2), 0, [width, height, width, height])
-        has_extent = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)  # px
+        in_image = corners / np.tile(scale, 2)
+        boxes = np.clip(in_image, 0, [width, height, width, height])
+
+        sides = boxes[:, 2:] - boxes[:, :2]
+        has_extent = (sides >= 1).all(axis=1)  # px
         scores = np.where(has_extent, scores, -1)  # below every min_score
         min_score = self._options.min_score
         max_overlap = self._options.max_overlap
         best = suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
-        return Boxes(boxes[best].astype(np.float32), np.clip(scores[best], 0, 1).astype(np.float32))
+        confidence = np.clip(scores[best], 0, 1)
+        return Boxes(boxes[best].astype(np.float32), confidence.astype(np.float32))
 
     def joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(boxes):
@@ -332,10 +339,14 @@ def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
     """
     height, width = image.shape[:2]
     ratio = min(size[0] / width, size[1] / height)
-    scaled = max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
+    scaled_width = max(1, int(width * ratio + 0.5))
+    scaled_height = max(1, int(height * ratio + 0.5))
+    scaled_size = scaled_width, scaled_height
+    scaled = cv2.resize(image, scaled_size, interpolation=cv2.INTER_LINEAR)
+
     padded = np.full((size[1], size[0], 3), GREY, np.uint8)
-    padded[: scaled[1], : scaled[0]] = cv2.resize(image, scaled, interpolation=cv2.INTER_LINEAR)
-    return padded, np.array(scaled) / (width, height)
+    padded[:scaled_height, :scaled_width] = scaled
+    return padded, np.array(scaled_size) / (width, height)
 
 
 def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
@@ -364,12 +375,18 @@ def read_persons(
     match shapes:
         case [(1, rows, 5), (1, labels)] if rows == labels:
             is_person = outputs[1][0] == 0
-            return outputs[0][0, is_person, :4], outputs[0][0, is_person, 4]
+            persons = outputs[0][0, is_person]
+            return persons[:, :4], persons[:, 4]
         case [(1, rows, columns)] if columns > 5 and rows == len(cells):
             (table,) = outputs[0]
-            centres = (table[:, :2] + cells[:, :2]) * cells[:, 2:]
-            halves = np.exp(np.minimum(table[:, 2:4], 20)) * cells[:, 2:] / 2
-            scores = np.where(table[:, 5:].argmax(axis=1) == 0, table[:, 4] * table[:, 5], 0)
+            strides = cells[:, 2:]
+            centres = (table[:, :2] + cells[:, :2]) * strides
+            log_sizes = np.minimum(table[:, 2:4], 20)  # exp stays finite
+            halves = np.exp(log_sizes) * strides / 2
+
+            is_person = table[:, 5:].argmax(axis=1) == 0
+            objectness = table[:, 4]
+            scores = np.where(is_person, objectness * table[:, 5], 0)
             return np.hstack([centres - halves, centres + halves]), scores
     return None
 
@@ -378,8 +395,10 @@ def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
     """Column, row and stride of each cell of YOLOX's grids, (R, 3)."""
     grids = []
     for stride in STRIDES:
-        rows, columns = np.indices((size[1] // stride, size[0] // stride)).reshape(2, -1)
-        grids.append(np.stack([columns, rows, np.full_like(rows, stride)], axis=1))
+        grid = (size[1] // stride, size[0] // stride)
+        rows, columns = np.indices(grid).reshape(2, -1)
+        strides = np.full_like(rows, stride)
+        grids.append(np.stack([columns, rows, strides], axis=1))
     return np.concatenate(grids).astype(np.float32)
 
 
@@ -392,8 +411,11 @@ def suppress_overlaps(
     above `max_overlap`, or if its score is below `min_score`.
     """
     sure = np.nonzero(scores >= min_score)[0]
-    sides = np.hstack([boxes[sure, :2], boxes[sure, 2:] - boxes[sure, :2]]).astype(float)
-    best = cv2.dnn.NMSBoxes(sides.tolist(), scores[sure].astype(float).tolist(), 0.0, max_overlap)
+    corner = boxes[sure, :2]
+    sides = boxes[sure, 2:] - corner
+    rectangles = np.hstack([corner, sides]).astype(float)  # OpenCV's left, top, width, height
+    confidence = scores[sure].astype(float)
+    best = cv2.dnn.NMSBoxes(rectangles.tolist(), confidence.tolist(), 0.0, max_overlap)
     return sure[np.array(best, np.int64).reshape(-1)]
 
 
@@ -403,11 +425,16 @@ def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
     boxes: (P, 4) corners, px.
     """
     corners = boxes.astype(np.float64)
-    sides = (corners[:, 2:] - corners[:, :2]) * CROP_SCALE
-    scale = np.minimum(size[0] / sides[:, 0], size[1] / sides[:, 1])
+    low = corners[:, :2]
+    high = corners[:, 2:]
+    width, height = ((high - low) * CROP_SCALE).T
+    scale = np.minimum(size[0] / width, size[1] / height)
+    box_middle = scale[:, None] * (low + high) / 2  # px of the crop
+    crop_middle = np.array(size) / 2
+
     affines = np.zeros((len(boxes), 2, 3))
     affines[:, 0, 0] = affines[:, 1, 1] = scale
-    affines[:, :, 2] = np.array(size) / 2 - scale[:, None] * (corners[:, :2] + corners[:, 2:]) / 2
+    affines[:, :, 2] = crop_middle - box_middle
     return affines
 
 
@@ -416,7 +443,8 @@ def pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[
     crops = np.stack(
         [cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines]
     )
-    return np.ascontiguousarray(((crops - MEAN) / STD).transpose(0, 3, 1, 2), np.float32)
+    normalised = (crops - MEAN) / STD
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
 
 
 def read_joints(across: Floats, down: Floats, affines: Floats) -> NDArray[np.float32]:
@@ -425,7 +453,13 @@ def read_joints(across: Floats, down: Floats, affines: Floats) -> NDArray[np.flo
     across: (P, J, 2 width) scores of x. down: (P, J, 2 height) scores of y. A joint is at its
     highest scores; its confidence is the lower of the two maxima.
     """
-    crop_px = np.stack([across.argmax(axis=-1), down.argmax(axis=-1)], axis=-1) / BINS
-    points = (crop_px - affines[:, None, :, 2]) / affines[:, None, None, 0, 0]
-    confidence = np.clip(np.minimum(across.max(axis=-1), down.max(axis=-1)), 0, 1)
-    return np.concatenate([points, confidence[..., None]], axis=-1).astype(np.float32)
+    column = across.argmax(axis=-1)
+    row = down.argmax(axis=-1)
+    crop_px = np.stack([column, row], axis=-1) / BINS
+    scale = affines[:, None, None, 0, 0]  # of both axes
+    shift = affines[:, None, :, 2]
+    points = (crop_px - shift) / scale
+
+    lower = np.minimum(across.max(axis=-1), down.max(axis=-1))
+    confidence = np.clip(lower, 0, 1)[..., None]
+    return np.concatenate([points, confidence], axis=-1).astype(np.float32)

@@ -120,7 +120,8 @@ def run_chains(
         return start(images)
     assert keys[0], "no image follows another one before it"
     frames = [i for i, is_key in enumerate(keys) if is_key]
-    results = dict(zip(frames, start([images[i] for i in frames]), strict=True))
+    started = start([images[i] for i in frames])
+    results = dict(zip(frames, started, strict=True))
     while len(results) < len(images):  # the chains side by side
         following = [i + 1 for i in frames if i + 1 < len(images)]
         frames = [i for i in following if not keys[i]]
@@ -142,7 +143,8 @@ def follow(before: People, joints: Floats, image: Image) -> People:
     new = _corners(joints, visible)
     height, width = image.shape[:2]
     moved = before.boxes + (new - old)
-    boxes = np.clip(moved, 0, [width, height, width, height]).astype(np.float32)
+    in_image = np.clip(moved, 0, [width, height, width, height])
+    boxes = in_image.astype(np.float32)
 
     has_shared = visible.sum(axis=1) >= LEAST_SHARED
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -155,7 +157,8 @@ def follow(before: People, joints: Floats, image: Image) -> People:
 
 def _corners(keypoints: Floats, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Corners of the box around each person's visible joints, (P, 4) px."""
-    corners, _ = extents(np.dstack([keypoints[..., :2], visible]))
+    points = np.dstack([keypoints[..., :2], visible])
+    corners, _ = extents(points)
     return corners.reshape(-1, 4)
 
 
