@@ -56,6 +56,8 @@ UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², 
 _UNITS_2D: Final = "2D keypoints alone: PCK in %. Nothing measures depth"
 
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
+_HIPS_13: Final = [KEYPOINTS_13.index(name) for name in ("lhip", "rhip")]
+_SHOULDERS_13: Final = [KEYPOINTS_13.index(name) for name in ("lshoulder", "rshoulder")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
@@ -95,7 +97,8 @@ def np_mpjpe(pred: Floats, target: Floats) -> Float64s:
     """
     source = normalise_13(pred)
     goal = normalise_13(target)
-    return _mean(np.linalg.norm(procrustes_align(source, goal) - goal, axis=-1))
+    aligned = procrustes_align(source, goal)
+    return _mean(np.linalg.norm(aligned - goal, axis=-1))
 
 
 def normalise_13(pose: Floats) -> Float64s:
@@ -105,12 +108,11 @@ def normalise_13(pose: Floats) -> Float64s:
     centred.
     """
     pose = pose.astype(np.float64)
-    shoulders, hips = (
-        pose[..., [KEYPOINTS_13.index(side + joint) for side in "lr"], :].mean(-2, keepdims=True)
-        for joint in ("shoulder", "hip")
-    )
+    shoulders = pose[..., _SHOULDERS_13, :].mean(-2, keepdims=True)
+    hips = pose[..., _HIPS_13, :].mean(-2, keepdims=True)
     size = np.linalg.norm(shoulders - hips, axis=-1, keepdims=True)
-    normalised: Float64s = (pose - hips) / np.where(size > 0, size, 1.0)
+    unit = np.where(size > 0, size, 1.0)
+    normalised: Float64s = (pose - hips) / unit
     return normalised
 
 
@@ -119,9 +121,8 @@ def pve(pred: Floats, target: Floats) -> Float64s:
     precision.
     """
     apart = pred - target
-    errors: Float64s = _MM * np.sqrt(np.einsum("...c,...c->...", apart, apart)).mean(
-        -1, dtype=np.float64
-    )
+    squared = np.einsum("...c,...c->...", apart, apart)
+    errors: Float64s = _MM * np.sqrt(squared).mean(-1, dtype=np.float64)
     return errors
 
 
@@ -146,7 +147,8 @@ def _accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
     mm per frame^2.
     """
     del target
-    return _mean(_MM * np.linalg.norm(_second_difference(joints), axis=-1))
+    acceleration = np.linalg.norm(_second_difference(joints), axis=-1)
+    return _mean(_MM * acceleration)
 
 
 def _acceleration_error(pred: Floats, target: Floats) -> Float64s:
@@ -197,7 +199,9 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     labelled &= (side > 0)[:, None]
     distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
     right = labelled & (distance <= share * side[:, None])
-    return right.sum(-1).astype(np.float64), labelled.sum(-1).astype(np.float64)
+    hits = right.sum(-1).astype(np.float64)
+    counted = labelled.sum(-1).astype(np.float64)
+    return hits, counted
 
 
 def _pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
@@ -205,10 +209,7 @@ def _pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
     none.
     """
     hits, counted = hits_2d(pred, target)
-    share: Float64s = np.divide(
-        100 * hits, counted, out=np.full(len(hits), np.nan), where=counted > 0
-    )
-    return share
+    return _divide_or_nan(100 * hits, counted)
 
 
 def _error_2d(pred: Floats, target: Floats) -> Float64s:
@@ -216,12 +217,10 @@ def _error_2d(pred: Floats, target: Floats) -> Float64s:
     % of its side.
     """
     labelled = target[..., 2] > 0
-    # the side is 2
-    distance = 50 * np.linalg.norm(pred.astype(np.float64) - target[..., :2], axis=-1)
+    apart = pred.astype(np.float64) - target[..., :2]
+    distance = 50 * np.linalg.norm(apart, axis=-1)  # %: the side is 2
     total = np.where(labelled, distance, 0).sum(-1)
-    counted = labelled.sum(-1)
-    mean: Float64s = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
-    return mean
+    return _divide_or_nan(total, labelled.sum(-1))
 
 
 def pck_aligned(
@@ -255,22 +254,25 @@ def _pck_aligned_by_frame(
     """
     labelled = (visible > 0)[..., None]  # (N, J, 1)
     count = labelled.sum((-2, -1))  # (N,)
-    centred = []
     at_least_1 = np.maximum(count, 1)[:, None]
+    centred = []
     for points in (pred_2d, target_2d):
         points = np.where(labelled, points.astype(np.float64), 0)
-        centred.append(np.where(labelled, points - (points.sum(-2) / at_least_1)[:, None], 0))
+        mean = points.sum(-2) / at_least_1  # (N, 2)
+        centred.append(np.where(labelled, points - mean[:, None], 0))
     source, goal = centred
+
     # The pseudoinverse gives a single point the scale 0: it lands on the target's mean.
-    # (N, 2, 2)
-    inverse = np.linalg.pinv(np.swapaxes(source, -1, -2) @ source, rcond=1e-10, hermitian=True)
-    scale = np.trace(inverse @ np.swapaxes(source, -1, -2) @ goal, axis1=-2, axis2=-1) / 2
-    distance = np.linalg.norm(scale[:, None, None] * source - goal, axis=-1)  # (N, J)
-    right = ((distance < alpha * np.reshape(size, (-1, 1))) & labelled[..., 0]).sum(-1)
-    share: Float64s = np.divide(
-        100 * right, count, out=np.full(len(count), np.nan), where=count >= FEWEST_VISIBLE
-    )
-    return share
+    transposed = np.swapaxes(source, -1, -2)
+    inverse = np.linalg.pinv(transposed @ source, rcond=1e-10, hermitian=True)  # (N, 2, 2)
+    best_map = inverse @ transposed @ goal  # (N, 2, 2), in least squares
+    scale = np.trace(best_map, axis1=-2, axis2=-1) / 2
+    aligned = scale[:, None, None] * source
+    distance = np.linalg.norm(aligned - goal, axis=-1)  # (N, J)
+
+    bound = alpha * np.reshape(size, (-1, 1))
+    right = (distance < bound) & labelled[..., 0]
+    return _divide_or_nan(100 * right.sum(-1), count, fewest=FEWEST_VISIBLE)
 
 
 def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
@@ -281,9 +283,8 @@ def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
     visible = target[..., 2] > 0
     # 0 without a visible point
     sides = np.maximum(_extents(place.astype(np.float64), visible), 0.0)
-    return _pck_aligned_by_frame(
-        pred, place, visible, PCK_ALIGNED_SHARE, np.linalg.norm(sides, axis=-1)
-    )
+    diagonal = np.linalg.norm(sides, axis=-1)
+    return _pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, diagonal)
 
 
 def _centre_on_hips(joints: Floats) -> Float64s:
@@ -293,7 +294,8 @@ def _centre_on_hips(joints: Floats) -> Float64s:
     if joints.shape[-2:] != (14, 3):
         raise ValueError(f"joints: expected common14, (..., 14, 3), found {joints.shape}")
     joints = joints.astype(np.float64)
-    centred: Float64s = joints - joints[..., HIPS, :].mean(axis=-2, keepdims=True)
+    middle = joints[..., HIPS, :].mean(axis=-2, keepdims=True)
+    centred: Float64s = joints - middle
     return centred
 
 
@@ -312,17 +314,21 @@ def procrustes_align(
     moved = pred - pred_mean
     source = moved[..., :n_fitted, :]
     goal = target - target_mean
-    u, singular, vt = np.linalg.svd(np.swapaxes(goal, -1, -2) @ source)  # (..., 3, 3)
-    sign = np.ones_like(singular)
-    sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
-    rotation = (u * sign[..., None, :]) @ vt
+
+    covariance = np.swapaxes(goal, -1, -2) @ source  # (..., 3, 3) eq. 38, a sum instead of a mean
+    u, singular, vt = np.linalg.svd(covariance)
+    is_reflection = np.linalg.det(u @ vt) < 0
+    sign = np.ones_like(singular)  # the diagonal of S, eq. 43
+    sign[..., -1] = np.where(is_reflection, -1.0, 1.0)
+    rotation = (u * sign[..., None, :]) @ vt  # eq. 40
+
     spread = np.square(source).sum((-2, -1))
-    scale = np.divide(
-        (singular * sign).sum(-1), spread, out=np.zeros_like(spread), where=spread > 0
-    )
+    trace = (singular * sign).sum(-1)
+    scale = np.divide(trace, spread, out=np.zeros_like(spread), where=spread > 0)  # eq. 42
     if rigid:
         scale = np.ones_like(scale)
-    aligned: Float64s = scale[..., None, None] * moved @ np.swapaxes(rotation, -1, -2) + target_mean
+    turned = scale[..., None, None] * moved @ np.swapaxes(rotation, -1, -2)
+    aligned: Float64s = turned + target_mean
     return aligned
 
 
@@ -330,8 +336,9 @@ def _extents(points: Float64s, known: NDArray[np.bool_]) -> Float64s:
     """Sides of the tight box about each frame's known points: (N, J, 2), (N, J) -> (N, 2); -inf
     without any.
     """
-    highest = np.where(known[..., None], points, -np.inf).max(axis=1, initial=-np.inf)
-    lowest = np.where(known[..., None], points, np.inf).min(axis=1, initial=np.inf)
+    is_known = known[..., None]
+    highest = np.where(is_known, points, -np.inf).max(axis=1, initial=-np.inf)
+    lowest = np.where(is_known, points, np.inf).min(axis=1, initial=np.inf)
     extents: Float64s = highest - lowest
     return extents
 
@@ -343,10 +350,16 @@ def _second_difference(joints: Floats) -> Float64s:
 
 def _joint_errors(pred: Floats, target: Floats) -> Float64s:
     """Distance of each joint: (N, J, 3) m -> (N, J) mm."""
-    errors: Float64s = _MM * np.linalg.norm(
-        pred.astype(np.float64) - target.astype(np.float64), axis=-1
-    )
+    apart = pred.astype(np.float64) - target.astype(np.float64)
+    errors: Float64s = _MM * np.linalg.norm(apart, axis=-1)
     return errors
+
+
+def _divide_or_nan(sums: NDArray[Any], counts: NDArray[Any], *, fewest: int = 1) -> Float64s:
+    """Quotients (N,); nan for counts below `fewest`."""
+    unknown = np.full(len(sums), np.nan)
+    quotients: Float64s = np.divide(sums, counts, out=unknown, where=counts >= fewest)
+    return quotients
 
 
 def _mean(values: Float64s | NDArray[np.bool_]) -> Float64s:

@@ -421,7 +421,8 @@ class _Mesh(NamedTuple):
     def from_theta(cls, body: Body, theta: Floats, like: Tensor) -> _Mesh:
         """Make bodies from labels (N, 85), on the device and in the type of `like`."""
         label = torch.as_tensor(theta).to(like)
-        return cls(body, label[:, 75:], axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3)))
+        pose = label[:, 3:75].reshape(-1, 24, 3)
+        return cls(body, label[:, 75:], axis_angle_to_matrix(pose))
 
     def take(self, rows: Bools) -> _Mesh:
         some = torch.as_tensor(rows)
