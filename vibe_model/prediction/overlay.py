@@ -105,7 +105,8 @@ class PredictedBodies:
         self._file.flush()
         frames = np.concatenate(self._frames)
         order = np.argsort(frames, kind="stable")
-        return np.memmap(self._file, self._type, mode="r"), frames[order], order
+        records = np.memmap(self._file, self._type, mode="r")
+        return records, frames[order], order
 
 
 class BodyDrawing:
@@ -136,9 +137,8 @@ class BodyDrawing:
         # Each body has its own camera. In a common camera, a body is nearer the more pixels a metre
         # has.
         nearness = records["camera"][:, 0] * records["bbox"][:, 2] * records["crop_scale"]
-        bodies = [
-            project_body(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()
-        ]
+        farthest_first = np.argsort(nearness, kind="stable").tolist()
+        bodies = [project_body(records[i], verts[i]) for i in farthest_first]
         return self.painter.paint(image, bodies, self.opacity)
 
     def views(
@@ -152,20 +152,22 @@ class BodyDrawing:
         if not moved:
             return painted
         ground = np.full_like(image, GROUND)
-        small = np.concatenate(
-            [self._small(ground, records, xyz, text, len(moved)) for text, xyz in moved.items()]
-        )
-        small = np.pad(small, ((0, image.shape[0] - len(small)), (0, 0), (0, 0)), mode="edge")
-        return np.concatenate([painted, small], axis=1)
+        n = len(moved)
+        views = [self._small(ground, records, xyz, text, n) for text, xyz in moved.items()]
+        column = np.concatenate(views)
+        n_missing = len(image) - len(column)  # rows of px: its height / n is rounded down
+        column = np.pad(column, ((0, n_missing), (0, 0), (0, 0)), mode="edge")
+        return np.concatenate([painted, column], axis=1)
 
     def _small(
         self, ground: Image, records: NDArray[Any], verts: Floats, text: str, n: int
     ) -> Image:
+        """The bodies over `ground`, scaled down to 1 / n of its sides, with a caption."""
         height, width = ground.shape[:2]
         painted = self.paint(ground, records, verts)
-        small = np.asarray(
-            cv2.resize(painted, (width // n, height // n), interpolation=cv2.INTER_AREA), np.uint8
-        )
+        small_size = (width // n, height // n)
+        resized = cv2.resize(painted, small_size, interpolation=cv2.INTER_AREA)
+        small = np.asarray(resized, np.uint8)
         caption(small, text)
         return small
 
@@ -175,12 +177,15 @@ def project_body(record: Any, verts: Floats) -> SeenBody:
     scale = float(record["camera"][0])
     shift = record["camera"][1:].astype(np.float64)
     side = float(record["bbox"][2]) * float(record["crop_scale"])  # of the crop, in image px
-    translation = np.array([*shift, 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)])  # m
+    depth = 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)  # m
+    translation = np.array([*shift, depth])
     points = verts.astype(np.float64) + translation
     focal = FOCAL_LENGTH_PX * side / CROP_PX  # image px
     with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = record["bbox"][:2] + focal * points[:, :2] / points[:, 2:]
-    return SeenBody(verts, pixels, points[:, 2], COLOURS[int(record["track"]) % len(COLOURS)])
+        from_centre = focal * points[:, :2] / points[:, 2:]
+        pixels = record["bbox"][:2] + from_centre
+    colour = COLOURS[int(record["track"]) % len(COLOURS)]
+    return SeenBody(verts, pixels, points[:, 2], colour)
 
 
 def write_overlay(
@@ -213,11 +218,13 @@ def write_overlay(
     file.parent.mkdir(parents=True, exist_ok=True)
     if second is None:
         caption(first, text)
-        png = cv2.imencode(".png", first[..., ::-1])[1].tobytes()
+        _, encoded = cv2.imencode(".png", first[..., ::-1])
+        png = encoded.tobytes()
         runs.replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
         return file.with_suffix(".png"), 1
     written = 0
-    with video_writer(file, rate, (first.shape[1], first.shape[0])) as write:
+    height, width = first.shape[:2]
+    with video_writer(file, rate, (width, height)) as write:
         for image in itertools.chain((first, second), images):
             caption(image, text)
             write(image)
@@ -240,7 +247,9 @@ def _draw_frames(
     """Yield every frame of the source with its bodies, and past and future ones beside it."""
     every = frames_of(source, stop=bodies.stop)  # includes damaged frames
     while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
-        records = bodies.read_frames(frames[0][0].index, frames[-1][0].index + 1)
+        first, _ = frames[0]
+        last, _ = frames[-1]
+        records = bodies.read_frames(first.index, last.index + 1)
         verts = drawing.vertices(records)
         moved: dict[str, Any] = {
             _time_label(step * bodies.step, fps): drawing.vertices(records, i)

@@ -161,13 +161,14 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     for start, stop in segments(run):
         n = stop - start
         reach = min(math.ceil(REACH * sigma), n - 1)
-        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        offsets = np.arange(-reach, reach + 1)
+        kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
         flat = values[start:stop].reshape(n, -1).astype(np.float64)
         # Frames beyond the ends have weight 0 in both.
-        sums, weights = (
-            correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1)))
-        )
-        out[start:stop] = (sums / weights).reshape(n, *values.shape[1:])
+        sums = correlate1d(flat, kernel, axis=0, mode="constant")
+        weights = correlate1d(np.ones((n, 1)), kernel, axis=0, mode="constant")
+        means = sums / weights
+        out[start:stop] = means.reshape(n, *values.shape[1:])
     return out
 
 
@@ -179,7 +180,9 @@ def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     2002, prop. 3.3).
     """
     means = smooth(rotmat.astype(np.float64), run, sigma)
-    return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)
+    if sigma == 0:
+        return rotmat.copy()
+    return nearest_rotations(means).astype(rotmat.dtype)
 
 
 def segments(run: Ints) -> Iterator[tuple[int, int]]:
@@ -235,9 +238,11 @@ def save_npz(
         theta, joints_3d = posed_arrays(
             generator, (rotmat, bodies.shape, bodies.camera), *names[:2]
         )
-        for name, array in (("theta", theta), ("pose", theta[:, 3:75]), ("joints_3d", joints_3d)):
-            arrays[f"{name}_{step_name(step)}"] = array
-            units[f"{name}_{step_name(step)}"] = f"{UNITS[name]}; the body {when}"
+        of_step = {"theta": theta, "pose": theta[:, 3:75], "joints_3d": joints_3d}
+        for name, array in of_step.items():
+            key = f"{name}_{step_name(step)}"
+            arrays[key] = array
+            units[key] = f"{UNITS[name]}; the body {when}"
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
     recorded = {
@@ -298,7 +303,11 @@ def _regress(
     """
     device = generator.device
     estimates: dict[Seen, list[Float32s]] = {}
-    shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
+    shapes: dict[Seen, tuple[int, int, int]] = {}  # length, and repetitions as in `Seen`
+    for window in windows:
+        start, stop, before, after = window
+        shapes[window] = (stop - start, before, after)
+
     for length, before, after in sorted(set(shapes.values())):
         still = around and stills and length == 1
         n_before = before
@@ -310,23 +319,22 @@ def _regress(
             function = "regress_stills"
         elif around:
             function = "regress_around"
+        padding = ((0, 0), (n_before, n_after), (0, 0))
         same = [window for window, shape in shapes.items() if shape == (length, before, after)]
         for first in range(0, len(same), batch_size):
             batch = same[first : first + batch_size]
             rows = np.array([window[:2] for window in batch], np.int64)
-            inputs = {
-                name: torch.as_tensor(
-                    np.pad(array, ((0, 0), (n_before, n_after), (0, 0)), mode="edge"), device=device
-                )
-                for name, array in read(rows).items()
-            }
+            inputs = {}
+            for name, array in read(rows).items():
+                padded = np.pad(array, padding, mode="edge")
+                inputs[name] = torch.as_tensor(padded, device=device)
             with models.calling(generator.model_name, function):
                 estimated = getattr(generator, function)(**inputs)
                 every = dict(estimated) if around else {0: estimated}
-                parts = (*every.pop(0), *(estimate.rotmat for estimate in every.values()))
-                arrays = [
-                    part[:, n_before : n_before + length].float().cpu().numpy() for part in parts
-                ]
+                now = every.pop(0)
+                moved = [estimate.rotmat for estimate in every.values()]
+                kept = slice(n_before, n_before + length)
+                arrays = [part[:, kept].float().cpu().numpy() for part in (*now, *moved)]
             for i, window in enumerate(batch):
                 estimates[window] = [array[i] for array in arrays]
     return estimates
@@ -341,12 +349,17 @@ def _assemble_track(
     stream: str,
     steps: Sequence[int],
 ) -> TrackBodies:
+    """One track's bodies, from the rows of each window's estimates that are kept.
+
+    estimates: as `_regress` returns them; steps: of the rotations after the camera's. Raises
+    DataError for non-finite predictions.
+    """
     used = [(window.keep, window.stop - window.unused) for window in windows]
-    rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(*part) for part in used)])
-    empty = [
-        np.zeros((0, *shape), np.float32)
-        for shape in ((24, 3, 3), (10,), (3,), *[(24, 3, 3)] * len(steps))
-    ]
+    used_rows = [np.arange(first, stop) for first, stop in used]
+    rows = np.concatenate([np.zeros(0, np.int64), *used_rows])
+    rotations = (24, 3, 3)
+    shapes = (rotations, (10,), (3,), *[rotations] * len(steps))
+    empty = [np.zeros((0, *shape), np.float32) for shape in shapes]
     parts = []
     for window, (first, stop) in zip(windows, used, strict=True):
         kept = slice(first - window.start, stop - window.start)
@@ -354,24 +367,32 @@ def _assemble_track(
     rotmat, shape, camera, *moved = (
         np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)
     )
-    if not all(np.isfinite(array).all() for array in (rotmat, shape, camera, *moved)):
+    predicted = (rotmat, shape, camera, *moved)
+    if not all(np.isfinite(array).all() for array in predicted):
         raise DataError(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint "
             "or the features are "
             "damaged, or training diverged: take an earlier checkpoint, and verify the cache."
         )
+
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
     # the network's crop, without the crop scale
     read["bbox"][..., 2:] *= split.crop_policy(stream).scale
-    video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
+    in_track = rows - track.start
+
+    track_number = int(split.track_of(whole[0, :1])[0])
+    video = split.videos[int(split.tracks.video[track_number])]
+    picture = None
+    if video.width > 0 and video.height > 0:
+        picture = (video.width, video.height)
     return TrackBodies(
         track=track,
         rows=rows,
         run=present.runs(rows),
-        frame_index=read["frame_index"][0, rows - track.start].astype(np.int64),
-        bbox=read["bbox"][0, rows - track.start].astype(np.float32),
-        picture=(video.width, video.height) if video.width > 0 and video.height > 0 else None,
+        frame_index=read["frame_index"][0, in_track].astype(np.int64),
+        bbox=read["bbox"][0, in_track].astype(np.float32),
+        picture=picture,
         rotmat=rotmat,
         shape=shape,
         camera=camera,

@@ -87,17 +87,19 @@ def refine_bodies(
         rate: Rows per second.
         project: Projection of the model that predicted `theta`.
     """
-    bad = ~(np.isfinite(bbox).all(axis=1) & (bbox[:, 2] > 0))
+    is_finite = np.isfinite(bbox).all(axis=1)
+    bad = ~(is_finite & (bbox[:, 2] > 0))
+    keypoints, _ = zero_invalid_joints(kp_2d)
     arrays = (
         theta,
-        np.where(bad[:, None, None], 0, zero_invalid_joints(kp_2d)[0]),
+        np.where(bad[:, None, None], 0, keypoints),
         np.where(bad[:, None], 1, bbox),
         _isolate(bad, run),
     )
     device = body.faces.device
-    track = _FittedTrack(
-        *(torch.as_tensor(np.array(array, np.float32), device=device) for array in arrays)
-    )
+    singles = (np.array(array, np.float32) for array in arrays)
+    track = _FittedTrack(*(torch.as_tensor(single, device=device) for single in singles))
+
     refinement = _Refinement(body, crop_scale, rate, project)
     before = refinement.median_px(track)
     if math.isnan(before):
@@ -123,7 +125,8 @@ def refine_track(
     """`refine_bodies` of a prediction. kp_2d: (F, 49, 3). Past and future bodies keep their
     poses.
     """
-    pose = matrix_to_axis_angle(torch.from_numpy(bodies.rotmat)).flatten(1).numpy()
+    axis_angle = matrix_to_axis_angle(torch.from_numpy(bodies.rotmat))
+    pose = axis_angle.flatten(1).numpy()
     rate = bodies.track.fps / bodies.track.step
     refined = refine_bodies(
         np.concatenate([bodies.camera, pose, bodies.shape], axis=1),
@@ -137,8 +140,10 @@ def refine_track(
     )
     if not refined.after < refined.before:
         return bodies, refined
-    camera, pose, shape = np.split(refined.theta, np.cumsum(PARTS)[:-1], axis=1)
-    rotmat = axis_angle_to_matrix(torch.from_numpy(pose).reshape(-1, 24, 3)).numpy()
+    borders = np.cumsum(PARTS)[:-1]
+    camera, pose, shape = np.split(refined.theta, borders, axis=1)
+    axis_angle = torch.from_numpy(pose).reshape(-1, 24, 3)
+    rotmat = axis_angle_to_matrix(axis_angle).numpy()
     return replace(bodies, camera=camera, rotmat=rotmat, shape=shape), refined
 
 
@@ -155,7 +160,8 @@ class _FittedTrack(NamedTuple):
 
     def alone(self) -> _FittedTrack:
         """The same frames, of which none are neighbours."""
-        return self._replace(run=torch.arange(len(self.run), device=self.run.device))
+        runs = torch.arange(len(self.run), device=self.run.device)
+        return self._replace(run=runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +176,9 @@ class _Refinement:
     ) -> tuple[Tensor, Tensor]:
         """Pose bodies: joints (n, 49, 3) m, and their projections (n, 49, 2) px of the image."""
         joints = self.body.joints(betas=betas, rotmat=rotmat)
+        centre = bbox[:, None, :2]
         half = bbox[:, None, 2:3] * self.crop_scale / 2
-        return joints, bbox[:, None, :2] + half * self.project(joints, camera)
+        return joints, centre + half * self.project(joints, camera)
 
     @torch.no_grad()
     def median_px(self, track: _FittedTrack) -> float:
@@ -227,7 +234,8 @@ class _Refinement:
             moved = CAMERA * moving * shift
             scale = camera[:, :1] * moved[:, :1].exp()
             place = camera[:, 1:] + moved[:, 1:]
-            return torch.cat((scale, place), dim=1), turned, betas + SHAPE * shape_change
+            changed_camera = torch.cat((scale, place), dim=1)
+            return changed_camera, turned, betas + SHAPE * shape_change
 
         def closure() -> Tensor:
             optimiser.zero_grad()
@@ -251,21 +259,25 @@ class _Refinement:
         optimiser.step(closure)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             camera, rotmat, betas = move_bodies()
-            return torch.cat((camera, matrix_to_axis_angle(rotmat).flatten(1), betas), dim=1)
+            pose = matrix_to_axis_angle(rotmat).flatten(1)
+            return torch.cat((camera, pose, betas), dim=1)
 
     def _loss(self, track: _FittedTrack, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
         """Twice the negative log likelihood of the keypoints and of the joints' accelerations."""
         joints, pixels = self.pose(camera, rotmat, betas, track.bbox)
-        error = (pixels - track.kp_2d[..., :2]) / track.bbox[:, None, 2:3]
+        sides = track.bbox[:, None, 2:3]
+        error = (pixels - track.kp_2d[..., :2]) / sides
         squared = error.square().sum(-1)
         robust = squared / (1 + squared / OUTLIER**2)
+
         # Metres in the image's plane, by the prediction's scale, and in depth from the body's root.
         scale_px = (track.theta[:, 0] * track.bbox[:, 2]).abs()
         px_per_m = scale_px.median().clamp(min=1) * self.crop_scale / 2
         places = torch.cat((pixels / px_per_m, joints[..., 2:]), dim=-1)
-        acceleration = (places[2:] - 2 * places[1:-1] + places[:-2]) * self.rate**2
-        adjacent = (track.run[2:] == track.run[:-2])[:, None, None]
-        uneven = (acceleration * adjacent / ACCELERATION).square().sum()
+        second_difference = places[2:] - 2 * places[1:-1] + places[:-2]
+        acceleration = second_difference * self.rate**2
+        is_adjacent = track.run[2:] == track.run[:-2]
+        uneven = (acceleration * is_adjacent[:, None, None] / ACCELERATION).square().sum()
         return (_weights(track.kp_2d) * robust).sum() / KEYPOINT**2 + uneven
 
 
