@@ -82,16 +82,20 @@ class FrameConvolution(nn.Module):
 
     def __init__(self, size: int, gain: float) -> None:
         super().__init__()
-        # Stored as (out, 3, in), the layout of the product over a frame and its neighbours.
-        self.weight = nn.Parameter(torch.empty(size, 3, size).transpose(1, 2))  # (out, in, 3)
+        # (out, 3, in), the layout of the product over a frame and its neighbours
+        stored = torch.empty(size, 3, size)
+        self.weight = nn.Parameter(stored.transpose(1, 2))  # (out, in, 3)
         self.bias = nn.Parameter(torch.zeros(size))
         nn.init.xavier_uniform_(self.weight, gain)
 
     def forward(self, sequence: Tensor) -> Tensor:
         """(B, T, size) -> (B, T, size)."""
         padded = functional.pad(sequence, (0, 0, 1, 1))  # (B, T + 2, size)
-        neighbours = torch.cat((padded[:, :-2], sequence, padded[:, 2:]), dim=-1)  # (B, T, 3 size)
-        return functional.linear(neighbours, self.weight.transpose(1, 2).flatten(1), self.bias)
+        before = padded[:, :-2]
+        after = padded[:, 2:]
+        neighbours = torch.cat((before, sequence, after), dim=-1)  # (B, T, 3 size)
+        weight = self.weight.transpose(1, 2).flatten(1)  # (size, 3 size)
+        return functional.linear(neighbours, weight, self.bias)
 
 
 class _TemporalBlock(nn.Module):
@@ -142,7 +146,9 @@ class Hallucinator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., feature_size) -> (..., feature_size)."""
-        added: Tensor = self.fc3(self.fc2(self.fc1(features).relu()).relu())
+        hidden = self.fc1(features).relu()
+        hidden = self.fc2(hidden).relu()
+        added: Tensor = self.fc3(hidden)
         return features + added
 
 
@@ -164,12 +170,12 @@ class Corrections(nn.Module):
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
         """(N, feature_size), (N, state_size) -> (N, state_size)."""
         # The feature's part of fc1 is constant over iterations.
-        of_feature, of_state = torch.split(
-            self.fc1.weight, [features.shape[1], state.shape[1]], dim=1
-        )
+        sizes = [features.shape[1], state.shape[1]]
+        of_feature, of_state = torch.split(self.fc1.weight, sizes, dim=1)
         from_feature = functional.linear(features, of_feature, self.fc1.bias)  # (N, hidden)
         for _ in range(REGRESSOR_ITERATIONS):
-            hidden = self.dropout(self._active(from_feature + functional.linear(state, of_state)))
+            from_state = functional.linear(state, of_state)  # (N, hidden)
+            hidden = self.dropout(self._active(from_feature + from_state))
             hidden = self.dropout(self._active(self.fc2(hidden)))  # (N, hidden)
             state = state + self.out(hidden)
         return state
@@ -184,19 +190,20 @@ class HMRRegressor(Corrections):
     def __init__(self, body: Body, feature_size: int, hidden_size: int, dropout: float) -> None:
         size = CAMERA_SIZE + AXIS_ANGLE_SIZE + SHAPE_SIZE
         super().__init__(feature_size, size, hidden_size, relu=True, dropout=dropout)
-        rotmat = rotation_6d_to_matrix(body.mean_pose.detach().float().reshape(24, 6))
+        mean_pose = body.mean_pose.detach().float().reshape(24, 6)
+        rotmat = rotation_6d_to_matrix(mean_pose)
         pose = matrix_to_axis_angle(rotmat)[1:].flatten()  # (69,)
-        camera, upright = (
-            torch.tensor(start, device=pose.device) for start in (MEAN_CAMERA, UPRIGHT)
-        )
-        self.mean = nn.Parameter(
-            torch.cat((camera, upright, pose, body.mean_shape.detach().float()))
-        )
+        shape = body.mean_shape.detach().float()
+        camera = torch.tensor(MEAN_CAMERA, device=pose.device)
+        upright = torch.tensor(UPRIGHT, device=pose.device)
+        self.mean = nn.Parameter(torch.cat((camera, upright, pose, shape)))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """(N, feature_size) -> pose (N, 72) rad, shape (N, 10), camera (N, 3)."""
-        theta = super().forward(features, self.mean.expand(len(features), -1))
-        camera, pose, shape = torch.split(theta, [CAMERA_SIZE, AXIS_ANGLE_SIZE, SHAPE_SIZE], dim=1)
+        mean = self.mean.expand(len(features), -1)
+        theta = super().forward(features, mean)
+        sizes = [CAMERA_SIZE, AXIS_ANGLE_SIZE, SHAPE_SIZE]
+        camera, pose, shape = torch.split(theta, sizes, dim=1)
         return pose, shape, camera
 
 
@@ -329,7 +336,9 @@ class HMMR(VideoModel):
             return Sets(strip, None, out, None)
         hallucination = hallucination.to(features.dtype)
         n = len(strip)
-        return Sets(strip, hallucination, _part(out, slice(0, n)), _part(out, slice(n, None)))
+        real = _part(out, slice(0, n))
+        hallucinated = _part(out, slice(n, None))
+        return Sets(strip, hallucination, real, hallucinated)
 
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras of the frames themselves, (B, T, ...)."""
@@ -361,7 +370,8 @@ class HMMR(VideoModel):
         rows = strip.flatten(0, 1)
         frames = strip.shape[:2]
         pose, shape, camera = self.regressor(rows)
-        poses = torch.stack((pose, *(self.deltas[step_name(dt)](rows, pose) for dt in steps)))
+        moved = [self.deltas[step_name(dt)](rows, pose) for dt in steps]
+        poses = torch.stack((pose, *moved))
         return (
             poses.view(len(poses), *frames, -1),
             shape.view(*frames, -1),
@@ -381,11 +391,16 @@ class HMMR(VideoModel):
         still = constant((1.0, 0.0, 0.0), camera).expand(n_sets - 1, *camera.shape)
         cameras = torch.cat((camera[None], still))
         shapes = shape.expand(n_sets, *shape.shape)
-        every = self.pose(Estimate(self._rotmat(poses), shapes, cameras), eval_joints, vertices)
+        estimate = Estimate(self._rotmat(poses), shapes, cameras)
+        every = self.pose(estimate, eval_joints, vertices)
         if isinstance(self.regressor, HMRRegressor):  # the sum of corrections: angles may exceed pi
             every["theta"] = torch.cat((cameras, poses, shapes), dim=-1)
-        current, *moved = ({name: value[i] for name, value in every.items()} for i in range(n_sets))
-        return {**current, "deltas": dict(zip(self.steps, moved, strict=True))}
+        by_set = []
+        for i in range(n_sets):
+            by_set.append({name: value[i] for name, value in every.items()})
+        current, *moved = by_set
+        deltas = dict(zip(self.steps, moved, strict=True))
+        return {**current, "deltas": deltas}
 
     def _rotmat(self, pose: Tensor) -> Tensor:
         """(..., 72) rad or (..., 144) 6D -> (..., 24, 3, 3)."""
@@ -407,7 +422,8 @@ def build_generator(config: HMMRConfig, body: Body) -> HMMR:
         "feature_size",
         "regressor_size",
     )
-    return HMMR(body, width=config.width or None, **{name: getattr(config, name) for name in names})
+    options = {name: getattr(config, name) for name in names}
+    return HMMR(body, width=config.width or None, **options)
 
 
 def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:

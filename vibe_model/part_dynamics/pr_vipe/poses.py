@@ -151,7 +151,8 @@ def _chosen_rows(split: Split, rows: Ints, stride: int, tracks: Bools) -> Ints:
     """Choose the rows that are every `stride`-th frame of the chosen tracks."""
     steps = np.array([track.step for track in split.tracks])
     row_tracks = split.track_of(rows)
-    frame_numbers = _read_rows(split, rows, ("frame_index",))["frame_index"].astype(np.int64)
+    labels = _read_rows(split, rows, ("frame_index",))
+    frame_numbers = labels["frame_index"].astype(np.int64)
     is_due = frame_numbers // steps[row_tracks] % stride == 0
     chosen: Ints = rows[tracks[row_tracks] & is_due]
     return chosen
