@@ -84,6 +84,7 @@ SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {
     "S5/Seq1": (50, 12820), "S5/Seq2": (50, 12312), "S6/Seq1": (25, 6188), "S6/Seq2": (25, 6145),
     "S7/Seq1": (25, 6239), "S7/Seq2": (25, 6320), "S8/Seq1": (25, 6468), "S8/Seq2": (25, 6054),
 }  # fmt: skip
+TRAIN_FRAMES: Final = sum(n for _, n in SEQUENCES.values())  # of one camera
 TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
 SEQUENCE: Final = "S<1..8>/Seq<1,2>"
 FITS: Final = (neural_annot.FITS, neural_annot.WORLD, neural_annot.CAMERAS)
@@ -153,9 +154,7 @@ class MpiInf3dhp(Dataset):
     films_by_cameras: ClassVar[bool] = True
     short_in_release: ClassVar[frozenset[str]] = frozenset({"S6/Seq2/video_2"})
     totals: ClassVar[Mapping[str, Totals]] = {
-        "train": Totals(
-            len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())
-        ),
+        "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * TRAIN_FRAMES),
         "test": Totals(6, TEST_FRAMES),
     }
 
@@ -208,7 +207,8 @@ class MpiInf3dhp(Dataset):
         # inside, as usual with this dataset.
         is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
         is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
-        is_inside = np.all((kp_2d >= 0) & (kp_2d < filmed.source.size()), axis=(1, 2))
+        in_image = (kp_2d >= 0) & (kp_2d < filmed.source.size())
+        is_inside = np.all(in_image, axis=(1, 2))
         inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
         bbox, _, degenerate = tight_boxes(add_confidence(inside_2d), BOX_FACTOR)
         reasons = {
@@ -223,7 +223,8 @@ class MpiInf3dhp(Dataset):
             return []
 
         pelvis = JOINTS[labels.skeleton].index("hip")
-        centred = labels.kp_3d[rows] - labels.kp_3d[rows, pelvis : pelvis + 1]
+        root = labels.kp_3d[rows, pelvis : pelvis + 1]
+        centred = labels.kp_3d[rows] - root
         in_spin49 = _to_spin49(centred, labels.skeleton)
         columns: dict[str, Any] = {}
         if split == "test":
@@ -231,7 +232,8 @@ class MpiInf3dhp(Dataset):
         if labels.valid is not None:
             columns["valid"] = labels.valid[rows]
         if filmed.extrinsics is not None:
-            columns["extra"] = {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
+            of_rows = np.tile(filmed.extrinsics, (len(rows), 1, 1))
+            columns["extra"] = {"extrinsics": of_rows}
         if isinstance(self, _Fitted):
             columns |= _bodies(raw, video, labels, filmed, rows, account)
         track = self.track(
@@ -428,7 +430,9 @@ def _load_annot_data(file: Path) -> _LabelledPerson:
     if len(set(counts.values())) != 1:
         raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
     valid = stored["valid_frame"] > 0
-    return _LabelledPerson(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
+    kp_2d = stored["annot2"][:, 0]
+    kp_3d = stored["univ_annot3"][:, 0]
+    return _LabelledPerson(TEST, kp_2d, kp_3d / 1000, valid)
 
 
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:
@@ -467,7 +471,8 @@ def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
     if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
         return
     order = cameras.reshape(-1).astype(np.float64)
-    if order[0] not in (0, 1) or (np.diff(order) != 1).any():
+    is_successive = (np.diff(order) == 1).all()
+    if order[0] not in (0, 1) or not is_successive:
         raise RawDataError(
             file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN
         )

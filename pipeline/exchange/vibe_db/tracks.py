@@ -94,7 +94,8 @@ class Database:
         start = 0
         for first_row in range(0, self.rows, NAMES_AT_ONCE):
             values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
-            for change in np.flatnonzero(np.r_[True, values[1:] != values[:-1]]).tolist():
+            is_change = np.r_[True, values[1:] != values[:-1]]
+            for change in np.flatnonzero(is_change).tolist():
                 row = first_row + change
                 text = text_of(values[change])
                 encoded = text.encode("utf-8", "surrogatepass")
@@ -132,7 +133,8 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
             stored = opened.enter_context(h5py.File(file, "r", locking=False))
             objects = {name: _plain_array(file, stored, name) for name in stored}
         arrays = {name: array for name, array in objects.items() if array is not None}
-        yield _check_fields(file, layout, arrays, tuple(objects.keys() - arrays.keys()))
+        others = tuple(objects.keys() - arrays.keys())
+        yield _check_fields(file, layout, arrays, others)
 
 
 def _check_fields(
@@ -240,7 +242,8 @@ class FileReader:
             yield self._video(video, parts)
 
     def _video(self, video: str, parts: Sequence[tuple[str, Segment]]) -> _ImportedVideo:
-        account = VideoAccount(video, found=sum(part.stop - part.start for _, part in parts))
+        n_rows = sum(part.stop - part.start for _, part in parts)
+        account = VideoAccount(video, found=n_rows)
         tracks: list[Track] = []
         rows = [np.zeros(0, np.int64)]
         frames = [np.zeros(0, np.int64)]
@@ -257,7 +260,8 @@ class FileReader:
             keep = np.ones(len(frame), bool)
             if "bbox" in labels:
                 bbox = labels["bbox"]
-                is_box = (np.abs(bbox) < LARGEST).all(axis=1) & (bbox[:, 2] > 0)
+                is_in_range = (np.abs(bbox) < LARGEST).all(axis=1)
+                is_box = is_in_range & (bbox[:, 2] > 0)
                 is_visible = (labels["kp_2d"][..., 2] > 0).any(axis=1)
                 keep = is_box & is_visible
                 account.drop("degenerate_box", int((~is_box).sum()))
@@ -341,7 +345,8 @@ def _increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
     """
     if not len(kept):
         return []
-    return np.split(kept, np.flatnonzero(np.diff(frame[kept]) <= 0) + 1)
+    starts = np.flatnonzero(np.diff(frame[kept]) <= 0) + 1
+    return np.split(kept, starts)
 
 
 def _group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
@@ -388,8 +393,10 @@ def _labels(
         labels |= _labels_3d(joints_3d, layout, columns)
     if "has_smpl" in columns:
         fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
-        theta = np.concatenate([database.read(field, start, stop) for field in fields], axis=1)
-        is_labelled = (np.abs(theta) < LARGEST).all(axis=1) & theta.any(axis=1)
+        stored = [database.read(field, start, stop) for field in fields]
+        theta = np.concatenate(stored, axis=1)
+        is_in_range = (np.abs(theta) < LARGEST).all(axis=1)
+        is_labelled = is_in_range & theta.any(axis=1)
         theta = _where(is_labelled, theta)
         labels["pose"] = theta[:, :N_POSE]
         labels["betas"] = theta[:, N_POSE:]
@@ -403,11 +410,16 @@ def _labels(
 
 
 def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray[np.float32]:
+    """Boxes (n, 4) px of rows [start, stop); the whole picture where pictures are crops. Raises
+    RawDataError for boxes that are not square.
+    """
     if layout.in_crops:
-        box = np.array([PICTURE / 2, PICTURE / 2, PICTURE, PICTURE], np.float32)
+        centre = PICTURE / 2
+        box = np.array([centre, centre, PICTURE, PICTURE], np.float32)
         return np.tile(box, (stop - start, 1))
     bbox = database.read("bbox", start, stop).astype(np.float32)
-    is_oblong = (bbox[:, 2] != bbox[:, 3]) & np.isfinite(bbox).all(axis=1)
+    is_finite = np.isfinite(bbox).all(axis=1)
+    is_oblong = is_finite & (bbox[:, 2] != bbox[:, 3])
     if is_oblong.any():
         row = int(is_oblong.argmax())
         found = f"{bbox[row].tolist()} in row {start + row}"
@@ -416,20 +428,27 @@ def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray
 
 
 def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Mapping[str, Array]:
+    """The columns of 3D joints (n, J, 3) m in the layout's order: about the pelvis if they are
+    spin49.
+    """
     joints = joints.astype(np.float64)
     if layout.joints_3d == "common14":
         labelled = _are_known(joints)
         return {"kp_3d_eval": _where(labelled, joints), "has_3d": labelled.astype(np.uint8)}
+
     joints = joints - joints[:, PELVIS : PELVIS + 1]
     annotated = np.zeros(len(JOINTS["spin49"]), bool)
-    annotated[correspondence(layout.known_3d, "spin49")[1]] = True
+    _, known = correspondence(layout.known_3d, "spin49")
+    annotated[known] = True
     # A joint exactly at the pelvis is not annotated.
     is_placed: Bools = np.asarray(joints.any(axis=-1))
     is_placed[:, PELVIS] = True
     are_finite = np.isfinite(joints[:, annotated]).all(axis=(1, 2))
     labelled = _are_known(joints[:, COMMON]) & are_finite
     has = annotated & is_placed & labelled[:, None]
-    kp_3d = np.concatenate([joints, np.ones((*joints.shape[:2], 1))], axis=2)
+
+    confidence = np.ones((*joints.shape[:2], 1))
+    kp_3d = np.concatenate([joints, confidence], axis=2)
     kp_3d = np.where(has[..., None], kp_3d, 0).astype(np.float32)
     labels: dict[str, Array] = {"kp_3d": kp_3d, "has_3d": labelled.astype(np.uint8)}
     if "kp_3d_eval" in columns:
@@ -448,4 +467,6 @@ def _are_known(joints: Array) -> Bools:
 
 def _where(known: Bools, values: Array) -> NDArray[np.float32]:
     """Replace unknown rows by NaN."""
-    return np.where(known.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan).astype(np.float32)
+    n_trailing = values.ndim - 1
+    is_known = known.reshape(-1, *[1] * n_trailing)
+    return np.where(is_known, values, np.nan).astype(np.float32)
