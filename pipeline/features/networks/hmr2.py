@@ -149,9 +149,11 @@ class _TransformerBlock(nn.Module):
         self.mlp = nn.ModuleDict(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        attended = _norm(self.norm1, x)
-        q, k, v = _times(self.attn["qkv"], attended).chunk(3, dim=-1)
-        x = x + _times(self.attn["proj"], _attention(q, k, v, self.heads))
+        qkv = _times(self.attn["qkv"], _norm(self.norm1, x))
+        q, k, v = qkv.chunk(3, dim=-1)
+        attended = _attention(q, k, v, self.heads)
+        x = x + _times(self.attn["proj"], attended)
+
         hidden = gelu(_times(self.mlp["fc1"], _norm(self.norm2, x)))
         return x + _times(self.mlp["fc2"], hidden)
 
@@ -177,12 +179,14 @@ class _Decoder(nn.Module):
         for attention, cross, forward in layers:
             to_qkv = attention["fn"]["to_qkv"]
             # A single token attends to itself with weight 1.
-            _, _, v = _times(to_qkv, _norm(attention["norm"], x)).chunk(3, dim=-1)
+            qkv = _times(to_qkv, _norm(attention["norm"], x))
+            _, _, v = qkv.chunk(3, dim=-1)
             x = x + _times(attention["fn"]["to_out"]["0"], v)
 
             q = _times(cross["fn"]["to_q"], _norm(cross["norm"], x))
             k, v = _times(cross["fn"]["to_kv"], patches).chunk(2, dim=-1)
-            x = x + _times(cross["fn"]["to_out"]["0"], _attention(q, k, v, self.heads))
+            attended = _attention(q, k, v, self.heads)
+            x = x + _times(cross["fn"]["to_out"]["0"], attended)
 
             first, last = forward["fn"]["net"].values()
             hidden = gelu(_times(first, _norm(forward["norm"], x)))
@@ -209,7 +213,8 @@ def _layer(shape: Shape) -> nn.ModuleList:
     net = {"0": nn.Linear(dim, hidden), "3": nn.Linear(hidden, dim)}
     parts = nn.ModuleList()
     for part in (attention, cross, {"net": nn.ModuleDict(net)}):
-        parts.append(nn.ModuleDict({"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}))
+        named = {"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}
+        parts.append(nn.ModuleDict(named))
     return parts
 
 
@@ -228,5 +233,10 @@ def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Multi-head attention: q (B, n, heads * d), k and v (B, m, heads * d) -> (B, n, heads * d)."""
-    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def by_head(x: Tensor) -> Tensor:
+        """(B, n, heads * d) -> (B, heads, n, d)."""
+        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+    attended = scaled_dot_product_attention(by_head(q), by_head(k), by_head(v))
+    return attended.transpose(1, 2).flatten(2)

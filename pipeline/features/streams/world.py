@@ -90,14 +90,20 @@ class CamAngvel(LabelStream):
         row = np.arange(len(in_run))
         later = np.where(in_run[:, 2] & (not is_wham), 2, 1)
         earlier = later - 1
-        pairs = np.stack([cameras_of_run[row, earlier], cameras_of_run[row, later]], axis=1)
+        first = cameras_of_run[row, earlier]
+        second = cameras_of_run[row, later]
+        pairs = np.stack([first, second], axis=1)  # (n, 2, 4, 4)
         is_rigid = cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2)
         known = in_run[row, earlier] & is_rigid.all(axis=1)
         pairs = np.where(known[:, None, None, None], pairs, np.eye(4))
+
         turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self.convention)
+        # of each pair: "gvhmr" has the turn at its first camera, "wham" at its second
         of_rows = turns[int(is_wham) :: 2]
-        at_rest = cameras.angular_velocity(np.eye(4)[None], self.convention)[0]
-        return np.where(known[:, None], of_rows, at_rest).astype(np.float32), known
+        still = np.eye(4)[None]
+        at_rest = cameras.angular_velocity(still, self.convention)[0]
+        rotations = np.where(known[:, None], of_rows, at_rest)
+        return rotations.astype(np.float32), known
 
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Values (..., 6) as they are in the mirrored video, whose camera is `cameras.mirrored`."""
@@ -164,7 +170,8 @@ class Stationary(LabelStream):
                 f"body {self.body}: {self.body.stem}.pkl in the same folder takes precedence. "
                 "Name that file."
             )
-        return _Contacts(Body.load(self.body.parent, GENDERS[self.body.stem]).double())
+        body = Body.load(self.body.parent, GENDERS[self.body.stem])
+        return _Contacts(body.double())
 
     @staticmethod
     def mirrored(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -194,12 +201,14 @@ class _Contacts:
         usable = in_run & (labels["has_smpl"] == 1)
         are_usable = usable[row, first] & usable[:, 2] & usable[row, last]
         known = are_usable & (first < last) & (rate >= MIN_RATE)
+
         contacts = np.full((len(row), len(POINTS)), -1, np.float32)
         rows = np.flatnonzero(known)
         if len(rows):
             before = {name: values[rows, first[rows]] for name, values in labels.items()}
             after = {name: values[rows, last[rows]] for name, values in labels.items()}
-            distance = np.linalg.norm(self._points(after) - self._points(before), axis=-1)
+            moved = self._points(after) - self._points(before)
+            distance = np.linalg.norm(moved, axis=-1)
             motion = distance / 2 * (rate[rows, None] / RATE)  # NaN if a label is NaN
             exponent = np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)
             soft = 1 / (1 + np.exp(exponent))
@@ -212,18 +221,23 @@ class _Contacts:
         import torch
         from scipy.spatial.transform import Rotation
 
-        pose = np.nan_to_num(labels["pose"].astype(np.float64)).reshape(-1, 3)
-        rotmat = Rotation.from_rotvec(pose).as_matrix().reshape(-1, smpl_files.N_JOINTS, 3, 3)
+        pose = np.nan_to_num(labels["pose"].astype(np.float64))
+        turns = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
+        rotmat = turns.reshape(-1, smpl_files.N_JOINTS, 3, 3)
         betas = torch.from_numpy(labels["betas"].astype(np.float64))
         with torch.inference_mode():
             joints = self._body.joints(betas=betas, rotmat=torch.from_numpy(rotmat))
-        points: Doubles = joints[:, list(POINTS)].numpy() + labels["trans"][:, None]
-        points[~np.isfinite(labels["pose"]).all(axis=1)] = np.nan
+        of_feet = joints[:, list(POINTS)].numpy()
+        points: Doubles = of_feet + labels["trans"][:, None]
+        is_known = np.isfinite(labels["pose"]).all(axis=1)
+        points[~is_known] = np.nan
         if "extrinsics" not in labels:
             return points
         camera = labels["extrinsics"].astype(np.float64)
         camera[~cameras.is_rigid(camera)] = np.nan
-        return (points - camera[:, None, :3, 3]) @ camera[:, :3, :3]  # R^T (p - t)
+        rotation = camera[:, :3, :3]
+        translation = camera[:, None, :3, 3]
+        return (points - translation) @ rotation  # R^T (p - t)
 
 
 # WHAM's crop is 1.2 times the joints' extent. In most datasets, a track's crop is 1.43 times that
