@@ -160,7 +160,9 @@ class Mixture:
         """Windows per step of this rank, by part."""
         n_before = 0
         for part in parts:
-            self._draws[part.name] = Draws(counts[part.name], part.weights, seed, part.name)
+            draws = Draws(counts[part.name], part.weights, seed, part.name)
+            self._draws[part.name] = draws
+
             own = range((rank - n_before) % world_size, part.count, world_size)
             self._own[part.name] = slice(own.start, None, world_size)
             self.sizes[part.name] = len(own)
@@ -181,15 +183,18 @@ class Mixture:
         return {name: self._draw_part(part, step) for name, part in self.parts.items()}
 
     def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
+        """This rank's windows of a part in a step, ordered by split, copy and row."""
         own = self._own[part.name]
-        drawn = self._draws[part.name].take(step * part.count, part.count).part(own)
+        of_step = self._draws[part.name].take(step * part.count, part.count)
+        drawn = of_step.part(own)
         drawn_copies = self._draw_copies(part, step)[own]
         n_copies = len(part.copy_streams)
         picks = []
         end = 0
         for split, (name, starts) in enumerate(self._starts[part.name].items()):
             for copy in range(n_copies):
-                chosen = drawn.window[(drawn.split == split) & (drawn_copies == copy)]
+                is_chosen = (drawn.split == split) & (drawn_copies == copy)
+                chosen = drawn.window[is_chosen]
                 if len(chosen):
                     rows = slice(end, end + len(chosen))
                     picks.append(Pick(name, np.sort(starts[chosen]), rows, copy))
@@ -201,8 +206,10 @@ class Mixture:
         n_copies = len(part.copy_streams)
         if n_copies == 1:
             return np.zeros(part.count, np.int64)
-        draws = np.arange(step * part.count, (step + 1) * part.count, dtype=np.uint64)
-        digest = hashlib.shake_256(repr((self._seed, part.name, "copy")).encode()).digest(8)
+        first = step * part.count
+        draws = np.arange(first, first + part.count, dtype=np.uint64)
+        key = repr((self._seed, part.name, "copy"))
+        digest = hashlib.shake_256(key.encode()).digest(8)
         mixed = _hash_bits(draws ^ np.frombuffer(digest, "<u8"))
         return (mixed % np.uint64(n_copies)).astype(np.int64)
 
@@ -413,7 +420,8 @@ class Draws:
                 do = "Leave the split out instead."
                 raise ValueError(f"weight of {name}: expected more than 0, found {weight}. {do}")
             chosen[name] = Fraction(str(weight))
-        heaviest = max((weight for name, weight in chosen.items() if sizes[name]), default=None)
+        with_windows = [weight for name, weight in chosen.items() if sizes[name]]
+        heaviest = max(with_windows, default=None)
         if heaviest is None:
             raise ValueError(f"expected windows, found none in {', '.join(sizes) or 'no splits'}")
         self._names = tuple(sizes)
@@ -463,11 +471,15 @@ class Draws:
         return _join(parts)
 
     def _draw_round(self, round_: int, places: Ints, begins: list[int], ends: list[int]) -> Drawn:
+        """Draws at places (N,) of a round, which takes [begin, end) of each split's sequence."""
         takes = np.subtract(ends, begins, dtype=np.int64)
         stops = np.cumsum(takes)
-        mixed = Permutation(int(stops[-1]), *self._key, "round", round_)(places)
+        shuffle = Permutation(int(stops[-1]), *self._key, "round", round_)
+        mixed = shuffle(places)
         split = np.searchsorted(stops, mixed, side="right").astype(np.int64)
-        number_in_split = mixed - (stops - takes)[split] + np.array(begins, np.int64)[split]
+        starts = stops - takes
+        number_in_split = mixed - starts[split] + np.array(begins, np.int64)[split]
+
         window = np.empty_like(number_in_split)
         for number in np.unique(split).tolist():
             draws = np.flatnonzero(split == number)

@@ -162,7 +162,8 @@ class Tables(dict[str, Array]):
         # the last track that starts at or before each boundary; -1: none does
         track = np.searchsorted(starts, boundaries, side="right") - 1
         within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
-        counted: Ints = np.diff(np.where(track < 0, 0, before[track] + within))
+        rows_before = np.where(track < 0, 0, before[track] + within)
+        counted: Ints = np.diff(rows_before)
         return counted
 
     def live_shards(self, geometry: Geometry) -> list[int]:
