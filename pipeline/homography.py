@@ -108,7 +108,8 @@ def grid(height: int, width: int) -> Ints:
     columns = np.rint(share * width - 0.5)
     rows = np.rint(share * height - 0.5)
     x, y = np.meshgrid(columns, rows)
-    pixels = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int64)
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    pixels = points.astype(np.int64)
     pixels.flags.writeable = False  # it is cached
     return pixels
 
@@ -140,7 +141,8 @@ def _correspondences(previous: Bytes, current: Bytes) -> tuple[Doubles, Doubles]
     coarse_flow = _dense_flow(current, previous, FINEST_SCALE + 1)
     backward = _sample(coarse_flow, end)
 
-    is_inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
+    in_image = (end >= 0) & (end <= size - 1)
+    is_inside = in_image.all(axis=1)
     squared_error = np.square(forward + backward).sum(axis=1)
     is_good = is_inside & (squared_error < LARGEST_ERROR**2)
     source = normalise(start, height, width)
@@ -154,7 +156,8 @@ def _sample(field: NDArray[np.float32], points: Doubles) -> Doubles:
     Points outside have the values of the border.
     """
     height, width = field.shape[:2]
-    x, y = np.clip(points, 0, (width - 1, height - 1)).T
+    last = (width - 1, height - 1)
+    x, y = np.clip(points, 0, last).T
     left = np.minimum(x.astype(np.int64), width - 2)
     top = np.minimum(y.astype(np.int64), height - 2)
     right = left + 1
@@ -192,7 +195,8 @@ def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
     target = np.asarray(target, np.float64)
     if source.shape != (len(source), 2) or target.shape != source.shape:
         raise ValueError(f"expected (P, 2) and (P, 2), found {source.shape} and {target.shape}")
-    is_finite = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
+    is_finite = np.isfinite(source).all(axis=1)
+    is_finite &= np.isfinite(target).all(axis=1)
     source = source[is_finite]
     target = target[is_finite]
     if len(source) < LEAST_POINTS:

@@ -161,7 +161,8 @@ class _Filters:
         step = np.array([[1, n], [0, 1]])
         # of a velocity that changes at random: the covariance of place and velocity after n frames
         both = n**2 / 2
-        turn = np.array([[n**3 / 3, both], [both, n]]) * TURN**2
+        covariance = np.array([[n**3 / 3, both], [both, n]])
+        turn = covariance * TURN**2
         size = self._size(self.last)[:, None, None]
         self._state = step @ self._state
         self._variance = step @ self._variance @ step.T + turn * size**2
@@ -178,7 +179,8 @@ class _Filters:
             expected = centre + self._state[:, 0]
             homogeneous = np.column_stack([expected, np.ones(len(expected))])
             mapped = homogeneous @ homography.T
-            self._state[:, 0] += mapped[:, :2] / mapped[:, 2:] - expected
+            moved = mapped[:, :2] / mapped[:, 2:]
+            self._state[:, 0] += moved - expected
 
     def costs(self, now: Ints) -> tuple[Doubles, Doubles]:
         """Costs (A, B) of linking each person to each of the B detections `now`.

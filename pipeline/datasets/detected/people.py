@@ -139,9 +139,10 @@ class _Selection:
         n_parts = 1
         if self.rules.cleaning:
             n_parts = math.ceil(n_frames / self.rules.cleaning.max_frames)
+        n_joints = len(joint_names("spin49"))
         for rows in np.array_split(np.arange(n_frames), n_parts):
             corners = kp_2d[rows]
-            unknown = np.zeros((len(rows), len(joint_names("spin49")), 3), np.float32)
+            unknown = np.zeros((len(rows), n_joints, 3), np.float32)
             bbox = tight_boxes(corners)[0]
             yield PersonTrack(frame_index[rows], corners, bbox, unknown, BOX_SCALE)
 
@@ -160,9 +161,11 @@ class _Selection:
         if "track_too_short" in dropped:
             self.too_short.extend(map(len, split_at_gaps(dropped["track_too_short"], 0)))
         if not parts:  # its frames are counted above; the track gets the reason of most of them
-            self.account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
+            commonest = max(dropped, key=lambda reason: len(dropped[reason]))
+            self.account.drop_track(commonest, 0)
         for rows in parts:
-            yield self._smooth(frame_index[rows], kp_2d[rows], np.full(len(rows), True))
+            has_enough = np.full(len(rows), True)
+            yield self._smooth(frame_index[rows], kp_2d[rows], has_enough)
 
     def _smooth(self, frame_index: Ints, kp_2d: Doubles, has_enough: Bools) -> PersonTrack:
         """Make a track whose boxes are smoothed over time, across missing frames.
@@ -179,7 +182,8 @@ class _Selection:
         reasons = {"no_box": has_no_box, "too_few_visible_joints": ~has_enough}
         rows = np.flatnonzero(self.account.drop_rows(reasons, frame_index, kp_2d))
         detected = kp_2d[rows]
-        bbox = boxes[places[rows] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+        factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+        bbox = boxes[places[rows] - first] * factors
         in_spin49 = convert(detected, source=self.skeleton, target="spin49").astype(np.float32)
         return PersonTrack(frame_index[rows], detected, bbox, in_spin49)
 
@@ -237,9 +241,13 @@ def bridge_gaps(
 
 
 def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
+    """As `bridge_gaps`, of one person."""
     frames = person.frame_index
-    stops = np.where(np.diff(frames) <= max_gap + 1, frames[1:], frames[:-1] + 1)
-    every = np.concatenate([*map(np.arange, frames[:-1], stops), frames[-1:]])
+    is_bridged = np.diff(frames) <= max_gap + 1
+    stops = np.where(is_bridged, frames[1:], frames[:-1] + 1)
+    stretches = map(np.arange, frames[:-1], stops)  # each frame, and those added after it
+    every = np.concatenate([*stretches, frames[-1:]])
+
     columns = [np.interp(every, frames, column) for column in person.bbox.T]
     bbox = np.column_stack(columns).astype(np.float32)
     kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
@@ -261,7 +269,8 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
 
     everyone = finite_joints(np.concatenate(detections.keypoints), account)
     scores = everyone[..., 2]
-    everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, np.minimum(scores, 1))
+    confidence = np.minimum(scores, 1)
+    everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, confidence)
 
     sizes = [len(persons) for persons in detections.keypoints]
     frame_index = np.repeat(detections.frame_index, sizes)
