@@ -133,7 +133,8 @@ def _wave(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     left, right = body.limbs
     left.lift = 105 + rng.uniform(-10, 45) + 8 * slow
     left.plane = rng.uniform(-5, 40)
-    left.elbow = rng.uniform(55, 95) + rng.uniform(18, 35) * np.sin(phase)
+    bent = rng.uniform(55, 95)
+    left.elbow = bent + rng.uniform(18, 35) * np.sin(phase)
     left.twist = 55 + 15 * np.sin(phase)
     body.spine_side = -6 + 5 * slow
     body.head_turn = 15 * slow
@@ -142,7 +143,8 @@ def _wave(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 def _squat(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Squat down and up, arms forward for balance."""
-    depth = rng.uniform(70, 105) * _pulse(_beat(t, rng, 0.35, 0.6))
+    deepest = rng.uniform(70, 105)
+    depth = deepest * _pulse(_beat(t, rng, 0.35, 0.6))
     wide = rng.uniform(6, 20)
     body.pelvis_pitch = 0.38 * depth
     body.spine_bend = 5 + 0.1 * depth
@@ -293,7 +295,8 @@ def _lunge(body: ActionCurves, t: Doubles, rng: Generator) -> None:
 
 def _side_bend(body: ActionCurves, t: Doubles, rng: Generator) -> None:
     """Bend to the left and the right, with the upper arm over the head."""
-    lean = np.sin(_beat(t, rng, 0.25, 0.5)) * rng.uniform(0.7, 1.0)
+    phase = _beat(t, rng, 0.25, 0.5)
+    lean = np.sin(phase) * rng.uniform(0.7, 1.0)
     body.spine_side = 32 * lean
     body.pelvis_roll = 8 * lean
     body.head_tilt = 20 * lean

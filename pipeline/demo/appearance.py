@@ -180,6 +180,7 @@ class Backdrop:
         fallen = verts - self.to_light * distance
         view = camera.frame(frame)
         pixels = view.project(fallen[None])[0]
+
         coarse = (pixels + 0.5) // SHADOW_COARSE
         coarse = coarse.astype(np.int64)
         width = camera.width // SHADOW_COARSE + 1
@@ -188,6 +189,7 @@ class Backdrop:
         x, y = coarse[is_inside.all(axis=1)].T
         mask = np.zeros((height, width), np.float32)
         mask[y, x] = 1
+
         blurred = np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.1), np.float32)
         shadow = _resize(blurred, width * SHADOW_COARSE, height * SHADOW_COARSE)
         shadow = shadow[: camera.height, : camera.width]
@@ -200,11 +202,13 @@ class Backdrop:
         u, v = np.meshgrid(x, y)
         ones = np.ones_like(u)
         homogeneous = np.stack([u, v, ones], axis=-1)
+
         inverse = np.linalg.inv(camera.intrinsics).astype(np.float32)
         extrinsics = camera.extrinsics[frame].astype(np.float32)
         rotation = extrinsics[:3, :3]
         rays = homogeneous @ inverse.T @ rotation  # into the world: R^T
         eye = -rotation.T @ extrinsics[:3, 3]
+
         ray_x, ray_y, ray_z = np.moveaxis(rays, -1, 0)
         level = rays[..., [0, 2]]
         far = np.linalg.norm(level, axis=-1)
@@ -322,12 +326,14 @@ class Renderer:
         plain = backdrop.paint(camera, frame)
         canvas = backdrop.shade(plain, camera, frame, np.concatenate(verts))
         depth = np.full(canvas.shape[:2], np.inf, np.float32)
+
         samples, left, top = self._sample(camera, frame, verts)
         if samples.face.size:
             to_light = backdrop.to_light
             light = np.concatenate([self._light(body, to_light) for body in verts])
             colours = np.concatenate([colours for _, colours in bodies])
             mean = _mean_colours(samples, light, colours)
+
             height, width = mean.shape[:2]
             part = np.s_[top : top + height, left : left + width]
             coverage = mean[..., 3:]
@@ -351,6 +357,7 @@ class Renderer:
         points[near, 2] = NEAR_M / 2  # not drawn: only keeps the division defined
         pixels = points @ camera.intrinsics.T
         pixels = pixels[:, :2] / pixels[:, 2:]
+
         drawn = pixels[~near]
         low = np.floor(drawn.min(axis=0, initial=np.inf))
         high = np.ceil(drawn.max(axis=0, initial=-np.inf))

@@ -52,7 +52,10 @@ def procedural(gender: str = "neutral") -> SmplArrays:
     """The body, with read-only arrays, since it is cached."""
     arrays = _load_arrays()
     row = GENDERS.index(gender)
-    gendered = {"v_template": arrays["v_template"][row], "digest": str(arrays["digest"][row])}
+    gendered = {
+        "v_template": arrays["v_template"][row],
+        "digest": str(arrays["digest"][row]),
+    }
     return SmplArrays(**(arrays | gendered), stand_in=True)
 
 
@@ -127,36 +130,39 @@ def skin(
     rest_pose = rest_joints(body, betas)
     weights = np.asarray(body.weights[chosen], np.float64)
     posedirs = _posedirs(body)[chosen].reshape(-1, 207)
-    rotations = (
-        Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3))
-        .as_matrix()
-        .reshape(-1, 24, 3, 3)
-    )
+    axis_angle = np.asarray(pose, np.float64).reshape(-1, 3)
+    rotations = Rotation.from_rotvec(axis_angle).as_matrix().reshape(-1, 24, 3, 3)
+
     turns = rotations.copy()
     joints = np.empty((len(rotations), 24, 3))  # global, eq. 3-4
     joints[:, 0] = rest_pose[0]
     for j in range(1, 24):
         parent = int(body.parents[j])
         turns[:, j] = turns[:, parent] @ rotations[:, j]
-        joints[:, j] = joints[:, parent] + turns[:, parent] @ (rest_pose[j] - rest_pose[parent])
+        bone = rest_pose[j] - rest_pose[parent]
+        joints[:, j] = joints[:, parent] + turns[:, parent] @ bone
     joints = joints + np.asarray(trans)[:, None]
+
     verts = np.empty((len(joints), len(shaped), 3))
     for start in range(0, len(joints), CHUNK):
         part = slice(start, start + CHUNK)
-        # (t, 3 V), eq. 9
-        corrective = (rotations[part, 1:] - np.eye(3)).reshape(-1, 207) @ posedirs.T
+        pose_feature = (rotations[part, 1:] - np.eye(3)).reshape(-1, 207)
+        corrective = pose_feature @ posedirs.T  # (t, 3 V), eq. 9
         posed_rest = shaped + corrective.reshape(-1, len(shaped), 3)
         offsets = joints[part] - np.einsum("tjab,jb->tja", turns[part], rest_pose)
-        transforms = np.concatenate([turns[part], offsets[..., None]], axis=-1).reshape(-1, 24, 12)
-        blended = (weights @ transforms).reshape(-1, len(shaped), 3, 4)
-        verts[part] = np.einsum("tvab,tvb->tva", blended[..., :3], posed_rest) + blended[..., 3]
+        transforms = np.concatenate([turns[part], offsets[..., None]], axis=-1)  # (t, 24, 3, 4)
+        blended = weights @ transforms.reshape(-1, 24, 12)
+        blended = blended.reshape(-1, len(shaped), 3, 4)
+        turned = np.einsum("tvab,tvb->tva", blended[..., :3], posed_rest)
+        verts[part] = turned + blended[..., 3]
     return Skinned(verts, joints)
 
 
 def spin49(body: SmplArrays, skinned: Skinned) -> Doubles:
     """Joints (T, 49, 3) m of spin49 from all vertices."""
     regressed = body.J_regressor_extra @ skinned.verts
-    smpl54 = np.concatenate([skinned.joints, skinned.verts[:, _SURFACE_POINTS], regressed], axis=1)
+    on_surface = skinned.verts[:, _SURFACE_POINTS]
+    smpl54 = np.concatenate([skinned.joints, on_surface, regressed], axis=1)
     return np.asarray(convert(smpl54, source="smpl54", target="spin49"), np.float64)
 
 
@@ -167,4 +173,6 @@ def _posedirs(body: SmplArrays) -> Doubles:
 
 
 def _shape_vertices(body: SmplArrays, betas: Floats) -> Doubles:
-    return np.asarray(body.v_template + body.shapedirs @ np.asarray(betas), np.float64)
+    """Vertices (V, 3) m of the shaped body in its rest pose."""
+    offsets = body.shapedirs @ np.asarray(betas)
+    return np.asarray(body.v_template + offsets, np.float64)

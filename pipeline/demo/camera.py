@@ -97,6 +97,7 @@ def frame_people(
     smooth = gaussian_filter1d(noise, 10, axis=0, mode="wrap")
     unit = np.sqrt(10 * 2 * np.sqrt(np.pi))  # gives smooth noise about unit size
     sway = hand_held * smooth * unit  # (T, 6)
+
     half_turn = np.linspace(0, np.pi, n_frames)
     half_turn *= rng.choice([-1, 1])
     half_turn += rng.uniform(0, np.pi)
@@ -114,6 +115,7 @@ def frame_people(
     principal = last_pixel / 2 + off_centre
     intrinsics = np.diag([focal, focal, 1])
     intrinsics[:2, 2] = principal
+
     aim = target + 0.03 * sway[:, 2:5]
     roll = np.radians(rng.uniform(-2, 2)) + 0.01 * sway[:, 5]
     level = np.zeros(n_frames)
@@ -139,6 +141,7 @@ def _target(points: Doubles, *, hand_held: bool) -> Doubles:
     extent = np.ptp(centre[:, [0, 2]], axis=0)
     travelled = np.linalg.norm(extent)
     middle = (centre.min(axis=0) + centre.max(axis=0)) / 2
+
     if not hand_held and travelled <= GOES_FAR_M:
         return np.tile(middle, (n_frames, 1))
     sigma = FOLLOW_FRAMES if hand_held else n_frames / 4

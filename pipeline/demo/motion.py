@@ -165,15 +165,17 @@ def _choreograph(
     duration = float(t[-1] - t[0])
     action_s = rng.uniform(*ACTION_S)
     n_actions = max(1, round(duration / action_s))
+
     starts = t[0] + duration * np.arange(1, n_actions) / n_actions
     since = t - starts[:, None]
     ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
     eased = ramps * ramps * (3 - 2 * ramps)  # from 0 to 1 with level ends
     begun = np.vstack([np.ones_like(t), eased, np.zeros_like(t)])
+    weights = begun[:-1] - begun[1:]  # of each action in each frame; they sum to 1
+
     names: list[str] = []
     angles = np.zeros((len(t), len(DOFS)))
     hop = np.zeros_like(t)
-    weights = begun[:-1] - begun[1:]  # of each action in each frame; they sum to 1
     for weight in weights:
         others = [other for other in repertoire if names[-1:] != [other]]
         action = str(rng.choice(others or list(repertoire)))
@@ -182,6 +184,7 @@ def _choreograph(
         ACTIONS[action](performed, t, rng)
         curves = performed.by_freedom()
         hop += weight * curves.pop("hop")
+
         # Other angles are relaxed with a personal offset; half of the actions are mirrored.
         offset = rng.normal(0, 1.5, len(DOFS))
         acted = np.tile(RELAXED + offset, (len(t), 1))
@@ -219,11 +222,13 @@ def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles
     soles = skin(procedural(), betas, pose, trans, sole_vertices()).verts
     height = soles[..., 1]
     lowest = height.min(axis=1)
+
     above = height - lowest[:, None]
     weight = softmax(-above / GRIP_M, axis=1)
     share = (weight[1:] + weight[:-1]) / 2
     steps = np.diff(soles[..., [0, 2]], axis=0)
     slide = (steps * share[..., None]).sum(axis=1)
+
     trans[1:, [0, 2]] = np.cumsum(-slide, axis=0)
     trans[:, 1] = hop - lowest
     trans = gaussian_filter1d(trans, sigma / 2, axis=0, mode="nearest")

@@ -57,7 +57,8 @@ class Shot:
     def rng(self, purpose: str) -> Generator:
         """An independent generator for each purpose."""
         words = (self.dataset, self.split, self.name, purpose)
-        return np.random.default_rng([self.seed, *(zlib.crc32(word.encode()) for word in words)])
+        numbers = [zlib.crc32(word.encode()) for word in words]
+        return np.random.default_rng([self.seed, *numbers])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,9 +111,8 @@ def stage(shot: Shot) -> Take:
     motions = []
     for person in range(shot.n_people):
         faces = facing + (rng.uniform(-0.6, 0.6) if person else 0.0)
-        motions.append(
-            perform(rng, random_betas(rng), faces, shot.n_frames, shot.fps, shot.actions)
-        )
+        betas = random_betas(rng)
+        motions.append(perform(rng, betas, faces, shot.n_frames, shot.fps, shot.actions))
     places = _spaced_out([motion.trans for motion in motions], facing, rng)
     actors = []
     ends = []  # head, hands, feet: what is farthest out
@@ -149,12 +149,14 @@ def film(take: Take) -> Iterator[SceneFrame]:
     outfits = [dress(body, rng) for _ in take.actors]
     for start in range(0, take.shot.n_frames, SKINNED_AT_ONCE):
         part = slice(start, start + SKINNED_AT_ONCE)
-        skinned = [skin(body, a.betas, a.pose[part], a.trans[part]).verts for a in take.actors]
+        skinned = []
+        for actor in take.actors:
+            skinned.append(skin(body, actor.betas, actor.pose[part], actor.trans[part]).verts)
         for frame, verts in enumerate(zip(*skinned, strict=True), start):
-            image, depth = renderer.view(
-                camera, frame, list(zip(verts, outfits, strict=True)), backdrop
-            )
-            yield SceneFrame(image, tuple(_visible(camera, frame, a, depth) for a in take.actors))
+            people = list(zip(verts, outfits, strict=True))
+            image, depth = renderer.view(camera, frame, people, backdrop)
+            visible = [_visible(camera, frame, actor, depth) for actor in take.actors]
+            yield SceneFrame(image, tuple(visible))
 
 
 def calibration_crops(n: int) -> NDArray[np.uint8]:
@@ -188,7 +190,8 @@ def calibration_crops(n: int) -> NDArray[np.uint8]:
             high = actor.kp_2d[frame].max(axis=0)
             zoom = CROP_PX / ((high - low).max() * BOX_FACTOR * CROP_SCALE)
             camera = take.view.frame(frame).cut((low + high) / 2, zoom, CROP_PX)
-            crops[first + frame], _ = renderer.view(camera, 0, [(verts[frame], outfit)], backdrop)
+            people = [(verts[frame], outfit)]
+            crops[first + frame], _ = renderer.view(camera, 0, people, backdrop)
     return crops
 
 
@@ -212,14 +215,18 @@ def _spaced_out(paths: list[Doubles], facing: float, rng: Generator) -> list[Dou
 
 def _nearest_distance(path: Doubles, others: list[Doubles]) -> float:
     """The smallest distance on the ground, in m, of a path (T, 3) from others at the same time."""
-    distances = [np.linalg.norm((path - other)[:, [0, 2]], axis=1).min() for other in others]
+    distances = []
+    for other in others:
+        on_ground = (path - other)[:, [0, 2]]
+        distances.append(np.linalg.norm(on_ground, axis=1).min())
     return float(min(distances))
 
 
 def _visible(camera: Camera, frame: int, actor: Actor, depth_map: NDArray[Any]) -> Bools:
     """Whether each joint of an actor is in the image and not occluded, (49,)."""
     visible = camera.sees(actor.kp_2d[frame])
-    x, y = np.round(np.where(visible[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
+    in_image = np.where(visible[:, None], actor.kp_2d[frame], 0)
+    x, y = np.round(in_image).astype(np.int64).T
     z_axis = camera.extrinsics[frame, 2]
     z = actor.spin49[frame] @ z_axis[:3] + z_axis[3]
     return np.asarray(visible & (z < depth_map[y, x] + OCCLUDED_M))
