@@ -185,7 +185,8 @@ def _place_in_image(points: Doubles, side: Doubles, size: tuple[int, int]) -> tu
     Returns two masks (T, 12): whether a joint is outside the image, and whether it is near the edge
     or beyond it. side: (T,) px, the box's side.
     """
-    beyond = np.maximum(-points, points - np.array(size)).max(axis=-1)  # px; below 0 inside
+    by_axis = np.maximum(-points, points - np.array(size))
+    beyond = by_axis.max(axis=-1)  # px; below 0 inside
     side = side[:, None]
     return beyond > OUTSIDE * side, beyond > -NEAR * side
 
@@ -196,7 +197,8 @@ def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
     """
     cut = outside.any(axis=1)
     for start, end in LIMBS:
-        cut |= inside[:, start] & near[:, start] & ~inside[:, end]
+        begins_near = inside[:, start] & near[:, start]
+        cut |= begins_near & ~inside[:, end]
     return float(cut.mean())
 
 
@@ -234,7 +236,8 @@ def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[s
     has_pose = np.isfinite(columns["pose"]).all(axis=1)
     has_place = np.isfinite(columns["trans"]).all(axis=1)
     rows = np.flatnonzero(has_pose & has_place)
-    stretches = split_at_gaps(np.rint(frames[rows]).astype(np.int64), 0)
+    numbers = np.rint(frames[rows]).astype(np.int64)
+    stretches = split_at_gaps(numbers, 0)
     rows = rows[max(stretches, key=len)]
     if len(rows) < FEWEST:
         return {}
@@ -287,7 +290,8 @@ def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
     low = np.maximum(boxes[:, 0], others[:, 0])
     high = np.minimum(boxes[:, 1], others[:, 1])
     common = np.maximum(high - low, 0).prod(axis=-1)
-    area = np.diff(boxes, axis=1)[:, 0].prod(axis=-1)
+    sides = np.diff(boxes, axis=1)[:, 0]
+    area = sides.prod(axis=-1)
     return np.asarray(common / np.maximum(area, 1))
 
 
@@ -300,10 +304,12 @@ def _camera_of(
     them. The second is (3,), the direction up in the axes of the camera.
     """
     if "bbox" not in columns:  # motion without a camera
-        return np.zeros(len(index), np.int64), np.array([0.0, 0.0, 1.0])
+        z_up = np.array([0.0, 0.0, 1.0])
+        return np.zeros(len(index), np.int64), z_up
     if "extrinsics" in columns:
         camera = columns["extrinsics"].astype(np.float64)
-        change = np.abs(np.diff(camera, axis=0)).max(axis=(1, 2))
+        steps = np.diff(camera, axis=0)
+        change = np.abs(steps).max(axis=(1, 2))
         same = change <= MOVED  # nan: unknown
         shots = np.append(0, np.cumsum(~same))
         if "up" not in columns:

@@ -183,7 +183,8 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     rows = list[Sequence[Cell]]()
     sizes = list[tuple[int, int, int]]()
     for split in opened.splits:
-        sizes.append((len(np.unique(split.tracks.video)), len(split.tracks), _n_rows(split)))
+        n_videos = len(np.unique(split.tracks.video))
+        sizes.append((n_videos, len(split.tracks), _n_rows(split)))
         kind = "demo" if is_demo(split) else "real"
         row: list[Cell] = [split.name, estimates_of(split) or kind, *sizes[-1]]
         row += [_person_time([split]), _streams_of(split, opened)]
@@ -192,19 +193,22 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         row.append(_left_out_of(split))
         rows.append(row)
     if len(rows) > 1:
-        row = ["all", "", *map(sum, zip(*sizes, strict=True)), _person_time(opened.splits)]
+        totals = map(sum, zip(*sizes, strict=True))
+        row = ["all", "", *totals, _person_time(opened.splits)]
         row += [""] * (len(header) - len(row))
         rows.append(row)
+
     comparisons = leaks.compare_names(opened.splits)
     there = {split.name for split in opened.splits}
     gone = [(name, use) for name, use in (used or {}).items() if name not in there]
     cited = [name for name in opened.datasets if name in CITED]
+    releases = [(name, TERMS.get(name, REGISTERED), CITED[name]) for name in cited]
     data = {
         "header": header,
         "rows": rows,
         "problems": opened.problems,
         "gone": gone,
-        "releases": [(name, TERMS.get(name, REGISTERED), CITED[name]) for name in cited],
+        "releases": releases,
         "demo": any(map(is_demo, opened.splits)),
         "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
@@ -277,8 +281,9 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         kind = "by design" if reason(name).by_design else "error"
         if name in SAMPLED:
             kind = "sampling"
-        dropped = ", ".join(count(n, what[:-1]) for (what, of), n in left_out.items() if of == name)
-        reasons.append((name, kind, dropped, reason(name).meaning))
+        dropped = [count(n, what[:-1]) for (what, of), n in left_out.items() if of == name]
+        reasons.append((name, kind, ", ".join(dropped), reason(name).meaning))
+
     faulty = []
     for split in recorded:
         n_rejected, texts = rejected_videos(split)
@@ -311,7 +316,8 @@ def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
     left_out: Counter[tuple[str, str]] = Counter()
     for split in recorded:
         for of, what in COUNTED.items():
-            left_out.update({(what, name): n for name, n in _reasons(split, of).items()})
+            for name, n in _reasons(split, of).items():
+                left_out[what, name] += n
     return left_out
 
 
@@ -344,12 +350,14 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
     """
     real: dict[str, list[cache.Split]] = {}
     for split in recorded:
-        if not (is_demo(split) or split.manifest.get("reader", {}).get("imported")):
+        is_imported = split.manifest.get("reader", {}).get("imported")
+        if not (is_demo(split) or is_imported):
             real.setdefault(split.name.partition("/")[0], []).append(split)
     totals: list[tuple[str, Sequence[cache.Split], Mapping[str, int]]] = []
     for name, splits in real.items():
         for split in splits:
-            totals.append((split.name, [split], split.manifest["accounting"].get("known", {})))
+            known = split.manifest["accounting"].get("known", {})
+            totals.append((split.name, [split], known))
         if name in datasets.names() and not datasets.broken([name]):
             dataset = datasets.get(name)
             if "all" in dataset.totals and len(splits) == len(dataset.splits):
@@ -376,6 +384,12 @@ def _list_clips(split: cache.Split) -> list[ClipTracks]:
             tracks.append((track.name, first, last))
         clips.append((split.videos[number], tracks))
     return clips
+
+
+def _longest(tracks: Sequence[tuple[str, int, int]]) -> str:
+    """The name of the track over the most frames."""
+    name, _, _ = max(tracks, key=lambda track: track[2] - track[1])
+    return name
 
 
 class _DrawnSplit(NamedTuple):
@@ -420,9 +434,9 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
             try:
                 if dataset == OwnVideos.name:
                     clips = _list_clips(split)
-                names = [max(tracks, key=lambda t: t[2] - t[1])[0] for _, tracks in clips if tracks]
-                longest = tuple(names[i] for i in spread(len(names), DRAWN_CLIPS))
-                choice = replace(choice, names=longest)
+                names = [_longest(tracks) for _, tracks in clips if tracks]
+                drawn_names = tuple(names[i] for i in spread(len(names), DRAWN_CLIPS))
+                choice = replace(choice, names=drawn_names)
                 shown = from_cache(opened.root, split.name, choice, raw=folder, body=posed_by)
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(f"{split.name}: {error_text(error)}")

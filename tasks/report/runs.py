@@ -55,12 +55,12 @@ class _LoggedCurves:
     @property
     def scores(self) -> dict[str, _Curve]:
         """Validation split -> its score, in the order of logging."""
-        tags = {
-            tag: tag.removeprefix(VALIDATION).rpartition("/")
-            for tag in self.curves
-            if tag.startswith(VALIDATION)
-        }
-        return {split: self.curves[tag] for tag, (split, _, name) in tags.items() if name in SCORES}
+        scores = {}
+        for tag, curve in self.curves.items():
+            split, _, name = tag.removeprefix(VALIDATION).rpartition("/")
+            if tag.startswith(VALIDATION) and name in SCORES:
+                scores[split] = curve
+        return scores
 
 
 def read_curves(folder: Path) -> _LoggedCurves:
@@ -271,7 +271,7 @@ def curves_section(
         "together": compared,
         "notes": notes,
         "left_out": [run.name for run in together[MOST_TOGETHER:]],
-        "runs": [(run, _facts(run), [*plots_of(run, i)]) for i, run in enumerate(runs)],
+        "runs": [(run, _facts(run), list(plots_of(run, i))) for i, run in enumerate(runs)],
     }
     return PageSection("curves", "Training curves", "curves.html", data)
 
@@ -329,7 +329,8 @@ def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
     if varying:
         series = {_short(tag): _thin(curve, group.scale) for tag, curve in varying.items()}
         captions = [group.caption]
-        each = math.ceil(max(len(curve.steps) for curve in varying.values()) / MOST_POINTS)
+        longest = max(len(curve.steps) for curve in varying.values())
+        each = math.ceil(longest / MOST_POINTS)
         if each > 1:
             captions.append(f"Each point is the mean of {each} logged ones.")
         if zero:
@@ -397,7 +398,10 @@ def _join_names(names: Sequence[str]) -> str:
     >>> _join_names(["a"]), _join_names(["a", "b", "c"])
     ('a', 'a, b and c')
     """
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    *others, last = names
+    if not others:
+        return last
+    return f"{', '.join(others)} and {last}"
 
 
 def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
@@ -406,8 +410,13 @@ def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
     """
     each = math.ceil(len(curve.steps) / MOST_POINTS)
     starts = range(0, len(curve.steps), each)
-    ends = [float(curve.steps[min(start + each, len(curve.steps)) - 1]) for start in starts]
-    return ends, [scale * float(np.mean(curve.values[start : start + each])) for start in starts]
+    ends = []
+    means = []
+    for start in starts:
+        part = slice(start, start + each)
+        ends.append(float(curve.steps[part][-1]))
+        means.append(scale * float(np.mean(curve.values[part])))
+    return ends, means
 
 
 def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]]:
