@@ -29,14 +29,14 @@ from vibe_model.sections import VIBE, which_runs
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
-# by variant, and by the name of the run's folder: a seed each
+# variant -> name of the run's folder, one for each seed -> metrics
 Runs = Mapping[str, Mapping[str, Metrics]]
 
 FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
-CONFIGURED_SEED: Final = -1  # of `tasks.training.Train`: the configuration's own
-AS_CONFIGURED: Final = "configured"  # no variant
+CONFIGURED_SEED: Final = -1  # value of `Train.seed` for the seed in the configuration
+AS_CONFIGURED: Final = "configured"  # name of the configuration itself, without a variant
 OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
@@ -82,8 +82,10 @@ class Ablation(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """Print the first protocol's rows, those beside published figures, and the files with the
-        others.
+        """Print tables of errors, and the files with all numbers.
+
+        Each split has a table by its first protocol, and tables by those other protocols for which
+        there are published figures.
         """
         table = self._table()
         folder = settings().paths.runs
@@ -117,7 +119,7 @@ class Ablation(PipelineTask):
         return dict(zip(FILES, texts, strict=True))
 
     def _trainings(self) -> list[tuple[str, int]]:
-        """Variant ("" for the configuration itself) and seed."""
+        """(variant, seed) of every training; the variant is "" for the configuration itself."""
         variants = ["" if name == AS_CONFIGURED else name for name in self._variants()]
         return list(itertools.product(variants, self._seeds()))
 
@@ -155,8 +157,10 @@ class Ablation(PipelineTask):
 
 
 def default_variants() -> list[str]:
-    """Variants that fit the configured datasets; with `without-3dpw`, also the configuration
-    itself.
+    """Variants that fit the configured datasets.
+
+    With `without-3dpw`, they include the configuration itself to compare with, unless it equals one
+    of the variants.
     """
     base = train_config()
     reasons = left_out(base)
@@ -170,7 +174,10 @@ def default_variants() -> list[str]:
 
 
 def left_out(base: TrainConfig) -> dict[str, str]:
-    """Variants that these datasets cannot train or distinguish, with reasons."""
+    """Variant -> reason, for variants that cannot be trained on the configured datasets.
+
+    Also for variants that would not differ there from the configuration itself.
+    """
     reasons = {}
     if not set(base.motion) - set(base.leave_out):
         for name, variant in VARIANTS.items():
@@ -220,19 +227,23 @@ class _AblationRow:
 
 
 class AblationTable:
-    """All models of the runs on all their evaluation splits, baselines first."""
+    """The errors of all runs, averaged over seeds, on all their evaluation splits.
+
+    The first row of each split and protocol is the constant mean body.
+    """
 
     def __init__(self, by_variant: Runs) -> None:
         self.by_variant = by_variant
         trained = [metrics for by_seed in by_variant.values() for metrics in by_seed.values()]
-        self.stand_in = any(metrics["stand_in"] for metrics in trained)  # of any
+        # whether any run is of demo data
+        self.stand_in = any(metrics["stand_in"] for metrics in trained)
         self.rows: list[_AblationRow] = []
         for split in splits_of(trained[0]):
             for protocol in by_protocol(trained[0][split]):
                 self.rows += self._rows_of(split, protocol)
 
     def as_csv(self) -> str:
-        """A line per row, with mean and spread of each error, empty without one."""
+        """The rows as CSV, with mean and spread of each error; an unknown number is empty."""
         measured = table_metrics(row.means for row in self.rows)
         titles: list[str] = []
         for name in measured:
@@ -249,7 +260,10 @@ class AblationTable:
         return runs.csv_text(lines)
 
     def as_json(self, left: Mapping[str, str]) -> str:
-        """The rows with all digits, their runs, and whether these are of demo data."""
+        """The rows as JSON with all digits, the runs, and whether they are of demo data.
+
+        left: Variants that are left out, with reasons.
+        """
         rows = []
         for row in self.rows:
             errors = {name: error._asdict() for name, error in row.errors.items()}
@@ -281,7 +295,7 @@ class AblationTable:
                 yield _AblationRow(split, protocol, title, 0, 0, errors)
 
     def _results_by_variant(self, split: str, protocol: str) -> dict[str, list[Metrics]]:
-        """Each variant's results, of each seed; {} for a run without this protocol."""
+        """Variant -> results of its seeds; {} for a run that this protocol did not evaluate."""
         results: dict[str, list[Metrics]] = {}
         for variant, by_seed in self.by_variant.items():
             of_split = [by_protocol(metrics[split]) for metrics in by_seed.values()]
@@ -292,7 +306,7 @@ class AblationTable:
 def _mean_row(
     split: str, protocol: str, frames: int, model: str, by_seed: Sequence[Metrics]
 ) -> _AblationRow:
-    """A row of the errors that all seeds have."""
+    """A row with mean and spread of those errors that all seeds have."""
     errors = {}
     for name in table_metrics(by_seed):
         if all(name in metrics for metrics in by_seed):
@@ -303,7 +317,7 @@ def _mean_row(
 
 
 def _show_errors(rows: Sequence[_AblationRow]) -> None:
-    """Print the paper's errors; without any, the others."""
+    """Print those errors that the paper reports; if there are none of them, all errors."""
     metrics = table_metrics(row.means for row in rows)
     measured = [name for name in metrics if any(name in row.errors for row in rows)]
     names = [name for name in measured if name in OF_PAPER] or measured

@@ -94,7 +94,10 @@ def baseline_config(model: Model = VIBE) -> VideoConfig | None:
 
 
 def _baseline_variant(model: Model = VIBE) -> str:
-    """Variant for the per-frame baseline of the configured run, trained on the same windows."""
+    """Variant of the per-frame baseline of the configured run.
+
+    It keeps the configured variants, so that the baseline trains on the same windows.
+    """
     variants = (which_runs(settings(), model).variant or "").split("+")
     others = [name for name in variants if name and name != model.baseline]
     return "+".join([*others, model.baseline])
@@ -154,7 +157,10 @@ def as_csv(rows: Rows) -> str:
 
 
 def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
-    """The main errors in `result_rows` of one split. protocols: with a column of protocols."""
+    """A table of the main errors of one split, for the terminal.
+
+    rows: Rows of the split, from `result_rows`. protocols: Add a column of protocols.
+    """
     metrics = table_metrics(rows)
     measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
     minor: set[str] = set()
@@ -183,10 +189,16 @@ def _one_digit(error: float | str) -> str:
 
 
 def show_notes(metrics: Mapping[str, Any], config: object, note: str = "") -> None:
-    """Print explanations below the tables, and `note`. config: of the training.
+    """Print the explanations below the tables.
 
-    By split: protocols that could not evaluate it, gendered bodies of its labels, and the published
-    evaluation that a protocol compares with.
+    For each split, these are the protocols that could not evaluate it, gendered bodies of its
+    labels, and the published evaluation that a protocol compares with. The tables' units and
+    warnings about the training follow.
+
+    Args:
+        metrics: Content of metrics.json.
+        config: Configuration of the training.
+        note: Text to print after the units.
     """
     for split in splits_of(metrics):
         for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
@@ -250,8 +262,9 @@ def _show_steps(split: str, dynamics: Mapping[str, Any], *, stand_in: bool) -> N
 def rows_beside_published(
     metrics: Mapping[str, Any], title: str = VIBE.title
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows by split: the model and the mean body by protocol, then published figures, except on
-    demo data.
+    """Split -> rows of a table: the model and the mean body by protocol, then published figures.
+
+    On demo data, there are no published figures.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in result_rows(metrics, title=title):

@@ -55,7 +55,8 @@ EXIT_CODES: Final = {
     "unhandled_exception": 40,
 }
 SCHEDULER_TIMEOUT: Final = 5.0  # s
-TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
+# environment variable with the command that the user typed, if make started Luigi
+TYPED: Final = "TYPED_COMMAND"
 
 # These flags are shared with the processes of Luigi's workers.
 _busy: Final = RawValue("b")  # 1: a task failed because another process writes
@@ -142,6 +143,7 @@ def _is_luigi() -> bool:
 
 
 def _options(words: list[str]) -> argparse.Namespace:
+    """Parse those options of Luigi's command line that `prepare` needs; ignores all others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--set", action="append", default=[])
     for name in ("--local-scheduler", "--help", "--help-all"):
@@ -285,6 +287,7 @@ def _not_printed_by_us(record: logging.LogRecord) -> bool:
 def _handle_interrupt(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
+    """Exception hook: print a message in place of a traceback for Ctrl-C and unknown tasks."""
     if isinstance(error, TaskClassException):
         console.err.print(f"{console.ERROR} {plain(str(error))}")
         sys.exit(1)

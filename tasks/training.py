@@ -84,8 +84,9 @@ class TrainingTask(PipelineTask):
 
 
 class CheckpointTask(TrainingTask):
-    """A training whose checkpoint a model reads, named in `MADE_BY` of the model's
-    configuration.
+    """A training whose checkpoint a model or a stream reads.
+
+    The model's configuration names this task in `MADE_BY`, a stream in `trained_by`.
     """
 
     title: ClassVar[str]  # name of what it trains
@@ -114,20 +115,25 @@ class CheckpointTask(TrainingTask):
     @classmethod
     @abstractmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:
-        """The checkpoint for a model's configuration; None: for a stream. See `best_of`. Raises
-        ConfigError.
+        """Path of the checkpoint; if it is not trained yet, as `best_of` does. Raises ConfigError.
+
+        train: Configuration of the model that reads it; None if a stream reads it.
         """
 
     @classmethod
     @abstractmethod
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
-        """The tasks that make the checkpoint; empty if the settings name a file. Raises
-        ConfigError.
+        """Tasks that make the checkpoint; none if the settings name a file. Raises ConfigError.
+
+        variant, seed: Those of the model's training, as in `TrainingTask`.
         """
 
 
 def _checkpoint_task(name: str) -> type[CheckpointTask]:
-    """The task of that name, maybe of a package. Raises ConfigError for an unknown name."""
+    """Find the task class of this name, also one of another package.
+
+    Raises ConfigError for an unknown name.
+    """
     try:
         task: type[CheckpointTask] = Register.get_task_cls(name)
     except TaskClassNotFoundException as error:
@@ -138,7 +144,10 @@ def _checkpoint_task(name: str) -> type[CheckpointTask]:
 
 
 def _checkpoint_task_of(config: VideoConfig, name: str) -> type[CheckpointTask]:
-    """The task that makes this checkpoint of the model. Raises as `_checkpoint_task`."""
+    """The task that makes a checkpoint of the model. Raises as `_checkpoint_task` does.
+
+    name: The checkpoint's setting in `MADE_BY`.
+    """
     task, _ = config.MADE_BY[name]
     return _checkpoint_task(task)
 
@@ -146,7 +155,8 @@ def _checkpoint_task_of(config: VideoConfig, name: str) -> type[CheckpointTask]:
 def best_of(config: RunConfig) -> Path:
     """Path of a run's best.pt.
 
-    The run's name is unknown while its inputs are missing; then the path is of no existing file.
+    While the run's inputs are missing, its fingerprint is unknown; then it is the path of a file
+    that does not exist.
     """
     try:
         return runs.run_folder(config) / runs.BEST
@@ -168,14 +178,15 @@ def splits_of(metrics: Mapping[str, Any]) -> list[str]:
 def progress_callback(
     progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str] = score_text
 ) -> Any:
-    """A callback that shows a training, as a bar or as lines without a terminal. score_of: a
-    split's score as text.
+    """Make the callback that shows a training's progress: as a bar, or as lines in a log.
+
+    score_of: Function that describes the score in a split's metrics.
     """
     return _TrainingView(progress, what, score_of).show
 
 
 class _TrainingView:
-    """Shows features while they are loaded, then steps and epochs."""
+    """Shows the loading of features into memory, then steps and epochs."""
 
     def __init__(
         self, progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str]
@@ -184,7 +195,7 @@ class _TrainingView:
         self._what = what
         self._score_of = score_of
         self._loss = ""
-        self._scores: dict[str, str] = {}  # of the splits of the last validation
+        self._scores: dict[str, str] = {}  # split -> its score in the last validation
         self._has_begun = False
 
     def show(self, news: TrainingProgress | TableProgress) -> None:
@@ -225,7 +236,10 @@ class _TrainingView:
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration (`_config_from_settings`) with checkpoints of other trainings."""
+    """A model's configuration by luigi.cfg, with the paths of checkpoints of other trainings.
+
+    variant, seed: As in `_config_from_settings`.
+    """
     config = _config_from_settings(model, variant, seed)
     checkpoints: dict[str, Any] = {
         name: _checkpoint_task_of(config, name).checkpoint(config)
@@ -235,8 +249,9 @@ def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig
 
 
 def _config_from_settings(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration by luigi.cfg. variant, seed: override luigi.cfg. Raises
-    ConfigError.
+    """A model's configuration by luigi.cfg, after checks (`check_inputs`). Raises ConfigError.
+
+    variant, seed: Override those of luigi.cfg, unless they are "" and -1.
     """
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
@@ -244,14 +259,17 @@ def _config_from_settings(model: Model, variant: str = "", seed: int = -1) -> Vi
 
 
 def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
-    """VIBE's configuration, as of `model_config`."""
+    """VIBE's configuration, from `model_config`."""
     config = model_config(VIBE, variant, seed)
     assert isinstance(config, TrainConfig)
     return config
 
 
 def mposer_config(train: VideoConfig) -> MPoserConfig:
-    """[mposer] of luigi.cfg, with settings that a generator's decide. Raises ConfigError."""
+    """Configuration of the motion prior for the generator `train` (`mposer_settings`), checked.
+
+    Raises ConfigError.
+    """
     config = mposer_settings(settings(), train)
     check_inputs(settings(), config)
     return config
@@ -393,7 +411,7 @@ class ExtractBeside(PipelineTask):
 
 
 def _describe_kept(config: VideoConfig) -> str:
-    """Describe what an interrupted training keeps: the step of its last checkpoint."""
+    """Describe the progress that an interrupted training has saved: the step of last.pt."""
     last = runs.run_folder(config) / runs.LAST
     if not last.is_file():
         return "nothing: no checkpoint was written yet"
@@ -404,7 +422,10 @@ def _describe_kept(config: VideoConfig) -> str:
 
 
 def _train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
-    """Train in this process, or in several by the settings. Returns the run's folder."""
+    """Train in this process, or in several processes if the settings ask for them.
+
+    Returns the run's folder. what: Name of the training for progress lines.
+    """
     from vibe_model import training  # imports torch
     from vibe_model.training.trainer import ProcessGroup
 

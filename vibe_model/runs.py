@@ -1,5 +1,9 @@
 """Names, folders and files of runs, without torch.  features -> windows -> [training,
 evaluation]
+
+A run is one training, with its results, in the folder `<runs>/<name>-<fingerprint>`. The
+fingerprint is a digest of the settings and of all data that the run reads (`fingerprint`), so equal
+runs share a folder, and a run whose settings or data have changed gets a new one.
 """
 
 from __future__ import annotations
@@ -37,19 +41,23 @@ COMPARES_WITH: Final = "compares_with"
 LABEL_BODY: Final = "label_body"  # in a split's metrics: genders of the bodies of its 3D labels
 NEUTRAL_BODY: Final = "neutral"  # gender of every model's body
 
-# Files of a body: the first existing one of each line. Others change no number.
+# Files of a body folder that affect results: of each line, the first one that exists. Other files
+# of the folder do not change its digest.
 BODY_FILES: Final = (
     ("J_regressor_extra.npy",),
     ("J_regressor_h36m.npy",),
     ("SMPL_NEUTRAL.pkl", "SMPL_NEUTRAL.npz"),
     ("smpl_mean_params.npz",),
 )
-# tables about the rows' sources
+# Tables about the source videos. They do not affect training, so the digests leave them out.
 _ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")
 
 
 def missing(config: RunConfig) -> list[str]:
-    """Splits, and streams of splits, that the configuration reads and the cache does not have."""
+    """Names of the data that the configuration reads and the cache does not have.
+
+    A split is named `dataset/split`; a stream of an existing split `dataset/split/features/stream`.
+    """
     import cache  # slow to import, and settings alone do not need it
 
     if not cache.store_at(config.cache).exists("zarr.json"):
@@ -65,7 +73,7 @@ def missing(config: RunConfig) -> list[str]:
 
 
 def open_splits(config: RunConfig) -> dict[str, Split]:
-    """Open the configuration's splits. Raises DataError for a missing split or stream."""
+    """Open the configuration's splits, by name. Raises DataError for a missing split or stream."""
     import cache
 
     opened = cache.open(config.cache)
@@ -83,8 +91,10 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
 
 
 def require_one_kind(splits: Mapping[str, Split], **others: bool | None) -> bool:
-    """Whether all splits and others (such as `the_body`) are demo data. Raises as `one_kind`
-    does.
+    """Whether all splits and other sources are demo data. Raises as `one_kind` does.
+
+    others: Other sources, as for `one_kind`; a keyword such as `the_body` is named "the body" in
+    the message.
     """
     kinds = {
         f"split {name}": bool(split.manifest.get("stand_in", False))
@@ -94,8 +104,9 @@ def require_one_kind(splits: Mapping[str, Split], **others: bool | None) -> bool
 
 
 def one_kind(kinds: Mapping[str, bool | None]) -> bool:
-    """Whether all sources are demo data; None: unknown, ignored. Raises StandInMixed if only some
-    are.
+    """Whether all sources are demo data. Raises StandInMixed if only some of them are.
+
+    kinds: Source, as named in the message -> whether it is demo data. None: unknown, ignored.
     """
     demo = ", ".join(source for source, kind in kinds.items() if kind is True)
     real = ", ".join(source for source, kind in kinds.items() if kind is False)
@@ -113,7 +124,11 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
 
 
 def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
-    """Digests of all data that the run reads."""
+    """Digests of all data that the run reads, as config.json records them.
+
+    For a `VideoConfig`: "splits" and "streams" (name -> digest), "body", and one key for each of
+    `VideoConfig.files`. For other trainings: split -> digest, and "body" if the run reads one.
+    """
     of_splits = {name: _content_digest(splits[name].manifest) for name in config.splits}
     if not isinstance(config, VideoConfig):
         body = getattr(config, "body", None)
@@ -134,8 +149,10 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
 
 
 def estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[str, str]:
-    """Split -> "estimates of WHAM", of the splits whose bodies are trained on and no ground
-    truth.
+    """Training splits whose body labels are estimates instead of ground truth.
+
+    Returns split -> description, such as "estimates of WHAM". Splits of which only the 2D joints
+    are trained on are not included.
     """
     estimated = {}
     for part in config.parts:
@@ -149,7 +166,10 @@ def estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[s
 
 
 def _content_digest(manifest: Mapping[str, Any]) -> str:
-    """Digest of a split's or a stream's rows and tracks, not of their sources."""
+    """Digest of a split's or a stream's rows and tracks, from its manifest.
+
+    It does not cover `_ABOUT_VIDEOS`.
+    """
     if "files" not in manifest:  # written by other software
         return str(manifest["digest"])
     files = {
@@ -165,7 +185,10 @@ def _content_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
-    """16 hex digits, equal for runs that must give the same numbers."""
+    """16 hex digits that are equal for runs that must give the same numbers.
+
+    They depend on the model's VERSION, on all settings that are not NEUTRAL, and on `inputs`.
+    """
     return _digest(config, config.as_dict(), inputs(config, splits))
 
 
@@ -176,10 +199,12 @@ def _digest(config: RunConfig, settings: Mapping[str, Any], read: Mapping[str, A
 
 
 def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> Path:
-    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given; raises as
-    `open_splits` does.
+    """The folder of a configuration's run: `<runs>/<name>-<fingerprint>`, which may not exist yet.
 
-    A run that began before a setting existed is the run in which this setting has its default.
+    Settings may be added in later versions of this project. A run that began before a setting
+    existed counts as a run with this setting's default; then the folder of that run is returned.
+
+    Opens the cache unless `splits` are given. Raises as `open_splits` does.
     """
     if splits is None:
         splits = open_splits(config)
@@ -201,7 +226,7 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
 
 
 def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
-    """Folders of the runs of this name, and their config.json; without damaged ones."""
+    """Folder -> content of config.json, for all runs of this name. Skips damaged files."""
     begun = {}
     for file in config.runs.glob(f"*/{CONFIG}"):
         if file.parent.name.rpartition("-")[0] == config.name:
@@ -224,7 +249,10 @@ def is_finished(folder: Path) -> bool:
 
 
 def what_differs(config: VideoConfig) -> str:
-    """Differences from the newest run of this name; "" if this run has begun or is the first."""
+    """Describe how this run differs from the newest run of the same name.
+
+    Returns "" if this run has already begun, or if it is the first run of this name.
+    """
     splits = open_splits(config)
     folder = run_folder(config, splits)
     earlier = _begun_runs(config)
@@ -250,8 +278,9 @@ def what_differs(config: VideoConfig) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 of names and contents of a body's existing files. Raises ConfigError for a missing
-    folder.
+    """SHA-256 of the names and contents of a body folder's `BODY_FILES`.
+
+    Raises ConfigError for a missing folder.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder of body model files, found none")
@@ -263,8 +292,9 @@ def folder_digest(folder: Path) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """SHA-256 of a file's content, cached by size and time. Raises ConfigError for a missing
-    file.
+    """SHA-256 of a file's content. Raises ConfigError for a missing file.
+
+    Within a process, the digest is cached as long as the file's size and time do not change.
     """
     if not file.is_file():
         raise ConfigError(f"{file}: expected a file, found none")

@@ -1,4 +1,10 @@
-"""Sections of luigi.cfg for trainings.  [settings] -> training"""
+"""Sections of luigi.cfg for trainings.  [settings] -> training
+
+Each model has a section, such as [vibe]; so have the trainings that belong to no model, such as
+[mposer]. This module makes configurations (`RunConfig`) from the sections, and checks them. A
+preset is a named set of defaults; the keys of a section override it. A variant is an ablation that
+overrides keys of the section.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +26,8 @@ from vibe_model.vibe.config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
 C = TypeVar("C", bound=RunConfig)
 
 VIBE: Final = models.find("vibe")
-# preset for demo data: if [vibe] has it, so has every model with such a preset
+# Name of the preset for demo data. If [vibe] uses it, it is the default of all other models that
+# have such a preset.
 EMBEDDED: Final = "embedded"
 # Keys that name splits.
 SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
@@ -28,7 +35,10 @@ SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation
 
 @dataclass(frozen=True, slots=True)
 class WhichRuns:
-    """Runs of a model by its section. Defaults for demo data differ: `which_runs`."""
+    """Keys of a model's section that choose its runs.
+
+    The other keys are fields of its configuration. On demo data, defaults differ: `which_runs`.
+    """
 
     preset: str = "published"  # the other keys start from it; unless set, `embedded` for demo data
     # an ablation, which overrides the keys that it changes; join several by +
@@ -40,8 +50,9 @@ class WhichRuns:
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """Runs of a model by its section; on demo data with its short preset, if any. Raises
-    ConfigError.
+    """Read a model's `WhichRuns` from its section. Raises ConfigError.
+
+    On demo data, the default preset is the short one for demo data, if the model has it.
     """
     demo = s.embedded.enabled
     defaults = WhichRuns(
@@ -53,12 +64,15 @@ def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
 
 
 def _small(s: Settings, model: Model) -> bool:
-    """Whether a model's default is a training of minutes."""
+    """Whether a model trains for minutes by default, if it has the preset for demo data.
+
+    VIBE does if [embedded] is enabled; other models do if VIBE uses that preset.
+    """
     return s.embedded.enabled if model is VIBE else which_runs(s).preset == EMBEDDED
 
 
 def not_small(s: Settings, model: Model) -> str:
-    """Note for a model that trains on demo data without a preset for them; "" for others."""
+    """A note if a model trains on demo data without a preset for it; "" for other models."""
     if (
         not _small(s, model)
         or EMBEDDED in model.presets
@@ -72,8 +86,9 @@ def not_small(s: Settings, model: Model) -> str:
 
 
 def note_missing_depth(config: object) -> str:
-    """Note for a training on 2D labels alone; "" for others, and for configurations without such
-    labels.
+    """A note if a training has 2D labels alone; "" for other trainings.
+
+    Configurations without `datasets_3d`, such as that of the motion prior, get no note.
     """
     if getattr(config, "datasets_3d", True):
         return ""
@@ -83,8 +98,10 @@ def note_missing_depth(config: object) -> str:
 def model_settings(
     s: Settings, model: Model, given: str = "", seed: int | None = None
 ) -> VideoConfig:
-    """A model's configuration. given: variant of an option, overrides luigi.cfg's. Raises
-    ConfigError.
+    """Make a model's configuration from its preset, its section, and other sections of luigi.cfg.
+
+    given: Variant from the option `--variant`, which overrides that of luigi.cfg. seed: Overrides
+    that of luigi.cfg, unless None. Raises ConfigError for invalid settings.
     """
     runs = which_runs(s, model)
     section = s.source.section(model.section)
@@ -118,12 +135,16 @@ def model_settings(
 
 
 def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
-    """[mposer], with settings that a generator's decide. Raises ConfigError."""
+    """Configuration of the motion prior for the generator `train`. Raises ConfigError.
+
+    It comes from [mposer], except for the settings in `OF_VIBE` and the motion splits: those are
+    the generator's, so that the prior learns from the same windows.
+    """
     decided: dict[str, Any] = {name: getattr(train, name) for name in OF_VIBE}
     motion = decided["motion"] = tuple(
         split for split in train.motion if split not in train.leave_out
     )
-    for name in ("strides", "window_weights"):  # other splits change nothing here
+    for name in ("strides", "window_weights"):  # the prior reads no other splits
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
     with _name_section(s.source.section(VIBE.section)):
         return cast("MPoserConfig", replace(other_settings(s, MPOSER), **decided))
@@ -143,7 +164,10 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
 
 
 def _preset_of(s: Settings, training: Training) -> str:
-    """Preset of [mposer] or [pose_embedding]: `embedded` if [vibe] has it, unless set."""
+    """Name of the preset of [mposer] or [pose_embedding].
+
+    Unless the section sets it, it is `embedded` if [vibe] uses that, else the training's default.
+    """
     usual = training.preset
     if which_runs(s).preset == EMBEDDED:
         usual = EMBEDDED
@@ -153,6 +177,11 @@ def _preset_of(s: Settings, training: Training) -> str:
 def _own(
     section: Section, training: Training, preset: str, *, besides: tuple[str, ...]
 ) -> dict[str, Any]:
+    """Parse the training's settings in its section. besides: other keys that are allowed.
+
+    Raises ConfigError for an unknown preset or key, for a key that another section sets, and for an
+    invalid value.
+    """
     if preset not in training.presets:
         raise ConfigError(
             f"{section.where('preset')} = {preset}: expected one of {', '.join(training.presets)}"
@@ -167,8 +196,9 @@ def _own(
 
 @contextmanager
 def _name_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
-    """Context in which errors of a configuration name the line of luigi.cfg, or the option
-    `--variant`.
+    """Context that adds the place of a mistake to ConfigErrors of a configuration.
+
+    The place is the line of luigi.cfg, or the option `--variant` (if `variant_by_option`).
     """
     try:
         yield
@@ -181,7 +211,10 @@ def _name_section(section: Section, *, variant_by_option: bool = False) -> Itera
 
 
 def check(s: Settings) -> None:
-    """Raise ConfigError for mistakes in the sections themselves."""
+    """Raise ConfigError for mistakes in the sections of the models and of [mposer].
+
+    `check_inputs` checks the splits, streams and files that they name.
+    """
     for name, message in models.broken(models.names()).items():
         if name in s.source.sections:
             raise ConfigError(f"{s.source.where(name)}: {message}")
@@ -191,9 +224,10 @@ def check(s: Settings) -> None:
 
 
 def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
+    """Raise ConfigError for settings that training would ignore, or refuse only when it begins."""
     where = functools.partial(s.source.where, model.section)
     splits, broken = s.known_splits()
-    for key in ("strides", "tracks"):  # training would ignore other splits
+    for key in ("strides", "tracks"):  # training would ignore unknown splits
         if key not in s.source.section(model.section):
             continue
         for name in getattr(config, key):
@@ -215,8 +249,10 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
 
 
 def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.section) -> None:
-    """Check splits, streams and checkpoint of a configuration, before hours of conversion. Raises
-    ConfigError.
+    """Check that a configuration's splits, streams and checkpoint are known or exist.
+
+    Called before the conversion, which takes hours. section_name: Section that errors name for a
+    configuration of no model. Raises ConfigError.
     """
     splits, broken = s.known_splits(s.data.datasets)
     if isinstance(config, VideoConfig):
@@ -259,9 +295,7 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
 def _check_columns(
     s: Settings, config: VideoConfig, split: str, streams: Mapping[str, Any]
 ) -> None:
-    """Raise ConfigError for a stream that is computed from what the split's reader does not
-    write.
-    """
+    """Raise ConfigError if a stream is computed from columns that the split will not have."""
     dataset, _, part = split.partition("/")
     reader = s.dataset(dataset)
     extra = (column.name for column in reader.extra_columns(part, body=True))
@@ -282,7 +316,7 @@ def _check_columns(
 
 
 def _values(s: Settings) -> Iterator[SettingValue]:
-    """Effective values and defaults of every section."""
+    """Yield the effective value and the default of every key of these sections."""
     for model in models.every():
         runs = which_runs(s, model)
         config = model_settings(s, model)
@@ -292,7 +326,7 @@ def _values(s: Settings) -> Iterator[SettingValue]:
 
 
 def other_values(s: Settings, training: Training) -> Iterator[SettingValue]:
-    """Values of the section of a training that belongs to no model."""
+    """The same as `_values`, for the section of a training that belongs to no model."""
     preset = _preset_of(s, training)
     config = other_settings(s, training)
     return _values_of(training, config, preset, {"preset": preset}, {"preset": training.preset})

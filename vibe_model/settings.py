@@ -1,5 +1,10 @@
 """Settings of every training and of every model: typed, checked, to JSON and back. No torch.
 [settings] -> training
+
+`RunConfig` has the settings of every training, `VideoConfig` also those of every model of video
+features; each model adds its own in a subclass. A model's batch has up to three parts, which are
+named like the settings that list their splits: datasets_2d, datasets_3d, and motion (real motion,
+without images).
 """
 
 from __future__ import annotations
@@ -30,8 +35,8 @@ Place = Annotated[
     cache.Root, BeforeValidator(lambda place: place if cache.is_url(str(place)) else Path(place))
 ]
 
-# Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one
-# camera.
+# Split -> pattern of the names of the tracks that are evaluated. Human3.6M's protocol 2 evaluates
+# one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 
 EMBEDDED: Final[Mapping[str, Any]] = {
@@ -46,20 +51,22 @@ EMBEDDED: Final[Mapping[str, Any]] = {
 
 
 def split_of(named: str) -> str:
-    """The split in a setting that may name tracks: h36m/train of h36m/train:S5*."""
+    """The split in a setting that may also name tracks: h36m/train for "h36m/train:S5*"."""
     return named.partition(":")[0]
 
 
 class Reading(NamedTuple):
-    """An extra stream of a model: (history + 1) * size numbers a frame, oldest rows first.
+    """An extra feature stream that a model reads, beside its main one.
 
-    Rows before the segment that a window begins in are 0.
+    For each frame, the model gets the stream's row of this frame after the rows of the `history`
+    frames before it, oldest first: (history + 1) * size numbers. Where the segment in which a
+    window begins has no earlier rows, they are 0.
     """
 
     stream: str  # its name in the cache
-    size: int  # numbers a row
-    history: int = 0  # rows before the frame's own
-    # is it computed from the 2D keypoints, which may be projections of the truth?
+    size: int  # numbers per row
+    history: int = 0  # number of rows before the frame's own
+    # whether it is computed from the 2D keypoints, which may be projections of the ground truth
     of_keypoints: bool = False
 
 
@@ -71,9 +78,9 @@ class Reading(NamedTuple):
 class RunConfig:
     """Settings of every training. Raises ConfigError for invalid values and contradictions."""
 
-    # raised by hand when equal inputs and settings would train to other numbers
+    # raised by hand if, after a change of the code, equal inputs and settings give other numbers
     VERSION: ClassVar[Mapping[str, int]]
-    # settings that change no number: where things are, how often the state is saved
+    # settings that do not affect results, such as paths, and how often the state is saved
     NEUTRAL: ClassVar[frozenset[str]]
     # Fields that no luigi.cfg sets, since they follow from others.
     FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
@@ -156,7 +163,7 @@ class RunConfig:
 
     @property
     def parts(self) -> dict[str, int]:
-        """Number of windows from each part in a batch."""
+        """Part of a batch -> number of its windows."""
         return {"motion": self.batch_size}
 
     @property
@@ -164,20 +171,20 @@ class RunConfig:
         return tuple(dict.fromkeys((*self.motion, *map(split_of, self.validation))))
 
     def left_out(self, split: str) -> tuple[str, ...]:
-        """Patterns of a training split's tracks that are not trained on."""
+        """Patterns of a split's tracks that are not trained on, by `leave_out` and `validation`."""
         named = (
             name.partition(":") for name in (*getattr(self, "leave_out", ()), *self.validation)
         )
         return tuple(tracks for of, colon, tracks in named if of == split and colon)
 
     def streams_of(self, part: str) -> tuple[str, ...]:
-        """Feature streams of a part's windows; each window is read from one of them."""
+        """Feature streams of a part. Each window is read from one of them, chosen at random."""
         del part
         return ()
 
     @property
     def extra_streams(self) -> Mapping[str, Reading]:
-        """Further streams by the name of the model's argument."""
+        """Extra streams, by the name of the argument with which the model takes them."""
         return {}
 
     @property
@@ -188,7 +195,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Inverse of `as_dict`. Raises ConfigError for unknown names."""
-        # of an earlier version
+        # an earlier version also wrote the setting `tag`
         return cls(**{name: value for name, value in raw.items() if name != "tag"})
 
     def as_dict(self) -> dict[str, Any]:
@@ -202,9 +209,9 @@ class VideoConfig(RunConfig):
     """Settings of every model, beside those of every training."""
 
     MODEL: ClassVar[str]  # its name in `vibe_model.models`
-    TERMS: ClassVar[tuple[str, ...]] = ()  # of the loss that have a setting `<term>_weight`
-    # Settings of checkpoints that other trainings make: the Luigi task that does, and the setting
-    # that needs none.
+    TERMS: ClassVar[tuple[str, ...]] = ()  # loss terms that have a setting `<term>_weight`
+    # Setting that names a checkpoint of another training -> the Luigi task that trains it, and the
+    # setting with which none is needed, such as "prior = discriminator".
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
         {
@@ -263,7 +270,11 @@ class VideoConfig(RunConfig):
     eval_batch: PositiveInt = 16  # windows
 
     def check_feature_size(self) -> None:
-        """Raise ConfigError if the model cannot read the stream: known only before its training."""
+        """Raise ConfigError if the model cannot read features of `feature_size` numbers.
+
+        `check_inputs` calls it before a training, unlike `check_consistency`, which is called for
+        every configuration.
+        """
 
     def check_consistency(self) -> None:
         if not self.training_splits:
@@ -319,24 +330,28 @@ class VideoConfig(RunConfig):
 
     @property
     def per_frame(self) -> bool:
-        """Whether each frame is regressed from its own feature, like a baseline."""
+        """Whether each frame is regressed from its own feature alone, as in the baseline."""
         return False
 
     def poses(self) -> RunConfig | None:
-        """Configuration of separate batches of real motion; None: none, or windows of the batch."""
+        """Configuration of additional batches of real motion, drawn apart from the video windows.
+
+        None if the model reads no real motion, or as the part `motion` of the same batches.
+        """
         return None
 
     @property
     def reads_made(self) -> tuple[str, ...]:
-        """Checkpoints of `MADE_BY` that training reads."""
+        """Settings in `MADE_BY` whose checkpoints this training reads."""
         return ()
 
     @property
     def missing_checkpoints(self) -> tuple[str, ...]:
-        """Settings of missing checkpoints that training needs, and other trainings make."""
+        """Those of `reads_made` that are None: another training has to make the checkpoint."""
         return tuple(name for name in self.reads_made if getattr(self, name) is None)
 
     def not_made(self, name: str) -> ConfigError:
+        """Make the error for a missing checkpoint. name: its setting in `MADE_BY`."""
         task, without = self.MADE_BY[name]
         return ConfigError(
             f"{name} = {getattr(self, name)}: expected best.pt of {task}, found no such file. "
@@ -344,7 +359,10 @@ class VideoConfig(RunConfig):
         )
 
     def files(self) -> dict[str, Path | None]:
-        """Further files that decide a run, by name. Raises ConfigError for a missing one."""
+        """Setting -> checkpoint file that affects the run's results; None: no such file is used.
+
+        Raises ConfigError for a missing checkpoint of `MADE_BY`.
+        """
         made = {
             name: getattr(self, name) if name in self.reads_made else None for name in self.MADE_BY
         }
@@ -360,7 +378,7 @@ class VideoConfig(RunConfig):
         return tuple(split for split in getattr(self, name) if split not in self.leave_out)
 
     def tracks_of(self, named: str) -> str:
-        """Pattern of the evaluated tracks of a split of `validation` or `evaluation`."""
+        """Pattern of the evaluated tracks, for an entry of `validation` or `evaluation`."""
         return named.partition(":")[2] or self.tracks.get(split_of(named), "*")
 
     @property

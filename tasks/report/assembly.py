@@ -95,11 +95,11 @@ class ReportContent:
 
 
 def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> tuple[str, str]:
-    """Write the page, and its table of results as a .csv file beside it. The page reports
-    unreadable sources.
+    """Write the page, and its table of results as a .csv file beside it.
 
-    Returns the page's size, such as "8 sections, 4.1 MB", and `OpenedCache.mark`. Raises
-    PipelineError if another file has the table's name.
+    The page itself reports sources that cannot be read. Returns the page's size, such as "8
+    sections, 4.1 MB", and the mark for demo data (`OpenedCache.mark`). Raises PipelineError if
+    another file has the table's name.
     """
     table = out.with_suffix(".csv")
     if content.training and table.exists() and not recorded_fingerprint(out):
@@ -223,7 +223,7 @@ def _training_state(run: TrainingRun) -> str:
 
 
 def _demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
-    """A sentence about which of data, body and network are not real."""
+    """A sentence that says which of data, body and networks are not real; "" if all are."""
     demo = [split for split in opened.splits if is_demo(split)]
     untrained: set[str] = set()
     for split in opened.splits:
@@ -272,7 +272,7 @@ def _read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _ablation_runs(ablation: dict[str, Any], content: ReportContent) -> list[tuple[str, Path]]:
-    """Name and folder of the ablation's runs that are not shown otherwise."""
+    """(name, folder) of the ablation's runs that are not among `content.runs`."""
     shown = [folder for _, folder in content.runs]
     of_ablation = []
     for variant, names in ablation.get("runs", {}).items():

@@ -173,8 +173,9 @@ def is_demo(split: cache.Split) -> bool:
 
 
 def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None) -> PageSection:
-    """The section of datasets and splits: size, dropped data, streams. used: the runs' use of each
-    split.
+    """The section of datasets and splits: size, dropped data, streams.
+
+    used: Split -> its uses in the runs (`runs.split_uses`); None: without this column.
     """
     header = ["split", "data", "videos", "tracks", "rows", "person-time", "streams"]
     if used is not None:
@@ -234,7 +235,7 @@ def _streams_of(split: cache.Split, opened: OpenedCache) -> str:
 
 
 def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
-    """Stream, network, licence, source and digest of the features' weights, each once."""
+    """Distinct weights of all streams: (stream, network, licence, source, digest), sorted."""
     rows = set[tuple[str, ...]]()
     for split in splits:
         for name in split.streams:
@@ -345,8 +346,10 @@ def _left_out_of(split: cache.Split) -> str:
 
 
 def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, int, float]]:
-    """Coverage of the releases by real data: by split, and over all splits of a dataset if all are
-    in the cache.
+    """Compare the numbers of videos, tracks and frames of real data with the datasets' releases.
+
+    Yields (split, unit, number found, number in the release, percentage). A dataset whose splits
+    are all in the cache also has an entry for all of them together, if that number is known.
     """
     real: dict[str, list[cache.Split]] = {}
     for split in recorded:

@@ -157,7 +157,7 @@ class TrainingRun:
         return sorted(tracks, key=badness)
 
     def windows_of(self, split: str, most: int) -> list[Mapping[str, Any]]:
-        """At most so many of the worst windows of a split, the worst first."""
+        """At most `most` of the worst windows of a split, the worst first."""
         return [row for row in self.worst_windows if row.get("split") == split][:most]
 
 
@@ -196,8 +196,9 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
 
 
 def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
-    """Read the object in a JSON file; empty for a missing file, or an invalid one, which is added
-    to `problems`.
+    """Read the object in a JSON file; {} if the file is missing or invalid.
+
+    An invalid file is added to `problems`, with the remedy.
     """
     if not file.exists():
         return {}
@@ -223,7 +224,7 @@ class _CurveGroup(NamedTuple):
     title: str
     caption: str
     unit: str
-    prefix: str  # of their tags
+    prefix: str  # start of the curves' tags
     log: bool = False
     scale: float = 1.0
 
@@ -240,7 +241,7 @@ GROUPS: Final = (
     _CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
 )
 NO_TERMS: Final = ("train/total", "train/skipped_steps")
-# of validation: one plot per unit
+# Plots of a split's validation, one per unit: key of the plot -> unit
 MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
 NAMES: Final = {  # names of curves instead of their tags
     "gen_optimizer": "generator",
@@ -316,7 +317,10 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
 
 
 def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
-    """The plot of a group's curves, without those that are zero throughout; none if all are."""
+    """Yield the plot of a group's curves, if any of them is not zero throughout.
+
+    Curves that are zero throughout are only named in the caption.
+    """
     varying = dict[str, _Curve]()
     zero = list[str]()
     for tag, curve in run.logged.curves.items():
@@ -405,8 +409,9 @@ def _join_names(names: Sequence[str]) -> str:
 
 
 def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
-    """Reduce a curve to at most MOST_POINTS, each the mean of consecutive points, at the last one's
-    step.
+    """Reduce a curve to at most MOST_POINTS points. Returns their steps and scaled values.
+
+    A point is the mean of consecutive points of the curve, at the step of the last of them.
     """
     each = math.ceil(len(curve.steps) / MOST_POINTS)
     starts = range(0, len(curve.steps), each)
@@ -420,7 +425,7 @@ def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
 
 
 def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]]:
-    iterations = 1  # without settings, the steps themselves
+    iterations = 1  # if the settings are unknown, x is the step instead of the epoch
     if run.config is not None:
         iterations = run.config.iterations
     return [step / iterations for step in curve.steps], list(curve.values)

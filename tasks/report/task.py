@@ -98,9 +98,10 @@ def _require_own(file: Path) -> Path:
 
 
 def _configured_content(*, training: bool = True) -> ReportContent:
-    """The content by luigi.cfg, as far as it exists.
+    """The content of the page that luigi.cfg describes.
 
-    It has the cache, the configured run and the baseline of every model, and the ablation.
+    It has the cache, those runs and baselines of the configured models that have begun, and the
+    ablation. training: False: the page is about the data only.
     """
     from tasks.report.assembly import ReportContent
 
@@ -129,7 +130,10 @@ def _configured_content(*, training: bool = True) -> ReportContent:
 
 
 def _configs(model: Model, shown: Collection[str]) -> dict[str, VideoConfig]:
-    """The configured run of a model, and its baseline, by names that are not `shown`."""
+    """Name on the page -> configuration, for a model's configured run and its baseline.
+
+    shown: Names that are in use already.
+    """
     configs = {model.title: model_config(model)}
     baseline = baseline_config(model)
     if baseline is not None and baseline != configs[model.title]:
@@ -167,7 +171,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _content_of(args: argparse.Namespace) -> ReportContent:
-    """The content without the runs that --run names. With --cache, luigi.cfg is optional."""
+    """The page's content by the options, except for --run. With --cache, luigi.cfg is optional."""
     from tasks.report.assembly import ReportContent
 
     if args.cache is not None and not settings_file().exists():

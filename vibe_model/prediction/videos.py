@@ -51,30 +51,33 @@ class PredictedVideos:
 
     tracks: int = 0
     bodies: int = 0  # person-frames
-    frames: int = 0  # of overlays
-    drawing: float = 0.0  # s
-    # px before and after `refine`; NaN without joints
+    frames: int = 0  # frames of all overlays
+    drawing: float = 0.0  # seconds that drawing the overlays took
+    # (before, after) of each person: median px from the 2D joints before and after `refine`; NaN
+    # without joints
     errors: list[tuple[float, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
 
 class _PredictedPerson(NamedTuple):
-    """A person in a video, and the median px from the joints before and after `refine`; NaN
-    without joints.
+    """The predicted bodies of a person in a video.
+
+    `before_px` and `after_px` are the median distances of the bodies' joints from the 2D joints,
+    before and after `refine`; NaN if the split has no 2D joints, or if the job does not refine.
     """
 
-    video: int  # number in the split
+    video: int  # number of the video in the split
     bodies: TrackBodies
     before_px: float
     after_px: float
 
 
 def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
-    """Write all files that the job asks for, and predictions.json.
+    """Write all files that the job asks for, and predictions.json. Deletes those of an earlier job.
 
-    A video that cannot be drawn has no overlay. Raises PipelineError if nothing is predicted, and
-    if the raw folder of the overlays' images is missing.
+    A video that cannot be drawn gets no overlay; the reason is added to `problems`. Raises
+    PipelineError if nothing is predicted, and if the raw folder of the overlays' images is missing.
     """
     _remove_previous_files(job.out)
     split = job.split()
@@ -111,8 +114,9 @@ def _predict_video(
     video_bodies: PredictedBodies,
     predicted: PredictedVideos,
 ) -> dict[str, Any]:
-    """Write the files of one video's people, and add their bodies to `video_bodies`. Returns the
-    video's entry in predictions.json.
+    """Write the files of one video's people. Returns the video's entry in predictions.json.
+
+    Adds the people's bodies to `video_bodies`, and their counts and errors to `predicted`.
     """
     rows = []
     for person in people:
@@ -137,7 +141,10 @@ def _predict_people(
     chosen: Sequence[cache.TrackRecord],
     progress: Progress,
 ) -> Iterator[_PredictedPerson]:
-    """Predict each person with a frame that could be decoded, and refine as the job says."""
+    """Predict the bodies of each chosen track, then refine and smooth them as the job says.
+
+    Skips tracks without a decoded frame.
+    """
     total = sum(track.stop - track.start for track in chosen)
     n_done = 0
     trained = job.trained
@@ -165,7 +172,7 @@ def _predict_people(
             after_px = refined.after
         video = int(split.tracks.video[track])
         yield _PredictedPerson(video, bodies.smooth_time(job.smooth), before_px, after_px)
-        n_done += len(bodies)  # written by now
+        n_done += len(bodies)  # the caller has written their files by now
         progress(n_done, total, bodies.track.video)
 
 
@@ -204,8 +211,9 @@ def _draw(
     source: FrameSource,
     bodies: PredictedBodies,
 ) -> dict[str, Any] | None:
-    """Write the overlay of a video. Returns its entry in predictions.json; None if it cannot be
-    drawn.
+    """Write the overlay of a video. Returns its entry in predictions.json.
+
+    Returns None for an overlay that cannot be drawn, and adds the reason to `predicted.problems`.
     """
     began = time.monotonic()
     text = DEMO_MARK if job.stand_in else ""
@@ -220,7 +228,7 @@ def _draw(
 
 
 def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:
-    """The provenance that every file records."""
+    """Describe how the bodies are predicted: the facts that every written file records."""
     return {
         "split": job.name,
         "stand_in": job.stand_in,

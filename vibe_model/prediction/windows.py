@@ -1,4 +1,9 @@
-"""Windows of evaluation and prediction, with each frame once.  features -> [windows]"""
+"""Windows of evaluation and prediction, with each frame once.  features -> [windows]
+
+A window is a range of consecutive rows of one track that the model reads together. Windows may
+overlap; `EvalWindow` says of which rows the predictions are used. Also selects tracks by name, and
+reads the model's inputs.
+"""
 
 from __future__ import annotations
 
@@ -27,26 +32,29 @@ NOTHING: Final[Mapping[str, Reading]] = MappingProxyType({})  # no extra streams
 
 
 class EvalWindow(NamedTuple):
-    """The model reads rows [start, stop); its predictions of rows [keep, stop - unused) are
-    used.
+    """A window of rows of a split.
+
+    The model reads rows [start, stop). Only its predictions of rows [keep, stop - unused) are used.
     """
 
     start: int
     stop: int
     keep: int
     unused: int = 0
-    before: int = 0  # repetitions of the first row's feature before it
-    after: int = 0  # repetitions of the last row's feature after it
+    before: int = 0  # number of copies of the first row's feature to put before it
+    after: int = 0  # number of copies of the last row's feature to put after it
 
     @property
     def seen(self) -> tuple[int, int, int, int]:
-        """Everything on which its predictions depend."""
+        """The fields that determine the model's input, and so its predictions."""
         return self.start, self.stop, self.before, self.after
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
-    """Tracks with matching names, in row order, each with name, start, stop. 1/10: those of a tenth
-    of the videos.
+    """Tracks whose names match a pattern (`*`, `?`, `[...]`), in row order.
+
+    The pattern 1/10 selects all tracks of about a tenth of the videos. Each track has `name`,
+    `video`, and its rows [`start`, `stop`).
     """
     share = _SHARE.fullmatch(pattern)
     if share:
@@ -55,14 +63,17 @@ def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
 
 
 def _is_drawn(video: str, one_in: int) -> bool:
-    """Depends on the video's name only: other videos change nothing."""
+    """Whether a video is one of every `one_in` videos.
+
+    A hash of the video's name decides, so that adding other videos does not change the selection.
+    """
     return (
         int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big") % one_in == 0
     )
 
 
 def rows_of(split: Split, patterns: Sequence[str]) -> Ints:
-    """(N, 2) [start, stop) rows, ascending, of tracks that match one of the patterns."""
+    """Rows [start, stop) of the tracks that match any of the patterns: (N, 2), ascending."""
     rows = {
         (track.start, track.stop) for pattern in patterns for track in select_tracks(split, pattern)
     }
@@ -70,16 +81,23 @@ def rows_of(split: Split, patterns: Sequence[str]) -> Ints:
 
 
 class Present(NamedTuple):
-    """Stretches of neighbouring frames with features, one step apart, each of one track."""
+    """The stretches of a split: ranges of rows that windows may cover.
 
-    starts: Ints  # (S,) ascending
-    stops: Ints  # (S,)
+    The rows of a stretch belong to one track, are consecutive frames (one step of the track apart),
+    and all have features.
+    """
+
+    starts: Ints  # (S,) first row of each stretch, ascending
+    stops: Ints  # (S,) row after the last one of each stretch
 
     @classmethod
     def from_split(
         cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING
     ) -> Present:
-        """Stretches with all streams. Raises DataError for a stream of jittered crops."""
+        """Find the stretches whose rows have features in all streams.
+
+        Raises DataError if `stream` has features of jittered crops.
+        """
         if split.crop_policy(stream).jitter is not None:
             raise DataError(
                 f"the stream {stream!r} has randomly moved and mirrored crops, for training "
@@ -97,11 +115,17 @@ class Present(NamedTuple):
         margin: int = 0,
         repeat_ends: bool = False,
     ) -> list[EvalWindow]:
-        """Windows over all frames of one track with features, in row order.
+        """Windows over one track's frames with features, in row order.
 
-        Each stretch gets windows of `seqlen` (0: one window) by `cover`, or with a margin by
-        `_cover_with_margin`, if they are long enough. With `drop_last` (the published protocol) the
-        track is cut at every `seqlen` rows, whatever its gaps, and the rest is dropped.
+        Args:
+            track: A track of the split, with `start` and `stop`.
+            seqlen: Rows per window; 0: one window per stretch.
+            drop_last: Follow the published protocol: cut the track into windows of exactly `seqlen`
+                rows from its first row on, even across gaps in time. Windows with a row without
+                features, and the rest at the end, are dropped. No effect if `seqlen` is 0.
+            margin: Rows at each end of a window that are context only (`_cover_with_margin`).
+                Ignored if windows have no more than 2 * margin rows.
+            repeat_ends: With a margin, repeat the first and last feature of a stretch.
         """
         if drop_last and seqlen:
             there = self._stretch_of(np.arange(track.start, track.stop)) >= 0
@@ -123,7 +147,7 @@ class Present(NamedTuple):
         return windows
 
     def runs(self, rows: Ints) -> Ints:
-        """(F,) rows with features -> (F,) numbers, equal within a stretch."""
+        """Number the stretches of (F,) rows with features: (F,) int64, equal within a stretch."""
         return np.unique(self._stretch_of(rows), return_inverse=True)[1].astype(np.int64)
 
     def _stretch_of(self, rows: Ints) -> Ints:
@@ -135,8 +159,10 @@ class Present(NamedTuple):
 
 
 def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
-    """Windows of `seqlen` over [start, stop); the last one is moved back to end at stop, or is
-    shorter.
+    """Windows of `seqlen` rows that use each row of [start, stop) once.
+
+    The last window is moved back so that it ends at `stop`, and overlaps the one before. If there
+    are fewer than `seqlen` rows, there is one shorter window.
 
     >>> [window[:3] for window in cover(10, 17, 3)]
     [(10, 13, 10), (13, 16, 13), (14, 17, 16)]
@@ -153,8 +179,8 @@ def _cover_with_margin(
 ) -> Iterator[EvalWindow]:
     """Windows of `seqlen` over [start, stop) whose first and last `margin` frames are context only.
 
-    At the segment's ends, `repeat_ends` repeats the first or last feature; else the window is
-    shorter.
+    Windows that reach beyond `start` or `stop` are shorter. With `repeat_ends`, the first or last
+    feature is repeated there instead (`before`, `after`).
 
     >>> [tuple(window) for window in _cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
     [(10, 14, 10, 1, 1, 0), (12, 15, 13, 0, 0, 2)]
@@ -170,8 +196,9 @@ def _cover_with_margin(
 
 
 def stack_history(rows: Array, history: int) -> Array:
-    """(B, history + T, size) -> (B, T, (history + 1) * size): each frame's row after the rows
-    before it.
+    """Join each frame's row with the `history` rows before it, oldest first.
+
+    rows: (B, history + T, size). Returns (B, T, (history + 1) * size).
 
     >>> stack_history(np.array([[[1], [2], [3]]]), 1).tolist()
     [[[1, 2], [2, 3]]]
@@ -183,15 +210,16 @@ def stack_history(rows: Array, history: int) -> Array:
 
 
 def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
-    """Names of all streams, that of the features first."""
+    """Names of all streams that a model reads: the main one first, then the extra ones."""
     return (stream, *(extra.stream for extra in extra_streams.values()))
 
 
 def read_inputs(
     split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]
 ) -> dict[str, Array]:
-    """Arguments of `VideoModel.regress` for (B, 2) windows, (B, T, n) float32. Raises as
-    `Split.read` does.
+    """Read the arguments of `VideoModel.regress`: name -> (B, T, numbers per frame).
+
+    windows: (B, 2) rows [start, stop), all of T rows. Raises as `Split.read` does.
     """
     names = streams_of(stream, extra_streams)
     history = {extra.stream: extra.history for extra in extra_streams.values() if extra.history}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 
-FIELDS: Final = {  # by part
+FIELDS: Final = {  # part of a batch -> fields that it reads
     "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
@@ -86,7 +86,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
                     f"cannot be trained on; remove them from {name}."
                 )
         self._extra_streams = config.extra_streams
-        self._label_names: dict[str, str] = {}  # of streams' fields
+        self._label_names: dict[str, str] = {}  # field of a stream -> its name in a batch
         for name, reading in config.extra_streams.items():
             self._label_names[reading.stream] = name
             self._label_names[f"{reading.stream}_ok"] = f"{name}_ok"
@@ -94,7 +94,8 @@ class TrainingBatches(Dataset[TrainingBatch]):
             if part.streams:
                 self._label_names[part.streams[0]] = "features"
         self._mixture: Mixture | bytes = mixture
-        self._layout: StreamRows | None = None  # of features in memory
+        # rows of the table of features; None: features are read with each batch
+        self._layout: StreamRows | None = None
         self.where = NOT_IN_MEMORY  # where features are, as text
 
     @property
@@ -113,10 +114,11 @@ class TrainingBatches(Dataset[TrainingBatch]):
     def load_features(
         self, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
     ) -> FeatureTable | None:
-        """Load all features into memory; batches then have `ROWS` instead. None if they stay in
-        batches.
+        """Load all features into memory, where `hold` says (the setting of that name).
 
-        Raises ConfigError if they do not fit where `hold` puts them.
+        Returns the table of features; batches then have `ROWS` instead of features. Returns None if
+        features are still read with each batch. Raises ConfigError if they do not fit where `hold`
+        puts them.
         """
         loaded = FeatureTable.load(self.mixture, hold, device, report)
         self.where = loaded.where
@@ -165,7 +167,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return TrainingBatch(labels, motion)
 
     def _new_labels(self, n_windows: int) -> Arrays:
-        """Arrays of a batch's windows of videos; 0 where a part may lack labels."""
+        """Make the arrays of a batch's windows with video. Labels that a part may lack are 0."""
         mixture = self.mixture
         frames = (n_windows, mixture.seqlen)
         labels: Arrays = {
@@ -175,7 +177,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
             "w_3d": np.zeros(frames, np.float32),
             "w_smpl": np.zeros(frames, np.float32),
         }
-        # streams' fields: all parts have them
+        # all parts have the streams' fields
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes = defaultdict[str, list[np.dtype[Any]]](list)
         for part in mixture.parts.values():
@@ -193,6 +195,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
 
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
+    """Describe one part of the batches. `copies`: streams from which a window takes one."""
     own_splits = {split: splits[split] for split in config.part(name)}
     copies = config.streams_of(name)
     fields = list(FIELDS[name])
@@ -226,7 +229,10 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixtureP
 
 
 def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) -> list[str]:
-    """Columns that the configuration names. Raises DataError if a split of a part lacks one."""
+    """Columns in the configuration's `fields` that are not labels.
+
+    Raises DataError if a split of the part lacks one of them.
+    """
     columns = [field for field in config.fields if field not in FIELDS["datasets_3d"]]
     if not columns:
         return []
@@ -249,10 +255,13 @@ def stream(
     table: FeatureTable | None = None,
     workers: int = 0,
 ) -> Generator[TrainingBatch, None, None]:
-    """Batches from step `start` to the end of the run, on the device; features as stored.
+    """Yield the batches from step `start` to the end of the run, as tensors on the device.
 
-    A thread prepares the next batch. workers: processes that read several steps ahead; 0: the
-    thread reads. table: the features, if `batches` has rows instead.
+    Features have the dtype in which they are stored. A thread prepares the next batch.
+
+    Args:
+        table: The features, if `batches` has `ROWS` instead.
+        workers: Number of processes that read several steps ahead; 0: the thread reads.
     """
     loader = DataLoader(
         batches,
@@ -262,7 +271,7 @@ def stream(
         # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers
         # sometimes abort while they send.
         multiprocessing_context="forkserver" if workers else None,
-        generator=torch.Generator(),  # of its own: dropout draws from the default one
+        generator=torch.Generator(),  # not the default one, from which dropout draws
     )
     source = iter(loader)
 
@@ -284,8 +293,9 @@ def stream(
 def on_device(
     batch: TrainingBatch, device: torch.device, table: FeatureTable | None = None
 ) -> TrainingBatch:
-    """A batch of tensors on the device, with features instead of rows of a table. Features stay as
-    stored.
+    """Convert a batch to tensors on the device. Features keep the dtype in which they are stored.
+
+    With a table, replaces `ROWS` by the features of these rows.
     """
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
@@ -308,13 +318,16 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Tracks(Dataset[dict[str, Any]]):
-    """Whole tracks: an item is a track of F frames. F varies: batches need padding or packing
-    (`collate_fn`).
+    """A dataset of whole tracks: each item is one track of F frames.
 
-    For each of `streams`: `<stream>` (F, dim) float32, and `<stream>_ok` (F,) bool: False for
-    undecodable frames, with features 0. The split's columns among `fields`, as of `Split.read`:
-    `kp_2d` (F, 49, 3) in [-1, 1] over the crop of the first stream, `frame_index` (F,) int64,
-    strictly increasing, with gaps. `track` and `video`: names.
+    F varies, so batches need padding or packing (`collate_fn`). An item has:
+
+    - for each of `streams`, `<stream>` (F, dim) float32 and `<stream>_ok` (F,) bool, which is False
+      for frames that could not be decoded; their features are 0
+    - those of `fields` that the split has, as `Split.read` returns them: `kp_2d` (F, 49, 3) in
+      [-1, 1] over the crop of the first stream, and `frame_index` (F,) int64, strictly increasing,
+      with gaps
+    - `track` and `video`, the names
 
     Workers of a `DataLoader` open the split again. Raises CacheError for a missing stream.
     """
@@ -328,7 +341,7 @@ class Tracks(Dataset[dict[str, Any]]):
         self.split = split
         self.streams = tuple(streams)
         for stream in self.streams:
-            split.stream_manifest(stream)  # raises where there is none
+            split.stream_manifest(stream)  # raises CacheError if the split lacks it
         labels = {"kp_3d", "theta", "w_3d", "w_smpl", "valid"}
         self.fields = tuple(name for name in fields if name in split.columns or name in labels)
 

@@ -1,4 +1,9 @@
-"""All features of a run in memory, where they fit.  features -> [windows] -> training"""
+"""All features of a run in memory, where they fit.  features -> [windows] -> training
+
+Reading features from the cache with each batch may be slower than a training step. If they fit into
+the memory of the device or into RAM, they are read once into a table, and a batch only says which
+rows of the table it needs. The setting `hold` chooses the place.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +37,10 @@ class TableProgress:
 
 
 class FeatureTable:
-    """The features of all windows of a run, in memory: a table (R, dim) as stored, each row
-    once.
+    """The features of all windows of a run, in memory.
+
+    table: (R, dim), in the stored dtype; each row that a window needs is there once. layout: Says
+    which row of the table has the features of a split's row.
     """
 
     def __init__(self, table: Tensor, layout: StreamRows) -> None:
@@ -56,9 +63,13 @@ class FeatureTable:
     ) -> LoadedFeatures:
         """Read all features into memory, unless they are read with each batch.
 
-        hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none with enough free
-        memory. report: called with the progress. Raises ConfigError if they do not fit where `hold`
-        puts them.
+        Args:
+            hold: "none" (read with each batch), "ram", "device", or "auto": the first of device,
+                RAM and none that has enough free memory.
+            report: Called with the progress, unless `hold` is "none".
+
+        Raises:
+            ConfigError: Features do not fit where `hold` puts them.
         """
         if hold == "none":
             return LoadedFeatures(None, NOT_IN_MEMORY)
@@ -87,14 +98,17 @@ class FeatureTable:
         return LoadedFeatures(table, place.where)
 
     def windows(self, first_rows: Tensor) -> Tensor:
-        """(B,) first rows in the table -> (B, T, dim), on the table's device."""
+        """Features (B, T, dim) of windows, on the table's device.
+
+        first_rows: (B,) int64, each window's first row in the table.
+        """
         if self._window_view is not None:
             return torch.from_numpy(self._window_view[first_rows.numpy()])
         row_numbers = first_rows[:, None] + self._frames
         return self.table[row_numbers.to(self.table.device)]
 
     def _fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
-        """Read all rows, and report progress. where: place of the table, as text."""
+        """Read all rows into the table, and report progress. where: its place, as text."""
         sources = {}
         for part in _feature_parts(mixture):
             for name, split in part.splits.items():
@@ -115,18 +129,22 @@ class LoadedFeatures(NamedTuple):
     """The result of `FeatureTable.load`."""
 
     table: FeatureTable | None  # None: features are read with each batch
-    where: str  # where they are, as text
+    where: str  # where features are, as text for the user
 
 
 class _TableLocation(NamedTuple):
-    """Where features are to be."""
+    """The place that `_choose_place` has chosen for the features."""
 
-    device: torch.device | None  # None: in no memory
-    where: str  # as text
+    device: torch.device | None  # None: they are read with each batch
+    where: str  # the place and the reason for it, as text for the user
 
 
 def _choose_place(hold: str, device: torch.device, needed: int, content: str) -> _TableLocation:
-    """The first place of `hold` with enough free memory. content: what takes the needed bytes."""
+    """Choose the first place that `hold` allows and that has enough free memory.
+
+    needed: Size of the table in bytes. content: Description of the table, for the message. Raises
+    ConfigError if the table does not fit, unless `hold` is "auto".
+    """
     cpu = torch.device("cpu")
     places = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
     tight: list[str] = []
@@ -148,19 +166,19 @@ def _choose_place(hold: str, device: torch.device, needed: int, content: str) ->
 
 
 def _field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape of a frame's features, and the dtype that holds those of all parts exactly."""
+    """Shape of a frame's features, and a dtype that represents those of all parts exactly."""
     types = [mixture.fields[part.name][part.streams[0]] for part in _feature_parts(mixture)]
     dtypes = [dtype for _, dtype in types]
     return types[0][0], np.result_type(*dtypes)
 
 
 def _feature_parts(mixture: Mixture) -> list[MixturePart]:
-    """Parts with features, which are of their first stream."""
+    """Parts of a batch that read features. The first of a part's streams has the features."""
     return [part for part in mixture.parts.values() if part.streams]
 
 
 def _allowed_bytes(device: torch.device) -> int:
-    """Bytes that the features of one process may take."""
+    """Number of bytes that the table of one process may take on this device."""
     allowed = SHARE_OF_FREE * free_memory(device)
     if device.type == "cpu":  # each process of a machine has a table in its RAM
         allowed /= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

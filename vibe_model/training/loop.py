@@ -61,10 +61,10 @@ def run_once(
 ) -> Path:
     """Train, or resume training, unless the run is finished. Returns the run's folder.
 
-    joined: this process among those that train together. prepare: checks the open splits before
-    anything is written, and returns a function that makes the run. Raises DataError for missing
-    splits, CacheError if another process trains in the same folder, and as `TrainingLoop.carry_out`
-    does.
+    joined: Context in which this process is a member of the group of processes that train together;
+    it gives the group. prepare: Checks the open splits before anything is written, and returns a
+    function that makes the run. Raises DataError for missing splits, CacheError if another process
+    trains in the same folder, and as `TrainingLoop.carry_out` does.
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
@@ -79,11 +79,12 @@ def run_once(
 
 
 class TrainingLoop(ABC):
-    """A training run; a subclass adds batches, validation and results. report: called with every
-    step and epoch.
+    """A training run. A subclass adds batches, validation and results.
+
+    report: Called after every step and epoch, in the first process only.
     """
 
-    advice: ClassVar[str]  # for losses that stay non-finite
+    advice: ClassVar[str]  # the end of the error message if losses stay non-finite
     score: str  # name of the best epoch's score in metrics.json
 
     def __init__(
@@ -101,7 +102,7 @@ class TrainingLoop(ABC):
         self.group = trainer.group
         self.folder = runs.run_folder(config, splits)
         self.fingerprint = self.folder.name.rpartition("-")[2]
-        # a saved state needs it to be resumed
+        # last.pt records it; a run is only resumed from a last.pt with the same values
         self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}
         software = {name: version(name) for name in ("numpy", "smplx", "torch")}
         # Beginning of config.json and metrics.json.
@@ -111,8 +112,8 @@ class TrainingLoop(ABC):
             "software": software,
         }
         if self.group.device.type == "cuda":
-            # Whether fp32 is rounded to its 10 bits. cuDNN's flag cannot be read once layers differ
-            # in it.
+            # Whether fp32 is rounded to TF32's 10 bits. cuDNN's flag cannot be read (RuntimeError)
+            # if layers differ in it.
             self.facts["tf32"] = {"products": torch.get_float32_matmul_precision() != "highest"}
             with contextlib.suppress(RuntimeError):
                 self.facts["tf32"]["cudnn"] = torch.backends.cudnn.allow_tf32
@@ -124,30 +125,33 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
-        """From step `start` to the end of the run, on the device."""
+        """Yield the batches from step `start` to the end of the run, on the device."""
 
     @abstractmethod
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Metrics by split after an epoch, and their score, lower is better; None: the epoch has
-        none.
+        """Evaluate the networks after an epoch. Returns metrics by split, and a score.
+
+        The epoch with the lowest score is the best one. None: this epoch has no score.
         """
 
     @abstractmethod
     def best(self) -> dict[str, Any]:
-        """Content of best.pt beside fingerprint, epoch and score."""
+        """Content of best.pt, without what every run adds: fingerprint, epoch, score, ..."""
 
     def results(self) -> dict[str, Any]:
-        """Metrics of the best epoch by split, for metrics.json; default: its validation."""
+        """Metrics of the best epoch by split, for metrics.json. By default, its validation."""
         assert self.trainer.state.best_epoch is not None
         return dict(self.trainer.state.history[self.trainer.state.best_epoch]["validation"])
 
     def carry_out(self) -> Path:
-        """Train, or resume, and evaluate. Returns the folder. Raises CheckpointError,
-        TrainingDiverged.
+        """Train, or resume training, and write the results. Returns the run's folder.
+
+        Raises CheckpointError if last.pt or best.pt is damaged or of another run, and
+        TrainingDiverged if losses stay non-finite.
         """
         config = self.config
-        self._restore()  # first: a run that is not resumed gets no config.json
-        # it tells what the fingerprint is made of
+        self._restore()  # first: if it raises, no config.json is written
+        # config.json records the settings and digests that the fingerprint is made of
         if self.group.leads and not (self.folder / runs.CONFIG).is_file():
             content = {**self.facts, **self.inputs(), "config": config.as_dict()}
             runs.write_json(self.folder / runs.CONFIG, content)
@@ -171,6 +175,7 @@ class TrainingLoop(ABC):
         return self.folder
 
     def _restore(self) -> None:
+        """Load last.pt, if there is one. Raises CheckpointError, also if processes differ in it."""
         last = self.folder / runs.LAST
         if last.exists():
             self.trainer.load_state_dict(_saved_state(last, self.identity))
@@ -219,9 +224,7 @@ class TrainingLoop(ABC):
         self._notify(epoch, validation=validation)
 
     def _settle_best(self) -> None:
-        """Rename the new weights to best.pt if last.pt names their epoch as the best, else delete
-        them.
-        """
+        """Rename best.next.pt to best.pt if its epoch is the state's best one, else delete it."""
         candidate = self.folder / NEXT_BEST
         if not self.group.leads or not candidate.is_file():
             return
@@ -231,7 +234,7 @@ class TrainingLoop(ABC):
             candidate.unlink()
 
     def _finish(self) -> None:
-        """Write the best epoch's results, which mark a finished run."""
+        """Write metrics.json with the best epoch's results, which marks the run as finished."""
         state = self.trainer.state
         best = self.folder / runs.BEST
         if state.best_epoch is None or state.skipped == state.step:
@@ -264,6 +267,7 @@ class TrainingLoop(ABC):
             save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
 
     def _give_up(self, curves: Curves) -> None:
+        """Save the state, and raise TrainingDiverged."""
         state = self.trainer.state
         skipped = state.skipped_in_a_row
         state.skipped_in_a_row = 0
@@ -292,8 +296,12 @@ class Curves:
     """
 
     def __init__(self, folder: Path | None, *, first_step: int, windows: int) -> None:
-        """folder: None writes nothing; first_step: log again from here; windows: number per
-        step.
+        """Continue the curves in a run's folder.
+
+        Args:
+            folder: None: nothing is written.
+            first_step: The next step; points of an earlier process from this step on are deleted.
+            windows: Number of windows per step, for the speed.
         """
         self._writer: SummaryWriter | None = None
         self._lines: IO[str] | None = None
@@ -316,8 +324,9 @@ class Curves:
             self._lines.close()
 
     def settings(self, values: Mapping[str, Any], scores: Sequence[str]) -> None:
-        """Write a run's settings for the table that compares runs; scores: the curves to show
-        beside them.
+        """Write a run's settings for TensorBoard's table of runs (HPARAMS).
+
+        scores: Tags of the curves that the table shows beside them.
         """
         if self._writer is not None:
             plain = {
@@ -328,21 +337,23 @@ class Curves:
                 self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def start_clock(self) -> None:
-        """Measure speed from here on, without the validation or checkpoint before."""
+        """Start measuring speed now, so that validation and saving before do not count."""
         self._steps = 0
         self._waited_s = 0.0
         self._since_s = time.perf_counter()
 
     def next_batch(self, batches: Iterator[T]) -> T:
-        """The next batch; counts the time until it comes."""
+        """Return the next batch, and measure the time spent waiting for it."""
         since = time.perf_counter()
         batch = next(batches)
         self._waited_s += time.perf_counter() - since
         return batch
 
     def flush(self) -> None:
-        """Write all to disk. Call it before the state is saved: a resumed run does not log these
-        steps again.
+        """Write all points to disk.
+
+        Call it before the state is saved: a run that resumes from this state does not log the steps
+        before it again.
         """
         if self._writer is not None:
             self._writer.flush()
@@ -393,8 +404,9 @@ class Curves:
 
 
 def _cut_curves(file: Path, first_step: int) -> float:
-    """Delete the lines from a step on, and a broken last one. Returns the seconds of training
-    before.
+    """Delete the lines of curves.jsonl from `first_step` on, or from the first broken line on.
+
+    Returns the time of training (seconds) that the last remaining line records.
     """
     kept = 0
     seconds = 0.0
@@ -436,8 +448,10 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _exclusive(folder: Path, group: ProcessGroup, threads: int) -> Iterator[None]:
-    """Lock the folder (CacheError if it is locked), and restore seeds and thread counts
-    afterwards.
+    """Context for training in a folder, which other trainings cannot use meanwhile.
+
+    Sets the number of CPU threads (0: torch's own choice). Afterwards, restores it and the state of
+    the random generators. Raises CacheError if another process has locked the folder.
     """
     lock = None
     if group.leads:

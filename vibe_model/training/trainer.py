@@ -35,11 +35,12 @@ PATIENCE: Final = datetime.timedelta(hours=6)
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """The processes of a training run, each on its device, seen by one of them. Of one process,
-    methods do nothing.
+    """The processes that train one run together, from the point of view of one of them.
 
-    Torch's launcher starts them; each has its share of every batch. Losses are means over the whole
-    batch: the same numbers as in one process, up to rounding.
+    Torch's launcher (torchrun) starts the processes. Each has its own device, and trains on its
+    share of every batch. Losses are means over the whole batch, so they are the same numbers as in
+    one process, up to rounding. If there is only one process, `sum` and `from_first` return what
+    they are given.
     """
 
     rank: int = 0
@@ -68,13 +69,16 @@ class ProcessGroup:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over all processes, in place."""
+        """Add up the processes' tensors, in place. Returns `values`."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
 
     def from_first(self, number: float | None) -> float | None:
-        """The first process's number, for which all wait."""
+        """Return the first process's number in every process, and wait for it.
+
+        With several processes, None counts as 0.
+        """
         if self.size == 1:
             return number
         value = torch.tensor(number or 0.0, dtype=torch.float64, device=self.device)
@@ -84,8 +88,10 @@ class ProcessGroup:
     @classmethod
     @contextmanager
     def join(cls, device: str, processes: int) -> Iterator[Self]:
-        """Join the launcher's group; without a launcher, a group of one. Raises ConfigError for
-        another size.
+        """Context in which this process belongs to the launcher's group, or without a launcher, to
+        a group of one.
+
+        processes: Expected size of the group, if above 1; ConfigError is raised for another size.
         """
         size = cls.launched_size()
         if processes > 1 and processes != size:
@@ -128,14 +134,14 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class TrainingState:
-    """Progress of a training: plain numbers, saved with the parameters."""
+    """Progress of a training, as plain numbers. It is saved with the parameters in last.pt."""
 
     step: int = 0  # steps done, skipped ones included
     skipped: int = 0  # steps with a non-finite loss or gradient, without an update
     skipped_in_a_row: int = 0
-    # of each term over this epoch's good steps
+    # sum of each loss term over this epoch's good steps (those with an update)
     sums: dict[str, float] = field(default_factory=dict)
-    good_steps: int = 0  # of this epoch
+    good_steps: int = 0  # number of good steps in this epoch
     best: float | None = None  # the lowest score of an epoch
     best_epoch: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
@@ -152,11 +158,11 @@ class TrainingState:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        """Mean of each term over this epoch's good steps; empty without any."""
+        """Mean of each loss term over this epoch's good steps; empty if there are none."""
         return {name: total / self.good_steps for name, total in self.sums.items()}
 
     def total(self) -> float | None:
-        """Sum of the means; None without any."""
+        """Sum of the terms' means; None if this epoch has no good step."""
         if not self.sums:
             return None
         return sum(self.means().values())
@@ -167,7 +173,10 @@ class TrainingState:
         validation: Mapping[str, Any],
         learning_rates: Mapping[str, float],
     ) -> bool:
-        """Add an epoch to the history. True when its score, lower is better, is the best so far."""
+        """Add an epoch to the history, and begin the next one.
+
+        Returns whether its score is the lowest so far. score: None if the epoch has none.
+        """
         epoch = len(self.history)
         entry = {
             "epoch": epoch,
@@ -190,7 +199,10 @@ class TrainingState:
 
 
 class Learner:
-    """A network, its Adam, and its learning rate's schedule. `name`: in saved states and curves."""
+    """A network, its Adam optimiser, and the schedule of its learning rate.
+
+    name: The network's name in saved states and curves.
+    """
 
     def __init__(
         self,
@@ -202,7 +214,7 @@ class Learner:
         weight_decay: float = 0.0,
         fused: bool = False,
     ) -> None:
-        """fused: Adam passes parameters and moments through memory once per step."""
+        """fused: Use torch's fused Adam, which updates all parameters in one pass over memory."""
         self.network = network
         self.name = name
         self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
@@ -217,8 +229,10 @@ class Learner:
 
 
 class Trainer(ABC):
-    """Everything that training changes. Step k's random numbers depend on the seed, k and the rank
-    only.
+    """Base class: the networks with their optimisers, the training state, and how a step is done.
+
+    A subclass adds `learners` and `losses`. The random numbers of step k depend only on the seed, k
+    and the rank, so a resumed run draws the same ones.
     """
 
     learners: Mapping[str, Learner]  # by the network's name
@@ -233,21 +247,23 @@ class Trainer(ABC):
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """The weighted terms of this process's share of a batch, scalars by name.
 
-        The trainer calls backward once, on their sum. A term trains the networks whose parameters
-        it depends on: the generator's adversarial term needs a `frozen` discriminator, the
-        discriminator's terms detached motion.
+        The trainer calls backward once, on their sum, so a term trains every network on whose
+        parameters it depends. Therefore the generator's adversarial term must be computed with a
+        `frozen` discriminator, and the discriminator's terms with detached motion.
         """
 
     def counts(self, batch: TrainingBatch) -> dict[str, Tensor | int]:  # noqa: ARG002  a hook
-        """By term, the number of items in this process's share that the term is a mean over.
+        """Term -> number of items, in this process's share of the batch, of which it is the mean.
 
-        Only for several processes. Terms without a count are means over windows.
+        Used with several processes only, to average terms over the whole batch. Terms that are
+        missing here are means over windows.
         """
         return {}
 
     def train_step(self, batch: TrainingBatch) -> Step:
-        """Update all networks once, or none for a non-finite loss or gradient. batch: this
-        process's share.
+        """Update all networks once; none of them if a loss or a gradient is not finite.
+
+        batch: This process's share of the batch.
         """
         torch.manual_seed(_step_seed(self.config.seed, self.state.step, self.group.rank))
         learners = self.learners.values()
@@ -282,13 +298,13 @@ class Trainer(ABC):
 
     @cached_property
     def _forward(self) -> Callable[[TrainingBatch], dict[str, Tensor]]:
-        """`losses`; of several processes, as a module whose backward exchanges gradients."""
+        """`losses`; with several processes, wrapped so that backward averages the gradients."""
         if self.group.size == 1:
             return self.losses
         return DistributedDataParallel(_Losses(self), broadcast_buffers=False)
 
     def _shares(self, batch: TrainingBatch, terms: Iterable[str]) -> Tensor:
-        """This process's share of the items that each term is a mean over, (number of terms,)."""
+        """Fraction of each term's items (see `counts`) that this process has: (terms,) float32."""
         counts = self.counts(batch)
         n_windows = len(batch.labels["kp_2d"])
         device = self.group.device
@@ -301,7 +317,7 @@ class Trainer(ABC):
         return (local / total.clamp(min=1e-12)).float()
 
     def end_epoch(self, score: float | None, validation: Mapping[str, Any]) -> bool:
-        """Update schedules and history. Returns whether the score is the best so far."""
+        """Update learning rates and history. Returns whether the score is the lowest so far."""
         if score is not None:
             for learner in self.learners.values():
                 learner.schedule.step(score)
@@ -315,7 +331,11 @@ class Trainer(ABC):
         return rates
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and text only, which are read without running code; no body data."""
+        """The whole state between two steps.
+
+        It consists of tensors, numbers and text only, so that reading it runs no code, and contains
+        no body data.
+        """
         saved: dict[str, Any] = {"training": asdict(self.state)}
         for learner in self.learners.values():
             saved[f"{learner.name}_state_dict"] = weights_of(learner.network)
@@ -324,8 +344,9 @@ class Trainer(ABC):
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`: training continues as if it had not stopped. Raises
-        CheckpointError.
+        """Restore a state of `state_dict`, so that training continues as if it had not stopped.
+
+        Raises CheckpointError if it does not fit the networks.
         """
         try:
             for learner in self.learners.values():
@@ -340,12 +361,18 @@ class Trainer(ABC):
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, without torch's metadata, which would name the body's."""
+    """Parameters and buffers by name.
+
+    A plain dict, without torch's metadata, which would also list the body's modules.
+    """
     return dict(network.state_dict())
 
 
 class _Losses(nn.Module):
-    """A trainer's `losses` as the forward pass of all its networks."""
+    """A module with all networks of a trainer, whose forward pass is the trainer's `losses`.
+
+    DistributedDataParallel needs a module.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
@@ -362,9 +389,7 @@ def _gradient_norm(network: nn.Module) -> Tensor:
 
 
 def _statistics(networks: Iterable[nn.Module]) -> list[Tensor]:
-    """Running statistics of batch norms, which a step in training mode changes beside
-    parameters.
-    """
+    """Buffers of the batch norms, which a forward pass in training mode changes."""
     statistics: list[Tensor] = []
     for network in networks:
         for module in network.modules():

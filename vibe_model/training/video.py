@@ -30,21 +30,26 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-# TableProgress: before the first step, with `hold`
+# It gets TableProgress before the first step, unless hold = none.
 ShowProgress = Callable[[TrainingProgress | TableProgress], None]
 
 
 class VideoTrainer(Trainer):
-    """A model's networks, and the losses of one step."""
+    """Base class of all models' trainers: makes the generator, the network that predicts bodies.
+
+    A subclass adds `learners` and the `losses` of one step.
+    """
 
     config: VideoConfig
     generator: VideoModel
-    # `counts` says what each term is a mean over
+    # whether the model can train in several processes, for which `counts` must be right
     several_processes: ClassVar[bool] = False
 
     def __init__(self, config: VideoConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Build the generator; a subclass adds `learners`. Raises ConfigError for missing
-        checkpoints.
+        """Build the generator.
+
+        Raises ConfigError if a checkpoint of `missing_checkpoints` is needed, and for several
+        processes if the model trains in one only.
         """
         super().__init__(config, group)
         if self.group.size > 1 and not self.several_processes:
@@ -62,15 +67,17 @@ class VideoTrainer(Trainer):
     def learner(
         self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0
     ) -> Learner:
-        """A learner whose network has this name in saved states: "gen" for the generator."""
+        """Make the learner of a network. name: in saved states; "gen" for the generator."""
         return Learner(self.config, network, name, lr=lr, weight_decay=weight_decay, fused=True)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
         """Hook with the open splits, called before the first step. May raise DataError."""
 
     def start_from(self, checkpoint: Path) -> LoadReport:
-        """Fill the generator from a checkpoint of its model, else its regressor. Raises
-        CheckpointError.
+        """Load a checkpoint into the generator. Raises CheckpointError.
+
+        If it is of another model, or if the generator works per frame, only the regressor is
+        loaded.
         """
         model = read_checkpoint(checkpoint).get("of_model", "vibe")
         only = "regressor."
@@ -82,11 +89,15 @@ class VideoTrainer(Trainer):
 def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     """Train and evaluate, or resume that, unless the run is finished. Returns the run's folder.
 
-    Processes of torch's launcher train as one; the first of them writes and reports. progress:
-    called with every step and epoch, and before them with the features in memory. Raises
-    ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError if a part
-    has no window or another process trains in the same folder; TrainingDiverged if losses stay
-    non-finite.
+    Processes of torch's launcher train together; the first of them writes and reports.
+
+    progress: Called after every step and epoch, and before them while features are loaded into
+    memory.
+
+    Raises:
+        ConfigError, DataError, StandInMixed, CheckpointError: Before training.
+        CacheError: A part has no window, or another process trains in the same folder.
+        TrainingDiverged: Losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
@@ -107,8 +118,10 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
 
 class VideoRun(TrainingLoop):
-    """A run on labelled windows and real motion, validated on held-out videos, evaluated by all
-    protocols.
+    """The training run of a model of video features.
+
+    It trains on labelled windows and real motion, validates on other videos after each epoch, and
+    evaluates the best epoch by all protocols of the model.
     """
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
@@ -144,7 +157,7 @@ class VideoRun(TrainingLoop):
         with models.calling(config.MODEL, "prepare"):
             trainer.prepare(splits)
         self._pretrained = self._start_from_checkpoint()
-        self._windows: dict[str, Any] = {  # of evaluation
+        self._windows: dict[str, Any] = {  # options of all evaluations
             "stream": config.stream,
             "extra_streams": config.extra_streams,
             "seqlen": config.seqlen,
@@ -179,8 +192,10 @@ class VideoRun(TrainingLoop):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
-        """Errors by split, and their mean score (`SCORES`). Raises DataError for a split without
-        its labels.
+        """Errors by validation split, and the mean over splits of the score (mm or 2D error).
+
+        The score is PA-MPJPE; if no split has 3D labels, the error in 2D. Raises DataError for a
+        split without the labels that it needs.
         """
         config = self.config
         protocol = protocols.DEFAULT
@@ -233,13 +248,17 @@ class VideoRun(TrainingLoop):
         return content
 
     def results(self) -> dict[str, Any]:
-        """The best epoch's metrics on the evaluation splits, by all protocols of the model."""
+        """The best epoch's metrics on the evaluation splits, by all protocols of the model.
+
+        Loads best.pt into the generator.
+        """
         config = self.config
         generator = self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
         sigma = 0.0
         if config.per_frame and self.score == "pa_mpjpe":
-            # Smoothed with the best sigma of the validation, it is another baseline.
+            # Its predictions, smoothed in time, are another baseline. The width of the smoothing
+            # (sigma) is the best one on the validation splits.
             sigma, _ = choose_sigma(
                 generator,
                 {name: self.splits[split_of(name)] for name in config.validation},
@@ -261,7 +280,7 @@ class VideoRun(TrainingLoop):
         )
 
     def _find_identity(self, stream: str) -> Mapping[str, Any] | None:
-        """Identity of a stream's network, if recorded."""
+        """Identity of a stream's network, from the first split that records it; else None."""
         for name, streams in self.config.streams.items():
             if stream in streams:
                 manifest = self.splits[name].stream_manifest(stream)
@@ -271,8 +290,10 @@ class VideoRun(TrainingLoop):
         return None
 
     def _start_from_checkpoint(self) -> dict[str, Any] | None:
-        """Fill the generator from the configured checkpoint. Returns numbers of used and ignored
-        tensors.
+        """Load the checkpoint `pretrained` into the generator; None if none is configured.
+
+        Returns the checkpoint's kind, and the numbers of used and ignored tensors. Raises
+        StandInMixed for a checkpoint of demo data with a real body.
         """
         pretrained = self.config.pretrained
         if pretrained is None:
@@ -285,13 +306,16 @@ class VideoRun(TrainingLoop):
 
 
 def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
-    """Whether any stream that is read has features of random weights.
+    """Check the streams that the run reads.
 
-    Raises DataError for features of a wrong size, or of different networks according to the
-    streams' `identity`.
+    Returns whether any of them comes from demo data or from a network with random weights.
+
+    Raises DataError for features of a wrong size, and if the splits' features come from different
+    networks according to the streams' `identity`.
     """
     sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
-    # first identity of the features (""), and of each extra stream
+    # role -> name and identity of the first stream in it; the role is "" for the model's features,
+    # and an extra stream's name for this stream
     firsts: dict[str, tuple[str, dict[str, Any]]] = {}
     stand_in = False
     for name, streams in config.streams.items():
@@ -318,7 +342,7 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
 
 
 def _network_of(split: Split, stream: str) -> dict[str, Any]:
-    """A stream's identity, without what may differ between splits."""
+    """Identity of a stream's network, without the entries that may differ between splits."""
     identity = dict(split.stream_manifest(stream)["identity"])
     # jittered copies may differ in their crops, imported streams in the file that each comes from
     identity["crop"] = replace(split.crop_policy(stream), jitter=None)
@@ -330,6 +354,7 @@ def _network_of(split: Split, stream: str) -> dict[str, Any]:
 def _require_equal(
     expected: Mapping[str, Any], identity: Mapping[str, Any], first: str, second: str
 ) -> None:
+    """Raise DataError if two identities differ. first, second: names of their streams."""
     differences = []
     for name in sorted(expected.keys() | identity.keys()):
         if expected.get(name) != identity.get(name):

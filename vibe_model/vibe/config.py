@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from vibe_model.models import Model, Training
 from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
 
-# Frames from one window's start to the next, where it is not `stride`.
+# Split -> frames from one window's start to the next, where it differs from `stride`.
 PUBLISHED_STRIDES: Final = {"penn_action/train": 4, "posetrack/train": 4, "3dpw/train": 4}
 
 
@@ -145,7 +145,7 @@ class Variant(NamedTuple):
     """A row of the paper's ablation."""
 
     title: str  # similar to the paper's tables
-    changes: Mapping[str, Any]  # of the configuration
+    changes: Mapping[str, Any]  # settings that it overrides -> their values
 
 
 def _discriminator_variant(title: str, **changes: Any) -> Variant:
@@ -234,7 +234,7 @@ class MPoserConfig(RunConfig):
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
-        """A minute on two CPU cores, for the embedded demo motion."""
+        """A short training on the embedded demo motion: a minute on two CPU cores."""
         small = cls(
             hidden_size=128,
             latent_size=32,
@@ -248,7 +248,8 @@ class MPoserConfig(RunConfig):
         return replace(small, **changes)
 
 
-# A prior is for the windows that a generator is trained on: these settings of it are [vibe]'s.
+# A prior must learn from the same windows as the generator that it is for. Therefore these settings
+# are not in [mposer]; they are taken from [vibe].
 OF_VIBE: Final = (
     "cache",
     "runs",
@@ -260,7 +261,7 @@ OF_VIBE: Final = (
     "tail",
     "seed",
 )
-UNLESS_SET: Final = ("device",)  # this too, where [mposer] does not set it
+UNLESS_SET: Final = ("device",)  # settings that are taken from [vibe] unless [mposer] has them
 
 MPOSER: Final = Training(
     title="MPoser",

@@ -35,9 +35,9 @@ from vibe_model.vibe.networks import MOTION, MOTION_SIZE, frozen
 if TYPE_CHECKING:
     from cache import Split
 
-N_ROTATIONS: Final = MOTION_SIZE // 3  # of SMPL's 24, all but the global one
+N_ROTATIONS: Final = MOTION_SIZE // 3  # SMPL's 24 rotations without the global one
 _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
-MEAN_POSE_STEPS: Final = 50  # batches for the constant mean pose
+MEAN_POSE_STEPS: Final = 50  # number of batches of which the constant mean pose is the mean
 VALIDATION_BATCH: Final = 256  # windows
 RECONSTRUCTION: Final = "reconstruction_deg"  # mean angle from the decoded mean code to the labels
 MEAN_POSE: Final = "mean_pose_deg"  # mean angle from the constant mean pose to the labels
@@ -50,8 +50,9 @@ class Code(NamedTuple):
     log_variance: Tensor  # (B, L)
 
     def kl_divergence(self) -> Tensor:
-        """From the standard normal distribution, in nats, mean over windows (Kingma and Welling,
-        2014, appendix B).
+        """KL divergence from the standard normal distribution, in nats: the mean over windows.
+
+        Kingma and Welling, 2014, appendix B.
         """
         return (
             0.5
@@ -60,7 +61,10 @@ class Code(NamedTuple):
 
 
 class MPoser(nn.Module):
-    """A variational autoencoder of windows of any length. stand_in: trained on demo motion."""
+    """A variational autoencoder of windows of motion, of any length.
+
+    `stand_in` says whether it was trained on demo motion.
+    """
 
     def __init__(self, hidden_size: int = 512, latent_size: int = 64, n_layers: int = 1) -> None:
         super().__init__()
@@ -108,32 +112,35 @@ class MPoser(nn.Module):
         return prior.requires_grad_(False).eval()
 
     def encode(self, motion: Tensor) -> Code:
-        """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> the distribution of each window's
-        code.
+        """Compute the distribution of each window's code.
+
+        motion: (B, T, 69) axis-angle in rad, `theta[..., 6:75]`.
         """
         last = self.encoder(motion)[0][:, -1]  # (B, T, hidden) -> (B, hidden)
         return Code(self.mean(last), self.log_variance(last))
 
     def decode(self, code: Tensor, n_frames: int) -> Tensor:
-        """(B, L) -> (B, n_frames, 23, 3, 3) rotation matrices."""
+        """Decode codes (B, L) to rotation matrices (B, n_frames, 23, 3, 3)."""
         every_frame = code[:, None].expand(-1, n_frames, -1)  # (B, T, L)
         rotation_6d: Tensor = self.rotations(self.decoder(every_frame)[0])  # (B, T, 138)
         return rotation_6d_to_matrix(rotation_6d.reshape(*rotation_6d.shape[:-1], N_ROTATIONS, 6))
 
     def forward(self, motion: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Code]:
-        """(B, T, 69) -> (decoded (B, T, 23, 3, 3), the codes' distributions).
+        """Encode and decode windows of motion (B, T, 69).
 
-        noise: (B, L) standard normal, to draw the decoded code; None: decode the mean code.
+        Returns the decoded rotation matrices (B, T, 23, 3, 3), and the codes' distributions. noise:
+        (B, L) standard normal numbers, with which the code to decode is drawn; None: decode the
+        mean code.
         """
         code = self.encode(motion)
         drawn = code.mean if noise is None else code.mean + (code.log_variance / 2).exp() * noise
         return self.decode(drawn, motion.shape[1]), code
 
     def energy(self, motion: Tensor) -> Tensor:
-        """(B, T, 69) -> mean over windows of the squared norm of the mean code, a scalar: high for
-        implausible poses.
+        """The penalty of windows of motion (B, T, 69), a scalar that is high for implausible ones.
 
-        Gradients reach the motion, never the parameters.
+        It is the squared norm of the mean code, mean over windows. Gradients reach the motion,
+        never the prior's parameters.
         """
         # cuDNN differentiates GRUs in training mode only, which is the same without dropout.
         self.encoder.train()
@@ -142,8 +149,9 @@ class MPoser(nn.Module):
 
 
 def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train or resume, unless the run is finished. Returns its folder. progress: called with every
-    step and epoch.
+    """Train the prior, or resume its training, unless the run is finished. Returns its folder.
+
+    progress: Called after every step and epoch.
 
     Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError if
     the motion has no window or another process trains in the same folder; TrainingDiverged if
@@ -160,7 +168,7 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
 
 
 class MPoserTrainer(Trainer):
-    """Trains the prior. The noise of its codes depends on seed and step only."""
+    """Trains the prior. The noise with which codes are drawn depends on seed and step only."""
 
     config: MPoserConfig
 
@@ -187,8 +195,10 @@ class MPoserTrainer(Trainer):
 
 
 class MPoserRun(TrainingLoop):
-    """A run on real motion, validated by angles on held-out motion, beside those of the mean
-    pose.
+    """The training run of a motion prior on real motion.
+
+    It is validated by the mean angle between decoded and labelled rotations of other motion. The
+    angles of a constant mean pose are reported for comparison.
     """
 
     advice = "lower lr, or look at the labels"
@@ -214,8 +224,9 @@ class MPoserRun(TrainingLoop):
         return stream(self._batches, start, device=self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Errors by split, and their mean angle; without labelled motion, the mean training
-        loss.
+        """Errors by split, and as the score, the mean over splits of the angle (degrees).
+
+        Without labelled motion in the validation splits, the score is the mean training loss.
         """
         by_split = held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
         losses = self.trainer.state.means()
@@ -226,12 +237,15 @@ class MPoserRun(TrainingLoop):
         return by_split, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
-        # No paths: the fingerprint of a generator's run covers this file.
+        # No paths, since the fingerprint of a generator's run covers this file's bytes.
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 
 
 def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
-    """(23, 3, 3) on the CPU: the rotations nearest to the mean matrices of the first batches."""
+    """The constant mean pose, (23, 3, 3) on the CPU.
+
+    Its rotations are those nearest to the mean matrices of the first `n_steps` batches.
+    """
     total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
     for step in range(n_steps):
         theta = torch.as_tensor(batches[step].real_theta)
@@ -244,8 +258,10 @@ def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
 def held_out_errors(
     prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
 ) -> dict[str, dict[str, Any]]:
-    """Mean angles of the prior and the mean pose, and number of windows, by split with labelled
-    motion.
+    """Errors on the validation splits: name -> mean angles (degrees) of the prior and of the mean
+    pose, and number of windows.
+
+    Splits without labelled motion are missing.
     """
     device = next(prior.parameters()).device
     prior.eval()
@@ -274,7 +290,10 @@ def held_out_errors(
 
 
 def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
-    """theta (B, T, 85) of the windows with SMPL labels in every frame, in batches."""
+    """Yield theta (B, T, 85) of windows of which every frame has SMPL labels.
+
+    tracks: Pattern of track names.
+    """
     windows = split.windows(seqlen, seqlen)
     starts = np.array([track.start for track in select_tracks(split, tracks)], np.int64)
     chosen = split.track_of(starts)
@@ -289,20 +308,25 @@ def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
 
 
 def _noise(n_windows: int, size: int, seed: int, step: int) -> Tensor:
-    """(B, L) standard normal, drawn on the CPU from seed and step: equal on all devices."""
+    """Standard normal numbers (B, L), drawn on the CPU from seed and step.
+
+    They are the same for all devices.
+    """
     digest = hashlib.sha256(f"mposer {seed} {step}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return torch.randn(n_windows, size, generator=generator)
 
 
 def motion_matrices(theta: Tensor) -> Tensor:
-    """(B, T, 85) -> (B, T, 23, 3, 3): the rotations of labels that MPoser decodes."""
+    """Rotation matrices (B, T, 23, 3, 3) of theta (B, T, 85), without the global orientation."""
     return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
 
 
 def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
-    """Angle between rotations, (..., 3, 3) each -> (...) degrees; from the distance, exact near
-    0.
+    """Angle between rotation matrices (..., 3, 3), in degrees (...).
+
+    Computed from the matrices' distance, which is exact for small angles, unlike the arccosine of
+    the trace.
     """
     sine_of_half = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine_of_half.clamp(max=1.0)))

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 POSE_SIZE: Final = 24 * 6
 REGRESSOR_ITERATIONS: Final = 3
-MOTION: Final = slice(6, 75)  # of theta: the pose without camera (3) and global orientation (3)
+# part of theta that is motion: the pose without camera (3 numbers) and global orientation (3)
+MOTION: Final = slice(6, 75)
 MOTION_SIZE: Final = MOTION.stop - MOTION.start
 POOLS: Final = ("attention", "concat", "last")
 
 
 class TemporalEncoder(nn.Module):
-    """A GRU that corrects each frame's feature by the other frames of the window."""
+    """A GRU over a window that corrects each frame's feature with the help of other frames."""
 
     def __init__(
         self,
@@ -133,10 +134,10 @@ class Regressor(nn.Module):
 
 
 class VIBE(VideoModel):
-    """Video features -> one body per frame.
+    """VIBE's generator: predicts one body per frame from video features.
 
-    seqlen: window length of training; any length is accepted. n_layers: 0: no temporal encoder, the
-    baseline.
+    seqlen: Window length in training; other lengths are accepted, too. n_layers: Layers of the GRU;
+    0: no temporal encoder, which is the per-frame baseline.
     """
 
     def __init__(
@@ -170,20 +171,21 @@ class VIBE(VideoModel):
     def forward(
         self, features: Tensor, eval_joints: bool = False, vertices: bool = True
     ) -> dict[str, Tensor]:
-        """(B, T, feature_size) -> theta, verts, kp_2d, kp_3d, rotmat of `pose`, (B, T, ...)
-        each.
+        """Predict bodies from features (B, T, feature_size).
+
+        Returns what `pose` does: theta, verts, kp_2d, kp_3d and rotmat, (B, T, ...) each.
         """
         return self.pose(self.regress(features), eval_joints, vertices)
 
     def regress(self, features: Tensor) -> Estimate:
-        """(B, T, feature_size) -> bodies and cameras, (B, T, ...)."""
+        """Regress bodies and cameras (B, T, ...) from features (B, T, feature_size)."""
         encoded: Tensor = self.encoder(features)  # (B, T, feature_size)
         regressed = self.regressor(encoded.flatten(0, 1))  # (B T, ...)
         return Estimate.of_6d(*(part.unflatten(0, features.shape[:2]) for part in regressed))
 
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:
-    """A generator with new parameters, by the configuration."""
+    """Build a generator with newly initialised parameters, as the configuration says."""
     of_encoder = (
         "n_layers",
         "hidden_size",
@@ -207,7 +209,7 @@ class _SelfAttention(nn.Module):
             layer = nn.Linear(n_in, n_out)
             nn.init.uniform_(layer.weight, -0.1, 0.1)
             nn.init.constant_(layer.bias, 0.01)
-            # also after the last layer, whose output are the scores: as published
+            # as published, also after the last layer, whose outputs are the scores
             layers += [layer, nn.Tanh(), nn.Dropout(dropout)]
         self.attention = nn.Sequential(*layers)
 

@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
 
 class VIBETrainer(VideoTrainer):
-    """Trains the generator, with a discriminator, with a trained prior of motion, or alone."""
+    """Trains VIBE's generator.
+
+    By the setting `prior`, it trains together with a motion discriminator, with a motion prior that
+    is already trained (`MPoser`), or alone.
+    """
 
     config: TrainConfig
     generator: VIBE
     several_processes = True
 
     def __init__(self, config: TrainConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Raises CheckpointError for an invalid prior, StandInMixed if only one of prior and body
+        """Build the networks and optimisers; load the prior.
+
+        Raises CheckpointError for an invalid prior, and StandInMixed if only one of prior and body
         is demo data.
         """
         super().__init__(config, body, group)
@@ -101,15 +107,17 @@ def step_losses(
     """Both losses of one step: Kocabas et al., CVPR 2020, equations 1 to 3.
 
     Args:
-        batch: features (B, T, 2048), float16 or float32, and what `losses.generator_losses` takes.
+        batch: features (B, T, feature_size), float16 or float32, and the labels that
+            `losses.generator_losses` takes.
         real_theta: (B', T, 85) real motion for the discriminator.
         weights: a factor for each term, as in `losses.adversarial_terms`.
-        prior: (B, T, 69) generated motion -> scalar "mposer", without its weight.
+        prior: Function from generated motion (B, T, 69) to the scalar loss term "mposer", without
+            its weight.
         precision: "bf16": matrix products of encoder, regressor and discriminator in bfloat16.
 
     Returns:
-        The generator's loss, the discriminator's, and all weighted terms, of which these are the
-        sums. No gradient of one reaches the other network's parameters.
+        The generator's loss, the discriminator's loss, and all weighted terms by name; each loss is
+        the sum of its terms. Gradients of one loss never reach the other network's parameters.
     """
     features = torch.as_tensor(batch["features"]).float()  # stored as float16
     autocast = torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16")
