@@ -109,7 +109,7 @@ def mirror_extrinsics(extrinsics: Floats) -> Floats:
 
 
 def mirrored_axis(axes: Floats) -> Floats:
-    """Mirror directions (..., 3) in the world, as `mirrored` does the world. Keeps the dtype."""
+    """Mirror directions (..., 3) as `mirror_extrinsics` mirrors the world. Keeps the dtype."""
     sign = _MIRROR[:3].astype(axes.dtype)
     return np.asarray(axes * sign + 0)  # 0 for -0
 

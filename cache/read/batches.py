@@ -284,7 +284,7 @@ class OpenSplit:
                 raise CacheError(
                     f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}"
                 )
-                # If the split was replaced, the stream belongs to the new rows: this raises.
+            # If the split was replaced, the stream belongs to the new rows: this raises.
             self._check_current()
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]

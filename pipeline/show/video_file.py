@@ -70,8 +70,8 @@ def video_writer(
                 missing = (height - image.shape[0], width - image.shape[1])
                 if any(missing):
                     image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-                frame = av.VideoFrame.from_ndarray(image, "rgb24")
                 with _write_errors(file):
+                    frame = av.VideoFrame.from_ndarray(image, "rgb24")
                     container.mux(stream.encode(frame))
 
             yield write

@@ -100,7 +100,8 @@ def _run(args: argparse.Namespace) -> int:
     named = Path(args.named)
     name = args.named.replace("/", "-")
     if named.exists():
-        name = named.resolve().stem
+        named = named.resolve()
+        name = named.name if named.is_dir() else named.stem
     out = args.out or Path(f"{name}-bodies")
     with console.aside(args.json):
         predicted = _predict(args, out)

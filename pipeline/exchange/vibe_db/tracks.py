@@ -46,7 +46,7 @@ Rows = NDArray[np.int64]
 
 PELVIS: Final = JOINTS["spin49"].index("hip")
 N_POSE: Final = 72
-# m from the origin, of the median joint: in mm, any body reaches farther
+# m, the median absolute coordinate of the joints: in mm, any body has a larger one
 FARTHEST_JOINT: Final = 10.0
 LARGEST_FRAME: Final = 2**40
 # <video>/<person>, perhaps with a segment
@@ -331,8 +331,9 @@ class FileReader:
         if frame is None:
             return np.arange(part.stop - part.start)
         least = frame.min()
-        if least < 0 or frame.max() > LARGEST_FRAME:
-            found = f"{least} in {part.name!r}"
+        most = frame.max()
+        if least < 0 or most > LARGEST_FRAME:
+            found = f"{least} to {most} in {part.name!r}"
             raise self.database.error("frame_id", "frame numbers from 0 on", found)
         return frame
 

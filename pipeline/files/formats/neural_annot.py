@@ -153,10 +153,10 @@ def _require_cameras(
 
 
 def _median_length(vectors: Doubles) -> float:
-    """The median length of vectors (N, ..., 3); infinity for N = 0."""
-    if not len(vectors):
-        return np.inf
-    return float(np.median(np.linalg.norm(vectors, axis=-1)))
+    """The median length of the finite vectors among (N, ..., 3); infinity if there is none."""
+    lengths = np.linalg.norm(vectors, axis=-1)
+    is_finite = np.isfinite(lengths)
+    return float(np.median(lengths[is_finite])) if is_finite.any() else np.inf
 
 
 def _flatten_body(body: Any) -> Doubles:

@@ -438,8 +438,9 @@ class Painter:
 def _pq_to_sdr() -> NDArray[np.uint8]:
     """A table (1024,) from the 10-bit values of an HDR video (PQ) to the 8-bit values of an image.
 
-    PQ codes luminance by SMPTE ST 2084. 203 cd/m^2 of it are shown as white (ITU-R BT.2408),
-    brighter ones are compressed, and the result is coded by a gamma of 2.2.
+    PQ codes luminance by SMPTE ST 2084. Diffuse white, 203 cd/m^2 of it (ITU-R BT.2408), becomes
+    0.8 of the display's light; brighter values are compressed by Reinhard's curve and end at its
+    maximum. The result is coded by a gamma of 2.2.
     """
     # names and values of the standard
     m1 = 2610 / 16384

@@ -39,12 +39,14 @@ def plant_fits(raw: Path, frames: Any = range(N), **changes: Any) -> None:
     labels.
 
     Without changes, the files agree with it. joints, trans: change the numbers of all frames; late:
-    frames that they are counted too late.
+    frames that they are counted too late. unknown: first frames whose labels are NaN.
     """
     rng = np.random.default_rng(3)
     walk = np.cumsum(rng.normal(30, 10, (30, 1, 3)), axis=0)  # mm: two frames are 50 mm apart
     world = rng.normal(0, 300, (28, 3)) + walk
-    write_annot(raw, kp_3d=(world @ TURNED[0].T + SHIFTED[0])[:N])
+    labels = (world @ TURNED[0].T + SHIFTED[0])[:N]
+    labels[: changes.get("unknown", 0)] = np.nan
+    write_annot(raw, kp_3d=labels)
     scale, moved = changes.get("joints", 1), changes.get("trans", lambda x: x)
     late, late_fits = changes.get("late", 0), changes.get("late_fits", 0)
     joints = {frame + late: (scale * world[frame][NATIVE]).tolist() for frame in range(30)}
@@ -95,6 +97,10 @@ def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_o
     ("changes", "words"),
     [
         ({"order": (1, 0)}, ("camera_1k.json, camera: that of 1 fits", "video_0")),
+        (
+            {"order": (1, 0), "unknown": 1},
+            ("camera_1k.json, camera: that of 1 fits", "video_0"),
+        ),
         ({"joints": 0.001}, ("joint_3d.json, unit: m fit",)),
         ({"late": 1}, ("joint_3d.json, frame numbers: the labels of -1 fit",)),
         ({"late_fits": 1}, ("SMPL_NeuralAnnot.json: 'S1/Seq1'", "other frame numbers: -1")),
@@ -112,7 +118,8 @@ def test_fits_of_a_wrong_camera_unit_or_frame_are_refused_by_name(
     (note,) = account["notes"]
     assert note.startswith("SMPL fits are not used: ")
     assert all(word in note for word in words), note
-    assert (track.has_smpl.any(), len(track.frame_index)) == (False, N)
+    n = N - changes.get("unknown", 0)
+    assert (track.has_smpl.any(), len(track.frame_index)) == (False, n)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def parse_recording(split: str, track: str) -> tuple[str, str] | None:
     """(recording, camera) of a track, by its name; None if only one camera filmed it.
 
     Equal frame numbers of a recording are the same instant, seen by different cameras.
-    >>> filmed_by("h36m/train", "S1/Walking 1.54138969/0")
+    >>> parse_recording("h36m/train", "S1/Walking 1.54138969/0")
     ('S1/Walking 1', '54138969')
     """
     dataset, _, _ = split.partition("/")
