@@ -93,16 +93,25 @@ def _options(sub: argparse.ArgumentParser) -> None:
     json_option(sub, ": predictions.json, and the folder")
 
 
+def default_folder(named: str) -> Path:
+    """Folder for the bodies of a clip, a folder of clips or a split, in the working folder.
+
+    >>> default_folder("3dpw/test")
+    PosixPath('3dpw-test-bodies')
+    """
+    place = Path(named)
+    name = named.replace("/", "-")
+    if place.exists():
+        place = place.resolve()
+        name = place.name if place.is_dir() else place.stem
+    return Path(f"{name}-bodies")
+
+
 def _run(args: argparse.Namespace) -> int:
     """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a
     video failed.
     """
-    named = Path(args.named)
-    name = args.named.replace("/", "-")
-    if named.exists():
-        named = named.resolve()
-        name = named.name if named.is_dir() else named.stem
-    out = args.out or Path(f"{name}-bodies")
+    out = args.out or default_folder(args.named)
     with console.aside(args.json):
         predicted = _predict(args, out)
     if args.json:
