@@ -97,7 +97,7 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
     return six
 
 
-def mirror_extrinsics(extrinsics: Floats) -> Floats:
+def mirrored(extrinsics: Floats) -> Floats:
     """Mirror extrinsics (..., 4, 4), as a left-right flip of the images needs it. Keeps the dtype.
 
     The new camera sees the mirrored world as the mirrored image. The x axes of both world and
@@ -109,7 +109,7 @@ def mirror_extrinsics(extrinsics: Floats) -> Floats:
 
 
 def mirrored_axis(axes: Floats) -> Floats:
-    """Mirror directions (..., 3) as `mirror_extrinsics` mirrors the world. Keeps the dtype."""
+    """Mirror directions (..., 3) as `mirrored` mirrors the world. Keeps the dtype."""
     sign = _MIRROR[:3].astype(axes.dtype)
     return np.asarray(axes * sign + 0)  # 0 for -0
 

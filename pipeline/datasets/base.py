@@ -44,7 +44,7 @@ EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a wor
     about="world to camera, rows R t and 0 0 0 1, R a rotation",
     unit="m",
     shape=(4, 4),
-    mirror=cameras.mirror_extrinsics,
+    mirror=cameras.mirrored,
 )
 INTRINSICS: Final = cache.ExtraColumn(  # not mirrored, like boxes and a track's intrinsics
     name="intrinsics",

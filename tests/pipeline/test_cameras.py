@@ -87,7 +87,7 @@ def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed)
     def seen(camera, world):
         return np.einsum("fij,fj->fi", camera[:, :3, :3], world) + camera[:, :3, 3]
 
-    flipped = cameras.mirror_extrinsics(extrinsics)
+    flipped = cameras.mirrored(extrinsics)
     assert cameras.is_rigid(flipped).all()
     np.testing.assert_allclose(
         seen(flipped, points * (-1, 1, 1)), seen(extrinsics, points) * (-1, 1, 1), atol=1e-12
@@ -98,8 +98,8 @@ def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed)
     np.testing.assert_allclose(
         cameras.project(seen(flipped, points * (-1, 1, 1)), centred), there * mirror, atol=1e-9
     )
-    np.testing.assert_array_equal(cameras.mirror_extrinsics(flipped), extrinsics)
-    assert cameras.mirror_extrinsics(extrinsics.astype(np.float32)).dtype == np.float32
+    np.testing.assert_array_equal(cameras.mirrored(flipped), extrinsics)
+    assert cameras.mirrored(extrinsics.astype(np.float32)).dtype == np.float32
     up = np.array([0.6, 0.0, -0.8], np.float32)
     np.testing.assert_array_equal(cameras.mirrored_axis(up), up * np.float32([-1, 1, 1]))
 

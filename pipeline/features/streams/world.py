@@ -106,7 +106,7 @@ class CamAngvel(LabelStream):
         return rotations.astype(np.float32), known
 
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Values (..., 6) of the mirrored video; its camera is by `mirror_extrinsics`."""
+        """Values (..., 6) of the mirrored video; its camera is by `mirrored`."""
         return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
 
 

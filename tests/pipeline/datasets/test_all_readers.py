@@ -377,7 +377,7 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in WITH_CAMERAS}))
 def test_a_mirrored_pictures_camera_is_found_in_the_reader(name: str) -> None:
-    assert datasets.mirror_of(name, "extrinsics") is cameras.mirror_extrinsics
+    assert datasets.mirror_of(name, "extrinsics") is cameras.mirrored
     declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
     # px of the picture as it is
     assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}

@@ -30,7 +30,7 @@ EXTRINSICS = ExtraColumn(
     about="world to camera",
     unit="m",
     shape=(4, 4),
-    mirror=cameras.mirror_extrinsics,
+    mirror=cameras.mirrored,
 )
 UP = ExtraColumn(
     name="up",

@@ -135,7 +135,7 @@ def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention: str) -> N
     moving[:, :3, :3] = Rotation.from_rotvec(rotvec).as_matrix()
     of = stream.load(CPU, None)
     values, mirrored = (
-        of(windows({"extrinsics": e}, 1, 1))[0] for e in (moving, cameras.mirror_extrinsics(moving))
+        of(windows({"extrinsics": e}, 1, 1))[0] for e in (moving, cameras.mirrored(moving))
     )
     np.testing.assert_allclose(stream.mirrored(values), mirrored, atol=1e-5)
     assert np.abs(values - mirrored).max() > 0.1
