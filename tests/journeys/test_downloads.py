@@ -47,6 +47,14 @@ def tracks_of(terminal: Terminal) -> dict[str, list[int]]:
     return found
 
 
+def write_settings(config: Path) -> None:
+    """Restrict a new luigi.cfg to the two datasets, with the values of CHANGES."""
+    settings = re.sub(r"datasets = .*", "datasets = posetrack h36m", config.read_text())
+    for old, new in CHANGES.items():
+        settings = settings.replace(old, new)
+    config.write_text(settings)
+
+
 def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_themselves(
     terminal, embedded
 ):
@@ -58,12 +66,7 @@ def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_t
     terminal.install(KIT)
     later = write_downloads(embedded, terminal.folder)
     types("pipeline init")
-    settings = re.sub(
-        r"datasets = .*", "datasets = posetrack h36m", (terminal.folder / "luigi.cfg").read_text()
-    )
-    for old, new in CHANGES.items():
-        settings = settings.replace(old, new)
-    (terminal.folder / "luigi.cfg").write_text(settings)
+    write_settings(terminal.folder / "luigi.cfg")
 
     labels, images = (
         r"posetrack_data/train/<sequence>\.json, \.\.\. +2 +593",

@@ -152,25 +152,14 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
     np.save(tmp_path / "other.npy", joints[:, :5])
     for name in ("joints", "other"):
         import_array(tmp_path / f"{name}.npy", penn.root, split.name, name)
-    before, out = everything(penn.root), tmp_path / "out"
-    command = (
-        "bodies",
-        split.name,
-        "--cache",
-        penn.root,
-        "--stream",
-        "joints",
-        "--out",
-        out,
-        "--device",
-        "cpu",
-    )
+    before = everything(penn.root)
+    out = tmp_path / "out"
+    folders = ("--cache", penn.root, "--out", out)
+    command = ("bodies", split.name, *folders, "--stream", "joints", "--device", "cpu")
     text = ran(*command).out
-    assert (
-        f"{n - 1:,} rows" in text
-        and "1 row without joints left out" in text
-        and "estimated" in text
-    )
+    assert f"{n - 1:,} rows" in text
+    assert "1 row without joints left out" in text
+    assert "estimated" in text
     summary = json.loads((out / "bodies.json").read_text())
     assert [track["name"] for track in summary["tracks"]] == split.tracks.names
     assert len(summary["overlays"]) == len({track.video for track in split.tracks})
@@ -180,21 +169,16 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
         assert (stored["frame_index"] == np.delete(frames, 1)).all()
         page = (Path(__file__).parents[3] / "docs/bodies.md").read_text()
         documented = set(re.findall(r"^\| `(\w+)` \|", page.partition("## Files")[2], re.MULTILINE))
-        assert {*stored.files, "bones", "keypoint_names"} == documented | {
-            "bones",
-            "keypoint_names",
-        }
+        of_summary = {"bones", "keypoint_names"}
+        assert of_summary | {*stored.files} == of_summary | documented
         assert stored["rotations"].shape == (len(frames) - 1, len(BONES), 3)
         assert "estimated" in json.loads(str(stored["about"]))
     written = everything(out)
     assert "up to date" in ran(*command).out
     assert (everything(out), everything(penn.root)) == (written, before)
-    for stale in (
-        "bodies.json",
-        *(track["file"] for track in summary["tracks"][1:]),
-        summary["overlays"][0],
-    ):
-        (out / stale).unlink()
+    later_tracks = [track["file"] for track in summary["tracks"][1:]]
+    for missing in ("bodies.json", *later_tracks, summary["overlays"][0]):
+        (out / missing).unlink()
     first, kept = summary["tracks"][0]["file"], summary["overlays"][1]
     ran(*command)
     again = everything(out)

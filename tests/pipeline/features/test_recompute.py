@@ -102,59 +102,66 @@ class Toy:
         still: bool = False,
         layout: int = 0,
     ) -> None:
-        """`layout`: from which gaps, steps and lengths of tracks are drawn; 0: all have all
-        frames.
+        """`layout`: seed from which gaps, steps and lengths of tracks are drawn; 0: all tracks have
+        all frames.
         """
-        self.raw, self.root, self.frames, self.still = (
-            folder / "raw",
-            folder / "cache",
-            frames,
-            still,
-        )
-        columns, rng = ("frame_index", "bbox", "kp_2d"), np.random.default_rng(layout)
-        how: dict[str, Any] = {
-            "rows_per_shard": 16,
-            "rows_per_chunk": 8,
-            "provenance": {"raw": str(self.raw)},
-        }
-        with cache.SplitWriter(self.root, SPLIT, columns=columns, plan="toy", **how) as writer:
+        self.raw = folder / "raw"
+        self.root = folder / "cache"
+        self.frames = frames
+        self.still = still
+        self.layout = layout
+        rng = np.random.default_rng(layout)
+        with cache.SplitWriter(
+            self.root,
+            SPLIT,
+            columns=("frame_index", "bbox", "kp_2d"),
+            plan="toy",
+            rows_per_shard=16,
+            rows_per_chunk=8,
+            provenance={"raw": str(self.raw)},
+        ) as writer:
             writer.begin()
             for video in range(videos):
                 source = self._video(video) if video % 2 else self._pictures(video)
-                pixels = sources.parse(self.raw, source).digest()
                 entry = cache.VideoEntry(
-                    name=f"v{video}", source=source, pixels=pixels, width=SIDE, height=SIDE
+                    name=f"v{video}",
+                    source=source,
+                    pixels=sources.parse(self.raw, source).digest(),
+                    width=SIDE,
+                    height=SIDE,
                 )
-                tracks = []
-                for person in range(persons):
-                    at = (
-                        SIDE * (0.35 + 0.3 * rng.random((1, 2)))
-                        + rng.uniform(-1.5, 1.5, (frames, 2)).cumsum(0) / 3
-                    )
-                    box = np.hstack([at, np.full((frames, 2), SIDE * 0.5)]).astype(np.float32)
-                    kp_2d = np.dstack(
-                        [rng.uniform(0, SIDE, (frames, 49, 2)), np.ones((frames, 49))]
-                    )
-                    step = int(rng.integers(1, 4)) if layout else 1
-                    is_there = (
-                        rng.random(-(-frames // step)) < 0.8 if layout else np.ones(frames, bool)
-                    )
-                    frame = np.arange(0, frames, step)[is_there]
-                    columns_of = {
-                        "frame_index": np.arange(frames),
-                        "bbox": box,
-                        "kp_2d": kp_2d.astype(np.float32),
-                    }
-                    rows = {name: values[frame] for name, values in columns_of.items()}
-                    about: dict[str, Any] = {
-                        "video": f"v{video}",
-                        "step": step,
-                        "fps": 30.0,
-                        "crop_scale": 1.2,
-                    }
-                    tracks.append(cache.TrackRows(name=f"v{video}/{person}", columns=rows, **about))
+                tracks = [self._track(f"v{video}", person, rng) for person in range(persons)]
                 writer.append(entry, tracks)
             writer.commit({"stand_in": True})
+
+    def _track(self, video: str, person: int, rng: np.random.Generator) -> cache.TrackRows:
+        """A person who walks at random, in the frames that the layout leaves."""
+        frames = self.frames
+        centres = (
+            SIDE * (0.35 + 0.3 * rng.random((1, 2)))
+            + rng.uniform(-1.5, 1.5, (frames, 2)).cumsum(0) / 3
+        )
+        box = np.hstack([centres, np.full((frames, 2), SIDE * 0.5)]).astype(np.float32)
+        kp_2d = np.dstack([rng.uniform(0, SIDE, (frames, 49, 2)), np.ones((frames, 49))])
+        step = 1
+        is_there = np.ones(frames, bool)
+        if self.layout:
+            step = int(rng.integers(1, 4))
+            is_there = rng.random(-(-frames // step)) < 0.8
+        frame = np.arange(0, frames, step)[is_there]
+        rows = {
+            "frame_index": np.arange(frames)[frame],
+            "bbox": box[frame],
+            "kp_2d": kp_2d.astype(np.float32)[frame],
+        }
+        return cache.TrackRows(
+            name=f"{video}/{person}",
+            columns=rows,
+            video=video,
+            step=step,
+            fps=30.0,
+            crop_scale=1.2,
+        )
 
     def picture(self, video: int, frame: int) -> np.ndarray:
         y, x = (17 * video) % 150, (29 * video) % 100

@@ -181,16 +181,8 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(
     tensors = save(tmp_path / "hmr2a.ckpt")
     clip, out = world.clips(tmp_path / "raw"), tmp_path / "out"
     (clip / MARKER).unlink()
-    words = (
-        "--checkpoint",
-        tmp_path / "hmr2a.ckpt",
-        "--body",
-        tmp_path,
-        "--out",
-        out,
-        "--cache",
-        out / "cache",
-    )
+    in_cache = ("--cache", out / "cache")
+    words = ("--checkpoint", tmp_path / "hmr2a.ckpt", "--body", tmp_path, "--out", out, *in_cache)
     assert predict(clip, *words, "--export") == 0
     shown = capsys.readouterr()
     assert "demo data" not in shown.out
@@ -224,21 +216,14 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(
     assert predict(clip, *words, "--no-overlay") == 0
     assert {"convert", "extract"}.isdisjoint(steps_of(capsys.readouterr().out))
     save(tmp_path / "hmr2b.ckpt", seed=6)
-    of_b = (
-        "--checkpoint",
-        tmp_path / "hmr2b.ckpt",
-        "--body",
-        tmp_path,
-        "--no-overlay",
-        "--out",
-        tmp_path / "b",
-    )
+    files_of_b = ("--checkpoint", tmp_path / "hmr2b.ckpt", "--body", tmp_path)
+    of_b = (*files_of_b, *in_cache, "--out", tmp_path / "b", "--no-overlay")
     # heads of another file than the tokens
-    assert predict("videos/train", "--cache", out / "cache", *of_b) == 2
+    assert predict("videos/train", *of_b) == 2
     message = capsys.readouterr().err
     assert "expected features as those that" in message
     assert "Extract them by this file" in message
-    assert predict(clip, *of_b, "--cache", out / "cache") == 2
+    assert predict(clip, *of_b) == 2
     assert "was extracted differently" in " ".join(capsys.readouterr().err.split())
     assert predict(clip, *words, "--weights", "untrained:0") == 2
     assert "--weights untrained:0: hmr2a.ckpt has its own network" in capsys.readouterr().err
