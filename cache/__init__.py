@@ -22,7 +22,7 @@ from cache.format.layout import (
     fingerprint,
 )
 from cache.format.tables import TrackRecord, TrackRows, VideoEntry
-from cache.read.batches import USUAL
+from cache.read.arguments import DEFAULT_STREAM
 from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import is_url, store_at
@@ -66,7 +66,7 @@ def torch_windows(
     splits: Split | Sequence[Split],
     seqlen: int = 16,
     stride: int = 16,
-    stream: str | None = USUAL,
+    stream: str | None = DEFAULT_STREAM,
     fields: Sequence[str] | None = None,
     dtype: DTypeLike | Mapping[str, DTypeLike] = "float32",
     *,

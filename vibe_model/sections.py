@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
-from cache.read.batches import OF_TRACKS
+from cache.read.batches import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.settings.file import Section
 from pipeline.settings.sections import Declared, Settings, SettingValue
@@ -299,7 +299,7 @@ def _check_columns(
     dataset, _, part = split.partition("/")
     reader = s.dataset(dataset)
     extra = (column.name for column in reader.extra_columns(part, body=True))
-    columns = {*reader.columns(part, body=True), *extra, *OF_TRACKS}
+    columns = {*reader.columns(part, body=True), *extra, *TRACK_FIELDS}
     for name, stream in streams.items():
         missing = [column for column in stream.needs if column not in columns]
         if missing:

@@ -1,16 +1,20 @@
 """Read a batch of windows: fields from columns and streams, with labels in crop coordinates.
 features -> [windows]
 
-A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows. A field is read from a
-feature stream, computed from columns (labels), copied from a column, or repeated from the track.
-Where the network saw a mirrored crop, fields are mirrored, too.
+A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows:
+
+    {"features": (32, 16, 2048), "kp_2d": (32, 16, 49, 3), "valid": (32, 16), ...}
+
+`Split.read` parses its arguments with `StreamFields.parse`, and `OpenSplit._read` does the rest: it
+checks the windows and names, makes a `_Field` for each name, and lets it fill an array. A field is
+read from a feature stream, computed from columns (labels), copied from a column, or repeated from
+the track. Where the network saw a mirrored crop, fields are mirrored, too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -18,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cache.arrays import Array, Ints, Keys
+from cache.arrays import Array, Bools, Ints, Keys
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
 from cache.format import layout
@@ -27,100 +31,16 @@ from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit, Place
 from cache.format.tables import TrackTable
 from cache.read import labels
+from cache.read.arguments import DEFAULT_STREAM, DefaultName, StreamFields, stream_dtypes
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_column
 
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
 # them.
-OF_TRACKS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
+TRACK_FIELDS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
 
 
-class _DefaultName(str):
-    """The default of `stream`, distinct from the same name passed by the caller."""
-
-
-USUAL: Final = _DefaultName("resnet50")
 _FLOAT32: Final = np.dtype(np.float32)
-_FLOATS: Final = (np.dtype("float16"), _FLOAT32, np.dtype("float64"))  # dtypes of read features
-
-
-class StreamFields(NamedTuple):
-    """The fields of a batch that come from streams."""
-
-    numbers: Mapping[str, str]  # name of a field of features -> its stream
-    flags: Mapping[str, str]  # name of a field `<stream>_ok` -> its stream
-    history: Mapping[str, int]  # stream -> number of rows to read before each window
-
-    @classmethod
-    def parse(
-        cls,
-        stream: str | None,
-        streams: Sequence[str] | None = None,
-        history: Mapping[str, int] | None = None,
-    ) -> StreamFields:
-        """Make the fields from the arguments of `Split.read` with the same names.
-
-        Raises ValueError or TypeError when the arguments do not fit together.
-        """
-        history = history or {}
-        names = (stream, *(streams or ()))
-        nameless = [name for name in names if not isinstance(name, str | None)]
-        if nameless:
-            raise TypeError(f"a stream is a name or None; found {nameless}")
-        if streams is None and not history:
-            return cls({} if stream is None else {"features": stream}, {}, {})
-        if streams is None or isinstance(streams, str):
-            raise TypeError(
-                f"streams must be a sequence of names, also for history; found {streams!r}"
-            )
-        if not (stream is None or isinstance(stream, _DefaultName)):
-            raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
-        unclear = sorted({*streams} & {*labels.FIELDS, *COLUMNS})
-        if unclear:
-            raise ValueError(
-                f"streams: {unclear} are names of labels, too; read these streams by stream=NAME"
-            )
-        strange = []
-        for name, rows in history.items():
-            is_count = isinstance(rows, int | np.integer) and rows >= 0
-            if name not in streams or not is_count:
-                strange.append(f"{name}: {rows!r}")
-        if strange:
-            raise ValueError(
-                f"history: expected 0 or more rows of some of {list(streams)}, found {strange}"
-            )
-        numbers = {name: name for name in streams}
-        flags = {f"{name}_ok": name for name in streams}
-        return cls(numbers, flags, history)
-
-    @property
-    def sources(self) -> dict[str, str]:
-        """Every field that comes from a stream -> that stream."""
-        return {**self.numbers, **self.flags}
-
-
-def _dtypes(
-    dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]
-) -> dict[str, np.dtype[Any]]:
-    """The dtype of each stream's features, from one dtype for all or a dict (default: float32).
-
-    Raises ValueError for a dtype that is no float, and for a stream that is not in `streams`.
-    """
-    if not isinstance(dtype, Mapping):
-        return dict.fromkeys(streams, _float_dtype(dtype))
-    strange = sorted(dtype.keys() - set(streams))
-    if strange:
-        raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
-    dtypes = {name: _float_dtype(given) for name, given in dtype.items()}
-    return {**dict.fromkeys(streams, _FLOAT32), **dtypes}
-
-
-def _float_dtype(given: Any) -> np.dtype[Any]:
-    with suppress(TypeError):
-        dtype: np.dtype[Any] = np.dtype(given)
-        if dtype in _FLOATS:
-            return dtype
-    raise ValueError(f"dtype is {given!r}, expected float16, float32 or float64")
 
 
 class _Windows(NamedTuple):
@@ -141,9 +61,14 @@ class _Field:
 
     shape: tuple[int, ...]  # (B, T, ...)
     dtype: np.dtype[Any]
-    fill: Callable[[Array], None]  # fills an array of this shape with the field
-    # values (N, ...) -> the values in mirrored crops; None: mirroring does not change them
-    mirror: Callable[[Array], Array] | None = None
+    fill: Callable[[Array], None]  # fills an array of this shape with the field, not mirrored
+
+
+def _refuse_unknown_buffers(buffers: Iterable[str], names: Sequence[str]) -> None:
+    """Raise ValueError for a buffer of a field that is not among the `names` to read."""
+    strange = sorted(set(buffers) - set(names))
+    if strange:
+        raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
 
 
 def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
@@ -176,6 +101,7 @@ class OpenSplit:
         """The cache's own entries and those that were given to `commit`."""
         self._tables = commit.tables
         self._check_current = StalenessCheck(commit)
+        # opened on first use: readers by column, streams by name, jitter seeds by crop policy
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
         self._seeds: dict[CropPolicy, Keys] = {}
@@ -204,7 +130,7 @@ class OpenSplit:
 
     @cached_property
     def _track_fields(self) -> dict[str, Array]:
-        """The values (N, ...) of N tracks, by field: OF_TRACKS and the dataset's extra track
+        """The values (N, ...) of N tracks, by field: TRACK_FIELDS and the dataset's extra track
         columns. A field is left out if there is a column per row of that name.
         """
         tables = self._tables
@@ -238,11 +164,11 @@ class OpenSplit:
         """The `Place` of this split, or of one of its streams."""
         return replace(self._commit.place, stream=stream)
 
-    def _read_if_stored(self, cut: _Windows, name: str) -> Array | None:
+    def _read_if_stored(self, windows: _Windows, name: str) -> Array | None:
         """The rows (B, T, ...) of a column as stored; None if the split has no such column."""
         if name not in self.manifest["shards"]:
             return None
-        return self._read_rows(name, cut.starts, cut.seqlen)
+        return self._read_rows(name, windows.starts, windows.seqlen)
 
     def _read_rows(self, name: str, starts: Ints, seqlen: int) -> Array:
         reader = self._reader(name)
@@ -298,32 +224,30 @@ class OpenSplit:
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
         """Read a batch; `Split.read` describes the arguments and the result."""
-        cut = self._checked_windows(windows)
-        names = self._checked_fields(fields, [*chosen.sources])
-        dtypes = _dtypes(dtype, [*chosen.numbers.values()])
+        checked = self._checked_windows(windows)
+        names = self._checked_fields(fields, [*chosen.stream_by_field])
+        dtypes = stream_dtypes(dtype, chosen.streams)
         buffers = out or {}
-        strange = sorted(buffers.keys() - set(names))
-        if strange:
-            raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
-        of_streams = self._stream_fields(chosen, dtypes, names, cut)
-        crop = None
-        if any(map(self._mirror_of, names)):
-            crop = self._crop([*chosen.numbers.values()], cut.track, unused=not of_streams)
-        raw = functools.cache(functools.partial(self._read_if_stored, cut))
-        of_labels = labels.LabelFields(raw, self._tables["track_crop_scale"][cut.track], crop)
+        _refuse_unknown_buffers(buffers, names)
+
+        stream_fields = self._stream_fields(chosen, dtypes, names, checked)
+        crops = None
+        if any(map(self._changes_in_mirror, names)):
+            crops = self._stream_crops(chosen.streams, checked.track, unused=not stream_fields)
+        read_column = functools.partial(self._read_if_stored, checked)
+        crop_scale = self._tables["track_crop_scale"][checked.track]
+        label_fields = labels.LabelFields(read_column, crop_scale, crops)
+
         batch: dict[str, Array] = {}
         for name in names:
             if name == labels.EVAL_JOINTS and "kp_3d" in batch and name not in buffers:
                 batch[name] = batch["kp_3d"]  # the same joints
                 continue
-            field = of_streams.get(name) or self._field(name, cut, of_labels)
+            field = stream_fields.get(name) or self._field(name, checked, label_fields)
             batch[name] = _buffer(buffers, name, field)
             field.fill(batch[name])
-            if field.mirror is None:
-                continue
-            rows = of_labels.mirrored_rows
-            if rows.any():
-                batch[name][rows] = field.mirror(batch[name][rows])
+            if self._changes_in_mirror(name):
+                self._mirror(name, batch[name], label_fields.mirrored_rows)
         return batch
 
     def _stream_fields(
@@ -331,58 +255,66 @@ class OpenSplit:
         chosen: StreamFields,
         dtypes: Mapping[str, np.dtype[Any]],
         names: Sequence[str],
-        cut: _Windows,
+        windows: _Windows,
     ) -> dict[str, _Field]:
         """The fields among `names` that come from streams, by name."""
-        run_starts = cut.starts
-        opened = dict[str, StreamWindows]()
-        fields = dict[str, _Field]()
+        starts = windows.starts
+        run_starts = starts
         if chosen.history:  # history does not reach beyond the first row of a window's run
-            first: Ints = self._tables["run_start"]
-            run_starts = first[np.searchsorted(first, cut.starts, side="right") - 1]
-        sources = chosen.sources
+            first_rows: Ints = self._tables["run_start"]
+            run_starts = first_rows[np.searchsorted(first_rows, starts, side="right") - 1]
+        stream_by_field = chosen.stream_by_field
+        readers = dict[str, StreamWindows]()
+        fields = dict[str, _Field]()
         for name in names:
-            if name not in sources:
+            if name not in stream_by_field:
                 continue
-            stream = sources[name]
+            stream = stream_by_field[name]
             n_before = chosen.history.get(stream, 0)
-            if stream not in opened:
-                source = self._stream(stream)
-                opened[stream] = StreamWindows(source, cut.starts, cut.seqlen, n_before, run_starts)
-            windows = opened[stream]
-            if name in chosen.numbers:
-                shape = cut.shape(windows.trailing, n_before)
-                fields[name] = _Field(shape, dtypes[stream], windows.fill)
+            if stream not in readers:
+                opened = self._stream(stream)
+                readers[stream] = StreamWindows(
+                    opened, starts, windows.seqlen, n_before, run_starts
+                )
+            reader = readers[stream]
+            if name in chosen.features:
+                shape = windows.shape(reader.trailing, n_before)
+                fields[name] = _Field(shape, dtypes[stream], reader.fill)
             else:
-                fields[name] = _Field(cut.shape((), n_before), _FLOAT32, windows.fill_flags)
+                fields[name] = _Field(windows.shape((), n_before), _FLOAT32, reader.fill_flags)
         return fields
 
-    def _field(self, name: str, cut: _Windows, of_labels: labels.LabelFields) -> _Field:
+    def _field(self, name: str, windows: _Windows, label_fields: labels.LabelFields) -> _Field:
         """A field that comes from no stream: a label, a column as stored, or a field of tracks."""
-        mirror = self._mirror_of(name)
         if name in (*labels.FIELDS, labels.EVAL_JOINTS):
-            shape = cut.shape(of_labels.trailing(name))
-            return _Field(shape, _FLOAT32, functools.partial(of_labels.fill, name), mirror)
+            shape = windows.shape(label_fields.trailing(name))
+            return _Field(shape, _FLOAT32, functools.partial(label_fields.fill, name))
         if name in self.columns:
             reader = self._reader(name)
-            fill = functools.partial(reader.read, cut.starts, cut.seqlen)
-            return _Field(cut.shape(reader.trailing), reader.dtype, fill, mirror)
+            fill = functools.partial(reader.read, windows.starts, windows.seqlen)
+            return _Field(windows.shape(reader.trailing), reader.dtype, fill)
         values = self._track_fields[name]
 
         def repeat(out: Array) -> None:
-            out[...] = values[cut.track][:, None]
+            out[...] = values[windows.track][:, None]
 
-        return _Field(cut.shape(values.shape[1:]), values.dtype, repeat, mirror)
+        return _Field(windows.shape(values.shape[1:]), values.dtype, repeat)
 
-    def _mirror_of(self, name: str) -> Callable[[Array], Array] | None:
-        """The function that mirrors values (N, ...) of a field; None if mirroring does not change
-        them.
-        """
-        if name in self.extra and self.extra[name].mirror:
-            return functools.partial(self.extra[name].mirrored, split=self.name)
-        if name in labels.IN_CROP:
-            return functools.partial(labels.mirror, name)
-        return None
+    def _changes_in_mirror(self, name: str) -> bool:
+        """Whether a field has other values where the network saw a mirrored crop."""
+        if name in self.extra:
+            return bool(self.extra[name].mirror)
+        return name in labels.IN_CROP
+
+    def _mirror(self, name: str, values: Array, mirrored: Bools) -> None:
+        """Mirror the rows of a field (B, T, ...) where `mirrored` (B, T) is True, in place."""
+        if not mirrored.any():
+            return
+        rows = values[mirrored]
+        if name in self.extra:
+            values[mirrored] = self.extra[name].mirrored(rows, self.name)
+        else:
+            values[mirrored] = labels.mirror(name, rows)
 
     def _checked_windows(self, windows: Array) -> _Windows:
         """Check windows (B, 2), and find their tracks.
@@ -404,41 +336,43 @@ class OpenSplit:
                 "windows of one batch must all have the same length, of at least one row"
             )
         # number of tracks that start at or before each window: 0 if the window is before all tracks
-        after = np.searchsorted(self._tables["track_start"], starts, side="right")
-        is_beyond = self._ends[after] < stops
+        n_started = np.searchsorted(self._tables["track_start"], starts, side="right")
+        is_beyond = self._track_ends[n_started] < stops
         if is_beyond.any():
             window = windows[is_beyond][0].tolist()
             raise CacheError(
                 f"{self.name}: rows {window} are in no committed track: take windows from windows()"
             )
-        return _Windows(starts, seqlen, after - 1)
+        return _Windows(starts, seqlen, n_started - 1)
 
     @cached_property
-    def _ends(self) -> Ints:
-        """Ends of the tracks, after a first entry for windows before all tracks."""
+    def _track_ends(self) -> Ints:
+        """Last row + 1 of each track (1 + n_tracks,), after an entry that is below all windows: it
+        stands for the missing track of a window before all tracks.
+        """
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
-    def _crop(self, streams: Sequence[str], track: Ints, *, unused: bool) -> labels.Crop | None:
-        """The function that computes the crop boxes of the first stream, for windows of `track`
-        (B,); None if the crops are the tracks' boxes.
+    def _stream_crops(
+        self, streams: Sequence[str], track: Ints, *, unused: bool
+    ) -> labels.StreamCrops | None:
+        """How the crops of the first stream were cut, for windows of the tracks `track` (B,); None
+        if the crops are the tracks' boxes.
 
         `unused`: no field of a stream is read, so the default stream may be missing.
         """
         if not streams:
             return None
-        may_be_missing = unused and isinstance(streams[0], _DefaultName)
-        if may_be_missing and not self._has_usual_stream:
+        may_be_missing = unused and isinstance(streams[0], DefaultName)
+        if may_be_missing and not self._has_default_stream:
             return None
         policy = self._stream(streams[0]).crop
         if policy.follows_box:
             return None
-        scale = self._tables["track_crop_scale"][track][:, None]
-        seeds = self._jitter_seeds(policy)[track][:, None]
-        return lambda bbox, frame: policy.boxes(bbox, scale, seeds, frame)
+        return labels.StreamCrops(policy, self._jitter_seeds(policy)[track])
 
     @cached_property
-    def _has_usual_stream(self) -> bool:
-        return self.store.exists(self.place(USUAL).manifest)
+    def _has_default_stream(self) -> bool:
+        return self.store.exists(self.place(DEFAULT_STREAM).manifest)
 
     def _jitter_seeds(self, policy: CropPolicy) -> Keys:
         """The random seed of each track's jitter (n_tracks,), computed once per policy."""
@@ -473,7 +407,7 @@ class OpenSplit:
                 if stream_fields:
                     given = f"`streams` gives {', '.join(stream_fields)}"
                 raise ValueError(f"{self.name}: features need a stream; {given}")
-            if name in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
+            if name in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *TRACK_FIELDS):
                 continue
             if name in self.streams:
                 do = (

@@ -1,6 +1,9 @@
 """Compute the label fields of a batch from the stored columns.  tracks -> features -> [windows] ->
 training
 
+`cache/read/batches.py` makes one `LabelFields` per batch, asks it to fill arrays with fields such
+as `kp_2d`, and mirrors rows whose crops are mirrored (`mirror`).
+
 Columns hold NaN where a label is unknown; a batch has 0 there, with weight 0, and never NaN.
 Keypoints are normalised to the crop that the network saw. For speed, x, y and z are computed
 separately, with joints as the last axis, and unknown values are set to 0 with a bit mask.
@@ -8,6 +11,7 @@ separately, with joints as the last axis, and unknown values are set to 0 with a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -15,14 +19,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Array, Bools, Doubles, Floats
+from cache.arrays import Array, Bools, Doubles, Floats, Keys
+from cache.crop_policy import CropPolicy
 
-# A function of a column's name. Returns its rows (B, T, *trailing) as stored, or None if the split
-# has no such column.
-Raw = Callable[[str], Array | None]
-# A function of track boxes (B, T, 4) and frame numbers (B, T). Returns the boxes (B, T, 4) that
-# were cropped, and whether each crop is mirrored (B, T).
-Crop = Callable[[Floats, Array], tuple[Floats, Bools]]
+# Takes a column's name. Returns its rows (B, T, *trailing) as stored, or None if the split has no
+# such column.
+ReadColumn = Callable[[str], Array | None]
 
 N_JOINTS: Final = 49
 COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
@@ -52,6 +54,13 @@ MIRRORED_SMPL: Final = (
 NOT_MIRRORED: Final = np.zeros((), bool)  # broadcasts to (B, T): no row is mirrored
 
 
+class StreamCrops(NamedTuple):
+    """How a stream's crops differ from the boxes of the B windows' tracks."""
+
+    policy: CropPolicy
+    seeds: Keys  # (B,) random seeds of the tracks, from `CropPolicy.seeds`
+
+
 class _NetworkCrops(NamedTuple):
     """The crops that the network saw."""
 
@@ -63,16 +72,17 @@ class LabelFields:
     """The fields of one batch of B windows of T frames.
 
     Args:
-        raw: returns a column by its name. It is called several times for a column, so it should
-            remember its result.
+        read_column: called once for each column that the wanted fields need.
         crop_scale: (B,) crop side / box side of the windows' tracks.
-        crop: computes the boxes that the network saw; None if they are the tracks' boxes.
+        crops: how the network's crops were cut; None if they are the tracks' boxes.
     """
 
-    def __init__(self, raw: Raw, crop_scale: Doubles, crop: Crop | None = None) -> None:
-        self._raw = raw
+    def __init__(
+        self, read_column: ReadColumn, crop_scale: Doubles, crops: StreamCrops | None
+    ) -> None:
+        self._column = functools.cache(read_column)
         self._crop_scale = crop_scale
-        self._crop = crop
+        self._stream_crops = crops
 
     def trailing(self, name: str) -> tuple[int, ...]:
         """The shape of a field behind (B, T)."""
@@ -80,7 +90,7 @@ class LabelFields:
             return (N_THETA,)
         if name == EVAL_JOINTS:
             return (N_EVAL_JOINTS, 3)
-        if name == "kp_3d" and self._raw(EVAL_JOINTS) is not None:
+        if name == "kp_3d" and self._column(EVAL_JOINTS) is not None:
             return (N_EVAL_JOINTS, 3)
         return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d") else ()
 
@@ -102,12 +112,12 @@ class LabelFields:
     @property
     def mirrored_rows(self) -> Bools:
         """Whether the crop of each row was mirrored: (B, T), or () False if no crop was."""
-        if self._crop is None:
+        if self._stream_crops is None:
             return NOT_MIRRORED
         return self._crops.mirrored
 
     def _kp_2d(self, out: Floats) -> None:
-        kp_2d = self._raw("kp_2d")
+        kp_2d = self._column("kp_2d")
         bbox = self._crops.bbox
         if kp_2d is None or bbox is None:
             out.fill(0)
@@ -116,16 +126,18 @@ class LabelFields:
 
     @cached_property
     def _crops(self) -> _NetworkCrops:
-        bbox = self._raw("bbox")
-        if self._crop is not None and bbox is not None:
-            frame = self._raw("frame_index")
+        bbox = self._column("bbox")
+        if self._stream_crops is not None and bbox is not None:
+            frame = self._column("frame_index")
             if frame is not None:
-                return _NetworkCrops(*self._crop(bbox, frame))
+                policy, seeds = self._stream_crops
+                scale = self._crop_scale[:, None]
+                return _NetworkCrops(*policy.boxes(bbox, scale, seeds[:, None], frame))
         return _NetworkCrops(bbox, NOT_MIRRORED)
 
     def _kp_3d(self, out: Floats) -> None:
-        evaluation = self._raw(EVAL_JOINTS)
-        kp_3d = self._raw("kp_3d")
+        evaluation = self._column(EVAL_JOINTS)
+        kp_3d = self._column("kp_3d")
         if evaluation is not None:
             out[...] = evaluation
             finite = np.isfinite(evaluation)
@@ -142,8 +154,8 @@ class LabelFields:
         """Fill (B, T, 85) with camera (1, 0, 0), pose and betas. Pose and betas are 0 in rows where
         either is unknown.
         """
-        pose = self._raw("pose")
-        betas = self._raw("betas")
+        pose = self._column("pose")
+        betas = self._column("betas")
         out[..., 0] = 1
         if pose is None or betas is None:
             out[..., 1:] = 0
@@ -154,7 +166,7 @@ class LabelFields:
         _keep(betas, keep, out[..., BETAS])
 
     def _valid(self, out: Floats) -> None:
-        valid = self._raw("valid")
+        valid = self._column("valid")
         out[...] = 1
         if valid is not None:
             np.not_equal(valid, 0, out=out, casting="unsafe")
@@ -162,8 +174,8 @@ class LabelFields:
     @cached_property
     def _known_joints(self) -> Bools | None:
         """Which joints of kp_3d are known (B, T, 49); None if the split has no kp_3d or has_3d."""
-        kp_3d = self._raw("kp_3d")
-        flag = self._raw("has_3d")
+        kp_3d = self._column("kp_3d")
+        flag = self._column("has_3d")
         if kp_3d is None or flag is None:
             return None
         known: Bools = np.greater(kp_3d[..., 3], 0)
@@ -172,8 +184,8 @@ class LabelFields:
 
     def _known_3d(self) -> Bools | bool:
         """Whether all 14 joints that a 3D loss compares are known (B, T); False: in no row."""
-        evaluation = self._raw(EVAL_JOINTS)
-        flag = self._raw("has_3d")
+        evaluation = self._column(EVAL_JOINTS)
+        flag = self._column("has_3d")
         if evaluation is not None:
             complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], N_EVAL_JOINTS * 3))
             if flag is not None:
@@ -186,9 +198,9 @@ class LabelFields:
     @cached_property
     def _known_smpl(self) -> Bools | bool:
         """Whether pose and betas are known (B, T); False: in no row."""
-        pose = self._raw("pose")
-        betas = self._raw("betas")
-        flag = self._raw("has_smpl")
+        pose = self._column("pose")
+        betas = self._column("betas")
+        flag = self._column("has_smpl")
         if pose is None or betas is None or flag is None:
             return False
         return np.equal(flag, 1) & _finite_rows(pose) & _finite_rows(betas)
@@ -254,5 +266,8 @@ def _bits_to_keep(known: Bools | bool) -> NDArray[np.int32]:
 
 
 def _keep(values: Floats, keep: NDArray[np.int32], out: Floats) -> None:
-    """Copy values to `out` where the mask is set, and write 0 elsewhere, even over NaN."""
+    """Copy float32 values to `out` where the mask's bits are set, and write 0 elsewhere.
+
+    A number and the mask are joined by a bitwise "and", so a masked NaN becomes 0, too.
+    """
     np.bitwise_and(values.view(np.int32), keep, out=out.view(np.int32))

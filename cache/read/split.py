@@ -21,7 +21,8 @@ from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, Place
 from cache.format.shown import Lines, Shown
 from cache.format.tables import TrackTable, VideoTable
-from cache.read.batches import OF_TRACKS, USUAL, OpenSplit, StreamFields
+from cache.read.arguments import DEFAULT_STREAM, StreamFields
+from cache.read.batches import TRACK_FIELDS, OpenSplit
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of
@@ -251,7 +252,7 @@ class Split(Shown, OpenSplit):
         Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or
         "cover", and if both `stream` and `streams` are given.
         """
-        names = list(StreamFields.parse(stream, streams).numbers.values())
+        names = StreamFields.parse(stream, streams).streams
         runs = self.runs_with(names)
         windows = windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
         if not len(windows) and len(self.runs):
@@ -320,7 +321,7 @@ class Split(Shown, OpenSplit):
         of replaced tracks can be read, except for values of tracks. Raises CacheError for missing
         rows.
         """
-        if name in (*OF_TRACKS, *self.extra) and name not in self.columns:
+        if name in (*TRACK_FIELDS, *self.extra) and name not in self.columns:
             track = self.track_of(np.arange(start, stop))
             if (track < 0).any():
                 raise CacheError(
@@ -333,7 +334,7 @@ class Split(Shown, OpenSplit):
     def read(
         self,
         windows: ArrayLike,
-        stream: str | None = USUAL,
+        stream: str | None = DEFAULT_STREAM,
         fields: Sequence[str] | None = None,
         dtype: DTypeLike | Mapping[str, DTypeLike] = "float32",
         out: Mapping[str, Array] | None = None,

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 import cache
-from cache.read.batches import OF_TRACKS
+from cache.read.batches import TRACK_FIELDS
 from pipeline.accounting import Totals
 from pipeline.cli.console import plain, size
 from pipeline.cli.text import count
@@ -102,7 +102,7 @@ def _forecast_of(plan: SplitPlan, conversion: ConversionPlan) -> Forecast:
     result.add(DETECT, dataset.name, frames)
     result.add(CONVERT, dataset.name, new)
 
-    forms = _forms(plan, {*columns, *(column.name for column in extra), *OF_TRACKS})
+    forms = _forms(plan, {*columns, *(column.name for column in extra), *TRACK_FIELDS})
     missing = {stream.stream: stream.missing.rows for stream in plan.extractions if stream.why}
     for name, form in forms.items():
         written = missing.get(name, 0) + new

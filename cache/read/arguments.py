@@ -1,0 +1,117 @@
+"""Parse the arguments of `Split.read` that choose streams and dtypes.  features -> [windows]"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from cache.format.layout import COLUMNS
+from cache.read import labels
+
+
+class DefaultName(str):
+    """The default of `stream`, distinct from the same name passed by the caller."""
+
+
+DEFAULT_STREAM: Final = DefaultName("resnet50")
+_FLOAT32: Final = np.dtype(np.float32)
+_FLOATS: Final = (np.dtype("float16"), _FLOAT32, np.dtype("float64"))  # dtypes of read features
+
+
+class StreamFields(NamedTuple):
+    """The fields of a batch that come from streams.
+
+    `read(stream="resnet50")` reads one stream as the field `features`, without flags:
+
+        features={"features": "resnet50"}, flags={}, history={}
+
+    `read(streams=("resnet50",), history={"resnet50": 4})` names each field after its stream:
+
+        features={"resnet50": "resnet50"}
+        flags={"resnet50_ok": "resnet50"}
+        history={"resnet50": 4}
+    """
+
+    features: Mapping[str, str]  # name of a field of features -> its stream
+    flags: Mapping[str, str]  # name of a field `<stream>_ok` -> its stream
+    history: Mapping[str, int]  # stream -> number of rows to read before each window
+
+    @classmethod
+    def parse(
+        cls,
+        stream: str | None,
+        streams: Sequence[str] | None = None,
+        history: Mapping[str, int] | None = None,
+    ) -> StreamFields:
+        """Make the fields from the arguments of `Split.read` with the same names.
+
+        Raises ValueError or TypeError when the arguments do not fit together.
+        """
+        history = history or {}
+        names = (stream, *(streams or ()))
+        nameless = [name for name in names if not isinstance(name, str | None)]
+        if nameless:
+            raise TypeError(f"a stream is a name or None; found {nameless}")
+        if streams is None and not history:
+            return cls({} if stream is None else {"features": stream}, {}, {})
+        if streams is None or isinstance(streams, str):
+            raise TypeError(
+                f"streams must be a sequence of names, also for history; found {streams!r}"
+            )
+        if not (stream is None or isinstance(stream, DefaultName)):
+            raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
+        unclear = sorted({*streams} & {*labels.FIELDS, *COLUMNS})
+        if unclear:
+            raise ValueError(
+                f"streams: {unclear} are names of labels, too; read these streams by stream=NAME"
+            )
+        strange = []
+        for name, rows in history.items():
+            is_count = isinstance(rows, int | np.integer) and rows >= 0
+            if name not in streams or not is_count:
+                strange.append(f"{name}: {rows!r}")
+        if strange:
+            raise ValueError(
+                f"history: expected 0 or more rows of some of {list(streams)}, found {strange}"
+            )
+        features = {name: name for name in streams}
+        flags = {f"{name}_ok": name for name in streams}
+        return cls(features, flags, history)
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams, in the given order."""
+        return list(self.features.values())
+
+    @property
+    def stream_by_field(self) -> dict[str, str]:
+        """Every field that comes from a stream -> that stream."""
+        return {**self.features, **self.flags}
+
+
+def stream_dtypes(
+    dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]
+) -> dict[str, np.dtype[Any]]:
+    """The dtype of each stream's features, from one dtype for all or a dict (default: float32).
+
+    Raises ValueError for a dtype that is no float, and for a stream that is not in `streams`.
+    """
+    if not isinstance(dtype, Mapping):
+        return dict.fromkeys(streams, _float_dtype(dtype))
+    strange = sorted(dtype.keys() - set(streams))
+    if strange:
+        raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
+    dtypes = {name: _float_dtype(given) for name, given in dtype.items()}
+    return {**dict.fromkeys(streams, _FLOAT32), **dtypes}
+
+
+def _float_dtype(given: Any) -> np.dtype[Any]:
+    with suppress(TypeError):
+        dtype: np.dtype[Any] = np.dtype(given)
+        if dtype in _FLOATS:
+            return dtype
+    raise ValueError(f"dtype is {given!r}, expected float16, float32 or float64")
