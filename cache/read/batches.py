@@ -234,9 +234,7 @@ class OpenSplit:
         crops = None
         if any(map(self._changes_in_mirror, names)):
             crops = self._stream_crops(chosen.streams, checked.track, unused=not stream_fields)
-        read_column = functools.partial(self._read_if_stored, checked)
-        crop_scale = self._tables["track_crop_scale"][checked.track]
-        label_fields = labels.LabelFields(read_column, crop_scale, crops)
+        label_fields = self._label_fields(checked, crops)
 
         batch: dict[str, Array] = {}
         for name in names:
@@ -260,9 +258,8 @@ class OpenSplit:
         """The fields among `names` that come from streams, by name."""
         starts = windows.starts
         run_starts = starts
-        if chosen.history:  # history does not reach beyond the first row of a window's run
-            first_rows: Ints = self._tables["run_start"]
-            run_starts = first_rows[np.searchsorted(first_rows, starts, side="right") - 1]
+        if chosen.history:
+            run_starts = self._first_rows_of_runs(starts)
         stream_by_field = chosen.stream_by_field
         readers = dict[str, StreamWindows]()
         fields = dict[str, _Field]()
@@ -283,6 +280,19 @@ class OpenSplit:
             else:
                 fields[name] = _Field(windows.shape((), n_before), _FLOAT32, reader.fill_flags)
         return fields
+
+    def _first_rows_of_runs(self, starts: Ints) -> Ints:
+        """The first row (B,) of the run of each window, before which its history does not reach."""
+        first_rows: Ints = self._tables["run_start"]
+        return first_rows[np.searchsorted(first_rows, starts, side="right") - 1]
+
+    def _label_fields(
+        self, windows: _Windows, crops: labels.StreamCrops | None
+    ) -> labels.LabelFields:
+        """The label fields of the windows. Columns are read when a field needs them."""
+        read_column = functools.partial(self._read_if_stored, windows)
+        crop_scale = self._tables["track_crop_scale"][windows.track]
+        return labels.LabelFields(read_column, crop_scale, crops)
 
     def _field(self, name: str, windows: _Windows, label_fields: labels.LabelFields) -> _Field:
         """A field that comes from no stream: a label, a column as stored, or a field of tracks."""
