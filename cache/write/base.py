@@ -113,7 +113,7 @@ class Writer(ABC):
             self._store.remove(self.place.shard_folders([name], gone))
 
     def _publish(
-        self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None
+        self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None = None
     ) -> None:
         """Commit, with `note` and the writer's provenance as the commit's note. Raises CacheError
         if the lock has been lost.

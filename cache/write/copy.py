@@ -204,10 +204,10 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         rows_per_chunk=geometry.rows_per_chunk,
     ) as writer:
         writer.begin()
-        journalled = set(writer.journalled)
+        finished = set(writer.finished_videos)
         for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
             entry = source.videos[number]
-            if entry.name not in journalled:
+            if entry.name not in finished:
                 writer.append(entry, [_as_appended(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(manifest["rows"]), source.name)

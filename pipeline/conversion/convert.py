@@ -188,14 +188,14 @@ def _append_videos(
     committed videos that stayed, the account of their rejection now.
     """
     stayed: dict[str, VideoAccount] = {}
-    journalled = writer.journalled
-    digests = plan.digests() | journalled
+    finished = writer.finished_videos
+    digests = plan.digests() | finished
     if strict:
-        earlier = [account for account in _accounts(writer) if account.name in journalled]
+        earlier = [account for account in _accounts(writer) if account.name in finished]
         _refuse_rejected(plan, earlier)
-    n_done = len(journalled)
+    n_done = len(finished)
     progress(n_done, len(plan.append), "")
-    todo = [video for video in plan.append if video.name not in journalled]
+    todo = [video for video in plan.append if video.name not in finished]
     for raw_video, video in zip(todo, read(todo), strict=True):
         account = video.account
         name = account.name
@@ -208,7 +208,7 @@ def _append_videos(
         if strict:
             _refuse_rejected(plan, [account])
         if _stays(plan, video, writer.committed_videos.get(name)):
-            writer.keep(name)
+            writer.undo_drop(name)
             stayed[name] = account
         else:
             writer.append(video.entry, video.tracks)
@@ -284,7 +284,7 @@ def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, 
         if had_rows and not now[name].tracks_kept:
             why = f": {now[name].set_aside}" if now[name].set_aside else ""
             without_rows[old_name] = f"rows under its new name {name}{why}"
-            writer.keep(old_name)
+            writer.undo_drop(old_name)
     return without_rows
 
 

@@ -278,11 +278,11 @@ def _write_tracks(
         root, name, columns=tracks.columns, plan=plan, provenance=provenance
     ) as writer:
         writer.begin()
-        journalled = set(writer.journalled)
+        finished = set(writer.finished_videos)
         n_rows = 0
         for video in tracks.videos():
             n_rows += video.account.found
-            if video.entry.name not in journalled:
+            if video.entry.name not in finished:
                 writer.append(video.entry, [track.rows for track in video.tracks])
             progress(n_rows, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]

@@ -183,6 +183,18 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(
     assert toy.tree(tmp_path) == before
 
 
+def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [3])])
+    entry, _ = toy.video("b", [3])
+    with toy.writer(tmp_path, "p") as writer:
+        writer.begin(["a"])
+        writer.undo_drop("a")
+        with pytest.raises(CacheError, match="video 'a' exists already"):
+            writer.append(*toy.video("a", [3]))
+        with pytest.raises(CacheError, match="a track of that name exists already"):
+            writer.append(entry, [replace(toy.track("a/0", 3), video="b")])
+
+
 def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [3])])
     with toy.writer(tmp_path, "p") as writer:
@@ -238,7 +250,7 @@ def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_wer
     def run(videos: Any, *, commit: bool = False) -> list[str]:
         with toy.writer(tmp_path, "reader") as writer:
             writer.begin(keys={name: entry.fingerprint for name, (entry, _) in videos.items()})
-            taken_over = [*writer.journalled]
+            taken_over = [*writer.finished_videos]
             for name, video in videos.items():
                 if name not in taken_over:
                     writer.append(*video)

@@ -1,0 +1,199 @@
+"""Rows of a split's next commit, written one shard at a time.  raw -> [tracks] -> features ->
+windows
+
+`SplitWriter` makes one `SplitShards` for each commit and appends tracks to it. Rows are buffered
+until a shard is full. The shard is then written and staged: its files have their final names, and
+the piece `shard-<number>` of staged work is
+
+    {"shard": 12, "files": {"bbox": "<record>", ...}, "videos": [{"name": ..., "stop": ...}, ...]}
+
+`videos` are the records (`video_record`) of the videos that were appended since the shard before.
+After a kill, `resume` continues after the last video whose rows are all in staged shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cache.arrays import Array
+from cache.errors import CacheError
+from cache.format import layout
+from cache.format.layout import ColumnSpec, Geometry
+from cache.format.manifest import Place
+from cache.format.shard import ShardLayout, size_of
+from cache.format.tables import TrackRows
+from cache.read.rows import Rows
+from cache.storage.base import Lock
+from cache.write.staged import SHARD, StagedWork
+
+Video = Mapping[str, Any]  # a record that `video_record` made
+
+
+class SplitShards:
+    """The shards of the rows from `first_row` on.
+
+    Args:
+        place: the split.
+        columns: its columns, including extra ones, by name.
+        first_row: the first row of the commit, at the start of a shard.
+        work: the staged work of the commit's plan.
+        lock: the writer's lock.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        columns: Mapping[str, ColumnSpec],
+        geometry: Geometry,
+        first_row: int,
+        work: StagedWork,
+        lock: Lock,
+    ) -> None:
+        self._place = place
+        self._store = place.store
+        self._columns = columns
+        self._geometry = geometry
+        self._first_row = first_row
+        self._work = work
+        self._lock = lock
+        self.next_row = first_row
+        """The row that is appended next."""
+        self.records: dict[str, dict[int, str]] = {name: {} for name in columns}
+        """Column -> number of a written shard -> its record for the manifest."""
+        self._unstaged: list[Video] = []  # videos that no staged shard names yet
+        # the rows of the shard that is not full yet, by column: (rows_per_shard, *trailing)
+        self._buffers = {
+            name: np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
+            for name, spec in columns.items()
+        }
+        self._pieces: dict[int, Mapping[str, Any]] = {}  # staged shards that `read_staged` found
+
+    def append(self, video: Video, tracks: Sequence[TrackRows]) -> None:
+        """Add the rows of a video's tracks, and write each shard that they fill."""
+        for track in tracks:
+            self._add_rows({**track.columns, **track.extra})
+        self._unstaged.append(video)
+
+    def _add_rows(self, rows: Mapping[str, Array]) -> None:
+        size = self._geometry.rows_per_shard
+        n_rows = len(rows["frame_index"])
+        n_added = 0
+        while n_added < n_rows:
+            offset = self.next_row % size
+            n_fitting = min(size - offset, n_rows - n_added)
+            for name, spec in self._columns.items():
+                buffer = self._buffers[name][offset : offset + n_fitting]
+                if name in rows:
+                    buffer[...] = rows[name][n_added : n_added + n_fitting]
+                else:
+                    buffer[...] = spec.fill
+            n_added += n_fitting
+            self.next_row += n_fitting
+            if offset + n_fitting == size:
+                self._write_shard(size)
+
+    def write_last(self) -> None:
+        """Write the last shard, which is not full, if it has any rows."""
+        n_buffered = self.next_row % self._geometry.rows_per_shard
+        if n_buffered:
+            self._write_shard(n_buffered)
+
+    def _write_shard(self, n_rows: int) -> None:
+        """Write the first `n_rows` rows of the buffers as a shard, and stage it."""
+        shard = self._shard_of(self.next_row - 1)
+        self._lock.require()  # without it, this may be a shard that another writer has committed
+        for name, spec in self._columns.items():
+            rows = self._buffers[name][:n_rows]
+            data, record = ShardLayout(spec, self._geometry).encode(rows)
+            self._store.put(self._shard_key(name, shard), data, temporary=self._place.temporary)
+            self.records[name][shard] = record
+        self._stage(shard, {name: records[shard] for name, records in self.records.items()})
+        self._unstaged = []
+
+    def _stage(self, shard: int, files: Mapping[str, str]) -> None:
+        piece = {"shard": shard, "files": files, "videos": self._unstaged}
+        self._work.put(f"{SHARD}-{shard}", piece)
+
+    def read_staged(self) -> list[Video]:
+        """Read the staged shards of a killed writer with the same plan. Returns the videos that
+        they name, in order: of each name the last one.
+        """
+        pieces = {}
+        for head, _ in self._work.read(self._work.names(SHARD)).values():
+            pieces[head["shard"]] = head
+        self._pieces = dict(sorted(pieces.items()))
+        videos: dict[str, Video] = {}
+        for piece in self._pieces.values():
+            for video in piece["videos"]:
+                videos.pop(video["name"], None)  # the later one has its own position
+                videos[video["name"]] = video
+        return list(videos.values())
+
+    def resume(self, videos: Collection[Video]) -> None:
+        """Continue after the last of the staged `videos` that ends in finished shards. Its end is
+        `next_row` then; later videos must be appended again, over the same rows.
+        """
+        pieces = self._pieces
+        stops = [video["stop"] for video in videos]
+        self._restore_buffers(stops)
+        first = self._shard_of(self._first_row)
+        shard = self._shard_of(self.next_row)
+        for name in self._columns:
+            self.records[name] = {n: pieces[n]["files"][name] for n in range(first, shard)}
+        if shard in pieces:
+            staged = pieces[shard]["videos"]
+            self._unstaged = [video for video in staged if video["stop"] <= self.next_row]
+        if any(stop > self.next_row for stop in stops):
+            self._work.remove([f"{SHARD}-{number}" for number in pieces if number > shard])
+            if shard in pieces:
+                self._stage(shard, pieces[shard]["files"])
+
+    def _restore_buffers(self, stops: Collection[int]) -> None:
+        """Set `next_row` to the end of the last video that ends within finished shards, and fill
+        the buffers up to there. `stops`: the ends of staged videos.
+        """
+        end = self._shard_of(self._first_row)
+        while end in self._pieces and self._is_finished(end):
+            end += 1
+        while True:
+            limit = end * self._geometry.rows_per_shard
+            self.next_row = max((stop for stop in stops if stop <= limit), default=self._first_row)
+            try:
+                self._read_buffers()
+            except CacheError:  # the last shard is damaged: only those before it are finished
+                end -= 1
+            else:
+                return
+
+    def _is_finished(self, shard: int) -> bool:
+        """Whether all files of a staged shard exist with their full size."""
+        for name, record in self._pieces[shard]["files"].items():
+            if self._store.size(self._shard_key(name, shard)) != size_of(record):
+                return False
+        return True
+
+    def _read_buffers(self) -> None:
+        """Read the rows before `next_row` in its shard into the buffers. Raises CacheError."""
+        shard, n_rows = divmod(self.next_row, self._geometry.rows_per_shard)
+        if not n_rows:
+            return
+        start = self.next_row - n_rows
+        for name, spec in self._columns.items():
+            reader = Rows.kind(self._store)(
+                self._store,
+                self._place.array_key(name),
+                ShardLayout(spec, self._geometry),
+                start + self._geometry.rows_per_shard,
+                {str(shard): self._pieces[shard]["files"][name]},
+                lambda: None,
+            )
+            reader.read(np.array([start]), n_rows, self._buffers[name][None, :n_rows])
+
+    def _shard_of(self, row: int) -> int:
+        return row // self._geometry.rows_per_shard
+
+    def _shard_key(self, name: str, shard: int) -> str:
+        return layout.shard_key(self._place.array_key(name), shard, self._columns[name].trailing)
