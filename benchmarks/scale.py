@@ -38,7 +38,8 @@ import numpy as np
 
 import cache
 from cache.format import layout
-from cache.format.manifest import Commit, Place, rows_record
+from cache.format.manifest import Commit, rows_record
+from cache.format.place import Place
 from cache.format.tables import Tables
 from cache.write import base
 from pipeline import datasets

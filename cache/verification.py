@@ -39,7 +39,8 @@ from cache.format.listing import (
     root_group,
     update_list,
 )
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit, lost_manifest, parse_manifest, read_manifest, read_tables
+from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.format.tables import Tables
 from cache.read.split import FeatureCache, require_cache
@@ -141,7 +142,7 @@ def verify(
 def _count_shards(place: Place) -> int:
     """Number of shards that the manifest of a split or stream names; 0 if it cannot be read."""
     with suppress(CacheError):
-        current = place.read_manifest()
+        current = read_manifest(place)
         if current is not None:
             return sum(map(len, current[0]["shards"].values()))
     return 0
@@ -150,7 +151,7 @@ def _count_shards(place: Place) -> int:
 def _is_committed(place: Place) -> bool:
     """Whether a split has a commit, if only one whose manifest is lost; False if unreadable."""
     try:
-        return place.store.exists(place.manifest) or place.lost_manifest() is not None
+        return place.store.exists(place.manifest) or lost_manifest(place) is not None
     except PermissionError:
         return False
 
@@ -245,8 +246,8 @@ class _Verification:
         commit: Commit | None = None
         try:
             text, etag = self._store.read_with_etag(place.manifest)
-            held = place.parse_manifest(text)
-            tables, wrong_tables = place.read_tables(held)
+            held = parse_manifest(place, text)
+            tables, wrong_tables = read_tables(place, held)
             commit = Commit(place, held, tables, etag)
             if text != json_file(held):
                 expected = "the text that its content gives"
@@ -273,7 +274,7 @@ class _Verification:
         if commit is not None:
             for key, table in wrong_tables.items():
                 expected = "the file that the manifest names by its digest"
-                self._damage(place, key, self._differs(key, expected, place.remedy), table)
+                self._damage(place, key, self._differs(key, expected, place.repair_advice), table)
             self._check_metadata(commit)
         return commit
 
@@ -281,7 +282,7 @@ class _Verification:
         """Whether there should be a manifest where there is none: if it is lost, or if the cache's
         list has the split, that is damage.
         """
-        lost = place.lost_manifest()
+        lost = lost_manifest(place)
         if lost:
             self._damage(place, place.manifest, str(lost))
         elif place.stream is None and place.split in self._listed:
@@ -431,7 +432,7 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
     """
     store = place.store
     with store.lock(place.writing):
-        current = place.read_manifest()
+        current = read_manifest(place)
         if current is None:
             return
         held, etag = current
@@ -454,7 +455,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     commit = Commit.load(place)
     if commit is None:
         folder = place.store.location(place.manifest_folder)
-        raise place.lost_manifest() or CacheError(f"{folder}: nothing is committed there")
+        raise lost_manifest(place) or CacheError(f"{folder}: nothing is committed there")
     suspects = [file for file in commit.shard_files() if file.number in reported]
     numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:

@@ -30,8 +30,8 @@ def read_tables(
 ) -> tuple[Tables, dict[str, str]]:
     """Read the tables that match the manifest's digests, in the split or in its `.commit` folder.
 
-    Returns, as `Place.read_tables` does, the tables that are intact, and the names of the others by
-    the key of a missing or changed file.
+    Returns, as `manifest.read_tables` does, the tables that are intact, and the names of the others
+    by the key of a missing or changed file.
     """
     small = manifest["files"]
     digests = {path: digest for path, digest in small.items() if TABLE_NAME.match(path)}

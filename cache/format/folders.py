@@ -12,7 +12,8 @@ from contextlib import suppress
 from cache.format import layout
 from cache.format.layout import FEATURES
 from cache.format.listing import update_list
-from cache.format.manifest import Place
+from cache.format.manifest import lost_manifest
+from cache.format.place import Place
 from cache.storage.base import Store
 
 
@@ -37,7 +38,7 @@ def committed_names(store: Store) -> Iterator[str]:
     for name in possible_splits(store):
         place = Place(store, name)
         try:
-            is_committed = store.exists(place.manifest) or place.lost_manifest() is not None
+            is_committed = store.exists(place.manifest) or lost_manifest(place) is not None
         except PermissionError:
             is_committed = "/" in name  # opening the split will report the missing permission
         if is_committed:

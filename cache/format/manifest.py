@@ -5,16 +5,26 @@ replaces the manifest by one that names them; this is the commit. Each `zarr.jso
 from the manifest and is written after it, for other Zarr readers. Readers of this package do not
 use it, and the next writer restores a `zarr.json` that is missing or outdated.
 
-`Place` says where the files of a split or a stream are, and `Commit` is the state that its manifest
-describes. A shard's record is a short text with its size and digest (`cache/format/shard.py`).
+A manifest of a split:
+
+    {"format": "vibe-cache 2", "digest": "1f2e...",   digest: SHA-256 of all other entries
+     "rows": 110, "tracks": 3, "videos": 2,
+     "geometry": {"rows_per_shard": 8192, "rows_per_chunk": 64},
+     "extent": 8202, "commits": [[0, 100], [8192, 8202]],   the rows [start, stop) of each commit
+     "shards": {"bbox": {"0": "133252:77aa...", "1": ...}, ...},   records: cache/format/shard.py
+     "tables": {"track_start": {"dtype": "int64", "shape": [3], "sha256": "9c0d..."}, ...},
+     "dataset": ..., ...}   entries that the writer's caller gave to `commit`
+
+That of a stream has "stream", "dim", "dtype", "split_digest" and "rows" ({shard: `rows_record`}) in
+place of "rows", "tracks", "videos" and "tables". `Commit` is the state that a manifest describes,
+and `Place` (cache/format/place.py) says where its files are.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,235 +36,171 @@ from cache.format.extra import ExtraColumn
 from cache.format.layout import (
     COLUMNS,
     EARLIER_FORMAT,
-    FEATURES,
     FORMAT,
     TABLE_FOLDER,
     ColumnSpec,
     Geometry,
 )
+from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, sha256
 from cache.format.tables import Tables, parse_table, table_folder, table_key
-from cache.storage.base import Etag, Store
+from cache.storage.base import Etag
 
-_COMMIT: Final = ("extent", "commits", "geometry", "shards", "rows")
-_ENTRIES: Final = {  # entries that a manifest must have
-    "split": (*_COMMIT, "tracks"),
-    "stream": (*_COMMIT, "stream", "dim", "dtype"),
-}
+# entries that a manifest must have
+_SHARED_ENTRIES: Final = ("extent", "commits", "geometry", "shards", "rows")
+_SPLIT_ENTRIES: Final = (*_SHARED_ENTRIES, "tracks")
+_STREAM_ENTRIES: Final = (*_SHARED_ENTRIES, "stream", "dim", "dtype")
 # path of a shard or table, or of its zarr.json, below `Place.arrays_folder`
 _FILE: Final = re.compile(rf"({TABLE_FOLDER}/)?{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a split (`stream` is None) or one of its streams is in a store, and the keys of its
-    files.
+def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
+    """Read the manifest, and return it with its file's etag; None if there is no file.
+
+    Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
     """
+    try:
+        text, etag = place.store.read_with_etag(place.manifest)
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise AccessDenied.of(error) from error
+    return parse_manifest(place, text), etag
 
-    store: Store
-    split: str
-    stream: str | None = None
 
-    @property
-    def arrays_folder(self) -> str:
-        """The folder that the manifest's file names are relative to."""
-        return self.split if self.stream is None else f"{self.split}/{FEATURES}"
+def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
+    """Parse the text of this place's manifest.
 
-    @property
-    def manifest_folder(self) -> str:
-        """The folder of the manifest, and of unfinished work."""
-        return self.arrays_folder if self.stream is None else f"{self.arrays_folder}/{self.stream}"
+    Raises CacheError if it is damaged, does not match its own digest, has an unknown format, or
+    belongs to another split or stream.
+    """
+    manifest = _decode(place, text)
+    file = place.store.location(place.manifest)
+    if manifest.get("dtype") == "bytes":
+        raise CacheError.at(
+            file,
+            expected="a stream of numbers",
+            found="bytes of an earlier version",
+            do=f"{earlier.REMOVED}, or delete the stream: cache.delete_stream.",
+        )
+    try:
+        problem = _problem_of(manifest, place)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        problem = f"other entries ({error!r})"
+    if problem:
+        title = f"split {place.split}"
+        if place.stream is not None:
+            title = f"stream {place.stream!r} of {place.split}"
+        expected = f"the manifest of {title}"
+        raise CacheError.at(file, expected=expected, found=problem, do=place.repair_advice)
+    return manifest
 
-    @property
-    def manifest(self) -> str:
-        return f"{self.manifest_folder}/{layout.MANIFEST}"
 
-    @property
-    def writing(self) -> str:
-        return f"{self.manifest_folder}/{layout.WRITING}"
+def _decode(place: Place, text: bytes) -> dict[str, Any]:
+    """Decode a manifest, and check its format and digest, but not its other entries."""
+    file = place.store.location(place.manifest)
+    do = place.repair_advice
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        written_as = manifest["format"]
+        body = {key: value for key, value in manifest.items() if key != "digest"}
+        intact = manifest["digest"] == sha256(layout.canonical(body))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        other = f"something else ({error})"
+        raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
+    # Check the format before the digest, which another format may define otherwise.
+    if written_as not in (FORMAT, EARLIER_FORMAT):
+        raise CacheError.at(
+            file,
+            expected=f"format {FORMAT!r}",
+            found=f"format {written_as!r}",
+            do="Use the version that wrote it.",
+        )
+    if not intact:
+        raise CacheError.at(
+            file, expected="its own digest to match", found="changed content", do=do
+        )
+    return manifest
 
-    @property
-    def temporary(self) -> str:
-        """The key of a shard while it is being written."""
-        return f"{self.writing}/{layout.TEMPORARY_SHARD}"
 
-    @property
-    def staged(self) -> str:
-        """The folder of uncommitted work, from which the next writer continues."""
-        return f"{self.writing}/{layout.STAGED}"
+def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict[str, str]]:
+    """Read a split's tables.
 
-    def array_key(self, name: str) -> str:
-        return f"{self.arrays_folder}/{name}"
+    Returns the tables whose files match the manifest, and the names of the other tables by the key
+    of their missing or changed file. A stream has no tables.
+    """
+    tables = Tables()
+    if place.stream is not None:
+        return tables, {}
+    if manifest["format"] == EARLIER_FORMAT:
+        return earlier.read_tables(place.store, place.arrays_folder, manifest)
+    entries = manifest["tables"]
+    keys = {name: place.array_key(table_key(name, entry)) for name, entry in entries.items()}
+    files = place.store.read_many(keys.values())
+    wrong = {}
+    for name, key in keys.items():
+        if key in files and sha256(files[key]) == entries[name]["sha256"]:
+            tables[name] = parse_table(files[key], entries[name])
+        else:
+            wrong[key] = name
+    return tables, wrong
 
-    @property
-    def kind(self) -> str:
-        return "split" if self.stream is None else "stream"
 
-    @property
-    def remedy(self) -> str:
-        """What to do when the manifest or a table is damaged."""
-        if self.stream is None:
-            return (
-                f"Restore it from a backup; or remove {self.store.location(self.manifest)} and "
-                "convert the split again: its features are carried over by their keys."
-            )
-        return "Restore it from a backup; or extract the stream again, with --replace."
+def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator[str]:
+    """Keys of existing table folders that the manifest does not name, and of remains of the
+    earlier format that the manifest does not need.
+    """
+    named = {} if manifest is None else manifest.get("tables", {})
+    folders = {table_folder(name, entry) for name, entry in named.items()}
+    if place.stream is None:
+        for name in place.store.list_names(place.array_key(TABLE_FOLDER)):
+            folder = f"{TABLE_FOLDER}/{name}"
+            if name != "zarr.json" and folder not in folders:
+                yield place.array_key(folder)
+    if manifest is None or manifest["format"] == FORMAT:
+        yield from earlier.find_remains(place.store, place.manifest_folder)
 
-    @property
-    def groups(self) -> list[str]:
-        """Keys of the zarr.json of all Zarr groups, from the cache down to a split's features."""
-        dataset = self.split.partition("/")[0]
-        return [
-            "zarr.json",
-            f"{dataset}/zarr.json",
-            f"{self.split}/zarr.json",
-            f"{self.split}/{FEATURES}/zarr.json",
-        ]
 
-    def shards_on_disk(self, name: str) -> list[int]:
-        """Sorted numbers of an array's existing shards, committed or not."""
-        names = self.store.list_names(f"{self.array_key(name)}/c")
-        return sorted(int(shard) for shard in names if shard.isdigit())
+def lost_manifest(place: Place) -> CacheError | None:
+    """The error to raise when committed arrays exist but their manifest does not; None if the
+    manifest exists or nothing was committed.
+    """
+    array = place.manifest_folder  # a stream's own array is there, too
+    if place.stream is None:
+        array = place.array_key("frame_index")
+    if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
+        return None
+    file = place.store.location(place.manifest)
+    expected = "the manifest of the data committed here"
+    return CacheError.at(file, expected=expected, found="no file", do=place.repair_advice)
 
-    def shard_folders(self, arrays: Iterable[str], numbers: Iterable[int]) -> list[str]:
-        """Keys `<array>/c/<number>` of these shards of these arrays.
 
-        A key is the shard's file, or a folder around it if the array has several dimensions.
-        """
-        pairs = itertools.product(arrays, sorted(numbers))
-        return [f"{self.array_key(name)}/c/{number}" for name, number in pairs]
+def has_unfinished_commit(place: Place) -> bool:
+    """Whether a killed writer has left work that the next writer finishes or removes, even if it
+    has no new rows: files in `.writing`, or a `zarr.json` that is missing or outdated.
+    """
+    writing = place.store.list_names(place.writing)
+    if place.store.exclusive and set(writing) - {"lock"}:
+        return True
+    current = read_manifest(place)
+    if current is None:
+        return False
+    manifest, etag = current
+    return bool(Commit(place, manifest, Tables(), etag).find_stale_metadata())
 
-    def read_manifest(self) -> tuple[dict[str, Any], Etag] | None:
-        """Read the manifest, and return it with its file's etag; None if there is no file.
 
-        Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
-        """
-        try:
-            text, etag = self.store.read_with_etag(self.manifest)
-        except FileNotFoundError:
-            return None
-        except PermissionError as error:
-            raise AccessDenied.of(error) from error
-        return self.parse_manifest(text), etag
+def read_notes(place: Place) -> dict[str, Any]:
+    """Read the notes of all commits (provenance.json), by the digests of their manifests.
 
-    def parse_manifest(self, text: bytes) -> dict[str, Any]:
-        """Parse the text of this place's manifest.
-
-        Raises CacheError if it is damaged, does not match its own digest, has an unknown format, or
-        belongs to another split or stream.
-        """
-        file = self.store.location(self.manifest)
-        do = self.remedy
-        try:
-            manifest = json.loads(text)
-            written_as = manifest["format"]
-            body = {key: value for key, value in manifest.items() if key != "digest"}
-            intact = manifest["digest"] == sha256(layout.canonical(body))
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            other = f"something else ({error})"
-            raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
-        # Check the format before the digest, which another format may define otherwise.
-        if written_as not in (FORMAT, EARLIER_FORMAT):
-            raise CacheError.at(
-                file,
-                expected=f"format {FORMAT!r}",
-                found=f"format {written_as!r}",
-                do="Use the version that wrote it.",
-            )
-        if not intact:
-            raise CacheError.at(
-                file, expected="its own digest to match", found="changed content", do=do
-            )
-        if manifest.get("dtype") == "bytes":
-            raise CacheError.at(
-                file,
-                expected="a stream of numbers",
-                found="bytes of an earlier version",
-                do=f"{earlier.REMOVED}, or delete the stream: cache.delete_stream.",
-            )
-        try:
-            problem = _problem_of(manifest, self)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            problem = f"other entries ({error!r})"
-        if problem:
-            title = f"split {self.split}"
-            if self.stream is not None:
-                title = f"stream {self.stream!r} of {self.split}"
-            raise CacheError.at(file, expected=f"the manifest of {title}", found=problem, do=do)
-        return dict(manifest)
-
-    def read_tables(self, manifest: Mapping[str, Any]) -> tuple[Tables, dict[str, str]]:
-        """Read a split's tables.
-
-        Returns the tables whose files match the manifest, and the names of the other tables by the
-        key of their missing or changed file. A stream has no tables.
-        """
-        tables = Tables()
-        if self.stream is not None:
-            return tables, {}
-        if manifest["format"] == EARLIER_FORMAT:
-            return earlier.read_tables(self.store, self.arrays_folder, manifest)
-        entries = manifest["tables"]
-        keys = {name: self.array_key(table_key(name, entry)) for name, entry in entries.items()}
-        files = self.store.read_many(keys.values())
-        wrong = {}
-        for name, key in keys.items():
-            if key in files and sha256(files[key]) == entries[name]["sha256"]:
-                tables[name] = parse_table(files[key], entries[name])
-            else:
-                wrong[key] = name
-        return tables, wrong
-
-    def unnamed_tables(self, manifest: Mapping[str, Any] | None) -> Iterator[str]:
-        """Keys of existing table folders that the manifest does not name, and of remains of the
-        earlier format that the manifest does not need.
-        """
-        named = {} if manifest is None else manifest.get("tables", {})
-        folders = {table_folder(name, entry) for name, entry in named.items()}
-        if self.stream is None:
-            for name in self.store.list_names(self.array_key(TABLE_FOLDER)):
-                folder = f"{TABLE_FOLDER}/{name}"
-                if name != "zarr.json" and folder not in folders:
-                    yield self.array_key(folder)
-        if manifest is None or manifest["format"] == FORMAT:
-            yield from earlier.find_remains(self.store, self.manifest_folder)
-
-    def lost_manifest(self) -> CacheError | None:
-        """The error to raise when committed arrays exist but their manifest does not; None if the
-        manifest exists or nothing was committed.
-        """
-        array = self.array_key("frame_index") if self.stream is None else self.manifest_folder
-        if not self.store.exists(f"{array}/zarr.json") or self.store.exists(self.manifest):
-            return None
-        file = self.store.location(self.manifest)
-        expected = "the manifest of the data committed here"
-        return CacheError.at(file, expected=expected, found="no file", do=self.remedy)
-
-    def has_unfinished_commit(self) -> bool:
-        """Whether a killed writer has left work that the next writer finishes or removes, even if
-        it has no new rows: files in `.writing`, or a `zarr.json` that is missing or outdated.
-        """
-        writing = self.store.list_names(self.writing)
-        if self.store.exclusive and set(writing) - {"lock"}:
-            return True
-        current = self.read_manifest()
-        if current is None:
-            return False
-        manifest, etag = current
-        return bool(Commit(self, manifest, Tables(), etag).find_stale_metadata())
-
-    def read_notes(self) -> dict[str, Any]:
-        """Read the notes of all commits (provenance.json), by the digests of their manifests.
-
-        Returns {} if the file is missing or damaged.
-        """
-        try:
-            text = self.store.read(f"{self.manifest_folder}/{layout.PROVENANCE}")
-            notes: dict[str, Any] = json.loads(text)["commits"]
-            is_intact = all(isinstance(note, dict) for note in notes.values())
-        except (ValueError, OSError, TypeError, KeyError, AttributeError):
-            return {}
-        return notes if is_intact else {}
+    Returns {} if the file is missing or damaged.
+    """
+    try:
+        text = place.store.read(f"{place.manifest_folder}/{layout.PROVENANCE}")
+        notes: dict[str, Any] = json.loads(text)["commits"]
+        is_intact = all(isinstance(note, dict) for note in notes.values())
+    except (ValueError, OSError, TypeError, KeyError, AttributeError):
+        return {}
+    return notes if is_intact else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +224,14 @@ class Commit:
         """
         digest = ""
         while True:
-            current = place.read_manifest()
+            current = read_manifest(place)
             if current is None:
-                lost = place.lost_manifest()
+                lost = lost_manifest(place)
                 if place.stream is not None and lost is not None:
                     raise lost
                 return None
             manifest, etag = current
-            tables, wrong = place.read_tables(manifest)
+            tables, wrong = read_tables(place, manifest)
             if not wrong:
                 return cls(place, manifest, tables, etag)
             if manifest["digest"] == digest:
@@ -293,7 +239,7 @@ class Commit:
                     place.store.location(min(wrong)),
                     expected="the file that the manifest names by its digest",
                     found="a missing or changed file",
-                    do=place.remedy,
+                    do=place.repair_advice,
                 )
             # Another process may have committed after the manifest was read, and removed tables:
             # read again, until the same manifest fails twice.
@@ -302,7 +248,7 @@ class Commit:
     @property
     def note(self) -> Mapping[str, Any]:
         """Read this commit's note in provenance.json; {} if it is missing."""
-        note: Mapping[str, Any] = self.place.read_notes().get(self.digest, {})
+        note: Mapping[str, Any] = read_notes(self.place).get(self.digest, {})
         return note
 
     @property
@@ -310,11 +256,11 @@ class Commit:
         """All columns that the manifest may name, by name: those of a split with its extra columns
         per row, or the arrays of a stream.
         """
-        held = self.manifest
-        if "stream" in held:
-            return layout.stream_columns(held["stream"], held["dim"], held["dtype"])
+        manifest = self.manifest
+        if "stream" in manifest:
+            return layout.stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
         columns = dict(COLUMNS)
-        for name, column in ExtraColumn.from_manifest(held).items():
+        for name, column in ExtraColumn.from_manifest(manifest).items():
             if column.per == "row":
                 columns[name] = column.spec
         return columns
@@ -385,24 +331,25 @@ class Commit:
         records: Mapping[str, str] = self.manifest["rows"]
         foreign = []
         for shard, record in records.items():
-            now = rows_record(split, int(shard))
+            split_record = rows_record(split, int(shard))
             # "": the split has dropped the shard. Its features may be carried over to new rows.
-            if now not in (record, ""):
+            if split_record not in (record, ""):
                 foreign.append(int(shard))
         return foreign
 
 
-def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether the manifest `held` names all these shards (array -> shard number -> record)."""
+def has_shards(manifest: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a manifest names all these shards (array -> shard number -> record)."""
     for array, records in shards.items():
-        if not records.items() <= held["shards"].get(array, {}).items():
+        if not records.items() <= manifest["shards"].get(array, {}).items():
             return False
     return True
 
 
 def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
     """Why an untrusted manifest cannot belong to a place; "" if it can."""
-    for name in _ENTRIES[place.kind]:
+    entries = _SPLIT_ENTRIES if place.stream is None else _STREAM_ENTRIES
+    for name in entries:
         if name not in manifest:
             return f"no {name!r}"
     if manifest.get("stream") != place.stream:

@@ -28,7 +28,8 @@ from cache.errors import CacheError
 from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit
+from cache.format.place import Place
 from cache.format.tables import TrackTable
 from cache.read import labels
 from cache.read.arguments import DEFAULT_STREAM, DefaultName, StreamFields, stream_dtypes

@@ -18,7 +18,8 @@ from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.folders import possible_splits, stream_folders
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit, has_unfinished_commit, read_manifest
+from cache.format.place import Place
 from cache.format.shown import Lines, Shown
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.arguments import DEFAULT_STREAM, StreamFields
@@ -143,7 +144,7 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
         for name in self.splits:
             counts = "a problem: open it"
             with suppress(CacheError):
-                current = Place(self.store, name).read_manifest()
+                current = read_manifest(Place(self.store, name))
                 if current is not None:
                     counts = f"{current[0]['rows']:,} rows, {current[0]['tracks']:,} tracks"
             lines.append((name, counts, ", ".join(stream_folders(self.store, name))))
@@ -299,7 +300,7 @@ class Split(Shown, OpenSplit):
         """Whether a killed writer of the split or stream has left work that the next writer will
         finish or remove.
         """
-        return self.place(stream).has_unfinished_commit()
+        return has_unfinished_commit(self.place(stream))
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column as a lazy Zarr array: `kp_2d`, or `features/resnet50` (also with `_ok` or

@@ -24,7 +24,8 @@ from cache.format.earlier import refuse_tags
 from cache.format.folders import committed_names, places_of
 from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit, has_unfinished_commit, read_notes, unnamed_tables
+from cache.format.place import Place
 from cache.format.shard import sha256
 from cache.format.tables import Tables, table_entry, table_key
 from cache.storage import store_at
@@ -86,7 +87,7 @@ class Writer(ABC):
         example after raw files have moved. Makes no commit.
         """
         assert self._commit is not None, "nothing is committed yet"
-        notes = self.place.read_notes()
+        notes = read_notes(self.place)
         note = notes.setdefault(self._commit.digest, {})
         note.update(self._provenance)
         self._lock.require()
@@ -190,7 +191,7 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
     # Only after the commit: readers report a listed split without a manifest as missing.
     update_list(store, add=[place.split], there=committed_names(store))
     if store.exclusive:
-        store.remove([*place.unnamed_tables(commit.manifest)])
+        store.remove([*unnamed_tables(place, commit.manifest)])
         if stale and not keep_staged:
             store.remove([place.staged])
     if stale:  # last: it shows that the commit is unfinished
@@ -216,7 +217,7 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
         "software": software,
     }
     # The file has its notes sorted by digest; the newest are kept.
-    by_time = sorted(place.read_notes().items(), key=lambda item: str(item[1].get("finished", "")))
+    by_time = sorted(read_notes(place).items(), key=lambda item: str(item[1].get("finished", "")))
     earlier = by_time[-(NOTES - 1) :]
     _write_notes(place, {**dict(earlier), digest: note})
 
@@ -235,7 +236,7 @@ def finish_commits(root: Root, split: str) -> None:
     Raises Busy (a CacheError) if one of them has a running writer.
     """
     for place in places_of(store_at(root), split):
-        if place.has_unfinished_commit():
+        if has_unfinished_commit(place):
             with place.store.lock(place.writing):
                 commit = Commit.load(place)
                 if commit is not None:

@@ -18,7 +18,8 @@ from cache.arrays import Array, Bools, Ints, Keys
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
-from cache.format.manifest import Commit, Place, shard_rows
+from cache.format.manifest import Commit, lost_manifest, shard_rows
+from cache.format.place import Place
 from cache.format.tables import TrackRecord, TrackRows
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
@@ -133,7 +134,7 @@ def _is_copy(source: Split, store: Store) -> bool:
     """
     place = Place(store, source.name)
     if not store.exists(place.manifest):
-        lost = place.lost_manifest()
+        lost = lost_manifest(place)
         if lost:
             raise lost
         return False

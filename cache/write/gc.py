@@ -21,7 +21,8 @@ from cache.format import earlier, layout
 from cache.format.folders import places_of, split_folders
 from cache.format.layout import FEATURES, PROVENANCE, stream_of
 from cache.format.listing import missing_text, unmounted_folder, update_list
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit, lost_manifest, unnamed_tables
+from cache.format.place import Place
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Lock, Root, Store
 from cache.write.base import follow_manifest
@@ -108,7 +109,7 @@ class _Sweep:
         store = self._store
         features = FeatureCache(store.root)
         for name in features.splits:
-            if features.is_committed(name) or Place(store, name).lost_manifest():
+            if features.is_committed(name) or lost_manifest(Place(store, name)):
                 continue
             if unmounted_folder(store, name) or store.list_names(name):
                 self.collected.problems.append(missing_text(store, name))
@@ -124,7 +125,7 @@ class _Sweep:
         refuse_running_parts(self._store, place.writing)
         commit = Commit.load(place)
         if commit is None:
-            lost = place.lost_manifest()
+            lost = lost_manifest(place)
             if lost:
                 raise lost
         keep_unfinished = self._keeps_unfinished(place)
@@ -204,7 +205,7 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
         yield from _find_unnamed_shards(place, commit)
     if place.stream is None:
         yield from _find_arrays_without_stream(place)
-    yield from place.unnamed_tables(None if commit is None else commit.manifest)
+    yield from unnamed_tables(place, None if commit is None else commit.manifest)
     for name in names:
         if name.startswith(".") and name.endswith(".tmp"):
             yield f"{place.manifest_folder}/{name}"

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from cache.errors import Busy, CacheError
 from cache.format.folders import places_of
 from cache.format.layout import RUNNING
-from cache.format.manifest import Place
+from cache.format.place import Place
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.write.staged import FILE, STAGED, VIDEO, Plan, unpack

@@ -22,7 +22,7 @@ from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import ColumnSpec, Geometry
-from cache.format.manifest import Place
+from cache.format.place import Place
 from cache.format.shard import ShardLayout, size_of
 from cache.format.tables import TrackRows
 from cache.read.rows import Rows

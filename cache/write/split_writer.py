@@ -26,7 +26,8 @@ from cache.format import layout
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.folders import create_groups, stream_folders
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit, read_manifest
+from cache.format.place import Place
 from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video_record
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -179,7 +180,7 @@ class SplitWriter(Writer):
         manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # a stream with a damaged manifest has nothing to carry over
-                current = Place(self._store, self._split, stream).read_manifest()
+                current = read_manifest(Place(self._store, self._split, stream))
                 if current is not None:
                     manifests.append(current[0])
         return max(manifests, key=lambda manifest: int(manifest["extent"]), default={})

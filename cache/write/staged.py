@@ -23,7 +23,7 @@ import numpy as np
 
 from cache.arrays import Array
 from cache.format.layout import fingerprint
-from cache.format.manifest import Place
+from cache.format.place import Place
 from cache.format.shard import crc32c
 
 SHARD: Final = "shard"

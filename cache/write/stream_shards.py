@@ -23,7 +23,8 @@ from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
 from cache.format.listing import refuse_missing
-from cache.format.manifest import Commit, Place, shard_rows
+from cache.format.manifest import Commit, shard_rows
+from cache.format.place import Place
 from cache.format.shard import ShardLayout
 from cache.read.streams import OpenStream
 from cache.storage import store_at

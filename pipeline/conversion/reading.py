@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from cache.format.folders import create_groups
-from cache.format.manifest import Place
+from cache.format.place import Place
 from cache.write.parts import Part
 from cache.write.staged import VIDEO, StagedWork
 from pipeline.accounting import NOT_NOW, VideoAccount

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from cache.format.manifest import shard_rows
+from cache.format.manifest import lost_manifest, shard_rows
 from cache.windows import Ranges
 from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.conversion.plan import UNFINISHED
@@ -171,7 +171,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if not committed.known_columns.issuperset(spec.stream.needs):
         return make()
     if spec.name not in committed.streams:
-        lost = replace and committed.place(spec.name).lost_manifest() is not None
+        lost = replace and lost_manifest(committed.place(spec.name)) is not None
         why = "its manifest is lost" if lost else "not extracted before"
         return make(why=why, missing=missing_rows(committed, None), replace=lost)
     if replace:

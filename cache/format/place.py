@@ -1,0 +1,98 @@
+"""Where the files of a split or a stream are in a store.  [cache]
+
+The files of a split, and of its stream `resnet50`:
+
+    3dpw/train/manifest.json                           its manifest
+    3dpw/train/.writing/                               lock, temporary files, uncommitted work
+    3dpw/train/bbox/c/<shard>/0                        shards of a column
+    3dpw/train/tables/track_start-<digest>/            a table
+    3dpw/train/features/resnet50/manifest.json         the stream's manifest
+    3dpw/train/features/resnet50/c/<shard>/0           its features
+    3dpw/train/features/resnet50_ok/c/<shard>          flags, and keys in resnet50_key
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cache.format import layout
+from cache.format.layout import FEATURES
+from cache.storage.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a split or one of its streams is in a store, and the keys of its files."""
+
+    store: Store
+    split: str  # <dataset>/<split>
+    stream: str | None = None  # None: the split itself
+
+    @property
+    def arrays_folder(self) -> str:
+        """The folder that the manifest's file names are relative to."""
+        return self.split if self.stream is None else f"{self.split}/{FEATURES}"
+
+    @property
+    def manifest_folder(self) -> str:
+        """The folder of the manifest, and of unfinished work."""
+        return self.arrays_folder if self.stream is None else f"{self.arrays_folder}/{self.stream}"
+
+    @property
+    def manifest(self) -> str:
+        """The key of the manifest."""
+        return f"{self.manifest_folder}/{layout.MANIFEST}"
+
+    @property
+    def writing(self) -> str:
+        """The folder of a writer's lock, temporary files and uncommitted work."""
+        return f"{self.manifest_folder}/{layout.WRITING}"
+
+    @property
+    def temporary(self) -> str:
+        """The key of a shard while it is being written."""
+        return f"{self.writing}/{layout.TEMPORARY_SHARD}"
+
+    @property
+    def staged(self) -> str:
+        """The folder of uncommitted work, from which the next writer continues."""
+        return f"{self.writing}/{layout.STAGED}"
+
+    def array_key(self, name: str) -> str:
+        return f"{self.arrays_folder}/{name}"
+
+    @property
+    def repair_advice(self) -> str:
+        """What to do when the manifest or a table is damaged."""
+        if self.stream is None:
+            return (
+                f"Restore it from a backup; or remove {self.store.location(self.manifest)} and "
+                "convert the split again: its features are carried over by their keys."
+            )
+        return "Restore it from a backup; or extract the stream again, with --replace."
+
+    @property
+    def groups(self) -> list[str]:
+        """Keys of the zarr.json of all Zarr groups, from the cache down to a split's features."""
+        dataset = self.split.partition("/")[0]
+        return [
+            "zarr.json",
+            f"{dataset}/zarr.json",
+            f"{self.split}/zarr.json",
+            f"{self.split}/{FEATURES}/zarr.json",
+        ]
+
+    def shards_on_disk(self, name: str) -> list[int]:
+        """Sorted numbers of an array's existing shards, committed or not."""
+        names = self.store.list_names(f"{self.array_key(name)}/c")
+        return sorted(int(shard) for shard in names if shard.isdigit())
+
+    def shard_folders(self, arrays: Iterable[str], numbers: Iterable[int]) -> list[str]:
+        """Keys `<array>/c/<number>` of these shards of these arrays.
+
+        A key is the shard's file, or a folder around it if the array has several dimensions.
+        """
+        pairs = itertools.product(arrays, sorted(numbers))
+        return [f"{self.array_key(name)}/c/{number}" for name, number in pairs]
