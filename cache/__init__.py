@@ -21,7 +21,8 @@ from cache.format.layout import (
     UNDEFINED,
     fingerprint,
 )
-from cache.format.tables import TrackRecord, TrackRows, VideoEntry
+from cache.format.records import TrackRows, VideoEntry
+from cache.format.tables import TrackRecord
 from cache.read.arguments import DEFAULT_STREAM
 from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open

@@ -1,10 +1,13 @@
 """The tracks, runs and videos of a split, as arrays and as records.  raw -> [tracks] -> features ->
 windows
 
-Each field of a track, run or video is one Zarr array, such as `track_start`. Texts are (N, L)
-uint8, UTF-8 padded with zeros: Zarr v3 has no settled string type. A run is a segment of one track
-whose frame indices are one step apart. A video's account is a JSON object that says what became of
-its frames.
+`Tables` holds one array per field of a track, run or video, such as `track_start` (n_tracks,); each
+is stored as a Zarr array of its own. Writers make it from records of videos (`records.py`) and join
+it with the committed ones. `TrackTable` and `VideoTable` show its rows as records to readers.
+
+Texts are (N, L) uint8, UTF-8 padded with zeros: Zarr v3 has no settled string type. A run is a
+segment of one track whose frame indices are one step apart. A video's account is a JSON object that
+says what became of its frames.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -23,6 +25,7 @@ from cache.arrays import Array, Doubles, Ints
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
 from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical, shard_key
+from cache.format.records import VideoEntry
 from cache.format.shard import crc32c, sha256
 from cache.format.shown import Lines, Shown
 from cache.storage.base import Bytes
@@ -143,6 +146,7 @@ class Tables(dict[str, Array]):
         """The number of each row's track (same shape); -1 for rows without a committed track."""
         starts = self["track_start"]
         stops = self["track_stop"]
+        # Tracks are sorted and disjoint: a row is in a track if one more has begun than ended.
         n_begun = np.searchsorted(starts, rows, side="right")
         n_ended = np.searchsorted(stops, rows, side="right")
         return np.where(n_begun > n_ended, n_begun - 1, -1)
@@ -232,38 +236,6 @@ def _narrow(texts: Array) -> Array:
 
 def _widen(texts: Array, width: int) -> Array:
     return np.pad(texts, ((0, 0), (0, width - texts.shape[1])))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
-class TrackRows:
-    """One track to write: a person in T frames of one video. Leave out columns without labels."""
-
-    name: str  # <video>/<person>, unique within the split
-    video: str
-    step: int  # frames of the video from one row to the next, except at gaps
-    fps: float  # of the video's own frames; nan where not known
-    crop_scale: float  # crop side / box side
-    gender: str = "neutral"
-    intrinsics: Array | None = None  # (3, 3) px
-    # name in COLUMNS -> (T, *trailing)
-    columns: Mapping[str, Array] = field(default_factory=dict)
-    # name of an extra column -> (T, *shape), or (*shape) for a column per track
-    extra: Mapping[str, Array] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoEntry:
-    """One raw video: its pixel source, fingerprints and frame accounting."""
-
-    name: str  # unique within the split
-    source: str = ""  # the pixel source below the raw folder, in one line; "" without pixels
-    # hex; changes when the pixels do, and not when only labels do; "" without pixels
-    pixels: str = ""
-    width: int = 0  # px; 0 without pixels
-    height: int = 0
-    fingerprint: str = ""  # hex; of the raw files
-    # what became of its frames: how many were found, kept, dropped and why; any JSON object
-    account: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _TrackFields(NamedTuple):
@@ -440,61 +412,3 @@ class _VideosByName(Mapping[str, VideoEntry]):
 
     def __len__(self) -> int:
         return len(self._numbers)
-
-
-def find_runs(frame_index: Array, step: int, first_row: int) -> list[tuple[int, int]]:
-    """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
-
-    >>> find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
-    [(100, 103), (103, 105)]
-    """
-    breaks = np.flatnonzero(np.diff(frame_index) != step) + 1
-    starts = np.concatenate([[0], breaks]) + first_row
-    stops = np.concatenate([breaks, [len(frame_index)]]) + first_row
-    return list(zip(starts.tolist(), stops.tolist(), strict=True))
-
-
-def video_record(
-    entry: VideoEntry, tracks: Sequence[TrackRows], start: int, extra: Collection[ExtraColumn] = ()
-) -> dict[str, Any]:
-    """The record of a video and its tracks in JSON, for uncommitted work and `Tables.from_records`.
-    The tracks get consecutive rows from `start` on.
-    """
-    records = []
-    stop = start
-    for track in tracks:
-        record = _track_record(track, stop)
-        for column in extra:
-            if column.per == "track" and column.name in track.extra:
-                record[column.array] = track.extra[column.name].tolist()
-        records.append(record)
-        stop = record["stop"]
-    return {
-        "name": entry.name,
-        "source": entry.source,
-        "pixels": entry.pixels,
-        "fingerprint": entry.fingerprint,
-        "width": int(entry.width),
-        "height": int(entry.height),
-        "account": json.loads(canonical(dict(entry.account))),
-        "tracks": records,
-        "stop": stop,
-    }
-
-
-def _track_record(track: TrackRows, start: int) -> dict[str, Any]:
-    frame_index = np.asarray(track.columns["frame_index"])
-    intrinsics = None
-    if track.intrinsics is not None:
-        intrinsics = np.asarray(track.intrinsics, np.float64).tolist()
-    return {
-        "name": track.name,
-        "start": start,
-        "stop": start + len(frame_index),
-        "step": int(track.step),
-        "fps": float(track.fps),
-        "crop_scale": float(track.crop_scale),
-        "gender": track.gender,
-        "intrinsics": intrinsics,
-        "runs": find_runs(frame_index, track.step, start),
-    }

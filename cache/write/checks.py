@@ -10,7 +10,7 @@ import numpy as np
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, GENDERS
-from cache.format.tables import TrackRows
+from cache.format.records import TrackRows
 
 # Label -> the flag column that marks its known rows. Without that column, readers would take the
 # label as unknown in all rows.

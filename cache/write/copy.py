@@ -20,7 +20,8 @@ from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, lost_manifest, shard_rows
 from cache.format.place import Place
-from cache.format.tables import TrackRecord, TrackRows
+from cache.format.records import TrackRows
+from cache.format.tables import TrackRecord
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at

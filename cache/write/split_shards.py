@@ -23,8 +23,8 @@ from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import ColumnSpec, Geometry
 from cache.format.place import Place
+from cache.format.records import TrackRows
 from cache.format.shard import ShardLayout, size_of
-from cache.format.tables import TrackRows
 from cache.read.rows import Rows
 from cache.storage.base import Lock
 from cache.write.staged import SHARD, StagedWork

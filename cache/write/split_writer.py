@@ -28,7 +28,8 @@ from cache.format.folders import create_groups, stream_folders
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit, read_manifest
 from cache.format.place import Place
-from cache.format.tables import Tables, TrackRows, VideoEntry, VideoTable, video_record
+from cache.format.records import TrackRows, VideoEntry, video_record
+from cache.format.tables import Tables, VideoTable
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cache
-from cache.format.tables import find_runs
+from cache.format.records import find_runs
 from cache.windows import StreamRows, intersect, join_adjacent, ranges_where, windows_of
 
 
