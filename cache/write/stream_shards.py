@@ -4,24 +4,29 @@
 stream accepts staged shards and commits them. A row's key is a hash of everything that its features
 depend on. If a row is written again with the same key, for example after a label was corrected, its
 features are carried over: they are copied from the old row and not computed again.
+
+For each pending shard, a process
+
+    1. takes features of rows with a known key: `kept` (of a checkpoint), `carried` (of old rows)
+    2. computes the other rows, and may store unfinished ones by `checkpoint`
+    3. writes the complete shard by `stage`
 """
 
 from __future__ import annotations
 
 import secrets
-import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
-from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
+from cache.format.layout import HAS_VALUE, UNDECODABLE, Geometry, stream_columns
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, shard_rows
 from cache.format.place import Place
@@ -29,17 +34,14 @@ from cache.format.shard import ShardLayout
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
+from cache.write.key_index import KeyIndex
 from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
 
 Arrays = Mapping[str, Array]  # the arrays of one shard, by name
 
-# Odd numbers: multiplying by them maps 64-bit words one to one.
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
-
-class FoundRows(NamedTuple):
-    """Stored features for n rows."""
+class _StoredFeatures(NamedTuple):
+    """Features that the cache has for n rows, some of which have none."""
 
     mask: Bools  # (n,) which rows have stored features
     features: Any  # (n, dim); 0 for the other rows
@@ -57,6 +59,14 @@ class Staged:
     keys: dict[str, str]  # array -> the key of its file in the store
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
     made: dict[str, Any]  # `StreamShards.made`
+
+
+class ShardTarget(NamedTuple):
+    """Where the files of a shard are written."""
+
+    token: str  # random part of temporary names
+    keys: dict[str, str]  # array -> key of its file
+    piece: str  # name of the piece of staged work that records the shard
 
 
 class StreamShards:
@@ -78,8 +88,16 @@ class StreamShards:
     rows_per_shard: int
     """Rows in a shard, of the split and the stream."""
     made: Mapping[str, Any] = MappingProxyType({})
-    """How features are computed. The caller may set it; it is recorded with each staged shard, and
-    a writer compares `sha256`, the digest of the weights."""
+    """How features are computed, such as {"network": "resnet50", "sha256": "1f2e..."}. The caller
+    may set it; it is recorded with each staged shard, and a writer compares `sha256`, the digest of
+    the weights."""
+    live_shards: list[int]
+    """Numbers of the shards that have rows of committed tracks."""
+    committed: dict[int, dict[str, str]]
+    """The shards that the stream has for the split's rows: number -> array -> the manifest's
+    record."""
+    foreign: list[int]
+    """Numbers of the shards that the stream has for other rows than the split has now."""
 
     def __init__(
         self,
@@ -122,8 +140,8 @@ class StreamShards:
         self._tables = split.tables
         n_live = self._tables.live_by_shard(self.geometry, int(split.manifest["extent"]))
         self.live_shards = np.flatnonzero(n_live).tolist()
-        self.foreign: list[int] = []  # shards that the stream has for other rows
-        self.committed: dict[int, dict[str, str]] = {}  # shard -> the records of its arrays
+        self.foreign = []
+        self.committed = {}
         if self._commit is not None:
             stream = self._commit.manifest
             committed_form = _form_of(stream["dim"], stream["dtype"])
@@ -141,7 +159,7 @@ class StreamShards:
         self._has_replaced_rows = any(
             self._is_partly_replaced(shard, n_live) for shard in self.committed
         )
-        self._index: _KeyIndex | None = None
+        self._index: KeyIndex | None = None  # made by the first `carried`
         self._index_lock = threading.Lock()
 
     def _is_partly_replaced(self, shard: int, n_live: Ints) -> bool:
@@ -168,25 +186,28 @@ class StreamShards:
         """The digest of the split's rows in a shard: see `manifest.rows_record`."""
         return manifest.rows_record(self.split.manifest, shard)
 
-    def carried(self, keys: Keys) -> FoundRows:
+    def carried(self, keys: Keys) -> _StoredFeatures:
         """Find features to carry over: those that committed rows of the stream have with equal
         keys, (n, 2) uint64. Finds none if no committed shard has rows of replaced tracks.
+
+        Returns (mask, features, ok): which rows have stored features (n,), the features (n, dim)
+        and their flags (n,), both 0 for the other rows.
         """
         with self._index_lock:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
-                self._index = _KeyIndex(stream, self.committed)
-        found = self._none_found(len(keys))
+                self._index = KeyIndex(stream, self.committed)
+        stored = self._no_features(len(keys))
         if self._index is None:
-            return found
-        mask, data, ok = found
+            return stored
+        mask, data, ok = stored
         rows = self._index.find(keys)
         stream = self._index.stream
         mask[:] = rows >= 0
         ok[mask] = stream.read("_ok", rows[mask])[:, 0]
         good = ok != UNDECODABLE
         data[good] = stream.read("", rows[good])[:, 0]
-        return found
+        return stored
 
     def checkpoint(self, shard: int, rows: Ints, data: Array, ok: Flags, keys: Keys) -> None:
         """Store some rows of an incomplete shard durably, replacing its last checkpoint.
@@ -197,11 +218,13 @@ class StreamShards:
         """
         self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
-    def kept(self, shard: int, keys: Keys) -> FoundRows:
-        """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal."""
+    def kept(self, shard: int, keys: Keys) -> _StoredFeatures:
+        """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal.
+        Returns the same as `carried`.
+        """
         n = len(keys)
-        found = self._none_found(n)
-        mask, data, ok = found
+        stored = self._no_features(n)
+        mask, data, ok = stored
         for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
             rows = saved["rows"]
             values = saved["data"]
@@ -211,12 +234,13 @@ class StreamShards:
             mask[rows[same]] = True
             data[rows[same]] = values[same]
             ok[rows[same]] = saved["ok"][same]
-        return found
+        return stored
 
-    def _none_found(self, n: int) -> FoundRows:
+    def _no_features(self, n: int) -> _StoredFeatures:
+        """Arrays for n rows, none of which has features yet."""
         spec = self.columns[self._stream]
         data = np.zeros((n, *spec.trailing), spec.dtype)
-        return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
+        return _StoredFeatures(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged with this plan, by number; only those for the rows
@@ -237,48 +261,38 @@ class StreamShards:
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
-        token = secrets.token_hex(8)
-        staged = f"{self._work.folder}/{FILE}-{shard}-{token}"
-        files = {name: f"{staged}-{name}" for name in self.columns}
-        return self._write(shard, data, ok, keys, token, files, staged_piece(shard, token))
-
-    def _write(
-        self,
-        shard: int,
-        data: Array,
-        ok: Array,
-        keys: Keys,
-        token: str,
-        files: dict[str, str],
-        piece: str,
-    ) -> Staged:
-        """Write a shard as `stage` does, to the keys `files` (by array), and record it in the piece
-        of staged work named `piece`.
-        """
         self._require_pending(shard)
+        token = secrets.token_hex(8)
+        prefix = f"{self._work.folder}/{FILE}-{shard}-{token}"
+        files = {name: f"{prefix}-{name}" for name in self.columns}
         arrays = self.check_arrays(shard, data, ok, keys)
-        temporary = {name: f"{self._work.folder}/.{shard}-{token}-{name}" for name in files}
+        return self._write(shard, arrays, ShardTarget(token, files, staged_piece(shard, token)))
+
+    def _write(self, shard: int, arrays: Arrays, target: ShardTarget) -> Staged:
+        """Write a shard's checked arrays to the target, and record it there."""
+        folder = self._work.folder
+        temporary = {name: f"{folder}/.{shard}-{target.token}-{name}" for name in target.keys}
         try:
             records = {}
             for name, spec in self.columns.items():
                 file, record = ShardLayout(spec, self.geometry).encode(arrays[name])
-                self._store.put(files[name], file, temporary=temporary[name])
+                self._store.put(target.keys[name], file, temporary=temporary[name])
                 records[name] = record
             staged = Staged(
                 shard=shard,
                 rows=self.rows_record(shard),
                 form=self.form,
-                token=token,
-                keys=files,
+                token=target.token,
+                keys=target.keys,
                 records=records,
                 made=dict(self.made),
             )
             if self.plan:
-                self._put_piece(piece, staged)
+                self._put_piece(target.piece, staged)
         except BaseException:
             self._store.remove(temporary.values())
-            folder = self._work.folder  # a file outside of it may be a committed one
-            self._store.remove([path for path in files.values() if path.startswith(folder)])
+            # a file outside of the folder of staged work may be a committed one
+            self._store.remove([key for key in target.keys.values() if key.startswith(folder)])
             raise
         return staged
 
@@ -345,71 +359,3 @@ def staged_piece(shard: int, token: str) -> str:
 def _form_of(dim: int, dtype: str) -> str:
     """A stream's row format, for messages: "2048 numbers of float16"."""
     return f"{dim} numbers of {dtype}"
-
-
-class _KeyIndex:
-    """Finds rows of a stream by their keys.
-
-    It holds 64-bit hashes of the keys, sorted in parts; large parts are in temporary files that are
-    memory-mapped.
-    """
-
-    def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
-        self.stream = stream
-        self._sorted: list[Keys] = []  # parts of (2, n): ascending hashes, and their rows
-        parts: list[Keys] = []
-        for shard in sorted(shards):
-            rows = np.asarray(shard_rows(stream.commit.manifest, shard))
-            keys = stream.read("_key", rows[:1], len(rows))[0]
-            has_key = (keys != NO_KEY).any(axis=1)
-            parts.append(np.stack([_hash_keys(keys[has_key]), rows[has_key].astype(np.uint64)]))
-            if sum(part.shape[1] for part in parts) >= SORTED_ROWS:
-                self._sorted.append(self._map_file(_sort_by_hash(parts)))
-                parts = []
-        if parts:
-            self._sorted.append(_sort_by_hash(parts))
-
-    def find(self, keys: Keys) -> Ints:
-        """The rows (n,) that have these keys (n, 2); -1 for keys that no row has."""
-        rows = np.full(len(keys), -1, np.int64)
-        hashes = _hash_keys(keys)
-        for sorted_hashes, sorted_rows in self._sorted:
-            if not len(sorted_hashes):
-                continue
-            position = np.searchsorted(sorted_hashes, hashes)
-            position = np.minimum(position, len(sorted_hashes) - 1)
-            # Only the first row with a hash is found. If another key has the same hash, its row is
-            # computed again.
-            hits = (sorted_hashes[position] == hashes) & (rows < 0)
-            rows[hits] = sorted_rows[position[hits]]
-        candidates = np.flatnonzero(rows >= 0)
-        stored = self.stream.read("_key", rows[candidates])[:, 0]
-        differs = (stored != keys[candidates]).any(axis=1)
-        rows[candidates[differs]] = -1
-        return rows
-
-    def _map_file(self, entries: Keys) -> Keys:
-        """Copy the entries into an unnamed temporary file and memory-map it. The file disappears
-        when the map is deleted or the process ends.
-        """
-        place = self.stream.commit.place
-        # In an object store, the folder is None: the system's temporary folder is used.
-        with tempfile.TemporaryFile(dir=place.store.folder(place.manifest_folder)) as file:
-            entries.tofile(file)
-            return np.memmap(file, np.uint64, "r", shape=entries.shape)
-
-
-def _hash_keys(keys: Keys) -> Keys:
-    """Hash keys (n, 2) to 64 bits (n,). Different keys may have equal hashes: callers compare the
-    keys, too.
-    """
-    mixed: Keys = (keys * _MIX).sum(axis=1, dtype=np.uint64)
-    return mixed
-
-
-def _sort_by_hash(parts: Sequence[Keys]) -> Keys:
-    """Join entries (2, n), sorted by hash. The sort is stable, so that `find` returns the earliest
-    of several rows with the same key.
-    """
-    entries = np.concatenate(parts, axis=1)
-    return entries[:, np.argsort(entries[0], kind="stable")]

@@ -3,6 +3,15 @@
 A stream has three arrays (features, `_ok`, `_key`) and a manifest that names its shards. Rows of a
 shard never change, so after a new commit of the split, the stream stays valid and only lacks the
 new shards. These are pending: they have rows of tracks, but no features yet.
+
+    with StreamWriter(root, "3dpw/train", "resnet50", plan="weights 1f2e") as writer:
+        for shard in writer.pending:
+            writer.write(shard, features, ok, keys)
+        writer.commit({})
+
+A shard is first *staged*: its files are written, under temporary names by `StreamShards` or under
+final ones by this writer. It is then *accepted*: checked, renamed to its final names, and part of
+the next commit. On entry, the writer accepts what killed writers and other processes have staged.
 """
 
 from __future__ import annotations
@@ -28,7 +37,7 @@ from cache.storage.base import Root
 from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.write.base import Writer, follow_manifest, invalidate_shards
 from cache.write.staged import SHARD, Plan
-from cache.write.stream_shards import Staged, StreamShards, staged_piece
+from cache.write.stream_shards import ShardTarget, Staged, StreamShards, staged_piece
 
 
 class StreamWriter(StreamShards, Writer):
@@ -111,9 +120,11 @@ class StreamWriter(StreamShards, Writer):
         part of the next commit.
         """
         self._lock.require()  # without it, this may be a shard that another writer has committed
+        self._require_pending(shard)
+        arrays = self.check_arrays(shard, data, ok, keys)
         token = secrets.token_hex(8)
-        files = self._final_keys(shard)
-        return self._write(shard, data, ok, keys, token, files, _final_piece(shard))
+        target = ShardTarget(token, self._final_keys(shard), _final_piece(shard))
+        return self._write(shard, arrays, target)
 
     def accept(self, staged: Staged) -> None:
         """Make a shard that `StreamShards.stage` has written, in any process, part of the next
@@ -270,7 +281,7 @@ class StreamWriter(StreamShards, Writer):
         if self._commit is not None:
             follow_manifest(self._commit)
             self._drop_foreign(self._commit)
-        # shard -> the records of its arrays: committed, or written since
+        # shard -> the manifest's records of its arrays: committed, or accepted since
         self._accepted = dict(self.committed)
         own_pieces = self._work.names(SHARD)
         if not own_pieces:
@@ -318,12 +329,15 @@ class StreamWriter(StreamShards, Writer):
                 self.refused.append(str(error))
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
-        """Compare how a shard was made with the first shard, and record differing entries."""
+        """Compare how a shard was made with how the first one was, and record in `varying` the
+        entries that differ. A shard whose writer did not set `made` is not compared.
+        """
+        if not made:
+            return
         self.made = self.made or made
-        if made:
-            for name in self.made.keys() | made.keys():
-                if made.get(name) != self.made.get(name):
-                    self.varying.add(name)
+        for name in self.made.keys() | made.keys():
+            if made.get(name) != self.made.get(name):
+                self.varying.add(name)
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._accepted or shard not in self.live_shards:
