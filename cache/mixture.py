@@ -112,14 +112,14 @@ class Pick(NamedTuple):
 Picks = Mapping[str, Sequence[Pick]]  # name of a part -> the picks of its windows
 
 
-class Drawn(NamedTuple):
+class _Drawn(NamedTuple):
     """Random windows of several splits, (count,) each."""
 
     split: Ints  # number of each window's split
     window: Ints  # number of each window within its split
 
-    def part(self, chosen: slice) -> Drawn:
-        return Drawn(self.split[chosen], self.window[chosen])
+    def part(self, chosen: slice) -> _Drawn:
+        return _Drawn(self.split[chosen], self.window[chosen])
 
 
 class Mixture:
@@ -431,9 +431,9 @@ class Draws:
         self._per_round = [size * chosen[name] / heaviest for name, size in sizes.items()]
         self._all_per_round = sum(self._per_round, Fraction(0))
         self._block = min(_BLOCK, int(self._all_per_round))
-        self._last: tuple[int, Drawn] | None = None  # the block computed last, and its number
+        self._last: tuple[int, _Drawn] | None = None  # the block computed last, and its number
 
-    def take(self, start: int, count: int) -> Drawn:
+    def take(self, start: int, count: int) -> _Drawn:
         """Return draws `start` to `start + count - 1`."""
         first = start // self._block
         last = (start + count - 1) // self._block
@@ -445,7 +445,7 @@ class Draws:
         """Position of a round's first draw in each split's sequence."""
         return [math.floor(round_ * n) for n in self._per_round]
 
-    def _block_of(self, number: int) -> Drawn:
+    def _block_of(self, number: int) -> _Drawn:
         last = self._last  # read once: another thread may replace it
         if last is not None and last[0] == number:
             return last[1]
@@ -454,10 +454,10 @@ class Draws:
         self._last = (number, drawn)
         return drawn
 
-    def _compute(self, start: int, stop: int) -> Drawn:
+    def _compute(self, start: int, stop: int) -> _Drawn:
         # `start` is in this round or a later one: floors make rounds begin earlier than on average
         round_ = math.floor(start / self._all_per_round)
-        parts: list[Drawn] = []
+        parts: list[_Drawn] = []
         while start < stop:
             begins = self._begins(round_)
             ends = self._begins(round_ + 1)
@@ -470,7 +470,7 @@ class Draws:
             round_ += 1
         return _join(parts)
 
-    def _draw_round(self, round_: int, places: Ints, begins: list[int], ends: list[int]) -> Drawn:
+    def _draw_round(self, round_: int, places: Ints, begins: list[int], ends: list[int]) -> _Drawn:
         """Draws at places (N,) of a round, which takes [begin, end) of each split's sequence."""
         takes = np.subtract(ends, begins, dtype=np.int64)
         stops = np.cumsum(takes)
@@ -489,8 +489,8 @@ class Draws:
                 order = Permutation(size, *self._key, "split", self._names[number], time)
                 is_now = turn == time
                 window[draws[is_now]] = order(position[is_now])
-        return Drawn(split, window)
+        return _Drawn(split, window)
 
 
-def _join(parts: Sequence[Drawn]) -> Drawn:
-    return Drawn(*map(np.concatenate, zip(*parts, strict=True)))
+def _join(parts: Sequence[_Drawn]) -> _Drawn:
+    return _Drawn(*map(np.concatenate, zip(*parts, strict=True)))

@@ -115,12 +115,12 @@ def join_adjacent(ranges: Ranges) -> Ranges:
     return np.stack([starts, stops], axis=1)
 
 
-class _TableRuns(NamedTuple):
+class _Segments(NamedTuple):
     """N segments of consecutive rows of a split, which are consecutive in the table, too."""
 
     first: Ints  # (N,) first rows in the split
     stop: Ints  # (N,) last rows in the split + 1
-    place: Ints  # (N,) table rows of the first rows
+    table_row: Ints  # (N,) table rows of the first rows
 
 
 class StreamRows:
@@ -130,11 +130,17 @@ class StreamRows:
         starts: first rows of the windows, by split.
 
     `total` is the number of rows of the table.
+
+    >>> rows = StreamRows({"a": np.array([0, 2, 9]), "b": np.array([5])}, seqlen=4)
+    >>> rows.total  # of "a" the rows 0 to 5 and 9 to 12, of "b" 5 to 8
+    14
+    >>> rows.table_rows("a", np.array([2, 9])).tolist()
+    [2, 6]
     """
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
         self.seqlen = seqlen
-        self._segments: dict[str, _TableRuns] = {}
+        self._segments: dict[str, _Segments] = {}
         self.total = 0
         for name, first_rows in starts.items():
             begins = np.unique(first_rows)
@@ -143,16 +149,16 @@ class StreamRows:
             first = np.concatenate([begins[:1], begins[gaps]])
             last = np.concatenate([begins[gaps - 1], begins[-1:]])
             lengths = last + seqlen - first
-            place = np.cumsum(lengths) - lengths + self.total
-            self._segments[name] = _TableRuns(first, last + seqlen, place)
+            table_row = np.cumsum(lengths) - lengths + self.total
+            self._segments[name] = _Segments(first, last + seqlen, table_row)
             self.total += int(lengths.sum())
 
-    def place(self, split: str, starts: Ints) -> Ints:
+    def table_rows(self, split: str, starts: Ints) -> Ints:
         """The table rows (b,) at which windows begin, from their first rows (b,) in the split."""
         segments = self._segments[split]
         segment = np.searchsorted(segments.first, starts, side="right") - 1
         within = starts - segments.first[segment]
-        return segments.place[segment] + within
+        return segments.table_row[segment] + within
 
     def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
         """Yield windows that cover the table together, for a caller that fills it: pairs (split,

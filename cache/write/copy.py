@@ -3,6 +3,9 @@
 Live rows are those that belong to committed tracks; rows of replaced tracks are left out, so rows
 get new numbers in the copy. Rows are read with their checksums and written by `SplitWriter` and
 `StreamWriter`, so a killed copy can be continued. Existing data is never overwritten.
+
+`copy_split` writes the tracks in one commit (`_write_tracks`), then each stream (`_write_stream`).
+In this file, `source` is the split to copy, and `copied` is the same split in the other cache.
 """
 
 from __future__ import annotations
@@ -84,13 +87,10 @@ def copy_split(
     _copy_stamps(source.store, store, split)
 
     copied = FeatureCache(store.root)[split]
-    starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
-    # for each track of the copy, how much larger its row numbers are in the source
-    source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
-    shift = source_starts - copied.tracks.start
+    row_offset = _row_offsets(source, copied)
     written = []
     for name in names:
-        if _write_stream(copied, source, opened[name], shift, progress):
+        if _write_stream(copied, source, opened[name], row_offset, progress):
             written.append(name)
 
     copied = FeatureCache(store.root)[split]
@@ -101,6 +101,13 @@ def copy_split(
         if n_missing > 0:
             missing[name] = n_missing
     return Copied(split, n_rows, not has_rows, tuple(written), missing)
+
+
+def _row_offsets(source: Split, copied: Split) -> Ints:
+    """For each track of the copy (N,), what to add to its row numbers to get the source's."""
+    starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
+    source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
+    return source_starts - copied.tracks.start
 
 
 def _count_rows(split: Split, stream: str) -> int:
@@ -121,8 +128,8 @@ def _open_stream(source: Split, name: str) -> OpenStream:
     return OpenStream(commit, source.manifest)
 
 
-def _states(split: Split) -> set[str]:
-    """Digests of the commits that have these rows: the split's own, and that of its source if the
+def _digests_of_rows(split: Split) -> set[str]:
+    """Digests of the commits that have the split's rows: its own, and that of its source if the
     split is a copy.
     """
     digest = split.manifest["digest"]
@@ -139,7 +146,8 @@ def _is_copy(source: Split, store: Store) -> bool:
         if lost:
             raise lost
         return False
-    if _states(source) & _states(FeatureCache(store.root)[source.name]):
+    existing = FeatureCache(store.root)[source.name]
+    if _digests_of_rows(source) & _digests_of_rows(existing):
         return True
     location = source.store.location(source.name)
     raise CacheError.at(
@@ -266,22 +274,22 @@ def _is_fill(values: Array, fill: float | int) -> bool:
 
 
 def _write_stream(
-    copied: Split, source: Split, stream: OpenStream, shift: Ints, progress: Progress
+    copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
 ) -> bool:
     """Write the rows of a stream that the source has and the copy does not. Returns whether it
     committed anything.
 
     Args:
-        shift: for each track of the copy, what to add to its row numbers to get the source's.
+        row_offset: for each track of the copy, what to add to its row numbers to get the source's.
     """
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    new_rows = _NewRows(copied, source, stream, shift)
+    new_rows = _NewRows(copied, source, stream, row_offset)
     live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
-    target = [shard for shard in live_shards if len(new_rows.find(shard)[0])]
+    shards = [shard for shard in live_shards if len(new_rows.find(shard)[0])]
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
-    if not target and (name in copied.streams or len(copied.tracks)):
+    if not shards and (name in copied.streams or len(copied.tracks)):
         return False
     with StreamWriter(
         copied.root,
@@ -294,19 +302,21 @@ def _write_stream(
             source.store, f"{source.name}/{name}", digest, source.stream_provenance(name)
         ),
     ) as writer:
+        # Shards that the copy has in part are written again, as a whole.
         committed_keys = {}
-        for shard in target:
+        for shard in shards:
             if shard in writer.committed:
                 committed_keys[shard] = new_rows.committed_keys(shard)
         writer.reopen(committed_keys)
-        for shard in sorted(set(target).intersection(writer.pending)):
+        for shard in sorted(set(shards).intersection(writer.pending)):
             rows = writer.rows(shard)
             keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
+            # the rows that the copy has, from the checkpoint that `reopen` made; then the new rows
             _, data, ok = writer.kept(shard, keys)
-            target_rows, source_rows = new_rows.find(shard)
-            data[target_rows] = stream.read("", source_rows)[:, 0]
-            ok[target_rows] = stream.read("_ok", source_rows)[:, 0]
-            keys[target_rows] = stream.read("_key", source_rows)[:, 0]
+            indices, source_rows = new_rows.find(shard)
+            data[indices] = stream.read("", source_rows)[:, 0]
+            ok[indices] = stream.read("_ok", source_rows)[:, 0]
+            keys[indices] = stream.read("_key", source_rows)[:, 0]
             data[ok == UNDECODABLE] = 0
             writer.write(shard, data, ok, keys)
             progress(rows.stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
@@ -317,12 +327,14 @@ def _write_stream(
 class _NewRows:
     """Finds the rows of a stream that the source has and the copy does not."""
 
-    def __init__(self, copied: Split, source: Split, stream: OpenStream, shift: Ints) -> None:
+    def __init__(self, copied: Split, source: Split, stream: OpenStream, row_offset: Ints) -> None:
         self._copied = copied
         self._stream = stream
-        self._shift = shift
+        self._row_offset = row_offset
         self._name = str(stream.commit.manifest["stream"])
-        self._shards = copied.stream_shards(self._name) if self._name in copied.streams else []
+        self._shards: list[int] = []  # shards of the stream that the copy has
+        if self._name in copied.streams:
+            self._shards = copied.stream_shards(self._name)
         self._size = int(source.manifest["geometry"]["rows_per_shard"])
         self._pending = source.pending_rows(self._name)
         self._copied_pending = np.zeros((0, 2), np.int64)
@@ -340,7 +352,7 @@ class _NewRows:
         """
         rows = np.asarray(shard_rows(self._copied.manifest, shard))
         track = self._copied.track_of(rows)
-        source_rows = rows + self._shift[track]
+        source_rows = rows + self._row_offset[track]
         is_new = track >= 0
         if shard in self._shards:
             is_new &= _is_within(rows, self._copied_pending)
@@ -358,10 +370,10 @@ def _is_within(rows: Ints, ranges: Ranges) -> Bools:
     return np.asarray(n_begun > n_ended)
 
 
-def _callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """The manifest entries that a caller gave to `commit`: all except the cache's `own`."""
-    not_callers = {*own, "files"}  # `files` is an entry of the earlier format
-    return {key: value for key, value in manifest.items() if key not in not_callers}
+def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:
+    """The manifest entries that a caller gave to `commit`: all except the cache's own."""
+    excluded = {*own_entries, "files"}  # `files` is an entry of the earlier format
+    return {key: value for key, value in manifest.items() if key not in excluded}
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:

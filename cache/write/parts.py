@@ -34,10 +34,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Part `number` (from 1) of `of` parts."""
+    """One part of an array job."""
 
-    number: int
-    of: int
+    number: int  # from 1
+    of: int  # how many parts the job has
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This part's share of the items: consecutive ones. Each item is in exactly one share.
@@ -81,8 +81,8 @@ def refuse_running_parts(root: Root | Store, folder: str) -> None:
     fresh = _fresh(_ages_of_signs(store, folder))
     if fresh:
         youngest = min(fresh, key=fresh.__getitem__)
-        left = FRESH - max(fresh[youngest], 0.0)
-        again = f"run this again in {left:.0f} s, or delete this file."
+        remaining = FRESH - max(fresh[youngest], 0.0)
+        again = f"run this again in {remaining:.0f} s, or delete this file."
         raise _busy(store, folder, youngest, fresh[youngest], f"if they were killed, {again}")
 
 
@@ -97,8 +97,8 @@ def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None])
     """
     store = store_at(root)
     began = time.monotonic()
-    found = _ages_of_signs(store, folder)
-    fresh = _fresh(found)
+    signs = _ages_of_signs(store, folder)
+    fresh = _fresh(signs)
     if fresh:
         longest = max(FRESH - max(age, 0.0) for age in fresh.values())
         first = store.location(f"{folder}/{min(fresh)}")
@@ -114,12 +114,12 @@ def wait_for_parts(root: Root | Store, folder: str, tell: Callable[[str], None])
         for name, age in fresh.items():
             if name not in before or age < before[name]:
                 raise _busy(store, folder, name, age, "or end them.")
-    store.remove([f"{folder}/{name}" for name in found])
+    store.remove([f"{folder}/{name}" for name in signs])
 
 
 def _ages_of_signs(store: Store, folder: str) -> dict[str, float]:
-    """The age in seconds of the files of running and killed parts, by name; negative if another
-    machine's clock is ahead.
+    """The age in seconds of the files of running and killed parts (their signs of life), by name;
+    negative if another machine's clock is ahead.
     """
     ages = dict[str, float]()
     for name in store.list_names(folder):
@@ -148,7 +148,7 @@ def _ago(age: float) -> str:
     return f"{max(age, 0.0):.0f} s ago"
 
 
-class OtherWork(NamedTuple):
+class _OtherWork(NamedTuple):
     """Uncommitted work of other plans, which a writer with the current plan does not use."""
 
     pieces: int  # number of staged shards and videos
@@ -158,7 +158,7 @@ class OtherWork(NamedTuple):
 
 def find_other_work(
     root: Root | Store, split: str, stream: str | None, plan: Plan
-) -> OtherWork | None:
+) -> _OtherWork | None:
     """Find uncommitted work of a split or stream whose plan is not `plan`; None without any."""
     place = Place(store_at(root), split, stream)
     store = place.store
@@ -178,7 +178,7 @@ def find_other_work(
             heads.append({})
     if not heads:
         return None
-    return OtherWork(n_pieces, heads[0].get("plan"), str(heads[0].get("host", "")))
+    return _OtherWork(n_pieces, heads[0].get("plan"), str(heads[0].get("host", "")))
 
 
 def _pieces(place: Place, plan: str) -> list[str]:

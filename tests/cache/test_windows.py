@@ -185,7 +185,7 @@ def test_the_table_has_every_row_of_the_windows_once_and_windows_in_one_piece(se
     held = {}
     for name, found in begins.items():
         for start, place in zip(
-            found, rows.place(name, np.array(found, np.int64)).tolist(), strict=True
+            found, rows.table_rows(name, np.array(found, np.int64)).tolist(), strict=True
         ):
             for i in range(seqlen):
                 assert held.setdefault(place + i, (name, start + i)) == (name, start + i)

@@ -158,7 +158,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         if self._layout is not None:
             rows = [np.empty(0, np.int64)]
             for part in video_parts:
-                rows += [self._layout.place(pick.split, pick.starts) for pick in picks[part]]
+                rows += [self._layout.table_rows(pick.split, pick.starts) for pick in picks[part]]
             labels[ROWS] = np.concatenate(rows)
         if video_parts:
             for name, reading in self._extra_streams.items():

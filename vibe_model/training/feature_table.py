@@ -119,7 +119,7 @@ class FeatureTable:
             split, stream = sources[name]
             windows = np.stack([starts, starts + self.layout.seqlen], axis=1)
             read = split.read(windows, stream=stream, fields=("features",), dtype=dtype)
-            first_rows = torch.from_numpy(self.layout.place(name, starts))
+            first_rows = torch.from_numpy(self.layout.table_rows(name, starts))
             row_numbers = first_rows[:, None] + self._frames
             self.table[row_numbers.to(device)] = torch.from_numpy(read["features"]).to(device)
             report(TableProgress(where, int(row_numbers[-1, -1]) + 1, len(self.table)))
