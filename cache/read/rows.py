@@ -1,11 +1,12 @@
 """Read rows of one array: from memory-mapped shards on a disk, or by byte ranges from an object
 store.  features -> [windows]
 
-The chunks of a shard are stored one after the other, so a reader maps the file, checks its index
-once, and slices it. For small windows, that is a hundred times as fast as zarr-python. A chunk's
-checksum is compared when its rows are first read. The loop over windows is plain Python, takes no
-lock, and makes one system call per batch and shard; threads would not help, since the speed of
-memory limits copying.
+`Rows` is the interface, and `Rows.kind` chooses `_MappedRows` (disk) or `_RangedRows` (object
+store). Row r is in chunk r // rows_per_chunk of the array. The chunks of a shard are stored one
+after the other, so a reader maps the file, checks its index once, and slices it. For small windows,
+that is a hundred times as fast as zarr-python. A chunk's checksum is compared when its rows are
+first read. The loop over windows is plain Python, takes no lock, and makes one system call per
+batch and shard; threads would not help, since the speed of memory limits copying.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from cache.storage.base import Bytes, Store
 from cache.storage.object_store import map_parallel
 from cache.windows import spread
 
-# States of a chunk. 0: its checksum has not been compared yet.
+# states of a chunk
+_UNCHECKED: Final = 0  # its checksum has not been compared yet
 _CHECKED: Final = 1
-_ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
+_SAME_FLAGS: Final = 2  # checked, and all its flags are 0; _SAME_FLAGS + 1: all are 1
 _TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)  # too many open files
 _MOST: Final = 16384  # most open shards: a quarter of the maps that Linux allows a process
 # shards of an object store to fetch at once; a batch that needs more is read in parts, so that
@@ -121,14 +123,14 @@ class _MappedRows(Rows):
 
     def _prepare(self) -> None:
         self._row_bytes = self._layout.spec.row_bytes
-        # Readers do not share maps: a split that is opened again reads the files that exist now.
-        self._held: dict[int, _MappedShard] = {}
-        # State of each chunk: not checked, _CHECKED, or all its flags equal.
-        self._checked = bytearray(self._geometry.shards(self._n_rows) * self._geometry.chunks)
-        self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
+        # Open shards by number. Readers do not share maps: a split that is opened again reads the
+        # files that exist now.
+        self._maps: dict[int, _MappedShard] = {}
+        n_chunks = self._geometry.shards(self._n_rows) * self._geometry.chunks
+        self._states = np.zeros(n_chunks, np.uint8)  # of each chunk of the array: _UNCHECKED, ...
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
-        if self._same_flags(starts, seqlen, out):
+        if self._fill_same_flags(starts, seqlen, out):
             return
         if not out.flags.c_contiguous:
             whole = np.empty(out.shape, self.dtype)
@@ -138,19 +140,19 @@ class _MappedRows(Rows):
         filled = 0
         if out.dtype == self.dtype:  # copy bytes: that is faster than copying arrays
             target = out.reshape(-1).view(np.uint8).data
-            for data, first, stop in self._parts(starts, seqlen):
+            for data, first, stop in self._byte_ranges(starts, seqlen):
                 end = filled + stop - first
                 target[filled:end] = data[first:stop]
                 filled = end
             return
         rows = out.reshape(-1, *self.trailing)
-        for data, first, stop in self._parts(starts, seqlen):
+        for data, first, stop in self._byte_ranges(starts, seqlen):
             n_rows = (stop - first) // self._row_bytes
             stored = np.ndarray((n_rows, *self.trailing), self.dtype, data, first)
             _copy(stored, rows[filled : filled + n_rows])
             filled += n_rows
 
-    def _same_flags(self, starts: Ints, seqlen: int, out: Array) -> bool:
+    def _fill_same_flags(self, starts: Ints, seqlen: int, out: Array) -> bool:
         """Fill `out` with flags without reading, if every window is in chunks whose flags are known
         to be all 0 or all 1. Returns whether it did.
         """
@@ -158,12 +160,13 @@ class _MappedRows(Rows):
             return False
         first = self._states[starts // self._geometry.rows_per_chunk]
         last = self._states[(starts + seqlen - 1) // self._geometry.rows_per_chunk]
-        if first.min() < _ALL or not np.array_equal(first, last):
+        if first.min() < _SAME_FLAGS or not np.array_equal(first, last):
             return False
-        out[...] = (first - _ALL)[:, None]
+        flags = first - _SAME_FLAGS
+        out[...] = flags[:, None]
         return True
 
-    def _parts(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
+    def _byte_ranges(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
         """Yield the byte ranges of the windows, in order, with checksums compared. A window that
         crosses chunks has several ranges.
         """
@@ -188,10 +191,9 @@ class _MappedRows(Rows):
         within = chunk - shard * self._geometry.chunks  # the chunk's number in its shard
         opened = {number: self._open_shard(number) for number in set(shard.tolist())}
         states = self._states[chunk]
-        if not states.all():
-            for part in np.flatnonzero(states == 0).tolist():
-                number = int(shard[part])
-                self._check(opened[number], number, int(within[part]))
+        for part in np.flatnonzero(states == _UNCHECKED).tolist():
+            number = int(shard[part])
+            self._check(opened[number], number, int(within[part]))
         first = within * self._layout.chunk_bytes + low * self._row_bytes
         stop = first + n_rows * self._row_bytes
         data = {number: mapped.data for number, mapped in opened.items()}
@@ -200,7 +202,7 @@ class _MappedRows(Rows):
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
-        opened = self._held.get(shard)
+        opened = self._maps.get(shard)
         if opened is None or opened.file_size() != opened.size:
             record = self._records.get(str(shard))
             try:
@@ -209,31 +211,35 @@ class _MappedRows(Rows):
                 # Also after an error: a shard that is missing because the split was replaced is no
                 # damage.
                 self._check_current()
-            self._held[shard] = opened
-            _OPENED.append((weakref.ref(self), shard))
+            self._maps[shard] = opened
+            _OPEN_SHARDS.append((weakref.ref(self), shard))
         return opened
 
     def close_shard(self, shard: int) -> None:
         """Drop the reference to a shard. It is unmapped when the last view of it is deleted."""
-        self._held.pop(shard, None)
+        self._maps.pop(shard, None)
 
     def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
-        """Compare a chunk with its checksum, and remember its state (_CHECKED, _ALL, ...). Raises
-        CacheError when the chunk is missing or damaged.
+        """Compare a chunk with its checksum, and remember its state. Raises CacheError when the
+        chunk is missing or damaged.
+
+        Args:
+            shard: the shard's number.
+            number: the chunk's number in the shard.
         """
         if number >= opened.n_chunks:
             expected = f"chunk {number} of the shard"
             raise shards.damage(self._file(shard), expected, "a shard without it")
-        if not opened.intact(number):
-            self._held.clear()  # the next read opens the repaired files
+        if not opened.is_intact(number):
+            self._maps.clear()  # the next read opens the repaired files
             raise _damaged_chunk(self._file(shard), number, self._layout)
         state = _CHECKED
         if self.dtype == np.uint8 and not self.trailing:
             flags = opened.chunk(number)
             flag = int(flags[0])
             if flag <= 1 and (flags == flag).all():
-                state = _ALL + flag
-        self._checked[shard * self._geometry.chunks + number] = state
+                state = _SAME_FLAGS + flag
+        self._states[shard * self._geometry.chunks + number] = state
 
     def _file(self, shard: int) -> str:
         return shard_key(self._location, shard, self.trailing)
@@ -269,7 +275,7 @@ class _MappedShard:
     def chunk(self, number: int) -> Bytes:
         return np.frombuffer(self.data, np.uint8, self._chunk_bytes - 4, number * self._chunk_bytes)
 
-    def intact(self, number: int) -> bool:
+    def is_intact(self, number: int) -> bool:
         """Whether a chunk's bytes match the checksum that follows them."""
         first = number * self._chunk_bytes
         stop = first + self._chunk_bytes - 4
@@ -281,7 +287,7 @@ class _MappedShard:
 
 
 # readers and numbers of the shards that are open in this process, oldest first
-_OPENED: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
+_OPEN_SHARDS: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
 
 
 def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _MappedShard:
@@ -301,11 +307,11 @@ def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _M
 def _close_oldest(limit: int) -> None:
     """Close the oldest shards until fewer than `limit` are open, or none is left."""
     with suppress(IndexError):  # none is left; other threads may close shards, too
-        while len(_OPENED) >= limit:
-            reader, shard = _OPENED.popleft()
-            owner = reader()
-            if owner is not None:
-                owner.close_shard(shard)
+        while len(_OPEN_SHARDS) >= limit:
+            reference, shard = _OPEN_SHARDS.popleft()
+            reader = reference()
+            if reader is not None:
+                reader.close_shard(shard)
 
 
 def shard_limit() -> int:
@@ -333,25 +339,27 @@ class _RangedRows(Rows):
         begins = np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1
         by_shard = np.split(touched, begins)
         for begin in range(0, len(by_shard), _SHARDS_AT_ONCE):
-            held = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
-            for part in np.flatnonzero(np.isin(chunk, list(held))).tolist():
-                n = n_rows[part]
-                rows = held[int(chunk[part])][first[part] : first[part] + n]
-                _copy(rows, out[window[part], within[part] : within[part] + n])
+            rows_by_chunk = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
+            is_fetched = np.isin(chunk, list(rows_by_chunk))
+            for part in np.flatnonzero(is_fetched).tolist():
+                rows = rows_by_chunk[int(chunk[part])]
+                stop = first[part] + n_rows[part]
+                end = within[part] + n_rows[part]
+                _copy(rows[first[part] : stop], out[window[part], within[part] : end])
 
     def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, Array]:
         """Fetch chunks, given per shard, and return their rows by the chunk's number in the array.
         All rows are of the commit that `check_current` allows.
         """
-        held: dict[int, Array] = {}
+        rows_by_chunk: dict[int, Array] = {}
         try:
             for fetched in map_parallel(self._fetch, by_shard):
-                held.update(fetched)
+                rows_by_chunk.update(fetched)
         finally:
             # Check this afterwards, also after an error: a shard that is missing because the split
             # was replaced is no damage.
             self._check_current()
-        return held
+        return rows_by_chunk
 
     def _fetch(self, chunks: Ints) -> dict[int, Array]:
         """Fetch chunks of one shard, compare their checksums, and return their rows by the chunk's
