@@ -2,26 +2,24 @@
 
 A mixture has parts, such as one with 2D labels and one with 3D labels. Each batch holds a fixed
 number of windows of every part, and a part draws them from its own splits by their weights. Which
-windows step k gets depends only on the seed and k: the random orders are computed where they are
-needed and not stored, so any process can make the batch of any step.
+windows step k gets depends only on the seed and k (`cache/draws.py`), so any process can make the
+batch of any step.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.arrays import Array, Ints
+from cache.draws import Draws, hash_bits
 from cache.errors import CacheError
 from cache.windows import Ranges, StreamRows
 
@@ -30,11 +28,6 @@ if TYPE_CHECKING:
     from cache.windows import Tail
 
 Arrays = dict[str, Array]
-
-_FEISTEL_ROUNDS: Final = 12  # with fewer, the orders of five elements are not equally likely
-_MIX: Final = np.uint64(0xD6E8FEB86659FD93)  # any odd number with bits everywhere
-_HALF: Final = np.uint64(32)
-_BLOCK: Final = 4096  # draws computed at once: computing a single one takes nearly as long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +50,7 @@ class MixturePart:
     copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stride: int = 16
     strides: Mapping[str, int] = field(default_factory=dict)  # split -> stride, if not `stride`
-    # split -> weight, if not 1; see Draws
+    # split -> weight, if not 1; see `cache.draws.Draws`
     weights: Mapping[str, float] = field(default_factory=dict)
     tail: Tail = "drop"  # see `Split.windows`
     # split -> ranges of rows in which no window may start
@@ -110,16 +103,6 @@ class Pick(NamedTuple):
 
 
 Picks = Mapping[str, Sequence[Pick]]  # name of a part -> the picks of its windows
-
-
-class _Drawn(NamedTuple):
-    """Random windows of several splits, (count,) each."""
-
-    split: Ints  # number of each window's split
-    window: Ints  # number of each window within its split
-
-    def part(self, chosen: slice) -> _Drawn:
-        return _Drawn(self.split[chosen], self.window[chosen])
 
 
 class Mixture:
@@ -186,7 +169,7 @@ class Mixture:
         """This rank's windows of a part in a step, ordered by split, copy and row."""
         own = self._own[part.name]
         of_step = self._draws[part.name].take(step * part.count, part.count)
-        drawn = of_step.part(own)
+        drawn = of_step.select(own)
         drawn_copies = self._draw_copies(part, step)[own]
         n_copies = len(part.copy_streams)
         picks = []
@@ -210,7 +193,7 @@ class Mixture:
         draws = np.arange(first, first + part.count, dtype=np.uint64)
         key = repr((self._seed, part.name, "copy"))
         digest = hashlib.shake_256(key.encode()).digest(8)
-        mixed = _hash_bits(draws ^ np.frombuffer(digest, "<u8"))
+        mixed = hash_bits(draws ^ np.frombuffer(digest, "<u8"))
         return (mixed % np.uint64(n_copies)).astype(np.int64)
 
     def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
@@ -342,155 +325,3 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
             "splits, or choose others."
         )
     return starts
-
-
-class Permutation:
-    """A random permutation of 0 .. n - 1 that is computed element by element, without memory.
-
-    Each `key`, of texts and integers, gives another permutation.
-
-    >>> sorted(Permutation(5, "seed", 3)(np.arange(5)).tolist())
-    [0, 1, 2, 3, 4]
-
-    It is a Feistel network over pairs (left, right), with slightly more than n pairs. Results that
-    are not below n (fewer than about sqrt(n)) are permuted again.
-    """
-
-    def __init__(self, n: int, *key: str | int) -> None:
-        if n < 1:
-            raise ValueError(f"expected something to permute, found {n} elements")
-        n_left = math.isqrt(n - 1) + 1
-        self._n = np.uint64(n)
-        self._left = np.uint64(n_left)
-        self._right = np.uint64(-(-n // n_left))
-        digest = hashlib.shake_256(repr(key).encode()).digest(8 * _FEISTEL_ROUNDS)
-        self._keys = np.frombuffer(digest, "<u8").astype(np.uint64)
-
-    def __call__(self, places: Ints) -> Ints:
-        """The elements (N,) at these positions (N,) of the permutation."""
-        elements = self._shuffle(places.astype(np.uint64))
-        beyond = elements >= self._n
-        while beyond.any():
-            elements[beyond] = self._shuffle(elements[beyond])
-            beyond = elements >= self._n
-        return elements.astype(np.int64)
-
-    def _shuffle(self, number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left, right = np.divmod(number, self._right)
-        for turn, key in enumerate(self._keys):
-            if turn % 2:
-                right = (right + _hash_bits(left ^ key) % self._right) % self._right
-            else:
-                left = (left + _hash_bits(right ^ key) % self._left) % self._left
-        return left * self._right + right
-
-
-def _hash_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash so that every output bit depends on every input bit."""
-    for _ in range(2):
-        bits = (bits ^ (bits >> _HALF)) * _MIX
-    return bits ^ (bits >> _HALF)
-
-
-class Draws:
-    """An endless sequence of windows of several splits in random order, readable at any position.
-
-    Each split has its own endless sequence: all its windows in random order, then all again in a
-    new order, and so on. Draws come in rounds. Let n be a split's number of windows, and w its
-    weight divided by the heaviest split's. Round r takes the elements from floor(r w n) up to, not
-    including, floor((r + 1) w n) of each split's sequence, and shuffles those of all splits
-    together. So R rounds have exactly floor(R w n) draws of a split, and each of its windows is
-    drawn as often as the others, or once more.
-
-    Args:
-        sizes: number of windows by split; 0 is allowed, but not for all.
-        weights: by split (default: 1), taken as exact decimal fractions.
-        key: texts and integers; each key gives another order.
-
-    Raises ValueError for a weight of 0 or less, and when there is no window.
-    """
-
-    def __init__(
-        self, sizes: Mapping[str, int], weights: Mapping[str, float], *key: str | int
-    ) -> None:
-        chosen = {}
-        for name in sizes:
-            weight = weights.get(name, 1)
-            if not (math.isfinite(weight) and weight > 0):
-                do = "Leave the split out instead."
-                raise ValueError(f"weight of {name}: expected more than 0, found {weight}. {do}")
-            chosen[name] = Fraction(str(weight))
-        with_windows = [weight for name, weight in chosen.items() if sizes[name]]
-        heaviest = max(with_windows, default=None)
-        if heaviest is None:
-            raise ValueError(f"expected windows, found none in {', '.join(sizes) or 'no splits'}")
-        self._names = tuple(sizes)
-        self._sizes = tuple(sizes.values())
-        self._key = key
-        # how many draws a round has on average, by split and in all
-        self._per_round = [size * chosen[name] / heaviest for name, size in sizes.items()]
-        self._all_per_round = sum(self._per_round, Fraction(0))
-        self._block = min(_BLOCK, int(self._all_per_round))
-        self._last: tuple[int, _Drawn] | None = None  # the block computed last, and its number
-
-    def take(self, start: int, count: int) -> _Drawn:
-        """Return draws `start` to `start + count - 1`."""
-        first = start // self._block
-        last = (start + count - 1) // self._block
-        blocks = [self._block_of(number) for number in range(first, last + 1)]
-        begin = start - first * self._block
-        return _join(blocks).part(slice(begin, begin + count))
-
-    def _begins(self, round_: int) -> list[int]:
-        """Position of a round's first draw in each split's sequence."""
-        return [math.floor(round_ * n) for n in self._per_round]
-
-    def _block_of(self, number: int) -> _Drawn:
-        last = self._last  # read once: another thread may replace it
-        if last is not None and last[0] == number:
-            return last[1]
-        start = number * self._block
-        drawn = self._compute(start, start + self._block)
-        self._last = (number, drawn)
-        return drawn
-
-    def _compute(self, start: int, stop: int) -> _Drawn:
-        # `start` is in this round or a later one: floors make rounds begin earlier than on average
-        round_ = math.floor(start / self._all_per_round)
-        parts: list[_Drawn] = []
-        while start < stop:
-            begins = self._begins(round_)
-            ends = self._begins(round_ + 1)
-            first = sum(begins)
-            last = min(sum(ends), stop)
-            if start < last:
-                places = np.arange(start - first, last - first)
-                parts.append(self._draw_round(round_, places, begins, ends))
-                start = last
-            round_ += 1
-        return _join(parts)
-
-    def _draw_round(self, round_: int, places: Ints, begins: list[int], ends: list[int]) -> _Drawn:
-        """Draws at places (N,) of a round, which takes [begin, end) of each split's sequence."""
-        takes = np.subtract(ends, begins, dtype=np.int64)
-        stops = np.cumsum(takes)
-        shuffle = Permutation(int(stops[-1]), *self._key, "round", round_)
-        mixed = shuffle(places)
-        split = np.searchsorted(stops, mixed, side="right").astype(np.int64)
-        starts = stops - takes
-        number_in_split = mixed - starts[split] + np.array(begins, np.int64)[split]
-
-        window = np.empty_like(number_in_split)
-        for number in np.unique(split).tolist():
-            draws = np.flatnonzero(split == number)
-            size = self._sizes[number]
-            turn, position = np.divmod(number_in_split[draws], size)
-            for time in np.unique(turn).tolist():
-                order = Permutation(size, *self._key, "split", self._names[number], time)
-                is_now = turn == time
-                window[draws[is_now]] = order(position[is_now])
-        return _Drawn(split, window)
-
-
-def _join(parts: Sequence[_Drawn]) -> _Drawn:
-    return _Drawn(*map(np.concatenate, zip(*parts, strict=True)))

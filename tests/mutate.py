@@ -26,9 +26,9 @@ homography | pipeline/homography.py | test_homography
 skeletons | pipeline/skeletons.py | test_skeletons
 linking | pipeline/linking.py pipeline/files/pixels/cuts.py | test_linking test_cleaning test_cuts
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
-windows | cache/windows.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_sev* test_mixture
+windows | cache/windows.py cache/draws.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_sev* test_mixture
 posetrack | pipeline/datasets/posetrack.py | test_posetrack
-tables | cache/format/tables.py cache/format/shard.py | test_writing test_the_doc* cache/*/test_repair
+tables | cache/format/tables.py cache/format/records.py cache/format/shard.py | test_writing test_the_doc* cache/*/test_repair
 insta_variety | pipeline/datasets/insta_variety.py pipeline/files/formats/tf*.py | test_insta_variety test_tf*
 writer | cache/write/*.py | cache/write/test_* cache/test_histories
 kinetics | pipeline/datasets/kinetics.py pipeline/*/detected/*.py pipeline/*/*/*/detections.py | test_kinetics

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import cache
 from cache import CacheError
-from cache.mixture import Draws, Mixture, MixturePart, Permutation
+from cache.draws import Draws, Permutation
+from cache.mixture import Mixture, MixturePart
 
 UNHURRIED = settings(deadline=None, max_examples=30)
 
