@@ -243,20 +243,7 @@ class _Verification:
         Returns the commit in force; None if there is none that can be read.
         """
         n_damaged = len(self.damaged)
-        commit: Commit | None = None
-        try:
-            text, etag = self._store.read_with_etag(place.manifest)
-            held = parse_manifest(place, text)
-            tables, wrong_tables = read_tables(place, held)
-            commit = Commit(place, held, tables, etag)
-            if text != json_file(held):
-                expected = "the text that its content gives"
-                message = self._error(place.manifest, expected, "another", shards.REPAIR)
-                self._damage(place, place.manifest, message)
-        except FileNotFoundError:
-            self._check_lost_manifest(place)
-        except CacheError as error:
-            self._damage(place, place.manifest, str(error))
+        commit, wrong_tables = self._check_manifest(place)
         has_staged = bool(self._store.list_names(place.staged))
         if has_staged:
             self.notes.append(
@@ -277,6 +264,28 @@ class _Verification:
                 self._damage(place, key, self._differs(key, expected, place.repair_advice), table)
             self._check_metadata(commit)
         return commit
+
+    def _check_manifest(self, place: Place) -> tuple[Commit | None, dict[str, str]]:
+        """Check the manifest, and read the tables that it names.
+
+        Returns the commit, None if it cannot be read, and the names of missing and changed tables
+        by the key of their file.
+        """
+        try:
+            text, etag = self._store.read_with_etag(place.manifest)
+            manifest = parse_manifest(place, text)
+            tables, wrong_tables = read_tables(place, manifest)
+        except FileNotFoundError:
+            self._check_lost_manifest(place)
+            return None, {}
+        except CacheError as error:
+            self._damage(place, place.manifest, str(error))
+            return None, {}
+        if text != json_file(manifest):
+            expected = "the text that its content gives"
+            message = self._error(place.manifest, expected, "another", shards.REPAIR)
+            self._damage(place, place.manifest, message)
+        return Commit(place, manifest, tables, etag), wrong_tables
 
     def _check_lost_manifest(self, place: Place) -> None:
         """Whether there should be a manifest where there is none: if it is lost, or if the cache's
@@ -435,13 +444,14 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
         current = read_manifest(place)
         if current is None:
             return
-        held, etag = current
-        if store.read(place.manifest) != json_file(held):
-            store.replace(place.manifest, json_file(held), expected=etag)
+        manifest, etag = current
+        text = json_file(manifest)
+        if store.read(place.manifest) != text:
+            store.replace(place.manifest, text, expected=etag)
             repaired.restored.append(place.manifest)
-        stale = Commit(place, held, Tables(), etag).find_stale_metadata()
+        stale = Commit(place, manifest, Tables(), etag).find_stale_metadata()
         if stale:
-            update_list(store, add=[place.split], there=committed_names(store))
+            update_list(store, add=[place.split], committed=committed_names(store))
             store.put_small(stale, place.arrays_folder)
         repaired.restored += sorted(stale)
 

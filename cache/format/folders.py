@@ -23,7 +23,7 @@ def create_groups(place: Place) -> None:
     """
     store = place.store
     # This writes the cache's own group, the first of `place.groups`.
-    update_list(store, there=committed_names(store))
+    update_list(store, committed=committed_names(store))
     for key in place.groups[1:]:
         if not store.exists(key):
             temporary = f"{place.writing}/.{secrets.token_hex(4)}"

@@ -57,15 +57,15 @@ def listed_splits(store: Store) -> frozenset[str]:
 
 
 def update_list(
-    store: Store, *, add: Iterable[str] = (), remove: Iterable[str] = (), there: Iterable[str]
+    store: Store, *, add: Iterable[str] = (), remove: Iterable[str] = (), committed: Iterable[str]
 ) -> None:
     """Add splits to the list and remove others, without losing changes of other processes.
 
     Writes nothing if the list has all added and no removed splits already.
 
     Args:
-        there: all committed splits. They are added too when the list is written, because a cache of
-            an earlier version does not list them.
+        committed: all committed splits. They are added too when the list is written, because a
+            cache of an earlier version does not list them.
 
     Raises Busy (a CacheError) if other processes keep the list locked for 10 s.
     """
@@ -77,7 +77,7 @@ def update_list(
             if not _is_up_to_date(store, added, removed):
                 # An object store has no locks; its `replace` compares the etag instead.
                 with store.lock(WRITING):
-                    _replace_list(store, added, removed, there)
+                    _replace_list(store, added, removed, committed)
         except Busy:
             if time.monotonic() > until:
                 raise
@@ -96,14 +96,14 @@ def _is_up_to_date(store: Store, added: frozenset[str], removed: frozenset[str])
 
 
 def _replace_list(
-    store: Store, added: frozenset[str], removed: frozenset[str], there: Iterable[str]
+    store: Store, added: frozenset[str], removed: frozenset[str], committed: Iterable[str]
 ) -> None:
     etag = None
     listed = frozenset[str]()
     with suppress(FileNotFoundError):
         root, etag = store.read_with_etag(ROOT)
         listed = parse_list(root) or listed
-    names = listed.union(there, added) - removed
+    names = listed.union(committed, added) - removed
     store.replace(ROOT, root_group(names), expected=etag)
 
 

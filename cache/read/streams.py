@@ -1,5 +1,8 @@
 """Readers of committed streams, and the check that a commit is still current.  tracks -> features
 -> [windows]
+
+An `OpenStream` opens the stream's three arrays: features, `_ok` flags and `_key`. For a batch, a
+`StreamWindows` checks that it has features for all rows, and fills arrays with features and flags.
 """
 
 from __future__ import annotations
@@ -54,22 +57,22 @@ class StalenessCheck:
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit."""
-    held = commit.manifest
+    manifest = commit.manifest
     store = commit.place.store
-    layout = ShardLayout(commit.columns[array], Geometry(**held["geometry"]))
-    n_rows = int(held["extent"])
-    records = held["shards"][array]
+    layout = ShardLayout(commit.columns[array], Geometry(**manifest["geometry"]))
+    n_rows = int(manifest["extent"])
+    records = manifest["shards"][array]
     key = commit.place.array_key(array)
     return Rows.kind(store)(store, key, layout, n_rows, records, check_current)
 
 
 class OpenStream:
-    """One committed state of a feature stream. `rows`: the manifest of its split.
+    """One committed state of a feature stream. `split`: the manifest of its split.
 
     Shards that were computed for other rows than the split has now are ignored.
     """
 
-    def __init__(self, commit: Commit, rows: Mapping[str, Any]) -> None:
+    def __init__(self, commit: Commit, split: Mapping[str, Any]) -> None:
         self.commit = commit
         self._name = str(commit.place.stream)
         self._title = f"{commit.place.split}: stream {self._name!r}"
@@ -78,7 +81,7 @@ class OpenStream:
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has_shard = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has_shard[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
-        self._has_shard[commit.foreign_shards(rows)] = False  # computed for other rows
+        self._has_shard[commit.foreign_shards(split)] = False  # computed for other rows
         # shards that are known to have a value for every row
         self._is_complete = np.zeros(len(self._has_shard), bool)
 

@@ -1,8 +1,15 @@
 """Commits; the base of both writers; deleting streams and shards.  [cache]
 
-A commit replaces the manifest (`publish`). What can be derived from the manifest, such as each
-zarr.json and the cache's list of splits, is written afterwards (`follow_manifest`). Staged work is
-work that a writer has finished but not committed; it is in the folder `.writing/staged`.
+A commit is made by `publish`, in this order:
+
+    1. a note on it is added to provenance.json
+    2. new tables are written; shards have been written before
+    3. manifest.json is replaced: from now on, readers see the commit
+    4. `follow_manifest` writes what can be derived from the manifest, such as each zarr.json and
+       the cache's list of splits, and removes what it replaces
+
+Staged work is work that a writer has finished but not committed; it is in the folder
+`.writing/staged`.
 """
 
 from __future__ import annotations
@@ -153,22 +160,23 @@ def publish(
     """
     store = place.store
     body = {"format": layout.FORMAT, **entries}
-    new_tables: dict[str, bytes] = {}  # by key
+    files: dict[str, bytes] = {}
     if place.stream is None:
-        committed = {}
-        if before is not None:
-            committed = before.manifest.get("tables", {})
-        body["tables"] = {}
-        for name, data in tables.to_files().items():
-            entry = table_entry(tables[name], data)
-            body["tables"][name] = entry
-            if committed.get(name) != entry:
-                new_tables[place.array_key(table_key(name, entry))] = data
+        files = tables.to_files()
+        body["tables"] = {name: table_entry(tables[name], data) for name, data in files.items()}
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is not None and manifest["digest"] == before.digest:
         return manifest
 
     _add_note(place, manifest["digest"], note, started)
+    committed = {}
+    if before is not None:
+        committed = before.manifest.get("tables", {})
+    new_tables = {}
+    for name, data in files.items():
+        entry = body["tables"][name]
+        if committed.get(name) != entry:
+            new_tables[place.array_key(table_key(name, entry))] = data
     store.put_small(new_tables, place.manifest_folder)
     etag = None if before is None else before.etag
     store.replace(place.manifest, json_file(manifest), expected=etag)
@@ -189,7 +197,7 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
     store = place.store
     stale = commit.find_stale_metadata()
     # Only after the commit: readers report a listed split without a manifest as missing.
-    update_list(store, add=[place.split], there=committed_names(store))
+    update_list(store, add=[place.split], committed=committed_names(store))
     if store.exclusive:
         store.remove([*unnamed_tables(place, commit.manifest)])
         if stale and not keep_staged:

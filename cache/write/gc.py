@@ -116,7 +116,7 @@ class _Sweep:
             else:
                 self.collected.forgotten.append(name)
         if self.collected.forgotten and not self._dry_run:
-            update_list(store, remove=self.collected.forgotten, there=())
+            update_list(store, remove=self.collected.forgotten, committed=())
 
     def _sweep_locked(self, place: Place) -> None:
         """Remove what the manifest does not name. Raises CacheError if parts are running, and if
