@@ -209,22 +209,27 @@ class SplitWriter(Writer):
         strange = sorted({*drop} - self.committed_videos.keys())
         if strange:
             raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
-        self._drop = frozenset(drop)
-        self._invalid = frozenset(invalidate)
-        self._keys = keys
         if self._other_columns:
-            if self.committed_videos.keys() - self._drop:
+            if self.committed_videos.keys() - {*drop}:
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
             numbers = set[str]().union(*self._shards.values())
-            self._invalid = frozenset(map(int, numbers))
+            invalidate = [int(number) for number in numbers]
+        self._drop = frozenset(drop)
+        self._invalid_shards = frozenset(invalidate)
+        self._keys = keys
         # the tables of committed videos that stay
         self._remaining = self._tables.drop_videos(self._drop)
-        needed = sorted(self._invalid.intersection(self._remaining.live_shards(self._geometry)))
+        live_shards = self._remaining.live_shards(self._geometry)
+        needed = sorted(self._invalid_shards.intersection(live_shards))
         if needed:
             raise CacheError(
                 f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their "
                 "videos, too"
             )
+        self._start_commit()
+
+    def _start_commit(self) -> None:
+        """Set up what is appended to, and resume the work of a killed writer."""
         self._has_begun = True
         self.finished_videos = {}
         self._new_videos: list[Video] = []
@@ -310,7 +315,7 @@ class SplitWriter(Writer):
         """Remove columns that the split no longer has, and the shards that `begin` invalidated."""
         gone = sorted(self._shards.keys() - self._columns.keys())
         self._store.remove([self.place.array_key(name) for name in gone])
-        self._store.remove(self.place.shard_folders(self._columns, self._invalid))
+        self._store.remove(self.place.shard_folders(self._columns, self._invalid_shards))
 
     def _own_entries(self, tables: Tables) -> dict[str, Any]:
         """The entries of the next manifest that are the cache's own; see `own_entries`."""
@@ -320,7 +325,7 @@ class SplitWriter(Writer):
             shards[name] = {
                 number: record
                 for number, record in committed.items()
-                if int(number) not in self._invalid
+                if int(number) not in self._invalid_shards
             }
             for shard, record in records.items():
                 shards[name][str(shard)] = record
@@ -358,7 +363,7 @@ class SplitWriter(Writer):
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
             "drop": sorted(self._drop) if self._keys is None else "by keys",
-            "invalidate": sorted(self._invalid),
+            "invalidate": sorted(self._invalid_shards),
             "columns": sorted(self._columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
         }
