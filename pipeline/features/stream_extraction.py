@@ -1,0 +1,259 @@
+"""The extraction of one stream: its missing rows, its shards in the cache, and its commit.  tracks
+-> [features] -> windows
+
+`extract.py` drives it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import cache
+from cache import Split
+from cache.write.parts import Part, wait_for_parts
+from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.progress import tell
+from pipeline.cli.text import FEW, command, count, few
+from pipeline.conversion.committed import drop_command
+from pipeline.conversion.other_work import report_other_work
+from pipeline.features.computing import load
+from pipeline.features.engine.meter import Meter
+from pipeline.features.engine.run import Output
+from pipeline.features.engine.shards import Counts
+from pipeline.features.engine.worker import AFTER, KINDS
+from pipeline.features.inputs import raw_folder, videos_of
+from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import Provenance
+from pipeline.processes import Dask
+from pipeline.processes.cluster import connect_workers
+from pipeline.processes.software import staging_plan, version
+
+
+@dataclass(slots=True, kw_only=True)
+class Extraction(Counts):
+    """The result of extracting one stream: counts of rows, and what is still missing."""
+
+    plan: ExtractionPlan
+    meter: Meter  # where the time went
+    shards: int  # number of missing shards, or of those in a part's share
+    problem: str = ""  # message that rows are still missing, because their videos cannot be read
+
+    @property
+    def n_crashed(self) -> int:
+        """Number of rows given up because a decoder crashed, hung or needed too much memory."""
+        return sum(self.problems[kind] for kind in (*KINDS.values(), AFTER))
+
+
+class StreamExtraction:
+    """One stream of an extraction. Its methods are called in this order:
+
+    1. `StreamExtraction(...)` finds the missing rows. The caller sets `lost` and `reopened`;
+    2. `open` opens the stream in the cache, and returns the output for a run;
+    3. during the run, the caller adds to `counts`. Shards that workers staged go through `accept`;
+    4. `finish` commits the stream.
+    """
+
+    plan: ExtractionPlan
+    missing: MissingRows  # all rows of the split if the stream is replaced
+    counts: Counts  # of the rows of this extraction
+    recorded: Provenance | None  # provenance of the rows that the stream already has
+    # names of videos that could not be read before the run, and why
+    lost: Mapping[str, str] = MappingProxyType({})
+    reopened: Sequence[int] = ()  # committed shards with pending rows that can be computed now
+    staging: Mapping[str, Any]  # set by `open`: the plan under which shards are staged
+    target: Sequence[int]  # set by `open`: shards that the run computes
+    # set by `open`: number of shards to compute here, with those that a killed run computed
+    _n_missing: int
+    _writer: cache.StreamWriter | None = None  # set by `open`; None: a part, which commits nothing
+
+    def __init__(
+        self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask
+    ) -> None:
+        self.plan = plan
+        self._split = split
+        self._resources = resources
+        self._dask = dask
+        self.counts = Counts()
+        self.recorded = None
+        self._recorded_note: Mapping[str, Any] = {}  # of the stream's last commit
+        name = plan.spec.name
+        if name in split.streams and not plan.replace:
+            self.missing = missing_rows(split, name)
+            self.recorded = split.stream_manifest(name)["backbone"]
+            self._recorded_note = split.stream_provenance(name)
+        else:
+            self.missing = missing_rows(split, None)
+
+    def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
+        """Open the stream in the cache for a run. share: the missing shards to compute.
+
+        Raises cache.CacheChanged if there has been a commit since the split was opened.
+        """
+        plan = self.plan
+        names = plan.root, plan.split, plan.spec.name
+        stream = plan.spec.stream
+        if part is None:
+            wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
+        if plan.replace or (self.reopened and part is None):
+            self._provenance()  # if the weights cannot be loaded, this raises before any delete
+        if plan.replace:
+            cache.delete_stream(*names)
+        self.staging = staging_plan(cache.fingerprint(dict(plan.identity)), stream)
+        options: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype, "plan": self.staging}
+        report_other_work(*names, self.staging)
+        if part is None:
+            writer = stack.enter_context(cache.StreamWriter(*names, **options))
+            return self._open_writer(writer, share)
+        shards = cache.StreamShards(*names, **options)
+        stack.enter_context(part.running(plan.root, shards.place.writing))
+        wanted = share.intersection(self.missing.shards)
+        pending = wanted - shards.list_staged().keys()
+        return self._output(shards, shards.stage, wanted, pending)
+
+    def _open_writer(self, writer: cache.StreamWriter, share: frozenset[int]) -> Output:
+        """Open the stream for a run that commits. Staged shards that the writer refuses are
+        computed again.
+        """
+        self._writer = writer
+        if writer.refused:
+            n_refused = count(len(writer.refused), "staged shard")
+            text = f"{n_refused} computed again, first: {writer.refused[0]}"
+            err.print(f"{DOUBT} {plain(text)}")
+        self.recorded = self.recorded or writer.made or None
+        writer.reopen(self.reopened)
+        wanted = share.union(self.reopened)
+        pending = wanted.intersection(writer.pending)
+        return self._output(writer, writer.write, wanted, pending)
+
+    def _output(
+        self,
+        shards: cache.StreamShards,
+        write: Callable[..., cache.Staged | None],
+        wanted: frozenset[int],
+        pending: frozenset[int],
+    ) -> Output:
+        """Make the output for a run.
+
+        write: the function that writes a shard. wanted: shards to compute; pending: those of them
+        that a killed run has not computed already.
+        """
+        if shards.split_digest != self._split.manifest["digest"]:
+            raise committed_meanwhile(self.plan.split)
+        finished = sorted(wanted.intersection(self.missing.shards) - pending)
+        self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
+        self.target = sorted(pending)
+        self._n_missing = len(finished) + len(pending)
+        stream = self.plan.spec.stream
+        return Output(self._split, stream, shards, self.target, write, self.recorded)
+
+    def _provenance(self) -> Provenance:
+        """Load the stream and return its provenance, on a worker if there are workers, because this
+        machine may have no GPU.
+        """
+        spec = self.plan.spec
+        resources = self._resources
+        read = functools.partial(load_provenance, spec, resources, None)
+        if self._dask.scheduler is None and not resources.processes:
+            return read()
+        shared = shared_folder(self._split, spec)
+        with connect_workers(self._dask, resources.processes, shared, [spec.stream]) as workers:
+            return workers.run_one(read)
+
+    def accept(self, staged: cache.Staged) -> None:
+        """Make a worker's shard part of the stream's commit; a part leaves it staged."""
+        if self._writer is not None:
+            self._writer.accept(staged)
+
+    def finish(self, provenance: Provenance | None, meter: Meter) -> Extraction:
+        """Commit, unless this is a part, or the stream is new and no shard of it is written.
+
+        provenance: the network's; None: none was loaded.
+        """
+        extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
+        extraction.add(self.counts)
+        writer = self._writer
+        if writer is not None:
+            is_empty = writer.live_shards and writer.pending == writer.live_shards
+            if self.recorded or not is_empty:
+                self._commit(writer, provenance)
+            extraction.problem = self._describe_missing()
+        return extraction
+
+    def _describe_missing(self) -> str:
+        """A message about rows that wait for lost videos; "" if there are none."""
+        plan = self.plan
+        stream = self.plan.spec.name
+        split = cache.open(plan.root)[plan.split]
+        missing = missing_rows(split, stream if stream in split.streams else None)
+        if not missing.rows:
+            return ""
+        lost = {**self.lost, **self.counts.lost}
+        numbers = {*missing.videos(split), *videos_of(split, missing.shards)}
+        videos = []
+        for number in sorted(numbers):
+            name = split.videos[number].name
+            videos.append(f"{name} ({lost[name]})" if name in lost else name)
+        status = command("status", "--all", "--cache", str(plan.root))
+        shown = "; ".join(few(videos, FEW, status))
+        n_rows = count(missing.rows, "row")
+        n_videos = count(len(videos), "video")
+        return (
+            f"{plan.split}: {stream}: {n_rows} of {n_videos} wait for images: {shown}. Restore "
+            "them (is the disk mounted?), and run the same command again; "
+            f"or delete their rows: {drop_command(split, plan.spec.raw)}"
+        )
+
+    def _commit(self, writer: cache.StreamWriter, provenance: Provenance | None) -> None:
+        pending = sorted(set(self.target) & set(writer.pending))
+        assert not pending, f"{self.plan.split}: shards {pending} were not computed"
+        backbone = dict(provenance or writer.made or self.recorded or self._provenance())
+        stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
+        identity = dict(self.plan.identity)
+        entries = {"identity": identity, "backbone": backbone, "stand_in": stand_in}
+        writer.commit(entries, note=self._note(writer))
+
+    def _note(self, writer: cache.StreamWriter) -> dict[str, Any]:
+        """Entries for the commit's note. Prints a line if shards were computed differently."""
+        software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
+        note: dict[str, Any] = {"computed_with": software}
+        file = self.plan.spec.stream.weights_file
+        if file is not None:
+            note["weights_file"] = str(file.resolve())
+        varying = sorted(writer.varying)
+        if varying:
+            note["varying"] = varying
+            text = (
+                f"{self.plan.split}, {self.plan.spec.name}: shards were computed with different "
+                f"{', '.join(varying)}: they agree to rounding only"
+            )
+            err.print(f"{DOUBT} {plain(text)}")
+        before = Counter[str](self._recorded_note.get("without_features"))
+        note["without_features"] = self.counts.problems + before
+        return note
+
+
+def committed_meanwhile(split: str) -> cache.CacheChanged:
+    """The error that the split has been committed since it was opened."""
+    return cache.CacheChanged(f"{split}: another process has committed meanwhile. Run it again.")
+
+
+def shared_folder(split: Split, spec: StreamSpec) -> Path | None:
+    """The raw folder, which all workers must be able to read; None for a stream of labels."""
+    if not spec.stream.reads.crops:
+        return None
+    return raw_folder(split, spec.raw)
+
+
+def load_provenance(
+    spec: StreamSpec, resources: Resources, recorded: Provenance | None, device: str = ""
+) -> Provenance:
+    """Load the stream in this process, and return its provenance."""
+    return load(spec.stream, resources.machine(device), recorded)[1]
