@@ -1,11 +1,15 @@
 """Call a stream's code, which may be a plug-in's, and check its results.  crops -> [features]
 
-A stream computes rows in one of two ways. It loads a computer, which computes batches of rows on a
-device; or it has none, and decoding processes compute single rows (`Stream.computed`).
+A stream computes rows in one of two ways. Either `load` returns a computer, which computes batches
+of rows on a device: `compute_batch` calls it for crops, `compute_labels` for labels. Or it has no
+computer, and decoding processes compute single rows: `compute_row` calls `Stream.computed`.
+
+An exception in another package's code becomes an error that names the package.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -51,7 +55,7 @@ def load(stream: Stream, machine: Machine, recorded: Provenance | None) -> tuple
         return computer, computer.provenance
 
 
-def numbers_of(
+def compute_batch(
     stream: Stream,
     computer: Callable[..., Floats],
     crops: NDArray[np.uint8],
@@ -66,8 +70,10 @@ def numbers_of(
     the declared shape.
     """
     with streams.calling(stream.kind, "the function that load returned"):
-        inputs = (crops, labels) if stream.reads.labels else (crops,)
-        computed = computer(*inputs)
+        if stream.reads.labels:
+            computed = computer(crops, labels)
+        else:
+            computed = computer(crops)
         _require_shape(stream, computed, (len(crops), stream.dim))
     return computed
 
@@ -78,7 +84,7 @@ def compute_labels(
     """Compute n rows of a label stream: numbers (n, dim), and whether they are known (n,).
 
     Some rows are computed again without their neighbours, to check that a row does not depend on
-    the rest of its batch; PipelineError if they differ. Raises as `numbers_of` does, too.
+    the rest of its batch: PipelineError if they differ. Also raises as `compute_batch` does.
     """
 
     def compute(rows: NDArray[np.intp]) -> tuple[Floats, Bools]:
@@ -89,9 +95,12 @@ def compute_labels(
         return computed, known
 
     computed, known = compute(np.arange(n))
-    again = np.arange(n)[:: -max(2, -(-n // REPEATED))]
+    # up to REPEATED rows, from the last one: none beside a row that was its neighbour
+    step = max(2, math.ceil(n / REPEATED))
+    again = np.arange(n)[::-step]
     repeated, known_again = compute(again)
-    if not np.array_equal(known[again], known_again) or different(computed[again], repeated):
+    is_equal = np.array_equal(known[again], known_again)
+    if not is_equal or is_different(computed[again], repeated):
         raise PipelineError(
             f"{streams.label(stream.kind)}: a row's numbers depend on other rows of its batch, "
             "which are arbitrary. "
@@ -100,17 +109,18 @@ def compute_labels(
     return computed, known
 
 
-def different(numbers: Array, others: Array) -> bool:
+def is_different(first: Array, second: Array) -> bool:
     """Whether two results for the same rows differ by more than the rounding that different batches
     cause.
     """
-    near = RELATIVE * max(
-        np.abs(values[np.isfinite(values)]).max(initial=0) for values in (numbers, others)
-    )
-    return not np.allclose(numbers, others, rtol=RELATIVE, atol=near, equal_nan=True)
+    largest = max(np.abs(values[np.isfinite(values)]).max(initial=0) for values in (first, second))
+    tolerance = RELATIVE * largest
+    return not np.allclose(first, second, rtol=RELATIVE, atol=tolerance, equal_nan=True)
 
 
-def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> Floats | None:
+def compute_row(
+    stream: Stream, crops: Sequence[Image], labels: Labels, where: str
+) -> Floats | None:
     """Compute one row (dim,) of a stream without a computer; None: the row's value is unknown.
 
     Args:
@@ -136,11 +146,14 @@ def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -
 
 
 def _require_shape(
-    stream: Stream, computed: Any, expected: tuple[int, ...], what: str = "numbers"
+    stream: Stream, computed: Any, expected: tuple[int, ...], noun: str = "numbers"
 ) -> None:
-    shape = tuple(computed.shape) if hasattr(computed, "shape") else f"a {type(computed).__name__}"
-    if shape != expected:  # NumPy would broadcast some wrong shapes without an error
-        raise _undeclared_error(stream, f"{expected} {what} of a batch", f"{shape}")
+    """Raise PipelineError for another shape: NumPy would broadcast some of them."""
+    found: object = f"a {type(computed).__name__}"
+    if hasattr(computed, "shape"):
+        found = tuple(computed.shape)
+    if found != expected:
+        raise _undeclared_error(stream, f"{expected} {noun} of a batch", f"{found}")
 
 
 def _undeclared_error(stream: Stream, expected: str, found: str) -> PipelineError:

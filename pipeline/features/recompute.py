@@ -1,10 +1,14 @@
 """Recompute random rows of streams, to find rows with the numbers of another frame.  tracks ->
 [features]
 
-A checksum cannot show that a row was computed from the previous or next frame by mistake. So random
-rows are recomputed with code that is independent of the extraction
-(`pipeline.features.single_rows`) and compared with the stored rows. If a row differs, the frames of
-the rows before and after it are computed, too: does one of them fit the stored row better?
+A checksum cannot show that a row was computed from the previous or next frame by mistake. So
+`verify --recompute` calls `recompute`, which for each stream
+
+1. draws random rows (`draw_rows`), and computes them with code that is independent of the
+   extraction (`pipeline.features.single_rows`);
+2. compares them with the stored rows (`_compare`). Rows that differ are suspicious;
+3. computes suspicious rows from the frames of the rows before and after them, too, to find out
+   whether one of these fits the stored row better (`_compare_neighbours`).
 """
 
 from __future__ import annotations
@@ -26,10 +30,9 @@ from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.cli.text import count, few
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError
-from pipeline.features import streams
+from pipeline.features import plan, streams
 from pipeline.features.inputs import column
-from pipeline.features.plan import recorded_identity
-from pipeline.features.single_rows import Numbers, Requests, Rows, SingleRows
+from pipeline.features.single_rows import Requests, Rows, SingleRows, Values
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 
@@ -40,7 +43,7 @@ from pipeline.features.weights import WeightsSpec
 SUSPICIOUS: Final = 0.002
 NOISE: Final = 0.05  # relative difference that rounding cannot explain
 # a neighbour fits better if its difference is less than this share of the row's own
-CLEARLY: Final = 0.5
+CLEARLY_BETTER: Final = 0.5
 OTHERWISE: Final = (
     "this machine computes other numbers from their frames. Other code, libraries or another "
     "kind of processor has "
@@ -48,7 +51,8 @@ OTHERWISE: Final = (
 )
 MOST_ROWS: Final = 20  # rows that are named on the terminal
 IMPORTED: Final = "it was imported"  # why a stream is skipped; this is not a problem
-MOST: Final = 2.0  # the largest relative difference; also that of a row whose value is unknown now
+# the largest possible relative difference; also that of a row whose value is unknown now
+LARGEST_DIFFERENCE: Final = 2.0
 # Parts of a row count as at least this share of its root mean square: in smaller parts, such as
 # zeros, all differences would be noise.
 LEAST_PART: Final = 0.01
@@ -63,10 +67,18 @@ class Misaligned(NamedTuple):
     neighbour: int  # the frame that fits better
     neighbour_differs: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.track}, frame {self.frame}: differs by {self.differs:.2%}, and from frame "
+            f"{self.neighbour} by {self.neighbour_differs:.2%}"
+        )
+
 
 @dataclass(slots=True)
 class _ComparedStream:
-    """The result for one stream."""
+    """The result for one stream. Each differing row is misaligned, unmatched, beyond, or only
+    doubtful, which is no error.
+    """
 
     split: str
     stream: str
@@ -82,6 +94,7 @@ class _ComparedStream:
 
     @property
     def ok(self) -> bool:
+        """Whether every drawn row was compared, and none has an error."""
         return not any((self.misaligned, self.unmatched, self.beyond, self.not_computed))
 
     def add_lines(self, result: CommandResult) -> None:
@@ -90,11 +103,7 @@ class _ComparedStream:
         if n_misaligned:
             rows = count(n_misaligned, "row")
             result.line(f"{rows} with the numbers of another frame:", indent=2)
-        misaligned = [
-            f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame "
-            f"{row.neighbour} by {row.neighbour_differs:.2%}"
-            for row in self.misaligned
-        ]
+        misaligned = [str(row) for row in self.misaligned]
         result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
         if self.unmatched:
             why = (
@@ -208,28 +217,31 @@ def recompute(
 
 
 def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
-    """Draw `n` of a stream's computed rows at random; all, if there are fewer. Sorted."""
+    """Draw `n` of a stream's computed rows at random; all, if there are fewer. Sorted.
+
+    First counts the rows of all shards, then reads those of the shards with drawn rows again.
+    """
     shards = split.stream_shards(stream)
-    numbers = [len(_computed_rows(split, stream, shard)) for shard in shards]
-    total = sum(numbers)
+    counts = [len(_computed_rows(split, stream, shard)) for shard in shards]
+    total = sum(counts)
     rng = np.random.default_rng([seed, zlib.crc32(f"{split.name}/{stream}".encode())])
     drawn = np.sort(rng.choice(total, min(n, total), replace=False, shuffle=False))
     rows = [np.zeros(0, np.int64)]
     first = 0  # position of the shard's first computed row among all
-    for shard, number in zip(shards, numbers, strict=True):
-        in_shard = drawn[(drawn >= first) & (drawn < first + number)]
+    for shard, n_computed in zip(shards, counts, strict=True):
+        in_shard = drawn[(drawn >= first) & (drawn < first + n_computed)]
         if len(in_shard):
             rows.append(_computed_rows(split, stream, shard)[in_shard - first])
-        first += number
+        first += n_computed
     return np.concatenate(rows)
 
 
 def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
     """Rows of tracks in a shard that have the flag COMPUTED."""
     # without padding rows, which cannot be read
-    of_commit = shard_rows(split.stream_manifest(stream), shard)
-    rows = np.arange(of_commit.start, of_commit.stop)
-    flags = split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop)
+    committed = shard_rows(split.stream_manifest(stream), shard)
+    rows = np.arange(committed.start, committed.stop)
+    flags = split.rows(f"features/{stream}_ok", committed.start, committed.stop)
     is_computed = flags == cache.COMPUTED
     computed: Rows = rows[is_computed & (split.track_of(rows) >= 0)]
     return computed
@@ -239,9 +251,9 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
     """Why a stream cannot be recomputed here; "" if it can. `spec`: None if its weights are
     missing.
     """
-    before = recorded_identity(split, stream)
+    before = plan.recorded_identity(split, stream)
     kind = before.get("kind")
-    if kind == "imported":
+    if kind == plan.IMPORTED:
         return IMPORTED
     not_installed = streams.not_installed(str(kind))
     if not_installed:
@@ -266,19 +278,19 @@ def _compare(
     compared = _ComparedStream(split.name, spec.name)
     suspicious = dict[int, _Suspicious]()
     own_frames = Requests(rows, rows, rows, rows)
-    for n_done, result in enumerate(single.numbers(own_frames), 1):
+    for n_done, result in enumerate(single.compute(own_frames), 1):
         progress(n_done, len(rows))
         if result.problem:
             compared.not_computed += 1
             compared.problem = compared.problem or result.problem
             continue
-        row = int(rows[result.number])
+        row = int(rows[result.request])
         stored = _stored_numbers(split, spec, row)
-        difference = _relative_difference(result.numbers, stored, parts)
+        difference = _relative_difference(result.values, stored, parts)
         compared.rows += 1
         compared.largest = max(compared.largest, difference)
         if difference >= SUSPICIOUS:
-            suspicious[row] = _Suspicious(difference, result.numbers, stored)
+            suspicious[row] = _Suspicious(difference, result.values, stored)
     compared.differing = len(suspicious)
     if compared.not_computed and not compared.rows:
         raise PipelineError(f"none of {len(rows)} rows can be compared: {compared.problem}")
@@ -301,21 +313,20 @@ class _Suspicious:
     """A row whose stored numbers differ from those computed from its own frame."""
 
     difference: float  # relative difference between the two
-    computed: Numbers | None  # computed from its own frame; None: the value is unknown
-    stored: Numbers
+    computed: Values | None  # computed from its own frame; None: the value is unknown
+    stored: Values
     best: _NeighbourFit | None = None
-    # whether the row fits its own frame no better than a neighbouring frame that gives clearly
-    # different numbers
-    as_far: bool = False
+    # whether a neighbouring frame that gives other numbers fits the row as well as its own frame
+    fits_neighbour: bool = False
 
-    def add_neighbour(self, fit: _NeighbourFit, computed: Numbers | None) -> None:
+    def add_neighbour(self, fit: _NeighbourFit, computed: Values | None) -> None:
         """Take the numbers `computed` from a neighbour's frame into account."""
         self.best = fit if self.best is None else min(self.best, fit)
         if self.computed is None:
             return
-        moves = _relative_difference(computed, self.computed) >= SUSPICIOUS
-        if moves and self.difference >= max(NOISE, fit.difference):
-            self.as_far = True
+        has_moved = _relative_difference(computed, self.computed) >= SUSPICIOUS
+        if has_moved and self.difference >= max(NOISE, fit.difference):
+            self.fits_neighbour = True
 
 
 def _compare_neighbours(
@@ -331,11 +342,11 @@ def _compare_neighbours(
     """
     requests = _neighbour_requests(split, spec, sorted(suspicious))
     parts = _parts(split, spec)
-    for result in single.numbers(requests):
-        suspect = suspicious[int(requests.row[result.number])]
-        difference = _relative_difference(result.numbers, suspect.stored, parts)
-        neighbour = int(requests.labels[result.number])
-        suspect.add_neighbour(_NeighbourFit(difference, neighbour), result.numbers)
+    for result in single.compute(requests):
+        suspect = suspicious[int(requests.row[result.request])]
+        difference = _relative_difference(result.values, suspect.stored, parts)
+        neighbour = int(requests.labels[result.request])
+        suspect.add_neighbour(_NeighbourFit(difference, neighbour), result.values)
 
     reads = spec.stream.reads
     for row, suspect in sorted(suspicious.items()):
@@ -344,8 +355,8 @@ def _compare_neighbours(
         lacks_numbers = suspect.computed is None or not suspect.stored.any()
         # If the row was computed with wrong columns, no neighbour's columns fit either.
         has_other_columns = reads.crops == 1 and bool(reads.labels) and is_beyond
-        matches_none = lacks_numbers or has_other_columns or suspect.as_far
-        if best is not None and best.difference < CLEARLY * suspect.difference:
+        matches_none = lacks_numbers or has_other_columns or suspect.fits_neighbour
+        if best is not None and best.difference < CLEARLY_BETTER * suspect.difference:
             compared.misaligned.append(_describe_misaligned(split, row, suspect.difference, best))
         # For a stream of pairs, rows without motion are near zero: their differences are noise.
         elif matches_none and reads.crops <= 1:
@@ -371,25 +382,28 @@ def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> 
     """
     crops = spec.stream.reads.crops
     runs = split.runs
-    requests = []
+    requests: list[tuple[int, int, int, int]] = []  # the fields of `Requests`
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
+        if crops > 1:
+            start += 1  # the first row of a run has no pair
         for neighbour in (row - 1, row + 1):
-            if start + max(crops - 1, 0) <= neighbour < stop:
-                boxes = (row, neighbour) if crops else (neighbour,)
-                requests += [(row, neighbour, box, neighbour) for box in boxes]
-                if crops and spec.stream.reads.labels:
-                    requests.append((row, row, row, neighbour))
+            if not start <= neighbour < stop:
+                continue
+            boxes = (row, neighbour) if crops else (neighbour,)
+            requests += [(row, neighbour, box, neighbour) for box in boxes]
+            if crops and spec.stream.reads.labels:
+                requests.append((row, row, row, neighbour))
     return Requests(*np.array(requests, np.int64).reshape(-1, 4).T)
 
 
-def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
-    numbers: Numbers = split.rows(f"features/{spec.name}", row, row + 1)[0]
+def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Values:
+    numbers: Values = split.rows(f"features/{spec.name}", row, row + 1)[0]
     return numbers
 
 
 def _relative_difference(
-    computed: Numbers | None, stored: Numbers, parts: Sequence[slice] = (slice(None),)
+    computed: Values | None, stored: Values, parts: Sequence[slice] = (slice(None),)
 ) -> float:
     """The largest |computed - stored| / max(|computed|, |stored|) over parts of two rows, 0 to 2.
 
@@ -400,7 +414,7 @@ def _relative_difference(
     0.8
     """
     if computed is None:
-        return MOST
+        return LARGEST_DIFFERENCE
     padded = np.zeros((2, max(len(computed), len(stored))))
     padded[0, : len(computed)] = computed
     padded[1, : len(stored)] = stored
@@ -416,7 +430,7 @@ def _relative_difference(
 
 def _parts(split: Split, spec: StreamSpec) -> list[slice]:
     """The slices of a row that are compared separately: the parts that the stream's provenance
-    names, such as outputs of a graph, or else the whole row.
+    names, such as outputs of a graph ([{"offset": 0}, {"offset": 72}]), or else the whole row.
     """
     parts = (split.stream_manifest(spec.name)["backbone"] or {}).get("parts") or [{"offset": 0}]
     starts = [int(part["offset"]) for part in parts]

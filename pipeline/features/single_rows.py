@@ -1,8 +1,13 @@
 """Compute single rows of a stream, independently of the engine, to compare stored rows with.
+tracks -> [crops -> features]
 
-This module has its own code to find the frames and crops of a row, and decodes each video again. So
-a comparison shows if the engine has stored a row in the wrong place. Only loading a stream, its
+`recompute.py` asks for rows by `Requests`, and gets a `_RowResult` for each, in any order. This
+module has its own code to find the frames and crops of a row, and decodes each video again. So a
+comparison shows if the engine has stored a row in the wrong place. Only loading a stream, its
 computation, and reading labels are shared with the engine.
+
+For a stream of crops, requests are divided into chunks, by video; other processes decode the frames
+of a chunk and compute its rows, or return its crops for the network in this process.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from numpy.typing import NDArray
 
 from cache import Split
 from cache.arrays import Array, Ints
-from pipeline.features.computing import compute_labels, load, numbers_of, row_of
+from pipeline.features.computing import compute_batch, compute_labels, compute_row, load
 from pipeline.features.inputs import (
     Pixels,
     VideoLost,
@@ -36,8 +41,8 @@ from pipeline.processes.pool import ordered_map
 
 MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)
 
-Rows = Ints
-Numbers = Array
+Rows = Ints  # rows, by their numbers in the split
+Values = Array  # the numbers of one row (dim,); on the way to the network, a crop (size, size, 3)
 
 
 class Requests(NamedTuple):
@@ -54,17 +59,17 @@ class Requests(NamedTuple):
 class _RowResult(NamedTuple):
     """The result of one request."""
 
-    number: int  # which request, from 0
-    numbers: Numbers | None  # None: the value is unknown, or see `problem`
+    request: int  # index of the request
+    values: Values | None  # None: the value is unknown, or see `problem`
     problem: str = ""  # why the row could not be computed
 
 
 class _Chunk(NamedTuple):
     """n requests of one video for one process, sorted by frame."""
 
-    numbers: Rows  # (n,) numbers of the requests
+    requests: Ints  # (n,) indices of the requests
     pixels: Pixels  # of the video
-    frames: Rows  # (n, crops) frame numbers of each row's crops; its own frame is the last
+    frames: Ints  # (n, crops) frame numbers of each row's crops; its own frame is the last
     cuts: NDArray[np.void]  # (n,) how each crop is cut from its frame
     labels: Labels  # (n, ...) by column
 
@@ -77,22 +82,22 @@ class SingleRows:
 
     def __init__(self, split: Split, spec: StreamSpec, workers: int) -> None:
         self._split = split
-        self._spec = spec
         self._stream = spec.stream
-        self._workers = workers
+        self._workers = workers  # number of decoding processes
         recorded = split.stream_manifest(spec.name)["backbone"]
+        # None: the decoding processes compute rows
         self._computer, _ = load(spec.stream, Machine(), recorded)
         if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.raw)
 
-    def numbers(self, requests: Requests) -> Iterator[_RowResult]:
-        """Yield the result of each request, in any order: `number` tells which one it is."""
+    def compute(self, requests: Requests) -> Iterator[_RowResult]:
+        """Yield the result of each request, in any order."""
         if not self._stream.reads.crops:
             yield from self._compute_from_labels(requests)
         elif self._computer is None:
-            yield from self._read_crops(requests)
+            yield from self._decode(requests)
         else:
-            yield from self._run_network(self._read_crops(requests), requests.labels)
+            yield from self._run_network(self._decode(requests), requests.labels)
 
     def _compute_from_labels(self, requests: Requests) -> Iterator[_RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
@@ -100,122 +105,146 @@ class SingleRows:
             labels = self._labels(rows)
             computed, known = compute_labels(self._stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
-                yield _RowResult(start + i, computed[i] if known[i] else None)
+                values = computed[i] if known[i] else None
+                yield _RowResult(start + i, values)
+
+    def _decode(self, requests: Requests) -> Iterator[_RowResult]:
+        """Decode frames in other processes. Yields a result for each request, whose `values` are
+        its crop; or the row, if the stream has no computer.
+        """
+        chunks = list(self._chunks(requests))
+        by_worker = self._stream if self._computer is None else None
+        job = functools.partial(_compute_chunk, by_worker, self._stream.policy.size)
+        for chunk, results in zip(chunks, ordered_map(job, chunks, self._workers), strict=True):
+            if isinstance(results, Failed):
+                yield from _fail(chunk.requests, f"a process that decoded it {results.message}")
+            else:
+                yield from results
+
+    def _chunks(self, requests: Requests) -> Iterator[_Chunk]:
+        """Sort requests by video and frame, and divide them."""
+        video = self._split.tracks.video[self._split.track_of(requests.row)]
+        frame = self._frames(requests.source)
+        order = np.lexsort((requests.source, frame, video))
+        starts = np.flatnonzero(np.diff(video[order])) + 1
+        # [0], or [1, 0] for a pair: the row before, and the row itself
+        steps_back = np.arange(self._stream.reads.crops)[::-1]
+        for of_video in np.split(order, starts):
+            for first in range(0, len(of_video), MOST_ROWS):
+                chosen = of_video[first : first + MOST_ROWS]
+                rows = requests.source[chosen, None] - steps_back
+                yield _Chunk(
+                    requests=chosen,
+                    pixels=self._pixels(int(video[chosen[0]])),
+                    frames=self._frames(rows),
+                    cuts=cuts(self._split, self._stream.policy, requests.box[chosen]),
+                    labels=self._labels(requests.labels[chosen]),
+                )
 
     def _run_network(self, crops: Iterator[_RowResult], labels_of: Rows) -> Iterator[_RowResult]:
         """Compute features of crops, in batches of the network's size.
 
         Args:
-            crops: results whose `numbers` are crops.
+            crops: results whose `values` are crops.
             labels_of: the row of each request's labels.
         """
-        size = self._computer.batch_size
-        lanes = self._computer.lanes
-        policy = self._stream.policy
-        memory = np.zeros((size * lanes, policy.size, policy.size, 3), np.uint8)
-        region = policy.slices
-        compute = functools.partial(numbers_of, self._stream, self._computer)
+        size = self._stream.policy.size
+        n_slots = self._computer.batch_size * self._computer.lanes
+        memory = np.zeros((n_slots, size, size, 3), np.uint8)
         self._computer.adopt(memory)
         try:
-            with ThreadPoolExecutor(lanes) as threads:
-                while results := list(itertools.islice(crops, len(memory))):
-                    yield from (result for result in results if result.numbers is None)
-                    cropped = [result for result in results if result.numbers is not None]
+            with ThreadPoolExecutor(self._computer.lanes) as threads:
+                while results := list(itertools.islice(crops, n_slots)):
+                    yield from (result for result in results if result.values is None)
+                    cropped = [result for result in results if result.values is not None]
                     for slot, result in zip(memory, cropped, strict=False):
-                        slot[:] = result.numbers
-                    rows = labels_of[[result.number for result in cropped]]
-                    batches = []
-                    labels = []
-                    for first in range(0, len(cropped), size):
-                        batches.append(memory[first : first + size][:, *region])
-                        labels.append(self._labels(np.resize(rows[first : first + size], size)))
-                    computed = itertools.chain.from_iterable(threads.map(compute, batches, labels))
-                    for result, numbers in zip(cropped, computed, strict=False):
-                        yield result._replace(numbers=numbers)
+                        slot[:] = result.values
+                    rows = labels_of[[result.request for result in cropped]]
+                    computed = self._compute_batches(threads, memory, rows)
+                    for result, values in zip(cropped, computed, strict=False):
+                        yield result._replace(values=values)
         finally:
             self._computer.release()
 
-    def _read_crops(self, requests: Requests) -> Iterator[_RowResult]:
-        """Decode frames in other processes. Yields a result for each request, whose `numbers` are
-        its crop; or the row, if the stream has no computer.
-        """
-        chunks = list(self._chunks(requests))
-        by_worker = self._stream if self._computer is None else None
-        job = functools.partial(_rows_of, by_worker, self._stream.policy.size)
-        for chunk, rows in zip(chunks, ordered_map(job, chunks, self._workers), strict=True):
-            if isinstance(rows, Failed):
-                rows = [f"a process that decoded it {rows.message}"] * len(chunk.numbers)
-            for number, row in zip(chunk.numbers.tolist(), rows, strict=True):
-                if isinstance(row, str):
-                    yield _RowResult(number, None, row)
-                else:
-                    yield _RowResult(number, row)
+    def _compute_batches(
+        self, threads: ThreadPoolExecutor, memory: NDArray[np.uint8], labels_of: Rows
+    ) -> Iterator[Values]:
+        """Compute the first n crops in `memory`, in threads. The results after n are meaningless.
 
-    def _chunks(self, requests: Requests) -> Iterator[_Chunk]:
-        video = self._split.tracks.video[self._split.track_of(requests.row)]
-        frame = self._frames(requests.source)
-        order = np.lexsort((requests.source, frame, video))
-        ends = np.flatnonzero(np.diff(video[order])) + 1
-        before = np.arange(self._stream.reads.crops)[::-1]
-        for of_video in np.split(order, ends):
-            for first in range(0, len(of_video), MOST_ROWS):
-                numbers = of_video[first : first + MOST_ROWS]
-                rows = requests.source[numbers, None] - before
-                pixels_of = self._pixels(int(video[numbers[0]]))
-                shown = cuts(self._split, self._stream.policy, requests.box[numbers])
-                labels = self._labels(requests.labels[numbers])
-                yield _Chunk(numbers, pixels_of, self._frames(rows), shown, labels)
+        labels_of: (n,) the row of each crop's labels.
+        """
+        size = self._computer.batch_size
+        region = self._stream.policy.slices
+        batches = []
+        labels = []
+        for first in range(0, len(labels_of), size):
+            rows = labels_of[first : first + size]
+            batches.append(memory[first : first + size][:, *region])
+            labels.append(self._labels(np.resize(rows, size)))  # an incomplete batch repeats rows
+        compute = functools.partial(compute_batch, self._stream, self._computer)
+        return itertools.chain.from_iterable(threads.map(compute, batches, labels))
 
     def _labels(self, rows: Rows) -> Labels:
         return label_batch(self._split, rows, self._stream.reads)
 
-    def _frames(self, rows: Rows) -> Rows:
+    def _frames(self, rows: Rows) -> Ints:
         """The frame numbers of rows, in the same shape."""
         return column(self._split.rows, "frame_index", rows.ravel()).reshape(rows.shape)
 
 
-def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | str | None]:
-    """The result for each row of a chunk: the row that `stream` computes, or the crop if `stream`
-    is None; None if the value is unknown; or the text of a problem.
+def _fail(requests: Ints, problem: str) -> list[_RowResult]:
+    return [_RowResult(request, None, problem) for request in requests.tolist()]
+
+
+def _compute_chunk(stream: Stream | None, size: int, chunk: _Chunk) -> list[_RowResult]:
+    """Decode the frames of a chunk, in a process of its own. The results have the rows that
+    `stream` computes; or the crops, of `size` px, if it is None.
     """
-    rows: list[Numbers | str | None] = []
+    results: list[_RowResult] = []
     try:
         chunk.pixels.check()
-        rows.extend(_decoded_rows(stream, size, chunk))
+        for result in _compute_in_order(stream, size, chunk):
+            results.append(result)  # noqa: PERF402 - those before a VideoLost are used
     except VideoLost as error:
         lost = f"{chunk.pixels.split}: {chunk.pixels.name}: {error}"
-        rows += [lost] * (len(chunk.numbers) - len(rows))
-    return rows
+        results += _fail(chunk.requests[len(results) :], lost)
+    return results
 
 
-def _decoded_rows(
-    stream: Stream | None, size: int, chunk: _Chunk
-) -> Iterator[Numbers | str | None]:
-    own = chunk.frames[:, -1]
-    first = np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
-    frames = np.unique(chunk.frames).tolist()
-    n_rows = 0
-    kept: dict[int, Frame] = {}  # frames for the remaining rows
-    for frame, decoded in zip(frames, chunk.pixels.decode(iter(frames)), strict=True):
-        kept[frame] = decoded
-        while n_rows < len(own) and own[n_rows] == frame:
-            yield _row_of(stream, size, chunk, n_rows, kept)
-            n_rows += 1
-        oldest = first[min(n_rows, len(own) - 1)]
-        kept = {number: kept[number] for number in kept if number >= oldest}
+def _compute_in_order(stream: Stream | None, size: int, chunk: _Chunk) -> Iterator[_RowResult]:
+    """Yield a chunk's results while its frames are decoded, each once. Only the frames that later
+    requests use are in memory.
+    """
+    own = chunk.frames[:, -1]  # (n,) ascending
+    # (n,) the earliest frame that a request or a later one uses
+    earliest = np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
+    numbers = np.unique(chunk.frames).tolist()
+    i = 0  # the next request
+    frames: dict[int, Frame] = {}  # by number
+    for number, frame in zip(numbers, chunk.pixels.decode(iter(numbers)), strict=True):
+        frames[number] = frame
+        while i < len(own) and own[i] == number:
+            yield _compute_request(stream, size, chunk, i, frames)
+            i += 1
+        oldest = earliest[min(i, len(own) - 1)]
+        frames = {number: frames[number] for number in frames if number >= oldest}
 
 
-def _row_of(
-    stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mapping[int, Frame]
-) -> Numbers | str | None:
-    crops = []
+def _compute_request(
+    stream: Stream | None, size: int, chunk: _Chunk, i: int, frames: Mapping[int, Frame]
+) -> _RowResult:
+    """Compute the i-th request of a chunk from decoded frames, by number."""
+    request = int(chunk.requests[i])
     cut = chunk.cuts[i]
     is_whole = stream is not None and stream.reads.is_whole
-    for frame in chunk.frames[i].tolist():
-        if kept[frame].image is None:
-            return str(kept[frame].problem)
-        crops.append(chunk.pixels.crop(kept[frame], cut, size, is_whole=is_whole))
+    crops = []
+    for number in chunk.frames[i].tolist():
+        frame = frames[number]
+        if frame.image is None:
+            return _RowResult(request, None, str(frame.problem))
+        crops.append(chunk.pixels.crop(frame, cut, size, is_whole=is_whole))
     if stream is None:
-        return crops[0]
+        return _RowResult(request, crops[0])
     labels = {name: values[i] for name, values in chunk.labels.items()}
-    return row_of(stream, crops, crop_labels(labels, cut), f"frame {frame}")
+    values = compute_row(stream, crops, crop_labels(labels, cut), f"frame {number}")
+    return _RowResult(request, values)

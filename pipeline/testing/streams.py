@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cache import COLUMNS
 from cache.crop_policy import Jitter
-from pipeline.features.computing import different
+from pipeline.features.computing import is_different
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from pipeline.testing.common import declaration_problems, fail_if_any, run_in_new_process
@@ -319,7 +319,7 @@ def _same(rows: Rows, others: Rows) -> bool:
         if row is None or other is None:
             if row is not other:
                 return False
-        elif different(np.asarray(row), np.asarray(other)):
+        elif is_different(np.asarray(row), np.asarray(other)):
             return False
     return True
 

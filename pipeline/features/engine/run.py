@@ -49,7 +49,7 @@ from numpy.typing import NDArray
 from cache import Split, Staged, StreamShards
 from cache.arrays import Ints
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.computing import compute_labels, load, numbers_of
+from pipeline.features.computing import compute_batch, compute_labels, load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import Checked, Counts, OpenShards, PendingShard
 from pipeline.features.engine.tasks import (
@@ -195,7 +195,7 @@ class Output:
             return self.open.check(slots.copy().view(np.float32), sizes != 0)
         with meter.measure("model"):
             crops = self._images(slots)[:, *self.stream.policy.slices]
-            computed = numbers_of(self.stream, self._computer, crops, labels)
+            computed = compute_batch(self.stream, self._computer, crops, labels)
         return self.open.check(computed, np.ones(len(slots), bool))
 
 

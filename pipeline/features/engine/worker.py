@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import Ints
-from pipeline.features.computing import row_of
+from pipeline.features.computing import compute_row
 from pipeline.features.engine.meter import Meter
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
@@ -254,7 +254,7 @@ class CropDecoding:
             return
         cropped = time.perf_counter()
         labels = crop_labels({name: values[i] for name, values in crops.labels.items()}, cut)
-        row = row_of(stream, images, labels, f"frame {frame.index}")
+        row = compute_row(stream, images, labels, f"frame {frame.index}")
         if row is None:
             slots[slot] = 0
             sizes[slot] = 0
