@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,8 @@ class Output:
 
     Args:
         target: numbers of the shards to compute, ascending.
-        put: `StreamShards.stage` or `StreamWriter.write`; called in the writing thread.
+        stream_shards: the stream in the cache.
+        write_shard: `StreamShards.stage` or `StreamWriter.write`; called in the writing thread.
         recorded: provenance of the rows that the stream already has.
         agreed: the provenance to record; None: that of the network in this process.
     """
@@ -93,39 +95,41 @@ class Output:
         self,
         split: Split,
         stream: Stream,
-        shards: StreamShards,
+        stream_shards: StreamShards,
         target: Sequence[int],
-        put: Callable[..., Staged | None],
+        write_shard: Callable[..., Staged | None],
         recorded: Provenance | None = None,
         agreed: Provenance | None = None,
     ) -> None:
         self.stream = stream
         self._split = split
-        self._shards = shards
-        self._put = put
+        self._stream_shards = stream_shards
+        self._write_shard = write_shard
         self._recorded = recorded
         self._agreed = agreed
         self.begin(target)
         self.provenance: Provenance | None = None  # None: no network has been loaded
-        self.threads = 1  # number of the network's threads
-        self.task_rows: int  # number of rows per task
         self.computing = 0  # number of batches that are being computed
         self.writing = 0  # number of shards that are being written
+        # set by `load`
+        self.threads = 1  # number of the network's threads
+        self.task_rows: int  # number of rows per task
         self.batches: Batches
         self._computer: Computer | None = None  # None: decoding processes compute rows
-        self._most_open = 0
+        self._most_open = 0  # number of shards that may be open or being written
+        # set by `use_slots`
         self._slots: NDArray[np.uint8]  # (slots, bytes) contents of the slots
         self._sizes: Ints  # (slots,) see `worker.Slots`
 
     def begin(self, target: Sequence[int]) -> None:
         """Set the next shards to compute. All earlier ones must be finished."""
         self.target = target
-        self.open = OpenShards(self._split, self._shards, self.stream, target)
+        self.shards = OpenShards(self._split, self._stream_shards, self.stream, target)
 
     def write(self, shard: PendingShard) -> Written:
         """Write a complete shard to the cache."""
-        self._shards.made = self._shards.made or self.provenance or {}
-        return shard.counts, self._put(shard.number, shard.values, shard.ok, shard.keys)
+        self._stream_shards.made = self._stream_shards.made or self.provenance or {}
+        return shard.counts, self._write_shard(shard.number, shard.values, shard.ok, shard.keys)
 
     def load_computer(self, machine: Machine) -> Any:
         """Load the stream's computer; None if decoding processes compute its rows."""
@@ -134,23 +138,29 @@ class Output:
         return computer
 
     def load(self, machine: Machine, workers: int) -> Slots:
-        """Load the network, if any. Returns the slots that the decoding processes will fill."""
+        """Load the network, if any. Returns the slots that the decoding processes will fill.
+
+        Args:
+            workers: number of decoding processes.
+        """
         crop_size = self.stream.policy.size
-        size = WITHOUT_NETWORK
+        batch_size = WITHOUT_NETWORK
         by_worker: Stream | None = self.stream
-        slot_bytes = 4 * self.stream.dim
+        slot_bytes = 4 * self.stream.dim  # a row of float32
         self._computer = self.load_computer(machine)
         if self._computer is not None:
-            size = self._computer.batch_size
+            batch_size = self._computer.batch_size
             self.threads = self._computer.lanes
             by_worker = None
-            slot_bytes = crop_size**2 * 3
+            slot_bytes = crop_size**2 * 3  # a crop
         self._most_open = workers + 2
-        self.task_rows = min(max(FEWEST_ROWS, size // 4), MOST_ROWS)
+        self.task_rows = min(max(FEWEST_ROWS, batch_size // 4), MOST_ROWS)
+        # batches for the rows that processes have, and three for each thread, of which at most two
+        # are submitted
         rows_ahead = workers * AHEAD * (FEWEST_ROWS + self.task_rows)
-        n_batches = 3 * self.threads + 2 + -(-rows_ahead // size)
-        n_slots = max(n_batches * size, 2 * MOST_PERSONS)
-        self.batches = Batches(n_slots, size)
+        n_batches = 3 * self.threads + 2 + math.ceil(rows_ahead / batch_size)
+        n_slots = max(n_batches * batch_size, 2 * MOST_PERSONS)
+        self.batches = Batches(n_slots, batch_size)
         return Slots(crop_size, by_worker, n_slots, slot_bytes)
 
     @contextlib.contextmanager
@@ -174,7 +184,7 @@ class Output:
     @property
     def has_room(self) -> bool:
         """Whether another shard may be opened."""
-        return len(self.open) + self.writing < self._most_open
+        return len(self.shards) + self.writing < self._most_open
 
     def labels(self, batch: Batch) -> Labels:
         """Columns of a batch's rows for the network; {} if it reads none. Empty slots get those of
@@ -192,11 +202,11 @@ class Output:
         slots = self._slots[batch.span]
         sizes = self._sizes[batch.span]
         if self._computer is None:
-            return self.open.check(slots.copy().view(np.float32), sizes != 0)
+            return self.shards.check(slots.copy().view(np.float32), sizes != 0)
         with meter.measure("model"):
             crops = self._images(slots)[:, *self.stream.policy.slices]
             computed = compute_batch(self.stream, self._computer, crops, labels)
-        return self.open.check(computed, np.ones(len(slots), bool))
+        return self.shards.check(computed, np.ones(len(slots), bool))
 
 
 @dataclass(kw_only=True)
@@ -213,15 +223,15 @@ class Run:
 
     def __post_init__(self) -> None:
         self.meter = Meter()
-        self._progress: Callable[[int, Meter], None]
-        self._tasks: Tasks
-        self._stack = contextlib.ExitStack()
-        self._pool: Pool[Task, Decoded]
+        self._progress: Callable[[int, Meter], None]  # set by `results`
+        self._tasks: Tasks  # set for each target
+        self._stack = contextlib.ExitStack()  # ends the pool, and releases the slots
+        self._pool: Pool[Task, Decoded]  # missing until the first row is to be computed
         self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
-        self._writing: deque[tuple[int, Future[Written]]] = deque()
-        self._saving: deque[Future[None]] = deque()
-        self._saved = time.monotonic()
-        self._reported = 0.0
+        self._writing: deque[tuple[int, Future[Written]]] = deque()  # (number of the output, shard)
+        self._saving: deque[Future[None]] = deque()  # checkpoints
+        self._saved = time.monotonic()  # when the last checkpoints were begun
+        self._reported = 0.0  # when progress was reported last
 
     @property
     def provenance(self) -> list[Provenance | None]:
@@ -255,33 +265,33 @@ class Run:
 
         def save() -> None:
             self._saved = time.monotonic()
-            for write_checkpoint in out.open.save():
+            for write_checkpoint in out.shards.save():
                 write_checkpoint()
 
         try:
             for number in out.target:
-                shard = out.open.open(number)
+                shard = out.shards.open(number)
                 todo = shard.todo(shard.start, shard.stop)
                 if len(todo) and computer is None:
                     computer = out.load_computer(self.resources.machine(self.process))
                     self.meter.note_device(self.provenance)
-                for at in range(0, len(todo), at_once):
-                    rows = todo[at : at + at_once]
+                for first in range(0, len(todo), at_once):
+                    rows = todo[first : first + at_once]
                     labels = label_batch(self.split, rows, out.stream.reads)
                     with self.meter.measure("model"):
                         computed, known = compute_labels(out.stream, computer, labels, len(rows))
-                    self.meter.rows += out.open.store(rows, *out.open.check(computed, known))
+                    self.meter.rows += out.shards.store(rows, out.shards.check(computed, known))
                     if time.monotonic() - self._saved > CHECKPOINT_EVERY:
                         save()
                     self._report()
-                for finished in out.open.take_finished():
+                for finished in out.shards.take_finished():
                     yield 0, self._write(out, finished)
         finally:
             save()
 
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
         """Compute the shards of streams of crops."""
-        self._tasks = Tasks(self.split, [out.open for out in self.outputs], pixels_of)
+        self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
         videos = self._tasks.videos()
         # While all rows are carried over, no process is started and no network loaded.
         for first in videos:
@@ -294,13 +304,16 @@ class Run:
     def _write_carried(self) -> Iterator[tuple[int, Written]]:
         """Write open shards that have no rows left to compute."""
         for output, out in enumerate(self.outputs):
-            for shard in out.open.take_finished():
+            for shard in out.shards.take_finished():
                 yield output, out.write(shard)
                 self._report()
 
     def _compute(
         self, first: list[Job], videos: Iterator[list[Job]]
     ) -> Iterator[tuple[int, Written]]:
+        """Compute shards with decoding processes and networks. first: the jobs of the first video
+        with rows to compute; videos: those of the next videos.
+        """
         with contextlib.nullcontext() if self.stays else self._stack:
             workers = self.resources.decoders(self.process)
             if not hasattr(self, "_pool"):
@@ -339,14 +352,14 @@ class Run:
         self, first: list[Job], videos: Iterator[list[Job]]
     ) -> Iterator[Iterator[Task | None] | None]:
         """Yield the tasks of each job; None while another job would open too many shards."""
-        for of_video in itertools.chain([first], videos):
-            yield from map(self._tasks.split_job, of_video)
+        for jobs in itertools.chain([first], videos):
+            yield from map(self._tasks.split_job, jobs)
             while not all(out.has_room for out in self.outputs):
                 yield None
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        n_not_computed = sum(out.open.not_computed for out in self.outputs)
+        n_not_computed = sum(out.shards.not_computed for out in self.outputs)
         self._progress(self.meter.rows + n_not_computed, self.meter)
 
     def _loop(self) -> Iterator[tuple[int, Written]]:
@@ -363,7 +376,12 @@ class Run:
                     self._begin_to_compute(network)
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
-                    waits = not self._pool.is_idle or self._computing or self._writing or self._full
+                    waits = (
+                        not self._pool.is_idle
+                        or self._computing
+                        or self._writing
+                        or self._has_full_batch
+                    )
                     assert waits or not self._has_open, "open shards without work"
                     self._receive()
                     while self._writing and self._writing[0][1].done():
@@ -376,10 +394,10 @@ class Run:
 
     @property
     def _has_open(self) -> bool:
-        return any(len(out.open) for out in self.outputs)
+        return any(len(out.shards) for out in self.outputs)
 
     @property
-    def _full(self) -> bool:
+    def _has_full_batch(self) -> bool:
         return any(out.batches.full for out in self.outputs)
 
     def _begin_to_compute(self, network: ThreadPoolExecutor) -> None:
@@ -392,7 +410,7 @@ class Run:
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         for output, out in enumerate(self.outputs):
-            for shard in out.open.take_finished(but=self._tasks.uncompared_shards(output)):
+            for shard in out.shards.take_finished(self._tasks.uncompared_shards(output)):
                 self._writing.append((output, writer.submit(self._write, out, shard)))
                 out.writing += 1
 
@@ -407,7 +425,7 @@ class Run:
                 return
         self._saved = time.monotonic()
         for out in self.outputs:
-            for save in out.open.save(but=self._tasks.uncompared_rows()):
+            for save in out.shards.save(self._tasks.uncompared_rows()):
                 self._saving.append(writer.submit(save))
 
     def _write(self, out: Output, shard: PendingShard) -> Written:
@@ -419,7 +437,7 @@ class Run:
         self._pool.submit()
         # More tasks may come once running batches have freed their slots.
         has_more = self._pool.has_more
-        if self._pool.is_idle and not self._full and not (has_more and self._computing):
+        if self._pool.is_idle and not self._has_full_batch and not (has_more and self._computing):
             for out in self.outputs:
                 out.batches.close_batch()
 
@@ -439,18 +457,11 @@ class Run:
                 self._tasks.lose(result.task.number, done.lost)
                 continue
             for output, rows, problem in self._tasks.fill(result.task.number, done.problems):
-                self.outputs[output].open.give_up(rows, *problem)
+                self.outputs[output].shards.give_up(rows, *problem)
         for future in [future for future in self._computing if future.done()]:
             out, batch = self._computing.pop(future)
-            computed, ok = future.result()
-            rows = batch.rows
             out.computing -= 1
-            is_todo = out.open.is_todo(rows)
-            if not is_todo.all():  # else nothing is copied
-                rows = rows[is_todo]
-                computed = computed[is_todo]
-                ok = ok[is_todo]
-            self.meter.rows += out.open.store(rows, computed, ok)
+            self.meter.rows += out.shards.store(batch.rows, future.result())
             out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:
             self._report()

@@ -1,8 +1,12 @@
 """Open shards of a stream, whose rows are computed in any order.  crops -> [features]
 
-A shard is opened when its first row is needed. Rows that need not be computed are filled in: they
-are carried over from replaced tracks, or kept from an interrupted extraction. A shard is finished
-when no row is left to compute.
+`OpenShards` has the open shards of one output. A shard is opened when its first row is needed. Rows
+that need not be computed are filled in: they are carried over from replaced tracks, or kept from an
+interrupted extraction. Then each row to compute gets its numbers (`check`, `store`), is given up,
+or is lost with its video. When no row is left to compute, `take_finished` closes the shard, for the
+writing thread.
+
+Row numbers are those of the split; a row's index in its shard is its number minus `shard.start`.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +56,11 @@ class Counts:
         self.lost |= other.lost
 
 
-Checked = tuple[Array, Array]  # see `OpenShards.check`
+class Checked(NamedTuple):
+    """Computed rows, as `OpenShards.check` returns them."""
+
+    values: Array  # (n, dim), of the stream's dtype
+    ok: Array  # (n,) flags: COMPUTED, UNDEFINED or NO_VALUE
 
 
 class State(enum.IntEnum):
@@ -73,34 +81,42 @@ class PendingShard:
     """One open shard, with n rows."""
 
     number: int
-    start: int  # its first row in the split
+    start: int  # its first row
     columns: Mapping[str, Array]  # for streams of crops, frame_index (n,) and bbox (n, 4)
-    keys: Keys  # (n, 2)
+    keys: Keys  # (n, 2) digests of the rows' inputs (`inputs.row_keys`)
     state: NDArray[np.uint8]  # (n,) of `State`
-    n_todo: int  # rows with the state TODO
+    n_todo: int  # number of rows with the state TODO
     values: Array  # (n, dim)
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
     counts: Counts
-    n_saved: int  # rows in the checkpoint
+    n_saved: int  # number of rows in the checkpoint
 
     @property
     def stop(self) -> int:
         return self.start + len(self.ok)
 
     def todo(self, start: int, stop: int) -> Ints:
-        """The rows of the split in [start, stop) that are still to be computed."""
-        first = max(start - self.start, 0)
-        state = self.state[first : max(stop - self.start, 0)]
+        """The rows in [start, stop), of any shard, that are still to be computed in this one."""
+        first, state = self.state_within(start, stop)
         return np.flatnonzero(state == State.TODO) + first + self.start
 
+    def state_within(self, start: int, stop: int) -> tuple[int, NDArray[np.uint8]]:
+        """The states of the shard's rows in [start, stop), and the index of the first of them."""
+        first = max(start - self.start, 0)
+        return first, self.state[first : max(stop - self.start, 0)]
+
     def finish(self, rows: Ints, state: State) -> None:
-        """Set the state of rows (of the split) that were TODO and are not any more."""
+        """Set the state of rows that were TODO and are not any more."""
         self.state[rows - self.start] = state
         self.n_todo -= len(rows)
 
 
 class OpenShards:
-    """The open shards of one stream's extraction. `target`: the shards to compute, ascending."""
+    """The open shards of one stream's extraction.
+
+    Args:
+        target: numbers of the shards to compute, ascending.
+    """
 
     def __init__(
         self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]
@@ -110,13 +126,13 @@ class OpenShards:
         self._stream = stream
         self.target = target
         self._size = split.rows_per_shard
-        self._missing = set(target)
-        self._open: dict[int, PendingShard] = {}
-        self.pairs = stream.reads.crops > 1
+        self._missing = set(target)  # shards that are not finished
+        self._open: dict[int, PendingShard] = {}  # by number
+        self.has_pairs = stream.reads.crops > 1
         # number of rows, in all shards so far, that were finished without being computed here
         self.not_computed = 0
-        self._finite = 0  # number of computed rows whose numbers are finite
-        self._not_finite = 0  # number of the other computed rows
+        self._n_finite = 0  # number of computed rows whose numbers are finite
+        self._n_not_finite = 0  # number of the other computed rows
 
     def __len__(self) -> int:
         return len(self._open)
@@ -143,10 +159,10 @@ class OpenShards:
         shard = self._open.get(first // self._size)
         if shard is None or name not in shard.columns:
             return self._split.rows(name, first, stop)
-        here = shard.columns[name][first - shard.start : stop - shard.start]
+        values = shard.columns[name][first - shard.start : stop - shard.start]
         if stop > shard.stop:
-            here = np.concatenate([here, self.rows(name, shard.stop, stop)])
-        return here
+            values = np.concatenate([values, self.rows(name, shard.stop, stop)])
+        return values
 
     def cuts(self, rows: Ints) -> NDArray[np.void]:
         """How the crops of rows (n,) are cut from their frames: an array (n,) of `CUT`."""
@@ -164,27 +180,35 @@ class OpenShards:
         with np.errstate(over="ignore"):
             computed = np.asarray(computed, self._stream.dtype)
         ok = np.where(known, cache.COMPUTED, cache.UNDEFINED)
-        return computed, np.where(np.isfinite(computed).all(axis=1), ok, NO_VALUE)
+        is_finite = np.isfinite(computed).all(axis=1)
+        return Checked(computed, np.where(is_finite, ok, NO_VALUE))
 
-    def store(self, rows: Ints, computed: Array, ok: Array) -> int:
-        """Store the result of `check` for rows (n,) in the open shards. Rows with NO_VALUE are
-        given up. Returns the number of stored rows.
+    def store(self, rows: Ints, checked: Checked) -> int:
+        """Store checked values of rows (n,) in the open shards. Rows with NO_VALUE are given up;
+        -1, and rows that are not to be computed any more, are left out. Returns the number of
+        stored rows.
 
         Raises PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
         """
-        finite = ok != NO_VALUE
-        if not finite.all():
-            self._give_up_not_finite(rows[~finite], computed[~finite])
-            rows = rows[finite]
-            computed = computed[finite]
-            ok = ok[finite]
-        self._finite += len(rows)
-        for shard, at in self._by_shard(rows):
-            here = rows[at] - shard.start
-            shard.values[here] = computed[at]
-            shard.ok[here] = ok[at]
-            shard.finish(rows[at], State.COMPUTED)
-            shard.counts.computed += len(here)
+        values, ok = checked
+        is_todo = self.is_todo(rows)
+        if not is_todo.all():  # else nothing is copied
+            rows = rows[is_todo]
+            values = values[is_todo]
+            ok = ok[is_todo]
+        is_finite = ok != NO_VALUE
+        if not is_finite.all():
+            self._give_up_not_finite(rows[~is_finite], values[~is_finite])
+            rows = rows[is_finite]
+            values = values[is_finite]
+            ok = ok[is_finite]
+        self._n_finite += len(rows)
+        for shard, selected in self._by_shard(rows):
+            index = rows[selected] - shard.start
+            shard.values[index] = values[selected]
+            shard.ok[index] = ok[selected]
+            shard.finish(rows[selected], State.COMPUTED)
+            shard.counts.computed += len(index)
         return len(rows)
 
     def _give_up_not_finite(self, rows: Ints, numbers: Array) -> None:
@@ -197,19 +221,20 @@ class OpenShards:
                 f"{numbers.shape[1]:,} numbers are not finite in {numbers.dtype}"
             )
             self.give_up(rows[i : i + 1], NOT_FINITE, message)
-        self._not_finite += len(rows)
-        if self._not_finite >= MOST_NOT_FINITE and not self._finite:
+        self._n_not_finite += len(rows)
+        if self._n_not_finite >= MOST_NOT_FINITE and not self._n_finite:
             raise PipelineError(
-                f"{self._split.name}: {self._stream.kind}: no row of {self._not_finite:,} is "
+                f"{self._split.name}: {self._stream.kind}: no row of {self._n_not_finite:,} is "
                 f"finite in {numbers.dtype}. Check its weights and precision."
             )
 
     def give_up(self, rows: Ints, kind: str, message: str) -> None:
         """Give up rows that cannot be computed, and count their problem: their `ok` stays 0."""
         self.not_computed += len(rows)
-        for shard, at in self._by_shard(rows):
-            shard.finish(rows[at], State.GIVEN_UP)
-            shard.counts.add(Counts(problems=Counter({kind: len(rows[at])}), examples=[message]))
+        for shard, selected in self._by_shard(rows):
+            problems = Counter({kind: len(rows[selected])})
+            shard.finish(rows[selected], State.GIVEN_UP)
+            shard.counts.add(Counts(problems=problems, examples=[message]))
 
     def is_todo(self, rows: Ints) -> Bools:
         """Whether rows (n,) are still to be computed; False for -1, which stands for no row, and
@@ -220,8 +245,8 @@ class OpenShards:
         for shard_number in np.unique(number).tolist():
             shard = self._open.get(shard_number)
             if shard is not None:
-                at = number == shard_number
-                todo[at] = shard.state[rows[at] - shard.start] == State.TODO
+                selected = number == shard_number
+                todo[selected] = shard.state[rows[selected] - shard.start] == State.TODO
         return todo
 
     def lose(self, rows: range, video: str, why: str, *, computed: bool = False) -> None:
@@ -233,8 +258,7 @@ class OpenShards:
             computed: also discard its rows that have been computed.
         """
         for shard in self._open.values():
-            first = max(rows.start - shard.start, 0)
-            state = shard.state[first : max(rows.stop - shard.start, 0)]
+            first, state = shard.state_within(rows.start, rows.stop)
             is_todo = state == State.TODO
             is_computed = (state == State.COMPUTED) & computed
             lost = np.flatnonzero(is_todo | is_computed) + first
@@ -248,31 +272,35 @@ class OpenShards:
             shard.ok[lost] = NO_VALUE
             shard.keys[lost] = NO_KEY
 
-    def save(self, but: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
+    def save(self, uncompared: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
         """Yield a function for each shard with new rows, which writes its checkpoint. Any thread
         may call these functions.
 
         Args:
-            but: rows to leave out, as their pixels have not been compared yet.
+            uncompared: rows to leave out, as their pixels have not been compared yet.
         """
         for shard in self._open.values():
-            rows = np.flatnonzero(np.isin(shard.state, (State.KEPT, State.COMPUTED)))
-            for span in but:
-                rows = rows[(rows + shard.start < span.start) | (rows + shard.start >= span.stop)]
-            if len(rows) > shard.n_saved:
-                shard.n_saved = len(rows)
-                yield functools.partial(self._save, shard, rows)
+            has_values = np.isin(shard.state, (State.KEPT, State.COMPUTED))
+            for rows in uncompared:
+                first = max(rows.start - shard.start, 0)
+                has_values[first : max(rows.stop - shard.start, 0)] = False
+            index = np.flatnonzero(has_values)
+            if len(index) > shard.n_saved:
+                shard.n_saved = len(index)
+                yield functools.partial(self._save, shard, index)
 
-    def _save(self, shard: PendingShard, rows: Ints) -> None:
+    def _save(self, shard: PendingShard, index: Ints) -> None:
         # This runs in another thread, which is safe because computed rows do not change.
         self._shards.checkpoint(
-            shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows]
+            shard.number, index, shard.values[index], shard.ok[index], shard.keys[index]
         )
 
-    def take_finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
-        """Close and yield the shards in which no row is left to compute, except those in `but`."""
+    def take_finished(self, uncompared: Container[int] = ()) -> Iterator[PendingShard]:
+        """Close and yield the shards in which no row is left to compute, except those whose pixels
+        have not been compared yet (`uncompared`).
+        """
         for number, shard in list(self._open.items()):
-            if not shard.n_todo and number not in but:
+            if not shard.n_todo and number not in uncompared:
                 self._missing.discard(number)
                 yield self._open.pop(number)
 
@@ -289,7 +317,9 @@ class OpenShards:
             yield self._open[shard_number], number == shard_number
 
     def _load(self, number: int) -> PendingShard:
-        """Read a shard's rows and keys, and find which rows are to be computed."""
+        """Read a shard's rows and keys, find which rows are to be computed, and fill in the others:
+        features are carried over, or else kept; the first rows of runs of pairs are 0.
+        """
         rows = self._shards.rows(number)
         is_live = self._shards.live(number)
         state = np.where(is_live, State.TODO, State.UNUSED).astype(np.uint8)
@@ -297,7 +327,7 @@ class OpenShards:
         keys = np.zeros((len(rows), 2), np.uint64)
         keys[is_live] = row_keys(self._split, self._stream, live_rows)
 
-        if self.pairs:
+        if self.has_pairs:
             state[is_live] = np.where(has_previous(self._split, live_rows), State.TODO, State.FIRST)
         is_kept, kept_values, kept_ok = self._shards.kept(number, keys)
         state[is_kept & is_live] = State.KEPT
@@ -313,20 +343,24 @@ class OpenShards:
         values[first] = 0
         ok[first] = cache.UNDEFINED
 
-        n = np.bincount(state, minlength=len(State)).tolist()
-        counts = Counts(computed=n[State.FIRST], carried=n[State.CARRIED], kept=n[State.KEPT])
-        self.not_computed += n[State.FIRST] + n[State.CARRIED] + n[State.KEPT]
+        n_by_state = np.bincount(state, minlength=len(State)).tolist()
+        counts = Counts(
+            computed=n_by_state[State.FIRST],
+            carried=n_by_state[State.CARRIED],
+            kept=n_by_state[State.KEPT],
+        )
+        self.not_computed += counts.computed + counts.carried + counts.kept
         names = ("frame_index", "bbox") if self._stream.reads.crops else ()
         columns = {name: self._split.rows(name, rows.start, rows.stop) for name in names}
         return PendingShard(
-            number,
-            rows.start,
-            columns,
-            keys,
-            state,
-            n[State.TODO],
-            values,
-            ok,
-            counts,
-            n_saved=n[State.KEPT],
+            number=number,
+            start=rows.start,
+            columns=columns,
+            keys=keys,
+            state=state,
+            n_todo=n_by_state[State.TODO],
+            values=values,
+            ok=ok,
+            counts=counts,
+            n_saved=n_by_state[State.KEPT],
         )

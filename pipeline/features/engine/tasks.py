@@ -1,8 +1,12 @@
 """Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
-`run.py` explains the words. A video's tracks are stored one after the other, often across the end
-of a shard. So a job is for a video and not for a shard: each frame is decoded once for all persons
-and outputs, and a shard stays open from its first video to its last.
+`run.py` explains the words, and calls in this order: `Tasks.videos` for jobs, `Tasks.split_job` for
+their tasks, `Tasks.fill` or `Tasks.lose` when a process has answered a task. `Batches` has the
+slots of one output.
+
+A video's tracks are stored one after the other, often across the end of a shard. So a job is for a
+video and not for a shard: each frame is decoded once for all persons and outputs, and a shard stays
+open from its first video to its last.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is de
 RUN_ROWS: Final = 256
 FEWEST_ROWS: Final = 16  # in a task, so that small batches are soon full
 MOST_ROWS: Final = 64  # in a task; sending more at once saves nothing
-MOST_PERSONS: Final = 256  # of one frame in a job
+MOST_PERSONS: Final = 256  # of one frame in a job; the others are in another job
 
 # Job numbers are unique in this process, as decoding processes may stay for a later `Tasks`.
 _JOB_NUMBERS: Final = itertools.count()
@@ -54,6 +58,13 @@ class Job(NamedTuple):
     n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
 
 
+class _TaskRows(NamedTuple):
+    """The rows of a task that one output computes, and the slots that they got."""
+
+    rows: Rows  # (n,)
+    places: Places
+
+
 class Tasks:
     """Makes jobs for the target shards of all outputs, and splits them into tasks, with slots in
     every output's batches.
@@ -74,7 +85,7 @@ class Tasks:
         # job number -> a job that has not yet compared its video's pixels
         self._comparing: dict[int, Job] = {}
         # task number -> its job, and by output, its rows and their slots
-        self._running: dict[int, tuple[Job, list[tuple[Rows, Places]]]] = {}
+        self._running: dict[int, tuple[Job, list[_TaskRows]]] = {}
         self._task_numbers = itertools.count()
 
     def videos(self) -> Iterator[list[Job]]:
@@ -98,11 +109,11 @@ class Tasks:
         """The jobs for these shards of a video; [] if nothing is to be decoded, or if the video is
         lost. The first job compares the pixels.
         """
-        waiting = []
-        todo = []
+        missing = []  # by output: numbers of the shards to compute
+        todo = []  # by output: rows to compute
         for shards in self._open:
-            waiting.append([number for number in touched if shards.is_missing(number)])
-            todo.append(shards.todo(waiting[-1], of_video))
+            missing.append([number for number in touched if shards.is_missing(number)])
+            todo.append(shards.todo(missing[-1], of_video))
         rows = np.unique(np.concatenate(todo))
         if not len(rows):
             return []
@@ -114,9 +125,10 @@ class Tasks:
             return []
         rows, frame = self._by_frame(rows)
         jobs = []
+        uncompared = missing
         for part in _parts(frame, pixels.in_order):
-            jobs.append(self._job(pixels, rows[part], todo, waiting, of_video))
-            waiting = []  # the first job compares the pixels
+            jobs.append(self._job(pixels, rows[part], todo, uncompared, of_video))
+            uncompared = []  # the first job compares the pixels
         return jobs
 
     def _job(
@@ -149,7 +161,7 @@ class Tasks:
         """
         is_pair = np.zeros(len(rows), bool)
         for shards, of_output in zip(self._open, todo, strict=True):
-            if shards.pairs:
+            if shards.has_pairs:
                 is_pair |= np.isin(rows, of_output)
         return rows[is_pair]
 
@@ -183,21 +195,16 @@ class Tasks:
             return
         if job.shards:
             self._comparing[job.number] = job
-        n = self.task_rows
         frames = np.unique(job.frame)
-        # the frames of every n-th row, and of the last row
-        last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]
-        # Tasks end after these frames, so that each has whole frames.
-        ends = np.unique(np.searchsorted(frames, last, side="right")).tolist()
         start = 0
-        for end in ends:
+        for end in self._task_ends(job, frames):
             crops = [of_output.within(frames[start], frames[end - 1]) for of_output in job.crops]
             while not self._have_room(crops):
                 yield None
             by_output = []
             for of_output, batches in zip(crops, self.batches, strict=True):
                 places = batches.take(of_output.rows["slot"])
-                by_output.append((of_output.rows["row"], places))
+                by_output.append(_TaskRows(of_output.rows["row"], places))
             number = next(self._task_numbers)
             self._running[number] = job, by_output
             yield Task(
@@ -214,6 +221,17 @@ class Tasks:
             )
             start = end
 
+    def _task_ends(self, job: Job, frames: Ints) -> list[int]:
+        """Divide a job into tasks of about `task_rows` rows, without dividing a frame.
+
+        frames: the job's frame numbers, each once. Task i has frames[ends[i - 1] : ends[i]].
+        """
+        n = self.task_rows
+        # the frames of every n-th row, and of the last row
+        last = job.frame[np.append(np.arange(n - 1, len(job.frame) - 1, n), -1)]
+        ends: list[int] = np.unique(np.searchsorted(frames, last, side="right")).tolist()
+        return ends
+
     def _have_room(self, crops: Sequence[Crops]) -> bool:
         """Whether every output has slots for its crops."""
         by_output = zip(crops, self.batches, strict=True)
@@ -226,7 +244,8 @@ class Tasks:
         job, by_output = self._running.pop(task)
         self._comparing.pop(job.number, None)
         for output, (rows, places) in enumerate(by_output):
-            rows[~self._open[output].is_todo(rows)] = -1  # rows of a video lost in the meantime
+            # -1: the slot gets no row. So it is for rows of a video lost in the meantime.
+            rows[~self._open[output].is_todo(rows)] = -1
             failed: dict[tuple[str, str], list[int]] = {}  # problem -> indices of rows
             for (of_output, i), problem in sorted(problems.items()):
                 if of_output == output and rows[i] >= 0:
@@ -259,7 +278,8 @@ class Tasks:
 
     def uncompared_shards(self, output: int) -> set[int]:
         """An output's open shards with videos whose pixels have not been compared yet."""
-        return {shard for job in self._comparing.values() for shard in job.shards[output]}
+        by_job = [job.shards[output] for job in self._comparing.values()]
+        return set[int]().union(*by_job)
 
     def uncompared_rows(self) -> list[range]:
         """All rows of videos whose pixels have not been compared yet."""
@@ -279,10 +299,11 @@ def _videos(split: Split, target: Ints) -> Iterator[tuple[int, int, int]]:
     stops = tracks.stop
     first = np.concatenate([[0], np.flatnonzero(np.diff(video)) + 1])
     last = np.concatenate([first[1:], [len(video)]]) - 1
-    # for each video, the first target shard at or after its first row
+    # for each video: the first target shard from that of its first row on. The video has rows in it
+    # if it is not after the shard of its last row.
     reached = np.searchsorted(target, starts[first] // size)
-    after = np.append(target, np.iinfo(np.int64).max)[reached]
-    for i in np.flatnonzero(after <= (stops[last] - 1) // size).tolist():
+    shard = np.append(target, np.iinfo(np.int64).max)[reached]
+    for i in np.flatnonzero(shard <= (stops[last] - 1) // size).tolist():
         yield int(video[first[i]]), int(starts[first[i]]), int(stops[last[i]])
 
 
@@ -375,7 +396,7 @@ class Batches:
             batch.rows[place] = rows[:n]
             rows = rows[n:]
             batch.waits_for -= 1
-            self._ready(batch)
+            self._queue_if_full(batch)
 
     def close_batch(self) -> None:
         """Let the batch that is being filled be computed, though it is not full."""
@@ -383,7 +404,7 @@ class Batches:
         self._filling = None
         if batch is not None:
             batch.taken = self._size
-            self._ready(batch)
+            self._queue_if_full(batch)
 
     def free(self, batch: Batch) -> None:
         """Make a computed batch available again."""
@@ -391,7 +412,7 @@ class Batches:
         batch.taken = 0
         self._free.append(batch)
 
-    def _ready(self, batch: Batch) -> None:
+    def _queue_if_full(self, batch: Batch) -> None:
         """Queue a batch for computation, if all its slots are taken and filled."""
         if not batch.waits_for and batch.taken == self._size:
             self.full.append(batch)
