@@ -1,9 +1,15 @@
 """Run networks on CPU or GPU, in batches and threads.  crops -> [network] -> features
 
-A GPU computes one batch while it copies the next; a CPU computes one batch per core. The ResNet-50
-uses fused convolutions, in which bias, residual sum and ReLU take one pass over the memory: those
-of cuDNN on a GPU with precision fast, and those of oneDNN on a CPU. (torch's compiler is as fast,
-but needs a C++ compiler and more time.) Other networks use torch's layers, on a CPU crop by crop.
+Streams call `load` for a ResNet-50, and `run` for any other network. Both return a `Network`, which
+computes batches:
+
+    CudaNetwork    any network on a GPU, which computes one batch while it copies the next
+    _FusedOnCpu    a ResNet-50 on a CPU, one batch per core
+    _OneByOne      any other network on a CPU, one batch per core, crop by crop
+
+The ResNet-50 uses fused convolutions, in which bias, residual sum and ReLU take one pass over the
+memory: those of cuDNN on a GPU with precision fast, and those of oneDNN on a CPU. (torch's compiler
+is as fast, but needs a C++ compiler and more time.) Other networks use torch's layers.
 
 Importing this module imports torch, so streams import it only when they compute.
 """
@@ -22,13 +28,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.resnet import ResNet
 
 from cache.arrays import Floats
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.networks import backbones, cudnn
+from pipeline.features.networks import backbones, cudnn, onednn
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import (
     Loaded,
@@ -78,6 +84,7 @@ def load(
     network, provenance = backbones.load(weights)
 
     def fold() -> Loaded:
+        """A copy of the network that is ready to run; running it changes the copy."""
         folded = fold_batch_norms(network)
         return Loaded(folded, provenance, region, Normalisation(region[1]), dim=2048)
 
@@ -142,9 +149,9 @@ def has_bf16(device: torch.device) -> bool:
     return any(_has(torch.cpu, name) for name in instructions)
 
 
-def _has(module: Any, question: str) -> bool:
-    """Call the function `question` of a module of torch; False if this torch lacks it."""
-    return hasattr(module, question) and getattr(module, question)()
+def _has(module: Any, check: str) -> bool:
+    """Call the function `check` of a module of torch; False if this torch lacks it."""
+    return hasattr(module, check) and getattr(module, check)()
 
 
 def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
@@ -169,8 +176,9 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
     a = compute(exact, crops).astype(np.float64)
     b = compute(fast, crops).astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    least = float(((a * b).sum(axis=1) / lengths).min())
-    if not least >= LEAST_COSINE:
+    cosines = (a * b).sum(axis=1) / lengths
+    least = float(cosines.min())
+    if not least >= LEAST_COSINE:  # also if it is NaN
         raise ConfigError(
             f"precision fast: {name} in bf16 differs too much from fp32: the smallest cosine "
             f"over {COMPARED_CROPS} rendered crops is {least:.6f}, expected at least "
@@ -243,16 +251,16 @@ class CudaNetwork(Network):
         fast: bool,
         fused: bool = False,
     ) -> None:
-        compiled = machine.compile and fast
+        is_compiled = machine.compile and fast
         if fast:
-            super().__init__(loaded, machine.batch_size or FAST_BATCH, 2)
+            super().__init__(loaded, machine.batch_size or FAST_BATCH, lanes=2)
             self.arithmetic = "bf16, autocast"
             if fused:
                 self.arithmetic = "bf16, cuDNN's fused convolutions"
-            elif compiled:
+            elif is_compiled:
                 self.arithmetic = "bf16, compiled"
         else:
-            super().__init__(loaded, EXACT_BATCH, 1)
+            super().__init__(loaded, EXACT_BATCH, lanes=1)
             self.arithmetic = "fp32 without TF32, deterministic"
         self.device = str(torch.cuda.get_device_name(device))
         self._device = device
@@ -261,10 +269,10 @@ class CudaNetwork(Network):
         self._forward: Callable[[Tensor], Tensor] = PlainNetwork(
             loaded, fast=fused, channels_last=fast
         ).to(device)
-        if compiled:
+        if is_compiled:
             # Trying all algorithms takes minutes, and ends at cuDNN's for nearly every layer.
             self._forward = torch.compile(self._forward, dynamic=False)
-        self._of_thread = threading.local()
+        self._of_thread = threading.local()  # `stream`: the thread's CUDA stream
         self._fast = fast
         self._autocast = fast and not fused
         if not loaded.columns:  # compute once now: otherwise two threads would compile at once
@@ -293,11 +301,11 @@ class CudaNetwork(Network):
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8], labels: Mapping[str, Tensor]) -> Floats:
         with torch.cuda.stream(self._stream()):
-            there = torch.from_numpy(crops).to(self._device, non_blocking=True)
-            beside = {name: values.to(self._device) for name, values in labels.items()}
+            pixels = torch.from_numpy(crops).to(self._device, non_blocking=True)
+            columns = {name: values.to(self._device) for name, values in labels.items()}
             autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._autocast)
             with _LAUNCHING, arithmetic(fast=self._fast), autocast:
-                features = self._forward(there, **beside)
+                features = self._forward(pixels, **columns)
             # This waits for this thread's stream. Afterwards, the crops' memory may be overwritten.
             result: Floats = features.cpu().numpy()
         return result
@@ -327,10 +335,10 @@ class _FusedOnCpu(Network):
         if fast and machine.batch_size:
             size = machine.batch_size
         super().__init__(loaded, size, cores(machine.threads))
-        self._forward: _FusedNetwork | PlainNetwork
-        if _has_fused():
+        self._forward: onednn.FusedResNet | PlainNetwork
+        if onednn.is_there():
             fast = fast and has_bf16(torch.device("cpu"))
-            self._forward = _FusedNetwork(loaded, fast=fast, batch_size=self.batch_size)
+            self._forward = onednn.FusedResNet(loaded, fast=fast, batch_size=self.batch_size)
             self.arithmetic = f"{'bf16' if fast else 'fp32'}, oneDNN's fused convolutions"
         else:
             self._forward = PlainNetwork(loaded, fast=False)
@@ -365,109 +373,3 @@ class _OneByOne(Network):
             row = {name: values[i : i + 1] for name, values in labels.items()}
             features.append(self._forward(torch.from_numpy(crops[i : i + 1]), **row).numpy())
         return np.concatenate(features)
-
-
-_OPERATORS: Final = (
-    "_reorder_convolution_weight",
-    "_convolution_pointwise",
-    "_convolution_pointwise_",
-)
-
-Shape = tuple[int, int, int, int]
-
-
-def _has_fused() -> bool:
-    """Whether this version of torch has oneDNN's fused operators."""
-    has_onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
-    return has_onednn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
-
-
-class _FusedNetwork:
-    """A ResNet with folded batch norms and oneDNN's fused convolutions: uint8 crops (batch_size,
-    height, width, 3) RGB -> features (batch_size, 2048) float32.
-    """
-
-    def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
-        self._dtype = torch.bfloat16 if fast else torch.float32
-        network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._normalisation = loaded.normalisation
-        self._mean = network.avgpool
-        self._first = _FusedConvolution(network.conv1, (batch_size, 3, *loaded.region))
-        self._pool = network.maxpool
-        shape = _output_shape(network.maxpool, self._first.output)
-        self._blocks: list[_FusedBottleneck] = []
-        for bottleneck in (*network.layer1, *network.layer2, *network.layer3, *network.layer4):
-            self._blocks.append(_FusedBottleneck(bottleneck, shape))
-            shape = self._blocks[-1].output
-
-    def __call__(self, crops: Tensor) -> Tensor:
-        pixels = self._normalisation(crops).to(self._dtype)
-        features = self._pool(self._first(pixels, "relu"))
-        for block in self._blocks:
-            features = block(features)
-        pooled: Tensor = self._mean(features)
-        return pooled
-
-
-class _FusedConvolution:
-    """One fused convolution, whose weights are reordered once for inputs of this shape."""
-
-    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
-        where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
-        weight = torch.ops.mkldnn._reorder_convolution_weight(
-            layer.weight.detach(), *where, list(shape)
-        )
-        bias = layer.bias if layer.bias is None else layer.bias.detach()
-        self._rest = [weight, bias, *where]
-        self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
-
-    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
-        """activation(convolution of pixels + bias); `activation` is "relu" or "none"."""
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            pixels, *self._rest, activation, [], ""
-        )
-        return result
-
-    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
-        """ReLU(other + convolution of pixels), in the memory of `other`."""
-        how = ["add", 1.0, "relu", [], ""]
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            other, pixels, *self._rest, *how
-        )
-        return result
-
-
-class _FusedBottleneck:
-    """A bottleneck block of a ResNet: three convolutions and a shortcut."""
-
-    def __init__(self, layers: Any, shape: Shape) -> None:
-        self._first = _FusedConvolution(layers.conv1, shape)
-        self._second = _FusedConvolution(layers.conv2, self._first.output)
-        self._last = _FusedConvolution(layers.conv3, self._second.output)
-        self._shortcut: _FusedConvolution | None = None
-        if layers.downsample is not None:
-            self._shortcut = _FusedConvolution(layers.downsample[0], shape)
-        self.output = self._last.output
-
-    def __call__(self, features: Tensor) -> Tensor:
-        inner = self._second(self._first(features, "relu"), "relu")
-        if self._shortcut is not None:
-            features = self._shortcut(features, "none")
-        return self._last.onto(features, inner)
-
-
-def _output_shape(layer: Any, shape: Shape) -> Shape:
-    """The output shape of a square convolution or pooling, except for the number of channels, which
-    is the input's.
-    """
-    window = _side(layer.dilation) * (_side(layer.kernel_size) - 1) + 1
-    padded = 2 * _side(layer.padding) - window
-    stride = _side(layer.stride)
-    height = (shape[2] + padded) // stride + 1
-    width = (shape[3] + padded) // stride + 1
-    return (*shape[:2], height, width)
-
-
-def _side(value: Any) -> int:
-    """The value of a square layer's option, which is a number or a pair of equal numbers."""
-    return int(value[0]) if isinstance(value, tuple) else int(value)

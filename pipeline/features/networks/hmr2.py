@@ -2,7 +2,12 @@
 [network] -> features
 
 Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023,
-section 3.1. WHAM, GVHMR and TRAM use this token. Tensors of the published checkpoint:
+section 3.1. WHAM, GVHMR and TRAM use this token. The stream `hmr2` calls `load`.
+
+    crop (3, 256, 192) -> 16 x 12 patches of 16 px -> `_Backbone`: 32 blocks (192, 1280)
+        -> `_Decoder`: a token attends to the patches in 6 layers (1024)
+
+The modules have the names of the published checkpoint's tensors:
 
     backbone.{patch_embed.proj, pos_embed, blocks.0-31.{norm1, attn.{qkv, proj}, norm2, mlp.{fc1,
         fc2}}, last_norm}
@@ -33,10 +38,17 @@ REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
 PATCH: Final = 16  # px, side of a patch
 PADDING: Final = 2  # px around the crop
 BACKBONE_EPS: Final = 1e-6  # epsilon of the ViT's layer norms; the decoder uses torch's default
+# prefixes of names of tensors in the checkpoint
 IGNORED: Final = (
-    *("smpl.", "discriminator.", "initialized"),
-    *("smpl_head.decpose.", "smpl_head.decshape.", "smpl_head.deccam."),
-    *("smpl_head.init_body_pose", "smpl_head.init_betas", "smpl_head.init_cam"),
+    "smpl.",
+    "discriminator.",
+    "initialized",
+    "smpl_head.decpose.",
+    "smpl_head.decshape.",
+    "smpl_head.deccam.",
+    "smpl_head.init_body_pose",
+    "smpl_head.init_betas",
+    "smpl_head.init_cam",
 )
 
 
@@ -126,7 +138,8 @@ class _Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         position = self.pos_embed.float()
-        patches = _times(self.patch_embed["proj"], pixels).flatten(2).mT
+        projected = _apply(self.patch_embed["proj"], pixels)  # (B, width, 16, 12)
+        patches = projected.flatten(2).mT  # (B, 192, width)
         x = patches + position[:, 1:] + position[:, :1]
         for block in self.blocks:
             x = block(x)
@@ -149,18 +162,20 @@ class _TransformerBlock(nn.Module):
         self.mlp = nn.ModuleDict(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = _times(self.attn["qkv"], _norm(self.norm1, x))
+        qkv = _apply(self.attn["qkv"], _norm(self.norm1, x))
         q, k, v = qkv.chunk(3, dim=-1)
         attended = _attention(q, k, v, self.heads)
-        x = x + _times(self.attn["proj"], attended)
+        x = x + _apply(self.attn["proj"], attended)
 
-        hidden = gelu(_times(self.mlp["fc1"], _norm(self.norm2, x)))
-        return x + _times(self.mlp["fc2"], hidden)
+        hidden = gelu(_apply(self.mlp["fc1"], _norm(self.norm2, x)))
+        return x + _apply(self.mlp["fc2"], hidden)
 
 
 class _Decoder(nn.Module):
     """The decoder: patches (B, patches, width) float32 -> (B, dim) float32. A single token, which
     is 0 at first, attends to the patches.
+
+    Each layer adds to the token: self-attention, cross-attention to the patches, and an MLP.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -176,21 +191,19 @@ class _Decoder(nn.Module):
         token = self.to_token_embedding.bias + self.pos_embedding  # the embedding of a token 0
         x = token.float().expand(len(patches), 1, -1)
         layers: Any = self.transformer["layers"]
-        for attention, cross, forward in layers:
-            to_qkv = attention["fn"]["to_qkv"]
-            # A single token attends to itself with weight 1.
-            qkv = _times(to_qkv, _norm(attention["norm"], x))
-            _, _, v = qkv.chunk(3, dim=-1)
-            x = x + _times(attention["fn"]["to_out"]["0"], v)
+        for attention, cross, mlp in layers:
+            qkv = _apply(attention["fn"]["to_qkv"], _norm(attention["norm"], x))
+            _, _, v = qkv.chunk(3, dim=-1)  # a single token attends to itself with weight 1
+            x = x + _apply(attention["fn"]["to_out"]["0"], v)
 
-            q = _times(cross["fn"]["to_q"], _norm(cross["norm"], x))
-            k, v = _times(cross["fn"]["to_kv"], patches).chunk(2, dim=-1)
+            q = _apply(cross["fn"]["to_q"], _norm(cross["norm"], x))
+            k, v = _apply(cross["fn"]["to_kv"], patches).chunk(2, dim=-1)
             attended = _attention(q, k, v, self.heads)
-            x = x + _times(cross["fn"]["to_out"]["0"], attended)
+            x = x + _apply(cross["fn"]["to_out"]["0"], attended)
 
-            first, last = forward["fn"]["net"].values()
-            hidden = gelu(_times(first, _norm(forward["norm"], x)))
-            x = x + _times(last, hidden)
+            first, last = mlp["fn"]["net"].values()
+            hidden = gelu(_apply(first, _norm(mlp["norm"], x)))
+            x = x + _apply(last, hidden)
         return x[:, 0]
 
 
@@ -218,10 +231,10 @@ def _layer(shape: Shape) -> nn.ModuleList:
     return parts
 
 
-def _times(layer: Any, x: Tensor) -> Tensor:
-    """Apply a linear layer or convolution in its weights' dtype."""
-    product: Tensor = layer(x.to(layer.weight.dtype))
-    return product
+def _apply(layer: Any, x: Tensor) -> Tensor:
+    """Apply a linear layer or a convolution, in its weights' dtype."""
+    output: Tensor = layer(x.to(layer.weight.dtype))
+    return output
 
 
 def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
