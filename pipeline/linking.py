@@ -1,6 +1,9 @@
 """Link detections to persons over time, and select training frames.  raw -> [tracks] -> features ->
 windows
 
+Readers of detections (`datasets.detected.people`) call `link`, which makes persons of the
+detections in a clip's frames, then `clean`, which selects the frames of one person.
+
 Each person moves at a constant velocity that changes at random (a Kalman filter on the joints'
 mean, as in SORT, Bewley et al. 2016), relative to the camera's motion if that is known. Each
 frame's detections are paired with the persons at the least total cost (Kuhn: The Hungarian method,
@@ -8,8 +11,8 @@ frame's detections are paired with the persons at the least total cost (Kuhn: Th
 
     |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n
 
-with d (px) the mean distance, as a vector, from the joints expected to those detected, over joints
-seen in both; S its expected variance, which grows with time, and R that of a detection; r the mean
+with d (px) the mean offset, a vector, from the joints expected to those detected, over joints seen
+in both; S its expected variance, which grows with time, and R that of a detection; r the mean
 distance that remains without d, by the box diagonal; n how often the person was seen. Pairs up to
 SURE_COST are linked first; pairs above MAX_COST, or REACH diagonals apart, never. Nothing is linked
 across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has
@@ -95,27 +98,31 @@ def link(
     seen = _collect_detections(keypoints)
     frames = np.asarray(frame_index, np.int64)
     scene = scenes(frame_index, cuts)
-    persons: list[list[int]] = []  # numbers of detections
-    tracks = _Filters(seen)
+    persons: list[list[int]] = []  # by person: indices of the detections
+    filters = _Filters(seen)
     for t, frame in enumerate(frames.tolist()):
+        # predict where the persons are in this frame
         if t > 0 and scene[t] == scene[t - 1]:
-            before = int(frames[t - 1])
-            last_row = seen.rows[tracks.last, 0]
-            gap = frame - frames[last_row] - 1
-            tracks.keep(gap <= max_gap)
-            tracks.advance(frame - before)
-            tracks.follow_camera(camera, range(before + 1, frame + 1))
+            previous = int(frames[t - 1])
+            last_seen = frames[seen.rows[filters.last, 0]]
+            filters.keep_persons(frame - last_seen - 1 <= max_gap)
+            filters.advance(frame - previous)
+            filters.follow_camera(camera, range(previous + 1, frame + 1))
         else:
-            tracks = _Filters(seen)
-        now = np.arange(seen.start[t], seen.start[t + 1])
-        cost, distance = tracks.costs(now)
+            filters = _Filters(seen)
+
+        # pair them with its detections
+        detections = np.arange(seen.start[t], seen.start[t + 1])
+        cost, offset = filters.costs(detections)
         pairs = _assign(cost)
-        for track, i in pairs:
-            persons[tracks.person[track]].append(int(now[i]))
-        tracks.update(pairs, now, distance)
-        new = np.delete(now, pairs[:, 1])
-        tracks.add(new, len(persons))
-        for detection in new.tolist():
+        for index, i in pairs:
+            persons[filters.person[index]].append(int(detections[i]))
+        filters.update(pairs, detections, offset)
+
+        # detections without a pair are new persons
+        unpaired = np.delete(detections, pairs[:, 1])
+        filters.add(unpaired, len(persons))
+        for detection in unpaired.tolist():
             persons.append([detection])
     return [seen.rows[person] for person in persons]
 
@@ -124,23 +131,25 @@ class _Filters:
     """Kalman filters of the A persons who may be seen again.
 
     The state of a filter is a vector (px): how far the joints are expected to be from where they
-    were last seen, and its velocity (px per frame).
+    were last seen, and its velocity (px per frame). x and y have equal, independent covariances.
+    Detections are given by their indices in `seen`.
     """
 
     def __init__(self, seen: _SeenDetections) -> None:
         self._seen = seen
         self.person = np.zeros(0, np.int64)  # (A,) number of the person
-        self.last = np.zeros(0, np.int64)  # (A,) number of the last detection
+        self.last = np.zeros(0, np.int64)  # (A,) index of the person's last detection
         self._n_seen = np.zeros(0, np.int64)  # (A,) number of detections so far
         self._state = np.zeros((0, 2, 2))  # (A, 2, 2): (px, px per frame) by (x, y)
-        self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) covariance of both, equal for x and y
+        self._variance = np.zeros((0, 2, 2))  # (A, 2, 2) covariance of position and velocity
 
-    def keep(self, chosen: Bools) -> None:
-        self.person = self.person[chosen]
-        self.last = self.last[chosen]
-        self._n_seen = self._n_seen[chosen]
-        self._state = self._state[chosen]
-        self._variance = self._variance[chosen]
+    def keep_persons(self, is_kept: Bools) -> None:
+        """Drop the persons for whom `is_kept` (A,) is false."""
+        self.person = self.person[is_kept]
+        self.last = self.last[is_kept]
+        self._n_seen = self._n_seen[is_kept]
+        self._state = self._state[is_kept]
+        self._variance = self._variance[is_kept]
 
     def add(self, detections: Ints, first: int) -> None:
         """Begin a new person, numbered from `first`, at each of these detections."""
@@ -159,9 +168,10 @@ class _Filters:
     def advance(self, n: int) -> None:
         """Predict all persons n frames ahead."""
         step = np.array([[1, n], [0, 1]])
-        # of a velocity that changes at random: the covariance of place and velocity after n frames
-        both = n**2 / 2
-        covariance = np.array([[n**3 / 3, both], [both, n]])
+        # A velocity that changes at random, with variance 1 a frame, gives this covariance of
+        # position and velocity after n frames.
+        mixed = n**2 / 2
+        covariance = np.array([[n**3 / 3, mixed], [mixed, n]])
         turn = covariance * TURN**2
         size = self._size(self.last)[:, None, None]
         self._state = step @ self._state
@@ -182,50 +192,55 @@ class _Filters:
             moved = mapped[:, :2] / mapped[:, 2:]
             self._state[:, 0] += moved - expected
 
-    def costs(self, now: Ints) -> tuple[Doubles, Doubles]:
-        """Costs (A, B) of linking each person to each of the B detections `now`.
+    def costs(self, detections: Ints) -> tuple[Doubles, Doubles]:
+        """Costs (A, B) of linking each person to each of B detections.
 
         A cost is infinite if no joint is seen in both, or if they are REACH apart. Also returns the
-        mean distance of the joints, (A, B, 2) px.
+        mean offset of the joints, d, (A, B, 2) px.
         """
-        old = self._seen.keypoints[self.last][:, None]
-        new = self._seen.keypoints[now][None]
+        old = self._seen.keypoints[self.last][:, None]  # (A, 1, J, 3)
+        new = self._seen.keypoints[detections][None]  # (1, B, J, 3)
         size = self._size(self.last)[:, None]
         is_shared = (old[..., 2] > 0) & (new[..., 2] > 0)
         shared = is_shared[..., None]
         n = np.maximum(shared.sum(axis=2), 1)
 
         expected = old[..., :2] + self._state[:, None, :1]
-        apart = (new[..., :2] - expected) * shared  # (A, B, J, 2)
-        distance = apart.sum(axis=2) / n
-        remaining = (apart - distance[:, :, None]) * shared
+        offsets = (new[..., :2] - expected) * shared  # (A, B, J, 2)
+        offset = offsets.sum(axis=2) / n  # d
+        remaining = (offsets - offset[:, :, None]) * shared
         length = np.linalg.norm(remaining, axis=-1)
-        rest = length.sum(axis=2) / n[..., 0]
+        mean_length = length.sum(axis=2) / n[..., 0]  # r, in px
 
-        squared = np.square(distance).sum(axis=-1)
-        noise = (NOISE * size) ** 2
-        variance = self._variance[:, :1, 0] + noise
-        shape = rest / np.maximum(size, self._size(now)) / SHAPE
+        squared = np.square(offset).sum(axis=-1)
+        noise = (NOISE * size) ** 2  # R
+        variance = self._variance[:, :1, 0] + noise  # S
+        shape = mean_length / np.maximum(size, self._size(detections)) / SHAPE
         sureness = SURENESS * np.log(variance / noise)
         newcomer = NEWCOMER / self._n_seen[:, None]
         cost = squared / variance + shape**2 + sureness + newcomer
         is_possible = is_shared.any(axis=2) & (squared < (REACH * size) ** 2)
-        return np.where(is_possible, cost, np.inf), distance
+        return np.where(is_possible, cost, np.inf), offset
 
-    def update(self, pairs: Ints, now: Ints, distance: Doubles) -> None:
-        """Correct the filters of linked persons. pairs: (n, 2) persons and indices into `now`."""
-        track, detection = pairs.T
-        away = distance[track, detection]
-        noise = (NOISE * self._size(self.last[track])) ** 2
-        self.last[track] = now[detection]
-        self._n_seen[track] += 1
+    def update(self, pairs: Ints, detections: Ints, offset: Doubles) -> None:
+        """Correct the filters of linked persons.
 
-        total = self._variance[track, 0, 0] + noise
-        gain = self._variance[track, :, 0] / total[:, None]  # (n, 2)
+        pairs: (n, 2) indices of persons (0 to A - 1) and of `detections`; detections and offset: as
+        for `costs`.
+        """
+        index, i = pairs.T
+        innovation = offset[index, i]  # (n, 2)
+        noise = (NOISE * self._size(self.last[index])) ** 2
+        self.last[index] = detections[i]
+        self._n_seen[index] += 1
+
+        total = self._variance[index, 0, 0] + noise
+        gain = self._variance[index, :, 0] / total[:, None]  # (n, 2)
         gain = gain[..., None]
-        self._state[track, 0] = -away  # what was expected, from the joints just seen
-        self._state[track] += gain * away[:, None]
-        self._variance[track] -= gain * self._variance[track, :1]
+        # positions count from the joints just seen, so the prediction is at -innovation
+        self._state[index, 0] = -innovation
+        self._state[index] += gain * innovation[:, None]
+        self._variance[index] -= gain * self._variance[index, :1]
 
     def _size(self, detections: Ints) -> Doubles:
         """Diagonals of the detections' boxes, (D,) px."""
@@ -292,9 +307,8 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     points = points[any_seen]
     rows = np.column_stack([frame, number])[any_seen]
     n = len(rows)
-    numbers = corners.reshape(n, 4)
-    keys = np.column_stack([rows[:, 0], numbers])
-    order = np.lexsort(keys.T[::-1])
+    keys = np.column_stack([rows[:, 0], corners.reshape(n, 4)])
+    order = np.lexsort(keys.T[::-1])  # it sorts by its last key first
     is_equal = keys[order[1:]] == keys[order[:-1]]
     if is_equal.all(axis=1).any():
         keys = np.column_stack([keys, points.reshape(n, -1)])
@@ -386,8 +400,8 @@ def _find_inside(count: Ints, rules: Cleaning) -> Bools:
     count above `start_above` and ends at the first of `end_at` or fewer.
     """
     inside = np.zeros(len(count), np.bool_)
-    is_within = False
+    limit = rules.start_above
     for t, n in enumerate(count.tolist()):
-        is_within = n > (rules.end_at if is_within else rules.start_above)
-        inside[t] = is_within
+        inside[t] = n > limit
+        limit = rules.end_at if inside[t] else rules.start_above
     return inside
