@@ -1,5 +1,9 @@
 """Cameras in a world, bodies in their view, and rotations.  raw -> [tracks] -> features -> windows
 
+Readers of datasets, streams and exports convert poses and positions between world and camera with
+it (`to_camera`, `to_world`, `pose_in_camera`, `project`), mirror and check cameras (`mirrored`,
+`is_rigid`), and change the frame rate of motions (`resample_rotations`, `resample_linear`).
+
 `extrinsics` are (..., 4, 4), world to camera, m, rows [R t; 0 0 0 1] with a rotation R: a world
 point p is R p + t in the camera, whose axes point right (x), down (y) and into the image (z).
 Computed in float64; leading shapes broadcast. `vibe_model.cameras` has the weak-perspective cameras
@@ -17,8 +21,10 @@ from pipeline.skeletons import LARGEST, Bools, Doubles, Floats
 
 CONVENTIONS: Final = ("gvhmr", "wham")  # ways to write a camera's rotation (`angular_velocity`)
 _WHAM_FPS: Final = 30.0
-_IDENTITY_6D: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-_MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])
+_IDENTITY_6D: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the first two rows of a matrix
+_MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])  # the diagonal of S, which flips x
+_LAST_ROW: Final = (0, 0, 0, 1)  # of extrinsics
+_MOST_ERROR: Final = 1e-2  # of a rotation R, in R R^T
 
 
 def to_camera(
@@ -83,18 +89,17 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
         raise ValueError(f"convention: expected one of {expected}, found {convention!r}")
     rotation, _ = _parts(extrinsics)
     inverse = np.swapaxes(rotation, -1, -2)
-    steps = rotation[1:] @ inverse[:-1]  # (F - 1, 3, 3)
-    six = np.tile(_IDENTITY_6D, (len(rotation), 1))
+    steps = rotation[1:] @ inverse[:-1]  # (F - 1, 3, 3): R[i + 1] R[i]^T
+    turns = np.tile(_IDENTITY_6D, (len(rotation), 1))
     if convention == "wham":
-        backwards = np.swapaxes(steps, -1, -2)
-        six[1:] = backwards[:, :2].reshape(-1, 6)
-        return (six - _IDENTITY_6D) * _WHAM_FPS
+        backwards = np.swapaxes(steps, -1, -2)  # R[i] R[i + 1]^T
+        turns[1:] = backwards[:, :2].reshape(-1, 6)
+        return (turns - _IDENTITY_6D) * _WHAM_FPS
 
-    two_rows = steps[:, :2]
-    six[:-1] = two_rows.reshape(-1, 6)
+    turns[:-1] = steps[:, :2].reshape(-1, 6)
     if len(steps):
-        six[-1] = six[-2]
-    return six
+        turns[-1] = turns[-2]
+    return turns
 
 
 def mirrored(extrinsics: Floats) -> Floats:
@@ -104,8 +109,8 @@ def mirrored(extrinsics: Floats) -> Floats:
     camera change sign, so a rotation stays a rotation: S E S with S = diag(-1, 1, 1, 1).
     """
     sign = _MIRROR.astype(extrinsics.dtype)
-    both = sign[:, None] * extrinsics * sign
-    return np.asarray(both + 0)  # 0 for -0
+    flipped = sign[:, None] * extrinsics * sign
+    return np.asarray(flipped + 0)  # 0 for -0
 
 
 def mirrored_axis(axes: Floats) -> Floats:
@@ -119,13 +124,11 @@ def is_rigid(extrinsics: Floats) -> Bools:
 
     False for mirrors, non-finite numbers, and another last row than 0 0 0 1.
     """
-    # comparisons with NaN are false
-    is_small = np.abs(extrinsics) < LARGEST
+    is_small = np.abs(extrinsics) < LARGEST  # comparisons with NaN are false
     is_finite = np.asarray(is_small.all(axis=(1, 2)))
     last_row = np.where(is_finite[:, None], extrinsics[:, 3], 0)
-    difference = np.abs(last_row - (0, 0, 0, 1))
-    error = difference.max(axis=1)
-    is_homogeneous = is_finite & (error < 1e-6)
+    difference = np.abs(last_row - _LAST_ROW)
+    is_homogeneous = is_finite & (difference.max(axis=1) < 1e-6)
     return np.asarray(is_homogeneous & is_rotation(extrinsics[:, :3, :3]))
 
 
@@ -135,13 +138,13 @@ def is_rotation(matrices: Floats) -> Bools:
     False for non-finite and huge matrices.
     """
     is_small = np.abs(matrices) < LARGEST  # comparisons with NaN are false
+    is_finite = is_small.all(axis=(1, 2))
     finite = np.where(is_small, matrices, 0.0)
     product = finite @ finite.transpose(0, 2, 1)
     difference = np.abs(product - np.eye(3))
-    error = difference.max(axis=(1, 2))
-    determinant = np.linalg.det(finite)
-    no_mirror = determinant > 0
-    return np.asarray(no_mirror & (error < 1e-2))
+    is_orthogonal = difference.max(axis=(1, 2)) < _MOST_ERROR
+    is_mirror = np.linalg.det(finite) <= 0
+    return np.asarray(is_finite & is_orthogonal & ~is_mirror)
 
 
 def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
@@ -169,18 +172,19 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
 
     first = Rotation.from_rotvec(np.array(all_vectors.reshape(-1, 3)))
     second = Rotation.from_matrix(all_matrices.reshape(-1, 3, 3))
-    both = second * first
-    rotvec = both.as_rotvec().reshape(*shape, 3)
-    return np.asarray(rotvec)
+    composed = second * first
+    return np.asarray(composed.as_rotvec().reshape(*shape, 3))
 
 
 def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
     """Interpolate rotations (..., 3), axis-angle in rad, at `part` (...,), 0 to 1, of the arc.
 
-    The arc is the shortest one from `start` to `end`.
+    The arc is the shortest one from `start` to `end`. In quaternions, with `arc` the angle between
+    them (Shoemake, SIGGRAPH 1985):
 
-    Closed forms over whole arrays (Shoemake, SIGGRAPH 1985: q = first sin((1 - part) arc) /
-    sin(arc) + second sin(part arc) / sin(arc)): several times as fast as SciPy's Rotation.
+        q = first sin((1 - part) arc) / sin(arc) + second sin(part arc) / sin(arc)
+
+    These closed forms over whole arrays are several times as fast as SciPy's Rotation.
     """
     first = _quaternions(start)
     second = _quaternions(end)
@@ -191,21 +195,12 @@ def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
     chord = _norm(second - first)
     sum_norm = _norm(second + first)
     arc = 2 * np.arctan2(chord, sum_norm)
-    sinc = np.sinc(arc / np.pi)  # sin(arc) / arc, at 0 too
-    rest = 1 - part
-    first_sinc = np.sinc(rest * arc / np.pi)
-    second_sinc = np.sinc(part * arc / np.pi)
-    first_weight = rest * first_sinc / sinc
-    second_weight = part * second_sinc / sinc
+    sinc = _sinc(arc)
+    other_part = 1 - part
+    first_weight = other_part * _sinc(other_part * arc) / sinc
+    second_weight = part * _sinc(part * arc) / sinc
     quaternion = first_weight * first + second_weight * second
-
-    quaternion = np.where(quaternion[0] < 0, -quaternion, quaternion)  # angles up to pi
-    cosine = quaternion[0]
-    axis = quaternion[1:]
-    half_angle = np.arctan2(_norm(axis), cosine)
-    factor = 2 / np.sinc(half_angle / np.pi)
-    rotvec = factor * axis
-    return np.moveaxis(rotvec, 0, -1)
+    return _rotation_vectors(quaternion)
 
 
 def _dot(first: Doubles, second: Doubles) -> Doubles:
@@ -218,36 +213,52 @@ def _norm(vectors: Doubles) -> Doubles:
     return np.sqrt(_dot(vectors, vectors))
 
 
+def _sinc(angle: Doubles) -> Doubles:
+    """sin(angle) / angle; 1 at 0."""
+    return np.asarray(np.sinc(angle / np.pi))
+
+
 def _quaternions(rotvec: Doubles) -> Doubles:
-    """(..., 3) axis-angle rad -> (4, ...): real part first."""
-    angle = np.sqrt(np.einsum("...i,...i->...", rotvec, rotvec))
-    half_sine = np.sinc(angle / (2 * np.pi)) / 2  # sin(angle / 2) / angle, at 0 too
-    cosine = np.cos(angle / 2)
+    """Convert axis-angle (..., 3) in rad to quaternions (4, ...), the real part first."""
     components = np.moveaxis(rotvec, -1, 0)
-    axis = components * half_sine
-    return np.concatenate([cosine[None], axis])
+    half_angle = _norm(components) / 2
+    axis = components * _sinc(half_angle) / 2  # of length sin(half_angle)
+    return np.concatenate([np.cos(half_angle)[None], axis])
+
+
+def _rotation_vectors(quaternion: Doubles) -> Doubles:
+    """Convert quaternions (4, ...) to axis-angle (..., 3) in rad, of angles up to pi."""
+    quaternion = np.where(quaternion[0] < 0, -quaternion, quaternion)
+    axis = quaternion[1:]  # of length sin(half_angle)
+    half_angle = np.arctan2(_norm(axis), quaternion[0])
+    rotvec = 2 / _sinc(half_angle) * axis
+    return np.moveaxis(rotvec, 0, -1)
 
 
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
     """Sample rotations (N, J, 3), axis-angle in rad, at fractional rows `position` (M,).
 
     Returns (M, J, 3), interpolated on the shortest arc between neighbouring rows. A whole position
-    gives the stored vector itself, whatever its angle.
+    gives the stored vector itself, whatever its angle. A position may be after the last row by
+    rounding.
     """
     before = np.floor(position).astype(np.int64)
+    after = np.minimum(before + 1, len(rotvec) - 1)
     part = position % 1
     resampled = rotvec[before]
     is_between = part > 0
     if is_between.any():
-        first = before[is_between]
-        start = rotvec[first]
-        end = rotvec[first + 1]
+        start = rotvec[before[is_between]]
+        end = rotvec[after[is_between]]
         resampled[is_between] = _slerp(start, end, part[is_between, None])
     return resampled
 
 
 def resample_linear(values: Doubles, position: Doubles) -> Doubles:
-    """Sample values (N, C) at fractional rows `position` (M,), interpolated linearly, (M, C)."""
+    """Sample values (N, C) at fractional rows `position` (M,), interpolated linearly, (M, C).
+
+    A position may be after the last row by rounding.
+    """
     before = np.floor(position).astype(np.int64)
     after = np.minimum(before + 1, len(values) - 1)
     part = (position % 1)[:, None]

@@ -164,3 +164,21 @@ def test_matrices_that_are_no_camera(spoil):
     extrinsics = moving_cameras(3)
     extrinsics[1] = spoil(extrinsics[1])
     assert cameras.is_rigid(extrinsics).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_matrix_with_one_number_that_is_not_finite_is_no_rotation(value: float) -> None:
+    matrices = np.tile(np.eye(3), (2, 1, 1))
+    matrices[1, 0, 1] = value
+    assert cameras.is_rotation(matrices).tolist() == [True, False]
+
+
+def test_a_position_that_rounding_puts_after_the_last_row_is_the_last_row() -> None:
+    rotvec = Rotation.random(4001 * 2, random_state=0).as_rotvec().reshape(4001, 2, 3)
+    rate = 24000 / 1001
+    position = np.array([5005 * rate / 30])
+    assert position > 4000
+    sampled = cameras.resample_rotations(rotvec, position)
+    np.testing.assert_allclose(sampled[0], rotvec[-1], atol=1e-9)
+    values = rotvec.reshape(4001, 6)
+    np.testing.assert_allclose(cameras.resample_linear(values, position)[0], values[-1])
