@@ -45,7 +45,10 @@ def _visible_joints(points: Doubles, threshold: float) -> Bools:
 
 
 def _extents(points: Doubles, is_seen: Bools) -> Doubles:
-    """Corners (N, 2, 2), low and high, of the seen joints among (N, J, 3); infinite without one."""
+    """Corners (N, 2, 2), low and high, of the seen joints among (N, J, 3); infinite without one.
+
+    is_seen: (N, J).
+    """
     xy = points[..., :2]
     mask = is_seen[..., None]
     for_low = np.where(mask, xy, np.inf)
@@ -102,8 +105,8 @@ def smooth_boxes(
     frames = np.arange(first, stop)
     smoothed = []
     for values in (x, y, scale):
-        whole = np.interp(frames, detected, values)
-        smoothed.append(_smooth(whole, median, sigma))
+        of_all_frames = np.interp(frames, detected, values)
+        smoothed.append(_smooth(of_all_frames, median, sigma))
 
     x, y, scale = smoothed
     side = REFERENCE_PX / scale
@@ -112,11 +115,12 @@ def smooth_boxes(
 
 
 def _smooth(column: Doubles, median: int, sigma: float) -> Doubles:
+    """Smooth one number per frame (F,) by both filters of `smooth_boxes`."""
     # Takes a tenth of a second, and most datasets need no smoothing.
     from scipy.ndimage import gaussian_filter1d, median_filter
 
     if 2 * len(column) <= median:
-        median = len(column) - 1 + len(column) % 2
+        median = len(column) - 1 + len(column) % 2  # odd
     # the same as scipy.signal.medfilt, but for any length
     robust = median_filter(column, size=median, mode="constant", cval=0.0)
     # its default mode mirrors: d c b a | a b c d

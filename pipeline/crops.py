@@ -1,8 +1,9 @@
 """Cut out crops of one person, and convert keypoints to them.  raw -> tracks -> [crops] -> features
 -> windows
 
-Both pixels and keypoints go through the same affine map (`crop_affine`). The centre of the pixel in
-row i and column j is at x = j, y = i.
+`crop_person` cuts pixels, and `normalise_keypoints` converts keypoints; both use the same affine
+map (`crop_affine`). A crop is `size` px wide and high, and shows the box times `scale`. The centre
+of the pixel in row i and column j is at x = j, y = i.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) 
             f"no crop has box {box.tolist()} and scale {scale}: centre, size and scale must be "
             "finite, size > 0"
         )
-    zoom = size / (box[..., 2:] * scale)
+    centre = box[..., :2]
+    zoom = size / (box[..., 2:] * scale)  # crop px per image px
     matrix = np.zeros((*box.shape[:-1], 2, 3))
     matrix[..., 0, 0] = zoom[..., 0]
     matrix[..., 1, 1] = zoom[..., 1]
-    matrix[..., 2] = size / 2 - zoom * box[..., :2]
+    matrix[..., 2] = size / 2 - zoom * centre
     return matrix
 
 
@@ -63,14 +65,17 @@ def crop_person(
     matrix = crop_affine(bbox, scale, size)
     box = np.asarray(bbox, np.float64)
     half = box[2:] * scale / 2
+    low = box[:2] - half
+    high = box[:2] + half
     height, width = image.shape[:2]
-    beside = (box[:2] + half < -1).any() or (box[:2] - half > (width, height)).any()
-    if beside or 2 * half.max() > LARGEST_PX:
+    is_outside = (high < -1).any() or (low > (width, height)).any()
+    if is_outside or 2 * half.max() > LARGEST_PX:
         return np.zeros((size, size, 3), np.uint8)
-    if mirrored:
+    if mirrored:  # x becomes size - x
         matrix[0] *= -1
         matrix[0, 2] += size
-    return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
+    crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return np.asarray(crop, np.uint8)
 
 
 def normalise_keypoints(
@@ -83,7 +88,8 @@ def normalise_keypoints(
     matrix = crop_affine(bbox, scale, size)
     zoom = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1)
     shift = matrix[..., 2]
-    points = np.asarray(kp_2d[..., :2], np.float64) * zoom[..., None, :] + shift[..., None, :]
-    out = np.array(kp_2d)
-    out[..., :2] = 2 * points / size - 1
-    return out
+    in_image = np.asarray(kp_2d[..., :2], np.float64)
+    in_crop = in_image * zoom[..., None, :] + shift[..., None, :]
+    normalised = np.array(kp_2d)
+    normalised[..., :2] = 2 * in_crop / size - 1
+    return normalised

@@ -7,6 +7,9 @@ from Video by Learning Part-Based 3D Dynamics" (Lee and Lee, ICCV 2021): the flo
 dense inverse search (Kroeger et al., ECCV 2016) with a forward-backward check, and a reweighted DLT
 with Hartley's normalisation (PAMI 1997).
 
+The stream `homography` calls `between`: it finds points and their positions in the other image
+(`_correspondences`), and fits a homography to them (`fit`).
+
 Points are (x, y) in [-1, 1] over the image; (-1, -1) is its upper left corner. A homography maps
 points of the earlier image to the later one; its last element is 1. Results depend on the two
 images only; other builds of OpenCV, and other CPUs, may round differently.
@@ -40,6 +43,7 @@ SMALLEST_LAST: Final = 1e-6  # |h33| of a homography of norm 1
 LARGEST_MOVE: Final = 1.0  # most that a corner may move: half the image
 CORNERS: Final = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float64)
 
+# `by_scale`: finest scale -> the thread's OpenCV object
 _OF_THIS_THREAD: Final = threading.local()
 
 
@@ -203,12 +207,12 @@ def fit(source: Doubles, target: Doubles) -> tuple[Doubles, bool]:
         return np.eye(3), False
 
     singular, homography = _solve_reweighted(source, target)
-    last = homography[2, 2]
+    h33 = homography[2, 2]
     is_degenerate = singular[1] < SMALLEST_SINGULAR * singular[-1]
-    if is_degenerate or abs(last) < SMALLEST_LAST * np.linalg.norm(homography):
+    if is_degenerate or abs(h33) < SMALLEST_LAST * np.linalg.norm(homography):
         return np.eye(3), False
 
-    homography /= last
+    homography /= h33
     moves = np.linalg.norm(transfer(homography, CORNERS) - CORNERS, axis=1)
     if not (moves <= LARGEST_MOVE).all():
         return np.eye(3), False
