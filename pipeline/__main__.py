@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         description,
         SEE,
         complete=complete,
-        version=describe_version,
+        version=_describe_version,
     )
 
 
@@ -36,7 +36,7 @@ def complete(args: argparse.Namespace) -> None:
     arguments.complete(args)
 
 
-def describe_version() -> str:
+def _describe_version() -> str:
     """Return `pipeline.processes.software.package_version`, imported late: --help does not need
     it.
     """

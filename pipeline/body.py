@@ -65,7 +65,7 @@ class PosedJoints(nn.Module):
         by_depth = np.concatenate(levels)
         surface = _rest_vertices(arrays, slice(None))
         rest = np.einsum("jv,vci->jci", arrays.J_regressor[by_depth], surface)  # (24, 3, 11)
-        points, share = _points(arrays, np.asarray(regressors, np.float64), by_depth, rest)
+        points, share = _bone_points(arrays, np.asarray(regressors, np.float64), by_depth, rest)
         column_of = np.append(np.argsort(by_depth), np.arange(N_JOINTS, N_JOINTS + len(share)))
         _register(
             self,
@@ -117,11 +117,14 @@ def _levels(parents: Sequence[int]) -> tuple[list[list[int]], list[int]]:
     """The tree's joints level by level from the root, and for each of them the index of its parent
     in the level above (0 for the root).
     """
-    levels = [[joint for joint, parent in enumerate(parents) if parent < 0]]
+    level = [joint for joint, parent in enumerate(parents) if parent < 0]
+    levels = []
     index_of_parent = [0]
-    while children := [joint for joint, parent in enumerate(parents) if parent in levels[-1]]:
-        index_of_parent += [levels[-1].index(parents[joint]) for joint in children]
-        levels.append(children)
+    while level:
+        levels.append(level)
+        children = [joint for joint, parent in enumerate(parents) if parent in level]
+        index_of_parent += [level.index(parents[joint]) for joint in children]
+        level = children
     return levels, index_of_parent
 
 
@@ -132,7 +135,7 @@ def _rest_vertices(arrays: SmplArrays, vertices: slice | NDArray[np.intp]) -> Fl
     )
 
 
-def _points(
+def _bone_points(
     arrays: SmplArrays, regressors: Floats, by_depth: Ints, rest: Floats
 ) -> tuple[Floats, Floats]:
     """`PosedJoints.points` (218, 24 * 3 * K) and `PosedJoints.share` (K, 24).
@@ -142,21 +145,22 @@ def _points(
     points = []
     shares = []
     for regressor in regressors:
-        some = np.flatnonzero(regressor)  # v vertices
+        used = np.flatnonzero(regressor)  # v vertices
         # (v, 24) how much of the joint is this vertex as this bone moves it
-        weights = regressor[some, None] * arrays.weights[some][:, by_depth]
+        weights = regressor[used, None] * arrays.weights[used][:, by_depth]
         # (v, 3, 218) from (1, betas, pose correctives) to these vertices before bones move them
-        surface = np.concatenate([_rest_vertices(arrays, some), arrays.posedirs[some]], axis=2)
+        surface = np.concatenate([_rest_vertices(arrays, used), arrays.posedirs[used]], axis=2)
         point = np.tensordot(weights, surface, axes=(0, 0))  # (24, 3, 218)
         share = weights.sum(0)  # (24,)
         # a bone turns about its own joint
         point[..., : rest.shape[-1]] -= share[:, None, None] * rest
         points.append(point)
         shares.append(share)
-    n_numbers = arrays.posedirs.shape[-1] + rest.shape[-1]
-    # (24, 3, 218, K)
-    stacked = np.stack(points, axis=-1) if points else np.zeros((N_JOINTS, 3, n_numbers, 0))
-    by_input = np.moveaxis(stacked, 2, 0).reshape(n_numbers, -1)
+    n_inputs = arrays.posedirs.shape[-1] + rest.shape[-1]  # 218
+    stacked = np.zeros((N_JOINTS, 3, n_inputs, len(points)))
+    for i, point in enumerate(points):
+        stacked[..., i] = point
+    by_input = np.moveaxis(stacked, 2, 0).reshape(n_inputs, -1)
     return by_input, np.reshape(shares, (len(points), N_JOINTS))
 
 
@@ -198,18 +202,13 @@ class Body(nn.Module):
         common14 = correspondence("h36m", "common14")[0]
         indices = {"faces": arrays.faces, "spin49_index": take, "common14_index": common14}
         _register(self, **{name: torch.tensor(values) for name, values in indices.items()})
-        for name in (
-            "mean_pose",
-            "mean_shape",
-            "mean_cam",
-            "J_regressor_extra",
-            "J_regressor_h36m",
-        ):
+        means = ("mean_pose", "mean_shape", "mean_cam")
+        for name in (*means, "J_regressor_extra", "J_regressor_h36m"):
             _register(self, **{name: torch.tensor(getattr(arrays, name), dtype=torch.float32)})
-        picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(
-            smpl_files.N_VERTICES
-        )
-        regressors = np.concatenate([picked, arrays.J_regressor_extra])
+        # smplx's joints after SMPL's 24 are single vertices: (21, 6890), a 1 for each of them
+        vertices = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()
+        is_vertex = vertices[:, None] == np.arange(smpl_files.N_VERTICES)
+        regressors = np.concatenate([is_vertex, arrays.J_regressor_extra])
         self._spin49 = PosedJoints(arrays, *_select_regressors(regressors, take))
         h36m = [smpl_files.N_JOINTS + row for row in common14]
         self._common14 = PosedJoints(arrays, *_select_regressors(arrays.J_regressor_h36m, h36m))
@@ -290,30 +289,26 @@ class Body(nn.Module):
         betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m; "smpl": (B,
         24, 3).
         """
-        joints: Tensor = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}[
-            order
-        ](betas, rotmat)
+        by_order = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}
+        joints: Tensor = by_order[order](betas, rotmat)
         return joints
 
     def posed_joints(self, pose: Floats, betas: Floats) -> tuple[Doubles, Doubles]:
         """pose (N, 72) rad, betas (N, 10) -> spin49 (N, 49, 3) and common14 (N, 14, 3) m, without
         translation.
         """
-        rotmat = (
-            Rotation.from_rotvec(pose.reshape(-1, 3))
-            .as_matrix()
-            .reshape(-1, smpl_files.N_JOINTS, 3, 3)
-        )
+        rotations = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
+        rotmat = rotations.reshape(-1, smpl_files.N_JOINTS, 3, 3)
+        device = self.faces.device
         joints = np.empty((len(pose), 49, 3))
         common14 = np.empty((len(pose), 14, 3))
         with torch.no_grad():
             for start in range(0, len(rotmat), AT_ONCE):
                 part = slice(start, start + AT_ONCE)
-                shape, turned = (
-                    torch.from_numpy(array[part]).float().to(self.faces.device)
-                    for array in (betas, rotmat)
+                out = self(
+                    betas=torch.from_numpy(betas[part]).float().to(device),
+                    rotmat=torch.from_numpy(rotmat[part]).float().to(device),
                 )
-                out = self(betas=shape, rotmat=turned)
                 joints[part] = out.joints.double().cpu().numpy()
                 common14[part] = self.common14(out.verts).double().cpu().numpy()
         return joints, common14
@@ -334,12 +329,12 @@ class Body(nn.Module):
 def _select_regressors(regressors: Floats, take: list[int]) -> tuple[Floats, list[int]]:
     """The regressors of the joints in `take`, and `take` as indices into SMPL's joints and
     these.
+
+    regressors: of joint 24, 25, ...; joints below 24 are SMPL's.
     """
-    used = sorted({joint for joint in take if joint >= smpl_files.N_JOINTS})
-    new = {joint: smpl_files.N_JOINTS + place for place, joint in enumerate(used)}
-    return regressors[[joint - smpl_files.N_JOINTS for joint in used]], [
-        new.get(joint, joint) for joint in take
-    ]
+    rows = sorted({joint - N_JOINTS for joint in take if joint >= N_JOINTS})
+    index_of = {N_JOINTS + row: N_JOINTS + i for i, row in enumerate(rows)}
+    return regressors[rows], [index_of.get(joint, joint) for joint in take]
 
 
 def _smpl(arrays: SmplArrays) -> _Smpl:

@@ -230,19 +230,23 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
     """
-    take, put = _correspondence(*(s if isinstance(s, str) else tuple(s) for s in (source, target)))
+    take, put = _correspondence(joint_names(source), joint_names(target))
     return list(take), list(put)
 
 
 @functools.lru_cache(maxsize=64)  # a file may name joints in any order
-def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """`correspondence`, cached."""
-    names = joint_names(source)
-    position = {name: i for i, name in enumerate(names)}
-    point_of = _SMPL_POINT if any(name.startswith("smpl_") for name in names) else {}
-    points = [point_of.get(name, name) for name in joint_names(target)]
-    pairs = [(position[point], put) for put, point in enumerate(points) if point in position]
-    return tuple(take for take, _ in pairs), tuple(put for _, put in pairs)
+def _correspondence(
+    source: tuple[str, ...], target: tuple[str, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """`correspondence` of joints by name, cached."""
+    position = {name: i for i, name in enumerate(source)}
+    point_of: Mapping[str, str] = {}
+    if any(name.startswith("smpl_") for name in source):
+        point_of = _SMPL_POINT
+    points = [point_of.get(name, name) for name in target]
+    put = tuple(i for i, point in enumerate(points) if point in position)
+    take = tuple(position[points[i]] for i in put)
+    return take, put
 
 
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
@@ -264,11 +268,11 @@ def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -
             f"no joint of {source} is one of {target}'s: expected names as {first}; found "
             f"{names[:3]}"
         )
-    out = np.zeros(
-        (*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype
-    )
-    out[..., put, :] = keypoints[..., take, :]
-    return out
+    n_joints = len(joint_names(target))
+    shape = (*keypoints.shape[:-2], n_joints, keypoints.shape[-1])
+    converted = np.zeros(shape, keypoints.dtype)
+    converted[..., put, :] = keypoints[..., take, :]
+    return converted
 
 
 def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
@@ -277,7 +281,9 @@ def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
     The last of the C numbers is a confidence. A joint by its own name is used if its confidence is
     above 0, else OpenPose's point.
     """
-    named, openpose = (kp[..., of, :] for of in map(list, KEYPOINTS_13_OF_SPIN49))
+    own_names, openpose_names = KEYPOINTS_13_OF_SPIN49
+    named = kp[..., list(own_names), :]
+    openpose = kp[..., list(openpose_names), :]
     return np.where(named[..., -1:] > 0, named, openpose)
 
 
@@ -294,10 +300,8 @@ def opposite_joints(skeleton: Skeleton) -> list[int]:
     ['headtop', 'rshoulder', 'lshoulder']
     """
     names = joint_names(skeleton)
-    return [
-        names.index(other) if (other := _other_side(name)) in names else i
-        for i, name in enumerate(names)
-    ]
+    position = {name: i for i, name in enumerate(names)}
+    return [position.get(_other_side(name), i) for i, name in enumerate(names)]
 
 
 _SIDE_PREFIXES: Final = (

@@ -1,5 +1,9 @@
 """Plan an extraction: the missing rows of a stream.  tracks -> [features] -> windows
 
+Commands and Luigi tasks call `plan_extraction`, which refuses streams that cannot be extended, or
+`compare_stream`, which tells why instead. `extract.py` carries an `ExtractionPlan` out. The other
+functions describe committed streams.
+
 A committed shard of a split never changes and gets no further tracks. So a stream lacks rows only
 if it lacks a whole shard that has tracks, or has recorded rows as pending. Nothing here imports
 torch.
@@ -119,7 +123,7 @@ class ExtractionPlan:
     missing: MissingRows | None = None  # None: the split lacks columns that the stream needs
     # differences between the recorded identity and this one; if any, the extraction is refused
     differs: tuple[Difference, ...] = ()
-    otherwise: str = ""  # `differs` as text
+    difference_text: str = ""  # `differs`, for messages
 
     @property
     def up_to_date(self) -> bool:
@@ -132,7 +136,7 @@ class ExtractionPlan:
         """
         stream = f"{self.split}: stream {self.spec.name!r}"
         if self.differs:
-            return f"{stream} was extracted differently: {self.otherwise}. {OTHER_NAME}"
+            return f"{stream} was extracted differently: {self.difference_text}. {OTHER_NAME}"
         if not self.why or self.spec.stream.kind != IMPORTED:
             return ""
         do = f"Import it: import FILE {self.split} --format arrays --as {self.spec.name}"
@@ -182,7 +186,8 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if before.get("kind") == target["kind"] == IMPORTED:  # settings do not name its file
         before = target
     differs = tuple(differing(before, target))
-    return make(why=why, missing=missing, differs=differs, otherwise=describe(before, target))
+    text = describe(before, target)
+    return make(why=why, missing=missing, differs=differs, difference_text=text)
 
 
 def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
