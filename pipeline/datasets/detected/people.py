@@ -58,7 +58,7 @@ class PersonTrack(NamedTuple):
     """T frames of one person."""
 
     frame_index: Ints  # (T,)
-    detected: Doubles  # (T, J, 3) px px confidence, in the detector's joint order; frames that
+    keypoints: Doubles  # (T, J, 3) px px confidence, in the detector's joint order; frames that
     # `bridge_gaps` adds have no row here
     bbox: NDArray[np.float32]  # (T, 4)
     kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
@@ -95,7 +95,7 @@ def people(
             n_frames = len(track.frame_index)
             reason = selection.reason_to_drop(track)
             if reason:
-                account.drop_track(reason, n_frames, track.frame_index, track.detected)
+                account.drop_track(reason, n_frames, track.frame_index, track.keypoints)
                 continue
             account.keep_track(n_frames)
             yield track._replace(person=_free_name(name, ".", k, taken))
