@@ -122,7 +122,7 @@ class PrVipe(LabelStream):
                 names = ", ".join(sorted(state)[:3]) or "none"
                 raise not_a_checkpoint(file, STATE, "the tensors of TrainPrVIPE's best.pt", names)
             network = PrVIPE(SIZE, hidden[0])
-            fill(network, file, state, of="Pr-VIPE")
+            fill(network, file, state, label="Pr-VIPE")
         return network.requires_grad_(False).eval()
 
 

@@ -1,5 +1,9 @@
 """Build networks without their classifier: the ResNet-50, and those of torchvision and timm.
 crops -> [network] -> features
+
+`load` returns a ResNet-50, and `LibraryNetwork.load` any network of a library, as a `Loaded`. Both
+build the network with pretrained or random weights (`LibraryNetwork.build`), and `fill` it with the
+tensors of a checkpoint. `fold_batch_norms` prepares a ResNet for fused convolutions.
 """
 
 from __future__ import annotations
@@ -54,7 +58,9 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     Raises MissingAssets for a missing file or download, RawDataError if the tensors are not those
     of a ResNet-50, ConfigError for an unknown name of torchvision's weights.
     """
-    built = Named("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE)).build(spec, of="ResNet-50")
+    built = LibraryNetwork("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE)).build(
+        spec, "ResNet-50"
+    )
     provenance = _provenance(built, spec, "torchvision ResNet-50, global average pool")
     return cast("ResNet", built.network), provenance
 
@@ -92,7 +98,7 @@ def fill(
     file: Path,
     state: Mapping[str, Any],
     *,
-    of: str,
+    label: str,
     ignored: tuple[str, ...] = (),
 ) -> None:
     """Put a checkpoint's tensors into a network, converted to the network's dtypes. The network may
@@ -101,7 +107,7 @@ def fill(
     Args:
         file: the checkpoint's path, for messages.
         state: its tensors by name.
-        of: what the network is, for messages.
+        label: name of the network, for messages.
         ignored: prefixes of names in the checkpoint that do not belong to the network.
 
     Raises RawDataError, with the tensor's name, for missing, unknown and invalid tensors.
@@ -119,7 +125,7 @@ def fill(
         differences.append(f"with {len(extra)} others, such as {min(extra)!r}")
     if differences:
         found = f"a file {' and '.join(differences)}"
-        raise not_a_checkpoint(file, "file", f"{of}'s tensors", found)
+        raise not_a_checkpoint(file, "file", f"{label}'s tensors", found)
     for name, tensor in tensors.items():
         shape = tuple(expected[name].shape)
         found = type(tensor).__name__
@@ -194,7 +200,7 @@ def _provenance(built: _Built, weights: WeightsSpec, network: str) -> dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class LibraryNetwork:
     """A network of a library, for crops of `region` (height, width) px."""
 
     library: str  # torchvision or timm
@@ -234,7 +240,7 @@ class Named:
         of another network.
         """
         dim = self.dim()
-        built = self.build(weights, of=str(self))
+        built = self.build(weights, str(self))
         provenance = {
             **_provenance(built, weights, str(self)),
             "layer": built.layer,
@@ -244,27 +250,17 @@ class Named:
         normalisation = Normalisation(self.region[1], built.mean, built.std)
         return Loaded(built.network, provenance, self.region, normalisation, dim)
 
-    def build(self, weights: WeightsSpec, *, of: str) -> _Built:
-        """Build the network with its weights, for evaluation. `of`: its name, for errors of a
-        checkpoint. Raises as `load` does.
+    def build(self, weights: WeightsSpec, label: str) -> _Built:
+        """Build the network with its weights, for evaluation. Raises as `load` does.
+
+        label: its name, for messages about a checkpoint.
         """
         is_pretrained = weights.kind in ("pretrained", "torchvision")
         with torch.random.fork_rng(devices=[]):  # keep the caller's random state
             torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
             built = self._built(weights if is_pretrained else None)
         if weights.kind in FILES:
-            file = weights.file()
-            state = load_checkpoint(file)
-            ignored = tuple(f"{module}." for module in built.classifier)
-            if weights.kind == "spin":
-                ignored += REGRESSOR
-                tensors = state.get("model")
-            else:
-                tensors = state.get("state_dict", state)
-            if not isinstance(tensors, dict):
-                expected = "SPIN's checkpoint, a dict with `model`"
-                raise not_a_checkpoint(file, "model", expected, f"keys {sorted(state)[:5]}")
-            fill(built.network, file, tensors, of=of, ignored=ignored)
+            _fill_from_file(built, weights, label)
         built.network.eval().requires_grad_(False)
         return built
 
@@ -279,37 +275,53 @@ class Named:
             raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
 
 
-def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
+def _fill_from_file(built: _Built, weights: WeightsSpec, label: str) -> None:
+    """Put the tensors of SPIN's checkpoint, or of a state dict, into a network."""
+    file = weights.file()
+    state = load_checkpoint(file)
+    ignored = tuple(f"{module}." for module in built.classifier)
+    if weights.kind == "spin":
+        ignored += REGRESSOR
+        tensors = state.get("model")
+    else:
+        tensors = state.get("state_dict", state)
+    if not isinstance(tensors, dict):
+        expected = "SPIN's checkpoint, a dict with `model`"
+        raise not_a_checkpoint(file, "model", expected, f"keys {sorted(state)[:5]}")
+    fill(built.network, file, tensors, label=label, ignored=ignored)
+
+
+def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Built:
     """Build a network of torchvision. Its features are the input of its last linear layer, the
     classifier. `pretrained`: weights to download; None: none.
     """
     networks = [name for name in models.list_models(module=models) if name not in RESCALING]
-    if named.name not in networks:
-        hint = did_you_mean(named.name, networks) or f"; known: {', '.join(networks)}"
+    if spec.name not in networks:
+        hint = did_you_mean(spec.name, networks) or f"; known: {', '.join(networks)}"
         raise ConfigError(
-            f"torchvision has no network {named.name!r} that gives a vector of features{hint}"
+            f"torchvision has no network {spec.name!r} that gives a vector of features{hint}"
         )
     options: dict[str, Any] = {}
-    if named.name.startswith("vit_"):
-        options["image_size"] = named.region[0]
-    build = functools.partial(models.get_model, named.name, **options)
+    if spec.name.startswith("vit_"):
+        options["image_size"] = spec.region[0]
+    build = functools.partial(models.get_model, spec.name, **options)
     if pretrained is None:
-        return _remove_classifier(named, build())
+        return _remove_classifier(spec, build())
 
-    of_network = models.get_model_weights(named.name)
+    of_network = models.get_model_weights(spec.name)
     argument = pretrained.argument or "DEFAULT"
     names = [*of_network.__members__, "DEFAULT"]
     if argument not in names:
         close = did_you_mean(argument, names)
         raise ConfigError(
-            f"weights {pretrained}: {named} has no weights {argument!r}{close or ';'} it has "
+            f"weights {pretrained}: {spec} has no weights {argument!r}{close or ';'} it has "
             f"{', '.join(names)}"
         )
     weights = of_network[argument]
     network = _fetch(pretrained, weights, functools.partial(build, weights=weights))
     about = vars(weights.transforms())
     return replace(
-        _remove_classifier(named, network),
+        _remove_classifier(spec, network),
         mean=about.get("mean", IMAGENET_MEAN),
         std=about.get("std", IMAGENET_STD),
         pretrained=weights.name,
@@ -317,18 +329,18 @@ def _torchvision(named: Named, pretrained: WeightsSpec | None) -> _Built:
     )
 
 
-def _remove_classifier(named: Named, network: nn.Module) -> _Built:
+def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _Built:
     """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(
-            f"{named} has no linear layer, whose input would be the features. Name another network."
+            f"{spec} has no linear layer, whose input would be the features. Name another network."
         )
     network.set_submodule(linear[-1], nn.Identity())
     return _Built(network, f"input of {linear[-1]}", (linear[-1],))
 
 
-def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
+def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Built:
     """Build a network of timm. Its features are pooled by timm, without the classifier
     (`num_classes=0`). `pretrained`: weights to download; None: none.
     """
@@ -336,24 +348,24 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
         import timm
     except ImportError as error:
         how = "pip install 'vibe-pipeline[timm]', in a clone .venv/bin/pip install -e '.[timm]'"
-        raise ConfigError(f"{named} needs the library timm: {how}") from error
-    name = named.name
+        raise ConfigError(f"{spec} needs the library timm: {how}") from error
+    name = spec.name
     if pretrained and pretrained.argument:
         name = f"{name}.{pretrained.argument}"
     about = timm.get_pretrained_cfg(name)
     if about is None:
-        close = did_you_mean(named.name, timm.list_models())
+        close = did_you_mean(spec.name, timm.list_models())
         raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
     size = dict[str, Any]()
     source = f"{HUB}/{about.hf_hub_id}"
-    if about.fixed_input_size and tuple(about.input_size[1:]) != named.region:
-        size["img_size"] = named.region
+    if about.fixed_input_size and tuple(about.input_size[1:]) != spec.region:
+        size["img_size"] = spec.region
     try:
         network = timm.create_model(name, pretrained=pretrained is not None, num_classes=0, **size)
     except OSError as error:  # errors of the Hugging Face hub are OSErrors, too
         url = f"{source}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
         raise MissingAssets(
-            f"weights {pretrained} of {named}: {url} cannot be downloaded. Download it "
+            f"weights {pretrained} of {spec}: {url} cannot be downloaded. Download it "
             "elsewhere, and name its path: file:FILE."
         ) from error
     classifier = about.classifier or ()
@@ -362,6 +374,6 @@ def _timm(named: Named, pretrained: WeightsSpec | None) -> _Built:
     built = _Built(network, "pooled, num_classes=0", tuple(classifier), about.mean, about.std)
     if pretrained is None:
         return built
-    model = f"{named.name.partition('.')[0]}.{about.tag}"
+    model = f"{spec.name.partition('.')[0]}.{about.tag}"
     terms = {"licence": about.license or "not recorded by timm", "source": source}
     return replace(built, pretrained=model, terms=terms)

@@ -84,7 +84,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     state = state.get("state_dict", state)
     with torch.device("meta"):
         network = Hmr2Network(shape)
-    fill(network, file, state, of="HMR2.0", ignored=IGNORED)
+    fill(network, file, state, label="HMR2.0", ignored=IGNORED)
     provenance: dict[str, Any] = {
         "weights": weights.identity(),
         "licence": TERMS["spin"][0],

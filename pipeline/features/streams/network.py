@@ -17,7 +17,7 @@ from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 if TYPE_CHECKING:
     from pipeline.features.networks import Network
-    from pipeline.features.networks.backbones import Named
+    from pipeline.features.networks.backbones import LibraryNetwork
     from pipeline.features.networks.base import Loaded
 
 Precision = Literal["exact", "fast"]
@@ -167,7 +167,7 @@ class _LibraryNetwork(NetworkStream):
 
     def load_network(self) -> Loaded:
         """Load the network in fp32. Raises ConfigError if `dim` is wrong, and what
-        `networks.backbones.Named.load` raises.
+        `networks.backbones.LibraryNetwork.load` raises.
         """
         network = self._library_network().load(self.weights)
         if network.dim != self.dim:
@@ -176,10 +176,10 @@ class _LibraryNetwork(NetworkStream):
             )
         return network
 
-    def _library_network(self) -> Named:
-        from pipeline.features.networks.backbones import Named
+    def _library_network(self) -> LibraryNetwork:
+        from pipeline.features.networks.backbones import LibraryNetwork
 
-        return Named(self.kind, self.network, self.crop.shape)
+        return LibraryNetwork(self.kind, self.network, self.crop.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
