@@ -1,11 +1,13 @@
 """What a decoding process does: decode frames, and write crops into slots of the shared memory.
 pixels -> [crops] -> features
 
-`run.py` explains the words.
+`run.py` explains the words. It sends `Slots` once, then one `Task` after the other; `CropDecoding`
+fills the task's slots and returns `Decoded`.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import time
 from collections import deque
@@ -21,7 +23,7 @@ from pipeline.features.computing import compute_row
 from pipeline.features.engine.meter import Meter
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
-from pipeline.files.pixels.frames import Frame, Image
+from pipeline.files.pixels.frames import Frame
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import TRIALS
 
@@ -133,16 +135,18 @@ class CropDecoding:
 
     def __init__(self, slots: Sequence[Slots]) -> None:
         self._slots = slots
-        self._job = -1  # the number of the job whose pixels are open
-        self._lost = (-1, "")  # the last job whose video cannot be read, and why
+        self._job = -1  # the number of the job whose pixels are open; -1: none
+        self._lost_job = -1  # the last job whose video cannot be read; -1: none
+        self._lost_reason = ""  # why it cannot be read
         self._kept: dict[int, Frame] = {}  # the last few decoded frames, by number
         self._upcoming = deque[int]()  # numbers of the next frames that `_frames` decodes
         # by output: the slots' contents and sizes
         self._mapped: list[tuple[NDArray[np.uint8], Ints]]
-        self._frames: Iterator[Frame]
+        self._frames: Iterator[Frame]  # of the job
+        # of the task
         self._task: Task
         # frame number -> its crops, each as (output, index in the output's crops)
-        self._of_frame: dict[int, list[tuple[int, int]]]
+        self._crops_by_frame: dict[int, list[tuple[int, int]]]
         self._problems: Problems
         self._meter: Meter
 
@@ -162,22 +166,21 @@ class CropDecoding:
         self._task = task
         self._problems = {}
         self._meter = Meter()
-        self._of_frame = {}
-        job, why = self._lost
-        if task.job != job:
+        self._crops_by_frame = {}
+        if task.job != self._lost_job:
             try:
                 self._decode(task, skipped)
                 return Decoded(self._problems, self._meter)
             except VideoLost as error:
-                why = str(error)
-                self._lost = task.job, why
+                self._lost_job = task.job
+                self._lost_reason = str(error)
                 self._job = -1
-        return Decoded({}, self._meter, why)
+        return Decoded({}, self._meter, self._lost_reason)
 
     def _decode(self, task: Task, skipped: Mapping[int, Failed]) -> None:
         for output, crops in enumerate(task.crops):
             for i, number in enumerate(crops.rows["frame"].tolist()):
-                self._of_frame.setdefault(number, []).append((output, i))
+                self._crops_by_frame.setdefault(number, []).append((output, i))
         numbers = task.frames
         if task.job != self._job:
             numbers = self._begin(task)
@@ -188,7 +191,7 @@ class CropDecoding:
             began = time.perf_counter()
             frame = next(self._frames)  # takes one number from `_upcoming`
             self._meter.add(decode=time.perf_counter() - began)
-            for output, i in self._of_frame.get(number, ()):
+            for output, i in self._crops_by_frame.get(number, ()):
                 self._fill(output, i, frame)
             self._meter.frames += frame.image is not None
             if task.n_kept:
@@ -223,30 +226,23 @@ class CropDecoding:
         frame = min(frames)
         ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
         kind = KINDS[skipped[frame].reason] if frame == number else AFTER
-        for output_crop in self._of_frame.get(number, ()):
+        for output_crop in self._crops_by_frame.get(number, ()):
             self._problems[output_crop] = (kind, f"{pixels.name}, frame {frame}: {ended}")
         return True
 
     def _fill(self, output: int, i: int, frame: Frame) -> None:
         """Fill the slot of an output's i-th crop from a decoded frame, or record its problem."""
-        size, stream, *_ = self._slots[output]
-        crops = self._task.crops[output]
-        _, _, before, slot, cut = crops.rows[i]
-        if frame.image is None:
-            self._problems[output, i] = (frame.kind, str(frame.problem))
+        frames = self._frames_of_crop(output, i, frame)
+        if not frames:
             return
         began = time.perf_counter()
-        images: list[Image] = []
+        size, stream, *_ = self._slots[output]
+        crops = self._task.crops[output]
+        cut = crops.rows["cut"][i]
+        slot = crops.rows["slot"][i]
         is_whole = stream is not None and stream.reads.is_whole
-        if stream is not None and stream.reads.crops > 1:
-            previous = self._kept.get(before)
-            if previous is None or previous.image is None:
-                why = previous.problem if previous is not None else "its decoder crashed"
-                message = f"frame {frame.index}: its previous frame {before} is missing: {why}"
-                self._problems[output, i] = ("previous_undecodable", message)
-                return
-            images.append(self._task.pixels.crop(previous, cut, size, is_whole=is_whole))
-        images.append(self._task.pixels.crop(frame, cut, size, is_whole=is_whole))
+        crop = functools.partial(self._task.pixels.crop, cut=cut, size=size, is_whole=is_whole)
+        images = [crop(frame) for frame in frames]
         slots, sizes = self._mapped[output]
         if stream is None:
             slots[slot] = images[0].reshape(-1)
@@ -262,3 +258,24 @@ class CropDecoding:
             slots[slot] = row.view(np.uint8)
             sizes[slot] = row.nbytes
         self._meter.add(crop=cropped - began, row=time.perf_counter() - cropped)
+
+    def _frames_of_crop(self, output: int, i: int, frame: Frame) -> list[Frame]:
+        """The frame, and for a pair the previous one before it. If one has no image, records the
+        problem, and returns [].
+        """
+        if frame.image is None:
+            self._problems[output, i] = (frame.kind, str(frame.problem))
+            return []
+        stream = self._slots[output].stream
+        if stream is None or stream.reads.crops == 1:
+            return [frame]
+        number = self._task.crops[output].rows["previous"][i]
+        previous = self._kept.get(number)
+        if previous is not None and previous.image is not None:
+            return [previous, frame]
+        why = "its decoder crashed"
+        if previous is not None:
+            why = str(previous.problem)
+        message = f"frame {frame.index}: its previous frame {number} is missing: {why}"
+        self._problems[output, i] = ("previous_undecodable", message)
+        return []
