@@ -1,5 +1,11 @@
 """Accounting of every raw video: found = kept + dropped by reason, in person-frames and in tracks.
 
+The reader of a dataset fills a `VideoAccount` for each video; the manifest of a split has them, and
+their sum (`Accounting.totals`). REASONS has all reasons:
+
+    account = VideoAccount("clip", found=3)
+    account.keep_rows({"no_visible_joint": [True, False, False]})   # dropped 1, kept 2
+
 docs/datasets/ describes each reason per dataset; a test checks that the names agree.
 """
 
@@ -202,7 +208,7 @@ class Accounting:
                 "set_aside": dict(sorted(rejected.items())),
                 "without_tracks": len(self) - of_other_splits - len(used) - rejected.total(),
             },
-            "known": {} if known is None else known.as_dict(),
+            "known": (known or Totals()).as_dict(),
         }
 
 

@@ -40,7 +40,9 @@ def recorded_estimates(split: Split) -> Mapping[str, Any]:
 def estimates_of(split: Split) -> str:
     """Say whose estimates a split's bodies are, as "estimates of WHAM"; "" if it has none."""
     tools = sorted({clip["tool"] for clip in recorded_estimates(split).values()})
-    return f"estimates of {', '.join(tools)}" if tools else ""
+    if not tools:
+        return ""
+    return f"estimates of {', '.join(tools)}"
 
 
 def files_of(estimates: Mapping[str, Any], videos: Collection[str]) -> list[str]:

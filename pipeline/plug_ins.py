@@ -15,13 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from pipeline import table
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 C = TypeVar("C")

@@ -196,7 +196,9 @@ def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
         return CHANGED
     if missing.rows:
         return WAITING
-    return UNFINISHED if committed.has_unfinished_commit(stream) else ""
+    if committed.has_unfinished_commit(stream):
+        return UNFINISHED
+    return ""
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
@@ -248,7 +250,9 @@ def stream_label(committed: Split, stream: str, missing: str) -> str:
         marks.append(missing)
     if kind and streams.not_installed(kind):
         marks.append("package not installed")
-    return f"{stream} ({', '.join(marks)})" if marks else stream
+    if not marks:
+        return stream
+    return f"{stream} ({', '.join(marks)})"
 
 
 def is_current(split: Split, stream: str) -> bool:

@@ -193,7 +193,7 @@ def recompute(
     """
     opened = cache.open(root)
     recomputed = Recomputed()
-    names = opened.splits if splits is None else tuple(splits)
+    names = tuple(opened.splits if splits is None else splits)
     datasets = {name.partition("/")[0] for name in names}
     if raw is not None and len(datasets) > 1:
         raise PipelineError(
@@ -321,7 +321,8 @@ class _Suspicious:
 
     def add_neighbour(self, fit: _NeighbourFit, computed: Values | None) -> None:
         """Take the numbers `computed` from a neighbour's frame into account."""
-        self.best = fit if self.best is None else min(self.best, fit)
+        if self.best is None or fit < self.best:
+            self.best = fit
         if self.computed is None:
             return
         has_moved = _relative_difference(computed, self.computed) >= SUSPICIOUS

@@ -41,6 +41,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -314,7 +315,10 @@ class Run:
         """Compute shards with decoding processes and networks. first: the jobs of the first video
         with rows to compute; videos: those of the next videos.
         """
-        with contextlib.nullcontext() if self.stays else self._stack:
+        ends_pool: AbstractContextManager[object] = self._stack
+        if self.stays:
+            ends_pool = contextlib.nullcontext()
+        with ends_pool:
             workers = self.resources.decoders(self.process)
             if not hasattr(self, "_pool"):
                 self._start_pool(workers)

@@ -256,8 +256,11 @@ class LibraryNetwork:
         label: its name, for messages about a checkpoint.
         """
         is_pretrained = weights.kind in ("pretrained", "torchvision")
+        seed = 0
+        if weights.stand_in:
+            seed = int(weights.argument)
         with torch.random.fork_rng(devices=[]):  # keep the caller's random state
-            torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
+            torch.manual_seed(seed)
             built = self._built(weights if is_pretrained else None)
         if weights.kind in FILES:
             _fill_from_file(built, weights, label)

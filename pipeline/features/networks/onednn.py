@@ -67,7 +67,9 @@ class _Convolution:
         weight = torch.ops.mkldnn._reorder_convolution_weight(
             layer.weight.detach(), *options, list(shape)
         )
-        bias = layer.bias if layer.bias is None else layer.bias.detach()
+        bias = layer.bias
+        if bias is not None:
+            bias = bias.detach()
         self._arguments = [weight, bias, *options]
         self.output_shape = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
@@ -120,4 +122,6 @@ def _output_shape(layer: Any, shape: Shape) -> Shape:
 
 def _side(value: Any) -> int:
     """The value of a square layer's option, which is a number or a pair of equal numbers."""
-    return int(value[0]) if isinstance(value, tuple) else int(value)
+    if isinstance(value, tuple):
+        value = value[0]
+    return int(value)

@@ -231,7 +231,8 @@ class Stream(ABC):
             if isinstance(value, Path):
                 if not value.is_file():
                     raise MissingAssets(f"{name}: file {value} not found. {self.where}")
-                name = name if "weights" in names | identity.keys() else "weights"
+                if "weights" not in names | identity.keys():
+                    name = "weights"
                 value = WeightsSpec("file", str(value))
             if isinstance(value, CropPolicy):
                 value = value.as_dict()
@@ -263,7 +264,9 @@ class Stream(ABC):
                 options["weights"] = kinds["weights"](**weights)
             else:
                 options[files[0]] = Path(weights["argument"])
-        return cls(**options) if options.keys() <= kinds.keys() else None
+        if options.keys() <= kinds.keys():
+            return cls(**options)
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""BlazePose's joints in metres.  pixels -> [networks] -> features"""
+"""BlazePose's joints in metres.  pixels -> [networks] -> features
+
+The decoding processes compute this stream: each loads the networks at its first row.
+"""
 
 from __future__ import annotations
 

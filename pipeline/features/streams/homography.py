@@ -77,7 +77,10 @@ class Homography(PairStream):
         }
 
     def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
-        if any(crop.min() == crop.max() for crop in (previous, current)):
+        has_one_colour = any(crop.min() == crop.max() for crop in (previous, current))
+        if has_one_colour:
             return None
         matrix, known = homography.between(previous, current)
-        return (matrix - np.eye(3)).astype(np.float32).ravel() if known else None
+        if not known:
+            return None
+        return (matrix - np.eye(3)).astype(np.float32).ravel()

@@ -1,6 +1,8 @@
 """Streams of ONNX graphs, which may need more than the crop.  crops, columns -> [graph] -> features
 
-A section of luigi.cfg with such a stream:
+`Onnx` has the options, `_GraphComputer` runs the graph. A graph gets the crops as its input
+`image`, and may get further inputs (CONDITIONS). Its outputs are flattened and joined: they are the
+parts of a row, which `read_part` reads by their names. A section of luigi.cfg with such a stream:
 
 [instant_hmr]
 kind = onnx
@@ -159,15 +161,15 @@ class _GraphComputer:
         shapes: dict[str, tuple[int, ...]] = {stream.image: (3, *stream.crop.shape)}
         for name, condition in stream.conditions.items():
             shapes[name] = CONDITIONS[condition].shape
-        fixed = self._check(shapes)
+        fixed_rows = self._check(shapes)
         if self._session.on_gpu:
             size = machine.batch_size or GPU_BATCH
             self.lanes = 1
         else:
             size = machine.batch_size or CPU_BATCH
             self.lanes = cores(machine.threads)
-        self._at_once = fixed or size
-        self.batch_size = -(-size // self._at_once) * self._at_once
+        self._n_rows = fixed_rows or size  # number of rows in one call of the graph
+        self.batch_size = math.ceil(size / self._n_rows) * self._n_rows
         self._outputs = stream.outputs.split() or self._session.outputs
         unknown = [name for name in self._outputs if name not in self._session.outputs]
         if unknown:
@@ -196,7 +198,7 @@ class _GraphComputer:
         -> (batch_size, dim).
         """
         stream = self._stream
-        n = self._at_once
+        n = self._n_rows
         pixels = (crops / np.float32(255) - _numbers(stream.mean)) / _numbers(stream.std)
         inputs = {stream.image: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))}
         for name, condition in stream.conditions.items():
@@ -205,8 +207,8 @@ class _GraphComputer:
             inputs[name] = values.astype(self._dtype(name))
         rows = []
         for first in range(0, len(crops), n):
-            few = {name: values[first : first + n] for name, values in inputs.items()}
-            outputs = self._session.run(self._outputs, few)
+            selected = {name: values[first : first + n] for name, values in inputs.items()}
+            outputs = self._session.run(self._outputs, selected)
             numbers = [output.reshape(n, -1).astype(np.float32) for output in outputs]
             rows.append(np.concatenate(numbers, axis=1))
         return np.concatenate(rows)
@@ -245,7 +247,7 @@ class _GraphComputer:
         """Run the graph on random numbers, and return the name, offset in a row and shape of each
         output. Raises RawDataError for outputs that are not numbers (N, ...).
         """
-        n = self._at_once
+        n = self._n_rows
         rng = np.random.default_rng(0)
         inputs = {}
         for name, shape in shapes.items():
