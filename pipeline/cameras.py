@@ -93,10 +93,13 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
     turns = np.tile(_IDENTITY_6D, (len(rotation), 1))
     if convention == "wham":
         backwards = np.swapaxes(steps, -1, -2)  # R[i] R[i + 1]^T
-        turns[1:] = backwards[:, :2].reshape(-1, 6)
-        return (turns - _IDENTITY_6D) * _WHAM_FPS
+        two_rows = backwards[:, :2]
+        turns[1:] = two_rows.reshape(-1, 6)
+        difference = turns - _IDENTITY_6D
+        return difference * _WHAM_FPS
 
-    turns[:-1] = steps[:, :2].reshape(-1, 6)
+    two_rows = steps[:, :2]
+    turns[:-1] = two_rows.reshape(-1, 6)
     if len(steps):
         turns[-1] = turns[-2]
     return turns
@@ -128,8 +131,10 @@ def is_rigid(extrinsics: Floats) -> Bools:
     is_finite = np.asarray(is_small.all(axis=(1, 2)))
     last_row = np.where(is_finite[:, None], extrinsics[:, 3], 0)
     difference = np.abs(last_row - _LAST_ROW)
-    is_homogeneous = is_finite & (difference.max(axis=1) < 1e-6)
-    return np.asarray(is_homogeneous & is_rotation(extrinsics[:, :3, :3]))
+    error = difference.max(axis=1)
+    is_homogeneous = is_finite & (error < 1e-6)
+    has_rotation = is_rotation(extrinsics[:, :3, :3])
+    return np.asarray(is_homogeneous & has_rotation)
 
 
 def is_rotation(matrices: Floats) -> Bools:
@@ -142,9 +147,10 @@ def is_rotation(matrices: Floats) -> Bools:
     finite = np.where(is_small, matrices, 0.0)
     product = finite @ finite.transpose(0, 2, 1)
     difference = np.abs(product - np.eye(3))
-    is_orthogonal = difference.max(axis=(1, 2)) < _MOST_ERROR
-    is_mirror = np.linalg.det(finite) <= 0
-    return np.asarray(is_finite & is_orthogonal & ~is_mirror)
+    error = difference.max(axis=(1, 2))
+    is_orthogonal = error < _MOST_ERROR
+    is_proper = np.linalg.det(finite) > 0  # no mirror
+    return np.asarray(is_finite & is_orthogonal & is_proper)
 
 
 def pose_in_camera(pose: Floats, to_camera: Floats) -> Doubles:
@@ -173,7 +179,8 @@ def compose(rotation: Floats, vectors: ArrayLike) -> Doubles:
     first = Rotation.from_rotvec(np.array(all_vectors.reshape(-1, 3)))
     second = Rotation.from_matrix(all_matrices.reshape(-1, 3, 3))
     composed = second * first
-    return np.asarray(composed.as_rotvec().reshape(*shape, 3))
+    rotvec = composed.as_rotvec()
+    return np.asarray(rotvec.reshape(*shape, 3))
 
 
 def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
@@ -199,8 +206,9 @@ def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
     other_part = 1 - part
     first_weight = other_part * _sinc(other_part * arc) / sinc
     second_weight = part * _sinc(part * arc) / sinc
-    quaternion = first_weight * first + second_weight * second
-    return _rotation_vectors(quaternion)
+    weighted_first = first_weight * first
+    weighted_second = second_weight * second
+    return _rotation_vectors(weighted_first + weighted_second)
 
 
 def _dot(first: Doubles, second: Doubles) -> Doubles:
@@ -222,13 +230,15 @@ def _quaternions(rotvec: Doubles) -> Doubles:
     """Convert axis-angle (..., 3) in rad to quaternions (4, ...), the real part first."""
     components = np.moveaxis(rotvec, -1, 0)
     half_angle = _norm(components) / 2
+    cosine = np.cos(half_angle)
     axis = components * _sinc(half_angle) / 2  # of length sin(half_angle)
-    return np.concatenate([np.cos(half_angle)[None], axis])
+    return np.concatenate([cosine[None], axis])
 
 
 def _rotation_vectors(quaternion: Doubles) -> Doubles:
     """Convert quaternions (4, ...) to axis-angle (..., 3) in rad, of angles up to pi."""
-    quaternion = np.where(quaternion[0] < 0, -quaternion, quaternion)
+    is_beyond_pi = quaternion[0] < 0
+    quaternion = np.where(is_beyond_pi, -quaternion, quaternion)
     axis = quaternion[1:]  # of length sin(half_angle)
     half_angle = np.arctan2(_norm(axis), quaternion[0])
     rotvec = 2 / _sinc(half_angle) * axis
