@@ -2,9 +2,16 @@
 
 In comes a file with one row of numbers for each frame of a person, computed elsewhere; out goes a
 stream of the split. Rows are matched by track and frame, or by position. Rows that the file does
-not have, or whose numbers are not finite, have no features: windows leave them out. A killed import
-continues with the next shard. The manifest has the pixels' fingerprints of all videos at the first
-import of the file: it has no numbers of a video that was replaced since.
+not have, or whose numbers are not finite, have no features: windows leave them out.
+
+The same file may be imported again, for tracks that the split got since, and so may a file with
+other rows besides the earlier ones. Each shard of the stream is in one of these states:
+
+    pending   without features: it is written
+    held      pending, with rows of a video that was replaced since the first import of this file,
+              whose numbers are of the old images: it waits for another file
+    existing  in the stream before this import: numbers of another file are compared with it
+    staged    written by a killed import of the same file: it is committed as it is
 """
 
 from __future__ import annotations
@@ -25,7 +32,14 @@ from pipeline.conversion.identity import describe
 from pipeline.conversion.other_work import report_other_work
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
-from pipeline.exchange.matching import BY_NAMES, Match, choose_array, find_keys, match_rows
+from pipeline.exchange.matching import (
+    BY_NAMES,
+    NO_FILE_ROW,
+    Match,
+    choose_array,
+    find_keys,
+    match_rows,
+)
 from pipeline.features.plan import IMPORTED, is_current, missing_rows
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of
@@ -41,18 +55,18 @@ OTHER_NAME: Final = "Use another name (--as NAME)."
 
 @dataclass(frozen=True, slots=True)
 class ImportedArray:
-    """Result of an import. `why` is "" if everything was up to date."""
+    """Result of an import."""
 
     rows: int  # of the split
     covered: int  # of them in the file
     without_features: int  # rows that are missing in the file, or not finite
     matched_by: str
     stand_in: bool  # random weights
+    # "imported"; "": everything was up to date; "refused": held shards alone were left to write
     why: str
     left_out: int = 0  # rows of the file whose tracks the split does not have
     replaced: tuple[str, ...] = ()  # videos with other pixels than at the file's first import
-    # rows of shards with rows of these videos, which have to be imported from another file
-    waiting: int = 0
+    waiting: int = 0  # rows of held shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +92,7 @@ def import_array(
     else float32.
 
     file: npy, npz, safetensors, Parquet, or the folder of a Parquet export. An existing stream gets
-    the rows of new tracks; another file must have the earlier rows unchanged. Shards with rows of
-    `replaced` videos are left out.
+    the rows of new tracks; another file must have the earlier rows unchanged.
 
     Raises:
         RawDataError: the file is invalid; a row is missing, repeated, changed or of no track.
@@ -91,38 +104,38 @@ def import_array(
     split = cache.open(root)[name]
     array = choose_array(opened.arrays, options.array)
     keys = find_keys(opened.arrays, options.match)
-    identity = {"kind": IMPORTED, "version": VERSION}
-    identity |= {"file_sha256": opened.digest, "weights": options.weights_of}
     is_by_position = keys is None or options.match == "rows"
     matched_by = "rows" if is_by_position else "tracks"
+    identity = {"kind": IMPORTED, "version": VERSION}
+    identity |= {"file_sha256": opened.digest, "weights": options.weights_of}
     source: dict[str, Any] = {"format": "arrays", "array": array, "matched_by": matched_by}
     origin = identity | source
     recorded = _recorded_manifest(split, stream)
-    before = _recorded_origin(recorded, source)
-    is_same = before == origin
+    recorded_origin = _recorded_origin(recorded, source)
+    is_same = recorded_origin == origin
     if is_same and is_current(split, stream):
         return _result(split, stream, "")
     if recorded:
-        _require_same_origin(split, stream, before, origin)
+        _require_same_origin(split, stream, recorded_origin, origin)
     match = match_rows(split, opened.arrays, array, keys, options.match)
     _require_same_rows(split, stream, recorded, match)
     if match.digest:
         source["rows_digest"] = match.digest
     videos = _pixels_by_video(split, match)
-    imported_videos = {**videos, **_known_videos(recorded, opened.digest)}
+    imported_videos = {**videos, **_videos_at_first_import(recorded, opened.digest)}
     replaced = tuple(video for video in videos if imported_videos[video] != videos[video])
 
-    with _writer_of(root, name, stream, match, identity | source) as writer:
+    with _open_writer(root, name, stream, match, identity | source) as writer:
         _reopen(writer, split, match, options.match)
-        held = _shards_of(split, replaced, writer)
-        waiting = sum(int(writer.live(shard).sum()) for shard in held)
-        is_refused = bool(held) and held.issuperset(writer.pending)
+        shards = _sort_shards(writer, split, replaced, compare=not is_same)
+        is_refused = bool(shards.held) and not shards.pending
         if not is_refused:
-            _write_shards(writer, held, None if is_same else split, match, progress)
+            _write_shards(writer, shards, split, match, progress)
             require_unchanged(opened.path, opened.state)
             source["videos"] = imported_videos
-            entries = _entries(split, match, opened.path.name, identity, source)
+            entries = _manifest_entries(split, match, opened.path.name, identity, source)
             writer.commit(entries, note={IMPORTED: str(opened.path.resolve())})
+        waiting = sum(int(writer.live(shard).sum()) for shard in shards.held)
     result = _result(cache.open(root)[name], stream, "refused" if is_refused else "imported")
     return replace(result, replaced=replaced, waiting=waiting)
 
@@ -160,7 +173,7 @@ def _recorded_origin(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[s
     return identity | {key: source.get(key) for key in keys}
 
 
-def _writer_of(
+def _open_writer(
     root: cache.Root, name: str, stream: str, match: Match, origin: Mapping[str, Any]
 ) -> cache.StreamWriter:
     """The writer of the stream, with the shape and type of the array."""
@@ -193,6 +206,9 @@ def _reopen(writer: cache.StreamWriter, split: cache.Split, match: Match, how: s
 def _require_same_origin(
     split: cache.Split, stream: str, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
+    """Raise PipelineError if two origins differ in more than the file, its array and the way to
+    match its rows.
+    """
     any_file = {key: now[key] for key in ("file_sha256", "array", "matched_by")}
     why = describe({**before, **any_file}, now)
     if why:
@@ -215,14 +231,14 @@ def _require_same_rows(
         raise PipelineError(f"{split.name}: {why}. Match by track names: {BY_NAMES}")
 
 
-def _known_videos(recorded: Mapping[str, Any], digest: str) -> Mapping[str, str]:
-    """Fingerprints of the videos at the first import of a file with this digest; empty at that
-    import.
+def _videos_at_first_import(recorded: Mapping[str, Any], digest: str) -> Mapping[str, str]:
+    """Fingerprint of each video at the first import of the file with this digest; {} if the stream
+    was not imported from it last.
     """
     if not recorded or recorded["identity"]["file_sha256"] != digest:
         return {}
-    known: Mapping[str, str] = recorded[IMPORTED].get("videos", {})
-    return known
+    videos: Mapping[str, str] = recorded[IMPORTED].get("videos", {})
+    return videos
 
 
 def _pixels_by_video(split: cache.Split, match: Match) -> dict[str, str]:
@@ -235,17 +251,34 @@ def _pixels_by_video(split: cache.Split, match: Match) -> dict[str, str]:
     return {entry.name: (entry.pixels or entry.fingerprint)[:16] for entry in entries}
 
 
-def _shards_of(split: cache.Split, videos: Sequence[str], writer: cache.StreamWriter) -> set[int]:
-    """Pending shards with rows of these videos."""
-    shards: set[int] = set()
+class _Shards(NamedTuple):
+    """The stream's shards by their state (see the top of the module), without staged ones."""
+
+    pending: set[int]  # and not held
+    held: set[int]
+    existing: set[int]  # to be compared; empty if the stream is new or the file the same
+
+
+def _sort_shards(
+    writer: cache.StreamWriter, split: cache.Split, replaced: Sequence[str], *, compare: bool
+) -> _Shards:
+    """The state of each shard. replaced: names of videos with other images than at first."""
+    stream = str(writer.place.stream)
+    pending = set(writer.pending)
+    held: set[int] = set()
     for track in split.tracks:
-        if track.video in videos:
+        if track.video in replaced:
             first = track.start // writer.rows_per_shard
-            shards.update(range(first, (track.stop - 1) // writer.rows_per_shard + 1))
-    return shards.intersection(writer.pending)
+            last = (track.stop - 1) // writer.rows_per_shard
+            held.update(range(first, last + 1))
+    held &= pending
+    existing: set[int] = set()
+    if compare and stream in split.streams:
+        existing = {*split.stream_shards(stream)} & {*writer.live_shards}
+    return _Shards(pending - held, held, existing - pending)
 
 
-def _entries(
+def _manifest_entries(
     split: cache.Split,
     match: Match,
     file: str,
@@ -265,26 +298,27 @@ def _entries(
         "covered": int((match.position >= 0).sum()),
     }
     is_demo = split.manifest["stand_in"]
-    untrained = arrays.stand_in and not is_demo
+    is_untrained = arrays.stand_in and not is_demo
     return {
         "identity": identity,
         IMPORTED: {**source, **about},
-        "backbone": {"weights": identity["weights"], "sha256": None, "stand_in": untrained},
+        "backbone": {"weights": identity["weights"], "sha256": None, "stand_in": is_untrained},
         "stand_in": bool(arrays.stand_in or is_demo),
     }
 
 
 def _result(split: cache.Split, stream: str, why: str) -> ImportedArray:
+    """The result, as the stream's manifest has it."""
     recorded = split.stream_manifest(stream)
     about = recorded[IMPORTED]
     return ImportedArray(
-        about["rows"],
-        about["covered"],
-        split.undecodable(stream),
-        about["matched_by"],
-        bool(recorded["backbone"]["stand_in"]),
-        why,
-        about.get("left_out", 0),
+        rows=about["rows"],
+        covered=about["covered"],
+        without_features=split.undecodable(stream),
+        matched_by=about["matched_by"],
+        stand_in=bool(recorded["backbone"]["stand_in"]),
+        why=why,
+        left_out=about.get("left_out", 0),
     )
 
 
@@ -305,58 +339,75 @@ def _require_new_tracks(writer: cache.StreamWriter, split: cache.Split, match: M
 
 def _write_shards(
     writer: cache.StreamWriter,
-    held: set[int],
-    committed: cache.Split | None,
+    shards: _Shards,
+    split: cache.Split,
     match: Match,
     progress: Progress,
 ) -> None:
-    """Write the pending shards that are not held.
-
-    committed: raise RawDataError if the file has other numbers for the existing ones.
+    """Write the pending shards, and compare the file with the existing ones. Raises RawDataError if
+    it has other numbers.
     """
     place = writer.place
-    stream = str(place.stream)
-    pending = {*writer.pending} - held
-    shards: Sequence[int] = sorted(pending)
-    existing = set[int]()  # shards of a killed import are neither pending nor committed
-    if committed is not None:
-        shards = writer.live_shards
-        if stream in committed.streams:
-            existing = {*committed.stream_shards(stream)} - held
-    form = writer.columns[stream]
+    form = writer.columns[str(place.stream)]
     stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
     stored = stored.reshape(len(stored), *form.trailing)
-
-    for n_done, shard in enumerate(shards):
-        progress(n_done, len(shards), "features")
-        rows = np.asarray(writer.rows(shard))
-        first, last = np.searchsorted(match.rows, [rows[0], rows[-1] + 1])
-        position = np.full(len(rows), -1, np.int64)
-        position[match.rows[first:last] - rows[0]] = match.position[first:last]
+    numbers = sorted(shards.pending | shards.existing)
+    for n_done, shard in enumerate(numbers):
+        progress(n_done, len(numbers), "features")
+        position = _file_rows(match, writer.rows(shard))
         data, ok = _read_rows(match, stored, position, form.dtype)
-        if shard in pending:
-            # A row's key: the plan's identity, which names the file, and the row number.
-            assert isinstance(writer.plan, Mapping)
-            key = np.full(len(rows), int(writer.plan["identity"][:16], 16), np.uint64)
-            writer.write(shard, data, ok, np.stack([key, position.astype(np.uint64)], axis=1))
-        elif committed is not None and shard in existing:
-            name = f"features/{stream}"
-            before = committed.rows(name, rows[0], rows[-1] + 1)
-            was_ok = committed.rows(f"{name}_ok", rows[0], rows[-1] + 1) == 1
-            differs = (ok != was_ok) | (ok & (data != before).any(axis=1))
-            changed = rows[differs & writer.live(shard)]
-            if changed.size:
-                track = committed.tracks.names[int(committed.track_of(changed[0]))]
-                expected = f"unchanged rows of tracks that {name} has"
-                found = f"other numbers of track {track}"
-                raise RawDataError(match.arrays.file, match.array, expected, found, OTHER_NAME)
+        if shard in shards.pending:
+            writer.write(shard, data, ok, _row_keys(writer, position))
+        else:
+            _require_same_numbers(writer, shard, split, match, data, ok)
+
+
+def _file_rows(match: Match, rows: range) -> Rows:
+    """The row in the file of each of a shard's rows (n,), or NO_FILE_ROW."""
+    first, last = np.searchsorted(match.rows, [rows.start, rows.stop])
+    position = np.full(len(rows), NO_FILE_ROW, np.int64)
+    position[match.rows[first:last] - rows.start] = match.position[first:last]
+    return position
+
+
+def _row_keys(writer: cache.StreamWriter, position: Rows) -> NDArray[np.uint64]:
+    """Keys (n, 2) of rows: the start of the plan's identity, which names the file, and the row in
+    the file.
+    """
+    assert isinstance(writer.plan, Mapping)
+    file_key = np.full(len(position), int(writer.plan["identity"][:16], 16), np.uint64)
+    return np.stack([file_key, position.astype(np.uint64)], axis=1)
+
+
+def _require_same_numbers(
+    writer: cache.StreamWriter,
+    shard: int,
+    split: cache.Split,
+    match: Match,
+    data: Array,
+    ok: NDArray[np.bool_],
+) -> None:
+    """Raise RawDataError if the file's rows (data and ok of `_read_rows`) differ from those of an
+    existing shard.
+    """
+    name = f"features/{writer.place.stream}"
+    rows = writer.rows(shard)
+    stored = split.rows(name, rows.start, rows.stop)
+    stored_ok = split.rows(f"{name}_ok", rows.start, rows.stop) == 1
+    differs = (ok != stored_ok) | (ok & (data != stored).any(axis=1))
+    changed = np.flatnonzero(differs & writer.live(shard))
+    if changed.size:
+        track = split.tracks.names[int(split.track_of(rows.start + changed[0]))]
+        expected = f"unchanged rows of tracks that {name} has"
+        found = f"other numbers of track {track}"
+        raise RawDataError(match.arrays.file, match.array, expected, found, OTHER_NAME)
 
 
 def _read_rows(
     match: Match, stored: Array, position: Rows, dtype: np.dtype[Any]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Rows (n, dim) of the stored array in the stream's type, and whether they exist and are
-    finite.
+    """Rows (n, dim) of the stored array in the stream's type, and (n,) whether they exist and are
+    finite. position: (n,) rows in the file, or NO_FILE_ROW.
     """
     ok = position >= 0
     with reading(match.arrays.file, "numbers", key=match.array, do=AGAIN):
