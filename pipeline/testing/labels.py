@@ -1,11 +1,24 @@
-"""Implausible labels of tracks, by image, box, other labels and the posed body.  raw -> [tracks]"""
+"""Implausible labels of tracks, by image, box, other labels and the posed body.  raw -> [tracks]
+
+Every release has some implausible frames. If most frames of a split are, the reader is wrong: it
+uses another unit or order of coordinates, box corners as centres, or missing joints as visible
+ones. So `pipeline.testing.datasets` shows each track of a split to a `LabelMistakes`, which checks
+its frames and counts those with each mistake:
+
+    2D joints against image and box    ONE_PLACE, ORIGIN, OUTSIDE_IMAGE, OUTSIDE_BOX, ONE_QUARTER
+    3D joints against 2D joints        MISPROJECTED
+    camera against `up`                INVERTED
+    posed body against joints          MISPLACED, MISPOSED, TURNED, MISPROJECTED
+
+At the end it reports the mistakes of too many frames.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +34,8 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 Array = NDArray[Any]
-# mistake -> (T,) whether a frame shows it, (T,) whether it was checked
-Mistakes = dict[str, tuple[Array, Array]]
 
-MAX_CROP_SCALE: Final = 10.0
-
-# Implausible labels. Every release has some such frames; if most frames of a split are affected,
-# the reader is wrong: it uses another unit or order of coordinates, box corners as centres, or
-# missing joints as visible ones.
+# Mistakes, as messages name them.
 ONE_PLACE: Final = "all visible joints are within a pixel of each other"
 OUTSIDE_IMAGE: Final = "most visible joints are outside the image"
 OUTSIDE_BOX: Final = "most visible joints are outside the box"
@@ -53,36 +60,54 @@ MISPOSED: Final = (
 MISPLACED: Final = (
     "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
 )
-# share of frames that may show a mistake: clipping at the image's edges can put a joint at (0, 0)
-FEW: Final = 0.01
-NEARLY_ALL: Final = 0.9  # share of a frame's joints: a box from another source may cut off a hand
-ENOUGH: Final = 6  # least number of joints of spin49, which has most joints of a release twice
-# of the box's side, median over a frame's joints; correct readers of demo data stay below 0.005
-FAR: Final = 0.15
-ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
-POSED: Final = 32  # frames per track to pose, which takes ms each
-TURNED_DEG: Final = 25.0  # tolerance for skeletons with different joint positions; demo data has 0
-# the same tolerance, mean over a frame's joints; another pose of the person is >= 0.2 away
-MISPOSED_M: Final = 0.1
 
-UPRIGHT, ASLANT = np.cos(np.radians((30.0, 60.0)))  # cosine between spine and `up`
+# Limits of a split. Of other mistakes, MOST frames may not show one.
+# share of frames with ORIGIN: clipping at the image's edges can put a joint at (0, 0)
+MAX_ORIGIN_SHARE: Final = 0.01
+
+# Limits of a track.
+MAX_CROP_SCALE: Final = 10.0
+N_POSED: Final = 32  # frames to pose, which takes ms each
+
+# Limits of a frame.
+MIN_JOINTS: Final = 6  # to compare, of spin49, which has most joints of a release twice
+ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
+QUARTER_SHARE: Final = 0.9  # of the joints: a box from another source may cut off a hand
+# between projected and 2D joints, of the box's side, median over the joints; correct readers of
+# demo data stay below 0.005
+MAX_DISTANCE: Final = 0.15
+MAX_ANGLE_DEG: Final = 25.0  # allows for skeletons with other joint positions; demo data has 0
+# mean over the joints, allows for the same; another pose of the person is >= 0.2 away
+MAX_RESIDUAL_M: Final = 0.1
+UPRIGHT: Final = np.cos(np.radians(30.0))  # cosine between spine and `up`
+ASLANT: Final = np.cos(np.radians(60.0))
+
+
+class _CheckedFrames(NamedTuple):
+    """The frames of a track that show a mistake, among those that could be checked for it."""
+
+    wrong: Array  # (T,) bool; of no meaning where not checked
+    checked: Array  # (T,) bool
+
+
+Mistakes = dict[
+    str, _CheckedFrames
+]  # by mistake; without those that the track cannot be checked for
 
 
 class LabelMistakes:
-    """For each mistake in labels, the number of frames of a split that show it, and the first of
-    them.
-    """
+    """Counts the frames of a split that show each mistake, and remembers the first of them."""
 
     def __init__(self) -> None:
-        self._wrong: Counter[str] = Counter()
+        self._wrong: Counter[str] = Counter()  # mistake -> number of frames, see `_CheckedFrames`
         self._checked: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self._first: dict[str, str] = {}  # mistake -> the first wrong frame, as messages name it
 
     def check(self, track: Track, dataset: Dataset, body: Body | None) -> None:
-        """Check a track of the split; body: to check `pose`."""
+        """Check a track of the split. body: SMPL's, neutral; None: `pose` is not checked."""
         if track.kp_2d is not None:
             self._add(track, check_keypoints(track.kp_2d, track.bbox, _image_size(track)))
-            self._add(track, _check_projection(track))
+            self._add(track, _check_labelled_joints(track))
         self._add(track, check_extrinsics(track))
         if body is None:
             return
@@ -91,18 +116,19 @@ class LabelMistakes:
             self._add(sample, _check_pose(sample, _label_body(dataset, track, body)))
 
     def _add(self, track: Track, mistakes: Mistakes) -> None:
-        for mistake, (shows, could) in mistakes.items():
-            wrong = shows & could
+        for mistake, frames in mistakes.items():
+            wrong = frames.wrong & frames.checked
             self._wrong[mistake] += int(wrong.sum())
-            self._checked[mistake] += int(could.sum())
+            self._checked[mistake] += int(frames.checked.sum())
             if wrong.any():
                 frame = track.frame_index[wrong.argmax()]
                 self._first.setdefault(mistake, f"frame {frame} of {track.name}")
 
     def problems(self, split: str) -> Iterator[str]:
+        """Yield a message for each mistake that too many frames show."""
         for mistake, n in self._wrong.items():
             checked = self._checked[mistake]
-            allowed = FEW if mistake == ORIGIN else MOST
+            allowed = MAX_ORIGIN_SHARE if mistake == ORIGIN else MOST
             if n > checked * allowed:
                 first = self._first[mistake]
                 yield f"{split}: {mistake}: in {n:,} of {checked:,} frames, the first is {first}"
@@ -131,7 +157,7 @@ def track_problems(track: Track) -> list[str]:
 
 
 def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> Mistakes:
-    """Check 2D keypoints against image and box. Joints that are not finite count as unseen.
+    """Check 2D keypoints against image and box. Joints that are not finite count as invisible.
 
     Args:
         kp_2d: (T, 49, 3) px and confidence.
@@ -139,120 +165,127 @@ def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | No
         size: (width, height) of the images in px.
     """
     points = kp_2d[..., :2].astype(np.float64)
-    corners, any_seen = extents(kp_2d)
-    visible = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
-    points[~visible] = 0
+    is_visible = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
+    points[~is_visible] = 0
+    n_visible = is_visible.sum(axis=1)
 
-    def count(joints: Any) -> Array:
-        """(T,) number of visible joints among these (T, 49)."""
-        return np.asarray((visible & joints).sum(axis=1))
+    def count(is_chosen: Any) -> Array:
+        """(T,) number of visible joints among the chosen ones (T, 49)."""
+        return np.asarray((is_visible & is_chosen).sum(axis=1))
 
-    n_seen = visible.sum(axis=1)
-    enough = n_seen >= ENOUGH
-    one_place = np.ptp(corners, axis=1).max(axis=1) < MIN_SIDE_PX
+    corners, has_any = extents(kp_2d)
+    has_enough = n_visible >= MIN_JOINTS
+    is_one_place = np.ptp(corners, axis=1).max(axis=1) < MIN_SIDE_PX
     is_origin = (points == 0).all(axis=-1)
-    mistakes = {ONE_PLACE: (one_place, enough), ORIGIN: (count(is_origin) > 0, any_seen)}
+    mistakes = {
+        ONE_PLACE: _CheckedFrames(is_one_place, has_enough),
+        ORIGIN: _CheckedFrames(count(is_origin) > 0, has_any),
+    }
     if size is not None:
         edge = np.array(size) - 0.5
-        outside = ((points < -0.5) | (points > edge)).any(axis=-1)
-        mistakes[OUTSIDE_IMAGE] = (count(outside) > MOST * n_seen, any_seen)
+        is_outside = ((points < -0.5) | (points > edge)).any(axis=-1)
+        mistakes[OUTSIDE_IMAGE] = _CheckedFrames(count(is_outside) > MOST * n_visible, has_any)
     if bbox is None or not np.isfinite(bbox).all():
         return mistakes
 
     from_centre = points - bbox[:, None, :2]
     reach = bbox[:, None, 2:] / 2 + ROUNDING_PX
-    outside = (np.abs(from_centre) > reach).any(axis=-1)
-    mistakes[OUTSIDE_BOX] = (count(outside) > MOST * n_seen, any_seen)
-    n_beside = np.zeros_like(n_seen)
+    is_outside = (np.abs(from_centre) > reach).any(axis=-1)
+    mistakes[OUTSIDE_BOX] = _CheckedFrames(count(is_outside) > MOST * n_visible, has_any)
+    n_in_fullest = np.zeros_like(n_visible)
     for direction in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
         is_in_quarter = (from_centre * direction >= 0).all(axis=-1)
-        n_beside = np.maximum(n_beside, count(is_in_quarter))
-    mistakes[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
+        n_in_fullest = np.maximum(n_in_fullest, count(is_in_quarter))
+    is_one_quarter = n_in_fullest >= QUARTER_SHARE * n_visible
+    mistakes[ONE_QUARTER] = _CheckedFrames(is_one_quarter, has_enough & ~is_one_place)
     return mistakes
 
 
 def _camera_problem(intrinsics: Array) -> bool:
+    """Whether intrinsics are no finite, invertible 3 x 3 matrix."""
     if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all():
         return True
     return bool(np.linalg.matrix_rank(intrinsics) < 3)
 
 
-def _check_projection(
-    track: Track,
-    joints: Array | None = None,
-    trans: Array | None = None,
-    mistake: str = MISPROJECTED,
-) -> Mistakes:
+def _check_labelled_joints(track: Track) -> Mistakes:
+    """Check whether the track's 3D joints, moved by any translation, project near its 2D joints."""
+    joints = track.kp_3d
+    if joints is None and track.kp_3d_eval is not None:
+        joints = convert(add_confidence(track.kp_3d_eval), source="common14", target="spin49")
+    if joints is None:
+        return {}
+    return _check_projection(track, joints, None, MISPROJECTED)
+
+
+def _check_projection(track: Track, joints: Array, trans: Array | None, mistake: str) -> Mistakes:
     """Check whether 3D joints project near the 2D joints. Finds mixed-up or mirrored joints, wrong
-    axes or intrinsics.
+    axes or intrinsics. Empty without 2D joints or intrinsics.
 
     Args:
-        joints: (T, 49, 4) m and confidence. None: the track's 3D joints.
+        joints: (T, 49, 4) m and confidence.
         trans: (T, 3) m. None: the best translation of each frame, by least squares on the camera
             rays.
         mistake: Key of the result.
-
-    Empty without intrinsics or 3D joints.
     """
-    if joints is None:
-        joints = track.kp_3d
-    if joints is None and track.kp_3d_eval is not None:
-        joints = convert(add_confidence(track.kp_3d_eval), source="common14", target="spin49")
     camera = track.intrinsics
-    if joints is None or camera is None or _camera_problem(camera):
+    if camera is None or _camera_problem(camera):
         return {}
     if track.kp_2d is None or track.bbox is None:
         return {}
     keypoints = track.kp_2d.astype(np.float64)
-    used = _usable(joints) & _usable(keypoints)
-    could = _enough_joints(track, used)
-    used = used[could]
-    points = joints[could, :, :3].astype(np.float64)
-    keypoints = keypoints[could]
-    points[~used] = 0
-    keypoints[~used] = 0
+    is_used = _are_known(joints) & _are_known(keypoints)
+    checked = _have_enough_joints(track, is_used)
+    is_used = is_used[checked]
+    points = joints[checked, :, :3].astype(np.float64)
+    keypoints = keypoints[checked]
+    points[~is_used] = 0
+    keypoints[~is_used] = 0
     keypoints[..., 2] = 1
     if trans is None:
         rays = keypoints @ np.linalg.inv(camera).T
-        points += _fit_translation(points, rays, used)
+        points += _fit_translation(points, rays, is_used)
     else:
-        points = points + trans[could, None]
+        points = points + trans[checked, None]
 
-    away = np.linalg.norm(project(points, camera) - keypoints[..., :2], axis=-1)
-    away[np.isnan(away)] = np.inf  # behind the camera
-    away[~used] = np.nan
-    shows = np.zeros(len(could), np.bool_)
-    shows[could] = np.nanmedian(away, axis=1) > FAR * track.bbox[could, 2]
-    return {mistake: (shows, could)}
+    distance = np.linalg.norm(project(points, camera) - keypoints[..., :2], axis=-1)
+    distance[np.isnan(distance)] = np.inf  # behind the camera
+    distance[~is_used] = np.nan
+    wrong = np.zeros(len(checked), np.bool_)
+    wrong[checked] = np.nanmedian(distance, axis=1) > MAX_DISTANCE * track.bbox[checked, 2]
+    return {mistake: _CheckedFrames(wrong, checked)}
 
 
-def _usable(joints: Array) -> Array:
+def _are_known(joints: Array) -> Array:
     """(T, J) whether joints (T, J, C), the last number a confidence, are known and finite."""
     return np.asarray((joints[..., -1] > 0) & np.isfinite(joints).all(axis=-1))
 
 
-def _enough_joints(track: Track, used: Array) -> Array:
-    """Whether each frame has 3D labels and enough joints to compare, (T,). used: (T, J)."""
-    enough = used.sum(axis=1) >= ENOUGH
+def _have_enough_joints(track: Track, is_used: Array) -> Array:
+    """(T,) whether frames have 3D labels and enough joints to compare, of (T, J)."""
+    has_enough = is_used.sum(axis=1) >= MIN_JOINTS
     if track.has_3d is not None:
-        enough &= track.has_3d.astype(np.bool_)
-    return np.asarray(enough)
+        has_enough &= track.has_3d.astype(np.bool_)
+    return np.asarray(has_enough)
 
 
-def _fit_translation(points: Array, rays: Array, used: Array) -> Array:
+def _fit_translation(points: Array, rays: Array, is_used: Array) -> Array:
     """Translation (n, 1, 3) m that moves points (n, 49, 3) m nearest to camera rays (n, 49, 3), by
     least squares.
+
+    A point p, moved by t, is on the ray (x, y, 1) if p_x + t_x = x (p_z + t_z), and so for y: two
+    linear equations for t from each used point, such as t_x - x t_z = x p_z - p_x.
     """
-    x, y, z = np.moveaxis(points, -1, 0)
+    point_x, point_y, point_z = np.moveaxis(points, -1, 0)
     ray_x, ray_y, _ = np.moveaxis(rays, -1, 0)
-    ones = np.ones_like(x)
-    zero = np.zeros_like(x)
-    by_x = np.stack([ones, zero, -ray_x], -1)
-    by_y = np.stack([zero, ones, -ray_y], -1)
-    system = np.concatenate([by_x, by_y], axis=1)  # (n, 2 * 49, 3)
-    residual = np.concatenate([ray_x * z - x, ray_y * z - y], axis=1)
-    weight = np.tile(used, 2)[..., None]
-    solution = np.linalg.pinv(system * weight) @ (residual[..., None] * weight)
+    one = np.ones_like(ray_x)
+    zero = np.zeros_like(ray_x)
+    factors_x = np.stack([one, zero, -ray_x], -1)
+    factors_y = np.stack([zero, one, -ray_y], -1)
+    factors = np.concatenate([factors_x, factors_y], axis=1)  # (n, 2 * 49, 3)
+    values = np.concatenate([ray_x * point_z - point_x, ray_y * point_z - point_y], axis=1)
+    weight = np.tile(is_used, 2)[..., None]
+    solution = np.linalg.pinv(factors * weight) @ (values[..., None] * weight)
     return np.asarray(solution.transpose(0, 2, 1))
 
 
@@ -267,24 +300,24 @@ def _check_pose(track: Track, body: Body) -> Mistakes:
         return {}
     spin49, common14 = body.posed_joints(track.pose, track.betas)
     posed = add_confidence(spin49)
-    known = replace(track, has_3d=None)
+    all_3d = replace(track, has_3d=None)  # the posed body is known in every frame
     mistakes: Mistakes = {}
     if track.trans is not None:
-        mistakes = _check_projection(known, posed, track.trans, MISPLACED)
+        mistakes = _check_projection(all_3d, posed, track.trans, MISPLACED)
     if track.kp_3d is not None:
-        joints = track.kp_3d
+        labelled = track.kp_3d
         compared = spin49
     elif track.kp_3d_eval is not None:
-        joints = add_confidence(track.kp_3d_eval)
+        labelled = add_confidence(track.kp_3d_eval)
         compared = common14
     else:
-        return _check_projection(known, posed) | mistakes
-    used = _usable(joints)
-    could = _enough_joints(track, used)
-    angle, apart = _fit_rotation(compared, joints[..., :3], used)
-    is_misposed = apart > MISPOSED_M
-    mistakes[MISPOSED] = (is_misposed, could)
-    mistakes[TURNED] = ((angle > TURNED_DEG) & ~is_misposed, could)
+        return _check_projection(all_3d, posed, None, MISPROJECTED) | mistakes
+    is_used = _are_known(labelled)
+    checked = _have_enough_joints(track, is_used)
+    angle, residual = _fit_rotation(compared, labelled[..., :3], is_used)
+    is_misposed = residual > MAX_RESIDUAL_M
+    mistakes[MISPOSED] = _CheckedFrames(is_misposed, checked)
+    mistakes[TURNED] = _CheckedFrames((angle > MAX_ANGLE_DEG) & ~is_misposed, checked)
     return mistakes
 
 
@@ -300,13 +333,15 @@ def check_extrinsics(track: Track) -> Mistakes:
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     rotation = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
-    could = _has_body(track, pose)
-    root = np.where(could[:, None], pose[:, :3], 0)
-    spine = Rotation.from_rotvec(root).apply([0.0, 1.0, 0.0])
     up = extra[UP.name]
-    given = np.einsum("tij,j,ti->t", rotation, up, spine)
-    inverse = np.einsum("tji,j,ti->t", rotation, up, spine)
-    return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
+    checked = _has_body(track, pose)
+    root = np.where(checked[:, None], pose[:, :3], 0)
+    spine = Rotation.from_rotvec(root).apply([0.0, 1.0, 0.0])
+    # cosine between the spine, in camera axes, and `up`, turned by the camera or by its inverse
+    as_given = np.einsum("tij,j,ti->t", rotation, up, spine)
+    inverted = np.einsum("tji,j,ti->t", rotation, up, spine)
+    wrong = (as_given < ASLANT) & (inverted > UPRIGHT)
+    return {INVERTED: _CheckedFrames(wrong, checked)}
 
 
 def _has_body(track: Track, body: Array) -> Array:
@@ -318,16 +353,14 @@ def _has_body(track: Track, body: Array) -> Array:
 
 
 def _sample_posed_frames(track: Track) -> Track | None:
-    """At most `POSED` evenly spaced frames of a track whose pose and betas are known; None if there
-    are none.
-    """
+    """At most `N_POSED` evenly spaced frames with known pose and betas; None if there are none."""
     if track.pose is None or track.betas is None:
         return None
     is_labelled = _has_body(track, np.concatenate([track.pose, track.betas], axis=1))
     rows = np.flatnonzero(is_labelled)
     if not len(rows):
         return None
-    spread = np.linspace(0, len(rows) - 1, POSED).astype(np.int64)
+    spread = np.linspace(0, len(rows) - 1, N_POSED).astype(np.int64)
     rows = rows[np.unique(spread)]
     columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
     return replace(track, **columns)
@@ -342,22 +375,23 @@ def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:
     return body.of(dataset.genders[0])
 
 
-def _fit_rotation(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
+def _fit_rotation(joints: Array, target: Array, is_used: Array) -> tuple[Array, Array]:
     """Rotate joints to a target as well as possible: angle (T,) deg, and mean residual (T,) m.
 
-    joints, target: (T, J, 3) m. used: (T, J), which joints count.
+    joints, target: (T, J, 3) m. is_used: (T, J), which joints count.
     """
     from pipeline.rotations import nearest_rotations  # loads torch
 
-    n_used = np.maximum(used.sum(axis=1), 1)
-    weight = (used / n_used[:, None])[..., None]
-    target = np.where(used[..., None], target, 0).astype(np.float64)
-    a = joints - (joints * weight).sum(axis=1, keepdims=True)
-    b = target - (target * weight).sum(axis=1, keepdims=True)
-    turn = nearest_rotations(np.swapaxes(a * weight, 1, 2) @ b)
-    distance = np.linalg.norm(a @ turn - b, axis=-1, keepdims=True)
+    n_used = np.maximum(is_used.sum(axis=1), 1)
+    weight = (is_used / n_used[:, None])[..., None]
+    target = np.where(is_used[..., None], target, 0).astype(np.float64)
+    centred = joints - (joints * weight).sum(axis=1, keepdims=True)
+    centred_target = target - (target * weight).sum(axis=1, keepdims=True)
+    covariance = np.swapaxes(centred * weight, 1, 2) @ centred_target
+    rotation = nearest_rotations(covariance)  # of row vectors: centred @ rotation
+    distance = np.linalg.norm(centred @ rotation - centred_target, axis=-1, keepdims=True)
     residual = (distance * weight).sum(axis=(1, 2))
-    cosine = (np.trace(turn, axis1=1, axis2=2) - 1) / 2
+    cosine = (np.trace(rotation, axis1=1, axis2=2) - 1) / 2
     return np.degrees(np.arccos(np.clip(cosine, -1, 1))), residual
 
 
