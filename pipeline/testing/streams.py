@@ -1,12 +1,16 @@
 """Contract of streams, checked on random rows (docs/adding-a-stream.md).  [crops, labels ->
 features]
+
+`stream_problems` checks what the stream declares, then computes nine rows of a `_Sample` with it,
+as extraction does: once, and again in other batches, in another order and in another process. The
+numbers must be the same.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final
@@ -24,10 +28,11 @@ from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from pipeline.testing.common import declaration_problems, fail_if_any, run_in_new_process
 
 N: Final = 9  # rows to compute
+BATCH_SIZE: Final = 4  # so that the last batch is padded
+OTHER_BATCH_SIZE: Final = 3
 DTYPES: Final = ("float16", "float32")
 
-Rows = list[Any]  # one array per row, or None
-Compute = Callable[[Sequence[int]], Rows]
+Rows = list[Any]  # one array (dim,) per row, or None for an unknown row
 
 
 class StreamContract:
@@ -66,19 +71,23 @@ def stream_problems(
     if problems:
         return problems
     try:
-        sample = _Sample.build(stream, labels)
-        compute = _load(stream, sample, 4)
-        rows = compute(range(N))
-        by_row: dict[str, None] = {}  # each problem once
-        for row in rows:
-            by_row |= dict.fromkeys(_row_problems(stream, row))
-        problems = list(by_row) or list(_repeat_problems(stream, sample, compute, rows))
-        if another_process and not problems:
-            others = run_in_new_process(_load_and_compute, stream, sample)
-            if not _same(rows, others):
-                problems.append("computes different numbers in another process")
+        return _computation_problems(stream, _Sample.build(stream, labels), another_process)
     except Exception as error:  # third-party code can raise anything
-        problems.append(f"fails: {type(error).__name__}: {error}")
+        return [f"fails: {type(error).__name__}: {error}"]
+
+
+def _computation_problems(stream: Stream, sample: _Sample, another_process: bool) -> list[str]:
+    """Problems of computed rows, and of computing them again if there are none."""
+    loaded = _LoadedStream(stream, sample)
+    rows = loaded.compute(range(N))
+    by_row: dict[str, None] = {}  # each problem once
+    for row in rows:
+        by_row |= dict.fromkeys(_row_problems(stream, row))
+    problems = list(by_row) or list(_repetition_problems(stream, sample, loaded, rows))
+    if another_process and not problems:
+        others = run_in_new_process(_load_and_compute, stream, sample)
+        if not _same(rows, others):
+            problems.append("computes different numbers in another process")
     return problems
 
 
@@ -125,16 +134,21 @@ def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Rows to compute, with the attributes of a split that `label_batch` reads."""
+    """N rows to compute, with the attributes of a split that `label_batch` reads.
 
-    # (N + 1, size, size, 3); row i has crop i + 1, and the row before it has crop i
+    They are frames of two tracks in order.
+    """
+
+    # (N + 1, size, size, 3) of a scene that moves; row i has crop i + 1, and the row before it has
+    # crop i
     crops: NDArray[np.uint8]
-    labels: Labels
+    labels: Labels  # column -> (N, ...)
     runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
     tracks: ClassVar = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
 
     @classmethod
     def build(cls, stream: Stream, labels: Labels | None) -> _Sample:
+        """Random crops, these labels, and random ones for other columns that the stream reads."""
         rng = np.random.default_rng(0)
         side = stream.policy.size if stream.reads.crops else 1
         n_blocks = side // 8 + 4
@@ -184,83 +198,104 @@ def _random_column(name: str, rng: Generator) -> NDArray[Any]:
     return np.asarray(values, column.dtype)
 
 
-def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = None) -> Compute:
-    """Return a function that computes rows of the sample in batches. `fill` replaces labels of rows
-    that do not exist.
+class _LoadedStream:
+    """A stream that computes rows of the sample, as extraction does.
 
-    Raises TypeError for a result of the wrong type and ValueError for changed inputs, as the
-    returned function does.
+    A computer of crops or of labels computes batches of rows. Without a computer, the stream itself
+    computes each row.
     """
-    machine = Machine("cpu", batch_size, 1)
-    computer: Any = stream.load(machine, None)
-    provenance = stream.provenance if computer is None else computer.provenance
-    stored = json.loads(json.dumps(dict(provenance)))
-    if not isinstance(stored.get("stand_in"), bool):
-        raise TypeError("its provenance has no stand_in, true or false")
 
-    def compute_from_labels(rows: Sequence[int]) -> Rows:
-        labels = dict(label_batch(sample, np.array(rows), stream.reads))
-        if fill is not None:
-            for name in stream.reads.labels:
-                labels[name][~labels["in_run"]] = fill
-        before = copy.deepcopy(labels)
-        computed, known = computer(labels)
-        _require_unchanged("labels", before, labels)
-        if np.shape(known) != (len(rows),) or np.asarray(known).dtype != np.bool_:
-            raise TypeError(
-                f"flags are {np.shape(known)} {np.asarray(known).dtype}: expected "
-                f"{(len(rows),)} bool"
-            )
-        return _rows_of(computed, (len(rows), stream.dim))
+    def __init__(
+        self,
+        stream: Stream,
+        sample: Any,
+        batch_size: int = BATCH_SIZE,
+        fill: float | None = None,
+    ) -> None:
+        """fill: In place of labels of rows that do not exist. Raises TypeError for provenance
+        without `stand_in`.
+        """
+        self._stream = stream
+        self._sample = sample
+        self._batch_size = batch_size
+        self._fill = fill
+        self._computer: Any = stream.load(Machine("cpu", batch_size, 1), None)
+        provenance = stream.provenance if self._computer is None else self._computer.provenance
+        stored = json.loads(json.dumps(dict(provenance)))
+        if not isinstance(stored.get("stand_in"), bool):
+            raise TypeError("its provenance has no stand_in, true or false")
 
-    def compute_from_crops(rows: Sequence[int]) -> Rows:
-        size = computer.batch_size
-        memory = np.zeros((size, *sample.crops.shape[1:]), np.uint8)
-        memory[: len(rows)] = sample.crops[np.array(rows) + 1]
-        before = memory.copy()
-        computer.adopt(memory)
-        labels = label_batch(sample, np.resize(np.array(rows), size), stream.reads)
-        labels_before = copy.deepcopy(labels)
-        inputs: list[Any] = [memory[:, *stream.policy.slices]]
-        if labels:
-            inputs.append(labels)
-        computed = computer(*inputs)
-        computer.release()
-        _require_unchanged("labels", labels_before, labels)
-        _require_unchanged("crops", {"": before}, {"": memory})
-        return _rows_of(computed, (size, stream.dim))[: len(rows)]
-
-    def compute_each(rows: Sequence[int]) -> Rows:
-        n = stream.reads.crops
-        results = []
-        labels = label_batch(sample, np.array(rows), stream.reads)
-        for i, row in enumerate(rows):
-            stored_crops = sample.crops[row + 2 - n : row + 2]
-            crops = [crop.copy() for crop in stored_crops]
-            row_labels = {name: values[i].copy() for name, values in labels.items()}
-            results.append(stream.computed(crops, row_labels))
-            _require_unchanged("crops", {"": stored_crops}, {"": np.array(crops)})
-        return results
-
-    if computer is None:
-        return compute_each
-
-    def compute_batches(rows: Sequence[int]) -> Rows:
-        compute = compute_from_labels
-        size = batch_size
-        if stream.reads.crops:
-            compute = compute_from_crops
-            size = computer.batch_size
+    def compute(self, rows: Sequence[int]) -> Rows:
+        """Compute these rows. Raises TypeError for a result of the wrong type, and ValueError for
+        changed inputs.
+        """
+        if self._computer is None:
+            return self._compute_each(rows)
+        compute = self._compute_from_labels
+        size = self._batch_size
+        if self._stream.reads.crops:
+            compute = self._compute_from_crops
+            size = self._computer.batch_size
         results = []
         for start in range(0, len(rows), size):
             results += compute(rows[start : start + size])
         return results
 
-    return compute_batches
+    def _compute_each(self, rows: Sequence[int]) -> Rows:
+        """Compute row by row, each from its own crop and those of the rows before it."""
+        results = []
+        labels = self._labels(rows)
+        for i, row in enumerate(rows):
+            stop = row + 2  # the row's own crop is row + 1
+            stored_crops = self._sample.crops[stop - self._stream.reads.crops : stop]
+            crops = [crop.copy() for crop in stored_crops]
+            row_labels = {name: values[i].copy() for name, values in labels.items()}
+            results.append(self._stream.computed(crops, row_labels))
+            _require_unchanged("crops", {"": stored_crops}, {"": np.array(crops)})
+        return results
+
+    def _compute_from_labels(self, rows: Sequence[int]) -> Rows:
+        """Compute a batch from labels."""
+        labels = dict(self._labels(rows))
+        if self._fill is not None:
+            for name in self._stream.reads.labels:
+                labels[name][~labels["in_run"]] = self._fill
+        before = copy.deepcopy(labels)
+        computed, flags = self._computer(labels)
+        _require_unchanged("labels", before, labels)
+        if np.shape(flags) != (len(rows),) or np.asarray(flags).dtype != np.bool_:
+            raise TypeError(
+                f"flags are {np.shape(flags)} {np.asarray(flags).dtype}: expected "
+                f"{(len(rows),)} bool"
+            )
+        return _rows_of(computed, (len(rows), self._stream.dim))
+
+    def _compute_from_crops(self, rows: Sequence[int]) -> Rows:
+        """Compute a batch from crops, padded to the size that the computer expects."""
+        size = self._computer.batch_size
+        memory = np.zeros((size, *self._sample.crops.shape[1:]), np.uint8)
+        memory[: len(rows)] = self._sample.crops[np.array(rows) + 1]
+        memory_before = memory.copy()
+        self._computer.adopt(memory)
+        labels = self._labels(np.resize(rows, size))
+        labels_before = copy.deepcopy(labels)
+        inputs: list[Any] = [memory[:, *self._stream.policy.slices]]
+        if labels:
+            inputs.append(labels)
+        computed = self._computer(*inputs)
+        self._computer.release()
+        _require_unchanged("labels", labels_before, labels)
+        _require_unchanged("crops", {"": memory_before}, {"": memory})
+        return _rows_of(computed, (size, self._stream.dim))[: len(rows)]
+
+    def _labels(self, rows: Any) -> Labels:
+        return label_batch(self._sample, np.asarray(rows), self._stream.reads)
 
 
 def _rows_of(computed: Any, shape: tuple[int, int]) -> Rows:
-    """The rows of a result of this shape; another result as it is, for `_row_problems`."""
+    """The rows of a result of this shape; a result of another shape as one row, of which
+    `_row_problems` then tells the shape.
+    """
     if np.shape(computed) != shape:
         return [computed]
     return list(computed)
@@ -294,21 +329,25 @@ def _row_problems(stream: Stream, row: Any) -> Iterator[str]:
         yield f"returns numbers that are too large for {stream.dtype}"
 
 
-def _repeat_problems(
-    stream: Stream, sample: _Sample, compute: Compute, rows: Rows
+def _repetition_problems(
+    stream: Stream, sample: _Sample, loaded: _LoadedStream, rows: Rows
 ) -> Iterator[str]:
-    """Check that a row's result depends only on its crops and labels."""
-    if not _same(rows, compute(range(N))):
+    """Check that a row's result depends only on its crops and labels. rows: the first results."""
+    if not _same(rows, loaded.compute(range(N))):
         yield "computes different numbers the second time"
         return
-    if not _same(rows, _load(stream, sample, 3)(range(N))):
+    other_batches = _LoadedStream(stream, sample, OTHER_BATCH_SIZE)
+    if not _same(rows, other_batches.compute(range(N))):
         yield "computes different numbers in batches of another size"
-    if not _same(rows, compute(range(N - 1, -1, -1))[::-1]):
+    backwards = loaded.compute(range(N - 1, -1, -1))
+    if not _same(rows, backwards[::-1]):
         yield "computes different numbers when the rows come in another order"
-    if not _same(rows[2:3], compute([2])):
+    if not _same(rows[2:3], loaded.compute([2])):
         yield "computes different numbers for a row alone than in a batch"
-    if stream.reads.window > 1 and not _same(rows, _load(stream, sample, 4, fill=7)(range(N))):
-        yield "its numbers depend on labels of rows that do not exist, where `in_run` is false"
+    if stream.reads.window > 1:
+        other_fill = _LoadedStream(stream, sample, fill=7)
+        if not _same(rows, other_fill.compute(range(N))):
+            yield "its numbers depend on labels of rows that do not exist, where `in_run` is false"
 
 
 def _same(rows: Rows, others: Rows) -> bool:
@@ -325,4 +364,4 @@ def _same(rows: Rows, others: Rows) -> bool:
 
 
 def _load_and_compute(stream: Stream, sample: _Sample) -> Rows:
-    return _load(stream, sample, 4)(range(N))
+    return _LoadedStream(stream, sample).compute(range(N))
