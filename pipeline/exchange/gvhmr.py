@@ -2,8 +2,15 @@
 programs]
 
 Shen et al.: World-Grounded Human Motion Recovery via Gravity-View Coordinates, SIGGRAPH Asia 2024.
-Its classes for AMASS and BEDLAM load these files by torch.load: a motion is a run of consecutive
-frames at 30 per second.
+Its classes for AMASS and BEDLAM load these files by torch.load. A motion is a run of consecutive
+frames at 30 per second, here of F frames; the labels of all motions are in one file:
+
+    AMASS   smplxpose_v2.pth        motion -> arrays of `_AmassMotions.arrays`
+    BEDLAM  smplpose_v2.pth         motion -> arrays of `_BedlamMotions.arrays`
+            mid_to_valid_range_*    motion -> its frames to use, (0, F)
+            imgfeats/bedlam_all60/  a file per motion: features, boxes and image size
+
+Their values are SMPL-X's, which only these datasets have.
 """
 
 from __future__ import annotations
@@ -41,17 +48,17 @@ from pipeline.features.streams.world import Hmr2
 from pipeline.smplx import load_rest
 
 Array = NDArray[Any]
-N_BODY = 66  # numbers of pelvis to wrists
+N_BODY = 66  # numbers of a pose from the pelvis to the wrists
 N_BETAS = 10
 MIN_ROWS: Final = 30  # of a motion with images
 TOO_SHORT: Final = f"a run of fewer than {MIN_ROWS} frames"
 NO_SMPLX = "no smplx_pose"
 GENDERED = "a gendered body (AMASS's SMPL-X N has neutral ones)"
-MOTIONS = "smplxpose_v2.pth"
-LABELS = "smplpose_v2.pth"
-RANGES = "mid_to_valid_range_all60.pt"
-NO_RANGES = "mid_to_valid_range_maxspan60.pt"
-FOLDER: Final = "imgfeats/bedlam_all60"
+AMASS_FILE = "smplxpose_v2.pth"
+BEDLAM_FILE = "smplpose_v2.pth"
+RANGES_FILE = "mid_to_valid_range_all60.pt"
+SHORT_RANGES_FILE = "mid_to_valid_range_maxspan60.pt"  # which GVHMR loads, too: here it is empty
+FEATURES_FOLDER: Final = "imgfeats/bedlam_all60"
 Y_UP: Final = np.diag([1.0, -1, -1, 1])  # BEDLAM's world, y down -> y up, or back
 
 
@@ -96,16 +103,16 @@ def export(
             f"{name}: GVHMR has no class for this dataset here. Choose amass, bedlam or bedlam2."
         )
     with new_folder(out, replace=replace) as (folder, provenance):
-        motions: _AmassRuns | _BedlamRuns
+        motions: _AmassMotions | _BedlamMotions
         if dataset == "amass":
-            motions = _AmassRuns(split)
-            ranges = _write_motions(folder / MOTIONS, split, motions, progress)
+            motions = _AmassMotions(split)
+            ranges = _write_motions(folder / AMASS_FILE, split, motions, progress)
             origin = origin_of(split)
         else:
-            motions = _BedlamRuns(split, stream, options.smplx)
-            ranges = _write_motions(folder / LABELS, split, motions, progress)
-            torch.save(ranges, folder / RANGES)
-            torch.save({}, folder / NO_RANGES)
+            motions = _BedlamMotions(split, stream, options.smplx)
+            ranges = _write_motions(folder / BEDLAM_FILE, split, motions, progress)
+            torch.save(ranges, folder / RANGES_FILE)
+            torch.save({}, folder / SHORT_RANGES_FILE)
             motions.write_features(folder)
             origin = origin_of(split, stream)
         n_rows = sum(stop for _, stop in ranges.values())
@@ -120,11 +127,12 @@ def export(
 
 
 def _write_motions(
-    file: Path, split: cache.Split, motions: _AmassRuns | _BedlamRuns, progress: Progress
+    file: Path, split: cache.Split, motions: _AmassMotions | _BedlamMotions, progress: Progress
 ) -> dict[str, tuple[int, int]]:
-    """Write {name: arrays}. Returns the rows [0, F) of each motion.
+    """Write the arrays of each motion, by motion. Returns the frames [0, F) of each.
 
-    torch.save takes the whole dictionary: its tensors are parts of a temporary file, not memory.
+    torch.save takes the whole dictionary, so all arrays go one after the other into a temporary
+    file first, and the dictionary has views of it: they need no memory.
     """
     motions.segments.require_rows(split)
     shapes: list[tuple[str, str, tuple[int, ...]]] = []  # motion, key and shape of each array
@@ -146,8 +154,11 @@ def _write_motions(
     return {name: (0, len(arrays["trans"])) for name, arrays in content.items()}
 
 
-class _AmassRuns:
-    """Motions with a neutral SMPL-X body, at 30 frames per second; z is up."""
+class _AmassMotions:
+    """AMASS's motions with a neutral SMPL-X body, at 30 frames per second; z is up.
+
+    segments: rows of each motion. names: of each motion.
+    """
 
     def __init__(self, split: cache.Split) -> None:
         rows = RowFields(split, "", "")
@@ -160,9 +171,11 @@ class _AmassRuns:
         self.names = self._motions.names
 
     def arrays(self, number: int) -> dict[str, Array]:
+        """A motion's pose (F, 66) rad, trans (F, 3) m and beta (10,)."""
         positions = self._motions.positions(number)
-        columns = "smplx_pose", "trans", "smplx_betas"
-        pose, trans, betas = (self._motions.read_column(name, number) for name in columns)
+        pose = self._motions.read_column("smplx_pose", number)
+        trans = self._motions.read_column("trans", number)
+        betas = self._motions.read_column("smplx_betas", number)
         body = resample_rotations(pose[:, :N_BODY].reshape(len(pose), -1, 3), positions)
         return {
             "pose": body.reshape(-1, N_BODY),
@@ -171,8 +184,11 @@ class _AmassRuns:
         }
 
 
-class _BedlamRuns:
-    """Runs of frames at 30 per second, of people in images of a static camera."""
+class _BedlamMotions:
+    """BEDLAM's motions with SMPL-X bodies, images at 30 per second and features.
+
+    segments: rows of each motion. names: of each motion, see `_motion_name`.
+    """
 
     def __init__(self, split: cache.Split, stream: str, smplx: Path | None) -> None:
         if smplx is None:
@@ -190,6 +206,7 @@ class _BedlamRuns:
         self._stream = stream
         self._rows = RowFields(split, stream, "")
         self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
+        # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
         self._rest, self._by_beta = load_rest(smplx, N_BETAS)
         needs = (NO_SMPLX, NO_RATE, NO_EXTRINSICS, NO_INTRINSICS, NO_SIZE)
         checks: dict[str, Check] = {need: functools.partial(self._rows.has, need) for need in needs}
@@ -203,14 +220,17 @@ class _BedlamRuns:
         return int(self.segments.start[number]), int(self.segments.stop[number])
 
     def arrays(self, number: int) -> dict[str, Array]:
-        """Labels in the camera and in a world whose y is up: both roots state the camera, as GVHMR
-        computes it.
+        """A motion's labels in the camera and in a world whose y is up.
+
+        GVHMR computes its camera in that world from the two roots and translations of the body.
+        `trans_incam` is BEDLAM's `trans_cam`: GVHMR adds the translation of `cam_ext`, world to
+        camera, as BEDLAM's own scripts do. The column `smplx_trans` already has both.
         """
         start, stop = self._range(number)
-        columns = "smplx_pose", "smplx_betas", "smplx_trans", "extrinsics"
-        pose, betas, trans, camera = (
-            self._split.rows(name, start, stop).astype(np.float64) for name in columns
-        )
+        pose = self._read_column("smplx_pose", start, stop)
+        betas = self._read_column("smplx_betas", start, stop)
+        trans = self._read_column("smplx_trans", start, stop)
+        camera = self._read_column("extrinsics", start, stop)
         skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
         root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
         return {
@@ -224,8 +244,13 @@ class _BedlamRuns:
             "cam_int": self._rows.intrinsics(start, stop),
         }
 
+    def _read_column(self, name: str, start: int, stop: int) -> Array:
+        return self._split.rows(name, start, stop).astype(np.float64)
+
     def write_features(self, folder: Path) -> None:
-        """One file per motion, with the boxes that were cropped."""
+        """Write a file per motion: its features, and the boxes (x, y, side in px) that were
+        cropped.
+        """
         crop_scale = self._split.tracks.crop_scale
         for number, name in enumerate(self.names):
             start, stop = self._range(number)
@@ -240,7 +265,7 @@ class _BedlamRuns:
                 "start_end": (0, stop - start),
             }
             *_, scene, _, last = name.split("/")
-            file = folder / FOLDER / scene / f"{last}.pt"
+            file = folder / FEATURES_FOLDER / scene / f"{last}.pt"
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.save(content, file)
 
