@@ -27,8 +27,9 @@ from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.formats import provenance_path
+from pipeline.exchange.vibe_db.database import Database, open_database
 from pipeline.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
-from pipeline.exchange.vibe_db.tracks import Database, FileReader, columns_of, open_database
+from pipeline.exchange.vibe_db.tracks import FileReader, columns_of
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of

@@ -257,6 +257,10 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path)
         # no pelvis to centre them on
         (threedpw(14), "'joints3D': expected 49 joints, found 14"),
         (threedpw(frame_id=np.arange(N) - 3), "'frame_id'"),
+        (
+            {"img_name": np.array([f"a/{10**13 + row}.jpg" for row in range(N)])},
+            "'img_name': expected frame numbers",
+        ),
         ({"features": feature_rows(N - 1)}, r"'features': expected 40 rows.*\(39, 2048\)"),
         ({"bbox": None}, "'bbox': expected an array of this name"),
         ({"bbox": BOXES[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)"),

@@ -1,0 +1,170 @@
+"""An untrusted database file of VIBE or TCMR, opened and checked.  [database files] -> tracks
+
+In comes a joblib or HDF5 file with named arrays, each with a row for each frame of a person; out
+goes a `Database` with those arrays that the dataset's layout names. Rows with the same `vid_name`
+are a segment:
+
+    row   vid_name   frame_id   joints2D (rows, J, 3)   features (rows, 2048) ...
+    0     a          7
+    1     a          8          segment "a", rows [0, 2)
+    2     b          0          segment "b", rows [2, 3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import RawDataError
+from pipeline.exchange.vibe_db.joblib_files import stored_arrays, text_of
+from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
+from pipeline.files.formats.arrays import fits, reading, refuse
+from pipeline.files.formats.hdf5 import filters_of, own_object
+from pipeline.files.raw.opening import open_unbuffered
+
+Array = NDArray[Any]
+
+HDF5: Final = b"\x89HDF\r\n\x1a\n"  # first bytes of such a file
+NAMES_AT_ONCE: Final = 65536
+MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
+AGAIN: Final = "Write the file again."
+# dtype in the layout -> dtype kinds that a file may have; for other dtypes, any numbers
+KINDS: Final = {"U": "US", "<i8": "biuUS"}
+
+
+class Segment(NamedTuple):
+    """Rows [start, stop) with the same name."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The fields of an open file that its layout defines; all have `rows` rows."""
+
+    file: Path
+    fields: Mapping[str, Array]  # memory-mapped, or of h5py
+    rows: int
+    ignored: tuple[str, ...]  # names of other content
+
+    def read(self, field: str, start: int, stop: int) -> Array:
+        """Rows [start, stop) of a field."""
+        return np.array(self.fields[field][start:stop])
+
+    def texts(self, field: str, start: int, stop: int) -> list[str]:
+        """Rows [start, stop) of a text field, which may be stored as bytes."""
+        return [text_of(value) for value in self.read(field, start, stop).tolist()]
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid
+        name.
+        """
+        name = ""
+        start = 0
+        for first_row in range(0, self.rows, NAMES_AT_ONCE):
+            values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
+            is_change = np.r_[True, values[1:] != values[:-1]]
+            for change in np.flatnonzero(is_change).tolist():
+                row = first_row + change
+                text = text_of(values[change])
+                encoded = text.encode("utf-8", "surrogatepass")
+                is_utf8 = encoded.decode("utf-8", "replace") == text
+                is_short = 0 < len(encoded) <= MAX_NAME
+                if "\0" in text or not (is_utf8 and is_short):
+                    expected = f"UTF-8 of 1 to {MAX_NAME} bytes in row {row}"
+                    raise self.error("vid_name", expected, repr(text[:80]))
+                if text != name:
+                    if name:
+                        yield Segment(name, start, row)
+                    name = text
+                    start = row
+        if name:
+            yield Segment(name, start, self.rows)
+
+    def error(self, field: str, expected: str, found: str, do: str = AGAIN) -> RawDataError:
+        return RawDataError(self.file, field, expected, found, do)
+
+
+@contextmanager
+def open_database(file: Path, layout: Layout) -> Iterator[Database]:
+    """Open a joblib or HDF5 file with the fields of `layout`.
+
+    Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or
+    length is wrong; UnsafePickle if it would run code; OSError.
+    """
+    with open_unbuffered(file) as stream:
+        start = stream.read(len(HDF5))
+    if start != HDF5:
+        yield _check_fields(file, layout, *stored_arrays(file))
+        return
+    with ExitStack() as opened:
+        with reading(file, "an HDF5 file", do="Copy it again."):
+            stored = opened.enter_context(h5py.File(file, "r", locking=False))
+            objects = {name: _plain_array(file, stored, name) for name in stored}
+        arrays = {name: array for name, array in objects.items() if array is not None}
+        others = tuple(objects.keys() - arrays.keys())
+        yield _check_fields(file, layout, arrays, others)
+
+
+def _check_fields(
+    file: Path, layout: Layout, arrays: Mapping[str, Array], others: tuple[str, ...]
+) -> Database:
+    """The database of a file's arrays. others: names of its other objects. Raises RawDataError as
+    `open_database` does.
+    """
+    fields = {name: array for name, array in arrays.items() if name in layout.fields}
+    ignored = tuple(sorted({*arrays, *others} - fields.keys()))
+    n_rows = 0
+    if "vid_name" in fields:
+        n_rows = (*fields["vid_name"].shape, 0)[0]
+    database = Database(file, fields, n_rows, ignored)
+    for name in REQUIRED:
+        if name in layout.fields and name not in fields:
+            found = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
+            if name in others:
+                found = "another Python object of this name; store numbers as an array of numbers"
+            do = "Check that this is the dataset's file."
+            raise database.error(name, "an array of this name", found, do)
+    if not n_rows:
+        raise database.error("vid_name", "rows", "none")
+
+    for name, array in fields.items():
+        found = f"{array.dtype} {array.shape}"
+        field = FIELDS[name]
+        if array.shape[:1] != (n_rows,):
+            raise database.error(name, f"{n_rows} rows, as in vid_name", found)
+        has_shape = any(fits(array.shape[1:], shape) for shape in field.shapes)
+        has_kind = array.dtype.kind in KINDS.get(field.dtype, "biuf")
+        if 0 in array.shape or not (has_shape and has_kind):
+            shapes = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in field.shapes)
+            content = "texts" if field.dtype == "U" else "numbers"
+            expected = f"{content} of shape {shapes.replace('None', 'any')}"
+            raise database.error(name, expected, found)
+    return database
+
+
+def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | None:
+    """The dataset; None for another object. Raises RawDataError for a dataset in another file, or
+    with filters.
+    """
+    with reading(file, "an array in this file", key=name, do=AGAIN):
+        dataset = own_object(stored, name)
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            return None
+        if filters_of(dataset):
+            expected = "an array without filters"
+            do = f"Write it without them: h5repack -f NONE {file} PLAIN"
+            raise RawDataError(file, name, expected, "filters (compression)", do)
+        n_stored = dataset.id.get_storage_size()
+        if n_stored < dataset.nbytes:
+            refuse(f"{n_stored:,} of its {dataset.nbytes:,} bytes")
+    return dataset
