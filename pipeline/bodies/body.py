@@ -1,11 +1,15 @@
 """Anny's body in torch: parameters and rotations -> vertices and joints, differentiable.  [body] ->
 fits
 
+`AnnyBody.shape` makes a body of six parameters, `pose` moves its bones, and `vertices` and
+`keypoints` then give points of the posed bodies.
+
 Positions are in metres. Rotations are what the package anny calls `local-ref`: each is the rotation
 of a bone relative to its parent, from the reference pose, in the axes of the world. The root's
 rotation and translation are its pose in the world, so they decide in which axes bodies are.
 
-Shapes: B bones, V vertices, J keypoints, N bodies. A head is the point at which a bone begins.
+Shapes: B bones, V vertices, J keypoints, N bodies. A head is the point at which a bone begins. The
+216 shapes are changes of the body; their weighted sum is added to a template.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ class RestBody(NamedTuple):
 
     coefficients: Tensor  # (216,) weights of the body's shapes
     heads: Tensor  # (B, 3) m, where bones begin
-    turns: Tensor  # (B, 3, 3) rotations of bones from the rest pose to the reference pose
+    rotations: Tensor  # (B, 3, 3) of bones, from the rest pose to the reference pose
 
 
 class Posed(NamedTuple):
@@ -53,6 +57,7 @@ class AnnyBody:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         to_tensor = functools.partial(torch.as_tensor, device=device, dtype=dtype)
+        # arrays as `BodyArrays` describes them
         self._template = to_tensor(arrays.template)
         self._shapes = to_tensor(arrays.shapes)
         self._weights = to_tensor(arrays.weights)
@@ -66,58 +71,56 @@ class AnnyBody:
         self.bone_names: list[str] = arrays.bone_names.tolist()
         self.keypoint_names: list[str] = arrays.keypoint_names.tolist()
         self.bones = list(bones or self.bone_names)
-        above: list[int] = arrays.parents.clip(min=0).tolist()  # the root is its own parent
-        number = {name: i for i, name in enumerate(self.bones)}
-        nearest = [0]  # bone -> the given rotation that it follows
-        chain = torch.eye(len(above))
-        for bone, parent in enumerate(above[1:], 1):
+
+        parents: list[int] = arrays.parents.clip(min=0).tolist()  # the root is its own parent
+        given_index = {name: i for i, name in enumerate(self.bones)}
+        follows = [
+            0
+        ]  # bone -> index of the given rotation that it follows: its own, or an ancestor's
+        chain = torch.eye(len(parents))
+        for bone, parent in enumerate(parents[1:], 1):
             name = self.bone_names[bone]
-            nearest.append(number.get(name, nearest[parent]))
+            follows.append(given_index.get(name, follows[parent]))
             chain[bone] += chain[parent]
-        self._nearest = torch.tensor(nearest, device=device)
-        parents = [above[self.bone_names.index(name)] for name in self.bones]
-        self._given_parents = [nearest[parent] for parent in parents]
-        self._above = torch.tensor(above, device=device)
-        self._chain = chain.to(device, dtype)  # (B, B) a bone's ancestors and itself
+        self._parents = torch.tensor(parents, device=device)
+        self._follows = torch.tensor(follows, device=device)
+        self._chain = chain.to(device, dtype)  # (B, B) 1 for a bone's ancestors and itself
+        self._given_parents: list[int] = []  # of each of `bones`, also an index into these
+        for name in self.bones:
+            parent = parents[self.bone_names.index(name)]
+            self._given_parents.append(follows[parent])
 
     def shape(self, parameters: Tensor) -> RestBody:
         """Shape a body by these parameters (6,), each 0 .. 1, in the order of PARAMETERS."""
-        shares = parameters.new_ones(1)
-        for value, names in zip(parameters, LEVELS.values(), strict=False):
-            highest = len(names) - 1
-            level = value.clamp(0, 1) * highest
-            levels = torch.arange(len(names), device=level.device)
-            distances = (level - levels).abs()
-            level_shares = (1 - distances).clamp(min=0)
-            products = shares[:, None] * level_shares
-            shares = products.flatten()
+        shares = _combination_shares(parameters)
         height, proportions = parameters[len(LEVELS) :].clamp(0, 1)
-        by_height = height * shares
-        by_proportions = proportions * shares
-        coefficients = torch.cat([shares, by_height, by_proportions])
+        coefficients = torch.cat([shares, height * shares, proportions * shares])
         matrices = _blend(self._orientations, self._orientation_shapes, coefficients)
         heads = _blend(self._heads, self._head_shapes, coefficients)
         # The root's is the reference; the gradient at its three equal singular values would be NaN.
-        root = self._references[:1]
-        rotations = _nearest_rotations(matrices[1:])
-        others = self._references[1:] @ rotations.mT
-        turns = torch.cat([root, others])
-        return RestBody(coefficients, heads, turns)
+        root_rotation = self._references[:1]
+        orientations = _nearest_rotations(matrices[1:])
+        other_rotations = self._references[1:] @ orientations.mT
+        rotations = torch.cat([root_rotation, other_rotations])
+        return RestBody(coefficients, heads, rotations)
 
     def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> Posed:
         """Pose N bodies by rotations (N, bones, 3, 3) and translations (N, 3) m of the root."""
-        given = [rotations[:, 0]]
+        given = [rotations[:, 0]]  # in the world's axes
         for i, parent in enumerate(self._given_parents[1:], 1):
             rotation = given[parent] @ rotations[:, i]
             given.append(rotation)
-        world = torch.stack(given, 1)[:, self._nearest]  # (N, B, 3, 3)
-        heads_above = rest.heads[self._above]
-        offsets = _turn(rest.turns[self._above], rest.heads - heads_above)  # (B, 3)
-        steps = _turn(world[:, self._above], offsets)  # (N, B, 3), 0 of the root
+        world = torch.stack(given, 1)[:, self._follows]  # (N, B, 3, 3)
+
+        # A head is where the steps from parent to child lead, from the root on.
+        parent_heads = rest.heads[self._parents]
+        offsets = _rotate(rest.rotations[self._parents], rest.heads - parent_heads)  # (B, 3)
+        steps = _rotate(world[:, self._parents], offsets)  # (N, B, 3), 0 of the root
         heads = self._chain @ steps + translation[:, None]
-        turned = world @ rest.turns
-        shifts = heads - _turn(turned, rest.heads)
-        return Posed(turned, shifts)
+
+        bone_rotations = world @ rest.rotations
+        shifts = heads - _rotate(bone_rotations, rest.heads)
+        return Posed(bone_rotations, shifts)
 
     def points(self, rest: RestBody) -> Tensor:
         """Vertices (V, 3) m of the rest body, which stands upright."""
@@ -129,33 +132,53 @@ class AnnyBody:
         blended = self._weights @ posed.rotations.flatten(2)
         rotations = blended.view(-1, len(points), 3, 3)
         shifts = self._weights @ posed.shifts
-        return _turn(rotations, points) + shifts
+        return _rotate(rotations, points) + shifts
 
     def keypoints(self, rest: RestBody, posed: Posed) -> Tensor:
         """Joints of the posed bodies, (N, J + B, 3) m: keypoints, then the heads of all bones."""
-        moments = _blend(*self._on_bones, rest.coefficients)  # (J, B, 4)
+        template, shapes = self._keypoint_moments
+        moments = _blend(template, shapes, rest.coefficients)  # (J, B, 4)
         transforms = torch.cat([posed.rotations, posed.shifts[..., None]], -1)  # (N, B, 3, 4)
         keypoints = torch.einsum("nbik,jbk->nji", transforms, moments)
-        turned = _turn(posed.rotations, rest.heads)
-        heads = turned + posed.shifts
+        heads = _rotate(posed.rotations, rest.heads) + posed.shifts
         return torch.cat([keypoints, heads], 1)
 
     @functools.cached_property
-    def _on_bones(self) -> tuple[Tensor, Tensor]:
-        """The share of each bone in each keypoint: sums of weights times (x, 1) over its vertices.
+    def _keypoint_moments(self) -> tuple[Tensor, Tensor]:
+        """The moment of each bone for each keypoint: the sum of weights times (x, 1) over the
+        keypoint's vertices x.
 
-        Returns sums of the template (J, B, 4), and changes of them by shape (216, J, B, 4).
+        A keypoint is a mean of vertices, and a vertex a weighted sum of the bones' transforms, so
+        it is also the sum over bones of transform @ moment. Returns the template's moments
+        (J, B, 4), and their changes by shape (216, J, B, 4).
         """
         template = []
         shapes = []
-        for of_vertices in self._regressor:
-            used = of_vertices.nonzero()[:, 0]
-            shares = (of_vertices[used, None] * self._weights[used]).T  # (B, some V)
-            places = shares @ self._template[used]
-            totals = shares.sum(1, keepdim=True)
-            template.append(torch.cat([places, totals], -1))
-            shapes.append(functional.pad(shares @ self._shapes[:, used], (0, 1)))
+        for vertex_weights in self._regressor:
+            used = vertex_weights.nonzero()[:, 0]
+            weights = (vertex_weights[used, None] * self._weights[used]).T  # (B, used V)
+            sums = weights @ self._template[used]
+            totals = weights.sum(1, keepdim=True)
+            template.append(torch.cat([sums, totals], -1))
+            changes = weights @ self._shapes[:, used]
+            shapes.append(functional.pad(changes, (0, 1)))  # the totals do not change
         return torch.stack(template), torch.stack(shapes, 1)
+
+
+def _combination_shares(parameters: Tensor) -> Tensor:
+    """The share (72,) of each combination of the levels of LEVELS, of sum 1. parameters: (6,).
+
+    A parameter between two levels is shared by them: its level shares are 1 - distance.
+    """
+    shares = parameters.new_ones(1)
+    for value, names in zip(parameters, LEVELS.values(), strict=False):
+        level = value.clamp(0, 1) * (len(names) - 1)
+        levels = torch.arange(len(names), device=level.device)
+        distances = (level - levels).abs()
+        level_shares = (1 - distances).clamp(min=0)
+        products = shares[:, None] * level_shares
+        shares = products.flatten()
+    return shares
 
 
 def _blend(template: Tensor, shapes: Tensor, coefficients: Tensor) -> Tensor:
@@ -164,7 +187,7 @@ def _blend(template: Tensor, shapes: Tensor, coefficients: Tensor) -> Tensor:
     return blended
 
 
-def _turn(rotations: Tensor, vectors: Tensor) -> Tensor:
+def _rotate(rotations: Tensor, vectors: Tensor) -> Tensor:
     """Rotate vectors (..., 3) by rotations (..., 3, 3)."""
     return (rotations @ vectors[..., None])[..., 0]
 
@@ -173,8 +196,8 @@ def _nearest_rotations(matrices: Tensor) -> Tensor:
     """The nearest rotation to each matrix (B, 3, 3), no reflection."""
     u, _, vt = torch.linalg.svd(matrices.double())
     product = (u @ vt).detach()
-    third = torch.linalg.det(product).sign()
-    one = torch.ones_like(third)
-    signs = torch.stack([one, one, third], -1)
+    sign = torch.linalg.det(product).sign()  # -1 of a reflection
+    one = torch.ones_like(sign)
+    signs = torch.stack([one, one, sign], -1)
     rotations: Tensor = u * signs[:, None] @ vt
     return rotations.to(matrices.dtype)

@@ -85,7 +85,7 @@ class _TargetJoints(NamedTuple):
     follows: Tensor  # (N - 1,) 1 if the next row is one step later, else 0
 
 
-class MatchedPoints(NamedTuple):
+class _MatchedPoints(NamedTuple):
     """K points that BlazePose and the body share."""
 
     columns: list[int]  # of BlazePose's joints
@@ -163,8 +163,8 @@ class Fitter:
             first = max(start - OVERLAP, 0)
             stop = start + CHUNK + OVERLAP
             fitted = self._fit_chunk(joints[first:stop], follows[first:stop], rest).rows
-            own = slice(start - first, start - first + CHUNK)  # without the overlap
-            parts.append([tensor[own].cpu().numpy() for tensor in fitted])
+            chunk = slice(start - first, start - first + CHUNK)  # without the overlap
+            parts.append([tensor[chunk].cpu().numpy() for tensor in fitted])
             progress(done + min(start + CHUNK, n_rows), total)
         rows = map(np.concatenate, zip(*parts, strict=True))
         z = self.body.points(rest)[:, 2]
@@ -297,19 +297,19 @@ def _minimise(loss: Callable[[], Tensor], angles: Tensor, change: Tensor) -> Non
             change.clamp_(-0.5, 0.5)  # of 0.5, so that parameters stay within 0 and 1
 
 
-def match_points(body: AnnyBody) -> MatchedPoints:
+def match_points(body: AnnyBody) -> _MatchedPoints:
     """Find the points that BlazePose and the body share, by their names."""
     numbers = {name: i for i, name in enumerate([*body.keypoint_names, *body.bone_names])}
-    known = POINTS | HUNG
+    body_points = POINTS | HUNG
     columns = []
     keypoints = []
-    anchors = []  # columns, too
+    anchors = []  # of BlazePose's joints, too
     weights = []
     for column, name in enumerate(BLAZE):
         side, _, part = name.partition("_")
-        if (part or name) not in known:
+        if (part or name) not in body_points:
             continue
-        point, weight = known[part or name]
+        point, weight = body_points[part or name]
         names = (point, f"{side}_{point}", f"{point}.{side[0].upper()}")
         matches = [numbers[match] for match in names if match in numbers]
         if not matches:
@@ -324,4 +324,4 @@ def match_points(body: AnnyBody) -> MatchedPoints:
         anchors.append(BLAZE.index(anchor))
         weights.append(weight)
     positions = [columns.index(anchor) for anchor in anchors]
-    return MatchedPoints(columns, keypoints, positions, weights)
+    return _MatchedPoints(columns, keypoints, positions, weights)

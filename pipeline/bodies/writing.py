@@ -142,9 +142,7 @@ class _BodiesWriter:
         self._job = job
         self._split = split
         self._progress = progress
-        self._raw = None
-        if job.overlay and "kp_2d" in split.columns:
-            self._raw = raw_folder(split, job.raw)
+        self._raw = _overlay_folder(job, split)
         self._fitter = Fitter(read_body(body_file()), age=job.age, device=job.device)
         (job.out / "bodies").mkdir(parents=True, exist_ok=True)
         self._runs_of_stream = split.runs_with([job.stream])
@@ -211,6 +209,21 @@ class _BodiesWriter:
         if not file.is_file():
             _write_overlay(file, source, people, self._fitter, shown)
         self.overlays.append(path)
+
+
+def _overlay_folder(job: BodiesJob, split: cache.Split) -> Path | None:
+    """The raw folder with the frames to draw over; None to draw nothing. Raises PipelineError if
+    there is no such folder, or no images.
+    """
+    if not job.overlay or "kp_2d" not in split.columns:
+        return None
+    for video in np.unique(split.tracks.video).tolist():
+        if not split.videos[video].source:
+            raise PipelineError(
+                f"{job.name}: video {split.videos[video].name} has no images to draw bodies over. "
+                "Fit bodies without drawing them: --no-overlay."
+            )
+    return raw_folder(split, job.raw)
 
 
 def _measures(fitted: FittedBodies, grade: Grade) -> dict[str, Any]:
@@ -324,14 +337,12 @@ def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> 
     sides = {"l": "left_", "r": "right_"}
     columns = [names.index("nose")]
     columns += [names.index(sides[name[0]] + name[1:]) for name in KEYPOINTS_13[1:]]
-    points = keypoints[:, columns, :2]
-    named, openpose = KEYPOINTS_13_OF_SPIN49
-    first = kp_2d[:, list(named)].astype(np.float64)
-    second = kp_2d[:, list(openpose)].astype(np.float64)
-    observed = np.where(first[..., 2:] >= second[..., 2:], first, second)
+    points = keypoints[:, columns, :2]  # (N, 13, 2) m
+    observed = _thirteen_keypoints(kp_2d)
     pixels = observed[..., :2]
     confidence = observed[..., 2:]
     weights = np.maximum(confidence, 0)
+    # pixels = scale * points + shift by weighted least squares
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / weights.sum(axis=1, keepdims=True)
         middle = (weights * points).sum(axis=1, keepdims=True)
@@ -340,10 +351,21 @@ def estimate_camera(keypoints: Array, names: list[str], kp_2d: Array | None) -> 
         covariance = (weights * spread * (pixels - centre)).sum((1, 2))
         variance = (weights * spread**2).sum((1, 2))
         scale = covariance / variance
-        camera = np.column_stack([scale, centre[:, 0] - scale[:, None] * middle[:, 0]])
+        shift = centre[:, 0] - scale[:, None] * middle[:, 0]
+    camera = np.column_stack([scale, shift])
     is_seen = (confidence > 0).sum(axis=(1, 2)) >= FEWEST
     camera[~(is_seen & (scale > 0))] = np.nan
     return camera
+
+
+def _thirteen_keypoints(kp_2d: Array) -> Array:
+    """(N, 49, 3) -> (N, 13, 3): of the two joints of spin49 for each, the one with the higher
+    confidence.
+    """
+    named, openpose = KEYPOINTS_13_OF_SPIN49
+    first = kp_2d[:, list(named)].astype(np.float64)
+    second = kp_2d[:, list(openpose)].astype(np.float64)
+    return np.where(first[..., 2:] >= second[..., 2:], first, second)
 
 
 def _write_overlay(
