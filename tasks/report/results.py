@@ -1,5 +1,14 @@
-"""Results of the models, baselines and published figures.  evaluation -> report: [results] ->
-page
+"""The report's section of results.  evaluation -> report: [results] -> page
+
+`results_section` makes what templates/results.html shows, from the runs' metrics.json:
+
+    splits     split -> a table for each protocol: a row for each run, for its smoothed predictions,
+               for the mean body, and for published models
+    dynamics   tables of past and future bodies, of runs that predict them
+    listings   tracks and windows with the largest errors
+    ablation   tables of ablation.json
+
+`as_csv` gives the rows of the splits as a file.
 """
 
 from __future__ import annotations
@@ -18,10 +27,10 @@ from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
 from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
 from vibe_model.sections import note_missing_depth
 
-MOST_SEQUENCES: Final = 20  # per split
+MOST_TRACKS: Final = 20  # that are listed for a run and split
 MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
-Errors = Mapping[str, float]  # by the names in metrics.json; absent without labels
+Errors = Mapping[str, float]  # metric of metrics.json -> value; without metrics that lack labels
 
 
 class _ModelErrors(NamedTuple):
@@ -29,19 +38,21 @@ class _ModelErrors(NamedTuple):
 
     model: str
     errors: Errors
-    frames: int | None  # evaluated; None if unknown
-    about: str = ""  # source of published figures, width of smoothing, or a run's size and inputs
+    frames: int | None  # number of evaluated frames; None if unknown
+    # below the model's name: source of published figures, width of smoothing, or a run's size and
+    # inputs
+    about: str = ""
 
 
 class _ResultsTable(NamedTuple):
     """A table of results whose rows may be compared with each other."""
 
-    key: str  # the protocol, or another name
+    key: str  # in the CSV file: the protocol, or "published"
     title: str
     caption: str
     rows: Sequence[_ModelErrors]
-    meaning: str = ""  # of the protocol
-    note: str = ""
+    meaning: str = ""  # sentences about the protocol and the labels
+    note: str = ""  # why the rows may not be compared with other tables
 
     @property
     def columns(self) -> dict[str, str]:
@@ -58,8 +69,8 @@ class _DynamicsTable(NamedTuple):
     """Errors of one run on one split, of the bodies before and after a frame."""
 
     caption: str
-    header: Sequence[str]  # the steps from the frame
-    rows: Mapping[str, Sequence[float]]  # model -> errors
+    header: Sequence[str]  # of each step from the frame: "-5 frames", "now", ...
+    rows: Mapping[str, Sequence[float]]  # model -> PA-MPJPE in mm at each step
 
 
 class _Listing(NamedTuple):
@@ -68,7 +79,7 @@ class _Listing(NamedTuple):
     caption: str
     split: str
     columns: Mapping[str, str]  # metrics -> their titles
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]  # lines of sequences.csv or worst_windows.csv
     look: str  # the command that shows the first row
 
 
@@ -110,7 +121,7 @@ def results_section(
 def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
     """A table for each protocol. For demo data, published figures are in a separate table."""
     runs = [run for run in runs if split in run.splits]
-    stand_in = any(run.stand_in for run in runs)
+    is_demo = any(run.stand_in for run in runs)
     figures = _published_figures(split, runs)
     protocols: dict[str, None] = {}
     for run in runs:
@@ -119,15 +130,15 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
     tables = list[_ResultsTable]()
     for protocol in protocols:
         rows = list(_model_rows(split, protocol, runs))
-        if not stand_in:
+        if not is_demo:
             rows += [row for figure_protocol, row in figures if figure_protocol == protocol]
-        about = [meaning(protocol), _describe_labels(split, protocol, runs)]
+        sentences = [meaning(protocol), _describe_labels(split, protocol, runs)]
         if not tables:
-            about.append(_left_out(split, runs))
+            sentences.append(_left_out(split, runs))
         title = f"Protocol “{protocol}”"
-        text = " ".join(filter(None, about))
+        text = " ".join(filter(None, sentences))
         tables.append(_ResultsTable(protocol, title, split, rows, text))
-    if stand_in and figures:
+    if is_demo and figures:
         note = "These figures are for real data, the tables above for demo data."
         caption = f"{split}, real data"
         rows = [row for _, row in figures]
@@ -185,7 +196,7 @@ def _model_rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Itera
 
     The mean body is the same for all runs, so it has one row.
     """
-    with_baseline: Mapping[str, Any] = {}  # the errors of any run
+    with_baseline: Mapping[str, Any] = {}  # of the last run
     for run in runs:
         run_errors = by_protocol(run.splits[split])
         if protocol not in run_errors:
@@ -229,7 +240,7 @@ def _describe_run(run: TrainingRun, split: str) -> str:
 
 
 def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, _ModelErrors]]:
-    """(protocol, published figures) of a split, with a note on those trained like the first run."""
+    """(protocol, row) of each published model, with a note on models trained like the first run."""
     trained_alike = ""
     with_3dpw = None
     if runs and runs[0].config is not None:
@@ -242,12 +253,13 @@ def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[st
         source = paper.source
         if paper.with_3dpw == with_3dpw:
             source += trained_alike
-        errors = _select_metrics(paper.errors)
-        figures.append((paper.protocol, _ModelErrors(paper.model, errors, None, source)))
+        row = _ModelErrors(paper.model, _select_metrics(paper.errors), None, source)
+        figures.append((paper.protocol, row))
     return figures
 
 
 def _select_metrics(errors: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an entry of metrics.json that tables show."""
     return {name: float(errors[name]) for name in table_metrics([errors]) if name in errors}
 
 
@@ -256,8 +268,8 @@ def _count_frames(errors: Mapping[str, Any]) -> int:
 
 
 def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
-    """Yield the ablation's tables."""
-    tables: dict[tuple[str, str], list[_ModelErrors]] = {}
+    """Yield a table for each split and protocol of ablation.json."""
+    tables: dict[tuple[str, str], list[_ModelErrors]] = {}  # by split and protocol
     for row in content.get("rows", []):
         means = {name: value["mean"] for name, value in row["errors"].items()}
         name = row["model"]
@@ -276,12 +288,12 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[_Listing]:
         title = f"{run.name} on {split}"
         tracks = run.tracks_of(split)
         if tracks:
-            shown = f"the worst {MOST_SEQUENCES} of"
-            if len(tracks) <= MOST_SEQUENCES:
+            shown = f"the worst {MOST_TRACKS} of"
+            if len(tracks) <= MOST_TRACKS:
                 shown = "all"
             n_tracks = count(len(tracks), "track")
             caption = f"{title}: {shown} {n_tracks} (see the run's sequences.csv)"
-            yield _listing(caption, split, tracks[:MOST_SEQUENCES], cache)
+            yield _listing(caption, split, tracks[:MOST_TRACKS], cache)
         windows = run.windows_of(split, MOST_WINDOWS)
         if windows:
             n_windows = count(len(windows), "window")
@@ -308,14 +320,18 @@ def as_csv(splits: Mapping[str, Sequence[_ResultsTable]]) -> str:
     """All rows of the splits' tables, without the ablation, as CSV with a header; unknown errors
     are empty.
     """
-    keyed: list[tuple[str, str, _ModelErrors]] = []
-    for split, tables in splits.items():
-        for table in tables:
-            keyed += [(split, table.key, row) for row in table.rows]
-    measured = table_metrics(row.errors for _, _, row in keyed)
-    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *measured, "frames")]
-    for split, key, row in keyed:
-        errors = [f"{row.errors[name]:.2f}" if name in row.errors else "" for name in measured]
-        n_frames = "" if row.frames is None else row.frames
-        lines.append((split, key, row.model, *errors, n_frames))
+    tables = list(itertools.chain.from_iterable(splits.values()))
+    rows = itertools.chain.from_iterable(table.rows for table in tables)
+    metrics = table_metrics(row.errors for row in rows)
+    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *metrics, "frames")]
+    for split, split_tables in splits.items():
+        for table in split_tables:
+            for row in table.rows:
+                errors = [_error_text(row.errors, name) for name in metrics]
+                n_frames = "" if row.frames is None else row.frames
+                lines.append((split, table.key, row.model, *errors, n_frames))
     return csv_text(lines)
+
+
+def _error_text(errors: Errors, metric: str) -> str:
+    return f"{errors[metric]:.2f}" if metric in errors else ""
