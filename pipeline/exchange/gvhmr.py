@@ -42,8 +42,9 @@ from pipeline.exchange.rows import (
     require_stream,
     segments_of,
 )
-from pipeline.exchange.wham.fields import Motions, RowFields
+from pipeline.exchange.wham.fields import RowFields
 from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
+from pipeline.exchange.wham.motions import Motions
 from pipeline.features.streams.world import Hmr2
 from pipeline.smplx import load_rest
 

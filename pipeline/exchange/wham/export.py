@@ -38,7 +38,8 @@ from pipeline.exchange.rows import (
     spans,
 )
 from pipeline.exchange.vibe_db.joblib_files import Blocks, write_joblib
-from pipeline.exchange.wham.fields import Bodies, Compute, Motions, RowFields
+from pipeline.exchange.wham.bodies import Bodies
+from pipeline.exchange.wham.fields import Compute, RowFields
 from pipeline.exchange.wham.layouts import (
     FIELDS,
     LAYOUTS,
@@ -48,6 +49,7 @@ from pipeline.exchange.wham.layouts import (
     FileLayout,
     file_field,
 )
+from pipeline.exchange.wham.motions import Motions
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.streams.world import Hmr2, Stationary
 from pipeline.files.raw import is_stand_in, refuse_mixture

@@ -1,0 +1,96 @@
+"""Bodies that WHAM's files need: SMPL's joints and lowest vertices.  [body] -> files of other
+programs
+
+The folder has SMPL's files, and perhaps WHAM's regressor J_regressor_wham.npy.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from pipeline.body import Body, PosedJoints
+from pipeline.exchange.wham.layouts import REGRESSED
+from pipeline.files.formats import smpl_files
+from pipeline.files.formats.arrays import numbers, reading
+
+Array = NDArray[Any]
+Doubles = NDArray[np.float64]
+
+REGRESSOR_FILE: Final = "J_regressor_wham.npy"
+
+
+class Bodies:
+    """Bodies of the files in `folder`, each loaded once. Methods raise what `Body.load` raises."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._load_body = functools.cache(functools.partial(Body.load, folder))
+        self._load_joints = functools.cache(self._posed_joints)
+
+    def digests(self) -> dict[str, str]:
+        """Gender -> SHA-256 of its files, for existing files."""
+        digests = {}
+        for gender in smpl_files.GENDERS:
+            if any(self._folder.glob(f"SMPL_{gender.upper()}.*")):
+                digests[gender] = smpl_files.body_files(self._folder, gender).digest
+        return digests
+
+    @functools.cached_property
+    def regressor(self) -> Doubles | None:
+        """Regressor (31, 6890) from posed vertices to WHAM's joints; None without a file. Raises
+        RawDataError.
+        """
+        file = self._folder / REGRESSOR_FILE
+        if not file.is_file():
+            return None
+        do = "Copy it from WHAM's dataset/body_models again."
+        with reading(file, "an array, as numpy.save writes it", do=do):
+            stored = np.load(file, allow_pickle=False)
+        return numbers(file, REGRESSOR_FILE, stored, (REGRESSED, smpl_files.N_VERTICES))
+
+    def joints(self, gender: str, pose: Array, betas: Array) -> tuple[Doubles, Doubles]:
+        """The pelvis (n, 3) m of the rest pose, and WHAM's joints (n, 31, 3) m without translation,
+        of bodies with pose (n, 72) rad and betas (n, 10). Without a regressor there are no joints.
+        """
+        shape = torch.tensor(betas).float()
+        with torch.no_grad():
+            posed = self._load_joints(gender)(shape, _rotations(pose))
+        joints = posed.double().numpy()
+        return joints[:, 0], joints[:, 1:]  # SMPL rotates about its pelvis, which does not move
+
+    def lowest(self, gender: str, pose: Array, betas: Array, trans: Array) -> float:
+        """y in m of a body's lowest vertex (y points down), for pose (72,), betas (10,), trans
+        (3,).
+        """
+        body = self._load_body(gender)
+        shape = torch.tensor(betas[None]).float()
+        rotmat = _rotations(pose[None])
+        with torch.no_grad():
+            posed = body(betas=shape, rotmat=rotmat)
+        lowest = posed.verts[0, :, 1].max()
+        return float(lowest + trans[1])
+
+    def _posed_joints(self, gender: str) -> PosedJoints:
+        """A gender's body that computes the pelvis and WHAM's joints."""
+        regressor = self.regressor
+        if regressor is None:
+            regressor = np.zeros((0, smpl_files.N_VERTICES))
+        body = smpl_files.load(self._folder, gender)
+        n_joints = smpl_files.N_JOINTS
+        regressed = range(n_joints, n_joints + len(regressor))  # they come after SMPL's own
+        return PosedJoints(body, regressor, [0, *regressed])
+
+
+def _rotations(pose: Array) -> torch.Tensor:
+    """Convert poses (n, 72) rad to rotation matrices (n, 24, 3, 3)."""
+    rotvec = np.asarray(pose, np.float64).reshape(-1, 3)
+    matrices = Rotation.from_rotvec(rotvec).as_matrix()
+    rotmat = torch.tensor(matrices).float()
+    return rotmat.reshape(-1, smpl_files.N_JOINTS, 3, 3)
