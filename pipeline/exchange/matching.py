@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -27,16 +28,17 @@ Rows = NDArray[np.int64]
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
 FRAMES: Final = ("frame_index", "frame", "frame_id")
 USUAL: Final = "features"  # array that is taken of several
-FRAME_BITS: Final = 40  # of a key, for the frame; the rest is the track's number
-NO_TRACK: Final = -2  # key of a row whose track name the split does not have
-OUT_OF_RANGE: Final = -1  # key of a row whose track's number or frame cannot be
-PAST_END: Final = -3  # no row's key, to stand after the last one
-NO_FILE_ROW: Final = -1
+# A key is the track's number << FRAME_BITS, plus the frame. These are no keys of a split's rows:
+FRAME_BITS: Final = 40
+OUT_OF_RANGE: Final = -1  # of a row whose track's number or frame cannot be
+NO_TRACK: Final = -2  # of a row whose track name the split does not have
+PAST_END: Final = -3  # of no row at all: it stands after the split's last key
+NO_FILE_ROW: Final = -1  # position of a row that the file does not have
 NO_ROWS: Final = np.zeros(0, np.int64)
 BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
 
 
-class KeyArrays(NamedTuple):
+class _KeyArrays(NamedTuple):
     """Names of the two arrays of a file that tell whose row each is."""
 
     tracks: str
@@ -75,7 +77,7 @@ def choose_array(arrays: ArrayFile, name: str) -> str:
     return chosen
 
 
-def find_keys(arrays: ArrayFile, how: str) -> KeyArrays | None:
+def find_keys(arrays: ArrayFile, how: str) -> _KeyArrays | None:
     """The arrays of track names and frames; None if the file has none, and rows match by position.
 
     how: as in `match_rows`. Raises RawDataError if rows are to match by tracks, or one of the two
@@ -84,7 +86,7 @@ def find_keys(arrays: ArrayFile, how: str) -> KeyArrays | None:
     tracks = [name for name in TRACKS if name in arrays.names]
     frames = [name for name in FRAMES if name in arrays.names]
     if tracks and frames:
-        return KeyArrays(tracks[0], frames[0])
+        return _KeyArrays(tracks[0], frames[0])
     one = [*tracks, *frames][:1]
     if how == "tracks" or (one and how != "rows"):
         expected = f"track names ({', '.join(TRACKS)}) and frames ({', '.join(FRAMES)})"
@@ -94,14 +96,16 @@ def find_keys(arrays: ArrayFile, how: str) -> KeyArrays | None:
 
 
 def match_rows(
-    split: cache.Split, arrays: ArrayFile, array: str, keys: KeyArrays | None, how: str
+    split: cache.Split, arrays: ArrayFile, array: str, keys: _KeyArrays | None, how: str
 ) -> Match:
     """Find the row in the file of each row of the split. Raises RawDataError for a file with rows
     that do not belong there.
 
-    how: "rows": the file must have exactly the split's rows, in their order, and keys, if there are
-    any, must agree; "tracks": by keys, and rows of tracks that the split does not have are left
-    out; "": by keys, and such rows are an error; without keys, as "rows".
+    how:
+        "rows": by position. The file must have exactly the split's rows, in their order, and its
+            keys, if there are any, must agree.
+        "tracks": by keys. Rows of tracks that the split does not have are left out.
+        "": by keys, and such rows are an error; as "rows" without keys.
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
     rows = np.concatenate([NO_ROWS, *(np.arange(start, stop) for start, stop in ranges)])
@@ -112,16 +116,15 @@ def match_rows(
         do = f"Name the file of this split, or {BY_NAMES}"
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
 
-    frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
-    key_of_row = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
+    key_of_row = _split_keys(split, rows, ranges)
     digest_of_rows = hashlib.sha256(key_of_row.tobytes()).hexdigest()
     digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_rows})
     if keys is None:
         return Match(arrays, array, rows, np.arange(len(rows)), 0, digest)
 
+    # Of each row in the file: its key, and the split's row with this key, if there is one. Keys of
+    # the split ascend, as its tracks ascend by row, and frames within a track.
     key = _read_keys(arrays, keys, split.tracks.names, n_rows)
-    # Of each row in the file: the split's row with its key, if there is one. Keys of the split
-    # ascend, as its tracks ascend by row, and frames within a track.
     split_row = np.searchsorted(key_of_row, key)
     is_foreign = np.append(key_of_row, PAST_END)[split_row] != key
     is_left_out = (key == NO_TRACK) & (how == "tracks")
@@ -131,21 +134,18 @@ def match_rows(
     is_moved = is_by_position & (split_row != file_row)
     is_wrong = (is_foreign & ~is_left_out) | is_repeated | is_moved
     if is_wrong.any():
-        i = int(is_wrong.argmax())
+        wrong = int(is_wrong.argmax())
         do = "Name the file of this split."
-        if is_foreign[i]:
+        if is_foreign[wrong]:
             expected = f"a row of {split.name}"
-        elif is_repeated[i]:
+        elif is_repeated[wrong]:
             expected = "every row once"
         else:
             expected = f"the order of {split.name}"
             do = "Match by keys: --match tracks."
-        if key[i] == NO_TRACK and not is_by_position:
+        if key[wrong] == NO_TRACK and not is_by_position:
             do = "Name the file of this split, or leave out rows of other tracks: --match tracks."
-        track = _read_value(arrays, keys.tracks, i)
-        frame = _read_value(arrays, keys.frames, i)
-        found = f"track {track}, frame {frame} in row {i}"
-        raise RawDataError(arrays.file, keys.tracks, expected, found, do)
+        raise _row_error(arrays, keys, wrong, expected, do)
 
     position = np.full(len(rows), NO_FILE_ROW, np.int64)
     position[split_row[~is_foreign]] = np.flatnonzero(~is_foreign)
@@ -154,13 +154,29 @@ def match_rows(
     return Match(arrays, array, rows, position, int(is_left_out.sum()), digest)
 
 
+def _split_keys(split: cache.Split, rows: Rows, ranges: Sequence[tuple[int, int]]) -> Rows:
+    """The keys (n,) of a split's rows. ranges: the same rows, as [start, stop)."""
+    frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
+    return (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
+
+
+def _row_error(
+    arrays: ArrayFile, keys: _KeyArrays, row: int, expected: str, do: str
+) -> RawDataError:
+    """The error for a wrong row of the file, which names its track and frame."""
+    track = _read_value(arrays, keys.tracks, row)
+    frame = _read_value(arrays, keys.frames, row)
+    found = f"track {track}, frame {frame} in row {row}"
+    return RawDataError(arrays.file, keys.tracks, expected, found, do)
+
+
 def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
     """One value of a long array, which is read block by block."""
     values = itertools.chain.from_iterable(arrays.blocks(name))
     return next(itertools.islice(values, row, None))
 
 
-def _read_keys(arrays: ArrayFile, keys: KeyArrays, names: list[str], n_rows: int) -> Rows:
+def _read_keys(arrays: ArrayFile, keys: _KeyArrays, names: list[str], n_rows: int) -> Rows:
     """The key (n_rows,) of each row of the file; NO_TRACK or OUT_OF_RANGE for a row that can be
     none of the split's.
 

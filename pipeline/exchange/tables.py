@@ -1,6 +1,11 @@
 """A split as Parquet files: videos, tracks, rows, accounting.  tracks, features -> [Parquet]
 
-Each file is written a group of rows at a time. docs/exports.md lists the columns.
+Each file is written a group of its lines at a time, as a dict from column to values:
+
+    {"row": [0, 1, ...], "track_name": [...], "kp_2d": (n, 49, 3), ...}
+
+Columns are those of TYPES, then the cache's own, which have a `ColumnSpec`. docs/exports.md lists
+them.
 """
 
 from __future__ import annotations
@@ -31,11 +36,11 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.skeletons import joint_names
 
 Array = NDArray[Any]
-Group = Mapping[str, Any]  # column -> its values in a group of rows
+Group = Mapping[str, Any]  # column -> its values in a group of lines
 
-ROWS: Final = 8192  # per group
+ROWS: Final = 8192  # lines of a group
 NAME: Final = pa.dictionary(pa.int32(), pa.string())
-OF_TRACK: Final = {
+TRACK_COLUMNS: Final = {
     "track_number": pa.int32(),
     "track_name": NAME,
     "video_number": pa.int32(),
@@ -65,13 +70,13 @@ TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns beside
         "person_frames": pa.int64(),
     },
     "tracks": {
-        **OF_TRACK,
+        **TRACK_COLUMNS,
         "start": pa.int64(),
         "stop": pa.int64(),
         "step": pa.int32(),
         "gender": NAME,
     },
-    "rows": {"row": pa.int64(), **OF_TRACK, "run_number": pa.int64()},
+    "rows": {"row": pa.int64(), **TRACK_COLUMNS, "run_number": pa.int64()},
 }
 
 
@@ -115,10 +120,12 @@ def export(
     n_tracks = len(split.tracks)
     with new_folder(out, replace=replace) as (folder, provenance):
         provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
-        _write(folder, "videos", origin, {}, _groups("videos", _videos(split)))
-        _write(folder, "accounting", origin, {}, _groups("accounting", _accounting(split)))
-        _write(folder, "tracks", origin, _track_specs(split), _tracks(split))
-        _write(folder, "rows", origin, row_specs, _rows(split, row_specs, features, progress))
+        _write(folder, "videos", origin, {}, _group_lines("videos", _video_lines(split)))
+        _write(
+            folder, "accounting", origin, {}, _group_lines("accounting", _accounting_lines(split))
+        )
+        _write(folder, "tracks", origin, _track_specs(split), _track_groups(split))
+        _write(folder, "rows", origin, row_specs, _row_groups(split, row_specs, features, progress))
     summary = (
         f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and "
         f"{count(len(split.videos), 'video')}"
@@ -136,7 +143,7 @@ def _write(
     """Write a table: the columns of TYPES, then those of `specs` as stored in the cache."""
     fields = [pa.field(name, kind) for name, kind in TYPES[table].items()]
     for name, spec in specs.items():
-        fields.append(pa.field(name, _type(spec), metadata={"about": spec.about}))
+        fields.append(pa.field(name, _arrow_type(spec), metadata={"about": spec.about}))
     metadata = {}
     for key, value in origin.items():
         metadata[key] = value if isinstance(value, str) else json.dumps(value)
@@ -147,7 +154,7 @@ def _write(
         for group in groups:
             arrays = dict(group)
             for name, spec in specs.items():
-                arrays[name] = _array(arrays[name], spec)
+                arrays[name] = _arrow_array(arrays[name], spec)
             writer.write_table(pa.Table.from_pydict(arrays, schema=schema))
 
 
@@ -173,24 +180,26 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
     return specs
 
 
-def _rows(
+def _row_groups(
     split: cache.Split, names: Collection[str], stream: str, progress: Progress
 ) -> Iterator[Group]:
-    """Yield groups of ROWS live rows, across the gaps between tracks."""
+    """Yield groups of the row table. They count the rows of tracks, across the gaps between
+    tracks.
+    """
     tracks = split.tracks
-    runs = split.runs[:, 0]
-    end = np.cumsum(tracks.stop - tracks.start)  # of each track, in live rows
+    run_starts = split.runs[:, 0]
+    end = np.cumsum(tracks.stop - tracks.start)  # count of rows up to the end of each track
     n_rows = int(end.max(initial=0))
     for first in range(0, n_rows, ROWS):
-        numbers = np.arange(first, min(first + ROWS, n_rows))
-        track = np.searchsorted(end, numbers, side="right")
-        rows = (tracks.stop[track] - (end[track] - numbers)).astype(np.int64)
+        counted = np.arange(first, min(first + ROWS, n_rows))
+        track = np.searchsorted(end, counted, side="right")
+        rows = (tracks.stop[track] - (end[track] - counted)).astype(np.int64)
         values = {name: column(split.rows, name, rows) for name in names if name != "features"}
         if stream:
             values["features"] = column(split.rows, f"features/{stream}", rows).astype(np.float32)
         progress(first, n_rows)
-        run = np.searchsorted(runs, rows, side="right") - 1
-        yield {"row": rows, **_track_columns(split, track), "run_number": run, **values}
+        run = np.searchsorted(run_starts, rows, side="right") - 1
+        yield {"row": rows, **_track_names(split, track), "run_number": run, **values}
 
 
 def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
@@ -203,7 +212,7 @@ def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
     } | {name: extra.spec for name, extra in split.extra.items() if extra.per == "track"}
 
 
-def _tracks(split: cache.Split) -> Iterator[Group]:
+def _track_groups(split: cache.Split) -> Iterator[Group]:
     """Yield groups of the track table."""
     tracks = split.tracks
     names = "start", "stop", "step", "fps", "crop_scale"
@@ -214,15 +223,15 @@ def _tracks(split: cache.Split) -> Iterator[Group]:
         part = slice(first, first + ROWS)
         genders = tracks.tables.texts("track_gender", part)
         values = {name: values[part] for name, values in columns.items()}
-        yield {**_track_columns(split, numbers[part]), "gender": genders, **values}
+        yield {**_track_names(split, numbers[part]), "gender": genders, **values}
 
 
-def _track_columns(split: cache.Split, track: Array) -> Group:
+def _track_names(split: cache.Split, track: Array) -> Group:
     """Numbers and names of the tracks (n,) and their videos."""
     values = {}
     for kind, numbers in (("track", track), ("video", split.tracks.video[track])):
-        different, codes = np.unique(numbers, return_inverse=True)
-        names = split.tracks.tables.texts(f"{kind}_name", different)
+        distinct, codes = np.unique(numbers, return_inverse=True)
+        names = split.tracks.tables.texts(f"{kind}_name", distinct)
         values[f"{kind}_number"] = pa.array(numbers, pa.int32())
         values[f"{kind}_name"] = pa.DictionaryArray.from_arrays(
             pa.array(codes, pa.int32()), pa.array(names)
@@ -231,10 +240,11 @@ def _track_columns(split: cache.Split, track: Array) -> Group:
 
 
 def _is_flag(spec: ColumnSpec) -> bool:
+    """Whether a column is true, false or (255) unknown."""
     return spec.dtype == np.uint8 and spec.fill == 255
 
 
-def _type(spec: ColumnSpec) -> Any:
+def _arrow_type(spec: ColumnSpec) -> Any:
     """Arrow type of a column; nested lists of fixed size for array values."""
     kind = pa.from_numpy_dtype(spec.dtype)
     if _is_flag(spec):
@@ -244,7 +254,7 @@ def _type(spec: ColumnSpec) -> Any:
     return kind
 
 
-def _array(values: Array, spec: ColumnSpec) -> Any:
+def _arrow_array(values: Array, spec: ColumnSpec) -> Any:
     """Values (n, ...) as an Arrow array, with null for the fill value; lists of floats keep NaN.
 
     No list is null, since pyarrow before version 24 cannot read null lists of fixed size.
@@ -268,11 +278,14 @@ def _array(values: Array, spec: ColumnSpec) -> Any:
 
 
 def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mapping[str, Any]]]:
+    """Yield (number, video, account) of each video; older accounts get the entries that they
+    lack.
+    """
     for number, video in enumerate(split.videos):
         yield number, video, {**VideoAccount(video.name).as_dict(), **video.account}
 
 
-def _videos(split: cache.Split) -> Iterator[tuple[Any, ...]]:
+def _video_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """Yield lines of the video table."""
     harmless = harmless_of(split)
     for number, video, account in _accounts(split):
@@ -291,7 +304,7 @@ def _videos(split: cache.Split) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
+def _accounting_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """Yield for each video a line of kept person-frames, and a line for each reason to drop
     some.
     """
@@ -308,7 +321,7 @@ def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
             yield number, video.name, *line
 
 
-def _groups(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
+def _group_lines(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
     """Collect lines of a table into groups of ROWS lines by column."""
     while group := list(itertools.islice(lines, ROWS)):
         columns = map(list, zip(*group, strict=True))

@@ -1,4 +1,7 @@
-"""Read result files of body estimators as `Estimate`. A file's keys tell which tool wrote it.
+"""Read result files of body estimators as `BodyEstimate`.  [files of other programs] -> tracks
+
+`read_estimates` loads a file as plain dicts; its keys tell which tool wrote it, and so which of the
+readers below makes the record. A reader takes entries by `ResultDict`, which checks them.
 
 Nothing here was tried on a real result file: keys, units and coordinate frames are taken from the
 tools' source code.
@@ -111,9 +114,11 @@ class ResultDict:
         return RawDataError(self.file, key, expected, found, AGAIN)
 
     def below(self, key: object) -> ResultDict:
+        """The dict below a key. Raises RawDataError if there is none."""
         return ResultDict(self.file, f"{self.path}{key}.", self.content.get(key))
 
     def people(self) -> Iterator[tuple[str, ResultDict]]:
+        """Yield each key with the dict below it."""
         for person in self.content:
             yield str(person), self.below(person)
 
@@ -125,6 +130,7 @@ class ResultDict:
         return read
 
     def frames(self, key: str) -> Ints:
+        """Read frame numbers. Raises RawDataError unless they ascend from 0."""
         frames = self.take(key, None).astype(np.int64)
         if (frames < 0).any() or (np.diff(frames) < 0).any():
             raise self.error(key, "frames from 0, ascending", str(frames[:8].tolist()))
@@ -137,27 +143,27 @@ class ResultDict:
             raise self.error(key, "rotations", "other matrices")
         return matrices
 
-    def turns(self, key: str, *shape: int) -> Doubles:
-        """Rotations (..., 3, 3) -> (..., 3) rad."""
+    def rotation_vectors(self, key: str, *shape: int) -> Doubles:
+        """Read rotations (..., 3, 3) as axis-angle, (..., 3) rad."""
         from scipy.spatial.transform import Rotation  # takes 0.4 s
 
         matrices = self.rotations(key, *shape)
         rotvec = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec()
         return np.asarray(rotvec.reshape(matrices.shape[:-1]))
 
-    def select_frames(self, of_pictures: Doubles, frames: Ints, key: str) -> Doubles:
-        """Select the rows of a person's frames from an array with a row for each image."""
-        if len(frames) and frames[-1] >= len(of_pictures):
-            raise self.error(key, f"one for each of {frames[-1] + 1} frames", str(len(of_pictures)))
-        return of_pictures[frames]
+    def select_frames(self, values: Doubles, frames: Ints, key: str) -> Doubles:
+        """The rows of a person's frames in values with a row for each image. key: for errors."""
+        if len(frames) and frames[-1] >= len(values):
+            raise self.error(key, f"one for each of {frames[-1] + 1} frames", str(len(values)))
+        return values[frames]
 
 
 def _gvhmr(content: ResultDict) -> Iterator[BodyEstimate]:
     """GVHMR's result: one person in all frames, as SMPL-X with hands at their mean."""
     body = content.below("smpl_params_incam")
-    turn = body.take("global_orient", None, 3)
-    n = len(turn)
-    pose = np.hstack([turn, body.take("body_pose", n, N_BODY - 3)])
+    root = body.take("global_orient", None, 3)
+    n = len(root)
+    pose = np.hstack([root, body.take("body_pose", n, N_BODY - 3)])
     betas = body.take("betas", n, N_BETAS)
     trans = body.take("transl", n, 3)
     intrinsics = content.take("K_fullimg", n, 3, 3)[0]
@@ -215,7 +221,7 @@ def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
     """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
-    pose = content.turns("pred_rotmat", n, 24).reshape(n, N_POSE)
+    pose = content.rotation_vectors("pred_rotmat", n, 24).reshape(n, N_POSE)
     betas = content.take("pred_shape", n, N_BETAS)
     trans = content.take("pred_trans", n, 1, 3)[:, 0]
     place = camera_file(content.file)
@@ -258,7 +264,7 @@ def _prompthmr(content: ResultDict) -> Iterator[BodyEstimate]:
         frames = entry.frames("frames")
         n = len(frames)
         body = entry.below("smplx_cam")
-        pose = body.turns("rotmat", n, 55).reshape(n, 165)
+        pose = body.rotation_vectors("rotmat", n, 55).reshape(n, 165)
         betas = body.take("shape", n, N_BETAS)
         trans = body.take("trans", n, 3)
         estimate = BodyEstimate(
@@ -311,15 +317,15 @@ class _PersonBodies:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def add(self, frame: int, body: ResultDict) -> None:
-        turn = body.turns("global_orient", 1)
-        joints = body.turns("body_pose", 23)
+        root = body.rotation_vectors("global_orient", 1)
+        joints = body.rotation_vectors("body_pose", 23)
         self.frames.append(frame)
-        self.pose.append(np.concatenate([turn, joints]).reshape(N_POSE))
+        self.pose.append(np.concatenate([root, joints]).reshape(N_POSE))
         self.betas.append(body.take("betas", N_BETAS))
         self.trans.append(body.take("camera", 3))
 
     def estimate(self, person: str, size: tuple[int, int]) -> BodyEstimate:
-        order = np.argsort(self.frames, kind="stable")  # a track's first ones come later
+        order = np.argsort(self.frames, kind="stable")  # a track's first frames come later
         return BodyEstimate(
             tool="PHALP",
             person=person,

@@ -365,4 +365,4 @@ def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted() -> None:
 
 def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path: Path) -> None:
     entry = ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
-    np.testing.assert_array_equal(entry.turns("turns"), np.zeros((4, 3)))
+    np.testing.assert_array_equal(entry.rotation_vectors("turns"), np.zeros((4, 3)))
