@@ -51,6 +51,7 @@ class BodyEstimate:
 
     @property
     def name(self) -> str:
+        """The person, as notes name it."""
         return f"{self.tool}'s person {self.person}"
 
     @property
@@ -66,7 +67,9 @@ class BodyEstimate:
     def position(self, size: tuple[int, int], margin: float = 1.0) -> Doubles:
         """The translation (N, 3) m in the camera: `trans`, or else computed from `crop_camera`.
 
-        The latter is a weak-perspective camera in crops that are `margin` times as large as boxes.
+        The latter is a weak-perspective camera (s, tx, ty) in crops that are `margin` times as
+        large as boxes: at the body's depth, the crop's side is 2 / s m. So depth = focal * (2 / s)
+        / crop side in px.
         """
         if self.trans is not None:
             return self.trans
@@ -75,18 +78,18 @@ class BodyEstimate:
         box_x, box_y, width, _ = self.boxes.T
         intrinsics = self.pixel_intrinsics(size)
         focal = intrinsics[0, 0]
-        away = 2 * focal / (scale * width * margin)  # m
-        m_per_px = away / focal
+        depth = 2 * focal / (scale * width * margin)  # m
+        m_per_px = depth / focal
         x = x + (box_x - intrinsics[0, 2]) * m_per_px
         y = y + (box_y - intrinsics[1, 2]) * m_per_px
-        return np.column_stack([x, y, away])
+        return np.column_stack([x, y, depth])
 
     def has_size(self, size: tuple[int, int]) -> bool:
         """Whether the tool saw images of this width and height; True if it is unknown."""
         if self.size is None or not self.is_reduced:
             return self.size in (None, size)
-        across, down = np.divide(size, self.size)
-        return bool(abs(across / down - 1) < ALIKE)
+        scale_x, scale_y = np.divide(size, self.size)
+        return bool(abs(scale_x / scale_y - 1) < ALIKE)
 
     def convert_to_clip(self, size: tuple[int, int], fps: float) -> BodyEstimate:
         """Convert frame numbers and intrinsics to those of the clip, if the tool reduced the clip.
@@ -95,8 +98,8 @@ class BodyEstimate:
         """
         if not self.is_reduced or self.size is None or self.intrinsics is None:
             return self
-        across, down = np.divide(size, self.size)
-        intrinsics = np.diag([across, down, 1]) @ self.intrinsics
+        scale_x, scale_y = np.divide(size, self.size)
+        intrinsics = np.diag([scale_x, scale_y, 1]) @ self.intrinsics
         every = math.ceil(max(1.0, fps) / MOST_FPS)  # 1 for an unknown rate, NaN
         frames = self.frames * every + every - 1  # the tool keeps the last of each `every`
         return replace(self, frames=frames, intrinsics=intrinsics, size=size)

@@ -1,8 +1,11 @@
 """Import estimated bodies as labels of people whom a detector found.  [files of other programs] ->
 tracks
 
-A split of clips in one cache becomes a split with bodies in another cache. Each person of a result
-file is matched with the tracks whose 2D joints the projected body lies on.
+A split of clips in one cache becomes a split with bodies in another cache:
+
+    result files -> the clip of each (`_Clip`) -> people (`BodyEstimate`) -> tracks of the clip on
+    whose 2D joints the projected bodies lie (`_TrackMatch`) -> rows (`_ImportedTrack`)
+
 Estimates are no ground truth: `valid` is 0 in all rows, and the manifest names each clip's tool and
 files. A later import writes clips anew that have changed, or whose files have.
 """
@@ -79,16 +82,18 @@ class BodyModels:
 
 @dataclass(slots=True, eq=False)
 class _Clip:
-    """The result files of one clip, all from the same tool."""
+    """The result files of one clip, all from the same tool; and what matching them finds."""
 
     tool: str
     is_smplx: bool
     files: list[Path] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256
+    # Added by `_add_bodies`, for the clip's entry:
     notes: list[str] = field(default_factory=list)
     fits: dict[str, list[BodyFit]] = field(default_factory=dict)  # by the track's name
 
     def add(self, file: Path) -> None:
+        """Add a result file, and TRAM's camera file with it."""
         self.files.append(file)
         self.digests[file.name] = whole_file_digest(file)
         if self.tool == "TRAM":
@@ -124,9 +129,9 @@ def import_bodies(
     if committed is not None:
         _require_same_files(committed, entries, by_clip)
         before = {entry.name: entry.fingerprint for entry in committed.videos}
-    kept = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}
-    to_write = entries.keys() - kept
-    to_drop = before.keys() - kept
+    current = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}
+    to_write = entries.keys() - current
+    to_drop = before.keys() - current
     if not to_write and not to_drop:
         cache.finish_commits(root, name)  # of an import that was killed
         return ImportedBodies(0, {}, "")
@@ -141,7 +146,7 @@ def import_bodies(
         writer.begin(drop=to_drop)
         n_with_body = 0
         for video, entry in entries.items():
-            if video in kept:
+            if video not in to_write:
                 continue
             labelled = [_ImportedTrack(split, track) for track in tracks.get(video, ())]
             if video in by_clip:
@@ -261,27 +266,32 @@ def _require_same_files(
 
 
 class _ImportedTrack:
-    """A track of the new split: its copied labels, and bodies, which `fill` adds."""
+    """A track of the new split: its copied labels, and bodies, which `fill` adds.
+
+    Rows without a body have pose, betas and trans NaN.
+    """
 
     def __init__(self, split: cache.Split, track: cache.TrackRecord) -> None:
         self.track = track
-        self.n = track.stop - track.start
+        self.n_rows = track.stop - track.start
         self.columns: dict[str, NDArray[Any]] = {}
         for name in split.columns:
             self.columns[name] = np.array(split.rows(name, track.start, track.stop))
-        self.columns["pose"] = self._nothing(N_POSE)
-        self.columns["betas"] = self._nothing(N_BETAS)
-        self.columns["trans"] = self._nothing(3)
-        self.columns["has_smpl"] = np.zeros(self.n, np.uint8)
-        self.columns["valid"] = np.zeros(self.n, np.uint8)
-        self.extra: dict[str, NDArray[Any]] = {}
-        self.has_body = np.zeros(self.n, bool)
+        self.columns["pose"] = self._unknown(N_POSE)
+        self.columns["betas"] = self._unknown(N_BETAS)
+        self.columns["trans"] = self._unknown(3)
+        self.columns["has_smpl"] = np.zeros(self.n_rows, np.uint8)
+        self.columns["valid"] = np.zeros(self.n_rows, np.uint8)
+        self.extra: dict[str, NDArray[Any]] = {}  # extra columns, as far as a person has them
+        self.has_body = np.zeros(self.n_rows, bool)
 
-    def _nothing(self, *shape: int) -> NDArray[Any]:
-        return np.full((self.n, *shape), np.nan, np.float32)
+    def _unknown(self, *shape: int) -> NDArray[Any]:
+        """A column (n_rows, *shape) of NaN."""
+        return np.full((self.n_rows, *shape), np.nan, np.float32)
 
     @property
     def keypoints(self) -> Keypoints:
+        """The track's 2D joints, with which bodies are compared."""
         columns = self.columns
         return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
 
@@ -299,26 +309,26 @@ class _ImportedTrack:
         trans: (N, 3) m; whole_pose: (N, 72) or (N, 165) rad; intrinsics: (3, 3) px; extrinsics:
         (N, 4, 4) m, of its world.
         """
-        _, rows, of_track = np.intersect1d(  # rows of the estimate, rows of the track
+        _, rows, track_rows = np.intersect1d(  # rows of the estimate, rows of the track
             estimate.frames, self.columns["frame_index"], return_indices=True
         )
-        is_free = ~self.has_body[of_track]
+        is_free = ~self.has_body[track_rows]
         rows = rows[is_free]
-        of_track = of_track[is_free]
+        track_rows = track_rows[is_free]
 
-        self.has_body[of_track] = True
-        cameras = self.extra.setdefault("intrinsics", self._nothing(3, 3))
-        cameras[of_track] = intrinsics
+        self.has_body[track_rows] = True
+        cameras = self.extra.setdefault("intrinsics", self._unknown(3, 3))
+        cameras[track_rows] = intrinsics
         if extrinsics is not None:
-            worlds = self.extra.setdefault("extrinsics", self._nothing(4, 4))
-            worlds[of_track] = extrinsics[rows]
+            worlds = self.extra.setdefault("extrinsics", self._unknown(4, 4))
+            worlds[track_rows] = extrinsics[rows]
             self.extra["up"] = WORLD_UP
 
         if not estimate.is_smplx:
-            self.columns["pose"][of_track] = whole_pose[rows]
-            self.columns["betas"][of_track] = estimate.betas[rows]
-            self.columns["trans"][of_track] = trans[rows]
-            self.columns["has_smpl"][of_track] = 1
+            self.columns["pose"][track_rows] = whole_pose[rows]
+            self.columns["betas"][track_rows] = estimate.betas[rows]
+            self.columns["trans"][track_rows] = trans[rows]
+            self.columns["has_smpl"][track_rows] = 1
             return len(rows)
 
         labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
@@ -327,11 +337,12 @@ class _ImportedTrack:
             if not values.ndim:  # one value for the track
                 self.extra[name] = values
                 continue
-            column = self.extra.setdefault(name, self._nothing(values.shape[1]))
-            column[of_track] = values
+            column = self.extra.setdefault(name, self._unknown(values.shape[1]))
+            column[track_rows] = values
         return len(rows)
 
     def rows(self) -> cache.TrackRows:
+        """The track as the writer of the split takes it."""
         copied = {name: getattr(self.track, name) for name in COPIED}
         return cache.TrackRows(**copied, columns=self.columns, extra=self.extra)
 
@@ -375,7 +386,7 @@ def _match_people(
     Raises what `_add_bodies` raises.
     """
     matches: list[_TrackMatch] = []
-    beside: list[RawDataError] = []
+    beside: list[RawDataError] = []  # of people who lie only beside tracks
     fps = np.nan
     if tracks:
         fps = tracks[0].track.fps
@@ -422,17 +433,18 @@ def _extrinsics_of(estimate: BodyEstimate, trans: Doubles, joints: Doubles) -> D
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     in_camera = Rotation.from_rotvec(estimate.pose[:, :3])
-    turn = in_camera * Rotation.from_rotvec(estimate.world_root).inv()
+    rotation = in_camera * Rotation.from_rotvec(estimate.world_root).inv()
     point = joints[:, PELVIS]
     in_world = estimate.world_place + point
     if estimate.is_place_of_hips:
         point = joints[:, HIPS].mean(axis=1)
         in_world = estimate.world_place
-    shift = point + trans - turn.apply(in_world)
-    return rigid(turn.as_matrix(), shift)
+    shift = point + trans - rotation.apply(in_world)
+    return rigid(rotation.as_matrix(), shift)
 
 
 def _describe_fit(estimate: BodyEstimate, body_fit: BodyFit) -> str:
+    """A person's fit, and what to know about its labels, as a note."""
     text = str(body_fit)
     if estimate.trans is None:
         text += "; trans is of a weak-perspective camera"

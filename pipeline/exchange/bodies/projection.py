@@ -1,4 +1,8 @@
-"""Check that estimated bodies lie on the people: distances of projected joints from 2D joints."""
+"""Check that estimated bodies lie on the people: distances of projected joints from 2D joints.
+
+`fit` compares a person with a track. If the distance is large, it corrects each mistake that tools
+and settings are known to make, and names the one whose correction helps.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ class ProjectionFit:
     distance: float  # median, in heights of the box; nan without a joint to compare
     cause: str = ""  # likeliest cause of a distance beyond NOTED
     remaining: float = 0.0  # distance that is left if the cause is corrected
-    margin: float = 1.0  # the `margin` of `Estimate.position` that fits better
+    margin: float = 1.0  # the `margin` of `BodyEstimate.position` that fits better
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +59,11 @@ def fit(
     joints: Joints of the bodies in spin49, (N, 49, 3) m without translation. size: width, height px
     of the clip.
     """
-    scene = _JointComparison(joints, estimate, keypoints, size)
+    comparison = _JointComparison(joints, estimate, keypoints, size)
     margins: tuple[float, ...] = (1.0,)
     if estimate.trans is None:
         margins = (LARGER_CROP, 1.0)
-    distances = [scene.distance(estimate.position(size, margin)) for margin in margins]
+    distances = [comparison.distance(estimate.position(size, margin)) for margin in margins]
     if np.isnan(distances).all():
         return ProjectionFit(np.nan)
 
@@ -69,7 +73,7 @@ def fit(
     if distance <= NOTED:
         return ProjectionFit(distance, margin=margin)
 
-    causes = dict(scene.try_causes(estimate.position(size, margin)))
+    causes = dict(comparison.try_causes(estimate.position(size, margin)))
     likeliest = min(causes, key=lambda cause: np.nan_to_num(causes[cause], nan=np.inf))
     if causes[likeliest] > CLEARLY * distance:
         return ProjectionFit(distance, "no known cause", distance, margin)
@@ -127,13 +131,14 @@ class _JointComparison:
         cause = f"pictures had {1 / resize:.2f} of the size"
         yield cause, self._distance(projected * resize, rows_2d)
         width, height = self.size
-        turned = self._project(trans, self.estimate.pixel_intrinsics((height, width)))[rows]
-        x = turned[..., 0]
-        y = turned[..., 1]
+        # in images that are on their side, width and height are exchanged
+        rotated = self._project(trans, self.estimate.pixel_intrinsics((height, width)))[rows]
+        x = rotated[..., 0]
+        y = rotated[..., 1]
         clockwise = self._distance(np.stack([width - y, x], axis=-1), rows_2d)
-        back = self._distance(np.stack([y, height - x], axis=-1), rows_2d)
+        counterclockwise = self._distance(np.stack([y, height - x], axis=-1), rows_2d)
         cause = "pictures were turned: the tool ignored the clip's rotation flag"
-        yield cause, min(clockwise, back)
+        yield cause, min(clockwise, counterclockwise)
 
     def _common_rows(self, frames: Ints) -> tuple[Ints, Ints]:
         """Rows of the bodies and of the 2D joints in common frames."""
@@ -145,21 +150,27 @@ class _JointComparison:
         return project(self.joints[:, COMPARED] + trans[:, None], camera)
 
     def _compared_keypoints(self, rows_2d: Ints) -> tuple[Doubles, Bools]:
+        """The COMPARED 2D joints (n, J, 2) px, and (n, J) whether they are confident."""
         joints = self.keypoints.kp_2d[rows_2d][:, COMPARED]
         return joints[..., :2], joints[..., 2] >= CONFIDENT
 
     def _distance(self, projected: Doubles, rows_2d: Ints) -> float:
+        """Median distance in heights of the box of projected joints (n, J, 2) px; nan without a
+        confident joint.
+        """
         seen, is_seen = self._compared_keypoints(rows_2d)
         height = self.keypoints.height[rows_2d]
-        apart = np.linalg.norm(projected - seen, axis=-1) / height[:, None]
-        compared = apart[is_seen & np.isfinite(apart)]
+        distances = np.linalg.norm(projected - seen, axis=-1) / height[:, None]
+        compared = distances[is_seen & np.isfinite(distances)]
         if not len(compared):
             return np.nan
         return float(np.median(compared))
 
 
 def _scale(projected: Doubles, seen: Doubles, is_seen: Bools) -> float:
-    """The scale of projected points that is closest to the seen ones; 1 without any."""
+    """The factor by which projected points come closest to the seen ones, by least squares; 1
+    without any.
+    """
     used = is_seen & np.isfinite(projected).all(axis=-1)
     projected = projected[used]
     length = float((projected**2).sum())

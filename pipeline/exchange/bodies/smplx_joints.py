@@ -47,21 +47,23 @@ class SmplxJoints:
         rest = self.rest + np.einsum("jcb,nb->njc", self.by_beta, betas)
         rotvec = pose[:, :N_BODY].reshape(-1, 3)
         local = Rotation.from_rotvec(rotvec).as_matrix()
-        turns = local.reshape(n, N_JOINTS, 3, 3)
-        places = rest.copy()
+        rotations = local.reshape(n, N_JOINTS, 3, 3)  # relative to the parent; then in the camera
+        posed = rest.copy()
         for joint in range(1, N_JOINTS):
             parent = parents[joint]
-            arm = rest[:, joint] - rest[:, parent]
-            turned = np.einsum("nij,nj->ni", turns[:, parent], arm)
-            places[:, joint] = places[:, parent] + turned
-            turns[:, joint] = turns[:, parent] @ turns[:, joint]
-        take, put = correspondence(JOINTS["smpl"][:N_JOINTS], "spin49")
+            bone = rest[:, joint] - rest[:, parent]
+            posed_bone = np.einsum("nij,nj->ni", rotations[:, parent], bone)
+            posed[:, joint] = posed[:, parent] + posed_bone
+            rotations[:, joint] = rotations[:, parent] @ rotations[:, joint]
+        from_columns, to_columns = correspondence(JOINTS["smpl"][:N_JOINTS], "spin49")
         joints = np.full((n, len(JOINTS["spin49"]), 3), np.nan)
-        joints[:, put] = places[:, take]
+        joints[:, to_columns] = posed[:, from_columns]
         return joints
 
     def whole_pose(self, pose: Doubles) -> Doubles:
-        """(N, 66) -> (N, 165), with the hands at their mean; another pose stays as it is."""
+        """A pose (N, 66) with face and hands, (N, 165) rad: the hands at their mean. A whole pose
+        stays as it is.
+        """
         if pose.shape[1] != N_BODY:
             return pose
         face = np.zeros(N_FACE)
