@@ -1,5 +1,8 @@
 """The cache's content: splits, dropped data, example tracks.  raw -> tracks -> features ->
 [report]
+
+`open_splits` opens what can be read; three sections show it: `overview_section` (sizes),
+`accounting_section` (dropped data) and `examples_section` (drawn tracks).
 """
 
 from __future__ import annotations
@@ -30,9 +33,6 @@ from pipeline.show.page import Portrait, portrait
 from pipeline.show.shown import Choice, PageContent, spread
 from pipeline.show.tracks import from_cache
 from tasks.report.page import Cell, PageSection
-
-# a clip, and (name, first frame, last frame) of each of its tracks
-ClipTracks = tuple[cache.VideoEntry, list[tuple[str, int, int]]]
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
 # unit of the accounting in manifests -> its name on the page
@@ -80,6 +80,31 @@ CITED: Final[Mapping[str, str]] = {
 }
 
 
+class _TrackFrames(NamedTuple):
+    """A track's name, and its first and last frame."""
+
+    name: str
+    first: int
+    last: int
+
+
+class _ClipTracks(NamedTuple):
+    """One of the user's own clips, and its tracks."""
+
+    clip: cache.VideoEntry
+    tracks: list[_TrackFrames]
+
+
+class _Coverage(NamedTuple):
+    """How much of a dataset's release was found, for one split or all of them."""
+
+    split: str
+    unit: str  # a value of COUNTED
+    found: int
+    published: int  # number in the release
+    percent: float
+
+
 @dataclass(slots=True)
 class OpenedCache:
     """The readable splits of a cache, and problems of the others."""
@@ -123,8 +148,8 @@ class OpenedCache:
         left_out = _left_out(split for split in self.splits if "accounting" in split.manifest)
         frames = {
             name: n
-            for (what, name), n in left_out.items()
-            if what == COUNTED["frames"] and name not in SAMPLED
+            for (unit, name), n in left_out.items()
+            if unit == COUNTED["frames"] and name not in SAMPLED
         }
         by_design = sum(n for name, n in frames.items() if reason(name).by_design)
         return by_design, sum(frames.values()) - by_design
@@ -160,6 +185,7 @@ def open_splits(root: cache.Root) -> OpenedCache:
 
 
 def _n_rows(split: cache.Split) -> int:
+    """Number of rows in a split's tracks."""
     return int((split.tracks.stop - split.tracks.start).sum())
 
 
@@ -200,8 +226,8 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         rows.append(row)
 
     comparisons = leaks.compare_names(opened.splits)
-    there = {split.name for split in opened.splits}
-    gone = [(name, use) for name, use in (used or {}).items() if name not in there]
+    readable = {split.name for split in opened.splits}
+    gone = [(name, use) for name, use in (used or {}).items() if name not in readable]
     cited = [name for name in opened.datasets if name in CITED]
     releases = [(name, TERMS.get(name, REGISTERED), CITED[name]) for name in cited]
     data = {
@@ -224,6 +250,7 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
 
 
 def _streams_of(split: cache.Split, opened: OpenedCache) -> str:
+    """A split's streams as text, with their numbers of missing rows."""
     labels = list[str]()
     for name in split.streams:
         note = ""
@@ -282,7 +309,10 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         kind = "by design" if reason(name).by_design else "error"
         if name in SAMPLED:
             kind = "sampling"
-        dropped = [count(n, what[:-1]) for (what, of), n in left_out.items() if of == name]
+        dropped = []
+        for (unit, its_reason), n in left_out.items():
+            if its_reason == name:
+                dropped.append(count(n, unit[:-1]))  # count() adds the plural's s
         reasons.append((name, kind, ", ".join(dropped), reason(name).meaning))
 
     faulty = []
@@ -298,9 +328,9 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         "command": command("status", "--all", "--cache", str(opened.root)),
         "coverage": coverage,
         "short": [
-            f"{name}: {n:,} {what} found of {known:,} in the release"
-            for name, what, n, known, _ in coverage
-            if n < known
+            f"{part.split}: {part.found:,} {part.unit} found of {part.published:,} in the release"
+            for part in coverage
+            if part.found < part.published
         ],
         "demo": [split.name for split in recorded if is_demo(split)],
         "unrecorded": [split.name for split in opened.splits if split not in recorded],
@@ -316,46 +346,47 @@ def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
     """(unit: a value of `COUNTED`, reason) -> number dropped, over all these splits."""
     left_out: Counter[tuple[str, str]] = Counter()
     for split in recorded:
-        for of, what in COUNTED.items():
-            for name, n in _reasons(split, of).items():
-                left_out[what, name] += n
+        for counted, unit in COUNTED.items():
+            for name, n in _reasons(split, counted).items():
+                left_out[unit, name] += n
     return left_out
 
 
-def _reasons(split: cache.Split, of: str) -> dict[str, int]:
+def _reasons(split: cache.Split, counted: str) -> dict[str, int]:
     """Reason -> number of `videos`, `tracks` or `frames` of a split dropped for it."""
-    totals = split.manifest["accounting"][of]
+    totals = split.manifest["accounting"][counted]
     return {**totals.get("dropped", {}), **totals.get("set_aside", {})}
 
 
 def _left_out_of(split: cache.Split) -> str:
-    """What was dropped of a split, as text: "videos: 3 bad_labels; person-frames: 21 bad_labels".
+    """The dropped data of a split as text: "videos: 3 bad_labels; person-frames: 21 bad_labels".
 
     Frames skipped by sampling are not mentioned.
     """
     if "accounting" not in split.manifest:
         return "not recorded"
     texts = []
-    for of, what in COUNTED.items():
-        trackless = split.manifest["accounting"][of].get("without_tracks")
-        reasons = {**_reasons(split, of), "without a track": trackless}
+    for counted, unit in COUNTED.items():
+        trackless = split.manifest["accounting"][counted].get("without_tracks")
+        reasons = {**_reasons(split, counted), "without a track": trackless}
         counts = [f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED]
         if counts:
-            texts.append(f"{what}: {', '.join(counts)}")
+            texts.append(f"{unit}: {', '.join(counts)}")
     return "; ".join(texts) or "nothing"
 
 
-def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, int, float]]:
+def _coverage(recorded: Sequence[cache.Split]) -> Iterator[_Coverage]:
     """Compare the numbers of videos, tracks and frames of real data with the datasets' releases.
 
-    Yields (split, unit, number found, number in the release, percentage). A dataset whose splits
-    are all in the cache also has an entry for all of them together, if that number is known.
+    A dataset whose splits are all in the cache also has an entry for all of them together, if that
+    number is known.
     """
     real: dict[str, list[cache.Split]] = {}
     for split in recorded:
         is_imported = split.manifest.get("reader", {}).get("imported")
         if not (is_demo(split) or is_imported):
             real.setdefault(split.name.partition("/")[0], []).append(split)
+    # (label, splits, numbers in the release), such as ("3dpw/train", [...], {"frames": 22735})
     totals: list[tuple[str, Sequence[cache.Split], Mapping[str, int]]] = []
     for name, splits in real.items():
         for split in splits:
@@ -365,17 +396,17 @@ def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, 
             dataset = datasets.get(name)
             if "all" in dataset.totals and len(splits) == len(dataset.splits):
                 totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
-    for label, counted, release in totals:
-        for what, published in release.items():
-            n = sum(split.manifest["accounting"][what]["found"] for split in counted)
-            yield label, COUNTED[what], n, published, 100 * n / published
+    for label, release_splits, release in totals:
+        for counted, published in release.items():
+            n = sum(split.manifest["accounting"][counted]["found"] for split in release_splits)
+            yield _Coverage(label, COUNTED[counted], n, published, 100 * n / published)
 
 
 # --------------------------------------------------------------------------------------------------
 # example tracks
 
 
-def _list_clips(split: cache.Split) -> list[ClipTracks]:
+def _list_clips(split: cache.Split) -> list[_ClipTracks]:
     """List at most MOST_CLIPS clips, evenly spaced over the split, with at most as many tracks."""
     clips = []
     for number in spread(len(split.videos), MOST_CLIPS):
@@ -384,15 +415,14 @@ def _list_clips(split: cache.Split) -> list[ClipTracks]:
             track = split.tracks[i]
             first = int(split.rows("frame_index", track.start, track.start + 1)[0])
             last = int(split.rows("frame_index", track.stop - 1, track.stop)[0])
-            tracks.append((track.name, first, last))
-        clips.append((split.videos[number], tracks))
+            tracks.append(_TrackFrames(track.name, first, last))
+        clips.append(_ClipTracks(split.videos[number], tracks))
     return clips
 
 
-def _longest(tracks: Sequence[tuple[str, int, int]]) -> str:
+def _longest(tracks: Sequence[_TrackFrames]) -> str:
     """The name of the track over the most frames."""
-    name, _, _ = max(tracks, key=lambda track: track[2] - track[1])
-    return name
+    return max(tracks, key=lambda track: track.last - track.first).name
 
 
 class _DrawnSplit(NamedTuple):
@@ -400,7 +430,7 @@ class _DrawnSplit(NamedTuple):
 
     shown: PageContent
     portraits: Iterator[Portrait]  # drawn while the page is written, one at a time
-    clips: Sequence[ClipTracks]  # of the user's own clips
+    clips: Sequence[_ClipTracks]  # [] of another dataset
 
 
 def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
@@ -433,11 +463,11 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
                 if is_stand_in(raw / dataset) == is_demo(split):
                     folder = raw / dataset
             posed_by = body if split in needs_body else None
-            clips = list[ClipTracks]()
+            clips = list[_ClipTracks]()
             try:
                 if dataset == OwnVideos.name:
                     clips = _list_clips(split)
-                names = [_longest(tracks) for _, tracks in clips if tracks]
+                names = [_longest(clip.tracks) for clip in clips if clip.tracks]
                 drawn_names = tuple(names[i] for i in spread(len(names), DRAWN_CLIPS))
                 choice = replace(choice, names=drawn_names)
                 shown = from_cache(opened.root, split.name, choice, raw=folder, body=posed_by)

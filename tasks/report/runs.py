@@ -1,4 +1,8 @@
-"""Files and curves of training runs, finished or not.  training -> report: [runs] -> page"""
+"""Files and curves of training runs, finished or not.  training -> report: [runs] -> page
+
+`read_run` reads a run's folder as a `TrainingRun`, which all sections about runs use; it reports
+damaged files instead of raising. `curves_section` draws the curves that training logged.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ AGAIN: Final = (
 VALIDATION: Final = "validation/"
 
 MOST_POINTS: Final = 200  # per plotted curve
-MOST_TOGETHER: Final = 8  # runs per plot: the number of colours
+MOST_RUNS: Final = 8  # per plot: the number of colours
 ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
 
 
@@ -50,7 +54,7 @@ class _LoggedCurves:
 
     curves: dict[str, _Curve] = field(default_factory=dict)  # by tag, such as train/total
     seconds: float = 0.0  # of training
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # of reading them
 
     @property
     def scores(self) -> dict[str, _Curve]:
@@ -64,7 +68,10 @@ class _LoggedCurves:
 
 
 def read_curves(folder: Path) -> _LoggedCurves:
-    """Read a run's curves. `problems` reports a damaged file, which is read in part."""
+    """Read a run's curves. `problems` reports a damaged file, which is read in part.
+
+    A line of the file is [step, seconds of training, {tag: value}].
+    """
     logged = _LoggedCurves()
     file = folder / runs.CURVES
     if not file.exists():
@@ -105,7 +112,7 @@ class TrainingRun:
     logged: _LoggedCurves
     sequences: Sequence[Mapping[str, Any]]  # results by track
     worst_windows: Sequence[Mapping[str, Any]]
-    problems: Sequence[str]  # of reading
+    problems: Sequence[str]  # of reading the folder
 
     @property
     def state(self) -> str:
@@ -177,10 +184,8 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     if not_installed:
         problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
     again = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
-    sequences, worst_windows = (
-        read_json(folder / f"{table}.json", problems, again).get(table, [])
-        for table in (SEQUENCES, WORST_WINDOWS)
-    )
+    sequences = read_json(folder / f"{SEQUENCES}.json", problems, again)
+    worst_windows = read_json(folder / f"{WORST_WINDOWS}.json", problems, again)
     logged = read_curves(folder)
     problems += logged.problems
     return TrainingRun(
@@ -189,8 +194,8 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
         about=about,
         metrics=metrics,
         logged=logged,
-        sequences=sequences,
-        worst_windows=worst_windows,
+        sequences=sequences.get(SEQUENCES, []),
+        worst_windows=worst_windows.get(WORST_WINDOWS, []),
         problems=problems,
     )
 
@@ -225,8 +230,8 @@ class _CurveGroup(NamedTuple):
     caption: str
     unit: str
     prefix: str  # start of the curves' tags
-    log: bool = False
-    scale: float = 1.0
+    log: bool = False  # whether the y axis is logarithmic
+    scale: float = 1.0  # factor of the values
 
 
 SPEED: Final = "Windows trained per second; one point for ten steps."
@@ -240,7 +245,7 @@ GROUPS: Final = (
     _CurveGroup("speed", "Speed", SPEED, "windows per second", "speed/windows_per_second"),
     _CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
 )
-NO_TERMS: Final = ("train/total", "train/skipped_steps")
+NO_TERMS: Final = ("train/total", "train/skipped_steps")  # in train/, but no terms of the loss
 # Plots of a split's validation, one per unit: key of the plot -> unit
 MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
 NAMES: Final = {  # names of curves instead of their tags
@@ -264,14 +269,14 @@ def curves_section(
     """The section of curves: validation of all runs in one plot, then each run's curves (not those
     of `ablation`).
     """
-    together = list(dict.fromkeys([*runs, *ablation]))
+    all_runs = list(dict.fromkeys([*runs, *ablation]))
     compared = list[Plot]()
-    if len(together) > 1:
-        compared += _together(together[:MOST_TOGETHER])
+    if len(all_runs) > 1:
+        compared += _comparison_plots(all_runs[:MOST_RUNS])
     data = {
         "together": compared,
         "notes": notes,
-        "left_out": [run.name for run in together[MOST_TOGETHER:]],
+        "left_out": [run.name for run in all_runs[MOST_RUNS:]],
         "runs": [(run, _facts(run), list(plots_of(run, i))) for i, run in enumerate(runs)],
     }
     return PageSection("curves", "Training curves", "curves.html", data)
@@ -280,39 +285,44 @@ def curves_section(
 def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
     """Yield all plots of a run. number: the run's number on the page."""
     name = f"curves-{number}"
-    epoch = "epoch" if run.config is not None else "step"
+    yield from _validation_plots(run, name)
+    for group in GROUPS:
+        yield from _plot_of(run, group, f"{name}-{group.key}")
+    yield from _rate_plot(run, name)
+
+
+def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
+    """Yield a plot for each validation split and unit of metrics."""
     logged = run.logged.curves
-    measured = {**SCORES, **METRICS}.items()
     for i, split in enumerate(run.logged.scores):
         about = f"{ABOUT_VALIDATION.format(split)}."
         for key, unit in MEASURES.items():
-            tags = {
-                m.title: f"{VALIDATION}{split}/{metric}" for metric, m in measured if m.unit == unit
-            }
-            series = {
-                title: _by_epoch(run, logged[tag]) for title, tag in tags.items() if tag in logged
-            }
+            series = {}
+            for metric, described in {**SCORES, **METRICS}.items():
+                tag = f"{VALIDATION}{split}/{metric}"
+                if described.unit == unit and tag in logged:
+                    series[described.title] = _by_epoch(run, logged[tag])
             if series:
                 title = f"{run.name}: {' and '.join(series)} on {split}"
-                yield lines(
-                    f"{name}-validation-{i}-{key}",
-                    title,
-                    about,
-                    series,
-                    x_label=epoch,
-                    y_label=unit,
-                )
-    for group in GROUPS:
-        yield from _plot_of(run, group, f"{name}-{group.key}")
+                plot = f"{name}-validation-{i}-{key}"
+                yield lines(plot, title, about, series, x_label=_epoch_label(run), y_label=unit)
+
+
+def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
+    """Yield the plot of the learning rates, if they were logged."""
     series = {}
-    for tag, curve in logged.items():
+    for tag, curve in run.logged.curves.items():
         if tag.startswith("learning_rate/") and curve.steps:
             series[_short(tag)] = _by_epoch(run, curve)
     if series:
-        about = "After each epoch; decreases when validation stops improving."
-        title = f"{run.name}: Learning rate"
         yield lines(
-            f"{name}-rate", title, about, series, x_label=epoch, y_label="learning rate", log_y=True
+            f"{name}-rate",
+            f"{run.name}: Learning rate",
+            "After each epoch; decreases when validation stops improving.",
+            series,
+            x_label=_epoch_label(run),
+            y_label="learning rate",
+            log_y=True,
         )
 
 
@@ -350,7 +360,7 @@ def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
         )
 
 
-def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
+def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
     """Yield a plot of all runs' validation score for each split."""
     splits = itertools.chain.from_iterable(run.logged.scores for run in runs)
     for i, split in enumerate(dict.fromkeys(splits)):
@@ -425,18 +435,26 @@ def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
 
 
 def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]]:
-    iterations = 1  # if the settings are unknown, x is the step instead of the epoch
+    """The curve's epochs and values; if the run's settings are unknown, its steps and values."""
+    iterations = 1
     if run.config is not None:
         iterations = run.config.iterations
     return [step / iterations for step in curve.steps], list(curve.values)
 
 
+def _epoch_label(run: TrainingRun) -> str:
+    """The label of an axis with the numbers of `_by_epoch`."""
+    return "epoch" if run.config is not None else "step"
+
+
 def _short(tag: str) -> str:
+    """The name of a curve in a legend, from its tag."""
     last = tag.rpartition("/")[2]
     return NAMES.get(last, last)
 
 
 def _facts(run: TrainingRun) -> dict[str, str]:
+    """Title -> text of what the page says about a run above its curves."""
     facts = {"State": run.state}
     best = run.metrics.get("best")
     if best:
@@ -454,23 +472,23 @@ def _facts(run: TrainingRun) -> dict[str, str]:
 
 def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
     """Split -> its uses in the runs, with the runs' names if only some of them use it so."""
-    names: dict[str, dict[str, list[str]]] = {}
+    names: dict[str, dict[str, list[str]]] = {}  # split -> use -> names of the runs
     configs = {run.name: run.config for run in runs if run.config is not None}
     for name, config in configs.items():
-        for part, words in PARTS.items():
+        for part, use in PARTS.items():
             if part in ("validation", "evaluation"):
                 splits = getattr(config, part)
             else:
                 splits = config.part(part)
             for split in dict.fromkeys(map(split_of, splits)):
-                names.setdefault(split, {}).setdefault(words, []).append(name)
+                names.setdefault(split, {}).setdefault(use, []).append(name)
     texts = dict[str, str]()
     for split, uses in names.items():
-        words_of_split = list[str]()
-        for words, used in uses.items():
-            text = words
-            if len(used) < len(configs):
-                text += f" ({_join_names(used)})"
-            words_of_split.append(text)
-        texts[split] = ", ".join(words_of_split)
+        described = list[str]()
+        for use, run_names in uses.items():
+            text = use
+            if len(run_names) < len(configs):
+                text += f" ({_join_names(run_names)})"
+            described.append(text)
+        texts[split] = ", ".join(described)
     return texts

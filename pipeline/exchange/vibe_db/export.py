@@ -125,17 +125,20 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[s
 
 
 class _Fields:
-    """The arrays of one file, computed on reading in blocks of at most BATCH rows."""
+    """The arrays of one file, computed on reading in blocks of at most BATCH rows.
+
+    Methods below `arrays` compute a field for the rows [start, stop).
+    """
 
     def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
         self.split = split
         self.layout = layout
         self.segments = segments
         self.stream = stream
-        self.names = segments.names(split, split.tracks.names)
+        self.names = segments.names(split, split.tracks.names)  # `vid_name` of each segment
 
     def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
-        """Lazy arrays of all fields."""
+        """Field -> its array, which is computed when it is read."""
         rows = self.split.rows
         n_rows = self.segments.n_rows
         computed: dict[str, Callable[[int, int], Any]] = {
@@ -181,7 +184,7 @@ class _Fields:
         return self.split.rows(self.layout.column_3d, start, stop)[..., :3]
 
     def _theta(self, start: int, stop: int) -> Array:
-        """(n, 82): without VIBE's camera."""
+        """Pose and betas (n, 82), without the camera that VIBE's theta has before them."""
         pose = self.split.rows("pose", start, stop)
         return np.hstack([pose, self.split.rows("betas", start, stop)])
 
@@ -204,7 +207,7 @@ class _Fields:
         return list(self._image_names(track, self.split.rows("frame_index", start, stop)))
 
     def _image_names(self, track: Rows, frame: Array) -> Iterator[str]:
-        """Name of the image of each frame of a track."""
+        """Yield the name of the image of each row, from its track (n,) and frame (n,)."""
 
         @functools.lru_cache(1)  # neighbouring rows are of one video
         def name_of(video: int) -> Callable[[int], str] | None:
@@ -227,6 +230,7 @@ def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
 
 
 def _write_hdf5(file: Path, arrays: Mapping[str, Blocks]) -> None:
+    """Write arrays block by block. Raises PipelineError if the disk is full."""
     try:
         with h5py.File(file, "w") as stored:
             for name, array in arrays.items():

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,12 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.skeletons import Skeleton
 
-Container = Literal["joblib", "hdf5"]
-
 PICTURE: Final = 224  # px, side of the images in which InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
 
 _NUMBER: Final = ((), (1,))
 FIELDS: Final[Mapping[str, FileField]] = {
-    "vid_name": FileField("U", shapes=((),)),
+    "vid_name": FileField("U", shapes=((),)),  # one text per row
     "img_name": FileField("U", shapes=((),)),
     "frame_id": FileField("<i8", shapes=((),)),
     "joints2D": FileField("<f4", ("kp_2d",), (), ((None, 3),)),
@@ -51,18 +49,14 @@ FIELDS: Final[Mapping[str, FileField]] = {
 class Layout:
     """One kind of database file. Fields are arrays with one row per frame."""
 
-    file: str  # the usual name, without the split
-    fields: tuple[str, ...]
+    file: str  # start of the usual name, such as "3dpw" of 3dpw_train_db.pt
+    fields: tuple[str, ...]  # keys of FIELDS
     joints_2d: Skeleton = "spin49"  # of joints2D
     joints_3d: str = "spin49"  # of joints3D
     known_3d: str = "spin49"  # joints that the dataset annotates; values of others are ignored
-    container: Container = "joblib"
+    is_hdf5: bool = False  # else a joblib file
     crop_scale: float = CROP_SCALE  # crop side / box side of the features
     first_picture: int = 0  # the image number of frame 0, if only images are numbered
-
-    @property
-    def is_hdf5(self) -> bool:
-        return self.container == "hdf5"
 
     @property
     def in_crops(self) -> bool:
@@ -92,13 +86,13 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
         "insta",
         ("vid_name", "frame_id", "joints2D", "features"),
         joints_2d="insta_variety",
-        container="hdf5",
+        is_hdf5=True,
         crop_scale=1.0,
     ),
     "amass": Layout("amass", _MOTION),
 }
 _VALIDATION: Final = {("3dpw", "validation"): "val", ("mpi_inf_3dhp", "test"): "val"}
-# a file must have those of them that its layout has
+# A file must have those of these fields that its layout has.
 REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")
 
 
@@ -132,6 +126,7 @@ def usual_name(layout: Layout, dataset: str, split: str) -> str:
 
 
 def _general(dataset: str, columns: Collection[str]) -> Layout:
+    """The layout for a dataset that VIBE's code does not know: 3DPW's, without absent fields."""
     if "kp_2d" not in columns:
         return Layout(dataset, _MOTION)
     needs = {"joints3D": "kp_3d", "shape": "betas", "pose": "pose", "valid": "valid"}
