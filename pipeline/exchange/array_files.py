@@ -1,7 +1,8 @@
 """Arrays in untrusted files: npy, npz, safetensors, Parquet.  [files] -> features
 
-Arrays of npy and safetensors files are memory-mapped, others are read a block of rows at a time.
-Pickled objects are refused unread.
+`open_arrays` tells the format by the first bytes, and returns an `ArrayFile`, whose arrays have a
+name each (that of an npy file is "array"). Arrays of npy and safetensors files are memory-mapped,
+others are read a block of rows at a time. Pickled objects are refused unread.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ AGAIN: Final = "Copy the file again, or write it again, as plain numbers without
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
 LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
-HEADERS: Final = {
+HEADERS: Final = {  # version of an npy file -> function that reads its header
     (1, 0): npy_format.read_array_header_1_0,
     (2, 0): npy_format.read_array_header_2_0,
 }
-BFLOAT16: Final = "BF16"
-DTYPES: Final = {
+BFLOAT16: Final = "BF16"  # the upper half of a float32's bits
+DTYPES: Final = {  # type in a safetensors file -> NumPy's
     BFLOAT16: "<u2",
     "F16": "<f2",
     "F32": "<f4",
@@ -58,9 +59,9 @@ class ArrayFile:
     """The arrays of a file, read on use."""
 
     file: Path
-    format: str
-    names: tuple[str, ...]
-    _open: Callable[[str], Array | Blocks]
+    format: str  # npy, npz, safetensors or parquet
+    names: tuple[str, ...]  # of its arrays
+    _open: Callable[[str], Array | Blocks]  # by name
     stand_in: bool = False  # the file records that it comes from random weights or demo data
 
     def open(self, name: str) -> Array | Blocks:
@@ -148,11 +149,13 @@ def _npz(file: Path) -> ArrayFile:
 
 
 def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """The number of rows of a block. Refuses an array of which no row fits into a block."""
     row = math.prod(shape[1:]) * dtype.itemsize
     return min(ROWS, BLOCK // max(row, 1)) or refuse(f"rows of {row:,} bytes")
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read an npy file's shape and dtype, up to the numbers. Refuses objects and Fortran order."""
     version = npy_format.read_magic(member)
     if version not in HEADERS:
         refuse(f"npy version {version}")

@@ -36,21 +36,21 @@ PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"
 END: Final = 1024  # zero bytes at a tar's end
 AGAIN: Final = "Download this file again, and run the same command."
 MOST_BYTES: Final = 1 << 24  # of one image's pickle, which usually has some kilobytes
-N_STORED: Final = 44
-SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
+N_STORED: Final = 44  # keypoints of a person in a file, of which the first N_JOINTS are taken
+SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # arrays of a person in a pickle
     "body_pose": (N_POSE,),
     "betas": (N_BETAS,),
     "keypoints_2d": (N_STORED, 3),
 }
-FLAGS: Final = ("has_body_pose", "has_betas")
+FLAGS: Final = ("has_body_pose", "has_betas")  # which must be set
 
 
 class FitsRead(NamedTuple):
     """Fits in a file."""
 
-    fits: list[tuple[str, bytes]]  # image name, encoded fit
-    skipped: Counter[str]  # reason -> persons
-    digest: str
+    fits: list[tuple[str, bytes]]  # image name, encoded fit (`_encode_person`)
+    skipped: Counter[str]  # reason -> number of persons
+    digest: str  # SHA-256 of the fits and names
 
 
 class _Skipped(Exception):
@@ -130,7 +130,9 @@ def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _encode_person(person: Any) -> bytes:
-    """Encode a person for storage. Raises _Skipped."""
+    """Encode a person for storage: the numbers of SHAPES as float32, one after the other. Raises
+    _Skipped.
+    """
     if not isinstance(person, dict):
         raise _Skipped("no dict")
     for name in (*SHAPES, *FLAGS):

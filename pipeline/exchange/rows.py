@@ -1,7 +1,11 @@
 """Rows of a split to export, and their arrays.  tracks, features -> [files]
 
 Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore
-exported in segments of consecutive frames.
+exported in segments of consecutive frames:
+
+    fields of the file -> checks that their rows must pass (`checks_of`) -> fields that cannot be
+    written (`absent_fields`) -> segments of the other rows (`segments_of`) -> arrays that are
+    computed when they are written (`array_of`)
 """
 
 from __future__ import annotations

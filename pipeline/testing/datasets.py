@@ -135,8 +135,8 @@ def _opened_problems(video: RawVideo, opened: Iterable[Path]) -> Iterator[str]:
 
 @contextmanager
 def files_opened(raw: Path) -> Iterator[set[Path]]:
-    """Set that gets, on exit, the files below `raw` that Python code of this process opened, as
-    paths below it.
+    """Yield a set, which gets at the end of the block the files below `raw` that Python code of
+    this process opened in it, as paths below `raw`.
     """
     _listen()
     paths: set[str] = set()
@@ -160,6 +160,7 @@ def _listen() -> None:
 
 
 def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    """Add the path of a file that is opened to the sets of all open blocks."""
     if _OPENED and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
         for paths in _OPENED:
             paths.add(os.fsdecode(arguments[0]))
@@ -194,6 +195,7 @@ def _extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iter
 
 
 def _splits_problems(dataset: Dataset) -> Iterator[str]:
+    """Problems of the declared names of splits."""
     if not isinstance(dataset.splits, tuple) or not all(
         isinstance(split, str) for split in dataset.splits
     ):
@@ -210,6 +212,7 @@ def _name_problems(
 
 
 def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
+    """Problems of the names that a dataset gives for a video's origin."""
     origin = dataset.origin(video.name)
     if "" in origin or origin != dataset.origin(video.name):
         yield (
@@ -219,6 +222,7 @@ def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
 
 
 def _account_problems(tracks: Sequence[Track], account: VideoAccount) -> Iterator[str]:
+    """Problems of a video's account, compared with the tracks that were read."""
     n_frames = sum(len(track.frame_index) for track in tracks)
     if (account.kept, account.tracks_kept) != (n_frames, len(tracks)):
         counted = f"{account.kept} frames in {account.tracks_kept} tracks"
@@ -244,6 +248,7 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
 def _source_problems(
     raw: Path, video: RawVideo, track: Track, source: FrameSource
 ) -> Iterator[str]:
+    """Problems of a track's images: their place, and the first frame."""
     path = os.path.relpath(source.place, raw)
     if path not in map(os.path.normpath, video.paths):
         yield f"reads its pixels from {path}, which videos() does not name"

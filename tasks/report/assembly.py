@@ -1,4 +1,10 @@
-"""Read everything and write the report.  evaluation -> [report]"""
+"""Read everything and write the report.  evaluation -> [report]
+
+A `ReportContent` says what the page is about; its fingerprint, which the page records, tells
+whether the page is out of date. `write_report` reads the cache and the runs, makes the sections
+(results, bodies, curves, datasets, dropped data, examples) and writes the page, with a table beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +56,12 @@ class ReportContent:
     root: cache.Root
     raw: Path | None  # the folder of the datasets' raw folders; None: as recorded at conversion
     body: Path | None  # folder of a body model
-    stream: str
+    stream: str  # whose missing features the page counts
     runs_folder: Path  # [paths] runs; its other runs are listed
     runs: tuple[tuple[str, Path], ...] = ()  # name on the page, folder
     notes: tuple[str, ...] = ()  # notes on the choice of runs
     ablation: bool = False  # show the ablation in the runs' folder
-    training: bool = True
+    training: bool = True  # show sections about training
 
     def fingerprint(self) -> str:
         """A fingerprint of the page's sources, 16 hex digits: if it changes, the page is outdated.
@@ -169,6 +175,7 @@ def _training_sections(
 def _data_sections(
     content: ReportContent, opened: OpenedCache, shown: Sequence[TrainingRun]
 ) -> list[PageSection]:
+    """The sections on data: splits, dropped data, example tracks."""
     uses = split_uses(shown) if shown else None
     return [
         overview_section(opened, uses),
@@ -216,6 +223,7 @@ def summary(
 
 
 def _training_state(run: TrainingRun) -> str:
+    """A run's progress and best epoch, for the first lines."""
     best = run.metrics.get("best") or {}
     if "epoch" not in best:
         return f"{run.name}: {run.state}"
@@ -320,6 +328,7 @@ def _splits_state(root: cache.Root) -> Any:
 
 
 def _commits(opened: cache.FeatureCache, name: str) -> Any:
+    """Digests of a split and its streams, or why they cannot be read."""
     try:
         split = opened[name]
         streams = {stream: split.stream_manifest(stream).get("digest") for stream in split.streams}

@@ -41,6 +41,7 @@ SERIES: Final = (
     "#be123c",
 )
 DASHES: Final = ("-", "--", ":", "-.")
+# entries that would differ from run to run are left out of an SVG
 NO_DATES: Final = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 WIDTH: Final = 4.6  # inches of 72 SVG units: a phone's width, with texts about 11 px high
@@ -197,6 +198,7 @@ def lines(
 
 
 def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:
+    """Rows (x, y of each curve) of a table, at most MOST_ROWS of them, evenly spread."""
     columns = [dict(zip(x.tolist(), y.tolist(), strict=True)) for x, y in points.values()]
     every = sorted(set[float]().union(*columns))
     rows = list[tuple[Cell, ...]]()

@@ -1,5 +1,8 @@
 """`python -m pipeline try`: the usual commands on a clip of two people, and a page of their
 results.
+
+The commands prepare tracks with joints in metres, fit bodies, and draw the joints. Drawing is
+skipped if the page shows the current bodies.
 """
 
 from __future__ import annotations
@@ -173,7 +176,10 @@ def _run_step(words: list[str]) -> int:
 def _people(
     split: cache.Split, fitted: list[dict[str, Any]], raw: Path, clips: Sequence[Path]
 ) -> tuple[list[Image], list[_DrawnPerson]]:
-    """Return an image of each drawn clip, and the rows of the table."""
+    """Return an image of each drawn clip, and the rows of the table.
+
+    fitted: the people's entries in bodies.json. clips: the drawn videos, of joints and of bodies.
+    """
     records = [split.tracks[split.tracks.names.index(one["name"])] for one in fitted]
     frames = [split.rows("frame_index", record.start, record.stop) for record in records]
     middle_of_all = int(np.median(np.concatenate(frames)))

@@ -5,6 +5,9 @@ In comes one database file, with arrays that have a row for each frame of a pers
 of the cache and, if the file has features, a stream of them. The tracks are committed first, then
 the features; a killed import continues with the next shard. The split's manifest records the file,
 so that no command mistakes it for a conversion.
+
+    `open_database` -> `_resolve_layout` (joint order, crop scale) -> `_write_tracks` ->
+    `_write_stream`
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ ORDERS: Final[Mapping[str, Skeleton]] = {  # the values of --joints-2d
     **{name: name for name in JOINTS if name != "smpl54"},
     WITHOUT_NECK: tuple(name for name in JOINTS["common14"] if name != "neck"),
 }
-_BY_NUMBER: Final = {49: "spin49", 14: "common14"}
-_SAMPLE: Final = 4096  # rows
+_BY_NUMBER: Final = {49: "spin49", 14: "common14"}  # number of joints -> their order
+_SAMPLE: Final = 4096  # rows that are read to guess the order of 13 joints
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +275,7 @@ def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
 def _write_tracks(
     root: cache.Root, name: str, tracks: FileReader, origin: Mapping[str, Any], progress: Progress
 ) -> None:
+    """Write and commit the videos of the file. A killed run continues after the last video."""
     plan = staging_plan(cache.fingerprint(origin))
     report_other_work(root, name, None, plan)
     provenance = {"imported": str(tracks.database.file.resolve())}
@@ -338,7 +342,7 @@ def _write_stream(
     with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
         if stream in split.streams:
             writer.reopen(missing_rows(split, stream).incomplete)
-        # each row's number in the file
+        # of each row of the split, its number in the file
         in_file = np.concatenate([video.rows for video in tracks.videos()])
         for shard in writer.pending:
             rows = in_file[np.asarray(writer.rows(shard))]

@@ -38,7 +38,7 @@ MAX_ALIGNMENT: Final = 16
 MAX_TEXT: Final = 4096  # characters
 KINDS: Final = "biufUSO"  # numbers and texts
 PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays would interrupt
-ALIGNED: Final = 16  # bytes
+ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
@@ -82,7 +82,11 @@ NAMES: Final = ARRAYS | {
 
 
 class JoblibUnpickler(ArrayUnpickler):
-    """Unpickler that maps joblib's arrays."""
+    """Unpickler that maps joblib's arrays.
+
+    When the pickle has built a `_Wrapper`, the bytes of its array follow in the file: the wrapper
+    is replaced by the mapped array, and reading continues after these bytes.
+    """
 
     dispatch = ArrayUnpickler.dispatch.copy()
 
@@ -182,7 +186,7 @@ class Blocks:
     blocks: Callable[[], Iterable[NDArray[Any]]]
 
 
-Entry = Blocks | Sequence[Blocks | str]
+Entry = Blocks | Sequence[Blocks | str]  # content of a file by one name: an array, or a list
 
 
 def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> None:
