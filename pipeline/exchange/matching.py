@@ -157,7 +157,8 @@ def match_rows(
 def _split_keys(split: cache.Split, rows: Rows, ranges: Sequence[tuple[int, int]]) -> Rows:
     """The keys (n,) of a split's rows. ranges: the same rows, as [start, stop)."""
     frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
-    return (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
+    keys: Rows = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
+    return keys
 
 
 def _row_error(

@@ -293,6 +293,7 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
 
 def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
     """Yield a plot for each validation split and unit of metrics."""
+    epoch = "epoch" if run.config is not None else "step"
     logged = run.logged.curves
     for i, split in enumerate(run.logged.scores):
         about = f"{ABOUT_VALIDATION.format(split)}."
@@ -305,7 +306,7 @@ def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
             if series:
                 title = f"{run.name}: {' and '.join(series)} on {split}"
                 plot = f"{name}-validation-{i}-{key}"
-                yield lines(plot, title, about, series, x_label=_epoch_label(run), y_label=unit)
+                yield lines(plot, title, about, series, x_label=epoch, y_label=unit)
 
 
 def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
@@ -315,12 +316,13 @@ def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
         if tag.startswith("learning_rate/") and curve.steps:
             series[_short(tag)] = _by_epoch(run, curve)
     if series:
+        epoch = "epoch" if run.config is not None else "step"
         yield lines(
             f"{name}-rate",
             f"{run.name}: Learning rate",
             "After each epoch; decreases when validation stops improving.",
             series,
-            x_label=_epoch_label(run),
+            x_label=epoch,
             y_label="learning rate",
             log_y=True,
         )
@@ -440,11 +442,6 @@ def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]
     if run.config is not None:
         iterations = run.config.iterations
     return [step / iterations for step in curve.steps], list(curve.values)
-
-
-def _epoch_label(run: TrainingRun) -> str:
-    """The label of an axis with the numbers of `_by_epoch`."""
-    return "epoch" if run.config is not None else "step"
 
 
 def _short(tag: str) -> str:

@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
     fails.
     """
     folder = args.out
-    raw = args.out / "clips"
+    raw = folder / "clips"
     missing = _fetch(raw / NAME)
     for text in missing:
         err.print(f"{ERROR} {plain(text)}")
@@ -111,20 +111,9 @@ def _run(args: argparse.Namespace) -> int:
         code = _run_step(show)
         if code:
             return code
-        summary = json.loads((bodies / SUMMARY).read_bytes())
-        clips = (joints, bodies / summary["overlays"][0])
-        detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
-        weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
         split = cache.open(folder / "cache")[SPLIT]
-        posters, people = _people(split, summary["tracks"], raw, clips)
-        content = {
-            "digest": digest,
-            "version": VERSION,
-            "commands": own,
-            "people": people,
-        }
-        content["clips"] = [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)]
-        content["credits"] = [CREDITS[0], *weights, CREDITS[1]]
+        content = _page_content(split, raw, joints, bodies)
+        content |= {"digest": digest, "version": VERSION, "commands": own}
         template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)
         write(template.stream(content), page)
     mark = IDLE if current else DONE
@@ -134,6 +123,22 @@ def _run(args: argparse.Namespace) -> int:
     for text in own:
         out.print(plain(f"  {text}"), soft_wrap=True)
     return 0
+
+
+def _page_content(split: cache.Split, raw: Path, joints: Path, bodies: Path) -> dict[str, Any]:
+    """What the page's template shows of the results. joints: the drawn video. bodies: the folder of
+    fitted bodies.
+    """
+    summary = json.loads((bodies / SUMMARY).read_bytes())
+    clips = (joints, bodies / summary["overlays"][0])
+    posters, people = _people(split, summary["tracks"], raw, clips)
+    detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
+    weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
+    return {
+        "people": people,
+        "clips": [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)],
+        "credits": [CREDITS[0], *weights, CREDITS[1]],
+    }
 
 
 def _fetch(clip: Path) -> list[str]:
