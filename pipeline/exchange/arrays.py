@@ -265,14 +265,14 @@ def _sort_shards(
     """The state of each shard. replaced: names of videos with other images than at first."""
     stream = str(writer.place.stream)
     pending = set(writer.pending)
-    held: set[int] = set()
+    held = set[int]()
     for track in split.tracks:
         if track.video in replaced:
             first = track.start // writer.rows_per_shard
             last = (track.stop - 1) // writer.rows_per_shard
             held.update(range(first, last + 1))
     held &= pending
-    existing: set[int] = set()
+    existing = set[int]()
     if compare and stream in split.streams:
         existing = {*split.stream_shards(stream)} & {*writer.live_shards}
     return _Shards(pending - held, held, existing - pending)
@@ -370,7 +370,7 @@ def _file_rows(match: Match, rows: range) -> Rows:
     return position
 
 
-def _row_keys(writer: cache.StreamWriter, position: Rows) -> NDArray[np.uint64]:
+def _row_keys(writer: cache.StreamWriter, position: Rows) -> Array:
     """Keys (n, 2) of rows: the start of the plan's identity, which names the file, and the row in
     the file.
     """
@@ -385,7 +385,7 @@ def _require_same_numbers(
     split: cache.Split,
     match: Match,
     data: Array,
-    ok: NDArray[np.bool_],
+    ok: Array,
 ) -> None:
     """Raise RawDataError if the file's rows (data and ok of `_read_rows`) differ from those of an
     existing shard.
@@ -405,7 +405,7 @@ def _require_same_numbers(
 
 def _read_rows(
     match: Match, stored: Array, position: Rows, dtype: np.dtype[Any]
-) -> tuple[Array, NDArray[np.bool_]]:
+) -> tuple[Array, Array]:
     """Rows (n, dim) of the stored array in the stream's type, and (n,) whether they exist and are
     finite. position: (n,) rows in the file, or NO_FILE_ROW.
     """

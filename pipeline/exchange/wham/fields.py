@@ -105,7 +105,8 @@ class RowFields:
         if need == NO_GENDER:
             return np.isin(self.genders_of(start, stop), MALE_FIRST)
         if need == NO_RATE:
-            rates = self._track_rates[self._tracks(start, stop)]
+            tracks = self._tracks(start, stop)
+            rates = self._track_rates[tracks]
             return np.asarray(np.abs(rates - FPS) < RATE_NOISE)
         name = need.removeprefix("no ")
         if name == "intrinsics":
@@ -173,7 +174,8 @@ class RowFields:
         """Keypoints (n, 17, 3) in the mirrored image: left and right are swapped, and x is mirrored
         except for joints without confidence.
         """
-        kp2d = self.keypoints(start, stop)[:, opposite_joints("coco")]
+        keypoints = self.keypoints(start, stop)
+        kp2d = keypoints[:, opposite_joints("coco")]
         width = self.resolutions(start, stop)[:, :1]
         x, y, score = np.moveaxis(kp2d, -1, 0)
         mirrored_x = np.where(score > 0, width - x, x)
@@ -191,7 +193,9 @@ class RowFields:
         betas = self.split.rows("betas", start, stop)
         trans = self.split.rows("trans", start, stop).astype(np.float64)
         rotation = self._rotations(start, stop)
-        n_joints = 0 if self.bodies.regressor is None else REGRESSED
+        n_joints = 0
+        if self.bodies.regressor is not None:
+            n_joints = REGRESSED
         joints = np.zeros((stop - start, n_joints, 3))
         genders = self.genders_of(start, stop)
         for gender in np.unique(genders).tolist():
