@@ -76,19 +76,23 @@ class NumberedFrame(NamedTuple):
 
 @dataclass(slots=True)
 class _Numbering:
-    """Numbers the frames that a decoder gives, and notices those that it does not give.
+    """Numbers the frames that a decoder gives, and the lost frames between them.
 
-    A file has packets, in the order in which they are decoded. Each states the time of its frame
-    (pts). The decoder gives frames in the order of their times. A time is *expected* from when its
-    packet goes to the decoder until its frame comes. If a later frame comes first, the packet has
-    given no frame, for one of two reasons:
+    A file has packets in decoding order, each with the time of its frame (pts). The decoder gives
+    frames in the order of their times. A time is *expected* from when its packet goes to the
+    decoder until its frame comes. If the decoder gives no frame for the packet of time 1:
+
+        packets     expected_times    decoded frame    yields
+        0, 2, 1     [0, 1, 2]         of time 0        number 0
+                    [1, 2]            of time 2        number 1 (lost), number 2
+
+    A packet gives no frame for one of two reasons:
 
     - It is damaged, or needs one that is: its frame is lost, and keeps its number.
     - It is *frameless*: the second field of a frame, or a reference that is never shown. Such a
       packet has no number. Only some codecs have them (FRAMELESS_PACKETS).
 
-    Nothing tells one from the other but this: a file in which no packet has failed is taken for
-    intact.
+    The decoder does not tell which. So a file in which no packet has failed is taken for intact.
 
     After a key frame is lost, the decoder draws the frames that follow over a wrong image. They
     count as lost, too, up to the next key frame.
@@ -98,60 +102,65 @@ class _Numbering:
     n_frames: int = 0  # numbers given so far, so the next frame's number
     is_damaged: bool = False  # a packet has failed
     has_frameless: bool = False  # a frameless packet has been found
-    needs_key: bool = True  # frames after `lost_key` are lost until a key frame comes
-    lost_key: float = -math.inf  # time of the key frame that was lost last
-    # times of packets whose frames have not come, ascending
-    expected: list[int] = field(default_factory=list)
-    # those of key frames; some decoders do not mark their frames
-    keys: set[int] = field(default_factory=set)
+    # Frames after this time are drawn over a wrong image: the time of a lost key frame; -inf if it
+    # has none, and before the first key frame; inf if the last key frame is intact.
+    wrong_after: float = -math.inf
+    expected_times: list[int] = field(default_factory=list)  # ascending
+    # times of packets with key frames, since some decoders do not mark their frames
+    key_times: set[int] = field(default_factory=set)
 
-    def expect(self, packet: Any) -> None:
-        """Note a packet that goes to the decoder."""
+    def add_packet(self, packet: Any) -> None:
+        """Note a packet before it goes to the decoder."""
+        if packet.is_discard:  # Its frame is hidden, but shown frames are drawn over it.
+            if packet.is_keyframe:
+                self.wrong_after = math.inf
+            return
         if packet.pts is None:
             return
-        bisect.insort(self.expected, packet.pts)
+        bisect.insort(self.expected_times, packet.pts)
         if packet.is_keyframe:
-            self.keys.add(packet.pts)
+            self.key_times.add(packet.pts)
 
     def note_damage(self, packet: Any) -> None:
         """Note a packet that the decoder has refused."""
         self.is_damaged = True
         if packet.is_keyframe:
-            self.needs_key = True
-            self.lost_key = -math.inf
+            self.wrong_after = -math.inf
             if packet.pts is not None:
-                self.lost_key = packet.pts
+                self.wrong_after = packet.pts
 
-    def take(self, frame: VideoFrame) -> Iterator[NumberedFrame]:
+    def number_frame(self, frame: VideoFrame) -> Iterator[NumberedFrame]:
         """Yield the lost frames before a decoded frame, and then the frame itself."""
-        time = math.nan
+        seconds = math.nan
+        position = math.inf  # in the order of times; without a time, after all
         if frame.pts is not None:
-            yield from self._skip_to(frame.pts)
-            if self.expected[:1] == [frame.pts]:
-                del self.expected[0]
+            yield from self._drop_times_before(frame.pts)
+            if self.expected_times[:1] == [frame.pts]:
+                del self.expected_times[0]
             elif self.is_damaged:
                 return  # a second frame of a damaged packet
             assert frame.time is not None
-            time = frame.time
+            seconds = frame.time
+            position = frame.pts
 
-        if frame.pts is None or frame.pts > self.lost_key:
-            if frame.key_frame or frame.pts in self.keys:
-                self.needs_key = False
-            if self.needs_key:
-                yield self.lose()
-                return
-        self.keys.discard(frame.pts)
-        yield NumberedFrame(self.n_frames, frame, time)
+        is_key_frame = frame.key_frame or frame.pts in self.key_times
+        if is_key_frame and position > self.wrong_after:
+            self.wrong_after = math.inf
+        if position > self.wrong_after:
+            yield self.number_lost()
+            return
+        self.key_times.discard(frame.pts)
+        yield NumberedFrame(self.n_frames, frame, seconds)
         self.n_frames += 1
 
-    def _skip_to(self, time: int) -> Iterator[NumberedFrame]:
-        """Expect no time before this one any longer, and yield the frames that are lost thereby."""
-        n_skipped = bisect.bisect_left(self.expected, time)
-        del self.expected[:n_skipped]
+    def _drop_times_before(self, time: int) -> Iterator[NumberedFrame]:
+        """Expect no time before this one any longer. Yields the frames that are lost thereby."""
+        n_dropped = bisect.bisect_left(self.expected_times, time)
+        del self.expected_times[:n_dropped]
         if self.is_damaged or not self.may_be_frameless:
-            for _ in range(n_skipped):
-                yield self.lose()
-        elif n_skipped:
+            for _ in range(n_dropped):
+                yield self.number_lost()
+        elif n_dropped:
             self.has_frameless = True
 
     def finish(self) -> Iterator[NumberedFrame]:
@@ -159,10 +168,10 @@ class _Numbering:
         unless the file is intact and has frameless packets.
         """
         if self.is_damaged or not self.has_frameless:
-            for _ in self.expected:
-                yield self.lose()
+            for _ in self.expected_times:
+                yield self.number_lost()
 
-    def lose(self) -> NumberedFrame:
+    def number_lost(self) -> NumberedFrame:
         """Give the next number to a lost frame."""
         lost = NumberedFrame(self.n_frames, None)
         self.n_frames += 1
@@ -183,9 +192,8 @@ class OpenVideo:
         # frames.
         self.stream.codec_context.thread_type = "SLICE"
         self.n_bytes: int = container.size
-        # of the packets that `frames` has read so far
-        self.n_packets = 0
-        self.n_hidden = 0  # packets of hidden frames
+        self.n_packets = 0  # that `frames` has read so far
+        self.n_hidden = 0  # those of hidden frames
 
     @property
     def n_streams(self) -> int:
@@ -229,28 +237,21 @@ class OpenVideo:
         for packet in self._packets():
             if not has_times:
                 packet.pts = None
-            if packet.size:  # the last one is empty, and asks for the frames that are kept back
-                self._note_packet(packet, numbering)
+            has_frame = packet.size > 0  # the last packet is empty
+            if has_frame:
+                self.n_packets += 1
+                self.n_hidden += packet.is_discard
+                numbering.add_packet(packet)
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
                 numbering.note_damage(packet)
-                if packet.pts is None:  # no time is expected, and missed later
-                    yield numbering.lose()
+                if has_frame and packet.pts is None:  # no time is expected, and missed later
+                    yield numbering.number_lost()
                 continue
             for frame in decoded:
-                yield from numbering.take(frame)
+                yield from numbering.number_frame(frame)
         yield from numbering.finish()
-
-    def _note_packet(self, packet: Any, numbering: _Numbering) -> None:
-        """Count a packet, and have its frame numbered unless it is hidden."""
-        self.n_packets += 1
-        if packet.is_discard:
-            self.n_hidden += 1
-            if packet.is_keyframe:
-                numbering.needs_key = False  # a hidden one will do: shown frames are drawn over it
-        else:
-            numbering.expect(packet)
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
@@ -339,16 +340,17 @@ class View:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height px as shown, stretched and turned."""
-        return self._turned(self.square)
+        return self._shown_size(self.square)
 
     @property
     def unstretched(self) -> tuple[int, int]:
         """Width and height px by a tool that turns frames and does not stretch them, because it
         takes all pixels for square ones.
         """
-        return self._turned(self.stored)
+        return self._shown_size(self.stored)
 
-    def _turned(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size after turning: a quarter turn swaps width and height."""
         width, height = size
         return (height, width) if self.is_turned else (width, height)
 

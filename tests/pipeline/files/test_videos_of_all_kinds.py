@@ -9,11 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from pipeline.files.pixels.clip_record import record_from
 from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.video import OpenVideo
 from tests.pipeline.files.made_clips import (
     HEIGHT,
     MATRIX,
@@ -251,6 +253,37 @@ def test_a_damaged_packet_shifts_no_frame(
     ]
     (remark,) = video.record().remarks()
     assert "cannot be decoded" in remark
+
+
+class FailingAtItsEnd:
+    """A container whose last packet, which is empty, is refused by the decoder."""
+
+    def __init__(self, container: Any) -> None:
+        self.container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.container, name)
+
+    def demux(self, stream: Any) -> Any:
+        for packet in self.container.demux(stream):
+            yield packet if packet.size else RefusedPacket()
+
+
+class RefusedPacket:
+    size = 0
+    pts = None
+    is_keyframe = False
+
+    def decode(self) -> None:
+        raise av.InvalidDataError(0, "refused")
+
+
+def test_a_decoder_that_fails_at_the_end_adds_no_frame(tmp_path: Path) -> None:
+    (tmp_path / "mjpeg.avi").write_bytes(content("mjpeg.avi"))
+    with av.open(str(tmp_path / "mjpeg.avi")) as container:
+        frames = [*OpenVideo(FailingAtItsEnd(container)).frames()]
+    assert [frame.number for frame in frames if frame.decoded is not None] == list(range(N))
+    assert len(frames) == N
 
 
 @pytest.mark.parametrize(
