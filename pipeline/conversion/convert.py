@@ -36,7 +36,7 @@ from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.clip_record import record_from
+from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.raw import RawVideo, changes, seal
 from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
 
@@ -357,7 +357,7 @@ def _summarize(
 def _damaged(accounts: Iterable[VideoAccount]) -> Iterator[str]:
     """A line about each video whose file has lost frames."""
     for account in accounts:
-        record = record_from(account.clip)
+        record = restore_record(account.clip)
         if record is not None and record.lost:
             yield f"{account.name}: {record.remarks()[0]}"
 

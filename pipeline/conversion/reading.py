@@ -32,7 +32,7 @@ from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.clip_record import ClipRecord, record_from
+from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
@@ -437,7 +437,7 @@ def _remember_clip(video: RawVideo) -> None:
     """Let the reader use the clip's record from an earlier conversion (`recall`), in place of
     decoding the whole clip to make a new one.
     """
-    record = record_from(video.clip)
+    record = restore_record(video.clip)
     if record is not None:
         remember(ClipRecord, video.clip_digest, record)
 

@@ -19,7 +19,7 @@ import cache
 from pipeline.boxes import extents
 from pipeline.clips.files import moved_frames
 from pipeline.estimates import fits_of
-from pipeline.files.pixels.clip_record import record_from
+from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, Joints
@@ -62,7 +62,7 @@ def grade(
     """
     ticks = columns["frame_index"].astype(np.int64)
     shots, up = _camera_of(columns, ticks, source)
-    record = record_from(clip)
+    record = restore_record(clip)
     if record is not None and not record.is_even:
         ticks = record.clock()[ticks]
         fps *= record.usual_fps / record.fps

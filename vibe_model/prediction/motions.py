@@ -25,7 +25,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.body import Body
 from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.clip_record import record_from
+from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.places import file_name
 from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies
@@ -66,7 +66,7 @@ def write_motion(
     """
     frames = bodies.frame_index
     step = bodies.track.step
-    record = record_from(clip)
+    record = restore_record(clip)
     if record is not None and not record.is_even:
         frames = record.clock()[frames]
         fps *= record.usual_fps / record.fps

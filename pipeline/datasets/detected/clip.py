@@ -34,7 +34,7 @@ from pipeline.datasets.detected.people import (
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
-from pipeline.files.pixels.clip_record import ClipRecord, record_from
+from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
@@ -191,7 +191,7 @@ def _note_record(
     Adds the record and its remarks to the account. filmed_fps: as in `Rules`. Raises RawDataError
     if the labels come from an earlier version of `detect` that decoded other images.
     """
-    recorded = record_from(info.get("record"))
+    recorded = restore_record(info.get("record"))
     if recorded is not None:
         source.remember(recorded)
     record = source.record()

@@ -1,8 +1,8 @@
 """What a video is: its frames, times, rate, and what is unusual about it.  [pixels] -> crops
 
 A `Survey` is given all frames of a video while they are decoded for something else, and makes its
-`ClipRecord`. The record is stored as JSON (`ClipRecord.as_dict`, `record_from`), so that nobody has
-to decode the video again to know its rate or its faults.
+`ClipRecord`. Conversion stores the record as JSON (`ClipRecord.as_dict`, `restore_record`), so that
+the video need not be decoded again for its rate or its faults.
 
 Words:
     lost: a frame that cannot be decoded, because of damage. It keeps its number.
@@ -103,7 +103,7 @@ class ClipRecord:
         By the frames' times, if there are any. The header's rate is taken where both agree: it is
         not rounded.
         """
-        rate = mean_rate(self.times)
+        rate = _mean_rate(self.times)
         is_as_stated = math.isclose(rate, self.header_fps, rel_tol=SAME_RATE)
         if is_as_stated or math.isnan(rate):
             return self.header_fps
@@ -121,13 +121,14 @@ class ClipRecord:
     @property
     def is_even(self) -> bool:
         """Whether all frames are as long as each other, as far as their times are known."""
-        known = _frames_with_time(self.times)
-        rate = mean_rate(self.times)
+        rate = _mean_rate(self.times)
         if not math.isfinite(rate):
             return True
+        frames = _frames_with_time(self.times)
+        times = self.times[frames]
         # what the frames' numbers would be at a constant rate from the first one on
-        at_constant_rate = (self.times[known] - self.times[known[0]]) * rate + known[0]
-        return bool(np.abs(at_constant_rate - known).max() <= UNEVEN)
+        at_constant_rate = (times - times[0]) * rate + frames[0]
+        return bool(np.abs(at_constant_rate - frames).max() <= UNEVEN)
 
     @property
     def usual_fps(self) -> float:
@@ -146,14 +147,15 @@ class ClipRecord:
     def clock(self) -> Ints:
         """(n,) the time of each frame as a whole number of ticks, `usual_fps` ticks a second.
 
-        If times are even, that is the frame's number. Else a pause is a gap between two ticks.
-        Ticks increase strictly.
+        If times are even, that is the frame's number. Else a pause is a gap between two ticks:
+        frames at 0, 0.1, 0.2, 1.0 and 1.1 s have the ticks 0, 1, 2, 10 and 11. Ticks increase
+        strictly.
         """
         numbers = np.arange(self.n_frames, dtype=np.int64)
         if self.is_even:
             return numbers
-        known = _frames_with_time(self.times)
-        times = np.interp(numbers, known, self.times[known])
+        timed = _frames_with_time(self.times)
+        times = np.interp(numbers, timed, self.times[timed])
         # times are as played, `usual_fps` is as filmed
         ticks_a_second = self.usual_fps * self.played_fps / self.fps
         ticks = np.round((times - times[0]) * ticks_a_second).astype(np.int64)
@@ -184,6 +186,19 @@ class ClipRecord:
                 f"{count(len(self.lost), 'frame')} cannot be decoded, such as {shown}: the file "
                 "is damaged"
             )
+        remarks += self._remarks_on_times()
+        remarks += self._remarks_on_images()
+        if self.n_streams > 1:
+            remarks.append(f"{self.n_streams} video streams: the one that players choose is read")
+        if self.n_repeated > MANY_REPEATED * self.n_frames:
+            remarks.append(
+                f"{self.n_repeated / self.n_frames:.0%} of the frames repeat the one before"
+            )
+        return remarks
+
+    def _remarks_on_times(self) -> list[str]:
+        """Remarks on the frame rate, and on times that go back."""
+        remarks = []
         played = self.played_fps
         if abs(played / self.header_fps - 1) > OTHER_RATE:
             remarks.append(
@@ -202,6 +217,11 @@ class ClipRecord:
             remarks.append(
                 f"times begin anew {count(self.n_restarts, 'time')}: several recordings in one file"
             )
+        return remarks
+
+    def _remarks_on_images(self) -> list[str]:
+        """Remarks on how images differ from the stored frames."""
+        remarks = []
         if self.n_interlaced:
             remarks.append(f"interlaced: {count(self.n_interlaced, 'frame')} of two fields")
         if self.transfer in HDR:
@@ -219,16 +239,10 @@ class ClipRecord:
             remarks.append(
                 f"{count(self.n_resized, 'frame')} of another size, scaled to the first frame's"
             )
-        if self.n_streams > 1:
-            remarks.append(f"{self.n_streams} video streams: the one that players choose is read")
-        if self.n_repeated > MANY_REPEATED * self.n_frames:
-            remarks.append(
-                f"{self.n_repeated / self.n_frames:.0%} of the frames repeat the one before"
-            )
         return remarks
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON values, which `record_from` restores. nan becomes null.
+        """The record as JSON values, which `restore_record` restores. nan becomes null.
 
         Times that are not even are a list. Of even ones, there are only their number and the first
         and last known one: {"n": 10, "known": [[0, 0.0], [9, 0.3]]} for frame 0 at 0 s and frame 9
@@ -244,9 +258,9 @@ class ClipRecord:
         return values
 
 
-def record_from(values: object) -> ClipRecord | None:
-    """The record that `ClipRecord.as_dict` has made JSON values of. None for any other values, such
-    as those of an older version: the caller decodes the video again.
+def restore_record(values: object) -> ClipRecord | None:
+    """Restore the record from the JSON values of `ClipRecord.as_dict`. Returns None for any other
+    values, such as those of an older version: the caller decodes the video again.
     """
     names = {field.name for field in fields(ClipRecord)}
     if not isinstance(values, Mapping) or values.keys() != names:
@@ -285,14 +299,14 @@ def _steps(times: Doubles) -> Doubles:
 
 def _first_and_last(times: Doubles) -> list[list[float]]:
     """[number, time] of the first and of the last frame whose time is known; empty if none is."""
-    known = _frames_with_time(times)
-    if not len(known):
+    timed = _frames_with_time(times)
+    if not len(timed):
         return []
-    return [[int(number), round(float(times[number]), PLACES)] for number in known[[0, -1]]]
+    return [[int(number), round(float(times[number]), PLACES)] for number in timed[[0, -1]]]
 
 
 def _restore_times(stored: Any) -> Doubles:
-    """Times (n,) of their form in `ClipRecord.as_dict`."""
+    """Restore times (n,) from their form in `ClipRecord.as_dict`."""
     if isinstance(stored, list):
         return np.array([*map(_restore_number, stored)])
     n_frames = int(stored["n"])
@@ -310,13 +324,13 @@ class Survey:
     """
 
     def __init__(self) -> None:
-        self._times: list[float] = []
-        self._lost: list[int] = []
+        self._times: list[float] = []  # s, of all frames; nan: not known
+        self._lost: list[int] = []  # numbers
         self._n_interlaced = 0
         self._n_resized = 0
         self._n_repeated = 0
-        self._first: VideoFrame | None = None
-        self._before: VideoFrame | None = None
+        self._first: VideoFrame | None = None  # the first frame that is not lost
+        self._previous: VideoFrame | None = None  # the last one that is not lost
 
     def add(self, frame: NumberedFrame) -> None:
         """Count the next frame of the video."""
@@ -333,9 +347,9 @@ class Survey:
             self._n_interlaced += 1
         if (decoded.width, decoded.height) != (first.width, first.height):
             self._n_resized += 1
-        if self._before is not None and _is_copy(self._before, decoded):
+        if self._previous is not None and _is_copy(self._previous, decoded):
             self._n_repeated += 1
-        self._before = decoded
+        self._previous = decoded
 
     def record(self, video: OpenVideo, path: Path) -> ClipRecord:
         """The record of the frames that were added, and of the header. Raises Undecodable if no
@@ -345,7 +359,7 @@ class Survey:
             raise Undecodable(f"{path}: none of its frames can be decoded")
         header = video.header()
         n_hidden = video.n_hidden
-        if video.index is not None:
+        if video.index is not None:  # frames that it lacks are cut out, too, and have no packets
             n_hidden += max(0, (header.n_frames or 0) - len(video.index))
         view = view_of(video.stream, self._first)
         file_times = np.array(self._times)
@@ -402,15 +416,16 @@ def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) ->
     return max(0, (video.header().n_frames or 0) - n_packets)
 
 
-def _is_copy(before: VideoFrame, frame: VideoFrame) -> bool:
+def _is_copy(previous: VideoFrame, frame: VideoFrame) -> bool:
     """Whether two frames look the same: their first planes are equal, which hold the brightness or
     all colours.
     """
-    one = _first_plane(before)
-    other = _first_plane(frame)
-    if not np.array_equal(one[::SAMPLED, ::SAMPLED], other[::SAMPLED, ::SAMPLED]):
+    plane = _first_plane(frame)
+    previous_plane = _first_plane(previous)
+    # a few pixels first, which is faster
+    if not np.array_equal(plane[::SAMPLED, ::SAMPLED], previous_plane[::SAMPLED, ::SAMPLED]):
         return False
-    return np.array_equal(one, other)
+    return np.array_equal(plane, previous_plane)
 
 
 def _first_plane(frame: VideoFrame) -> NDArray[np.uint8]:
@@ -429,31 +444,31 @@ def _join_recordings(times: Doubles) -> Doubles:
     """Times (n,) that never go back, from a file's own.
 
     In a file of several recordings, times begin anew with each. Here, each goes on after the one
-    before, by the usual (median) step.
+    before, by the median step: 0, 1, 2, 0, 1 becomes 0, 1, 2, 3, 4.
     """
-    known = _frames_with_time(times)
     steps = _steps(times)
-    is_back = steps < 0
-    if not is_back.any():
+    is_restart = steps < 0
+    if not is_restart.any():
         return times
-    usual = 0.0
-    if not is_back.all():
-        usual = np.median(steps[~is_back])
-    steps[is_back] = usual
+    median_step = 0.0
+    if not is_restart.all():
+        median_step = np.median(steps[~is_restart])
+    steps[is_restart] = median_step
+    timed = _frames_with_time(times)
     joined = times.copy()
-    joined[known[1:]] = times[known[0]] + np.cumsum(steps)
+    joined[timed[1:]] = times[timed[0]] + np.cumsum(steps)
     return joined
 
 
-def mean_rate(times: Doubles) -> float:
+def _mean_rate(times: Doubles) -> float:
     """Frames a second between the first and the last known time of (n,); nan if fewer than two are
     known, or if they are equal.
     """
-    known = _frames_with_time(times)
-    if len(known) < 2:
+    timed = _frames_with_time(times)
+    if len(timed) < 2:
         return math.nan
-    first = known[0]
-    last = known[-1]
+    first = timed[0]
+    last = timed[-1]
     seconds = times[last] - times[first]
     if seconds <= 0:
         return math.nan

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.files.pixels.clip_record import record_from
+from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.video import OpenVideo
 from tests.pipeline.files.made_clips import (
@@ -397,11 +397,11 @@ def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(
 def test_a_record_is_restored_from_json(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(content(name))
     record = Video(tmp_path, name).record()
-    restored = record_from(json.loads(json.dumps(record.as_dict())))
+    restored = restore_record(json.loads(json.dumps(record.as_dict())))
     assert restored is not None
     assert restored.remarks() == record.remarks()
     assert restored.fps == pytest.approx(record.fps, nan_ok=True)
     assert restored.clock().tolist() == record.clock().tolist()
     assert restored.view == record.view
-    assert record_from({**record.as_dict(), "aspect": [1, 0]}) is None
-    assert record_from({"n": 40}) is None
+    assert restore_record({**record.as_dict(), "aspect": [1, 0]}) is None
+    assert restore_record({"n": 40}) is None
