@@ -3,6 +3,7 @@ frame.
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,18 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     (
         change_of("coco of boxes", lambda c: c["annotations"][2].update(score=None)),
         "'score': expected a number",
+    ),
+    (
+        change_of("coco of boxes", lambda c: c["annotations"][2].update(score=math.inf)),
+        "'score': expected a finite confidence, found inf",
+    ),
+    (
+        change_of("coco results of boxes", lambda c: c[0].update(score=math.nan)),
+        "'score': expected a finite confidence, found nan",
+    ),
+    (
+        change_of("coco results of boxes", lambda c: c[0].update(score=10**400)),
+        "'score': expected a finite confidence, found a number out of range",
     ),
     (
         change_of("coco results of boxes", lambda c: c[0].update(bbox="1234")),

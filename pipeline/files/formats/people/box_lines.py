@@ -12,7 +12,6 @@ YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image 
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,6 +25,7 @@ from pipeline.files.formats.people.found import (
     FoundPerson,
     LabelContent,
     LabelFormat,
+    finite_score,
     label_error,
     whole,
 )
@@ -147,7 +147,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         identity = whole(file, key, values[1])
         score = 1.0
         if len(values) > 6:
-            score = _finite_score(file, key, values[6])
+            score = finite_score(file, key, values[6])
         box = MOT.corners(file, key, values[2:6], score if score > 0 else 1.0)
         is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
         if score == 0 or is_no_person:
@@ -184,7 +184,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if len(rest) == 2:
                 whole(file, key, rest[1])
             if rest:
-                _finite_score(file, key, rest[0])
+                finite_score(file, key, rest[0])
             points = YOLO.corners(file, key, values[1:5], size=size)
             if n:
                 points = _joints(values[5 : 5 + n], size)
@@ -229,13 +229,6 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
         yield FoundPerson(line.frame, points, identity)
-
-
-def _finite_score(file: Path, key: str, score: float) -> float:
-    """The score, a detection's confidence. Raises RawDataError for NaN and infinity."""
-    if not math.isfinite(score):
-        raise label_error(file, key, "a finite confidence", str(score))
-    return score
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:

@@ -6,6 +6,7 @@ frame. A `LabelFormat` says how a format counts frames and pixels, and how it wr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -150,6 +151,17 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
         found = arrays.kind(names)
         raise label_error(file, key, "the names of the joints, each once", found)
     return list(names)
+
+
+def finite_score(file: Path, key: str, score: float) -> float:
+    """Check a detection's confidence, and return it. Raises RawDataError for NaN and infinity."""
+    try:
+        number = float(score)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise label_error(file, key, "a finite confidence", arrays.kind(score))
+    return number
 
 
 def attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,10 +1,16 @@
 """JSON of keypoint detectors: OpenPose, AlphaPose, COCO and MMPose.  [raw] -> tracks -> features ->
 windows
 
-In comes one file, or for OpenPose the files of all frames, with the people that a detector or a
-labelling tool found in a clip. Out go these people as `LabelContent`: joints or boxes in pixels of
-the clip, the frame of each, and an identity where the file has one. The content tells the format
-(`content_of`), not the file's name.
+`detections` calls it for a clip's file, or for OpenPose with the files of all frames. It gets the
+people as `LabelContent`: joints or boxes in pixels of the clip, the frame of each, and an identity
+where the file has one. The content tells the format (`content_of`), not the file's name:
+
+    OpenPose, a file a frame    {"people": [{"pose_keypoints_2d": [x, y, score, ...]}]}
+    results                     [{"image_id": "35.jpg", "keypoints": [...], "score": 2.9, "idx": 1}]
+    COCO                        {"images": [{"id": 1, "file_name": "clip_000035.jpg"}],
+                                "annotations": [{"image_id": 1, "keypoints": [...]}],
+                                "categories": [{"name": "person", "keypoints": ["nose", ...]}]}
+    MMPose                      see `mmpose`
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ from pipeline.files.formats.people.found import (
     LabelFormat,
     Sizes,
     attributes,
+    finite_score,
     joint_names,
     label_error,
     numbers,
@@ -57,15 +64,15 @@ ANIMALS: Final = re.compile(
     "|tiger|lion|mouse|mice|rat|pig|fox|wolf|deer|rabbit|fish|fly|locust|tail|tailbase|paw|hoof"
     "|withers|snout|beak|wings)(?![a-z])"
 )
-_PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
+_NAME_OF_IMAGE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
 RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
 COCO: Final = LabelFormat("COCO's JSON", first=0, box="x y w h")
 
 
 def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
-    """A clip's people in one file, in pixels of an image of `size`. Raises RawDataError for any
-    other file.
+    """Read a clip's people from one file, and scale them to the clip's size. Raises RawDataError
+    for any other file.
     """
     content = load_json(file, do=DAMAGED)
     if _has(content, "instance_info"):
@@ -102,13 +109,13 @@ def _has(entry: object, key: str) -> bool:
 def openpose_content(
     frames: Iterable[tuple[int, Path, object]], sizes: Sizes | None
 ) -> LabelContent:
-    """(frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises
+    """Read (frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises
     RawDataError.
 
     Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's
     size.
     """
-    numbers = list[int]()
+    processed = list[int]()  # frames
     people = list[FoundPerson]()
     n_scaled = 0
     for frame, file, content in frames:
@@ -118,37 +125,37 @@ def openpose_content(
             expected = "OpenPose's object with people, in a file for each frame"
             raise label_error(file, "people", expected, _kind(content), ONE_FILE)
         for person in records(file, "people", page["people"]):
-            # 1.0's first
+            # OpenPose 1.0 wrote the first key, later versions the second one.
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
             people.append(FoundPerson(frame, _joints(file, key, person.get(key)) * scale))
         n_scaled += _is_scaled(scale)
-        numbers.append(frame)
+        processed.append(frame)
     notes = []
     if n_scaled:
         notes.append(
             f"keypoints of {n_scaled} frames are of a canvas of another size: scaled to the "
             "clip's size"
         )
-    return LabelContent(people, numbers, notes=notes)
+    return LabelContent(people, processed, notes=notes)
 
 
 def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
-    """One list of people with image names, without COCO's other categories."""
+    """Read one list of people with image names, without COCO's other categories."""
     people = []
-    others = Counter[str]()
-    first = None
+    n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
+    clip = None  # the images' name before the frame number
     axes = AxisOrder()
     for result in results:
         category = result.get("category_id", 1)
         if category != 1:
-            others[str(category)[:20]] += 1
+            n_left_out[str(category)[:20]] += 1
             continue
         name, frame = _split_name(file, "image_id", result.get("image_id"))
-        if first is None:
-            first = name
-        if name != first:
+        if clip is None:
+            clip = name
+        if name != clip:
             expected = "image names that differ only by the frame number at their end"
-            found = f"{first[:40]!r} and {name[:40]!r} before it"
+            found = f"{clip[:40]!r} and {name[:40]!r} before it"
             do = f"Have the results of one video in a file. {NUMBERED}"
             raise label_error(file, "image_id", expected, found, do)
 
@@ -159,27 +166,29 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
         people.append(FoundPerson(frame, points, _identity(file, result)))
     axes.require_x_first(file)
-    # where it did not track, all are 0; its trackers count from 1
+    # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     if not any(person.identity for person in people):
         people = [person._replace(identity=None) for person in people]
     notes = [
         f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
-        for name, n in others.items()
+        for name, n in n_left_out.items()
     ]
     return LabelContent(people, notes=notes)
 
 
 def _score(file: Path, result: Mapping[str, Any]) -> float:
     score = result.get("score", 1.0)
-    if not isinstance(score, int | float) or score != score:
+    if not isinstance(score, int | float):
         raise label_error(file, "score", "a number", kind(score))
-    return float(score)
+    return finite_score(file, "score", score)
 
 
 def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
-    """The part of an image name before the frame number, and the number: "35.jpg" is frame 35."""
+    """Split an image name into the part before the frame number, and the number: "clip_0035.jpg"
+    gives "clip_" and 35. Raises RawDataError for a name without a number.
+    """
     if isinstance(image, str | int):
-        match = _PICTURE.fullmatch(Path(str(image)).stem)
+        match = _NAME_OF_IMAGE.fullmatch(Path(str(image)).stem)
         if match is not None:
             return match["name"], int(match["number"])
     expected = "an image name that ends in the frame number, such as '35.jpg'"
@@ -188,7 +197,9 @@ def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
-    """AlphaPose writes 3, 3.0, [3] or, for merged detections, [[3.0], [3.0]]: the first counts."""
+    """The identity 3 of AlphaPose's `idx`, which is 3, 3.0, [3] or, for merged detections,
+    [[3.0], [3.0]]. None without `idx`.
+    """
     if "idx" not in result:
         return None
     idx = result["idx"]
@@ -199,14 +210,14 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
 
 
 class _Categories(NamedTuple):
-    """Who are people among COCO's categories."""
+    """Which of COCO's categories are people."""
 
     people: frozenset[str]  # ids
     joints: list[str] | None  # names, if the file has them
     names: Mapping[str, str]  # of all categories, by id
 
     def other_than_people(self, annotation: Mapping[str, Any]) -> str | None:
-        """The category of an annotation of something else than a person; None for a person.
+        """The name of an annotation's category if it is not people; None if it is.
 
         All are people if the file names no categories, or the annotation has none.
         """
@@ -218,14 +229,16 @@ class _Categories(NamedTuple):
 
 
 def _categories(file: Path, stored: object) -> _Categories:
-    """People are called person, else they are all with keypoints, else all, but for animals
-    (AP-10K's, macaques).
+    """Choose the categories that are people: those called person, or without any all but animals
+    (AP-10K's, macaques). If some of these have keypoints, only they are people.
     """
     listed = records(file, "categories", stored or [])
-    called_person = [category for category in listed if category.get("name") == "person"]
-    people = called_person or [category for category in listed if not _is_animal(category)]
+    people = [category for category in listed if category.get("name") == "person"]
+    if not people:
+        people = [category for category in listed if not _is_animal(category)]
     with_joints = [category for category in people if category.get("keypoints")]
-    people = with_joints or people
+    if with_joints:
+        people = with_joints
     key = "categories.keypoints"
     joints = None
     for category in with_joints:
@@ -247,7 +260,7 @@ def _is_animal(category: Mapping[str, Any]) -> bool:
     return ANIMALS.search(" ".join(map(str, texts)).lower()) is not None
 
 
-def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
+def _coco(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
     """Read COCO's object: `images`, `annotations` of people in them, and `categories`, of which
     that of people names the joints.
 
@@ -257,72 +270,90 @@ def _coco(file: Path, content: Mapping[str, Any], sizes: Sizes | None) -> LabelC
     to the clip's. Without any joint in the whole file, people are their boxes: a detector of boxes
     wrote it.
     """
-    images = _coco_images(file, content.get("images"), sizes)
-    categories = _categories(file, content.get("categories"))
-    read = LabelContent(joints=categories.joints)
-    others = Counter[str]()  # names of categories that are no people
-    boxes = list[_CocoBox]()
-    n_interpolated = 0
-    n_labelled = 0  # joints
-    axes = AxisOrder()
-    for i, entry in enumerate(records(file, "annotations", content.get("annotations"))):
+    images = _coco_images(file, document.get("images"), sizes)
+    categories = _categories(file, document.get("categories"))
+    content = LabelContent(joints=categories.joints)
+    annotations = _annotations(file, document.get("annotations"), images, categories, content)
+    _add_people(file, annotations, content)
+    n_interpolated = sum(
+        attributes(annotation.entry).get("keyframe") is False for annotation in annotations
+    )
+    if n_interpolated:
+        content.notes.append(
+            f"{n_interpolated} of {len(annotations)} people are between CVAT's key frames: "
+            "interpolated, not labelled"
+        )
+    _describe_images(content, images.values())
+    return content
+
+
+class _Annotation(NamedTuple):
+    """An entry of `annotations` about a person."""
+
+    key: str  # its place in the file, for errors
+    entry: Mapping[str, Any]
+    image: _CocoImage
+
+    def corners(self, file: Path) -> Doubles:
+        """(2, 3) px px score of its box in the clip, as in `FoundPerson`. Raises RawDataError."""
+        score = _score(file, self.entry)
+        box = COCO.corners(file, f"{self.key}.bbox", self.entry["bbox"], score)
+        return box * self.image.scale
+
+
+def _annotations(
+    file: Path,
+    stored: object,
+    images: Mapping[int, _CocoImage],
+    categories: _Categories,
+    content: LabelContent,
+) -> list[_Annotation]:
+    """The annotations of single people. Others are counted in `content`."""
+    annotations = []
+    n_left_out = Counter[str]()  # annotations of a category that is no person
+    for i, entry in enumerate(records(file, "annotations", stored)):
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"))
         if image_id not in images:
             raise label_error(file, f"{key}.image_id", "the id of one of images", str(image_id))
-        other = categories.other_than_people(entry)
-        if other is not None:
-            others[other] += 1
-            continue
-        if entry.get("iscrowd") == 1:
-            read.passed_over += 1
-            continue
+        category = categories.other_than_people(entry)
+        if category is not None:
+            n_left_out[category] += 1
+        elif entry.get("iscrowd") == 1:
+            content.passed_over += 1
+        else:
+            annotations.append(_Annotation(key, entry, images[image_id]))
+    for name, n in n_left_out.items():
+        content.notes.append(f"{count(n, 'annotation')} of {name!r} left out: no people")
+    return annotations
 
-        image = images[image_id]
-        if "bbox" in entry:
-            boxes.append(_CocoBox(f"{key}.bbox", entry, image.scale))
+
+def _add_people(file: Path, annotations: Sequence[_Annotation], content: LabelContent) -> None:
+    """Add the annotations' people to `content`: their joints, or else their boxes."""
+    axes = AxisOrder()
+    n_labelled = 0  # joints
+    for annotation in annotations:
+        key = annotation.key
+        entry = annotation.entry
         if "keypoints" in entry or "bbox" not in entry:
-            points = _coco_joints(file, key, entry, categories.joints)
+            points = _coco_joints(file, key, entry, content.joints)
             axes.compare(points, entry.get("bbox"))
             n_labelled += int(np.count_nonzero(points[:, 2]))
-            points = points * image.scale
+            points = points * annotation.image.scale
         else:
-            points = boxes[-1].corners(file)
+            points = annotation.corners(file)
         identity = track_id(file, key, entry)
-        n_interpolated += attributes(entry).get("keyframe") is False
-        read.people.append(FoundPerson(image.frame, points, identity))
-
+        content.people.append(FoundPerson(annotation.image.frame, points, identity))
     axes.require_x_first(file)
-    all_have_boxes = len(boxes) == len(read.people)
+
+    all_have_boxes = all("bbox" in annotation.entry for annotation in annotations)
     if all_have_boxes and not n_labelled:
-        for i, box in enumerate(boxes):
-            read.people[i] = read.people[i]._replace(points=box.corners(file))
-    for name, n in others.items():
-        read.notes.append(f"{count(n, 'annotation')} of {name!r} left out: no people")
-    if n_interpolated:
-        read.notes.append(
-            f"{n_interpolated} of {len(read.people)} people are between CVAT's key frames: "
-            "interpolated, not labelled"
-        )
-    _describe_images(read, images.values())
-    return read
-
-
-class _CocoBox(NamedTuple):
-    """The `bbox` of an annotation of a person."""
-
-    key: str  # its place in the file, for errors
-    annotation: Mapping[str, Any]
-    scale: Doubles  # that of its image
-
-    def corners(self, file: Path) -> Doubles:
-        """(2, 3) px px score in the clip, as in `FoundPerson`. Raises RawDataError."""
-        score = _score(file, self.annotation)
-        return COCO.corners(file, self.key, self.annotation["bbox"], score) * self.scale
+        for i, annotation in enumerate(annotations):
+            content.people[i] = content.people[i]._replace(points=annotation.corners(file))
 
 
 class _CocoImage(NamedTuple):
-    """What an entry of `images` says about one frame of the clip."""
+    """An entry of `images`: one frame of the clip."""
 
     frame: int
     scale: Doubles  # (3,) of `_scale`, from this image's x, y and score to the clip's
@@ -331,7 +362,7 @@ class _CocoImage(NamedTuple):
 
 
 def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _CocoImage]:
-    """The images by id, each with a frame of its own."""
+    """Read the images by id. Raises RawDataError if two are of one frame."""
     images = {}
     entries = records(file, "images", stored)
     for i, entry in enumerate(entries):
@@ -358,23 +389,23 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
     return images
 
 
-def _describe_images(read: LabelContent, images: Collection[_CocoImage]) -> None:
-    """Put what is known about the images into `read`."""
-    read.frames = sorted(image.frame for image in images)
+def _describe_images(content: LabelContent, images: Collection[_CocoImage]) -> None:
+    """Put the images' frames and cameras into `content`, and a note on other sizes."""
+    content.frames = sorted(image.frame for image in images)
     for image in images:
         if image.camera is not None:
-            read.camera[image.frame] = image.camera
+            content.camera[image.frame] = image.camera
     scaled = [image.size for image in images if image.size]
     if scaled:
-        read.notes.append(
+        content.notes.append(
             f"keypoints of {len(scaled)} frames are of pictures of {scaled[0]}: scaled to the "
             "clip's size"
         )
 
 
 def _image_name(image: Mapping[str, Any]) -> tuple[str, object]:
-    """(key, name) of an image. Roboflow appends a hash to `file_name` and has the original in
-    `extra.name`.
+    """(key, name) of an image's file. Roboflow appends a hash to `file_name` and keeps the
+    original name in `extra.name`.
     """
     extra = image.get("extra")
     if isinstance(extra, dict) and "name" in extra:
@@ -385,8 +416,8 @@ def _image_name(image: Mapping[str, Any]) -> tuple[str, object]:
 def _coco_joints(
     file: Path, key: str, entry: Mapping[str, Any], names: Sequence[str] | None
 ) -> Doubles:
-    """(J, 3) px px score: of `keypoint_scores`, else of visibility (0, 1, 2) or a score in its
-    place.
+    """Read an annotation's joints (J, 3): x, y in px of its image, score. The score is in
+    `keypoint_scores`, else in place of the visibility, else 1 where that is above 0.
     """
     n_joints = len(names or ())
     if entry.get("keypoints") == [] and attributes(entry):
@@ -403,26 +434,28 @@ def _coco_joints(
     return points
 
 
-def _scale(file: Path, key: str, stated: tuple[object, object], sizes: Sizes | None) -> Doubles:
-    """(3,) scale of x, y and score from the detector's image to the clip; 1 if unknown.
+def _scale(
+    file: Path, key: str, stated_size: tuple[object, object], sizes: Sizes | None
+) -> Doubles:
+    """(3,) scale of x, y and score from the detector's image to the clip; 1 if the file states no
+    size.
 
-    Raises RawDataError for another shape: how it was cut or padded is unknown.
+    Raises RawDataError for an image of another shape, since it is unknown how it was cut or padded.
     """
-    if sizes is None or not all(stated):
+    if sizes is None or not all(stated_size):
         return np.ones(3)
-    sides = [whole(file, f"{key}.size", value) for value in stated]
-    shape = np.array(sides, np.float64)
-    possible = np.array(sizes(), np.float64)
+    stated = np.array([whole(file, f"{key}.size", side) for side in stated_size], np.float64)
+    possible = np.array(sizes(), np.float64)  # (sizes, 2)
     clip = possible[0]
-    x, y = (shape / possible).T
-    # a pixel of rounding each
+    x, y = (stated / possible).T  # scale of width and height to each possible size
+    # Each side is rounded to a pixel, so each scale may be off by one part in the side's length.
     is_multiple = abs(x - y) <= (1 / possible).sum(axis=1)
-    if is_multiple.any() and (shape > 0).all():
-        return np.append(clip / shape, 1)
+    if is_multiple.any() and (stated > 0).all():
+        return np.append(clip / stated, 1)
     expected = (
         f"the clip's width and height, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number"
     )
-    actual = f"{shape[0]:.0f} x {shape[1]:.0f}"
+    actual = f"{stated[0]:.0f} x {stated[1]:.0f}"
     do = (
         "Run the detector on the clip as it is decoded (turned as its rotation flag says, "
         "nothing cut or padded)."
@@ -435,7 +468,9 @@ def _is_scaled(scale: Doubles) -> bool:
 
 
 def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:
-    """(J, 3) from a flat list of numbers: `n_joints` joints, or as many as in a known order."""
+    """Read joints (J, 3) from a flat list of numbers: `n_joints` joints, or if that is 0, as many
+    as a known order has.
+    """
     lengths = (3 * n_joints,) if n_joints else NUMBERS
     if not isinstance(stored, list) or len(stored) not in lengths:
         found = kind(stored)
