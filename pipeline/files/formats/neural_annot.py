@@ -7,9 +7,12 @@
     MPI-INF-3DHP_camera_1k.json             subject -> sequence -> camera -> R (3, 3), t (3,) (mm):
                                             R X + t
 
-The first two have hundreds of MB, so only the bytes of a sequence are parsed, and each process
-caches the last sequence. The bodies are checked against the release's labels, since a wrong camera,
-unit or frame number would not be visible otherwise.
+The converter of MPI-INF-3DHP calls `load_fits` for each video. A wrong camera, unit or frame number
+would not be visible in the result. So NeuralAnnot's joints must be at the release's labels of the
+video (`_require_cameras`), and its bodies at its joints (`_require_bodies`).
+
+The first two files have hundreds of MB, so only the bytes of a sequence are parsed, and each
+process caches the last sequence.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ N_JOINTS = len(JOINTS[ORDER])
 PELVIS = JOINTS[ORDER].index("hip")
 KEYS: Final = ("pose", "shape", "trans")
 N_POSE = 72
+N_FIT = 82  # numbers of pose and shape
 N_BODY = 85  # numbers of all KEYS together
 CLOSE_M: Final = 0.005  # largest distance of the joints from the labels
 NEAR_M: Final = 0.6  # largest distance of `trans` from the pelvis; about 0.3 m is usual
@@ -65,20 +69,31 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     sequence = video.rpartition("/video_")[0]
     subject, number = map(int, sequence.removeprefix("S").split("/Seq"))
     keys = subject, number
-    fitted, bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, state_of(raw / FITS))
-    frames, flat = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, state_of(raw / WORLD))
-    joints = flat.reshape(-1, N_JOINTS, 3) / 1000
-    labels = np.full((len(rows), N_BODY - 3), np.nan)
-    if not len(fitted):
-        return labels
+    bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, state_of(raw / FITS))
+    world = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, state_of(raw / WORLD))
+    joints = _Rows(world.frames, world.values.reshape(-1, N_JOINTS, 3) / 1000)
+    fits = np.full((len(rows), N_FIT), np.nan)
+    if not len(bodies.frames):
+        return fits
 
     cameras = _load_cameras(raw / CAMERAS, keys, video, calibrated)
-    _require_cameras(raw / CAMERAS, video, cameras, joints, frames, kp_3d)
-    _require_bodies(raw / FITS, sequence, fitted, bodies[:, -3:], frames, joints[:, PELVIS])
-    _, chosen, fit = np.intersect1d(rows, fitted, return_indices=True)
-    pose = pose_in_camera(bodies[fit, :N_POSE], cameras[0].rotation)
-    labels[chosen] = np.concatenate([pose, bodies[fit, N_POSE:-3]], axis=1)
-    return labels
+    _require_cameras(raw / CAMERAS, video, cameras, joints, kp_3d)
+    trans = _Rows(bodies.frames, bodies.values[:, N_FIT:])
+    pelvis = _Rows(joints.frames, joints.values[:, PELVIS])
+    _require_bodies(raw / FITS, sequence, trans, pelvis)
+
+    _, to_rows, from_rows = np.intersect1d(rows, bodies.frames, return_indices=True)
+    bodies_in_rows = bodies.values[from_rows]
+    pose = pose_in_camera(bodies_in_rows[:, :N_POSE], cameras[0].rotation)
+    fits[to_rows] = np.concatenate([pose, bodies_in_rows[:, N_POSE:N_FIT]], axis=1)
+    return fits
+
+
+class _Rows(NamedTuple):
+    """The numbers of some frames of a sequence."""
+
+    frames: Ints  # (N,) increasing
+    values: Doubles  # (N, ...)
 
 
 class _Camera(NamedTuple):
@@ -92,12 +107,12 @@ class _Camera(NamedTuple):
 def _load_cameras(file: Path, keys: tuple[int, int], video: str, calibrated: Any) -> list[_Camera]:
     """Read the cameras of a sequence; the video's own is the first."""
     stored: Any = load_json(file, do=AGAIN)
-    cameras = {}
+    cameras = {}  # name -> rotation, translation (m), not checked yet
     if calibrated is not None:
         cameras[CALIBRATED] = calibrated[:3, :3], calibrated[:3, 3]
     with reading(file, "subjects, sequences and cameras", do=AGAIN):
-        listed = stored.get(str(keys[0]), {}).get(str(keys[1]), {})
-        for name, entry in listed.items():
+        of_sequence = stored.get(str(keys[0]), {}).get(str(keys[1]), {})
+        for name, entry in of_sequence.items():
             cameras[name] = entry["R"], np.divide(entry["t"], 1000)
 
     camera = video.rpartition("/video_")[2]
@@ -105,35 +120,34 @@ def _load_cameras(file: Path, keys: tuple[int, int], video: str, calibrated: Any
         camera = CALIBRATED
     if camera not in cameras:
         raise RawDataError(file, video, "R and t", "neither", AGAIN)
+    video_first = sorted(cameras, key=camera.__ne__)
     return [
         _Camera(
             name,
             numbers(file, f"{name}/R", cameras[name][0], (3, 3)),
             numbers(file, f"{name}/t", cameras[name][1], (3,)),
         )
-        for name in sorted(cameras, key=camera.__ne__)
+        for name in video_first
     ]
 
 
 def _require_cameras(
-    file: Path,
-    video: str,
-    cameras: Sequence[_Camera],
-    joints: Doubles,
-    frames: Ints,
-    kp_3d: Doubles,
+    file: Path, video: str, cameras: Sequence[_Camera], joints: _Rows, kp_3d: Doubles
 ) -> None:
-    """Raise RawDataError unless the joints, seen by the first camera, are at the labels. The error
-    names the other camera, unit or frame numbers that would fit.
+    """Raise RawDataError unless the joints, seen by the first camera, are at the labels, and no
+    shift of frame numbers fits better. The error names the other camera, unit or frame numbers that
+    would fit.
     """
 
     def distance(camera: _Camera = cameras[0], scale: float = 1, shift: int = 0) -> float:
         """The median distance in m of the joints from the labels."""
-        rows = frames + shift
-        labelled = (rows >= 0) & (rows < len(kp_3d))
-        in_camera = scale * joints[labelled] @ camera.rotation.T + camera.translation
-        return _median_length(in_camera - kp_3d[rows[labelled]])
+        rows = joints.frames + shift
+        is_labelled = (rows >= 0) & (rows < len(kp_3d))
+        in_world = scale * joints.values[is_labelled]
+        in_camera = in_world @ camera.rotation.T + camera.translation
+        return _median_length(in_camera - kp_3d[rows[is_labelled]])
 
+    # cause of an error -> the distance if it were mended
     causes = {
         f"{WORLD}, frame numbers: the labels of {k:+d} fit": distance(shift=k) for k in SHIFTS
     }
@@ -156,10 +170,13 @@ def _median_length(vectors: Doubles) -> float:
     """The median length of the finite vectors among (N, ..., 3); infinity if there is none."""
     lengths = np.linalg.norm(vectors, axis=-1)
     is_finite = np.isfinite(lengths)
-    return float(np.median(lengths[is_finite])) if is_finite.any() else np.inf
+    if not is_finite.any():
+        return np.inf
+    return float(np.median(lengths[is_finite]))
 
 
 def _flatten_body(body: Any) -> Doubles:
+    """(85,) pose, shape and trans of a body."""
     return np.hstack([body[key] for key in KEYS])
 
 
@@ -170,28 +187,28 @@ def _load(
     n: int,
     flatten: Callable[[Any], Doubles],
     _state: tuple[int, int],
-) -> tuple[Ints, Doubles]:
-    """Read a sequence: its frames (N,), increasing, and their n numbers (N, n). `flatten` turns the
-    content of a frame into n numbers.
+) -> _Rows:
+    """Read a sequence, with n numbers for each frame. `flatten` makes them of a frame's content.
+    `_state`: of the file, so that a changed file is read again.
     """
     stored = load_sequence(file, keys, "subject, sequence and frame", do=AGAIN)
     with reading(file, f"{n} numbers a frame", do=AGAIN):
         rows = [flatten(content) for content in stored.values()]
     values = table(file, [f"{keys[0]}/{keys[1]}/{frame}" for frame in stored], rows, n)
-    return np.array([*stored], np.int64), values.reshape(-1, n)
+    return _Rows(np.array([*stored], np.int64), values.reshape(-1, n))
 
 
-def _require_bodies(
-    file: Path, sequence: str, fitted: Ints, trans: Doubles, frames: Ints, pelvis: Doubles
-) -> None:
+def _require_bodies(file: Path, sequence: str, trans: _Rows, pelvis: _Rows) -> None:
     """Raise RawDataError unless the bodies' `trans` is near the pelvis, and moves with it in the
-    same frames, not in frames that are shifted by SHIFTS.
+    same frames, not in frames that are shifted by SHIFTS. Both are (N, 3) m.
     """
 
     def offsets(shift: int) -> Doubles:
         """The vectors (N, 3) in m from the pelvis to `trans`, if frame numbers are shifted."""
-        _, fit_rows, label_rows = np.intersect1d(fitted + shift, frames, return_indices=True)
-        return trans[fit_rows] - pelvis[label_rows]
+        _, trans_rows, pelvis_rows = np.intersect1d(
+            trans.frames + shift, pelvis.frames, return_indices=True
+        )
+        return trans.values[trans_rows] - pelvis.values[pelvis_rows]
 
     def spread(shift: int) -> float:
         """The median distance in m of the offsets from their median."""
@@ -201,11 +218,11 @@ def _require_bodies(
         return _median_length(offset)
 
     away = _median_length(offsets(0))
-    best = min(SHIFTS, key=spread)
+    best_shift = min(SHIFTS, key=spread)
     found = ""
     if not away <= NEAR_M:
         found = f"{away:.3g} m away, or in another unit"
-    elif spread(0) > max(CLOSE_M, 3 * spread(best)):
-        found = f"that of other frame numbers: {best:+d}"
+    elif spread(0) > max(CLOSE_M, 3 * spread(best_shift)):
+        found = f"that of other frame numbers: {best_shift:+d}"
     if found:
         raise RawDataError(file, sequence, f"trans in m, near the pelvis in {WORLD}", found, AGAIN)
