@@ -1,10 +1,19 @@
-"""raw -> tracks -> features, as Luigi tasks: a task is a dataset x split x stage."""
+"""raw -> tracks -> features, as Luigi tasks: a task is a dataset x split x stage.
+
+Each requires those before it:
+
+    Synthesize -> Detect -> Convert -> Extract -> Data
+    demo data     people    tracks     features   all of the datasets in [data]
+
+The work of a stage is in `pipeline.recipe`: a task makes the plan, is complete if the plan finds
+nothing to do, and else carries it out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import luigi
 
@@ -100,8 +109,9 @@ class Detect(PipelineTask):
     @property
     def flaw(self) -> str:
         plan = self.plan()
-        clips = count(len(plan.problems), "clip")
-        return f"{clips} without keypoints: {plan.again}" if plan.problems else ""
+        if not plan.problems:
+            return ""
+        return f"{count(len(plan.problems), 'clip')} without keypoints: {plan.again}"
 
     def work(self) -> None:
         plan = self.plan()
@@ -144,11 +154,8 @@ class Convert(SplitTask):
     def recipe(self) -> Recipe:
         s = settings()
         recipe = super().recipe()
-        if (
-            s.embedded.enabled
-            and self.dataset not in s.embedded_datasets
-            and not recipe.raw.is_dir()
-        ):
+        is_demo = self.dataset in s.embedded_datasets
+        if s.embedded.enabled and not is_demo and not recipe.raw.is_dir():
             raise ConfigError(
                 f"{recipe.raw}: there is no such folder, and [embedded] makes no data for "
                 f"{self.dataset}, which comes from another package. Put its raw files there, "
@@ -165,7 +172,8 @@ class Convert(SplitTask):
             convert.refuse_committed_failures(plan)
         if not plan.up_to_date or plan.problems:
             return False
-        if new_times := convert.record_times(plan):  # here, since a complete task does not run
+        new_times = convert.record_times(plan)  # here, since a complete task does not run
+        if new_times:
             self.say(new_times, mark=IDLE)
         return True
 
@@ -185,6 +193,7 @@ class ConvertFirst(Convert):
     """
 
     def report(self, result: StepResult) -> None:
+        """Print the result; problems are notes if there are rows to extract."""
         if cache.open(settings().paths.cache)[self.what].manifest["rows"]:
             result = replace(result, notes=[*result.notes, *result.problems], problems=())
         super().report(result)
@@ -217,12 +226,12 @@ class Extract(SplitTask):
     def _conversion_problems(self) -> list[str]:
         """Problems that the conversion has left, such as videos that could not be read."""
         plan = self.recipe().plan_conversion()
-        left = (
-            []
-            if plan.up_to_date
-            else [f"{self.what}: not converted yet: {plan.why}. The next run tries it again."]
-        )
-        return [*plan.problems, *left]
+        problems = [*plan.problems]
+        if not plan.up_to_date:
+            problems.append(
+                f"{self.what}: not converted yet: {plan.why}. The next run tries it again."
+            )
+        return problems
 
 
 class Data(PipelineTask):
@@ -235,17 +244,18 @@ class Data(PipelineTask):
         return count(len(settings().data.datasets), "dataset")
 
     def requires(self) -> Iterator[PipelineTask]:
-        of_labels = any(not spec.stream.reads.crops for spec in settings().streams)
-        for dataset, split, has_pixels in _enabled_splits():
-            stage = Extract if has_pixels or of_labels else Convert
-            yield stage(dataset=dataset, split=split)
+        needs_no_pixels = any(not spec.stream.reads.crops for spec in settings().streams)
+        for enabled in _enabled_splits():
+            has_features = enabled.has_pixels or needs_no_pixels
+            stage = Extract if has_features else Convert
+            yield stage(dataset=enabled.dataset, split=enabled.split)
 
     def up_to_date(self) -> bool:
         return True  # it is only asked when all required tasks are complete
 
     @property
     def flaw(self) -> str:
-        return _rejected_text(*(f"{dataset}/{split}" for dataset, split, _ in _enabled_splits()))
+        return _rejected_text(*(enabled.name for enabled in _enabled_splits()))
 
     def show(self) -> None:
         """Name datasets of the cache that [data] datasets does not have."""
@@ -255,17 +265,30 @@ class Data(PipelineTask):
 
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
-        names = [f"{dataset}/{split}" for dataset, split, _ in _enabled_splits()]
+        names = [enabled.name for enabled in _enabled_splits()]
         n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
         self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
         status = command("status", "--cache", from_here(opened.root))
-        for name in (name for name, rows in n_rows.items() if not rows):
-            warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
+        for name in names:
+            if not n_rows[name]:
+                warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
         self.show()
 
 
-def _enabled_splits() -> Iterator[tuple[str, str, bool]]:
-    """(dataset, split, has pixels) of the datasets in [data] datasets.
+class _EnabledSplit(NamedTuple):
+    """A split of a dataset in [data] datasets."""
+
+    dataset: str
+    split: str
+    has_pixels: bool  # whether the dataset has images, from which crops can be made
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.split}"
+
+
+def _enabled_splits() -> Iterator[_EnabledSplit]:
+    """The splits of the datasets in [data] datasets.
 
     A dataset of a broken package has one split `*`, whose conversion fails with the reason. Raises
     ConfigError if [paths] raw is not a folder.
@@ -280,14 +303,18 @@ def _enabled_splits() -> Iterator[tuple[str, str, bool]]:
         try:
             dataset = datasets.get(name)
         except PlugInError:
-            yield name, "*", False
+            yield _EnabledSplit(name, "*", has_pixels=False)
             continue
         for split in dataset.splits:
-            yield name, split, dataset.has_pixels
+            yield _EnabledSplit(name, split, dataset.has_pixels)
 
 
 def _rejected_text(*names: str) -> str:
-    """Rejected videos of committed splits: `3 videos rejected: status --all`"""
+    """Number of rejected videos in committed splits, as "3 videos rejected: status --all"; "" for
+    none.
+    """
     opened = cache.open(settings().paths.cache)
     n_rejected = sum(rejected_videos(opened[name])[0] for name in names)
-    return f"{count(n_rejected, 'video')} rejected: status --all" if n_rejected else ""
+    if not n_rejected:
+        return ""
+    return f"{count(n_rejected, 'video')} rejected: status --all"

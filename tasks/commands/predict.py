@@ -1,4 +1,12 @@
-"""`python -m tasks predict`: bodies in clips, which it prepares first, or in a split of a cache."""
+"""`python -m tasks predict`: bodies in clips, which it prepares first, or in a split of a cache.
+
+    a clip or a folder   `_predict_clips`: `pipeline prepare videos` writes splits of the cache;
+                         then each is predicted
+    a split              is predicted from the cache
+
+`_write` predicts one split: it writes predictions.json and the bodies, draws overlays, and prints
+lines about them. The work is in `vibe_model.prediction`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _PredictedSplits:
-    """The result of predicting some splits."""
+    """The result of the command: of each split, and of all together."""
 
     summaries: list[dict[str, Any]]  # contents of each split's predictions.json
     n_failed: int  # number of videos, or of splits that lack a stream, that could not be predicted
@@ -99,11 +107,11 @@ def default_folder(named: str) -> Path:
     >>> default_folder("3dpw/test")
     PosixPath('3dpw-test-bodies')
     """
-    place = Path(named)
+    clips = Path(named)
     name = named.replace("/", "-")
-    if place.exists():
-        place = place.resolve()
-        name = place.name if place.is_dir() else place.stem
+    if clips.exists():
+        clips = clips.resolve()
+        name = clips.name if clips.is_dir() else clips.stem
     return Path(f"{name}-bodies")
 
 
@@ -157,8 +165,34 @@ def _predict_clips(
     from vibe_model.prediction import job as jobs
 
     streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
-    preparation = prepare.Preparation.resolve(_preparing(args, raw, loaded), streams)
+    preparation = prepare.Preparation.resolve(_prepare_arguments(args, raw, loaded), streams)
     predicted = _PredictedSplits([], preparation.run())
+    tracks = args.tracks
+    clip = Path(args.named)
+    if clip.is_file() and tracks == "*":
+        tracks = f"{glob.escape(clip.name)}/*"
+    splits = _prepared_splits(args, loaded)
+    for name, split in splits.items():
+        refusals = [*filter(None, (spec.missing_columns(split) for spec in streams))]
+        if refusals:
+            warn(refusals[0])
+            predicted.n_failed += 1
+            continue
+        folder = out
+        if len(splits) > 1:
+            folder /= name.rpartition("/")[2]
+        job = jobs.open_job(args.cache, name, model, streams[-1].name, folder, raw)
+        for text in jobs.warnings(job, streams):
+            warn(text)
+        # None, neither --overlay nor --no-overlay: drawn for clips
+        of_split = _write(args, job, tracks=tracks, overlay=args.overlay is not False)
+        predicted.summaries += of_split.summaries
+        predicted.n_failed += of_split.n_failed
+    return predicted
+
+
+def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dict[str, cache.Split]:
+    """The splits of the clips that have tracks, by name. Raises PipelineError if there is none."""
     splits = dict[str, cache.Split]()
     for part in OwnVideos.splits:
         name = f"{OwnVideos.name}/{part}"
@@ -172,44 +206,24 @@ def _predict_clips(
             "keeps more."
         )
         raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
-    tracks = args.tracks
-    clip = Path(args.named)
-    if clip.is_file() and tracks == "*":
-        tracks = f"{glob.escape(clip.name)}/*"
-    for name, committed in splits.items():
-        refusals = [*filter(None, (spec.missing_columns(committed) for spec in streams))]
-        if refusals:
-            warn(refusals[0])
-            predicted.n_failed += 1
-            continue
-        to = out
-        if len(splits) > 1:
-            to /= name.rpartition("/")[2]
-        job = jobs.open_job(args.cache, name, model, streams[-1].name, to, raw)
-        for text in jobs.warnings(job, streams):
-            warn(text)
-        # None, neither --overlay nor --no-overlay: drawn for clips
-        of_split = _write(args, job, tracks=tracks, overlay=args.overlay is not False)
-        predicted.summaries += of_split.summaries
-        predicted.n_failed += of_split.n_failed
-    return predicted
+    return splits
 
 
-def _preparing(
+def _prepare_arguments(
     args: argparse.Namespace, raw: Path, loaded: sections.Settings
 ) -> argparse.Namespace:
     """Arguments of `python -m pipeline prepare videos` for these clips."""
-    preparing = argparse.Namespace(**prepare.DEFAULTS)
-    preparing.dataset = OwnVideos.name
-    preparing.raw = raw
-    preparing.cache = args.cache
-    preparing.detector = args.detector or loaded.value("detect.detector")
-    preparing.every = args.every
+    arguments = argparse.Namespace(**prepare.DEFAULTS)
+    arguments.dataset = OwnVideos.name
+    arguments.raw = raw
+    arguments.cache = args.cache
+    arguments.detector = args.detector or loaded.value("detect.detector")
+    arguments.every = args.every
     if args.device != "auto":
-        preparing.device = args.device
-    preparing.settings = args.settings
-    preparing.cfg = loaded
-    return preparing
+        arguments.device = args.device
+    arguments.settings = args.settings
+    arguments.cfg = loaded
+    return arguments
 
 
 def _write(
@@ -217,7 +231,8 @@ def _write(
 ) -> _PredictedSplits:
     """Predict the tracks of a split whose names match the pattern `tracks`.
 
-    Videos that cannot be drawn count as failed.
+    Videos that cannot be drawn count as failed. Prints lines about the bodies, the refinement and
+    the overlays.
     """
     from vibe_model.prediction import videos
 
@@ -243,7 +258,7 @@ def _write(
 
 
 def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:
-    """A line on how much the refinement improved the tracks.
+    """Describe how much the refinement improved the tracks, in a line.
 
     errors: Each track's median distance to its 2D joints in px, before and after; NaN without 2D
     joints.
@@ -251,16 +266,17 @@ def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:
     better = [pair for pair in errors if pair[1] < pair[0]]
     text = f"{len(better)} of {count(len(errors), 'track')}"
     if better:
-        before, after = map(median, zip(*better, strict=True))
+        before = median(pair[0] for pair in better)
+        after = median(pair[1] for pair in better)
         text += f", median distance to the 2D joints {before:.1f} -> {after:.1f} px"
-    without = sum(map(math.isnan, (before for before, _ in errors)))
-    if without:
-        text += f"; {count(without, 'track')} without 2D joints"
+    n_without = sum(math.isnan(pair[0]) for pair in errors)
+    if n_without:
+        text += f"; {count(n_without, 'track')} without 2D joints"
     return text
 
 
 def _print_places(summary: dict[str, Any], out: Path) -> None:
-    """Print where the output files are."""
+    """Print where the output files are. summary: The content of predictions.json."""
     from vibe_model.prediction import videos
 
     console.out.print()
