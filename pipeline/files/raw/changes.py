@@ -9,6 +9,11 @@ the video itself), folders of images, and folders of labels. Two texts are made 
 - The *stamp* is made of sizes, times and counts, without reading a file. A video with the same
   stamp as at the last commit is taken for unchanged. With another stamp, its digest is made again.
 
+The stamp of a video with a label file of 5120 bytes and a folder of 300 images, with times in ns:
+
+    file 5120 1700000000000000000 labels/0001.mat
+    folder 300 1700000000000000000 frames/0001
+
 Stamps differ between copies of the same data, so they are stored beside the commit (stamps.json),
 digests in it. A stamp counts only with the committed digest, so a crash between the two files does
 no harm.
@@ -62,7 +67,7 @@ NUMBERS: Final = {
 
 
 class Seen(NamedTuple):
-    """A video as it was when it was last read."""
+    """A video as it was when it was last read: a row of stamps.json."""
 
     stamp: Stamp
     digest: str
@@ -167,7 +172,9 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
 
 
 def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
-    """What `write_stamps` has written, by the videos' names; empty if it is missing or damaged."""
+    """Read the stamps that `write_stamps` has written, by the videos' names; {} if they are missing
+    or damaged.
+    """
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names = columns["names"]
@@ -209,15 +216,15 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
     was: the earlier stamp. If it is not known, all inputs are taken to have been there.
     """
     inputs = parse(now)
-    earlier = _parse_stored(was)
-    after = _present(inputs)
-    before = {*inputs}
-    if earlier is not None:
-        before = _present(earlier)
-    has_new = bool(after - before)
+    earlier_inputs = _parse_stored(was)
+    present = _present(inputs)
+    present_before = {*inputs}
+    if earlier_inputs is not None:
+        present_before = _present(earlier_inputs)
+    has_new = bool(present - present_before)
     if has_new:
         return ""
-    return min(before - after, default="")
+    return min(present_before - present, default="")
 
 
 def same_inputs(was: Stamp | None, now: Stamp) -> set[str]:

@@ -103,7 +103,7 @@ def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: 
     images = [np.full((128, 160, 3), (110, 80, 60), np.uint8) for _ in range(50)]
     for t, image in enumerate(images):
         image[25:115, 35 + t : 46 + t] = 255
-    file = encode(try_clip.CLIP.place, images)
+    file = encode(try_clip.CLIP.cached_path, images)
     monkeypatch.setattr(
         try_clip, "CLIP", try_clip.CLIP._replace(sha256=sha256(file.read_bytes()).hexdigest())
     )

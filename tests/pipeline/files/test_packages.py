@@ -105,7 +105,7 @@ def test_a_damaged_wheel_that_the_user_put_there_is_named(registry: Path) -> Non
             MissingAssets, match=rf"{folder / WHEEL}: expected an archive with .* Delete it\.$"
         ):
             fetch_files(FILE)
-    assert not FILE.place.exists()
+    assert not FILE.cached_path.exists()
 
 
 def test_all_that_fetch_a_file_at_once_get_it(registry: Path) -> None:
@@ -114,8 +114,8 @@ def test_all_that_fetch_a_file_at_once_get_it(registry: Path) -> None:
     cache_folder().mkdir(parents=True)
     make_wheel(cache_folder(), content)
     with ThreadPoolExecutor(4) as threads:
-        assert [*threads.map(fetch_files, [file] * 4)] == [[file.place]] * 4
-    assert [*file.place.parent.iterdir()] == [file.place]
+        assert [*threads.map(fetch_files, [file] * 4)] == [[file.cached_path]] * 4
+    assert [*file.cached_path.parent.iterdir()] == [file.cached_path]
 
 
 def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(
@@ -137,9 +137,9 @@ def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(
         f'#!/bin/sh\n[ "$1 $2" = "pack @scope/thing@1.0" ] && cp {registry}/*.tgz "$4"\n'
     )
     (registry / "bin/npm").chmod(0o755)
-    assert fetch_files(file) == [file.place] and file.place.read_bytes() == b"weights"
-    assert file.place == cache_folder() / "scope-thing-1.0/weights.bin"
-    file.place.unlink()
+    assert fetch_files(file) == [file.cached_path] and file.cached_path.read_bytes() == b"weights"
+    assert file.cached_path == cache_folder() / "scope-thing-1.0/weights.bin"
+    file.cached_path.unlink()
     (registry / "bin/npm").unlink()
     (registry / "scope-thing-1.0.tgz").rename(cache_folder() / "scope-thing-1.0.tgz")
     assert fetch_files(file)[0].read_bytes() == b"weights"

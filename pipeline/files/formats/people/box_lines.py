@@ -2,11 +2,13 @@
 frame.  [raw] -> tracks
 
 CSV    a header with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size
-       in px
+       in px:               anna,0,100,40,60,150
 MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1
-       (motchallenge.net/instructions)
+       (motchallenge.net/instructions):     1,7,101,41,60,150,0.9
 YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image (Ultralytics'
-       save_txt)
+       save_txt):           0 0.2 0.24 0.09 0.31 0.9 7
+
+`detections` calls `content_of` for a file, and `yolo_content` for a folder of YOLO's files.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class _YoloLine(NamedTuple):
 
     frame: int
     points: Doubles  # as in `FoundPerson`
-    rest: list[float]  # after box and joints: confidence and identity, one of them, or neither
+    ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
 def content_of(file: Path) -> LabelContent:
@@ -93,7 +95,7 @@ def _lines(file: Path) -> list[tuple[str, str]]:
 
 
 def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
-    """Other columns are ignored; lines may have any order."""
+    """Read the lines of a CSV file. Other columns are ignored; lines may have any order."""
     with reading(file, "CSV", do=HEADER):
         header, *rows = csv.reader((line for _, line in lines), strict=True)
     names = [name.strip() for name in header]
@@ -131,8 +133,8 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
 
 def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
-    """Confidence 0 marks unused lines; with 9 columns, the eighth is a class, as in MOT16's ground
-    truth.
+    """Read MOT's lines. Confidence 0 marks unused lines; with 9 columns, the eighth is a class, as
+    in MOT16's ground truth.
     """
     people = []
     passed_over = 0
@@ -148,7 +150,8 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         score = 1.0
         if len(values) > 6:
             score = finite_score(file, key, values[6])
-        box = MOT.corners(file, key, values[2:6], score if score > 0 else 1.0)
+        box_score = score if score > 0 else 1.0  # some trackers write -1
+        box = MOT.corners(file, key, values[2:6], box_score)
         is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
         if score == 0 or is_no_person:
             passed_over += 1
@@ -158,7 +161,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
 
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
-    """YOLO's files, (number, file) each, without classes other than 0, COCO's person. Raises
+    """Read YOLO's files, (number, file) each, without classes other than 0, COCO's person. Raises
     RawDataError.
 
     Numbers after the box and joints: two are confidence and identity; one is an identity if it is a
@@ -180,15 +183,15 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if len(n_keypoints) > 1:
                 found = "lines with them and lines without"
                 raise label_error(file, key, "keypoints in all lines", found)
-            rest = values[5 + n :]
-            if len(rest) == 2:
-                whole(file, key, rest[1])
-            if rest:
-                finite_score(file, key, rest[0])
+            ending = values[5 + n :]
+            if len(ending) == 2:
+                whole(file, key, ending[1])
+            if ending:
+                finite_score(file, key, ending[0])
             points = YOLO.corners(file, key, values[1:5], size=size)
             if n:
                 points = _joints(values[5 : 5 + n], size)
-            people.append(_YoloLine(frame, points, rest))
+            people.append(_YoloLine(frame, points, ending))
     return LabelContent(list(_found_people(people)), passed_over=passed_over)
 
 
@@ -203,7 +206,9 @@ def _keypoint_numbers(file: Path, key: str, n_values: int) -> int:
 
 
 def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
-    """(17, 3) px px score; 1 if the format has no score, 0 at (0, 0), where there is no joint."""
+    """Convert a line's keypoints to (17, 3): x, y in px, score. It is 1 if the format has no score,
+    and 0 at (0, 0), where there is no joint.
+    """
     x, y, *scores = np.array(values).reshape(JOINTS, -1).T
     is_joint = (x != 0) | (y != 0)
     score = np.where(is_joint, scores[0] if scores else 1, 0)
@@ -211,20 +216,22 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
 
 
 def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
-    """Persons with confidence and identity from the numbers after box and joints."""
-    single = [line.rest[0] for line in lines if len(line.rest) == 1]
+    """Convert lines to persons, with confidence and identity from the numbers after box and joints:
+    see `yolo_content`.
+    """
+    single = [line.ending[0] for line in lines if len(line.ending) == 1]
     are_identities = all(value >= 1 and value % 1 == 0 for value in single)
     for line in lines:
         score = 1.0
         identity = None
-        if len(line.rest) == 2:
-            score, number = line.rest
+        if len(line.ending) == 2:
+            score, number = line.ending
             if number >= 0:
                 identity = int(number)
-        elif line.rest and are_identities:
-            identity = int(line.rest[0])
-        elif line.rest:
-            score = line.rest[0]
+        elif line.ending and are_identities:
+            identity = int(line.ending[0])
+        elif line.ending:
+            score = line.ending[0]
         points = line.points
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
