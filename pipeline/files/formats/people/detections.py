@@ -5,6 +5,9 @@ a file     JSON of `detect` or COCO, lists of results (AlphaPose's, COCO's), MMP
            text, CSV, TRC
 a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
+A reader of the format (`keypoints_json`, `box_lines`, `trc`) returns the people in the order of the
+file. `_assemble` groups them by frame, finds the joint order, and checks the scores.
+
 Several joint orders have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B,
 17 are COCO's or Human3.6M's. The right order is found by geometry: in a wrong order, bones are long
 compared with the body, and joints that the order defines as midpoints are not in the middle. Both
@@ -134,11 +137,19 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
     numbered = _numbered_files(place, video)
     results = [place / name for name in _result_names(video)]
     results = [file for file in results if file.is_file()]
-    if not numbered and not results:
-        return None
-    if not numbered:
+    if numbered:
+        return _read_numbered(place, numbered, results, sizes)
+    if results:
         return read_results(results[0], sizes)
+    return None
 
+
+def _read_numbered(
+    folder: Path, numbered: Sequence[tuple[int, Path]], results: Sequence[Path], sizes: Sizes
+) -> Detections:
+    """Read the files of single frames, (number, file) each. `results`: files of results beside
+    them, which a note says are not used.
+    """
     file_of = dict(numbered)
     unused = [file for file in results[:1] if file not in file_of.values()]
     if numbered[0][1].suffix == ".txt":
@@ -151,10 +162,11 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
         content = keypoints_json.openpose_content(pages, sizes)
     if unused:
         content.notes.append(f"{unused[0].name} is not used: {tool}'s files are")
-    return _assemble(place, content, file_of)
+    return _assemble(folder, content, file_of)
 
 
 def _result_names(video: str) -> list[str]:
+    """Names that a video's file of results may have."""
     return [f"{video}{suffix}" for suffix in SUFFIXES] + [ALPHAPOSE]
 
 
@@ -189,32 +201,34 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
     files have the same name except for the number. Files of results are skipped. Raises
     RawDataError if there are only other files, or files of several names.
     """
-    of_name: dict[tuple[str, str], list[tuple[int, Path]]] = {}
-    odd = []
+    # (name before the number, suffix) -> (number, file) of each file of this series
+    series: dict[tuple[str, str], list[tuple[int, Path]]] = {}
+    without_number = []
     names = list_names(folder)
     for name in names:
         if name == ALPHAPOSE or name.startswith("."):
             continue
         match = _NUMBERED.fullmatch(name)
         if match is None:
-            odd.append(name)
+            without_number.append(name)
         else:
             # Names with and without _keypoints are one series.
             suffix = match["end"].removeprefix("_keypoints")
-            files = of_name.setdefault((match["name"], suffix), [])
+            files = series.setdefault((match["name"], suffix), [])
             files.append((int(match["number"]), folder / name))
 
     # A file of results has the video's name, which may end in a number, too: it is no frame.
-    for key, files in list(of_name.items()):
+    for key, files in list(series.items()):
         if [file.stem for _, file in files] == [video]:
-            del of_name[key]
-    of_video = [files for (name, _), files in of_name.items() if name == f"{video}_"]
-    candidates = of_video or list(of_name.values())
+            del series[key]
+    candidates = [files for (name, _), files in series.items() if name == f"{video}_"]
+    if not candidates:
+        candidates = list(series.values())
     if len(candidates) == 1:
         return _sort_by_frame(folder, candidates[0])
 
     has_results = not {*_result_names(video)}.isdisjoint(names)
-    others = sorted([files[0][1].name for files in of_name.values()] + odd)
+    others = sorted([files[0][1].name for files in series.values()] + without_number)
     if has_results or not others:
         return []
     expected = (
@@ -287,6 +301,7 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
 
 
 def _size_text(n_points: int) -> str:
+    """How much a file has of a person with so many points, for messages."""
     if n_points > len(CORNERS):
         return f"{3 * n_points} numbers"
     return "a box alone"
@@ -381,6 +396,9 @@ class _OrderFit:
 
     @property
     def fits(self) -> bool:
+        """Whether bones are short enough, and midpoints close enough. Bones that could not be
+        measured (NaN) are.
+        """
         return self.midpoint <= MIDPOINT and not self.bone > LONGEST
 
 

@@ -99,7 +99,7 @@ class LabelFormat:
     first: int  # the number of a video's first frame
     box: str = ""  # a key of BOXES
     of_picture: bool = False  # positions are shares of the image's width and height, not px
-    pixel: int = 0  # the number of the first pixel
+    pixel: int = 0  # the coordinate of the first pixel
 
     def frame(self, file: Path, key: str, value: object) -> int:
         """Convert a frame's number in the file to the number from 0. Raises RawDataError for a

@@ -1,5 +1,9 @@
 """Read the JSON of MMPose, and lists that other tools write like it.  [raw] -> tracks -> features
 -> windows
+
+`keypoints_json` recognises these files, and calls `mmpose_content` with the list of frames in them:
+
+    [{"frame_id": 1, "instances": [{"keypoints": [[x, y], ...], "keypoint_scores": [...]}]}]
 """
 
 from __future__ import annotations
@@ -58,7 +62,7 @@ def mmpose_content(
         names = joint_names(file, "meta_info.keypoint_id2name", ordered)
 
     people = []
-    seen = []
+    frame_numbers = []
     for i, entry in enumerate(frames):
         key_of_frame = f"{key}[{i}]"
         if isinstance(entry, list):
@@ -70,13 +74,13 @@ def mmpose_content(
         else:
             do = "Run the detector on the video, not on an image."
             raise label_error(file, key_of_frame, "a frame's instances", kind(entry), do)
-        seen.append(frame)
+        frame_numbers.append(frame)
         key_of_people = f"{key_of_frame}.instances"
         for k, person in enumerate(records(file, key_of_people, stored)):
             people.append(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
-    if len(set(seen)) != len(seen):
+    if len(set(frame_numbers)) != len(frame_numbers):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
-    return LabelContent(people, sorted(seen), names)
+    return LabelContent(people, sorted(frame_numbers), names)
 
 
 def _instance(
