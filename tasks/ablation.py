@@ -131,6 +131,9 @@ class Ablation(PipelineTask):
         return AblationTable(by_variant)
 
     def _variants(self) -> list[str]:
+        """The variants to train: those that are named, and the baseline, else all that fit. Raises
+        ConfigError for an unknown one.
+        """
         if not self.variants:
             return default_variants()
         named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
@@ -143,9 +146,13 @@ class Ablation(PipelineTask):
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
     def _left_out(self) -> dict[str, str]:
-        return {} if self.variants else left_out(train_config())
+        """Variants that are skipped, with reasons; none if variants are named."""
+        if self.variants:
+            return {}
+        return left_out(train_config())
 
     def _seeds(self) -> list[int]:
+        """The seeds to train with. Raises ConfigError if they are no numbers."""
         if not self.seeds:
             return [CONFIGURED_SEED]
         words = [word.strip() for word in str(self.seeds).split(",")]
@@ -234,7 +241,9 @@ class AblationTable:
 
     def __init__(self, by_variant: Runs) -> None:
         self.by_variant = by_variant
-        trained = [metrics for by_seed in by_variant.values() for metrics in by_seed.values()]
+        trained: list[Metrics] = []
+        for by_seed in by_variant.values():
+            trained += by_seed.values()
         # whether any run is of demo data
         self.stand_in = any(metrics["stand_in"] for metrics in trained)
         self.rows: list[_AblationRow] = []
@@ -277,6 +286,9 @@ class AblationTable:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def _rows_of(self, split: str, protocol: str) -> Iterator[_AblationRow]:
+        """The rows of a split and protocol: the mean body, the variants, and published figures. No
+        row if the protocol did not evaluate a run.
+        """
         results = self._results_by_variant(split, protocol)
         if not all(itertools.chain.from_iterable(results.values())):
             return  # a run is not evaluated by this protocol
@@ -311,7 +323,9 @@ def _mean_row(
     for name in table_metrics(by_seed):
         if all(name in metrics for metrics in by_seed):
             values = [float(metrics[name]) for metrics in by_seed]
-            spread = stdev(values) if len(values) > 1 else None
+            spread = None
+            if len(values) > 1:
+                spread = stdev(values)
             errors[name] = _MeanError(fmean(values), spread)
     return _AblationRow(split, protocol, model, len(by_seed), frames, errors)
 
@@ -319,7 +333,8 @@ def _mean_row(
 def _show_errors(rows: Sequence[_AblationRow]) -> None:
     """Print those errors that the paper reports; if there are none of them, all errors."""
     metrics = table_metrics(row.means for row in rows)
-    measured = [name for name in metrics if any(name in row.errors for row in rows)]
+    with_errors = set().union(*(row.errors for row in rows))
+    measured = [name for name in metrics if name in with_errors]
     names = [name for name in measured if name in OF_PAPER] or measured
     table = console.table("", *(metrics[name].title for name in names))
     for row in rows:
@@ -338,6 +353,7 @@ def _show_units(rows: Sequence[_AblationRow]) -> None:
 
 
 def _title(variant: str) -> str:
+    """A variant's name in the table."""
     if variant == AS_CONFIGURED:
         return "VIBE, as configured"
     if variant in VARIANTS:

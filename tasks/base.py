@@ -58,11 +58,12 @@ class PipelineTask(luigi.Task):
     processes.
     """
 
-    verb: ClassVar[str] = "task"
+    verb: ClassVar[str] = "task"  # first word of its lines, such as "convert"
     unit: ClassVar[str] = ""  # of the progress bar; "": no rate
 
     @property
     def what(self) -> str:
+        """What it works on, the second word of its lines, such as "penn_action/train"."""
         return str(self.task_family)
 
     @abstractmethod
@@ -134,11 +135,9 @@ class PipelineTask(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> Any:
         """Text of a failure on Luigi's page: the message of a user error, else a traceback."""
-        return (
-            self.message_of(exception)
-            if isinstance(exception, USER_ERRORS)
-            else super().on_failure(exception)
-        )
+        if isinstance(exception, USER_ERRORS):
+            return self.message_of(exception)
+        return super().on_failure(exception)
 
 
 class _LuigiPage:

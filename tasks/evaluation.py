@@ -1,4 +1,9 @@
-"""training -> evaluation, as Luigi tasks: the errors of trained models, as tables."""
+"""training -> evaluation, as Luigi tasks: the errors of trained models, as tables.
+
+`Train` has written the errors to metrics.json of its run, with an entry for each split, which
+`by_protocol` divides. `Evaluate` makes rows of them (`result_rows`), writes these as results.csv,
+and prints tables. The command `evaluate` uses the same functions.
+"""
 
 from __future__ import annotations
 
@@ -104,9 +109,12 @@ def _baseline_variant(model: Model = VIBE) -> str:
 
 
 def _all_rows(model: Model) -> list[dict[str, Any]]:
+    """The rows of the model's run and its baseline's, as luigi.cfg sets them."""
     of_run = read_metrics(runs.run_folder(model_config(model)))
     baseline = baseline_config(model)
-    per_frame = None if baseline is None else read_metrics(runs.run_folder(baseline))
+    per_frame = None
+    if baseline is not None:
+        per_frame = read_metrics(runs.run_folder(baseline))
     return result_rows(of_run, per_frame, title=model.title)
 
 
@@ -162,7 +170,10 @@ def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
     rows: Rows of the split, from `result_rows`. protocols: Add a column of protocols.
     """
     metrics = table_metrics(rows)
-    measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
+    with_number = set[str]()
+    for row in rows:
+        with_number.update(name for name, cell in row.items() if cell != "")
+    measured = [name for name in metrics if name in with_number]
     minor: set[str] = set()
     if "pve" in measured:
         minor = {"pck", "auc", "pck_2d"}
@@ -243,6 +254,7 @@ def _show_dynamics(metrics: Mapping[str, Any]) -> None:
 
 
 def _show_steps(split: str, dynamics: Mapping[str, Any], *, stand_in: bool) -> None:
+    """Print a table of a split's errors by step of time, such as -5 or +5 frames."""
     rows = dict(dynamics["pa_mpjpe"])
     if not stand_in:
         rows |= published.DYNAMICS.get(split, {})

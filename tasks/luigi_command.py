@@ -1,7 +1,13 @@
 """What this project adds to `luigi --module tasks`.
 
-Before Luigi starts, on import: defaults of its settings, `--set`, and checks of the lock and the
-scheduler. While it runs: a line for each task, messages of failures, Ctrl-C, and exit codes.
+Luigi imports the module `tasks`, which calls two functions of this one:
+
+- `prepare`, before Luigi reads its settings: it sets defaults of them, applies `--set`, and checks
+  the lock and the scheduler.
+- `take_over_from_luigi`: it installs a filter of Luigi's log, and handlers of Ctrl-C and exit
+  codes.
+
+While Luigi runs, its events print a line for each task, and messages of failures.
 """
 
 from __future__ import annotations
@@ -84,13 +90,18 @@ def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
     """
     # Luigi finds running commands by their words only, which are the same in every clone. Its
     # folder is one user's.
-    name = f"luigi-{os.getuid()}-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
-    core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / name)}
-    codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
-    # A conversion that leaves a lost video for the next run is done, but not complete; the
-    # extraction follows it.
-    runs_on = {("worker", "check_unfulfilled_deps"): "false"}
-    return codes | runs_on | {("core", key): text for key, text in core.items()}
+    clone = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    pid_folder = Path(tempfile.gettempdir()) / f"luigi-{os.getuid()}-{clone}"
+    defaults = {
+        ("core", "log_level"): "WARNING",
+        ("core", "lock_pid_dir"): str(pid_folder),
+        # A conversion that leaves a lost video for the next run is done, but not complete; the
+        # extraction follows it.
+        ("worker", "check_unfulfilled_deps"): "false",
+    }
+    for name, code in EXIT_CODES.items():
+        defaults["retcode", name] = str(code)
+    return defaults
 
 
 def prepare() -> None:
@@ -106,35 +117,47 @@ def prepare() -> None:
         if not config.has_option(section, key):
             config.set(section, key, text)
     try:
-        list(parse_overrides(options.set))
+        list(parse_overrides(options.set))  # raises ConfigError
         for section, key, text in parse_overrides():
             if section in LUIGI:
                 config.set(section, key, text)
-        if not by_luigi or options.help or options.help_all:
-            return
-        settings()
-        pids = options.lock_pid_dir or config.get("core", "lock_pid_dir")
-        if not options.own_lock:
-            message = _already_running(pids)
-            if message:
-                sys.stderr.write(f"error: {message}\n")
-                raise SystemExit(config.getint("retcode", "already_running"))
-        if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
-            address = {
-                key: getattr(options, f"scheduler_{key}")
-                or config.get(
-                    "core",
-                    f"scheduler_{key}",
-                    config.get("core", f"default-scheduler-{key}", usual),
-                )
-                for key, usual in (("url", ""), ("host", "localhost"), ("port", "8082"))
-            }
-            _check_scheduler(address["url"] or "http://{host}:{port}".format_map(address))
-    except (
-        PipelineError,
-        ValueError,
-    ) as error:  # ValueError: [core] local_scheduler is no truth value
+        shows_help = options.help or options.help_all
+        if by_luigi and not shows_help:
+            _require_runnable(config, options)
+    # ValueError: [core] local_scheduler is no truth value
+    except (PipelineError, ValueError) as error:
         end(error)
+
+
+def _require_runnable(config: Any, options: argparse.Namespace) -> None:
+    """Check the settings, the lock and the scheduler. Raises ConfigError or ValueError; exits if
+    the same command already runs.
+    """
+    settings()
+    pids = options.lock_pid_dir or config.get("core", "lock_pid_dir")
+    if not options.own_lock:
+        message = _already_running(pids)
+        if message:
+            sys.stderr.write(f"error: {message}\n")
+            raise SystemExit(config.getint("retcode", "already_running"))
+    if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
+        _check_scheduler(_scheduler_url(config, options))
+
+
+def _scheduler_url(config: Any, options: argparse.Namespace) -> str:
+    """The address of Luigi's scheduler, by the options, else the settings, else Luigi's default."""
+
+    def setting(name: str, default: str) -> str:
+        former = config.get("core", f"default-scheduler-{name}", default)
+        text: str = config.get("core", f"scheduler_{name}", former)
+        return getattr(options, f"scheduler_{name}") or text
+
+    url = setting("url", "")
+    if url:
+        return url
+    host = setting("host", "localhost")
+    port = setting("port", "8082")
+    return f"http://{host}:{port}"
 
 
 def _is_luigi() -> bool:
@@ -205,6 +228,7 @@ def _introduce_data(task: luigi.Task, dependency: luigi.Task) -> None:  # noqa: 
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
 def _up_to_date(task: luigi.Task) -> None:
+    """Print the line of a complete task, and its result."""
     if isinstance(task, PipelineTask):
         introduce()
         if task.flaw:
@@ -216,6 +240,7 @@ def _up_to_date(task: luigi.Task) -> None:
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 def _report_failure(task: luigi.Task, error: BaseException) -> None:
+    """Print a failure's message once, and note what the exit code depends on."""
     if isinstance(error, Busy):
         _busy.value = 1
     else:
@@ -280,7 +305,9 @@ def _not_printed_by_us(record: logging.LogRecord) -> bool:
     if logging.getLogger(record.name).isEnabledFor(logging.INFO):
         return True
     # Luigi logs errors in `requires` as text, while it handles them.
-    error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
+    error = sys.exc_info()[1]
+    if record.exc_info:
+        error = record.exc_info[1]
     return not isinstance(error, USER_ERRORS)
 
 
@@ -297,8 +324,9 @@ def _handle_interrupt(
     if isinstance(error, console.BrokenPipe):
         sys.exit(exit_code(error))
     kept_text = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
-    by_name = Path(sys.argv[0]).name != "__main__.py"
-    program = [from_here(Path(sys.argv[0]))] if by_name else [python(), "-m", "luigi"]
+    program = [from_here(Path(sys.argv[0]))]
+    if Path(sys.argv[0]).name == "__main__.py":
+        program = [python(), "-m", "luigi"]
     typed = os.environ.get(TYPED) or shlex.join([*program, *sys.argv[1:]])
     name = INTERRUPTED[exit_code(error)]
     console.err.print(

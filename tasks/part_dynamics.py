@@ -44,7 +44,9 @@ class TrainPrVIPE(CheckpointTask):
 
     @classmethod
     def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs
-        return [] if _embedding_in_settings() else [cls()]
+        if _embedding_in_settings():
+            return []
+        return [cls()]
 
     def config(self) -> PrVIPEConfig:
         if self.variant:

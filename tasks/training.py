@@ -1,4 +1,12 @@
-"""windows -> training, as Luigi tasks: runs of any model, and of the motion prior MPoser."""
+"""windows -> training, as Luigi tasks: runs of any model, and of the motion prior MPoser.
+
+    Data -> Train          a model; `TrainVIBE` and others name it
+    Data -> TrainMPoser    a checkpoint that a model reads: `CheckpointTask`
+    Extract -> ExtractBeside    a stream that only one model reads
+
+A model's configuration names the tasks of the checkpoints that it reads (`MADE_BY`), and `Train`
+requires these and `ExtractBeside`. The training itself is in `vibe_model.training`.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +80,7 @@ class TrainingTask(PipelineTask):
         return runs.is_complete(self.config())
 
     def done(self, result: str) -> None:
+        """Print the line of a finished training, with its result."""
         config = self.config()
         line = f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}"
         if result:
@@ -80,6 +89,7 @@ class TrainingTask(PipelineTask):
 
     @property
     def of_seed(self) -> str:
+        """The seed for the task's name; "" for that of luigi.cfg."""
         return f", seed {self.seed}" if self.seed >= 0 else ""
 
 
@@ -194,11 +204,12 @@ class _TrainingView:
         self._progress = progress
         self._what = what
         self._score_of = score_of
-        self._loss = ""
+        self._loss = ""  # text of the last step's
         self._scores: dict[str, str] = {}  # split -> its score in the last validation
-        self._has_begun = False
+        self._has_begun = False  # whether a step has been shown
 
     def show(self, news: TrainingProgress | TableProgress) -> None:
+        """Show the next step of loading or of training."""
         from vibe_model.training.feature_table import TableProgress  # imports torch
 
         if not isinstance(news, TableProgress):
@@ -209,6 +220,7 @@ class _TrainingView:
             fact("features", news.where)
 
     def _show_training(self, news: TrainingProgress) -> None:
+        """Show the loss, the last scores and the epoch; in a log, a line for each validation."""
         for split, metrics in news.validation.items():
             score = self._score_of(metrics)
             if score:
@@ -323,11 +335,11 @@ class Train(TrainingTask):
         for name in config.missing_checkpoints:
             task = _checkpoint_task_of(config, name)
             tasks += task.required_tasks(self.variant, self.seed)
-        of_data = {spec.name for spec in settings().streams}
-        extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - of_data
-        for split, read in config.streams.items():
+        by_data = {spec.name for spec in settings().streams}
+        beside = {extra.stream for extra in config.extra_streams.values()} - by_data
+        for split, streams in config.streams.items():
             tasks += [
-                ExtractBeside(split=split, stream=stream) for stream in read if stream in extra
+                ExtractBeside(split=split, stream=stream) for stream in streams if stream in beside
             ]
         return tasks
 
@@ -463,7 +475,9 @@ def _launch(*words: str) -> None:
             f"training in several processes ended with exit code {code}, see above"
         ) from error
     except SignalException as error:
-        raise (Terminated() if error.sigval == signal.SIGTERM else KeyboardInterrupt()) from error
+        if error.sigval == signal.SIGTERM:
+            raise Terminated from error
+        raise KeyboardInterrupt from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -134,6 +134,7 @@ class _Client(NamedTuple):
 
 
 def _client(package: str, version: str) -> _Client:
+    """npm for a package of npm, else pip."""
     if package.startswith("@"):
         pattern = f"{_plain(package)}-{version}.tgz"
         command = ["npm", "pack", f"{package}@{version}"]

@@ -1,4 +1,9 @@
-"""`python -m tasks evaluate`: a checkpoint's errors on splits of the cache."""
+"""`python -m tasks evaluate`: a checkpoint's errors on splits of the cache.
+
+It chooses the splits that a protocol can evaluate, computes the errors, writes them to the folder
+of `--out`, and prints a table for each split. The errors are computed in `vibe_model.evaluation`,
+the tables made in `tasks.evaluation`.
+"""
 
 from __future__ import annotations
 
@@ -114,6 +119,7 @@ def positive(text: str) -> float:
 
 
 def _run(args: argparse.Namespace) -> int:
+    """Evaluate the checkpoint, and show its errors. Returns 0."""
     from vibe_model.checkpoints import load_trained  # imports torch
 
     opened = cache.open(args.cache or settings().paths.cache)
@@ -135,9 +141,7 @@ def _run(args: argparse.Namespace) -> int:
     stand_in = any(metrics["stand_in"] for metrics in by_split.values())
     metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
     if args.out is not None:
-        runs.write_json(args.out / runs.METRICS, metrics)
-        results = evaluation.as_csv(evaluation.result_rows(metrics, title=model.title))
-        runs.write_text(args.out / evaluation.RESULTS, results)
+        _write_results(args.out, metrics, model.title)
     if args.json:
         console.show_json(metrics)
         return 0
@@ -149,6 +153,13 @@ def _run(args: argparse.Namespace) -> int:
         shown = plain(from_here(args.out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
     return 0
+
+
+def _write_results(folder: Path, metrics: Mapping[str, Any], title: str) -> None:
+    """Write metrics.json and results.csv."""
+    runs.write_json(folder / runs.METRICS, metrics)
+    results = evaluation.as_csv(evaluation.result_rows(metrics, title=title))
+    runs.write_text(folder / evaluation.RESULTS, results)
 
 
 def _usable_splits(chosen: Mapping[str, Split], named: Sequence[str] | None) -> dict[str, Split]:

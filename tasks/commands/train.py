@@ -1,5 +1,8 @@
 """`python -m tasks train`: the Luigi task `Train` by itself, or in several processes of torch's
 launcher.
+
+The launcher starts the same command in each process, and sets RANK. The process of rank 0 shows
+the progress.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ def _model(name: str) -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
+    """Train, or in a further process of torch's launcher train with the first one. Returns 0."""
     from vibe_model import training
 
     model = models.find(args.model)
@@ -70,6 +74,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _warn_of_missing_rows(config: VideoConfig) -> None:
+    """Warn of rows without features, which are not trained on."""
     for name, split in runs.open_splits(config).items():
         for stream in config.streams.get(name, ()):
             n_rows = missing_rows(split, stream).rows

@@ -52,6 +52,7 @@ def load_hdf5(
 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> Doubles:
+    """Read one array, after all checks. Raises RawDataError."""
     expected = f"numbers of shape {' or '.join(map(str, shapes))}".replace("None", "any")
     with reading(file, expected, key=key):
         dataset = own_object(stored, key)

@@ -82,6 +82,7 @@ def load_motion(file: Path) -> Motion:
 
 
 def _load_npz(file: Path) -> Motion:
+    """Read a motion of AMASS or BEAT2: SMPL-H, whose joints become SMPL's, or SMPL-X."""
     data = load_npz(file, ("poses", "betas", "trans"), ("gender", *RATES))
     shape = data["poses"].shape
     width = shape[-1] if shape else 0
@@ -103,6 +104,7 @@ def _load_npz(file: Path) -> Motion:
 
 
 def _gender(data: dict[str, NDArray[Any]]) -> str:
+    """The gender as stored; "" if there is none."""
     stored = data.get("gender", np.empty(0)).reshape(-1)
     if stored.size != 1:
         return ""
@@ -113,6 +115,7 @@ def _gender(data: dict[str, NDArray[Any]]) -> str:
 
 
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
+    """Frames per second, from the first of RATES that the file has. Raises RawDataError."""
     keys = [key for key in RATES if key in data]
     if not keys:
         raise RawDataError(file, RATES[0], "frames per second", "no such key", AGAIN)

@@ -102,33 +102,37 @@ _OBJECT = "object"
 
 
 def _dtype(code: Any, *_: object) -> np.dtype[Any]:
+    """Stands for numpy.dtype."""
     if not isinstance(code, str) or not DTYPE.fullmatch(code):
         raise ValueError(f"array type {reprlib.repr(code)[:80]}")
     return np.dtype(code, copy=True)  # a copy, because its state will be set: NumPy shares its own
 
 
-def _reconstruct(of: object, *_: object) -> NDArray[Any]:
-    if of is not NDARRAY:
+def _reconstruct(kind: object, *_: object) -> NDArray[Any]:
+    """Stands for the function by which NumPy begins to restore an array."""
+    if kind is not NDARRAY:
         raise ValueError("an array of another class")
     return np.empty(0)  # shape and content follow as its state
 
 
 def _encode(text: str, encoding: str) -> bytes:
+    """Stands for _codecs.encode."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in another encoding")
     return text.encode("latin1")
 
 
-def _new_object(of: Any, base: object, state: object) -> Object:
+def _new_object(kind: Any, base: object, state: object) -> Object:
     """Make an object as pickles of protocols 0 and 1 ask for it."""
-    is_known = isinstance(of, type) and issubclass(of, Object)
+    is_known = isinstance(kind, type) and issubclass(kind, Object)
     is_plain = base is _OBJECT and state is None
     if not (is_known and is_plain):
         raise ValueError("an object of no known class")
-    return cast(Object, of())
+    return cast(Object, kind())
 
 
 def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> NDArray[Any]:
+    """Stands for NumPy's functions that make an array or a number from bytes."""
     if not isinstance(dtype, np.dtype):
         raise TypeError(f"array type {reprlib.repr(dtype)[:80]}")
     if isinstance(content, str):  # Python 2's bytes
@@ -241,6 +245,7 @@ class ArrayUnpickler(pickle._Unpickler):
         self.holds = holds
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name in the file. Raises UnsafePickle for one that is not allowed."""
         key = MODULES.get(module, module), name
         if key in self.allowed:
             return self.allowed[key]
@@ -289,6 +294,7 @@ def _plain_value(value: Any, values: dict[int, Any]) -> Any:
 
 
 def _object_value(value: Object, state: Mapping[str, Any]) -> Any:
+    """The plain value of an object with these attributes."""
     if isinstance(value, _Sparse):
         from scipy import sparse  # 0.2 s, and most pickles have none
 

@@ -213,6 +213,7 @@ def list_names(folder: Path) -> list[str]:
 
 @cached
 def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
+    """Sorted names and sizes of a folder's files. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # faster than whole paths
     try:
         with os.scandir(descriptor) as entries:
@@ -270,6 +271,7 @@ def find(
 def _find(
     folder: str, names: Sequence[str], only_folders: bool, unreadable: Unreadable, any_case: bool
 ) -> Iterator[str]:
+    """As `find`, for a glob that is split into the `names` of its levels."""
     name = names[0]
     deeper_names = names[1:]
     if not (any_case or WILD.search(name)):
@@ -307,6 +309,7 @@ def scan_folder(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEn
 
 
 def _is_match(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
+    """Whether a path without wildcards exists, and is a folder if it must be one."""
     try:
         os.stat(path)  # noqa: PTH116 - as above; tells a missing right from a missing file
     except (FileNotFoundError, NotADirectoryError):

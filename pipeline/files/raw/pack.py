@@ -107,6 +107,7 @@ def _pack_index(pack: Path, _size: int, _time: int) -> Mapping[str, ZipInfo]:
 
 @contextmanager
 def _reading_pack(pack: Path) -> Iterator[io.FileIO]:
+    """Open a PACK. Within the block, errors of a damaged one become OSError with advice."""
     try:
         with open_unbuffered(pack) as stream:
             yield stream

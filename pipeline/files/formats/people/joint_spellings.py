@@ -8,24 +8,29 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-# Lower-case names of joints in files of PoseTrack, COCO, COCO-WholeBody and MPII -> our names.
-JOINT_OF_SPELLING: Final[Mapping[str, str]] = {
-    "nose": "nose",
-    "head_bottom": "neck",
-    "upper_neck": "neck",
-    "head_top": "headtop",
-    "top_head": "headtop",
-    **{
-        f"{side}_{joint}": f"{side[0]}{joint}"
-        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-        for side in ("left", "right")
-    },
-    **{
-        f"{side}_{joint}": f"OP {side[0].upper()}{joint.title().replace('_', '')}"
-        for joint in ("big_toe", "small_toe", "heel")
-        for side in ("left", "right")
-    },
-}
+
+def _names() -> dict[str, str]:
+    """Lower-case names of joints in files of PoseTrack, COCO, COCO-WholeBody and MPII -> our names:
+    "left_eye" -> "leye", "left_big_toe" -> "OP LBigToe".
+    """
+    names = {
+        "nose": "nose",
+        "head_bottom": "neck",
+        "upper_neck": "neck",
+        "head_top": "headtop",
+        "top_head": "headtop",
+    }
+    for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
+        for side in ("left", "right"):
+            names[f"{side}_{joint}"] = f"{side[0]}{joint}"
+    for joint in ("big_toe", "small_toe", "heel"):
+        for side in ("left", "right"):
+            title = joint.title().replace("_", "")
+            names[f"{side}_{joint}"] = f"OP {side[0].upper()}{title}"
+    return names
+
+
+JOINT_OF_SPELLING: Final[Mapping[str, str]] = _names()
 
 
 def joint_called(name: str) -> str | None:

@@ -4,7 +4,14 @@ A file is tab-separated text. It has five lines of header: line 3 has the rate, 
 joint's name, followed by two empty fields. Then come rows with a number, a time in s, and x, y, z
 of each joint. Sports2D counts the number from the first frame that it was told to read, but the
 time from the clip's first frame at the stated rate, so the time gives the frame. The header always
-gives m as the unit, even if the file is in px.
+gives m as the unit, even if the file is in px. With tabs shown as blanks:
+
+    PathFileType 4 (X/Y/Z) clip_px_person00.trc
+    DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDataStartFrame OrigNumFrames
+    30 30 90 22 m 30 0 90
+    Frame# Time Hip   RHip   ...
+      X1 Y1 Z1 X2 Y2 Z2 ...
+    0 0.0 412.5 310.1 0.0 398.7 311.9 0.0 ...
 """
 
 from __future__ import annotations
@@ -97,6 +104,7 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
 
 
 def _lines(file: Path) -> list[str]:
+    """The lines of a file. Raises RawDataError unless it is text with a header."""
     expected = "a TRC file: text, with five lines of header"
     with reading(file, expected, do=DAMAGED):
         content = read_regular(file)
@@ -112,7 +120,7 @@ def _lines(file: Path) -> list[str]:
 def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
     """Convert fields to numbers; blank fields are NaN. Raises RawDataError for other texts."""
     with reading(file, "numbers", key=key, do=DAMAGED):
-        return [float(field) if field.strip() else np.nan for field in fields]
+        return [float(field.strip() or "nan") for field in fields]
 
 
 def _require_px(file: Path, points: Doubles) -> None:
