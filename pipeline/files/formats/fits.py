@@ -163,19 +163,20 @@ def reprojection(points: Doubles, target: Doubles) -> float:
     It is the root mean square over joints with confidence in both, relative to the larger side of
     the target's box. Mirrored or upside-down persons have a large distance.
     """
-    both = (points[:, 2] > 0) & (target[:, 2] > 0)
-    if both.sum() < FEWEST:
+    in_both = (points[:, 2] > 0) & (target[:, 2] > 0)
+    if in_both.sum() < FEWEST:
         return math.inf
-    moved = points[both, :2]
-    moved = moved - moved.mean(axis=0)
-    onto = target[both, :2]
-    onto = onto - onto.mean(axis=0)
+    # the best shift: both means are at the origin
+    source = points[in_both, :2]
+    source = source - source.mean(axis=0)
+    goal = target[in_both, :2]
+    goal = goal - goal.mean(axis=0)
 
-    size = float(np.ptp(onto, axis=0).max())
-    spread = float((moved**2).sum())
-    overlap = float((moved * onto).sum())
+    size = float(np.ptp(goal, axis=0).max())
+    spread = float((source**2).sum())
+    overlap = float((source * goal).sum())
     if min(spread, overlap, size) <= 0:
         return math.inf
-    scale = overlap / spread  # the solution of least squares
-    squared = ((scale * moved - onto) ** 2).sum(axis=1)
+    scale = overlap / spread  # minimises |scale * source - goal|^2
+    squared = ((scale * source - goal) ** 2).sum(axis=1)
     return float(np.sqrt(squared.mean()) / size)

@@ -36,9 +36,9 @@ def histogram(image: Image) -> Histogram:
     return np.asarray(counts.ravel() / counts.sum(), np.float32)
 
 
-def difference(before: Histogram, now: Histogram) -> float:
+def difference(before: Histogram, after: Histogram) -> float:
     """The difference of two frames: 0 for the same colours, 1 for no colour in common."""
-    return float(np.abs(before - now).sum() / 2)
+    return float(np.abs(before - after).sum() / 2)
 
 
 def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
@@ -52,11 +52,12 @@ def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
     if not len(values):
         return []
     values[0] = 0
+    # (T, 25): each difference in the middle of those around it
     around = np.lib.stride_tricks.sliding_window_view(np.pad(values, AROUND), 2 * AROUND + 1)
     neighbours = np.delete(around, AROUND, axis=1)
-    second = np.partition(neighbours, -2)[:, -2]
+    second_largest = np.partition(neighbours, -2)[:, -2]
     is_large = values >= LEAST
-    stands_out = values >= STANDS_OUT * second
+    stands_out = values >= STANDS_OUT * second_largest
     return np.flatnonzero(is_large & stands_out).tolist()
 
 
@@ -65,12 +66,12 @@ def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
     frames are skipped.
     """
     differences = np.zeros(n_frames)
-    before = None
+    previous = None
     for frame in source.read(range(n_frames)):
         if frame.image is None:
             continue
-        now = histogram(frame.image)
-        if before is not None:
-            differences[frame.index] = difference(before, now)
-        before = now
+        current = histogram(frame.image)
+        if previous is not None:
+            differences[frame.index] = difference(previous, current)
+        previous = current
     return cuts(differences)

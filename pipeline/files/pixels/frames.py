@@ -417,9 +417,9 @@ def _read(
     """Decode an open video, and yield the frames of these indices. place: for messages."""
     frames = video.frames()
     painter: Painter | None = None  # made of the first frame that is not lost
-    current: NumberedFrame | None = None  # None at first, and after the end
+    current: NumberedFrame | None = None  # the last one decoded; None at first, and after the end
     n_frames = 0  # decoded so far
-    record: ClipRecord | None = None  # made at the end
+    record: ClipRecord | None = None  # made at the end, if there is a survey
 
     for index in indices:
         while n_frames <= index:

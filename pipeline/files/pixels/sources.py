@@ -2,7 +2,14 @@
 TFRecords.  [pixels] -> crops
 
 A pixel source is where a track's frames come from: a video, numbered images, or a record with
-images. Its `spec` is one line of text, such as "video:train/x.mp4", which the cache stores.
+images. Its `spec` is one line of text, which the cache stores:
+
+    video:train/x.mp4
+    pictures:frames/0001/{:06d}.jpg+1
+    turned:frames/0001/{:06d}.jpg+1
+    record:train/0.tfrecord@0+52341
+
+`parse` makes the source of it again.
 """
 
 from __future__ import annotations
@@ -27,7 +34,8 @@ from pipeline.files.raw.files import cached, scan_folder, span_digest
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in one example; InstaVariety's longest has 500
 
-_PLACE: Final = re.compile(
+# path@start+length, such as "train/0.tfrecord@0+52341"
+_RECORD: Final = re.compile(
     r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-9]{1,18})", re.DOTALL
 )
 
@@ -88,7 +96,8 @@ class RecordPictures:
 
     @classmethod
     def from_spec(cls, root: Path, rest: str) -> RecordPictures:
-        match = _PLACE.fullmatch(rest)
+        """The source of a spec "record:REST". Raises PipelineError for an invalid one."""
+        match = _RECORD.fullmatch(rest)
         if match is None:
             raise PipelineError(
                 f"pixel source 'record:{rest}' does not end in '@', the first byte, '+' and the "
@@ -208,11 +217,12 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
 
     # To how many digits most numbers are padded with zeros: {:06d} gives 000001 and 1000000.
-    lengths = Counter(map(len, numbers))
-    padded = {len(number) for number in numbers if number[0] == "0" and len(number) > 1}
-    digits = min(lengths)
-    if padded:
-        digits = max(padded, key=lambda length: (lengths[length], -length))
+    n_of_length = Counter(map(len, numbers))
+    padded_lengths = {len(number) for number in numbers if number[0] == "0" and len(number) > 1}
+    digits = min(n_of_length)
+    if padded_lengths:
+        digits = max(padded_lengths, key=lambda length: (n_of_length[length], -length))
+    # other numbers are no frames of this pattern
     first = min(
         int(number) for number in numbers if len(number) == len(f"{int(number):0{digits}d}")
     )

@@ -10,7 +10,11 @@ commit by its *key*. So the seal of a commit that never happened proves nothing.
 time only.
 
 A video is *listed* if its files and label folders are lines of the seal. The few whose inputs do
-not fit such a line, such as folders of images, have their stamp in the seal instead.
+not fit such a line, such as folders of images, have their stamp in the seal instead. seal.npz has:
+
+    key                    text: `_key` of the videos and their digests
+    paths, sizes, times    of each line; paths are one text, with zeros between
+    others, stamps         numbers of the videos that are not listed, and their stamps (as paths)
 """
 
 from __future__ import annotations
