@@ -3,6 +3,9 @@
 A checkpoint of torch is a pickle, which can name functions to call. torch's restricted unpickler
 does not call them. NumPy numbers are allowed, too: they are rebuilt by functions of this module,
 without NumPy's own unpickling. Importing this module imports torch.
+
+Readers of published weights and of this project's runs call `load_checkpoint`, and raise
+`not_a_checkpoint` for a dict of other tensors.
 """
 
 from __future__ import annotations
@@ -53,8 +56,8 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
         if file.suffix == ".safetensors":
             return _safetensors(file)
         is_zip = zipfile.is_zipfile(file)
-        allowed: list[Any] = []
-        # PyTorch Lightning saves settings as objects: each of their classes stands for a dict here.
+        allowed: list[Any] = []  # (what stands for a class, the class's name in the file)
+        # PyTorch Lightning saves settings as objects, which become dicts here.
         if settings and is_zip:
             names = {*torch.serialization.get_unsafe_globals_in_checkpoint(file)}
             names.difference_update(name for _, name in _NUMPY_NUMBERS)
@@ -82,6 +85,7 @@ def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = 
 
 
 def _safetensors(file: Path) -> dict[str, Any]:
+    """Read a safetensors file. Raises ConfigError if the library is not installed."""
     try:
         from safetensors.torch import load_file
     except ImportError as error:

@@ -85,28 +85,40 @@ def load_metadata(file: Path) -> _Metadata:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_metadata(file: Path, state: tuple[int, int]) -> _Metadata:  # noqa: ARG001
+def _load_metadata(file: Path, _state: tuple[int, int]) -> _Metadata:
     with reading(file, "an XML file", do=XML_AGAIN):
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
-
-    def section(key: str) -> Element:
-        element = root.find(key)
-        if element is None:
-            tags = sorted({child.tag for child in root})[:20]
-            raise RawDataError(file, key, "this element", f"only {tags}", XML_AGAIN)
-        return element
-
-    cameras = _texts(section("dbcameras/index2id"))
+    cameras = _texts(_section(file, root, "dbcameras/index2id"))
     if tuple(cameras) != CAMERAS:
         raise RawDataError(file, "index2id", ", ".join(CAMERAS), ", ".join(cameras), XML_AGAIN)
-    text = _text(section("w0"))
+    return _Metadata(_cameras(_read_w0(file, root)), _read_actions(file, root))
+
+
+def _section(file: Path, root: Element, key: str) -> Element:
+    """The element of this name. Raises RawDataError if there is none."""
+    element = root.find(key)
+    if element is None:
+        tags = sorted({child.tag for child in root})[:20]
+        raise RawDataError(file, key, "this element", f"only {tags}", XML_AGAIN)
+    return element
+
+
+def _read_w0(file: Path, root: Element) -> Doubles:
+    """Read the numbers (300,) of <w0>. Raises RawDataError."""
+    text = _text(_section(file, root, "w0"))
     words = text.removeprefix("[").removesuffix("]").split()
     with reading(file, "numbers", key="w0", do=XML_AGAIN):
         values = np.array(words, np.float64)
     if len(values) != N_NUMBERS or not np.isfinite(values).all():
         raise RawDataError(file, "w0", f"{N_NUMBERS} finite numbers", f"{len(values)}", XML_AGAIN)
+    return values
 
-    header, *rows = [_texts(row) for row in section("mapping")] or [[]]
+
+def _read_actions(file: Path, root: Element) -> dict[tuple[str, str], tuple[int, int]]:
+    """Read <mapping>: (subject, file name before the camera) -> (action, subaction). Raises
+    RawDataError.
+    """
+    header, *rows = [_texts(row) for row in _section(file, root, "mapping")] or [[]]
     subjects = header[2:]
     if "S1" not in subjects:
         raise RawDataError(file, "mapping", "a first row with S1, S2, ...", str(header), XML_AGAIN)
@@ -118,7 +130,7 @@ def _load_metadata(file: Path, state: tuple[int, int]) -> _Metadata:  # noqa: AR
         if is_number(action) and is_number(subaction):
             sequences = zip(subjects, names, strict=True)
             actions |= dict.fromkeys(sequences, (int(action), int(subaction)))
-    return _Metadata(_cameras(values), actions)
+    return actions
 
 
 def _cameras(values: Doubles) -> dict[tuple[str, str], Camera]:
