@@ -68,13 +68,16 @@ JSON_AGAIN: Final = "Download the file again."
 Camera = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
+# (subject, file name before the camera) -> (action, subaction)
+_Actions = dict[tuple[str, str], tuple[int, int]]
+
+
 class _Metadata(NamedTuple):
     """The part of metadata.xml that is used."""
 
     # (subject, camera) -> the camera
     cameras: Mapping[tuple[str, str], Camera]
-    # (subject, file name before the camera) -> (action, subaction)
-    action: Mapping[tuple[str, str], tuple[int, int]]
+    action: _Actions
 
 
 def load_metadata(file: Path) -> _Metadata:
@@ -90,8 +93,11 @@ def _load_metadata(file: Path, _state: tuple[int, int]) -> _Metadata:
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
     cameras = _texts(_section(file, root, "dbcameras/index2id"))
     if tuple(cameras) != CAMERAS:
-        raise RawDataError(file, "index2id", ", ".join(CAMERAS), ", ".join(cameras), XML_AGAIN)
-    return _Metadata(_cameras(_read_w0(file, root)), _read_actions(file, root))
+        expected = ", ".join(CAMERAS)
+        raise RawDataError(file, "index2id", expected, ", ".join(cameras), XML_AGAIN)
+    values = _read_w0(file, root)
+    actions = _read_actions(file, root)
+    return _Metadata(_cameras(values), actions)
 
 
 def _section(file: Path, root: Element, key: str) -> Element:
@@ -110,19 +116,18 @@ def _read_w0(file: Path, root: Element) -> Doubles:
     with reading(file, "numbers", key="w0", do=XML_AGAIN):
         values = np.array(words, np.float64)
     if len(values) != N_NUMBERS or not np.isfinite(values).all():
-        raise RawDataError(file, "w0", f"{N_NUMBERS} finite numbers", f"{len(values)}", XML_AGAIN)
+        expected = f"{N_NUMBERS} finite numbers"
+        raise RawDataError(file, "w0", expected, f"{len(values)}", XML_AGAIN)
     return values
 
 
-def _read_actions(file: Path, root: Element) -> dict[tuple[str, str], tuple[int, int]]:
-    """Read <mapping>: (subject, file name before the camera) -> (action, subaction). Raises
-    RawDataError.
-    """
+def _read_actions(file: Path, root: Element) -> _Actions:
+    """Read <mapping>. Raises RawDataError."""
     header, *rows = [_texts(row) for row in _section(file, root, "mapping")] or [[]]
     subjects = header[2:]
     if "S1" not in subjects:
         raise RawDataError(file, "mapping", "a first row with S1, S2, ...", str(header), XML_AGAIN)
-    actions: dict[tuple[str, str], tuple[int, int]] = {}
+    actions: _Actions = {}
     for row in rows:
         if len(row) != len(header):
             continue
