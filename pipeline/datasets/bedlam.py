@@ -37,7 +37,7 @@ from pipeline.datasets.base import (
     finite_joints,
     smpl_labels,
 )
-from pipeline.datasets.bedlam_labels import (
+from pipeline.datasets.labels.bedlam import (
     AGAIN,
     N_BETAS,
     N_POSE,

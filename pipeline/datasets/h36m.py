@@ -20,11 +20,12 @@ missing or incomplete in this one.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 import numpy as np
 
@@ -42,15 +43,13 @@ from pipeline.datasets.base import (
     ReleasePart,
     finite_joints,
 )
-from pipeline.datasets.h36m_json import (
+from pipeline.datasets.h36m_json import JOINTS_3D, METRES, PELVIS, STEP, LabelledFrames
+from pipeline.datasets.labels.h36m_fits import (
     CAMERA,
     FILE,
     FITS,
-    JOINTS_3D,
-    METRES,
-    PELVIS,
-    STEP,
-    LabelledFrames,
+    FOLDERS,
+    label_files,
     smpl_labels,
 )
 from pipeline.datasets.pixels import (
@@ -177,9 +176,7 @@ class Human36M(Dataset):
         ),
         ReleasePart(
             "SMPL fits",
-            tuple(
-                f"{folder}/Human36M_subject<k>{fit}" for folder in h36m_json.FOLDERS for fit in FITS
-            ),
+            tuple(f"{folder}/Human36M_subject<k>{fit}" for folder in FOLDERS for fit in FITS),
             "SMPL parameters of Human3.6M and the cameras that go with them, of "
             "github.com/mks0601/I2L-MeshNet_RELEASE",
             known=7,
@@ -207,7 +204,7 @@ class Human36M(Dataset):
     }
 
     def detect_layout(self, raw: Path, split: str) -> Human36M:
-        has_fits = any(h36m_json.label_files(raw, subject, FITS) for subject in SUBJECTS[split])
+        has_fits = any(label_files(raw, subject, FITS) for subject in SUBJECTS[split])
         if has_fits:
             return self
         return _WithoutFits(**asdict(self))
@@ -239,7 +236,7 @@ class Human36M(Dataset):
         with_folder = [subject for subject in subjects if (raw / subject).is_dir()]
         released: list[RawVideo] = []
         for subject in with_folder:
-            released += _sequences(raw, subject)
+            released += _list_sequences(raw, subject)
         listed = {video.name: video for video in released}
         by_image_folder = {h36m_json.image_folder(video.name): video for video in released}
         for video in h36m_json.list_videos(raw, subjects):
@@ -346,15 +343,16 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
     other = h36m_json.image_folder(video.name)
     if other and (raw / other).is_dir():
         account.notes.append(f"the release's files count: {other} is not used")
-    kp_2d, joints, n_labelled = _poses(raw, video, account)
-    source = _source(raw, video, account.found, account)
-    has_picture = frames_there(source, account.found, account)
-    row = np.arange(account.found)
+    poses = _load_poses(raw, video, account)
+    n_frames = account.found
+    source = _find_source(raw, video, n_frames, account)
+    has_picture = frames_there(source, n_frames, account)
+    frame_index = np.arange(n_frames)
     reasons = {
-        "not_sampled": row % STEP != 0,
-        "no_label": row >= n_labelled,
+        "not_sampled": frame_index % STEP != 0,
+        "no_label": frame_index >= poses.n_labelled,
         "no_picture": ~has_picture,
-        "frame_damaged": lost_frames(source, account.found),
+        "frame_damaged": lost_frames(source, n_frames),
     }
     subject, _, stem = video.name.partition("/")
     name, _, number = stem.rpartition(".")
@@ -369,46 +367,49 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
             action = metadata.action.get((subject, name))
         except RawDataError as error:  # joints do not depend on it
             account.notes.append(f"not used: {error}")
-    return LabelledFrames(row, kp_2d, joints, source, reasons, camera, action)
+    return LabelledFrames(frame_index, poses.kp_2d, poses.joints, source, reasons, camera, action)
 
 
-def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
+def _list_sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
     """Yield a subject's sequences with a video, images or poses. Missing parts are reported later.
 
     The first two files of each `RawVideo` are the 2D and the 3D poses, whether they exist or not.
     """
-    pictures: dict[str, list[Path]] = {}
-    folders_of_subject = _names(raw / subject)  # as written: a disk may not tell images from Images
+    image_folders: dict[str, list[Path]] = {}  # sequence -> its folders, the preferred first
+    # names as written: a disk may not tell images from Images
+    folders_of_subject = _list_names(raw / subject)
     for folder in PICTURES:
         if folder not in folders_of_subject:
             continue
         parent = Path(subject, folder)
-        for name in sorted(_names(raw / parent)):
+        for name in sorted(_list_names(raw / parent)):
             # in names of image folders, a blank may be written as _
             bare = name.removeprefix(f"{subject}_")
             if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
-                pictures.setdefault(bare.replace("_", " "), []).append(parent / name)
-    stems = set(pictures)
+                image_folders.setdefault(bare.replace("_", " "), []).append(parent / name)
+    stems = set(image_folders)
     for folder in (VIDEOS, *POSES):
         suffix = ".mp4" if folder == VIDEOS else ".cdf"
-        names = [name for name in _names(raw / subject / folder) if name.endswith(suffix)]
+        names = [name for name in _list_names(raw / subject / folder) if name.endswith(suffix)]
         stems.update(name.removesuffix(suffix) for name in names)
-    about_all = []
+    shared_files = []
     if (raw / METADATA).is_file():
-        about_all.append(METADATA)
-    about_all += h36m_json.label_files(raw, subject, FITS, (CAMERA,))
+        shared_files.append(METADATA)
+    shared_files += label_files(raw, subject, FITS, (CAMERA,))
     for stem in filter(_SEQUENCE.fullmatch, stems):
         poses = [Path(subject, folder, f"{stem}.cdf") for folder in POSES]
         file = Path(subject, VIDEOS, f"{stem}.mp4")
-        videos, folders = inputs(raw, pictures.get(stem, []), [file])
-        yield RawVideo(f"{subject}/{stem}", (*poses, *videos, *about_all), folders)
+        videos, folders = inputs(raw, image_folders.get(stem, []), [file])
+        yield RawVideo(f"{subject}/{stem}", (*poses, *videos, *shared_files), folders)
 
 
-def _names(folder: Path) -> list[str]:
+def _list_names(folder: Path) -> list[str]:
     return [entry.name for entry in scan_folder(folder, {})]  # missing content is reported later
 
 
-def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) -> Pictures | Video:
+def _find_source(
+    raw: Path, video: RawVideo, n_labels: int, account: VideoAccount
+) -> Pictures | Video:
     """Find the images or the video of a sequence.
 
     Raises RawDataError if there are none, or if frames were left out when they were extracted or
@@ -431,42 +432,37 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:
         expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"
         actual = str(n_there)
-        if fps != FPS:
+        if math.isfinite(fps) and fps != FPS:
             actual += f" at {fps:.4g} fps"
         do = "Extract every frame, or use the official videos."
         raise other_frames(source.place, expected, actual, do)
     return source
 
 
-def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, Doubles, int]:
-    """Read the 2D and 3D poses of F frames at 50 fps, in the order of JOINTS["h36m"].
+class _Poses(NamedTuple):
+    """2D and 3D poses of F frames, the number of frames of the longer file."""
 
-    Returns:
-        2D joints (F, 17, 3): px, px, 1; or 0, 0, 0 for a joint that is not finite.
-        3D joints (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with a joint that is not
-        finite.
-        The number of frames that both files have; they are the first ones.
-    """
-    files = [raw / file for file in video.files[:2]]
-    present = [file.is_file() for file in files]
-    stored = []
-    for file, n_axes in zip(files, (2, 3), strict=True):
-        if not file.is_file():
-            continue
-        with np.errstate(invalid="ignore"):  # a NaN that signals is as good as any
-            pose = numbers(file, "Pose", load_cdf(file, "Pose"), (1, None, len(STORED) * n_axes))
-        joints = pose.reshape(-1, len(STORED), n_axes)
-        stored.append(convert(joints, source=STORED, target="h36m"))
-        account.found = max(account.found, len(joints))
-    if not all(present):
-        absent = files[present.index(False)]
+    # (F, 17, 3) px px 1, or 0 0 0 where the joint is not finite, in the order of JOINTS["h36m"]
+    kp_2d: Doubles
+    # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with a joint that is not finite
+    joints: Doubles
+    n_labelled: int  # number of frames that both files have; they are the first ones
+
+
+def _load_poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
+    """Read the poses of a sequence. Raises RawDataError (`no_label`: a file is missing)."""
+    file_2d, file_3d = (raw / file for file in video.files[:2])
+    stored_2d = _load_joints(file_2d, 2, account)
+    stored_3d = _load_joints(file_3d, 3, account)
+    if stored_2d is None or stored_3d is None:
+        absent = file_3d
+        actual = "2D alone"
+        if stored_2d is None:
+            absent = file_2d
+            actual = "neither" if stored_3d is None else "3D alone"
         expected = "poses in 2D and in 3D"
-        actual = "neither"
-        if any(present):
-            actual = "2D alone" if present[0] else "3D alone"
         raise RawDataError(absent, "file", expected, actual, UNPACK, reason="no_label")
 
-    stored_2d, stored_3d = stored
     n_2d = len(stored_2d)
     n_3d = len(stored_3d)
     n_frames = max(n_2d, n_3d)
@@ -474,7 +470,7 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
     if n_labelled < LEAST_SHARE * n_frames:
         expected = f"about {n_2d} frames, as in 2D"
         raise RawDataError(
-            files[1], "Pose", expected, str(n_3d), UNPACK, reason="frame_count_mismatch"
+            file_3d, "Pose", expected, str(n_3d), UNPACK, reason="frame_count_mismatch"
         )
     if n_2d != n_3d:
         account.notes.append(f"poses of {n_2d} frames in 2D, of {n_3d} in 3D")
@@ -486,4 +482,15 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Doubles, 
     is_finite = (np.abs(millimetres) < LARGEST).all(axis=(1, 2))  # comparisons with NaN are false
     millimetres[~is_finite] = np.nan
     pelvis = millimetres[:, PELVIS : PELVIS + 1]
-    return kp_2d, (millimetres - pelvis) * METRES, n_labelled
+    return _Poses(kp_2d, (millimetres - pelvis) * METRES, n_labelled)
+
+
+def _load_joints(file: Path, n_axes: int, account: VideoAccount) -> Doubles | None:
+    """Read one pose file, (F, 17, n_axes) as stored; None if there is none. Counts its frames."""
+    if not file.is_file():
+        return None
+    with np.errstate(invalid="ignore"):  # a NaN that signals is as good as any
+        pose = numbers(file, "Pose", load_cdf(file, "Pose"), (1, None, len(STORED) * n_axes))
+    joints = pose.reshape(-1, len(STORED), n_axes)
+    account.found = max(account.found, len(joints))
+    return convert(joints, source=STORED, target="h36m")

@@ -10,28 +10,26 @@ Moon, Chang, Lee: Camera Distance-Aware Top-Down Approach for 3D Multi-Person Po
 2019. Their files Human36M_subject<k>_data.json (image sizes, boxes) are not read: sizes are known
 from the images, and boxes are computed from joints.
 
-This module also reads the SMPL fits of other authors, which are JSON files in both layouts of
-Human3.6M. A take is one of the two performances (subactions) of an action by a subject.
+`h36m.Human36M` calls `list_videos`, then `read_labels` for each video of this layout. A take is one
+of the two performances (subactions) of an action by a subject.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.cameras import is_rotation, pose_in_camera, project
+from pipeline.cameras import is_rotation, project
 from pipeline.datasets.base import finite_joints
-from pipeline.datasets.fitted import MOST_OFF_M, distances_to_joints, usable_fits
+from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, label_files
 from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_rate, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_fits, load_joints
+from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry, scan_folder
@@ -40,23 +38,15 @@ from pipeline.skeletons import (
     LARGEST,
     Bools,
     Doubles,
-    Floats,
     Ints,
     add_confidence,
     convert,
 )
 
-if TYPE_CHECKING:
-    from pipeline.body import Body
-
 METRES: Final = 1e-3  # in a millimetre
 STEP: Final = 2  # frames: every second one is used
 PELVIS: Final = JOINTS["h36m"].index("hip")
-FILE = "Human36M_subject"  # start of each file's name; the subject's number and an ending follow
 JOINTS_3D = "_joint_3d.json"
-CAMERA = "_camera.json"
-FITS: Final = ("_smpl_param.json", "_SMPL_NeuralAnnot.json")  # the preferred first
-FOLDERS: Final = ("smpl_param", "annotations")
 # A camera is plausible if it sees at least LEAST_SEEN (a share) of the joints: in the image, within
 # OUTSIDE half image sizes of the principal point, and at most FARTHEST m away (8 m in the studio).
 FARTHEST: Final = 15.0
@@ -79,7 +69,8 @@ ACTIONS: Final = (  # the actions with the numbers 2 to 16, by the release's nam
 # names that S1's files have in the release; some downloads have the usual ones
 S1_ACTIONS: Final = {"Photo": "TakingPhoto", "WalkDog": "WalkingDog"}
 # subject -> entries action/subaction:number, where the number is the one after the action in the
-# release's file name. Takes that are not listed have number 1 (subaction 1) or none (subaction 2).
+# release's file name: by "4/1:2" of S1, its take of action 4, subaction 1, is "Eating 2". An
+# empty number means none. Takes that are not listed have number 1 (subaction 1) or none (2).
 NUMBERS: Final = {
     "S1": "4/1:2 9/2:2 10/1:2",
     "S5": "2/2:2 3/1:2 3/2:3 5/2:2 10/1: 10/2:1 12/1: 12/2:2 13/2:2",
@@ -102,14 +93,15 @@ class LabelledFrames(NamedTuple):
     joints: Doubles
     source: Pictures | Video
     reasons: Mapping[str, Bools]  # reason to drop rows -> (F,) whether it applies
-    camera: Camera | None  # extrinsics and intrinsics
-    action: tuple[int, int] | None  # numbers of action and subaction, by which fits are stored
+    camera: Camera | None  # (extrinsics (4, 4), intrinsics (3, 3)); None: unknown
+    action: tuple[int, int] | None  # (action, subaction), by which fits are stored; None: unknown
 
 
 def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
-    """Yield ((subject, the release's file name before the camera), (action, subaction)) of takes.
+    """Yield ((subject, name), (action, subaction)) of each take: (("S1", "Eating 2"), (4, 1)).
 
-    S1's takes of the actions in S1_ACTIONS are yielded twice: by the usual name, then by S1's.
+    The name is the part of the release's file name before the camera. S1's takes of the actions in
+    S1_ACTIONS are yielded twice: by the usual name, then by S1's.
     """
     for subject, listed in NUMBERS.items():
         numbers = {"1": "1", "2": ""} | dict(text.split(":") for text in listed.split())
@@ -123,8 +115,9 @@ def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
                     yield (subject, f"{name} {number}".rstrip()), (action, int(subaction))
 
 
+# (subject, name) -> (action, subaction)
 TAKES: Final = dict(_name_takes())
-# if a take has two names, the later one: that of S1_ACTIONS
+# (subject, (action, subaction)) -> name; of two names, the later one: that of S1_ACTIONS
 NAMES: Final = {(subject, take): name for (subject, name), take in TAKES.items()}
 
 
@@ -161,32 +154,17 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
             yield RawVideo(video, files[subject], (Path("images", entry.name),))
 
 
-def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
-    """Return a subject's label files that exist, at most one of each kind.
-
-    A kind is a tuple of name endings; the first one with a file in `FOLDERS` is used.
-    """
-    files = list[Path]()
-    for endings in kinds:
-        for ending, folder in itertools.product(endings, FOLDERS):
-            file = Path(folder, f"{FILE}{subject[1:]}{ending}")
-            if (raw / file).is_file():
-                files.append(file)
-                break
-    return files
-
-
 def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
-    """Labels of one image folder.
+    """Read the labels of one image folder.
 
     Raises RawDataError if a label file, the joints or the images are missing (`no_label`,
-    `no_picture`), if the cameras do not see the joints in either reading of `_camera`
-    (`bad_camera`), and if images have another size or frame rate.
+    `no_picture`), if the cameras do not see the joints (`bad_camera`), and if images have another
+    size or frame rate.
     """
     joints_file, camera_file = (raw / file for file in video.files[:2])
-    (folder,) = video.folders
     subject, _, stem = video.name.partition("/")
-    name, _, number = stem.rpartition(".")
+    take_name, _, camera_name = stem.rpartition(".")
+    take = TAKES[subject, take_name]
     if (raw / subject).is_dir():
         account.notes.append(
             f"images/ and annotations/ count: {subject}/ lacks poses, frames or metadata.xml"
@@ -196,12 +174,14 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
             raise RawDataError(
                 file, "file", "joints and cameras to the images", "none", UNPACK, reason="no_label"
             )
-    frames, millimetres = load_joints(joints_file, TAKES[subject, name])
+    frames, millimetres = load_joints(joints_file, take)
     account.found = len(frames)
     # comparisons with NaN are false
-    usable = (np.abs(millimetres) < LARGEST).all(axis=-1, keepdims=True)
-    world = convert(np.where(usable, millimetres * METRES, np.nan), source=STORED, target="h36m")
-    extrinsics, intrinsics = _camera(camera_file, CAMERAS.index(number), world)
+    is_finite = (np.abs(millimetres) < LARGEST).all(axis=-1, keepdims=True)
+    world = convert(np.where(is_finite, millimetres * METRES, np.nan), source=STORED, target="h36m")
+    extrinsics, intrinsics = _load_camera(camera_file, CAMERAS.index(camera_name), world)
+
+    (folder,) = video.folders
     source = Pictures(raw, f"{folder.as_posix()}/{folder.name}_{{:06d}}.jpg", 1)
     images = source.indices()
     if not len(images):
@@ -218,134 +198,79 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     kp_2d = finite_joints(add_confidence(project(in_view, intrinsics)), account, " in 2D")
     reasons = {"not_sampled": ~_is_sampled(frames, images), "no_picture": ~np.isin(frames, images)}
     camera = extrinsics.astype(np.float32), intrinsics.astype(np.float32)
-    return LabelledFrames(frames, kp_2d, joints, source, reasons, camera, TAKES[subject, name])
+    return LabelledFrames(frames, kp_2d, joints, source, reasons, camera, take)
 
 
 def _is_sampled(frames: Ints, images: Ints) -> Bools:
     """Whether each labelled frame is used, (F,): every second one, as in the release's layout.
 
-    If the folder has images of only every s-th frame (s > 1), the frames of these are used.
+    If the folder has images of only every s-th frame (s > 1), the frames of these are used. images:
+    frames that have an image, ascending.
     """
-    steps, times = np.unique(np.diff(images), return_counts=True)
+    steps, counts = np.unique(np.diff(images), return_counts=True)
     step = 1
-    if 2 * times.max(initial=0) > times.sum():  # most steps are equal: a few others do not count
-        step = int(steps[times.argmax()])
+    if 2 * counts.max(initial=0) > counts.sum():  # most steps are equal: a few others do not count
+        step = int(steps[counts.argmax()])
     if step == 1:
         return np.asarray(frames % STEP == 0)
-    phases, times = np.unique(images % step, return_counts=True)
-    return np.asarray(frames % step == phases[times.argmax()])
+    remainders, counts = np.unique(images % step, return_counts=True)
+    return np.asarray(frames % step == remainders[counts.argmax()])
 
 
-def _camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
+def _load_camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:
     """Read extrinsics (4, 4), world to camera in m, and intrinsics (3, 3) px, of one camera.
 
-    world: (F, 17, 3) m, the joints in the world. A file's t is meant either as R X + t or as
-    R (X - t). The reading is used with which the worst of the four cameras sees more joints. Raises
-    RawDataError (`bad_camera`) if that camera sees too few.
+    Some files mean by t that a joint X is at R X + t in the camera's axes, others that it is at
+    R (X - t). The file does not say which, so both readings are tried: the right one is that with
+    which the worst of the four cameras sees more joints.
+
+    Args:
+        camera: Index in CAMERAS.
+        world: (F, 17, 3) m, the joints in the world.
+
+    Raises RawDataError (`bad_camera`) if the worst camera sees too few joints in either reading.
     """
     stored = load_cameras(file).values()
-    turns, t, focal, centre = (np.array([values[key] for values in stored]) for key in "Rtfc")
+    rotations = np.array([values["R"] for values in stored])  # (4, 3, 3)
+    t_mm = np.array([values["t"] for values in stored])
     intrinsics = np.tile(np.eye(3), (len(CAMERAS), 1, 1))
-    intrinsics[:, [0, 1], [0, 1]] = focal
-    intrinsics[:, :2, 2] = centre
-    points = world[np.isfinite(world).all(axis=-1)]
+    intrinsics[:, [0, 1], [0, 1]] = [values["f"] for values in stored]
+    intrinsics[:, :2, 2] = [values["c"] for values in stored]
     with np.errstate(all="ignore"):  # numbers that are not finite see nothing
-        # (2 readings, cameras, 3)
-        shifts = METRES * np.stack([t, -np.einsum("cij,cj->ci", turns, t)])
-        in_view = points @ turns.swapaxes(1, 2) + shifts[:, :, None]
-        from_centre = project(in_view, intrinsics[:, None]) / centre[:, None] - 1
-        is_in_image = np.abs(from_centre).max(axis=-1) < OUTSIDE
-        is_visible = is_in_image & (in_view[..., 2] < FARTHEST)
-        visible = is_visible.sum(axis=-1) / max(len(points), 1)
-    visible[:, ~is_rotation(turns)] = 0
-    best = visible.min(axis=1).argmax()
-    worst = visible[best].argmin()
-    if visible[best, worst] < LEAST_SEEN:
+        # R (X - t) = R X - R t. Shape: (2 readings, 4 cameras, 3)
+        translations = METRES * np.stack([t_mm, -np.einsum("cij,cj->ci", rotations, t_mm)])
+        visible = _visible_shares(world, rotations, translations, intrinsics)
+    visible[:, ~is_rotation(rotations)] = 0
+
+    reading = visible.min(axis=1).argmax()
+    worst = visible[reading].argmin()
+    if visible[reading, worst] < LEAST_SEEN:
         expected = (
             "a rotation R, and a t in mm with which R X + t or R (X - t) puts the joints X "
             "into its image"
         )
-        found = f"{visible[best, worst]:.0%} of them there"
+        found = f"{visible[reading, worst]:.0%} of them there"
         raise RawDataError(
             file, f"camera {worst + 1}", expected, found, UNPACK, reason="bad_camera"
         )
     extrinsics = np.eye(4)
-    extrinsics[:3, :3] = turns[camera]
-    extrinsics[:3, 3] = shifts[best, camera]
+    extrinsics[:3, :3] = rotations[camera]
+    extrinsics[:3, 3] = translations[reading, camera]
     return extrinsics, intrinsics[camera]
 
 
-# --------------------------------------------------------------------------------------------------
-# SMPL fits
+def _visible_shares(
+    world: Doubles, rotations: Doubles, translations: Doubles, intrinsics: Doubles
+) -> Doubles:
+    """The share of joints that each camera sees in each reading, (2 readings, 4 cameras).
 
-
-def smpl_labels(
-    raw: Path,
-    video: RawVideo,
-    frame_index: Ints,
-    action: tuple[int, int] | None,
-    joints: Floats,
-    body: Body | None,
-    account: VideoAccount,
-) -> dict[str, Any]:
-    """Make the `Track` fields `pose`, `betas` and `has_smpl` from SMPL fits, in camera axes.
-
-    Frames without a usable fit have NaN, and false in `has_smpl`. With a body model, fits that are
-    far from the joints are not used, either. joints: (N, 14, 3) m, of the frames `frame_index`, in
-    the order of common14.
+    world: (F, 17, 3) m. rotations: (4, 3, 3). translations: (2, 4, 3) m. intrinsics: (4, 3, 3) px.
     """
-    fits = np.full((len(frame_index), 82), np.nan, np.float32)
-    file = _file_of(raw, video, *FITS)
-    if file is not None:
-        try:
-            fits = _fits_in_camera(raw, video, file, frame_index, action)
-            n_absent = int((~np.isfinite(fits).all(axis=1)).sum())
-            if n_absent:
-                account.notes.append(f"{n_absent} of the kept frames have no SMPL fit")
-        except RawDataError as error:  # the other labels are good without fits
-            account.notes.append(f"SMPL fits are not used: {error}")
-    has_smpl = usable_fits(fits, account)
-    if body is not None and has_smpl.any():
-        distance = distances_to_joints(body, fits[has_smpl], joints[has_smpl])
-        is_far = distance > MOST_OFF_M  # comparisons with NaN are false
-        has_smpl[has_smpl] = ~is_far
-        if is_far.any():
-            limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
-            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
-    fits[~has_smpl] = np.nan
-    return {"pose": fits[:, :72], "betas": fits[:, 72:], "has_smpl": has_smpl}
-
-
-def _file_of(raw: Path, video: RawVideo, *endings: str) -> Path | None:
-    for file in video.files:
-        if file.name.endswith(endings):
-            return raw / file
-    return None
-
-
-def _fits_in_camera(
-    raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: tuple[int, int] | None
-) -> NDArray[np.float32]:
-    """Read pose and betas, (N, 82), of the frames `frame_index`; not finite without a fit.
-
-    The global orientation is in camera axes. Raises RawDataError if the camera of the fits, or
-    metadata.xml, is missing.
-    """
-    cameras = _file_of(raw, video, CAMERA)
-    actual = "nothing that fits"
-    do = "See docs/datasets/h36m.md for its place."
-    if action is None:
-        raise RawDataError(fits, "mapping", "metadata.xml to go with it", actual, do)
-    if cameras is None:
-        expected = f"Human36M_subject*{CAMERA} to go with it"
-        raise RawDataError(fits, "camera", expected, actual, do)
-    camera = video.name.rpartition(".")[2]
-    rotation = load_cameras(cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
-    if not is_rotation(rotation[None])[0]:
-        raise RawDataError(
-            cameras, camera, "a rotation", str(rotation.tolist()), "Download the fits again."
-        )
-    values = load_fits(fits, action, frame_index)
-    has_fit = np.isfinite(values).all(axis=1)
-    values[has_fit, :72] = pose_in_camera(values[has_fit, :72], rotation)
-    return values
+    points = world[np.isfinite(world).all(axis=-1)]  # (N, 3)
+    in_view = points @ rotations.swapaxes(1, 2) + translations[:, :, None]  # (2, 4, N, 3)
+    centre = intrinsics[:, None, :2, 2]
+    # from the principal point, in half image sizes: -1 and 1 are the image's edges
+    from_centre = project(in_view, intrinsics[:, None]) / centre - 1
+    is_in_image = np.abs(from_centre).max(axis=-1) < OUTSIDE
+    is_visible = is_in_image & (in_view[..., 2] < FARTHEST)
+    return np.asarray(is_visible.sum(axis=-1) / max(len(points), 1))

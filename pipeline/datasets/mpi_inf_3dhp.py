@@ -33,7 +33,7 @@ import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.fitted import usable_fits
+from pipeline.datasets.labels.fits import usable_fits
 from pipeline.datasets.pixels import (
     frames_there,
     inputs,

@@ -23,18 +23,18 @@ from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import count as count_of
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
-from pipeline.datasets.downloads import (
+from pipeline.errors import RawDataError
+from pipeline.files.formats import smpl_files
+from pipeline.files.formats.people.detections import read_detections
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw import MARKER, RawVideo, files
+from pipeline.recipe.downloads import (
     OTHER_NAMES,
     find_archives,
     folders_in_part,
     misplaced_parts,
     packed_parts,
 )
-from pipeline.errors import RawDataError
-from pipeline.files.formats import smpl_files
-from pipeline.files.formats.people.detections import read_detections
-from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import MARKER, RawVideo, files
 
 KEYPOINTS_READ: Final = 3  # clips whose keypoints are read
 CLIPS_OPENED: Final = 100  # clips of a split whose first frame is decoded

@@ -125,6 +125,16 @@ def test_archives_are_reported_while_something_is_missing(name: str, tmp_path: P
     )
 
 
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tar.lz", "x.tar.xz"])
+def test_an_archive_with_a_suffix_of_two_letters_has_no_pieces_to_join(
+    name: str, tmp_path: Path
+) -> None:
+    touch(tmp_path / name)
+    found = problems(look("penn_action", tmp_path))
+    assert f"{tmp_path / name} is still packed" in found
+    assert "Join" not in found
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [

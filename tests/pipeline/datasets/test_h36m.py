@@ -2,7 +2,9 @@
 
 import functools
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,17 @@ def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_r
         _, account = read(raw)
         # as many as the other file has
         assert (account["set_aside"], account["found"]) == (reason, N)
+
+
+def test_a_short_video_without_a_rate_is_refused_by_its_number_of_frames(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(raw, n_frames=15)
+    record = Video(raw, f"S1/Videos/{STEM}.mp4").record()
+    unknown = replace(record, header_fps=math.nan, times=np.full(15, math.nan))
+    monkeypatch.setattr(Video, "record", lambda _: unknown)
+    _, account = read(raw)
+    assert "about 20 at 50 fps, as there are labels, found 15. Extract" in account["message"]
 
 
 @pytest.mark.parametrize(

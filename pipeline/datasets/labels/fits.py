@@ -1,10 +1,11 @@
 """Which SMPL fits of other authors are good enough for training.  [raw -> tracks] -> features ->
 windows
 
+The readers of Human3.6M and MPI-INF-3DHP call `usable_fits`, and set `has_smpl` by its result.
+
 I2L-MeshNet and Pose2Mesh do not use fits to Human3.6M whose joints are more than 25 mm off the
 motion capture's, and replace shapes with a beta beyond 3 by the mean shape (Moon and Lee, ECCV
-2020; Choi, Moon and Lee, ECCV 2020). Here, frames of both kinds have no SMPL label (`has_smpl` is
-false).
+2020; Choi, Moon and Lee, ECCV 2020). Here, frames of both kinds have no SMPL label.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 MOST_OFF_M: Final = 0.025  # mean distance of a fit's joints from the labels
 MOST_BETA: Final = 3.0  # standard deviations of a component of the shape
-N_POSE: Final = 72
+N_POSE: Final = 72  # a fit (82,) is a pose, then betas
+N_BETAS: Final = 10
 
 
 def usable_fits(fits: Floats, account: VideoAccount) -> Bools:

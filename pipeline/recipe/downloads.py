@@ -1,9 +1,11 @@
 """Problems of a download, found by names of files and folders alone.  [raw] -> tracks -> features
 -> windows
 
-Recognises folders that have another name or are one level off, broken links, names that differ in
-capitals, archives that are still packed, and image folders that were unpacked only in part.
-`python -m pipeline doctor` shows the messages.
+`examination.examine` calls it, and `python -m pipeline doctor` shows the messages:
+
+    misplaced_parts     folders of another name or one level off, broken links, other capitals
+    packed_parts        archives that are still packed (`find_archives`)
+    folders_in_part     image folders that were unpacked only in part
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ SHOWN: Final = 5  # folders
 _ARCHIVE: Final = re.compile(
     r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE
 )
-_PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?!gz$|xz$)[a-z]{2}")  # x.tar.aa, x.tar.gzaa
+# A piece of a split archive: x.tar.aa, x.tar.gzaa. x.tar.gz, .lz and .xz are whole.
+_PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?![glx]z$)[a-z]{2}")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -68,14 +71,13 @@ def misplaced_parts(
         return
 
     for part in absent:
-        others: list[str] = []
+        in_other_case: list[str] = []
         for glob in globs(part.patterns):
-            others += files.find(raw, glob, {}, any_case=True)
-        if others:
-            pattern = part.patterns[0]
+            in_other_case += files.find(raw, glob, {}, any_case=True)
+        if in_other_case:
             yield (
-                f"{part.what}: {min(others)} differs in capitals from {pattern}. Rename it "
-                "and its like."
+                f"{part.what}: {min(in_other_case)} differs in capitals from {part.patterns[0]}. "
+                "Rename it and its like."
             )
 
 
@@ -137,6 +139,7 @@ def _letters(name: str) -> str:
 
 
 def _advise_move(raw: Path, elsewhere: Path) -> str:
+    """Say how to move or rename a folder with the dataset's files, so that `raw` has them."""
     nested = elsewhere / elsewhere.name
     if files.is_folder_there(nested):
         return f"{nested} is a folder in one of the same name. Move its contents to {elsewhere}."
@@ -225,8 +228,8 @@ def _count_images(
         videos = dataset.videos(raw, split)
     except (RawDataError, OSError):  # other messages tell it: a missing part, an unreadable folder
         return
-    most = dict[str | None, int]()
-    recordings = dict[Path, str | None]()
+    recordings = dict[Path, str | None]()  # folder -> its recording
+    most = dict[str | None, int]()  # recording -> the largest expected number of its folders
     for video in videos:
         for folder in (raw / path for path in video.folders):
             is_short = video.name in dataset.short_in_release
@@ -258,6 +261,6 @@ def _count_without_gaps(numbers: Sequence[int]) -> int:
     """
     if len(numbers) < 2:
         return len(numbers)
-    steps, times = np.unique(np.diff(numbers), return_counts=True)
-    step = max(int(steps[times.argmax()]), 1)
+    steps, counts = np.unique(np.diff(numbers), return_counts=True)
+    step = max(int(steps[counts.argmax()]), 1)
     return (numbers[-1] - numbers[0]) // step + 1

@@ -1,0 +1,137 @@
+"""SMPL fits of other authors to Human3.6M, of one JSON file per subject.  [raw] -> tracks
+
+    smpl_param/Human36M_subject<k>_smpl_param.json       fits in the world; or
+    annotations/Human36M_subject<k>_SMPL_NeuralAnnot.json
+    smpl_param/Human36M_subject<k>_camera.json           cameras that go with them
+
+Each file may be in either folder. The reader of `h36m` lists the files of a subject
+(`label_files`), and converts the fits of a video to camera axes (`smpl_labels`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.accounting import VideoAccount
+from pipeline.cameras import is_rotation, pose_in_camera
+from pipeline.datasets.labels.fits import (
+    MOST_OFF_M,
+    N_BETAS,
+    N_POSE,
+    distances_to_joints,
+    usable_fits,
+)
+from pipeline.errors import RawDataError
+from pipeline.files.formats.h36m import load_cameras, load_fits
+from pipeline.files.raw import RawVideo
+from pipeline.skeletons import Floats, Ints
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+FILE = "Human36M_subject"  # start of each file's name; the subject's number and an ending follow
+CAMERA = "_camera.json"
+FITS: Final = ("_smpl_param.json", "_SMPL_NeuralAnnot.json")  # the preferred first
+FOLDERS: Final = ("smpl_param", "annotations")  # the preferred first
+
+
+def label_files(raw: Path, subject: str, *kinds: tuple[str, ...]) -> list[Path]:
+    """Return a subject's files that exist, at most one of each kind.
+
+    A kind is a tuple of name endings, such as FITS; the first ending with a file in one of FOLDERS
+    is used.
+    """
+    files = list[Path]()
+    for endings in kinds:
+        for ending, folder in itertools.product(endings, FOLDERS):
+            file = Path(folder, f"{FILE}{subject[1:]}{ending}")
+            if (raw / file).is_file():
+                files.append(file)
+                break
+    return files
+
+
+def smpl_labels(
+    raw: Path,
+    video: RawVideo,
+    frame_index: Ints,
+    action: tuple[int, int] | None,
+    joints: Floats,
+    body: Body | None,
+    account: VideoAccount,
+) -> dict[str, Any]:
+    """Make the `Track` fields `pose`, `betas` and `has_smpl` from SMPL fits, in camera axes.
+
+    Frames without a usable fit have NaN, and false in `has_smpl`. With a body model, fits that are
+    far from the joints are not used, either.
+
+    Args:
+        frame_index: (N,) the frames of the track.
+        action: (action, subaction) of the video; None if unknown.
+        joints: (N, 14, 3) m, the labelled joints of these frames, in the order of common14.
+    """
+    fits = np.full((len(frame_index), N_POSE + N_BETAS), np.nan, np.float32)
+    file = _find_file(video, FITS)
+    if file is not None:
+        try:
+            fits = _load_in_camera(raw, video, raw / file, frame_index, action)
+            n_absent = int((~np.isfinite(fits).all(axis=1)).sum())
+            if n_absent:
+                account.notes.append(f"{n_absent} of the kept frames have no SMPL fit")
+        except RawDataError as error:  # the other labels are good without fits
+            account.notes.append(f"SMPL fits are not used: {error}")
+    has_smpl = usable_fits(fits, account)
+    if body is not None and has_smpl.any():
+        distance = distances_to_joints(body, fits[has_smpl], joints[has_smpl])
+        is_far = distance > MOST_OFF_M  # comparisons with NaN are false
+        has_smpl[has_smpl] = ~is_far
+        if is_far.any():
+            limit = f"over {1000 * MOST_OFF_M:.0f} mm off the joints"
+            account.notes.append(f"{int(is_far.sum())} SMPL fits are {limit}: not used")
+    fits[~has_smpl] = np.nan
+    return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
+
+
+def _find_file(video: RawVideo, endings: tuple[str, ...]) -> Path | None:
+    """The video's first file whose name has one of these endings, below the raw folder."""
+    for file in video.files:
+        if file.name.endswith(endings):
+            return file
+    return None
+
+
+def _load_in_camera(
+    raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """Read pose and betas, (N, 82), of the frames `frame_index`; not finite without a fit.
+
+    The global orientation is in camera axes. Raises RawDataError if the camera of the fits, or
+    metadata.xml, is missing.
+    """
+    cameras = _find_file(video, (CAMERA,))
+    actual = "nothing that fits"
+    do = "See docs/datasets/h36m.md for its place."
+    if action is None:
+        raise RawDataError(fits, "mapping", "metadata.xml to go with it", actual, do)
+    if cameras is None:
+        expected = f"Human36M_subject*{CAMERA} to go with it"
+        raise RawDataError(fits, "camera", expected, actual, do)
+    camera = video.name.rpartition(".")[2]
+    rotation = load_cameras(raw / cameras, "R").get(camera, {}).get("R", np.zeros((3, 3)))
+    if not is_rotation(rotation[None])[0]:
+        raise RawDataError(
+            raw / cameras,
+            camera,
+            "a rotation",
+            str(rotation.tolist()),
+            "Download the fits again.",
+        )
+    values = load_fits(fits, action, frame_index)
+    has_fit = np.isfinite(values).all(axis=1)
+    values[has_fit, :N_POSE] = pose_in_camera(values[has_fit, :N_POSE], rotation)
+    return values
