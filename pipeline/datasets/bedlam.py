@@ -9,6 +9,9 @@ CVPR 2023.
     all_npz_12_training/<scene>.npz           SMPL-X; <scene> ends in _6fps or _30fps
     <scene>/png/seq_<6 digits>/seq_<6 digits>_<4 digits>.png       other folders: IMAGES; with or
         without _6fps
+
+A label file has the rows of all sequences of a scene (`labels.bedlam`). `read` selects those of one
+sequence, checks its images, and makes a track of each subject's rows.
 """
 
 from __future__ import annotations
@@ -66,8 +69,6 @@ UNRELEASED: Final = (
     "20240805_5-10_250_busstation_orbit_zoom",
     "20240621_1_250_archmodelsvol8_tracking",
 )
-
-
 LABELS: Final = (  # SMPL's first
     *folders_of("all_npz_12_smpl_training", "bedlam-labels"),
     "bedlam_labels",
@@ -78,7 +79,8 @@ IMAGES: Final = ("", "training_images", "training-images", "training-images/bedl
 
 FPS: Final = 30.0  # of the rendered videos; image numbers count these frames, also at 6 fps
 STEP: Final = 5  # frames between the images of a file at 6 fps
-CROP_SCALE: Final = 1.2  # included in the release's boxes: center and 200 * scale describe the crop
+STATED_PX: Final = 200  # px: a crop's side is `scale` times as long
+CROP_SCALE: Final = 1.2  # crop side / box side: the release states the crop
 # y points down in the labels' world, as in the camera, but the world has no roll and no pitch
 WORLD_UP: Final = np.array([0, -1, 0], np.float32)
 SHARED: Final = JOINTS["smpl"][:22]  # joints of SMPL and of SMPL-X
@@ -129,8 +131,9 @@ class Bedlam(Dataset):
     )
     smplx_columns: ClassVar[tuple[cache.ExtraColumn, ...]] = ()
     turned: ClassVar[str] = "closeup"  # in the names of scenes with rotated images
-    folders: ClassVar[tuple[str, ...]] = LABELS
-    n_joints: ClassVar[int | None] = None  # to use of gtkps; None: from their number
+    folders: ClassVar[tuple[str, ...]] = LABELS  # of label files, the preferred first
+    # number of joints of gtkps that are used; None: it depends on how many there are
+    n_joints: ClassVar[int | None] = None
 
     def detect_layout(self, raw: Path, split: str) -> Bedlam:
         """Return a reader with SMPL-X columns if the header of a label file says SMPL-X."""
@@ -162,14 +165,14 @@ class Bedlam(Dataset):
         for scene, file in label_files(raw, self.folders).items():
             if _split_of(scene) != split:
                 continue
-            pictures = _images_folder(raw, scene)
-            # rejected if there are no images
-            names = _list_sequences(raw / pictures) or ["seq_000000"]
-            for name in names:
-                # the first one also counts rows without a folder
-                label_folders = (pictures,) if name == names[0] else ()
-                folders = (pictures / name,)
-                videos.append(RawVideo(f"{scene}/{name}", (file,), folders, label_folders))
+            scene_folder = _find_scene_folder(raw, scene)
+            # without any sequence, `read` rejects this one
+            sequences = _list_sequences(raw / scene_folder) or ["seq_000000"]
+            for sequence in sequences:
+                # with it, `read` of the scene's first video counts rows without a folder
+                label_folders = (scene_folder,) if sequence == sequences[0] else ()
+                folders = (scene_folder / sequence,)
+                videos.append(RawVideo(f"{scene}/{sequence}", (file,), folders, label_folders))
         return sorted(videos, key=lambda video: video.name)
 
     def read(
@@ -177,47 +180,35 @@ class Bedlam(Dataset):
     ) -> Sequence[Track]:
         scene, sequence = video.name.split("/")
         file = raw / video.files[0]
-        stored = load_scene(file, self.n_joints, state_of(file))
-        labels = stored.select(stored.sequence == sequence)
+        scene_labels = load_scene(file, self.n_joints, state_of(file))
+        labels = scene_labels.select(scene_labels.sequence == sequence)
         account.found = len(labels.number)
         for folder in video.label_folders:
-            _count_rows_without_folder(stored, [sequence, *_list_sequences(raw / folder)], account)
+            sequences = [sequence, *_list_sequences(raw / folder)]
+            _count_rows_without_folder(scene_labels, sequences, account)
         if not len(labels.number):
             account.notes.append("the labels have no row for this sequence's images")
             return []
 
-        kind = TurnedPictures if self.turned in scene else Pictures
-        pictures = kind(raw, f"{video.folders[0].as_posix()}/{sequence}_{{:04d}}.png")
-        images = pictures.indices()
+        pictures_type = TurnedPictures if self.turned in scene else Pictures
+        folder = video.folders[0]
+        pictures = pictures_type(raw, f"{folder.as_posix()}/{sequence}_{{:04d}}.png")
         if scene.endswith("_6fps"):
-            is_off = labels.number % STEP != 0
-            if is_off.any():
-                expected = f"images at 6 fps, numbered in multiples of {STEP}"
-                raise other_frames(file, expected, f"image {labels.number[is_off.argmax()]}", AGAIN)
-            # numbered again, or all images at 30 fps, which reach as far as the labels
-            if (images % STEP).any():
-                require_rate(pictures, int(labels.number.max()) + 1, whole=True)
+            _require_numbers_of_6_fps(file, labels, pictures)
         do = "Unpack the images without changing them."
         require_size(pictures, pictures.size(), file, do, labels.intrinsics[0])
 
-        if labels.pose.shape[1] != N_POSE:
-            account.notes.append(SMPLX)
-        elif labels.betas.shape[1] > N_BETAS:
-            account.notes.append("`shape` has 11 numbers, of which the first 10 are used")
-            labels = replace(labels, betas=labels.betas[:, :N_BETAS])
-        if labels.subject[0].startswith(UNNAMED):
-            account.notes.append(
-                "the labels have no `sub`: rows with the same `shape` are one subject"
-            )
+        labels = _note_format(labels, account)
         is_still = labels.is_camera_static() and "orbit" not in scene
         if not is_still:
             account.notes.append(
                 "the camera moves, and the labels' world with it: no extrinsics, no up"
             )
-
+        images = pictures.indices()
         tracks = []
         for subject in np.unique(labels.subject):
-            rows = _keep_rows(labels.select(labels.subject == subject), images, account)
+            subject_labels = labels.select(labels.subject == subject)
+            rows = _keep_rows(subject_labels, images, account)
             if len(rows.number):
                 values = _fields(rows, body, is_still=is_still)
                 tracks.append(self.track(split, video, subject, frames=pictures, **values))
@@ -264,10 +255,10 @@ class _Smplx2(Bedlam2):
 
 
 def _count_rows_without_folder(
-    stored: SceneLabels, sequences: Sequence[str], account: VideoAccount
+    scene_labels: SceneLabels, sequences: Sequence[str], account: VideoAccount
 ) -> None:
     """Count a scene's rows that belong to none of the `sequences` with images."""
-    absent = stored.sequence[~np.isin(stored.sequence, sequences)]
+    absent = scene_labels.sequence[~np.isin(scene_labels.sequence, sequences)]
     account.found += len(absent)
     account.drop("no_picture", len(absent))
     if len(absent):
@@ -275,8 +266,34 @@ def _count_rows_without_folder(
         account.notes.append(f"{len(absent)} rows belong to sequences without a folder: {names}")
 
 
+def _require_numbers_of_6_fps(file: Path, labels: SceneLabels, pictures: Pictures) -> None:
+    """Refuse labels and images at 6 fps whose numbers do not count the frames at 30 fps.
+
+    Images with other numbers were numbered again, unless they are those at 30 fps, which reach as
+    far as the labels.
+    """
+    is_off = labels.number % STEP != 0
+    if is_off.any():
+        expected = f"images at 6 fps, numbered in multiples of {STEP}"
+        raise other_frames(file, expected, f"image {labels.number[is_off.argmax()]}", AGAIN)
+    if (pictures.indices() % STEP).any():
+        require_rate(pictures, int(labels.number.max()) + 1, whole=True)
+
+
+def _note_format(labels: SceneLabels, account: VideoAccount) -> SceneLabels:
+    """Note how the labels differ from SMPL's usual form, and return them with at most 10 betas."""
+    if labels.is_smplx:
+        account.notes.append(SMPLX)
+    elif labels.betas.shape[1] > N_BETAS:
+        account.notes.append("`shape` has 11 numbers, of which the first 10 are used")
+        labels = replace(labels, betas=labels.betas[:, :N_BETAS])
+    if labels.subject[0].startswith(UNNAMED):
+        account.notes.append("the labels have no `sub`: rows with the same `shape` are one subject")
+    return labels
+
+
 def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> SceneLabels:
-    """A subject's usable rows in temporal order."""
+    """Select a subject's usable rows, in temporal order. images: numbers of existing images."""
     rows = labels.select(np.argsort(labels.number, kind="stable"))
     number = rows.number
     columns = (rows.center, rows.scale, rows.pose, rows.betas, rows.trans, rows.intrinsics)
@@ -288,7 +305,7 @@ def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> Scen
         "no_picture": ~np.isin(number, images),
         # comparisons with NaN are false
         "label_not_finite": ~(np.abs(stated) < LARGEST).all(axis=1),
-        "degenerate_box": ~(rows.scale * 200 >= 1),
+        "degenerate_box": ~(rows.scale * STATED_PX >= 1),
         "bad_camera": ~is_rigid(rows.extrinsics),
         "no_visible_joint": ~has_joint,
     }
@@ -296,9 +313,11 @@ def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> Scen
 
 
 def _fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str, Any]:
-    """Make the fields of a track from one subject's usable rows."""
-    n_rows = len(rows.number)
-    side = rows.scale[:, None] * 200 / CROP_SCALE
+    """Make the fields of a track from one subject's usable rows.
+
+    is_still: whether the camera is static, so that the labels' world is one for all rows.
+    """
+    side = rows.scale[:, None] * STATED_PX / CROP_SCALE
     kp_2d = rows.keypoints
     kp_2d[..., 2] = kp_2d[..., 2] > 0
     joints = JOINTS["body_25"] if kp_2d.shape[1] == len(JOINTS["body_25"]) else SHARED
@@ -313,20 +332,14 @@ def _fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str
         extra["intrinsics"] = intrinsics
 
     # cam_ext is per person: its world's origin is at the body
-    in_camera = rows.trans + rows.extrinsics[:, :3, 3]
-    trans = in_camera.astype(np.float32)
-    if rows.pose.shape[1] == N_POSE:
-        smpl = smpl_labels(rows.pose, rows.betas, in_camera, np.eye(4), body, evaluation=False)
-        smpl["trans"] = trans
-    else:
+    trans = rows.trans + rows.extrinsics[:, :3, 3]
+    if rows.is_smplx:
+        smpl = _empty_smpl(len(rows.number), has_body=body is not None)
         extra |= smplx.labels(rows.pose, rows.betas)
-        extra["smplx_trans"] = trans
-        widths = {"pose": N_POSE, "betas": N_BETAS, "trans": 3}
-        smpl = {name: np.zeros((n_rows, width), np.float32) for name, width in widths.items()}
-        smpl["has_smpl"] = np.zeros(n_rows, np.bool_)
-        if body is not None:
-            smpl["kp_3d"] = np.zeros((n_rows, 49, 4), np.float32)
-            smpl["has_3d"] = np.zeros(n_rows, np.bool_)
+        extra["smplx_trans"] = trans.astype(np.float32)
+    else:
+        smpl = smpl_labels(rows.pose, rows.betas, trans, np.eye(4), body, evaluation=False)
+        smpl["trans"] = trans.astype(np.float32)
     return {
         "fps": FPS,
         "frame_index": rows.number,
@@ -339,7 +352,18 @@ def _fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str
     }
 
 
-def _images_folder(raw: Path, scene: str) -> Path:
+def _empty_smpl(n_rows: int, *, has_body: bool) -> dict[str, Any]:
+    """The columns of `smpl_labels` for rows without SMPL's parameters."""
+    widths = {"pose": N_POSE, "betas": N_BETAS, "trans": 3}
+    smpl = {name: np.zeros((n_rows, width), np.float32) for name, width in widths.items()}
+    smpl["has_smpl"] = np.zeros(n_rows, np.bool_)
+    if has_body:
+        smpl["kp_3d"] = np.zeros((n_rows, 49, 4), np.float32)
+        smpl["has_3d"] = np.zeros(n_rows, np.bool_)
+    return smpl
+
+
+def _find_scene_folder(raw: Path, scene: str) -> Path:
     """The folder of a scene's sequences relative to `raw`; the usual one if none exists."""
     for name in (scene, _strip_rate(scene)):
         for parent in IMAGES:

@@ -1,6 +1,16 @@
 """BEDLAM's label files: where they are, and the rows of a scene.  [raw] -> tracks
 
-The layout is that of `pipeline.datasets.bedlam`.
+The reader (`pipeline.datasets.bedlam`) lists the files with `label_files`, and reads one with
+`load_scene`. A file holds arrays of N rows, each of one person in one image:
+
+    imgname             texts: seq_000000/seq_000000_0125.png is image 125 of a sequence
+    sub                 texts: rp_emma_posed_008; some files have none
+    center, scale       (N, 2) px and (N,): centre of the crop, and a 200th of its side in px
+    pose_cam, shape     SMPL's pose (N, 72) and betas (N, 10 or 11), or SMPL-X's (N, 165) and
+                        (N, 1 to 16), in the camera
+    trans_cam           (N, 3) m
+    cam_int, cam_ext    (N, 3, 3) px and (N, 4, 4) m
+    gtkps               (N, J, 3) px px visibility
 """
 
 from __future__ import annotations
@@ -37,10 +47,15 @@ KEYS: Final = (
 UNNAMED: Final = "shape_"  # prefix of subjects without a `sub`
 N_POSE = 72
 N_BETAS = 10
-# number of joints in `gtkps` -> how many of the first ones are used. Orders: SMPL, SMPL, SMPL-X,
-# OpenPose
-N_JOINTS: Final = {24: 22, 45: 22, 127: 22, 44: 25}
+# number of joints in `gtkps` -> how many of the first ones are used
+N_JOINTS: Final = {
+    24: 22,  # SMPL's order
+    45: 22,  # SMPL's order
+    127: 22,  # SMPL-X's order
+    44: 25,  # OpenPose's order
+}
 STILL: Final = 1e-4  # tolerance of a static camera, m and entries of a rotation
+SKIPPED: Final = "bedlam-labels-v2-format"  # folder with another layout of the same labels
 
 
 def folders_of(*names: str) -> tuple[str, ...]:
@@ -50,9 +65,6 @@ def folders_of(*names: str) -> tuple[str, ...]:
         for parent in ("", "training_labels/", "training-labels/", "bedlam_labels/"):
             folders.append(f"{parent}{name}")
     return tuple(folders)
-
-
-SKIPPED: Final = "bedlam-labels-v2-format"  # another layout of the same labels
 
 
 def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
@@ -91,6 +103,10 @@ class SceneLabels:
     extrinsics: Doubles  # (N, 4, 4) of the person's own world
     keypoints: Doubles  # (N, J, 3) px px confidence
 
+    @property
+    def is_smplx(self) -> bool:
+        return self.pose.shape[1] == smplx.N_POSE
+
     def select(self, rows: Bools | Ints) -> SceneLabels:
         """The labels of some rows."""
         return SceneLabels(*(getattr(self, column.name)[rows] for column in fields(self)))
@@ -107,11 +123,13 @@ class SceneLabels:
 
 @functools.lru_cache(maxsize=1)
 def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> SceneLabels:
-    """Read the labels of a scene. `_state` (size and time of the file) is the key of the cache.
+    """Read the labels of a scene. Raises RawDataError, also for pickled objects.
 
-    Uses the first `n_joints` joints of `gtkps` (None: 22 or 25, depending on their number). Without
-    the key `sub`, rows with the same `shape` are one subject. Raises RawDataError, also for pickled
-    objects.
+    Without the key `sub`, rows with the same `shape` are one subject.
+
+    Args:
+        n_joints: Use so many of the first joints of `gtkps`; None: by N_JOINTS.
+        _state: Size and time of the file, by which the cache knows that the file has not changed.
     """
     stored = load_npz(file, KEYS, ("sub",))
 
@@ -129,13 +147,7 @@ def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> Sce
     images = _match_texts(file, "imgname", stored["imgname"], n_rows, pattern, example)
 
     keypoints = array("gtkps", n_rows, None, 3)
-    n_found = keypoints.shape[1]
-    n_used = n_joints or N_JOINTS.get(n_found)
-    if n_used is None or n_found < n_used:
-        expected = f"{', '.join(map(str, N_JOINTS))} joints"
-        if n_joints:
-            expected = f"at least {n_joints} joints"
-        raise RawDataError(file, "gtkps", expected, str(n_found), OTHER_JOINTS)
+    n_used = _count_used_joints(file, keypoints.shape[1], n_joints)
 
     betas = array("shape", n_rows, None)
     n_betas = betas.shape[1]
@@ -145,8 +157,8 @@ def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> Sce
         raise RawDataError(file, "shape", "up to 16 numbers per row", str(n_betas), AGAIN)
 
     if "sub" in stored:
-        named = _match_texts(file, "sub", stored["sub"], n_rows, r"[\w.-]+", "rp_emma_posed_008")
-        subjects = [match[0] for match in named]
+        names = _match_texts(file, "sub", stored["sub"], n_rows, r"[\w.-]+", "rp_emma_posed_008")
+        subjects = [name[0] for name in names]
     else:
         digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in betas]
         subjects = [f"{UNNAMED}{digest[:12]}" for digest in digests]
@@ -163,6 +175,17 @@ def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> Sce
         extrinsics=array("cam_ext", n_rows, 4, 4),
         keypoints=keypoints[:, :n_used].copy(),
     )
+
+
+def _count_used_joints(file: Path, n_stored: int, n_joints: int | None) -> int:
+    """How many of the stored joints are used. Raises RawDataError for an unknown number of them."""
+    n_used = n_joints or N_JOINTS.get(n_stored)
+    if n_used is None or n_stored < n_used:
+        expected = f"{', '.join(map(str, N_JOINTS))} joints"
+        if n_joints:
+            expected = f"at least {n_joints} joints"
+        raise RawDataError(file, "gtkps", expected, str(n_stored), OTHER_JOINTS)
+    return n_used
 
 
 def _match_texts(
