@@ -1,18 +1,23 @@
 """Find the frames of a video, and check that labels belong to them.  [raw pixels] -> tracks ->
 features -> windows
 
+Readers find the frames of a video (`inputs`, `pictures_or_video`), ask which labelled frames have
+one (`frames_there`, `lost_frames`), and check that rate, size and joints of the labels fit
+(`require_...`).
+
 MPI-INF-3DHP and Human3.6M are published as videos, from which users extract images under names of
 their choice. The numbers in these names decide which frame an image is. For videos, the number of
 frames is that of frames that decode, not the one in the header.
 
-Functions that refuse labels call `pipeline.errors.refuse`, which raises RawDataError.
+Functions that refuse labels call `pipeline.errors.refuse`: it raises RawDataError, except for
+`pipeline show`, which collects the errors and goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -24,19 +29,27 @@ from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import Bools, Floats
 
+# frame rates and numbers of frames
 MIN_COMPARED: Final = 500  # frames; rates of shorter videos are not compared
 MAX_RATIO: Final = 60  # largest ratio of two frame rates: one frame a second from 60 fps
 LEAST_SHARE: Final = 0.9  # least share of labelled frames that other files of a sequence must have
+
+# sizes of images
+OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point from the centre
+RESIZED: Final = 0.05  # of a size that labels state: a smaller difference may be the release's
+
+# joints and boxes in an image
 FEWEST: Final = 50  # joints of a video; fewer prove nothing
 MARGIN: Final = 0.1  # of the image's size: joints of people at its border may be this far outside
 MOST_OUTSIDE: Final = 0.5  # of the joints
 DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the image
-OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point from the centre
-RESIZED: Final = 0.05  # of a size that labels state: a smaller difference may be the release's
 SHOWN: Final = 6  # least number of joints of a person whose size is compared
 MOST_PERSONS_OUTSIDE: Final = 0.1  # share of persons who are wholly outside the image
 SOME: Final = 0.02  # share of joints that may be wrong in any detection
 SMALLEST: Final = 4.0  # px, height or width of the median person
+TINY_REACH: Final = 2.0  # px: joints all this near to the corner are no pixels
+
+# advice
 SAME_VIDEO: Final = (
     "Run the detector on this very file, on every frame of it, into an empty folder, and "
     "write pixels."
@@ -61,10 +74,10 @@ def inputs(
     for folder in present:
         if any(match_numbered(entry.name) for entry in scan_folder(raw / folder, {})):
             return (), present
-    return tuple(_existing(raw, videos)), present
+    return tuple(_existing_files(raw, videos)), present
 
 
-def _existing(raw: Path, videos: Sequence[Path]) -> list[Path]:
+def _existing_files(raw: Path, videos: Sequence[Path]) -> list[Path]:
     return [video for video in videos if (raw / video).is_file()]
 
 
@@ -81,7 +94,7 @@ def pictures_or_video(
         pictures = picture_pattern(raw, folder)
         if pictures is not None:
             sources.append(pictures)
-    sources += [Video(raw, video.as_posix()) for video in _existing(raw, videos)]
+    sources += [Video(raw, video.as_posix()) for video in _existing_files(raw, videos)]
     if not sources:
         candidates = (*folders, *videos)
         paths = " or ".join(path.as_posix() for path in candidates)
@@ -118,8 +131,8 @@ def frames_there(
         has_picture = np.isin(np.arange(n_labels), indices)
     else:
         n_there = source.count_frames()
-        if n_there < n_labels and _n_not_shown(source):
-            refuse(_hidden(source.place, source, n_there, f"{n_labels} labels"))
+        if n_there < n_labels and _count_not_shown(source):
+            refuse(_frames_not_shown(source.place, source, n_there, f"{n_labels} labels"))
         _note_hidden(source, account)
         if n_there:
             account.notes.extend(source.record().remarks())
@@ -158,10 +171,10 @@ def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
 def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
     """The error for a folder without the expected images; it names a file that is there instead."""
     names = [entry.name for entry in scan_folder(folder, {})]
-    others = sorted(name for name in names if not name.startswith("."))
+    visible = sorted(name for name in names if not name.startswith("."))
     found = "none"
-    if others:
-        found = f"none, but {len(others):,} files of other names, such as {others[0]}"
+    if visible:
+        found = f"none, but {len(visible):,} files of other names, such as {visible[0]}"
     return RawDataError(folder, "pictures", expected, found, do, reason="no_picture")
 
 
@@ -182,18 +195,31 @@ def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False
     n_reached = source.count_frames()
     problem = "frames at another rate"
     do = "Extract every frame of the video, without a frame rate"
-    if _other_rate(n_reached, n_labels):
+    if _has_other_rate(n_reached, n_labels):
         do += "."
     else:
         if not whole or n_reached >= LEAST_SHARE * n_labels:
             return
-        # images with gaps keep their own numbers
-        if isinstance(source, Pictures) and len(source.indices()) < n_reached:
+        has_gaps = isinstance(source, Pictures) and len(source.indices()) < n_reached
+        if has_gaps:  # so images keep their own numbers
             return
         problem += ", or not all of them"
         do += "; or unpack the rest."
     expected = f"one for each of {n_labels} labels"
     refuse(other_frames(source.place, expected, f"{n_reached}: {problem}", do))
+
+
+def _has_other_rate(n_frames: int, n_labels: int) -> bool:
+    """Whether one number is a multiple of the other, up to one frame. False for short videos.
+
+    >>> _has_other_rate(240, 1201), _has_other_rate(1190, 1201)
+    (True, False)
+    """
+    few, many = sorted((n_frames, n_labels))
+    if few == 0 or many < MIN_COMPARED:
+        return False
+    ratio = round(many / few)
+    return 2 <= ratio <= MAX_RATIO and abs(few - many / ratio) <= 1
 
 
 def require_size(
@@ -272,8 +298,10 @@ def require_frames(
         expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
         found = f"frames {first} to {last}, counted from 1"
         refuse(other_frames(labels, expected, found, FROM_0))
-    elif ends_too_late and isinstance(source, Video) and n_decoded + _n_not_shown(source) > last:
-        refuse(_hidden(labels, source, n_decoded, f"labels up to frame {last}"))
+    elif (
+        ends_too_late and isinstance(source, Video) and n_decoded + _count_not_shown(source) > last
+    ):
+        refuse(_frames_not_shown(labels, source, n_decoded, f"labels up to frame {last}"))
     elif ends_too_late or ends_too_early:
         expected = f"labels of the {n_decoded} frames of {source.place}"
         do = f"{SAME_VIDEO} A number at the end of an image's name is its frame, not a time."
@@ -296,8 +324,8 @@ def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAcc
     first = int(frames[0])
     last = int(frames[-1])
     n_spanned = last + 1 - first
-    steps, times = np.unique(np.diff(frames), return_counts=True)
-    if n_labelled >= FEWEST and steps[0] > 1 and times[0] > n_labelled / 2:
+    steps, counts = np.unique(np.diff(frames), return_counts=True)
+    if n_labelled >= FEWEST and steps[0] > 1 and counts[0] > n_labelled / 2:
         note = f"labels of one frame in {steps[0]}, from {first} to {last}"
     elif n_labelled == n_spanned and 4 * (last + 1) <= 3 * n_decoded:
         note = f"labels of the frames {first} to {last} alone, of {n_decoded}"
@@ -311,7 +339,7 @@ def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAcc
     account.notes.append(note)
 
 
-def _n_not_shown(video: Video) -> int:
+def _count_not_shown(video: Video) -> int:
     """Number of frames that the header states but that no decoder shows.
 
     These are frames that the edit list hides, and missing ones if more than MOST_LOST are missing.
@@ -337,10 +365,10 @@ def _note_hidden(video: Video, account: VideoAccount) -> None:
         )
 
 
-def _hidden(labels: Path, video: Video, n_decoded: int, found: str) -> RawDataError:
+def _frames_not_shown(labels: Path, video: Video, n_decoded: int, found: str) -> RawDataError:
     """The error for labels of frames that the header states but that do not decode."""
     record = video.record()
-    n_stated = record.n_frames + _n_not_shown(video)
+    n_stated = record.n_frames + _count_not_shown(video)
     cause = "its edit list hides the others" if record.n_hidden else "it is cut off or damaged"
     expected = f"labels of the {n_decoded} frames that decode of {video.place}"
     found += f", while the video's header states {n_stated} frames and {n_decoded} decode ({cause})"
@@ -380,53 +408,69 @@ def require_in_picture(
     points = keypoints[is_shown][:, :2]
     if not len(points):
         return
-
-    outside = _far_outside(points, size).mean()
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
-    is_whole = is_shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
-    low, high = extents(keypoints[is_whole])[0].transpose(1, 0, 2)  # (N, 2)
-    share_gone = 0.0
-    side = np.inf
-    if len(low):
-        is_gone = (high < 0) | (low > np.array(size))
-        share_gone = is_gone.any(axis=1).mean()
-        side = float(np.median((high - low).max(axis=1)))
-
-    has_tiny_reach = reach.max() <= 2 and min(size) > 4
-    if has_tiny_reach and len(points) >= FEWEST // 3:
-        cause, advice = _share_or_metres(points, size, boxes=boxes)
-    elif len(points) < FEWEST:
-        return
-    elif side < SMALLEST:
-        cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"
-        advice = IN_PIXELS
-    elif outside <= most and share_gone <= MOST_PERSONS_OUTSIDE:
-        return
-    elif _far_outside(points[:, ::-1], size).mean() < SOME:
-        cause = f"{outside:.0%} of them far outside, but not if x and y are exchanged: y before x"
-        advice = "Write x before y."
+    is_tiny = reach.max() <= TINY_REACH and min(size) > 2 * TINY_REACH
+    if is_tiny and len(points) >= FEWEST // 3:
+        misfit: _Misfit | None = _share_or_metres(points, size, boxes=boxes)
+    elif len(points) >= FEWEST:
+        has_enough = is_shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
+        misfit = _find_misfit(points, keypoints[has_enough], size, most, do)
     else:
-        cause = f"{outside:.0%} of them far outside: of another resolution or of another video"
-        advice = do
+        misfit = None
+    if misfit is None:
+        return
 
     key = "boxes" if boxes else "keypoints"
     kind = "boxes" if boxes else "joints"
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
-    found = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
-    refuse(RawDataError(labels, key, expected, found, advice, reason="keypoints_outside"))
+    found = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {misfit.cause}"
+    refuse(RawDataError(labels, key, expected, found, misfit.do, reason="keypoints_outside"))
 
 
-def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> tuple[str, str]:
-    """(cause, advice) for points (N, 2) that are all within 2 px of the image's corner.
+class _Misfit(NamedTuple):
+    """Why keypoints are not in pixels of an image, as a part of a message, and what to do."""
 
-    They are shares of the image's size, or metres.
-    """
+    cause: str
+    do: str
+
+
+def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> _Misfit:
+    """Explain points (N, 2) that are all near the image's corner: shares of its size, or metres."""
     if (points < -SOME).any(axis=1).mean() > SOME:
-        return "in metres, or normalised about the middle", IN_PIXELS
+        return _Misfit("in metres, or normalised about the middle", IN_PIXELS)
     factors = "OpenPose does, by --keypoint_scale 0."
     if boxes:
         factors = f"multiply x and w by {size[0]}, y and h by {size[1]}."
-    return "normalised to the picture's size", f"Write pixels: {factors}"
+    return _Misfit("normalised to the picture's size", f"Write pixels: {factors}")
+
+
+def _find_misfit(
+    points: Floats, persons: Floats, size: tuple[int, int], most: float, do: str
+) -> _Misfit | None:
+    """Find out by joints and persons whether keypoints are in pixels of this image; None if so.
+
+    points: (N, 2) all joints. persons: (P, J, 3) the persons with enough joints to compare their
+    size. most, do: as in `require_in_picture`.
+    """
+    share_of_persons_outside = 0.0
+    if len(persons):
+        low, high = extents(persons)[0].transpose(1, 0, 2)  # (P, 2)
+        side = float(np.median((high - low).max(axis=1)))
+        if side < SMALLEST:
+            cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"
+            return _Misfit(cause, IN_PIXELS)
+        is_outside = (high < 0) | (low > np.array(size))
+        share_of_persons_outside = is_outside.any(axis=1).mean()
+
+    share_outside = _far_outside(points, size).mean()
+    if share_outside <= most and share_of_persons_outside <= MOST_PERSONS_OUTSIDE:
+        return None
+    far = f"{share_outside:.0%} of them far outside"
+    exchanged = points[:, ::-1]
+    if _far_outside(exchanged, size).mean() < SOME:
+        cause = f"{far}, but not if x and y are exchanged: y before x"
+        return _Misfit(cause, "Write x before y.")
+    return _Misfit(f"{far}: of another resolution or of another video", do)
 
 
 def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
@@ -449,12 +493,3 @@ def require_in_pictures(
     size = _size(source)
     if size is not None and size != stated:
         require_in_picture(labels, keypoints, size, do=SAME_SIZE)
-
-
-def _other_rate(n_frames: int, n_labels: int) -> bool:
-    """Whether one number is a multiple of the other, up to one frame; False for short videos."""
-    few, many = sorted((n_frames, n_labels))
-    if few == 0 or many < MIN_COMPARED:
-        return False
-    ratio = round(many / few)
-    return 2 <= ratio <= MAX_RATIO and abs(few - many / ratio) <= 1
