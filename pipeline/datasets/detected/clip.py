@@ -1,9 +1,14 @@
 """One clip with a detector's labels: which file they are in, whether they belong to the clip, and
 its tracks.  [raw -> tracks] -> features
 
-`clip_tracks` is the reader that Kinetics, InstaVariety's videos and the user's clips share. Labels
-are the keypoints, or boxes alone, that a detector wrote for a clip. `info` is the header of a label
-file that `python -m pipeline detect` wrote; it is empty for files of other tools.
+`clip_tracks` is the reader that Kinetics, InstaVariety's videos and the user's clips share. It
+finds and reads a clip's labels, compares them with the clip's frames, and links the people to
+tracks (`people`). Labels are the keypoints, or boxes alone, that a detector wrote for a clip.
+
+`info` is the header of a label file that `python -m pipeline detect` wrote, empty for files of
+other tools:
+
+    {"width": 1280, "height": 720, "clip_digest": "9f3c...", "cuts": [51], "record": {...}}
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
@@ -68,6 +73,14 @@ class ClipDataset(Dataset):
         return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
 
 
+class _Labels(NamedTuple):
+    """A clip's labels, as read."""
+
+    place: Path  # the file or folder
+    info: Mapping[str, Any]  # `width`, `height`, `clip_digest`, `cuts` and `record`, or empty
+    detections: Detections
+
+
 def clip_tracks(
     dataset: Dataset,
     raw: Path,
@@ -75,46 +88,41 @@ def clip_tracks(
     video: RawVideo,
     account: VideoAccount,
     rules: Rules,
-    source_of: Callable[[], Video] | None = None,
+    find_clip: Callable[[], Video] | None = None,
 ) -> Sequence[Track]:
     """Read a clip's labels and link them to tracks: one per person and uninterrupted stretch.
 
-    `source_of` returns the clip, or raises RawDataError; by default, it is the video's first file.
     A clip without labels is rejected in `account`. Raises RawDataError if the labels or the clip
     cannot be used, or do not belong together.
+
+    Args:
+        find_clip: Returns the clip, or raises RawDataError; it may add notes to `account`. It is
+            called once, after the labels are found, so that these are counted even if there is no
+            clip. By default, the clip is the video's first file.
     """
-    labels = _find_labels(raw, video, knows_clip=source_of is not None)
-
-    @functools.cache  # `source_of` may add notes to the account
-    def source() -> Video:
-        if source_of is None:
-            return Video(raw, video.files[0].as_posix())
-        return source_of()
-
-    detections = None
-    info: Mapping[str, Any] = {}
-    if labels is not None:
-        info = _read_labels_info(labels)
-        detections = _read_labels(labels, video, lambda: _labelled_sizes(info, source()), account)
-
-    clip = source()
+    place = _find_labels(raw, video, knows_clip=find_clip is not None)
+    open_clip = functools.cache(find_clip or (lambda: Video(raw, video.files[0].as_posix())))
+    labels = None
+    if place is not None:
+        labels = _read_labels(place, video, open_clip, account)
+    clip = open_clip()
     clip.require_decodable()
     clip.require_whole()
-    if labels is None or detections is None:  # if `labels` is None, `detections` is, too
-        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, labels)}")
+    if labels is None:
+        account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, place)}")
         return []
 
-    _require_own_info(labels, info, clip)
-    record = _note_record(clip, labels, info, account, rules.filmed_fps)
-    is_every_frame = rules.bridge and detections.complete
-    require_frames(labels, clip, detections.frames, account, every=is_every_frame)
-    _note_unlisted(labels.relative_to(raw).as_posix(), detections, record, account)
+    _require_own_digest(labels, clip)
+    record = _note_record(clip, labels, account, rules.filmed_fps)
+    every = rules.bridge and labels.detections.complete
+    require_frames(labels.place, clip, labels.detections.frames, account, every=every)
+    _note_unlisted(raw, labels, record, account)
 
-    detections = _fit_to_clip(detections, labels, info, clip)
+    detections = _fit_to_clip(labels, clip)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts: list[int] = []
     if rules.cuts:
-        cuts = _scene_cuts(info, clip, account, decode=rules.cleaning is not None)
+        cuts = _scene_cuts(labels.info, clip, account, decode=rules.cleaning is not None)
     return [
         dataset.track(
             split,
@@ -134,8 +142,8 @@ def clip_tracks(
 def _find_labels(raw: Path, video: RawVideo, *, knows_clip: bool) -> Path | None:
     """Find the file or folder of a clip's labels; None if it has none.
 
-    Raises RawDataError if the labels may belong to another clip. knows_clip: the reader knows that
-    all files of the video are the same clip, so that none is another clip.
+    Raises RawDataError if the labels may belong to another clip. knows_clip: whether the reader
+    knows that all files of the video are the same clip.
     """
     labels = labels_of(raw, video)
     if labels is None:
@@ -148,82 +156,47 @@ def _find_labels(raw: Path, video: RawVideo, *, knows_clip: bool) -> Path | None
 
 
 def _read_labels(
-    labels: Path, video: RawVideo, sizes: Callable[[], list[tuple[int, int]]], account: VideoAccount
-) -> Detections | None:
+    place: Path, video: RawVideo, open_clip: Callable[[], Video], account: VideoAccount
+) -> _Labels | None:
     """Read the labels, and count their persons as found; None for an empty folder.
 
-    sizes: gives the possible image sizes (width, height) px that the labels refer to.
+    The clip is opened only for labels whose format needs its size.
     """
+    info: Mapping[str, Any] = {}
+    if not place.is_dir():
+        info = read_info(place)
     stem = PurePath(video.name).name
     if video.files:
         stem = video.files[0].stem
-    detections = read_detections(labels, stem, sizes)
-    if detections is not None:
-        account.found = detections.n_persons
-        account.notes.extend(detections.notes)
-        if not detections.n_persons:
-            account.notes.append(f"{labels.name} has no person in any frame")
-    return detections
+    detections = read_detections(place, stem, lambda: _labelled_sizes(info, open_clip()))
+    if detections is None:
+        return None
+    account.found = detections.n_persons
+    account.notes.extend(detections.notes)
+    if not detections.n_persons:
+        account.notes.append(f"{place.name} has no person in any frame")
+    return _Labels(place, info, detections)
 
 
-def _link_people(
-    detections: Detections,
-    record: ClipRecord,
-    cuts: Sequence[int],
-    account: VideoAccount,
-    rules: Rules,
-) -> Iterator[PersonTrack]:
-    max_gap = rules.max_gap
-    if max_gap is None:
-        max_gap = _frames_of_a_second(record.usual_fps, account)
-    clock = None if record.is_even else record.clock()
-    persons = people(detections, account, rules, max_gap, cuts, clock)
-    if rules.bridge:
-        persons = bridge_gaps(persons, max_gap, account)
-    return persons
+def _labelled_sizes(info: Mapping[str, Any], clip: Video) -> list[tuple[int, int]]:
+    """Sizes (width, height) in px that a label file may refer to, the likeliest first.
 
-
-def _note_record(
-    source: Video, labels: Path, info: Mapping[str, Any], account: VideoAccount, filmed_fps: float
-) -> ClipRecord:
-    """Return the clip's record (frames, times, damage), from `info` or else by decoding the clip.
-
-    Adds the record and its remarks to the account. filmed_fps: as in `Rules`. Raises RawDataError
-    if the labels come from an earlier version of `detect` that decoded other images.
+    They differ only for clips whose pixels are not square. `detect` uses the shown size, and states
+    it in `info`. Other tools often read the stored pixels, as OpenCV does.
     """
-    recorded = restore_record(info.get("record"))
-    if recorded is not None:
-        source.remember(recorded)
-    record = source.record()
-    account.clip = record.as_dict()
-    if math.isfinite(filmed_fps):
-        record = replace(record, filmed_fps=filmed_fps)
-    account.notes.extend(record.remarks())
-    if info and recorded is None:
-        _refuse_other_pixels(labels, record)
-    return record
+    shown = clip.size()
+    if (info.get("width"), info.get("height")) == shown:
+        return [shown]
+    return clip.sizes()
 
 
-def _note_unlisted(
-    file: str, detections: Detections, record: ClipRecord, account: VideoAccount
-) -> None:
-    """Note frames that are missing from a label file with an entry for each frame.
+def _no_keypoints(raw: Path, video: RawVideo, place: Path | None) -> str:
+    """Message of a clip without keypoints: where they were searched, and what to do.
 
-    Frames lost to damage do not count: they are noted already.
+    place: the clip's folder of labels, if it is empty.
     """
-    n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
-    # A decoder may hide up to MOST_LOST frames at the end. If fewer frames are listed than not,
-    # `require_frames` has already noted it.
-    if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
-        account.notes.append(
-            f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}"
-        )
-
-
-def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
-    """Message of a clip without keypoints: where they were searched, and what to do."""
-    if labels is not None:
-        return f"no keypoints in {labels}, which is empty: run {DETECTORS} on it"
+    if place is not None:
+        return f"no keypoints in {place}, which is empty: run {DETECTORS} on it"
 
     problem = f"no keypoints in {raw / KEYPOINTS}"
     for clip in video.files:
@@ -235,23 +208,43 @@ def _no_keypoints(raw: Path, video: RawVideo, labels: Path | None) -> str:
     return f"{problem}: run {DETECTORS} on it"
 
 
-def _read_labels_info(labels: Path) -> dict[str, Any]:
-    """Read the `info` of a label file of `detect`; {} for a folder or another detector's file."""
-    if labels.is_dir():
-        return {}
-    return read_info(labels)
+def _require_own_digest(labels: _Labels, clip: Video) -> None:
+    """Raise RawDataError if the digest in `info` is another clip's, or the clip cannot be read."""
+    if "clip_digest" not in labels.info:
+        return
+    try:
+        digest = file_digest(clip.place)
+    except OSError as error:
+        raise clip.unreadable(str(error)) from error
+    if labels.info["clip_digest"] != digest:
+        raise RawDataError(
+            labels.place,
+            "clip_digest",
+            expected=f"keypoints of {clip.place}",
+            found="another clip's, or an older one's",
+            do="Run `python -m pipeline detect` again.",
+        )
 
 
-def _labelled_sizes(info: Mapping[str, Any], source: Video) -> list[tuple[int, int]]:
-    """Sizes (width, height) in px that a label file may refer to, the likeliest first.
+def _note_record(
+    clip: Video, labels: _Labels, account: VideoAccount, filmed_fps: float
+) -> ClipRecord:
+    """Return the clip's record (frames, times, damage), from `info` or else by decoding the clip.
 
-    They differ only for clips whose pixels are not square. `detect` uses the shown size, and states
-    it in `info`. Other tools often read the stored pixels, as OpenCV does.
+    Adds the record and its remarks to the account. filmed_fps: as in `Rules`. Raises RawDataError
+    if the labels come from an earlier version of `detect` that decoded other images.
     """
-    shown = source.size()
-    if (info.get("width"), info.get("height")) == shown:
-        return [shown]
-    return source.sizes()
+    stored = restore_record(labels.info.get("record"))
+    if stored is not None:
+        clip.remember(stored)
+    record = clip.record()
+    account.clip = record.as_dict()
+    if math.isfinite(filmed_fps):
+        record = replace(record, filmed_fps=filmed_fps)
+    account.notes.extend(record.remarks())
+    if labels.info and stored is None:
+        _refuse_other_pixels(labels.place, record)
+    return record
 
 
 def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
@@ -268,6 +261,64 @@ def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
             "file first."
         )
         raise RawDataError(labels, "keypoints", expected, found, do)
+
+
+def _note_unlisted(raw: Path, labels: _Labels, record: ClipRecord, account: VideoAccount) -> None:
+    """Note frames that are missing from a label file with an entry for each frame.
+
+    Frames lost to damage do not count: they are noted already.
+    """
+    detections = labels.detections
+    n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
+    # A decoder may hide up to MOST_LOST frames at the end. If fewer frames are listed than not,
+    # `require_frames` has already noted it.
+    if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
+        file = labels.place.relative_to(raw).as_posix()
+        account.notes.append(
+            f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}"
+        )
+
+
+def _fit_to_clip(labels: _Labels, clip: Video) -> Detections:
+    """Convert the detections and the camera's motion to pixels of the clip's images.
+
+    Raises RawDataError if too many people are outside the images.
+    """
+    detections = labels.detections
+    width, height = clip.size()
+    labelled_width, labelled_height = _labelled_sizes(labels.info, clip)[0]
+    if (labelled_width, labelled_height) != (width, height):
+        factor = np.array([width / labelled_width, height / labelled_height, 1])
+        keypoints = [persons * factor for persons in detections.keypoints]
+        detections = replace(detections, keypoints=keypoints)
+    require_in_picture(
+        labels.place,
+        _confident_persons(detections),
+        (width, height),
+        DETECTED_OUTSIDE,
+        boxes=detections.boxes_alone,
+    )
+    return replace(detections, camera=pixel_camera(detections.camera, width, height))
+
+
+def _confident_persons(detections: Detections) -> Doubles:
+    """Stack all persons of all frames, (N, J, 3); scores below MIN_CONFIDENCE become 0."""
+    nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
+    persons, _ = zero_invalid_joints(np.concatenate([*detections.keypoints, nobody]))
+    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
+    return persons
+
+
+def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
+    """Convert homographies between frames from points in [-1, 1] to points in px.
+
+    camera: frame -> (3, 3), from the frame before it. -1 and 1 are the image's outer edges; pixel 0
+    has its centre at 0.
+    """
+    to_px = np.array(
+        [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]]
+    )
+    return {frame: to_px @ matrix @ np.linalg.inv(to_px) for frame, matrix in camera.items()}
 
 
 def _drop_lost_frames(
@@ -292,70 +343,8 @@ def _drop_lost_frames(
     )
 
 
-def _fit_to_clip(
-    detections: Detections, labels: Path, info: Mapping[str, Any], source: Video
-) -> Detections:
-    """Convert the detections and the camera's motion to pixels of the clip's images.
-
-    Raises RawDataError if too many people are outside the images.
-    """
-    width, height = source.size()
-    labelled = _labelled_sizes(info, source)[0]
-    if labelled != source.size():
-        factor = np.array([width / labelled[0], height / labelled[1], 1])
-        keypoints = [persons * factor for persons in detections.keypoints]
-        detections = replace(detections, keypoints=keypoints)
-    require_in_picture(
-        labels,
-        _confident(detections),
-        source.size(),
-        DETECTED_OUTSIDE,
-        boxes=detections.boxes_alone,
-    )
-    return replace(detections, camera=pixel_camera(detections.camera, width, height))
-
-
-def _confident(detections: Detections) -> Doubles:
-    """Stack all persons of all frames, (N, J, 3); scores below MIN_CONFIDENCE become 0."""
-    nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
-    persons, _ = zero_invalid_joints(np.concatenate([*detections.keypoints, nobody]))
-    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
-    return persons
-
-
-def _frames_of_a_second(fps: float, account: VideoAccount) -> int:
-    if math.isfinite(fps):
-        return round(fps)
-    account.notes.append(
-        f"the clip states no frame rate: people are linked across {SECOND} missing frames"
-    )
-    return SECOND
-
-
-def pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
-    """Convert homographies between frames from points in [-1, 1] to points in px."""
-    to_px = np.array(
-        [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]]
-    )
-    return {frame: to_px @ matrix @ np.linalg.inv(to_px) for frame, matrix in camera.items()}
-
-
-def _require_own_info(labels: Path, info: Mapping[str, Any], source: Video) -> None:
-    """Raise RawDataError if the digest in `info` is another clip's, or the clip cannot be read."""
-    if "clip_digest" not in info:
-        return
-    try:
-        digest = file_digest(source.place)
-    except OSError as error:
-        raise source.unreadable(str(error)) from error
-    if info["clip_digest"] != digest:
-        expected = f"keypoints of {source.place}"
-        do = "Run `python -m pipeline detect` again."
-        raise RawDataError(labels, "clip_digest", expected, "another clip's, or an older one's", do)
-
-
 def _scene_cuts(
-    info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool
+    info: Mapping[str, Any], clip: Video, account: VideoAccount, *, decode: bool
 ) -> list[int]:
     """First frames of new scenes, from `info`, or by decoding the clip if `decode`. Adds a note."""
     cuts: list[int] = []
@@ -363,7 +352,7 @@ def _scene_cuts(
     if isinstance(stored, list) and all(type(cut) is int for cut in stored):
         cuts = sorted({cut for cut in stored if cut > 0})  # the file may have been edited
     elif decode:
-        cuts = cuts_of(source, source.count_frames())
+        cuts = cuts_of(clip, clip.count_frames())
     if cuts:
         first = ", ".join(map(str, cuts[:5]))
         more = ", ..." if len(cuts) > 5 else ""
@@ -371,3 +360,30 @@ def _scene_cuts(
             f"{len(cuts) + 1} scenes, from the frames 0, {first}{more}: no one is linked across"
         )
     return cuts
+
+
+def _link_people(
+    detections: Detections,
+    record: ClipRecord,
+    cuts: Sequence[int],
+    account: VideoAccount,
+    rules: Rules,
+) -> Iterator[PersonTrack]:
+    max_gap = rules.max_gap
+    if max_gap is None:
+        max_gap = _frames_of_a_second(record.usual_fps, account)
+    clock = None if record.is_even else record.clock()
+    persons = people(detections, account, rules, max_gap, cuts, clock)
+    if rules.bridge:
+        persons = bridge_gaps(persons, max_gap, account)
+    return persons
+
+
+def _frames_of_a_second(fps: float, account: VideoAccount) -> int:
+    """Frames of a second; of an unknown rate (nan), SECOND frames, and a note."""
+    if math.isfinite(fps):
+        return round(fps)
+    account.notes.append(
+        f"the clip states no frame rate: people are linked across {SECOND} missing frames"
+    )
+    return SECOND
