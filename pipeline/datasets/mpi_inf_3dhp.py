@@ -14,6 +14,9 @@ Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN 
         optional
     mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
     mpi_inf_3dhp_test_set/TS<1..6>/imageSequence/img_<6 digits from 1>.jpg
+
+A training video is one camera of a sequence: S1/Seq2/video_4. A test video is TS3. `read` gets the
+labels of one person (`_LabelledPerson`), and the frames and camera that show it (`_View`).
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.labels.fits import usable_fits
+from pipeline.datasets.labels.fits import N_BETAS, N_POSE, usable_fits
 from pipeline.datasets.pixels import (
     frames_there,
     inputs,
@@ -54,6 +57,7 @@ from pipeline.skeletons import (
     LARGEST,
     Bools,
     Doubles,
+    Floats,
     Ints,
     add_confidence,
     convert,
@@ -158,9 +162,11 @@ class MpiInf3dhp(Dataset):
         "test": Totals(6, TEST_FRAMES),
     }
 
+    has_fits: ClassVar[bool] = False  # the raw folder has NeuralAnnot's fits (`_WithFits`)
+
     def detect_layout(self, raw: Path, split: str) -> MpiInf3dhp:
         if split == "train" and (raw / neural_annot.FITS).is_file():
-            return _Fitted(**asdict(self))
+            return _WithFits(**asdict(self))
         return self
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
@@ -198,63 +204,46 @@ class MpiInf3dhp(Dataset):
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        read = _train if split == "train" else _test
-        labels, filmed = read(raw, video, account)
-        used = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
-        kp_2d = labels.kp_2d[:, used]
-        kp_3d = labels.kp_3d[:, used]
-        # Comparisons with NaN are false. Joints from 0 up to the image's width and height are
-        # inside, as usual with this dataset.
-        is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
-        is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
-        in_image = (kp_2d >= 0) & (kp_2d < filmed.source.size())
-        is_inside = np.all(in_image, axis=(1, 2))
-        inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
-        bbox, _, degenerate = tight_boxes(add_confidence(inside_2d), BOX_FACTOR)
-        reasons = {
-            "no_picture": ~frames_there(filmed.source, len(kp_2d), account),
-            "frame_damaged": lost_frames(filmed.source, len(kp_2d)),
-            "label_not_finite": ~(is_finite_2d & is_finite_3d),
-            "joint_outside_picture": ~is_inside,
-            "degenerate_box": degenerate,
-        }
+        read_labels = _read_train if split == "train" else _read_test
+        labels, view = read_labels(raw, video, account)
+        bbox, reasons = _boxes_and_reasons(labels, view, account)
         rows = account.keep_rows(reasons)
         if not len(rows):
             return []
 
         pelvis = JOINTS[labels.skeleton].index("hip")
         root = labels.kp_3d[rows, pelvis : pelvis + 1]
-        centred = labels.kp_3d[rows] - root
-        in_spin49 = _to_spin49(centred, labels.skeleton)
+        kp_3d = _to_spin49(labels.kp_3d[rows] - root, labels.skeleton)
         columns: dict[str, Any] = {}
         if split == "test":
-            columns["kp_3d_eval"] = convert(in_spin49[..., :3], source="spin49", target="common14")
+            columns["kp_3d_eval"] = convert(kp_3d[..., :3], source="spin49", target="common14")
         if labels.valid is not None:
             columns["valid"] = labels.valid[rows]
-        if filmed.extrinsics is not None:
-            of_rows = np.tile(filmed.extrinsics, (len(rows), 1, 1))
-            columns["extra"] = {"extrinsics": of_rows}
-        if isinstance(self, _Fitted):
-            columns |= _bodies(raw, video, labels, filmed, rows, account)
+        if view.extrinsics is not None:
+            columns["extra"] = {"extrinsics": np.tile(view.extrinsics, (len(rows), 1, 1))}
+        if self.has_fits:
+            columns |= _smpl_labels(raw, video, labels, view, rows, account)
         track = self.track(
             split,
             video,
-            fps=filmed.fps,
+            fps=view.fps,
             frame_index=rows,
             bbox=bbox[rows],
             kp_2d=_to_spin49(labels.kp_2d[rows], labels.skeleton),
-            kp_3d=in_spin49,
+            kp_3d=kp_3d,
             has_3d=np.ones(len(rows), np.bool_),
-            intrinsics=filmed.intrinsics,
-            frames=filmed.source,
+            intrinsics=view.intrinsics,
+            frames=view.source,
             **columns,
         )
         return [track]
 
 
 @dataclass(frozen=True)
-class _Fitted(MpiInf3dhp):
+class _WithFits(MpiInf3dhp):
     """The reader of a raw folder with NeuralAnnot's fits."""
+
+    has_fits: ClassVar[bool] = True
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
@@ -269,51 +258,14 @@ class _Fitted(MpiInf3dhp):
         return [replace(video, files=video.files + fits) for video in videos]
 
 
-def _bodies(
-    raw: Path,
-    video: RawVideo,
-    labels: _LabelledPerson,
-    filmed: _Filmed,
-    rows: Ints,
-    account: VideoAccount,
-) -> dict[str, Any]:
-    """Make the `Track` fields `pose`, `betas` and `has_smpl` from NeuralAnnot's fits.
-
-    The pose is in camera axes. Frames without a usable fit have NaN, and false in `has_smpl`. rows:
-    the frames that the track keeps.
-    """
-    bodies = np.full((len(rows), 82), np.nan)
-    joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
-    try:
-        bodies = neural_annot.load_fits(raw, video.name, joints, filmed.extrinsics, rows)
-    except RawDataError as error:  # the other labels are good without fits
-        account.notes.append(f"SMPL fits are not used: {error}")
-    is_fitted = np.isfinite(bodies).all(axis=1)
-    if is_fitted.any() and not is_fitted.all():
-        account.notes.append(f"{int((~is_fitted).sum())} of the kept frames have no SMPL fit")
-    has_smpl = usable_fits(bodies, account)
-    bodies = np.where(has_smpl[:, None], bodies, np.nan).astype(np.float32)
-    return {"pose": bodies[:, :72], "betas": bodies[:, 72:], "has_smpl": has_smpl}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Filmed:
-    """Frames and camera of a video."""
-
-    source: Pictures | Video
-    fps: float = math.nan  # nan where the release does not say
-    intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
-    extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
-
-
 def _train_videos(raw: Path) -> Iterator[RawVideo]:
-    """Yield a video for each sequence and camera with images or a video file.
+    """Yield a video for each sequence and usual camera with images or a video file.
 
     A sequence with labels alone gives a video for each camera.
     """
-    for sequence in _folders(raw, "S[0-9]*/Seq[0-9]*", r"S[0-9]+/Seq[0-9]+"):
+    for sequence in _list_folders(raw, "S[0-9]*/Seq[0-9]*", r"S[0-9]+/Seq[0-9]+"):
         labels = tuple(Path(sequence, name) for name in ("annot.mat", "camera.calibration"))
-        by_camera = {camera: inputs(raw, *_places(sequence, camera)) for camera in CAMERAS}
+        by_camera = {camera: inputs(raw, *_candidate_paths(sequence, camera)) for camera in CAMERAS}
         cameras = [camera for camera, (files, folders) in by_camera.items() if files or folders]
         if not cameras and (raw / labels[0]).exists():
             cameras = list(CAMERAS)
@@ -323,8 +275,9 @@ def _train_videos(raw: Path) -> Iterator[RawVideo]:
 
 
 def _test_videos(raw: Path) -> Iterator[RawVideo]:
+    """Yield the videos of the first of TEST_SETS that has any."""
     for test in TEST_SETS:
-        names = _folders(raw / test, "TS[0-9]*", r"TS[0-9]+")
+        names = _list_folders(raw / test, "TS[0-9]*", r"TS[0-9]+")
         for name in names:
             folder = Path(test, name)
             yield RawVideo(
@@ -334,56 +287,19 @@ def _test_videos(raw: Path) -> Iterator[RawVideo]:
             return
 
 
-def _folders(raw: Path, glob: str, pattern: str) -> list[str]:
+def _list_folders(raw: Path, glob: str, pattern: str) -> list[str]:
     """Sorted paths below `raw` of the folders that match both patterns."""
     folders = filter(is_folder_there, raw.glob(glob))
     names = (folder.relative_to(raw).as_posix() for folder in folders)
     return sorted(name for name in names if re.fullmatch(pattern, name))
 
 
-def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Possible image folders and video files, the usual ones first."""
+def _candidate_paths(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """(image folders, video files) where a camera's frames may be, the usual ones first."""
     name = f"video_{camera}"
     folders = (Path(sequence, "imageFrames", name), Path(sequence, name))
-    videos = Path(sequence, "imageSequence")
-    return folders, (videos / f"{name}.avi", videos / f"{name}.mp4")
-
-
-def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
-    sequence, _, number = video.name.rpartition("/video_")
-    camera = int(number)
-    labels = _load_annot(raw / video.files[0], camera)
-    account.found = len(labels.kp_2d)
-    source = pictures_or_video(raw, *_places(sequence, camera), account)
-    fps = math.nan
-    if sequence in SEQUENCES:
-        fps = float(SEQUENCES[sequence][0])
-    if isinstance(source, Video):
-        source.require_decodable()
-        fps = source.record().fps
-    try:
-        calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
-    except (OSError, RawDataError) as error:  # labels do not need it
-        account.notes.append(f"no camera intrinsics: {error}")
-        return labels, _Filmed(source, fps)
-    # The labels are in pixels of images of the calibrated size.
-    do = "Extract the videos' frames as they are: all of them, at their own size."
-    require_size(source, calibrated, raw / video.files[1], do)
-    if extrinsics is None:
-        account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
-    return labels, _Filmed(source, fps, intrinsics, extrinsics)
-
-
-def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Filmed]:
-    labels = _load_annot_data(raw / video.files[0])
-    account.found = len(labels.kp_2d)
-    images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
-    return labels, _Filmed(images)
-
-
-def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
-    """Convert joints (N, J, C) to spin49, (N, 49, C + 1), with confidence 1 for known joints."""
-    return convert(add_confidence(places), source=skeleton, target="spin49").astype(np.float32)
+    parent = Path(sequence, "imageSequence")
+    return folders, (parent / f"{name}.avi", parent / f"{name}.mp4")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -396,10 +312,111 @@ class _LabelledPerson:
     valid: Bools | None = None  # (N,) evaluation may use the frame; None: not known
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """Frames and camera of a video."""
+
+    source: Pictures | Video
+    fps: float = math.nan  # nan where the release does not say
+    intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
+    extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
+
+
+def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _View]:
+    """Read annot.mat and camera.calibration, and find the frames. Notes an unusable calibration."""
+    sequence, _, number = video.name.rpartition("/video_")
+    camera = int(number)
+    labels = _load_annot(raw / video.files[0], camera)
+    account.found = len(labels.kp_2d)
+    source = pictures_or_video(raw, *_candidate_paths(sequence, camera), account)
+    fps = math.nan
+    if sequence in SEQUENCES:
+        fps = float(SEQUENCES[sequence][0])
+    if isinstance(source, Video):
+        source.require_decodable()
+        fps = source.record().fps
+    try:
+        calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
+    except (OSError, RawDataError) as error:  # labels do not need it
+        account.notes.append(f"no camera intrinsics: {error}")
+        return labels, _View(source, fps)
+    # The labels are in pixels of images of the calibrated size.
+    do = "Extract the videos' frames as they are: all of them, at their own size."
+    require_size(source, calibrated, raw / video.files[1], do)
+    if extrinsics is None:
+        account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
+    return labels, _View(source, fps, intrinsics, extrinsics)
+
+
+def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _View]:
+    """Read annot_data.mat, and find the images."""
+    labels = _load_annot_data(raw / video.files[0])
+    account.found = len(labels.kp_2d)
+    images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
+    return labels, _View(images)
+
+
+def _boxes_and_reasons(
+    labels: _LabelledPerson, view: _View, account: VideoAccount
+) -> tuple[Floats, dict[str, Bools]]:
+    """Boxes (N, 4), and the reasons to drop frames: reason -> (N,) whether it applies."""
+    columns = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
+    kp_2d = labels.kp_2d[:, columns]
+    kp_3d = labels.kp_3d[:, columns]
+    # Comparisons with NaN are false. Joints from 0 up to the image's width and height are inside,
+    # as usual with this dataset.
+    is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
+    is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
+    in_image = (kp_2d >= 0) & (kp_2d < view.source.size())
+    is_inside = np.all(in_image, axis=(1, 2))
+    inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
+    bbox, _, degenerate = tight_boxes(add_confidence(inside_2d), BOX_FACTOR)
+    reasons = {
+        "no_picture": ~frames_there(view.source, len(kp_2d), account),
+        "frame_damaged": lost_frames(view.source, len(kp_2d)),
+        "label_not_finite": ~(is_finite_2d & is_finite_3d),
+        "joint_outside_picture": ~is_inside,
+        "degenerate_box": degenerate,
+    }
+    return bbox, reasons
+
+
+def _to_spin49(joints: Doubles, skeleton: str) -> NDArray[np.float32]:
+    """Convert joints (N, J, C) to spin49, (N, 49, C + 1), with confidence 1 for known joints."""
+    return convert(add_confidence(joints), source=skeleton, target="spin49").astype(np.float32)
+
+
+def _smpl_labels(
+    raw: Path,
+    video: RawVideo,
+    labels: _LabelledPerson,
+    view: _View,
+    rows: Ints,
+    account: VideoAccount,
+) -> dict[str, Any]:
+    """Make the `Track` fields `pose`, `betas` and `has_smpl` from NeuralAnnot's fits.
+
+    The pose is in camera axes. Frames without a usable fit have NaN, and false in `has_smpl`. rows:
+    the frames that the track keeps.
+    """
+    fits = np.full((len(rows), N_POSE + N_BETAS), np.nan)
+    joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
+    try:
+        fits = neural_annot.load_fits(raw, video.name, joints, view.extrinsics, rows)
+    except RawDataError as error:  # the other labels are good without fits
+        account.notes.append(f"SMPL fits are not used: {error}")
+    is_fitted = np.isfinite(fits).all(axis=1)
+    if is_fitted.any() and not is_fitted.all():
+        account.notes.append(f"{int((~is_fitted).sum())} of the kept frames have no SMPL fit")
+    has_smpl = usable_fits(fits, account)
+    fits = np.where(has_smpl[:, None], fits, np.nan).astype(np.float32)
+    return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
+
+
 def _load_annot(file: Path, camera: int) -> _LabelledPerson:
     """Read the labels of one camera from annot.mat. Raises RawDataError (`no_label`: no file)."""
     _require_file(file)
-    cells = _cells(file, state_of(file))
+    cells = _load_cells(file, state_of(file))
     n_joints = len(JOINTS[TRAIN])
     cell_2d = cells["annot2"][camera]
     cell_3d = cells["annot3"][camera]
@@ -438,7 +455,7 @@ def _load_annot_data(file: Path) -> _LabelledPerson:
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:
 # at most 60 MB.
 @functools.lru_cache(maxsize=1)
-def _cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
+def _load_cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
     """Read annot.mat: variable -> camera -> its cell, as float32 if it has numbers, else as stored.
 
     `state` (size and time of the file) is the key of the cache.
