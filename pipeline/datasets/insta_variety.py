@@ -8,6 +8,17 @@ Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019
     <split>/<tag>/<video>.mp4     alternatively, videos of the release's list, with keypoints as for
                                   the dataset `videos`
     keypoints/<split>/<tag>/<video>.mp4.json
+
+A record is a video of N frames, named <split>/<shard>/<number in the shard>, such as
+train/insta_variety_00/00007. Its features, read as `_Record`:
+
+    meta/N                  number of frames
+    image/encoded           N images, each a crop of the person
+    image/filenames         N names
+    image/xys               (N, 2, 14) body joints, px
+    image/visibilities      (N, 14) 0 or 1
+    image/face_pts          (N, 3, 5): x, y, 0 or 1; may be missing, like
+    image/toe_pts           (N, 3, 6)
 """
 
 from __future__ import annotations
@@ -125,15 +136,20 @@ class InstaVariety(ClipDataset):
             tracks = clip_tracks(self, raw, split, video, account, ANY_CLIP)
             if not self.fits:
                 return tracks
-            return [_drop_fit(track) for track in tracks]
+            return [_add_empty_fits(track) for track in tracks]
+        return self._read_record(raw, split, video, video.span, account)
 
-        start, stop = video.span
+    def _read_record(
+        self, raw: Path, split: str, video: RawVideo, span: tuple[int, int], account: VideoAccount
+    ) -> Sequence[Track]:
+        """Read the track of a record. span: (start, stop) bytes in its shard."""
+        start, stop = span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
-        label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.features())
-        n_frames = label.n_frames()
+        record = _Record(raw / video.files[0], video.name.rpartition("/")[2], source.features())
+        n_frames = record.n_frames()
         account.found = n_frames
-        sizes = _picture_sizes(label, source.pictures(), n_frames, account)
-        kp_2d = _keypoints(label, n_frames, sizes, account)
+        sizes = _picture_sizes(record, source.pictures(), n_frames, account)
+        kp_2d = _keypoints(record, n_frames, sizes, account)
         reasons = {
             "no_picture": np.isnan(sizes[:, 0]),
             "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
@@ -146,13 +162,11 @@ class InstaVariety(ClipDataset):
         # crop.
         side = sizes[rows].max(axis=1, keepdims=True)
         spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
-        bodies: dict[str, NDArray[Any]] = {}
+        fits: dict[str, NDArray[Any]] = {}
         if self.fits:
-            names = label.picture_names(n_frames)
-            with FitStore.open(raw / FILE) as store:
-                bodies, counts = store.match([names[row] for row in rows.tolist()], spin49)
-            parts = [f"{n} {kind}" for kind, n in sorted(counts.items())]
-            account.notes.append(f"fits: {', '.join(parts)}")
+            names = record.picture_names(n_frames)
+            names_of_rows = [names[row] for row in rows.tolist()]
+            fits = _match_fits(raw, names_of_rows, spin49, account)
         track = self.track(
             split,
             video,
@@ -162,12 +176,24 @@ class InstaVariety(ClipDataset):
             kp_2d=spin49,
             crop_scale=CROP_SCALE,
             frames=source,
-            **bodies,
+            **fits,
         )
         return [track]
 
 
-def _drop_fit(track: Track) -> Track:
+def _match_fits(
+    raw: Path, names: Sequence[str], kp_2d: NDArray[np.float32], account: VideoAccount
+) -> dict[str, NDArray[Any]]:
+    """The `Track` fields `pose`, `betas` and `has_smpl` of frames with these image names."""
+    with FitStore.open(raw / FILE) as store:
+        fits, counts = store.match(names, kp_2d)
+    parts = [f"{n} {kind}" for kind, n in sorted(counts.items())]
+    account.notes.append(f"fits: {', '.join(parts)}")
+    return fits
+
+
+def _add_empty_fits(track: Track) -> Track:
+    """The track with fields for fits, which videos do not have."""
     n_frames = len(track.frame_index)
     pose = np.zeros((n_frames, N_POSE), np.float32)
     betas = np.zeros((n_frames, N_BETAS), np.float32)
@@ -175,14 +201,15 @@ def _drop_fit(track: Track) -> Track:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Label:
-    """The features of one record of a shard, with its file and number for messages."""
+class _Record:
+    """The features of one record of a shard. Methods raise RawDataError for invalid ones."""
 
     file: Path
-    record: str  # its number in the shard
-    features: Mapping[str, Any]
+    number: str  # in the shard: "00007"
+    features: Mapping[str, Any]  # parsed protobuf, read by `feature_values`
 
     def n_frames(self) -> int:
+        """The number N of frames."""
         stored = self.values("meta/N", "int64_list", 1)
         if len(stored) != 1 or not 0 < stored[0] <= MAX_PICTURES:
             actual = ", ".join(f"{number:.0f}" for number in stored)
@@ -198,7 +225,7 @@ class _Label:
         return names
 
     def array(self, key: str, shape: tuple[int, ...], kind: str = "float_list") -> Doubles:
-        """A feature with exactly this shape."""
+        """The numbers of a feature, which must be exactly as many as this shape has."""
         n_values = math.prod(shape)
         stored = self.values(key, kind, n_values)
         if len(stored) != n_values:
@@ -209,12 +236,16 @@ class _Label:
         return np.array(stored, np.float64).reshape(shape)
 
     def values(self, key: str, kind: str, most: int) -> Sequence[Any]:
-        """Values of a feature, at most `most` (`feature_values`). Raises RawDataError."""
+        """Values of a feature, at most `most`; empty if it is missing (`feature_values`).
+
+        kind: the protobuf list that stores them.
+        """
         with reading(self.file, f"a {kind} of at most {most}", key=self.key(key), do=AGAIN):
             return feature_values(self.features, key, kind, most)
 
     def key(self, name: str) -> str:
-        return f"{name} of record {self.record}"
+        """A feature's name for messages."""
+        return f"{name} of record {self.number}"
 
     def error(
         self, key: str, expected: str, found: str, reason: str = "bad_label_file"
@@ -223,7 +254,7 @@ class _Label:
 
 
 def _picture_sizes(
-    label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount
+    record: _Record, pictures: Sequence[bytes], n_frames: int, account: VideoAccount
 ) -> Doubles:
     """Width and height px of each frame's image, (n_frames, 2); NaN if it is missing or damaged.
 
@@ -238,7 +269,7 @@ def _picture_sizes(
             problems.append(f"picture {i} {error}")
     if np.isnan(sizes).all():
         actual = problems[0] if problems else f"none, as when {PHIS} alone were kept"
-        raise label.error(PICTURES, f"{n_frames} images", actual, "no_picture")
+        raise record.error(PICTURES, f"{n_frames} images", actual, "no_picture")
     if problems:
         account.notes.append(f"{len(problems)} pictures cannot be read, the first: {problems[0]}")
     if len(pictures) != n_frames:
@@ -249,26 +280,26 @@ def _picture_sizes(
     return sizes
 
 
-def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccount) -> Doubles:
+def _keypoints(record: _Record, n_frames: int, sizes: Doubles, account: VideoAccount) -> Doubles:
     """Read the joints, (n_frames, 25, 3): x px, y px, confidence; zero where not seen.
 
     sizes: (n_frames, 2) width and height px of the images.
     """
 
     def optional(key: str, shape: tuple[int, ...]) -> Doubles:
-        """Joints that some examples do not have: zeros, so not seen."""
-        if label.values(key, "float_list", math.prod(shape)):
-            return label.array(key, shape)
+        """Joints that some records do not have: zeros, so not seen."""
+        if record.values(key, "float_list", math.prod(shape)):
+            return record.array(key, shape)
         account.notes.append(f"no {key}: {shape[-1]} joints are not annotated")
         return np.zeros(shape)
 
-    xys = label.array("image/xys", (n_frames, 2, N_BODY))
-    visible = label.array("image/visibilities", (n_frames, N_BODY), "int64_list")
+    xys = record.array("image/xys", (n_frames, 2, N_BODY))
+    visible = record.array("image/visibilities", (n_frames, N_BODY), "int64_list")
     face = optional("image/face_pts", (n_frames, 3, N_FACE))
     toes = optional("image/toe_pts", (n_frames, 3, N_TOES))
     body = np.concatenate([xys, visible[:, None]], axis=1)
     kp_2d = np.concatenate([body, face, toes], axis=2).transpose(0, 2, 1)
-    if PHIS in label.features:  # joints are in [-1, 1] across the image: convert them to px
+    if PHIS in record.features:  # joints are in [-1, 1] across the image: convert them to px
         annotated = kp_2d.any(axis=-1, keepdims=True)
         kp_2d[..., :2] = np.where(annotated, (kp_2d[..., :2] + 1) * sizes[:, None] / 2, 0)
     kp_2d[np.isnan(sizes[:, 0])] = 0
