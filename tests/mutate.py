@@ -27,7 +27,7 @@ skeletons | pipeline/skeletons.py | test_skeletons
 linking | pipeline/linking.py pipeline/files/pixels/cuts.py | test_linking test_cleaning test_cuts
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
 windows | cache/windows.py cache/draws.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_sev* test_mixture
-posetrack | pipeline/datasets/posetrack.py | test_posetrack
+posetrack | pipeline/datasets/posetrack.py pipeline/datasets/labels/posetrack.py | test_posetrack
 tables | cache/format/tables.py cache/format/records.py cache/format/shard.py | test_writing test_the_doc* cache/*/test_repair
 insta_variety | pipeline/datasets/insta_variety.py pipeline/files/formats/tf*.py | test_insta_variety test_tf*
 writer | cache/write/*.py | cache/write/test_* cache/test_histories
@@ -40,7 +40,7 @@ h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m tes
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | pipeline/datasets/emdb.py pipeline/cameras.py | test_emdb test_cameras
-bedlam | pipeline/datasets/bedlam*.py | test_bedlam
+bedlam | pipeline/datasets/bedlam.py pipeline/datasets/labels/bedlam.py | test_bedlam
 steps | vibe_model/vibe/training.py vibe_model/vibe/networks.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import Totals, VideoAccount
@@ -40,14 +39,11 @@ from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
-from pipeline.skeletons import JOINTS, LARGEST, add_confidence, convert
+from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, add_confidence, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-
-Doubles = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 FPS: Final = 30.0
 CROP_SCALE: Final = 1.2
