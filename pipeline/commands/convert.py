@@ -70,8 +70,8 @@ def _run(args: argparse.Namespace) -> int:
     with bar(f"convert {plan.name}", err, unit="video") as progress:
         conversion = convert_tracks(plan, args.cfg, progress)
 
-    result.line(f"{plan.name}: {conversion.did or 'converted'} (why: {plan.why})")
-    result.lines(accounting_lines(conversion.totals, conversion.not_counted), indent=2)
+    result.line(f"{plan.name}: {conversion.video_counts or 'converted'} (why: {plan.why})")
+    result.lines(accounting_lines(conversion.totals, conversion.uncounted_note), indent=2)
     every = command("status", "--all", "--cache", str(args.cache))
     rejected = [f"rejected {account.rejection}" for account in conversion.rejected]
     result.lines(few(rejected, FEW, every), DOUBT, 2)

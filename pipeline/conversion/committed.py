@@ -36,7 +36,7 @@ NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in l
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
-class VideoState(NamedTuple):
+class _VideoState(NamedTuple):
     """What became of a committed video, in words for tables and pages."""
 
     state: str  # kept, rejected, not labelled, without a track, OTHER_SPLIT or NOT_RECORDED
@@ -367,25 +367,25 @@ def why_without_track(account: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, [dropped, *account["notes"]]))
 
 
-def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> VideoState:
+def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> _VideoState:
     """What became of a committed video, by its account.
 
     harmless: reasons that are no failure (`harmless_of`).
     """
     if "tracks_kept" not in account:
-        return VideoState(NOT_RECORDED, "", "")
+        return _VideoState(NOT_RECORDED, "", "")
     why = why_without_track(account)
     if why:
         dropped = account["dropped"]
         most = max(dropped, key=dropped.get, default="no_person")
-        return VideoState("without a track", most, why)
+        return _VideoState("without a track", most, why)
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     rejection = account["set_aside"]
     if rejection:
         state = "not labelled" if rejection in harmless else "rejected"
     else:
         state = "kept" if account["tracks_kept"] else OTHER_SPLIT
-    return VideoState(state, rejection, message)
+    return _VideoState(state, rejection, message)
 
 
 def rejected_videos(split: cache.Split) -> tuple[int, Iterator[str]]:

@@ -62,30 +62,30 @@ class Conversion:
     doubts: tuple[str, ...] = ()  # the same on labels that may not belong to their images
     problems: tuple[str, ...] = ()  # why the command fails after the commit
     damaged: tuple[str, ...] = ()  # videos of this run with lost frames: "<video>: <remark>"
-    read: int = 0  # number of videos that were read, without those of other splits
-    unchanged: int = 0  # number of videos that were not read again, without those of other splits
-    uncounted: int = 0  # number of failed videos whose frames are unknown: not in `totals`
+    n_read: int = 0  # videos that were read, without those of other splits
+    n_unchanged: int = 0  # videos that were not read again, without those of other splits
+    n_uncounted: int = 0  # failed videos whose frames are unknown: not in `totals`
 
     @property
-    def did(self) -> str:
+    def video_counts(self) -> str:
         """How many videos were read and how many not, `1 video read, 3 unchanged`; "" if all were
         read.
         """
         if not self.plan.kept:
             return ""
-        parts = [f"{count(self.read, 'video')} read"]
+        parts = [f"{count(self.n_read, 'video')} read"]
         n_removed = len(self.plan.removed)
         if n_removed:
             parts.append(f"{n_removed:,} removed")
-        parts.append(f"{self.unchanged:,} unchanged")
+        parts.append(f"{self.n_unchanged:,} unchanged")
         return ", ".join(parts)
 
     @property
-    def not_counted(self) -> str:
+    def uncounted_note(self) -> str:
         """Note for the sum of frames: `; frames of 2 unreadable videos are not counted`, or ""."""
-        if not self.uncounted:
+        if not self.n_uncounted:
             return ""
-        return f"; frames of {count(self.uncounted, 'unreadable video')} are not counted"
+        return f"; frames of {count(self.n_uncounted, 'unreadable video')} are not counted"
 
 
 def convert(
@@ -98,19 +98,21 @@ def convert(
     memory: int = MEMORY,
     progress: Progress = silent,
 ) -> Conversion:
-    """Read the plan's videos and commit their rows. Killed and started again, it ends with the same
-    bytes.
+    """Read the plan's videos and commit their rows.
 
-    If raw files have changed since a kill, only new and changed videos are read.
-
-    Workers are `workers` local processes, or those of a Dask cluster. A video that cannot be used
-    is rejected with its reason, as is one at which a process crashes, makes no progress for
-    `timeout` s, or needs more than `memory` bytes. `strict` raises PipelineError instead and
-    commits nothing, also for an earlier rejection that stays; harmless reasons are allowed. A
+    Called again after a kill, it continues, reads videos whose files have changed since then again,
+    and ends with the same bytes. A video that cannot be used is rejected with its reason. A
     committed video that cannot be read or used any more keeps its rows.
 
-    Raises cache.CacheError if another process writes the split, PipelineError if such a video needs
-    another reader.
+    Args:
+        workers: Number of local processes; not used with the cluster `dask`.
+        strict: Raise PipelineError for a video that was rejected because of an error, now or
+            earlier, and commit nothing.
+        timeout: Seconds without progress after which a process is ended and its video rejected.
+        memory: Bytes that a process may use before it is ended and its video rejected.
+
+    Raises cache.CacheError if another process writes the split, PipelineError if a video should
+    keep its rows and another reader converts all videos again.
     """
     if strict:
         refuse_committed_failures(plan)
@@ -138,8 +140,8 @@ def convert(
         for name, account in stayed.items():
             if _loses_rows(writer.committed_videos[name], account):
                 unusable[name] = account.rejection
-        of_this_run = [*accounts, *stayed.values()]
-        unsettled = {account.name for account in of_this_run if account.set_aside in UNSETTLED}
+        outcomes = [*accounts, *stayed.values()]
+        unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
         _record_stamps(plan, digests, unsettled, unusable)
         totals = _commit(plan, writer, accounts)
     plan = replace(
@@ -346,15 +348,15 @@ def _summarize(
         rejected=tuple(rejected),
         notes=notes,
         doubts=doubtful,
-        damaged=tuple(_damaged(appended)),
+        damaged=tuple(_list_damage(appended)),
         problems=tuple(problems),
-        read=n_read,
-        unchanged=n_of_split - n_read,
-        uncounted=sum(not account.found for account in failed),
+        n_read=n_read,
+        n_unchanged=n_of_split - n_read,
+        n_uncounted=sum(not account.found for account in failed),
     )
 
 
-def _damaged(accounts: Iterable[VideoAccount]) -> Iterator[str]:
+def _list_damage(accounts: Iterable[VideoAccount]) -> Iterator[str]:
     """A line about each video whose file has lost frames."""
     for account in accounts:
         record = restore_record(account.clip)

@@ -99,13 +99,13 @@ class Difference(NamedTuple):
         return {"part": self.part, "was": self.was, "is": self.now}
 
 
-def differing(
+def find_differences(
     before: Mapping[str, Any], now: Mapping[str, Any], within: str = ""
 ) -> list[Difference]:
     """Find the parts that differ in two identities, sorted by name. `within`: prefix of the names.
 
     >>> at_25 = {"version": 1, "parameters": {"fps": 25}}
-    >>> differing(at_25, {"version": 1, "parameters": {"fps": 30}})
+    >>> find_differences(at_25, {"version": 1, "parameters": {"fps": 30}})
     [Difference(part='parameters.fps', was=25, now=30)]
     """
     differences = []
@@ -113,7 +113,7 @@ def differing(
         before_value = before.get(key)
         value = now.get(key)
         if isinstance(before_value, Mapping) and isinstance(value, Mapping):
-            differences += differing(before_value, value, f"{within}{key}.")
+            differences += find_differences(before_value, value, f"{within}{key}.")
         elif before_value != value:
             differences.append(Difference(f"{within}{key}", before_value, value))
     return differences
@@ -129,7 +129,7 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     before = {**before, "weights": _as_text(before.get("weights"))}
     now = {**now, "weights": _as_text(now.get("weights"))}
-    return "; ".join(map(str, differing(before, now)))
+    return "; ".join(map(str, find_differences(before, now)))
 
 
 def _as_text(value: Any) -> str:

@@ -40,10 +40,10 @@ def list_videos(
             raise
     if committed is not None and had_videos and not texts:
         raise no_videos(raw, committed)
-    return RawVideos(_with_utf8_names(texts))
+    return RawVideos(_escape_names(texts))
 
 
-def _with_utf8_names(videos: Sequence[VideoTexts]) -> list[VideoTexts]:
+def _escape_names(videos: Sequence[VideoTexts]) -> list[VideoTexts]:
     """Escape names that are not UTF-8. An escaped name that another video has gets a "?"."""
     taken = {video.name for video in videos}
     named = []

@@ -11,7 +11,7 @@ import cache
 from cache.write.parts import find_other_work
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import count
-from pipeline.conversion.identity import differing
+from pipeline.conversion.identity import find_differences
 
 
 def report_other_work(
@@ -24,7 +24,7 @@ def report_other_work(
     if other is None:
         return
     before = other.plan if isinstance(other.plan, Mapping) else {}
-    software = differing(before.get("software", {}), plan["software"])
+    software = find_differences(before.get("software", {}), plan["software"])
     why = "; ".join(map(str, software)) or "other options or another reader"
     pieces = count(other.pieces, "piece")
     name = split if stream is None else f"{split}, {stream}"

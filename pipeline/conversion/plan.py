@@ -39,7 +39,7 @@ from pipeline.conversion.committed import (
     refuse_without_raw,
     why_empty,
 )
-from pipeline.conversion.identity import Difference, describe, differing, reader_parts
+from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
 from pipeline.conversion.listing import list_videos
 from pipeline.conversion.renamed import renamed_videos
 from pipeline.datasets.base import Dataset
@@ -336,7 +336,7 @@ def _compare_committed(
     plan = replace(plan, seen=seen, unusable=unusable, drop_removed=drop_removed)
 
     before = committed.manifest["reader"]
-    differs = tuple(differing(before, plan.reader))
+    differs = tuple(find_differences(before, plan.reader))
     moved = _has_moved(committed, raw)
     retried = _list_rejected(committed, plan.dataset, retry=retry)
     # If the reader differs, all videos are read again anyway. Then contents only matter in a moved

@@ -27,7 +27,7 @@ from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
-from pipeline.conversion.identity import differing, reader_parts
+from pipeline.conversion.identity import find_differences, reader_parts
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
@@ -339,7 +339,7 @@ def _require_reader(
     expected = json.loads(reader)
     if not expected["body"]:
         body = None
-    others = differing(expected, reader_parts(dataset, split, raw, body))
+    others = find_differences(expected, reader_parts(dataset, split, raw, body))
     if others:
         parts = "; ".join(map(str, others))
         do = "Mount the same raw and body folders there."

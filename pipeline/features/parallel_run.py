@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import cache
 from cache import Split
-from pipeline.conversion.identity import differing
+from pipeline.conversion.identity import find_differences
 from pipeline.errors import PipelineError
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output, Run, Written
@@ -169,7 +169,7 @@ class _WorkerInputs:
     def _require_same(self, agreed: Sequence[Provenance], device: str) -> None:
         for spec, expected in zip(self.specs, agreed, strict=True):
             here = load_provenance(spec, self.resources, expected, device)
-            differences = [entry for entry in differing(expected, here) if entry.part != "device"]
+            differences = [entry for entry in find_differences(expected, here) if entry.part != "device"]
             if differences:
                 raise PipelineError(
                     f"{self.split}: this worker would compute differently from the others: "

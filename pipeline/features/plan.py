@@ -23,7 +23,7 @@ import cache
 from cache import Split
 from cache.format.manifest import lost_manifest, shard_rows
 from cache.windows import Ranges
-from pipeline.conversion.identity import Difference, describe, differing
+from pipeline.conversion.identity import Difference, describe, find_differences
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
 from pipeline.features import streams
@@ -185,7 +185,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     before = recorded_identity(committed, spec.name)
     if before.get("kind") == target["kind"] == IMPORTED:  # settings do not name its file
         before = target
-    differs = tuple(differing(before, target))
+    differs = tuple(find_differences(before, target))
     text = describe(before, target)
     return make(why=why, missing=missing, differs=differs, difference_text=text)
 

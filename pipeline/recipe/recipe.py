@@ -297,11 +297,11 @@ def _summarize_conversion(done: convert.Conversion) -> str:
     if rejected:
         without.append(f"[yellow]{rejected:,} rejected[/yellow]")
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
-    dropped = (dropped + done.not_counted).removeprefix("; ")
+    dropped = (dropped + done.uncounted_note).removeprefix("; ")
 
     text = count(videos["kept"], "video")
-    if done.did:
-        text = f"{done.did}: {text}"
+    if done.video_counts:
+        text = f"{done.video_counts}: {text}"
     if without:
         text += f" ({', '.join(without)})"
     text += f", {count(done.totals['tracks']['kept'], 'track')}"
