@@ -6,6 +6,9 @@ Mahmood et al.: AMASS, ICCV 2019.
     <subset>/<subject>/<motion>_poses.npz     or ..._stageii.npz in newer releases
 
 Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder of its own.
+
+`pipeline.files.formats.motions` reads the files. `read` corrects the rate that a file is known to
+state wrongly, turns a world with y up, and resamples the motion to 25 fps.
 """
 
 from __future__ import annotations
@@ -139,14 +142,15 @@ class Amass(Dataset):
         It has them if there is a motion of Motion-X (.npy), or if the header of a sampled .npz file
         says so. One file is sampled for each subset and file name ending.
         """
-        one_of_each = {}
+        samples = {}  # (subset, ending) -> the last file of this kind
         for file in filter(_is_motion, _files(raw)):
             if file.suffix == ".npy":
                 return _WithSmplx(**asdict(self))
             if file.suffix == ".npz":
                 ending = re.search(r"_(poses|stageii)$", file.stem)
-                one_of_each[file.parts[:-1][:1], ending and ending[0]] = file
-        has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in one_of_each.values())
+                subset = file.parts[:-1][:1]  # () for a file that is in no subset's folder
+                samples[subset, ending and ending[0]] = file
+        has_smplx = any(smplx.is_smplx(raw / file, "poses") for file in samples.values())
         if has_smplx:
             return _WithSmplx(**asdict(self))
         return self
@@ -197,6 +201,7 @@ class Amass(Dataset):
         if _is_y_up(motion):
             account.notes.append("the motion's world has y up: turned, so that z is up")
             motion = _turn_up(motion)
+
         gender = gender_of(motion.gender)
         if not gender:
             account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
@@ -206,8 +211,9 @@ class Amass(Dataset):
             account.notes.append(
                 f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
             )
-        fps, source = sample_positions(len(motion.pose), motion.rate, self.resampling)
-        n_frames = len(source)
+
+        fps, positions = sample_positions(len(motion.pose), motion.rate, self.resampling)
+        n_frames = len(positions)
         if n_frames > account.found:  # below 25 Hz, resampling adds interpolated frames
             account.notes.append(
                 f"{account.found} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}"
@@ -218,7 +224,8 @@ class Amass(Dataset):
             account.drop_track("track_too_short", n_frames)
             return []
         account.keep_track(n_frames)
-        pose = resample_rotations(motion.pose, source)  # (T, 24 or 55, 3)
+
+        pose = resample_rotations(motion.pose, positions)  # (T, 24 or 55, 3)
         extra: dict[str, NDArray[Any]] = {}
         if pose.shape[1] * 3 == smplx.N_POSE:
             if self.extra_columns(split, body=False):
@@ -235,7 +242,7 @@ class Amass(Dataset):
             frame_index=np.arange(n_frames),
             pose=pose.reshape(n_frames, 72).astype(np.float32),
             betas=np.tile(motion.betas[:N_BETAS], (n_frames, 1)).astype(np.float32),
-            trans=resample_linear(motion.trans, source).astype(np.float32),
+            trans=resample_linear(motion.trans, positions).astype(np.float32),
             has_smpl=np.ones(n_frames, np.bool_),
             gender=gender or "neutral",
             extra=extra,
@@ -256,9 +263,14 @@ class _WithSmplx(Amass):
 def sample_positions(
     n_frames: int, rate: float, resampling: str = "slerp"
 ) -> tuple[float, Doubles]:
-    """Where to sample a motion of `n_frames` at `rate` Hz: (new frames per second, positions).
+    """Return the new rate in Hz, and the positions at which a motion is sampled.
 
     A position is a frame of the old motion, with a fraction, in [0, n_frames - 1].
+
+    Args:
+        n_frames: Number of frames of the old motion.
+        rate: Its rate in Hz.
+        resampling: As in `Amass`.
 
     >>> sample_positions(11, 120.00000763)[1].tolist()
     [0.0, 4.8, 9.6]

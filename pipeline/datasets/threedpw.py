@@ -6,6 +6,15 @@ ECCV 2018.
 
     sequenceFiles/{train,validation,test}/<seq>.pkl     Python 2 pickle of lists, an entry per actor
     imageFiles/<seq>/image_<5 digits>.jpg
+
+The pickle of a sequence with N frames is a dict. Each of these lists has an entry for an actor:
+
+    poses, betas, trans     (N, 72) rad and (N, 3) m in the world, (10 or more,)
+    poses2d                 (N, 3, 18) px px score, found by a detector
+    campose_valid, genders  (N,) 0 or 1, and "m" or "f"
+
+`cam_poses` (N, 4, 4) and `cam_intrinsics` (3, 3) are the camera's. `read` loads the dict
+(`_load_sequence`) and makes a track of each actor.
 """
 
 from __future__ import annotations
@@ -14,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +59,7 @@ PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "gend
 LABELS = "sequenceFiles.zip"
 PICTURES = "imageFiles.zip"
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
-UNPACK_WHOLE: Final = f"Unpack {LABELS} and {PICTURES} again, without resizing images."
+UNPACK_WHOLE: Final = f"{UNPACK[:-1]}, without resizing images."
 # split -> number of sequences, by von Marcard et al. and the release's readme
 SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}
 # person-frames of all sequences; forecasts assume that every sequence has equally many
@@ -168,7 +177,7 @@ class ThreeDPW(Dataset):
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
         for number, actor in enumerate(sequence.actors):
-            rows, bbox = _kept_rows(actor, sequence.to_camera, has_picture, account)
+            rows, bbox = _keep_rows(actor, sequence.to_camera, has_picture, account)
             if not len(rows):
                 continue
             actor_body = body
@@ -204,10 +213,13 @@ class ThreeDPW(Dataset):
         return tracks
 
 
-def _kept_rows(
+def _keep_rows(
     actor: _StoredActor, to_camera: Doubles, has_picture: Bools, account: VideoAccount
 ) -> tuple[Ints, NDArray[np.float32]]:
-    """Select usable frames of an actor, (K,), with their boxes, (K, 4); counts the other frames."""
+    """Select the K usable frames of an actor: their numbers, (K,), and boxes, (K, 4).
+
+    Counts the other frames as dropped. to_camera, has_picture: of all N frames.
+    """
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):
@@ -283,39 +295,39 @@ def _load_sequence(file: Path) -> _Sequence:
     if n_actors < 1 or set(counts.values()) != {n_actors}:
         raise RawDataError(file, "poses", "lists with one entry an actor", str(counts), UNPACK)
     to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
-    stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
-    intrinsics: Doubles | None = stored
-    if not (np.abs(stored) < LARGEST).all():  # no other label depends on them
+    intrinsics: Doubles | None = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
+    if not (np.abs(intrinsics) < LARGEST).all():  # no other label depends on them
         intrinsics = None
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
+    actors = [_load_actor(file, sequence, n, n_frames, notes) for n in range(n_actors)]
+    return _Sequence(actors, to_camera, intrinsics, notes)
 
-    def array(key: str, number: int, *shape: int | None) -> Doubles:
+
+def _load_actor(
+    file: Path, sequence: Mapping[str, Any], number: int, n_frames: int, notes: list[str]
+) -> _StoredActor:
+    """Read entry `number` of each list. Adds a note about unused joints. Raises RawDataError."""
+
+    def array(key: str, *shape: int | None) -> Doubles:
         return numbers(file, f"{key}[{number}]", sequence[key][number], shape)
 
-    actors = []
-    for number in range(n_actors):
-        stated = sequence["genders"][number]
-        gender = gender_of(stated)
-        if gender not in ("male", "female"):
-            raise RawDataError(file, f"genders[{number}]", "m or f", repr(str(stated)), UNPACK)
-        betas = array("betas", number, None)[:N_BETAS]
-        if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
-            expected = f"at least {N_BETAS} finite numbers"
-            raise RawDataError(file, f"betas[{number}]", expected, str(betas), UNPACK)
-        kp_18, n_bad = zero_invalid_joints(
-            array("poses2d", number, n_frames, 3, 18).transpose(0, 2, 1)
-        )
-        if n_bad:
-            notes.append(f"poses2d[{number}]: {n_bad} joints are not finite: not used")
-        actors.append(
-            _StoredActor(
-                pose=array("poses", number, n_frames, 72),
-                betas=betas,
-                trans=array("trans", number, n_frames, 3),
-                kp_18=kp_18,
-                valid=array("campose_valid", number, n_frames) > 0,
-                gender=gender,
-            )
-        )
-    return _Sequence(actors, to_camera, intrinsics, notes)
+    stated = sequence["genders"][number]
+    gender = gender_of(stated)
+    if gender not in ("male", "female"):
+        raise RawDataError(file, f"genders[{number}]", "m or f", repr(str(stated)), UNPACK)
+    betas = array("betas", None)[:N_BETAS]
+    if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
+        expected = f"at least {N_BETAS} finite numbers"
+        raise RawDataError(file, f"betas[{number}]", expected, str(betas), UNPACK)
+    kp_18, n_bad = zero_invalid_joints(array("poses2d", n_frames, 3, 18).transpose(0, 2, 1))
+    if n_bad:
+        notes.append(f"poses2d[{number}]: {n_bad} joints are not finite: not used")
+    return _StoredActor(
+        pose=array("poses", n_frames, 72),
+        betas=betas,
+        trans=array("trans", n_frames, 3),
+        kp_18=kp_18,
+        valid=array("campose_valid", n_frames) > 0,
+        gender=gender,
+    )
