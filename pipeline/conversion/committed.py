@@ -123,9 +123,10 @@ def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     Both are empty if no raw folder is recorded. Raises PipelineError if it is missing, or another
     dataset's.
     """
-    raw = Path(recorded_raw(split))
-    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
+    recorded = recorded_raw(split)
+    if "parameters" not in split.manifest.get("reader", {}) or not recorded:
         return {}, {}
+    raw = Path(recorded)
     if not raw.is_dir():
         again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
         raise PipelineError(

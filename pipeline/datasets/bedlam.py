@@ -191,8 +191,7 @@ class Bedlam(Dataset):
             return []
 
         pictures_type = TurnedPictures if self.turned in scene else Pictures
-        folder = video.folders[0]
-        pictures = pictures_type(raw, f"{folder.as_posix()}/{sequence}_{{:04d}}.png")
+        pictures = pictures_type(raw, f"{video.folders[0].as_posix()}/{sequence}_{{:04d}}.png")
         if scene.endswith("_6fps"):
             _require_numbers_of_6_fps(file, labels, pictures)
         do = "Unpack the images without changing them."

@@ -99,9 +99,14 @@ class Kinetics(ClipDataset):
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        rules = Rules(MIN_FRAMES)
         return clip_tracks(
-            self, raw, split, video, account, rules, lambda: _source(raw, video, account)
+            self,
+            raw,
+            split,
+            video,
+            account,
+            Rules(MIN_FRAMES),
+            find_clip=lambda: _find_clip(raw, video, account),
         )
 
 
@@ -136,7 +141,8 @@ def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> V
     return VideoTexts(name, files=(*files, *detected), label_folders=folders)
 
 
-def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
+def _find_clip(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
+    """The first file of a video, and a note about each other one. Raises RawDataError if none."""
     clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
     if not clips:
         expected = f"{video.name} with one of {', '.join(EXTENSIONS)}"

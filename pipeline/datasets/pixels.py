@@ -410,13 +410,12 @@ def require_in_picture(
         return
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
     is_tiny = reach.max() <= TINY_REACH and min(size) > 2 * TINY_REACH
+    misfit: _Misfit | None = None
     if is_tiny and len(points) >= FEWEST // 3:
-        misfit: _Misfit | None = _share_or_metres(points, size, boxes=boxes)
+        misfit = _share_or_metres(points, size, boxes=boxes)
     elif len(points) >= FEWEST:
         has_enough = is_shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
         misfit = _find_misfit(points, keypoints[has_enough], size, most, do)
-    else:
-        misfit = None
     if misfit is None:
         return
 

@@ -278,10 +278,11 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     is_seen = account.drop_rows({reason: ~scores.any(axis=1)}, frame_index, everyone)
     stops = np.cumsum(sizes)[:-1]
     seen = np.split(is_seen, stops)
+    identity = detections.identity
+    if identity is not None:
+        identity = _select(identity, seen)
     keypoints = _select(np.split(everyone, stops), seen)
-    if detections.identity is None:
-        return replace(detections, keypoints=keypoints)
-    return replace(detections, keypoints=keypoints, identity=_select(detections.identity, seen))
+    return replace(detections, keypoints=keypoints, identity=identity)
 
 
 def _identify(
