@@ -355,7 +355,7 @@ def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
 def _add_missing(status: _SplitStatus, split: cache.Split) -> None:
     """Add committed videos that are missing or unusable now."""
     try:
-        status.missing, status.unusable = committed.missing_now(split)
+        status.missing, status.unusable = committed.find_missing(split)
     except (PipelineError, OSError) as error:
         status.unlisted = error_text(error)
     if status.missing:

@@ -1,9 +1,13 @@
-"""What a committed split tells about its conversion, and its raw folder now.  [raw] -> rows
+"""The records of a committed split's conversion, and its raw folder now.  [raw] -> rows
 
 The cache records of each split which reader made its rows, from which folders, and what became of
-each video (its account). Here are the questions that commands and plans ask of these records: how
-is the split converted again, what is missing from its raw folder now, why has a video no rows, and
-would a new conversion destroy data instead of updating it (`refuse_...`).
+each video (its account). Commands and plans ask these records:
+
+    recorded_reader     how to convert the split again
+    find_missing        which of its videos are missing from the raw folder now
+    refuse_...          would a new conversion destroy data instead of updating it?
+    why_empty           why has the split no rows?
+    video_state         what became of a video?
 
 Rows whose raw files are gone stay committed until the user drops them, because a partially mounted
 drive looks the same as deleted videos. A video is *missing* if the raw folder does not list it, or
@@ -47,11 +51,11 @@ class _VideoState(NamedTuple):
 def recorded_reader(
     split: cache.Split, raw: Path | None, body: Path | None
 ) -> tuple[Dataset, Path, Path | None]:
-    """The reader with its options, the raw folder and the body folder of a committed split's
-    conversion: all that is needed to read its videos again.
+    """Return (reader, raw folder, body folder), by which a committed split's videos are read again.
 
-    `raw`, `body`: their new places, if they moved. Raises PipelineError if one is unknown or
-    missing, and for a split that was not converted here.
+    The reader has the options of the conversion. `raw`, `body`: new places of the folders, if they
+    moved. Raises PipelineError if one is unknown or missing, and for a split that was not converted
+    here.
     """
     if "parameters" not in split.manifest.get("reader", {}):
         raise PipelineError(
@@ -81,8 +85,9 @@ def recorded_raw(committed: cache.Split) -> str:
 
 
 def raw_folder(split: cache.Split, given: Path | None) -> Path:
-    """The given raw folder, else the recorded one. Raises PipelineError if neither is known, and if
-    it does not exist.
+    """Return the given raw folder, else the recorded one.
+
+    Raises PipelineError if there is neither, or if the folder does not exist.
     """
     recorded = split.provenance.get("raw")
     do = "Name the dataset's own raw folder: --raw DIR."
@@ -115,13 +120,12 @@ def names_with_rows(committed: cache.Split) -> frozenset[str]:
     return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
 
 
-def missing_now(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
-    """What the recorded raw folder lacks now of a committed split, by listing its folders only.
+def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
+    """Find the videos with rows that the recorded raw folder lacks now. Reads no file's content.
 
-    Returns two mappings by video name: the missing videos that have rows -> the missing file, ""
-    for all of its files; and the videos that the last conversion could not use -> their rejection.
-    Both are empty if no raw folder is recorded. Raises PipelineError if it is missing, or another
-    dataset's.
+    Returns (missing, unusable): missing video -> its missing file, "" for all of its files; and
+    video that the last conversion could not use -> its rejection. Both are empty if no raw folder
+    is recorded. Raises PipelineError if it is missing, or another dataset's.
     """
     recorded = recorded_raw(split)
     if "parameters" not in split.manifest.get("reader", {}) or not recorded:
@@ -179,11 +183,11 @@ def drop_command(split: cache.Split, raw: Path | None = None) -> str:
 
 
 def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:
-    """Raise PipelineError for a missing raw folder that seems to be an unmounted disk or a typing
-    error: the split is in the cache already, or a folder with a similar name exists.
+    """Raise PipelineError for a missing raw folder: an unmounted disk, or a typing error.
 
-    A folder that never existed is reported by the dataset's reader, with the download that it
-    expects there.
+    That is assumed if the split is in the cache already, or if a folder has a similar name. Any
+    other missing folder is reported by the dataset's reader, with the download that it expects
+    there.
     """
     if files.is_folder_there(raw) or raw.is_file():
         return
@@ -214,9 +218,10 @@ def _origin(committed: cache.Split, raw: Path) -> str:
 def refuse_loss(
     committed: cache.Split, raw: Path, reader: Mapping[str, Any], columns: Iterable[str]
 ) -> None:
-    """Raise PipelineError if a conversion would destroy committed data instead of updating it: for
-    an imported split, and if the columns would be others. Raise StandInMixed if demo data would
-    replace real data, or the reverse.
+    """Raise PipelineError if a conversion would destroy committed data instead of updating it.
+
+    That is so for an imported split, and if the columns would be others. Raise StandInMixed if demo
+    data would replace real data, or the reverse.
 
     reader: identity of the new reader. columns: of its tracks.
     """
@@ -295,9 +300,7 @@ def refuse_without_raw(
 
 
 def why_empty(committed: cache.Split) -> list[str]:
-    """A message if a split has no rows although it was converted: why not, with the commonest
-    reason. Empty if it has some.
-    """
+    """Say why a converted split has no rows, with the most common reason; empty if it has any."""
     if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
         return []
     accounts = (VideoAccount.from_dict(video.account) for video in committed.videos)
@@ -336,8 +339,9 @@ def empty_lines(
 
 
 def _main_reason(account: VideoAccount) -> str:
-    """The reason why a video was rejected, else the one that most of its tracks, or frames, were
-    dropped for; "" if nothing was.
+    """The reason why a video was rejected, or else why most of its tracks (or frames) were dropped.
+
+    "" if none was.
     """
     if account.set_aside:
         return account.set_aside
@@ -349,9 +353,7 @@ def _main_reason(account: VideoAccount) -> str:
 
 
 def harmless_of(split: cache.Split) -> tuple[str, ...]:
-    """The reasons for which a video may have no rows without anything being wrong. "" is one of
-    them, for videos that were not rejected.
-    """
+    """Reasons to reject a video that are no error, and "", for videos that were not rejected."""
     dataset = datasets.find_installed(split.name.partition("/")[0])
     if dataset is None:
         return ("",)

@@ -2,7 +2,11 @@
 
 An identity is a JSON object with everything that decides a split's or stream's rows besides the raw
 files: for a split, the reader's version and options and the body model; for a stream, its network,
-weights and crops. The manifest records it, and a later command compares it with the current one.
+weights and crops. The manifest records it, and a later command compares it with the current one. A
+split's:
+
+    {"dataset": "3dpw", "split": "train", "version": 4, "parameters": {"model": "neutral"},
+     "stand_in": false, "body": "<digest of the body model's files>", "extra": {...}}
 """
 
 from __future__ import annotations

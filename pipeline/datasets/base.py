@@ -1,8 +1,12 @@
-"""Base class of datasets.
+"""Base class of datasets.  [raw -> tracks] -> features -> windows
 
-`videos` lists a dataset's raw videos by names alone; `read` reads one video into tracks, of one
-person each; this class checks them. An account (`VideoAccount`) counts what of a video was found,
-kept and dropped. `body` is the SMPL body model, or None without one.
+A reader is a subclass of `Dataset`. The conversion calls, in this order:
+
+    detect_layout       the reader for the files in this raw folder
+    videos              the raw videos of a split, by names alone
+    read_accounted      `read` for one video, then checks of its tracks: one person each
+
+A `VideoAccount` counts how many frames were found, kept and dropped. `body` is the SMPL body model.
 """
 
 from __future__ import annotations
@@ -94,7 +98,7 @@ class Mistake(NamedTuple):
 
 
 def globs(patterns: Iterable[str]) -> list[str]:
-    """Expand patterns of `ReleasePart` into globs.
+    """Expand patterns of `ReleasePart` into globs, one for each choice of `{...}`.
 
     >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
     ['*/*.mp4', '*/*.avi', 'labels/*.mat']
@@ -291,24 +295,25 @@ class Dataset(ReaderOptions, ABC):
         RawDataError for a video that cannot be used, and TypeError or CacheError for a bug of the
         reader.
         """
-        limited = None if body is None else body.only(self.genders, type(self).__name__)
-        read = self.read(raw, split, video, account, limited)
-        is_list = isinstance(read, Sequence)
-        if not is_list or not all(isinstance(track, Track) for track in read):
-            reader = type(self).__name__
-            raise TypeError(f"{reader}.read: expected a list of Track, found {str(read)[:80]}")
+        reader = type(self).__name__
+        limited = None if body is None else body.only(self.genders, reader)
+        read_tracks = self.read(raw, split, video, account, limited)
+        is_list = isinstance(read_tracks, Sequence)
+        if not is_list or not all(isinstance(track, Track) for track in read_tracks):
+            raise TypeError(
+                f"{reader}.read: expected a list of Track, found {str(read_tracks)[:80]}"
+            )
 
-        has_body = body is not None
-        columns = self.columns(split, body=has_body)
-        extra = self.extra_columns(split, body=has_body)
+        columns = self.columns(split, body=body is not None)
+        extra = self.extra_columns(split, body=body is not None)
         tracks = []
-        for track in read:
+        for track in read_tracks:
             remaining = self._drop_rows(track, account, extra)
             if remaining is not None:
                 tracks.append(remaining)
 
-        sources = (*video.label_folders, *video.files, Path(video.name))
-        labels = raw / sources[0]
+        candidates = (*video.label_folders, *video.files, Path(video.name))
+        labels = raw / candidates[0]  # for messages
         if not tracks:
             _refuse_tiny_boxes(labels, account)
             return tracks
@@ -474,7 +479,7 @@ def smpl_labels(
 def finite_joints(
     keypoints: NDArray[Number], account: VideoAccount, where: str = ""
 ) -> NDArray[Number]:
-    """Mark joints that are not finite as not annotated (`without_non_finite`), and note how many.
+    """Mark joints that are not finite as not annotated (`zero_invalid_joints`), and note how many.
 
     `where` is added to the note.
     """

@@ -7,6 +7,10 @@ ICCV 2023.
     P<0..9>/<sequence>/P<0..9>_<sequence>_data.pkl     a pickle: cameras, SMPL in the world (y up),
                                                        boxes, 2D joints
     P<0..9>/<sequence>/images/<5 digits>.jpg           from 00000
+
+The pickle is a dict with `emdb1` and `emdb2` (whether the sequence is in the split), `gender`,
+`n_frames`, `good_frames_mask`, `kp2d`, and dicts `camera`, `smpl` and `bboxes`. `_convert_labels`
+checks and converts it.
 """
 
 from __future__ import annotations
@@ -117,10 +121,12 @@ class Emdb(Dataset):
                 file, "file", expected="labels", found="images only", do=UNPACK, reason="no_label"
             )
         stored = load_labels(file)
+        # the split's name is a key: whether the sequence belongs to it
         if not numbers(file, split, _entry(file, stored, split), (), do=UNPACK):
             account.other_split = True
             return []
-        labels = _labels(file, stored)
+        labels = _convert_labels(file, stored)
+
         kp_2d = finite_joints(add_confidence(labels.kp_2d), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"{video.name}/images/{{:05d}}.jpg")
@@ -186,12 +192,13 @@ class _SequenceLabels:
     no_box: Bools  # (F,) frames in `invalid_idxs`, and frames whose corners are no box
 
 
-def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
+def _convert_labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
     """Check and convert the content of a label file. Raises RawDataError."""
 
     def array(
         *keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False
     ) -> Doubles:
+        """The array under nested keys. whole, finite: what its numbers must be."""
         key = "/".join(keys)
         values = numbers(file, key, _entry(file, stored, *keys), shape, do=UNPACK)
         if whole and not ((values >= 0) & (values % 1 == 0)).all():
@@ -200,7 +207,7 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
             raise RawDataError(file, key, "finite numbers", str(values)[:80], UNPACK)
         return values
 
-    n = int(array("n_frames", shape=(), whole=True))
+    n = int(array("n_frames", shape=(), whole=True))  # F
     gender = gender_of(_entry(file, stored, "gender"))
     if gender not in GENDERS:
         found = repr(str(stored["gender"]))

@@ -15,7 +15,9 @@ Human Sensing in Natural Environments, PAMI 2014.
                                                         annotations/
 
 `h36m_json` reads another layout, of images and JSON files. It is used for sequences that are
-missing or incomplete in this one.
+missing or incomplete in this one. In both, a sequence's name is the release's, and the first two
+files of its `RawVideo` are needed: 2D and 3D poses here, joints and cameras there. `read` gets its
+`LabelledFrames` from `h36m_json.read_labels` or `_read_release`.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
     "val": ("S9", "S11"),
 }
 VIDEOS: Final = "Videos"
-POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")
+POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")  # 2D, 3D
 PICTURES: Final = ("images", "Images", "imageSequence")
 METADATA: Final = Path("metadata.xml")
 UNPACK: Final = (
@@ -100,6 +102,7 @@ STORED: Final = (
     "right hand's",
 )  # fmt: skip
 WORLD_UP: Final = np.array([0, 0, 1], np.float32)  # of metadata.xml's cameras
+# recording -> a note about a fault in the release
 DAMAGED: Final = dict.fromkeys(
     ("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1"), "its labels lie off the images"
 ) | {"S11/Directions": "the video of camera 54138969 is damaged in the release"}
@@ -278,8 +281,8 @@ class Human36M(Dataset):
         recording, _, _ = video.name.rpartition(".")
         if recording in DAMAGED:
             account.notes.append(DAMAGED[recording])
-        read = h36m_json.read_labels if _is_json(video) else _read_release
-        labels = read(raw, video, account)
+        read_labels = h36m_json.read_labels if _is_json(video) else _read_release
+        labels = read_labels(raw, video, account)
         bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
         reasons = {**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate}
         rows = account.keep_rows(reasons)
@@ -328,6 +331,7 @@ class _WithoutFits(Human36M):
 
 
 def _is_json(video: RawVideo) -> bool:
+    """Whether a video has the layout of `h36m_json`."""
     return video.files[0].suffix == ".json"
 
 
@@ -371,7 +375,7 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
 
 
 def _list_sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
-    """Yield a subject's sequences with a video, images or poses. Missing parts are reported later.
+    """Yield a subject's sequences with a video, images or poses. `read` reports missing parts.
 
     The first two files of each `RawVideo` are the 2D and the 3D poses, whether they exist or not.
     """
@@ -404,7 +408,7 @@ def _list_sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
 
 
 def _list_names(folder: Path) -> list[str]:
-    return [entry.name for entry in scan_folder(folder, {})]  # missing content is reported later
+    return [entry.name for entry in scan_folder(folder, {})]
 
 
 def _find_source(

@@ -7,6 +7,9 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
     keypoints/<split>/<clip>/                 folder of OpenPose's --write_json or of AlphaPose; or
     keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names:
         `pipeline.clips.files`
+
+`videos` lists clips and keypoints; `read` is that of all clips with a detector's labels
+(`detected.clip`).
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ DETECTOR: Final = "detect, OpenPose (--write_json) or AlphaPose"
 
 
 def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
+    """The clips of a split and their keypoints. n_clips: in the full release; None: unknown."""
     clips = tuple(
         f"{split}/{folder}<clip>{{{','.join(EXTENSIONS)}}}" for folder in ("<class>/", "")
     )
@@ -84,15 +88,15 @@ class Kinetics(ClipDataset):
                 "dataset videos."
             )
             raise RawDataError(clips, "folder", expected, "no such folder", do)
-        files: dict[str, list[str]] = {}
-        for file in _clips(clips, split):
+        files: dict[str, list[str]] = {}  # path without its suffix -> the clip's files
+        for file in _list_clips(clips, split):
             files.setdefault(file.rpartition(".")[0], []).append(file)
         # names of clips and of their class folders
-        with_video = set(itertools.chain.from_iterable(name.split("/") for name in files))
-        labels = ClipLabels(raw, stems=with_video)
+        stems = set(itertools.chain.from_iterable(name.split("/") for name in files))
+        labels = ClipLabels(raw, stems=stems)
         # Keypoints whose clip is missing are listed, too, so that the accounting counts them.
-        for clip in labels.below(split)[1] - with_video:
-            if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in with_video:
+        for clip in labels.below(split)[1] - stems:
+            if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in stems:
                 files[f"{split}/{clip}"] = []
         return RawVideos([_raw_video(labels, split, name, files[name]) for name in sorted(files)])
 
@@ -110,7 +114,7 @@ class Kinetics(ClipDataset):
         )
 
 
-def _clips(folder: Path, below: str) -> Iterator[str]:
+def _list_clips(folder: Path, below: str) -> Iterator[str]:
     """Yield video files in a split's folder and in its class folders, as paths that begin `below`.
 
     Paths are strings: making a Path takes as long as all other work for a clip.

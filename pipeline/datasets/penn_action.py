@@ -6,6 +6,9 @@ Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013.
     labels/<0001..2326>.mat            x, y, visibility (frames, 13); train 1 or -1; dimensions:
                                        height, width, frames
     frames/<0001..2326>/<000001..>.jpg
+
+`read` compares `dimensions` with the joints and the images: joints outside are accepted only if the
+images have the stated size.
 """
 
 from __future__ import annotations
@@ -117,8 +120,8 @@ class PennAction(Dataset):
         kp_2d = finite_joints(_keypoints(file, label), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
-        size, beyond = _note_contradictions(file, label, kp_2d, account)
-        if size is None or beyond:
+        size, n_outside = _note_contradictions(file, label, kp_2d, account)
+        if size is None or n_outside:
             # If the images have the size that the label states, joints outside are the release's.
             require_in_pictures(file, kp_2d, pictures, size)
         else:

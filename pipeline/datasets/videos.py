@@ -45,6 +45,7 @@ LIKE_A_SPLIT: Final = {
 
 
 def _refuse_fraction(value: str) -> str:
+    """Return a percentage as given. Raises ValueError for 0.1, which is probably meant as 10."""
     try:
         is_fraction = 0 < float(value) < 1
     except ValueError:

@@ -1,8 +1,15 @@
 """Tracks from a detector's results: linking, boxes, selection.  [raw -> tracks] -> features
 
-`people` links the detections of all frames into persons, splits each person into parts, and drops
-parts that are too short or too bad. A detection is one person in one frame. Shapes: T frames of a
-person, J joints in the detector's order, 49 joints of spin49 in the result.
+`clip.clip_tracks` calls `people` with the detections of a clip and the dataset's `Rules`:
+
+    _apply_confidence   scores become confidences
+    _identify           detections become persons, by the detector's identities or by linking
+    _Selection.parts    a person is split into parts with smoothed boxes; bad frames are dropped
+    reason_to_drop      parts that are too short, or whose grade is too bad, are dropped
+
+`bridge_gaps` then adds the frames in which a person was missed. A detection is one person in one
+frame. Shapes: T frames of a person, J joints in the detector's order, 49 joints of spin49 in the
+result.
 """
 
 from __future__ import annotations
@@ -58,8 +65,9 @@ class PersonTrack(NamedTuple):
     """T frames of one person."""
 
     frame_index: Ints  # (T,)
-    keypoints: Doubles  # (T, J, 3) px px confidence, in the detector's joint order; frames that
-    # `bridge_gaps` adds have no row here
+    # (T, J, 3) px px confidence, in the detector's joint order; without rows for the frames that
+    # `bridge_gaps` adds
+    keypoints: Doubles
     bbox: NDArray[np.float32]  # (T, 4)
     kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
@@ -115,8 +123,8 @@ class _Selection:
     `frame_index` (T,) and `kp_2d` (T, J, 3), the detections of one person.
     """
 
-    skeleton: Skeleton
-    boxes_alone: bool
+    skeleton: Skeleton  # the detector's joints
+    boxes_alone: bool  # the detector finds boxes: kp_2d holds their two corners
     rules: Rules
     account: VideoAccount
     # lengths (frames) of parts that are dropped because they are too short
@@ -173,17 +181,19 @@ class _Selection:
         has_enough: (T,) whether a frame shows enough joints. Frames that do not, and frames without
         a box, are counted as dropped.
         """
-        places = frame_index - frame_index[0]  # among all frames, without gaps
-        over_time = np.zeros((places[-1] + 1, *kp_2d.shape[1:]))
-        over_time[places] = kp_2d
-        boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
+        # kp_2d in a frame for each time, all 0 where the person is missing
+        offset = frame_index - frame_index[0]
+        without_gaps = np.zeros((offset[-1] + 1, *kp_2d.shape[1:]))
+        without_gaps[offset] = kp_2d
+        # the boxes are of [first, stop)
+        boxes, first, stop = smooth_boxes(without_gaps, threshold=MIN_CONFIDENCE)
 
-        has_no_box = (places < first) | (places >= stop)
+        has_no_box = (offset < first) | (offset >= stop)
         reasons = {"no_box": has_no_box, "too_few_visible_joints": ~has_enough}
         rows = np.flatnonzero(self.account.drop_rows(reasons, frame_index, kp_2d))
         detected = kp_2d[rows]
         factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-        bbox = boxes[places[rows] - first] * factors
+        bbox = boxes[offset[rows] - first] * factors
         in_spin49 = convert(detected, source=self.skeleton, target="spin49").astype(np.float32)
         return PersonTrack(frame_index[rows], detected, bbox, in_spin49)
 
@@ -241,21 +251,22 @@ def bridge_gaps(
 
 
 def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
-    """As `bridge_gaps`, of one person."""
+    """Fill the gaps of one person, as `bridge_gaps` does."""
     frames = person.frame_index
     is_bridged = np.diff(frames) <= max_gap + 1
     stops = np.where(is_bridged, frames[1:], frames[:-1] + 1)
     stretches = map(np.arange, frames[:-1], stops)  # each frame, and those added after it
-    every = np.concatenate([*stretches, frames[-1:]])
+    bridged = np.concatenate([*stretches, frames[-1:]])
 
-    columns = [np.interp(every, frames, column) for column in person.bbox.T]
+    columns = [np.interp(bridged, frames, column) for column in person.bbox.T]
     bbox = np.column_stack(columns).astype(np.float32)
-    kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
-    kp_2d[np.searchsorted(every, frames)] = person.kp_2d
-    return person._replace(frame_index=every, bbox=bbox, kp_2d=kp_2d)
+    kp_2d = np.zeros((len(bridged), *person.kp_2d.shape[1:]), np.float32)
+    kp_2d[np.searchsorted(bridged, frames)] = person.kp_2d
+    return person._replace(frame_index=bridged, bbox=bbox, kp_2d=kp_2d)
 
 
 def _select(arrays: Sequence[NDArray[Any]], masks: Sequence[Bools]) -> list[NDArray[Any]]:
+    """Each array's rows for which its mask is true."""
     return [array[mask] for array, mask in zip(arrays, masks, strict=True)]
 
 
@@ -318,12 +329,12 @@ def _split_identities(
     max_gap: int,
     cuts: Sequence[int],
 ) -> list[tuple[str, Ints]]:
-    """Group detections by the detector's identities; returns what `_identify` returns.
+    """Group detections by the detector's identities, in the form of `_identify`.
 
     After a gap or a cut, an identity is a new person. frames: (T,) numbers of the frames, by which
     gaps are counted.
     """
-    members = _members(detections, account)
+    members = _find_members(detections, account)
     names = {identity: str(identity) for identity in sorted(members)}
     if detections.names:
         names = {identity: detections.names[identity] for identity in names}
@@ -336,8 +347,8 @@ def _split_identities(
     return identified
 
 
-def _members(detections: Detections, account: VideoAccount) -> dict[int, dict[int, int]]:
-    """Identity of the detector -> frame t -> person p of `detections.keypoints[t]`.
+def _find_members(detections: Detections, account: VideoAccount) -> dict[int, dict[int, int]]:
+    """Return the detections of each identity: identity -> {t: p}, for `detections.keypoints[t][p]`.
 
     If two persons in a frame have one identity, the one with the higher confidence is used; the
     other is counted as dropped.
