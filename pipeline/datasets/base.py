@@ -297,17 +297,15 @@ class Dataset(ReaderOptions, ABC):
         """
         reader = type(self).__name__
         limited = None if body is None else body.only(self.genders, reader)
-        read_tracks = self.read(raw, split, video, account, limited)
-        is_list = isinstance(read_tracks, Sequence)
-        if not is_list or not all(isinstance(track, Track) for track in read_tracks):
-            raise TypeError(
-                f"{reader}.read: expected a list of Track, found {str(read_tracks)[:80]}"
-            )
+        result = self.read(raw, split, video, account, limited)
+        is_list = isinstance(result, Sequence)
+        if not is_list or not all(isinstance(track, Track) for track in result):
+            raise TypeError(f"{reader}.read: expected a list of Track, found {str(result)[:80]}")
 
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
         tracks = []
-        for track in read_tracks:
+        for track in result:
             remaining = self._drop_rows(track, account, extra)
             if remaining is not None:
                 tracks.append(remaining)

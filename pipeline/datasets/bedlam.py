@@ -354,10 +354,9 @@ def _fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str
 def _empty_smpl(n_rows: int, *, has_body: bool) -> dict[str, Any]:
     """The columns of `smpl_labels` for rows without SMPL's parameters."""
     widths = {"pose": N_POSE, "betas": N_BETAS, "trans": 3}
-    smpl: dict[str, Any] = {}
+    smpl: dict[str, Any] = {"has_smpl": np.zeros(n_rows, np.bool_)}
     for name, width in widths.items():
         smpl[name] = np.zeros((n_rows, width), np.float32)
-    smpl["has_smpl"] = np.zeros(n_rows, np.bool_)
     if has_body:
         smpl["kp_3d"] = np.zeros((n_rows, 49, 4), np.float32)
         smpl["has_3d"] = np.zeros(n_rows, np.bool_)

@@ -165,8 +165,7 @@ class InstaVariety(ClipDataset):
         fits: dict[str, NDArray[Any]] = {}
         if self.fits:
             names = record.picture_names(n_frames)
-            names_of_rows = [names[row] for row in rows.tolist()]
-            fits = _match_fits(raw, names_of_rows, spin49, account)
+            fits = _match_fits(raw, [names[row] for row in rows.tolist()], spin49, account)
         track = self.track(
             split,
             video,

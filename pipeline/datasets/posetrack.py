@@ -223,9 +223,9 @@ def _reasons_to_drop(
     is_missing = np.isnan(boxes).any(axis=1)
     is_empty = (side <= 0).any(axis=1)
     is_small = side.max(axis=1) < MIN_SIDE_PX
-    reasons: dict[str, ArrayLike] = {}
-    for reason, applies in image_problems.items():
-        reasons[reason] = applies[coco.picture]
+    reasons: dict[str, ArrayLike] = {
+        reason: applies[coco.picture] for reason, applies in image_problems.items()
+    }
     reasons["no_keypoints" if coco.of_21 else "no_visible_joint"] = n_seen == 0
     reasons["degenerate_box"] = is_missing | is_empty | is_small
     reasons["huge_box"] = (np.abs(boxes) > MAX_PX).any(axis=1)

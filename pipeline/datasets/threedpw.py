@@ -295,8 +295,9 @@ def _load_sequence(file: Path) -> _Sequence:
     if n_actors < 1 or set(counts.values()) != {n_actors}:
         raise RawDataError(file, "poses", "lists with one entry an actor", str(counts), UNPACK)
     to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
-    intrinsics: Doubles | None = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
-    if not (np.abs(intrinsics) < LARGEST).all():  # no other label depends on them
+    stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
+    intrinsics: Doubles | None = stored
+    if not (np.abs(stored) < LARGEST).all():  # no other label depends on them
         intrinsics = None
         notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)

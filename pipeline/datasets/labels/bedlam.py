@@ -105,7 +105,7 @@ class SceneLabels:
 
     @property
     def is_smplx(self) -> bool:
-        return self.pose.shape[1] == smplx.N_POSE
+        return bool(self.pose.shape[1] == smplx.N_POSE)
 
     def select(self, rows: Bools | Ints) -> SceneLabels:
         """The labels of some rows."""
