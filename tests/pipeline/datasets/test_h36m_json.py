@@ -345,13 +345,17 @@ def test_the_release_counts_for_the_sequences_of_which_it_is_complete(
     names = {*(take.shot.name for take in takes), NAME.replace("S1", "S5")}
     convert = functools.partial(into.convert, root, raw, "h36m")
     first = convert()
-    assert (first.read, first.totals["videos"]["kept"], first.notes) == (len(names), len(names), ())
+    assert (first.n_read, first.totals["videos"]["kept"], first.notes) == (
+        len(names),
+        len(names),
+        (),
+    )
     rows = into.rows(root, "h36m/train", "kp_3d")
     shutil.copytree(release / "S1", raw / "S1")
-    assert convert().read == 0, "without metadata.xml, and so without cameras, it does not count"
+    assert convert().n_read == 0, "without metadata.xml, and so without cameras, it does not count"
     shutil.copy(release / "metadata.xml", raw)
     last = convert()
-    assert (last.read, last.unchanged, last.plan.removed) == (len(takes), 1, ())
+    assert (last.n_read, last.n_unchanged, last.plan.removed) == (len(takes), 1, ())
     assert last.notes[0].endswith(
         "the release's files count: images/s_01_act_14_subact_01_ca_01 is not used"
     )
