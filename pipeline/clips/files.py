@@ -1,16 +1,16 @@
-"""Clips in a folder, their label files, and the clips that need detection.  [pixels] -> raw
+"""Clips below a raw folder, and the keypoint files that `detect` writes for them.  [pixels] -> raw
 keypoints -> tracks
 
-Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.people.detections`:
+`python -m pipeline detect` writes one file for each clip `<folders>/<clip>.mp4`:
 
-    keypoints/<folders>/<clip>.mp4.json     as `python -m pipeline detect` writes; also .txt, .csv
-    keypoints/<folders>/detected.zip        the PACK: files of many clips, each as <clip>.mp4.json
-    keypoints/<folders>/<clip>.mp4/         a folder with a file for each frame
-    keypoints/<folders>/<clip>.json         also .txt and .csv; refused if another clip there has
-                                            the name <clip>
-    keypoints/<folders>/<clip>/             a folder; refused in the same case
+    keypoints/<folders>/<clip>.mp4.json     the clip's keypoint file
+    keypoints/<folders>/detected.zip        the PACK: such files of many clips of this folder, each
+                                            as <clip>.mp4.json, with its fingerprint as comment. It
+                                            is used if there is no file of this name beside the PACK
+    keypoints/.detect/<fingerprint>         why a clip has no keypoint file
 
-A file of `detect` is in COCO's JSON format:
+`pipeline.clips.labels` finds a clip's labels among these files and those of other tools. Keypoint
+files have COCO's JSON format; pycocotools and `pipeline.files.formats.people.detections` read them:
 
     {"info": {...},                 on a line of its own: a fingerprint, the detector, the clip, its
                                     cuts, frame counts
@@ -22,10 +22,7 @@ A file of `detect` is in COCO's JSON format:
                       "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
      "categories": [...]}           COCO's person
 
-v is 2 for a joint of confidence 0.3 or more, 1 for one of less, 0 for an unknown one. pycocotools
-and `pipeline.files.formats.people.detections` read these files. If a clip gets no file, the file
-`.detect/<fingerprint>` has the reason. In a PACK, the comment of a file is its fingerprint. A file
-beside the PACK is preferred to a packed one.
+v is 2 for a joint of confidence 0.3 or more, 1 for one of less, 0 for an unknown one.
 """
 
 from __future__ import annotations
@@ -35,8 +32,6 @@ import functools
 import json
 import os
 import re
-from collections import defaultdict
-from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -45,14 +40,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cli.text import FEW, count
-from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
-from pipeline.errors import FOLDER, RawDataError
+from pipeline.clips.file_names import PACKED
+from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import state_of
-from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo, VideoTexts
-from pipeline.files.raw.files import VIDEOS, is_folder_entry, open_regular
-from pipeline.files.raw.pack import PACK, is_packed, packed_entry, packed_names
+from pipeline.files.raw.files import VIDEOS, open_regular
+from pipeline.files.raw.pack import PACK, is_packed, packed_entry
 
 MADE_BY: Final = "python -m pipeline detect"
 # the folder beside clips in which the dataset `videos` looks for them
@@ -63,19 +56,10 @@ VERSION: Final = 2  # raised by hand whenever the same clip and detector would g
 END: Final = b"}]}\n"  # only a complete file ends like this
 EXTENSIONS: Final = VIDEOS
 ENDINGS: Final = ", ".join(EXTENSIONS)
-# Listed instead of the content of a PACK that cannot be read: it may have labels of every clip in
-# its folder, and reading them raises the error.
-_DAMAGED: Final = f"{PACK}/"
 KINDS: Final = f"files that end in {ENDINGS}"
-# key of a file with the people of all clips, in `_list_similar`; `plain` returns it for no name
-_OF_ALL: Final = "*"
 # usual files beside clips, which `describe_others` does not mention
 BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-
-
-# (files, folders) with a clip's labels: one file, one folder, or both empty
-_Labels = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def list_clips(raw: Path, suffix: str = "") -> list[str]:
@@ -141,8 +125,8 @@ def list_files(raw: Path) -> list[str]:
             is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
             if not is_cycle:
                 folders.append(name)
-        below = PurePath(folder).relative_to(raw)
-        files += [(below / name).as_posix() for name in names if not name.startswith(".")]
+        parent = PurePath(folder).relative_to(raw)
+        files += [(parent / name).as_posix() for name in names if not name.startswith(".")]
     return sorted(files)
 
 
@@ -155,201 +139,6 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
     with os.scandir(folder) as scanned:
         return [entry for entry in scanned if not entry.name.startswith(".")]
-
-
-class ClipLabels:
-    """Finds the labels of clips in the folder `keypoints`. Lists each of its folders once.
-
-    Args:
-        clips: Paths of all clips below `raw`.
-        stems: File names without ending of clips whose labels may lie in other folders.
-
-    Raises RawDataError if there is no folder `keypoints`, but a file or folder of a similar name.
-    """
-
-    def __init__(self, raw: Path, clips: Sequence[str] = (), stems: Container[str] = ()) -> None:
-        self._raw = raw
-        self._stems = stems
-        _require_folder_name(raw)
-        # path with or without its suffix -> clips of this path
-        self._called: dict[str, list[str]] = defaultdict(list)
-        for clip in clips:
-            self._called[clip].append(clip)
-            self._called[_stem(clip)].append(clip)
-        self._listed: dict[str, tuple[set[str], set[str]]] = {}
-        self._similar: dict[str, dict[str, str]] = {}  # folder -> `plain` name -> name
-
-    def below(self, folder: str) -> tuple[set[str], set[str]]:
-        """Names of the files, packed ones included, and of the folders in `keypoints/<folder>`."""
-        if folder not in self._listed:
-            self._listed[folder] = self._list(self._raw / KEYPOINTS / folder)
-        return self._listed[folder]
-
-    def _list(self, folder: Path) -> tuple[set[str], set[str]]:
-        files = set[str]()
-        folders = set[str]()
-        for entry in entries(folder):
-            if is_folder_entry(entry):
-                folders.add(entry.name)
-            else:
-                files.add(entry.name)
-        if PACK in files:
-            try:
-                files.update(f"{PACK}/{name}" for name in packed_names(folder / PACK))
-            except OSError:
-                files.add(_DAMAGED)
-        return files, folders
-
-    def video(self, clip: str) -> VideoTexts:
-        """A clip with its labels, and with other clips to which the labels may belong.
-
-        `require_own_labels` refuses labels that may belong to several clips.
-        """
-        folder, _, name = clip.rpartition("/")
-        files, folders = self.find(name, folder)
-        if not files and not folders:
-            files, folders = self.find_similar(name, folder)
-        stem = _stem(name)
-        by_stem = {stem + suffix for suffix in ("", *SUFFIXES, *UNREAD)}
-        others: list[str] = []
-        for path in (*files, *folders):
-            if path.rpartition("/")[2] in by_stem:
-                others += [other for other in self._called.get(_stem(clip), ()) if other != clip]
-        return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
-
-    def find(self, clip: str, folder: str) -> _Labels:
-        """Find a clip's labels in `keypoints/<folder>`: one file or one folder, or neither.
-
-        If there is only a file of an unsupported kind, returns that file; reading it raises the
-        error.
-        """
-        files, folders = self.below(folder)
-        if not files and not folders:
-            return (), ()
-        # as text: to make a million Path objects takes seconds
-        below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
-        packed = f"{PACK}/{clip}.json"
-        is_in_pack = packed in files or _DAMAGED in files
-        if is_in_pack and f"{clip}.json" not in files:
-            return (f"{below}/{packed}",), ()
-        for suffixes in (SUFFIXES, UNREAD):
-            for name in (clip, _stem(clip)):
-                for suffix in suffixes:
-                    if name + suffix in files:
-                        return (f"{below}/{name}{suffix}",), ()
-                if name in folders:
-                    return (), (f"{below}/{name}",)
-        return (), ()
-
-    def find_similar(self, clip: str, folder: str) -> _Labels:
-        """Find labels that seem to be the clip's, but have another name or lie in another folder.
-
-        Returns what `find` returns. Such labels are not used: `file_names.require_own_name` raises
-        the error.
-        """
-        for parent in dict.fromkeys((folder, "")):
-            similar = self._list_similar(parent)
-            if not similar:
-                continue
-            name = similar.get(plain(_stem(clip)))
-            if name is None and parent == folder:
-                name = similar.get(_OF_ALL)
-            if name is None:
-                continue
-            labels = str(PurePath(KEYPOINTS, parent, name))
-            path = self._raw / labels
-            if read_info(path).get("description") == MADE_BY:
-                continue  # `detect` renames its own files
-            if path.is_dir():
-                return (), (labels,)
-            return (labels,), ()
-        return (), ()
-
-    def _list_similar(self, folder: str) -> dict[str, str]:
-        """Plain name -> path in `keypoints/<folder>` of labels that match no clip.
-
-        Includes labels one folder deeper. The key _OF_ALL has a file whose name says that it has
-        the people of all clips.
-        """
-        if folder in self._similar:
-            return self._similar[folder]
-        similar: dict[str, str] = {}
-        self._similar[folder] = similar
-        files, folders = self.below(folder)
-        for name in sorted(files | folders):
-            if name.startswith(PACK) or self._is_of_a_clip(folder, name):
-                continue
-            key = plain(name)
-            if key in NAMES_OF_ALL or name == ALPHAPOSE:
-                key = _OF_ALL
-            similar[key] = name
-            if name in folders:
-                deeper = entries(self._raw / KEYPOINTS / folder / name)
-                for inner in sorted(entry.name for entry in deeper):
-                    similar.setdefault(plain(inner), f"{name}/{inner}")
-        return similar
-
-    def _is_of_a_clip(self, folder: str, name: str) -> bool:
-        """Whether a name in `keypoints/<folder>` matches a clip, or a folder of clips."""
-        stem = _stem(name)
-        if any(of_clip in self._stems for of_clip in (name, stem, _stem(stem))):
-            return True
-        path = f"{folder}/{name}".removeprefix("/")
-        if name in self.below(folder)[1]:
-            return path in self._called or (self._raw / path).is_dir()
-        return _stem(path) in self._called and name.endswith((*SUFFIXES, *UNREAD))
-
-
-def _require_folder_name(raw: Path) -> None:
-    """Raise RawDataError if `keypoints` is missing but a similar name is there.
-
-    Similar names are `Keypoints`, `keypoint` and `keypoints.zip`.
-    """
-    if (raw / KEYPOINTS).is_dir():
-        return
-    for entry in entries(raw):
-        is_similar = plain(entry.name) in (KEYPOINTS, "keypoint")
-        if not is_similar or _kind(entry.name) in EXTENSIONS:
-            continue
-        actual = "a file"
-        do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
-        if is_folder_entry(entry):
-            actual = "another name"
-            do = f"Rename it to {KEYPOINTS}."
-        elif entry.name.casefold().endswith(PACKED):
-            actual = "a packed file"
-            do = f"Unpack it into {KEYPOINTS}/."
-        expected = f"keypoint files in a folder {KEYPOINTS}/"
-        raise RawDataError(raw / entry.name, FOLDER, expected, actual, do)
-
-
-def _stem(clip: str) -> str:
-    return clip.rpartition(".")[0]
-
-
-def labels_of(raw: Path, video: RawVideo) -> Path | None:
-    """The file or folder of a video's labels, or None."""
-    for file in video.files:
-        if file.parts[0] == KEYPOINTS:
-            return raw / file
-    for folder in video.label_folders:
-        return raw / folder
-    return None
-
-
-def require_own_labels(video: RawVideo, labels: Path) -> None:
-    """Raise RawDataError if the labels of a clip (`ClipLabels.video`) may belong to another
-    clip.
-    """
-    clips = [str(file) for file in video.files if file.parts[0] != KEYPOINTS]
-    if len(clips) > 1:
-        own = PurePath(KEYPOINTS, video.name)
-        actual = f"{', '.join(sorted(clips))}, which share this name"
-        do = (
-            f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the "
-            f"folder {own}/."
-        )
-        raise RawDataError(labels, "name", "labels of one clip", actual, do)
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +192,10 @@ def is_whole(file: Path) -> bool:
 
 
 def detected_file(out: Path, clip: str) -> Path | None:
-    """Path of the file of `detect` for a clip, beside or in its folder's PACK; None without."""
+    """Path of a clip's keypoint file, or `<folder>/detected.zip/<clip>.mp4.json` of a packed one.
+
+    None if `detect` has written neither.
+    """
     file = out / f"{clip}.json"
     if file.exists():
         return file

@@ -25,13 +25,13 @@ from pipeline.clips.files import (
     MADE_BY,
     VERSION,
     ClipFiles,
-    ClipLabels,
     detected_file,
     images_hint,
     list_clips,
     list_files,
     read_info,
 )
+from pipeline.clips.labels import ClipLabels
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import is_stand_in

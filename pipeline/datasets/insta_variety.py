@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.clips.files import EXTENSIONS, ClipLabels, list_clips
+from pipeline.clips.files import EXTENSIONS, list_clips
+from pipeline.clips.labels import ClipLabels
 from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP

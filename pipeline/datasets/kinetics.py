@@ -6,7 +6,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
     <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
     keypoints/<split>/<clip>/                 folder of OpenPose's --write_json or of AlphaPose; or
     keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names:
-        `pipeline.clips.files`
+        `pipeline.clips.labels`
 
 `videos` lists clips and keypoints; `read` is that of all clips with a detector's labels
 (`detected.clip`).
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.clips.files import KEYPOINTS, ClipLabels, entries
+from pipeline.clips.files import KEYPOINTS, entries
+from pipeline.clips.labels import ClipLabels
 from pipeline.datasets.base import Mistake, ReleasePart
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
@@ -95,7 +96,7 @@ class Kinetics(ClipDataset):
         stems = set(itertools.chain.from_iterable(name.split("/") for name in files))
         labels = ClipLabels(raw, stems=stems)
         # Keypoints whose clip is missing are listed, too, so that the accounting counts them.
-        for clip in labels.below(split)[1] - stems:
+        for clip in labels.list_names(split).folders - stems:
             if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in stems:
                 files[f"{split}/{clip}"] = []
         return RawVideos([_raw_video(labels, split, name, files[name]) for name in sorted(files)])

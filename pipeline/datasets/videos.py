@@ -3,7 +3,7 @@
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, mpg, mpeg or flv
     keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
-`pipeline.clips.files` has the names of label files, `pipeline.files.formats.people.detections`
+`pipeline.clips.labels` has the names of label files, `pipeline.files.formats.people.detections`
 their formats. People are linked over time unless the detector has tracked them, never across a
 scene cut. Tracks are cleaned as HMMR's authors cleaned InstaVariety and VLOG-people
 (`pipeline.linking`).
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
-from pipeline.clips.files import ENDINGS, KEYPOINTS, ClipLabels, images_hint, list_clips
+from pipeline.clips.files import ENDINGS, KEYPOINTS, images_hint, list_clips
+from pipeline.clips.labels import ClipLabels
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError

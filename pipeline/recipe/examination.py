@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import count as count_of
-from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS
+from pipeline.clips.labels import labels_of
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files

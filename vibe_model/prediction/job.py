@@ -13,15 +13,8 @@ from typing import Final
 import cache
 from cache.storage.durable import write_atomic
 from pipeline.clips.file_names import require_own_name
-from pipeline.clips.files import (
-    ENDINGS,
-    EXTENSIONS,
-    KEYPOINTS,
-    ClipLabels,
-    entries,
-    labels_of,
-    require_own_labels,
-)
+from pipeline.clips.files import ENDINGS, EXTENSIONS, KEYPOINTS, entries
+from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec

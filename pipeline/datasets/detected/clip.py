@@ -27,7 +27,8 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.file_names import require_own_name
-from pipeline.clips.files import EXTENSIONS, KEYPOINTS, labels_of, read_info, require_own_labels
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, read_info
+from pipeline.clips.labels import labels_of, require_own_labels
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.detected.people import (
     MIN_CONFIDENCE,

@@ -18,6 +18,7 @@ from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.clips.detection import writing
 from pipeline.clips.files import moved_frames
+from pipeline.clips.labels import ClipLabels
 from pipeline.conversion import reading
 from pipeline.demo import writing as synthetic
 from pipeline.errors import RawDataError
@@ -173,6 +174,25 @@ def test_a_changed_or_edited_clip_has_its_own_file_which_counts(packed):
         info + b"\n" + rest.replace(b'"iscrowd":0', b'"iscrowd":1')
     )
     assert ": 1 video read, 6 unchanged (why: 1 changed video)" in packed.convert()
+
+
+def test_a_packed_file_counts_as_much_as_before_it_was_packed(tmp_path):
+    folder = tmp_path / "keypoints"
+    folder.mkdir()
+    for name in ("a.mp4.json", "a.mp4.csv", "a.json"):
+        (folder / name).touch()
+    with zipfile.ZipFile(folder / PACK, "w") as pack:
+        pack.writestr("a.mp4.json", "")
+
+    def first_file() -> str:
+        (file,), _ = ClipLabels(tmp_path).find("a.mp4", "")
+        return file
+
+    assert first_file() == "keypoints/a.mp4.json"
+    (folder / "a.mp4.json").unlink()
+    assert first_file() == f"keypoints/{PACK}/a.mp4.json"
+    (folder / PACK).unlink()
+    assert first_file() == "keypoints/a.mp4.csv"
 
 
 def test_a_file_edited_in_the_zip_is_read_again_also_with_the_time_of_before(packed):

@@ -1,0 +1,244 @@
+"""Find the label file or folder of each clip.  [pixels] -> raw keypoints -> tracks
+
+`ClipLabels` finds the labels of a clip `<folders>/<clip>.mp4` below a raw folder. The first of
+these names that exists is used, whichever tool wrote it:
+
+    keypoints/<folders>/<clip>.mp4.json     as `python -m pipeline detect` writes. If there is none,
+                                            the packed one: detected.zip/<clip>.mp4.json
+    keypoints/<folders>/<clip>.mp4.txt      then .csv, then .trc
+    keypoints/<folders>/<clip>.mp4/         a folder with a file for each frame, or one for all
+    keypoints/<folders>/<clip>.json         then .txt, .csv, .trc
+    keypoints/<folders>/<clip>/             a folder
+
+`require_own_labels` refuses the last two if another clip in the folder has the name <clip>. Labels
+whose names only resemble these are found by `find_similar`, for an error with advice
+(`pipeline.clips.file_names`). `pipeline.files.formats.people.detections` reads all formats.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Sequence
+from pathlib import Path, PurePath
+from typing import Final, NamedTuple
+
+from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, MADE_BY, entries, read_info
+from pipeline.errors import FOLDER, RawDataError
+from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
+from pipeline.files.raw import RawVideo, VideoTexts
+from pipeline.files.raw.files import is_folder_entry
+from pipeline.files.raw.pack import PACK, packed_names
+
+# Listed instead of the content of a PACK that cannot be read: it may have labels of every clip in
+# its folder, and reading them raises the error.
+_DAMAGED: Final = f"{PACK}/"
+# key of a file with the people of all clips, in `_list_similar`; `plain` returns it for no name
+_OF_ALL: Final = "*"
+
+# A clip's labels, as (files, folders) below the raw folder: one file, one folder, or neither, such
+# as (("keypoints/train/a.mp4.json",), ()).
+_Labels = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+class _FolderNames(NamedTuple):
+    """Names in one folder below `keypoints`, except hidden ones."""
+
+    files: set[str]  # a packed file is "detected.zip/<clip>.mp4.json"
+    folders: set[str]
+
+
+class ClipLabels:
+    """Finds the labels of clips in the folder `keypoints`. Lists each of its folders once.
+
+    Args:
+        clips: Paths of all clips below `raw`.
+        stems: File names without ending of clips whose labels may lie in other folders.
+
+    Raises RawDataError if there is no folder `keypoints`, but a file or folder of a similar name.
+    """
+
+    def __init__(self, raw: Path, clips: Sequence[str] = (), stems: Container[str] = ()) -> None:
+        self._raw = raw
+        self._stems = stems
+        _require_folder_name(raw)
+        # path with or without its suffix -> clips of this path
+        self._clips_by_path: dict[str, list[str]] = defaultdict(list)
+        for clip in clips:
+            self._clips_by_path[clip].append(clip)
+            self._clips_by_path[_stem(clip)].append(clip)
+        self._names: dict[str, _FolderNames] = {}  # by folder
+        self._similar: dict[str, dict[str, str]] = {}  # folder -> `_list_similar`
+
+    def video(self, clip: str) -> VideoTexts:
+        """A clip with its labels, and with other clips to which the labels may belong.
+
+        `require_own_labels` refuses labels that may belong to several clips.
+        """
+        folder, _, name = clip.rpartition("/")
+        files, folders = self.find(name, folder)
+        if not files and not folders:
+            files, folders = self.find_similar(name, folder)
+        stem = _stem(name)
+        shared_names = {stem + suffix for suffix in ("", *SUFFIXES, *UNREAD)}
+        others: list[str] = []
+        for path in (*files, *folders):
+            if path.rpartition("/")[2] in shared_names:
+                same_stem = self._clips_by_path.get(_stem(clip), ())
+                others += [other for other in same_stem if other != clip]
+        return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
+
+    def find(self, clip: str, folder: str) -> _Labels:
+        """Find the labels of the clip with this file name in `keypoints/<folder>`.
+
+        The module docstring has the order of the names. If there is only a file of an unsupported
+        kind, returns that file; reading it raises the error.
+        """
+        files, folders = self.list_names(folder)
+        if not files and not folders:
+            return (), ()
+        # as text: to make a million Path objects takes seconds
+        below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
+        detected = f"{clip}.json"
+        packed = f"{PACK}/{detected}"
+        is_in_pack = packed in files or _DAMAGED in files
+        if is_in_pack and detected not in files:
+            return (f"{below}/{packed}",), ()
+        for suffixes in (SUFFIXES, UNREAD):
+            for name in (clip, _stem(clip)):
+                for suffix in suffixes:
+                    if name + suffix in files:
+                        return (f"{below}/{name}{suffix}",), ()
+                if name in folders:
+                    return (), (f"{below}/{name}",)
+        return (), ()
+
+    def list_names(self, folder: str) -> _FolderNames:
+        """List the names in `keypoints/<folder>`, with those of packed files."""
+        if folder not in self._names:
+            self._names[folder] = _list_names(self._raw / KEYPOINTS / folder)
+        return self._names[folder]
+
+    def find_similar(self, clip: str, folder: str) -> _Labels:
+        """Find labels that seem to be the clip's, but have another name or lie in another folder.
+
+        Returns what `find` returns. Such labels are not used: `file_names.require_own_name` raises
+        the error.
+        """
+        for parent in dict.fromkeys((folder, "")):
+            similar = self._list_similar(parent)
+            if not similar:
+                continue
+            name = similar.get(plain(_stem(clip)))
+            if name is None and parent == folder:
+                name = similar.get(_OF_ALL)
+            if name is None:
+                continue
+            labels = str(PurePath(KEYPOINTS, parent, name))
+            path = self._raw / labels
+            if read_info(path).get("description") == MADE_BY:
+                continue  # `detect` renames its own files
+            if path.is_dir():
+                return (), (labels,)
+            return (labels,), ()
+        return (), ()
+
+    def _list_similar(self, folder: str) -> dict[str, str]:
+        """Plain name -> path in `keypoints/<folder>` of labels that match no clip.
+
+        Includes labels one folder deeper. The key _OF_ALL has a file whose name says that it has
+        the people of all clips. Example: {"myclip": "My clip (1).json", "*": "all.json"}.
+        """
+        if folder in self._similar:
+            return self._similar[folder]
+        similar: dict[str, str] = {}
+        self._similar[folder] = similar
+        files, folders = self.list_names(folder)
+        for name in sorted(files | folders):
+            if name.startswith(PACK) or self._is_of_a_clip(folder, name):
+                continue
+            key = plain(name)
+            if key in NAMES_OF_ALL or name == ALPHAPOSE:
+                key = _OF_ALL
+            similar[key] = name
+            if name in folders:
+                deeper = entries(self._raw / KEYPOINTS / folder / name)
+                for inner in sorted(entry.name for entry in deeper):
+                    similar.setdefault(plain(inner), f"{name}/{inner}")
+        return similar
+
+    def _is_of_a_clip(self, folder: str, name: str) -> bool:
+        """Whether a name in `keypoints/<folder>` matches a clip, or a folder of clips."""
+        stem = _stem(name)
+        if any(candidate in self._stems for candidate in (name, stem, _stem(stem))):
+            return True
+        path = f"{folder}/{name}".removeprefix("/")
+        if name in self.list_names(folder).folders:
+            return path in self._clips_by_path or (self._raw / path).is_dir()
+        return _stem(path) in self._clips_by_path and name.endswith((*SUFFIXES, *UNREAD))
+
+
+def _list_names(folder: Path) -> _FolderNames:
+    names = _FolderNames(set(), set())
+    for entry in entries(folder):
+        if is_folder_entry(entry):
+            names.folders.add(entry.name)
+        else:
+            names.files.add(entry.name)
+    if PACK in names.files:
+        try:
+            names.files.update(f"{PACK}/{name}" for name in packed_names(folder / PACK))
+        except OSError:
+            names.files.add(_DAMAGED)
+    return names
+
+
+def _require_folder_name(raw: Path) -> None:
+    """Raise RawDataError if `keypoints` is missing but a similar name is there.
+
+    Similar names are `Keypoints`, `keypoint` and `keypoints.zip`.
+    """
+    if (raw / KEYPOINTS).is_dir():
+        return
+    for entry in entries(raw):
+        is_similar = plain(entry.name) in (KEYPOINTS, "keypoint")
+        is_clip = PurePath(entry.name).suffix.lower() in EXTENSIONS
+        if is_clip or not is_similar:
+            continue
+        actual = "a file"
+        do = f"Write a file for each clip, named as the clip, into {KEYPOINTS}/."
+        if is_folder_entry(entry):
+            actual = "another name"
+            do = f"Rename it to {KEYPOINTS}."
+        elif entry.name.casefold().endswith(PACKED):
+            actual = "a packed file"
+            do = f"Unpack it into {KEYPOINTS}/."
+        expected = f"keypoint files in a folder {KEYPOINTS}/"
+        raise RawDataError(raw / entry.name, FOLDER, expected, actual, do)
+
+
+def _stem(clip: str) -> str:
+    return clip.rpartition(".")[0]
+
+
+def labels_of(raw: Path, video: RawVideo) -> Path | None:
+    """The file or folder of a video's labels, or None."""
+    for file in video.files:
+        if file.parts[0] == KEYPOINTS:
+            return raw / file
+    for folder in video.label_folders:
+        return raw / folder
+    return None
+
+
+def require_own_labels(video: RawVideo, labels: Path) -> None:
+    """Raise RawDataError if a clip's labels, of `ClipLabels.video`, may belong to another clip."""
+    clips = [str(file) for file in video.files if file.parts[0] != KEYPOINTS]
+    if len(clips) > 1:
+        own = PurePath(KEYPOINTS, video.name)
+        actual = f"{', '.join(sorted(clips))}, which share this name"
+        do = (
+            f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the "
+            f"folder {own}/."
+        )
+        raise RawDataError(labels, "name", "labels of one clip", actual, do)
