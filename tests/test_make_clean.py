@@ -43,6 +43,8 @@ def made(tmp_path_factory) -> Path:
     detected = folder / RAW / "keypoints/clip.mp4.json"  # as the demo detector's, in `videos`
     detected.parent.mkdir()
     detected.write_text(f'{{"info": {json.dumps({"description": MADE_BY})},\n"images": []}}\n')
+    for record in ("lock", "running-1-of-2", "0123456789abcdef" * 4):
+        put(detected.parent / ".detect" / record, "")
     with toy.writer(folder / CACHE, "plan") as writer:
         writer.begin()
         for video in toy.videos():
@@ -87,6 +89,7 @@ OTHERS = {
         (lambda raw: put(raw / "notes.txt"), "notes.txt"),
         (lambda raw: put(raw / "ACCAD/subject01/shape.npz"), "shape.npz"),
         (lambda raw: put(raw / "keypoints/clip.mp4.json", "{}"), "clip.mp4.json"),
+        (lambda raw: put(raw / "keypoints/.detect/thesis.tex"), "thesis.tex"),
         (mark_as_own, "without a list of files"),
         (lambda raw: link(raw / "mine"), "mine"),
     ],
@@ -106,7 +109,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("number", [*range(5), None])
+@pytest.mark.parametrize("number", [*range(6), None])
 def test_what_is_demo_data_goes_and_anything_else_stays(
     number: int | None, made: Path, tmp_path: Path
 ) -> None:

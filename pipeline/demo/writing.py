@@ -4,8 +4,13 @@
     windows
 
 `body` is a procedural body in SMPL's format, `motion` moves it, `scene` renders it with labels,
-`layouts` writes each dataset's files. The marker file STAND_IN.json identifies demo data, and lists
-what was written, with SHA-256: only a folder of nothing else is ever replaced or deleted.
+`layouts` writes each dataset's files. The marker file STAND_IN.json identifies demo data:
+
+    {"stand_in": true, "what": "Rendered people in ...", "seed": 0, "version": 2, "size": "tiny",
+     ..., "files": {"labels/0001.mat": "<SHA-256>", ...}}
+
+`files` lists all files that were written. A folder with any other file is never replaced or
+deleted, except for files of `detect` (`find_foreign`).
 """
 
 from __future__ import annotations
@@ -13,10 +18,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 from cache.storage.writer_lock import WriterLock
@@ -33,12 +39,28 @@ from pipeline.plug_ins import load
 from pipeline.processes import Failed
 from pipeline.processes.pool import ordered_map
 
-MODULES: Final = (  # of the layouts, in order
-    *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
-    *("h36m", "threedpw", "emdb", "bedlam", "amass", "videos"),
+# of the layouts, in the order in which they are written
+MODULES: Final = (
+    "penn_action",
+    "posetrack",
+    "insta_variety",
+    "kinetics",
+    "mpi_inf_3dhp",
+    "h36m",
+    "threedpw",
+    "emdb",
+    "bedlam",
+    "amass",
+    "videos",
 )
 _LOADED: Final = [load(f"pipeline.demo.layouts.{module}:LAYOUT") for module in MODULES]
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
+# files of `detect` besides keypoints: its lock, signs of running parts, reasons for missing files,
+# those of killed processes; and a file of an earlier version
+_RECORD: Final = re.compile(
+    rf"{clips.KEYPOINTS}/(.+/)?"
+    rf"({clips.RECORDS}/(lock|running-\d+-of-\d+|[0-9a-f]{{64}}|\..+\.tmp)|\.provenance)"
+)
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files
 BODY_WHAT: Final = (
@@ -65,12 +87,10 @@ def synthesize(
     contains other files.
     """
     request = Request(seed, size)
-    layouts = {name: _layout(name) for name in datasets}
-    missing = [
-        layout
-        for name, layout in layouts.items()
-        if not _is_marked(raw / name, _marker(layout, request))
-    ]
+    missing = []
+    for layout in map(_layout, datasets):
+        if not _is_marked(raw / layout.name, _marker(layout, request)):
+            missing.append(layout)
     has_body = _is_marked(body, _marker())
     for layout in missing:
         _refuse_foreign(raw / layout.name)
@@ -80,9 +100,9 @@ def synthesize(
     if not has_body:
         write_body(body)
     n_written = 0
-    cores = workers or len(os.sched_getaffinity(0))
+    n_workers = workers or len(os.sched_getaffinity(0))
     for layout in missing:
-        for take in _record(layout, raw / layout.name, request, cores):
+        for take in _record(layout, raw / layout.name, request, n_workers):
             n_written += 1
             progress(n_written, total, f"{layout.name} {take.shot.name}")
 
@@ -143,10 +163,10 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
     folder = folder.absolute()
     _refuse_foreign(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    own = folder.with_name(f".{folder.name}.writing")
-    partial = own / "partial"
-    replaced = own / "replaced"
-    with WriterLock(own / "lock"):
+    writing = folder.with_name(f".{folder.name}.writing")
+    partial = writing / "partial"
+    replaced = writing / "replaced"
+    with WriterLock(writing / "lock"):
         _refuse_foreign(replaced)
         for left_over in (partial, replaced):  # by a killed run
             shutil.rmtree(left_over, ignore_errors=True)
@@ -180,13 +200,13 @@ def find_foreign(folder: Path) -> str:
     if not isinstance(written, dict):
         return f"{MARKER} without a list of files" if MARKER in paths else paths[0]
     for path in paths:
+        if path == MARKER:
+            continue
         file = folder / path
-        is_written = (
-            not file.is_symlink()
-            and file.is_file()
-            and whole_file_digest(file) == written.get(path)
-        )
-        if path != MARKER and not is_written and not _is_of_detect(folder, path):
+        if file.is_symlink() or not file.is_file():
+            return path
+        is_unchanged = whole_file_digest(file) == written.get(path)
+        if not is_unchanged and not _is_by_detect(file, path):
             return path
     return ""
 
@@ -221,19 +241,20 @@ def _list_files(folder: Path) -> list[str]:
     return sorted(paths)
 
 
-def _is_of_detect(folder: Path, path: str) -> bool:
-    """Whether `detect` has written a file of keypoints, by the file's own mark."""
-    file = folder / path
-    if not path.startswith(f"{clips.KEYPOINTS}/") or file.is_symlink() or not file.is_file():
+def _is_by_detect(file: Path, path: str) -> bool:
+    """Whether `detect` has written a file into `keypoints`: by its content, or a record's name.
+
+    path: of the file, below the dataset's folder.
+    """
+    if not path.startswith(f"{clips.KEYPOINTS}/"):
         return False
     if file.name == PACK:
         try:
             return all(entry.comment for entry in pack_index(file).values())
         except OSError:
             return False
-    # of an earlier version
-    is_record = clips.RECORDS in PurePath(path).parts or file.name == ".provenance"
-    return is_record or clips.read_info(file).get("description") == clips.MADE_BY
+    is_keypoints = clips.read_info(file).get("description") == clips.MADE_BY
+    return is_keypoints or _RECORD.fullmatch(path) is not None
 
 
 def _read_marker(folder: Path) -> dict[str, Any]:
@@ -284,7 +305,7 @@ def _layout(name: str) -> ReleaseLayout:
     if name not in LAYOUTS:
         raise ConfigError(
             f"no demo data for {name!r}; supported: {', '.join(LAYOUTS)}. Remove it from the "
-            "list of datasets, or use "
-            "the official download and disable demo data ([embedded] enabled = false)."
+            "list of datasets, or use the official download and disable demo data ([embedded] "
+            "enabled = false)."
         )
     return LAYOUTS[name]
