@@ -17,7 +17,7 @@ from pipeline.demo.motion import perform, random_betas
 from pipeline.demo.scene import GENDERS, Actor, Shot, Take
 from pipeline.skeletons import Doubles
 
-RANDOM_KEY: Final = 103  # the dataset's number in `Request.rng`
+RANDOM_KEY: Final = 103  # of the dataset, in `Request.rng`
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn
 Z_UP: Final = Rotation.from_rotvec([np.pi / 2, 0, 0])  # AMASS's ground is z = 0, SMPL's up is y
@@ -35,12 +35,17 @@ def _plan(request: Request) -> Iterator[Shot]:
         subject = number // len(SUBSETS) + 1
         folder = f"{subset}/subject{subject:02d}"
         name = f"{folder}/motion{number + 1:02d}"
-        file = f"{name}_poses.npz"
-        shortest = round(4 * fps)
-        longest = round(10 * fps)
-        least = round(3 * fps)
-        n_frames = request.frames(rng, shortest, longest, least=least)
-        yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=file)
+        n_frames = request.frames(rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
+        yield Shot(
+            dataset="amass",
+            split=split,
+            name=name,
+            number=number,
+            seed=request.seed,
+            n_frames=n_frames,
+            fps=fps,
+            file=f"{name}_poses.npz",
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -113,8 +118,8 @@ def z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> tuple[Doubles, Doubl
     turned = pose.copy()
     root = Z_UP * Rotation.from_rotvec(pose[:, :3])
     turned[:, :3] = root.as_rotvec()
-    place = Z_UP.apply(trans + pelvis)
-    return turned, np.asarray(place - pelvis)
+    pelvis_path = Z_UP.apply(trans + pelvis)
+    return turned, np.asarray(pelvis_path - pelvis)
 
 
 WHAT: Final = "Made-up motions in AMASS's layout: nothing of AMASS."

@@ -27,7 +27,7 @@ FPS: Final = 30
 
 
 class _Scene(NamedTuple):
-    """What is filmed in a scene; its name tells how."""
+    """The content of a scene. Its name says how it is filmed (TURNED, MOVING, SPARSE)."""
 
     name: str
     n_people: int
@@ -51,7 +51,7 @@ HOLE: Final = slice(4, 6)  # images of the first scene in which its second perso
 TRAINING: Final = "all_npz_12_smpl_training"
 SEQUENCE: Final = "seq_000000"
 BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
-NUMBER: Final = 110  # the dataset's, for random numbers
+RANDOM_KEY: Final = 110  # of the dataset, in `Request.rng`
 N_BODY_JOINTS: Final = 22  # of SMPL's 24, without the hands
 
 
@@ -64,7 +64,8 @@ def _plan(request: Request) -> Iterator[Shot]:
         name = f"{scene.name}/{SEQUENCE}"
         if number >= len(SCENES):
             name = f"{number:03d}_{name}"
-        n_images = request.frames(request.rng(NUMBER, number), 24, 30, least=20)
+        rng = request.rng(RANDOM_KEY, number)
+        n_images = request.frames(rng, 24, 30, least=20)
         yield Shot(
             dataset="bedlam",
             split="train",
@@ -121,7 +122,7 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
     extrinsics = take.view.extrinsics.copy()
     extrinsics[:, :3, :3] = to_camera @ to_level.transpose(0, 2, 1)  # without the camera's yaw
     extrinsics[:, :3, 3] += to_camera @ origin
-    place = actor.trans + pelvis - origin  # of the pelvis
+    pelvis_path = actor.trans + pelvis - origin
     kp_2d = take.view.project(actor.joints)  # (T, 24, 2)
     low = kp_2d[:, :N_BODY_JOINTS].min(axis=1)
     high = kp_2d[:, :N_BODY_JOINTS].max(axis=1)
@@ -132,8 +133,8 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
         "scale": (high - low).max(axis=1) / 200 * 1.2,  # in 200 px, with a margin
         "pose_cam": pose_in_camera(actor.pose, to_camera),
         "pose_world": pose_in_camera(actor.pose, to_level),
-        "trans_cam": np.einsum("tij,tj->ti", to_camera, place) - pelvis,
-        "trans_world": np.einsum("tij,tj->ti", to_level, place) - pelvis,
+        "trans_cam": np.einsum("tij,tj->ti", to_camera, pelvis_path) - pelvis,
+        "trans_world": np.einsum("tij,tj->ti", to_level, pelvis_path) - pelvis,
         "cam_ext": extrinsics,
         "gtkps": append_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
     }

@@ -30,23 +30,27 @@ SEQUENCES: Final = (
 PICTURES: Final = ((300, 400), (240, 320), (300, 400))
 NOT_GOOD: Final = slice(8, 11)  # frames of the first sequence whose labels are marked as bad
 NO_BOX: Final = 3  # frame
+RANDOM_KEY: Final = 109  # of the dataset, in `Request.rng`
 
 
 def _plan(request: Request) -> Iterator[Shot]:
     """3 sequences by default, of 24 to 30 frames: one in both splits, one in each."""
     for number in range(request.videos(len(SEQUENCES))):
         split, title, actions = pick_cyclic(SEQUENCES, number)
-        n_frames = request.frames(request.rng(109, number), 24, 30, least=20)
-        looks = (*pick_cyclic(PICTURES, number), 1, actions, True)
+        rng = request.rng(RANDOM_KEY, number)
+        width, height = pick_cyclic(PICTURES, number)
         yield Shot(
-            "emdb",
-            split,
-            f"P{number % 10}/{number:02d}_{title}",
-            number,
-            request.seed,
-            n_frames,
-            FPS,
-            *looks,
+            dataset="emdb",
+            split=split,
+            name=f"P{number % 10}/{number:02d}_{title}",
+            number=number,
+            seed=request.seed,
+            n_frames=request.frames(rng, 24, 30, least=20),
+            fps=FPS,
+            width=width,
+            height=height,
+            actions=actions,
+            hand_held=True,
         )
 
 
@@ -78,8 +82,9 @@ def _labels_of(take: Take) -> dict[str, Any]:
     if shot.number == 0:
         good[NOT_GOOD] = False
     margin = 0.05 * np.ptp(kp_2d, axis=1)
-    # x1 y1 x2 y2
-    boxes = np.concatenate([kp_2d.min(axis=1) - margin, kp_2d.max(axis=1) + margin], axis=1)
+    low = kp_2d.min(axis=1) - margin
+    high = kp_2d.max(axis=1) + margin
+    boxes = np.concatenate([low, high], axis=1)  # x1 y1 x2 y2
     boxes[NO_BOX] = 0
     return {
         "gender": actor.gender,

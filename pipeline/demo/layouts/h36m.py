@@ -28,17 +28,17 @@ CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 # px; the release has 1000 x 1002 and 1000 x 1000
 SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))
 AZIMUTHS: Final = (40.0, 145.0, 320.0, 220.0)  # degrees about the place, 0 in front of it
-DISTANCE_M = 4.0
-HEIGHT_M = 1.4
-AIM_M = 0.9
+DISTANCE_M: Final = 4.0  # of the cameras from the place
+HEIGHT_M: Final = 1.4  # of the cameras
+AIM_M: Final = 0.9  # height at which they look
 FOCAL: Final = 1.45  # times the width
 DISTORTION: Final = (0.0, 0.0, 0.0, 0.0, 0.0)  # the release has some: k1 k2 k3 p1 p2
 FPS: Final = 50.0
 SUBJECTS: Final = tuple(f"S{k}" for k in range(1, 12))
 ACTIONS: Final = (  # ids 1 to 16, each with subactions 1 and 2
     "_ALL", "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases",
-    "Sitting",
-    "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog", "WalkTogether",
+    "Sitting", "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog",
+    "WalkTogether",
 )  # fmt: skip
 # split -> (subject, action, actions of `actions.py`); on the spot, for static cameras
 TAKES: Final = {
@@ -54,6 +54,7 @@ TAKES: Final = {
         ("S11", "Waiting", ("look_around", "reach")),
     ),
 }
+RANDOM_KEY: Final = 106  # of the dataset, in `Request.rng`
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from the scene's world, y up
 FITTED: Final = "S1"  # the subject with SMPL fits
 UNFITTED_FRAMES: Final = 3  # last frames of its videos, without a fit
@@ -61,12 +62,11 @@ UNLABELLED_FRAMES: Final = 2  # last frames of the second subject's videos, with
 
 # The 32 stored joints; the release repeats some of them.
 STORED: Final = (
-    "hip", "rhip", "rknee", "rankle", "OP RBigToe", "OP RBigToe", "lhip", "lknee", "lankle",
-    "OP LBigToe", "OP LBigToe",
-    "hip", "Spine (H36M)", "thorax", "Head (H36M)", "headtop", "neck", "lshoulder", "lelbow",
-    "lwrist", "lwrist",
-    "lwrist", "lwrist", "lwrist", "neck", "rshoulder", "relbow", "rwrist", "rwrist", "rwrist",
-    "rwrist", "rwrist",
+    "hip", "rhip", "rknee", "rankle", "OP RBigToe", "OP RBigToe",
+    "lhip", "lknee", "lankle", "OP LBigToe", "OP LBigToe",
+    "hip", "Spine (H36M)", "thorax", "Head (H36M)", "headtop",
+    "neck", "lshoulder", "lelbow", "lwrist", "lwrist", "lwrist", "lwrist", "lwrist",
+    "neck", "rshoulder", "relbow", "rwrist", "rwrist", "rwrist", "rwrist", "rwrist",
 )  # fmt: skip
 
 
@@ -83,20 +83,22 @@ def _plan(request: Request) -> Iterator[Shot]:
                 camera = len(CAMERAS) - 1 - camera
             subject, action, actions = pick_cyclic(TAKES[split], turn)
             # A subject's takes: the first of this action, its second, the first of the next, ...
-            again = turn // len(TAKES[split])
-            played = ACTIONS[1 + (ACTIONS.index(action) - 1 + again // 2) % (len(ACTIONS) - 1)]
-            name = f"{subject}/{_file_name(played, 1 + again % 2, subject)}.{CAMERAS[camera]}"
-            n_frames = request.frames(request.rng(106, len(split), turn), low, high, least=40)
-            size = SIZES[camera]
+            n_before = turn // len(TAKES[split])
+            number_of_action = ACTIONS.index(action) - 1 + n_before // 2
+            played = ACTIONS[1 + number_of_action % (len(ACTIONS) - 1)]  # without _ALL
+            file_name = _file_name(played, 1 + n_before % 2, subject)
+            rng = request.rng(RANDOM_KEY, len(split), turn)
+            width, height = SIZES[camera]
             yield Shot(
-                "h36m",
-                split,
-                name,
-                next(number),
-                request.seed,
-                n_frames,
-                FPS,
-                *size,
+                dataset="h36m",
+                split=split,
+                name=f"{subject}/{file_name}.{CAMERAS[camera]}",
+                number=next(number),
+                seed=request.seed,
+                n_frames=request.frames(rng, low, high, least=40),
+                fps=FPS,
+                width=width,
+                height=height,
                 actions=actions,
             )
 
@@ -104,10 +106,9 @@ def _plan(request: Request) -> Iterator[Shot]:
 def _record(shot: Shot, folder: Path) -> Take:
     """Write `S<k>/Videos/<name>.mp4`, and the two pose files."""
     subject, _, stem = shot.name.partition("/")
-    played = _stage_take(shot).switch_camera(
-        _camera_of(shot.name.rpartition(".")[2], shot.n_frames)
-    )
-    # the same looks for all cameras
+    camera = _camera_of(shot.name.rpartition(".")[2], shot.n_frames)
+    played = _stage_take(shot).switch_camera(camera)
+    # of the shared shot, so that people and backdrop look the same in all cameras
     write_video(played, folder / subject / "Videos" / f"{stem}.mp4")
     take = replace(played, shot=shot)
     for kind, pose in _poses_of(take).items():

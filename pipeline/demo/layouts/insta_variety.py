@@ -28,7 +28,7 @@ TAGS: Final = {  # tag of Instagram -> actions
     "yogachallenge": ("side_bend", "arm_raise"),
     "boxingtraining": ("box", "squat"),
 }
-RANDOM_KEY: Final = 105  # of the random numbers of its videos
+RANDOM_KEY: Final = 105  # of the dataset, in `Request.rng`
 TRAINING: Final = 6  # usual number of training examples
 A_SHARD: Final = 3  # examples per shard; 50 in the release
 N_FRAMES: Final = 24  # usual number

@@ -39,9 +39,11 @@ CLASSES: Final = {  # class of Kinetics-400 -> actions
     "tai chi": ("reach", "bow", "lunge"),
 }
 ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-WIDTH = 340
-HEIGHT = 256  # px, as Kinetics is commonly resized to
+# px, as Kinetics is commonly resized to
+WIDTH: Final = 340
+HEIGHT: Final = 256
 
+RANDOM_KEY: Final = 102  # of the dataset, in `Request.rng`
 NOISE_PX: Final = 0.3  # sigma of the detector's noise in x and in y
 MISS_RATE: Final = 0.02  # share of person-frames that the detector misses
 BLIND_FRAMES: Final = (12, 14)  # frames without detections in every fourth clip
@@ -53,22 +55,25 @@ def _plan(request: Request) -> Iterator[Shot]:
     """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows
     two people.
     """
-    for number, split, rng in request.enumerate_videos(102, train=6, val=2):
+    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=6, val=2):
         label, actions = pick_cyclic(tuple(CLASSES.items()), number)
         start = int(rng.integers(0, 200))
         name = f"{''.join(rng.choice(list(ALPHABET), 11))}_{start:06d}_{start + 10:06d}"
         n_frames = request.frames(rng, 60, 75, least=45)
-        fps = 25.0 if number % 2 else 30.0
-        looks = (fps, WIDTH, HEIGHT, 2 if number % 3 == 1 else 1, actions, number % 4 == 2)
         yield Shot(
-            "kinetics",
-            split,
-            name,
-            number,
-            request.seed,
-            n_frames,
-            *looks,
-            f"{split}/{label}/{name}.mp4",
+            dataset="kinetics",
+            split=split,
+            name=name,
+            number=number,
+            seed=request.seed,
+            n_frames=n_frames,
+            fps=25.0 if number % 2 else 30.0,
+            width=WIDTH,
+            height=HEIGHT,
+            n_people=2 if number % 3 == 1 else 1,
+            actions=actions,
+            hand_held=number % 4 == 2,
+            file=f"{split}/{label}/{name}.mp4",
         )
 
 
@@ -95,30 +100,33 @@ def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """Write `annotations/{train,val}.csv`, the release's lists of clips."""
     (folder / "annotations").mkdir()
     for split in sorted({shot.split for shot in shots}):
-        with (folder / "annotations" / f"{split}.csv").open(
-            "w", newline="", encoding="utf-8"
-        ) as stream:
+        file = folder / "annotations" / f"{split}.csv"
+        with file.open("w", newline="", encoding="utf-8") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
-            for shot in (shot for shot in shots if shot.split == split):
-                video_id = shot.name[:11]
-                start, end = shot.name[12:].split("_")
-                table.writerow([Path(shot.file).parent.name, video_id, int(start), int(end), split])
+            for shot in shots:
+                if shot.split == split:
+                    label = Path(shot.file).parent.name
+                    video_id = shot.name[:11]
+                    start, end = shot.name[12:].split("_")
+                    table.writerow([label, video_id, int(start), int(end), split])
 
 
 def _detect(take: Take, frame: int, visible: Bools, rng: Generator) -> Detections:
     """Detections in a frame: (person, (49, 3) x, y, confidence) in random order; 0, 0, 0 for
     missing joints.
     """
+    is_blind = take.shot.number % 4 == 0 and frame in BLIND_FRAMES
     people = []
     for person, (actor, is_visible) in enumerate(zip(take.actors, visible, strict=True)):
-        missed = rng.random() < MISS_RATE or (take.shot.number % 4 == 0 and frame in BLIND_FRAMES)
+        is_missed = rng.random() < MISS_RATE
         xy = actor.kp_2d[frame] + rng.normal(0, NOISE_PX, (49, 2))
-        joints = append_confidence(
-            xy, np.where(is_visible, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49))
-        )
-        joints[~is_visible & (rng.random(49) < 0.5)] = 0
-        if not missed:
+        high = rng.uniform(0.6, 1.0, 49)
+        low = rng.uniform(0.05, 0.55, 49)
+        joints = append_confidence(xy, np.where(is_visible, high, low))
+        is_dropped = ~is_visible & (rng.random(49) < 0.5)
+        joints[is_dropped] = 0
+        if not is_missed and not is_blind:
             people.append((person, joints))
     return [people[i] for i in rng.permutation(len(people))]
 
@@ -143,7 +151,9 @@ def _alphapose(detections: Sequence[Detections], rng: Generator) -> list[dict[st
     for frame, people in enumerate(detections):
         for person, joints in people:
             coco = convert(joints, source="spin49", target="coco")
-            low, high = (f(coco[coco[:, 2] > 0, :2], axis=0) for f in (np.min, np.max))
+            seen = coco[coco[:, 2] > 0, :2]
+            low = seen.min(axis=0)
+            high = seen.max(axis=0)
             entry = {
                 "image_id": f"{frame}.jpg",
                 "category_id": 1,

@@ -1,12 +1,14 @@
 """Penn Action's layout: numbered images and a MATLAB file of labels per video.  pixels and labels
 -> [raw]
+
+    frames/0001/000001.jpg      a video's images
+    labels/0001.mat             its joints (T, 13), boxes, action and split
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,22 +41,37 @@ ACTIONS: Final = {
 }
 PICTURES: Final = ((480, 270), (360, 270), (480, 360), (270, 360))  # width, height px
 NOT_LABELLED: Final = 0.75  # coordinates that the release gives an unmarked joint
+UNMARKED_SHARE: Final = 0.36  # of the release's invisible joints
 BOX_MARGIN_PX: Final = 6.0
+RANDOM_KEY: Final = 101  # of the dataset, in `Request.rng`
 
 
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 10 training videos and 4 test videos among them, of 28 to 52 frames."""
-    spread: list[tuple[float, str]] = []  # each split's videos over the numbers
-    for split, usual in (("train", 10), ("test", 4)):
-        n = request.videos(usual)
-        spread += [((i + 0.5) / n, split) for i in range(n)]
-    spread.sort(key=operator.itemgetter(0))
-    for number, (_, split) in enumerate(spread):
-        n_frames = request.frames(request.rng(101, number), 28, 52, least=20)
+    for number, split in enumerate(_interleave(train=request.videos(10), test=request.videos(4))):
+        rng = request.rng(RANDOM_KEY, number)
         width, height = pick_cyclic(PICTURES, number)
-        actions = pick_cyclic(tuple(ACTIONS.values()), number)
-        shot = Shot("penn_action", split, f"{number + 1:04d}", number, request.seed, n_frames, 30.0)
-        yield replace(shot, width=width, height=height, actions=actions)
+        yield Shot(
+            dataset="penn_action",
+            split=split,
+            name=f"{number + 1:04d}",
+            number=number,
+            seed=request.seed,
+            n_frames=request.frames(rng, 28, 52, least=20),
+            fps=30.0,
+            width=width,
+            height=height,
+            actions=pick_cyclic(tuple(ACTIONS.values()), number),
+        )
+
+
+def _interleave(**n_videos: int) -> list[str]:
+    """The split of each video; those of a split are spread evenly over all."""
+    places: list[tuple[float, str]] = []  # 0..1, split
+    for split, n in n_videos.items():
+        places += [((i + 0.5) / n, split) for i in range(n)]
+    places.sort(key=operator.itemgetter(0))
+    return [split for _, split in places]
 
 
 def _record(shot: Shot, folder: Path) -> Take:
@@ -72,9 +89,8 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
     actor = take.actors[0]
     kp_2d = append_confidence(actor.kp_2d + 1, visible)
     x, y, visibility = np.moveaxis(convert(kp_2d, source="spin49", target="penn_action"), -1, 0)
-    # share of the release's invisible joints
-    unmarked = shot.rng("labels").random(x.shape) < 0.36
-    unmarked &= visibility == 0
+    is_hidden = visibility == 0
+    unmarked = is_hidden & (shot.rng("labels").random(x.shape) < UNMARKED_SHARE)
     x[unmarked] = NOT_LABELLED
     y[unmarked] = NOT_LABELLED
     train = 1 if shot.split == "train" else -1
@@ -92,8 +108,8 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
 
 
 def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
-    """Boxes (T, 4) x1 y1 x2 y2, from 1; rounded to the smallest type in every other video, as in
-    the release.
+    """Boxes (T, 4) x1 y1 x2 y2, from 1. As in the release, every other video has integers of the
+    smallest type.
     """
     last_pixel = (shot.width - 1, shot.height - 1)
     low = kp_2d.min(axis=1) - BOX_MARGIN_PX
@@ -111,6 +127,7 @@ def _view_side(take: Take) -> str:
     middle = take.shot.n_frames // 2
     heading = take.actors[0].motion.heading[middle]
     ahead = np.array([np.sin(heading), 0, np.cos(heading)])
+    # the direction that the person faces, in the camera: to the right, and away from it
     across, _, away = take.view.extrinsics[middle, :3, :3] @ ahead
     if abs(across) > abs(away):
         return "right" if across > 0 else "left"

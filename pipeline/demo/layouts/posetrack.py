@@ -24,15 +24,12 @@ from pipeline.skeletons import JOINTS, Bools, Doubles, convert
 
 NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
-    "left_ankle",
-    "right_ankle",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+    "left_knee", "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
 BONES: Final = (  # pairs of joints, counted from 1
     (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
-    (8, 10), (9, 11),
-    (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
+    (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )  # fmt: skip
 CATEGORY: Final = {
     "supercategory": "person",
@@ -44,6 +41,7 @@ CATEGORY: Final = {
 # (0, 0, 0) in the release
 NEVER_LABELLED: Final = [JOINTS["posetrack"].index(name) for name in ("lear", "rear")]
 HEAD: Final = [JOINTS["posetrack"].index(name) for name in ("nose", "neck", "headtop")]
+RANDOM_KEY: Final = 105  # of the dataset, in `Request.rng`
 BOX_MARGIN: Final = 0.15  # of the joints' extent, on each of the four sides
 PICTURES: Final = ((320, 320), (400, 300), (300, 300), (384, 288))  # width, height px
 ACTIONS: Final = (
@@ -66,19 +64,26 @@ def _plan(request: Request) -> Iterator[Shot]:
 
     One training sequence has 80 to 92 frames, of which every 4th is labelled.
     """
-    for number, split, rng in request.enumerate_videos(105, train=4, val=2):
+    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=4, val=2):
         low, high, shortest = (80, 92, 68) if _stride_of(number) > 1 else (24, 28, 20)
         n_frames = request.frames(rng, low, high, least=shortest)
         origin = "bonn" if number % 2 else "mpii"
         purpose = "train" if split == "train" else "test"
-        name = f"{number + 1:06d}_{origin}_{purpose}"
-        looks = (
-            *pick_cyclic(PICTURES, number),
-            1 + number % 2,
-            pick_cyclic(ACTIONS, number),
-            number % 3 == 2,
+        width, height = pick_cyclic(PICTURES, number)
+        yield Shot(
+            dataset="posetrack",
+            split=split,
+            name=f"{number + 1:06d}_{origin}_{purpose}",
+            number=number,
+            seed=request.seed,
+            n_frames=n_frames,
+            fps=25.0,
+            width=width,
+            height=height,
+            n_people=1 + number % 2,
+            actions=pick_cyclic(ACTIONS, number),
+            hand_held=number % 3 == 2,
         )
-        yield Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *looks)
 
 
 def _record(shot: Shot, folder: Path) -> Take:

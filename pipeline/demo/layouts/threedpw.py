@@ -33,7 +33,7 @@ TITLES: Final = {  # title in a sequence's name -> its actions
 }
 PICTURES: Final = ((400, 300), (360, 300), (300, 300))  # width, height px
 FPS: Final = 30.0
-NUMBER: Final = 104  # the dataset's number in `Request.rng`
+RANDOM_KEY: Final = 104  # of the dataset, in `Request.rng`
 PAIR_EVERY: Final = 14  # one of so many training sequences shows two actors
 # 18, in the order of OpenPose's COCO model
 POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")
@@ -48,10 +48,9 @@ def _plan(request: Request) -> Iterator[Shot]:
 
     Many short sequences, because a small network learns more from more people and poses.
     """
-    for number, split, rng in request.enumerate_videos(NUMBER, train=28, validation=5, test=5):
+    for number, split, rng in request.enumerate_videos(RANDOM_KEY, train=28, validation=5, test=5):
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
-        place = pick_cyclic(PLACES, number)
-        name = f"{place}_{title}_{number:02d}"
+        name = f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}"
         n_frames = request.frames(rng, 24, 30, least=24)
         width, height = pick_cyclic(PICTURES, number)
         n_people = 1

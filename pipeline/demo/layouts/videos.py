@@ -11,6 +11,7 @@ from typing import Final
 from pipeline.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_video
 from pipeline.demo.scene import Shot, Take, stage
 
+RANDOM_KEY: Final = 106  # of the dataset, in `Request.rng`
 ACTIONS: Final = (
     ("walk", "wave"),
     ("dance", "march"),
@@ -21,14 +22,21 @@ ACTIONS: Final = (
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 clips for training, 1 each for validation and test by default, of 48 frames, filmed by
-    hand.
-    """
-    for number, split, _ in request.enumerate_videos(106, train=3, val=1, test=1):
-        n_frames = request.n_frames or 48
-        name = f"clip_{number:02d}"  # cleaning drops shorter tracks
-        looks = (25.0, 320, 240, 1, pick_cyclic(ACTIONS, number), True, f"{split}/{name}.mp4")
-        yield Shot("videos", split, name, number, request.seed, n_frames, *looks)
+    """3 clips for training, 1 each for validation and test by default, of 48 frames."""
+    for number, split, _ in request.enumerate_videos(RANDOM_KEY, train=3, val=1, test=1):
+        name = f"clip_{number:02d}"
+        yield Shot(
+            dataset="videos",
+            split=split,
+            name=name,
+            number=number,
+            seed=request.seed,
+            n_frames=request.n_frames or 48,  # cleaning drops shorter tracks
+            fps=25.0,
+            actions=pick_cyclic(ACTIONS, number),
+            hand_held=True,
+            file=f"{split}/{name}.mp4",
+        )
 
 
 def _record(shot: Shot, folder: Path) -> Take:
