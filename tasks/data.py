@@ -111,7 +111,7 @@ class Detect(PipelineTask):
         plan = self.plan()
         if not plan.problems:
             return ""
-        return f"{count(len(plan.problems), 'clip')} without keypoints: {plan.again}"
+        return f"{count(len(plan.problems), 'clip')} without keypoints: {plan.retry_command}"
 
     def work(self) -> None:
         plan = self.plan()

@@ -1,7 +1,9 @@
 """Decide which clips a detector has to process.  [pixels] -> raw keypoints -> tracks
 
 A clip's keypoint file is up to date if its fingerprint is that of the clip's pixels, the detector
-and its options.
+and its options. `plan_detection` compares all clips with their files, and puts each clip into one
+list of a `DetectionPlan`; `pipeline.clips.detection.run` carries the plan out, and commands and
+tasks show it. `unlabelled_clips` says which clips have no labels of another tool.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class DetectionPlan:
     missing: Sequence[ClipFiles]  # clips to detect: their file is missing or not up to date
     renamed: Mapping[ClipFiles, ClipFiles]  # renamed clips -> their files under the old names
     failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up -> why
-    done: int  # number of clips whose file is up to date
+    n_up_to_date: int  # number of clips whose file is up to date
     refused: Mapping[str, str]  # clips that cannot have a file -> why
     orphans: Sequence[str]  # files of `detect` whose clips were deleted
     weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect; else []
@@ -74,7 +76,7 @@ class DetectionPlan:
             return False
 
     @property
-    def again(self) -> str:
+    def retry_command(self) -> str:
         """The command that retries clips that were given up."""
         words = ["detect", from_here(self.raw), "--out", from_here(self.out)]
         words += ["--detector", self.detector.name]
@@ -91,11 +93,11 @@ def detected_otherwise(
     Returns texts such as "2 clips by rtmpose with another every". options: the `identity` of
     `detector`. None: its weights are not downloaded yet, so only its option `every` is compared.
     """
-    now: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     if options is not None:
-        now = json.loads(json.dumps(dict(options)))
+        current = json.loads(json.dumps(dict(options)))  # as it is read from a file
     elif detector.every > 1:
-        now["every"] = detector.every
+        current["every"] = detector.every
     counts = Counter[str]()
     for clip in clips:
         info = read_info(detected_file(out, clip))
@@ -105,14 +107,14 @@ def detected_otherwise(
         if name != detector.name:
             counts[name] += 1
             continue
-        before = info.get("options") or {}
+        stored = info.get("options") or {}
         compared = {"every"}  # the one option that needs no weights
         if options is not None:
-            compared = {*before, *now}
-        differ = [key for key in sorted(compared) if before.get(key) != now.get(key)]
+            compared = {*stored, *current}
+        differ = [key for key in sorted(compared) if stored.get(key) != current.get(key)]
         if differ:
             counts[f"{name} with another {', '.join(differ)}"] += 1
-    return [f"{count(n, 'clip')} by {by}" for by, n in counts.items()]
+    return [f"{count(n, 'clip')} by {label}" for label, n in counts.items()]
 
 
 def usual_detector(raw: Path) -> str:
@@ -205,18 +207,18 @@ def _plan_clips(
     missing = []
     renamed = dict[ClipFiles, ClipFiles]()
     failed = {}
-    done = 0
+    n_up_to_date = 0
     refused: dict[str, str] = {}
     for clip in clips:
         try:
             video = Video(raw, clip)
             target = _target_of(out, video, about)
-            is_done = _is_done(target, video)
+            is_up_to_date = _is_up_to_date(target, video)
         except (PipelineError, OSError) as error:
             refused[utf8(clip)] = str(error)
             continue
-        if is_done:
-            done += 1
+        if is_up_to_date:
+            n_up_to_date += 1
         elif target.failed.is_file():
             failed[target] = target.failed.read_text()
         elif target.fingerprint in lost_by_fingerprint:
@@ -232,14 +234,14 @@ def _plan_clips(
         missing=missing,
         renamed=renamed,
         failed=failed,
-        done=done,
+        n_up_to_date=n_up_to_date,
         refused=refused,
         orphans=_find_orphans(lost, renamed.values()),
         weights=terms(detector) if missing or failed else [],
     )
 
 
-def _is_done(target: ClipFiles, video: Video) -> bool:
+def _is_up_to_date(target: ClipFiles, video: Video) -> bool:
     """Whether a clip's file is up to date. Raises PipelineError or OSError if it can have none."""
     if target.is_up_to_date() and not _was_misread(target.out, video.root, target.clip):
         return True

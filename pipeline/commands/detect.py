@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _print_report(args: argparse.Namespace, report: DetectionReport, detector: Detector) -> None:
-    if report.done:
+    if report.detected:
         out.print(plain(str(report)))
     elif report.packed:
         out.print(report.packed_text)
@@ -91,7 +91,7 @@ def _print_report(args: argparse.Namespace, report: DetectionReport, detector: D
     others = describe_others(args.raw)
     if others:
         out.print(f"  {DOUBT} {plain(others)}")
-    if detector.stand_in and (report.done or report.up_to_date):
+    if detector.stand_in and (report.detected or report.up_to_date):
         out.print(f"  {STAND_IN} stand-in detector: use these keypoints only to try the pipeline")
     for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")

@@ -387,7 +387,7 @@ def _detect(prepared: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
     recipe = detecting[0]
     plan = recipe.plan_detection()
     if plan.up_to_date:
-        given_up = few(list(plan.problems.values()), FEW, plan.again)
+        given_up = few(list(plan.problems.values()), FEW, plan.retry_command)
         result = StepResult(details=[], warnings=given_up, flaws=len(plan.problems))
     else:
         with prepared.bar("detect", prepared.dataset.name, "frame") as progress:

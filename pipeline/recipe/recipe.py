@@ -131,8 +131,8 @@ class Recipe:
 
         dask = self.settings.dask
         report = detect_planned(plan, self.settings.detect, dask=dask, progress=progress)
-        failures = few(list(report.problems.values()), FEW, plan.again)
-        has_results = report.done or report.renamed
+        failures = few(list(report.problems.values()), FEW, plan.retry_command)
+        has_results = report.detected or report.renamed
         return StepResult(
             details=[plain(str(report))],
             mark=DONE if has_results else DOUBT,

@@ -1,47 +1,53 @@
 """Report of a detection: its counts and problems, as text and JSON.  pixels -> [raw keypoints] ->
 tracks
+
+`detection.run` fills it; workers send theirs, which are added up. `pipeline.commands.detect` prints
+it, or `as_dict` as JSON.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pipeline.cli.console import rate
 from pipeline.cli.text import FEW, count
 from pipeline.files.raw.pack import PACK
+
+# fields with another name in --json
+_JSON_KEYS: Final = {"detected": "done", "decoding_seconds": "decoding"}
 
 
 @dataclass(slots=True)
 class DetectionReport:
     """Counts and problems of one run of detection."""
 
-    done: int = 0  # number of clips detected in this run
+    detected: int = 0  # number of clips detected in this run
     up_to_date: int = 0  # number of clips whose file was up to date before
     renamed: dict[str, str] = field(default_factory=dict)  # clip -> its name when it was computed
     packed: int = 0  # number of files that this run moved into their folder's PACK
     orphans: list[str] = field(default_factory=list)  # keypoint files of deleted clips
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no keypoint file
-    frames: int = 0  # detected in this run
-    persons: int = 0  # detections in these frames
+    frames: int = 0  # number of frames in which people were searched in this run
+    persons: int = 0  # number of detections in these frames
     # clip with frames that cannot be decoded -> the first remark of its record
     damaged: dict[str, str] = field(default_factory=dict)
-    decoding: float = 0.0  # s for which the network waited for frames
-    seconds: float = 0.0  # s of the whole run
+    decoding_seconds: float = 0.0  # for which the network waited for frames
+    seconds: float = 0.0  # of the whole run
 
     @property
     def bottleneck(self) -> str:
         """The slower step: "decode" if the network waited for over half of the time, or "model"."""
-        if self.decoding > self.seconds / 2:
+        if self.decoding_seconds > self.seconds / 2:
             return "decode"
         return "model"
 
     def add(self, other: DetectionReport) -> None:
         """Add the counts and problems of a worker's report."""
-        self.done += other.done
+        self.detected += other.detected
         self.frames += other.frames
         self.persons += other.persons
-        self.decoding += other.decoding
+        self.decoding_seconds += other.decoding_seconds
         self.problems |= other.problems
         self.damaged |= other.damaged
 
@@ -72,7 +78,7 @@ class DetectionReport:
 
     def __str__(self) -> str:
         """Summary: "4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"."""
-        text = count(self.done, "clip")
+        text = count(self.detected, "clip")
         if self.renamed:
             text += f", {len(self.renamed):,} renamed"
         text += f": {count(self.persons, 'person')} in {count(self.frames, 'frame')}"
@@ -84,8 +90,9 @@ class DetectionReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report for --json."""
-        texts = asdict(self) | {"frames_a_second": 0.0, "bottleneck": ""}
+        content = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        content |= {"frames_a_second": 0.0, "bottleneck": ""}
         if self.frames:
-            texts["frames_a_second"] = round(self._speed, 2)
-            texts["bottleneck"] = self.bottleneck
-        return texts
+            content["frames_a_second"] = round(self._speed, 2)
+            content["bottleneck"] = self.bottleneck
+        return content

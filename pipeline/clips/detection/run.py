@@ -96,7 +96,7 @@ def detect_planned(
     """
     began = time.monotonic()
     report = DetectionReport(
-        up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused)
+        up_to_date=plan.n_up_to_date, orphans=[*plan.orphans], problems=dict(plan.refused)
     )
     todo = [*plan.missing, *plan.failed]
     if part is not None and todo:
@@ -169,16 +169,16 @@ def _run_parallel(
     Raises what `connect_workers` raises.
     """
     total = _n_frames_stated(plan.raw, todo)
-    done = 0
+    n_frames = 0
     with connect_workers(dask, machine.processes, plan.raw, [plan.detector]) as workers:
         n_clips = len(todo) // (TASKS_OF_WORKER * workers.number())
-        n_clips = max(1, min(MOST_CLIPS, n_clips))
+        n_clips = max(1, min(MOST_CLIPS, n_clips))  # of a task
         tasks = [todo[start : start + n_clips] for start in range(0, len(todo), n_clips)]
         on_worker = functools.partial(_on_worker, plan, machine)
-        for of_task in workers.as_completed(on_worker, tasks):
-            report.add(of_task)
-            done += of_task.frames
-            progress(done, max(total, done), f"{report.done} clips")
+        for task_report in workers.as_completed(on_worker, tasks):
+            report.add(task_report)
+            n_frames += task_report.frames
+            progress(n_frames, max(total, n_frames), f"{report.detected} clips")
 
 
 def _on_worker(
@@ -223,26 +223,26 @@ class _OpenClip:
         # what was decoded
         self.has_ended = False
         self.record: ClipRecord | None = None  # known once the clip has ended
-        self.undecoded: list[int] = []  # numbers of damaged frames
-        self.decoded: list[int] = []  # numbers of decoded frames
+        self.decoded_frames: list[int] = []  # their numbers in the clip, ascending
+        self.damaged_frames: list[int] = []
         self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
         self.camera: dict[int, list[float]] = {}  # frame before which the camera moved -> motion
         # difference of each frame's colours from the frame before (pipeline.files.pixels.cuts)
         self.differences: list[float] = []
-        self._before: Histogram | None = None  # colours of the last decoded frame
-        self._shape = tuple[int, ...]()  # shape of the last decoded frame
-        self._group = -1  # number of the last decoded frame, divided by `every`
+        self._last_colours: Histogram | None = None  # of the last decoded frame
+        self._last_shape = tuple[int, ...]()  # shape of the last decoded frame
+        self._last_group = -1  # number of the last decoded frame, divided by `every`
 
         # what was detected
         self.n_persons = 0
         self.text = open_people(files)
         self._waiting: dict[int, People] = {}  # frame -> people, while earlier frames are missing
-        self._n_written = 0  # number of frames of `decoded` whose people are in `text`
+        self._n_written = 0  # number of `decoded_frames` whose people are in `text`
 
     @property
     def is_complete(self) -> bool:
         """Whether the detector has seen all frames."""
-        return self.has_ended and self._n_written == len(self.decoded)
+        return self.has_ended and self._n_written == len(self.decoded_frames)
 
     def add_task(self, task: DecodedTask) -> Iterator[_WaitingFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.
@@ -253,26 +253,26 @@ class _OpenClip:
         for frame in task.frames:
             changed = 0.0
             if frame.colours is not None:
-                if self._before is not None:
-                    changed = difference(self._before, frame.colours)
-                self._before = frame.colours
+                if self._last_colours is not None:
+                    changed = difference(self._last_colours, frame.colours)
+                self._last_colours = frame.colours
             self.differences.append(changed)
             if frame.camera is not None:
                 self.camera[frame.number] = frame.camera
             if frame.image is None:
-                self.undecoded.append(frame.number)
+                self.damaged_frames.append(frame.number)
                 continue
             shape = frame.image.shape
-            if not self.decoded:
+            if not self.decoded_frames:
                 height, width = shape[:2]
                 self.size = (width, height)
             group = frame.number // self._every
-            is_same_group = self._group == group
-            is_same_scene = changed < LEAST and self._shape == shape
+            is_same_group = self._last_group == group
+            is_same_scene = changed < LEAST and self._last_shape == shape
             is_key = not (is_same_group and is_same_scene)
-            self.decoded.append(frame.number)
-            self._group = group
-            self._shape = shape
+            self.decoded_frames.append(frame.number)
+            self._last_group = group
+            self._last_shape = shape
             yield _WaitingFrame(self, frame.number, frame.image, is_key)
         self.has_ended |= task.ended
         self.record = task.record or self.record
@@ -280,7 +280,7 @@ class _OpenClip:
     def add_people(self, frame: int, people: People) -> None:
         """Store a frame's people, and write all those whose earlier frames are complete."""
         self._waiting[frame] = people
-        for number in self.decoded[self._n_written :]:
+        for number in self.decoded_frames[self._n_written :]:
             if number not in self._waiting:
                 break
             results = self._waiting.pop(number)
@@ -325,11 +325,11 @@ class _DetectionRun:
         self.decoders = Decoders(
             plan.raw, n, self.batch_size, threads=threads, timeout=machine.timeout
         )
-        self.open: dict[str, _OpenClip] = {}
+        self.open_clips: dict[str, _OpenClip] = {}  # by path; without clips given up
         # image shape -> frames that wait for a full batch
         self.waiting = defaultdict[tuple[int, ...], list[_WaitingFrame]](list)
-        self.total = _n_frames_stated(plan.raw, todo)
-        self.frames = 0
+        self.total = _n_frames_stated(plan.raw, todo)  # frames of clips that are not given up
+        self.n_frames = 0  # in which people were searched
         self.began = time.monotonic()
 
     def run(self) -> None:
@@ -338,37 +338,38 @@ class _DetectionRun:
             try:
                 self._detect_all(tasks)
             finally:
-                for clip in self.open.values():
+                for clip in self.open_clips.values():
                     clip.text.close()
 
     def _detect_all(self, tasks: Iterator[DecodedTask]) -> None:
         for task in self._time_waits(tasks):
-            clip = self.open[task.clip]
+            clip = self.open_clips[task.clip]
             for frame in clip.add_task(task):
                 self.waiting[frame.image.shape].append(frame)
                 if (frame.number + 1) % self.every == 0:
-                    self._detect_full(frame.image.shape)
+                    self._detect_if_full(frame.image.shape)
             if task.problem is not None:
                 self._give_up(clip, task.problem)
             else:
                 self._finish(clip)
         for shape in list(self.waiting):
-            self._detect(shape)
+            self._detect_batch(shape)
 
-    def _detect_full(self, shape: tuple[int, ...]) -> None:
+    def _detect_if_full(self, shape: tuple[int, ...]) -> None:
         """Detect people if a batch of this shape is full.
 
-        If too many frames of all shapes wait, detect people in those of the most frequent shape.
+        It is full if the next key frame and those that follow it might not fit. If too many frames
+        of all shapes wait, detect people in those of the most frequent shape.
         """
         if len(self.waiting[shape]) > self.batch_size - self.every:
-            self._detect(shape)
+            self._detect_batch(shape)
         elif sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
-            self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
+            self._detect_batch(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
 
     def _next_clips(self) -> Iterator[str]:
         for files in self.todo:
             digest = _digest_of(self.plan.raw / files.clip)
-            self.open[files.clip] = _OpenClip(files, self.every, digest)
+            self.open_clips[files.clip] = _OpenClip(files, self.every, digest)
             yield files.clip
 
     def _time_waits(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
@@ -378,15 +379,17 @@ class _DetectionRun:
             began = time.monotonic()
             task = next(tasks, None)
             now = time.monotonic()
-            self.report.decoding += now - began
+            self.report.decoding_seconds += now - began
             self.report.seconds = now - self.began
             if task is None:
                 return
             yield task
 
-    def _detect(self, shape: tuple[int, ...]) -> None:
-        """Detect people in the waiting frames of one shape."""
-        frames = [frame for frame in self.waiting.pop(shape) if frame.clip.files.clip in self.open]
+    def _detect_batch(self, shape: tuple[int, ...]) -> None:
+        """Detect people in the waiting frames of one shape, except those of clips given up."""
+        frames = [
+            frame for frame in self.waiting.pop(shape) if frame.clip.files.clip in self.open_clips
+        ]
         if not frames:
             return
         arguments: list[Sequence[Any]] = [[frame.image for frame in frames]]
@@ -396,10 +399,10 @@ class _DetectionRun:
         for frame, people in zip(frames, results, strict=True):
             frame.clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
-        self.frames += len(frames)
+        self.n_frames += len(frames)
         self.report.frames += len(frames)
         message = f"{frames[-1].clip.files.clip}, bottleneck: {self.report.bottleneck}"
-        self.progress(self.frames, max(self.total, self.frames), message)
+        self.progress(self.n_frames, max(self.total, self.n_frames), message)
         for clip in dict.fromkeys(frame.clip for frame in frames):
             self._finish(clip)
 
@@ -415,14 +418,14 @@ class _DetectionRun:
         info = self._info(clip, clip.record)
         if clip.record.lost:
             self.report.damaged[clip.files.clip] = clip.record.remarks()[0]
-        write_clip(clip.files, info, clip.decoded, clip.camera, clip.text)
-        self.open.pop(clip.files.clip).text.close()
-        self.report.done += 1
+        write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
+        self.open_clips.pop(clip.files.clip).text.close()
+        self.report.detected += 1
 
     def _why_unusable(self, clip: _OpenClip) -> RawDataError | None:
         """Why a complete clip gets no keypoint file; None if it gets one."""
         video = Video(self.plan.raw, clip.files.clip)
-        if not clip.decoded:
+        if not clip.decoded_frames:
             return video.unreadable("no such frame")
         assert clip.record is not None, "it has ended"
         try:
@@ -441,7 +444,7 @@ class _DetectionRun:
 
     def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
         """Record why a clip gets no keypoint file, in the report and in a file (`failed`)."""
-        self.open.pop(clip.files.clip).text.close()
+        self.open_clips.pop(clip.files.clip).text.close()
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
         self.report.problems[clip.files.clip] = str(error)
         self.total -= _n_frames_stated(self.plan.raw, [clip.files])
@@ -453,7 +456,7 @@ class _DetectionRun:
             "clip": clip.files.clip,
             "clip_digest": clip.digest,
             "frames": len(clip.differences),
-            "undecoded": clip.undecoded[:UNDECODED_LISTED],
+            "undecoded": clip.damaged_frames[:UNDECODED_LISTED],
             "persons": clip.n_persons,
             "cuts": cuts(clip.differences),
             "width": clip.size[0],

@@ -39,7 +39,7 @@ def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
     (raw / ".hidden.mp4").write_bytes(b"")
     assert list_clips(raw) == ["a.mp4", "b/C.MOV", "b/c/d.avi"]
     report = detect_clips(raw, out, Bright())
-    assert (report.done, report.frames, report.persons, report.problems) == (3, 40, 40, {})
+    assert (report.detected, report.frames, report.persons, report.problems) == (3, 40, 40, {})
     assert len(Bright.calls) == 40
     assert list(files(out)) == ["a.mp4.json", "b/C.MOV.json", "b/c/d.avi.json"]
     found = read_results(out / "b/C.MOV.json")
@@ -76,21 +76,21 @@ def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_chang
     detect_clips(raw, out, Bright())
     before = files(out)
     again = detect_clips(raw, out, Bright())
-    assert (again.done, again.up_to_date, len(Bright.calls), files(out)) == (0, 2, 40, before)
+    assert (again.detected, again.up_to_date, len(Bright.calls), files(out)) == (0, 2, 40, before)
     whole = before["a.mp4.json"]
     # cut off
     for size in (len(whole) - 1, whole.rindex(b"]}"), len(whole) // 2, whole.index(b"\n") + 1):
         (out / "a.mp4.json").write_bytes(whole[:size])
-        assert (detect_clips(raw, out, Bright()).done, files(out)) == (1, before)
+        assert (detect_clips(raw, out, Bright()).detected, files(out)) == (1, before)
     write_clip(raw / "b.mp4", first=30)
     assert detect_clips(raw, out, Bright()).up_to_date == 1
     assert [name for name, data in files(out).items() if data != before[name]] == ["b.mp4.json"]
-    assert detect_clips(raw, out, Bright(shift=2.0)).done == 2
+    assert detect_clips(raw, out, Bright(shift=2.0)).detected == 2
 
     class Newer(Bright):
         version: ClassVar[int] = 2
 
-    assert detect_clips(raw, out, Newer()).done == 2
+    assert detect_clips(raw, out, Newer()).detected == 2
     info = json.loads((out / "a.mp4.json").read_text())["info"]
     assert (info["detector"], info["version"]) == ("bright", 2)
 
@@ -121,7 +121,7 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
     Replacing.clip = raw / "b.mp4"
     Replacing.new = tmp_path / new if new else None
     report = detect_clips(raw, out, Replacing(), DetectionResources(batch_size=2))
-    assert report.done == 1 and report.problems.keys() == {"b.mp4"}
+    assert report.detected == 1 and report.problems.keys() == {"b.mp4"}
     if new is not None:  # a missing one may be named by a decoder that still needs it
         expected = (
             "b.mp4: expected the clip for which detection began, until its last frame, "
@@ -131,7 +131,7 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
     assert not (out / "b.mp4.json").exists()
 
     again = detect_clips(raw, out, Replacing())
-    assert (again.done, again.up_to_date, again.problems) == (int(new is not None), 1, {})
+    assert (again.detected, again.up_to_date, again.problems) == (int(new is not None), 1, {})
     if new is not None:
         found = read_results(out / "b.mp4.json")
         assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(
@@ -148,7 +148,7 @@ def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_wri
     plan = plan_detection(raw, out, Bright())
     write_clip(raw / "a.mp4", first=30)
     report = detect_planned(plan, DetectionResources())
-    assert (report.done, list(report.problems)) == (1, ["a.mp4"])
+    assert (report.detected, list(report.problems)) == (1, ["a.mp4"])
     assert f"on {platform.node()}" in report.problems["a.mp4"]
     assert not (out / "a.mp4.json").exists()
 
@@ -225,7 +225,7 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     assert re.search(
         r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"]
     )
-    assert report.done == 1
+    assert report.detected == 1
     assert [name for name in files(out) if not name.startswith(".detect/")] == ["good.mp4.json"]
 
 
@@ -251,7 +251,7 @@ def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(
     for name in ("a.mp4", fits, too_long):
         write_clip(raw / name, 2)
     report = detect_clips(raw, out, Bright())
-    assert report.done == 2 and list(report.problems) == [too_long]
+    assert report.detected == 2 and list(report.problems) == [too_long]
     assert "too long" in report.problems[too_long]
     assert list(files(out)) == ["a.mp4.json", f"{fits}.json"]
 
@@ -348,7 +348,7 @@ def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(
     whole = (raw / "broken.mp4").read_bytes()
     (raw / "broken.mp4").write_bytes(zero(whole, 5))
     report = detect_clips(raw, out, Bright())
-    assert report.done == 2
+    assert report.detected == 2
     assert "cannot be decoded, such as 5" in report.damaged["broken.mp4"]
     assert "whole.mp4" not in report.damaged
     found = read_results(out / "broken.mp4.json")
@@ -383,7 +383,7 @@ def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(
     )
     (raw / "hdr.mp4").write_bytes(clip.encode())
     write_clip(raw / "short.mp4")
-    assert detect_clips(raw, out, Bright()).done == 3
+    assert detect_clips(raw, out, Bright()).detected == 3
     for name in ("a.mp4", "hdr.mp4", "short.mp4"):  # as versions without a record wrote them
         file = out / f"{name}.json"
         first, rest = file.read_text().split("\n", 1)
@@ -393,6 +393,9 @@ def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(
             info["frames"] = 11
         file.write_text(f"{json.dumps({'info': info})[:-1]},\n{rest}")
     plan = plan_detection(raw, out, Bright())
-    assert ([files.clip for files in plan.missing], plan.done) == (["hdr.mp4", "short.mp4"], 1)
-    assert detect_clips(raw, out, Bright()).done == 2
+    assert ([files.clip for files in plan.missing], plan.n_up_to_date) == (
+        ["hdr.mp4", "short.mp4"],
+        1,
+    )
+    assert detect_clips(raw, out, Bright()).detected == 2
     assert plan_detection(raw, out, Bright()).up_to_date

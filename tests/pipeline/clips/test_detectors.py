@@ -100,7 +100,7 @@ def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path: Path) -> None
     report = detect_clips(
         tmp_path / "raw", tmp_path / "out", Batches(), DetectionResources(batch_size=8, workers=2)
     )
-    assert (report.done, sum(Batches.sizes), len(Batches.sizes)) == (12, 24, 4)
+    assert (report.detected, sum(Batches.sizes), len(Batches.sizes)) == (12, 24, 4)
     for k in range(12):
         found = read_results(tmp_path / f"out/{k}.mp4.json")
         assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx([20, 21], abs=1)

@@ -106,7 +106,7 @@ def test_people_are_found_in_key_frames_and_followed_in_between(
 def test_another_n_detects_again(tmp_path: Path) -> None:
     write_bar(tmp_path / "a.avi", 5)
     assert [
-        detect_clips(tmp_path, tmp_path / "out", Lights(every=n)).done for n in (1, 1, 4, 4, 1)
+        detect_clips(tmp_path, tmp_path / "out", Lights(every=n)).detected for n in (1, 1, 4, 4, 1)
     ] == [1, 0, 1, 0, 1]
     assert Lights().identity() == {}, "files from before the option stay up to date"
     assert Lights(every=4).identity() == {"every": 4, "following": 2}
