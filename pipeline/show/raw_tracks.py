@@ -1,4 +1,9 @@
-"""Read tracks to show from a raw folder, video by video.  raw -> [tracks] -> page"""
+"""Read tracks to show from a raw folder, video by video.  raw -> [tracks] -> page
+
+`from_raw` reads as many videos as the choice needs, as conversion would read them, and accounts for
+them. `pipeline.show.command` calls it for tracks that are not converted, and `pipeline.show.tracks`
+for videos that conversion has rejected.
+"""
 
 from __future__ import annotations
 
@@ -69,23 +74,8 @@ def from_raw(
     refuse_other_body(raw, parts["stand_in"], body)
     model = load_body(body) if dataset.uses_body and body else None
     read = _RawTracks(dataset, split, raw, choice, model, videos)
-    if choice.names:
-        tracks = [read.find_track(name) for name in choice.names]
-    elif choice.video:
-        tracks = read.read_video(choice.video)
-    elif choice.rejected:
-        tracks = read.choose_rejected()
-    else:
-        tracks = read.spread_out()
-
-    failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
-    defects = [account for account in failed if account.set_aside == UNEXPECTED]
-    warnings = []
-    if defects:
-        further = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-        warnings.append(
-            f"The reader failed on video {defects[0].name}{further}: {defects[0].message}"
-        )
+    tracks = read.choose_tracks()
+    failures = [account for account in read.accounts.values() if is_failure(dataset, account)]
     counted = f"{len(read.accounts):,} of {len(read.videos):,}"
     return PageContent(
         name=f"{dataset.name}/{split}",
@@ -96,17 +86,32 @@ def from_raw(
         reader=parts,
         totals=Accounting(read.accounts.values()).totals(),
         totals_of=f"the videos that were read for this page: {counted}",
-        n_rejected=len(failed),
-        rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
+        n_rejected=len(failures),
+        rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
         n_tracks=None,
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(failures)),
         tracks=tuple(tracks),
         untracked=read.untracked,
     )
 
 
+def _warnings(failures: Iterable[VideoAccount]) -> list[str]:
+    """Say on how many videos the reader itself has failed, and why on the first of them."""
+    defects = [account for account in failures if account.set_aside == UNEXPECTED]
+    if not defects:
+        return []
+    others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+    return [f"The reader failed on video {defects[0].name}{others}: {defects[0].message}"]
+
+
 class _RawTracks:
-    """Tracks of a raw folder, read video by video; `accounts`: of the videos read so far."""
+    """Tracks of a raw folder, read video by video.
+
+    Attributes:
+        videos: The videos to choose from.
+        accounts: Name -> account of the videos that were read so far.
+        untracked: Detections without a track of the last video that was read.
+    """
 
     def __init__(
         self,
@@ -126,9 +131,25 @@ class _RawTracks:
         if videos is not None:
             self.videos = [video for video in self.videos if video.name in videos]
         self.accounts: dict[str, VideoAccount] = {}
-        self.untracked: Untracked | None = None  # detections of the chosen video
+        self.untracked: Untracked | None = None
+
+    def choose_tracks(self) -> list[ShownTrack]:
+        """Read the tracks of the choice. Raises PipelineError if one is missing."""
+        choice = self._choice
+        if choice.names:
+            return [self._find_track(name) for name in choice.names]
+        if choice.video:
+            return self._read_video(choice.video)
+        if choice.rejected:
+            return self._choose_rejected()
+        return self._spread_out()
 
     def _read(self, video: RawVideo) -> list[ShownTrack]:
+        """Read and grade a video's tracks, and account for it.
+
+        If rejected videos are chosen, a valid one gives no tracks; a rejected one gives those that
+        its reader would have refused.
+        """
         tracks: Sequence[Track] = ()
         refusals: list[RawDataError] = []
         with ExitStack() as stack, caching():
@@ -172,9 +193,9 @@ class _RawTracks:
             grade=grade,
         )
 
-    def find_track(self, name: str) -> ShownTrack:
+    def _find_track(self, name: str) -> ShownTrack:
         """The track with this name, <video>/<person>. Raises PipelineError if it is missing."""
-        failed = []
+        rejections = []
         tracks: dict[str, ShownTrack] = {}
         reason = "there is no such video"
         for video in self.videos:
@@ -182,15 +203,16 @@ class _RawTracks:
                 tracks |= {track.record.name: track for track in self._read(video)}
                 account = self.accounts[video.name]
                 if account.set_aside:
-                    failed.append(account.rejection)
-                reason = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
+                    rejections.append(account.rejection)
+                names = ", ".join(tracks) or "; ".join(rejections) or "none"
+                reason = f"its video has {names}"
         if name not in tracks:
             raise PipelineError(
                 f"{self._dataset.name}/{self._split} has no track {name!r}: {reason}"
             )
         return tracks[name]
 
-    def read_video(self, name: str) -> list[ShownTrack]:
+    def _read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""
         tracks: list[ShownTrack] = []
         for video in self.videos:
@@ -204,7 +226,7 @@ class _RawTracks:
             raise no_video(f"{self._dataset.name}/{self._split}", name, reason, names)
         return tracks
 
-    def choose_rejected(self) -> list[ShownTrack]:
+    def _choose_rejected(self) -> list[ShownTrack]:
         """First tracks of rejected videos, spread evenly over the split."""
         n_tracks = self._choice.tracks
         chosen: list[ShownTrack] = []
@@ -214,9 +236,11 @@ class _RawTracks:
             chosen += self._read(self.videos[i])[:1]
         return chosen
 
-    def spread_out(self) -> list[ShownTrack]:
-        """Tracks of videos spread evenly over the split (the first video with tracks of each
-        part).
+    def _spread_out(self) -> list[ShownTrack]:
+        """Tracks of videos spread evenly over the split.
+
+        The split is cut into as many parts as tracks are wanted. Each part gives tracks of its
+        first video that has any.
         """
         n_videos = len(self.videos)
         n_tracks = self._choice.tracks

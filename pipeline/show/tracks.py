@@ -1,4 +1,8 @@
-"""Read tracks to show from a split of a cache.  cache -> [tracks] -> page"""
+"""Read tracks to show from a split of a cache.  cache -> [tracks] -> page
+
+`from_cache` chooses tracks, and reads each with its grade and its source of images. Rejected videos
+are not in a cache: they are read from the raw folder (`pipeline.show.raw_tracks`).
+"""
 
 from __future__ import annotations
 
@@ -43,10 +47,11 @@ def from_cache(
     raw: Path | None = None,
     body: Path | None = None,
 ) -> PageContent:
-    """The chosen tracks of <dataset>/<split>. `raw`: the raw folder; None: as recorded at
-    conversion.
+    """Read the chosen tracks of <dataset>/<split>.
 
-    Rejected videos are read by the conversion's reader with its options.
+    Args:
+        raw: The raw folder; None: as recorded at conversion.
+        body: Folder of a body model, for tracks without 3D joints.
 
     Raises:
         cache.CacheError: the split is missing.
@@ -61,25 +66,9 @@ def from_cache(
     stand_in = bool(split.manifest.get("stand_in", False))
     folder = _raw_folder(split, raw)
     refuse_other_body(folder or Path(name), stand_in, body)
-    n_rejected, messages = rejected_videos(split)
-
-    warnings = []
-    estimates = estimates_of(split)
-    if estimates:
-        warnings.append(f"Bodies are {estimates}, no ground truth.")
-    if folder is not None and not folder.is_dir():
-        warnings.append(
-            f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR"
-        )
-
-    untracked = None
-    if choice.names:
-        numbers = _track_numbers(split, choice.names)
-    elif choice.video:
-        numbers, untracked = _video_tracks(split, choice.video, raw, warnings)
-    else:
-        numbers = spread(len(split.tracks), choice.tracks)
-
+    n_rejected, rejections = rejected_videos(split)
+    warnings = _warnings(split, folder)
+    numbers, untracked = _choose_tracks(split, choice, raw, warnings)
     return PageContent(
         name=name,
         origin=f"the cache {root}",
@@ -90,7 +79,7 @@ def from_cache(
         totals=split.manifest.get("accounting", {}),
         totals_of="the whole split",
         n_rejected=n_rejected,
-        rejected=tuple(islice(messages, min(n_rejected, MOST_LISTED))),
+        rejected=tuple(islice(rejections, min(n_rejected, MOST_LISTED))),
         n_tracks=len(split.tracks),
         warnings=tuple(warnings),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.frames)),
@@ -103,7 +92,7 @@ def from_cache(
 def _rejected_from_raw(
     split: Split, choice: Choice, raw: Path | None, body: Path | None
 ) -> PageContent:
-    """The chosen tracks of the rejected videos that can be drawn."""
+    """The chosen tracks of the rejected videos that can be drawn, by the conversion's reader."""
     reader, raw_folder, model = recorded_reader(split, raw, body)
     videos = set()
     for video in split.videos:
@@ -126,6 +115,32 @@ def _raw_folder(split: Split, raw: Path | None) -> Path | None:
             "the dataset's raw folder: --raw DIR"
         )
     return None
+
+
+def _warnings(split: Split, raw: Path | None) -> list[str]:
+    warnings = []
+    estimates = estimates_of(split)
+    if estimates:
+        warnings.append(f"Bodies are {estimates}, no ground truth.")
+    if raw is not None and not raw.is_dir():
+        warnings.append(
+            f"The raw folder {raw} does not exist, so no frame can be shown. Name it: --raw DIR"
+        )
+    return warnings
+
+
+def _choose_tracks(
+    split: Split, choice: Choice, raw: Path | None, warnings: list[str]
+) -> tuple[list[int], Untracked | None]:
+    """Numbers of the chosen tracks; for a chosen video also its detections that became no track.
+
+    Adds to `warnings` why such detections cannot be read.
+    """
+    if choice.names:
+        return _track_numbers(split, choice.names), None
+    if choice.video:
+        return _video_tracks(split, choice.video, raw, warnings)
+    return spread(len(split.tracks), choice.tracks), None
 
 
 def _track_numbers(split: Split, names: Iterable[str]) -> list[int]:
@@ -151,9 +166,9 @@ def _video_tracks(
     video is missing or has neither.
     """
     names = split.videos.names
-    with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
+    names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
-        raise no_video(split.name, video, "there is no such video", with_tracks)
+        raise no_video(split.name, video, "there is no such video", names_with_tracks)
     number = names.index(video)
     numbers = np.flatnonzero(split.tracks.video == number).tolist()
 
@@ -164,7 +179,7 @@ def _video_tracks(
         warnings.append(str(error))
     if not numbers and untracked is None:
         state = video_state(split.videos[number].account, ())
-        raise no_video(split.name, video, ": ".join(filter(None, state)), with_tracks)
+        raise no_video(split.name, video, ": ".join(filter(None, state)), names_with_tracks)
     return numbers, untracked
 
 
@@ -172,14 +187,15 @@ def _cached_tracks(
     split: Split, numbers: Sequence[int], raw: Path | None, frames: int
 ) -> Iterator[ShownTrack]:
     """The tracks with these numbers; a video's tracks are graded together."""
-    graded: dict[str, grades.Grade] = {}  # of the last video's tracks, by name
+    grade_by_name: dict[str, grades.Grade] = {}  # of the last video's tracks
     for number in numbers:
         record = split.tracks[number]
-        if record.name not in graded:
+        if record.name not in grade_by_name:
             video = int(split.tracks.video[number])
-            of_video = grades.tracks_of(split, video)
-            graded = grades.video_grades(split, of_video, _source_of(split, video, raw))
-        yield _cached_track(split, number, raw, frames, graded[record.name])
+            video_numbers = grades.tracks_of(split, video)
+            source = _source_of(split, video, raw)
+            grade_by_name = grades.video_grades(split, video_numbers, source)
+        yield _cached_track(split, number, raw, frames, grade_by_name[record.name])
 
 
 def _source_of(split: Split, video: int, raw: Path | None) -> FrameSource | None:

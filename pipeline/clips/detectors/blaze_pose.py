@@ -11,12 +11,19 @@ pose_detection and pose_landmark. Two networks:
 A circle (2, 2) is two points: its centre, in the middle of the person's hips, and a point on it,
 straight above the centre if the person stands. Its radius is as far as the body reaches.
 
-MediaPipe follows one person. This detector searches overlapping squares of three sizes, whose side
-is the image's longer side, its shorter side, or half of that. To check a candidate, the second
-network is applied again to the circle that it returned. The circle of a real person soon holds
-still; the circle of a tree or of part of a person moves on. As in MediaPipe, the area outside the
-image is black for the first network, and repeats the image's edge for the second one. Coordinates
-are OpenCV's: (0, 0) is a pixel's centre.
+MediaPipe follows one person. This detector finds several in a key frame:
+
+    _squares            cut overlapping squares of three sizes from the image, whose side is the
+                        image's longer side, its shorter side, or half of that
+    find_people         candidates in each square: a score and a circle
+    _settle             check a candidate: compute the pose in its circle, then in the circle that
+                        the network returned, and so on. The circle of a real person soon holds
+                        still; that of a tree or of part of a person moves on
+    _people             joints, boxes and scores, without duplicates
+
+In the frames after it, the pose is computed in each person's circle of the frame before. As in
+MediaPipe, the area outside the image is black for the first network, and repeats the image's edge
+for the second one. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
 """
 
 from __future__ import annotations
@@ -41,7 +48,6 @@ from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
 
 Doubles = NDArray[np.float64]
-Followed = tuple[People, Doubles]  # people of a frame, and their circles (N, 2, 2) px for the next
 Weights = Literal["lite", "full", "heavy"]
 
 LICENCE: Final = "Apache-2.0"  # of both packages; the files themselves state none
@@ -78,18 +84,19 @@ FILES: Final[dict[str, tuple[PackageFile, PackageFile]]] = {
         ),
     ),
 }
-SIDES: Final = 224, 256  # px, sides of the squares that the finder and the landmarks take
+FINDER_SIDE: Final = 224  # px, side of the square that the finder takes
+LANDMARKS_SIDE: Final = 256  # px, side of the square that the landmarks take
 CELLS: Final = ((28, 2), (14, 2), (7, 6))  # the finder's grids: cells per side, outputs per cell
 SAME_FACE: Final = 0.3  # least intersection over union of boxes of one face
 MARGIN: Final = 1.25  # side of the landmarks' square / diameter of the circle
-BODY: Final = 33  # points of the body
-COCO: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # COCO's among them
+N_POINTS: Final = 33  # of the body
+COCO_POINTS: Final = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
 HEAT_SIDE: Final = 64  # cells along a side of a heat map
 REACH: Final = 4  # cells on each side of a point that refine it, by MediaPipe 0.10.21's results
 SURE: Final = 0.5  # least score of a face, and least value of a heat map that refines a point
-NEAR: Final = 0.25  # radii: centres of circles of one person are nearer
+SAME_CENTRE: Final = 0.25  # radii: centres of circles of one person are nearer
 STILL: Final = 0.08  # radii: a circle that moves and grows by less holds still
-LOOKS: Final = 4  # most times that the landmarks are computed until a circle holds still
+MOST_ESTIMATES: Final = 4  # most poses that are computed until a circle holds still
 
 
 class Pose(NamedTuple):
@@ -102,6 +109,13 @@ class Pose(NamedTuple):
     # probability of being visible, 0..1
     joints: Doubles
     circle: Doubles  # (2, 2) px, the person's circle, in which to look in the next frame
+
+
+class _FramePeople(NamedTuple):
+    """The P people of a frame, and where to look for them in the next one."""
+
+    people: People
+    circles: Doubles  # (P, 2, 2) px
 
 
 @dataclass(frozen=True)
@@ -142,20 +156,19 @@ class BlazePose(FollowingDetector):
         n_cores = len(os.sched_getaffinity(0))
         threads = ThreadPoolExecutor(n_cores, thread_name_prefix="blaze")
 
-        def search(images: Sequence[Image]) -> list[Followed]:
+        def search(images: Sequence[Image]) -> list[_FramePeople]:
             return list(threads.map(finder.search, images))
 
-        def follow(images: Sequence[Image], before: Sequence[Followed]) -> list[Followed]:
+        def follow(images: Sequence[Image], before: Sequence[_FramePeople]) -> list[_FramePeople]:
             return list(threads.map(finder.follow, images, before))
 
         def detect(images: Sequence[Image], keys: Sequence[bool] = ()) -> list[People]:
-            found = run_chains(search, follow, images, keys)
-            return [people for people, _ in found]
+            return [frame.people for frame in run_chains(search, follow, images, keys)]
 
         return detect
 
 
-class LiteNetwork:
+class _LiteNetwork:
     """A network in LiteRT. Threads may share it: each has its own interpreter, on one core."""
 
     def __init__(self, file: Path) -> None:
@@ -167,17 +180,17 @@ class LiteNetwork:
             )
             raise ConfigError(f"BlazePose needs the package ai-edge-litert: {how}") from error
         self._load = partial(Interpreter, model_content=file.read_bytes(), num_threads=1)
-        self._own = threading.local()
+        self._thread = threading.local()  # of each thread: its interpreter, `network`
 
     def __call__(self, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Compute the outputs for an image (H, W, 3), without their batch axis.
 
         Outputs are in the order of their names: Identity, Identity_1, ...
         """
-        if not hasattr(self._own, "network"):
-            self._own.network = self._load()
-            self._own.network.allocate_tensors()
-        network = self._own.network
+        if not hasattr(self._thread, "network"):
+            self._thread.network = self._load()
+            self._thread.network.allocate_tensors()
+        network = self._thread.network
         (expected,) = network.get_input_details()
         batch = pixels[None].astype(np.float32)
         network.set_tensor(expected["index"], batch)
@@ -186,12 +199,12 @@ class LiteNetwork:
         return [network.get_tensor(output["index"])[0] for output in outputs]
 
 
-def load_networks(weights: str) -> tuple[LiteNetwork, LiteNetwork]:
+def load_networks(weights: str) -> tuple[_LiteNetwork, _LiteNetwork]:
     """Load the finder and the landmarks, downloading their files if needed.
 
     Raises MissingAssets without their files, ConfigError without LiteRT.
     """
-    finder, landmarks = map(LiteNetwork, fetch_files(*FILES[weights]))
+    finder, landmarks = map(_LiteNetwork, fetch_files(*FILES[weights]))
     return finder, landmarks
 
 
@@ -207,8 +220,8 @@ def terms(weights: str) -> list[dict[str, str]]:
     ]
 
 
-def find(
-    network: LiteNetwork, square: Image, min_score: float = SURE
+def find_people(
+    network: _LiteNetwork, square: Image, min_score: float = SURE
 ) -> list[tuple[float, Doubles]]:
     """Find the people in a square image (224, 224, 3): (score, circle (2, 2) px), best first.
 
@@ -231,74 +244,73 @@ def find(
     people = []
     while len(order):
         best = order[0]
-        right = np.minimum(high[order], high[best])
-        left = np.maximum(low[order], low[best])
-        shared = np.maximum(right - left, 0).prod(axis=1)
+        shared_low = np.maximum(low[order], low[best])
+        shared_high = np.minimum(high[order], high[best])
+        shared = np.maximum(shared_high - shared_low, 0).prod(axis=1)
         union = area[order] + area[best] - shared
-        same = shared > SAME_FACE * union
-        same[0] = True
-        cells = order[same]
-        circle = np.average(circles[cells], axis=0, weights=scores[cells])
+        is_same = shared > SAME_FACE * union
+        is_same[0] = True  # a face without area, too
+        outputs = order[is_same]
+        circle = np.average(circles[outputs], axis=0, weights=scores[outputs])
         people.append((float(scores[best]), circle))
-        order = order[~same]
+        order = order[~is_same]
     return people
 
 
-def look(network: LiteNetwork, image: Image, circle: Doubles) -> Pose:
+def estimate_pose(network: _LiteNetwork, image: Image, circle: Doubles) -> Pose:
     """Compute the pose of the person in a circle (2, 2) px of an image.
 
     Outside the image, its edge is repeated.
     """
-    side = SIDES[1]
+    side = LANDMARKS_SIDE
     up = circle[1] - circle[0]
     if np.linalg.norm(up) < 1:
         up = np.array([0, -1])
-    length = float(np.linalg.norm(up))
-    sin = up[0] / length
-    cos = -up[1] / length  # of the square's turn, clockwise on the screen
-    scale = side / (2 * MARGIN * length)
-    turn = scale * np.array([[cos, sin], [-sin, cos]])
-    shift = side / 2 - turn @ circle[0]
-    affine = np.column_stack([turn, shift])
-    size = (side, side)
+    radius = float(np.linalg.norm(up))
+    # of the square's turn, clockwise on the screen
+    sin = up[0] / radius
+    cos = -up[1] / radius
+    turn = np.array([[cos, sin], [-sin, cos]])
+
+    # px of the image -> px of the square
+    scale = side / (2 * MARGIN * radius)
+    linear = scale * turn
+    shift = side / 2 - linear @ circle[0]
+    affine = np.column_stack([linear, shift])
     edge = cv2.BORDER_REPLICATE
-    pixels = cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=edge)
+    pixels = cv2.warpAffine(image, affine, (side, side), flags=cv2.INTER_LINEAR, borderMode=edge)
     points, presence, _, heat, metres = network(pixels / np.float32(255))
 
-    # x, y, depth, and two logits: visible, inside the square
+    # (39, 5): x, y, depth, and two logits: visible, inside the square
     rows = points.reshape(-1, 5).astype(np.float64)
     in_square = _refine(rows[:, :2], heat)
-    xy = (in_square - shift) @ np.linalg.inv(turn).T
-    about_z = np.array(
-        [
-            [cos, sin, 0],
-            [-sin, cos, 0],
-            [0, 0, 1],
-        ]
-    )
-    joints = metres.reshape(-1, 3)[:BODY] @ about_z
-    visible, inside = _sigmoid(rows[:BODY, 3:]).T
+    xy = (in_square - shift) @ np.linalg.inv(linear).T
+    visible, inside = _sigmoid(rows[:N_POINTS, 3:]).T
     confidence = np.minimum(visible, inside)
+
+    about_z = np.eye(3)
+    about_z[:2, :2] = turn
+    joints = metres.reshape(-1, 3)[:N_POINTS] @ about_z  # back into the image's axes
     return Pose(
-        float(presence.item()),
-        np.column_stack([xy[:BODY], confidence]),
-        np.column_stack([joints, visible]),
-        xy[BODY : BODY + 2],
+        presence=float(presence.item()),
+        points=np.column_stack([xy[:N_POINTS], confidence]),
+        joints=np.column_stack([joints, visible]),
+        circle=xy[N_POINTS : N_POINTS + 2],
     )
 
 
 class _Finder:
     """Finds the people in an image: anew (`search`), or from the frame before (`follow`)."""
 
-    def __init__(self, min_score: float, finder: LiteNetwork, landmarks: LiteNetwork) -> None:
+    def __init__(self, min_score: float, finder: _LiteNetwork, landmarks: _LiteNetwork) -> None:
         self._min_score = min_score
         self._finder = finder
         self._landmarks = landmarks
 
-    def search(self, image: Image) -> Followed:
+    def search(self, image: Image) -> _FramePeople:
         candidates = []
         for square, zoom, corner in _squares(image):
-            for score, circle in find(self._finder, square, self._min_score):
+            for score, circle in find_people(self._finder, square, self._min_score):
                 candidates.append((score, (circle + corner) / zoom))
         candidates.sort(key=lambda candidate: -candidate[0])
 
@@ -309,29 +321,30 @@ class _Finder:
                 poses.append(pose)
         return self._people(image, poses)
 
-    def follow(self, image: Image, before: Followed) -> Followed:
-        _, circles = before
-        poses = [look(self._landmarks, image, circle) for circle in circles]
+    def follow(self, image: Image, before: _FramePeople) -> _FramePeople:
+        poses = [estimate_pose(self._landmarks, image, circle) for circle in before.circles]
         return self._people(image, poses)
 
     def _settle(self, image: Image, circle: Doubles, others: Sequence[Pose]) -> Pose | None:
         """Compute the pose of a candidate again and again, until its circle holds still.
 
-        None if it does not within LOOKS times, if no person is there, or if the circle is that of
-        one of `others`.
+        None if it does not within MOST_ESTIMATES poses, if no person is there, or if the circle is
+        that of one of `others`.
         """
-        for _ in range(LOOKS):
-            if any(_moves(pose.circle, circle)[0] < NEAR for pose in others):
-                return None
-            pose = look(self._landmarks, image, circle)
+        for _ in range(MOST_ESTIMATES):
+            for other in others:
+                distance, _ = _compare(other.circle, circle)
+                if distance < SAME_CENTRE:
+                    return None
+            pose = estimate_pose(self._landmarks, image, circle)
             if pose.presence < self._min_score:
                 return None
-            if max(_moves(circle, pose.circle)) < STILL:
+            if max(_compare(circle, pose.circle)) < STILL:
                 return pose
             circle = pose.circle
         return None
 
-    def _people(self, image: Image, poses: Sequence[Pose]) -> Followed:
+    def _people(self, image: Image, poses: Sequence[Pose]) -> _FramePeople:
         """Make a person of each pose with sufficient presence, without duplicates.
 
         Joints outside the image get confidence 0.
@@ -344,21 +357,21 @@ class _Finder:
             if pose.presence >= self._min_score and (extent >= 1).all():
                 present.append(pose)
 
-        of_poses = [pose.points for pose in present]
-        points = np.array(of_poses, np.float32).reshape(-1, BODY, 3)
+        points = np.array([pose.points for pose in present], np.float32)
+        points = points.reshape(-1, N_POINTS, 3)
         xy = points[..., :2]
         is_inside = (xy >= 0) & (xy < size)
         points[..., 2] *= is_inside.all(axis=-1)
         body = np.clip(xy, 0, size).astype(np.float32)
         boxes = np.hstack([body.min(axis=1), body.max(axis=1)])
         scores = np.array([pose.presence for pose in present], np.float32)
-        people = People(boxes, scores, points[:, COCO])
+        people = People(boxes, scores, points[:, COCO_POINTS])
         chosen = distinct(people)
         circles = np.array([pose.circle for pose in present]).reshape(-1, 2, 2)
-        return People(*(part[chosen] for part in people)), circles[chosen]
+        return _FramePeople(People(*(values[chosen] for values in people)), circles[chosen])
 
 
-def _moves(circle: Doubles, other: Doubles) -> tuple[float, float]:
+def _compare(circle: Doubles, other: Doubles) -> tuple[float, float]:
     """(distance of two circles' centres, difference of their radii), in radii of the smaller."""
     radius = float(np.linalg.norm(circle[1] - circle[0]))
     other_radius = float(np.linalg.norm(other[1] - other[0]))
@@ -375,7 +388,7 @@ def _squares(image: Image) -> Iterator[tuple[Image, Doubles, NDArray[Any]]]:
     size = np.array(image.shape[1::-1])
     longer = int(size.max())
     shorter = int(size.min())
-    n = SIDES[0]
+    n = FINDER_SIDE
     for side in dict.fromkeys((longer, shorter, shorter / 2)):
         scaled_size = np.maximum(np.rint(size * n / side), 1)
         width, height = scaled_size.astype(int).tolist()
@@ -398,9 +411,9 @@ def _starts(length: int) -> list[int]:
 
     They are at most half a square apart, and the last one ends where the side ends.
     """
-    rest = length - SIDES[0]
-    n_steps = -(-2 * rest // SIDES[0])  # rounded up
-    starts: list[int] = np.linspace(0, rest, 1 + n_steps, dtype=int).tolist()
+    last = length - FINDER_SIDE
+    n_steps = -(-2 * last // FINDER_SIDE)  # rounded up
+    starts: list[int] = np.linspace(0, last, 1 + n_steps, dtype=int).tolist()
     return starts
 
 
@@ -411,7 +424,7 @@ def _cells() -> Doubles:
         row, column = np.indices((n, n)).reshape(2, -1)
         middles = np.column_stack([column, row]) + 0.5
         grids.append(np.repeat(middles, n_outputs, axis=0) / n)
-    return np.concatenate(grids) * SIDES[0]
+    return np.concatenate(grids) * FINDER_SIDE
 
 
 def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
@@ -420,8 +433,8 @@ def _refine(xy: Doubles, heat: NDArray[np.float32]) -> Doubles:
     A point moves to the weighted mean of its heat map's cells within REACH, if one of these is at
     least SURE and the point is inside the square.
     """
-    cell_px = SIDES[1] / HEAT_SIDE
-    cell = np.floor(xy * (HEAT_SIDE / SIDES[1])).astype(np.int64)
+    cell_px = LANDMARKS_SIDE // HEAT_SIDE
+    cell = np.floor(xy / cell_px).astype(np.int64)
     offsets = np.arange(-REACH, REACH + 1)
     near = cell[:, None] + offsets[:, None]  # (39, 9, 2) columns and rows
     inside = (near >= 0) & (near < HEAT_SIDE)

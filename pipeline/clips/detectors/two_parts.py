@@ -1,6 +1,8 @@
 """Base of detectors with two networks: boxes of people in an image, then joints in each box.
 [pixels -> keypoints] -> tracks
 
+A subclass of `TwoPartDetector` loads the networks, as `rtmpose` does; `find_and_follow` calls them.
+
 With the option `every` = N, the first network runs on key frames only: each N-th frame, and frames
 that begin a scene. In the frames between, people are followed: the second network looks for a
 person's joints in the person's box of the frame before. Then each side of the box moves with the
@@ -26,7 +28,7 @@ from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
 
 Floats = NDArray[np.float32]
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 _Images = Sequence[Image]
 
 SEEN: Final = 0.3  # least confidence of a joint that counts as seen
@@ -49,9 +51,9 @@ class Networks(NamedTuple):
     """The two loaded networks as functions. All images of a call have one size."""
 
     # images -> the boxes in each
-    find: Callable[[_Images], list[Boxes]]
+    find_boxes: Callable[[_Images], list[Boxes]]
     # images, and boxes (P, 4) in each -> joints (P, 17, 3) in each: px, px, confidence
-    look: Callable[[_Images, Sequence[Floats]], list[Floats]]
+    find_joints: Callable[[_Images, Sequence[Floats]], list[Floats]]
 
 
 @dataclass(frozen=True)
@@ -89,24 +91,24 @@ def find_and_follow(networks: Networks, images: _Images, keys: Sequence[bool] = 
     """Find the people in key frames, and follow them in the others; `keys` as in `run_chains`."""
 
     def start(images: _Images) -> list[People]:
-        boxes = networks.find(images)
-        joints = networks.look(images, [of_image.boxes for of_image in boxes])
-        people = zip(boxes, joints, strict=True)
-        return [People(*of_image, points) for of_image, points in people]
+        boxes = networks.find_boxes(images)
+        joints = networks.find_joints(images, [found.boxes for found in boxes])
+        pairs = zip(boxes, joints, strict=True)
+        return [People(*found, points) for found, points in pairs]
 
     def step(images: _Images, before: Sequence[People]) -> list[People]:
-        joints = networks.look(images, [people.boxes for people in before])
+        joints = networks.find_joints(images, [people.boxes for people in before])
         return list(map(follow, before, joints, images))
 
     return run_chains(start, step, images, keys)
 
 
 def run_chains(
-    start: Callable[[_Images], list[Found]],
-    step: Callable[[_Images, Sequence[Found]], list[Found]],
+    start: Callable[[_Images], list[Result]],
+    step: Callable[[_Images, Sequence[Result]], list[Result]],
     images: _Images,
     keys: Sequence[bool] = (),
-) -> list[Found]:
+) -> list[Result]:
     """Compute a result for each image: by `start` in key frames, else by `step`.
 
     `step` takes images and the results of the frames before them. A chain is a key frame and the

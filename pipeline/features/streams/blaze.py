@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
-    BODY,
     FILES,
+    FINDER_SIDE,
     MARGIN,
-    SIDES,
+    N_POINTS,
     SURE,
     Weights,
-    find,
-    look,
+    estimate_pose,
+    find_people,
 )
 from pipeline.crops import crop_affine, crop_person
 from pipeline.errors import ConfigError
@@ -30,7 +30,7 @@ from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, S
 from pipeline.files.pixels.frames import Image
 
 # px, side of the person's crop, in which the first network finds the circle around the person
-SIDE: Final = SIDES[0]
+SIDE: Final = FINDER_SIDE
 # A person is too far away if the hips are farther than this from the middle, in sides of the crop.
 FAR: Final = 0.25
 
@@ -52,7 +52,7 @@ class BlazeJoints(Stream):
     kind: ClassVar[str] = "blaze_joints"
     version: ClassVar[int] = 2  # looks at the frame, not at a crop of it
     dtype: ClassVar[str] = "float32"
-    dim: ClassVar[int] = BODY * 4
+    dim: ClassVar[int] = N_POINTS * 4
 
     def __post_init__(self) -> None:
         if self.weights not in FILES:
@@ -94,15 +94,15 @@ class BlazeJoints(Stream):
         # If no person is found near the middle, use the circle of a person who fills the crop.
         circle = np.array([[0, 0], [0, -SIDE / (2 * MARGIN)]]) + SIDE / 2
         least = FAR * SIDE
-        for _, found in find(finder, crop):
+        for _, found in find_people(finder, crop):
             distance = float(np.linalg.norm(found[0] - SIDE / 2))
             if distance < least:
                 circle = found
                 least = distance
         circle = (circle - affine[:, 2]) / affine[:, :2].diagonal()
 
-        first = look(landmarks, image, circle)
-        second = look(landmarks, image, first.circle)
+        first = estimate_pose(landmarks, image, circle)
+        second = estimate_pose(landmarks, image, first.circle)
         for pose in (second, first):
             if pose.presence >= SURE:
                 return pose.joints.reshape(-1).astype(np.float32)

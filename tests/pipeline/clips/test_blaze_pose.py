@@ -19,7 +19,13 @@ import pytest
 import cache
 from pipeline.api import Image
 from pipeline.clips.detectors import blaze_pose
-from pipeline.clips.detectors.blaze_pose import FILES, BlazePose, find, load_networks, look
+from pipeline.clips.detectors.blaze_pose import (
+    FILES,
+    BlazePose,
+    estimate_pose,
+    find_people,
+    load_networks,
+)
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
@@ -232,7 +238,7 @@ def test_a_circle_is_the_mean_of_those_of_one_face_and_lies_about_the_middle_of_
         (coarse + 9, 0.4, 0),
     ):
         values[number, :8], logits[number] = [x, 1, 45, 45, x + 2, 3, x + 4, -20], logit(score)
-    (first, one), (second, other) = find(
+    (first, one), (second, other) = find_people(
         lambda _: [values, logits], np.zeros((224, 224, 3), np.uint8)
     )
     assert (first, second) == pytest.approx((0.9, 0.7))
@@ -251,7 +257,7 @@ def test_a_person_is_seen_upright_and_turned_back(turn: int) -> None:
     image = draw(
         np.zeros((300, 400, 3), np.uint8), hips, up=np.rint(-90 * down).astype(int), wrist=(30, 20)
     )
-    pose = look(landmarks, image, np.array([hips, hips - 90 * down]))
+    pose = estimate_pose(landmarks, image, np.array([hips, hips - 90 * down]))
     np.testing.assert_allclose(
         pose.points[[23, 0, 15], :2], [hips, hips - 90 * down, (230, 170)], atol=1
     )
@@ -270,10 +276,10 @@ def test_outside_the_image_the_second_network_sees_the_repeated_edge() -> None:
         return landmarks(pixels)
 
     circle = np.array([[5.0, 50.0], [20.0, 10.0]])  # reaches beyond the left and the lower edge
-    look(network, image, circle)
+    estimate_pose(network, image, circle)
     margin = 100
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-    look(network, padded, circle + margin)
+    estimate_pose(network, padded, circle + margin)
     np.testing.assert_allclose(*seen, atol=2 / 255)
 
 
@@ -301,7 +307,7 @@ def test_a_heat_map_refines_a_point_where_it_is_sure_and_at_most_4_cells_away() 
         ]
 
     upright = np.array([[128, 128], [128, 128 - 256 / 2.5]])  # whose square is the image
-    refined = look(network, np.zeros((256, 256, 3), np.uint8), upright).points[:6, :2]
+    refined = estimate_pose(network, np.zeros((256, 256, 3), np.uint8), upright).points[:6, :2]
     np.testing.assert_allclose(
         refined[0], 4 * (0.8 * np.array([27, 26]) + 0.4 * np.array([26, 25])) / 1.2, atol=1e-4
     )
@@ -424,7 +430,7 @@ def test_a_person_who_is_cut_below_has_mediapipe_s_joints(clip: Path) -> None:
     hips = np.array([0.5091461 * 400, 0.6360134 * 230])
     radius = 1.1140810 * 400 / 2.5
     up = radius * np.array([np.sin(0.0375838), -np.cos(0.0375838)])
-    pose = look(load_networks("full")[1], image, np.array([hips, hips + up]))
+    pose = estimate_pose(load_networks("full")[1], image, np.array([hips, hips + up]))
     chosen = [0, 15, 16, 27, 28]  # nose, wrists, and the ankles, which are 36 px below the image
     metres = [
         [-0.0199, -0.6333, -0.2494],
