@@ -59,14 +59,15 @@ def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) 
     """
     names = (clip, clip.rpartition(".")[0] or clip)
     is_a_folder = labels.is_dir()
-    own = list(names)
+    own_names = list(names)
     if not is_a_folder:
         for name in names:
-            own += [f"{name}{suffix}" for suffix in (*SUFFIXES, *UNREAD)]
-    *below, top = (keypoints / parent for parent in PurePath(video.name).parents)
+            own_names += [f"{name}{suffix}" for suffix in (*SUFFIXES, *UNREAD)]
+    # a clip's labels may lie in the folders of its path; in `keypoints` itself if it has none
+    *folders, top = (keypoints / parent for parent in PurePath(video.name).parents)
     folder = labels.parent.parent if labels.parent.name == PACK else labels.parent
-    is_in_place = folder in (below or [top])
-    if labels.name in own and is_in_place:
+    is_in_place = folder in (folders or [top])
+    if labels.name in own_names and is_in_place:
         return
     place = PurePath(keypoints.name, video.name).parent
     expected = (
@@ -85,10 +86,10 @@ def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) 
         do = f"Move it to {place}/."
     elif is_a_folder:
         found = "a folder of another name"
-    elif _to_nfc(labels.name) in map(_to_nfc, own):
+    elif _to_nfc(labels.name) in map(_to_nfc, own_names):
         found = "the same letters in another Unicode form"
         do = "Rename it, for example with convmv --nfc or --nfd."
-    elif labels.name.casefold() in [name.casefold() for name in own]:
+    elif labels.name.casefold() in [name.casefold() for name in own_names]:
         found = "other capitals"
     else:
         found = "another name"

@@ -1,5 +1,8 @@
 """Clothes, backdrops and light, and bodies rendered in them.  motion -> [pixels] -> raw
 
+`scene` dresses each person (`dress`), makes a `Backdrop` for each take, and draws its frames with a
+`Renderer`: the backdrop, the shadows on it, then the shaded bodies.
+
 Features of random networks average over the whole image, so the body must dominate it. Everyone
 wears a kit with distinct parts: left arm blue, right arm orange, left leg green, right leg purple,
 lighter towards hand and foot; front and back of the shirt differ. Shades vary between people, hues
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import cv2
@@ -24,7 +27,7 @@ from pipeline.demo.camera import Camera
 from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.files.pixels.frames import Image
 from pipeline.show.rasterising import NEAR_M, Floats, Floats32, Samples, SmoothNormals, rasterise
-from pipeline.skeletons import Bools
+from pipeline.skeletons import Bools, Doubles
 
 Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
 Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1
@@ -92,12 +95,10 @@ AMBIENT: Final = 0.6  # share of ambient light
 
 def dress(body: SmplArrays, rng: Generator) -> Colours:
     """Draw a person's kit, skin and hair: (F, 3) RGB in 0..1 of the body's faces."""
-
     weights = body.weights[body.faces].sum(axis=1)
-    part = weights.argmax(axis=1)
-    centre = body.v_template[body.faces].mean(axis=1)
-    _, y, z = centre.T
-    colours = np.zeros((len(part), 3), np.float32)
+    nearest_joint = weights.argmax(axis=1)  # (F,)
+    centre = body.v_template[body.faces].mean(axis=1)  # (F, 3) m, y up, facing +z
+    colours = np.zeros((len(centre), 3), np.float32)
 
     def paint(faces: Bools, hsv: Hsv) -> None:
         """Give the faces a colour near this one."""
@@ -110,26 +111,41 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
         colours[faces] = colorsys.hsv_to_rgb(hue % 1, saturation, value)
 
     for name, hsv in KIT.items():
-        paint(np.isin(part, _JOINTS[name]), hsv)
+        paint(np.isin(nearest_joint, _JOINTS[name]), hsv)
 
     # A dark back and a coloured band across the chest show front, back and the trunk's twist.
-    shirt = np.isin(part, _JOINTS["shirt"])
-    spine = body.J_regressor @ body.v_template
-    middle = spine[3, 2]
-    is_back = z < middle
+    shirt = np.isin(nearest_joint, _JOINTS["shirt"])
+    joints = body.J_regressor @ body.v_template
+    is_back = centre[:, 2] < joints[3, 2]
     paint(shirt & is_back, SHIRT_BACK)
-    is_front = z > middle + 0.02
-    is_above_belly = y > spine[6, 1]
-    is_below_neck = y < spine[9, 1] + 0.06
-    chest = is_front & is_above_belly & is_below_neck
-    paint(shirt & chest, CHEST_BAND)
+    paint(shirt & _is_chest(joints, centre), CHEST_BAND)
 
-    head = np.isin(part, _HEAD)
+    head = np.isin(nearest_joint, _HEAD)
     skin = rng.integers(len(SKIN))
     paint(head, SKIN[skin])
-
     landmarks = body.v_template[[*VERTEX_IDS.values()]]
     landmark = dict(zip(VERTEX_IDS, landmarks, strict=True))
+    shade = rng.integers(len(_HAIR))
+    paint(head & _is_hair(landmark, centre), _HAIR[shade])
+    for eye in ("leye", "reye"):
+        distance = np.linalg.norm(centre - landmark[eye], axis=1)
+        is_eye = head & (distance < 0.013)
+        colours[is_eye] = 0.08
+    return colours
+
+
+def _is_chest(joints: Doubles, centre: Doubles) -> Bools:
+    """Whether faces are on the front, between the joints 6 and 9 of the spine."""
+    _, y, z = centre.T
+    is_front = z > joints[3, 2] + 0.02
+    is_above_belly = y > joints[6, 1]
+    is_below_neck = y < joints[9, 1] + 0.06
+    return np.asarray(is_front & is_above_belly & is_below_neck)
+
+
+def _is_hair(landmark: Mapping[str, Doubles], centre: Doubles) -> Bools:
+    """Whether faces of the head are behind the ears, or above a brow that rises to the back."""
+    _, y, z = centre.T
     _, nose_y, nose_z = landmark["nose"]
     ears = (landmark["lear"] + landmark["rear"]) / 2
     ears_z = ears[2]
@@ -138,15 +154,7 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
     is_behind_ears = z < ears_z - 0.005
     is_above_neck = y > nose_y - 0.05
     is_above_brow = y > brow + 0.02
-    hair = (is_behind_ears & is_above_neck) | is_above_brow
-    shade = rng.integers(len(_HAIR))
-    paint(head & hair, _HAIR[shade])
-
-    for eye in ("leye", "reye"):
-        distance = np.linalg.norm(centre - landmark[eye], axis=1)
-        is_eye = head & (distance < 0.013)
-        colours[is_eye] = 0.08
-    return colours
+    return np.asarray((is_behind_ears & is_above_neck) | is_above_brow)
 
 
 class Backdrop:
@@ -164,8 +172,8 @@ class Backdrop:
         x = level * np.sin(azimuth)
         y = np.sin(elevation)
         z = level * np.cos(azimuth)
-        self.to_light = np.array([x, y, z])
-        self._last: tuple[bytes, Picture] | None = None
+        self.to_light = np.array([x, y, z])  # unit vector
+        self._last: tuple[bytes, Picture] | None = None  # extrinsics of the last camera, its image
 
     def paint(self, camera: Camera, frame: int) -> Picture:
         """The backdrop without people, (H, W, 3); painted once for a static camera."""
@@ -176,10 +184,9 @@ class Backdrop:
 
     def shade(self, picture: Picture, camera: Camera, frame: int, verts: Floats) -> Picture:
         """A copy of the image with shadows of bodies (N, 3) m on the ground."""
-        distance = verts[:, 1:2] / self.to_light[1]
-        fallen = verts - self.to_light * distance
-        view = camera.frame(frame)
-        pixels = view.project(fallen[None])[0]
+        distance = verts[:, 1:2] / self.to_light[1]  # along the light, to the ground
+        on_ground = verts - self.to_light * distance
+        pixels = camera.frame(frame).project(on_ground[None])[0]
 
         coarse = (pixels + 0.5) // SHADOW_COARSE
         coarse = coarse.astype(np.int64)
@@ -197,6 +204,7 @@ class Backdrop:
         return np.asarray(picture * light[..., None], np.float32)
 
     def _paint(self, camera: Camera, frame: int) -> Picture:
+        """Follow the ray of each coarse pixel to the ground, else to the surroundings."""
         x = _coarse_centres(camera.width)
         y = _coarse_centres(camera.height)
         u, v = np.meshgrid(x, y)
@@ -209,6 +217,7 @@ class Backdrop:
         rays = homogeneous @ inverse.T @ rotation  # into the world: R^T
         eye = -rotation.T @ extrinsics[:3, 3]
 
+        # the surroundings, by the ray's direction
         ray_x, ray_y, ray_z = np.moveaxis(rays, -1, 0)
         level = rays[..., [0, 2]]
         far = np.linalg.norm(level, axis=-1)
@@ -218,6 +227,7 @@ class Backdrop:
         column = turns * TEXTURE_PX
         around = _look_up(self._around, column, row)
 
+        # the ground, where the ray meets y = 0
         along = -eye[1] / np.minimum(ray_y, -1e-4)
         per_m = TEXTURE_PX / TILE_M
         x = eye[0] + along * ray_x
@@ -245,6 +255,7 @@ def _resize(picture: Picture, width: int, height: int, method: int = cv2.INTER_L
 
 
 def _look_up(texture: Picture, u: Floats, v: Floats) -> Picture:
+    """Colours of a repeated texture in columns u and rows v."""
     u = u.astype(np.float32)
     v = v.astype(np.float32)
     mapped = cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)

@@ -5,7 +5,7 @@ has 6890 vertices, 24 joints, SMPL's keys, and the vertices that other code sele
 toes, heels, finger tips) in SMPL's places. It is not measured: results with it are functional tests
 only, as a marker file and a key record.
 
-Posing follows equations 2-10 of Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015, in
+Posing follows equations 2-10 of Loper et al., "SMPL: A _Skinned Multi-Person Linear Model", 2015, in
 NumPy: labels are an independent check of the pipeline's torch body.
 """
 
@@ -101,7 +101,7 @@ def write_files(folder: Path) -> None:
     )
 
 
-class Skinned(NamedTuple):
+class _Skinned(NamedTuple):
     """T frames of one body, in the coordinates of `trans`."""
 
     verts: Doubles  # (T, V, 3) m
@@ -119,7 +119,7 @@ def skin(
     pose: Floats,
     trans: Floats,
     vertices: NDArray[np.intp] | None = None,
-) -> Skinned:
+) -> _Skinned:
     """Pose a body of one shape.
 
     betas (10,), pose (T, 72) axis-angle in rad, trans (T, 3) m; `vertices`: indices of the V
@@ -155,10 +155,10 @@ def skin(
         blended = blended.reshape(-1, len(shaped), 3, 4)
         turned = np.einsum("tvab,tvb->tva", blended[..., :3], posed_rest)
         verts[part] = turned + blended[..., 3]
-    return Skinned(verts, joints)
+    return _Skinned(verts, joints)
 
 
-def spin49(body: SmplArrays, skinned: Skinned) -> Doubles:
+def spin49(body: SmplArrays, skinned: _Skinned) -> Doubles:
     """Joints (T, 49, 3) m of spin49 from all vertices."""
     regressed = body.J_regressor_extra @ skinned.verts
     on_surface = skinned.verts[:, _SURFACE_POINTS]

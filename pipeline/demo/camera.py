@@ -19,6 +19,9 @@ MARGIN: Final = 0.2  # of the image's sides, so that crops stay inside the image
 ORBIT: Final = 15.0  # degrees of a hand-held camera's path around people, in both directions
 GOES_FAR_M: Final = 1.2  # the camera follows people who move further
 FOLLOW_FRAMES: Final = 12  # sigma over time of a hand-held camera's motion
+SWAY_FRAMES: Final = 10  # sigma over time of its sway
+NEAREST_M: Final = 1.6  # the distance from which the camera steps back
+CLOSEST_M: Final = 0.6  # least depth of a point
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +68,10 @@ def look_at(position: Floats, target: Floats, roll: Floats) -> Doubles:
     forward = _unit(np.asarray(target) - position)
     level = _unit(np.cross(forward, [0.0, 1.0, 0.0]))  # to the right: forward x up
     down = np.cross(forward, level)
-    c = np.cos(roll)[:, None]
-    s = np.sin(roll)[:, None]
-    right = c * level + s * down
-    down = c * down - s * level
+    cos = np.cos(roll)[:, None]
+    sin = np.sin(roll)[:, None]
+    right = cos * level + sin * down
+    down = cos * down - sin * level
     rotation = np.stack([right, down, forward], axis=1)
     extrinsics = np.zeros((len(rotation), 4, 4))
     extrinsics[:, :3, :3] = rotation
@@ -88,50 +91,62 @@ def frame_people(
 ) -> Camera:
     """A camera that keeps all `points` (T, N, 3) m in view; `heading` (rad) is where people face.
 
-    It is up to `turn` degrees off the frontal view, 1 to 1.6 m high. A hand-held camera follows and
-    orbits people, and sways; others are static unless people go far.
+    It is up to `turn` degrees off the frontal view, 1 to 1.6 m high, and as near as the view
+    allows. A hand-held camera follows and orbits people, and sways; others are static unless people
+    go far. size: (width, height) px.
     """
     target = _target(points, hand_held=hand_held)
     n_frames = len(points)
-    noise = rng.normal(size=(n_frames, 6))
-    smooth = gaussian_filter1d(noise, 10, axis=0, mode="wrap")
-    unit = np.sqrt(10 * 2 * np.sqrt(np.pi))  # gives smooth noise about unit size
-    sway = hand_held * smooth * unit  # (T, 6)
-
-    half_turn = np.linspace(0, np.pi, n_frames)
-    half_turn *= rng.choice([-1, 1])
-    half_turn += rng.uniform(0, np.pi)
-    orbit = ORBIT * rng.uniform(0.4, 1) * np.sin(half_turn)
-    off_front = rng.uniform(-turn, turn)
-    aside = off_front + hand_held * orbit
+    sway = hand_held * _smooth_noise(rng, n_frames)  # (T, 6)
+    orbit = hand_held * _orbit(rng, n_frames)
+    aside = rng.uniform(-turn, turn) + orbit
     azimuth = heading + np.radians(aside) + 0.05 * sway[:, 0]
     eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
-
-    width, height = size
-    zoom = rng.uniform(1.15, 1.6)
-    focal = zoom * max(size)
-    last_pixel = np.array(size) - 1
-    off_centre = rng.uniform(-2, 2, 2)
-    principal = last_pixel / 2 + off_centre
-    intrinsics = np.diag([focal, focal, 1])
-    intrinsics[:2, 2] = principal
-
+    intrinsics = _intrinsics(rng, size)
     aim = target + 0.03 * sway[:, 2:5]
     roll = np.radians(rng.uniform(-2, 2)) + 0.01 * sway[:, 5]
+
+    width, height = size
     level = np.zeros(n_frames)
     direction = np.column_stack([np.sin(azimuth), level, np.cos(azimuth)])
+    last_pixel = np.array(size) - 1
     inset = MARGIN * np.array(size)
-    distance = 1.6
+    distance = NEAREST_M
     while True:
         position = target + distance * direction
         position[:, 1] = eye_height
         camera = Camera(width, height, intrinsics, look_at(position, aim, roll))
-        if camera.to_camera(points)[..., 2].min() >= 0.6:
+        if camera.to_camera(points)[..., 2].min() >= CLOSEST_M:
             pixels = camera.project(points)
             is_inside = (pixels >= inset) & (pixels <= last_pixel - inset)
             if is_inside.all():
                 return camera
         distance *= 1.04
+
+
+def _smooth_noise(rng: Generator, n_frames: int) -> Doubles:
+    """Noise (T, 6) that is smooth over time, with a standard deviation of about 1."""
+    noise = rng.normal(size=(n_frames, 6))
+    smooth = gaussian_filter1d(noise, SWAY_FRAMES, axis=0, mode="wrap")
+    unit = np.sqrt(SWAY_FRAMES * 2 * np.sqrt(np.pi))  # 1 / deviation of the filtered noise
+    return np.asarray(smooth * unit)
+
+
+def _orbit(rng: Generator, n_frames: int) -> Doubles:
+    """Degrees (T,) of a path around people: half a period of a sine, from a random phase."""
+    phase = np.linspace(0, np.pi, n_frames)
+    phase *= rng.choice([-1, 1])
+    phase += rng.uniform(0, np.pi)
+    return np.asarray(ORBIT * rng.uniform(0.4, 1) * np.sin(phase))
+
+
+def _intrinsics(rng: Generator, size: tuple[int, int]) -> Doubles:
+    """A random zoom, and a principal point near the middle of the image: (3, 3) px."""
+    focal = rng.uniform(1.15, 1.6) * max(size)
+    last_pixel = np.array(size) - 1
+    intrinsics = np.diag([focal, focal, 1])
+    intrinsics[:2, 2] = last_pixel / 2 + rng.uniform(-2, 2, 2)
+    return intrinsics
 
 
 def _target(points: Doubles, *, hand_held: bool) -> Doubles:

@@ -2,8 +2,14 @@
 -> keypoints]
 
 Limb parts in demo data have distinct colours (`appearance.py`) on dull ground. A person is a patch
-of these colours; a joint is where two parts meet. It finds no eyes and ears, and merges people who
-occlude each other. Its results on real images are meaningless.
+of these colours; a joint is where two parts meet:
+
+    _people     patches of the image that are coloured or bright
+    _parts      the part of the kit of each pixel of a patch, by the nearest colour
+    _joints     where neighbouring parts meet
+
+It finds no eyes and ears, and merges people who occlude each other. Its results on real images are
+meaningless.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ MIN_SHARE: Final = 1 / 2000  # of the image; smaller patches are ignored
 CLOSE: Final = 1 / 40  # of the image's height; closer patches belong to the same person
 VALUE_WEIGHT: Final = 0.5  # weight of brightness, which depends on light
 NEAR: Final = 1 / 50  # of a person's height; closer parts meet
+# joint -> the two parts that meet in it; {} is "left" or "right"
 _MEETING: Final = {
     "hip": ("{} thigh", "shorts"),
     "knee": ("{} thigh", "{} shin"),
@@ -49,6 +56,7 @@ class Demo(Detector):
 
 
 def _people(image: Image) -> People:
+    """The people of an image. Patches with fewer joints than a person's side has are skipped."""
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
     height, width = image.shape[:2]
     is_coloured = hsv[..., 1] > MIN_SATURATION
@@ -63,11 +71,11 @@ def _people(image: Image) -> People:
         if area < MIN_SHARE * height * width:
             continue
         part = np.s_[y : y + h, x : x + w]
-        is_patch = (labels[part] == patch).astype(np.uint8)
+        is_patch = (labels[part] == patch).astype(np.uint8)  # without holes
         joints = _joints(hsv[part], body[part] & is_patch)
         is_seen = joints[:, 2] > 0
         joints[is_seen, :2] += (x, y)
-        if is_seen.sum() >= len(_MEETING):  # half of them
+        if is_seen.sum() >= len(_MEETING):
             boxes.append([x, y, x + w, y + h])
             keypoints.append(joints)
     return People(
@@ -91,8 +99,8 @@ def _joints(hsv: Image, body: Mask) -> NDArray[np.float32]:
         elbow = centres[f"{side[0]}elbow"]
         sleeve = np.argwhere(parts[f"{side} sleeve"])[:, ::-1]
         if elbow is not None and len(sleeve):
-            away = np.linalg.norm(sleeve - elbow, axis=1)
-            is_end = away >= np.quantile(away, 0.85)
+            distance = np.linalg.norm(sleeve - elbow, axis=1)
+            is_end = distance >= np.quantile(distance, 0.85)
             centres[f"{side[0]}shoulder"] = sleeve[is_end].mean(axis=0)
 
     keypoints = np.zeros((17, 3), np.float32)
@@ -107,9 +115,10 @@ def _parts(hsv: Image, body: Mask) -> Iterator[tuple[str, Mask]]:
     """Yield each part of the kit with the mask of its pixels."""
     names, colours = _kit()
     is_body = body > 0
-    largest = np.array([180, 255, 255], np.float32)
-    seen = _to_color_space(hsv[is_body] / largest)
-    distance = np.sum(colours**2, axis=1) - 2 * seen @ colours.T
+    largest = np.array([180, 255, 255], np.float32)  # of OpenCV's HSV
+    pixels = _to_color_space(hsv[is_body] / largest)
+    # |colour|^2 - 2 pixel . colour: the squared distance, less |pixel|^2, which decides nothing
+    distance = np.sum(colours**2, axis=1) - 2 * pixels @ colours.T
     nearest = names[distance.argmin(axis=1)]
     for name in dict.fromkeys(names.tolist()):
         mask = np.zeros_like(body)

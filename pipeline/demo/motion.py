@@ -1,5 +1,13 @@
 """Sequences of actions as plausible SMPL motion on the ground.  [motion] -> pixels and labels
 
+`perform` makes a motion for `scene`:
+
+    _choreograph        actions one after the other, as angles of the degrees of freedom of `actions`
+    _keep_footing       angles of thighs and feet, relative to the ground, become angles of joints
+    _within_limits      soft limits of the joints
+    _to_smpl            SMPL's pose
+    _stand              the position in which the feet are on the ground and do not slide
+
 The world is y-up in metres, with the ground at y = 0. SMPL's rest pose is a T-pose: y up, facing
 +z, the person's left is +x.
 """
@@ -24,6 +32,7 @@ from pipeline.skeletons import Doubles, Floats
 
 INDEX: Final = {name: i for i, name in enumerate(DOFS)}
 LOW, HIGH, RELAXED = np.array([*DOFS.values()], np.float64).T
+# degrees of freedom that change sign if left and right are swapped
 _MIRRORED: Final = frozenset(
     ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")
 )
@@ -133,11 +142,11 @@ def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
     for joint in (12, 15):
         joints[joint] = head
     # SMPL numbers a right joint one above the left one
-    for side, side_sign, above in (("l", 1, 0), ("r", -1, 1)):
+    for side, side_sign, offset in (("l", 1, 0), ("r", -1, 1)):
         limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})
         rotations = _arm(limb, side_sign) | _leg(limb, side_sign)
         for left_joint, rotation in rotations.items():
-            joints[left_joint + above] = rotation
+            joints[left_joint + offset] = rotation
     pose = np.zeros((len(angles), 24, 3))
     for joint, rotation in joints.items():
         pose[:, joint] = rotation.as_rotvec()
@@ -224,7 +233,7 @@ def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles
     lowest = height.min(axis=1)
 
     above = height - lowest[:, None]
-    weight = softmax(-above / GRIP_M, axis=1)
+    weight = softmax(-above / GRIP_M, axis=1)  # (T, V) that each point of the soles bears
     share = (weight[1:] + weight[:-1]) / 2
     steps = np.diff(soles[..., [0, 2]], axis=0)
     slide = (steps * share[..., None]).sum(axis=1)

@@ -3,7 +3,8 @@
 Shake is measured by third differences over time: those of noise are sqrt(20) times as large as the
 noise, and those of smooth motion are small. The page docs/datasets/videos.md describes the numbers.
 
-The 12 joints are those of KEYPOINTS_13 from shoulders to ankles, without the nose.
+The 12 joints are those of KEYPOINTS_13 from shoulders to ankles, without the nose. `measures`
+makes `Joints` of a track's 2D or 3D joints.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.skeletons import LARGEST, Bools, Doubles, Ints
 
+# limbs, as pairs of the 12 joints
 ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))
 LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))
 LIMBS: Final = ARMS + LEGS
@@ -41,12 +43,12 @@ class Joints(NamedTuple):
         size = self.size[3:, None, None]
         noise = np.abs(third) / size
 
-        rows = self._follow(3)
+        rows = self._has_rows_before(3)
         n_rows = rows.sum(axis=0)
         medians = []
         for joint in np.flatnonzero(n_rows >= FEWEST):
-            of_joint = noise[rows[:, joint], joint]
-            medians.append(float(np.median(of_joint)))
+            joint_noise = noise[rows[:, joint], joint]
+            medians.append(float(np.median(joint_noise)))
         return NOISE * max(medians, default=math.nan)
 
     def jumps(self) -> float:
@@ -55,7 +57,7 @@ class Joints(NamedTuple):
         change = np.linalg.norm(second, axis=-1)
         size = self.size[2:, None]
 
-        rows = self._follow(2)
+        rows = self._has_rows_before(2)
         is_known = rows.any(axis=1)
         if is_known.sum() < FEWEST:
             return math.nan
@@ -63,7 +65,7 @@ class Joints(NamedTuple):
         is_jump = jumps.any(axis=1)
         return float(is_jump[is_known].mean())
 
-    def _follow(self, n: int) -> Bools:
+    def _has_rows_before(self, n: int) -> Bools:
         """(T - n, 12) whether a joint is seen in a row and in the n rows before it, without a
         gap.
         """
@@ -71,8 +73,8 @@ class Joints(NamedTuple):
             return np.zeros((0, self.seen.shape[1]), np.bool_)
         is_seen = sliding_window_view(self.seen, n + 1, axis=0).all(axis=-1)
         has_no_gap = self.frames[n:] - self.frames[:-n] == n
-        follows: Bools = is_seen & has_no_gap[:, None]
-        return follows
+        has_rows: Bools = is_seen & has_no_gap[:, None]
+        return has_rows
 
     def limb_spread(self) -> float:
         """Standard deviation of a limb's length, as a share of its mean; that of the worst limb."""
@@ -89,42 +91,31 @@ class Joints(NamedTuple):
                 spreads.append(float(length.std() / mean))
         return max(spreads, default=math.nan)
 
-    def skating(self, up: Doubles | None, rate: float, shots: Ints | None, contact: float) -> float:
+    def skating(
+        self, up: Doubles | None, rate: float, still_camera_runs: Ints | None, contact: float
+    ) -> float:
         """Median speed per second of the lower foot while it is on the ground; nan if unknown.
+
+        The speed is that of feet on the ground at the start and the end of SPAN.
 
         Args:
             up: (C,) the direction up; only motion at right angles to it counts.
             rate: Steps of `frames` per second.
-            shots: (T,) a number that differs between two rows if the camera moved between them.
+            still_camera_runs: (T,) equal in the rows of a run in which the camera is still.
             contact: Height above the ground, in units of `size`, up to which a foot is on it.
         """
-        from scipy.ndimage import minimum_filter1d  # takes 0.1 s
-
-        if shots is None or up is None or not rate > 0:
+        if still_camera_runs is None or up is None or not rate > 0:
             return math.nan
-        k = max(1, round(SPAN * rate))
+        k = max(1, round(SPAN * rate))  # steps of SPAN
         if k >= len(self.frames):
             return math.nan
-        ankles = self.points[:, ANKLES]
-        height = np.where(self.seen[:, ANKLES], ankles @ up, LARGEST)
-        lower = np.nan_to_num(height, nan=LARGEST).min(axis=1, keepdims=True)
-        n_around = 2 * round(AROUND * rate) + 1
-        is_apart = (np.diff(self.frames) != 1) | (np.diff(shots) != 0)
-        stretches = np.split(lower, np.flatnonzero(is_apart) + 1)
-        lowest = [minimum_filter1d(stretch, n_around, axis=0) for stretch in stretches]
-        ground = np.concatenate(lowest)
-        is_lower_foot = height == lower
-        is_seen = lower < LARGEST
-        above_ground = lower - ground
-        is_on_ground = above_ground <= contact * self.size[:, None]
-        stands = is_lower_foot & is_seen & is_on_ground
-
+        stands = self._stands(up, rate, still_camera_runs, contact)
         is_evenly_timed = self.frames[k:] - self.frames[:-k] == k
-        is_same_shot = shots[k:] == shots[:-k]
-        is_still = is_evenly_timed & is_same_shot
+        is_still = is_evenly_timed & (still_camera_runs[k:] == still_camera_runs[:-k])
         stays = stands[k:] & stands[:-k]
         rows = stays & is_still[:, None]
 
+        ankles = self.points[:, ANKLES]
         path = ankles[k:] - ankles[:-k]
         along_up = path @ up
         across = path - along_up[..., None] * up
@@ -134,3 +125,24 @@ class Joints(NamedTuple):
         if len(speed) < FEWEST:
             return math.nan
         return float(np.median(speed))
+
+    def _stands(self, up: Doubles, rate: float, still_camera_runs: Ints, contact: float) -> Bools:
+        """(T, 2) whether an ankle is the lower one, seen and on the ground. Args as of `skating`.
+
+        The ground is the lowest ankle within AROUND, in the same run and without a gap in time.
+        """
+        from scipy.ndimage import minimum_filter1d  # takes 0.1 s
+
+        height = np.where(self.seen[:, ANKLES], self.points[:, ANKLES] @ up, LARGEST)
+        lower = np.nan_to_num(height, nan=LARGEST).min(axis=1, keepdims=True)  # (T, 1)
+
+        is_apart = (np.diff(self.frames) != 1) | (np.diff(still_camera_runs) != 0)
+        stretches = np.split(lower, np.flatnonzero(is_apart) + 1)
+        n_around = 2 * round(AROUND * rate) + 1
+        lowest = [minimum_filter1d(stretch, n_around, axis=0) for stretch in stretches]
+        ground = np.concatenate(lowest)
+
+        is_lower_foot = height == lower
+        is_seen = lower < LARGEST
+        is_on_ground = lower - ground <= contact * self.size[:, None]
+        return is_lower_foot & is_seen & is_on_ground

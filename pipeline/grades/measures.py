@@ -1,7 +1,9 @@
 """Numbers of a track without a target: what is seen, shaking joints, changing limbs, sliding feet.
 raw -> [tracks] -> features
 
-The page docs/datasets/videos.md describes the numbers.
+`video_grades` grades the tracks of a video in the cache; `grades_of`, those of a video from a
+reader; `grade`, a single track. `joints` and `motions` compute the statistics, and `words` has the
+limits. The page docs/datasets/videos.md describes the numbers.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ OUTSIDE: Final = 0.02  # of the box's side: a joint that is farther outside the 
 # of the box's side: if a limb begins nearer to the image's edge, its unseen end may be outside
 NEAR: Final = 0.05
 COVERED: Final = 0.4  # share of the box around the joints that another person must cover
-# height up to which a foot is on the ground: in 2D, of the box's side; in 3D, in m
-CONTACT: Final = (0.03, 0.05)
+# height up to which a foot is on the ground
+CONTACT_BOX: Final = 0.03  # of the box's side, in 2D
+CONTACT_M: Final = 0.05  # in 3D
 
 
 def grade(
@@ -61,15 +64,12 @@ def grade(
             image's size, and the numbers of repeated and lost frames.
     """
     ticks = columns["frame_index"].astype(np.int64)
-    shots, up = _camera_of(columns, ticks, source)
+    still_camera_runs, up = _camera_of(columns, ticks, source)
     record = restore_record(clip)
     if record is not None and not record.is_even:
         ticks = record.clock()[ticks]
         fps *= record.usual_fps / record.fps
-    step = 1
-    steps, counts = np.unique(np.diff(ticks), return_counts=True)
-    if len(steps):
-        step = int(steps[counts.argmax()])
+    step = _usual_step(ticks)
     frames = (ticks - ticks[0]) / step
     rate = fps / step
 
@@ -81,12 +81,20 @@ def grade(
     if record is not None:
         size = record.view.size
     if _has_joints(columns):
-        numbers |= _numbers_2d(columns, frames, rate, shots, size)
-    numbers |= _numbers_3d(columns, frames, rate, shots, up, numbers.get("visible_percent"))
+        numbers |= _numbers_2d(columns, frames, rate, still_camera_runs, size)
+    numbers |= _numbers_3d(columns, frames, rate, still_camera_runs, up)
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
         numbers |= _numbers_of_motion(columns, frames, rate)
     return Grade(**numbers)
+
+
+def _usual_step(ticks: Ints) -> int:
+    """The most frequent step from one row to the next; 1 for a single row."""
+    steps, counts = np.unique(np.diff(ticks), return_counts=True)
+    if not len(steps):
+        return 1
+    return int(steps[counts.argmax()])
 
 
 def grades_of(
@@ -97,8 +105,8 @@ def grades_of(
 ) -> list[Grade]:
     """Grade all tracks of a video (`grade`), and add how much they cover each other."""
     grades = [grade(columns, fps, source, clip) for columns in people]
-    for number, covered in enumerate(_overlaps(people)):
-        grades[number] = grades[number]._replace(overlap_percent=100 * covered)
+    for number, share in enumerate(_overlaps(people)):
+        grades[number] = grades[number]._replace(overlap_percent=100 * share)
     return grades
 
 
@@ -124,8 +132,8 @@ def video_grades(
         names.append(track.name)
         people.append(_columns_of(split, track))
         fps = track.fps
-    graded = grades_of(people, fps, source, entry.account.get("clip", {}))
-    grades = dict(zip(names, graded, strict=True))
+    in_order = grades_of(people, fps, source, entry.account.get("clip", {}))
+    grades = dict(zip(names, in_order, strict=True))
     for name, grade in grades.items():
         distances = [fit.distance for fit in fits_of(entry.account, name)]
         if distances:
@@ -154,7 +162,11 @@ def _has_joints(columns: Columns) -> bool:
 
 
 def _numbers_2d(
-    columns: Columns, frames: Doubles, rate: float, shots: Ints | None, size: tuple[int, int] | None
+    columns: Columns,
+    frames: Doubles,
+    rate: float,
+    still_camera_runs: Ints | None,
+    size: tuple[int, int] | None,
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
@@ -174,7 +186,7 @@ def _numbers_2d(
         "legs_visible_percent": 100 * float(inside[:, LEG_ENDS].mean()),
         "jitter_2d_percent": 100 * joints.jitter(),
         "limb_spread_2d_percent": 100 * joints.limb_spread(),
-        "skating_2d_percent_s": 100 * joints.skating(up, rate, shots, CONTACT[0]),
+        "skating_2d_percent_s": 100 * joints.skating(up, rate, still_camera_runs, CONTACT_BOX),
         "jumps_percent": 100 * joints.jumps(),
     }
 
@@ -206,11 +218,10 @@ def _numbers_3d(
     columns: Columns,
     frames: Doubles,
     rate: float,
-    shots: Ints | None,
+    still_camera_runs: Ints | None,
     up: Doubles | None,
-    visible_percent: float | None,
 ) -> dict[str, float]:
-    """Numbers of `Grade` from 3D joints; also the visible share, if 2D joints do not give it."""
+    """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
     kp, root = _joints_3d(columns)
     is_seen = kp[..., 3] > 0
     if not is_seen.any():
@@ -221,9 +232,9 @@ def _numbers_3d(
     numbers = {
         "jitter_3d_mm": 1000 * joints.jitter(),
         "limb_spread_3d_percent": 100 * joints.limb_spread(),
-        "skating_3d_cm_s": 100 * in_place.skating(up, rate, shots, CONTACT[1]),
+        "skating_3d_cm_s": 100 * in_place.skating(up, rate, still_camera_runs, CONTACT_M),
     }
-    if visible_percent is None:
+    if not _has_joints(columns):
         numbers["visible_percent"] = 100 * float(is_seen.mean())
     return numbers
 
@@ -251,10 +262,10 @@ def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[s
     is_ankle = np.zeros(points.shape[:2], np.bool_)
     is_ankle[:, ANKLES] = True
     joints = Joints(frames, points, is_ankle, np.ones(len(frames)))
-    camera_stands = np.zeros(len(frames), np.int64)
+    one_run = np.zeros(len(frames), np.int64)  # there is no camera
     up = np.array([0.0, 0.0, 1.0])
     return {
-        "skating_3d_cm_s": 100 * joints.skating(up, rate, camera_stands, CONTACT[1]),
+        "skating_3d_cm_s": 100 * joints.skating(up, rate, one_run, CONTACT_M),
         "root_speed_m_s": motions.root_speed(trans, rate),
         "root_jump_m": motions.root_jump(trans),
         "joint_speed_deg_s": motions.joint_speed(pose, rate),
@@ -300,8 +311,9 @@ def _camera_of(
 ) -> tuple[Ints | None, Doubles | None]:
     """Return how the camera moved, and where up is; None for each if it is unknown.
 
-    The first is (T,) numbers ("shots") that differ between two rows if the camera moved between
-    them. The second is (3,), the direction up in the axes of the camera.
+    The first is (T,) numbers of the runs of rows in which the camera is still: 0, 0, 1, 2, 2 if it
+    moved after the second and after the third row. The second is (3,), the direction up in the axes
+    of the camera.
     """
     if "bbox" not in columns:  # motion without a camera
         z_up = np.array([0.0, 0.0, 1.0])
@@ -310,12 +322,12 @@ def _camera_of(
         camera = columns["extrinsics"].astype(np.float64)
         steps = np.diff(camera, axis=0)
         change = np.abs(steps).max(axis=(1, 2))
-        same = change <= MOVED  # nan: unknown
-        shots = np.append(0, np.cumsum(~same))
+        is_still = change <= MOVED  # False for nan
+        still_camera_runs = np.append(0, np.cumsum(~is_still))
         if "up" not in columns:
-            return shots, None
+            return still_camera_runs, None
         up = columns["up"].reshape(-1, 3)[0]
-        return shots, camera[0, :3, :3] @ up
+        return still_camera_runs, camera[0, :3, :3] @ up
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:

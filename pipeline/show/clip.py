@@ -1,6 +1,7 @@
 """Draw a video's people over all of its frames: boxes, joints, names, bodies.  tracks -> [clip]
 
-The clip has every frame of the video, so that dropped frames are seen, too. Only one frame is in
+`write_clip` draws the tracks of `pipeline.show.command`. `frames_of` and `caption` also serve the
+clips of predictions. The clip has every frame of the video, so that dropped frames are seen, too. Only one frame is in
 memory at a time.
 """
 
@@ -131,7 +132,14 @@ def _draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
 
 
 class _Person:
-    """Draws one track."""
+    """Draws one track.
+
+    Attributes:
+        track: The track.
+        colour: Of its box, name and body.
+        name: Of the track in its video.
+        rows: Frame number -> row of the track.
+    """
 
     def __init__(self, track: ShownTrack, number: int) -> None:
         self.track = track

@@ -72,11 +72,14 @@ def from_raw(
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
     refuse_other_body(raw, parts["stand_in"], body)
-    model = load_body(body) if dataset.uses_body and body else None
-    read = _RawTracks(dataset, split, raw, choice, model, videos)
-    tracks = read.choose_tracks()
-    failures = [account for account in read.accounts.values() if is_failure(dataset, account)]
-    counted = f"{len(read.accounts):,} of {len(read.videos):,}"
+    model = None
+    if dataset.uses_body and body:
+        model = load_body(body)
+    reader = _RawTracks(dataset, split, raw, choice, model, videos)
+    tracks = reader.choose_tracks()
+    accounts = list(reader.accounts.values())
+    failures = [account for account in accounts if is_failure(dataset, account)]
+    n_read = f"{len(accounts):,} of {len(reader.videos):,}"
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -84,14 +87,14 @@ def from_raw(
         body=body,
         stand_in=parts["stand_in"],
         reader=parts,
-        totals=Accounting(read.accounts.values()).totals(),
-        totals_of=f"the videos that were read for this page: {counted}",
+        totals=Accounting(accounts).totals(),
+        totals_of=f"the videos that were read for this page: {n_read}",
         n_rejected=len(failures),
         rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
         n_tracks=None,
         warnings=tuple(_warnings(failures)),
         tracks=tuple(tracks),
-        untracked=read.untracked,
+        untracked=reader.untracked,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from pipeline.files.raw import refuse_mixture
 from pipeline.show.untracked import Untracked
 from pipeline.skeletons import JOINTS
 from pipeline.track import FLAGS, Track
-
-if TYPE_CHECKING:
-    pass
 
 Array = NDArray[Any]
 
