@@ -5,7 +5,7 @@ has 6890 vertices, 24 joints, SMPL's keys, and the vertices that other code sele
 toes, heels, finger tips) in SMPL's places. It is not measured: results with it are functional tests
 only, as a marker file and a key record.
 
-Posing follows equations 2-10 of Loper et al., "SMPL: A _Skinned Multi-Person Linear Model", 2015, in
+Posing follows equations 2-10 of Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015, in
 NumPy: labels are an independent check of the pipeline's torch body.
 """
 

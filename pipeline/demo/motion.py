@@ -2,7 +2,7 @@
 
 `perform` makes a motion for `scene`:
 
-    _choreograph        actions one after the other, as angles of the degrees of freedom of `actions`
+    _choreograph        actions one after the other, as angles of the freedoms in `actions`
     _keep_footing       angles of thighs and feet, relative to the ground, become angles of joints
     _within_limits      soft limits of the joints
     _to_smpl            SMPL's pose

@@ -145,4 +145,5 @@ class Joints(NamedTuple):
         is_lower_foot = height == lower
         is_seen = lower < LARGEST
         is_on_ground = lower - ground <= contact * self.size[:, None]
-        return is_lower_foot & is_seen & is_on_ground
+        stands: Bools = is_lower_foot & is_seen & is_on_ground
+        return stands

@@ -1,8 +1,8 @@
 """Draw a video's people over all of its frames: boxes, joints, names, bodies.  tracks -> [clip]
 
-`write_clip` draws the tracks of `pipeline.show.command`. `frames_of` and `caption` also serve the
-clips of predictions. The clip has every frame of the video, so that dropped frames are seen, too. Only one frame is in
-memory at a time.
+`write_clip` draws the tracks of `pipeline.show.command`. The clip has every frame of the video, so
+that dropped frames are seen, too. Only one frame is in memory at a time. Clips of predictions use
+`frames_of` and `caption`, too.
 """
 
 from __future__ import annotations
