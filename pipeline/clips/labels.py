@@ -99,10 +99,9 @@ class ClipLabels:
             return (), ()
         # as text: to make a million Path objects takes seconds
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
-        detected = f"{clip}.json"
-        packed = f"{PACK}/{detected}"
+        packed = f"{PACK}/{clip}.json"
         is_in_pack = packed in files or _DAMAGED in files
-        if is_in_pack and detected not in files:
+        if is_in_pack and f"{clip}.json" not in files:
             return (f"{below}/{packed}",), ()
         for suffixes in (SUFFIXES, UNREAD):
             for name in (clip, _stem(clip)):

@@ -140,7 +140,8 @@ def _is_chest(joints: Doubles, centre: Doubles) -> Bools:
     is_front = z > joints[3, 2] + 0.02
     is_above_belly = y > joints[6, 1]
     is_below_neck = y < joints[9, 1] + 0.06
-    return np.asarray(is_front & is_above_belly & is_below_neck)
+    chest = is_front & is_above_belly & is_below_neck
+    return np.asarray(chest)
 
 
 def _is_hair(landmark: Mapping[str, Doubles], centre: Doubles) -> Bools:
@@ -154,7 +155,8 @@ def _is_hair(landmark: Mapping[str, Doubles], centre: Doubles) -> Bools:
     is_behind_ears = z < ears_z - 0.005
     is_above_neck = y > nose_y - 0.05
     is_above_brow = y > brow + 0.02
-    return np.asarray((is_behind_ears & is_above_neck) | is_above_brow)
+    hair = (is_behind_ears & is_above_neck) | is_above_brow
+    return np.asarray(hair)
 
 
 class Backdrop:
@@ -186,7 +188,8 @@ class Backdrop:
         """A copy of the image with shadows of bodies (N, 3) m on the ground."""
         distance = verts[:, 1:2] / self.to_light[1]  # along the light, to the ground
         on_ground = verts - self.to_light * distance
-        pixels = camera.frame(frame).project(on_ground[None])[0]
+        view = camera.frame(frame)
+        pixels = view.project(on_ground[None])[0]
 
         coarse = (pixels + 0.5) // SHADOW_COARSE
         coarse = coarse.astype(np.int64)

@@ -137,15 +137,18 @@ def _orbit(rng: Generator, n_frames: int) -> Doubles:
     phase = np.linspace(0, np.pi, n_frames)
     phase *= rng.choice([-1, 1])
     phase += rng.uniform(0, np.pi)
-    return np.asarray(ORBIT * rng.uniform(0.4, 1) * np.sin(phase))
+    amplitude = ORBIT * rng.uniform(0.4, 1)
+    return np.asarray(amplitude * np.sin(phase))
 
 
 def _intrinsics(rng: Generator, size: tuple[int, int]) -> Doubles:
     """A random zoom, and a principal point near the middle of the image: (3, 3) px."""
-    focal = rng.uniform(1.15, 1.6) * max(size)
+    zoom = rng.uniform(1.15, 1.6)
+    focal = zoom * max(size)
     last_pixel = np.array(size) - 1
     intrinsics = np.diag([focal, focal, 1])
-    intrinsics[:2, 2] = last_pixel / 2 + rng.uniform(-2, 2, 2)
+    off_centre = rng.uniform(-2, 2, 2)
+    intrinsics[:2, 2] = last_pixel / 2 + off_centre
     return intrinsics
 
 

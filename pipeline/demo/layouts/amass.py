@@ -33,8 +33,7 @@ def _plan(request: Request) -> Iterator[Shot]:
         fps = pick_cyclic(FRAME_RATES, number)
         subset = pick_cyclic(SUBSETS, number)
         subject = number // len(SUBSETS) + 1
-        folder = f"{subset}/subject{subject:02d}"
-        name = f"{folder}/motion{number + 1:02d}"
+        name = f"{subset}/subject{subject:02d}/motion{number + 1:02d}"
         n_frames = request.frames(rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
         yield Shot(
             dataset="amass",
