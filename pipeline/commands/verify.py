@@ -1,5 +1,9 @@
 """`python -m pipeline verify`: check a cache, and drop damaged shards.  [raw -> tracks -> features]
 
+The check (`cache.verify`) returns a report: problems as text, and damaged files and shards as
+records. Options add steps, in this order: repair and a second check, comparison with recomputed
+rows, comparison with a list of digests. Stored cameras are checked, too, unless with --fast.
+
 A repair does two things. `cache.repair` removes a stream's damaged shards from its manifest, so
 that `extract` computes them again. If a shard of a split's columns is damaged, all videos with rows
 in it are dropped in one commit, so that `convert` reads them again. Their features stay, and are
@@ -11,9 +15,9 @@ from __future__ import annotations
 import argparse
 import functools
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,7 +31,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
-from pipeline.features.inputs import require_videos
+from pipeline.features.inputs import require_videos, videos_of
 from pipeline.features.plan import missing_rows
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
@@ -35,6 +39,13 @@ from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.settings.file import PATH
 from pipeline.track import other_units
+
+if TYPE_CHECKING:
+    from pipeline.features.recompute import Recomputed
+
+# fields of the reports of a check and of recomputed rows that the JSON document has
+REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
+RECOMPUTED: Final = ("ok", "compared", "skipped", "refused")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -90,29 +101,18 @@ def _run(args: argparse.Namespace) -> int:
     listed = []
     if args.digest:
         listed = read_list(args.digest, splits)
-    report = _verify(args, splits, result)
-    repaired = None
-    again = None
-    if args.repair:
-        repaired = _repair(args.cache, report)
-        _add_repair(result, repaired)
-        changed = repaired.cache.restored or repaired.cache.removed or repaired.dropped
-        if changed or repaired.refused:
-            report = _verify(args, splits, result)
-    if args.recompute:
-        from pipeline.features.recompute import recompute
 
-        again = recompute(
-            args.cache,
-            args.recompute,
-            seed=args.seed,
-            splits=splits,
-            raw=args.raw,
-            weights=weights,
-            workers=cores(args.workers),
-            bars=functools.partial(bar, console=err, unit="row"),
-        )
-        again.add_lines(result)
+    report = _verify(args, splits, result)
+    repair = None
+    if args.repair:
+        repair = _repair(args.cache, report)
+        _add_repair(result, repair)
+        if repair.has_changes or repair.refused:
+            report = _verify(args, splits, result)  # what remains
+    recomputed = None
+    if args.recompute:
+        recomputed = _recompute(args, splits, weights)
+        recomputed.add_lines(result)
     differing = None
     if args.digest:
         differing = _differing_digests(args, listed, result)
@@ -120,25 +120,41 @@ def _run(args: argparse.Namespace) -> int:
     result.lines(cameras, WRONG)
 
     refused = []
-    for work in (repaired, again):
+    for work in (repair, recomputed):
         if work is not None:
             refused += work.refused
     for text in refused:
         err.print(f"{ERROR} {plain(text)}")
-    ok = report.ok and not (cameras or differing or refused) and (again is None or again.ok)
-    # after a repair: what remains
-    keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
-    recomputed = ("ok", "compared", "skipped", "refused")
+    is_ok = report.ok and (recomputed is None or recomputed.ok)
+    is_ok = is_ok and not (cameras or differing or refused)
     result.rows = {
-        "ok": ok,
-        **{key: getattr(report, key) for key in keys},
+        "ok": is_ok,
+        **{key: getattr(report, key) for key in REPORTED},
         "problems": [*report.problems, *cameras],
         "digest": differing,
-        "repair": repaired and _as_dict(repaired),
-        "recompute": again and {key: getattr(again, key) for key in recomputed},
+        "repair": repair and _as_dict(repair),
+        "recompute": recomputed and {key: getattr(recomputed, key) for key in RECOMPUTED},
     }
-    result.exit_code = 0 if ok else 1
+    result.exit_code = 0 if is_ok else 1
     return result.print(as_json=args.json)
+
+
+def _recompute(
+    args: argparse.Namespace, splits: Sequence[str] | None, weights: WeightsSpec | None
+) -> Recomputed:
+    """Recompute random rows of every stream (--recompute), and compare them."""
+    from pipeline.features.recompute import recompute
+
+    return recompute(
+        args.cache,
+        args.recompute,
+        seed=args.seed,
+        splits=splits,
+        raw=args.raw,
+        weights=weights,
+        workers=cores(args.workers),
+        bars=functools.partial(bar, console=err, unit="row"),
+    )
 
 
 def _differing_digests(
@@ -155,6 +171,7 @@ def _differing_digests(
 
 
 def _splits(args: argparse.Namespace) -> list[str] | None:
+    """The splits that the arguments name, even if the cache does not have them; None: all."""
     names = list[str]()
     for name in join_split_name(args.splits):
         names += [name] if "/" in name else choose_splits([name], cache.open(args.cache).splits)
@@ -164,7 +181,7 @@ def _splits(args: argparse.Namespace) -> list[str] | None:
 def _camera_problems(
     root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]
 ) -> Iterator[str]:
-    """Messages about stored cameras that conversion would refuse now.
+    """Messages about stored cameras that conversion would refuse now, one for each split.
 
     An earlier version or another program may have written them. Skipped for a damaged cache.
     """
@@ -176,12 +193,13 @@ def _camera_problems(
         declared = split.extra.get(EXTRINSICS.name)
         if declared is None or declared.shape != EXTRINSICS.shape:
             continue
-        wrong = []
+        wrong = []  # name of a track, column, expected, found
         for track in split.tracks:
-            camera = split.rows(EXTRINSICS.name, track.start, track.stop)
+            cameras = split.rows(EXTRINSICS.name, track.start, track.stop)  # (N, 4, 4)
             # a track without the column has its fill value
-            known = camera[~np.isnan(camera).all(axis=(1, 2))]
-            wrong += [(track.name, *problem) for problem in other_units({EXTRINSICS.name: known})]
+            is_stored = ~np.isnan(cameras).all(axis=(1, 2))
+            stored = {EXTRINSICS.name: cameras[is_stored]}
+            wrong += [(track.name, *problem) for problem in other_units(stored)]
         for name, column, expected, found in wrong[:1]:
             tracks = f"{count(len(wrong), 'track')}, the first is {name}"
             do = "Correct the reader, and convert again."
@@ -194,9 +212,11 @@ def _verify(
     """Verify the cache, and add the report to the result."""
     with bar("verify", err) as progress:
         report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
-    at = f"--cache {shlex.quote(str(args.cache))}"
+    # commands in the report's messages get this cache's name
+    option = f"--cache {shlex.quote(str(args.cache))}"
     damaged = tuple(
-        replace(damage, what=damage.what.replace("--cache DIR", at)) for damage in report.damaged
+        replace(damage, what=damage.what.replace("--cache DIR", option))
+        for damage in report.damaged
     )
     report = replace(report, damaged=damaged)
     result.lines(report.problems, WRONG)
@@ -211,36 +231,6 @@ def _verify(
     return report
 
 
-def _as_dict(done: _Repair) -> dict[str, Any]:
-    dropped = [{"split": split, "videos": videos} for split, videos in done.dropped.items()]
-    restored = done.cache.restored
-    removed = done.cache.removed
-    return {
-        "restored": restored,
-        "removed": removed,
-        "dropped": dropped,
-        "fill": done.fill,
-        "refused": done.refused,
-    }
-
-
-def _add_repair(result: CommandResult, done: _Repair) -> None:
-    for verb, keys in (
-        ("restored", done.cache.restored),
-        ("of damaged shards removed", done.cache.removed),
-    ):
-        if keys:
-            result.line(f"{count(len(keys), 'file')} {verb}:")
-            result.lines(few(keys, FEW, "all below the cache"), indent=2)
-    for split, videos in done.dropped.items():
-        result.line(f"{split}: rows of {count(len(videos), 'video')} dropped")
-    if done.fill:
-        result.line("to fill them again:")
-        result.lines(done.fill, indent=2)
-    elif not (done.cache.restored or done.cache.removed or done.refused):
-        result.line("nothing to repair")
-
-
 # --------------------------------------------------------------------------------------------------
 # repair
 
@@ -249,11 +239,46 @@ def _add_repair(result: CommandResult, done: _Repair) -> None:
 class _Repair:
     """Data dropped from a damaged cache, and the commands that fill it again."""
 
-    cache: cache.Repaired = field(default_factory=cache.Repaired)
+    files: cache.Repaired = field(default_factory=cache.Repaired)  # restored and removed files
     # split -> videos to convert again
     dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    fill: list[str] = field(default_factory=list)  # commands, in order
+    commands: list[str] = field(default_factory=list)  # in the order in which to run them
     refused: list[str] = field(default_factory=list)  # messages about failed repairs
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether the repair has changed the cache."""
+        return bool(self.files.restored or self.files.removed or self.dropped)
+
+
+def _add_repair(result: CommandResult, repair: _Repair) -> None:
+    """Add the lines for the terminal."""
+    for verb, keys in (
+        ("restored", repair.files.restored),
+        ("of damaged shards removed", repair.files.removed),
+    ):
+        if keys:
+            result.line(f"{count(len(keys), 'file')} {verb}:")
+            result.lines(few(keys, FEW, "all below the cache"), indent=2)
+    for split, videos in repair.dropped.items():
+        result.line(f"{split}: rows of {count(len(videos), 'video')} dropped")
+    if repair.commands:
+        result.line("to fill them again:")
+        result.lines(repair.commands, indent=2)
+    elif not (repair.files.restored or repair.files.removed or repair.refused):
+        result.line("nothing to repair")
+
+
+def _as_dict(repair: _Repair) -> dict[str, Any]:
+    """The repair as JSON values."""
+    dropped = [{"split": split, "videos": videos} for split, videos in repair.dropped.items()]
+    return {
+        "restored": repair.files.restored,
+        "removed": repair.files.removed,
+        "dropped": dropped,
+        "fill": repair.commands,
+        "refused": repair.refused,
+    }
 
 
 def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
@@ -261,46 +286,29 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
 
     Can be run again after it was killed. Raises CacheError if there is no cache.
     """
-    done = _Repair()
-    lost = _streams_without_images(root, report.damaged, done)
+    repair = _Repair()
+    lost = _streams_without_images(root, report.damaged, repair)
     damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
-    done.cache = cache.repair(root, replace(report, damaged=damaged))
-    done.refused += done.cache.refused
-    for name, shards in done.cache.rows.items():
+    repair.files = cache.repair(root, replace(report, damaged=damaged))
+    repair.refused += repair.files.refused
+    for name, shards in repair.files.rows.items():
         try:
-            done.dropped[name] = _drop_videos(cache.open(root)[name], shards, done)
+            repair.dropped[name] = _drop_videos(cache.open(root)[name], shards, repair)
         except (PipelineError, cache.CacheError) as error:
-            done.refused.append(str(error))
-    for name, stream in done.cache.streams:
-        if name in done.dropped:
-            continue  # all of its streams are extracted again
-        split = cache.open(root)[name]
-        reader = split.manifest.get("reader", {})
-        imported = split.stream_manifest(stream).get("imported") or reader.get("imported")
-        if imported and imported["format"] != "bodies":  # streams of imported bodies are extracted
-            words = [
-                "import",
-                imported["file"],
-                *name.split("/"),
-                "--format",
-                imported["format"],
-                "--as",
-                stream,
-            ]
-        else:
-            words = ["extract", name, "--stream", stream]
-        rows = count(missing_rows(split, stream).rows, "row")
-        done.fill.append(f"{command(*words, '--cache', str(root))}  # {rows} of {stream}")
-    return done
+            repair.refused.append(str(error))
+    for name, stream in repair.files.streams:
+        if name not in repair.dropped:  # otherwise, all of its streams are extracted again
+            repair.commands.append(_fill_command(cache.open(root)[name], stream))
+    return repair
 
 
 def _streams_without_images(
-    root: cache.Root, damaged: Sequence[cache.Damage], done: _Repair
+    root: cache.Root, damaged: Sequence[cache.Damage], repair: _Repair
 ) -> set[tuple[str, str | None]]:
     """Find damaged streams whose images are missing: (split, stream).
 
     They are not repaired: dropping a shard would also lose its intact rows for good. Messages about
-    them are added to `done.refused`.
+    them are added to `repair.refused`.
     """
     shards: dict[tuple[str, str], set[int]] = {}
     for damage in damaged:
@@ -317,31 +325,27 @@ def _streams_without_images(
             continue
         except PipelineError as error:
             lost.add((name, stream))
-            done.refused.append(
+            repair.refused.append(
                 f"{error} Stream {stream!r} was not changed: its other rows are readable."
             )
     return lost
 
 
-def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> tuple[str, ...]:
-    """Drop every video with a row in these shards, in one commit. Returns their names.
+def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> tuple[str, ...]:
+    """Drop every video with a row in these shards, in one commit. Returns their names, and adds the
+    commands that read them again to `repair`.
 
     Raises PipelineError, and changes nothing, unless all of them are in the raw folder.
     """
-    size = split.rows_per_shard
-    tracks = split.tracks
-    hit = np.any(
-        [(tracks.start < (shard + 1) * size) & (tracks.stop > shard * size) for shard in shards],
-        axis=0,
-    )
-    names = {split.videos[number].name for number in np.unique(tracks.video[hit]).tolist()}
+    names = {split.videos[number].name for number in videos_of(split, shards)}
+    n_videos = count(len(names), "video")
     imported = split.manifest.get("reader", {}).get("imported")
     if imported:
         files = files_of(recorded_estimates(split), names) or [imported["file"]]
         raise PipelineError(
-            f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were "
-            f"imported from {', '.join(files)}. Nothing was changed. Delete the split with its "
-            "features, and import it again."
+            f"{split.name}: rows of {n_videos} are damaged. They were imported from "
+            f"{', '.join(files)}. Nothing was changed. Delete the split with its features, and "
+            "import it again."
         )
     plan = recorded_plan(split).read_again(names)
     with_body = ["--body", str(plan.body)] if plan.body else []
@@ -357,12 +361,27 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: _Repair) -> 
         )
     stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in names}
     convert(replace(plan, append=(), stamps=stamps, invalidate=tuple(sorted(shards))))
-    done.fill.append(f"{fill}  # {count(len(names), 'video')}")
-    done.fill += [
-        command("extract", split.name, "--stream", s, "--cache", str(split.root))
-        for s in split.streams
-    ]
+    repair.commands.append(f"{fill}  # {n_videos}")
+    for stream in split.streams:
+        repair.commands.append(_extract_command(split, stream))
     return plan.drop
+
+
+def _fill_command(split: cache.Split, stream: str) -> str:
+    """The command that fills a stream's missing rows, with their number as a comment."""
+    reader = split.manifest.get("reader", {})
+    imported = split.stream_manifest(stream).get("imported") or reader.get("imported")
+    fill = _extract_command(split, stream)
+    if imported and imported["format"] != "bodies":  # streams of imported bodies are extracted
+        words = ["import", imported["file"], *split.name.split("/")]
+        words += ["--format", imported["format"], "--as", stream]
+        fill = command(*words, "--cache", str(split.root))
+    rows = count(missing_rows(split, stream).rows, "row")
+    return f"{fill}  # {rows} of {stream}"
+
+
+def _extract_command(split: cache.Split, stream: str) -> str:
+    return command("extract", split.name, "--stream", stream, "--cache", str(split.root))
 
 
 COMMAND: Final = Command(_options, _run)
