@@ -1,15 +1,19 @@
 """`python -m pipeline leaks`: overlaps of training and test splits.  [raw -> tracks] -> features ->
 training
 
-A model must not be tested on people, recordings or images that it was trained on. In come all
-splits of a cache; out goes a list of comparisons, each of one kind of thing in two splits, with
-what they share. Splits called `train` are training splits, and all others test splits.
+A model must not be tested on people, recordings or images that it was trained on. The command reads
+all splits of a cache and makes a list of `Comparison`s: one kind of thing (subject, recording,
+picture) in two splits, with what they share. Splits called `train` are training splits, and all
+others test splits. For example, as printed:
 
-People (subjects) and recordings are compared by their names: those of `Dataset.origin`, and those
-of people in a video's labels (`VideoAccount.subjects`). With --pictures, images are compared by
-perceptual hashes, which do not depend on size and compression: the signs of an image's lowest
-frequencies, by the cosine transform, relative to their median (Zauner, Implementation and
-Benchmarking of Perceptual Image Hash Functions, 2010).
+    penn_action/train and penn_action/test share 1 subject:
+        S1: 0001, 0002 | 0007
+
+People (subjects) and recordings are compared by their names (`compare_names`): those of
+`Dataset.origin`, and those of people in a video's labels (`VideoAccount.subjects`). With
+--pictures, images are compared by perceptual hashes (`_compare_pictures`), which do not depend on
+size and compression: the signs of an image's lowest frequencies, by the cosine transform, relative
+to their median (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
 """
 
 from __future__ import annotations
@@ -91,7 +95,8 @@ def _run(args: argparse.Namespace) -> int:
                     split, raw, args.pictures, cores(args.workers), progress
                 )
         compared += _compare_pictures(pictures)
-    result = CommandResult(compared, exit_code=int(any(pair.leaks for pair in compared)))
+    has_leaks = any(comparison.leaks for comparison in compared)
+    result = CommandResult(compared, exit_code=int(has_leaks))
     _add_text(result, compared, every=args.all)
     if args.pictures is None:
         result.line("images were not compared: add --pictures 3", IDLE)
@@ -103,21 +108,21 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
 
     every: list everything that is shared, and the reasons why something is unknown.
     """
-    if not any(pair.is_of_training for pair in compared):
+    if not any(comparison.is_of_training for comparison in compared):
         result.line("nothing to compare: this needs a split named train, and another one")
-    clean = defaultdict[str, list[str]](
-        list
-    )  # two splits -> kinds of things that they do not share
-    unknown = defaultdict[tuple[str, str], list[str]](list)  # kind of thing, why -> pairs of splits
-    for pair in compared:
-        both = f"{pair.first} and {pair.second}"
-        if pair.common:
-            _add_common(result, pair, both, every=every)
-        if pair.unknown:
-            unknown[pair.what, pair.unknown].append(both)
-        elif not pair.common:
-            clean[both].append(pair.what)
-    for both, kinds in clean.items():
+    # "a/train and b/test" -> kinds of things that they do not share
+    unshared = defaultdict[str, list[str]](list)
+    # kind of thing, reason -> pairs of splits for which it is unknown
+    unknown = defaultdict[tuple[str, str], list[str]](list)
+    for comparison in compared:
+        both = f"{comparison.first} and {comparison.second}"
+        if comparison.common:
+            _add_common(result, comparison, both, every=every)
+        if comparison.unknown:
+            unknown[comparison.what, comparison.unknown].append(both)
+        elif not comparison.common:
+            unshared[both].append(comparison.what)
+    for both, kinds in unshared.items():
         result.line(f"{both} share no {' and no '.join(kinds)}", DONE)
     if unknown and not every:
         text = _summarize_unknown(unknown)
@@ -130,31 +135,34 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
         result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
 
 
-def _add_common(result: CommandResult, pair: Comparison, both: str, *, every: bool) -> None:
+def _add_common(result: CommandResult, comparison: Comparison, both: str, *, every: bool) -> None:
     """Add what two splits share, or one split has twice: a heading, and a line for each thing."""
     verb = f"{both} share"
-    if pair.first == pair.second:
-        verb = f"{pair.first} has twice"
-    mark = WRONG if pair.leaks else DOUBT
-    result.line(f"{verb} {count(len(pair.common), pair.what)}:", mark)
-    named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in pair.common]
+    if comparison.first == comparison.second:
+        verb = f"{comparison.first} has twice"
+    mark = WRONG if comparison.leaks else DOUBT
+    common = comparison.common
+    result.line(f"{verb} {count(len(common), comparison.what)}:", mark)
+    named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in common]
     most = None if every else FEW
     result.lines(few(named, most, "leaks --all"), indent=4)
 
 
 def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
-    """What is unknown, as one line without the reasons: `subjects of 12 pairs of splits, recordings
-    of a/train and b/test`. unknown: kind of thing, why -> pairs of splits.
+    """One line without the reasons, such as `subjects of 12 pairs of splits, recordings of a/train
+    and b/test`.
+
+    unknown: (kind of thing, reason) -> pairs of splits.
     """
     by_what = defaultdict[str, list[str]](list)
     for (what, _), pairs in unknown.items():
         by_what[what] += pairs
     texts = list[str]()
     for what, pairs in by_what.items():
-        place = pairs[0]
+        which = pairs[0]
         if len(pairs) > 1:
-            place = f"{len(pairs):,} pairs of splits"
-        texts.append(f"{what}s of {place}")
+            which = f"{len(pairs):,} pairs of splits"
+        texts.append(f"{what}s of {which}")
     return ", ".join(texts)
 
 
@@ -165,11 +173,10 @@ def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
 class _Common(NamedTuple):
     """One thing that two splits share: a person, a recording, or an image."""
 
-    name: str
-    first: tuple[
-        str, ...
-    ]  # its videos in the first split; of an image, a text that names the frame
-    second: tuple[str, ...]  # those in the second split
+    name: str  # of an image: "3 of 63 bits differ"
+    # its videos in either split; for an image, the frame: "frame 12 of 0001"
+    first: tuple[str, ...]
+    second: tuple[str, ...]
 
 
 class Comparison(NamedTuple):
@@ -177,11 +184,11 @@ class Comparison(NamedTuple):
     splits, or in one split with itself to find what it has twice.
     """
 
-    first: str
+    first: str  # name of a split
     second: str
     what: str  # the kind: subject; sequence, motion, video or recording; picture
     common: tuple[_Common, ...]  # everything that is known to be shared
-    unknown: str  # why it is not known, of all or some videos, what is shared; "" if it is known
+    unknown: str  # why some or all videos cannot be compared; "" if all can
 
     @property
     def leaks(self) -> bool:
@@ -195,15 +202,15 @@ class Comparison(NamedTuple):
 
 
 class _Origins(NamedTuple):
-    """Who and what the videos of one split show: names of their subjects and recordings. Only
-    videos with tracks count.
+    """Names of the subjects and recordings that the videos of one split show. Only videos with
+    tracks count.
     """
 
     split: str
     recording: str  # the dataset's word for a recording, such as sequence
     people: str  # splits with the same value name subjects alike, so that names can be compared
     videos: tuple[str, ...]
-    # "subject" and "recording" -> pairs of a video and a name, None for a name that is not known
+    # "subject" and "recording" -> (video, name), such as ("0001", "S1"); None: unknown name
     by_field: Mapping[str, Sequence[tuple[str, str | None]]]
 
     @classmethod
@@ -215,25 +222,24 @@ class _Origins(NamedTuple):
         if reader:
             recording = reader.recording
             people = reader.people or people
-        videos = list[str]()
+        numbers = np.unique(split.tracks.video).tolist()
+        videos = tuple(split.videos.names[number] for number in numbers)
         subjects = list[tuple[str, str | None]]()
         recordings = list[tuple[str, str | None]]()
-        for number in np.unique(split.tracks.video).tolist():
-            video = split.videos.names[number]
-            videos.append(video)
+        for number, video in zip(numbers, videos, strict=True):
             origin = reader.origin(video) if reader else Origin()
             recordings.append((video, origin.recording))
             labelled = [origin.subject]
             if not origin.subject:
                 labelled = split.videos.account(number).get("subjects") or [origin.subject]
             subjects += [(video, name) for name in dict.fromkeys(labelled)]
-        if reader and reader.people:  # tracks have people's names
+        if reader and reader.people:  # tracks are named VIDEO/SUBJECT
             subjects.clear()
             for track in dict.fromkeys(split.tracks.names):
                 video, _, subject = track.rpartition("/")
                 subjects.append((video, subject))
         by_field = {"subject": subjects, "recording": recordings}
-        return cls(split.name, recording, people, tuple(videos), by_field)
+        return cls(split.name, recording, people, videos, by_field)
 
     def videos_by_name(self, field: str) -> dict[str, list[str]]:
         """Name of each subject, or of each recording -> its videos. field: a key of `by_field`."""
@@ -244,7 +250,9 @@ class _Origins(NamedTuple):
         return videos
 
     def nameless(self, field: str) -> str:
-        """Which videos have no known name, as text for the user; "" if all have one."""
+        """The videos without a known name, as text: the split, or "3 of 10 videos of a/train"; ""
+        if all have one.
+        """
         n = sum(name is None for _, name in self.by_field[field])
         if n == 0:
             return ""
@@ -254,11 +262,12 @@ class _Origins(NamedTuple):
 
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
-    """Compare splits by names, in up to four ways.
+    """Compare splits by names of subjects and recordings, in this order:
 
-    Every training split with every test split, whatever comes out; only where something is shared,
-    splits of a dataset that has no training split, for recordings, and training splits that name
-    people alike; and a split with itself for recordings that it has twice.
+    - every training split with every test split; these comparisons are always returned;
+    - two splits of a dataset without a training split, by recordings, and two training splits that
+      name people alike; returned if they share something;
+    - a split with itself, for recordings that it has twice.
     """
     by_split = {split.name: _Origins.from_split(split) for split in splits}
     compared = list[Comparison]()
@@ -266,16 +275,14 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
         compared += _compare_origins(by_split[train], by_split[test])
     for first, second in itertools.combinations(by_split.values(), 2):
         dataset = first.split.partition("/")[0]
-        of_one_dataset = second.split.partition("/")[0] == dataset
-        of_training = _is_training(first.split) and _is_training(second.split)
-        if of_one_dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
-            for comparison in _compare_origins(first, second):
-                if comparison.common and comparison.what != "subject":
-                    compared.append(comparison)
-        elif of_training and first.people == second.people:
-            for comparison in _compare_origins(first, second):
-                if comparison.common:
-                    compared.append(comparison)
+        is_one_dataset = second.split.partition("/")[0] == dataset
+        are_of_training = _is_training(first.split) and _is_training(second.split)
+        others = list[Comparison]()
+        if is_one_dataset and f"{dataset}/{TRAIN}" not in by_split:
+            others = [c for c in _compare_origins(first, second) if c.what != "subject"]
+        elif are_of_training and first.people == second.people:
+            others = [*_compare_origins(first, second)]
+        compared += [comparison for comparison in others if comparison.common]
     for origins in by_split.values():
         if origins.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
             compared += _find_twice(origins)
@@ -295,9 +302,9 @@ def _find_twice(origins: _Origins) -> Iterator[Comparison]:
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """The names of every training split with every test split."""
-    trained = [name for name in names if _is_training(name)]
-    tested = [name for name in names if not _is_training(name)]
-    return [*itertools.product(trained, tested)]
+    training = [name for name in names if _is_training(name)]
+    test = [name for name in names if not _is_training(name)]
+    return [*itertools.product(training, test)]
 
 
 def _is_training(split: str) -> bool:
@@ -306,23 +313,23 @@ def _is_training(split: str) -> bool:
 
 def _compare_origins(first: _Origins, second: _Origins) -> Iterator[Comparison]:
     """Compare the subjects of two splits, then their recordings: two comparisons."""
-    of_one_dataset = first.split.partition("/")[0] == second.split.partition("/")[0]
+    is_one_dataset = first.split.partition("/")[0] == second.split.partition("/")[0]
     are_published = first.recording == second.recording == PUBLISHED
     recording = "recording"
     if first.recording == second.recording:
         recording = first.recording
-    for field, what, comparable in (
+    for field, what, are_comparable in (
         ("subject", "subject", first.people == second.people),
-        ("recording", recording, of_one_dataset or are_published),
+        ("recording", recording, is_one_dataset or are_published),
     ):
-        if not comparable:
+        if not are_comparable:
             yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
             continue
-        ours = first.videos_by_name(field)
-        theirs = second.videos_by_name(field)
+        in_first = first.videos_by_name(field)
+        in_second = second.videos_by_name(field)
         common = list[_Common]()
-        for name in sorted(ours.keys() & theirs.keys()):
-            common.append(_Common(name, tuple(ours[name]), tuple(theirs[name])))
+        for name in sorted(in_first.keys() & in_second.keys()):
+            common.append(_Common(name, tuple(in_first[name]), tuple(in_second[name])))
         unknown = ""
         nameless = [*filter(None, (first.nameless(field), second.nameless(field)))]
         if nameless:
@@ -334,16 +341,18 @@ def summary(compared: Sequence[Comparison]) -> str:
     """What training and test splits share, as one line for the report; "" if there is no training
     split or no test split.
     """
-    pairs = [pair for pair in compared if pair.is_of_training]
-    if not pairs:
+    of_training = [comparison for comparison in compared if comparison.is_of_training]
+    if not of_training:
         return ""
     shared = [
-        f"{p.first} and {p.second} share {count(len(p.common), p.what)}" for p in pairs if p.leaks
+        f"{c.first} and {c.second} share {count(len(c.common), c.what)}"
+        for c in of_training
+        if c.leaks
     ]
-    unknown = sum(bool(pair.unknown) for pair in pairs)
+    n_unknown = sum(bool(comparison.unknown) for comparison in of_training)
     line = "; ".join(shared) or "training and test splits share no name of a person or recording"
-    if unknown:
-        line += f" ({unknown} of {len(pairs)} comparisons by name are impossible)"
+    if n_unknown:
+        line += f" ({n_unknown} of {len(of_training)} comparisons by name are impossible)"
     return line
 
 
@@ -355,8 +364,8 @@ class _SampledPictures(NamedTuple):
     """Hashes of N images that were sampled from the videos of a split."""
 
     hashes: Hashes  # (N,)
-    shown: tuple[str, ...]  # (N,) "frame 12 of 0001"
-    unknown: str  # why there are none, or none of some videos
+    labels: tuple[str, ...]  # (N,) "frame 12 of 0001"
+    unknown: str  # why all or some videos have no hashes; "" if all have
 
 
 class _Sample(NamedTuple):
@@ -377,7 +386,7 @@ def _choose_samples(split: cache.Split, n: int) -> list[_Sample]:
             continue
         start = int(split.tracks.start[track])
         stop = int(split.tracks.stop[track])
-        inner = np.linspace(start, stop - 1, n + 2)[1:-1]
+        inner = np.linspace(start, stop - 1, n + 2)[1:-1]  # without the track's two ends
         rows = np.unique(inner.astype(np.int64)).tolist()
         frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
         samples.append(_Sample(video.name, video.source, frames))
@@ -391,34 +400,33 @@ def _sample_pictures(
 
     raw: the dataset's raw folder now; None: as recorded.
     """
-    folder = raw
     recorded = split.provenance.get("raw")
-    if recorded and folder is None:
-        folder = Path(str(recorded))
+    if recorded and raw is None:
+        raw = Path(str(recorded))
+    no_hashes = np.empty(0, np.uint64)
     samples = _choose_samples(split, n)
     if not samples:
-        return _SampledPictures(np.empty(0, np.uint64), (), "there are no images")
-    if folder is None or not folder.is_dir():
-        return _SampledPictures(
-            np.empty(0, np.uint64), (), f"raw folder {folder or ''} not found: name it with --raw"
-        )
+        return _SampledPictures(no_hashes, (), "there are no images")
+    if raw is None or not raw.is_dir():
+        why = f"raw folder {raw or ''} not found: name it with --raw"
+        return _SampledPictures(no_hashes, (), why)
     hashes = list[int]()
-    shown = list[str]()
-    unread = 0
-    results = ordered_map(functools.partial(_hashes, folder), samples, workers)
-    for n_done, result in enumerate(results):
-        name = samples[n_done].video
+    labels = list[str]()
+    n_unread = 0  # videos
+    results = ordered_map(functools.partial(_hashes, raw), samples, workers)
+    for index, result in enumerate(results):
+        video = samples[index].video
         if isinstance(result, Failed) or not result:
-            unread += 1
+            n_unread += 1
         else:
             hashes += result.values()
-            shown += [f"frame {frame} of {name}" for frame in result]
-        progress(n_done + 1, len(samples), name)
+            labels += [f"frame {frame} of {video}" for frame in result]
+        progress(index + 1, len(samples), video)
     unknown = ""
-    if unread:
-        videos_of = f"{count(len(samples), 'video')} of {split.name}"
-        unknown = f"{unread:,} of {videos_of} are unreadable or blank"
-    return _SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown)
+    if n_unread:
+        videos = f"{count(len(samples), 'video')} of {split.name}"
+        unknown = f"{n_unread:,} of {videos} are unreadable or blank"
+    return _SampledPictures(np.array(hashes, np.uint64), tuple(labels), unknown)
 
 
 def _hashes(raw: Path, sample: _Sample) -> dict[int, int]:
@@ -437,38 +445,42 @@ def _hashes(raw: Path, sample: _Sample) -> dict[int, int]:
 
 def _compare_pictures(pictures: dict[str, _SampledPictures]) -> list[Comparison]:
     """Find images of test splits that look like an image of a training split: the same image, or
-    one of the same place. pictures: by the split's name.
+    one of the same scene. pictures: by the split's name.
     """
     compared = []
-    for first, second in _pairs([*pictures]):
-        ours = pictures[first]
-        theirs = pictures[second]
-        rows, bits = nearest(theirs.hashes, ours.hashes)
-        common = tuple(
-            _Common(f"{bits[i]} of 63 bits differ", (ours.shown[rows[i]],), (theirs.shown[i],))
-            for i in np.flatnonzero(bits <= ALIKE).tolist()
-        )
-        unknown = "; ".join(dict.fromkeys(filter(None, (ours.unknown, theirs.unknown))))
-        compared.append(Comparison(first, second, "picture", common, unknown))
+    for train, test in _pairs([*pictures]):
+        in_train = pictures[train]
+        in_test = pictures[test]
+        rows, bits = nearest(in_test.hashes, in_train.hashes)
+        common = list[_Common]()
+        for i in np.flatnonzero(bits <= ALIKE).tolist():
+            alike = f"{bits[i]} of 63 bits differ"
+            common.append(_Common(alike, (in_train.labels[rows[i]],), (in_test.labels[i],)))
+        unknown = "; ".join(dict.fromkeys(filter(None, (in_train.unknown, in_test.unknown))))
+        compared.append(Comparison(train, test, "picture", tuple(common), unknown))
     return compared
 
 
 def picture_hash(image: NDArray[Any]) -> int | None:
-    """The 63 bits of an image (H, W, 3) uint8, in any order of colours; None for a nearly blank
-    one.
+    """The 63 bits of an image, as a number; None for a nearly blank one.
+
+    image: (H, W, 3) uint8, colours in any order.
     """
     grey = cv2.resize(
         image.mean(axis=2, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA
     )
     if grey.std() < FLAT:
         return None
-    low = cv2.dct(grey)[:LOW, :LOW].reshape(-1)[1:]
-    return int(np.packbits(np.append(False, low > np.median(low))).view(">u8")[0])
+    low = cv2.dct(grey)[:LOW, :LOW].reshape(-1)[1:]  # (63,): without the mean, which comes first
+    bits = np.append(False, low > np.median(low))  # (64,)
+    return int(np.packbits(bits).view(">u8")[0])
 
 
 def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """hashes (N,), others (M,) -> (N,) index of the nearest other, and (N,) number of different
-    bits (none: 64).
+    """Find the nearest of the other hashes for each hash.
+
+    hashes (N,), others (M,) -> (N,) index of the nearest other, and (N,) number of bits in which it
+    differs; 64 if there are no others.
     """
     rows = np.zeros(len(hashes), np.int64)
     bits = np.full(len(hashes), 64)
@@ -476,11 +488,12 @@ def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[
         range(0, len(hashes), AT_ONCE), range(0, len(others), AT_ONCE)
     ):
         part = slice(start, start + AT_ONCE)
-        differ = np.bitwise_count(hashes[part, None] ^ others[first : first + AT_ONCE])
-        best = differ.argmin(axis=1)
-        least = np.take_along_axis(differ, best[:, None], axis=1)[:, 0]
-        rows[part] = np.where(least < bits[part], best + first, rows[part])
-        bits[part] = np.minimum(least, bits[part])
+        block = others[first : first + AT_ONCE]
+        differing = np.bitwise_count(hashes[part, None] ^ block)  # (up to AT_ONCE, AT_ONCE)
+        nearest_row = differing.argmin(axis=1)
+        fewest = np.take_along_axis(differing, nearest_row[:, None], axis=1)[:, 0]
+        rows[part] = np.where(fewest < bits[part], nearest_row + first, rows[part])
+        bits[part] = np.minimum(fewest, bits[part])
     return rows, bits
 
 
