@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.commands.leaks import ALIKE, Comparison, compare_names, nearest, picture_hash
+from pipeline.commands.image_hashes import ALIKE, nearest, picture_hash
+from pipeline.commands.leaks import Comparison, compare_names
 from tests.made_splits import track_of, write_split
 from vibe_model.vibe.config import TrainConfig
 
