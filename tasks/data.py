@@ -259,7 +259,7 @@ class Data(PipelineTask):
 
     def show(self) -> None:
         """Name datasets of the cache that [data] datasets does not have."""
-        message = settings().left_out(cache.open(settings().paths.cache).splits)
+        message = settings().describe_unlisted(cache.open(settings().paths.cache).splits)
         if message:
             warn(message)
 

@@ -1,4 +1,9 @@
-"""`python -m pipeline status`: the contents of a cache, compared with the releases."""
+"""`python -m pipeline status`: the contents of a cache, compared with the releases.
+
+`_split_status` collects all that is shown about one split in a `_SplitStatus`, which also is the
+split's JSON document. From these, `_run` prints a table with a line for each split, and below it
+notes (`_add_notes`). --csv, --digest and --sizes print another document or table instead.
+"""
 
 from __future__ import annotations
 
@@ -75,33 +80,16 @@ def _run(args: argparse.Namespace) -> int:
     """
     _refuse_together(args)
     opened = cache.open(args.cache)
-    all_datasets = datasets.names()
-    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
-    for text in datasets.broken(name for name in names if name in all_datasets).values():
-        err.print(f"{DOUBT} {plain(text)}")
-
+    _warn_of_broken_packages(opened)
     chosen = choose_splits(args.splits, opened.splits)
     result = CommandResult([])
     if args.digest:
         with bar("digest", err) as progress:
             lines = list(list_digests(opened, chosen, result.problems, progress))
         return result.print_document("".join(f"{line}\n" for line in lines))
-    rows = []
-    for name in chosen:
-        try:
-            row = _split_status(opened[name])
-            if args.sizes:
-                row.sizes = stored_bytes(opened[name])
-        except (cache.CacheError, OSError) as error:
-            problems = [error_text(error)]
-            result.rows.append({"split": name, "problems": problems})
-        else:
-            rows.append(row)
-            problems = row.problems
-            result.rows.append(row.document)
-        result.problems += problems
-    result.problems += _rejected_beyond(args.max_rejected, rows)
 
+    rows = _read_splits(result, opened, chosen, with_sizes=args.sizes)
+    result.problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv:
         return result.print_document(
             videos_csv([opened[row.split] for row in rows], result.problems)
@@ -116,6 +104,37 @@ def _run(args: argparse.Namespace) -> int:
     if not args.sizes:
         _add_notes(result, args, opened, rows)
     return result.print(as_json=args.json)
+
+
+def _warn_of_broken_packages(opened: cache.FeatureCache) -> None:
+    """Print a warning about datasets of the cache that are installed, but cannot be loaded."""
+    installed = datasets.names()
+    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
+    for text in datasets.broken(name for name in names if name in installed).values():
+        err.print(f"{DOUBT} {plain(text)}")
+
+
+def _read_splits(
+    result: CommandResult, opened: cache.FeatureCache, names: Sequence[str], *, with_sizes: bool
+) -> list[_SplitStatus]:
+    """Read what is shown about these splits, except for unreadable ones. Adds the documents and
+    problems of all to the result.
+    """
+    rows = []
+    for name in names:
+        try:
+            row = _split_status(opened[name])
+            if with_sizes:
+                row.sizes = stored_bytes(opened[name])
+        except (cache.CacheError, OSError) as error:
+            problems = [error_text(error)]
+            result.rows.append({"split": name, "problems": problems})
+        else:
+            rows.append(row)
+            problems = row.problems
+            result.rows.append(row.document)
+        result.problems += problems
+    return rows
 
 
 def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
@@ -144,8 +163,8 @@ def _add_notes(
 
     rows: the splits that can be read.
     """
-    result.lines(_left_out(args, opened), IDLE)
-    licences: dict[str, None] = {}  # several splits have the same ones
+    result.lines(_not_updated(args, opened), IDLE)
+    licences = dict[str, None]()  # each line once: several splits have streams of one network
     for row in rows:
         licences |= dict.fromkeys(_weights_lines(row))
     result.lines(licences, IDLE)
@@ -169,7 +188,7 @@ def _add_notes(
                 result.line(f"{row.split}: {text}", mark)
 
 
-def _left_out(args: argparse.Namespace, opened: cache.FeatureCache) -> list[str]:
+def _not_updated(args: argparse.Namespace, opened: cache.FeatureCache) -> list[str]:
     """A message about datasets that luigi.cfg no longer names, if this is its cache."""
     file = settings_file()
     if args.splits or not file.exists():
@@ -177,10 +196,11 @@ def _left_out(args: argparse.Namespace, opened: cache.FeatureCache) -> list[str]
     s = sections.load(file, tolerant=True)
     if os.path.realpath(s.paths.cache) != os.path.realpath(opened.root):
         return []
-    return [text for text in [s.left_out(opened.splits)] if text]
+    return [*filter(None, [s.describe_unlisted(opened.splits)])]
 
 
 def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]:
+    """Messages about splits of which more than `most` percent of the videos are rejected."""
     for row in rows:
         n_videos = row.accounting.get("videos", {}).get("found", 0)
         n_rejected = len(row.set_aside)
@@ -196,7 +216,7 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
     also videos with dropped frames or notes.
     """
     rejected = []
-    without_rows = Counter[str]()
+    without_rows = Counter[str]()  # a harmless reason -> number of videos
     noted = []
     for video in row.videos:
         name = video["name"]
@@ -227,6 +247,7 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
+    """Numbers by reason as one text, such as "20 no_visible_joint, 3 no_box"; none: []."""
     if not dropped:
         return []
     return [", ".join(f"{n:,} {reason}" for reason, n in dropped.items())]
@@ -268,7 +289,8 @@ def _sizes_table(rows: Sequence[_SplitStatus]) -> Table:
     for row in rows:
         split = plain(row.split)
         stored = row.sizes
-        for part, n_bytes in {"columns": stored["columns"], **stored["streams"]}.items():
+        parts = {"columns": stored["columns"], **stored["streams"]}
+        for part, n_bytes in parts.items():
             when = stored["commits"][part] or "not known"
             shown.add_row(split, plain(part), size(n_bytes), plain(when))
             total += n_bytes
@@ -283,9 +305,9 @@ class _SplitStatus:
     """All that is shown about one split; it is also the split's JSON document."""
 
     split: str
-    tracks: int
-    accounting: Mapping[str, Any]
-    stand_in: bool
+    tracks: int  # number of tracks
+    accounting: Mapping[str, Any]  # `Accounting.totals`; {}: not recorded
+    stand_in: bool  # demo data
     imported: str | None  # the file of an imported split
     estimates: str  # whose bodies these are, which are no ground truth; "": labels
     raw: str | None  # the raw folder at conversion
@@ -298,12 +320,13 @@ class _SplitStatus:
     undecodable: dict[str, int | None] = field(default_factory=dict)
     # stream -> reason -> number of rows without features
     without_features: dict[str, dict[str, int]] = field(default_factory=dict)
-    set_aside: list[str] = field(default_factory=list)  # reasons and messages of rejected videos
+    set_aside: list[str] = field(default_factory=list)  # "reason: message" of rejected videos
     uncounted: int = 0  # rejected videos whose frames are unknown
     without_track: dict[str, str] = field(default_factory=dict)  # video -> why
-    videos: list[dict[str, Any]] = field(default_factory=list)  # videos with losses or notes
-    problems: list[str] = field(default_factory=list)
-    sizes: Any = None  # `stored_bytes`
+    # videos with losses or notes: VIDEO_KEYS of their accounts, and whether they are "failed"
+    videos: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # messages
+    sizes: Any = None  # `stored_bytes`; None: not asked for
 
     @property
     def document(self) -> dict[str, Any]:
@@ -315,6 +338,9 @@ class _SplitStatus:
 
 
 def _split_status(split: cache.Split) -> _SplitStatus:
+    """Collect all that is shown about a split. Raises CacheError and OSError if it is unreadable,
+    but not for a damaged stream, which is among its problems.
+    """
     manifest = split.manifest
     imported = manifest.get("reader", {}).get("imported", {})
     status = _SplitStatus(
@@ -334,6 +360,7 @@ def _split_status(split: cache.Split) -> _SplitStatus:
 
 
 def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
+    """Add a stream: its label, weights, and rows without features."""
     label = f"{name} (damaged)"
     status.undecodable[name] = None
     try:
@@ -442,8 +469,8 @@ def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
             # otherwise, rows have been replaced since, or a killed run found some: show no numbers
             if sum(reasons.values()) == lost:
                 why = "".join(_by_reason(reasons))
-            at = ("--stream", stream, "--cache", str(root), "--replace")
-            why += f"; to try again: {command('extract', row.split, *at)}"
+            options = ("--stream", stream, "--cache", str(root), "--replace")
+            why += f"; to try again: {command('extract', row.split, *options)}"
         yield f"{row.split}: {count(lost, 'row')} without features in {stream}: {why}"
 
 

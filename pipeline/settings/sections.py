@@ -160,7 +160,7 @@ class Settings:
                 splits += [f"{name}/{split}" for split in datasets.get(name).splits]
         return splits, broken
 
-    def left_out(self, splits: Iterable[str]) -> str:
+    def describe_unlisted(self, splits: Iterable[str]) -> str:
         """A message about datasets that are in the cache, but not in [data] datasets; or "".
 
         splits: names of the splits in the cache.
