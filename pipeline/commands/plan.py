@@ -93,7 +93,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         yield f"{mark} {plain(plan.name)}: up to date ({count(todo.n_videos, 'video')}{has})"
     else:
         yield f"[bold]{plain(plan.name)}[/bold]"
-    if plan.recipe.not_made:
+    if plan.recipe.needs_demo_data:
         yield "  convert  everything, after the demo data are made"
         return
 
@@ -101,7 +101,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     if todo is not None and _converts(plan):
         steps += _conversion(plan, todo, most)
     steps += _notes(plan)
-    steps += map(plain, plan.parts)
+    steps += map(plain, plan.staged)
     steps += _extractions(plan, most)
     for line in steps:
         yield f"  {line}"
@@ -145,7 +145,7 @@ def _extraction(plan: SplitPlan, stream: StreamPlan, most: int | None) -> Iterat
                 yield f"    {plain(line)}"
     elif has_new_rows and appends and not stream.differs:
         yield f"{_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
-    if stream.other_keys:
+    if stream.has_other_keys:
         yield "  no feature can be carried over: the stored keys are from another version"
 
 
@@ -199,7 +199,7 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
         problems = todo.problems if todo.up_to_date else todo.kept_lines
     for text in problems:
         yield f"{WRONG} {plain(text)}"
-    for stream in plan.behind:
+    for stream in plan.unnamed:
         split = command(
             "extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root)
         )
@@ -218,13 +218,13 @@ def _as_dict(
     return {
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,
-        "to_be_made": plan.recipe.not_made,
+        "to_be_made": plan.recipe.needs_demo_data,
         "detect": list(plan.undetected),
         "convert": _conversion_as_dict(plan),
         "extract": [_extraction_as_dict(stream) for stream in plan.extractions],
         "problems": list(dict.fromkeys([*plan.problems, *plan.refusals, *more_problems])),
         "behind": [
-            {"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.behind
+            {"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.unnamed
         ],
         "forecast": forecast and forecast.as_dict(),
     }
@@ -264,7 +264,7 @@ def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
 
 def _extraction_as_dict(stream: StreamPlan) -> dict[str, Any]:
     carried = stream.missing.carried_at_most
-    if stream.other_keys:
+    if stream.has_other_keys:
         carried = 0
     return {
         "stream": stream.stream,
@@ -273,7 +273,7 @@ def _extraction_as_dict(stream: StreamPlan) -> dict[str, Any]:
         "shards": len(stream.missing.shards) + len(stream.missing.incomplete),
         "rows": stream.missing.rows,
         "carried_at_most": carried,
-        "other_keys": stream.other_keys,
+        "other_keys": stream.has_other_keys,
         "bytes": stream.n_bytes,
     }
 

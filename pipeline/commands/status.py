@@ -31,7 +31,7 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
-from pipeline.recipe.overview import stored_bytes
+from pipeline.recipe.sizes import stored_bytes
 from pipeline.recipe.videos import videos_csv
 from pipeline.settings import sections
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument

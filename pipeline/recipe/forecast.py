@@ -26,7 +26,8 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.pixels.frames import Video
-from pipeline.recipe.overview import SplitPlan, columns_bytes, stream_bytes
+from pipeline.recipe.overview import SplitPlan
+from pipeline.recipe.sizes import RowFormat, columns_bytes, stream_bytes
 
 DETECT = "detect"
 CONVERT = "convert"
@@ -35,7 +36,7 @@ UNKNOWN: Final = "number of rows unknown before the first conversion"
 HEADERS: Final = 64  # most clips whose headers are read
 
 
-class Work(NamedTuple):
+class Step(NamedTuple):
     """A step to run."""
 
     step: str  # DETECT, CONVERT or EXTRACT
@@ -52,17 +53,17 @@ class Forecast:
     source: str  # what the number of rows is estimated from, for people
     # bytes to write, by stream, and for all columns of labels under "columns"
     bytes: dict[str, float] = field(default_factory=dict)
-    works: list[Work] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     # rows of streams that need not be computed if their images and boxes are unchanged
     carried: float = 0.0
 
     def add(self, step: str, name: str, rows: float) -> None:
         """Add a step, if it has rows."""
         if rows:
-            self.works.append(Work(step, name, rows))
+            self.steps.append(Step(step, name, rows))
 
     def as_dict(self) -> dict[str, Any]:
-        steps = [work._asdict() for work in self.works]
+        steps = [step._asdict() for step in self.steps]
         return {
             "rows": self.rows,
             "source": self.source,
@@ -102,29 +103,29 @@ def _forecast_of(plan: SplitPlan, conversion: ConversionPlan) -> Forecast:
     result.add(DETECT, dataset.name, frames)
     result.add(CONVERT, dataset.name, new)
 
-    forms = _forms(plan, {*columns, *(column.name for column in extra), *TRACK_FIELDS})
+    formats = _row_formats(plan, {*columns, *(column.name for column in extra), *TRACK_FIELDS})
     missing = {stream.stream: stream.missing.rows for stream in plan.extractions if stream.why}
-    for name, form in forms.items():
+    for name, row_format in formats.items():
         written = missing.get(name, 0) + new
         carried = plan.carried_at_most(name, written)
-        result.bytes[name] = stream_bytes(written, *form)
+        result.bytes[name] = stream_bytes(written, *row_format)
         result.carried += carried
         result.add(EXTRACT, name, written - carried)
     return result
 
 
-def _forms(plan: SplitPlan, columns: set[str]) -> dict[str, tuple[int, str]]:
-    """The numbers per row and the dtype of each stream that can be computed from these columns, and
-    of the streams that are to be extended.
+def _row_formats(plan: SplitPlan, columns: set[str]) -> dict[str, RowFormat]:
+    """The format of each stream that can be computed from these columns, and of the streams that
+    are to be extended.
     """
-    forms: dict[str, tuple[int, str]] = {}
+    formats: dict[str, RowFormat] = {}
     for spec in plan.recipe.streams:
         if columns.issuperset(spec.stream.needs):
             with contextlib.suppress(MissingAssets):  # `missing_files` reports the missing file
-                forms[spec.name] = (spec.stream.dim, spec.stream.dtype)
+                formats[spec.name] = RowFormat(spec.stream.dim, spec.stream.dtype)
     for stream in plan.extractions:
-        forms[stream.stream] = stream.form
-    return forms
+        formats[stream.stream] = stream.row_format
+    return formats
 
 
 def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
@@ -150,7 +151,7 @@ def _expected_rows(plan: SplitPlan, conversion: ConversionPlan) -> tuple[float |
 
     committed = conversion.committed
     if committed is not None and len(committed.videos):
-        mean = committed.manifest["rows"] / len(committed.videos)
+        mean = _mean_rows(committed)
         n_new = max(0, len(new) - len(conversion.changed))
         reasons = []
         if conversion.changed:
@@ -159,22 +160,36 @@ def _expected_rows(plan: SplitPlan, conversion: ConversionPlan) -> tuple[float |
             reasons.append(f"{mean:,.3g} per new video, as in committed ones")
         return plan.rows_again + mean * n_new, ", ".join(reasons)
 
-    dataset = conversion.dataset
-    stand_in = conversion.reader["stand_in"]
-    for other in _readable(conversion.root):
-        is_same_kind = other.manifest["reader"].get("stand_in") == stand_in
-        if not other.name.startswith(f"{dataset.name}/") or not is_same_kind:
-            continue
-        if other.manifest["rows"]:
-            mean = other.manifest["rows"] / len(other.videos)
-            return mean * len(new), f"{mean:,.3g} per video, as in {other.name}"
+    other = _find_similar(conversion)
+    if other is not None:
+        mean = _mean_rows(other)
+        return mean * len(new), f"{mean:,.3g} per video, as in {other.name}"
 
+    dataset = conversion.dataset
     rows = _rows_by_release(dataset, conversion.split, len(new))
-    if stand_in or rows == math.inf:
+    if conversion.reader["stand_in"] or rows == math.inf:
         return None, UNKNOWN
     if any(dataset.totals.get(name, Totals()).frames for name in (conversion.split, "all")):
         return rows, "from the release's numbers"
     return rows, "from an estimate of the release"
+
+
+def _mean_rows(split: cache.Split) -> float:
+    """Mean number of rows of a split's videos."""
+    return float(split.manifest["rows"] / len(split.videos))
+
+
+def _find_similar(conversion: ConversionPlan) -> cache.Split | None:
+    """Another split of the dataset with rows, of demo data if the conversion's data are; else
+    None.
+    """
+    stand_in = conversion.reader["stand_in"]
+    for other in _readable(conversion.root):
+        is_same_kind = other.manifest["reader"].get("stand_in") == stand_in
+        is_same_dataset = other.name.startswith(f"{conversion.dataset.name}/")
+        if is_same_dataset and is_same_kind and other.manifest["rows"]:
+            return other
+    return None
 
 
 def _rows_by_release(dataset: Dataset, split: str, n_videos: int) -> float:
@@ -208,7 +223,7 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Yield the forecast as lines for the terminal: rows by split, then bytes, and rows by step."""
     unknown = [result.split for result in forecasts if result.rows is None]
     disk = Counter[str]()
-    works: dict[tuple[str, str], float] = {}  # step and name -> rows
+    rows_of: dict[tuple[str, str], float] = {}  # step and name -> rows
     carried = 0.0
     lines = []
     for result in forecasts:
@@ -216,24 +231,24 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
             continue
         disk += Counter(result.bytes)
         carried += result.carried
-        for work in result.works:
-            works[work.step, work.name] = works.get((work.step, work.name), 0) + work.rows
+        for step, name, rows in result.steps:
+            rows_of[step, name] = rows_of.get((step, name), 0) + rows
         if result.rows:
             expected = f"about {_about(result.rows)} rows: {result.source}"
             lines.append(f"  {plain(result.split):<24}  {plain(expected)}")
-    if not works and not unknown:
+    if not rows_of and not unknown:
         return
 
     yield "[bold]forecast[/bold]"
     yield from lines
     if unknown:
         yield f"  {'no forecast':<24}  {plain(', '.join(unknown))}: {UNKNOWN}"
-    if not works:
+    if not rows_of:
         return
     by_stream = ", ".join(f"{plain(name)} {size(n)}" for name, n in disk.items())
     bound = "at least " if unknown else ""
     yield f"  {'disk':<24}  {bound}{size(sum(disk.values()))}: {by_stream}"
-    for (step, name), rows in works.items():
+    for (step, name), rows in rows_of.items():
         unit = "frames" if step == DETECT else "rows"
         yield f"  {plain(f'{step} {name}'):<24}  {_about(rows)} {unit}"
     if carried:

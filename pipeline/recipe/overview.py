@@ -1,10 +1,10 @@
-"""Plans of all steps of a recipe, and bytes by split and stream.  [raw -> tracks -> features]
+"""Plans of all steps of recipes.  [raw -> tracks -> features]
 
 A recipe names a split, its raw folder, a detector for its clips, and streams to extract. For each
 recipe, `plan_splits` plans the three steps detection, conversion and extraction without doing any:
-names, sizes and times of raw files are compared, manifests and tables are read. What goes wrong is
-recorded in the `SplitPlan`, so that one broken split does not hide the others. `columns_bytes` and
-`stream_bytes` forecast what rows will take on the disk, `stored_bytes` counts what they take.
+it compares names, sizes and times of raw files, and reads manifests and tables. Errors are recorded
+in the `SplitPlan`, so that one broken split does not hide the others. The commands `plan` and
+`prepare` print these plans.
 
 A row of a stream is *carried over* if an extraction need not compute it, since the stream has the
 same row already, for a video that was removed, renamed or converted again: rows are compared by
@@ -14,23 +14,14 @@ their keys, which are hashes of images and boxes.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 
 import cache
-from cache.format.layout import (
-    COLUMNS,
-    FEATURES,
-    MANIFEST,
-    ROWS_PER_CHUNK,
-    ROWS_PER_SHARD,
-    stream_of,
-)
+from cache.format.layout import FEATURES, MANIFEST
 from cache.write.parts import staged_by_parts
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, detected_file, read_info
@@ -45,26 +36,26 @@ from pipeline.files.pixels import sources
 from pipeline.files.raw import changes
 from pipeline.files.raw.files import digest_or_problem
 from pipeline.recipe.recipe import Recipe
-
-CHECKSUM: Final = 4  # bytes of a crc32c
-ENTRY: Final = 16  # bytes of a chunk's entry in its shard's index
-FLAG_AND_KEY: Final = (1, 16)  # bytes a row of every stream's `_ok` and `_key`
+from pipeline.recipe.sizes import RowFormat, stream_bytes
 
 
 @dataclass(slots=True)
 class StreamPlan:
     """Extraction of one stream, of the rows that are committed now."""
 
-    stream: str
-    why: str  # "" if it is up to date
+    stream: str  # name
+    why: str  # reason for the extraction; "" if the stream is up to date
     missing: MissingRows
-    form: tuple[int, str]  # numbers a row, and their type
-    differs: tuple[Difference, ...] = ()  # if any, an extraction is refused
-    other_keys: bool = False  # the stored keys are of other code or images: no row is carried over
+    row_format: RowFormat
+    # differences between the recorded settings and the recipe's; if any, an extraction is refused
+    differs: tuple[Difference, ...] = ()
+    # whether the stored keys are of other code or images, so that no row is carried over
+    has_other_keys: bool = False
 
     @property
     def n_bytes(self) -> int:
-        return round(stream_bytes(self.missing.rows, *self.form))
+        """Bytes that the missing rows will take."""
+        return round(stream_bytes(self.missing.rows, *self.row_format))
 
 
 @dataclass(slots=True)
@@ -77,7 +68,7 @@ class SplitPlan:
     # for the committed rows, without those that the conversion adds
     extractions: list[StreamPlan] = field(default_factory=list)
     # incomplete streams in the cache that no setting or option names
-    behind: list[StreamPlan] = field(default_factory=list)
+    unnamed: list[StreamPlan] = field(default_factory=list)
     # of the whole raw folder; None also until the detector's weights are downloaded
     detection: DetectionPlan | None = None
     undetected: tuple[str, ...] = ()  # clips of this split that the detector has to do
@@ -85,7 +76,7 @@ class SplitPlan:
     # messages
     problems: list[str] = field(default_factory=list)  # errors that a run will meet
     refusals: list[str] = field(default_factory=list)  # streams to import, missing columns
-    parts: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
+    staged: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
 
     @property
     def name(self) -> str:
@@ -119,7 +110,7 @@ class SplitPlan:
             return rows if is_left else 0
         if stream not in self.committed.streams:
             return 0
-        if any(plan.stream == stream and plan.other_keys for plan in self.extractions):
+        if any(plan.stream == stream and plan.has_other_keys for plan in self.extractions):
             return 0
         replaced = missing_rows(self.committed, stream).replaced
         return min(rows, replaced + self._rows_of(self.conversion.drop))
@@ -153,10 +144,10 @@ def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
 def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitPlan:
     """Plan one split. detections: raw folder -> plan of its detection, which this function adds."""
     plan = SplitPlan(recipe)
-    if recipe.not_made:
+    if recipe.needs_demo_data:
         return plan
     try:
-        plan.parts = staged_by_parts(recipe.root, recipe.name)
+        plan.staged = staged_by_parts(recipe.root, recipe.name)
         plan.committed = committed_split(recipe.root, recipe.name)
         plan.conversion = compare(
             plan.committed,
@@ -220,7 +211,7 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
     if plan.committed is not None:
         _plan_committed(plan, recipe, plan.committed)
     cannot_run = plan.problems and plan.committed
-    if not recipe.weights or cannot_run:
+    if not recipe.weights_setting or cannot_run:
         return
     if _will_extract(plan) and recipe.raw.is_dir():
         for spec in recipe.streams:
@@ -239,16 +230,18 @@ def _plan_committed(plan: SplitPlan, recipe: Recipe, committed: cache.Split) -> 
                 plan.refusals.append(message)
         if committed.known_columns.issuperset(spec.stream.needs):
             specs.append(spec)
-    names = {spec.name for spec in specs}
-    others = [_as_extracted(committed, name) for name in committed.streams if name not in names]
+    spec_of = {spec.name: spec for spec in specs}
+    others = [_as_extracted(committed, name) for name in committed.streams if name not in spec_of]
     if specs:
-        plan.behind = [stream for stream in others if stream.why]
+        plan.unnamed = [stream for stream in others if stream.why]
         plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs]
     else:
         plan.extractions = others
-    # without specs, each stream's recorded one is compared
-    for stream, spec_or_none in itertools.zip_longest(plan.extractions, specs):
-        stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec_or_none)
+    for stream in plan.extractions:
+        spec_or_none = spec_of.get(stream.stream)
+        stream.has_other_keys = _has_other_keys(
+            plan.conversion, committed, stream.stream, spec_or_none
+        )
 
 
 def _will_extract(plan: SplitPlan) -> bool:
@@ -261,11 +254,11 @@ def _will_extract(plan: SplitPlan) -> bool:
 def _has_other_keys(
     conversion: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None
 ) -> bool:
-    """Whether a stream's stored keys differ from those that its rows would get now, so that none is
-    carried over. A few are compared, and only if the conversion changes videos.
+    """Whether a stream's stored keys differ from those that its rows would get now, so that no row
+    is carried over. A few are compared, and only if the conversion changes videos.
 
-    Keys of other code differ, and, if another reader converts all videos, those of which the images
-    have another digest. spec: the settings; None: as recorded in the stream.
+    Keys of other code differ, and, if another reader converts all videos, keys of images with
+    another digest. spec: the settings; None: as recorded in the stream.
     """
     if conversion is None or not conversion.changed or name not in committed.streams:
         return False
@@ -279,7 +272,11 @@ def _has_other_keys(
         return False
     if not conversion.differs or not spec.stream.reads.crops:
         return False
+    return _has_other_images(conversion, committed)
 
+
+def _has_other_images(conversion: ConversionPlan, committed: cache.Split) -> bool:
+    """Whether none of the first few videos has the images that it had at its conversion."""
     has_pixels = False
     for number in np.unique(committed.tracks.video)[:COMPARED].tolist():
         video = committed.videos[number]
@@ -298,7 +295,8 @@ def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
     manifest = committed.stream_manifest(name)
     missing = missing_rows(committed, name)
     why = CHANGED if missing.rows else ""
-    return StreamPlan(name, why, missing, (int(manifest["dim"]), str(manifest["dtype"])))
+    row_format = RowFormat(int(manifest["dim"]), str(manifest["dtype"]))
+    return StreamPlan(name, why, missing, row_format)
 
 
 def _plan_stream(
@@ -307,7 +305,6 @@ def _plan_stream(
     """The plan of a stream with the settings `spec`. Why an extraction would be refused is added to
     `plan`: as a problem if the settings differ from the recorded ones, else as a refusal.
     """
-    form = (spec.stream.dim, spec.stream.dtype)
     compared = compare_stream(committed, replace(spec, raw=raw))
     assert compared.missing is not None, "a split with boxes has pixels"
     why = compared.why
@@ -316,58 +313,5 @@ def _plan_stream(
     elif compared.refusal:
         plan.refusals.append(compared.refusal)
         why = ""
-    return StreamPlan(spec.name, why, compared.missing, form, compared.differs)
-
-
-def _array_bytes(rows: float, row_bytes: int) -> float:
-    """Bytes of rows in shards and chunks of the default size, with checksums and indexes
-    (docs/cache-format.md).
-    """
-    n_chunks = math.ceil(rows / ROWS_PER_CHUNK)
-    n_shards = math.ceil(rows / ROWS_PER_SHARD)
-    chunk_bytes = ROWS_PER_CHUNK * row_bytes + CHECKSUM
-    index_bytes = ROWS_PER_SHARD // ROWS_PER_CHUNK * ENTRY + CHECKSUM
-    return n_chunks * chunk_bytes + n_shards * index_bytes
-
-
-def columns_bytes(
-    rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn]
-) -> float:
-    """Bytes that `rows` rows of a split take with these columns, without those per track."""
-    specs = [COLUMNS[name] for name in columns]
-    specs += [column.spec for column in extra if column.per == "row"]
-    total = 0.0
-    for spec in specs:
-        row_bytes = math.prod(spec.trailing) * spec.dtype.itemsize
-        total += _array_bytes(rows, row_bytes)
-    return total
-
-
-def stream_bytes(rows: float, dim: int, dtype: str) -> float:
-    """Bytes that `rows` rows of a stream take: `dim` numbers each, with the flag and the key."""
-    number_bytes = 2 if dtype == "float16" else 4
-    widths = (dim * number_bytes, *FLAG_AND_KEY)
-    return sum(_array_bytes(rows, width) for width in widths)
-
-
-def stored_bytes(split: cache.Split) -> dict[str, Any]:
-    """Stored bytes of a split: `columns`, `streams` (by name), `tables` (all other files).
-
-    `commits`: time of the newest commit of "columns" and of each stream; None if lost.
-    """
-    streams = dict.fromkeys(split.streams, 0)
-    stored: dict[str, Any] = {"columns": 0, "streams": streams, "tables": 0}
-    for key, n_bytes in split.store.files(split.name).items():
-        # shards lie at COLUMN/c/... and at features/ARRAY/c/...
-        top, *names = key.removeprefix(f"{split.name}/").split("/")
-        stream = stream_of(names[0]) if names[1:2] == ["c"] else None
-        if top in split.columns and names[:1] == ["c"]:
-            stored["columns"] += n_bytes
-        elif top == FEATURES and stream in stored["streams"]:
-            stored["streams"][stream] += n_bytes
-        else:
-            stored["tables"] += n_bytes
-    stored["commits"] = {"columns": split.provenance.get("finished")}
-    for name in split.streams:
-        stored["commits"][name] = split.stream_provenance(name).get("finished")
-    return stored
+    row_format = RowFormat(spec.stream.dim, spec.stream.dtype)
+    return StreamPlan(spec.name, why, compared.missing, row_format, compared.differs)

@@ -46,8 +46,8 @@ NO_SETTINGS: Final = (
 class StepResult:
     """The result of a step, as messages to print."""
 
-    details: Sequence[str]  # each is printed at the end of a line of its own, in rich's markup
-    mark: str = DONE
+    details: Sequence[str]  # in rich's markup; each ends a line of its own
+    mark: str = DONE  # the symbol at the start of these lines
     warnings: Sequence[str] = ()  # text that may come from untrusted files
     notes: Sequence[str] = ()  # like warnings, but a command's summary does not repeat them
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
@@ -79,12 +79,12 @@ class Recipe:
     body: Path | None = None  # folder of the body model
     streams: tuple[StreamSpec, ...] = ()  # empty: the committed streams, as recorded
     drop_removed: bool = False  # whether to delete rows of missing and unusable videos
-    not_made: bool = False  # whether `synthesize` must first make the demo data or the demo body
+    needs_demo_data: bool = False  # whether the demo data or the demo body must be made first
     detector: Detector | None = None
     by_any_detector: bool = False  # whether clips with another detector's keypoints are left alone
-    # The line of luigi.cfg that names the weights, for the error about random weights on real data.
-    # "": an option names them, and this is not checked here.
-    weights: str = ""
+    # Where luigi.cfg names the weights, such as "luigi.cfg, line 23 [resnet50] weights", for the
+    # error about random weights on real data. "": an option names them; this is not checked here.
+    weights_setting: str = ""
 
     @property
     def name(self) -> str:
@@ -119,7 +119,7 @@ class Recipe:
             plan_extraction(self.root, self.name, replace(spec, raw=self.raw)) for spec in specs
         ]
         upcoming = [plan for plan in plans if not plan.up_to_date]
-        if self.weights:
+        if self.weights_setting:
             for plan in upcoming:
                 setting = self.settings.source.where(plan.spec.name, "weights")
                 plan.spec.refuse_untrained(self.raw, setting)
@@ -161,6 +161,7 @@ class Recipe:
         )
 
     def extract(self, plans: Sequence[ExtractionPlan], progress: Progress) -> StepResult:
+        """Extract streams. Raises as `extract_together` does."""
         return extract(plans, self.settings, progress, named=len(self.streams) > 1)
 
     @classmethod
@@ -217,9 +218,9 @@ class Recipe:
             body,
             tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
             drop_removed=s.drops_removed(name),
-            not_made=s.embedded.enabled and (without_raw or without_body),
+            needs_demo_data=s.embedded.enabled and (without_raw or without_body),
             detector=s.detector if name in s.detect.datasets else None,
-            weights=s.source.where(s.stream.name, "weights"),
+            weights_setting=s.source.where(s.stream.name, "weights"),
         )
 
 
@@ -227,17 +228,18 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
     """Messages about files of weights and body models that recipes name and that are missing."""
     messages = []
     for recipe in recipes:
+        # functions that read the files
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in recipe.streams]
         if recipe.detector is not None and not recipe.detector.downloads:
             needed.append(recipe.detector.identity)
-        if recipe.dataset.uses_body and recipe.body is not None and not recipe.not_made:
+        if recipe.dataset.uses_body and recipe.body is not None and not recipe.needs_demo_data:
             needed += [
                 functools.partial(smpl_files.body_files, recipe.body, gender)
                 for gender in recipe.dataset.genders
             ]
-        for digest in needed:
+        for read in needed:
             try:
-                digest()
+                read()
             except MissingAssets as error:
                 messages.append(str(error))
     return list(dict.fromkeys(messages))
@@ -268,16 +270,16 @@ def extract(
     # imported here, because importing the engine is slow
     from pipeline.features.extract import extract_together
 
-    every = extract_together(plans, s.features, dask=s.dask, progress=progress)
+    extractions = extract_together(plans, s.features, dask=s.dask, progress=progress)
     details = []
     warnings: list[str] = []
-    for extraction in every:
+    for extraction in extractions:
         name = f"[bold]{plain(extraction.plan.spec.name)}[/bold] "
         summary = _summarize_extraction(extraction)
         details.append(name + summary if named else summary)
         warnings += extraction.examples
-    problems = [extraction.problem for extraction in every if extraction.problem]
-    n_crashed = sum(extraction.n_crashed for extraction in every)
+    problems = [extraction.problem for extraction in extractions if extraction.problem]
+    n_crashed = sum(extraction.n_crashed for extraction in extractions)
     return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_crashed)
 
 
@@ -287,23 +289,23 @@ def _summarize_conversion(done: convert.Conversion) -> str:
     """
     videos = done.totals["videos"]
     frames = done.totals["frames"]
-    without = []
-    rejected = 0
+    without_rows = []
+    n_rejected = 0
     for reason, n in videos["set_aside"].items():
         if reason in done.plan.dataset.harmless:
-            without.append(f"{n:,} {reason}")
+            without_rows.append(f"{n:,} {reason}")
         else:
-            rejected += n
-    if rejected:
-        without.append(f"[yellow]{rejected:,} rejected[/yellow]")
+            n_rejected += n
+    if n_rejected:
+        without_rows.append(f"[yellow]{n_rejected:,} rejected[/yellow]")
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
     dropped = (dropped + done.uncounted_note).removeprefix("; ")
 
     text = count(videos["kept"], "video")
     if done.video_counts:
         text = f"{done.video_counts}: {text}"
-    if without:
-        text += f" ({', '.join(without)})"
+    if without_rows:
+        text += f" ({', '.join(without_rows)})"
     text += f", {count(done.totals['tracks']['kept'], 'track')}"
     text += f", {frames['kept']:,} of {frames['found']:,} frames kept"
     if dropped:

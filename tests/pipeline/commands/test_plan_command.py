@@ -15,7 +15,8 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
-from pipeline.recipe.overview import plan_splits, stored_bytes, stream_bytes
+from pipeline.recipe.overview import plan_splits
+from pipeline.recipe.sizes import stored_bytes, stream_bytes
 from tests.packages import BROKEN, install
 from tests.pipeline.datasets.by_hand import touch, write_video
 from tests.waiting import await_that
