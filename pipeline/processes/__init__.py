@@ -15,6 +15,7 @@ fails at once. Unlike RLIMIT_AS, it does not count mapped files and reserved add
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from typing import Annotated, Final, NamedTuple
@@ -26,13 +27,39 @@ from pipeline.errors import ConfigError
 
 TIMEOUT: Final = 600.0  # default limit in s without progress
 MEMORY: Final = 4 << 30  # default limit of a process in bytes
-LOOK: Final = 1.0  # s between two polls, and the most that counts as silence between two
+LOOK: Final = 1.0  # s between two polls; of a longer time, only this much counts as silence
 PR_SET_PDEATHSIG: Final = 1  # of Linux: prctl's option for a signal when the parent ends
 OUT_OF_MEMORY: Final = 86  # exit code of a process that has reached its memory limit
 IDLE: Final = -2  # the place of a process without a task
 
-# this process's signs of life: how often `alive` was called, and the last place
-pulse = memoryview(bytearray(16)).cast("q")
+
+class Pulse:
+    """The signs of life of a process, in memory that it shares with its parent. Two int64: the
+    number of signs, and the process's place in its task.
+    """
+
+    SIZE: Final = 16  # bytes
+
+    def __init__(self, memory: bytearray | mmap.mmap) -> None:
+        self._numbers = memoryview(memory).cast("q")
+
+    @property
+    def n_signs(self) -> int:
+        return self._numbers[0]
+
+    @property
+    def place(self) -> int:
+        return self._numbers[1]
+
+    def beat(self) -> None:
+        self._numbers[0] += 1
+
+    def move_to(self, place: int) -> None:
+        self._numbers[1] = place
+
+
+# this process's own; in a process of a pool, `server` replaces it by one that the parent sees
+pulse = Pulse(bytearray(Pulse.SIZE))
 
 
 def cores(workers: int) -> int:
@@ -47,9 +74,9 @@ def alive(place: int | None = None) -> None:
         place: a number within the task, such as that of a frame; below 0 during preparation, which
             may take longer. None: the same place as before.
     """
-    pulse[0] += 1
+    pulse.beat()
     if place is not None:
-        pulse[1] = place
+        pulse.move_to(place)
 
 
 class Failed(NamedTuple):

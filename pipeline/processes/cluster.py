@@ -58,12 +58,13 @@ TOGETHER: Final = 8
 # work and Dask's `adapt` starts more workers. Not more: when a worker is lost, Dask counts that
 # against all tasks that it had.
 WAITING: Final = 2
-AHEAD: Final = 4  # the same, where results are taken in order and may wait for an earlier one
-START: Final = (
+# The same for `map`, where results are taken in order and may wait for an earlier one.
+AHEAD: Final = 4
+HOW_TO_START: Final = (
     "Start one (docs/operations.md), name another address, or leave it out to use only this "
     "machine."
 )
-AGAIN: Final = "Finished shards are kept: run the same command again."
+RUN_AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
 def connect_workers(
@@ -99,7 +100,7 @@ def connect_cluster(
     dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()
 ) -> Iterator[_Workers]:
     """Connect to the workers of a cluster, as `connect_workers` does."""
-    with _quiet_logs(), _connected(dask, shared, plug_ins) as workers:
+    with _quiet_logs(), _connect(dask, shared, plug_ins) as workers:
         yield workers
 
 
@@ -118,8 +119,8 @@ def _quiet_logs() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _connected(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Iterator[_Workers]:
-    """Connect to a scheduler, and turn its errors into messages for the user."""
+def _connect(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Iterator[_Workers]:
+    """Connect to a scheduler, and raise its errors as messages for the user."""
     scheduler = str(dask.scheduler)
     address, file = _address(scheduler)
     try:
@@ -132,15 +133,15 @@ def _connected(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> I
         raise ConfigError(f"{scheduler}: {expected}: {error}") from error
     except OSError as error:
         silent = f"no Dask scheduler answers there after {ANSWER:.0f} s ({error})."
-        raise PipelineError(f"{scheduler}: {silent} {START}") from error
+        raise PipelineError(f"{scheduler}: {silent} {HOW_TO_START}") from error
     except AssertionError as error:
         busy = "this Dask scheduler sent something else while the command connected."
-        raise PipelineError(f"{scheduler}: {busy} {AGAIN}") from error
+        raise PipelineError(f"{scheduler}: {busy} {RUN_AGAIN}") from error
     try:
         yield _Workers(client, Submitter.here(shared, plug_ins), dask.patience)
     except CancelledError as error:
         gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
-        raise PipelineError(f"{scheduler}: {gone} {AGAIN}") from error
+        raise PipelineError(f"{scheduler}: {gone} {RUN_AGAIN}") from error
     finally:
         with contextlib.suppress(TimeoutError):  # the scheduler may have gone
             client.close()
@@ -171,8 +172,8 @@ def _new_client(address: str | None, file: str | None) -> Client:
 
 
 def _address(scheduler: str) -> tuple[str | None, str | None]:
-    """What the user calls the scheduler, as an address and None, or as None and a scheduler file,
-    which is waited for.
+    """Tell an address from a scheduler file (FILE.json), and wait for the file. Returns the
+    address and None, or None and the file.
     """
     if "://" in scheduler or not scheduler.endswith(".json"):
         return scheduler if "://" in scheduler else f"tcp://{scheduler}", None
@@ -181,7 +182,7 @@ def _address(scheduler: str) -> tuple[str | None, str | None]:
         if time.monotonic() > latest:
             written = "the file that `dask scheduler --scheduler-file` writes"
             raise PipelineError(
-                f"{scheduler}: expected {written}, found none after {ANSWER:.0f} s. {START}"
+                f"{scheduler}: expected {written}, found none after {ANSWER:.0f} s. {HOW_TO_START}"
             )
         time.sleep(LOOK_EVERY / 2)
     return None, scheduler
@@ -208,7 +209,7 @@ class _Workers:
         self._task_ended = threading.Event()
 
     def number(self) -> int:
-        """Number of workers that `as_completed` would use now. Waits for the first one."""
+        """Number of workers that `as_completed` would use now. Waits until there is one."""
         self._await_workers()
         return len(self._usable)
 
@@ -238,7 +239,7 @@ class _Workers:
         """
 
         def tasks() -> Iterator[Callable[[], list[R]]]:
-            """Several calls each, or fewer towards the end, so that all workers have some."""
+            """Yield tasks of several calls each, of fewer towards the end: all workers get some."""
             start = 0
             while start < len(items):
                 share = (len(items) - start) // (AHEAD * len(self._usable))
@@ -258,7 +259,7 @@ class _Workers:
         Each turn takes the results that have come, submits as many tasks as the workers of the
         moment can have, and waits for the next result.
         """
-        todo = iter(tasks)
+        todo = iter(tasks)  # not submitted yet
         most_per_worker = AHEAD if in_order else WAITING
         futures: list[Future[R]] = []  # of submitted tasks whose results are not taken, in order
         while True:
@@ -311,7 +312,7 @@ class _Workers:
             raise PipelineError(
                 f"{self._address}: {losses} workers were lost while they ran the same task, the "
                 f"last one {error.last_worker.address}. If memory ran out (see its log), start "
-                f"fewer workers per machine. {AGAIN}"
+                f"fewer workers per machine. {RUN_AGAIN}"
             ) from error
 
     def _await_workers(self, *, on_any: bool = False) -> None:
@@ -346,7 +347,7 @@ class _Workers:
                 raise PipelineError(
                     f"{self._address}: this Dask scheduler has had no {what} for "
                     f"{self._patience:g} s. Start some (docs/operations.md), or wait longer "
-                    f"for queued ones: [dask] patience. {AGAIN}"
+                    f"for queued ones: [dask] patience. {RUN_AGAIN}"
                 )
             if waited > last_line + EVERY:
                 last_line = waited
@@ -405,7 +406,7 @@ class _Devices:
         return functools.partial(run_on_device, self._submitter, job, *arguments)
 
     def _jobs(self) -> Iterator[list[Callable[..., Any]] | None]:
-        """The calls for the pool, in whose words each is a job of one task; None: none now."""
+        """Yield the calls for the pool, each as a job of one task; None: there is none now."""
         while True:
             yield [self._calls.popleft()] if self._calls else None
 

@@ -1,5 +1,9 @@
 """Functions that run on the workers of a Dask cluster, or in the process of a device.  raw ->
 tracks -> features
+
+`cluster` sends them: `run_task` runs each task of a Dask worker, `run_on_device` each call of a
+device's process. Both first check that the worker has the software and files of the process that
+submitted the task (`Submitter`). `run_each` and `run_interruptible` are tasks of a Dask worker.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ import functools
 import platform
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -41,13 +46,11 @@ def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
     """Run a task on a Dask worker, in the submitter's working folder. Raises PipelineError if the
     worker has other software or does not see the shared files, and what the task raises.
     """
-    with (
-        _one_task,
-        contextlib.chdir(submitter.folder)
-        if submitter.folder.is_dir()
-        else contextlib.nullcontext(),
-    ):
-        _require(submitter, describe_worker())
+    in_folder: AbstractContextManager[None] = contextlib.nullcontext()
+    if submitter.folder.is_dir():
+        in_folder = contextlib.chdir(submitter.folder)
+    with _one_task, in_folder:
+        _require_same_software(submitter, describe_worker())
         try:
             return task()
         except PipelineError as error:
@@ -62,22 +65,26 @@ def run_on_device(
     """Run a job in a device's process. Raises PipelineError if the process has other software than
     the submitter, and what the job raises.
     """
-    _require(submitter, device)
+    _require_same_software(submitter, device)
     return job(*arguments, device=device)
 
 
 @functools.cache  # an exception is not cached
-def _require(submitter: Submitter, at: str) -> None:
+def _require_same_software(submitter: Submitter, worker: str) -> None:
     """Raise PipelineError if this worker has other code or libraries than the submitter, or does
-    not see the shared files. `at`: the worker, for the message.
+    not see the shared files. `worker`: its name for the message.
     """
     for name, expected in submitter.versions:
         found = version(name)
         if found != expected:
             do = "Use the same code and environment, and start both again."
-            raise PipelineError(f"{at}: expected {name} {expected}, as here, found {found}. {do}")
+            raise PipelineError(
+                f"{worker}: expected {name} {expected}, as here, found {found}. {do}"
+            )
     if submitter.shared is not None and not submitter.shared.exists():
-        raise PipelineError(f"{at}: {submitter.shared} not found. Share it under the same path.")
+        raise PipelineError(
+            f"{worker}: {submitter.shared} not found. Share it under the same path."
+        )
 
 
 def describe_worker() -> str:

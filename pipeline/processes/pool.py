@@ -325,8 +325,8 @@ class Pool(Generic[T, R]):
     def _replace_process(
         self, worker: _Worker[T], process: Process, failed: Failed
     ) -> Iterator[_Result[T, R]]:
-        """Keep the tasks of an ended process for the next one. If too many ended where this one
-        did, have the place left out (`skips`), or yield the task's result: `Failed`.
+        """Keep the tasks of an ended process for the next one. If too many processes ended at this
+        place, leave it out (`skips`), or yield the task's result: `Failed`.
         """
         worker.pending.extendleft(reversed(worker.running))
         worker.running.clear()
@@ -342,13 +342,13 @@ class Pool(Generic[T, R]):
                 )
             return
         current = worker.pending[0]
-        where = 0  # the task as a whole
+        counted_place = 0  # the task as a whole
         if self._skips:
-            where = place
-        current.ended[where] += 1
+            counted_place = place
+        current.ended[counted_place] += 1
         # a second trial would take the whole time limit again
-        hangs = failed.reason == "reader_timeout" and not self._skips
-        if not hangs and current.ended[where] < TRIALS:
+        is_hopeless = failed.reason == "reader_timeout" and not self._skips
+        if not is_hopeless and current.ended[counted_place] < TRIALS:
             return
         if self._skips and place >= 0:
             current.job.skipped[place] = failed
@@ -358,8 +358,8 @@ class Pool(Generic[T, R]):
 
 
 def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., Any]) -> None:
-    """What a process of the pool does: it reads tasks from the pipe, and sends run times and
-    outcomes (as in `_Result`), until the parent closes the pipe. fds: the pool's shared memory.
+    """Read tasks from the pipe, and send run times and outcomes (as in `_Result`), until the parent
+    closes the pipe: the main function of the pool's processes. fds: the pool's shared memory.
     """
     if fds:
         work.share(*(mmap.mmap(fd, os.fstat(fd).st_size) for fd in fds))  # type: ignore[attr-defined]
@@ -429,7 +429,7 @@ def ordered_map(
             if result.seconds:
                 # short tasks are sent ahead, but not so many that other processes lack work
                 for_a_while = AHEAD_TIME / result.seconds
-                fair_share = (len(items) - ordered.next) / (2 * workers)
+                fair_share = (len(items) - ordered.n_grouped) / (2 * workers)
                 pool.ahead = max(1, int(min(AHEAD, for_a_while, fair_share)))
             yield result.get()
 
@@ -453,23 +453,23 @@ class _Ordered(Generic[T, R]):
         self._items = items
         self._same_group = same_group
         self._most_waiting = most_waiting
-        self._results: dict[int, _Result[tuple[int, T], R]] = {}
-        self._waiting = 0  # bytes of `_results`
+        self._results: dict[int, _Result[tuple[int, T], R]] = {}  # by the index of the item
+        self._waiting = 0  # about the bytes of `_results`; a `Failed` counts as 2
         self._awaited = 0  # index of the item whose result is returned next
         self._polled = 0.0  # time of the last poll, s
-        self.next = 0  # index of the first item that is in no group yet
+        self.n_grouped = 0  # number of items that are in a group
 
     def jobs(self) -> Iterator[Iterator[tuple[int, T] | None]]:
         """Yield the groups, as jobs for a pool."""
         items = self._items
-        while self.next < len(items):
-            start = self.next
-            self.next += 1
-            while self.next < len(items):
-                if not self._same_group(items[self.next - 1], items[self.next]):
+        while self.n_grouped < len(items):
+            start = self.n_grouped
+            self.n_grouped += 1
+            while self.n_grouped < len(items):
+                if not self._same_group(items[self.n_grouped - 1], items[self.n_grouped]):
                     break
-                self.next += 1
-            yield self._group(start, self.next)
+                self.n_grouped += 1
+            yield self._group(start, self.n_grouped)
 
     def _group(self, start: int, stop: int) -> Iterator[tuple[int, T] | None]:
         """Yield the items of a group with their index, or None while too many results wait."""

@@ -12,8 +12,8 @@ The connection is a pair of sockets; the server's is its standard input. The par
 new process's number, the number of its file descriptors and a `_Request`, followed by the
 descriptors; or a number alone, to end that process, and the server replies with its exit code.
 
-A process shows that it lives by its *pulse*: 16 bytes of memory that it shares with the parent, the
-number of its signs of life (`alive`) and its place in the task.
+A process shows that it lives by its *pulse* (`processes.Pulse`), memory that it shares with the
+parent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline import processes
-from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG, Failed
+from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG, Failed, Pulse
 
 SERVER_IDLE: Final = 60.0  # s without a request and a process, after which the server ends
 END_TIME: Final = 5.0  # s to wait for the end of a killed process
@@ -62,8 +62,8 @@ class _Request(NamedTuple):
     preload: bytes  # pickled function, or None
     call: bytes  # pickled: (function, arguments)
     folder: str  # working folder
-    env: dict[str, str]
-    memory: int | None
+    env: dict[str, str]  # environment variables that differ from the server's
+    memory: int | None  # limit in bytes, as of `Process`
 
 
 class Process:
@@ -91,10 +91,10 @@ class Process:
         memory: int | None = None,
     ) -> None:
         self.pipe, remote = Pipe()
-        pulse = os.memfd_create("pulse")
-        os.ftruncate(pulse, 16)
-        self._pulse = memoryview(mmap.mmap(pulse, 16)).cast("q")
-        self._pulse[1] = IDLE
+        pulse_fd = os.memfd_create("pulse")
+        os.ftruncate(pulse_fd, Pulse.SIZE)
+        self._pulse = Pulse(mmap.mmap(pulse_fd, Pulse.SIZE))
+        self._pulse.move_to(IDLE)
         self.reset_silence()
         request = _Request(
             path=list(sys.path),
@@ -104,23 +104,23 @@ class Process:
             env=dict(env or {}),
             memory=memory,
         )
-        self._server, self._number = _start(request, [remote.fileno(), pulse, *fds])
+        self._server, self._number = _start(request, [remote.fileno(), pulse_fd, *fds])
         remote.close()
-        os.close(pulse)
+        os.close(pulse_fd)
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has shown a sign of life."""
-        return self._pulse[0] > 0
+        """Whether the process has shown a sign of life."""
+        return self._pulse.n_signs > 0
 
     @property
     def place(self) -> int:
-        """Where in its task it was last, by `alive`; IDLE at first."""
-        return self._pulse[1]
+        """The last place in its task that the process has shown by `alive`; IDLE at first."""
+        return self._pulse.place
 
     def reset_silence(self) -> None:
-        """Let `silence` begin anew: the parent gives it something to do."""
-        self._seen = self._pulse[0]
+        """Let `silence` begin anew, because the parent gives the process a task."""
+        self._n_seen = self._pulse.n_signs
         self._polled = time.monotonic()
         self._silence = 0.0
 
@@ -128,7 +128,7 @@ class Process:
         """Seconds without a sign of life, as far as the parent has watched: at most `LOOK` of the
         time between two calls counts, because the parent may have been busy.
         """
-        if self._pulse[0] != self._seen:
+        if self._pulse.n_signs != self._n_seen:
             self.reset_silence()
         now = time.monotonic()
         self._silence += min(LOOK, now - self._polled)
@@ -251,7 +251,7 @@ def _close() -> None:
 
 
 def serve() -> None:
-    """What the server does: it starts and ends processes as the parent asks. Returns when the
+    """Start and end processes as the parent asks: the server's main function. Returns when the
     parent has ended, or has had no process and asked for none for a while.
     """
     control = socket.socket(fileno=os.dup(0))
@@ -277,7 +277,7 @@ def serve() -> None:
             fds = socket.recv_fds(control, 1, n_fds)[1]
         except (EOFError, OSError):
             return
-        _import_what_it_needs(request, preloaded)
+        _preload_modules(request, preloaded)
         gc.freeze()
         server = os.getpid()
         child = os.fork()
@@ -290,10 +290,10 @@ def serve() -> None:
             os.close(fd)
 
 
-def _import_what_it_needs(request: _Request, preloaded: set[bytes]) -> None:
+def _preload_modules(request: _Request, preloaded: set[bytes]) -> None:
     """Import the modules of a process in the server, so that only the first process waits for that.
 
-    preloaded: `preload` of earlier requests, which is not called again.
+    preloaded: the `preload` of earlier requests, which are not called again; this one is added.
     """
     sys.path[:] = request.path  # it may have grown since the server started
     with contextlib.suppress(Exception):  # the process meets and reports it again
@@ -306,9 +306,10 @@ def _import_what_it_needs(request: _Request, preloaded: set[bytes]) -> None:
 
 
 def _run(request: _Request, fds: list[int], server: int) -> None:
-    """What a process does: it calls the function of a request, and exits.
+    """Call the function of a request, and exit: a process's main function.
 
-    fds: its end of `Process.pipe`, its pulse, and those of the request. server: its parent's id.
+    fds: its end of `Process.pipe`, the memory of its pulse, then those that the caller of `Process`
+    gave. server: the id of its parent.
     """
     code = 1
     pipe = Connection(fds[0])  # open to the very end: once it is closed, the parent kills
@@ -316,7 +317,7 @@ def _run(request: _Request, fds: list[int], server: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:  # it had ended before
             return
-        processes.pulse = memoryview(mmap.mmap(fds[1], 16)).cast("q")
+        processes.pulse = Pulse(mmap.mmap(fds[1], Pulse.SIZE))
         os.chdir(request.folder)
         os.environ.update(request.env)
         main, args = pickle.loads(request.call)  # noqa: S301 - the parent's

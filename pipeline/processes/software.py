@@ -35,7 +35,7 @@ OTHER_OPENCV: Final = (
 OWN: Final = ("cache", "pipeline", "tasks", "vibe_model")  # this project's packages
 _PACKAGE: Final = "vibe-pipeline"
 _HOME: Final = Path(__file__).parents[2]  # the folder of the project's packages
-_BEGAN: Final = time.time()
+_BEGAN: Final = time.time()  # of this process, s
 
 
 def versions(*plug_ins: object) -> dict[str, str]:
@@ -64,7 +64,8 @@ def version(name: str) -> str:
         for package in OWN:
             files += sorted(_HOME.joinpath(package).rglob("*.py"))
         digest = _digest(files)
-        if any(file.stat().st_mtime > _BEGAN for file in files):
+        # not the time of the content, which may be ahead of the clock, as an archive has it
+        if any(file.stat().st_ctime > _BEGAN for file in files):
             digest += f", changed while process {os.getpid()} of {socket.gethostname()} ran"
         return digest
     if name.startswith(CODE_OF):
