@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import PurePath
 from typing import Any, Final, NoReturn
 
 from rich.console import Console
@@ -140,8 +141,10 @@ def show(filled: Table, *, least: int = 0) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print the document of `--json`. Records are objects; NaN and infinity are null."""
-    text = json.dumps(_as_json(value), indent=2, allow_nan=False, default=str)
+    """Print the document of `--json`. Records are objects, paths are text, and NaN and infinity are
+    null. Raises TypeError for values of other types that JSON does not have.
+    """
+    text = json.dumps(_as_json(value), indent=2, allow_nan=False)
     _machine.out(text, highlight=False)
 
 
@@ -160,6 +163,7 @@ def aside(wanted: bool) -> Iterator[None]:
 
 
 def _as_json(value: Any) -> Any:
+    """Replace records, tuples, paths and numbers that JSON does not have, at any depth."""
     if is_dataclass(value) and not isinstance(value, type):
         return {key.name: _as_json(getattr(value, key.name)) for key in fields(value)}
     if hasattr(value, "_asdict"):  # a named tuple
@@ -170,6 +174,8 @@ def _as_json(value: Any) -> Any:
         return [_as_json(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, PurePath):
+        return str(value)
     return value
 
 
