@@ -4,6 +4,10 @@ features
 A setting comes from the command's option, else from `--set`, else from luigi.cfg, else it has its
 default. luigi.cfg is the file named by `--config` or LUIGI_CONFIG_PATH, else ./luigi.cfg, which may
 be missing.
+
+A command's `options` function adds options by `cache_option`, `setting_options` and others, which
+note in the parser which option defaults to which setting (`from_settings`). After parsing,
+`command_line` calls `complete`, which loads the settings as `args.cfg`, and fills in these options.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` read
 
 
 class _SplitName(argparse.Action):
-    """Parse DATASET SPLIT, or DATASET/SPLIT without the second argument."""
+    """Parse DATASET SPLIT, or DATASET/SPLIT without the second argument. Sets `args.dataset` and
+    `args.split`.
+    """
 
     def __call__(
         self,
@@ -119,21 +125,23 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     >>> choose_splits(["3dpw"], ["3dpw/test", "amass/train"])
     ['3dpw/test']
     """
-    words = names
     if len(names) == 2 and "/".join(names) in splits:
-        words = ["/".join(names)]
-    by_word = {name: (name, name.partition("/")[0]) for name in splits}
-    for word in words:
-        if not any(word in both for both in by_word.values()):
-            other = f". For that cache: --cache {word}" if Path(word).is_dir() else ""
-            similar = did_you_mean(word, [*splits, *(dataset for _, dataset in by_word.values())])
-            there_are = ", ".join(splits) or "none"
-            raise PipelineError(
-                f"no split {word!r} in the cache{similar or ';'} there are: {there_are}{other}"
-            )
-    if not words:
+        names = ["/".join(names)]
+    dataset_of = {split: split.partition("/")[0] for split in splits}
+    for name in names:
+        if name in dataset_of or name in dataset_of.values():
+            continue
+        hint = ""
+        if Path(name).is_dir():
+            hint = f". For that cache: --cache {name}"
+        similar = did_you_mean(name, [*splits, *dataset_of.values()])
+        existing = ", ".join(splits) or "none"
+        raise PipelineError(
+            f"no split {name!r} in the cache{similar or ';'} there are: {existing}{hint}"
+        )
+    if not names:
         return list(splits)
-    return [name for name in splits if not set(words).isdisjoint(by_word[name])]
+    return [split for split in splits if split in names or dataset_of[split] in names]
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
@@ -154,12 +162,12 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
     patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
     if not files.is_folder_there(raw) or files.has_match(raw, patterns):
         return
-    for near in (raw / dataset.name, raw.absolute().parent):
-        if files.is_folder_there(near) and files.has_match(near, patterns):
+    for folder in (raw / dataset.name, raw.absolute().parent):
+        if files.is_folder_there(folder) and files.has_match(folder, patterns):
             first = dataset.parts[0]
             example = f"{first.what}: {first.patterns[0]}"
             problem = f"--raw {raw}: found no files of {dataset.name} ({example})"
-            raise PipelineError(f"{problem}. Did you mean --raw {from_here(near)}?")
+            raise PipelineError(f"{problem}. Did you mean --raw {from_here(folder)}?")
 
 
 def refuse_one_folder(raw: Path, root: cache.Root) -> None:
@@ -209,14 +217,13 @@ def setting_options(
     """
     hints = get_type_hints(SECTION_TYPES[section], include_extras=True)
     for key in keys:
-        about: dict[str, Any] = {
-            "help": SECTION_TYPES[section].__pydantic_fields__[key].description.replace("%", "%%")
-        }
+        description = SECTION_TYPES[section].__pydantic_fields__[key].description
+        options: dict[str, Any] = {"help": description.replace("%", "%%")}  # of `add_argument`
         if hints[key] is bool or bool in get_args(hints[key]):
-            about["action"] = "store_true"
+            options["action"] = "store_true"
         else:
-            about |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
-        (group or sub).add_argument(f"--{key.replace('_', '-')}", **about)
+            options |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
+        (group or sub).add_argument(f"--{key.replace('_', '-')}", **options)
     from_settings(sub, **{key: f"{section}.{key}" for key in (*keys, *set_only.split())})
 
 
@@ -244,8 +251,8 @@ def complete(args: argparse.Namespace) -> None:
     get its value if not. Raises ConfigError for invalid settings (`sections.load`), for a `--set`
     that the command does not read, and if no cache is named.
     """
-    options: dict[str, str] = getattr(args, "from_settings", {})
-    given = {}
+    options: dict[str, str] = getattr(args, "from_settings", {})  # option -> SECTION.KEY
+    given = {}  # SECTION.KEY -> value of its option
     for name, setting in options.items():
         if getattr(args, name) is not None:
             given[setting] = getattr(args, name)
@@ -276,8 +283,9 @@ def complete(args: argparse.Namespace) -> None:
         if args.cache is None:
             do = "Run from the project's folder, or name the cache: --cache DIR."
             raise ConfigError(f"{file.resolve()}: file not found. {do}")
-        name = "--set" if "cache" in args.cfg.source.section("paths").by_set else file.name
-        err.print(plain(f"cache      {from_here(args.cache)} ({name}, [paths] cache)"))
+        is_set = "cache" in args.cfg.source.section("paths").by_set
+        origin = "--set" if is_set else file.name
+        err.print(plain(f"cache      {from_here(args.cache)} ({origin}, [paths] cache)"))
 
 
 def _refuse_misspelt_cache(root: cache.Root) -> None:
@@ -337,10 +345,12 @@ def forbid_new_cache(s: Settings, root: cache.Root) -> None:
 
 @functools.cache
 def _warn_once(text: str) -> None:
+    """Print a warning, unless this process has printed it before."""
     err.print(f"{DOUBT} {plain(text)}")
 
 
 def _may_be_created(s: Settings, root: cache.Root) -> str:
+    """[paths] new_cache (yes, no or once) if `root` is [paths] cache; else yes."""
     paths = s.named_paths
     # a URL stays what it is
     if paths is None or os.path.realpath(root) != os.path.realpath(paths.cache):
@@ -385,8 +395,8 @@ def body_of(
         needed = dataset.uses_body
     if not needed:
         return None
-    not_made = args.cfg.embedded.enabled and not body.is_dir()
-    if is_stand_in(body) == demo and not not_made:
+    will_be_made = args.cfg.embedded.enabled and not body.is_dir()
+    if is_stand_in(body) == demo and not will_be_made:
         return body
 
     why = "folder not found"

@@ -108,6 +108,7 @@ class Section(dict[str, str]):
         return 0
 
     def drop_keys(self, *keys: str) -> Section:
+        """The section without these keys."""
         values = {key: text for key, text in self.items() if key not in keys}
         return Section(self.file, self.name, values, self.by_set, self.by_option)
 
@@ -184,6 +185,7 @@ class SettingsFile:
         try:
             parser.read_file(lines, source=str(file))
         except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
+            # a ParsingError has `errors`, pairs of a line number and a text; the others, `lineno`
             number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
             problem = "expected key = value, below a [section]"
             if isinstance(error, DuplicateSectionError | DuplicateOptionError):
@@ -284,6 +286,7 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
 
 
 def _lines(file: Path) -> list[str]:
+    """The lines of a text file. Raises ConfigError if it is not UTF-8, or has a byte order mark."""
     data = file.read_bytes()
     if data.startswith(codecs.BOM_UTF8):  # which Luigi does not read either
         do = (

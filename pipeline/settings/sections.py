@@ -1,7 +1,10 @@
 """Typed settings of luigi.cfg for detection, conversion and extraction.  [raw] -> tracks ->
 features
 
-Other packages declare sections by entry points: see `Declared`.
+`load` reads the file and `--set`, parses the sections of `schema.SECTION_TYPES` and of datasets,
+and checks them; the result is a `Settings`. Streams (`stream_of`) and detectors (`detector_of`) are
+made from the sections of their names, with the options of a command. Other packages declare
+sections by entry points: see `Declared`.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ class Settings:
     Sections of training are not parsed here, since they build on presets.
     """
 
-    source: SettingsFile
+    source: SettingsFile  # the sections as text
     named_paths: Paths | None  # None: no luigi.cfg
     data: DataSettings
     embedded: Embedded
@@ -63,7 +66,7 @@ class Settings:
     features: Features
     dask: Dask
     readers: Mapping[str, Dataset]  # datasets that have a section, with its options
-    detector: Detector | None = None
+    detector: Detector | None = None  # that of [detect]; None: none is named
 
     @property
     def file(self) -> Path:
@@ -225,25 +228,19 @@ def load(
 
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
-    absent = optional and not file.exists()
-    source = SettingsFile(file, {}) if absent else SettingsFile.read(file, do)
+    is_missing = optional and not file.exists()
+    source = SettingsFile(file, {})
+    if not is_missing:
+        source = SettingsFile.read(file, do)
     source = source.apply_overrides()
     _check_sections(source, tolerant=tolerant)
-    values = {}
-    required = ("paths", "data") if absent else ()  # sections without defaults: not parsed then
-    for name, spec in SECTION_TYPES.items():
-        if name not in required:
-            values[name] = _dataclass_of(source.section(name), spec)
-    for name in required:
-        source.section(name).check_keys(field.name for field in fields(SECTION_TYPES[name]))
-        source.section(name).parse(SECTION_TYPES[name])
-
-    implied = None
+    values = _parse_sections(source, has_file=not is_missing)
+    data = values.pop("data", DataSettings(()))
+    if not is_missing:
+        data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
+    implied = None  # the detector that is used if none is named
     if values["embedded"].enabled and "detector" not in source.section("detect"):
         implied = DEMO
-    data = values.pop("data", DataSettings(()))
-    if not absent:
-        data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
     s = Settings(
         source=source,
         named_paths=values.pop("paths", None),
@@ -259,6 +256,21 @@ def load(
         _check_folders(s.paths, source)
     _check_devices(s)
     return s
+
+
+def _parse_sections(source: SettingsFile, *, has_file: bool) -> dict[str, Any]:
+    """Parse the sections of SECTION_TYPES: name -> record. Without a file, those that have required
+    keys are checked, but left out.
+    """
+    left_out = () if has_file else ("paths", "data")
+    values = {}
+    for name, spec in SECTION_TYPES.items():
+        if name not in left_out:
+            values[name] = _dataclass_of(source.section(name), spec)
+    for name in left_out:
+        source.section(name).check_keys(field.name for field in fields(SECTION_TYPES[name]))
+        source.section(name).parse(SECTION_TYPES[name])
+    return values
 
 
 def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
@@ -304,6 +316,7 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
     try:
         return make(**values)
     except ConfigError as error:
+        # blame the section with the option that the message names
         words = set(re.findall(r"\w+", str(error)))
         named = [layer for layer in layers if words & layer.keys()]
         layer = named[0] if named else layers[-1]
@@ -360,7 +373,8 @@ def detector_of(
         )
     layers = [section] if options is None else [options, section]
     detector = configure(layers, detectors.find(name), functools.partial(detectors.get, name))
-    below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg only
+    # paths of luigi.cfg are relative to its folder, paths of options to the working folder
+    below = detector.below(source.path.resolve().parent)
     of_file = section.keys() - (options or {}).keys()
     return replace(detector, **{key: getattr(below, key) for key in of_file})
 
@@ -422,6 +436,7 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
 
 
 def _refuse(message: str, *, warn: bool) -> None:
+    """Raise ConfigError, or print the message as a warning."""
     if not warn:
         raise ConfigError(message)
     err.print(f"{DOUBT} {plain(message)}")
@@ -430,6 +445,9 @@ def _refuse(message: str, *, warn: bool) -> None:
 def _check_datasets(
     source: SettingsFile, enabled: tuple[str, ...], tolerant: bool
 ) -> tuple[str, ...]:
+    """Return the datasets of [data] that exist. Raises ConfigError for an unknown one (`tolerant`:
+    prints a warning, unless a similar name exists), for a repeated one, and if there are none.
+    """
     line = source.where("data", "datasets")
     names = datasets.names()
     for name in enabled:
@@ -461,6 +479,7 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
 
 
 def _check_devices(s: Settings) -> None:
+    """Raise ConfigError for devices that contradict each other, or another setting."""
     for name, settings in (("features", s.features), ("detect", s.detect)):
         try:
             key = "devices" if settings.devices and settings.processes else "device"
