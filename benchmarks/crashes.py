@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
 import random
 import shutil
 import signal
@@ -34,8 +33,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +55,7 @@ from benchmarks.lab import (
     stored_rows,
     write_array,
 )
-from cache.write import parts, split_writer
+from benchmarks.lab_processes import FRESH, reader_beside, run_command, shrink
 from pipeline.__main__ import main as pipeline_main
 
 IMPORTED = "mine"
@@ -68,72 +66,9 @@ KINDS: Final = {"convert": 10, "extract": 7, "import": 3, "copy": 1, "gc": 1, "d
 WAYS: Final = ("calm", "killed", "killed", "ended", "two", "reader", "parts")
 DROP: Final = "--drop-removed"
 
-# forks a process that has imported these modules
-FRESH: Final = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
-
 
 class Difference(Exception):
     """The cache differs from what it must be."""
-
-
-def shrink() -> None:
-    """Let this process write small shards, and take a part for killed after a second without a sign
-    of life.
-    """
-    for module, name, value in (
-        (split_writer, "ROWS_PER_SHARD", 16),
-        (split_writer, "ROWS_PER_CHUNK", 4),
-        (parts, "RENEW", 0.2),
-        (parts, "FRESH", 1.0),
-    ):
-        setattr(module, name, value)
-
-
-def run_command(words: Sequence[str], log: str) -> None:
-    """Run a command in this process, whose output goes to a file."""
-    shrink()
-    with (
-        Path(log).open("w") as out,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(out),
-    ):
-        sys.exit(pipeline_main(list(words)))
-
-
-@contextlib.contextmanager
-def reader_beside(root: Path) -> Iterator[Callable[[], set[str]]]:
-    """A process that reads a cache again and again. Yields a function that ends it and returns all
-    states it saw.
-    """
-    here, there = FRESH.Pipe()
-    process = FRESH.Process(target=keep_reading, args=(str(root), there), daemon=True)
-    process.start()
-    here.recv()  # it is reading
-
-    def end() -> set[str]:
-        here.send("end")
-        states: set[str] = here.recv()
-        return states
-
-    try:
-        yield end
-    finally:
-        process.kill()
-        process.join()
-
-
-def keep_reading(root: str, pipe: Connection[Any, Any]) -> None:
-    """The reader's loop."""
-    pipe.send("reading")
-    states = set[str]()
-    while not pipe.poll():
-        try:
-            states.add(state_of(Path(root)))
-        except Exception as error:  # a reader must never meet any
-            states.add(f"{type(error).__name__}: {error}")
-        time.sleep(0.005)  # leaves time for the writer
-    pipe.send(states)
 
 
 class Steps:

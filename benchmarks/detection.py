@@ -161,6 +161,18 @@ class Layers:
             outputs.append(x)
         return outputs[1:]
 
+    def enlarge(self, x: str) -> str:
+        """Twice as many rows and columns."""
+        channels, height, width = self.sizes[x]
+        return self(
+            "Resize",
+            x,
+            "",
+            np.array([1, 1, 2, 2], np.float32),
+            size=(channels, 2 * height, 2 * width),
+            mode="nearest",
+        )
+
     def linear(self, x: str, features: tuple[int, int], rows: int) -> str:
         self.products += math.prod(features) * rows
         return self("MatMul", x, self.random(*features))
@@ -191,25 +203,13 @@ def yolox(file: Path, width: float, depth: float, side: int) -> tuple[float, flo
         g.conv(g.concat(*halves), int(64 * width), 3), width, depth, next_=False
     )
     blocks, channels = max(round(3 * depth), 1), [int(c * width) for c in (256, 512, 1024)]
-
-    def up(x: str) -> str:
-        c, h, w = g.sizes[x]
-        return g(
-            "Resize",
-            x,
-            "",
-            np.array([1, 1, 2, 2], np.float32),
-            size=(c, 2 * h, 2 * w),
-            mode="nearest",
-        )
-
     high = g.conv(high, channels[1], 1)
     middle = g.conv(
-        g.csp(g.concat(up(high), middle), channels[1], blocks, add=False, next_=False),
+        g.csp(g.concat(g.enlarge(high), middle), channels[1], blocks, add=False, next_=False),
         channels[0],
         1,
     )
-    first = g.csp(g.concat(up(middle), low), channels[0], blocks, add=False, next_=False)
+    first = g.csp(g.concat(g.enlarge(middle), low), channels[0], blocks, add=False, next_=False)
     second = g.csp(
         g.concat(g.conv(first, channels[0], 3, 2), middle),
         channels[1],

@@ -13,7 +13,6 @@ small, for a trial run.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -21,18 +20,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import nn
 from torchvision.models import resnet50
 
 import cache
-from pipeline.body import Body
 from pipeline.features import networks
 from pipeline.features.engine.meter import Meter
 from pipeline.features.spec import Resources, StreamSpec
@@ -40,17 +35,20 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from vibe_model import models
-from vibe_model.models import Model
-from vibe_model.settings import VideoConfig
-from vibe_model.training.trainer import ProcessGroup
-from vibe_model.training.video import VideoRun
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks import features
-from benchmarks.common import ROOT, page, parser, report, table, write_stream
-from benchmarks.training import SPLITS, TRACK, make_cache
+from benchmarks.common import ROOT, page, parser, report, table
+from benchmarks.gpu_training import (
+    device_of,
+    forget_peak,
+    on_gpu,
+    peak,
+    shared,
+    shared_step,
+    training,
+)
 
 # Precision, crops at once (0: as usual), compiled
 NETWORKS: Final = (
@@ -62,18 +60,6 @@ NETWORKS: Final = (
 )
 COMPARED: Final = 8192  # rows of fast and exact features
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
-# relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
-AGREE: Final = {"fp32": 0.01, "bf16": 0.05}
-# streams that models read beside their features: numbers a row
-BESIDE: Final = {"pr_vipe": 64, "homography": 9}
-SMALL: Final[dict[str, Any]] = {  # of `--tiny`, where a model has such a setting
-    "batch_size": 4,
-    "seqlen": 8,
-    "hidden_size": 32,
-    "regressor_size": 32,
-    "disc_size": 32,
-    "width": 32,
-}
 TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video=True)
 
 
@@ -289,214 +275,6 @@ def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
 
 def weights(root: Path, precision: Any) -> ResNet50:
     return ResNet50(weights=WeightsSpec.parse(f"file:{root / 'random.pt'}"), precision=precision)
-
-
-def device_of(args: argparse.Namespace) -> str:
-    return str(networks.chosen_device(args.device))
-
-
-def on_gpu(args: argparse.Namespace) -> bool:
-    return device_of(args) != "cpu"
-
-
-def forget_peak(args: argparse.Namespace) -> None:
-    if on_gpu(args):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(args.device)
-
-
-def peak(args: argparse.Namespace) -> str:
-    """The most memory of the GPU that torch has had allocated, GiB."""
-    if not on_gpu(args):
-        return "-"
-    return f"{torch.cuda.max_memory_allocated(args.device) / 2**30:.2f}"
-
-
-# --------------------------------------------------------------------------------------------------
-# training
-
-
-def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """A step of each model: speed, memory, and its losses compared with the CPU's."""
-    make_training_data(root / "windows", 4 if args.tiny else 128)
-    yield (
-        "Difference: the largest of a loss in the second step, dropout off, from the CPU's in "
-        "fp32, relative.\n"
-    )
-    rows = []
-    for model in models.every():
-        expected = second_losses(config_of(model, root, args, device="cpu"))
-        for precision in ("fp32", "bf16"):
-            config = config_of(model, root, args, precision=precision)
-            worst = difference(second_losses(config), expected)
-            if not worst <= AGREE[precision]:
-                raise RuntimeError(
-                    f"{model.title}, {precision}: losses differ from the CPU's by {worst:.1e}, "
-                    "relative"
-                )
-            forget_peak(args)
-            rate, waits = steps_a_second(config, args)
-            sizes = f"{config.batch_size} of {config.seqlen} frames"
-            figures = (
-                f"{rate:.2f}",
-                f"{rate * config.batch_size:,.0f}",
-                f"{waits:.0%}",
-                f"{worst:.0e}",
-                peak(args),
-            )
-            rows.append((model.title, sizes, precision, *figures))
-    header = (
-        "model",
-        "windows",
-        "precision",
-        "steps/s",
-        "windows/s",
-        "waits for data",
-        "difference",
-        "memory, GiB",
-    )
-    yield from table(header, rows)
-
-
-def make_training_data(root: Path, n_tracks: int) -> None:
-    """Random labels and features, with all streams that models read."""
-    make_cache(root, n_tracks)
-    rng = np.random.default_rng(0)
-    for part, split in SPLITS.items():
-        for name, dim in BESIDE.items() if part != "motion" else ():
-            values = rng.standard_normal((n_tracks * TRACK, dim), np.float32) * np.float32(0.01)
-            write_stream(root, split, name, dim, values.__getitem__, dtype="float32")
-
-
-def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any) -> VideoConfig:
-    """A model's default settings, on the made-up data, without losses that need a second
-    network.
-    """
-    config = model.presets[model.preset]()
-    names = {field.name for field in fields(config)}
-    ours: dict[str, Any] = {part: (name,) for part, name in SPLITS.items()}
-    ours |= {
-        "validation": ("body/train",),
-        "evaluation": (),
-        "leave_out": (),
-        "strides": {},
-        "tracks": {},
-    }
-    ours |= {
-        "cache": root / "windows",
-        "runs": root / "runs",
-        "iterations": 10**6,
-        "uncertainty_weight": 0.0,
-    }
-    ours |= {"device": device_of(args)} | (SMALL if args.tiny else {})
-    return replace(
-        config, **{name: value for name, value in (ours | changes).items() if name in names}
-    )
-
-
-def prepare(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
-    """A training run, ready for its first step."""
-    splits, model = cache.open(config.cache), models.model_of(config)
-    trainer = model.load_trainer()(
-        config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device))
-    )
-    read = {name: splits[name] for name in config.splits}
-    return VideoRun(config, trainer, read, stand_in=True, report=None)
-
-
-def second_losses(config: VideoConfig, group: ProcessGroup | None = None) -> dict[str, float]:
-    """Losses of a second step without dropout, after one update."""
-    ready = prepare(config, group)
-    for learner in ready.trainer.learners.values():
-        for module in learner.network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-    with closing(ready.batches(0)) as batches:
-        ready.trainer.train_step(next(batches))
-        return ready.trainer.train_step(next(batches)).terms
-
-
-def difference(losses: Mapping[str, float], expected: Mapping[str, float]) -> float:
-    """The largest relative difference of a loss; losses below 1% of the largest one are compared
-    with that 1%.
-    """
-    least = 0.01 * max(map(abs, expected.values()))
-    return max(
-        abs(losses[name] - value) / max(abs(value), least) for name, value in expected.items()
-    )
-
-
-def steps_a_second(
-    config: VideoConfig, args: argparse.Namespace, group: ProcessGroup | None = None
-) -> tuple[float, float]:
-    """Steps a second, and the share of the time that they wait for their windows."""
-    ready, waited = prepare(config, group), 0.0
-    with closing(ready.batches(0)) as batches:
-        for _ in range(min(3, args.steps)):  # start-up
-            ready.trainer.train_step(next(batches))
-        synchronise(config)
-        began = time.perf_counter()
-        for _ in range(args.steps):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
-            ready.trainer.train_step(batch)
-        synchronise(config)
-        elapsed = time.perf_counter() - began
-    return args.steps / elapsed, waited / elapsed
-
-
-def synchronise(config: VideoConfig) -> None:
-    if config.device.startswith("cuda"):
-        torch.cuda.synchronize(config.device)
-
-
-def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """A step by two processes, started by torch's launcher."""
-    if on_gpu(args) and torch.cuda.device_count() < 2:
-        yield "Not run: there is one GPU."
-        return
-    device, tiny = "cuda" if on_gpu(args) else "cpu", ["--tiny"] if args.tiny else []
-    words = ["--device", device, "--steps", str(args.steps), *tiny]
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    command = [*launcher, __file__, "--share", str(root), *words]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if ran.returncode:
-        raise RuntimeError(ran.stderr[-4000:])
-    result = json.loads((root / "shared.json").read_text())
-    worst = difference(result["losses"], second_losses(config_of(shareable(), root, args)))
-    if not worst <= AGREE["fp32"]:
-        raise RuntimeError(
-            f"losses of two processes differ from those of one by {worst:.1e}, relative"
-        )
-    title, backend = shareable().title, "NCCL" if on_gpu(args) else "gloo"
-    yield (
-        f"{title}, two processes over {backend}: {result['rate']:.1f} steps/s; losses differ "
-        f"by {worst:.0e}."
-    )
-
-
-def shareable() -> Model:
-    """A model that trains in several processes."""
-    return next(model for model in models.every() if model.load_trainer().several_processes)
-
-
-def shared_step(args: argparse.Namespace) -> None:
-    """The step of each of the two processes."""
-    with ProcessGroup.join(args.device, 2) as group:
-        config = config_of(shareable(), args.share, args, device=str(group.device))
-        losses = second_losses(config, group)
-        rate, _ = steps_a_second(config, args, group)
-        if group.leads:
-            (args.share / "shared.json").write_text(json.dumps({"losses": losses, "rate": rate}))
 
 
 Part = Callable[[Path, argparse.Namespace], Iterator[str]]

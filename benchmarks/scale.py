@@ -21,55 +21,32 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final, NamedTuple
-from zipfile import ZipFile
-
-import numpy as np
 
 import cache
-from cache.format import layout
-from cache.format.manifest import Commit, rows_record
-from cache.format.place import Place
-from cache.format.tables import Tables
-from cache.write import base
-from pipeline import datasets
-from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.plan import plan_conversion
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.network import ResNet50
-from pipeline.features.weights import WeightsSpec
-from pipeline.files.raw import MARKER, seal
-from pipeline.files.raw import changes as inputs
 from pipeline.files.raw.pack import PACK
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import ROOT, in_a_process, parser, peak_mib, report, table, write_split
+from benchmarks.common import ROOT, in_a_process, parser, peak_mib, report, table
+from benchmarks.scale_data import KINETICS, RESNET50, TRACKS, make, write_template
 
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
-ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
-TRACKS: Final = 4  # a video
-CLASSES: Final = 400
-LINKS: Final = 30_000  # names of one file, of the 65,000 that ext4 allows
-DIM: Final = 2048
 SPLITS: Final = {"train": 1.0, "val": 0.01}  # of the number of tracks; Luigi wants both
 NAME: Final = "kinetics/train"
 GOAL: Final = 5.0  # s
 
-RESNET50: Final = ResNet50(weights=WeightsSpec("untrained", "0"))
-KINETICS: Final = datasets.get("kinetics")
 
 # Each is measured in its own process: the cache and the raw folder -> the call.
 CALLS: Final[Mapping[str, Callable[[Path, Path], Callable[[], Any]]]] = {
@@ -167,210 +144,6 @@ def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figur
             f"{shown}"
         )
     return Figure(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
-
-
-# ------------------------------------------------------------------------------------------ raw
-# folder and cache
-
-
-def make(folder: Path, split: str, n_tracks: int, packed: bool = False) -> None:
-    """Write raw/kinetics with the clips of one split, and a cache made from it, with features.
-
-    packed: keypoints are in a file for each class, as `detect` writes them; else in AlphaPose's
-    folder for each clip.
-    """
-    raw, root = folder / "raw/kinetics", folder / "cache"
-    videos = list(make_raw(raw, split, n_tracks // TRACKS))
-    if packed:
-        shutil.rmtree(raw / "keypoints" / split)
-        for label, of_class in itertools.groupby(
-            videos, key=lambda video: video.rpartition("/")[0]
-        ):
-            (raw / "keypoints" / label).mkdir(parents=True)
-            with ZipFile(raw / "keypoints" / label / PACK, "w") as pack:
-                for video in of_class:
-                    pack.writestr(f"{PurePath(video).name}.mp4.json", "[]")
-    make_cache(root, raw, split, videos)
-    (folder / "luigi.cfg").write_text(
-        f"[paths]\nraw = {folder / 'raw'}\nbody = body\ncache = {root}\nruns = "
-        "runs\n[data]\ndatasets = kinetics\n[core]\nlocal_scheduler = true\nautoload_range = "
-        f"false\nlock_pid_dir = {folder / 'locks'}\n"
-    )
-
-
-def make_raw(raw: Path, split: str, n_videos: int) -> Iterator[str]:
-    """Write a clip and AlphaPose's file for each video. Yield the videos' names, ascending."""
-    raw.mkdir(parents=True, exist_ok=True)
-    (raw / MARKER).write_text("{}\n")
-    per_class = -(-n_videos // min(CLASSES, n_videos))
-    sources: dict[str, Path] = {}
-    for i in range(n_videos):
-        label, clip = f"class_{i // per_class:03d}", f"{i:011d}_000000_000010"
-        (raw / split / label).mkdir(parents=True, exist_ok=True)
-        (raw / "keypoints" / split / clip).mkdir(parents=True)
-        for name, content in (
-            (f"{split}/{label}/{clip}.mp4", "a clip"),
-            (f"keypoints/{split}/{clip}/{clip}.json", "[]"),
-        ):
-            if i % LINKS == 0:
-                sources[content] = raw / name
-                (raw / name).write_text(content)
-            else:
-                os.link(sources[content], raw / name)
-        yield f"{split}/{label}/{clip}"
-
-
-def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None:
-    """A committed split with one stream: a full shard and the last one are written, the others
-    linked to the first.
-    """
-    name = f"kinetics/{split}"
-    extent, geometry = len(videos) * TRACKS * ROWS, layout.Geometry()
-    full, rest = divmod(extent, layout.ROWS_PER_SHARD)
-    written = write_template(root, name, min(full, 1) * layout.ROWS_PER_SHARD + rest)
-    listed = KINETICS.videos(raw, split)
-    if [video.name for video in listed] != list(videos):
-        raise SystemExit(f"{raw}: the reader lists other videos than were made")
-    digests = [inputs.video_digest(raw, video) for video in listed]
-    accounts = []
-    for video in videos:
-        accounts.append(VideoAccount(video, found=TRACKS * ROWS))
-        for _ in range(TRACKS):
-            accounts[-1].keep_track(ROWS)
-    described = [
-        video_record(video, digest, account, number * TRACKS * ROWS)
-        for number, (video, digest, account) in enumerate(
-            zip(videos, digests, accounts, strict=True)
-        )
-    ]
-    own = {column: layout.COLUMNS[column] for column in KINETICS.columns(split, body=False)}
-    sealed = publish(
-        Place(cache.store_at(root), name),
-        {
-            "rows": extent,
-            "tracks": len(videos) * TRACKS,
-            "videos": len(videos),
-            "extent": extent,
-            "commits": [[0, extent]],
-            "shards": {
-                column: linked(root / name / column, full, rest, written, spec)
-                for column, spec in own.items()
-            },
-            "reader": reader_parts(KINETICS, split, raw, None),
-            "stand_in": True,
-            "accounting": Accounting(accounts).totals(),
-        },
-        Tables.from_records(described),
-    )
-    arrays = layout.stream_columns("resnet50", DIM, "float16")
-    below = root / name / layout.FEATURES
-    publish(
-        Place(cache.store_at(root), name, "resnet50"),
-        {
-            "extent": extent,
-            "commits": [[0, extent]],
-            "split_digest": sealed["digest"],
-            "rows": {
-                str(shard): rows_record(sealed, shard) for shard in range(geometry.shards(extent))
-            },
-            "shards": {
-                array: linked(below / array, full, rest, written, spec)
-                for array, spec in arrays.items()
-            },
-        },
-        Tables(),
-    )
-    stamps = {
-        video.name: inputs.Seen(inputs.stamp(raw, video), digest, "")
-        for video, digest in zip(listed, digests, strict=True)
-    }
-    inputs.write_stamps(root, name, stamps)
-    seal.write_seal(root, name, raw, listed, stamps)
-
-
-def video_record(video: str, digest: str, account: VideoAccount, start: int) -> dict[str, Any]:
-    """The record that a conversion writes for a video."""
-    track = {"step": 1, "fps": 25.0, "crop_scale": 1.3, "gender": "neutral", "intrinsics": None}
-    starts = range(start, start + TRACKS * ROWS, ROWS)
-    tracks = [
-        {
-            **track,
-            "name": f"{video}/{k}",
-            "start": row,
-            "stop": row + ROWS,
-            "runs": [(row, row + ROWS)],
-        }
-        for k, row in enumerate(starts)
-    ]
-    pixels = {"source": f"video:{video}.mp4", "pixels": digest[::-1], "width": 340, "height": 256}
-    account_dict = json.loads(layout.canonical(account.as_dict()))
-    return {
-        "name": video,
-        "fingerprint": digest,
-        "account": account_dict,
-        "tracks": tracks,
-        **pixels,
-    }
-
-
-def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, str]]:
-    """Write a small cache in the usual way. Return its records, by array and shard."""
-    columns = KINETICS.columns("train", body=False)
-    rows: dict[str, Any] = {}
-    for column in columns:
-        spec = layout.COLUMNS[column]
-        one_shard = np.arange(layout.ROWS_PER_SHARD, dtype=spec.dtype).reshape(
-            -1, *[1] * len(spec.trailing)
-        )
-        rows[column] = np.resize(one_shard, (n_rows, *spec.trailing))
-    rows["frame_index"] = np.arange(n_rows)
-    write_split(root, name, columns, [rows])
-    with cache.StreamWriter(root, name, "resnet50", dim=DIM, plan="template") as stream:
-        for shard in stream.pending:
-            n = len(stream.rows(shard))
-            stream.write(
-                shard, np.zeros((n, DIM), np.float16), np.ones(n), np.zeros((n, 2), np.uint64)
-            )
-        stream.commit(
-            {"identity": RESNET50.identity(), "backbone": {"stand_in": True}, "stand_in": True}
-        )
-    split = cache.open(root)[name]
-    return {**split.manifest["shards"], **split.stream_manifest("resnet50")["shards"]}
-
-
-def linked(
-    array: Path,
-    full: int,
-    rest: int,
-    written: Mapping[str, Mapping[str, str]],
-    spec: layout.ColumnSpec,
-) -> dict[str, str]:
-    """Link an array's shards from 1 to `full` - 1 to the first one; the last moves behind. Return
-    their records.
-    """
-
-    def file(shard: int) -> Path:
-        path = Path(layout.shard_key(str(array), shard, spec.trailing))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    of_array = written[array.name]
-    if full > 1 and rest:
-        file(1).rename(file(full))
-    for shard in range(1, full):
-        os.link(file(0), file(shard))
-    full_shards = {str(shard): of_array["0"] for shard in range(full)}
-    return full_shards | ({str(full): of_array["1" if full else "0"]} if rest else {})
-
-
-def publish(place: Place, entries: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
-    """Commit other entries and tables, as a writer does."""
-    before = Commit.load(place)
-    assert before is not None
-    unchanged = {key: value for key, value in before.manifest.items() if key != "digest"}
-    return base.publish(
-        place, {**unchanged, **entries}, tables, before=before, note={}, started=time.time()
-    )
 
 
 # -------------------------------------------------------------------------------------------------

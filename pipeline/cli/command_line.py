@@ -1,5 +1,10 @@
 """Parser, shared options, exit codes, errors and Ctrl-C of `python -m pipeline` and `python -m
 tasks`.
+
+Each program makes its parser by `parser_of`, from a table of commands, and calls `run`, which
+parses the arguments, fills in settings (`complete`), and runs the command. A command's module has a
+`Command`, and is only imported if the command is named. Errors of a command end here, as messages;
+so do Ctrl-C and SIGTERM (`listen`).
 """
 
 from __future__ import annotations
@@ -91,13 +96,24 @@ class _CommandParser(_Parser):
         self, *, module: str, complete: Callable[[argparse.Namespace], None], **options: Any
     ) -> None:
         super().__init__(**options)
-        self._module = module
+        self._module = module  # "" once it is loaded
         self._complete = complete
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._load()
+        self._refuse_misspelt(args or ())  # before argparse says that another one is required
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            problem = f"unrecognized arguments: {' '.join(unknown)}"
+            if not all(word.startswith("-") for word in unknown):
+                problem += ". Quote names that have spaces"
+            self.error(problem)
+        return namespace, unknown
+
+    def _refuse_misspelt(self, words: Iterable[str]) -> None:
+        """Exit with a message if a word begins with a long dash, or is similar to an option."""
         options = [*self._option_string_actions]
-        for word in args or ():  # before argparse says that another one is required
+        for word in words:
             if word.startswith(DASHES):
                 self.error(
                     f"{word}: it begins with a long dash, as word processors write it. Type - or --"
@@ -109,19 +125,13 @@ class _CommandParser(_Parser):
             hint = did_you_mean(name, options)
             if is_option and not is_known and hint:
                 self.error(f"unrecognized arguments: {word}{hint}")
-        namespace, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            problem = f"unrecognized arguments: {' '.join(unknown)}"
-            if not all(word.startswith("-") for word in unknown):
-                problem += ". Quote names that have spaces"
-            self.error(problem)
-        return namespace, unknown
 
     def format_help(self) -> str:
         self._load()
         return super().format_help()
 
     def _load(self) -> None:
+        """Import the command's module and add its arguments, once."""
         module = self._module
         self._module = ""
         if not module:
@@ -201,7 +211,7 @@ def run(
     if argv is None:  # to the very end of the process: a second Ctrl-C may come while Python exits
         handlers.pop_all()
     with handlers:
-        args = argparse.Namespace()
+        args = argparse.Namespace()  # stays empty until all arguments are complete
         try:
             parsed = parser().parse_args(arguments)
             with _override_settings(parsed):

@@ -23,10 +23,11 @@ from rich.table import Table
 
 WIDE: Final = 100_000  # columns without a terminal: lines are not folded
 
+# marks
 DONE: Final = "[green]✓[/green]"
-DOUBT: Final = "[yellow]![/yellow]"
-WRONG: Final = "[red]✗[/red]"
-IDLE: Final = "[dim]·[/dim]"
+DOUBT: Final = "[yellow]![/yellow]"  # a warning
+WRONG: Final = "[red]✗[/red]"  # a problem
+IDLE: Final = "[dim]·[/dim]"  # information; nothing was done
 ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
 UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights

@@ -114,6 +114,7 @@ def _run_part(args: argparse.Namespace, plan: convert.ConversionPlan) -> int:
 
 
 def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
+    """Plan the conversion: by the arguments, or with --retry as it was recorded."""
     if args.retry:
         split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
         return recorded_plan(split, args.raw, args.body, drop_removed=args.drop_removed, retry=True)
@@ -180,7 +181,7 @@ def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence
 
 
 def _reads(args: argparse.Namespace) -> Sequence[str]:
-    if args.retry:  # the recorded options
+    if args.retry:  # the recorded options are used
         return ()
     return (args.dataset, "convert", *BODY)
 

@@ -67,14 +67,14 @@ def _run(args: argparse.Namespace) -> int:
         unknown = datasets.unknown(name)
         if unknown:
             raise PipelineError(unknown)
-    where = _Where.from_args(args)
-    if not where.demo:
-        _require_folder(where.raw, where.settings)
-    broken = datasets.broken(where.enabled)
+    scope = _Scope.from_args(args)
+    if not scope.demo:
+        _require_folder(scope.raw, scope.settings)
+    broken = datasets.broken(scope.enabled)
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: skipped")
-    names = args.datasets or [name for name in where.enabled if name not in broken]
-    examined = _examine_all([args.cfg.dataset(name) for name in names], where)
+    names = args.datasets or [name for name in scope.enabled if name not in broken]
+    examined = _examine_all([args.cfg.dataset(name) for name in names], scope)
 
     result = CommandResult({"examined": examined}, [_table(examined)])
     for examination in examined:
@@ -83,21 +83,23 @@ def _run(args: argparse.Namespace) -> int:
     if missing or broken:
         result.exit_code = 1
     body_option = list[str]()
-    if where.named_body is not None:
-        body_option = ["--body", str(where.named_body)]
+    if scope.named_body is not None:
+        body_option = ["--body", str(scope.named_body)]
     if missing:
         again = [*args.datasets]
-        if where.settings is None:
-            again += ["--raw", str(where.raw)]
+        if scope.settings is None:
+            again += ["--raw", str(scope.raw)]
         result.line("")
         result.line(f"Then check again: {command('doctor', *again, *body_option)}")
     else:
-        result.text += [plain(text) for text in _next(where.settings, examined, body_option)]
+        result.text += [
+            plain(text) for text in _next_commands(scope.settings, examined, body_option)
+        ]
     return result.print(as_json=args.json)
 
 
 @dataclass(frozen=True, slots=True)
-class _Where:
+class _Scope:
     """The folders and datasets to examine, by the command's options or by luigi.cfg."""
 
     raw: Path  # contains <dataset>/
@@ -108,33 +110,39 @@ class _Where:
     demo: bool = False  # [embedded] enabled: missing demo data will be made when needed
 
     @classmethod
-    def from_args(cls, args: argparse.Namespace) -> _Where:
+    def from_args(cls, args: argparse.Namespace) -> _Scope:
         if args.raw is not None:
-            return cls(args.raw, args.body, args.body, _all_of(args.raw), None)
+            return cls(
+                raw=args.raw,
+                body=args.body,
+                named_body=args.body,
+                enabled=_all_of(args.raw),
+                settings=None,
+            )
         settings = load(settings_file(), NO_SETTINGS)
         return cls(
-            settings.paths.raw,
-            args.body or settings.paths.body,
-            args.body,
-            settings.data.datasets,
-            settings,
-            settings.embedded.enabled,
+            raw=settings.paths.raw,
+            body=args.body or settings.paths.body,
+            named_body=args.body,
+            enabled=settings.data.datasets,
+            settings=settings,
+            demo=settings.embedded.enabled,
         )
 
 
-def _examine_all(readers: Sequence[Dataset], where: _Where) -> list[Examination]:
+def _examine_all(readers: Sequence[Dataset], scope: _Scope) -> list[Examination]:
     """Examine the raw folders of datasets, and the body model's folder if there is one."""
     examined = list[Examination]()
     for reader in readers:
-        examination = examine(reader, _own_folder(where.raw, reader.name))
-        if where.demo and reader.name in datasets.WITH_DEMO_DATA:
+        examination = examine(reader, _own_folder(scope.raw, reader.name))
+        if scope.demo and reader.name in datasets.WITH_DEMO_DATA:
             examination = examination.replace_missing(TO_BE_MADE)
         examined.append(examination)
-    if where.body is not None:
-        body = examine(BODY, where.body)
-        if where.demo:
+    if scope.body is not None:
+        body = examine(BODY, scope.body)
+        if scope.demo:
             body = body.replace_missing(TO_BE_MADE)
-        elif where.named_body is None and not any(reader.uses_body for reader in readers):
+        elif scope.named_body is None and not any(reader.uses_body for reader in readers):
             body = body.replace_missing(NOT_NEEDED)
         examined.append(body)
     return examined
@@ -175,9 +183,10 @@ def _all_of(raw: Path) -> list[str]:
     ]
 
 
-def _next(
+def _next_commands(
     settings: Settings | None, examined: Sequence[Examination], body_option: list[str]
 ) -> Iterator[str]:
+    """Yield lines with the commands that prepare what was examined."""
     if settings is not None:
         yield from ("", f"Next: {tool('luigi')} --module tasks Data")
         return
@@ -193,6 +202,7 @@ def _next(
 
 
 def _table(examined: Sequence[Examination]) -> Table:
+    """One line for each part of each release."""
     shown = console.table("dataset", "what", "where")
     for name in ("found", "in release"):
         shown.add_column(name, justify="right")
@@ -213,6 +223,7 @@ def _table(examined: Sequence[Examination]) -> Table:
 
 
 def _mark(part: PartCount) -> str:
+    """The cell with a part's state."""
     mark = MARKS.get(part.state, f"[dim]{part.state}[/dim]")
     if part.state == "left out":
         return f"{mark} [dim](needed for {plain(part.without)})[/dim]"
@@ -273,6 +284,7 @@ def _layout(e: Examination) -> Iterator[str]:
 
 
 def _summary(e: Examination) -> str:
+    """What is wrong with a raw folder, in a few words."""
     if e.missing and not any(part.found for part in e.parts):
         return "still packed" if e.packed else "no files found"
     if e.is_in_part and not e.missing:
@@ -286,6 +298,11 @@ def _summary(e: Examination) -> str:
     return "complete, with warnings"
 
 
-COMMAND: Final = Command(
-    _options, _run, reads=lambda a: a.raw and (*SHARED, *(a.datasets or datasets.names()))
-)
+def _reads(args: argparse.Namespace) -> Sequence[str] | None:
+    """Without --raw, the whole file is read; with it, only options of datasets."""
+    if args.raw is None:
+        return None
+    return (*SHARED, *(args.datasets or datasets.names()))
+
+
+COMMAND: Final = Command(_options, _run, reads=_reads)

@@ -1,4 +1,8 @@
-"""`python -m pipeline extract`: tracks -> feature streams, for one split."""
+"""`python -m pipeline extract`: tracks -> feature streams, for one split.
+
+`specs_of` tells which streams to compute, with which options: those of the command, else as the
+cache has recorded them, else of luigi.cfg. `prepare` uses it, too.
+"""
 
 from __future__ import annotations
 
@@ -75,9 +79,9 @@ def _run(args: argparse.Namespace) -> int:
         return 1
 
     stand_in = bool(committed.manifest.get("stand_in"))
-    asked = specs_of(args, name, committed, stand_in=stand_in)
-    specs = [spec for spec in asked if _has_columns(spec, committed)]
-    failed = len(specs) < len(asked)
+    requested = specs_of(args, name, committed, stand_in=stand_in)
+    specs = [spec for spec in requested if _has_columns(spec, committed)]
+    failed = len(specs) < len(requested)
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
     upcoming = [plan for plan in plans if not plan.up_to_date]
     for plan in plans:
@@ -87,14 +91,14 @@ def _run(args: argparse.Namespace) -> int:
         return int(failed)
 
     with bar(f"extract {name}", err) as progress:
-        every = extract.extract_together(
+        extractions = extract.extract_together(
             upcoming, args.cfg.features, dask=args.cfg.dask, part=args.part, progress=progress
         )
 
-    for extraction in every:
+    for extraction in extractions:
         if extraction.shards or not extraction.problem:
             _print_extraction(args, extraction, named=len(specs) > 1)
-    for extraction in every:
+    for extraction in extractions:
         if extraction.problem:
             out.show_line(extraction.problem, WRONG)
         if extraction.problem or extraction.n_crashed:
@@ -190,8 +194,9 @@ def specs_of(
         names = [args.stream or args.kind]
     kinds = {stream_name: _kind(args, committed, stream_name) for stream_name in names}
     by_option = {key: getattr(args, key) for key in ("weights", "precision") if getattr(args, key)}
-    owner = _find_kind(kinds.values(), by_option)
-    if owner is None:
+    # --weights and --precision are for streams of the first kind that has them
+    kind_of_options = _find_kind(kinds.values(), by_option)
+    if kind_of_options is None:
         first = next(iter(by_option))
         raise ConfigError(f"--{first}: none of these streams has this option: {', '.join(names)}")
 
@@ -203,7 +208,7 @@ def specs_of(
             stream_name,
             kind,
             by_set=by_set if stream_name == names[0] else {},
-            by_option=by_option if kind == owner else {},
+            by_option=by_option if kind == kind_of_options else {},
         )
         spec = _spec(args, name, committed, stream_name, options, stand_in=stand_in)
         specs.append(replace(spec, raw=args.raw))
@@ -282,17 +287,17 @@ def _spec(
     luigi.cfg. Raises PipelineError if the weights of an existing stream are missing or changed,
     NoWeights if no weights are named for real data.
     """
-    kept = committed  # the split whose stream is continued
+    continued = committed  # the split whose stream is continued; None: the stream is new
     if args.replace or _recorded_kind(committed, stream_name) != options.name:
-        kept = None
-    if kept is not None:
-        recorded = _recorded_spec(kept, stream_name, options)
+        continued = None
+    if continued is not None:
+        recorded = _recorded_spec(continued, stream_name, options)
         if recorded is not None:
             return recorded
 
     spec = stream_of(args.cfg.source, stream_name, options.name, options)
-    if kept is not None and not {"weights", "checkpoint"} & options.keys():
-        _refuse_other_file(kept, stream_name, spec.stream)
+    if continued is not None and not {"weights", "checkpoint"} & options.keys():
+        _refuse_other_file(continued, stream_name, spec.stream)
     has_random_weights = isinstance(spec.stream, ResNet50) and spec.stream.stand_in
     if has_random_weights and not stand_in and "weights" not in options:
         raise NoWeights(

@@ -66,18 +66,20 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _is_done(plan: SplitPlan) -> bool:
+    """Whether a split is up to date, and no committed video is missing or unusable."""
     has_problems = plan.conversion is not None and bool(plan.conversion.problems)
     return plan.up_to_date and not has_problems
 
 
 def _up_to_date(plans: Sequence[SplitPlan]) -> str:
-    bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
+    """The last line, if all splits are up to date."""
+    n_bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
     did = "converted and extracted"
-    if bare == len(plans):
+    if n_bare == len(plans):
         did = "converted"
     text = f"up to date: {count(len(plans), 'split')} {did} (training is not included)"
-    if bare:
-        text += f", {bare:,} without features: no stream is named here or in the cache"
+    if n_bare:
+        text += f", {n_bare:,} without features: no stream is named here or in the cache"
     return text
 
 
@@ -114,6 +116,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
 
 
 def _converts(plan: SplitPlan) -> bool:
+    """Whether the conversion has something to do, now or after the detection."""
     return plan.conversion is not None and bool(plan.conversion.why or plan.undetected)
 
 
@@ -150,11 +153,13 @@ def _extraction(plan: SplitPlan, stream: StreamPlan, most: int | None) -> Iterat
 
 
 def _verb(plan: SplitPlan, stream: str) -> str:
+    """The step that fills a stream, in a column of its own."""
     imported = {spec.name for spec in plan.recipe.streams if spec.stream.kind == IMPORTED}
     return "import " if stream in imported else "extract"
 
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
+    """Lines on clips that cannot be read, and on those that the detector has to do."""
     refused = list[str]()
     if plan.detection is not None and plan.conversion is not None and not plan.up_to_date:
         stamps = plan.conversion.stamps
@@ -170,6 +175,7 @@ def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
 
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
+    """Lines on the conversion: how many videos it reads, why, and which have changed."""
     n_videos = f"{count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
     yield f"convert  {n_videos}, {size(plan.bytes_of_labels)} of labels and videos"
     yield f"  why    {plain(todo.why or 'keypoints come from the detection')}"
@@ -187,6 +193,7 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
 
 
 def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
+    """Changed video -> how its files differ from those that were converted."""
     recorded = todo.recorded_stamps()
     return {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
 

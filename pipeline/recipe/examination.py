@@ -1,4 +1,4 @@
-"""Which parts of a download, and of the body model's files, are complete, missing or wrong.  [raw]
+"""Compare a download, or the body model's files, with what a release has.  [raw]
 
 `examine` takes a dataset and its raw folder and returns an `Examination`, which `doctor` prints.
 Each dataset declares the parts of its release, as patterns of file names with the number of files,
@@ -84,9 +84,9 @@ BODY: Final = _BodyFiles()
 class PartCount(NamedTuple):
     """One part of a release, with the number of its files or folders that are there."""
 
-    what: str
+    what: str  # name of the part, such as "labels of train"
     where: tuple[str, ...]  # the part's patterns
-    source: str
+    source: str  # the archive that has it, or how to get it
     without: str  # what is left out without the part; "" if it is required
     splits: tuple[str, ...]
     found: int
@@ -122,12 +122,12 @@ class PartCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found in one raw folder."""
+    """The content of one raw folder, compared with the dataset's release."""
 
-    dataset: str
-    page: str
+    dataset: str  # name; "body" for the body model's folder
+    page: str  # URL of the download; "" for the user's own clips
     raw: Path
-    stand_in: bool
+    stand_in: bool  # demo data
     splits: tuple[str, ...]
     parts: tuple[PartCount, ...]
     mistakes: tuple[str, ...]  # messages: what is wrong, and what to do
