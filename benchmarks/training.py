@@ -9,7 +9,7 @@ float32 losses must agree to 1e-4, or the benchmark ends. Then they train in tur
 report has the median round with the lowest and the highest, and ratios within rounds. `--small`
 makes everything tiny, for a trial run.
 
-- Ours, in fp32 and bf16: `VIBETrainer.train_step` on batches of `training.data.stream`, as
+- Ours, in fp32 and bf16: `VIBETrainer.train_step` on batches of `training.data.stream_batches`, as
 `training.run` does it.
 - Usual: databases of whole datasets in memory; one loader each for 2D, 3D and real motion, whose
   items are single windows of eight arrays, converted on access; torch's own GRU; all vertices of
@@ -45,7 +45,7 @@ from pipeline.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 from pipeline.skeletons import JOINTS, convert
 from vibe_model import TrainConfig, losses
 from vibe_model.cameras import project
-from vibe_model.training.data import TrainingBatches, on_device, stream
+from vibe_model.training.data import TrainingBatches, on_device, stream_batches
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.training import VIBETrainer
 
@@ -135,7 +135,7 @@ def measure(root: Path, args: argparse.Namespace) -> list[str]:
     ]
     differences = agreement(steps, networks, args.agree)
 
-    sources: dict[str, Any] = {way: stream(batches, 0, device=device) for way in ours}
+    sources: dict[str, Any] = {way: stream_batches(batches, 0, device=device) for way in ours}
     usual_source = usual_batches(args.rounds * (args.steps + 1))
     turns: dict[str, Callable[[], float]] = {
         USUAL: lambda: timed(usual_source, lambda b: usual.train_step(*b))

@@ -1,8 +1,14 @@
-"""Windows of several splits as batches on the device.  features -> [windows] -> training ->
-evaluation
+"""Read training batches from the cache.  features -> [windows] -> training -> evaluation
 
-The windows of step k depend on the seed and k only: a resumed run continues with the same batches.
-Features stay as stored (float16) until they are on the device.
+- `TrainingBatches`: the batches of a run, by step, as NumPy arrays. It asks `cache.Mixture` which
+  windows a step draws, and reads them into arrays of the whole batch.
+- `stream_batches`: the same batches as tensors on the device, prepared ahead by a thread.
+- `Tracks`: whole tracks, for training loops of your own; no model here reads them.
+
+A batch has three parts, as [train] of luigi.cfg names them: "datasets_2d" and "datasets_3d" are
+windows of videos, "motion" is windows of bodies without video. The windows of step k depend on the
+seed and k only: a resumed run continues with the same batches. Features stay as stored (float16)
+until they are on the device.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cache.mixture import Mixture, MixturePart
+from cache.mixture import Mixture, MixturePart, Pick
 from pipeline.errors import ConfigError, DataError
 from vibe_model.prediction.windows import rows_of, stack_history
 from vibe_model.settings import RunConfig
@@ -30,14 +36,16 @@ if TYPE_CHECKING:
     from cache.windows import StreamRows
 
 Arrays = dict[str, NDArray[Any]]
+Ints = NDArray[np.int64]
 
 FIELDS: Final = {  # part of a batch -> fields that it reads
     "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
 }
-OF_TRACKS: Final = ("kp_2d", "frame_index")
-# instead of `features` in a table: (B,) int64, each window's first row in the table
+DEFAULT_TRACK_FIELDS: Final = ("kp_2d", "frame_index")
+# Label of a batch whose features are in a FeatureTable, instead of "features": (B,) int64, each
+# window's first row in the table.
 ROWS: Final = "rows"
 
 
@@ -86,17 +94,19 @@ class TrainingBatches(Dataset[TrainingBatch]):
                     f"cannot be trained on; remove them from {name}."
                 )
         self._extra_streams = config.extra_streams
-        self._label_names: dict[str, str] = {}  # field of a stream -> its name in a batch
+        # Field of `Split.read` -> name in a batch, where they differ. Example: {"resnet50":
+        # "features", "vipe_2": "pr_vipe", "vipe_2_ok": "pr_vipe_ok"}.
+        self._label_names: dict[str, str] = {}
         for name, reading in config.extra_streams.items():
             self._label_names[reading.stream] = name
             self._label_names[f"{reading.stream}_ok"] = f"{name}_ok"
         for part in parts:
             if part.streams:
                 self._label_names[part.streams[0]] = "features"
-        self._mixture: Mixture | bytes = mixture
+        self._mixture: Mixture | bytes = mixture  # bytes in a worker, until it is first used
         # rows of the table of features; None: features are read with each batch
         self._layout: StreamRows | None = None
-        self.where = NOT_IN_MEMORY  # where features are, as text
+        self.where = NOT_IN_MEMORY  # where features are, as text for the user
 
     @property
     def mixture(self) -> Mixture:
@@ -135,36 +145,41 @@ class TrainingBatches(Dataset[TrainingBatch]):
             raise IndexError(f"step {step} of {self._n_steps}")
         mixture = self.mixture
         picks = mixture.draw(step)
-        buffers: dict[str, Arrays] = {}
-        motion = None
-        if "motion" in picks:
-            motion = np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)
-            buffers["motion"] = {"theta": motion}
         video_parts = [part for part in picks if part != "motion"]
         labels: Arrays = {}
         if video_parts:
             labels = self._new_labels(sum(mixture.sizes[part] for part in video_parts))
-        stop = 0
-        for part in video_parts:
-            start = stop
-            stop += mixture.sizes[part]
-            buffers[part] = {}
-            for field in mixture.parts[part].fields:
-                name = self._label_names.get(field, field)
-                if name in labels:
-                    buffers[part][field] = labels[name][start:stop]
+        buffers = self._part_buffers(labels, video_parts)
+        motion = None
+        if "motion" in picks:
+            motion = np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)
+            buffers["motion"] = {"theta": motion}
         mixture.read(picks, buffers)
 
         if self._layout is not None:
-            rows = [np.empty(0, np.int64)]
-            for part in video_parts:
-                rows += [self._layout.table_rows(pick.split, pick.starts) for pick in picks[part]]
-            labels[ROWS] = np.concatenate(rows)
+            labels[ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
         if video_parts:
             for name, reading in self._extra_streams.items():
                 labels[name] = stack_history(labels[name], reading.history)
                 labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
         return TrainingBatch(labels, motion)
+
+    def _part_buffers(self, labels: Arrays, parts: Sequence[str]) -> dict[str, Arrays]:
+        """Views of a batch's arrays that `Mixture.read` fills: part -> field -> the part's windows.
+
+        The parts follow one another along B.
+        """
+        buffers: dict[str, Arrays] = {}
+        stop = 0
+        for part in parts:
+            start = stop
+            stop += self.mixture.sizes[part]
+            buffers[part] = {}
+            for field in self.mixture.parts[part].fields:
+                name = self._label_names.get(field, field)
+                if name in labels:
+                    buffers[part][field] = labels[name][start:stop]
+        return buffers
 
     def _new_labels(self, n_windows: int) -> Arrays:
         """Make the arrays of a batch's windows with video. Labels that a part may lack are 0."""
@@ -177,7 +192,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
             "w_3d": np.zeros(frames, np.float32),
             "w_smpl": np.zeros(frames, np.float32),
         }
-        # all parts have the streams' fields
+        # Fields of streams and extra columns: shapes are equal in all parts, dtypes may differ.
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes = defaultdict[str, list[np.dtype[Any]]](list)
         for part in mixture.parts.values():
@@ -194,9 +209,19 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return labels
 
 
+def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
+    """First row in the table of features of each drawn window, (B,)."""
+    rows = [np.empty(0, np.int64)]
+    for picks in parts:
+        rows += [layout.table_rows(pick.split, pick.starts) for pick in picks]
+    return np.concatenate(rows)
+
+
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
-    """Describe one part of the batches. `copies`: streams from which a window takes one."""
-    own_splits = {split: splits[split] for split in config.part(name)}
+    """Describe one part of the batches for `Mixture`."""
+    part_splits = {split: splits[split] for split in config.part(name)}
+    # Streams with the model's features, of which a window reads one; several are jittered copies.
+    # Empty if the part has no features.
     copies = config.streams_of(name)
     fields = list(FIELDS[name])
     streams: list[str] = []
@@ -210,11 +235,13 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixtureP
             if reading.history:
                 history[reading.stream] = reading.history
         fields += streams
-        fields += _extra_columns(config, name, own_splits)
-    left_out = {split: rows_of(own_splits[split], config.left_out(split)) for split in own_splits}
+        fields += _extra_columns(config, name, part_splits)
+    left_out = {}
+    for split_name, split in part_splits.items():
+        left_out[split_name] = rows_of(split, config.left_out(split_name))
     return MixturePart(
         name=name,
-        splits=own_splits,
+        splits=part_splits,
         count=config.parts[name],
         fields=fields,
         streams=streams,
@@ -247,7 +274,7 @@ def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) ->
     return columns
 
 
-def stream(
+def stream_batches(
     batches: TrainingBatches,
     start: int,
     *,
@@ -282,12 +309,11 @@ def stream(
         return on_device(batch, device, table)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
-        ahead = reader.submit(read_next)
-        batch = ahead.result()
+        batch = reader.submit(read_next).result()
         while batch is not None:
-            ahead = reader.submit(read_next)
+            next_batch = reader.submit(read_next)  # is read while the caller trains
             yield batch
-            batch = ahead.result()
+            batch = next_batch.result()
 
 
 def on_device(
@@ -324,26 +350,27 @@ class Tracks(Dataset[dict[str, Any]]):
 
     - for each of `streams`, `<stream>` (F, dim) float32 and `<stream>_ok` (F,) bool, which is False
       for frames that could not be decoded; their features are 0
-    - those of `fields` that the split has, as `Split.read` returns them: `kp_2d` (F, 49, 3) in
-      [-1, 1] over the crop of the first stream, and `frame_index` (F,) int64, strictly increasing,
-      with gaps
+    - each of `fields`, as `Split.read` returns it: `kp_2d` (F, 49, 3) in [-1, 1] over the crop of
+      the first stream, and `frame_index` (F,) int64, strictly increasing, with gaps
     - `track` and `video`, the names
 
-    Workers of a `DataLoader` open the split again. Raises CacheError for a missing stream.
+    Workers of a `DataLoader` open the split again. Raises CacheError for a stream or a field that
+    the split does not have.
     """
 
     def __init__(
         self,
         split: Split,
         streams: Sequence[str] = ("resnet50",),
-        fields: Sequence[str] = OF_TRACKS,
+        fields: Sequence[str] = DEFAULT_TRACK_FIELDS,
     ) -> None:
         self.split = split
         self.streams = tuple(streams)
         for stream in self.streams:
             split.stream_manifest(stream)  # raises CacheError if the split lacks it
-        labels = {"kp_3d", "theta", "w_3d", "w_smpl", "valid"}
-        self.fields = tuple(name for name in fields if name in split.columns or name in labels)
+        self.fields = tuple(fields)
+        # reads no row; raises CacheError for an unknown field
+        split.read(np.empty((0, 2), np.int64), streams=self.streams, fields=self.fields)
 
     def __len__(self) -> int:
         return len(self.split.tracks)

@@ -75,15 +75,16 @@ class ProcessGroup:
         return values
 
     def from_first(self, number: float | None) -> float | None:
-        """Return the first process's number in every process, and wait for it.
-
-        With several processes, None counts as 0.
-        """
+        """Return the first process's number in every process, and wait for it."""
         if self.size == 1:
             return number
-        value = torch.tensor(number or 0.0, dtype=torch.float64, device=self.device)
+        sent = math.nan if number is None else number  # None travels as nan
+        value = torch.tensor(sent, dtype=torch.float64, device=self.device)
         distributed.broadcast(value, src=0)
-        return float(value)
+        received = float(value)
+        if math.isnan(received):
+            return None
+        return received
 
     @classmethod
     @contextmanager

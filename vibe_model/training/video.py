@@ -21,7 +21,7 @@ from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import VideoConfig, split_of
-from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Step, Trainer, weights_of
@@ -179,14 +179,16 @@ class VideoRun(TrainingLoop):
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         device = self.group.device
         workers = self.config.read_workers
-        windows = stream(self._batches, start, device=device, table=self._table, workers=workers)
+        windows = stream_batches(
+            self._batches, start, device=device, table=self._table, workers=workers
+        )
         poses = self.config.poses()
         if poses is None:
             yield from windows
             return
         group = self.group
         drawn = TrainingBatches(poses, self.splits, rank=group.rank, world_size=group.size)
-        real = stream(drawn, start, device=device, workers=workers)
+        real = stream_batches(drawn, start, device=device, workers=workers)
         with closing(windows), closing(real):
             for batch, poses_batch in zip(windows, real, strict=True):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)

@@ -26,7 +26,7 @@ from vibe_model import runs
 from vibe_model.checkpoints import check_tensors, device_of, read_checkpoint, some
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import split_of
-from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
 from vibe_model.vibe.config import MPoserConfig
@@ -221,7 +221,7 @@ class MPoserRun(TrainingLoop):
         self.mean_pose = mean_rotations(self._batches, n_steps)
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
-        return stream(self._batches, start, device=self.group.device)
+        return stream_batches(self._batches, start, device=self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Errors by split, and as the score, the mean over splits of the angle (degrees).

@@ -18,7 +18,7 @@ from vibe_model import runs
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import Reading
-from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.video import check_streams
 from vibe_model.vibe.config import TrainConfig
 
@@ -121,7 +121,7 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
     held = TrainingBatches(mixed, on_disk)
     table = held.load_features("ram", CPU)  # the features; the others come with each batch
     assert table.table.dtype == torch.float16
-    assert_same(next(stream(held, 1, device=CPU, table=table)), batches[1])
+    assert_same(next(stream_batches(held, 1, device=CPU, table=table)), batches[1])
 
 
 def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_is_refused(
@@ -131,7 +131,7 @@ def test_columns_that_a_model_names_are_in_its_batches_and_a_split_without_them_
         fields = ("frame_index", "crop_scale", "kp_2d")
 
     batches = TrainingBatches(WithColumns(**vars(mixed)), on_disk)
-    labels = next(stream(batches, 0, device=CPU)).labels
+    labels = next(stream_batches(batches, 0, device=CPU)).labels
     at = batches.mixture.draw(0)
     picks = [pick for part in ("datasets_2d", "datasets_3d") for pick in at[part]]
     starts = [(pick.split, start) for pick in picks for start in pick.starts]
@@ -237,7 +237,7 @@ def test_a_share_of_a_split_is_of_whole_videos_and_about_as_large(one_in):
 
 def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
     batches = TrainingBatches(mixed, splits)
-    ready = list(stream(batches, 4, device=CPU))
+    ready = list(stream_batches(batches, 4, device=CPU))
     assert len(ready) == len(batches) - 4 == 11  # to the end of the last epoch
     for step, batch in enumerate(ready, start=4):
         assert_same(batch, TrainingBatches(mixed, splits)[step])
@@ -251,7 +251,7 @@ def test_an_error_while_reading_ahead_is_raised(mixed, splits):
     batches = TrainingBatches(mixed, splits)
     splits["c/train"].read = lambda *a, **k: (_ for _ in ()).throw(OSError("the disk is gone"))
     with pytest.raises(OSError, match="the disk is gone"):
-        next(stream(batches, 0, device=CPU))
+        next(stream_batches(batches, 0, device=CPU))
 
 
 def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
@@ -259,7 +259,7 @@ def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
     table = in_memory.load_features("ram", CPU)
     state = torch.get_rng_state()
     for step, batch in enumerate(
-        stream(in_memory, 12, device=CPU, table=table, workers=1), start=12
+        stream_batches(in_memory, 12, device=CPU, table=table, workers=1), start=12
     ):
         assert_same(batch, batches[step])
     assert step == 14

@@ -8,7 +8,7 @@ import torch
 from pipeline.errors import ConfigError
 from tests.vibe_model.training.conftest import assert_same
 from vibe_model.training import feature_table
-from vibe_model.training.data import TrainingBatches, on_device, stream
+from vibe_model.training.data import TrainingBatches, on_device, stream_batches
 from vibe_model.training.feature_table import TableProgress
 
 CPU = torch.device("cpu")
@@ -93,7 +93,7 @@ def test_on_a_gpu_features_in_memory_give_the_same_batches(mixed, on_disk):
     for hold in ("none", "ram", "device"):
         batches = TrainingBatches(mixed, on_disk)
         table = batches.load_features(hold, gpu)
-        for step, batch in enumerate(stream(batches, 0, device=gpu, table=table)):
+        for step, batch in enumerate(stream_batches(batches, 0, device=gpu, table=table)):
             assert batch.labels["features"].device.type == "cuda"
             labels = {name: value.cpu() for name, value in batch.labels.items()}
             on_cpu = batch._replace(labels=labels, real_theta=batch.real_theta.cpu())

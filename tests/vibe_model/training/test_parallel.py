@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
@@ -169,3 +169,10 @@ def test_shares_of_a_batch_weighted_by_their_counts_have_the_losses_of_the_whole
         assert sum(share[name][1] for share in shares) == n_items
         mean = sum(term * n for term, n in (share[name] for share in shares)) / n_items
         assert float(mean) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_missing_score_is_missing_in_every_process(monkeypatch):
+    monkeypatch.setattr(distributed, "broadcast", lambda values, src: values)
+    group = ProcessGroup(rank=0, size=2)
+    assert group.from_first(None) is None
+    assert group.from_first(0) == 0

@@ -41,14 +41,14 @@ def test_an_item_is_a_whole_track_with_a_flag_where_no_picture_could_be_decoded(
 
 
 def test_workers_read_the_same_and_items_can_be_packed(split):
-    tracks = Tracks(split, streams=["tiny"], fields=["theta", "none"])
+    tracks = Tracks(split, streams=["tiny"], fields=["theta", "gender"])
     sent = pickle.loads(pickle.dumps(tracks))  # as to a worker that is not forked
     loader = DataLoader(
         sent, batch_size=3, collate_fn=list, num_workers=1, multiprocessing_context="fork"
     )
     (batch,) = loader
     for item, expected in zip(batch, tracks, strict=True):
-        assert item.keys() == {"tiny", "tiny_ok", "theta", "track", "video"}
+        assert item.keys() == {"tiny", "tiny_ok", "theta", "gender", "track", "video"}
         torch.testing.assert_close(item["theta"], expected["theta"])
     packed = pack_sequence([item["tiny"] for item in batch], enforce_sorted=False)
     assert packed.data.shape == (sum(LENGTHS), FEATURE_SIZE)
@@ -56,3 +56,8 @@ def test_workers_read_the_same_and_items_can_be_packed(split):
         Tracks(split, streams=["other"])
     with pytest.raises(IndexError):
         tracks[3]
+
+
+def test_a_field_that_the_split_lacks_is_named(split):
+    with pytest.raises(CacheError, match="no field or column 'keypoints'"):
+        Tracks(split, streams=["tiny"], fields=["theta", "keypoints"])
