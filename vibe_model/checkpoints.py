@@ -1,7 +1,15 @@
 """Read and write checkpoints, and load the trained models in them.
 
-Reads checkpoints of this project and published ones, without running code from them. Writes are
-atomic.
+A checkpoint is a dict, saved by torch. These files have a model, each under another key:
+
+    gen_state_dict   "vibe": VIBE's published files, and best.pt of a run here, which also has the
+                     run's settings ("config"), its model ("of_model") and its streams' identities
+    model            "spin": SPIN's file, a ResNet-50 and VIBE's regressor
+    state_dict       "hmr2.0": HMR2.0's file, a vision transformer and its heads
+
+`load_published` fills a module from one of them; `load_trained` builds the generator first, for
+prediction and evaluation (`Trained`). Training saves by `save` and resumes by `read_checkpoint`.
+Reading runs no code from a file. Writes are atomic.
 """
 
 from __future__ import annotations
@@ -30,10 +38,11 @@ Kind = Literal["vibe", "spin", "hmr2.0"]
 HMR2: Final = "hmr2.0"
 # key of the tensors -> kind of file
 _KINDS: Final[Mapping[str, Kind]] = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}
-_BODY: Final = ("regressor.smpl.", "smpl.")  # prefixes of SMPL's data, which the body model has
+# prefixes of SMPL's data, which the body model has
+_BODY_PREFIXES: Final = ("regressor.smpl.", "smpl.")
 # Prefixes of other tensors that no model here uses: SPIN's ResNet-50; HMR2.0's feature network and
 # discriminator.
-_OTHER: Final[Mapping[Kind, tuple[str, ...]]] = {
+_UNUSED_PREFIXES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "vibe": (),
     "spin": ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),
     HMR2: ("backbone.", "smpl_head.transformer.", "discriminator.", "initialized"),
@@ -68,25 +77,25 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 
 
 def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = "") -> LoadReport:
-    """`load_published`, for a file that was read."""
+    """Fill a model from the content of a checkpoint, as `load_published` does."""
     kind, tensors = _find_tensors(path, content)
-    place = ""  # in our models
+    prefix = ""  # of the file's names in our models
     if kind == "spin":
-        place = "regressor."
-    part = only or place
-    skipped = _BODY + _OTHER[kind]
+        prefix = "regressor."
+    requested = only or prefix
+    unused = _BODY_PREFIXES + _UNUSED_PREFIXES[kind]
 
     chosen = {}
     ignored = []
     for name, tensor in tensors.items():
-        own_name = f"{place}{name}"
-        if str(name).startswith(skipped) or not own_name.startswith(part):
+        model_name = f"{prefix}{name}"
+        if str(name).startswith(unused) or not model_name.startswith(requested):
             ignored.append(str(name))
         else:
-            chosen[own_name] = tensor
+            chosen[model_name] = tensor
 
     state = model.state_dict()
-    expected = {name: tensor for name, tensor in state.items() if name.startswith(part)}
+    expected = {name: tensor for name, tensor in state.items() if name.startswith(requested)}
     check_tensors(path, expected, chosen)
     with torch.no_grad():
         for name, tensor in chosen.items():
@@ -104,7 +113,9 @@ def _find_tensors(path: Path, content: Mapping[str, Any]) -> tuple[Kind, Mapping
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
         expected = f"expected one dict of tensors, {', '.join(map(repr, _KINDS))}"
         do = "Name the best.pt of a run, or a published file of VIBE, SPIN or HMR2.0."
-        raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}. {do}")
+        raise CheckpointError(
+            f"{path}: {expected}; found keys: {first_names(map(str, content))}. {do}"
+        )
     key = present[0]
     return _KINDS[key], content[key]
 
@@ -134,9 +145,9 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any
     extra = found.keys() - expected.keys()
     if missing or extra:
         raise CheckpointError(
-            f"{path}: expected exactly the model's tensors; missing: {some(missing)}; extra: "
-            f"{some(map(str, extra))}. Build the model with the settings that the checkpoint "
-            "was trained with."
+            f"{path}: expected exactly the model's tensors; missing: {first_names(missing)}; "
+            f"extra: {first_names(map(str, extra))}. Build the model with the settings that the "
+            "checkpoint was trained with."
         )
     for name, like in expected.items():
         tensor = found[name]
@@ -162,8 +173,8 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any
             )
 
 
-def some(names: Iterable[str]) -> str:
-    """The first five of some names, for a message."""
+def first_names(names: Iterable[str]) -> str:
+    """The first five names and the number of the others, for a message."""
     shown = sorted(names)
     text = ", ".join(shown[:5]) or "none"
     if len(shown) > 5:
@@ -207,7 +218,9 @@ class Trained:
         return None if self.kind in ("vibe", "spin") else self.config.stream
 
     def _streams(self, stream: str) -> dict[str, str]:
-        """The streams that the model reads, by its arguments. stream: of its features."""
+        """The streams that the model reads, by its arguments, such as {"features": "resnet50",
+        "homography": "homography"}. stream: name of the features' stream.
+        """
         streams = {"features": stream}
         for name, extra in self.config.extra_streams.items():
             streams[name] = extra.stream
@@ -235,7 +248,7 @@ class Trained:
         for argument, name in streams.items():
             manifest = split.stream_manifest(name)
             self.check_features(
-                f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), of=argument
+                f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), argument=argument
             )
 
     def check_features(
@@ -244,31 +257,41 @@ class Trained:
         dim: int,
         identity: Mapping[str, Any] | None = None,
         *,
-        of: str = "features",
+        argument: str = "features",
     ) -> None:
         """Raise DataError if a stream has another size than the model expects, or another network.
 
-        The networks are compared if both are recorded. name: the stream's name for messages. of:
-        the model's argument that reads the stream.
+        The networks are compared if both are recorded.
+
+        Args:
+            name: The stream's name for messages.
+            dim: Numbers per frame.
+            identity: The stream's network, as the stream's manifest records it.
+            argument: The model's argument that reads the stream.
         """
-        if of == "features":
+        if argument == "features":
             size = self.config.feature_size
             expected = self.features
         else:
-            size = self.config.extra_streams[of].size
-            expected = self.extra_streams.get(of)
+            size = self.config.extra_streams[argument].size
+            expected = self.extra_streams.get(argument)
         if dim != size:
             raise DataError(
-                f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, "
-                f"found {dim}. Name the "
+                f"{name}: expected {argument} of {size} numbers, as {self.checkpoint} was "
+                f"trained on, found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
         if expected and identity:
-            self._check_identity(name, expected, identity, of)
+            self._check_identity(name, expected, identity, argument)
 
     def _check_identity(
-        self, name: str, expected: Mapping[str, Any], identity: Mapping[str, Any], of: str
+        self, name: str, expected: Mapping[str, Any], identity: Mapping[str, Any], argument: str
     ) -> None:
+        """Raise DataError if two recorded networks differ.
+
+        Imported features pass: their network is unknown. HMR2.0's tokens need the same weights,
+        whatever else is recorded of them.
+        """
         if "imported" in (expected.get("kind"), identity.get("kind")):
             return
         recorded = set(expected)
@@ -283,16 +306,18 @@ class Trained:
         if self.kind == HMR2:
             do = "Extract them by this file, as stream of another name, or predict clips."
         raise DataError(
-            f"{name}: expected {of} as those that {self.checkpoint} was trained on, "
+            f"{name}: expected {argument} as those that {self.checkpoint} was trained on, "
             f"{before}; found {now}. {do}"
         )
 
 
-def _text(part: Any) -> str:
-    """Part of a stream's identity, written as its option: untrained:7"""
-    if isinstance(part, Mapping) and "kind" in part:
-        return f"{part['kind']}:{part.get('argument') or str(part.get('file_sha256'))[:12]}"
-    return "not recorded" if part is None else str(part)
+def _text(entry: Any) -> str:
+    """An entry of a stream's identity, written as its option: untrained:7"""
+    if entry is None:
+        return "not recorded"
+    if isinstance(entry, Mapping) and "kind" in entry:
+        return f"{entry['kind']}:{entry.get('argument') or str(entry.get('file_sha256'))[:12]}"
+    return str(entry)
 
 
 def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
@@ -307,23 +332,16 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     """
     target = device_of(device)
     content = read_checkpoint(checkpoint)
-    for key, noun in (
-        ("training", "the state of a training"),
-        ("mposer_state_dict", "a motion prior"),
-    ):
-        if key in content:
-            raise CheckpointError(
-                f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run."
-            )
+    _refuse_other_states(checkpoint, content)
     stand_in = bool(content.get("stand_in", False))
     kind: Kind | Literal["ours"] = "ours"
-    config = _config(checkpoint, content)
+    config = _recorded_config(checkpoint, content)
     if config is None:
         kind, _ = _find_tensors(checkpoint, content)
         config = _published_config(kind)
-    model = load_body(body)  # after the checks of the checkpoint, which do not need it
+    body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
     runs.one_kind(
-        {f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in}
+        {f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": body_model.is_stand_in}
     )
 
     features = content.get("features")
@@ -332,9 +350,9 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
             "kind": HMR2_STREAM,
             "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)},
         }
-        generator: VideoModel = Hmr2Head(model)
+        generator: VideoModel = Hmr2Head(body_model)
     else:
-        generator = models.model_of(config).build(config, model)
+        generator = models.model_of(config).build(config, body_model)
     _fill(generator, checkpoint, content)
     return Trained(
         generator=generator.to(target).eval(),
@@ -345,6 +363,18 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         features=features,
         extra_streams=content.get("extra_streams") or {},
     )
+
+
+def _refuse_other_states(checkpoint: Path, content: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for files of training that have no generator alone."""
+    for key, noun in (
+        ("training", "the state of a training"),  # last.pt
+        ("mposer_state_dict", "a motion prior"),
+    ):
+        if key in content:
+            raise CheckpointError(
+                f"{checkpoint}: expected a model, found {noun}. Name the best.pt of a run."
+            )
 
 
 def _published_config(kind: Kind) -> VideoConfig:
@@ -361,7 +391,7 @@ def _published_config(kind: Kind) -> VideoConfig:
     return config
 
 
-def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
+def _recorded_config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
     """The settings with which a checkpoint was trained; None for a published checkpoint."""
     settings = content.get("config")
     if settings is None:
@@ -385,12 +415,16 @@ def load_body(folder: Path | None) -> Body:
     """Load the body from SMPL's files; None: the procedural one."""
     from pipeline.body import Body  # smplx is slow to import, and a finished run needs none
 
-    return Body.stand_in() if folder is None else Body.load(folder)
+    if folder is None:
+        return Body.stand_in()
+    return Body.load(folder)
 
 
 def device_of(name: str, local_rank: int | None = None) -> torch.device:
-    """Device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, a GPU per process. Raises
-    ConfigError.
+    """The device that a setting names: auto, cpu, cuda or cuda:1.
+
+    local_rank: Number of this process on its machine, if several processes train together: each
+    has the GPU of its number. Raises ConfigError for other names and for missing GPUs.
     """
     has_gpu = torch.cuda.is_available()
     chosen = name
@@ -410,7 +444,9 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
                 "Use cuda."
             )
         device = torch.device("cuda", local_rank)
-    n_gpus = torch.cuda.device_count() if has_gpu else 0
+    n_gpus = 0
+    if has_gpu:
+        n_gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_gpus:
         raise ConfigError(
             f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or "

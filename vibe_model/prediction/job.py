@@ -180,7 +180,7 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
                     f"{trained.checkpoint}: name the 2D pose embedding: --pose-embedding FILE"
                 )
             stream = kinds.get(str(identity["kind"])).with_weights(file)
-        trained.check_features(f"stream {reading.stream!r}", stream.dim, of=name)
+        trained.check_features(f"stream {reading.stream!r}", stream.dim, argument=name)
         yield StreamSpec(reading.stream, stream)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
-from vibe_model.checkpoints import check_tensors, device_of, read_checkpoint, some
+from vibe_model.checkpoints import check_tensors, device_of, first_names, read_checkpoint
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
@@ -89,7 +89,7 @@ class MPoser(nn.Module):
             raise CheckpointError(
                 f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; "
                 "found keys: "
-                f"{some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
+                f"{first_names(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
             )
         # Sizes from tensors, not from numbers: the network needs no more memory than the file.
         shapes = {

@@ -156,7 +156,7 @@ def test_a_runs_checkpoint_is_loaded_as_what_it_is(kind, config, undisturbed, mo
     )
     if kind == "part_dynamics":
         with pytest.raises(DataError, match="expected homography of 9 numbers"):
-            trained.check_features("a stream", 45, of="homography")
+            trained.check_features("a stream", 45, argument="homography")
 
 
 @pytest.mark.parametrize("kind", ["prior"])
