@@ -2,8 +2,14 @@
 [training] -> evaluation
 
 Kanazawa, Zhang, Felsen and Malik, "Learning 3D Human Dynamics from Video", CVPR 2019, section 3;
-sizes and initialisation are those of the authors' implementation. A "movie strip" is the temporal
-encoder's output for a window: one vector per frame, of the image feature's size.
+sizes and initialisation are those of the authors' implementation. In the paper's symbols:
+
+    movie strip   Phi = f_movie(phi)         MovieStrip, or from one frame h(phi): Hallucinator
+    frame's body  theta_t = f_3D(Phi_t)      HMRRegressor, or VIBE's Regressor
+    other bodies  theta_t+dt = f_dt(Phi_t)   Corrections, one for each step dt, such as -5 and 5
+
+A movie strip has one vector per frame, of the image feature's size. `HMMR` is the whole model;
+training calls `HMMR.sets`, evaluation and prediction call its methods `regress*`.
 """
 
 from __future__ import annotations
@@ -47,16 +53,26 @@ NEAR_IDENTITY: Final = math.sqrt(0.001)  # initial Xavier gain of residuals of a
 SMALL_STEP: Final = 0.1  # initial Xavier gain of an iteration's correction
 AXIS_ANGLE_SIZE: Final = 24 * 3
 
-Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
+# The tensors of `VideoModel.pose`, and "deltas": the same tensors by step in frames. Example:
+# {"theta": (B, T, 85), "kp_3d": ..., "deltas": {-5: {"theta": (B, T, 85), ...}, 5: {...}}}
+Prediction = dict[str, Any]
 
 
 class Sets(NamedTuple):
-    """A window's predictions for training."""
+    """The predictions of B windows for training: sets of bodies from one or two movie strips."""
 
-    strip: Tensor  # (B, T, F)
-    hallucination: Tensor | None  # (B, T, F); None without a hallucinator
+    strip: Tensor  # (B, T, F) movie strip
+    hallucination: Tensor | None  # (B, T, F) hallucinated strip; None without a hallucinator
     real: Prediction  # from the strip
     hallucinated: Prediction | None  # from the hallucination
+
+
+class _States(NamedTuple):
+    """What the regressors predict for the frames of a strip, with D steps."""
+
+    poses: Tensor  # (D + 1, B, T, P), the current frame's first; P: 72 rad, or 144 in 6D
+    shape: Tensor  # (B, T, 10)
+    camera: Tensor  # (B, T, 3)
 
 
 class _GroupNorm(nn.GroupNorm):
@@ -116,26 +132,37 @@ class _TemporalBlock(nn.Module):
 
 
 class MovieStrip(nn.Module):
-    """The temporal encoder f_movie. With a `width`, its blocks are a bottleneck residual."""
+    """The temporal encoder f_movie.
+
+    width: Size of the blocks; they then work on a narrowed sequence, and their result is widened
+    and added to the features. None: blocks of the features' size.
+    """
 
     def __init__(self, feature_size: int, norm: str, width: int | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             _TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS)
         )
-        self.narrow = None if width is None else xavier(feature_size, width)
-        self.widen = None if width is None else xavier(width, feature_size, NEAR_IDENTITY)
+        self.narrow: nn.Linear | None = None
+        self.widen: nn.Linear | None = None
+        if width is not None:
+            self.narrow = xavier(feature_size, width)
+            self.widen = xavier(width, feature_size, NEAR_IDENTITY)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, feature_size) -> (B, T, feature_size)."""
-        sequence = features if self.narrow is None else self.narrow(features)
+        sequence = features
+        if self.narrow is not None:
+            sequence = self.narrow(features)
         for block in self.blocks:
             sequence = block(sequence)
-        return sequence if self.widen is None else features + self.widen(sequence)
+        if self.widen is not None:
+            sequence = features + self.widen(sequence)
+        return sequence
 
 
 class Hallucinator(nn.Module):
-    """Predicts the movie strip from a single frame's feature."""
+    """The hallucinator h: predicts the movie strip from a single frame's feature."""
 
     def __init__(self, feature_size: int, width: int | None) -> None:
         super().__init__()
@@ -153,8 +180,9 @@ class Hallucinator(nn.Module):
 
 
 class Corrections(nn.Module):
-    """An MLP that corrects a state three times, each time from the feature and the current
-    state.
+    """An MLP that corrects a state REGRESSOR_ITERATIONS times: state + MLP([feature, state]).
+
+    As f_dt, it starts at the current frame's pose.
     """
 
     def __init__(
@@ -169,12 +197,12 @@ class Corrections(nn.Module):
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
         """(N, feature_size), (N, state_size) -> (N, state_size)."""
-        # The feature's part of fc1 is constant over iterations.
+        # fc1([feature, state]) as a sum, whose first part is the same in all iterations
         sizes = [features.shape[1], state.shape[1]]
-        of_feature, of_state = torch.split(self.fc1.weight, sizes, dim=1)
-        from_feature = functional.linear(features, of_feature, self.fc1.bias)  # (N, hidden)
+        feature_weight, state_weight = torch.split(self.fc1.weight, sizes, dim=1)
+        from_feature = functional.linear(features, feature_weight, self.fc1.bias)  # (N, hidden)
         for _ in range(REGRESSOR_ITERATIONS):
-            from_state = functional.linear(state, of_state)  # (N, hidden)
+            from_state = functional.linear(state, state_weight)  # (N, hidden)
             hidden = self.dropout(self._active(from_feature + from_state))
             hidden = self.dropout(self._active(self.fc2(hidden)))  # (N, hidden)
             state = state + self.out(hidden)
@@ -237,9 +265,9 @@ class HMMR(VideoModel):
         regressor_size: int = 1024,
     ) -> None:
         super().__init__()
-        for name, found, known in (("norm", norm, NORMS), ("regressor", regressor, REGRESSORS)):
-            if found not in known:
-                raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
+        for name, value, allowed in (("norm", norm, NORMS), ("regressor", regressor, REGRESSORS)):
+            if value not in allowed:
+                raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
         size = width or feature_size
         if temporal and size % N_GROUPS:
             raise ConfigError(
@@ -251,35 +279,37 @@ class HMMR(VideoModel):
             )
         self.norm = norm
         self.steps = tuple(deltas)
-        self.temporal = MovieStrip(feature_size, norm, width) if temporal else None
+        self.temporal: MovieStrip | None = None
+        if temporal:
+            self.temporal = MovieStrip(feature_size, norm, width)
         self.regressor: HMRRegressor | Regressor
         if regressor == "hmr":
+            pose_size = AXIS_ANGLE_SIZE
             self.regressor = HMRRegressor(body, feature_size, regressor_size, dropout)
         else:
+            pose_size = POSE_SIZE
             self.regressor = Regressor(
                 body, feature_size=feature_size, hidden_size=regressor_size, dropout=dropout
             )
-        pose_size = AXIS_ANGLE_SIZE if regressor == "hmr" else POSE_SIZE
-        self.deltas = nn.ModuleDict(
-            {
-                step_name(dt): Corrections(
-                    feature_size,
-                    pose_size,
-                    regressor_size,
-                    relu=regressor == "hmr",
-                    dropout=dropout,
-                )
-                for dt in deltas
-            }
-        )
-        self.hallucinator = Hallucinator(feature_size, width) if hallucinator else None
+        self.deltas = nn.ModuleDict()
+        for dt in deltas:
+            self.deltas[step_name(dt)] = Corrections(
+                feature_size,
+                pose_size,
+                regressor_size,
+                relu=regressor == "hmr",
+                dropout=dropout,
+            )
+        self.hallucinator: Hallucinator | None = None
+        if hallucinator:
+            self.hallucinator = Hallucinator(feature_size, width)
         self.body = body
         self.margin = MARGIN if temporal else 0
         # With statistics per window, windows must have the length used in training.
         self.repeats_ends = norm == "window"
 
     def movie_strip(self, features: Tensor) -> Tensor:
-        """(B, T, feature_size) -> (B, T, feature_size)."""
+        """(B, T, feature_size) -> (B, T, feature_size); the features without temporal encoder."""
         if self.temporal is None:
             return features
         strip: Tensor = self.temporal(features)
@@ -310,8 +340,11 @@ class HMMR(VideoModel):
         Bodies of a step are indexed by the frame that predicts them, with the camera (1, 0, 0) and
         that frame's shape. hallucinated: Predict from `hallucinate`, each frame separately.
         """
-        strip = self.hallucinate(features) if hallucinated else self.movie_strip(features)
-        return self._pose_all(*self._states(strip, self.steps), eval_joints, vertices)
+        if hallucinated:
+            strip = self.hallucinate(features)
+        else:
+            strip = self.movie_strip(features)
+        return self._pose_all(self._states(strip, self.steps), eval_joints, vertices)
 
     def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
         """`forward` with and without hallucination in one pass, without vertices.
@@ -327,23 +360,22 @@ class HMMR(VideoModel):
             else:
                 hallucination = self.hallucinate(features)
                 strips = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
-            poses, shape, camera = (
-                state.to(features.dtype) for state in self._states(strips, self.steps)
-            )
-        out = self._pose_all(poses, shape, camera, vertices=False)
+            states = self._states(strips, self.steps)
+        states = _States(*[state.to(features.dtype) for state in states])
+        out = self._pose_all(states, vertices=False)
         strip = strip.to(features.dtype)
         if hallucination is None:
             return Sets(strip, None, out, None)
         hallucination = hallucination.to(features.dtype)
-        n = len(strip)
-        real = _part(out, slice(0, n))
-        hallucinated = _part(out, slice(n, None))
+        n_windows = len(strip)
+        real = _take_windows(out, slice(0, n_windows))
+        hallucinated = _take_windows(out, slice(n_windows, None))
         return Sets(strip, hallucination, real, hallucinated)
 
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras of the frames themselves, (B, T, ...)."""
-        (pose,), shape, camera = self._states(self.movie_strip(features), ())
-        return Estimate(self._rotmat(pose), shape, camera)
+        states = self._states(self.movie_strip(features), ())
+        return Estimate(self._rotmat(states.poses[0]), states.shape, states.camera)
 
     def regress_around(self, features: Tensor) -> dict[int, Estimate]:
         """`regress` for now, past and future, with the frame's shape and camera."""
@@ -356,48 +388,44 @@ class HMMR(VideoModel):
         return self._around(self.hallucinate(features))
 
     def _around(self, strip: Tensor) -> dict[int, Estimate]:
-        poses, shape, camera = self._states(strip, self.steps)
-        rotmats = self._rotmat(poses)
-        return {
-            step: Estimate(rotmat, shape, camera)
-            for step, rotmat in zip((0, *self.steps), rotmats, strict=True)
-        }
+        states = self._states(strip, self.steps)
+        rotmats = self._rotmat(states.poses)
+        estimates = {}
+        for step, rotmat in zip((0, *self.steps), rotmats, strict=True):
+            estimates[step] = Estimate(rotmat, states.shape, states.camera)
+        return estimates
 
-    def _states(self, strip: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, feature_size) -> poses (D + 1, B, T, P), the current one first; shape (B, T, 10),
-        camera (B, T, 3).
-        """
+    def _states(self, strip: Tensor, steps: tuple[int, ...]) -> _States:
+        """Regress the current bodies of a strip (B, T, feature_size), and the poses at `steps`."""
         rows = strip.flatten(0, 1)
         frames = strip.shape[:2]
         pose, shape, camera = self.regressor(rows)
         moved = [self.deltas[step_name(dt)](rows, pose) for dt in steps]
         poses = torch.stack((pose, *moved))
-        return (
-            poses.view(len(poses), *frames, -1),
-            shape.view(*frames, -1),
-            camera.view(*frames, -1),
+        return _States(
+            poses=poses.view(len(poses), *frames, -1),
+            shape=shape.view(*frames, -1),
+            camera=camera.view(*frames, -1),
         )
 
     def _pose_all(
-        self,
-        poses: Tensor,
-        shape: Tensor,
-        camera: Tensor,
-        eval_joints: bool = False,
-        vertices: bool = True,
+        self, states: _States, eval_joints: bool = False, vertices: bool = True
     ) -> Prediction:
-        """Predictions of `_states`; poses the bodies of all steps together."""
+        """Pose the bodies of all steps together."""
+        poses, shape, camera = states
         n_sets = len(poses)
-        still = constant((1.0, 0.0, 0.0), camera).expand(n_sets - 1, *camera.shape)
-        cameras = torch.cat((camera[None], still))
+        # the camera of past and future frames is unknown
+        unit_cameras = constant((1.0, 0.0, 0.0), camera).expand(n_sets - 1, *camera.shape)
+        cameras = torch.cat((camera[None], unit_cameras))
         shapes = shape.expand(n_sets, *shape.shape)
         estimate = Estimate(self._rotmat(poses), shapes, cameras)
-        every = self.pose(estimate, eval_joints, vertices)
-        if isinstance(self.regressor, HMRRegressor):  # the sum of corrections: angles may exceed pi
-            every["theta"] = torch.cat((cameras, poses, shapes), dim=-1)
+        posed = self.pose(estimate, eval_joints, vertices)
+        if isinstance(self.regressor, HMRRegressor):
+            # the regressor's own angles, a sum of corrections, which may exceed pi
+            posed["theta"] = torch.cat((cameras, poses, shapes), dim=-1)
         by_set = []
         for i in range(n_sets):
-            by_set.append({name: value[i] for name, value in every.items()})
+            by_set.append({name: value[i] for name, value in posed.items()})
         current, *moved = by_set
         deltas = dict(zip(self.steps, moved, strict=True))
         return {**current, "deltas": deltas}
@@ -412,26 +440,26 @@ class HMMR(VideoModel):
 
 def build_generator(config: HMMRConfig, body: Body) -> HMMR:
     """Build a generator with new parameters."""
-    names = (
-        "norm",
-        "regressor",
-        "deltas",
-        "dropout",
-        "hallucinator",
-        "temporal",
-        "feature_size",
-        "regressor_size",
+    return HMMR(
+        body,
+        norm=config.norm,
+        regressor=config.regressor,
+        deltas=config.deltas,
+        dropout=config.dropout,
+        hallucinator=config.hallucinator,
+        temporal=config.temporal,
+        width=config.width or None,
+        feature_size=config.feature_size,
+        regressor_size=config.regressor_size,
     )
-    options = {name: getattr(config, name) for name in names}
-    return HMMR(body, width=config.width or None, **options)
 
 
-def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
-    """Select windows of a prediction."""
+def _take_windows(prediction: Mapping[Any, Any], windows: slice) -> dict[Any, Any]:
+    """Select windows of a prediction, whose dicts may be nested."""
     selected = dict[Any, Any]()
     for key, value in prediction.items():
         if isinstance(value, Tensor):
-            selected[key] = value[part]
+            selected[key] = value[windows]
         else:
-            selected[key] = _part(value, part)
+            selected[key] = _take_windows(value, windows)
     return selected

@@ -3,6 +3,9 @@
 Kanazawa et al., CVPR 2019, equations 1 to 4, with the authors' weights. Six sets of bodies are
 compared with labels: now, 5 frames before and after, and the same three from the hallucinated
 strip. A term without labels is 0.
+
+`HMMRTrainer` adds two terms to those of `supervised`: the generator's and the discriminator's, from
+the scores of all sets' `rotations`.
 """
 
 from __future__ import annotations
@@ -62,37 +65,27 @@ def supervised(
         found = repr(hallucinator_target)
         raise ConfigError(f"hallucinator_target: expected {expected}, found {found}")
     zero = sets.strip.new_zeros(())
-    sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
+    kp = zero
+    joints = zero
+    smpl = zero
     for pred, true, is_moved in _pair_sets(sets, labels_of(batch, sets.strip)):
-        points = pred["kp_2d"]
-        target = true["kp_2d"][..., :2]
-        visible = true["kp_2d"][..., 2] > 0
-        if is_moved:  # nobody can know the camera of other frames
-            camera = cameras.optimal_camera(points, target, visible, optimal_camera, limits)
-            scale = camera[..., None, :1]
-            shift = camera[..., None, 1:]
-            is_fitted = cameras.has_optimal_camera(points, visible)
-            visible = visible & is_fitted[..., None]
-            points = scale * (points + shift)
-        joints = keypoints_3d(pred["kp_3d"], true["kp_3d"], true["w_3d"])
-        sums["kp"] = sums["kp"] + _keypoints(points, target, visible)
-        sums["joints"] = sums["joints"] + 0.5 * joints
-        sums["smpl"] = sums["smpl"] + _smpl(pred, true)
-
-    betas = sets.real["theta"][..., BETAS]  # (B, T, 10)
-    const = zero
-    if betas.shape[1] > 1:
-        change = betas[:, 1:] - betas[:, :-1]
-        const = 0.5 * change.square().mean()
-    hallucinate = zero
+        kp = kp + _keypoints(pred, true, is_moved, optimal_camera, limits)
+        squared = keypoints_3d(pred["kp_3d"], true["kp_3d"], true["w_3d"])
+        joints = joints + 0.5 * squared
+        smpl = smpl + _smpl(pred, true)
+    losses = {
+        "kp": kp,
+        "joints": joints,
+        "smpl": smpl,
+        "const": _constancy(sets.real["theta"][..., BETAS]),
+        "hallucinate": zero,
+        "shape": _shape_prior(sets),
+    }
     if sets.hallucination is not None:
         strip = sets.strip
         if hallucinator_target == "detached":
             strip = strip.detach()
-        hallucinate = (strip - sets.hallucination).square().mean()
-    shapes = [pred["theta"][..., BETAS].square().mean() for pred in bodies(sets)]
-    shape = torch.stack(shapes).mean()
-    losses = {**sums, "const": const, "hallucinate": hallucinate, "shape": shape}
+        losses["hallucinate"] = (strip - sets.hallucination).square().mean()  # equation 3
     return {name: weights[name] * term for name, term in losses.items()}
 
 
@@ -135,16 +128,48 @@ def _pair_sets(sets: Sets, label: Body) -> Iterator[tuple[Body, Body, bool]]:
         yield pred, label, False
         for dt, step_pred in pred["deltas"].items():
             if abs(dt) < n_frames:  # else no frame has a label
-                yield *pair_step(step_pred, label, dt), True
+                paired_pred, paired_label = pair_step(step_pred, label, dt)
+                yield paired_pred, paired_label, True
 
 
-def _keypoints(points: Tensor, target: Tensor, visible: Tensor) -> Tensor:
-    """Mean absolute error of the visible keypoints, (B, n, 49, 2) and (B, n, 49) -> scalar."""
+def _keypoints(
+    pred: Body, true: Body, is_moved: bool, optimal_camera: str, limits: tuple[float, float]
+) -> Tensor:
+    """Mean absolute error of the visible keypoints (B, n, 49) -> scalar.
+
+    The camera of past and future frames (`is_moved`) is unknown: they are compared by the camera
+    that fits best (`cameras.optimal_camera`).
+    """
+    points = pred["kp_2d"]
+    target = true["kp_2d"][..., :2]
+    visible = true["kp_2d"][..., 2] > 0
+    if is_moved:
+        camera = cameras.optimal_camera(points, target, visible, optimal_camera, limits)
+        scale = camera[..., None, :1]
+        shift = camera[..., None, 1:]
+        is_fitted = cameras.has_optimal_camera(points, visible)
+        visible = visible & is_fitted[..., None]
+        points = scale * (points + shift)
     error = torch.where(visible[..., None], points - target, 0.0).abs().sum()
     return error / (2 * visible.sum()).clamp(min=1)
 
 
 def _smpl(pred: Body, true: Body) -> Tensor:
+    """Half the squared errors of the rotations (..., 24, 3, 3) and of the betas -> scalar."""
     pose = (pred["rotmat"] - true["rotmat"]).square()
     shape = (pred["theta"][..., BETAS] - true["theta"][..., BETAS]).square()
     return 0.5 * mean_where(pose, true["w_smpl"]) + 0.5 * mean_where(shape, true["w_smpl"])
+
+
+def _constancy(betas: Tensor) -> Tensor:
+    """Change of the betas (B, T, 10) between frames -> scalar (equation 1)."""
+    if betas.shape[1] == 1:
+        return betas.new_zeros(())
+    change = betas[:, 1:] - betas[:, :-1]
+    return 0.5 * change.square().mean()
+
+
+def _shape_prior(sets: Sets) -> Tensor:
+    """Mean squared betas of all sets -> scalar."""
+    squares = [pred["theta"][..., BETAS].square().mean() for pred in bodies(sets)]
+    return torch.stack(squares).mean()
