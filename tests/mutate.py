@@ -37,7 +37,7 @@ conversion | pipeline/conversion/*.py | pipeline/conversion/test_* test_plan_com
 mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/files/formats/neural_annot.py | test_mpi_inf_3dhp test_neural_annot
 losses | vibe_model/losses.py pipeline/rotations.py | test_losses test_rotations test_prediction
 h36m | pipeline/datasets/h36m.py pipeline/files/formats/h36m*.py | test_h36m test_cdf
-metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_world_metrics test_evaluation
+metrics | vibe_model/metrics.py vibe_model/evaluation/*_errors.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | pipeline/datasets/emdb.py pipeline/cameras.py | test_emdb test_cameras
 bedlam | pipeline/datasets/bedlam.py pipeline/datasets/labels/bedlam.py | test_bedlam

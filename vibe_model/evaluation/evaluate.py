@@ -20,8 +20,9 @@ from pipeline import plug_ins
 from pipeline.errors import DataError
 from vibe_model import runs
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
+from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.evaluation.protocols import Protocol, table_metrics
+from vibe_model.evaluation.track_errors import Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz, segments
 from vibe_model.prediction.windows import cover, select_tracks

@@ -1,5 +1,13 @@
-"""Errors of predictions by frame and protocol, and their means.  features -> windows ->
-[evaluation]
+"""Errors of predictions by frame and protocol.  features -> windows -> [evaluation]
+
+`evaluate` adds every predicted track to a `Scorer`, which measures it by several protocols at once:
+
+1. `_Truth.from_labels` decides which frames a protocol counts, and makes arrays for their errors.
+2. `Scorer._pose` poses the predicted bodies and those of the labels, a few frames at a time, and
+   fills in the errors of vertices, since vertices of a whole track would be too large.
+3. `Scorer._measure` fills in the errors of joints and keypoints.
+
+Each error is measured for the prediction (OWN) and for the constant mean body (BASELINE).
 """
 
 from __future__ import annotations
@@ -7,8 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import fmean
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 import numpy as np
@@ -24,6 +31,7 @@ from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.protocols import Labels, Protocol
+from vibe_model.evaluation.track_errors import BASELINE, OWN, Bools, Float64s, Means, TrackErrors
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
@@ -34,75 +42,21 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 Floats = NDArray[np.floating[Any]]
-Float64s = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Order = Literal["common14", "spin49", "smpl"]  # of joints
-Root = tuple[Order, tuple[int, ...]]  # joints whose middle moves to 0; none: vertices are not moved
-ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
 Pair = tuple[Floats, Floats]  # predicted and true
 
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
-ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round
-VERTICES: Final = ("vertices", "vertices at rest")
-OWN: Final = "own"  # errors of the prediction
-BASELINE: Final = "baseline"  # errors of the constant mean body
+ROUNDED: Final = ("joints", "kp_2d", "theta")  # labels to round, for `Protocol.round_labels`
+VERTICES: Final = ("vertices", "vertices at rest")  # `Metric.reads` of metrics of vertices
 MODELS: Final = (OWN, BASELINE)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrackErrors:
-    """Errors of F predicted frames of one track, in row order.
+class Root(NamedTuple):
+    """Joints whose middle is moved to 0; without places, nothing is moved."""
 
-    An acceleration belongs to the middle of its three frames; with `successive` "track" or "split",
-    to the last one.
-    """
-
-    counted: Bools  # (F,) frames with counted 3D labels
-    keypoints: Float64s  # (F,) numbers of counted 2D keypoints
-    # of the prediction ("own") and the constant mean body ("baseline")
-    models: Mapping[str, ByFrame]
-    by_keypoint: frozenset[str] = frozenset({"pck_2d"})  # errors with a mean over keypoints
-
-
-@dataclass(slots=True)
-class Means:
-    """Running means over frames, or over the means of groups (tracks, videos)."""
-
-    predicted: int = 0  # frames
-    counted: int = 0  # frames with counted 3D labels
-    counted_2d: int = 0  # frames with counted 2D labels
-    # By (model, error) and group: weighted sum, sum of weights
-    sums: dict[tuple[str, str], dict[str, tuple[float, float]]] = field(default_factory=dict)
-
-    def add(self, errors: TrackErrors, part: slice = slice(None), group: str = "") -> Self:
-        """Add frames of a track to a group. All groups have the same weight."""
-        keypoints = errors.keypoints[part]
-        self.predicted += len(keypoints)
-        self.counted += int(errors.counted[part].sum())
-        self.counted_2d += int((keypoints > 0).sum())
-        for model, by_frame in errors.models.items():
-            for name, of_track in by_frame.items():
-                values = of_track[part]
-                has_value = ~np.isnan(values)
-                values = values[has_value]
-                weights = np.ones(len(values))
-                if name in errors.by_keypoint:
-                    weights = keypoints[has_value]
-                groups = self.sums.setdefault((model, name), {})
-                total, weight = groups.get(group, (0.0, 0.0))
-                total += float((weights * values).sum())
-                weight += float(weights.sum())
-                groups[group] = (total, weight)
-        return self
-
-    def by_error(self, model: str = OWN) -> dict[str, float]:
-        means = {}
-        for (of_model, name), groups in self.sums.items():
-            of_groups = [total / weights for total, weights in groups.values() if weights]
-            if of_model == model and of_groups:
-                means[name] = fmean(of_groups)
-        return means
+    order: Order
+    places: tuple[int, ...]  # numbers of the joints in this order
 
 
 class Scorer:
@@ -129,17 +83,15 @@ class Scorer:
         self._split = split
         self._smooth = smooth
         self._keypoints = keypoints
-        unread: set[str] = set()
+        unread: set[str] = set()  # `Metric.reads` of metrics that are not computed
         if not vertices:
             unread.update(VERTICES)
         if not keypoints:
             unread.add("keypoints")
-        self._protocols = []
-        for protocol in protocols:
-            metrics = {n: m for n, m in protocol.metrics.items() if m.reads not in unread}
-            self._protocols.append(replace(protocol, metrics=metrics))
+        self._protocols = [_drop_metrics(protocol, unread) for protocol in protocols]
         self.means = {protocol.name: Means() for protocol in protocols}  # over the tracks so far
 
+        # protocol -> genders of the labels' bodies that it needs
         self._genders: dict[str, tuple[str, ...]] = {}
         for protocol in self._protocols:
             if protocol.truth == "body" or _reads_vertices(protocol):
@@ -148,15 +100,15 @@ class Scorer:
         self._label_bodies = _label_bodies(generator, split, genders)
         self._unit_shapes = functools.cache(_unit_shapes)
 
-        # The baseline: the body and camera with which VIBE's regressor starts
+        # The baseline is the body and camera with which VIBE's regressor starts.
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         betas = body.mean_shape.reshape(1, -1)
         mean = body(betas=betas, rotmat=rotmat)
-        self._mean = _Mesh(body, betas, rotmat, mean.verts)
+        self._mean = _Mesh(body, betas, rotmat, mean.verts)  # N = 1
         # (1, 49, 2) in the crop
         self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))
-        # Last frames of the previous track by protocol, model, metric, for metrics across tracks
+        # Last frames of the previous track by protocol, model and metric, for metrics across tracks
         self._previous: dict[tuple[str, str, str], Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
@@ -165,22 +117,25 @@ class Scorer:
         Returns the smoothed track, and its errors by the first protocol.
         """
         bodies = raw.smooth_time(self._smooth)
-        labels = self._labels(bodies)
+        labels = self._read_labels(bodies)
         truths = [_Truth.from_labels(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
+        # `Protocol.mean` -> the group that this track's frames belong to
         groups = {"frames": "", "tracks": raw.track.name, "videos": raw.track.video}
         by_protocol = []
         for truth in truths:
             for model in MODELS:
                 self._measure(model, truth, predicted, bodies.run)
             _, keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)
-            by_keypoint = [n for n, m in truth.protocol.metrics.items() if m.by_keypoint]
-            errors = TrackErrors(truth.counted, keypoints, truth.errors, frozenset(by_keypoint))
+            named = truth.protocol.metrics.items()
+            by_keypoint = frozenset(name for name, metric in named if metric.by_keypoint)
+            errors = TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint)
             self.means[truth.protocol.name].add(errors, group=groups[truth.protocol.mean])
             by_protocol.append(errors)
         return bodies, by_protocol[0]
 
-    def _labels(self, bodies: TrackBodies) -> Labels:
+    def _read_labels(self, bodies: TrackBodies) -> Labels:
+        """Read the labels of the predicted frames."""
         track = bodies.track
         fields = list(_LABELS)
         if not self._keypoints:
@@ -196,49 +151,49 @@ class Scorer:
         kp_2d = arrays.get("kp_2d", np.zeros((len(joints), 49, 3), np.float32))
         valid = arrays["valid"] > 0
         if recorded_estimates(self._split):
-            # not valid as ground truth, which `Protocol.lacking` sees to; 2D joints count as before
+            # Their frames are marked invalid only as 3D ground truth (see `Protocol.lacking`).
             valid = np.ones_like(valid)
         has_3d = arrays["w_3d"] > 0
         return Labels(joints, kp_2d, arrays["theta"], has_3d, arrays["w_smpl"] > 0, valid)
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truths: Sequence[_Truth]) -> _Predicted:
-        """Pose the frames that metrics read.
+        """Pose the frames that metrics read, POSED_AT_ONCE at a time.
 
-        Fills metrics of vertices into the truths, since vertices are too large to keep.
+        Fills in the truths' errors of vertices, and their joints of labels' bodies.
         """
         n_frames = len(predicted)
         kp_2d = np.zeros((n_frames, 49, 2), np.float32)
         joints: dict[Order, Floats] = {}
         for order in {truth.protocol.joints for truth in truths}:
             joints[order] = np.zeros((n_frames, len(JOINTS[order]), 3), np.float32)
-        with_joints = _any_row(truth.with_joints for truth in truths)
-        with_keypoints = _any_row(truth.with_keypoints for truth in truths)
+        reads_joints = _any_row(truth.reads_joints for truth in truths)
+        reads_keypoints = _any_row(truth.reads_keypoints for truth in truths)
         groups = self._group_by_body(truths, predicted.track.gender)
 
-        needed = np.flatnonzero(with_joints | with_keypoints)
+        needed = np.flatnonzero(reads_joints | reads_keypoints)
         for start in range(0, len(needed), POSED_AT_ONCE):
-            part = needed[start : start + POSED_AT_ONCE]
-            bodies = predicted.on_device(part, self._generator.device)
-            vertices = any(group.has_vertices and group.rows[part].any() for group in groups)
+            rows = needed[start : start + POSED_AT_ONCE]
+            bodies = predicted.on_device(rows, self._generator.device)
+            vertices = any(group.has_vertices and group.rows[rows].any() for group in groups)
             posed: dict[str, Tensor] = {}
-            if vertices or with_keypoints[part].any():
+            if vertices or reads_keypoints[rows].any():
                 posed = self._generator.pose(bodies, vertices=vertices)
-                kp_2d[part] = _numpy(posed["kp_2d"])
-            if not with_joints[part].any():
+                kp_2d[rows] = _numpy(posed["kp_2d"])
+            if not reads_joints[rows].any():
                 continue
 
-            own = _Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
-            for order, of_order in joints.items():
+            mesh = _Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
+            for order, ordered in joints.items():
                 if order == "common14" and not vertices:
                     evaluated = self._generator.pose(bodies, eval_joints=True, vertices=False)
-                    of_order[part] = _numpy(evaluated["kp_3d"])
+                    ordered[rows] = _numpy(evaluated["kp_3d"])
                 else:
-                    of_order[part] = _numpy(own.joints(order))
+                    ordered[rows] = _numpy(mesh.joints(order))
             for group in groups:
-                is_labelled = group.rows[part]
+                is_labelled = group.rows[rows]
                 if is_labelled.any():
-                    self._compare_bodies(group, own.take(is_labelled), part[is_labelled])
+                    self._compare_bodies(group, mesh.take(is_labelled), rows[is_labelled])
         return _Predicted(joints, kp_2d)
 
     def _group_by_body(self, truths: Sequence[_Truth], gender: str) -> list[_BodyGroup]:
@@ -254,12 +209,16 @@ class Scorer:
                 groups.setdefault((compared, truth.protocol.round_labels), []).append(truth)
         return [_BodyGroup(self._label_bodies[key[0]], same) for key, same in groups.items()]
 
-    def _compare_bodies(self, group: _BodyGroup, own: _Mesh, rows: Ints) -> None:
-        """Fill in joints of labels' bodies and metrics of vertices for some rows of a track."""
+    def _compare_bodies(self, group: _BodyGroup, predicted: _Mesh, rows: Ints) -> None:
+        """Fill in joints of labels' bodies and errors of vertices for some rows of a track.
+
+        predicted: the bodies in these rows.
+        """
         theta = group.truths[0].labels.theta[rows]
-        label = _Mesh.from_theta(group.body, theta, own.betas)
+        label = _Mesh.from_theta(group.body, theta, predicted.betas)
         if group.has_vertices:
             label = label.add_vertices()
+        meshes = {OWN: predicted, BASELINE: self._mean}
         # protocols share vertices, and errors of one metric about one root
         vertices = functools.cache(self._vertices)
         measured: dict[tuple[str, int, Root], Floats] = {}
@@ -270,13 +229,13 @@ class Scorer:
             is_counted = truth.counted[rows]
             if not is_counted.any():
                 continue
-            root: Root = (protocol.joints, ())
-            if protocol.root_vertices or label.body is not own.body:
-                root = (protocol.joints, tuple(protocol.root_places))
+            root = Root(protocol.joints, ())
+            if protocol.root_vertices or label.body is not predicted.body:
+                root = Root(protocol.joints, tuple(protocol.root_places))
             for name, metric in protocol.metrics.items():
                 if metric.reads not in VERTICES:
                     continue
-                for model, mesh in ((OWN, own), (BASELINE, self._mean)):
+                for model, mesh in meshes.items():
                     key = (model, id(metric), root)
                     if key not in measured:
                         target = vertices(label, metric.reads, root)
@@ -291,15 +250,15 @@ class Scorer:
         return _numpy(mesh.vertices(root))
 
     def _measure(self, model: str, truth: _Truth, predicted: _Predicted, run: Ints) -> None:
-        """Fill in all errors of a track except those of vertices."""
+        """Fill in all errors of a track except those of vertices. run: as in `TrackBodies`."""
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
-        frames = {"keypoints": truth.with_keypoints, "prediction": truth.with_joints}
+        masks = {"keypoints": truth.reads_keypoints, "prediction": truth.reads_joints}
         for name, metric in protocol.metrics.items():
             if metric.reads in VERTICES:
                 continue
             pred, target = pairs[metric.reads]
-            rows = np.flatnonzero(frames.get(metric.reads, truth.counted))
+            rows = np.flatnonzero(masks.get(metric.reads, truth.counted))
             errors = truth.errors[model][name]
             if metric.span > 1 and protocol.successive == "neighbours":
                 for stretch in _split_at_gaps(rows, run):
@@ -316,8 +275,9 @@ class Scorer:
             errors[rows[len(rows) - len(values) :]] = values
 
     def _continue_previous(self, key: tuple[str, str, str], pair: Pair, span: int) -> Pair:
-        """Put the last frames of the previous track before those of this one, and keep the last
-        ones for the next.
+        """Put the last frames of the previous track before those of this one.
+
+        Remembers the last span - 1 frames for the next track.
         """
         pred, target = pair
         if key in self._previous:
@@ -353,32 +313,38 @@ class _Predicted(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Truth:
-    """Labels of F frames by a protocol, and the errors of predictions."""
+    """Labels of F frames by a protocol, and the errors of predictions.
+
+    `Scorer` fills in `errors`, and the joints of labels' bodies.
+    """
 
     protocol: Protocol
     labels: Labels
-    joints: Floats  # (F, J, 3) m; those of labels' bodies are filled in later
+    joints: Floats  # (F, J, 3) m
     kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 for keypoints that do not count
     counted: Bools  # (F,) frames with counted 3D labels
-    # (F,) by model and metric, filled in later; nan: none
+    # (F,) by model and metric; nan: none
     errors: Mapping[str, dict[str, Float64s]]
 
     @property
-    def with_keypoints(self) -> Bools:
+    def reads_keypoints(self) -> Bools:
         """Whether each frame has a keypoint that counts, (F,)."""
         return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
 
     @property
-    def with_joints(self) -> Bools:
-        """Whether each frame's predicted joints are read, (F,): if its labels count, or if a metric
-        reads the prediction alone.
+    def reads_joints(self) -> Bools:
+        """Whether each frame's predicted joints are read, (F,): where labels count, or everywhere
+        if a metric reads the prediction alone.
         """
         reads = [metric.reads for metric in self.protocol.metrics.values()]
         return self.counted | ("prediction" in reads)
 
     @classmethod
     def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
-        """Raises PlugInError if another package's rules fail."""
+        """Apply a protocol's rules to labels; all errors are nan.
+
+        Raises PlugInError if another package's rules fail.
+        """
         if protocol.round_labels:
             for name in ROUNDED:
                 rounded = getattr(labels, name).astype(np.float16).astype(np.float32)
@@ -425,10 +391,11 @@ class _Mesh(NamedTuple):
         return cls(body, label[:, 75:], axis_angle_to_matrix(pose))
 
     def take(self, rows: Bools) -> _Mesh:
-        some = torch.as_tensor(rows)
-        mesh = self._replace(betas=self.betas[some], rotmat=self.rotmat[some])
+        """Select bodies by a mask (N,)."""
+        mask = torch.as_tensor(rows)
+        mesh = self._replace(betas=self.betas[mask], rotmat=self.rotmat[mask])
         if self.verts is not None:
-            mesh = mesh._replace(verts=self.verts[some])
+            mesh = mesh._replace(verts=self.verts[mask])
         return mesh
 
     def add_vertices(self) -> _Mesh:
@@ -436,7 +403,9 @@ class _Mesh(NamedTuple):
 
     def unpose(self, units: Tensor) -> _Mesh:
         """The bodies in the rest pose, with vertices. units: `_unit_shapes` of their body model."""
-        verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
+        zero_shape = units[10]
+        directions = units[:10] - zero_shape  # (10, 6890, 3)
+        verts = zero_shape + torch.einsum("nb,bvc->nvc", self.betas, directions)
         rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
         return self._replace(rotmat=rest, verts=verts)
 
@@ -449,10 +418,10 @@ class _Mesh(NamedTuple):
     def vertices(self, root: Root) -> Tensor:
         """Vertices (N, 6890, 3) m, relative to the middle of the joints of `root`."""
         assert self.verts is not None
-        order, places = root
-        if not places:
+        if not root.places:
             return self.verts
-        return self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True)
+        joints = self.joints(root.order)[:, root.places]
+        return self.verts - joints.mean(dim=1, keepdim=True)
 
 
 def _unit_shapes(body: Body) -> Tensor:
@@ -488,11 +457,18 @@ def _split_at_gaps(rows: Ints, run: Ints) -> list[Ints]:
     return np.split(rows, np.flatnonzero(is_gap) + 1)
 
 
+def _drop_metrics(protocol: Protocol, unread: set[str]) -> Protocol:
+    """The protocol without the metrics that read anything of `unread` (`Metric.reads`)."""
+    metrics = {n: metric for n, metric in protocol.metrics.items() if metric.reads not in unread}
+    return replace(protocol, metrics=metrics)
+
+
 def _reads_vertices(protocol: Protocol) -> bool:
     return any(metric.reads in VERTICES for metric in protocol.metrics.values())
 
 
 def _any_row(masks: Iterable[Bools]) -> Bools:
+    """The union of masks, (F,)."""
     return np.asarray(np.any(list(masks), axis=0))
 
 

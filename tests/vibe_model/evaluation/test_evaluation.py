@@ -15,8 +15,8 @@ from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotat
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import SplitResults, choose_sigma, evaluate_all, evaluate_split
-from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import DYNAMICS, FIGURES, figures_of
+from vibe_model.evaluation.track_errors import Means, TrackErrors
 from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies

@@ -11,7 +11,7 @@ from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
-from vibe_model.evaluation.frame_errors import Means, TrackErrors
+from vibe_model.evaluation.track_errors import Means, TrackErrors
 from vibe_model.hmmr import HMMR
 from vibe_model.hmmr.dynamics import KnownPoses, dynamics
 from vibe_model.metrics import METRICS
