@@ -1,8 +1,9 @@
 """Evaluate a model on splits, by protocols.  features -> windows -> training -> [evaluation]
 
-For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies and errors
-(`frame_errors`). Predictions use the neutral body; each frame with features is predicted once. With
-a folder, results by track and the worst windows are written there.
+Training validates with `evaluate_split` and `choose_sigma`, and ends with `evaluate_all`, as does
+`tasks evaluate`. For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies
+and errors (`frame_errors`). Predictions use the neutral body; each frame with features is predicted
+once. With a folder, results by track and the worst windows are written there.
 """
 
 from __future__ import annotations
@@ -35,15 +36,19 @@ Metrics = dict[str, Any]
 Row = dict[str, Any]
 
 PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
-KEPT_WINDOWS: Final = 100  # per split
+N_WORST: Final = 100  # windows per split
 UNITS: Final = {
     "first_frame, last_frame": "the source's own frames, counted from 0, the last one included",
     "first_row, last_row": "rows of the split in the cache, the last one included",
     "frames": "with 3D labels that count",
     "frames_2d": "with 2D labels that count",
 }
-PLACE: Final = ("split", "track", "video", "first_frame", "last_frame", "first_row", "last_row")
-COUNTS: Final = ("frames_predicted", "frames", "frames_2d")
+# columns of the CSV files before and after the errors
+PLACE_COLUMNS: Final = (
+    *("split", "track", "video"),
+    *("first_frame", "last_frame", "first_row", "last_row"),
+)
+COUNT_COLUMNS: Final = ("frames_predicted", "frames", "frames_2d")
 SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames
 
 
@@ -117,23 +122,19 @@ def evaluate_all(
     Raises StandInMixed if splits and body are partly demo data, DataError for a split that no
     protocol can evaluate, and as `evaluate_split` does.
     """
-    of_all = EvalOptions(**options)
+    shared = EvalOptions(**options)
     patterns = tracks or {}
     stand_in |= runs.require_one_kind(splits, the_body=generator.body.is_stand_in)
-    facts = {**(about or {}), "smooth": of_all.smooth, "stand_in": stand_in}
+    facts = {**(about or {}), "smooth": shared.smooth, "stand_in": stand_in}
     dynamics_by = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
 
     by_split: dict[str, Metrics] = {}
     collected: list[SplitResults] = []
     for name, split in splits.items():
-        records, left_out = protocols.choose(split, named)
-        if not records:
-            reasons = "; ".join(left_out.values())
-            raise DataError(f"{name}: {reasons or 'no protocol is for this split: name one'}")
-
+        records, left_out = _choose_protocols(name, split, named)
         results = None
         if folder is not None:
-            results = SplitResults(name, of_all.seqlen)
+            results = SplitResults(name, shared.seqlen)
             collected.append(results)
             if predictions:
                 npz_folder = folder / PREDICTIONS / name
@@ -141,23 +142,44 @@ def evaluate_all(
                 results.save = functools.partial(
                     save_npz, npz_folder, generator=generator, about=npz_facts
                 )
-        of_split = replace(of_all, tracks=patterns.get(name, "*"))
-        by_protocol = _metrics(generator, split, of_split, records, results)
+        split_options = replace(shared, tracks=patterns.get(name, "*"))
+        by_protocol = _metrics(generator, split, split_options, records, results)
         if generator.steps:
-            _add_dynamics(by_protocol, split, of_split, records, dynamics_by)
-
+            _add_dynamics(by_protocol, split, split_options, records, dynamics_by)
         for metrics in by_protocol.values():
             metrics["stand_in"] = stand_in
-        first, *others = by_protocol.values()
-        if any(reading.of_keypoints for reading in of_all.extra_streams.values()):
-            first[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
-        if left_out:
-            first[protocols.LEFT_OUT] = left_out
-        by_split[name] = first | {metrics["protocol"]: metrics for metrics in others}
+        by_split[name] = _nest(by_protocol, _split_facts(split, shared, left_out))
 
     if folder is not None:
         _write_results(folder, collected, facts)
     return by_split
+
+
+def _choose_protocols(
+    name: str, split: Split, named: Sequence[str] | None
+) -> tuple[list[Protocol], dict[str, str]]:
+    """`protocols.choose`. Raises DataError if no protocol can evaluate the split."""
+    records, left_out = protocols.choose(split, named)
+    if not records:
+        reasons = "; ".join(left_out.values())
+        raise DataError(f"{name}: {reasons or 'no protocol is for this split: name one'}")
+    return records, left_out
+
+
+def _split_facts(split: Split, options: EvalOptions, left_out: Mapping[str, str]) -> Metrics:
+    """Facts about a split's results that are the same for all protocols."""
+    facts: Metrics = {}
+    if any(reading.of_keypoints for reading in options.extra_streams.values()):
+        facts[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
+    if left_out:
+        facts[protocols.LEFT_OUT] = left_out
+    return facts
+
+
+def _nest(by_protocol: Mapping[str, Metrics], facts: Metrics) -> Metrics:
+    """The first protocol's metrics and a split's facts, with those of other protocols by name."""
+    first, *others = by_protocol.values()
+    return first | facts | {metrics["protocol"]: metrics for metrics in others}
 
 
 def choose_sigma(
@@ -174,11 +196,11 @@ def choose_sigma(
     labels do not count. Raises DataError if none has any, ConfigError for an invalid candidate.
     """
     patterns = tracks or {}
-    of_all = EvalOptions(vertices=False, keypoints=False, **options)
+    shared = EvalOptions(vertices=False, keypoints=False, **options)
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
-        of_split = replace(of_all, tracks=patterns.get(name, "*"))
-        by_name = _means(generator, split, of_split, [protocols.DEFAULT], candidates)
+        split_options = replace(shared, tracks=patterns.get(name, "*"))
+        by_name = _means(generator, split, split_options, [protocols.DEFAULT], candidates)
         for sigma, means in zip(candidates, by_name[protocols.DEFAULT.name], strict=True):
             if means.counted:
                 scores[sigma].append(means.by_error()["pa_mpjpe"])
@@ -198,7 +220,10 @@ def _metrics(
     records: Sequence[Protocol],
     results: SplitResults | None = None,
 ) -> dict[str, Metrics]:
-    """Evaluate one split: protocol -> metrics. results: gets each track by the first protocol."""
+    """Evaluate one split: protocol -> metrics.
+
+    results: Collects the results of each track by the first protocol.
+    """
     sigmas = [options.smooth]
     if options.smoothed_too:
         sigmas.append(options.smoothed_too)
@@ -207,7 +232,7 @@ def _metrics(
 
     by_protocol = {}
     for record in records:
-        means, *of_other_sigmas = by_name[record.name]
+        means, *smoothed_means = by_name[record.name]
         metrics: Metrics = {
             "protocol": record.name,
             runs.LABEL_BODY: ", ".join(sorted(record.genders(split))),
@@ -223,7 +248,7 @@ def _metrics(
         metrics["baseline"] = means.by_error("baseline")
         if options.smooth:
             metrics["sigma"] = options.smooth
-        for smoothed in of_other_sigmas:
+        for smoothed in smoothed_means:  # one or none
             metrics["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
         by_protocol[record.name] = metrics
     return by_protocol
@@ -241,15 +266,15 @@ def _means(
 
     Protocols with the same windows share the predictions.
     """
-    by_cut: dict[bool, list[Protocol]] = {}
+    by_drop_last: dict[bool, list[Protocol]] = {}  # `Protocol.drop_last` decides the windows
     for record in records:
-        by_cut.setdefault(record.drop_last, []).append(record)
+        by_drop_last.setdefault(record.drop_last, []).append(record)
     create = functools.partial(
         Scorer, generator, split, vertices=options.vertices, keypoints=options.keypoints
     )
-    scorers = {}
-    for cut, same in by_cut.items():
-        scorers[cut] = [create(same, sigma) for sigma in sigmas]
+    scorers = {}  # drop_last -> one for each sigma
+    for drop_last, same in by_drop_last.items():
+        scorers[drop_last] = [create(same, sigma) for sigma in sigmas]
 
     tracks = predict_tracks(
         generator,
@@ -262,12 +287,12 @@ def _means(
         drop_last=list(scorers),
         around=results is not None and results.save is not None,
     )
-    for bodies_by_cut in tracks:
+    for bodies_by_windows in tracks:  # one prediction of a track for each entry of `scorers`
         scored = []
-        for bodies, of_cut in zip(bodies_by_cut, scorers.values(), strict=True):
-            scored += [scorer.add(bodies) for scorer in of_cut]
+        for bodies, by_sigma in zip(bodies_by_windows, scorers.values(), strict=True):
+            scored += [scorer.add(bodies) for scorer in by_sigma]
         if results is not None:
-            results.add(*scored[0])
+            results.add(*scored[0])  # the first protocol and sigma
 
     means = {}
     for record in records:
@@ -282,8 +307,9 @@ def _add_dynamics(
     records: Sequence[Protocol],
     dynamics_by: Callable[[str], Callable[..., dict[str, Any]]],
 ) -> None:
-    """Add the errors of past and future bodies to the metrics of the protocols that measure
-    them.
+    """Add the errors of past and future bodies to the metrics of protocols that measure them.
+
+    dynamics_by: Loads the function that `Protocol.dynamics` names.
     """
     for record in records:
         if not record.dynamics:
@@ -300,14 +326,14 @@ def _add_dynamics(
 
 @dataclass(slots=True)
 class SplitResults:
-    """Results of one split: a row per track, and KEPT_WINDOWS windows."""
+    """Results of one split: a row per track, and the N_WORST worst windows."""
 
     name: str  # of the split
     seqlen: int  # frames per window; 0: whole stretches
     # saves a track's predictions, past and future ones too; returns the file
     save: Callable[[TrackBodies], Path] | None = None
     sequences: list[Row] = field(default_factory=list)
-    # a heap, the least bad window first
+    # a heap of (badness, minus first row, row), the least bad window first
     _worst: list[tuple[float, int, Row]] = field(default_factory=list)
 
     def add(self, bodies: TrackBodies, errors: TrackErrors) -> None:
@@ -339,10 +365,11 @@ class SplitResults:
             return
         # First rows differ: rows themselves are never compared.
         heapq.heappush(self._worst, (badness, -row["first_row"], row))
-        if len(self._worst) > KEPT_WINDOWS:
+        if len(self._worst) > N_WORST:
             heapq.heappop(self._worst)
 
     def _row(self, bodies: TrackBodies, errors: TrackErrors, part: slice) -> Row:
+        """The place and the mean errors of some frames of a track."""
         means = Means().add(errors, part)
         frames = bodies.frame_index[part]
         rows = bodies.rows[part]
@@ -378,7 +405,7 @@ def _write_results(
         units = {metric: record.unit for metric, record in measured.items()} | UNITS
         runs.write_json(folder / f"{name}.json", {**facts, "units": units, name: rows})
 
-        columns = [*PLACE, *measured, *COUNTS, "stand_in"]
+        columns = [*PLACE_COLUMNS, *measured, *COUNT_COLUMNS, "stand_in"]
         if any("predictions" in row for row in rows):
             columns.append("predictions")
         lines = [columns]
