@@ -138,9 +138,8 @@ def evaluate_all(
             collected.append(results)
             if predictions:
                 npz_folder = folder / PREDICTIONS / name
-                npz_facts = facts | {"split": name}
                 results.save = functools.partial(
-                    save_npz, npz_folder, generator=generator, about=npz_facts
+                    save_npz, npz_folder, generator=generator, about=facts | {"split": name}
                 )
         split_options = replace(shared, tracks=patterns.get(name, "*"))
         by_protocol = _metrics(generator, split, split_options, records, results)

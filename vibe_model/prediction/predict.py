@@ -1,5 +1,9 @@
 """Predict the bodies of tracks, smooth them in time, write them as npz files.  windows ->
 [prediction] -> evaluation
+
+`predict_tracks` cuts tracks into windows, predicts every window once, in batches over several
+tracks, and assembles each track's frames (`TrackBodies`). Evaluation measures them; `tasks predict`
+writes them with `save_npz`.
 """
 
 from __future__ import annotations
@@ -7,16 +11,18 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
+from torch import Tensor
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
@@ -25,7 +31,14 @@ from vibe_model import models, runs
 from vibe_model.cameras import camera_in_picture, crop_to_image
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
-from vibe_model.prediction.windows import NOTHING, EvalWindow, Present, read_inputs, select_tracks
+from vibe_model.prediction.windows import (
+    NOTHING,
+    EvalWindow,
+    Present,
+    WindowInput,
+    read_inputs,
+    select_tracks,
+)
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
@@ -34,8 +47,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Seen = tuple[int, int, int, int]  # rows [start, stop), and repetitions of the first and the last
-Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows for each value of drop_last
+# Predictions of T frames: rotmat, shape and camera; then the rotmat of each step, if requested.
+Estimates = list[Float32s]
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
@@ -78,23 +91,29 @@ class TrackBodies:
         return len(self.rows)
 
     def on_device(self, part: Ints, device: torch.device) -> Estimate:
+        """The estimate of some frames, as tensors."""
         arrays = (self.rotmat[part], self.shape[part], self.camera[part])
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
     def smooth_time(self, sigma: float) -> TrackBodies:
-        """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises ConfigError as `smooth`
-        does.
-        """
+        """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises as `smooth` does."""
+        moved = {}
+        for step, rotmat in self.moved.items():
+            moved[step] = smooth_rotations(rotmat, self.run, sigma)
         return replace(
             self,
             rotmat=smooth_rotations(self.rotmat, self.run, sigma),
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
-            moved={
-                step: smooth_rotations(rotmat, self.run, sigma)
-                for step, rotmat in self.moved.items()
-            },
+            moved=moved,
         )
+
+
+class _TrackPlan(NamedTuple):
+    """A track, and its windows for each way of cutting it."""
+
+    track: Any  # cache.TrackRecord
+    cuts: list[list[EvalWindow]]
 
 
 def predict_tracks(
@@ -120,25 +139,31 @@ def predict_tracks(
     """
     present = Present.from_split(split, stream, extra_streams)
     read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
-    margin = generator.margin
-    repeat_ends = generator.repeats_ends
-    cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
+    cut = functools.partial(
+        present.windows,
+        seqlen=seqlen,
+        margin=generator.margin,
+        repeat_ends=generator.repeats_ends,
+    )
 
-    def plans() -> Iterator[tuple[Any, list[list[EvalWindow]]]]:
+    def plan_tracks() -> Iterator[_TrackPlan]:
         for track in select_tracks(split, tracks):
-            yield track, [cut(track, drop_last=drop) for drop in drop_last]
+            yield _TrackPlan(track, [cut(track, drop_last=drop) for drop in drop_last])
 
-    for group in _groups(plans(), batch_size):
-        needed = set[Seen]()
-        for _, cuts in group:
-            needed.update(window.seen for windows in cuts for window in windows)
+    steps: tuple[int, ...] = ()
+    if around:
+        steps = generator.steps
+    for group in _groups(plan_tracks(), batch_size):
+        needed = set[WindowInput]()
+        for plan in group:
+            for windows in plan.cuts:
+                needed.update(window.input for window in windows)
         # Ends before each yield: the caller may train between tracks.
         with evaluating(generator):
             estimates = _regress(
                 generator, read, sorted(needed), batch_size, around=around, stills=stills
             )
         for track, cuts in group:
-            steps = generator.steps if around else ()
             yield tuple(
                 _assemble_track(split, track, windows, estimates, present, stream, steps)
                 for windows in cuts
@@ -173,8 +198,7 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
 
 
 def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
-    """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises
-    as `smooth` does.
+    """Weighted means of rotations: (F, ..., 3, 3) -> the same shape and dtype. Raises as `smooth`.
 
     The chordal mean: the mean matrix projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl.
     2002, prop. 3.3).
@@ -209,9 +233,36 @@ def save_npz(
     camera_in_picture is missing if the image size is unknown. Returns the path `folder` /
     `file_name`.
     """
-    names = ("theta", "kp_3d", "kp_2d")
+    arrays = _current_arrays(generator, bodies)
+    units = dict(UNITS)
+    for step, rotmat in bodies.moved.items():
+        direction = "before" if step < 0 else "after"
+        when = f"{abs(step)} frames {direction} each frame, with its betas and camera"
+        for name, array in _step_arrays(generator, bodies, rotmat).items():
+            key = f"{name}_{step_name(step)}"
+            arrays[key] = array
+            units[key] = f"{UNITS[name]}; the body {when}"
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
+    recorded = {
+        "track": bodies.track.name,
+        "stand_in": bool(generator.body.is_stand_in),
+        "crop_scale": float(bodies.track.crop_scale),
+        "picture": None if bodies.picture is None else list(bodies.picture),
+        "units": {name: units[name] for name in arrays},
+        **(about or {}),
+    }
+    text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(bodies.track.name)
+    runs.replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
+    return path
+
+
+def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, NDArray[Any]]:
+    """The arrays of `save_npz` about the bodies of the frames themselves."""
     theta, joints_3d, kp_2d = posed_arrays(
-        generator, (bodies.rotmat, bodies.shape, bodies.camera), *names
+        generator, (bodies.rotmat, bodies.shape, bodies.camera), "theta", "kp_3d", "kp_2d"
     )
     box = bodies.bbox
     scale = float(bodies.track.crop_scale)
@@ -229,35 +280,17 @@ def save_npz(
         arrays["camera_in_picture"] = camera_in_picture(
             bodies.camera, box, bodies.picture, crop_scale=scale
         )
-    units = dict(UNITS)
-    for step, rotmat in bodies.moved.items():
-        when = (
-            f"{abs(step)} frames {'before' if step < 0 else 'after'} each frame, with its "
-            "betas and camera"
-        )
-        theta, joints_3d = posed_arrays(
-            generator, (rotmat, bodies.shape, bodies.camera), *names[:2]
-        )
-        of_step = {"theta": theta, "pose": theta[:, 3:75], "joints_3d": joints_3d}
-        for name, array in of_step.items():
-            key = f"{name}_{step_name(step)}"
-            arrays[key] = array
-            units[key] = f"{UNITS[name]}; the body {when}"
-    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
-    recorded = {
-        "track": bodies.track.name,
-        "stand_in": bool(generator.body.is_stand_in),
-        "crop_scale": scale,
-        "picture": None if bodies.picture is None else list(bodies.picture),
-        "units": {name: units[name] for name in arrays},
-        **(about or {}),
-    }
-    text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(bodies.track.name)
-    runs.replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
-    return path
+    return arrays
+
+
+def _step_arrays(
+    generator: VideoModel, bodies: TrackBodies, rotmat: Float32s
+) -> dict[str, NDArray[Any]]:
+    """The arrays of `save_npz` about the past or future bodies with these rotations."""
+    theta, joints_3d = posed_arrays(
+        generator, (rotmat, bodies.shape, bodies.camera), "theta", "kp_3d"
+    )
+    return {"theta": theta, "pose": theta[:, 3:75], "joints_3d": joints_3d}
 
 
 def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str) -> list[Float32s]:
@@ -272,13 +305,13 @@ def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str)
     return [np.concatenate(of_name) for of_name in zip(*parts, strict=True)]
 
 
-def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
+def _groups(plans: Iterator[_TrackPlan], batch_size: int) -> Iterator[list[_TrackPlan]]:
     """Yield groups of tracks whose windows fill a batch; many tracks alone would not."""
-    group: list[Plan] = []
+    group: list[_TrackPlan] = []
     n_windows = 0
     for plan in plans:
         group.append(plan)
-        n_windows += max(map(len, plan[1]), default=0)
+        n_windows += max(map(len, plan.cuts), default=0)
         if n_windows >= batch_size:
             yield group
             group = []
@@ -291,83 +324,84 @@ def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
 def _regress(
     generator: VideoModel,
     read: Callable[[Ints], dict[str, NDArray[Any]]],
-    windows: Sequence[Seen],
+    windows: Sequence[WindowInput],
     batch_size: int,
     *,
     around: bool,
     stills: bool,
-) -> dict[Seen, list[Float32s]]:
+) -> dict[WindowInput, Estimates]:
     """Predict each window: rotmat, shape and camera of its rows, (T, ...) each.
 
-    With `around`, the rotmat of each step follows.
+    With `around`, the rotmat of each step follows. read: `read_inputs` of the split.
     """
-    device = generator.device
-    estimates: dict[Seen, list[Float32s]] = {}
-    shapes: dict[Seen, tuple[int, int, int]] = {}  # length, and repetitions as in `Seen`
+    by_form: dict[tuple[int, int, int], list[WindowInput]] = defaultdict(list)
     for window in windows:
-        start, stop, before, after = window
-        shapes[window] = (stop - start, before, after)
+        by_form[window.stop - window.start, window.before, window.after].append(window)
 
-    for length, before, after in sorted(set(shapes.values())):
-        still = around and stills and length == 1
-        n_before = before
-        n_after = after
-        function = "regress"
-        if still:
-            n_before = 0
-            n_after = 0
-            function = "regress_stills"
-        elif around:
-            function = "regress_around"
-        padding = ((0, 0), (n_before, n_after), (0, 0))
-        same = [window for window, shape in shapes.items() if shape == (length, before, after)]
+    estimates: dict[WindowInput, Estimates] = {}
+    for (length, before, after), same in sorted(by_form.items()):
+        copies = (before, after)
+        method = "regress"
+        if around:
+            method = "regress_around"
+        if around and stills and length == 1:
+            copies = (0, 0)
+            method = "regress_stills"
+        padding = ((0, 0), copies, (0, 0))  # (B, T, numbers)
+        frames = slice(copies[0], copies[0] + length)  # of the window, without the copies
         for first in range(0, len(same), batch_size):
             batch = same[first : first + batch_size]
-            rows = np.array([window[:2] for window in batch], np.int64)
+            rows = np.array([(window.start, window.stop) for window in batch], np.int64)
             inputs = {}
             for name, array in read(rows).items():
                 padded = np.pad(array, padding, mode="edge")
-                inputs[name] = torch.as_tensor(padded, device=device)
-            with models.calling(generator.model_name, function):
-                estimated = getattr(generator, function)(**inputs)
-                every = dict(estimated) if around else {0: estimated}
-                now = every.pop(0)
-                moved = [estimate.rotmat for estimate in every.values()]
-                kept = slice(n_before, n_before + length)
-                arrays = [part[:, kept].float().cpu().numpy() for part in (*now, *moved)]
+                inputs[name] = torch.as_tensor(padded, device=generator.device)
+            arrays = _call_model(generator, method, inputs, frames)
             for i, window in enumerate(batch):
                 estimates[window] = [array[i] for array in arrays]
     return estimates
+
+
+def _call_model(
+    generator: VideoModel, method: str, inputs: Mapping[str, Tensor], frames: slice
+) -> Estimates:
+    """Call a `regress*` method of the model for B windows. Returns arrays (B, T, ...)."""
+    with models.calling(generator.model_name, method):
+        estimated = getattr(generator, method)(**inputs)
+        if method == "regress":
+            estimated = {0: estimated}
+        by_step = dict(estimated)
+        current = by_step.pop(0)
+        moved = [estimate.rotmat for estimate in by_step.values()]
+        return [tensor[:, frames].float().cpu().numpy() for tensor in (*current, *moved)]
 
 
 def _assemble_track(
     split: Split,
     track: Any,
     windows: Sequence[EvalWindow],
-    estimates: Mapping[Seen, list[Float32s]],
+    estimates: Mapping[WindowInput, Estimates],
     present: Present,
     stream: str,
     steps: Sequence[int],
 ) -> TrackBodies:
-    """One track's bodies, from the rows of each window's estimates that are kept.
+    """One track's bodies, from the rows of each window that are used.
 
-    estimates: as `_regress` returns them; steps: of the rotations after the camera's. Raises
-    DataError for non-finite predictions.
+    estimates: as `_regress` returns them. steps: in frames, of the rotations after the camera.
+    Raises DataError for non-finite predictions.
     """
-    used = [(window.keep, window.stop - window.unused) for window in windows]
-    used_rows = [np.arange(first, stop) for first, stop in used]
-    rows = np.concatenate([np.zeros(0, np.int64), *used_rows])
     rotations = (24, 3, 3)
     shapes = (rotations, (10,), (3,), *[rotations] * len(steps))
-    empty = [np.zeros((0, *shape), np.float32) for shape in shapes]
-    parts = []
-    for window, (first, stop) in zip(windows, used, strict=True):
-        kept = slice(first - window.start, stop - window.start)
-        parts.append([array[kept] for array in estimates[window.seen]])
-    rotmat, shape, camera, *moved = (
-        np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)
-    )
-    predicted = (rotmat, shape, camera, *moved)
+    row_parts = [np.zeros(0, np.int64)]  # for a track without windows
+    parts = [[np.zeros((0, *shape), np.float32) for shape in shapes]]
+    for window in windows:
+        stop = window.stop - window.unused
+        used = slice(window.keep - window.start, stop - window.start)
+        row_parts.append(np.arange(window.keep, stop))
+        parts.append([array[used] for array in estimates[window.input]])
+    rows = np.concatenate(row_parts)
+    predicted = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    rotmat, shape, camera, *moved = predicted
     if not all(np.isfinite(array).all() for array in predicted):
         raise DataError(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint "

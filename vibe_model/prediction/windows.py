@@ -31,6 +31,15 @@ _SHARE: Final = re.compile(r"1/([1-9]\d{0,3})")
 NOTHING: Final[Mapping[str, Reading]] = MappingProxyType({})  # no extra streams
 
 
+class WindowInput(NamedTuple):
+    """What the model reads of a window, which determines its predictions."""
+
+    start: int
+    stop: int
+    before: int  # number of copies of the first row's feature to put before it
+    after: int  # number of copies of the last row's feature to put after it
+
+
 class EvalWindow(NamedTuple):
     """A window of rows of a split.
 
@@ -41,13 +50,12 @@ class EvalWindow(NamedTuple):
     stop: int
     keep: int
     unused: int = 0
-    before: int = 0  # number of copies of the first row's feature to put before it
-    after: int = 0  # number of copies of the last row's feature to put after it
+    before: int = 0  # as in `WindowInput`
+    after: int = 0
 
     @property
-    def seen(self) -> tuple[int, int, int, int]:
-        """The fields that determine the model's input, and so its predictions."""
-        return self.start, self.stop, self.before, self.after
+    def input(self) -> WindowInput:
+        return WindowInput(self.start, self.stop, self.before, self.after)
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
@@ -67,16 +75,15 @@ def _is_drawn(video: str, one_in: int) -> bool:
 
     A hash of the video's name decides, so that adding other videos does not change the selection.
     """
-    return (
-        int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big") % one_in == 0
-    )
+    digest = hashlib.blake2b(video.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % one_in == 0
 
 
 def rows_of(split: Split, patterns: Sequence[str]) -> Ints:
     """Rows [start, stop) of the tracks that match any of the patterns: (N, 2), ascending."""
-    rows = {
-        (track.start, track.stop) for pattern in patterns for track in select_tracks(split, pattern)
-    }
+    rows = set[tuple[int, int]]()
+    for pattern in patterns:
+        rows.update((track.start, track.stop) for track in select_tracks(split, pattern))
     return np.array(sorted(rows), np.int64).reshape(-1, 2)
 
 
@@ -128,14 +135,7 @@ class Present(NamedTuple):
             repeat_ends: With a margin, repeat the first and last feature of a stretch.
         """
         if drop_last and seqlen:
-            there = self._stretch_of(np.arange(track.start, track.stop)) >= 0
-            firsts = (
-                n for n in range(0, len(there) - seqlen + 1, seqlen) if there[n : n + seqlen].all()
-            )
-            return [
-                EvalWindow(start, start + seqlen, start)
-                for start in (track.start + first for first in firsts)
-            ]
+            return self._whole_windows(track, seqlen)
         windows: list[EvalWindow] = []
         part = slice(*np.searchsorted(self.starts, (track.start, track.stop)))
         for start, stop in zip(self.starts[part].tolist(), self.stops[part].tolist(), strict=True):
@@ -144,6 +144,16 @@ class Present(NamedTuple):
                 windows += _cover_with_margin(start, stop, length, margin, repeat_ends=repeat_ends)
             else:
                 windows += cover(start, stop, length)
+        return windows
+
+    def _whole_windows(self, track: Any, seqlen: int) -> list[EvalWindow]:
+        """Cut a track into windows of `seqlen` rows; drop those with a row without features."""
+        has_features = self._stretch_of(np.arange(track.start, track.stop)) >= 0
+        windows = []
+        for first in range(0, len(has_features) - seqlen + 1, seqlen):
+            if has_features[first : first + seqlen].all():
+                start = track.start + first
+                windows.append(EvalWindow(start, start + seqlen, start))
         return windows
 
     def runs(self, rows: Ints) -> Ints:
@@ -188,11 +198,16 @@ def _cover_with_margin(
     step = seqlen - 2 * margin
     for keep in range(start, stop, step):
         first = keep - margin
-        last = keep - margin + seqlen
+        last = first + seqlen
         low = max(first, start)
         high = min(last, stop)
-        repeats = (low - first, last - high) if repeat_ends else (0, 0)
-        yield EvalWindow(low, high, keep, high - min(keep + step, stop), *repeats)
+        before = 0
+        after = 0
+        if repeat_ends:
+            before = low - first
+            after = last - high
+        unused = high - min(keep + step, stop)
+        yield EvalWindow(low, high, keep, unused, before, after)
 
 
 def stack_history(rows: Array, history: int) -> Array:
@@ -204,9 +219,9 @@ def stack_history(rows: Array, history: int) -> Array:
     [[[1, 2], [2, 3]]]
     """
     # (B, T, size, history + 1)
-    every = np.lib.stride_tricks.sliding_window_view(rows, history + 1, axis=1)
-    n_windows, n_frames, size, _ = every.shape
-    return np.array(np.moveaxis(every, -1, 2)).reshape(n_windows, n_frames, (history + 1) * size)
+    views = np.lib.stride_tricks.sliding_window_view(rows, history + 1, axis=1)
+    n_windows, n_frames, size, _ = views.shape
+    return np.array(np.moveaxis(views, -1, 2)).reshape(n_windows, n_frames, (history + 1) * size)
 
 
 def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
@@ -224,10 +239,7 @@ def read_inputs(
     names = streams_of(stream, extra_streams)
     history = {extra.stream: extra.history for extra in extra_streams.values() if extra.history}
     arrays = split.read(windows, streams=names, history=history, fields=names)
-    return {
-        "features": arrays[stream],
-        **{
-            name: stack_history(arrays[extra.stream], extra.history)
-            for name, extra in extra_streams.items()
-        },
-    }
+    inputs = {"features": arrays[stream]}
+    for name, extra in extra_streams.items():
+        inputs[name] = stack_history(arrays[extra.stream], extra.history)
+    return inputs
