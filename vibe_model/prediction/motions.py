@@ -1,6 +1,9 @@
 """Predicted bodies as motion files in AMASS's layout, for Blender and humanoid robots.  bodies ->
 [motions]
 
+`write_motion` writes one file per person, for `tasks predict --export`. It decides which
+frames to write (`_Timeline`), and resamples rotations and translations to them.
+
 SMPL's Blender add-ons read `poses` (SMPL-X's 55 joints), `betas`, `trans`, `gender` and
 `mocap_framerate`. Retargeting to humanoid robots reads the same rotations as `root_orient` and
 `pose_body`, and `mocap_frame_rate` (GMR, general_motion_retargeting/utils/smpl.py). SMPL-X has
@@ -15,7 +18,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -64,35 +67,24 @@ def write_motion(
     Raises:
         PipelineError: the images' size is unknown.
     """
-    frames = bodies.frame_index
-    step = bodies.track.step
-    record = restore_record(clip)
-    if record is not None and not record.is_even:
-        frames = record.clock()[frames]
-        fps *= record.usual_fps / record.fps
-    # frames written for each source frame
-    parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))
-    n_steps = (frames[-1] - frames[0]) // step
-    written = np.arange(n_steps * parts + 1)
-    every = frames[0] + written * step / parts
-    position = np.interp(every, frames, np.arange(len(frames)))
+    timeline = _Timeline.plan(bodies, fps, clip)
     betas = bodies.shape.mean(axis=0, dtype=np.float64)
-    trans = resample_linear(translations(bodies), position) @ TO_WORLD.T
+    trans = resample_linear(translations(bodies), timeline.position) @ TO_WORLD.T
     pelvis = _pelvis(body, betas)  # SMPL rotates about the pelvis, which is not at the origin
-    flat = _poses(bodies, position)
+    poses = _poses(bodies, timeline.position)
     about = {
         "track": bodies.track.name,
         "first_frame": int(bodies.frame_index[0]),
-        "interpolated": len(every) - len(frames),
-        "frames_for_one": parts,
+        "interpolated": len(timeline.position) - len(bodies),
+        "frames_for_one": timeline.parts,
         "stand_in": bool(body.is_stand_in),
     }
-    rate = np.array(fps / step * parts)
+    rate = np.array(timeline.fps)
     arrays: dict[str, Any] = {
-        "poses": flat,
-        "root_orient": flat[:, :3],
-        "pose_body": flat[:, 3:66],
-        "pose_hand": flat[:, 75:],  # after jaw and eyes
+        "poses": poses,
+        "root_orient": poses[:, :3],
+        "pose_body": poses[:, 3:66],
+        "pose_hand": poses[:, 75:],  # after jaw and eyes
         "trans": trans + pelvis @ TO_WORLD.T - pelvis,
         "betas": np.pad(betas, (0, N_BETAS - len(betas))),
         "gender": np.array("neutral"),
@@ -106,8 +98,33 @@ def write_motion(
     return path
 
 
+class _Timeline(NamedTuple):
+    """The N frames of a motion file, evenly spaced in time."""
+
+    # (N,) where each is among the F predicted frames: 1.5 is halfway between the second and third
+    position: Doubles
+    parts: int  # frames written for each source frame
+    fps: float  # rate of the written frames
+
+    @classmethod
+    def plan(cls, bodies: TrackBodies, fps: float, clip: Mapping[str, Any]) -> _Timeline:
+        """Choose the frames to write. fps, clip: as for `write_motion`."""
+        frames = bodies.frame_index
+        step = bodies.track.step
+        record = restore_record(clip)
+        if record is not None and not record.is_even:
+            frames = record.clock()[frames]  # in frames of the usual length
+            fps *= record.usual_fps / record.fps
+        parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))
+        n_steps = (frames[-1] - frames[0]) // step
+        written = np.arange(n_steps * parts + 1)
+        source_frames = frames[0] + written * step / parts
+        position = np.interp(source_frames, frames, np.arange(len(frames)))
+        return cls(position, parts, fps / step * parts)
+
+
 def _poses(bodies: TrackBodies, position: Doubles) -> Doubles:
-    """Axis-angle (N, 3 * N_JOINTS) rad of SMPL-X's joints at fractional positions (N,), z up."""
+    """Axis-angle (N, 3 * N_JOINTS) rad of SMPL-X's joints at positions (N,), z up."""
     matrices = bodies.rotmat.reshape(-1, 3, 3)
     rotvec = Rotation.from_matrix(matrices).as_rotvec().reshape(-1, 24, 3)
     in_camera = resample_rotations(rotvec, position).reshape(-1, 72)
@@ -122,7 +139,8 @@ def _poses(bodies: TrackBodies, position: Doubles) -> Doubles:
 def translations(bodies: TrackBodies) -> Doubles:
     """Translations (F, 3) m in camera axes, for a focal length equal to the image's diagonal.
 
-    The weak perspective scale gives the pixels per metre, which equal focal length / depth.
+    The weak perspective camera s (x + tx) of a crop of side 2 gives the pixels per metre, s times
+    half the crop's side, which equal focal length / depth.
     """
     if bodies.picture is None:
         raise PipelineError(
