@@ -22,10 +22,11 @@ from pipeline.errors import CheckpointError, DataError
 from vibe_model import runs
 from vibe_model.checkpoints import device_of, load_body
 from vibe_model.part_dynamics.pr_vipe import losses
+from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
 from vibe_model.part_dynamics.pr_vipe.config import PrVIPEConfig
 from vibe_model.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE, point_numbers
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, concatenate, read_poses
-from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, pose_distances, render_views
+from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
 from vibe_model.training.data import TrainingBatch, on_device
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Step, Trainer, weights_of

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from tests.vibe_model.part_dynamics.test_part_dynamics import everything_matters
 from vibe_model.metrics import np_mpjpe
 from vibe_model.part_dynamics import PrVIPE, pr_vipe_losses
-from vibe_model.part_dynamics.pr_vipe.retrieval import pose_distances
+from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
 
 TORSO = [1, 2, 7, 8]  # shoulders, hips
 

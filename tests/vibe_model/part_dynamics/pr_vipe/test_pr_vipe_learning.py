@@ -17,10 +17,11 @@ from pipeline.skeletons import keypoints_13
 from vibe_model.metrics import normalise_13
 from vibe_model.part_dynamics import PrVIPE
 from vibe_model.part_dynamics.pr_vipe import retrieval
+from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
 from vibe_model.part_dynamics.pr_vipe.config import PRESETS
 from vibe_model.part_dynamics.pr_vipe.network import TORSO
 from vibe_model.part_dynamics.pr_vipe.poses import PoseSet
-from vibe_model.part_dynamics.pr_vipe.retrieval import has_foreshortened_limb, pose_distances
+from vibe_model.part_dynamics.pr_vipe.retrieval import has_foreshortened_limb
 from vibe_model.part_dynamics.pr_vipe.training import PrVIPETrainer
 from vibe_model.training.data import TrainingBatch
 

@@ -1,0 +1,134 @@
+"""NP-MPJPE of all pairs of two sets of poses, on any device.  [training, evaluation]
+
+The triplet loss compares every pose of a batch with every other, and retrieval every query with the
+gallery: millions of similarity transforms of 3 x 3 matrices. A batched SVD of them is slow, so the
+best rotations are computed in closed form.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_TINY: Final = 1e-30  # instead of 0, to divide by
+_EQUAL: Final = 1e-7  # difference of two eigenvalues that count as one, relative to the norm
+
+
+def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
+    """NP-MPJPE of all pairs of normalised poses (A, J, 3), (B, J, 3) -> (A, B), as
+    `metrics.np_mpjpe`.
+    """
+    source = poses - poses.mean(1, keepdim=True)
+    goal = others - others.mean(1, keepdim=True)
+    # the least squares of scale * R source - goal, with M = sum over joints of goal source^T:
+    # R has the largest trace of R^T M, and scale = trace(R^T M) / |source|^2
+    products = torch.einsum("bjx,ajy->abxy", goal, source)  # M
+    rotation = _closest_rotations(products)
+    trace = (rotation * products).sum((-2, -1))
+    spread = source.square().sum((-2, -1))
+    scale = trace / spread.clamp(min=1e-12)[:, None]
+    similarity = scale[..., None, None] * rotation
+    aligned = torch.einsum("abxy,ajy->abjx", similarity, source)
+    errors: Tensor = (aligned - goal).norm(dim=-1)
+    return errors.mean(-1)
+
+
+def _closest_rotations(products: Tensor) -> Tensor:
+    """Rotations R (..., 3, 3) with the largest trace of R^T M for matrices M, computed in float64
+    without an SVD.
+
+    R's quaternion is the eigenvector of the largest eigenvalue of a 4 x 4 matrix (Horn, JOSA A
+    1987), whose eigenvalues are sums of M's singular values a >= b >= |c|, c with the sign of
+    det(M). Where the largest one is not single, any of its eigenvectors is taken.
+    """
+    matrix = products.double()
+    norm = torch.linalg.matrix_norm(matrix, keepdim=True)
+    matrix = matrix / norm.clamp(min=_TINY)
+    quadratic = _quaternion_products(matrix.device)
+    # trace(R(q)^T M) = q^T H q
+    horn = (matrix.flatten(-2) @ quadratic.T).view(*matrix.shape[:-2], 4, 4)
+
+    a, b, c = _singular_values(matrix)[..., None, None]
+    other_eigenvalues = (  # the largest is a + b + c
+        c - a - b,
+        b - a - c,
+        a - b - c,
+    )
+    # The product of (H - eigenvalue) over them projects onto the largest one's eigenvectors.
+    projector = torch.eye(4).to(horn)
+    for eigenvalue in other_eigenvalues:
+        product = horn @ projector - eigenvalue * projector
+        size = product.abs().amax((-2, -1), keepdim=True)
+        # left out if it equals the largest: the product would be 0
+        projector = torch.where(size > _EQUAL, product / size, projector)
+    projector = projector @ projector  # squares the remainders of the others
+
+    # its columns are multiples of the quaternion; the largest is the most exact
+    sizes = projector.abs().sum(-2, keepdim=True)
+    largest = sizes.argmax(-1, keepdim=True)
+    quaternion = torch.take_along_dim(projector, largest, -1)  # (..., 4, 1)
+    squared = quaternion.square().sum(-2, keepdim=True)
+    pairs = quaternion @ quaternion.mT / squared
+    rotation = pairs.flatten(-2) @ quadratic
+    return rotation.view_as(matrix).to(products)
+
+
+def _singular_values(matrix: Tensor) -> Tensor:
+    """a >= b >= |c| of matrices M (..., 3, 3) of Frobenius norm 1, c with the sign of det(M) -> (3,
+    ...).
+
+    a^2 is the largest eigenvalue of A = M^T M, which has trace 1 (Smith, CACM 1961):
+
+        B = A - I / 3,  p = sqrt(|B|^2 / 6),  a^2 = 1 / 3 + 2 p cos(acos(det(B) / (2 p^3)) / 3)
+
+    b^2 and c^2 have the sum 1 - a^2 and the product (b c)^2 = (det(M) / a)^2: they are the roots of
+    a quadratic equation.
+    """
+    third = torch.eye(3).to(matrix) / 3
+    deviation = matrix.mT @ matrix - third  # B
+    squares = deviation.square().sum((-2, -1))
+    p = (squares / 6).sqrt()
+    twice_cubed = (2 * p**3).clamp(min=_TINY)
+    cosine = torch.linalg.det(deviation) / twice_cubed
+    angle = cosine.clamp(-1, 1).acos() / 3
+    a_squared = 1 / 3 + 2 * p * angle.cos()
+
+    a = a_squared.sqrt()
+    bc = torch.linalg.det(matrix) / a
+    total = (1 - a_squared).clamp(min=0)  # b^2 + c^2
+    discriminant = total.square() - 4 * bc.square()
+    root = discriminant.clamp(min=0).sqrt()
+    b = ((total + root) / 2).sqrt()
+    c = bc / b.clamp(min=_TINY)
+    c = torch.maximum(c, -b)
+    c = torch.minimum(c, b)
+    return torch.stack((a, b, c))
+
+
+@functools.cache
+def _quaternion_products(device: torch.device) -> Tensor:
+    """The matrix (16, 9) that maps the products q_i q_j of a unit quaternion, w first, to its
+    rotation matrix.
+
+    By polarisation: the bilinear form of a quadratic function R is (R(p + q) - R(p) - R(q)) / 2.
+    """
+
+    def rotation(q: Tensor) -> Tensor:  # quadratic in q
+        w = q[0]
+        v = q[1:]
+        eye = torch.eye(3, dtype=q.dtype)
+        outer = torch.outer(v, v)
+        across: Tensor = torch.linalg.cross(v.expand(3, 3), eye).mT
+        real = w * w - v @ v
+        return real * eye + 2 * outer + 2 * w * across
+
+    products = []
+    units = torch.eye(4).double()
+    for p, q in itertools.product(units, units):
+        twice = rotation(p + q) - rotation(p) - rotation(q)
+        products.append(twice.flatten() / 2)
+    return torch.stack(products).to(device)
