@@ -25,10 +25,10 @@ def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
     pose_distances: (B, B) NP-MPJPE.
     """
     to_own = distances.diagonal()  # (B,)
-    other = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
+    is_other = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
     is_different = pose_distances >= KAPPA
     is_farther = distances > to_own[:, None]
-    semi_hard = other & is_different & is_farther
+    semi_hard = is_other & is_different & is_farther
 
     nearest = torch.where(semi_hard, distances, torch.inf).amin(1)  # (B,)
     # without a negative, a distance whose hinge is 0

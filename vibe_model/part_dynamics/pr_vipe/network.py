@@ -83,7 +83,7 @@ class PrVIPE(nn.Module):
         self.blocks = nn.ModuleList(_ResidualBlock(hidden, dropout) for _ in range(2))
         self.mean = _he_normal(hidden, size)
         self.spread = _he_normal(hidden, size)
-        self.raw_a = nn.Parameter(torch.tensor(-0.65))
+        self.raw_a = nn.Parameter(torch.tensor(-0.65))  # as `b`, of the matching probability
         self.b = nn.Parameter(torch.tensor(-0.5))
 
     @staticmethod
@@ -114,9 +114,9 @@ class PrVIPE(nn.Module):
         centre = hips.mean(-2, keepdim=True)
         scale = _TORSO_SIZE / size
         scaled = (xy - centre) * scale[..., None, None]
-        known = visible & ok[..., None]
-        points = torch.where(known[..., None], scaled, 0.0)
-        flags = known.to(kp.dtype)
+        is_defined = visible & ok[..., None]
+        points = torch.where(is_defined[..., None], scaled, 0.0)
+        flags = is_defined.to(kp.dtype)
         return torch.cat((points.flatten(-2), flags), dim=-1), ok
 
     def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,20 +161,23 @@ class PrVIPE(nn.Module):
         """
         a = _draw_samples(mean_a, std_a, samples, generator)
         b = _draw_samples(mean_b, std_b, samples, generator)
-        every = b.flatten(0, 1)  # (B K, size)
+        columns = b.flatten(0, 1)  # (B K, size)
         n_rows = len(a)
         if not torch.is_grad_enabled():
-            n_rows = max(_SAMPLE_PAIRS // (samples * len(every)), 1)
+            n_rows = max(_SAMPLE_PAIRS // (samples * len(columns)), 1)
         parts = []
         for rows in torch.split(a, n_rows):
-            distances = torch.cdist(rows.flatten(0, 1), every)
+            distances = torch.cdist(rows.flatten(0, 1), columns)
             pairs = self._probability(distances)
             by_row = pairs.view(len(rows), samples, len(b), samples)
             parts.append(by_row.mean((1, 3)))
         return -torch.cat(parts).log()
 
     def _probability(self, distance: Tensor) -> Tensor:
-        """sigmoid(b - a d) of distances d, with a = elu(raw_a) + 1 > 0, smoothed."""
+        """Matching probability of samples at distances d: sigmoid(b - a d), smoothed.
+
+        The slope a = elu(raw_a) + 1 is above 0. a and b are learned.
+        """
         slope = functional.elu(self.raw_a) + 1
         probability = torch.sigmoid(self.b - slope * distance)
         return (1 - SMOOTHING) * probability + SMOOTHING / 2

@@ -1,4 +1,9 @@
-"""3D poses of a cache, and frames seen by several cameras.  windows -> [training, evaluation]"""
+"""3D poses of a cache, and frames seen by several cameras.  windows -> [training, evaluation]
+
+`read_poses` reads the poses of one split into a `PoseSet`, `concatenate` joins those of several
+splits, and `PoseSet.draw` draws the pairs of a training step. A pair is two views of one pose: by
+two real cameras that filmed the same instant, or by two virtual ones.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -42,11 +47,19 @@ _NO_INSTANTS: Final = np.empty((0, 2), np.int64)
 Labels = Mapping[str, NDArray[Any]]  # (n, ...) of frames, by field
 
 
-def parse_recording(split: str, track: str) -> tuple[str, str] | None:
-    """(recording, camera) of a track, by its name; None if only one camera filmed it.
+class _Filmed(NamedTuple):
+    """The recording that a track belongs to, and the camera that filmed it."""
+
+    recording: str
+    camera: str
+
+
+def parse_recording(split: str, track: str) -> _Filmed | None:
+    """Recording and camera of a track, by its name; None if only one camera filmed it.
 
     Equal frame numbers of a recording are the same instant, seen by different cameras.
-    >>> parse_recording("h36m/train", "S1/Walking 1.54138969/0")
+
+    >>> tuple(parse_recording("h36m/train", "S1/Walking 1.54138969/0"))
     ('S1/Walking 1', '54138969')
     """
     dataset, _, _ = split.partition("/")
@@ -56,7 +69,7 @@ def parse_recording(split: str, track: str) -> tuple[str, str] | None:
     match = pattern.fullmatch(track)
     if match is None:
         return None
-    return match[1], match[2]
+    return _Filmed(match[1], match[2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +78,12 @@ class PoseSet:
     unknown.
     """
 
-    poses: Floats  # (N, 13, 3) float32
-    shown: Bools  # (N, 13)
+    poses: Floats  # (N, 13, 3) float32; 0 for unknown points
+    shown: Bools  # (N, 13) whether a point is known
     kp_2d: Floats  # (N, 13, 3) float32 labelled x, y, confidence; 0 without images
-    instants: Ints  # (I, C) rows of C cameras at the same instant, -1 for none
+    # (I, C) rows of C cameras at the same instant, at least two; -1: this camera did not see it.
+    # Example: [[0, 90, -1], [1, 91, 181]]
+    instants: Ints
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -91,8 +106,8 @@ class PoseSet:
         keys = np.where(drawn >= 0, random.random(drawn.shape), 2.0)
         order = np.argsort(keys, axis=1)
         pairs = np.take_along_axis(drawn, order[:, :2], axis=1)  # (R, 2)
-        others = random.integers(len(self), size=n - n_real)
-        rows = np.concatenate([pairs[:, 0], others])
+        rendered = random.integers(len(self), size=n - n_real)  # to be seen by virtual cameras
+        rows = np.concatenate([pairs[:, 0], rendered])
         return {
             "poses": self.poses[rows],
             "shown": self.shown[rows],
@@ -101,14 +116,14 @@ class PoseSet:
 
 
 def concatenate(parts: list[PoseSet]) -> PoseSet:
-    """Concatenate pose sets."""
+    """Concatenate pose sets; the rows of their instants move with the poses."""
     width = max(part.instants.shape[1] for part in parts)
     instants = []
     n_poses = 0
     for part in parts:
         rows = np.full((len(part.instants), width), -1)
         is_seen = part.instants >= 0
-        cameras = rows[:, : is_seen.shape[1]]
+        cameras = rows[:, : is_seen.shape[1]]  # a view of the part's own cameras
         cameras[is_seen] = part.instants[is_seen] + n_poses
         instants.append(rows)
         n_poses += len(part)
@@ -128,14 +143,13 @@ def read_poses(
     tracks: (tracks,) whether to read each track. z_up: AMASS's axes instead of camera axes.
     """
     all_rows = split.windows(1, 1)[:, 0]
-    points = np.empty((0, 13, 3), np.float32)
-    shown = np.empty((0, 13), np.bool_)
-    parts = [PoseSet(points, shown, points, _NO_INSTANTS)]
+    no_points = np.empty((0, 13, 3), np.float32)
+    parts = [PoseSet(no_points, np.empty((0, 13), np.bool_), no_points, _NO_INSTANTS)]
     cameras = [parse_recording(name, track.name) for track in split.tracks]
-    filmed: list[tuple[str, str] | None] = []
-    frames: list[int] = []
+    filmed: list[_Filmed | None] = []  # of each pose
+    frames: list[int] = []  # number of each pose's frame
     for start in range(0, len(all_rows), AT_ONCE):
-        rows = _chosen_rows(split, all_rows[start : start + AT_ONCE], stride, tracks)
+        rows = _choose_rows(split, all_rows[start : start + AT_ONCE], stride, tracks)
         if not len(rows):
             continue
         labels = _read_rows(split, rows, FIELDS)
@@ -147,8 +161,11 @@ def read_poses(
     return replace(poses, instants=_instants(filmed, frames, poses.kp_2d))
 
 
-def _chosen_rows(split: Split, rows: Ints, stride: int, tracks: Bools) -> Ints:
-    """Choose the rows that are every `stride`-th frame of the chosen tracks."""
+def _choose_rows(split: Split, rows: Ints, stride: int, tracks: Bools) -> Ints:
+    """Choose the rows that are every `stride`-th frame of the tracks to read.
+
+    Frame numbers decide, not rows, so that all cameras of a recording give the same instants.
+    """
     steps = np.array([track.step for track in split.tracks])
     row_tracks = split.track_of(rows)
     labels = _read_rows(split, rows, ("frame_index",))
@@ -165,10 +182,13 @@ def _read_rows(split: Split, rows: Ints, fields: tuple[str, ...]) -> Labels:
 
 
 def _poses(labels: Labels, body: Body, z_up: bool) -> tuple[PoseSet, Bools]:
-    """Poses of usable frames, and (n,) whether each frame is usable. Prefers SMPL's labels."""
+    """Poses of usable frames, and (n,) whether each frame is usable. Prefers SMPL's labels.
+
+    A frame is usable if it has 3D labels of all points but the nose.
+    """
     is_smpl = labels["w_smpl"] > 0
-    by_body = _body_points(labels, body)
-    points = np.where(is_smpl[:, None, None], by_body, _joint_points(labels))
+    body_points = _body_points(labels, body)
+    points = np.where(is_smpl[:, None, None], body_points, _joint_points(labels))
     shown = points[..., 3] > 0
     is_labelled = is_smpl | (labels["w_3d"] > 0)
     is_whole = np.delete(shown, NOSE, axis=1).all(1)
@@ -177,7 +197,7 @@ def _poses(labels: Labels, body: Body, z_up: bool) -> tuple[PoseSet, Bools]:
 
     shown = shown[is_usable]
     xyz = points[is_usable, :, :3]
-    if z_up:
+    if z_up:  # to y down, z forward
         x, y, z = np.moveaxis(xyz, -1, 0)
         xyz = np.stack([x, -z, y], axis=-1)
     poses = np.where(shown[..., None], normalise_13(xyz), 0)
@@ -207,25 +227,24 @@ def _joint_points(labels: Labels) -> Floats:
     return keypoints_13(kp_3d)
 
 
-def _instants(filmed: list[tuple[str, str] | None], frames: list[int], kp_2d: Floats) -> Ints:
-    """Rows (I, C) of instants seen by at least two cameras with the whole torso visible.
+def _instants(filmed: list[_Filmed | None], frames: list[int], kp_2d: Floats) -> Ints:
+    """Find the instants that at least two cameras saw with the whole torso visible, (I, C) rows.
 
-    filmed, frames: recording and camera, and frame, of each row.
+    An instant is a recording and a frame number. filmed, frames: of each row.
     """
     is_visible = np.all(kp_2d[:, TORSO, 2] > 0, axis=1)
-    cameras = set()
-    rows_by_instant: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    names = set()
+    rows_by_instant: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)  # camera -> row
     for row, source in enumerate(filmed):
         if source is None:
             continue
-        recording, camera = source
-        cameras.add(camera)
+        names.add(source.camera)
         if is_visible[row]:
-            rows_by_instant[recording, frames[row]][camera] = row
-    order = sorted(cameras)
+            rows_by_instant[source.recording, frames[row]][source.camera] = row
+    cameras = sorted(names)
     instants = []
     for rows in rows_by_instant.values():
         if len(rows) > 1:
-            instants.append([rows.get(camera, -1) for camera in order])
-    width = max(len(order), 2)
+            instants.append([rows.get(camera, -1) for camera in cameras])
+    width = max(len(cameras), 2)
     return np.array(instants, np.int64).reshape(-1, width)
