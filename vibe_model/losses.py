@@ -1,5 +1,8 @@
-"""Losses of VIBE (Kocabas et al., CVPR 2020, 3.1) and of other models.  features -> windows ->
-[training]
+"""Losses of VIBE and of other models.  features -> windows -> [training]
+
+Kocabas et al., CVPR 2020: `generator_losses` are L_3D, L_2D and L_SMPL of equation 1 (section 3.1),
+`adversarial_terms` are L_adv and the discriminator's loss (section 3.2). Weights and the exact
+means are those of the published code.
 """
 
 from __future__ import annotations
@@ -53,9 +56,9 @@ def generator_losses(
 def labels_of(batch: Batch, like: Tensor) -> dict[str, Tensor]:
     """Labels of a batch as tensors like `like`, with theta's pose as rotmat (B, T, 24, 3, 3)."""
     names = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")
-    label = {
-        name: torch.as_tensor(batch[name], dtype=like.dtype, device=like.device) for name in names
-    }
+    label = {}
+    for name in names:
+        label[name] = torch.as_tensor(batch[name], dtype=like.dtype, device=like.device)
     pose = label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3)
     return {**label, "rotmat": axis_angle_to_matrix(pose)}
 
@@ -100,10 +103,10 @@ def pair_step(
     first = max(-step, 0)
     stop = n_frames - max(step, 0)
     predicting = slice(first, stop)
-    there = slice(first + step, stop + step)
-    predicted = {name: values[:, predicting] for name, values in pred.items()}
-    moved = {name: values[:, there] for name, values in label.items()}
-    return predicted, moved
+    predicted = slice(first + step, stop + step)
+    paired_pred = {name: values[:, predicting] for name, values in pred.items()}
+    paired_label = {name: values[:, predicted] for name, values in label.items()}
+    return paired_pred, paired_label
 
 
 def adversarial_generator(fake_scores: Tensor) -> Tensor:

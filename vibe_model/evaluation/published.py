@@ -23,7 +23,7 @@ HMMR_RELEASED: Final = "doc/eval.md of github.com/akanazawa/human_dynamics"
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedFigures:
+class _PublishedFigures:
     """One model's published errors on one split: mm, accelerations mm per frame^2, PCK %."""
 
     model: str
@@ -193,30 +193,32 @@ _HMMR: Final[Mapping[tuple[str, str], tuple[float | None, ...]]] = {
 }
 
 
-def _hmmr_figures(split: str) -> list[PublishedFigures]:
+def _hmmr_figures(split: str) -> list[_PublishedFigures]:
+    """The figures of HMMR's models on one split, from the columns of `_HMMR`."""
     figures = []
     for (model, source), numbers in _HMMR.items():
-        columns = zip(_COLUMNS, numbers, strict=True)
-        errors = {name: value for (of, name), value in columns if of == split and value is not None}
+        errors = {}
+        for (column_split, name), value in zip(_COLUMNS, numbers, strict=True):
+            if column_split == split and value is not None:
+                errors[name] = value
         if source == HMMR_RELEASED and "accel_error" in errors:
             errors["accel"] = errors.pop("accel_error")
-        figures.append(PublishedFigures(f"HMMR, {model}", False, source, split, errors, "hmmr"))
+        figures.append(_PublishedFigures(f"HMMR, {model}", False, source, split, errors, "hmmr"))
     return figures
 
 
-FIGURES: Final = (
-    *(PublishedFigures(*model, split, errors) for model, split, errors in _ROWS),
-    *(
-        PublishedFigures(m, False, PARTDYN_PAPER, split, e)
-        for m, of in _PARTDYN.items()
-        for split, e in of.items()
-    ),
-    *(
-        figures
-        for split in dict.fromkeys(split for split, _ in _COLUMNS)
-        for figures in _hmmr_figures(split)
-    ),
-)
+def _all_figures() -> tuple[_PublishedFigures, ...]:
+    """The rows of all tables above, in the order in which reports print them."""
+    figures = [_PublishedFigures(*model, split, errors) for model, split, errors in _ROWS]
+    for model, by_split in _PARTDYN.items():
+        for split, errors in by_split.items():
+            figures.append(_PublishedFigures(model, False, PARTDYN_PAPER, split, errors))
+    for split in dict.fromkeys(split for split, _ in _COLUMNS):
+        figures += _hmmr_figures(split)
+    return tuple(figures)
+
+
+FIGURES: Final = _all_figures()
 # PA-MPJPE by step in frames, of table 5, on Human3.6M. The paper does not explain its two rows of
 # HMMR.
 DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
@@ -229,7 +231,7 @@ DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
 }
 
 
-def figures_of(split: str) -> list[PublishedFigures]:
+def figures_of(split: str) -> list[_PublishedFigures]:
     """Published figures of a split.
 
     >>> published = [row for row in figures_of("h36m/val") if row.protocol == "published"]

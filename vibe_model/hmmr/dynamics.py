@@ -87,7 +87,7 @@ class KnownPoses:
         nearest = [np.zeros(0, np.int64)]
         for start in range(0, len(joints), _COMPARED_AT_ONCE):
             aligned = self._align(joints[start : start + _COMPARED_AT_ONCE])
-            # |known - pose|^2 without |pose|^2, which is the same for all known ones
+            # |known - pose|^2 without |pose|^2, which is the same for all known poses
             distances = np.square(self._aligned).sum(1) - 2 * aligned @ self._aligned.T
             nearest.append(distances.argmin(axis=1))
         rows = self._now[np.concatenate(nearest)]
@@ -104,7 +104,9 @@ def bind_dynamics(
 
     Its nearest-pose baseline searches the poses of the training splits.
     """
-    known = KnownPoses(training, generator) if training else None
+    known = None
+    if training:
+        known = KnownPoses(training, generator)
     return functools.partial(dynamics, generator, known=known)
 
 
@@ -139,9 +141,9 @@ def dynamics(
                 guesses[NEAREST] = known.nearest(truth[0], steps)
             guesses[STILL] = [truth[0]] * len(steps)
             n_frames += len(track.now)
-            for model, of_steps in guesses.items():
+            for model, by_step in guesses.items():
                 errors = []
-                for guess, true in zip(of_steps, truth, strict=True):
+                for guess, true in zip(by_step, truth, strict=True):
                     errors.append(float(metrics.pa_mpjpe(guess, true).mean()))
                 by_track.setdefault(model, []).append(errors)
     if not n_frames:
@@ -161,8 +163,10 @@ def _labelled_frames(
     stream: str | None = None,
     extra_streams: Mapping[str, Reading] = NOTHING,
 ) -> Iterator[_LabelledSteps]:
-    """Yield the frames of each track that has some. Frames between the steps must exist. With a
-    stream, the frames have features.
+    """Yield the frames of each track that are labelled at 0 and at all `steps`.
+
+    Frames between the steps must exist. With a stream, the frames have features. Tracks without
+    such a frame are skipped.
     """
     first = min(0, *steps)
     last = max(0, *steps)

@@ -110,7 +110,9 @@ def pose_estimate(
     out: dict[str, Tensor] = {}
     if vertices:
         whole = body(**flat)
-        joints = body.common14(whole.verts) if eval_joints else whole.joints  # (B T, J, 3)
+        joints = whole.joints  # (B T, J, 3)
+        if eval_joints:
+            joints = body.common14(whole.verts)
         out["verts"] = whole.verts.reshape(*frames, *whole.verts.shape[1:])
     else:
         joints = body.joints(**flat, order="common14" if eval_joints else "spin49")

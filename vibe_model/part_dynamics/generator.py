@@ -58,11 +58,12 @@ class RegionConvolution(nn.Module):
             self.context = nn.Parameter(torch.zeros(regions, kernel, regions - 1, kernel, width))
             self.context_bias = nn.Parameter(torch.zeros(regions, kernel))
             self.context_norm = nn.BatchNorm1d(regions * kernel)
+            # (R, R - 1) numbers of the other regions: row r counts up and skips r
             numbers = torch.arange(regions - 1)
-            others = numbers + (numbers >= torch.arange(regions)[:, None])  # skips the region
-            self.register_buffer("others", others, persistent=False)
+            others = numbers + (numbers >= torch.arange(regions)[:, None])
+            self.register_buffer("other_regions", others, persistent=False)
 
-    others: Tensor
+    other_regions: Tensor
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, T, R, W) -> (B, T, R, W)."""
@@ -91,9 +92,10 @@ class RegionConvolution(nn.Module):
         """
         n_regions, kernel, _, _, width = self.context.shape
         regions = torch.arange(n_regions, device=taps.device)
+        # (region, other region, region's tap, other's tap, channel), 0 for the region itself
         weight = self.context.new_zeros(n_regions, n_regions, kernel, kernel, width)
-        # 0 for the region itself
-        weight = weight.index_put((regions[:, None], self.others), self.context.transpose(1, 2))
+        context_weight = self.context.transpose(1, 2)
+        weight = weight.index_put((regions[:, None], self.other_regions), context_weight)
         context = torch.einsum("btskw,rsjkw->btrj", taps, weight) + self.context_bias
         normed: Tensor = self.context_norm(context.flatten(0, 1).flatten(1))
         return normed.view(*taps.shape[:-1], 1)
@@ -163,7 +165,8 @@ SIZES: Final = {  # of additional inputs
 LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
 SMALL: Final = 0.01  # initial Xavier gain of residuals
 
-Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
+# The tensors of `VideoModel.pose`, and "deltas": the same tensors by step in frames
+Prediction = dict[str, Any]
 
 
 class _Neighbour(nn.Module):

@@ -1,7 +1,12 @@
 """Losses of part dynamics: neighbouring frames, and embeddings of 2D poses.  windows -> [training]
 
-After Lee and Lee, ICCV 2021: sum over frames of |w mu - w' mu'|, w = sigma^2 / sum sigma^2. The sum
-in w over the embedding's dimensions, and the mean over frames instead of the sum, are ours.
+After Lee and Lee, ICCV 2021. `neighbours` are VIBE's terms for the bodies some frames before and
+after. `uncertainty` compares the Pr-VIPE embeddings (mean mu, deviation sigma) of predicted and
+labelled keypoints:
+
+    sum over frames of |w mu - w' mu'|,  w = sigma^2 / sum sigma^2
+
+The sum in w over the embedding's dimensions, and the mean over frames instead of the sum, are ours.
 """
 
 from __future__ import annotations
@@ -72,10 +77,10 @@ def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
     points (..., 49, 2), label (..., 49, 3) -> (..., 13, 3).
     """
     confidence = label[..., 2:]
-    every = torch.cat((points, confidence), dim=-1)
+    joints = torch.cat((points, confidence), dim=-1)  # (..., 49, 3)
     named, openpose = KEYPOINTS_13_OF_SPIN49
-    by_name = every[..., constant(named, points), :]
-    by_openpose = every[..., constant(openpose, points), :]
+    by_name = joints[..., constant(named, points), :]
+    by_openpose = joints[..., constant(openpose, points), :]
     return torch.where(by_name[..., 2:] > 0, by_name, by_openpose)
 
 
@@ -91,8 +96,8 @@ def uncertainty(network: PrVIPE, keypoints: Tensor, target: Tensor, is_known: Te
         target: (B, T, 64), embedding of the labelled pose.
         is_known: (B, T), 1 where it is known.
     """
-    normalised, defined = PrVIPE.normalise(keypoints)
-    counted = (is_known > 0) & defined
+    normalised, is_defined = PrVIPE.normalise(keypoints)
+    counted = (is_known > 0) & is_defined
     if not counted.any():
         # 0 in the prediction's graph, for backward; 0 times an infinite prediction would be NaN
         return keypoints[:0].sum()

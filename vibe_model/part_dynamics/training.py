@@ -89,14 +89,15 @@ def _uncertainty(embedding: PrVIPE, predicted: Tensor, kp_2d: Tensor) -> Tensor:
     """`losses.uncertainty` of predicted (B, T, 49, 2) and labelled keypoints (B, T, 49, 3)."""
     labelled = losses.keypoints_13(kp_2d[..., :2], kp_2d)
     with torch.no_grad():  # stored embeddings may be those of detected keypoints
-        normalised, known = PrVIPE.normalise(labelled)
+        normalised, is_known = PrVIPE.normalise(labelled)
         mean, std = embedding(normalised.flatten(0, 1))
-    pr_vipe = torch.cat((mean, std), dim=-1).view(*known.shape, -1)
-    return losses.uncertainty(embedding, losses.keypoints_13(predicted, kp_2d), pr_vipe, known)
+    pr_vipe = torch.cat((mean, std), dim=-1).view(*is_known.shape, -1)
+    keypoints = losses.keypoints_13(predicted, kp_2d)
+    return losses.uncertainty(embedding, keypoints, pr_vipe, is_known)
 
 
 def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split]) -> None:
-    """Raises DataError if a split's stream was computed by another embedding."""
+    """Raise DataError if a split's stream was computed by another embedding."""
     digest = runs.file_digest(embedding)
     for name, split in splits.items():
         identity = split.stream_manifest(stream).get("identity") or {}

@@ -245,8 +245,8 @@ def _draw_frames(
     source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float
 ) -> Iterator[Image]:
     """Yield every frame of the source with its bodies, and past and future ones beside it."""
-    every = frames_of(source, stop=bodies.stop)  # includes damaged frames
-    while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
+    source_frames = frames_of(source, stop=bodies.stop)  # includes damaged frames
+    while frames := list(itertools.islice(source_frames, FRAMES_AT_ONCE)):
         first, _ = frames[0]
         last, _ = frames[-1]
         records = bodies.read_frames(first.index, last.index + 1)

@@ -46,7 +46,7 @@ SUMMARY: Final = "predictions.json"
 
 
 @dataclass(slots=True)
-class PredictedVideos:
+class _PredictedVideos:
     """Counts and problems of a prediction."""
 
     tracks: int = 0
@@ -73,7 +73,7 @@ class _PredictedPerson(NamedTuple):
     after_px: float
 
 
-def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
+def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     """Write all files that the job asks for, and predictions.json. Deletes those of an earlier job.
 
     A video that cannot be drawn gets no overlay; the reason is added to `problems`. Raises
@@ -81,10 +81,12 @@ def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
     """
     _remove_previous_files(job.out)
     split = job.split()
-    predicted = PredictedVideos()
+    predicted = _PredictedVideos()
     about = _about(job, split)
     videos = []
-    raw = raw_folder(split, job.raw) if job.overlay else None
+    raw = None
+    if job.overlay:
+        raw = raw_folder(split, job.raw)
     chosen = select_tracks(split, job.tracks)
     n_videos = len({track.video for track in chosen})
     everyone = _predict_people(job, split, chosen, progress)
@@ -112,7 +114,7 @@ def _predict_video(
     people: Iterator[_PredictedPerson],
     about: Mapping[str, Any],
     video_bodies: PredictedBodies,
-    predicted: PredictedVideos,
+    predicted: _PredictedVideos,
 ) -> dict[str, Any]:
     """Write the files of one video's people. Returns the video's entry in predictions.json.
 
@@ -190,7 +192,8 @@ def _write_person(
         refined = [round(px, 2) for px in (person.before_px, person.after_px)]
     of_person = {**about, "video": entry.name, "refined": refined}
     file = save_npz(job.out / BODIES, bodies, generator, about=of_person)
-    first, last = (int(bodies.frame_index[i]) for i in (0, -1))
+    first = int(bodies.frame_index[0])
+    last = int(bodies.frame_index[-1])
     facts = {
         "name": bodies.track.name,
         "file": f"{BODIES}/{file.name}",
@@ -206,7 +209,7 @@ def _write_person(
 
 def _draw(
     job: PredictionJob,
-    predicted: PredictedVideos,
+    predicted: _PredictedVideos,
     file: Path,
     source: FrameSource,
     bodies: PredictedBodies,
@@ -246,13 +249,12 @@ def _remove_previous_files(out: Path) -> None:
     """Delete the files that an earlier predictions.json lists. Other files stay."""
     try:
         videos = json.loads((out / SUMMARY).read_bytes())["videos"]
-        listed = [
-            row.get(key)
-            for video in videos
-            for row in video["tracks"]
-            for key in ("file", "motion")
-        ]
-        listed += [video["overlay"]["file"] for video in videos if video["overlay"]]
+        listed = []
+        for video in videos:
+            for row in video["tracks"]:
+                listed += [row.get("file"), row.get("motion")]
+            if video["overlay"]:
+                listed.append(video["overlay"]["file"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         listed = []
     (out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again

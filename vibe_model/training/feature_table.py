@@ -60,7 +60,7 @@ class FeatureTable:
         hold: str,
         device: torch.device,
         report: Callable[[TableProgress], None] | None = None,
-    ) -> LoadedFeatures:
+    ) -> _LoadedFeatures:
         """Read all features into memory, unless they are read with each batch.
 
         Args:
@@ -72,7 +72,7 @@ class FeatureTable:
             ConfigError: Features do not fit where `hold` puts them.
         """
         if hold == "none":
-            return LoadedFeatures(None, NOT_IN_MEMORY)
+            return _LoadedFeatures(None, NOT_IN_MEMORY)
         report = report or (lambda _: None)
         if any(part.copies for part in mixture.parts.values()):
             if hold != "auto":
@@ -82,7 +82,7 @@ class FeatureTable:
                 )
             where = f"{NOT_IN_MEMORY}: there are several copies"
             report(TableProgress(where))
-            return LoadedFeatures(None, where)
+            return _LoadedFeatures(None, where)
 
         layout = mixture.stream_rows()
         (size,), dtype = _field_type(mixture)
@@ -90,12 +90,12 @@ class FeatureTable:
         place = _choose_place(hold, device, needed, f"{layout.total:,} rows of {size} {dtype}")
         if place.device is None:
             report(TableProgress(place.where))
-            return LoadedFeatures(None, place.where)
+            return _LoadedFeatures(None, place.where)
         torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype  # torch converts NumPy's by arrays
         empty = torch.empty((layout.total, size), dtype=torch_dtype, device=place.device)
         table = cls(empty, layout)
         table._fill(mixture, place.where, report)
-        return LoadedFeatures(table, place.where)
+        return _LoadedFeatures(table, place.where)
 
     def windows(self, first_rows: Tensor) -> Tensor:
         """Features (B, T, dim) of windows, on the table's device.
@@ -125,7 +125,7 @@ class FeatureTable:
             report(TableProgress(where, int(row_numbers[-1, -1]) + 1, len(self.table)))
 
 
-class LoadedFeatures(NamedTuple):
+class _LoadedFeatures(NamedTuple):
     """The result of `FeatureTable.load`."""
 
     table: FeatureTable | None  # None: features are read with each batch

@@ -134,7 +134,7 @@ class Step(NamedTuple):
 
 
 @dataclass(slots=True)
-class TrainingState:
+class _TrainingState:
     """Progress of a training, as plain numbers. It is saved with the parameters in last.pt."""
 
     step: int = 0  # steps done, skipped ones included
@@ -242,7 +242,7 @@ class Trainer(ABC):
         torch.manual_seed(config.seed)  # the same parameters in every process
         self.config = config
         self.group = group or ProcessGroup()
-        self.state = TrainingState()
+        self.state = _TrainingState()
 
     @abstractmethod
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
@@ -354,7 +354,7 @@ class Trainer(ABC):
                 learner.network.load_state_dict(saved[f"{learner.name}_state_dict"])
                 learner.optimiser.load_state_dict(saved[f"{learner.name}_optimizer"])
                 learner.schedule.load_state_dict(saved[f"{learner.name}_optimizer_schedule"])
-            self.state = TrainingState(**saved["training"])
+            self.state = _TrainingState(**saved["training"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"expected the state of a run of this configuration: {error}"

@@ -5,6 +5,9 @@ MPoser is an ablation of Kocabas et al., CVPR 2020: instead of the discriminator
 autoencoder of motion like VPoser (Pavlakos et al., CVPR 2019), trained on AMASS. The penalty is the
 norm of the predicted motion's code. The GRUs, axis-angle input, 6D output, sizes, weights, and the
 squared norm of the mean code are our choices.
+
+`run` trains the prior (`MPoserTrainer`, `MPoserRun`). VIBE's trainer loads it by `MPoser.load`, and
+adds its `energy` to the losses.
 """
 
 from __future__ import annotations
@@ -54,10 +57,9 @@ class Code(NamedTuple):
 
         Kingma and Welling, 2014, appendix B.
         """
-        return (
-            0.5
-            * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(-1).mean()
-        )
+        squares = self.mean.square() + self.log_variance.exp()
+        divergence = squares - 1 - self.log_variance
+        return 0.5 * divergence.sum(-1).mean()
 
 
 class MPoser(nn.Module):
@@ -101,10 +103,10 @@ class MPoser(nn.Module):
             raise CheckpointError(
                 f"{path}: expected matrices that have an MPoser's sizes, found {sizes}"
             )
-        (_, hidden_size), (latent_size, _) = shapes.values()
-        n_layers = sum(
-            re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors
-        )
+        _, hidden_size = shapes["encoder.weight_hh_l0"]
+        latent_size, _ = shapes["mean.weight"]
+        layers = [name for name in tensors if re.fullmatch(r"encoder\.weight_hh_l\d+", str(name))]
+        n_layers = len(layers)
         prior = cls(hidden_size, latent_size, n_layers)
         check_tensors(path, prior.state_dict(), tensors)
         prior.load_state_dict(dict(tensors))
@@ -133,7 +135,10 @@ class MPoser(nn.Module):
         mean code.
         """
         code = self.encode(motion)
-        drawn = code.mean if noise is None else code.mean + (code.log_variance / 2).exp() * noise
+        drawn = code.mean
+        if noise is not None:
+            deviation = (code.log_variance / 2).exp()
+            drawn = code.mean + deviation * noise
         return self.decode(drawn, motion.shape[1]), code
 
     def energy(self, motion: Tensor) -> Tensor:
@@ -174,9 +179,8 @@ class MPoserTrainer(Trainer):
 
     def __init__(self, config: MPoserConfig, group: ProcessGroup | None = None) -> None:
         super().__init__(config, group)
-        self.prior = MPoser(config.hidden_size, config.latent_size, config.n_layers).to(
-            self.group.device
-        )
+        prior = MPoser(config.hidden_size, config.latent_size, config.n_layers)
+        self.prior = prior.to(self.group.device)
         learner = Learner(
             config, self.prior, "mposer", lr=config.lr, weight_decay=config.weight_decay
         )
@@ -184,10 +188,8 @@ class MPoserTrainer(Trainer):
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         theta = batch.real_theta  # (B, T, 85)
-        noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(
-            theta.device
-        )
-        rotmat, code = self.prior(theta[..., MOTION], noise)
+        noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step)
+        rotmat, code = self.prior(theta[..., MOTION], noise.to(theta.device))
         return {
             "reconstruction": (rotmat - motion_matrices(theta)).square().mean(),
             "kl": self.config.kl_weight * code.kl_divergence(),
@@ -229,12 +231,10 @@ class MPoserRun(TrainingLoop):
         Without labelled motion in the validation splits, the score is the mean training loss.
         """
         by_split = held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
-        losses = self.trainer.state.means()
-        if by_split:
-            return by_split, float(
-                np.mean([metrics[RECONSTRUCTION] for metrics in by_split.values()])
-            )
-        return by_split, sum(losses.values()) if losses else None
+        if not by_split:
+            return {}, self.trainer.state.total()
+        angles = [metrics[RECONSTRUCTION] for metrics in by_split.values()]
+        return by_split, float(np.mean(angles))
 
     def best(self) -> dict[str, Any]:
         # No paths, since the fingerprint of a generator's run covers this file's bytes.
@@ -268,7 +268,7 @@ def held_out_errors(
     by_split = {}
     for name in config.validation:
         n_windows = 0
-        own_error = 0.0
+        prior_error = 0.0  # sums over windows
         mean_pose_error = 0.0
         tracks = name.partition(":")[2] or "*"
         for theta in _read_labelled(splits[split_of(name)], config.seqlen, tracks):
@@ -277,12 +277,12 @@ def held_out_errors(
                 rotmat, _ = prior(theta[..., MOTION].to(device))
             degrees = geodesic_degrees(rotmat.cpu(), target)
             mean_pose_degrees = geodesic_degrees(mean_pose, target)
-            own_error += float(degrees.double().mean()) * len(theta)
+            prior_error += float(degrees.double().mean()) * len(theta)
             mean_pose_error += float(mean_pose_degrees.double().mean()) * len(theta)
             n_windows += len(theta)
         if n_windows:
             by_split[name] = {
-                RECONSTRUCTION: own_error / n_windows,
+                RECONSTRUCTION: prior_error / n_windows,
                 MEAN_POSE: mean_pose_error / n_windows,
                 "windows": n_windows,
             }
@@ -325,8 +325,8 @@ def motion_matrices(theta: Tensor) -> Tensor:
 def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
     """Angle between rotation matrices (..., 3, 3), in degrees (...).
 
-    Computed from the matrices' distance, which is exact for small angles, unlike the arccosine of
-    the trace.
+    The Frobenius distance of two rotations by an angle a is sqrt(8) sin(a / 2). It is exact for
+    small angles, unlike the arccosine of the trace.
     """
     sine_of_half = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine_of_half.clamp(max=1.0)))

@@ -1,7 +1,10 @@
 """VIBE's generator, and its discriminator of motion.  features -> windows -> [training] ->
 evaluation
 
-Kocabas et al., CVPR 2020, 3.1 and 3.2, with the parameter names of the published checkpoints.
+Kocabas et al., CVPR 2020, with the parameter names of the published checkpoints:
+
+    generator G (section 3.1)               VIBE: TemporalEncoder, then Regressor frame by frame
+    motion discriminator D_M (section 3.2)  MotionDiscriminator, with self-attention over time
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ POOLS: Final = ("attention", "concat", "last")
 
 
 class TemporalEncoder(nn.Module):
-    """A GRU over a window that corrects each frame's feature with the help of other frames."""
+    """A GRU over a window that corrects each frame's feature with the help of other frames.
+
+    f + W relu(GRU(f)), with `add_linear` and `use_residual` as published.
+    """
 
     def __init__(
         self,
@@ -71,11 +77,14 @@ class TemporalEncoder(nn.Module):
         correction = run_gru(self.gru, features)  # (B, T, hidden), or (B, T, 2 hidden)
         if self.linear is not None:
             correction = self.linear(correction.relu())  # (B, T, feature_size)
-        return features + correction if self.use_residual else correction
+        if self.use_residual:
+            return features + correction
+        return correction
 
 
 class Regressor(nn.Module):
-    """Iterative error feedback from one frame's feature to pose, shape and camera (HMR; SPIN).
+    """Iterative error feedback from one frame's feature to pose, shape and camera (HMR; SPIN):
+    three times, estimate + decoder(fc2(fc1([feature, estimate]))).
 
     `init_pose`, `init_shape`, `init_cam`: (1, n) buffers with the mean parameters at the start.
     """
@@ -116,7 +125,7 @@ class Regressor(nn.Module):
         feature_weight, estimate_weight = torch.split(
             self.fc1.weight, [features.shape[1], sum(sizes)], dim=1
         )
-        # The feature's part of fc1 is the same in every iteration.
+        # fc1([feature, estimate]) as a sum, whose first part is the same in every iteration
         from_feature = functional.linear(features, feature_weight, self.fc1.bias)  # (N, hidden)
         decoders = (self.decpose, self.decshape, self.deccam)
         weight = torch.cat([decoder.weight for decoder in decoders])
@@ -186,20 +195,21 @@ class VIBE(VideoModel):
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:
     """Build a generator with newly initialised parameters, as the configuration says."""
-    of_encoder = (
-        "n_layers",
-        "hidden_size",
-        "bidirectional",
-        "add_linear",
-        "use_residual",
-        "feature_size",
+    return VIBE(
+        body,
+        seqlen=config.seqlen,
+        n_layers=config.n_layers,
+        hidden_size=config.hidden_size,
+        bidirectional=config.bidirectional,
+        add_linear=config.add_linear,
+        use_residual=config.use_residual,
+        feature_size=config.feature_size,
+        regressor_size=config.regressor_size,
     )
-    names = ("seqlen", *of_encoder, "regressor_size")
-    return VIBE(body, **{name: getattr(config, name) for name in names})
 
 
 class _SelfAttention(nn.Module):
-    """A mean over time with weights from an MLP."""
+    """A mean over time with weights from an MLP phi: softmax_t(phi(h_t)), section 3.2."""
 
     def __init__(self, state_size: int, *, n_layers: int, hidden_size: int, dropout: float) -> None:
         super().__init__()
