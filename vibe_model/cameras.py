@@ -58,8 +58,11 @@ def optimal_camera(
     method: str = "least_squares",
     limits: tuple[float, float] = LIMITS,
 ) -> Tensor:
-    """The camera that fits 2D points to their targets best (Kanazawa et al., CVPR 2019). Without
-    gradients.
+    """The camera that fits 2D points x to their targets y best (Kanazawa et al., CVPR 2019):
+
+        scale = sum <x - mean x, y - mean y> / sum |x - mean x|^2,  t = mean y / scale - mean x
+
+    Without gradients.
 
     points, targets: (..., J, 2), by the camera (1, 0, 0) and in the crop; visible: (..., J), points
     above 0 count -> (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half
@@ -82,8 +85,8 @@ def optimal_camera(
         scale = scale.clamp(*limits)[..., None]
         shift = goal_mean / scale - source_mean
         camera = torch.cat((scale, shift), dim=-1)
-        still = constant((1.0, 0.0, 0.0), camera)
-        return torch.where(is_defined[..., None], camera, still)
+        unit_camera = constant((1.0, 0.0, 0.0), camera)
+        return torch.where(is_defined[..., None], camera, unit_camera)
 
 
 def _half_trace(source: Tensor, goal: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def model_settings(
     """
     runs = which_runs(s, model)
     section = s.source.section(model.section)
-    values = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
+    values = _parse_settings(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
     paths = s.paths
     variant = given or runs.variant or ""
@@ -154,13 +154,13 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
     """Configuration of a training that belongs to no model. Raises ConfigError."""
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
-    values = _own(section, training, preset, besides=("preset",))
-    of_vibe = dict[str, Any]()
+    values = _parse_settings(section, training, preset, besides=("preset",))
+    shared = dict[str, Any]()  # settings of VIBE that hold unless the section sets them
     if training is MPOSER:
-        config = model_settings(s, VIBE)
-        of_vibe |= {name: getattr(config, name) for name in UNLESS_SET}
+        vibe = model_settings(s, VIBE)
+        shared |= {name: getattr(vibe, name) for name in UNLESS_SET}
     with _name_section(section):
-        return replace(training.presets[preset](), **of_vibe | values)
+        return replace(training.presets[preset](), **shared | values)
 
 
 def _preset_of(s: Settings, training: Training) -> str:
@@ -174,7 +174,7 @@ def _preset_of(s: Settings, training: Training) -> str:
     return s.source.section(training.section).get("preset", usual)
 
 
-def _own(
+def _parse_settings(
     section: Section, training: Training, preset: str, *, besides: tuple[str, ...]
 ) -> dict[str, Any]:
     """Parse the training's settings in its section. besides: other keys that are allowed.
@@ -203,9 +203,8 @@ def _name_section(section: Section, *, variant_by_option: bool = False) -> Itera
     try:
         yield
     except ConfigError as error:
-        of_option = variant_by_option and str(error).startswith("variant:")
         text = section.prefix_line(str(error))
-        if of_option:
+        if variant_by_option and str(error).startswith("variant:"):
             text = f"--{error}"
         raise ConfigError(text) from error
 
@@ -262,22 +261,24 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
     else:
         section = s.source.section(section_name)
     for key in SPLITS:
-        at = section.where(key)
+        where = section.where(key)
         named = map(split_of, getattr(config, key, ()))
         for name in (name for name in named if name in config.splits and name not in splits):
             dataset = name.split("/")[0]
             if dataset in broken:
-                raise ConfigError(f"{at}: {broken[dataset]}")
+                raise ConfigError(f"{where}: {broken[dataset]}")
             if dataset not in s.data.datasets:
                 raise ConfigError(
-                    f"{at}: {name} is to be used, but [data] datasets does not enable it. "
+                    f"{where}: {name} is to be used, but [data] datasets does not enable it. "
                     f"Enable it, or set {', '.join(SPLITS)} to enabled datasets."
                 )
             suited = [
                 n for n in splits if n.endswith("/train") or key in ("validation", "evaluation")
             ] or splits
             similar = did_you_mean(name, suited) or ";"
-            raise ConfigError(f"{at}: there is no split {name}{similar} known: {', '.join(splits)}")
+            raise ConfigError(
+                f"{where}: there is no split {name}{similar} known: {', '.join(splits)}"
+            )
     specs = {spec.name: spec.stream for spec in s.streams}
     if isinstance(config, VideoConfig):
         for split, streams in config.streams.items():

@@ -9,7 +9,7 @@ without images).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
@@ -172,10 +172,12 @@ class RunConfig:
 
     def left_out(self, split: str) -> tuple[str, ...]:
         """Patterns of a split's tracks that are not trained on, by `leave_out` and `validation`."""
-        named = (
-            name.partition(":") for name in (*getattr(self, "leave_out", ()), *self.validation)
-        )
-        return tuple(tracks for of, colon, tracks in named if of == split and colon)
+        patterns = []
+        for name in (*getattr(self, "leave_out", ()), *self.validation):
+            named_split, colon, tracks = name.partition(":")
+            if named_split == split and colon:
+                patterns.append(tracks)
+        return tuple(patterns)
 
     def streams_of(self, part: str) -> tuple[str, ...]:
         """Feature streams of a part. Each window is read from one of them, chosen at random."""
@@ -363,10 +365,12 @@ class VideoConfig(RunConfig):
 
         Raises ConfigError for a missing checkpoint of `MADE_BY`.
         """
-        made = {
-            name: getattr(self, name) if name in self.reads_made else None for name in self.MADE_BY
-        }
-        for name, file in made.items():
+        made: dict[str, Path | None] = dict.fromkeys(self.MADE_BY)
+        for name in self.MADE_BY:
+            if name not in self.reads_made:
+                continue
+            file = getattr(self, name)
+            made[name] = file
             if file is not None and not file.is_file():
                 raise self.not_made(name)
         return {"pretrained": self.pretrained, **made}
@@ -403,15 +407,19 @@ class VideoConfig(RunConfig):
 
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:
-        by_split: dict[str, tuple[str, ...]] = {}
-        read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
-        read += [
-            (split, (self.stream,)) for split in (*map(split_of, self.validation), *self.evaluation)
-        ]
         extra = [reading.stream for reading in self.extra_streams.values()]
-        for split, names in read:
-            if names:
-                by_split[split] = tuple(dict.fromkeys((*by_split.get(split, ()), *names, *extra)))
+        by_split: dict[str, tuple[str, ...]] = {}
+
+        def add(splits: Iterable[str], names: tuple[str, ...]) -> None:
+            for split in splits:
+                if names:
+                    earlier = by_split.get(split, ())
+                    by_split[split] = tuple(dict.fromkeys((*earlier, *names, *extra)))
+
+        for part in self.parts:
+            add(self.part(part), self.streams_of(part))
+        add(map(split_of, self.validation), (self.stream,))
+        add(self.evaluation, (self.stream,))
         return by_split
 
     @property

@@ -6,7 +6,14 @@ Geman-McClure's robust function and weighted by the squared confidence, with one
 track. VIBE holds the pose by a prior over all poses; here, pose, shape and camera stay near the
 prediction.
 
-Errors count in the standard deviations below, and the variables are errors in these units.
+The loss is twice the negative log likelihood of the prediction (with the deviations below),
+the keypoints and smooth motion. The variables are deviations from the prediction, in standard
+deviations:
+
+    |turn|^2 + |shift|^2 + n |shape change|^2
+      + sum of confidence^2 rho(distance) / KEYPOINT^2 + sum of |acceleration / ACCELERATION|^2
+
+`refine_track` refines a prediction for `tasks predict --refine`.
 """
 
 from __future__ import annotations
@@ -88,13 +95,13 @@ def refine_bodies(
         project: Projection of the model that predicted `theta`.
     """
     is_finite = np.isfinite(bbox).all(axis=1)
-    bad = ~(is_finite & (bbox[:, 2] > 0))
+    has_no_box = ~(is_finite & (bbox[:, 2] > 0))
     keypoints, _ = zero_invalid_joints(kp_2d)
     arrays = (
         theta,
-        np.where(bad[:, None, None], 0, keypoints),
-        np.where(bad[:, None], 1, bbox),
-        _isolate(bad, run),
+        np.where(has_no_box[:, None, None], 0, keypoints),
+        np.where(has_no_box[:, None], 1, bbox),
+        _isolate(has_no_box, run),
     )
     device = body.faces.device
     singles = (np.array(array, np.float32) for array in arrays)
@@ -111,10 +118,10 @@ def refine_bodies(
     return Refined(fitted.cpu().numpy(), before, after)
 
 
-def _isolate(bad: Bools, run: Ints | None) -> Ints:
-    """Run numbers (T,), ascending, such that bad frames are neighbours of no other frame."""
-    is_first = bad.copy()
-    is_first[1:] |= bad[:-1]
+def _isolate(has_no_box: Bools, run: Ints | None) -> Ints:
+    """Run numbers (T,), ascending, such that frames without a box are no frame's neighbours."""
+    is_first = has_no_box.copy()
+    is_first[1:] |= has_no_box[:-1]
     isolated: Ints = np.cumsum(is_first)
     return isolated if run is None else isolated + run
 
@@ -186,10 +193,10 @@ class _Refinement:
         camera, pose, betas = torch.split(track.theta, PARTS, dim=1)
         distances = []
         for start in range(0, len(pose), CHUNK):  # not all at once, as in `solve`
-            few = slice(start, start + CHUNK)
-            rotmat = axis_angle_to_matrix(pose[few].reshape(-1, 24, 3))
-            _, pixels = self.pose(camera[few], rotmat, betas[few], track.bbox[few])
-            keypoints = track.kp_2d[few]
+            rows = slice(start, start + CHUNK)
+            rotmat = axis_angle_to_matrix(pose[rows].reshape(-1, 24, 3))
+            _, pixels = self.pose(camera[rows], rotmat, betas[rows], track.bbox[rows])
+            keypoints = track.kp_2d[rows]
             distance = (pixels - keypoints[..., :2]).norm(dim=-1)
             is_seen = _weights(keypoints) > 0
             distances.append(distance[is_seen])
