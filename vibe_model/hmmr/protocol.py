@@ -25,14 +25,17 @@ def _enough_seen(labels: Labels) -> Bools:
     labels.
     """
     visible = (labels.kp_2d[..., 2] > 0) & labels.valid[:, None]  # (F, 49)
-    limbs = (visible[:, _COMMON_14] | (visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0))).sum(-1)
-    counted: Bools = labels.valid & ((limbs > metrics.FEWEST_VISIBLE) | (not visible.any()))
+    by_openpose = visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0)
+    n_visible = (visible[:, _COMMON_14] | by_openpose).sum(-1)
+    is_enough = n_visible > metrics.FEWEST_VISIBLE
+    counted: Bools = labels.valid & (is_enough | (not visible.any()))
     return counted
 
 
 def _enough_keypoints(labels: Labels) -> Bools:
     """(F,) whether at least 6 keypoints are visible."""
-    counted: Bools = labels.valid & ((labels.kp_2d[..., 2] > 0).sum(-1) >= metrics.FEWEST_VISIBLE)
+    n_visible = (labels.kp_2d[..., 2] > 0).sum(-1)
+    counted: Bools = labels.valid & (n_visible >= metrics.FEWEST_VISIBLE)
     return counted
 
 

@@ -89,6 +89,7 @@ class HMMRTrainer(VideoTrainer):
             )
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """The terms of `losses.supervised`, and both sides of the pose discriminator's GAN."""
         config = self.config
         sets = self.generator.sets(batch.labels["features"].float(), precision=config.precision)
         terms = losses.supervised(

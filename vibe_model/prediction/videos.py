@@ -89,8 +89,8 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
         raw = raw_folder(split, job.raw)
     chosen = select_tracks(split, job.tracks)
     n_videos = len({track.video for track in chosen})
-    everyone = _predict_people(job, split, chosen, progress)
-    for number, people in itertools.groupby(everyone, key=lambda person: person.video):
+    predictions = _predict_people(job, split, chosen, progress)
+    for number, people in itertools.groupby(predictions, key=lambda person: person.video):
         entry = split.videos[number]
         video_bodies = PredictedBodies(job.out, job.trained.generator.steps)
         video = _predict_video(job, entry, people, about, video_bodies, predicted)
@@ -190,8 +190,8 @@ def _write_person(
     refined = None
     if person.after_px < person.before_px:
         refined = [round(px, 2) for px in (person.before_px, person.after_px)]
-    of_person = {**about, "video": entry.name, "refined": refined}
-    file = save_npz(job.out / BODIES, bodies, generator, about=of_person)
+    npz_facts = {**about, "video": entry.name, "refined": refined}
+    file = save_npz(job.out / BODIES, bodies, generator, about=npz_facts)
     first = int(bodies.frame_index[0])
     last = int(bodies.frame_index[-1])
     facts = {

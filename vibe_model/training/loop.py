@@ -3,7 +3,11 @@
 
 A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch),
 curves.jsonl and TensorBoard events, and metrics.json last. Killed and started again, it resumes
-from last.pt, and on a CPU ends with the same bits.
+from last.pt, and on a CPU ends with the same bits. The `run` functions of the trainings call
+`run_once` with a subclass of `TrainingLoop`; `carry_out` does all in order.
+
+The network of a new best epoch is first written to best.next.pt. It becomes best.pt once last.pt
+names that epoch: best.pt and last.pt never disagree, whenever a run is killed.
 """
 
 from __future__ import annotations
@@ -81,7 +85,8 @@ def run_once(
 class TrainingLoop(ABC):
     """A training run. A subclass adds batches, validation and results.
 
-    report: Called after every step and epoch, in the first process only.
+    report: Called after every step and epoch, in the first process only. If several processes train
+    together, each has a loop; the first one (`group.leads`) alone validates and writes files.
     """
 
     advice: ClassVar[str]  # the end of the error message if losses stay non-finite
@@ -190,6 +195,7 @@ class TrainingLoop(ABC):
             )
 
     def _train_epoch(self, epoch: int, ready: Iterator[TrainingBatch], curves: Curves) -> None:
+        """Train from the state's step to the epoch's end. ready: the run's next batches."""
         config = self.config
         state = self.trainer.state
         end = (epoch + 1) * config.iterations
@@ -204,6 +210,7 @@ class TrainingLoop(ABC):
                 self._save_last(curves)
 
     def _end_epoch(self, epoch: int, curves: Curves) -> None:
+        """Validate, and save the state, and the network if the epoch is the best so far."""
         trainer = self.trainer
         validation: dict[str, Any] = {}
         score: float | None = None
@@ -329,10 +336,9 @@ class Curves:
         scores: Tags of the curves that the table shows beside them.
         """
         if self._writer is not None:
-            plain = {
-                key: value if isinstance(value, int | float) else str(value)
-                for key, value in values.items()
-            }
+            plain: dict[str, int | float | str] = {}
+            for key, value in values.items():
+                plain[key] = value if isinstance(value, int | float) else str(value)
             for summary in hparams(plain, dict.fromkeys(scores, 0.0)):  # type: ignore[no-untyped-call]
                 self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
@@ -408,7 +414,7 @@ def _cut_curves(file: Path, first_step: int) -> float:
 
     Returns the time of training (seconds) that the last remaining line records.
     """
-    kept = 0
+    n_bytes = 0  # of the lines that stay
     seconds = 0.0
     with file.open("a+b") as lines:
         lines.seek(0)
@@ -419,9 +425,9 @@ def _cut_curves(file: Path, first_step: int) -> float:
                 break
             if step >= first_step or not line.endswith(b"\n"):
                 break
-            kept += len(line)
+            n_bytes += len(line)
             seconds = float(spent)
-        lines.truncate(kept)
+        lines.truncate(n_bytes)
     return seconds
 
 

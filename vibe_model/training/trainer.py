@@ -1,5 +1,8 @@
 """One step of training, by one process or several, and the whole state between two steps.  windows
 -> [training]
+
+A `Trainer` has a `Learner` (network, optimiser, learning rate) for each network of a model, and the
+progress of the run (`_TrainingState`). `ProcessGroup` tells a process which of several it is.
 """
 
 from __future__ import annotations

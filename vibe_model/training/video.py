@@ -1,5 +1,8 @@
 """Train any model of video features; resumable.  features -> windows -> [training] ->
 [evaluation]
+
+`run` opens the data and checks it, then `VideoRun` trains, validates and evaluates. The model's
+`VideoTrainer` (`Model.trainer`) knows its networks and losses.
 """
 
 from __future__ import annotations
@@ -187,11 +190,12 @@ class VideoRun(TrainingLoop):
             yield from windows
             return
         group = self.group
-        drawn = TrainingBatches(poses, self.splits, rank=group.rank, world_size=group.size)
-        real = stream_batches(drawn, start, device=device, workers=workers)
+        # real motion is drawn apart from the windows (`VideoConfig.poses`)
+        motion = TrainingBatches(poses, self.splits, rank=group.rank, world_size=group.size)
+        real = stream_batches(motion, start, device=device, workers=workers)
         with closing(windows), closing(real):
-            for batch, poses_batch in zip(windows, real, strict=True):
-                yield TrainingBatch(batch.labels, poses_batch.real_theta)
+            for batch, motion_batch in zip(windows, real, strict=True):
+                yield TrainingBatch(batch.labels, motion_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
         """Errors by validation split, and the mean over splits of the score (mm or 2D error).
