@@ -28,12 +28,14 @@ def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
     # R has the largest trace of R^T M, and scale = trace(R^T M) / |source|^2
     products = torch.einsum("bjx,ajy->abxy", goal, source)  # M
     rotation = _closest_rotations(products)
-    trace = (rotation * products).sum((-2, -1))
+    entries = rotation * products  # whose sum is the trace of R^T M
+    trace = entries.sum((-2, -1))
     spread = source.square().sum((-2, -1))
     scale = trace / spread.clamp(min=1e-12)[:, None]
     similarity = scale[..., None, None] * rotation
     aligned = torch.einsum("abxy,ajy->abjx", similarity, source)
-    errors: Tensor = (aligned - goal).norm(dim=-1)
+    apart = aligned - goal
+    errors: Tensor = apart.norm(dim=-1)
     return errors.mean(-1)
 
 
@@ -50,7 +52,8 @@ def _closest_rotations(products: Tensor) -> Tensor:
     matrix = matrix / norm.clamp(min=_TINY)
     quadratic = _quaternion_products(matrix.device)
     # trace(R(q)^T M) = q^T H q
-    horn = (matrix.flatten(-2) @ quadratic.T).view(*matrix.shape[:-2], 4, 4)
+    flat = matrix.flatten(-2) @ quadratic.T
+    horn = flat.view(*matrix.shape[:-2], 4, 4)
 
     a, b, c = _singular_values(matrix)[..., None, None]
     other_eigenvalues = (  # the largest is a + b + c
@@ -72,8 +75,9 @@ def _closest_rotations(products: Tensor) -> Tensor:
     largest = sizes.argmax(-1, keepdim=True)
     quaternion = torch.take_along_dim(projector, largest, -1)  # (..., 4, 1)
     squared = quaternion.square().sum(-2, keepdim=True)
-    pairs = quaternion @ quaternion.mT / squared
-    rotation = pairs.flatten(-2) @ quadratic
+    pairs = quaternion @ quaternion.mT
+    unit_pairs = pairs / squared
+    rotation = unit_pairs.flatten(-2) @ quadratic
     return rotation.view_as(matrix).to(products)
 
 
@@ -95,14 +99,16 @@ def _singular_values(matrix: Tensor) -> Tensor:
     twice_cubed = (2 * p**3).clamp(min=_TINY)
     cosine = torch.linalg.det(deviation) / twice_cubed
     angle = cosine.clamp(-1, 1).acos() / 3
-    a_squared = 1 / 3 + 2 * p * angle.cos()
+    above_mean = 2 * p * angle.cos()
+    a_squared = 1 / 3 + above_mean
 
     a = a_squared.sqrt()
     bc = torch.linalg.det(matrix) / a
     total = (1 - a_squared).clamp(min=0)  # b^2 + c^2
     discriminant = total.square() - 4 * bc.square()
     root = discriminant.clamp(min=0).sqrt()
-    b = ((total + root) / 2).sqrt()
+    b_squared = (total + root) / 2
+    b = b_squared.sqrt()
     c = bc / b.clamp(min=_TINY)
     c = torch.maximum(c, -b)
     c = torch.minimum(c, b)
