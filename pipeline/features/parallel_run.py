@@ -169,7 +169,9 @@ class _WorkerInputs:
     def _require_same(self, agreed: Sequence[Provenance], device: str) -> None:
         for spec, expected in zip(self.specs, agreed, strict=True):
             here = load_provenance(spec, self.resources, expected, device)
-            differences = [entry for entry in find_differences(expected, here) if entry.part != "device"]
+            differences = [
+                entry for entry in find_differences(expected, here) if entry.part != "device"
+            ]
             if differences:
                 raise PipelineError(
                     f"{self.split}: this worker would compute differently from the others: "
