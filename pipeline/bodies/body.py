@@ -74,9 +74,8 @@ class AnnyBody:
 
         parents: list[int] = arrays.parents.clip(min=0).tolist()  # the root is its own parent
         given_index = {name: i for i, name in enumerate(self.bones)}
-        follows = [
-            0
-        ]  # bone -> index of the given rotation that it follows: its own, or an ancestor's
+        # bone -> index of the given rotation that it follows: its own, or an ancestor's
+        follows = [0]
         chain = torch.eye(len(parents))
         for bone, parent in enumerate(parents[1:], 1):
             name = self.bone_names[bone]

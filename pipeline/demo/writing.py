@@ -58,8 +58,8 @@ LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in
 # files of `detect` besides keypoints: its lock, signs of running parts, reasons for missing files,
 # those of killed processes; and a file of an earlier version
 _RECORD: Final = re.compile(
-    rf"{clips.KEYPOINTS}/(.+/)?"
-    rf"({clips.RECORDS}/(lock|running-\d+-of-\d+|[0-9a-f]{{64}}|\..+\.tmp)|\.provenance)"
+    rf"{re.escape(clips.KEYPOINTS)}/(.+/)?"
+    rf"({re.escape(clips.RECORDS)}/(lock|running-\d+-of-\d+|[0-9a-f]{{64}}|\..+\.tmp)|\.provenance)"
 )
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files
@@ -88,7 +88,7 @@ def synthesize(
     """
     request = Request(seed, size)
     missing = []
-    for layout in map(_layout, datasets):
+    for layout in map(_layout, dict.fromkeys(datasets)):
         if not _is_marked(raw / layout.name, _marker(layout, request)):
             missing.append(layout)
     has_body = _is_marked(body, _marker())

@@ -64,8 +64,8 @@ def version(name: str) -> str:
         for package in OWN:
             files += sorted(_HOME.joinpath(package).rglob("*.py"))
         digest = _digest(files)
-        # not the time of the content, which may be ahead of the clock, as an archive has it
-        if any(file.stat().st_ctime > _BEGAN for file in files):
+        # A time ahead of the clock, as an archive may have it, is no change during this run.
+        if any(_BEGAN < file.stat().st_mtime <= time.time() for file in files):
             digest += f", changed while process {os.getpid()} of {socket.gethostname()} ran"
         return digest
     if name.startswith(CODE_OF):

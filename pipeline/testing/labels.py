@@ -90,9 +90,8 @@ class _CheckedFrames(NamedTuple):
     checked: Array  # (T,) bool
 
 
-Mistakes = dict[
-    str, _CheckedFrames
-]  # by mistake; without those that the track cannot be checked for
+# by mistake; without those that the track cannot be checked for
+Mistakes = dict[str, _CheckedFrames]
 
 
 class LabelMistakes:

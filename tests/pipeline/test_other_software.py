@@ -106,8 +106,7 @@ def test_code_that_changes_while_a_process_runs_has_an_id_of_its_own(tmp_path: P
     code = copy_code(tmp_path / "code")
     asked = (
         "import os, time\nfrom pipeline.processes import software\n"
-        "time.sleep(0.1)  # the kernel's times of files are some ms behind\n"
-        "os.utime('pipeline/boxes.py')\n"
+        "os.utime('pipeline/boxes.py', (time.time(),) * 2)\n"
         "print(software.version('code'))\n"
     )
     answer = subprocess.run(

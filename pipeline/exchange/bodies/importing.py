@@ -165,6 +165,7 @@ def import_bodies(
 def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
     """Find the clip of each result file: clip name -> its result files."""
     sizes = {entry.name: (entry.width, entry.height) for entry in split.videos}
+    file_names = {video: PurePath(video).name for video in sizes}
     joined: dict[str, _Clip] = {}
     for file in files:
         first = next(read_estimates(file), None)
@@ -176,7 +177,7 @@ def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -
                 "file. Name it: --smplx SMPLX_NEUTRAL.npz."
             )
         stem = clip_of(file, first.tool)
-        same = [video for video in sizes if stem_of(PurePath(video).name, first.tool) == stem]
+        same = [video for video, name in file_names.items() if stem_of(name, first.tool) == stem]
         if len(same) != 1:
             expected = f"results of a clip of {split.name}"
             found = f"{stem!r}, of which it has {len(same)}"
