@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,20 +37,35 @@ from cache.windows import spread
 # states of a chunk
 _UNCHECKED: Final = 0  # its checksum has not been compared yet
 _CHECKED: Final = 1
-_SAME_FLAGS: Final = 2  # checked, and all its flags are 0; _SAME_FLAGS + 1: all are 1
-_TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)  # too many open files
-_MOST: Final = 16384  # most open shards: a quarter of the maps that Linux allows a process
+_ALL_FLAGS_0: Final = 2  # checked, of an array of flags, which are all 0
+_ALL_FLAGS_1: Final = 3
+_TOO_MANY_FILES: Final = (errno.EMFILE, errno.ENFILE)
+_MOST_SHARDS: Final = 16384  # most open shards: a quarter of the maps that Linux allows a process
 # shards of an object store to fetch at once; a batch that needs more is read in parts, so that
 # memory stays bounded
 _SHARDS_AT_ONCE: Final = 64
-# float32's exponent counts from -127, float16's from -15
-_EXPONENT_SHIFT: Final = np.float32(2.0**112)
-_MANTISSA_SHIFT: Final = 13  # float32 has 23 bits of it, float16 has 10
-# the sign, and the 28 bits below what the sign was extended into
-_KEEP: Final = np.int32(~0x70000000)
-_BEYOND: Final = 65536.0  # `widen` turns infinity into this; no finite float16 reaches it
+# Constants of `widen`. A float32 has 1 bit of sign, 8 of exponent and 23 of mantissa; a float16 has
+# 1, 5 and 10.
+_MANTISSA_SHIFT: Final = 13  # 23 - 10
+_EXPONENT_FACTOR: Final = np.float32(2.0**112)  # exponents count from -127, float16's from -15
+# All bits but 3: the sign extended upwards also fills the exponent bits that float16 does not have.
+_FLOAT16_BITS: Final = np.int32(~0x70000000)
+# Infinity becomes 2^16, and NaN a larger number. Finite float16 numbers are below.
+_WIDENED_INFINITY: Final = 65536.0
 
 _ByteRange = tuple[memoryview, int, int]  # a shard's bytes; the range's first and last byte + 1
+
+
+class _ChunkParts(NamedTuple):
+    """Windows that are cut where they cross chunks: one part for each chunk that a window touches.
+
+    The parts of the first window come first, in order of rows. So the parts, one after the other,
+    are the rows of a batch (B * seqlen, *trailing).
+    """
+
+    chunk: Ints  # (n_parts,) number of each part's chunk in the array
+    first: Ints  # (n_parts,) its first row in the chunk
+    n_rows: Ints  # (n_parts,)
 
 
 class Rows(ABC):
@@ -112,10 +127,16 @@ class Rows(ABC):
                 found=f"rows up to {end}",
                 do="Open it again.",
             )
-        self._fill(starts, seqlen, out)
+        if out.flags.c_contiguous:
+            self._fill(starts, seqlen, out)
+        else:
+            contiguous = np.empty(out.shape, self.dtype)
+            self._fill(starts, seqlen, contiguous)
+            out[...] = contiguous
 
     @abstractmethod
-    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None: ...
+    def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
+        """Fill `out`, which is contiguous, as `read` does. The array has the rows."""
 
 
 class _MappedRows(Rows):
@@ -123,19 +144,15 @@ class _MappedRows(Rows):
 
     def _prepare(self) -> None:
         self._row_bytes = self._layout.spec.row_bytes
+        self._has_flags = self.dtype == np.uint8 and not self.trailing
         # Open shards by number. Readers do not share maps: a split that is opened again reads the
         # files that exist now.
         self._maps: dict[int, _MappedShard] = {}
         n_chunks = self._geometry.shards(self._n_rows) * self._geometry.chunks
-        self._states = np.zeros(n_chunks, np.uint8)  # of each chunk of the array: _UNCHECKED, ...
+        self._states = np.full(n_chunks, _UNCHECKED, np.uint8)  # of each chunk of the array
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         if self._fill_same_flags(starts, seqlen, out):
-            return
-        if not out.flags.c_contiguous:
-            whole = np.empty(out.shape, self.dtype)
-            self._fill(starts, seqlen, whole)
-            out[...] = whole
             return
         filled = 0
         if out.dtype == self.dtype:  # copy bytes: that is faster than copying arrays
@@ -156,13 +173,14 @@ class _MappedRows(Rows):
         """Fill `out` with flags without reading, if every window is in chunks whose flags are known
         to be all 0 or all 1. Returns whether it did.
         """
-        if self.dtype != np.uint8 or self.trailing or seqlen > self._geometry.rows_per_chunk:
+        size = self._geometry.rows_per_chunk
+        if not self._has_flags or seqlen > size:  # so a window touches at most two chunks
             return False
-        first = self._states[starts // self._geometry.rows_per_chunk]
-        last = self._states[(starts + seqlen - 1) // self._geometry.rows_per_chunk]
-        if first.min() < _SAME_FLAGS or not np.array_equal(first, last):
+        first = self._states[starts // size]
+        last = self._states[(starts + seqlen - 1) // size]
+        if first.min() < _ALL_FLAGS_0 or not np.array_equal(first, last):
             return False
-        flags = first - _SAME_FLAGS
+        flags = first == _ALL_FLAGS_1
         out[...] = flags[:, None]
         return True
 
@@ -177,7 +195,7 @@ class _MappedRows(Rows):
             try:
                 parts = self._locate(starts[begin : begin + n_windows], seqlen)
             except OSError as error:
-                if error.errno not in _TOO_MANY or n_windows == 1:
+                if error.errno not in _TOO_MANY_FILES or n_windows == 1:
                     raise
                 n_windows = max(n_windows // 4, 1)  # other code has files open, too
                 continue
@@ -186,19 +204,20 @@ class _MappedRows(Rows):
 
     def _locate(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
         """The byte ranges of a few windows, all of whose shards are open at the same time."""
-        chunk, low, n_rows = _chunk_parts(starts, seqlen, self._geometry.rows_per_chunk)
-        shard = chunk // self._geometry.chunks
-        within = chunk - shard * self._geometry.chunks  # the chunk's number in its shard
-        opened = {number: self._open_shard(number) for number in set(shard.tolist())}
-        states = self._states[chunk]
+        parts = _cut_at_chunks(starts, seqlen, self._geometry.rows_per_chunk)
+        # of each part: its shard, and the number of its chunk in that shard
+        shards_of_parts = parts.chunk // self._geometry.chunks
+        numbers = parts.chunk - shards_of_parts * self._geometry.chunks
+        opened = {shard: self._open_shard(shard) for shard in set(shards_of_parts.tolist())}
+        states = self._states[parts.chunk]
         for part in np.flatnonzero(states == _UNCHECKED).tolist():
-            number = int(shard[part])
-            self._check(opened[number], number, int(within[part]))
-        first = within * self._layout.chunk_bytes + low * self._row_bytes
-        stop = first + n_rows * self._row_bytes
-        data = {number: mapped.data for number, mapped in opened.items()}
-        parts = map(data.__getitem__, shard.tolist())
-        return zip(parts, first.tolist(), stop.tolist(), strict=True)
+            shard = int(shards_of_parts[part])
+            self._check(opened[shard], shard, int(numbers[part]))
+        first = numbers * self._layout.chunk_bytes + parts.first * self._row_bytes
+        stop = first + parts.n_rows * self._row_bytes
+        data = {shard: mapped.data for shard, mapped in opened.items()}
+        data_of_parts = map(data.__getitem__, shards_of_parts.tolist())
+        return zip(data_of_parts, first.tolist(), stop.tolist(), strict=True)
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
@@ -234,11 +253,12 @@ class _MappedRows(Rows):
             self._maps.clear()  # the next read opens the repaired files
             raise _damaged_chunk(self._file(shard), number, self._layout)
         state = _CHECKED
-        if self.dtype == np.uint8 and not self.trailing:
+        if self._has_flags:
             flags = opened.chunk(number)
-            flag = int(flags[0])
-            if flag <= 1 and (flags == flag).all():
-                state = _SAME_FLAGS + flag
+            if (flags == 0).all():
+                state = _ALL_FLAGS_0
+            elif (flags == 1).all():
+                state = _ALL_FLAGS_1
         self._states[shard * self._geometry.chunks + number] = state
 
     def _file(self, shard: int) -> str:
@@ -298,7 +318,7 @@ def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _M
     try:
         return _MappedShard(file, layout, record)
     except OSError as error:
-        if error.errno not in _TOO_MANY:
+        if error.errno not in _TOO_MANY_FILES:
             raise
     _close_oldest(0)  # other code uses the remaining descriptors
     return _MappedShard(file, layout, record)
@@ -318,34 +338,31 @@ def shard_limit() -> int:
     """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return _MOST
-    return min(max(soft // 2, 16), _MOST)
+        return _MOST_SHARDS
+    return min(max(soft // 2, 16), _MOST_SHARDS)
 
 
 class _RangedRows(Rows):
     """Rows in an object store, of which only the needed chunks are fetched."""
 
     def _prepare(self) -> None:
-        self._n_chunks: dict[int, int] = {}  # by shard
+        self._n_chunks: dict[int, int] = {}  # how many chunks each shard has, once it is known
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
-        size = self._geometry.rows_per_chunk
-        chunk, first, n_rows = _chunk_parts(starts, seqlen, size)
-        # parts come in the order of windows, of seqlen rows each
-        window = (np.cumsum(n_rows) - n_rows) // seqlen
-        within = chunk * size + first - starts[window]  # the part's first row in its window
-        touched = np.unique(chunk)
-        # where the chunks of another shard begin
-        begins = np.flatnonzero(np.diff(touched // self._geometry.chunks)) + 1
-        by_shard = np.split(touched, begins)
-        for begin in range(0, len(by_shard), _SHARDS_AT_ONCE):
-            rows_by_chunk = self._fetch_all(by_shard[begin : begin + _SHARDS_AT_ONCE])
-            is_fetched = np.isin(chunk, list(rows_by_chunk))
+        parts = _cut_at_chunks(starts, seqlen, self._geometry.rows_per_chunk)
+        stops = parts.first + parts.n_rows
+        rows = out.reshape(-1, *self.trailing)
+        ends = np.cumsum(parts.n_rows)  # of the parts in `rows`
+        begins = ends - parts.n_rows
+        chunks = np.unique(parts.chunk)
+        is_next_shard = np.diff(chunks // self._geometry.chunks) > 0
+        by_shard = np.split(chunks, np.flatnonzero(is_next_shard) + 1)
+        for n_done in range(0, len(by_shard), _SHARDS_AT_ONCE):
+            fetched = self._fetch_all(by_shard[n_done : n_done + _SHARDS_AT_ONCE])
+            is_fetched = np.isin(parts.chunk, list(fetched))
             for part in np.flatnonzero(is_fetched).tolist():
-                rows = rows_by_chunk[int(chunk[part])]
-                stop = first[part] + n_rows[part]
-                end = within[part] + n_rows[part]
-                _copy(rows[first[part] : stop], out[window[part], within[part] : end])
+                stored = fetched[int(parts.chunk[part])][parts.first[part] : stops[part]]
+                _copy(stored, rows[begins[part] : ends[part]])
 
     def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, Array]:
         """Fetch chunks, given per shard, and return their rows by the chunk's number in the array.
@@ -400,22 +417,23 @@ class _RangedRows(Rows):
         return self._n_chunks[shard]
 
 
-def _chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, Ints, Ints]:
-    """Cut windows where they cross chunks: one part for each chunk that a window touches, in order.
-    Returns three arrays: each part's chunk, its first row in the chunk, and its number of rows.
+def _cut_at_chunks(starts: Ints, seqlen: int, rows_per_chunk: int) -> _ChunkParts:
+    """Cut windows where they cross chunks. Two windows of 4 rows, in chunks of 8 rows:
 
-    >>> [column.tolist() for column in _chunk_parts(np.array([6, 0]), 4, 8)]
+    >>> [column.tolist() for column in _cut_at_chunks(np.array([6, 0]), 4, 8)]
     [[0, 1, 0], [6, 0, 0], [2, 2, 4]]
     """
-    chunk = starts // rows_per_chunk
-    low = starts - chunk * rows_per_chunk
-    count = (low + (seqlen - 1)) // rows_per_chunk + 1
-    if count.max() == 1:
-        return chunk, low, np.full(len(starts), seqlen)
-    window, nth = spread(count)  # of each part, and which part of that window it is
-    first = np.where(nth == 0, low[window], 0)
-    stop = np.minimum(low[window] + seqlen - nth * rows_per_chunk, rows_per_chunk)
-    return chunk[window] + nth, first, stop - first
+    chunk = starts // rows_per_chunk  # of each window's first row
+    first = starts - chunk * rows_per_chunk  # that row in the chunk
+    n_parts = (first + (seqlen - 1)) // rows_per_chunk + 1
+    if n_parts.max() == 1:
+        return _ChunkParts(chunk, first, np.full(len(starts), seqlen))
+    window, nth = spread(n_parts)  # of each part, and which part of that window it is
+    # The window begins in its first part's chunk. In the nth chunk after it, the part begins at
+    # row 0, and the window ends `nth * rows_per_chunk` rows sooner.
+    part_first = np.where(nth == 0, first[window], 0)
+    stop = np.minimum(first[window] + seqlen - nth * rows_per_chunk, rows_per_chunk)
+    return _ChunkParts(chunk[window] + nth, part_first, stop - part_first)
 
 
 def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
@@ -445,7 +463,7 @@ def widen(half: NDArray[np.float16], out: Floats) -> None:
     bits = out.view(np.int32)
     np.copyto(bits, half.view(half.dtype.str.replace("f", "i")))  # the sign extended upwards
     np.left_shift(bits, _MANTISSA_SHIFT, out=bits)
-    np.bitwise_and(bits, _KEEP, out=bits)
-    np.multiply(out, _EXPONENT_SHIFT, out=out)
-    if out.max() >= _BEYOND or out.min() <= -_BEYOND:
-        out[...] = half
+    np.bitwise_and(bits, _FLOAT16_BITS, out=bits)
+    np.multiply(out, _EXPONENT_FACTOR, out=out)
+    if out.max() >= _WIDENED_INFINITY or out.min() <= -_WIDENED_INFINITY:
+        out[...] = half  # by NumPy
