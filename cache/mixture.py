@@ -21,7 +21,7 @@ import numpy as np
 from cache.arrays import Array, Ints
 from cache.draws import Draws, hash_bits
 from cache.errors import CacheError
-from cache.windows import Ranges, StreamRows
+from cache.windows import Ranges, StreamRows, is_within
 
 if TYPE_CHECKING:
     from cache.read.split import Split
@@ -134,21 +134,22 @@ class Mixture:
         self.seqlen = seqlen
         self._seed = seed
         self.parts = {part.name: part for part in parts}
-        self._world_size = world_size
         self._starts = {part.name: _window_starts(part, seqlen) for part in parts}
         counts = self.counts
         self._draws: dict[str, Draws] = {}
-        self._own: dict[str, slice] = {}  # which windows of each part are for this rank
+        # by part: this rank's windows among the `count` windows of a step
+        self._rank_windows: dict[str, slice] = {}
         self.sizes: dict[str, int] = {}
         """Windows per step of this rank, by part."""
-        n_before = 0
+        n_before = 0  # windows of the earlier parts in a step
         for part in parts:
             draws = Draws(counts[part.name], part.weights, seed, part.name)
             self._draws[part.name] = draws
-
-            own = range((rank - n_before) % world_size, part.count, world_size)
-            self._own[part.name] = slice(own.start, None, world_size)
-            self.sizes[part.name] = len(own)
+            # Window i of the part is window n_before + i of the step. It is for this rank if
+            # (n_before + i) % world_size == rank.
+            first = (rank - n_before) % world_size
+            self._rank_windows[part.name] = slice(first, None, world_size)
+            self.sizes[part.name] = len(range(first, part.count, world_size))
             n_before += part.count
         self.fields = {part.name: self._fields_of(part) for part in parts}
         """Shape after (B, T) and dtype of each field, by part. Features keep their stored dtype."""
@@ -167,10 +168,10 @@ class Mixture:
 
     def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
         """This rank's windows of a part in a step, ordered by split, copy and row."""
-        own = self._own[part.name]
-        of_step = self._draws[part.name].take(step * part.count, part.count)
-        drawn = of_step.select(own)
-        drawn_copies = self._draw_copies(part, step)[own]
+        rank_windows = self._rank_windows[part.name]
+        step_windows = self._draws[part.name].take(step * part.count, part.count)
+        drawn = step_windows.select(rank_windows)
+        drawn_copies = self._draw_copies(part, step)[rank_windows]
         n_copies = len(part.copy_streams)
         picks = []
         end = 0
@@ -261,42 +262,57 @@ def _read(
     fields: Sequence[str],
     out: Arrays | None = None,
 ) -> Arrays:
-    """Read the fields of one pick into the buffers `out`, one for each field; or, without `out`,
-    into new arrays, in which features have their stored dtype.
+    """Read the fields of one pick, from its copy of each stream.
+
+    Args:
+        fields: names of the fields, in which the part's own streams are named, not their copies.
+        out: a buffer for each field; None: make arrays, in which features have their stored dtype.
+
+    Returns the arrays (b, T, ...) by field.
     """
     split = part.splits[pick.split]
     windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
-    stream_of = part.copy_streams[pick.copy]
-    dtypes: dict[str, Any] = {}
-    for name, stream in stream_of.items():
-        field_name = name if part.streams else "features"
+    copies = part.copy_streams[pick.copy]  # stream of the part -> the copy to read
+    dtypes: dict[str, Any] = {}  # copy -> dtype of its features
+    for stream, copy in copies.items():
+        field_name = stream if part.streams else "features"
         if field_name not in fields:
             continue
         if out is None:
-            dtypes[stream] = split.stream_manifest(stream)["dtype"]
+            dtypes[copy] = split.stream_manifest(copy)["dtype"]
         else:
-            dtypes[stream] = out[field_name].dtype
+            dtypes[copy] = out[field_name].dtype
 
-    if not part.streams:
-        stream_read = None if part.stream is None else stream_of[part.stream]
-        return split.read(windows, stream_read, tuple(fields), dtypes, out)
-    # `Split.read` names a field after the copy that it reads; the part, after its own stream.
-    read_as = {name: name for name in fields}
-    for name, stream in stream_of.items():
-        read_as[name] = stream
-        read_as[f"{name}_ok"] = f"{stream}_ok"
+    if not part.streams:  # the field `features`, or labels only
+        copy_or_none = None if part.stream is None else copies[part.stream]
+        return split.read(windows, copy_or_none, tuple(fields), dtypes, out)
+
+    copy_fields = _copy_fields(fields, copies)
     buffers = None
     if out is not None:
-        buffers = {read_as[name]: buffer for name, buffer in out.items()}
+        buffers = {copy_fields[name]: buffer for name, buffer in out.items()}
     batch = split.read(
         windows,
-        streams=tuple(stream_of.values()),
-        history={stream_of[name]: n_rows for name, n_rows in part.history.items()},
-        fields=[read_as[name] for name in fields],
+        streams=tuple(copies.values()),
+        history={copies[stream]: n_rows for stream, n_rows in part.history.items()},
+        fields=[copy_fields[name] for name in fields],
         dtype=dtypes,
         out=buffers,
     )
-    return {name: batch[read_as[name]] for name in fields}
+    return {name: batch[copy_fields[name]] for name in fields}
+
+
+def _copy_fields(fields: Sequence[str], copies: Mapping[str, str]) -> dict[str, str]:
+    """For each field of a part, the name that `Split.read` gives it when copies are read.
+
+    >>> _copy_fields(["resnet50", "resnet50_ok", "kp_2d"], {"resnet50": "resnet50.j1"})
+    {'resnet50': 'resnet50.j1', 'resnet50_ok': 'resnet50.j1_ok', 'kp_2d': 'kp_2d'}
+    """
+    names = {name: name for name in fields}
+    for stream, copy in copies.items():
+        names[stream] = copy
+        names[f"{stream}_ok"] = f"{copy}_ok"
+    return names
 
 
 def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
@@ -305,18 +321,16 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
         if part.streams or part.copies:
-            streams: dict[str, None] = {}  # each once, in order
-            for stream_of in part.copy_streams:
-                streams |= dict.fromkeys(stream_of.values())
+            # every stream and copy, once each: a window must have features in all of them
+            streams: dict[str, None] = {}
+            for copies in part.copy_streams:
+                streams |= dict.fromkeys(copies.values())
             windows = split.windows(seqlen, stride, tail=part.tail, streams=tuple(streams))
         else:
             windows = split.windows(seqlen, stride, part.stream, part.tail)
-        first = windows[:, 0]
+        first_rows = windows[:, 0]
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
-        # number of ranges that begin at or before each window
-        before = np.searchsorted(left_out[:, 0], first, side="right")
-        stop = np.concatenate([[0], left_out[:, 1]])[before]
-        starts[name] = np.ascontiguousarray(first[first >= stop])
+        starts[name] = first_rows[~is_within(first_rows, left_out)]
     if not any(map(len, starts.values())):
         raise CacheError(
             f"{part.name}: expected windows of {seqlen} frames, found none in "

@@ -75,19 +75,34 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
 def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     """The parts of `runs` that are within ranges of `keep`. A run across two ranges becomes two.
 
+    Both are disjoint and ascending, so a run overlaps with consecutive ranges of `keep`.
+
     >>> intersect(np.array([[0, 10], [10, 12]]), np.array([[2, 4], [8, 11]])).tolist()
     [[2, 4], [8, 10], [10, 11]]
     """
     start, stop = runs.T
     keep_start, keep_stop = keep.T
-    low = np.searchsorted(keep_stop, start, side="right")
-    high = np.searchsorted(keep_start, stop, side="left")
-    n_parts = np.maximum(high - low, 0)
-    run, within = spread(n_parts)
-    part = low[run] + within
-    starts = np.maximum(start[run], keep_start[part])
-    stops = np.minimum(stop[run], keep_stop[part])
+    # Of each run: the first range that ends after the run's start, and the first range that begins
+    # at the run's end or later. The sides leave out ranges that only touch the run.
+    first = np.searchsorted(keep_stop, start, side="right")
+    after_last = np.searchsorted(keep_start, stop, side="left")
+    run, nth = spread(np.maximum(after_last - first, 0))
+    overlapping = first[run] + nth
+    starts = np.maximum(start[run], keep_start[overlapping])
+    stops = np.minimum(stop[run], keep_stop[overlapping])
     return np.stack([starts, stops], axis=1)
+
+
+def is_within(rows: Ints, ranges: Ranges) -> Bools:
+    """Whether each row (n,) is in one of the ranges.
+
+    >>> is_within(np.array([1, 2, 3, 4]), np.array([[2, 4], [8, 11]])).tolist()
+    [False, True, True, False]
+    """
+    start, stop = ranges.T
+    n_begun = np.searchsorted(start, rows, side="right")  # ranges that begin at or before the row
+    n_ended = np.searchsorted(stop, rows, side="right")
+    return np.asarray(n_begun > n_ended)
 
 
 def ranges_where(flags: Bools, first_row: int = 0) -> Ranges:
@@ -115,7 +130,7 @@ def join_adjacent(ranges: Ranges) -> Ranges:
     return np.stack([starts, stops], axis=1)
 
 
-class _Segments(NamedTuple):
+class _TableSegments(NamedTuple):
     """N segments of consecutive rows of a split, which are consecutive in the table, too."""
 
     first: Ints  # (N,) first rows in the split
@@ -140,7 +155,7 @@ class StreamRows:
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
         self.seqlen = seqlen
-        self._segments: dict[str, _Segments] = {}
+        self._segments: dict[str, _TableSegments] = {}
         self.total = 0
         for name, first_rows in starts.items():
             begins = np.unique(first_rows)
@@ -150,7 +165,7 @@ class StreamRows:
             last = np.concatenate([begins[gaps - 1], begins[-1:]])
             lengths = last + seqlen - first
             table_row = np.cumsum(lengths) - lengths + self.total
-            self._segments[name] = _Segments(first, last + seqlen, table_row)
+            self._segments[name] = _TableSegments(first, last + seqlen, table_row)
             self.total += int(lengths.sum())
 
     def table_rows(self, split: str, starts: Ints) -> Ints:

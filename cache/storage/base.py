@@ -124,11 +124,14 @@ class Store(ABC):
 
     @abstractmethod
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
-        """Write or replace small files below `home`, each atomically. All are durable when this
-        returns.
+        """Write or replace small files, each atomically. All are durable when this returns.
 
         Args:
-            shared: other processes may write the same files at the same time.
+            files: their contents, by key.
+            home: key of a folder that contains all of them, at any depth. On a disk,
+                missing folders are made, and this folder and those below it are synced.
+            shared: other processes may write the same files at the same time, so the temporary
+                files get random names.
         """
 
     @abstractmethod

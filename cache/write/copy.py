@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Array, Bools, Ints, Keys
+from cache.arrays import Array, Ints, Keys
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
@@ -29,7 +29,7 @@ from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.windows import Ranges
+from cache.windows import is_within
 from cache.write.base import finish_commits
 from cache.write.checks import NEEDS_FLAG
 from cache.write.split_writer import SplitWriter
@@ -355,19 +355,11 @@ class _NewRows:
         source_rows = rows + self._row_offset[track]
         is_new = track >= 0
         if shard in self._shards:
-            is_new &= _is_within(rows, self._copied_pending)
+            is_new &= is_within(rows, self._copied_pending)
         is_new &= np.isin(source_rows // self._size, self._stream.shards)
-        is_new &= ~_is_within(source_rows, self._pending)
+        is_new &= ~is_within(source_rows, self._pending)
         new = np.flatnonzero(is_new)
         return new, source_rows[new]
-
-
-def _is_within(rows: Ints, ranges: Ranges) -> Bools:
-    """Whether each row (n,) is in one of the ascending ranges."""
-    start, stop = ranges.T
-    n_begun = np.searchsorted(start, rows, side="right")
-    n_ended = np.searchsorted(stop, rows, side="right")
-    return np.asarray(n_begun > n_ended)
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:
