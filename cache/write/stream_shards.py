@@ -1,15 +1,20 @@
 """Shards of a stream, staged by any process on any machine.  raw -> tracks -> [features] -> windows
 
 `StreamShards` takes no lock and changes nothing that is committed; the one `StreamWriter` of the
-stream accepts staged shards and commits them. A row's key is a hash of everything that its features
-depend on. If a row is written again with the same key, for example after a label was corrected, its
-features are carried over: they are copied from the old row and not computed again.
+stream accepts staged shards and commits them (its file describes the states of a shard). For each
+pending shard, a process
 
-For each pending shard, a process
-
-    1. takes features of rows with a known key: `kept` (of a checkpoint), `carried` (of old rows)
+    1. takes the features that the cache has: `kept` and `carried`
     2. computes the other rows, and may store unfinished ones by `checkpoint`
     3. writes the complete shard by `stage`
+
+Features are *kept* if an earlier process has stored them in a checkpoint of this shard. They are
+*carried* over from an old row of the stream if a row is written again, for example after a label
+was corrected. Both need equal row keys: `keys` (n, 2) are hashes of everything that the features of
+n rows depend on. A file key, in contrast, is a file's path in the store (`Staged.keys`).
+
+Checkpoints and staged shards are recorded in pieces, small files that `cache/write/staged.py`
+describes.
 """
 
 from __future__ import annotations
@@ -56,7 +61,7 @@ class Staged:
     rows: str  # digest of the split's rows in this shard: `manifest.rows_record`
     form: str  # size and dtype of a row, such as "2048 numbers of float16"
     token: str  # random part of its temporary names
-    keys: dict[str, str]  # array -> the key of its file in the store
+    keys: dict[str, str]  # array -> file key
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
     made: dict[str, Any]  # `StreamShards.made`
 
@@ -65,8 +70,8 @@ class ShardTarget(NamedTuple):
     """Where the files of a shard are written."""
 
     token: str  # random part of temporary names
-    keys: dict[str, str]  # array -> key of its file
-    piece: str  # name of the piece of staged work that records the shard
+    file_keys: dict[str, str]  # by array
+    piece: str  # name of the piece that records the shard
 
 
 class StreamShards:
@@ -83,6 +88,8 @@ class StreamShards:
     Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
     """
 
+    split: Commit
+    """The split's commit when this was opened."""
     split_digest: str
     """Digest of the split's manifest when this was opened."""
     rows_per_shard: int
@@ -111,7 +118,7 @@ class StreamShards:
     ) -> None:
         layout.check_names(split, stream)
         self._store = store_at(root)
-        self._stream = stream
+        self._stream = stream  # also the name of the array of features
         self._dim = dim
         self._dtype = dtype
         self.plan = plan
@@ -122,45 +129,53 @@ class StreamShards:
             )
         self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
+        # this plan's checkpoints and staged shards
         self._work = StagedWork(self.place, {"plan": plan, "dim": dim, "dtype": dtype})
         self._read_state()
 
     def _read_state(self) -> None:
-        self._commit = Commit.load(self.place)
-        # Read after the stream's commit, so that it is never older.
-        split = Commit.load(Place(self._store, self.place.split))
-        if split is None:
-            refuse_missing(self._store, self.place.split)
-            problem = f"no committed split {self.place.split!r}"
-            raise MissingSplit(f"{self._store.root}: {problem}: convert it before its features")
-        self.split = split
-        self.split_digest = split.digest
-        self.geometry = Geometry(**split.manifest["geometry"])
+        """Read the commits of the stream and of the split. A writer does so again under its lock,
+        and after each commit.
+        """
+        self._commit = Commit.load(self.place)  # None: the stream does not exist yet
+        self.split = self._load_split()  # after the stream's commit, so that it is never older
+        self.split_digest = self.split.digest
+        self.geometry = Geometry(**self.split.manifest["geometry"])
         self.rows_per_shard = self.geometry.rows_per_shard
-        self._tables = split.tables
-        n_live = self._tables.live_by_shard(self.geometry, int(split.manifest["extent"]))
+        extent = int(self.split.manifest["extent"])
+        n_live = self.split.tables.live_by_shard(self.geometry, extent)
         self.live_shards = np.flatnonzero(n_live).tolist()
         self.foreign = []
         self.committed = {}
         if self._commit is not None:
-            stream = self._commit.manifest
-            committed_form = _form_of(stream["dim"], stream["dtype"])
-            if (committed_form, stream["geometry"]) != (self.form, split.manifest["geometry"]):
-                location = self._store.location(self.place.manifest)
-                do = "Choose another name for the stream, or replace it."
-                raise CacheError.at(location, expected=committed_form, found=self.form, do=do)
-            self.foreign = self._commit.foreign_shards(split.manifest)
-            by_array = stream["shards"]
+            self._refuse_other_form(self._commit.manifest)
+            self.foreign = self._commit.foreign_shards(self.split.manifest)
+            by_array = self._commit.manifest["shards"]  # array -> shard -> record
             numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
             for shard in sorted(numbers):
-                records = {name: by_array[name][str(shard)] for name in by_array}
-                self.committed[shard] = records
+                self.committed[shard] = {name: by_array[name][str(shard)] for name in by_array}
         # Features can only be carried over from rows of replaced or removed tracks.
         self._has_replaced_rows = any(
             self._is_partly_replaced(shard, n_live) for shard in self.committed
         )
         self._index: KeyIndex | None = None  # made by the first `carried`
         self._index_lock = threading.Lock()
+
+    def _load_split(self) -> Commit:
+        split = Commit.load(Place(self._store, self.place.split))
+        if split is None:
+            refuse_missing(self._store, self.place.split)
+            problem = f"no committed split {self.place.split!r}"
+            raise MissingSplit(f"{self._store.root}: {problem}: convert it before its features")
+        return split
+
+    def _refuse_other_form(self, stream: Mapping[str, Any]) -> None:
+        """Raise CacheError if the stream's manifest has another row format or geometry."""
+        form = _form_of(stream["dim"], stream["dtype"])
+        if (form, stream["geometry"]) != (self.form, self.split.manifest["geometry"]):
+            location = self._store.location(self.place.manifest)
+            do = "Choose another name for the stream, or replace it."
+            raise CacheError.at(location, expected=form, found=self.form, do=do)
 
     def _is_partly_replaced(self, shard: int, n_live: Ints) -> bool:
         """Whether a committed shard has rows without a track. `n_live`: the number of rows with a
@@ -180,7 +195,7 @@ class StreamShards:
         no features.
         """
         rows = self.rows(shard)
-        return np.asarray(self._tables.track_of(np.arange(rows.start, rows.stop)) >= 0)
+        return np.asarray(self.split.tables.track_of(np.arange(rows.start, rows.stop)) >= 0)
 
     def rows_record(self, shard: int) -> str:
         """The digest of the split's rows in a shard: see `manifest.rows_record`."""
@@ -197,17 +212,15 @@ class StreamShards:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
                 self._index = KeyIndex(stream, self.committed)
-        stored = self._no_features(len(keys))
-        if self._index is None:
-            return stored
-        mask, data, ok = stored
-        rows = self._index.find(keys)
-        stream = self._index.stream
-        mask[:] = rows >= 0
-        ok[mask] = stream.read("_ok", rows[mask])[:, 0]
-        good = ok != UNDECODABLE
-        data[good] = stream.read("", rows[good])[:, 0]
-        return stored
+        result = self._no_features(len(keys))
+        if self._index is not None:
+            rows = self._index.find(keys)
+            stream = self._index.stream
+            result.mask[:] = rows >= 0
+            result.ok[result.mask] = stream.read("_ok", rows[result.mask])[:, 0]
+            has_features = result.ok != UNDECODABLE
+            result.features[has_features] = stream.read("", rows[has_features])[:, 0]
+        return result
 
     def checkpoint(self, shard: int, rows: Ints, data: Array, ok: Flags, keys: Keys) -> None:
         """Store some rows of an incomplete shard durably, replacing its last checkpoint.
@@ -223,21 +236,21 @@ class StreamShards:
         Returns the same as `carried`.
         """
         n = len(keys)
-        stored = self._no_features(n)
-        mask, data, ok = stored
+        result = self._no_features(n)
         for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
             rows = saved["rows"]
-            values = saved["data"]
-            same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
+            has_same_key = (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
             # A shard must have finite values: compute the others again.
-            same &= np.isfinite(values).all(axis=1)
-            mask[rows[same]] = True
-            data[rows[same]] = values[same]
-            ok[rows[same]] = saved["ok"][same]
-        return stored
+            is_finite = np.isfinite(saved["data"]).all(axis=1)
+            is_valid = (rows < n) & has_same_key & is_finite
+            valid_rows = rows[is_valid]
+            result.mask[valid_rows] = True
+            result.features[valid_rows] = saved["data"][is_valid]
+            result.ok[valid_rows] = saved["ok"][is_valid]
+        return result
 
     def _no_features(self, n: int) -> _StoredFeatures:
-        """Arrays for n rows, none of which has features yet."""
+        """New arrays for n rows, for the caller to fill: none has features yet."""
         spec = self.columns[self._stream]
         data = np.zeros((n, *spec.trailing), spec.dtype)
         return _StoredFeatures(np.zeros(n, bool), data, np.zeros(n, np.uint8))
@@ -264,26 +277,27 @@ class StreamShards:
         self._require_pending(shard)
         token = secrets.token_hex(8)
         prefix = f"{self._work.folder}/{FILE}-{shard}-{token}"
-        files = {name: f"{prefix}-{name}" for name in self.columns}
+        file_keys = {name: f"{prefix}-{name}" for name in self.columns}
         arrays = self.check_arrays(shard, data, ok, keys)
-        return self._write(shard, arrays, ShardTarget(token, files, staged_piece(shard, token)))
+        target = ShardTarget(token, file_keys, staged_piece(shard, token))
+        return self._write(shard, arrays, target)
 
     def _write(self, shard: int, arrays: Arrays, target: ShardTarget) -> Staged:
         """Write a shard's checked arrays to the target, and record it there."""
         folder = self._work.folder
-        temporary = {name: f"{folder}/.{shard}-{target.token}-{name}" for name in target.keys}
+        temporary = {name: f"{folder}/.{shard}-{target.token}-{name}" for name in target.file_keys}
         try:
             records = {}
             for name, spec in self.columns.items():
                 file, record = ShardLayout(spec, self.geometry).encode(arrays[name])
-                self._store.put(target.keys[name], file, temporary=temporary[name])
+                self._store.put(target.file_keys[name], file, temporary=temporary[name])
                 records[name] = record
             staged = Staged(
                 shard=shard,
                 rows=self.rows_record(shard),
                 form=self.form,
                 token=target.token,
-                keys=target.keys,
+                keys=target.file_keys,
                 records=records,
                 made=dict(self.made),
             )
@@ -291,8 +305,9 @@ class StreamShards:
                 self._put_piece(target.piece, staged)
         except BaseException:
             self._store.remove(temporary.values())
-            # a file outside of the folder of staged work may be a committed one
-            self._store.remove([key for key in target.keys.values() if key.startswith(folder)])
+            # A file outside of the folder of staged work may be a committed one.
+            written = [key for key in target.file_keys.values() if key.startswith(folder)]
+            self._store.remove(written)
             raise
         return staged
 
@@ -301,7 +316,7 @@ class StreamShards:
             raise CacheError(f"{self.title(shard)}: is not pending")
 
     def _put_piece(self, name: str, staged: Staged) -> None:
-        """Record a shard whose files are written, and remove its checkpoint."""
+        """Record a shard whose files are written in a piece, and remove its checkpoint."""
         self._work.put(name, {"staged": asdict(staged)})
         self._work.remove([f"{ROWS}-{staged.shard}"])
 
@@ -321,30 +336,30 @@ class StreamShards:
         if not allowed_flags[live].all():
             found_flags = np.unique(ok[live & ~allowed_flags]).tolist()
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
-        good = live & (ok != UNDECODABLE)
+        has_features = live & (ok != UNDECODABLE)
 
-        def fill_rows(part: str, rows: Bools, values: Array) -> Array:
-            spec = self.columns[f"{self._stream}{part}"]
+        def fill_rows(suffix: str, rows: Bools, values: Array) -> Array:
+            """The array to store: the values in these rows, the fill value in others."""
+            spec = self.columns[f"{self._stream}{suffix}"]
             array = np.full((n_rows, *spec.trailing), spec.fill, spec.dtype)
             array[rows] = values[rows]
             return array
 
         # Numbers beyond the dtype's range become infinite, and are refused below.
         with np.errstate(over="ignore"):
-            features = fill_rows("", good, data)
-        bad = np.flatnonzero(~np.isfinite(features).all(axis=1) & good)
+            features = fill_rows("", has_features, data)
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1) & has_features)
         if len(bad):
             problem = f"features of {len(bad)} rows are not finite in {features.dtype}"
             raise CacheError(f"{title}: {problem}, first row {bad[0]}")
-        name = self._stream
         return {
-            name: features,
-            f"{name}_ok": fill_rows("_ok", live, ok),
-            f"{name}_key": fill_rows("_key", live, keys),
+            self._stream: features,
+            f"{self._stream}_ok": fill_rows("_ok", live, ok),
+            f"{self._stream}_key": fill_rows("_key", live, keys),
         }
 
-    def _key(self, name: str, shard: int) -> str:
-        """The key of an array's shard under its final name."""
+    def _file_key(self, name: str, shard: int) -> str:
+        """The file key of an array's shard under its final name."""
         return layout.shard_key(self.place.array_key(name), shard, self.columns[name].trailing)
 
     def title(self, shard: int) -> str:

@@ -9,9 +9,18 @@ new shards. These are pending: they have rows of tracks, but no features yet.
             writer.write(shard, features, ok, keys)
         writer.commit({})
 
-A shard is first *staged*: its files are written, under temporary names by `StreamShards` or under
-final ones by this writer. It is then *accepted*: checked, renamed to its final names, and part of
-the next commit. On entry, the writer accepts what killed writers and other processes have staged.
+A shard has these states, one after the other:
+
+    pending    it has rows of tracks, and no features
+    staged     its files are written and a piece of staged work records them: under temporary names
+               by `StreamShards.stage` in any process, under final names by `StreamWriter.stage`.
+               It still counts as pending
+    accepted   checked, and renamed to its final names: part of the writer's next commit
+    committed  named by the stream's manifest
+
+`reopen` makes committed shards pending again. On entry, a writer accepts the shards that killed
+writers and other processes have staged. The bases of `StreamWriter` have the rest of its state:
+`StreamShards` the commits and staged work as they were read last, `Writer` the lock and `_publish`.
 """
 
 from __future__ import annotations
@@ -123,7 +132,7 @@ class StreamWriter(StreamShards, Writer):
         self._require_pending(shard)
         arrays = self.check_arrays(shard, data, ok, keys)
         token = secrets.token_hex(8)
-        target = ShardTarget(token, self._final_keys(shard), _final_piece(shard))
+        target = ShardTarget(token, self._final_file_keys(shard), _final_piece(shard))
         return self._write(shard, arrays, target)
 
     def accept(self, staged: Staged) -> None:
@@ -136,11 +145,11 @@ class StreamWriter(StreamShards, Writer):
         self._require_pending(staged.shard)
         self._check(staged)
         self._lock.require()
-        final_keys = self._final_keys(staged.shard)
-        if staged.keys != final_keys:
-            for name, key in staged.keys.items():
-                self._store.rename(key, final_keys[name])
-            self._put_piece(_final_piece(staged.shard), replace(staged, keys=final_keys))
+        final = self._final_file_keys(staged.shard)
+        if staged.keys != final:
+            for name, file_key in staged.keys.items():
+                self._store.rename(file_key, final[name])
+            self._put_piece(_final_piece(staged.shard), replace(staged, keys=final))
             self._work.remove([staged_piece(staged.shard, staged.token)])
         self._note_accepted(staged)
 
@@ -173,21 +182,23 @@ class StreamWriter(StreamShards, Writer):
         """The file of one array of a staged shard; None if its key is not one that a shard of this
         stream can have.
         """
-        key = staged.keys[name]
+        file_key = staged.keys[name]
         shard = staged.shard
-        if key != self._key(name, shard) and not key.startswith(f"{self.place.staged}/"):
+        is_final = file_key == self._file_key(name, shard)
+        if not is_final and not file_key.startswith(f"{self.place.staged}/"):
             return None
         encoding = ShardLayout(self.columns[name], self.geometry)
         n_rows = len(self.rows(shard))
-        return ShardFile(name, key, shard, staged.records[name], n_rows, encoding)
+        return ShardFile(name, file_key, shard, staged.records[name], n_rows, encoding)
 
     def _note_accepted(self, staged: Staged) -> None:
+        """Make a checked shard, whose files have their final names, part of the next commit."""
         self._note_made(staged.made)
         self._accepted[staged.shard] = dict(staged.records)
 
-    def _final_keys(self, shard: int) -> dict[str, str]:
+    def _final_file_keys(self, shard: int) -> dict[str, str]:
         """The keys that a shard's files have when it is committed, by array."""
-        return {name: self._key(name, shard) for name in self.columns}
+        return {name: self._file_key(name, shard) for name in self.columns}
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make committed shards pending again, in a commit of its own. Shards that are not
@@ -257,43 +268,46 @@ class StreamWriter(StreamShards, Writer):
         and the UNDECODABLE rows without a key in new shards. `body`: the next manifest.
         """
         pending = [np.zeros((0, 2), np.int64)]
-        etag = None
         if self._commit is not None:
-            etag = self._commit.etag
             pending.append(OpenStream(self._commit, self.split.manifest).pending_rows())
-        # This commit is never published: with it, a reader opens only the new shards.
-        written = {name: self._manifest_records(name, new_shards) for name in self.columns}
-        commit = Commit(self.place, {**body, "shards": written}, Tables(), etag)
-        stream = OpenStream(commit, self.split.manifest)
+        stream = self._open_uncommitted(body, new_shards)
         for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
             keys = stream.read("_key", np.array([start]), stop - start)[0]
             pending.append(ranges_where((keys == NO_KEY).all(axis=1), start))
         ranges = np.concatenate(pending)
         return join_adjacent(ranges[np.argsort(ranges[:, 0])])
 
+    def _open_uncommitted(self, body: Mapping[str, Any], shards: Collection[int]) -> OpenStream:
+        """Open accepted shards for reading, by a manifest that is not written: `body` with only
+        these shards. It gets the current commit's etag, so that it does not count as replaced.
+        """
+        records = {name: self._manifest_records(name, shards) for name in self.columns}
+        etag = None if self._commit is None else self._commit.etag
+        commit = Commit(self.place, {**body, "shards": records}, Tables(), etag)
+        return OpenStream(commit, self.split.manifest)
+
     def _manifest_records(self, name: str, shards: Iterable[int]) -> dict[str, str]:
         """The manifest's records of an array's shards."""
         return {str(shard): self._accepted[shard][name] for shard in shards}
 
     def _open(self) -> None:
+        """Read the committed state under the lock, finish what killed writers have left, and accept
+        staged shards. Called on entry, after each commit and by `reopen`.
+        """
         self._started = time.time()  # the note of the next commit has the time since
-        self._read_state()  # under the lock
+        self._read_state()
         if self._commit is not None:
             follow_manifest(self._commit)
-            self._drop_foreign(self._commit)
-        # shard -> the manifest's records of its arrays: committed, or accepted since
+            if self.foreign:  # they were computed for other rows: make them pending
+                invalidate_shards(self.place, self._commit, self.foreign)
+                self._read_state()
+        # committed and accepted shards: number -> array -> the manifest's record
         self._accepted = dict(self.committed)
-        own_pieces = self._work.names(SHARD)
-        if not own_pieces:
+        final_pieces = self._work.names(SHARD)
+        if not final_pieces:
             self._remove_leftovers()
-        self._resume_own(own_pieces)
+        self._accept_final(final_pieces)
         self._accept_staged()
-
-    def _drop_foreign(self, commit: Commit) -> None:
-        """Make shards pending that were computed for other rows than the split has now."""
-        if self.foreign:
-            invalidate_shards(self.place, commit, self.foreign)
-            self._read_state()
 
     def _remove_leftovers(self) -> None:
         """Remove shards that killed writers of other plans have written under final names, as this
@@ -305,8 +319,8 @@ class StreamWriter(StreamShards, Writer):
             for name in self.columns:
                 self._remove_shards(name, keep=self.committed)
 
-    def _resume_own(self, pieces: Collection[str]) -> None:
-        """Accept the shards that a killed writer with this plan has written under final names. They
+    def _accept_final(self, pieces: Collection[str]) -> None:
+        """Accept the shards that a killed writer with this plan has staged under final names. They
         stay valid after later commits of the split, as a shard's rows never change.
         """
         for head, _ in self._work.read(pieces).values():
@@ -317,7 +331,7 @@ class StreamWriter(StreamShards, Writer):
                     self._note_accepted(staged)
 
     def _accept_staged(self) -> None:
-        """Accept the pending shards that other processes have staged."""
+        """Accept the pending shards that any process has staged under temporary names."""
         self.refused = []
         pending = set(self.pending)
         for shard, staged in self.list_staged().items():
