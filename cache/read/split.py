@@ -1,4 +1,12 @@
-"""Open caches and splits; read windows.  tracks -> features -> [windows] -> training"""
+"""Open caches and splits; read windows.  tracks -> features -> [windows] -> training
+
+    split = cache.open(root)["3dpw/train"]  # FeatureCache -> Split
+    windows = split.windows(16, 16, "resnet50")
+    batch = split.read(windows[:32], "resnet50")
+
+`FeatureCache` finds the splits, and `Split` has one commit of a split for users: tables, windows,
+rows and batches. Its base `OpenSplit` (`cache/read/batches.py`) opens columns and streams.
+"""
 
 from __future__ import annotations
 
@@ -46,34 +54,43 @@ def require_cache(root: Root) -> Store:
     Raises CacheError if there is none, and if `root` is a folder within a cache.
     """
     store = store_at(root)
-    folder = store.folder()
     # A cache with splits may have lost its zarr.json; `verify --repair` writes it again.
     if not (store.exists("zarr.json") or FeatureCache(root)):
         reason = "no zarr.json"
+        folder = store.folder()
         if folder is not None and not folder.is_dir():
             reason = "a file" if folder.exists() else "no such folder"
         do = "Convert a dataset into it first, or mount its disk."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
-    is_inner = store.exists(MANIFEST)
-    inner = "one split"
+    _refuse_inner_folder(store, root)
+    return store
+
+
+def _refuse_inner_folder(store: Store, root: Root) -> None:
+    """Raise CacheError if the root is a split, or another folder within a cache that has no splits
+    itself. In an object store, only a split is noticed: looking further would cost requests.
+    """
+    is_split = store.exists(MANIFEST)
+    part = "one split"
     whole = "the folder or URL that holds <dataset>/<split>."
-    if folder is not None:  # looking around in an object store would cost requests
+    is_inner = is_split
+    folder = store.folder()
+    if folder is not None:
         folder = folder.resolve()
-        top = folder
+        top = folder  # of the cache: each of its folders has a zarr.json
         while (top.parent / "zarr.json").exists():
             top = top.parent
         if top != folder:
-            is_inner = is_inner or not FeatureCache(root)
-            inner = str(folder.relative_to(top))
+            is_inner = is_split or not FeatureCache(root)
+            part = str(folder.relative_to(top))
             whole = f"cache.open({str(top)!r})."
     if is_inner:
         raise CacheError.at(
             store.location(""),
             expected="a feature cache",
-            found=f"{inner} of one",
+            found=f"{part} of one",
             do=f"Open the whole: {whole}",
         )
-    return store
 
 
 class FeatureCache(Shown, Mapping[str, "Split"]):
@@ -156,7 +173,28 @@ class Split(Shown, OpenSplit):
 
     To see later commits, open the split again. When a pickled split is loaded, as in a worker, it
     is opened again there, and raises CacheChanged if there has been a commit since.
+
+    `read` returns these fields for B windows of T rows:
+
+    - `features` (B, T, dim)
+    - `kp_2d` (B, T, 49, 3): x and y in [-1, 1] over the crop, confidence
+    - `theta` (B, T, 85): (1, 0, 0), pose, betas
+    - `kp_3d` (B, T, 49, 3): m, relative to the pelvis, in the order spin49
+    - `kp_3d_eval` (B, T, 14, 3) of evaluation splits: m, not centred, in the order common14. In
+      these splits, `kp_3d` is the same, and they share an array unless one has a buffer
+    - `w_3d`, `w_smpl`, `valid` (B, T): weights of `kp_3d`, of `theta`, and of the row
+    - `gender` (B, T) uint8: index in `cache.GENDERS`
+    - `intrinsics` (B, T, 3, 3) float64: px, NaN if unknown; or the dataset's own column
+    - `image_size` (B, T, 2) int32: width and height in px, 0 without images
+    - `crop_scale` (B, T) float64: side of the crop / side of the box
+    - other columns as stored (B, T, ...): `bbox`, `frame_index`, `extra` columns of rows or tracks
+    - with `streams`: `<stream>` (B, h + T, dim), for a history of h rows, and flags `<stream>_ok`
+      (B, h + T): 1 if computed. History before the window's run of consecutive frames, and rows of
+      undecodable frames, are 0 with flag 0
     """
+
+    # Of `OpenSplit`: `_commit` with its `_tables`; `_stream` opens a stream, `_array` finds a
+    # column's array, `_read_rows` reads it, and `_track_fields` has the values of tracks.
 
     def __reduce__(self) -> tuple[Any, ...]:
         finders: tuple[FindMirror, ...] = ()
@@ -349,11 +387,9 @@ class Split(Shown, OpenSplit):
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
             stream: stream of `features`; None: labels only. A named stream must exist even if
                 `fields` omits features.
-            fields: the fields to read: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`,
-                `valid`, `kp_3d_eval`; any other column as stored (`bbox`, `frame_index`, `extra`
-                columns); `gender`, `intrinsics`, `image_size`, `crop_scale`. None: the first
-                seven, and `kp_3d_eval` if the split has it. With `streams`, the fields `<stream>`
-                and `<stream>_ok` take the place of `features`.
+            fields: the fields to read, listed at `Split`. None: `features`, `kp_2d`, `kp_3d`,
+                `theta`, `w_3d`, `w_smpl`, `valid`, and `kp_3d_eval` if the split has it. With
+                `streams`, the fields `<stream>` and `<stream>_ok` take the place of `features`.
             dtype: dtype of features, for all or by stream: float16, float32 (default) or float64.
                 Labels and flags are float32.
             out: buffers to fill and return, by field, with the right shapes and dtypes.
@@ -365,18 +401,7 @@ class Split(Shown, OpenSplit):
         `pose`, `trans` and `extra` columns are mirrored, too.
 
         Returns:
-            `features` (B, T, dim); `kp_2d` (B, T, 49, 3): x and y in [-1, 1] over the crop,
-            confidence; `theta` (B, T, 85): (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about
-            the pelvis, in the order spin49. In evaluation splits, `kp_3d` and `kp_3d_eval` are (B,
-            T, 14, 3) m, not centred, in the order common14, and share an array unless one has a
-            buffer. `w_3d`, `w_smpl`, `valid` (B, T). Unknown labels are 0 with weight 0. With
-            `streams`: (B, h + T, dim) for a history of h rows, and flags `<stream>_ok` (B,
-            h + T): 1 if computed. History before the window's run of consecutive frames, and rows
-            of undecodable frames, are 0 with flag 0. `gender` (B, T) uint8: index in
-            `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN if unknown, or the dataset's
-            own column; `image_size` (B, T, 2) int32 width and height px, 0 without images;
-            `crop_scale` (B, T) float64: side of the crop / side of the box; `extra` columns of
-            tracks (B, T, ...).
+            Arrays (B, T, ...) by field. Unknown labels are 0 with weight 0.
 
         Raises CacheError for rows outside a committed track, rows that a stream does not have, and
         shards that are missing, short or damaged; ValueError for invalid windows, fields, streams,

@@ -61,7 +61,7 @@ class Staged:
     rows: str  # digest of the split's rows in this shard: `manifest.rows_record`
     form: str  # size and dtype of a row, such as "2048 numbers of float16"
     token: str  # random part of its temporary names
-    keys: dict[str, str]  # array -> file key
+    keys: dict[str, str]  # array -> file key: the path of its file in the store
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
     made: dict[str, Any]  # `StreamShards.made`
 
