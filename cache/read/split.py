@@ -182,7 +182,8 @@ class Split(Shown, OpenSplit):
     - `kp_3d` (B, T, 49, 3): m, relative to the pelvis, in the order spin49
     - `kp_3d_eval` (B, T, 14, 3) of evaluation splits: m, not centred, in the order common14. In
       these splits, `kp_3d` is the same, and they share an array unless one has a buffer
-    - `w_3d`, `w_smpl`, `valid` (B, T): weights of `kp_3d`, of `theta`, and of the row
+    - `w_3d` and `w_smpl` (B, T): 1 where `kp_3d` or `theta` is known
+    - `valid` (B, T): 1 if evaluation may use the row
     - `gender` (B, T) uint8: index in `cache.GENDERS`
     - `intrinsics` (B, T, 3, 3) float64: px, NaN if unknown; or the dataset's own column
     - `image_size` (B, T, 2) int32: width and height in px, 0 without images

@@ -128,9 +128,9 @@ def _open_stream(source: Split, name: str) -> OpenStream:
     return OpenStream(commit, source.manifest)
 
 
-def _digests_of_rows(split: Split) -> set[str]:
-    """Digests of the commits that have the split's rows: its own, and that of its source if the
-    split is a copy.
+def _digests_of(split: Split) -> set[str]:
+    """The digests of the split's commit and, if it is a copy, of the commit that was copied. Two
+    splits with a common digest have the same live rows.
     """
     digest = split.manifest["digest"]
     return {digest, split.provenance.get(COPIED, {}).get("digest", digest)}
@@ -147,7 +147,7 @@ def _is_copy(source: Split, store: Store) -> bool:
             raise lost
         return False
     existing = FeatureCache(store.root)[source.name]
-    if _digests_of_rows(source) & _digests_of_rows(existing):
+    if _digests_of(source) & _digests_of(existing):
         return True
     location = source.store.location(source.name)
     raise CacheError.at(
@@ -182,18 +182,20 @@ def _stream_form(split: Split, name: str) -> dict[str, Any]:
 
 def _order_videos(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
     """Numbers of the videos in the order to copy: sorted by name, but with videos that lack rows of
-    a stream last, so that the other videos fill complete shards.
+    a stream last, so that the other videos fill complete shards. The last stream decides first.
     """
     order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
     tracks = source.tracks
-    size = int(source.manifest["geometry"]["rows_per_shard"])
+    # Of each track: its first shard, and the shard after its last one (rounded up).
+    first_shard = tracks.start // source.rows_per_shard
+    stop_shard = -(-tracks.stop // source.rows_per_shard)
     for stream in streams:
-        missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
-        # how many shards the stream lacks before each shard
-        before = np.concatenate([[0], np.cumsum(missing)])
-        has_gap = before[-(-tracks.stop // size)] > before[tracks.start // size]
-        n_gaps = np.bincount(tracks.video[has_gap], minlength=len(order))
-        order = order[np.argsort(n_gaps[order] > 0, kind="stable")]
+        is_missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
+        # number of missing shards before each shard: a track lacks one if it grows along the track
+        n_missing = np.concatenate([[0], np.cumsum(is_missing)])
+        has_gap = n_missing[stop_shard] > n_missing[first_shard]
+        is_incomplete = np.isin(order, tracks.video[has_gap])
+        order = order[np.argsort(is_incomplete, kind="stable")]  # False sorts before True
     return order
 
 
@@ -218,7 +220,7 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
             entry = source.videos[number]
             if entry.name not in finished:
-                writer.append(entry, [_as_appended(source, track) for track in tracks])
+                writer.append(entry, [_to_track_rows(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(manifest["rows"]), source.name)
         writer.commit(_callers_entries(manifest, SplitWriter.own_entries))
@@ -234,22 +236,23 @@ def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRe
         yield [source.tracks[track] for track in tracks]
 
 
-def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
-    """A committed track in the form that `SplitWriter.append` takes. Columns that hold only fill
-    values are left out, because the track was appended without them.
+def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
+    """A committed track in the form that `SplitWriter.append` takes.
+
+    A column that holds only fill values is left out, because the track was appended without it.
+    `append` refuses labels without their flags, which readers take as unknown: these labels are
+    left out, too.
     """
+    values = {name: source.rows(name, track.start, track.stop) for name in source.columns}
+    values |= track.extra
     columns = {}
     extra = {}
-    for name in source.columns:
-        rows = source.rows(name, track.start, track.stop)
-        if name in COLUMNS and not _is_fill(rows, COLUMNS[name].fill):
-            columns[name] = rows
+    for name, array in values.items():
         if name in source.extra:
-            extra[name] = rows
-    extra |= track.extra
-    for name, values in list(extra.items()):
-        if _is_fill(values, source.extra[name].spec.fill):
-            del extra[name]
+            if not _is_fill(array, source.extra[name].spec.fill):
+                extra[name] = array
+        elif not _is_fill(array, COLUMNS[name].fill):
+            columns[name] = array
     for label, flag in NEEDS_FLAG.items():
         if flag not in columns:
             columns.pop(label, None)
@@ -276,8 +279,11 @@ def _is_fill(values: Array, fill: float | int) -> bool:
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
 ) -> bool:
-    """Write the rows of a stream that the source has and the copy does not. Returns whether it
-    committed anything.
+    """Write the rows of a stream that the source has and the copy does not, in one commit. Returns
+    whether it committed anything.
+
+    A shard is written as a whole. If the copy has some of its rows, `reopen` makes it pending and
+    stores these rows as a checkpoint; `kept` reads them again, and the new rows are added.
 
     Args:
         row_offset: for each track of the copy, what to add to its row numbers to get the source's.
@@ -302,8 +308,7 @@ def _write_stream(
             source.store, f"{source.name}/{name}", digest, source.stream_provenance(name)
         ),
     ) as writer:
-        # Shards that the copy has in part are written again, as a whole.
-        committed_keys = {}
+        committed_keys = {}  # shard -> keys of its rows
         for shard in shards:
             if shard in writer.committed:
                 committed_keys[shard] = new_rows.committed_keys(shard)
@@ -311,8 +316,7 @@ def _write_stream(
         for shard in sorted(set(shards).intersection(writer.pending)):
             rows = writer.rows(shard)
             keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
-            # the rows that the copy has, from the checkpoint that `reopen` made; then the new rows
-            _, data, ok = writer.kept(shard, keys)
+            _, data, ok = writer.kept(shard, keys)  # new arrays, 0 in rows that the copy lacks
             indices, source_rows = new_rows.find(shard)
             data[indices] = stream.read("", source_rows)[:, 0]
             ok[indices] = stream.read("_ok", source_rows)[:, 0]
@@ -332,13 +336,13 @@ class _NewRows:
         self._stream = stream
         self._row_offset = row_offset
         self._name = str(stream.commit.manifest["stream"])
-        self._shards: list[int] = []  # shards of the stream that the copy has
-        if self._name in copied.streams:
-            self._shards = copied.stream_shards(self._name)
-        self._size = int(source.manifest["geometry"]["rows_per_shard"])
-        self._pending = source.pending_rows(self._name)
+        self._rows_per_shard = source.rows_per_shard
+        self._source_pending = source.pending_rows(self._name)
+        # what the copy has of the stream: shards, and the rows that are missing in them
+        self._copied_shards: list[int] = []
         self._copied_pending = np.zeros((0, 2), np.int64)
-        if self._shards:
+        if self._name in copied.streams:
+            self._copied_shards = copied.stream_shards(self._name)
             self._copied_pending = copied.pending_rows(self._name)
 
     def committed_keys(self, shard: int) -> Keys:
@@ -354,10 +358,10 @@ class _NewRows:
         track = self._copied.track_of(rows)
         source_rows = rows + self._row_offset[track]
         is_new = track >= 0
-        if shard in self._shards:
+        if shard in self._copied_shards:
             is_new &= is_within(rows, self._copied_pending)
-        is_new &= np.isin(source_rows // self._size, self._stream.shards)
-        is_new &= ~is_within(source_rows, self._pending)
+        is_new &= np.isin(source_rows // self._rows_per_shard, self._stream.shards)
+        is_new &= ~is_within(source_rows, self._source_pending)
         new = np.flatnonzero(is_new)
         return new, source_rows[new]
 
@@ -369,7 +373,7 @@ def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) 
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
-    """The note for the copy of a commit, from that commit's own note."""
+    """The note for the copy of a commit, from that commit's own note. `home`: key of its folder."""
     copied = {**note}
     copied.pop("invalidated", None)
     finished = note.get("finished")
