@@ -5,10 +5,13 @@ A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows:
 
     {"features": (32, 16, 2048), "kp_2d": (32, 16, 49, 3), "valid": (32, 16), ...}
 
-`Split.read` parses its arguments with `StreamFields.parse`, and `OpenSplit._read` does the rest: it
-checks the windows and names, makes a `_Field` for each name, and lets it fill an array. A field is
-read from a feature stream, computed from columns (labels), copied from a column, or repeated from
-the track. Where the network saw a mirrored crop, fields are mirrored, too.
+`Split.read` parses its arguments with `StreamFields.parse`, and `OpenSplit._read` does the rest:
+
+    1. It checks the windows and the names of the fields.
+    2. It makes a `_Field` for each name: read from a feature stream (`_make_stream_fields`), or computed
+       from columns (labels), copied from a column or repeated from the track (`_make_field`).
+    3. It lets each field fill an array, the caller's or a new one.
+    4. It mirrors the rows whose crops were mirrored, in the fields that this changes.
 """
 
 from __future__ import annotations
@@ -39,7 +42,6 @@ from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_c
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
 # them.
 TRACK_FIELDS: Final = ("gender", "intrinsics", "image_size", "crop_scale")
-
 
 _FLOAT32: Final = np.dtype(np.float32)
 
@@ -90,7 +92,8 @@ def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
 class OpenSplit:
     """One commit of a split: its tables, columns and streams, each opened on first use.
 
-    This is the base of `Split`, with the code that reads a batch.
+    This is the base of `Split`, with the code that opens arrays (up to `_stream`) and reads a batch
+    (from `_read` on).
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -102,10 +105,10 @@ class OpenSplit:
         """The cache's own entries and those that were given to `commit`."""
         self._tables = commit.tables
         self._check_current = StalenessCheck(commit)
-        # opened on first use: readers by column, streams by name, jitter seeds by crop policy
-        self._rows: dict[str, Rows] = {}
-        self._streams: dict[str, OpenStream] = {}
-        self._seeds: dict[CropPolicy, Keys] = {}
+        # filled on first use
+        self._readers: dict[str, Rows] = {}  # by name: see `_reader`
+        self._streams: dict[str, OpenStream] = {}  # by name
+        self._seeds: dict[CropPolicy, Keys] = {}  # see `_jitter_seeds`
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -182,9 +185,9 @@ class OpenSplit:
 
         Raises CacheError if there is none of that name.
         """
-        if name not in self._rows:
-            self._rows[name] = open_column(*self._array(name))
-        return self._rows[name]
+        if name not in self._readers:
+            self._readers[name] = open_column(*self._array(name))
+        return self._readers[name]
 
     def _array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
         """Find the array of a column or stream. Returns the commit that has it (the split's or the
@@ -225,31 +228,35 @@ class OpenSplit:
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
         """Read a batch; `Split.read` describes the arguments and the result."""
-        checked = self._checked_windows(windows)
-        names = self._checked_fields(fields, [*chosen.stream_by_field])
+        checked = self._check_windows(windows)
+        names = self._check_fields(fields, [*chosen.stream_by_field])
         dtypes = stream_dtypes(dtype, chosen.streams)
         buffers = out or {}
         _refuse_unknown_buffers(buffers, names)
 
-        stream_fields = self._stream_fields(chosen, dtypes, names, checked)
-        crops = None
+        stream_fields = self._make_stream_fields(chosen, dtypes, names, checked)
+        crops = None  # only needed for labels in the crop
         if any(map(self._changes_in_mirror, names)):
-            crops = self._stream_crops(chosen.streams, checked.track, unused=not stream_fields)
-        label_fields = self._label_fields(checked, crops)
+            is_read = bool(stream_fields)
+            crops = self._stream_crops(chosen.streams, checked.track, is_read=is_read)
+        read_column = functools.partial(self._read_if_stored, checked)
+        crop_scale = self._tables["track_crop_scale"][checked.track]
+        label_fields = labels.LabelFields(read_column, crop_scale, crops)
 
         batch: dict[str, Array] = {}
         for name in names:
+            # In a split with this column, `kp_3d` is the same field: they share an array.
             if name == labels.EVAL_JOINTS and "kp_3d" in batch and name not in buffers:
-                batch[name] = batch["kp_3d"]  # the same joints
+                batch[name] = batch["kp_3d"]
                 continue
-            field = stream_fields.get(name) or self._field(name, checked, label_fields)
+            field = stream_fields.get(name) or self._make_field(name, checked, label_fields)
             batch[name] = _buffer(buffers, name, field)
             field.fill(batch[name])
             if self._changes_in_mirror(name):
                 self._mirror(name, batch[name], label_fields.mirrored_rows)
         return batch
 
-    def _stream_fields(
+    def _make_stream_fields(
         self,
         chosen: StreamFields,
         dtypes: Mapping[str, np.dtype[Any]],
@@ -287,15 +294,7 @@ class OpenSplit:
         first_rows: Ints = self._tables["run_start"]
         return first_rows[np.searchsorted(first_rows, starts, side="right") - 1]
 
-    def _label_fields(
-        self, windows: _Windows, crops: labels.StreamCrops | None
-    ) -> labels.LabelFields:
-        """The label fields of the windows. Columns are read when a field needs them."""
-        read_column = functools.partial(self._read_if_stored, windows)
-        crop_scale = self._tables["track_crop_scale"][windows.track]
-        return labels.LabelFields(read_column, crop_scale, crops)
-
-    def _field(self, name: str, windows: _Windows, label_fields: labels.LabelFields) -> _Field:
+    def _make_field(self, name: str, windows: _Windows, label_fields: labels.LabelFields) -> _Field:
         """A field that comes from no stream: a label, a column as stored, or a field of tracks."""
         if name in (*labels.FIELDS, labels.EVAL_JOINTS):
             shape = windows.shape(label_fields.trailing(name))
@@ -327,7 +326,7 @@ class OpenSplit:
         else:
             values[mirrored] = labels.mirror(name, rows)
 
-    def _checked_windows(self, windows: Array) -> _Windows:
+    def _check_windows(self, windows: Array) -> _Windows:
         """Check windows (B, 2), and find their tracks.
 
         Raises ValueError for windows of a wrong shape, dtype or unequal lengths, CacheError for a
@@ -346,35 +345,28 @@ class OpenSplit:
             raise ValueError(
                 "windows of one batch must all have the same length, of at least one row"
             )
-        # number of tracks that start at or before each window: 0 if the window is before all tracks
-        n_started = np.searchsorted(self._tables["track_start"], starts, side="right")
-        is_beyond = self._track_ends[n_started] < stops
-        if is_beyond.any():
-            window = windows[is_beyond][0].tolist()
+        track = self._tables.track_of(starts)
+        is_outside = (track < 0) | (track != self._tables.track_of(stops - 1))
+        if is_outside.any():
+            window = windows[is_outside][0].tolist()
             raise CacheError(
                 f"{self.name}: rows {window} are in no committed track: take windows from windows()"
             )
-        return _Windows(starts, seqlen, n_started - 1)
-
-    @cached_property
-    def _track_ends(self) -> Ints:
-        """Last row + 1 of each track (1 + n_tracks,), after an entry that is below all windows: it
-        stands for the missing track of a window before all tracks.
-        """
-        return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
+        return _Windows(starts, seqlen, track)
 
     def _stream_crops(
-        self, streams: Sequence[str], track: Ints, *, unused: bool
+        self, streams: Sequence[str], track: Ints, *, is_read: bool
     ) -> labels.StreamCrops | None:
-        """How the crops of the first stream were cut, for windows of the tracks `track` (B,); None
-        if the crops are the tracks' boxes.
+        """How the crops of the first stream were cut, for windows of the tracks `track` (B,). None
+        if there is no stream, or if its crops are the tracks' boxes.
 
-        `unused`: no field of a stream is read, so the default stream may be missing.
+        `is_read`: whether a field of a stream is read. If not, a stream that the caller did not
+        name (`DefaultName`) may be missing.
         """
         if not streams:
             return None
-        may_be_missing = unused and isinstance(streams[0], DefaultName)
-        if may_be_missing and not self._has_default_stream:
+        is_optional = isinstance(streams[0], DefaultName) and not is_read
+        if is_optional and not self._has_default_stream:
             return None
         policy = self._stream(streams[0]).crop
         if policy.follows_box:
@@ -394,7 +386,7 @@ class OpenSplit:
             self._seeds[policy] = policy.seeds(tracks.names)
         return self._seeds[policy]
 
-    def _checked_fields(
+    def _check_fields(
         self, fields: Sequence[str] | None, stream_fields: Sequence[str]
     ) -> list[str]:
         """Names of the fields to read: `fields`, or the default ones of `Split.read`.
