@@ -8,8 +8,9 @@ A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows:
 `Split.read` parses its arguments with `StreamFields.parse`, and `OpenSplit._read` does the rest:
 
     1. It checks the windows and the names of the fields.
-    2. It makes a `_Field` for each name: read from a feature stream (`_make_stream_fields`), or computed
-       from columns (labels), copied from a column or repeated from the track (`_make_field`).
+    2. It makes a `_Field` for each name: read from a feature stream (`_make_stream_fields`), or
+       computed from columns (labels), copied from a column or repeated from the track
+       (`_make_field`).
     3. It lets each field fill an array, the caller's or a new one.
     4. It mirrors the rows whose crops were mirrored, in the fields that this changes.
 """
