@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cache.windows import Tail
 
 Arrays = dict[str, Array]
+_Form = tuple[tuple[int, ...], np.dtype[Any]]  # of a field: shape after (B, T), and dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,7 @@ class Mixture:
         self.seqlen = seqlen
         self._seed = seed
         self.parts = {part.name: part for part in parts}
+        # by part and split: first rows of all windows
         self._starts = {part.name: _window_starts(part, seqlen) for part in parts}
         counts = self.counts
         self._draws: dict[str, Draws] = {}
@@ -175,13 +177,13 @@ class Mixture:
         n_copies = len(part.copy_streams)
         picks = []
         end = 0
-        for split, (name, starts) in enumerate(self._starts[part.name].items()):
+        for number, (split, starts) in enumerate(self._starts[part.name].items()):
             for copy in range(n_copies):
-                is_chosen = (drawn.split == split) & (drawn_copies == copy)
+                is_chosen = (drawn.split == number) & (drawn_copies == copy)
                 chosen = drawn.window[is_chosen]
                 if len(chosen):
                     rows = slice(end, end + len(chosen))
-                    picks.append(Pick(name, np.sort(starts[chosen]), rows, copy))
+                    picks.append(Pick(split, np.sort(starts[chosen]), rows, copy))
                     end = rows.stop
         return picks
 
@@ -233,10 +235,10 @@ class Mixture:
         joined = {split: np.concatenate(first_rows) for split, first_rows in starts.items()}
         return StreamRows(joined, self.seqlen)
 
-    def _fields_of(self, part: MixturePart) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    def _fields_of(self, part: MixturePart) -> dict[str, _Form]:
         """Shape and dtype of each field of a part, read from one window of each of its splits."""
-        fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-        first_split: dict[str, str] = {}
+        fields: dict[str, _Form] = {}
+        first_split: dict[str, str] = {}  # field -> the split that it was read from first
         for split, copy in itertools.product(part.splits, range(len(part.copy_streams))):
             first_row = self._starts[part.name][split][:1]
             if not len(first_row):

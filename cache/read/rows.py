@@ -154,7 +154,7 @@ class _MappedRows(Rows):
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         if self._fill_same_flags(starts, seqlen, out):
             return
-        filled = 0
+        filled = 0  # bytes or rows of `out`
         if out.dtype == self.dtype:  # copy bytes: that is faster than copying arrays
             target = out.reshape(-1).view(np.uint8).data
             for data, first, stop in self._byte_ranges(starts, seqlen):
@@ -174,8 +174,9 @@ class _MappedRows(Rows):
         to be all 0 or all 1. Returns whether it did.
         """
         size = self._geometry.rows_per_chunk
-        if not self._has_flags or seqlen > size:  # so a window touches at most two chunks
+        if not self._has_flags or seqlen > size:
             return False
+        # A window of at most `size` rows touches only the chunks of its first and last row.
         first = self._states[starts // size]
         last = self._states[(starts + seqlen - 1) // size]
         if first.min() < _ALL_FLAGS_0 or not np.array_equal(first, last):
@@ -350,10 +351,12 @@ class _RangedRows(Rows):
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         parts = _cut_at_chunks(starts, seqlen, self._geometry.rows_per_chunk)
-        stops = parts.first + parts.n_rows
+        stops = parts.first + parts.n_rows  # in their chunks
+        # The parts are rows [begin, end) of all rows of the batch, one part after the other.
         rows = out.reshape(-1, *self.trailing)
-        ends = np.cumsum(parts.n_rows)  # of the parts in `rows`
+        ends = np.cumsum(parts.n_rows)
         begins = ends - parts.n_rows
+
         chunks = np.unique(parts.chunk)
         is_next_shard = np.diff(chunks // self._geometry.chunks) > 0
         by_shard = np.split(chunks, np.flatnonzero(is_next_shard) + 1)

@@ -238,7 +238,7 @@ class StreamShards:
         n = len(keys)
         result = self._no_features(n)
         for _, saved in self._work.read([f"{ROWS}-{shard}"]).values():
-            rows = saved["rows"]
+            rows = saved["rows"]  # some may be beyond the shard, if the split was replaced since
             has_same_key = (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
             # A shard must have finite values: compute the others again.
             is_finite = np.isfinite(saved["data"]).all(axis=1)
