@@ -86,7 +86,8 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     # at the run's end or later. The sides leave out ranges that only touch the run.
     first = np.searchsorted(keep_stop, start, side="right")
     after_last = np.searchsorted(keep_start, stop, side="left")
-    run, nth = spread(np.maximum(after_last - first, 0))
+    n_overlapping = np.maximum(after_last - first, 0)
+    run, nth = spread(n_overlapping)
     overlapping = first[run] + nth
     starts = np.maximum(start[run], keep_start[overlapping])
     stops = np.minimum(stop[run], keep_stop[overlapping])
