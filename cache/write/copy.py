@@ -216,7 +216,7 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         rows_per_chunk=geometry.rows_per_chunk,
     ) as writer:
         writer.begin()
-        finished = set(writer.finished_videos)
+        finished = set(writer.journalled)
         for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
             entry = source.videos[number]
             if entry.name not in finished:

@@ -3,7 +3,7 @@
     with SplitWriter(root, "3dpw/train", columns=("bbox", "kp_2d"), plan="v1") as writer:
         writer.begin(drop=["old_video"])
         for entry, tracks in videos:
-            if entry.name not in writer.finished_videos:
+            if entry.name not in writer.journalled:
                 writer.append(entry, tracks)
         writer.commit({"dataset": "3dpw"})
 
@@ -106,7 +106,7 @@ class SplitWriter(Writer):
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK
         )
         self._has_begun = False
-        self.finished_videos: dict[str, str] = {}
+        self.journalled: dict[str, str] = {}
         """Fingerprints, by name, of videos that a killed writer with the same plan has finished, in
         order. They are part of the next commit: do not append them again."""
         self.committed_videos: Mapping[str, VideoEntry] = {}
@@ -231,7 +231,7 @@ class SplitWriter(Writer):
     def _start_commit(self) -> None:
         """Set up what is appended to, and resume the work of a killed writer."""
         self._has_begun = True
-        self.finished_videos = {}
+        self.journalled = {}
         self._new_videos: list[Video] = []
         # names that the next commit has so far
         self._video_names = set(self.committed_videos) - self._drop
@@ -242,7 +242,7 @@ class SplitWriter(Writer):
         )
         self._resume()
 
-    def undo_drop(self, name: str) -> None:
+    def keep(self, name: str) -> None:
         """Keep a committed video that `begin` was told to drop; do not append it, then. Raises
         CacheError if the split's columns have changed.
         """
@@ -355,7 +355,7 @@ class SplitWriter(Writer):
         for video in usable:
             if video["stop"] <= self._new_shards.next_row:
                 self._add_video(video)
-        self.finished_videos = {video["name"]: video["fingerprint"] for video in self._new_videos}
+        self.journalled = {video["name"]: video["fingerprint"] for video in self._new_videos}
 
     def _staged_head(self) -> dict[str, Any]:
         """Everything that must be equal for staged shards to be used again."""

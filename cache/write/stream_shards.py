@@ -45,7 +45,7 @@ from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
 Arrays = Mapping[str, Array]  # the arrays of one shard, by name
 
 
-class _StoredFeatures(NamedTuple):
+class FoundRows(NamedTuple):
     """Features that the cache has for n rows, some of which have none."""
 
     mask: Bools  # (n,) which rows have stored features
@@ -201,7 +201,7 @@ class StreamShards:
         """The digest of the split's rows in a shard: see `manifest.rows_record`."""
         return manifest.rows_record(self.split.manifest, shard)
 
-    def carried(self, keys: Keys) -> _StoredFeatures:
+    def carried(self, keys: Keys) -> FoundRows:
         """Find features to carry over: those that committed rows of the stream have with equal
         keys, (n, 2) uint64. Finds none if no committed shard has rows of replaced tracks.
 
@@ -231,7 +231,7 @@ class StreamShards:
         """
         self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
-    def kept(self, shard: int, keys: Keys) -> _StoredFeatures:
+    def kept(self, shard: int, keys: Keys) -> FoundRows:
         """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal.
         Returns the same as `carried`.
         """
@@ -249,11 +249,11 @@ class StreamShards:
             result.ok[valid_rows] = saved["ok"][is_valid]
         return result
 
-    def _no_features(self, n: int) -> _StoredFeatures:
+    def _no_features(self, n: int) -> FoundRows:
         """New arrays for n rows, for the caller to fill: none has features yet."""
         spec = self.columns[self._stream]
         data = np.zeros((n, *spec.trailing), spec.dtype)
-        return _StoredFeatures(np.zeros(n, bool), data, np.zeros(n, np.uint8))
+        return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
         """Shards that any process has staged with this plan, by number; only those for the rows

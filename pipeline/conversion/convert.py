@@ -190,7 +190,7 @@ def _append_videos(
     committed videos that stayed, the account of their rejection now.
     """
     stayed: dict[str, VideoAccount] = {}
-    finished = writer.finished_videos
+    finished = writer.journalled
     digests = plan.digests() | finished
     if strict:
         earlier = [account for account in _accounts(writer) if account.name in finished]
@@ -210,7 +210,7 @@ def _append_videos(
         if strict:
             _refuse_rejected(plan, [account])
         if _stays(plan, video, writer.committed_videos.get(name)):
-            writer.undo_drop(name)
+            writer.keep(name)
             stayed[name] = account
         else:
             writer.append(video.entry, video.tracks)
@@ -286,7 +286,7 @@ def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, 
         if had_rows and not now[name].tracks_kept:
             why = f": {now[name].set_aside}" if now[name].set_aside else ""
             without_rows[old_name] = f"rows under its new name {name}{why}"
-            writer.undo_drop(old_name)
+            writer.keep(old_name)
     return without_rows
 
 

@@ -156,7 +156,7 @@ def convert(
         drop = {name for name, mark in held.items() if marks.get(name) != mark or name in again}
         writer.begin(sorted(drop), invalidate=without)
         for name, video in target.items():
-            if (name not in held or name in drop) and name not in writer.finished_videos:
+            if (name not in held or name in drop) and name not in writer.journalled:
                 tracks = [
                     TrackRows(
                         name=f"{name}/{n}",

@@ -60,7 +60,7 @@ def write(
     with toy.writer(root, "plan", extra=columns) as writer:
         writer.begin(**drop)
         for entry, tracks in videos:
-            if entry.name not in writer.finished_videos:
+            if entry.name not in writer.journalled:
                 writer.append(entry, tracks)
         writer.commit({})
 

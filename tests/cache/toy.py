@@ -78,7 +78,7 @@ def write(
         split.begin(drop)
         for entry, tracks in target:
             committed = entry.name in split.committed_videos and entry.name not in drop
-            if not committed and entry.name not in split.finished_videos:
+            if not committed and entry.name not in split.journalled:
                 split.append(entry, tracks)
         split.commit({"dataset": "toy", "plan": plan})
 

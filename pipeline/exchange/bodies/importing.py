@@ -153,7 +153,7 @@ def import_bodies(
                 _add_bodies(by_clip[video], labelled, (entry.width, entry.height), bodies)
                 entry = _add_notes(entry, by_clip[video])
             n_with_body += sum(int(track.has_body.sum()) for track in labelled)
-            if video not in writer.finished_videos:
+            if video not in writer.journalled:
                 writer.append(entry, [track.rows() for track in labelled])
         accounting = split.manifest.get("accounting", {})
         stand_in = origin["stand_in"]

@@ -283,7 +283,7 @@ def _write_tracks(
         root, name, columns=tracks.columns, plan=plan, provenance=provenance
     ) as writer:
         writer.begin()
-        finished = set(writer.finished_videos)
+        finished = set(writer.journalled)
         n_rows = 0
         for video in tracks.videos():
             n_rows += video.account.found

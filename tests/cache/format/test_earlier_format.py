@@ -143,7 +143,7 @@ def test_unfinished_work_is_begun_again_and_said(root: Path, code: Path, toy: An
     assert other is not None and other.host == "", "of an earlier version"
     with toy.writer(root, "next") as writer:
         writer.begin()
-        assert not writer.finished_videos
+        assert not writer.journalled
     toy.write(root, [toy.video("z", [40])], plan="next")
     toy.write_stream(root, stream="late")
     cache.gc(root, unfinished=True)

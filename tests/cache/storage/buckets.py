@@ -70,7 +70,7 @@ def write_narrow(
     with SplitWriter(root, SPLIT, plan=plan, **NARROW) as writer:
         writer.begin(drop)
         for video in videos:
-            if video[0].name not in {*writer.committed_videos, *writer.finished_videos} - {*drop}:
+            if video[0].name not in {*writer.committed_videos, *writer.journalled} - {*drop}:
                 writer.append(*narrow(video))
         writer.commit(entries)
 

@@ -188,7 +188,7 @@ def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path: Path, t
     entry, _ = toy.video("b", [3])
     with toy.writer(tmp_path, "p") as writer:
         writer.begin(["a"])
-        writer.undo_drop("a")
+        writer.keep("a")
         with pytest.raises(CacheError, match="video 'a' exists already"):
             writer.append(*toy.video("a", [3]))
         with pytest.raises(CacheError, match="a track of that name exists already"):
@@ -250,7 +250,7 @@ def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_wer
     def run(videos: Any, *, commit: bool = False) -> list[str]:
         with toy.writer(tmp_path, "reader") as writer:
             writer.begin(keys={name: entry.fingerprint for name, (entry, _) in videos.items()})
-            taken_over = [*writer.finished_videos]
+            taken_over = [*writer.journalled]
             for name, video in videos.items():
                 if name not in taken_over:
                     writer.append(*video)
