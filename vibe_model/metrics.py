@@ -1,7 +1,12 @@
 """Metrics of predictions.  features -> windows -> training -> [evaluation]
 
-Joints are `common14` in m; MPJPE, PCK, AUC and accelerations centre both bodies on the hips. Arrays
-are NumPy; results are float64, in mm (accelerations: mm per frame^2) or %.
+The functions to call are public: `mpjpe`, `pa_mpjpe`, `accel`, `pck`, ... Joints are `common14` in
+m; MPJPE, PCK, AUC and accelerations centre both bodies on the hips. Arrays are NumPy; results are
+float64, in mm (accelerations: mm per frame^2) or %.
+
+`METRICS` is the table that evaluation protocols use. Its functions return a number for each frame,
+and do not centre: evaluation gives them joints about the protocol's root (`Protocol.root`), which
+need not be the hips. Public functions call the same ones, after centring.
 """
 
 from __future__ import annotations
@@ -27,13 +32,14 @@ Reads = Literal[
 class Metric:
     """How to compute and show one number of a protocol.
 
-    `of` gets predicted and true arrays of N counted frames, named by `reads`, in m. It returns (N -
-    span + 1,) numbers in `unit`; NaN: no number for this frame.
+    `of` gets predicted and true arrays of N counted frames, in m. It returns (N - span + 1,)
+    numbers in `unit`; NaN: no number for this frame. `reads` says which arrays:
 
-    "joints": (N, J, 3) about the protocol's root; "placed joints": not centred. "vertices": (N,
-    6890, 3) float32, in pieces of a track; "vertices at rest": unposed. "keypoints": (N, 49, 2)
-    and, with confidence, (N, 49, 3) over the crop, of frames with counted 2D labels. "prediction":
-    (N, J, 3) predicted joints, twice, of all predicted frames.
+    - "joints": (N, J, 3) about the protocol's root; "placed joints": not centred
+    - "vertices": (N, 6890, 3) float32, in pieces of a track; "vertices at rest": unposed
+    - "keypoints": (N, 49, 2) and, with confidence, (N, 49, 3) over the crop, of frames with counted
+      2D labels
+    - "prediction": (N, J, 3) predicted joints, twice, of all predicted frames
     """
 
     title: str
@@ -62,7 +68,8 @@ PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
 FEWEST_VISIBLE: Final = 6  # keypoints per frame for the aligned PCK
-# of the person's diagonal, 150 px in the authors' crops
+# Share of the person's diagonal. HMMR's authors allow 0.05 of their crop of 224 px, in which the
+# person's diagonal is 150 px.
 PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150
 _MM: Final = 1000.0
 
@@ -252,27 +259,37 @@ def _pck_aligned_by_frame(
     each), as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 4.1, and eval_util.py of
     human_dynamics). Frames with fewer than 6 visible points: skipped.
     """
-    labelled = (visible > 0)[..., None]  # (N, J, 1)
-    count = labelled.sum((-2, -1))  # (N,)
-    at_least_1 = np.maximum(count, 1)[:, None]
-    centred = []
-    for points in (pred_2d, target_2d):
-        points = np.where(labelled, points.astype(np.float64), 0)
-        mean = points.sum(-2) / at_least_1  # (N, 2)
-        centred.append(np.where(labelled, points - mean[:, None], 0))
-    source, goal = centred
+    labelled = visible > 0  # (N, J)
+    distance = _aligned_distances(pred_2d, target_2d, labelled)
+    bound = alpha * np.reshape(size, (-1, 1))
+    right = (distance < bound) & labelled
+    return _divide_or_nan(100 * right.sum(-1), labelled.sum(-1), fewest=FEWEST_VISIBLE)
 
+
+def _aligned_distances(pred: Floats, target: Floats, labelled: NDArray[np.bool_]) -> Float64s:
+    """Distances of labelled points after the best 2D scale and translation, (N, J); others: 0.
+
+    pred, target: (N, J, 2); labelled: (N, J).
+    """
+    source = _centre_labelled(pred, labelled)
+    goal = _centre_labelled(target, labelled)
     # The pseudoinverse gives a single point the scale 0: it lands on the target's mean.
     transposed = np.swapaxes(source, -1, -2)
     inverse = np.linalg.pinv(transposed @ source, rcond=1e-10, hermitian=True)  # (N, 2, 2)
     best_map = inverse @ transposed @ goal  # (N, 2, 2), in least squares
     scale = np.trace(best_map, axis1=-2, axis2=-1) / 2
     aligned = scale[:, None, None] * source
-    distance = np.linalg.norm(aligned - goal, axis=-1)  # (N, J)
+    distances: Float64s = np.linalg.norm(aligned - goal, axis=-1)
+    return distances
 
-    bound = alpha * np.reshape(size, (-1, 1))
-    right = (distance < bound) & labelled[..., 0]
-    return _divide_or_nan(100 * right.sum(-1), count, fewest=FEWEST_VISIBLE)
+
+def _centre_labelled(points: Floats, labelled: NDArray[np.bool_]) -> Float64s:
+    """Points (N, J, 2) about the mean of each frame's labelled points; others are 0."""
+    is_labelled = labelled[..., None]
+    points = np.where(is_labelled, points.astype(np.float64), 0)
+    count = np.maximum(is_labelled.sum(-2), 1)  # (N, 1)
+    mean = points.sum(-2) / count  # (N, 2)
+    return np.where(is_labelled, points - mean[:, None], 0)
 
 
 def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
@@ -371,7 +388,9 @@ def _mean_or_nan(values: Float64s) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in the order of tables
+# By their names in metrics.json, in the order of tables. Joints are about the protocol's root, so
+# that MPJPE is the `position_error` of these.
+METRICS: Final[Mapping[str, Metric]] = {
     "pa_mpjpe": Metric(
         title="PA-MPJPE", unit="mm", lower_is_better=True, of=pa_mpjpe, reads="placed joints"
     ),
@@ -380,7 +399,7 @@ METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in t
     "pve_unposed": Metric(
         title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"
     ),
-    # Should be near that of the labels.
+    # neither better lower nor higher: it should be near that of the labels
     "accel": Metric(
         title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=_accel_in_place, span=3
     ),
