@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import correspondence
-from vibe_model.constants import constant
+from vibe_model.constants import BETAS, POSE, constant
 from vibe_model.metrics import HIPS
 
 Batch = Mapping[str, Tensor | NDArray[Any]]  # arrays or tensors as of `cache.Split.read`
@@ -41,9 +41,9 @@ def generator_losses(
     w_3d, w_smpl (B, T), 0 for frames without such labels. weights: a factor for each term.
     """
     label = labels_of(batch, pred["theta"])
-    # The published code converts matrices to axis-angle and back.
+    # Compared as matrices. The published code converts the prediction to axis-angle and back first.
     rotation_error = pred["rotmat"] - label["rotmat"]
-    shape_error = pred["theta"][..., 75:] - label["theta"][..., 75:]
+    shape_error = pred["theta"][..., BETAS] - label["theta"][..., BETAS]
     terms = {
         "kp_2d": keypoints_2d(pred["kp_2d"], label["kp_2d"]),
         "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),
@@ -59,7 +59,7 @@ def labels_of(batch: Batch, like: Tensor) -> dict[str, Tensor]:
     label = {}
     for name in names:
         label[name] = torch.as_tensor(batch[name], dtype=like.dtype, device=like.device)
-    pose = label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3)
+    pose = label["theta"][..., POSE].reshape(*label["w_smpl"].shape, 24, 3)
     return {**label, "rotmat": axis_angle_to_matrix(pose)}
 
 

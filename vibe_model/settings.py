@@ -50,9 +50,17 @@ EMBEDDED: Final[Mapping[str, Any]] = {
 """Settings of all `embedded` presets: short runs on the demo data."""
 
 
+# Some settings name a split, or some of its tracks by a pattern: "h36m/train" or "h36m/train:S5*".
+
+
 def split_of(named: str) -> str:
-    """The split in a setting that may also name tracks: h36m/train for "h36m/train:S5*"."""
+    """The split of such a name: h36m/train."""
     return named.partition(":")[0]
+
+
+def pattern_of(named: str) -> str:
+    """The pattern of tracks in such a name: S5*; "" without one."""
+    return named.partition(":")[2]
 
 
 class Reading(NamedTuple):
@@ -174,9 +182,9 @@ class RunConfig:
         """Patterns of a split's tracks that are not trained on, by `leave_out` and `validation`."""
         patterns = []
         for name in (*getattr(self, "leave_out", ()), *self.validation):
-            named_split, colon, tracks = name.partition(":")
-            if named_split == split and colon:
-                patterns.append(tracks)
+            pattern = pattern_of(name)
+            if pattern and split_of(name) == split:
+                patterns.append(pattern)
         return tuple(patterns)
 
     def streams_of(self, part: str) -> tuple[str, ...]:
@@ -383,7 +391,7 @@ class VideoConfig(RunConfig):
 
     def tracks_of(self, named: str) -> str:
         """Pattern of the evaluated tracks, for an entry of `validation` or `evaluation`."""
-        return named.partition(":")[2] or self.tracks.get(split_of(named), "*")
+        return pattern_of(named) or self.tracks.get(split_of(named), "*")
 
     @property
     def windows_2d(self) -> int:

@@ -32,6 +32,7 @@ from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from pipeline.show.video_file import DEFAULT_FPS
 from pipeline.skeletons import JOINTS, zero_invalid_joints
 from vibe_model.cameras import project
+from vibe_model.constants import BETAS
 from vibe_model.networks.video_model import Project, VideoModel
 from vibe_model.prediction.predict import TrackBodies
 
@@ -41,7 +42,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 PARTS: Final = [3, 72, 10]  # numbers of theta: camera, pose, betas
-BETAS: Final = slice(75, 85)
 KEYPOINT: Final = 0.02  # box sides, of a detected joint
 # box sides, Geman-McClure's scale: joints further away are the detector's mistakes
 OUTLIER: Final = 0.1
@@ -105,7 +105,7 @@ def refine_bodies(
     )
     device = body.faces.device
     singles = (np.array(array, np.float32) for array in arrays)
-    track = _FittedTrack(*(torch.as_tensor(single, device=device) for single in singles))
+    track = _TrackTensors(*(torch.as_tensor(single, device=device) for single in singles))
 
     refinement = _Refinement(body, crop_scale, rate, project)
     before = refinement.median_px(track)
@@ -154,7 +154,7 @@ def refine_track(
     return replace(bodies, camera=camera, rotmat=rotmat, shape=shape), refined
 
 
-class _FittedTrack(NamedTuple):
+class _TrackTensors(NamedTuple):
     """Tensors of n frames; as in `refine_bodies`, on the body's device."""
 
     theta: Tensor  # (n, 85)
@@ -162,10 +162,10 @@ class _FittedTrack(NamedTuple):
     bbox: Tensor  # (n, 4)
     run: Tensor  # (n,)
 
-    def part(self, rows: Ints) -> _FittedTrack:
-        return _FittedTrack(*(tensor[rows] for tensor in self))
+    def part(self, rows: Ints) -> _TrackTensors:
+        return _TrackTensors(*(tensor[rows] for tensor in self))
 
-    def alone(self) -> _FittedTrack:
+    def alone(self) -> _TrackTensors:
         """The same frames, of which none are neighbours."""
         runs = torch.arange(len(self.run), device=self.run.device)
         return self._replace(run=runs)
@@ -188,7 +188,7 @@ class _Refinement:
         return joints, centre + half * self.project(joints, camera)
 
     @torch.no_grad()
-    def median_px(self, track: _FittedTrack) -> float:
+    def median_px(self, track: _TrackTensors) -> float:
         """Median distance (px) of seen joints to their keypoints; NaN without one."""
         camera, pose, betas = torch.split(track.theta, PARTS, dim=1)
         distances = []
@@ -205,7 +205,7 @@ class _Refinement:
             return math.nan
         return float(seen.median())
 
-    def fit(self, track: _FittedTrack) -> Tensor:
+    def fit(self, track: _TrackTensors) -> Tensor:
         """Find the theta (T, 85) with the least loss, chunk by chunk, with one shape for all."""
         fitted = track.theta.clone()
         fitted[:, BETAS] = fitted[:, BETAS].mean(dim=0)
@@ -223,7 +223,7 @@ class _Refinement:
             fitted[rows] = self.solve(chunk, n_fixed=start - first, fit_shape=n_chunks == 1)
         return fitted
 
-    def solve(self, track: _FittedTrack, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
+    def solve(self, track: _TrackTensors, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
         """The theta (n, 85) of least loss. The first `n_fixed` frames stay."""
         camera, pose, betas = torch.split(track.theta, PARTS, dim=1)
         rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
@@ -269,7 +269,7 @@ class _Refinement:
             pose = matrix_to_axis_angle(rotmat).flatten(1)
             return torch.cat((camera, pose, betas), dim=1)
 
-    def _loss(self, track: _FittedTrack, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, track: _TrackTensors, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
         """Twice the negative log likelihood of the keypoints and of the joints' accelerations."""
         joints, pixels = self.pose(camera, rotmat, betas, track.bbox)
         sides = track.bbox[:, None, 2:3]

@@ -6,8 +6,8 @@ autoencoder of motion like VPoser (Pavlakos et al., CVPR 2019), trained on AMASS
 norm of the predicted motion's code. The GRUs, axis-angle input, 6D output, sizes, weights, and the
 squared norm of the mean code are our choices.
 
-`run` trains the prior (`MPoserTrainer`, `MPoserRun`). VIBE's trainer loads it by `MPoser.load`, and
-adds its `energy` to the losses.
+`run` trains the prior: `MPoserTrainer` has its losses, `MPoserRun` its batches and validation. Then
+`VIBETrainer` loads best.pt of this run by `MPoser.load`, and adds its `energy` to the losses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation
 from vibe_model import runs
 from vibe_model.checkpoints import check_tensors, device_of, first_names, read_checkpoint
 from vibe_model.prediction.windows import select_tracks
-from vibe_model.settings import split_of
+from vibe_model.settings import pattern_of, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.trainer import Learner, ProcessGroup, Trainer, weights_of
@@ -65,13 +65,14 @@ class Code(NamedTuple):
 class MPoser(nn.Module):
     """A variational autoencoder of windows of motion, of any length.
 
-    `stand_in` says whether it was trained on demo motion.
+    Encoder and decoder are GRUs over a window's frames. The encoder's last state gives the code's
+    mean and log variance; the decoder reads the code in every frame.
     """
 
     def __init__(self, hidden_size: int = 512, latent_size: int = 64, n_layers: int = 1) -> None:
         super().__init__()
         self.latent_size = latent_size
-        self.stand_in = False
+        self.stand_in = False  # whether it was trained on demo motion
         self.encoder = nn.GRU(MOTION_SIZE, hidden_size, n_layers, batch_first=True)
         self.mean = nn.Linear(hidden_size, latent_size)
         self.log_variance = nn.Linear(hidden_size, latent_size)
@@ -145,9 +146,10 @@ class MPoser(nn.Module):
         """The penalty of windows of motion (B, T, 69), a scalar that is high for implausible ones.
 
         It is the squared norm of the mean code, mean over windows. Gradients reach the motion,
-        never the prior's parameters.
+        never the prior's parameters. It leaves the encoder in training mode.
         """
-        # cuDNN differentiates GRUs in training mode only, which is the same without dropout.
+        # cuDNN differentiates GRUs in training mode only. Results are the same in both modes, since
+        # the encoder has no dropout.
         self.encoder.train()
         with frozen(self):
             return self.encode(motion).mean.square().sum(-1).mean()
@@ -164,12 +166,16 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], MPoserRun]:
-        stand_in = runs.require_one_kind(splits)
-        return lambda group: MPoserRun(
-            config, MPoserTrainer(config, group), splits, stand_in=stand_in, report=progress
-        )
+        stand_in = runs.require_one_kind(runs.demo_splits(splits))
 
-    return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
+        def make(group: ProcessGroup) -> MPoserRun:
+            trainer = MPoserTrainer(config, group)
+            return MPoserRun(config, trainer, splits, stand_in=stand_in, report=progress)
+
+        return make
+
+    group = ProcessGroup(device=device_of(config.device))  # of this process alone
+    return run_once(config, nullcontext(group), prepare)
 
 
 class MPoserTrainer(Trainer):
@@ -237,7 +243,7 @@ class MPoserRun(TrainingLoop):
         return by_split, float(np.mean(angles))
 
     def best(self) -> dict[str, Any]:
-        # No paths, since the fingerprint of a generator's run covers this file's bytes.
+        # No paths: the fingerprint of a generator's run covers this file's bytes.
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 
 
@@ -258,10 +264,10 @@ def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
 def held_out_errors(
     prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
 ) -> dict[str, dict[str, Any]]:
-    """Errors on the validation splits: name -> mean angles (degrees) of the prior and of the mean
-    pose, and number of windows.
+    """Errors on the validation splits, by their names in `validation`.
 
-    Splits without labelled motion are missing.
+    Mean angles (degrees) of the prior and of the mean pose: {"amass/val:S5*": {RECONSTRUCTION: 7.5,
+    MEAN_POSE: 21.0, "windows": 120}}. Splits without labelled motion are missing.
     """
     device = next(prior.parameters()).device
     prior.eval()
@@ -270,8 +276,8 @@ def held_out_errors(
         n_windows = 0
         prior_error = 0.0  # sums over windows
         mean_pose_error = 0.0
-        tracks = name.partition(":")[2] or "*"
-        for theta in _read_labelled(splits[split_of(name)], config.seqlen, tracks):
+        split = splits[split_of(name)]
+        for theta in _read_labelled(split, config.seqlen, pattern_of(name) or "*"):
             target = motion_matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
