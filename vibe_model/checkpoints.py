@@ -340,7 +340,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         kind, _ = _find_tensors(checkpoint, content)
         config = _published_config(kind)
     body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
-    runs.one_kind(
+    runs.require_one_kind(
         {f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": body_model.is_stand_in}
     )
 

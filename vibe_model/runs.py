@@ -90,26 +90,22 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     return {name: opened[name] for name in config.splits}
 
 
-def require_one_kind(splits: Mapping[str, Split], **others: bool | None) -> bool:
-    """Whether all splits and other sources are demo data. Raises as `one_kind` does.
-
-    others: Other sources, as for `one_kind`; a keyword such as `the_body` is named "the body" in
-    the message.
-    """
-    kinds = {
+def demo_splits(splits: Mapping[str, Split]) -> dict[str, bool]:
+    """Sources for `require_one_kind`: "split 3dpw/train" -> whether it is demo data."""
+    return {
         f"split {name}": bool(split.manifest.get("stand_in", False))
         for name, split in splits.items()
     }
-    return one_kind({**kinds, **{name.replace("_", " "): kind for name, kind in others.items()}})
 
 
-def one_kind(kinds: Mapping[str, bool | None]) -> bool:
-    """Whether all sources are demo data. Raises StandInMixed if only some of them are.
+def require_one_kind(is_demo: Mapping[str, bool | None]) -> bool:
+    """Require that sources are all demo data or all real. Returns whether they are demo data.
 
-    kinds: Source, as named in the message -> whether it is demo data. None: unknown, ignored.
+    is_demo: Source, as named in the message -> whether it is demo data. None: unknown, ignored.
+    Example: {"split 3dpw/train": False, "the body": False}. Raises StandInMixed.
     """
-    demo = ", ".join(source for source, kind in kinds.items() if kind is True)
-    real = ", ".join(source for source, kind in kinds.items() if kind is False)
+    demo = ", ".join(source for source, flag in is_demo.items() if flag is True)
+    real = ", ".join(source for source, flag in is_demo.items() if flag is False)
     if demo and real:
         raise StandInMixed(
             f"demo data ({demo}) cannot be used together with real data ({real}). For real data "

@@ -1,11 +1,11 @@
 """`python -m tasks predict`: bodies in clips, which it prepares first, or in a split of a cache.
 
     a clip or a folder   `_predict_clips`: `pipeline prepare videos` writes splits of the cache;
-                         then each is predicted
-    a split              is predicted from the cache
+                         then each is predicted, with overlays unless --no-overlay
+    a split              `_predict` makes its job from the cache; overlays only with --overlay
 
-`_write` predicts one split: it writes predictions.json and the bodies, draws overlays, and prints
-lines about them. The work is in `vibe_model.prediction`.
+`_write` carries out the job of one split: it writes predictions.json and the bodies, draws
+overlays, and prints lines about them. The work is in `vibe_model.prediction`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import glob
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -38,14 +38,22 @@ from tasks.commands.evaluate import model_options, positive
 if TYPE_CHECKING:
     from vibe_model.checkpoints import Trained
     from vibe_model.prediction.job import PredictionJob
+    from vibe_model.prediction.videos import PredictedVideos
 
 
 @dataclass
 class _PredictedSplits:
-    """The result of the command: of each split, and of all together."""
+    """The result of the command."""
 
-    summaries: list[dict[str, Any]]  # contents of each split's predictions.json
-    n_failed: int  # number of videos, or of splits that lack a stream, that could not be predicted
+    # whether a video was not prepared or drawn, or a split lacks columns that a stream reads
+    is_incomplete: bool = False
+    # content of each split's predictions.json
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, split: PredictedVideos) -> None:
+        self.summaries.append(split.summary)
+        if split.problems:
+            self.is_incomplete = True
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -129,7 +137,7 @@ def _run(args: argparse.Namespace) -> int:
         else:
             document["splits"] = predicted.summaries
         console.show_json(document)
-    return 1 if predicted.n_failed else 0
+    return int(predicted.is_incomplete)
 
 
 def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
@@ -148,35 +156,38 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
             f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR"
         )
     if named.exists():
-        raw = jobs.folder_of(named, args.cache, out)  # before the model: it refuses other files
+        raw = jobs.clips_folder(named, args.cache, out)  # before the model: it refuses other files
         model = load_trained(args.checkpoint, body, args.device)
         return _predict_clips(args, model, loaded, raw, out)
 
     model = load_trained(args.checkpoint, body, args.device)
     stream = args.stream or model.stream or loaded.stream.name
     job = jobs.open_job(args.cache, args.named, model, stream, out)
-    return _write(args, job, tracks=args.tracks, overlay=bool(args.overlay))
+    predicted = _PredictedSplits()
+    predicted.add(_write(args, job, tracks=args.tracks, overlay=bool(args.overlay)))
+    return predicted
 
 
 def _predict_clips(
     args: argparse.Namespace, model: Trained, loaded: sections.Settings, raw: Path, out: Path
 ) -> _PredictedSplits:
-    """Prepare the clips in a raw folder, and predict their splits."""
+    """Prepare the clips in a raw folder, and predict their splits.
+
+    A split without the columns that a stream reads gets a warning. out: The folder of the bodies,
+    or for several splits, of a folder for each.
+    """
     from vibe_model.prediction import job as jobs
 
-    streams = jobs.streams_of(model, loaded, raw, args.weights, args.pose_embedding)
+    streams = jobs.streams_to_prepare(model, loaded, raw, args.weights, args.pose_embedding)
     preparation = prepare.Preparation.resolve(_prepare_arguments(args, raw, loaded), streams)
-    predicted = _PredictedSplits([], preparation.run())
-    tracks = args.tracks
-    clip = Path(args.named)
-    if clip.is_file() and tracks == "*":
-        tracks = f"{glob.escape(clip.name)}/*"
+    predicted = _PredictedSplits(is_incomplete=bool(preparation.run()))
     splits = _prepared_splits(args, loaded)
     for name, split in splits.items():
-        refusals = [*filter(None, (spec.missing_columns(split) for spec in streams))]
+        messages = [spec.missing_columns(split) for spec in streams]
+        refusals = list(filter(None, messages))
         if refusals:
             warn(refusals[0])
-            predicted.n_failed += 1
+            predicted.is_incomplete = True
             continue
         folder = out
         if len(splits) > 1:
@@ -184,11 +195,17 @@ def _predict_clips(
         job = jobs.open_job(args.cache, name, model, streams[-1].name, folder, raw)
         for text in jobs.warnings(job, streams):
             warn(text)
-        # None, neither --overlay nor --no-overlay: drawn for clips
-        of_split = _write(args, job, tracks=tracks, overlay=args.overlay is not False)
-        predicted.summaries += of_split.summaries
-        predicted.n_failed += of_split.n_failed
+        overlay = args.overlay is not False  # None: neither --overlay nor --no-overlay
+        predicted.add(_write(args, job, tracks=_clip_tracks(args), overlay=overlay))
     return predicted
+
+
+def _clip_tracks(args: argparse.Namespace) -> str:
+    """The pattern of --tracks; if it is all tracks, those of the named clip, not earlier ones."""
+    clip = Path(args.named)
+    if clip.is_file() and args.tracks == "*":
+        return f"{glob.escape(clip.name)}/*"
+    return str(args.tracks)
 
 
 def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dict[str, cache.Split]:
@@ -212,7 +229,10 @@ def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dic
 def _prepare_arguments(
     args: argparse.Namespace, raw: Path, loaded: sections.Settings
 ) -> argparse.Namespace:
-    """Arguments of `python -m pipeline prepare videos` for these clips."""
+    """The options of `python -m pipeline prepare videos` for these clips, in its own form.
+
+    Those that `predict` does not have are at their defaults.
+    """
     arguments = argparse.Namespace(**prepare.DEFAULTS)
     arguments.dataset = OwnVideos.name
     arguments.raw = raw
@@ -228,11 +248,10 @@ def _prepare_arguments(
 
 def _write(
     args: argparse.Namespace, job: PredictionJob, *, tracks: str, overlay: bool
-) -> _PredictedSplits:
-    """Predict the tracks of a split whose names match the pattern `tracks`.
+) -> PredictedVideos:
+    """Carry out the job of a split, for the tracks whose names match the pattern `tracks`.
 
-    Videos that cannot be drawn count as failed. Prints lines about the bodies, the refinement and
-    the overlays.
+    Prints lines about the bodies, the refinement and the overlays.
     """
     from vibe_model.prediction import videos
 
@@ -254,7 +273,7 @@ def _write(
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
     _print_places(predicted.summary, job.out)
-    return _PredictedSplits([predicted.summary], len(predicted.problems))
+    return predicted
 
 
 def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:

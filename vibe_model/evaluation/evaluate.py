@@ -124,7 +124,9 @@ def evaluate_all(
     """
     shared = EvalOptions(**options)
     patterns = tracks or {}
-    stand_in |= runs.require_one_kind(splits, the_body=generator.body.is_stand_in)
+    stand_in |= runs.require_one_kind(
+        {**runs.demo_splits(splits), "the body": generator.body.is_stand_in}
+    )
     facts = {**(about or {}), "smooth": shared.smooth, "stand_in": stand_in}
     dynamics_by = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
 

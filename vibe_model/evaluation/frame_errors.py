@@ -29,6 +29,7 @@ from pipeline.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
+from vibe_model.constants import BETAS, POSE
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, OWN, Bools, Float64s, Means, TrackErrors
@@ -387,8 +388,8 @@ class _Mesh(NamedTuple):
     def from_theta(cls, body: Body, theta: Floats, like: Tensor) -> _Mesh:
         """Make bodies from labels (N, 85), on the device and in the type of `like`."""
         label = torch.as_tensor(theta).to(like)
-        pose = label[:, 3:75].reshape(-1, 24, 3)
-        return cls(body, label[:, 75:], axis_angle_to_matrix(pose))
+        pose = label[:, POSE].reshape(-1, 24, 3)
+        return cls(body, label[:, BETAS], axis_angle_to_matrix(pose))
 
     def take(self, rows: Bools) -> _Mesh:
         """Select bodies by a mask (N,)."""

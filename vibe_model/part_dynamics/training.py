@@ -48,7 +48,7 @@ class PartDynamicsTrainer(VideoTrainer):
         if config.uncertainty_weight and config.embedding is not None:
             stream = PrVipe(weights=EmbeddingWeights("file", str(config.embedding)))
             self.embedding = stream.load_network().to(self.group.device)
-            runs.one_kind(
+            runs.require_one_kind(
                 {f"the embedding {config.embedding}": stream.stand_in, "the body": body.is_stand_in}
             )
 

@@ -1,11 +1,17 @@
 """What to predict: a split of a cache and the streams that the model reads.  [tracks, features] ->
 bodies
+
+`tasks predict` calls these functions in this order; for a split, the last one only:
+
+1. `clips_folder`: the raw folder to prepare; a single clip is linked into one
+2. `streams_to_prepare`: the streams that the model reads, computed while preparing the clips
+3. `open_job`: a `PredictionJob` for each prepared split, which `predict_videos` carries out
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
@@ -19,7 +25,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.raw import MARKER, RawVideos, is_stand_in
+from pipeline.files.raw import MARKER, is_stand_in
 from pipeline.files.raw.files import read_regular
 from pipeline.files.raw.pack import PACK
 from pipeline.settings.file import BY_SET, Section
@@ -37,10 +43,10 @@ class PredictionJob:
 
     root: cache.Root
     name: str  # of the split
-    stream: str
+    stream: str  # name of the stream with the model's features
     trained: Trained
     out: Path
-    stand_in: bool
+    stand_in: bool  # made with demo data or random weights, and marked so
     raw: Path | None = None  # the raw folder; None: as recorded at conversion
     refine: bool = False  # fit to the 2D joints
     smooth: float = 0.0  # sigma of a Gaussian over time, in frames
@@ -55,25 +61,30 @@ class PredictionJob:
 def open_job(
     root: cache.Root, name: str, trained: Trained, stream: str, out: Path, raw: Path | None = None
 ) -> PredictionJob:
-    """Make the job for a split that has features.
+    """Make the job for a split that has features. stream: Name of the stream with the features.
 
     Raises CacheError for a missing split, StandInMixed, and what `Trained.check_split` raises.
     """
     split = cache.open(root)[name]
-    runs.require_one_kind({name: split}, the_checkpoint=trained.stand_in)
+    runs.require_one_kind({**runs.demo_splits({name: split}), "the checkpoint": trained.stand_in})
     trained.check_split(split, stream)
     stand_in = trained.has_random_features(split, stream)
     stand_in |= bool(trained.generator.body.is_stand_in)
     return PredictionJob(root, name, stream, trained, out, stand_in, raw)
 
 
-def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
+def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
     """The raw folder of clips: `named`, or for a single clip the cache's folder of links.
 
     Links the clip and its keypoints there beside those of earlier commands, so that one cache holds
-    all of them. A clip takes the place of an earlier one of its name, keypoints included. Raises
-    ConfigError for a file that is no clip, and for a file in the link's place; RawDataError for
-    keypoints that may belong to another clip.
+    all of them. A clip takes the place of an earlier one of its name, keypoints included:
+
+        CACHE-clips/a.mp4                     link to the clip
+        CACHE-clips/keypoints/a.mp4.json      link to its keypoints, a file or a folder (a.mp4)
+        CACHE-clips/STAND_IN.json             copy of the marker, if this clip is demo data
+
+    Raises ConfigError for a file that is no clip, and for a file in the link's place; RawDataError
+    for keypoints that may belong to another clip.
     """
     if named.is_dir():
         return named
@@ -86,43 +97,79 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     if isinstance(root, Path):
         raw = root.with_name(f"{root.name}-{CLIPS}")
     clip = named.absolute()
-    if clip.parent.resolve() == raw.resolve():
+    if clip.parent.resolve() == raw.resolve():  # a link of an earlier command
         return raw
     (raw / KEYPOINTS).mkdir(parents=True, exist_ok=True)
-    siblings = [
-        entry.name for entry in entries(clip.parent) if entry.name.lower().endswith(EXTENSIONS)
-    ]
     links = {raw / clip.name: clip}
-    (video,) = RawVideos([ClipLabels(clip.parent, siblings).video(clip.name)])
-    labels = labels_of(clip.parent, video)
+    labels = _find_labels(clip)
+    if labels is not None:
+        links |= _link_of_labels(labels, clip, raw / KEYPOINTS)
+    _remove_label_links(raw / KEYPOINTS, clip)
+    _write_links(links)
+    _copy_demo_marker(clip, raw)
+    return raw
+
+
+def _find_labels(clip: Path) -> Path | None:
+    """Find the file or folder of a clip's keypoints, in the folder `keypoints` beside the clip.
+
+    It is a path in a ZIP file, detected.zip/a.mp4.json, if `pipeline detect` has packed it. Raises
+    RawDataError for keypoints that may belong to another clip.
+    """
+    folder = clip.parent
+    siblings = [entry.name for entry in entries(folder) if entry.name.lower().endswith(EXTENSIONS)]
+    video = ClipLabels(folder, siblings).video(clip.name).video()
+    labels = labels_of(folder, video)
     if labels is not None:
         require_own_labels(video, labels)
-        require_own_name(clip.parent / KEYPOINTS, video, labels, clip.name)
-        suffix = "" if video.label_folders else labels.suffix
-        if labels.parent.name == PACK:
-            content = read_regular(labels)
-            labels = raw / KEYPOINTS / f".{labels.name}"
-            write_atomic(labels, content)
-        links[raw / KEYPOINTS / f"{clip.name}{suffix}"] = labels
-    for entry in entries(raw / KEYPOINTS):
+        require_own_name(folder / KEYPOINTS, video, labels, clip.name)
+    return labels
+
+
+def _link_of_labels(labels: Path, clip: Path, keypoints: Path) -> dict[Path, Path]:
+    """The link to a clip's labels, and its target. keypoints: The folder of such links.
+
+    The link has the clip's whole file name, which no other clip shares: the labels of a.mp4 may be
+    a.json, and the link to them is a.mp4.json.
+    """
+    name = clip.name
+    if not labels.is_dir():
+        name += labels.suffix
+    if labels.parent.name == PACK:  # no link leads into a ZIP file: copied beside the link, hidden
+        content = read_regular(labels)
+        labels = keypoints / f".{labels.name}"
+        write_atomic(labels, content)
+    return {keypoints / name: labels}
+
+
+def _remove_label_links(keypoints: Path, clip: Path) -> None:
+    """Remove links to labels of a clip of this name, which may be an earlier one in its place."""
+    for entry in entries(keypoints):
         if clip.name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
-            Path(entry).unlink()  # it may belong to an earlier clip of this name
-    for place, target in links.items():
-        if place.exists() and not place.is_symlink():
+            Path(entry).unlink()
+
+
+def _write_links(links: Mapping[Path, Path]) -> None:
+    """Write or replace links, path -> target. Raises ConfigError for a file in a link's place."""
+    for path, target in links.items():
+        if path.exists() and not path.is_symlink():
             raise ConfigError(
-                f"{place}: expected a link to {target}, found a file. Move the file away."
+                f"{path}: expected a link to {target}, found a file. Move the file away."
             )
-        place.unlink(missing_ok=True)
-        place.symlink_to(target)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
+
+def _copy_demo_marker(clip: Path, raw: Path) -> None:
+    """Mark `raw` as demo data if the clip is in a folder of demo data; else remove the mark."""
     (raw / MARKER).unlink(missing_ok=True)
     for folder in clip.parents:
         if is_stand_in(folder):
             shutil.copyfile(folder / MARKER, raw / MARKER)
             break
-    return raw
 
 
-def streams_of(
+def streams_to_prepare(
     trained: Trained, settings: Settings, raw: Path, weights: str | None, embedding: Path | None
 ) -> tuple[StreamSpec, ...]:
     """The streams that a model reads, its features last, from its checkpoint and `settings`.
@@ -136,8 +183,12 @@ def streams_of(
         ConfigError: a file is missing, or random weights would be used on real images.
         DataError: a stream's size differs from the model's.
     """
-    model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in)}
-    runs.one_kind({f"the images of {raw}": is_stand_in(raw), **model})
+    runs.require_one_kind(
+        {
+            f"the images of {raw}": is_stand_in(raw),
+            f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in),
+        }
+    )
     features = _features(trained, settings, weights)
     trained.check_features(f"stream {features.name!r}", features.stream.dim)
     specs = (*_extra_streams(trained, embedding), features)
@@ -147,7 +198,11 @@ def streams_of(
 
 
 def _features(trained: Trained, settings: Settings, weights: str | None) -> StreamSpec:
-    """HMR2.0's own network; for other models the one in [features]."""
+    """The stream of features: HMR2.0's own network; for other models the one in [features].
+
+    Options that do not come from luigi.cfg are given as a section BY_SET ("--set"). Messages about
+    its keys name the option --set, or for the keys `by_option` the option of that name: --weights.
+    """
     if trained.kind == HMR2:
         if weights is not None:
             raise ConfigError(
@@ -185,14 +240,16 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
 
 
 def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
-    """Messages with reasons to doubt the predicted bodies."""
+    """Messages with reasons to doubt the predicted bodies. streams: of `streams_to_prepare`."""
     reasons = []
-    last = streams[-1]
-    weights = last.stream.weights if isinstance(last.stream, ResNet50) else None
-    published = job.trained.kind in ("vibe", "spin")
-    if published and not job.stand_in and (weights is None or weights.kind != "spin"):
+    *_, features = streams
+    network = features.stream
+    is_spin = isinstance(network, ResNet50) and network.weights.kind == "spin"
+    needs_spin = job.trained.kind in ("vibe", "spin") and not job.stand_in
+    if needs_spin and not is_spin:
         reasons.append(
-            f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are {last}"
+            f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are "
+            f"{features}"
         )
     if job.trained.kind == "ours" and job.trained.features is None:
         reasons.append(

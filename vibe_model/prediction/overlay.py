@@ -84,7 +84,7 @@ class PredictedBodies:
         for name in ("bbox", "camera", "shape", "rotmat"):
             records[name] = getattr(bodies, name)
         for i, step in enumerate(self.steps):
-            records["moved"][:, i] = bodies.moved[step]
+            records["moved"][:, i] = bodies.step_rotmats[step]
         self._file.write(records.tobytes())
         self._frames.append(bodies.frame_index)
 

@@ -2,8 +2,12 @@
 [prediction] -> evaluation
 
 `predict_tracks` cuts tracks into windows, predicts every window once, in batches over several
-tracks, and assembles each track's frames (`TrackBodies`). Evaluation measures them; `tasks predict`
-writes them with `save_npz`.
+tracks (`_regress`), and assembles each track's frames from its windows (`TrackBodies`). Evaluation
+measures them; `tasks predict` smooths them (`TrackBodies.smooth_time`) and writes them with
+`save_npz`.
+
+Models may also predict past and future bodies, some steps before and after each frame, such as -5
+and 5 frames (`VideoModel.steps`). They have the frame's shape and camera, and their own rotations.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
 from vibe_model import models, runs
 from vibe_model.cameras import camera_in_picture, crop_to_image
+from vibe_model.constants import POSE
 from vibe_model.networks import evaluating
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.windows import (
@@ -47,10 +52,12 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
-# Predictions of T frames: rotmat, shape and camera; then the rotmat of each step, if requested.
-Estimates = list[Float32s]
+# Predictions of T frames, (T, ...): "rotmat", "shape", "camera", and if requested, the rotmat of
+# the past or future bodies by step, such as -5 and 5.
+Estimates = dict[str | int, Float32s]
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
+ROTATIONS: Final = (24, 3, 3)
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
 UNITS: Final[Mapping[str, str]] = {
     "theta": "(F, 85): camera 3, pose 72 (axis times angle, rad), betas 10",
@@ -84,8 +91,8 @@ class TrackBodies:
     rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in camera axes
     shape: Float32s  # (F, 10) betas
     camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
-    # rotmat by step in frames, of `VideoModel.steps`
-    moved: Mapping[int, Float32s] = field(default_factory=dict)
+    # rotmat (F, 24, 3, 3) of the bodies some frames before (-5) or after (5), by `VideoModel.steps`
+    step_rotmats: Mapping[int, Float32s] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,15 +104,15 @@ class TrackBodies:
 
     def smooth_time(self, sigma: float) -> TrackBodies:
         """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises as `smooth` does."""
-        moved = {}
-        for step, rotmat in self.moved.items():
-            moved[step] = smooth_rotations(rotmat, self.run, sigma)
+        step_rotmats = {}
+        for step, rotmat in self.step_rotmats.items():
+            step_rotmats[step] = smooth_rotations(rotmat, self.run, sigma)
         return replace(
             self,
             rotmat=smooth_rotations(self.rotmat, self.run, sigma),
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
-            moved=moved,
+            step_rotmats=step_rotmats,
         )
 
 
@@ -139,16 +146,20 @@ def predict_tracks(
     """
     present = Present.from_split(split, stream, extra_streams)
     read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
-    cut = functools.partial(
-        present.windows,
-        seqlen=seqlen,
-        margin=generator.margin,
-        repeat_ends=generator.repeats_ends,
-    )
 
     def plan_tracks() -> Iterator[_TrackPlan]:
         for track in select_tracks(split, tracks):
-            yield _TrackPlan(track, [cut(track, drop_last=drop) for drop in drop_last])
+            cuts = [
+                present.windows(
+                    track,
+                    seqlen=seqlen,
+                    drop_last=drop,
+                    margin=generator.margin,
+                    repeat_ends=generator.repeats_ends,
+                )
+                for drop in drop_last
+            ]
+            yield _TrackPlan(track, cuts)
 
     steps: tuple[int, ...] = ()
     if around:
@@ -235,7 +246,7 @@ def save_npz(
     """
     arrays = _current_arrays(generator, bodies)
     units = dict(UNITS)
-    for step, rotmat in bodies.moved.items():
+    for step, rotmat in bodies.step_rotmats.items():
         direction = "before" if step < 0 else "after"
         when = f"{abs(step)} frames {direction} each frame, with its betas and camera"
         for name, array in _step_arrays(generator, bodies, rotmat).items():
@@ -269,7 +280,7 @@ def _current_arrays(generator: VideoModel, bodies: TrackBodies) -> dict[str, NDA
     arrays: dict[str, NDArray[Any]] = {
         "theta": theta,
         "rotmat": bodies.rotmat,
-        "pose": theta[:, 3:75],
+        "pose": theta[:, POSE],
         "betas": bodies.shape,
         "camera": bodies.camera,
         "bbox": box,
@@ -290,7 +301,7 @@ def _step_arrays(
     theta, joints_3d = posed_arrays(
         generator, (rotmat, bodies.shape, bodies.camera), "theta", "kp_3d"
     )
-    return {"theta": theta, "pose": theta[:, 3:75], "joints_3d": joints_3d}
+    return {"theta": theta, "pose": theta[:, POSE], "joints_3d": joints_3d}
 
 
 def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str) -> list[Float32s]:
@@ -330,27 +341,29 @@ def _regress(
     around: bool,
     stills: bool,
 ) -> dict[WindowInput, Estimates]:
-    """Predict each window: rotmat, shape and camera of its rows, (T, ...) each.
+    """Predict each window once, in batches. Returns the predictions of its rows [start, stop).
 
-    With `around`, the rotmat of each step follows. read: `read_inputs` of the split.
+    read: `read_inputs` of the split. around: also the rotmat of each step. stills: single frames
+    are still images.
     """
-    by_form: dict[tuple[int, int, int], list[WindowInput]] = defaultdict(list)
+    # (rows, before, after) -> windows that fit into one batch: of equal length and equal padding
+    by_length: dict[tuple[int, int, int], list[WindowInput]] = defaultdict(list)
     for window in windows:
-        by_form[window.stop - window.start, window.before, window.after].append(window)
+        by_length[window.stop - window.start, window.before, window.after].append(window)
 
     estimates: dict[WindowInput, Estimates] = {}
-    for (length, before, after), same in sorted(by_form.items()):
-        copies = (before, after)
+    for (length, before, after), alike in sorted(by_length.items()):
         method = "regress"
         if around:
             method = "regress_around"
-        if around and stills and length == 1:
-            copies = (0, 0)
-            method = "regress_stills"
-        padding = ((0, 0), copies, (0, 0))  # (B, T, numbers)
-        frames = slice(copies[0], copies[0] + length)  # of the window, without the copies
-        for first in range(0, len(same), batch_size):
-            batch = same[first : first + batch_size]
+            if stills and length == 1:
+                method = "regress_stills"
+                before = 0
+                after = 0
+        padding = ((0, 0), (before, after), (0, 0))  # (B, T, numbers)
+        frames = slice(before, before + length)  # of the window, without the padding
+        for first in range(0, len(alike), batch_size):
+            batch = alike[first : first + batch_size]
             rows = np.array([(window.start, window.stop) for window in batch], np.int64)
             inputs = {}
             for name, array in read(rows).items():
@@ -358,22 +371,53 @@ def _regress(
                 inputs[name] = torch.as_tensor(padded, device=generator.device)
             arrays = _call_model(generator, method, inputs, frames)
             for i, window in enumerate(batch):
-                estimates[window] = [array[i] for array in arrays]
+                estimates[window] = {name: array[i] for name, array in arrays.items()}
     return estimates
 
 
 def _call_model(
     generator: VideoModel, method: str, inputs: Mapping[str, Tensor], frames: slice
 ) -> Estimates:
-    """Call a `regress*` method of the model for B windows. Returns arrays (B, T, ...)."""
+    """Call a method of the model, such as "regress_around", for B windows.
+
+    Returns arrays (B, T, ...). frames: the T frames of the inputs that are not padding.
+    """
     with models.calling(generator.model_name, method):
-        estimated = getattr(generator, method)(**inputs)
+        by_step = getattr(generator, method)(**inputs)
         if method == "regress":
-            estimated = {0: estimated}
-        by_step = dict(estimated)
-        current = by_step.pop(0)
-        moved = [estimate.rotmat for estimate in by_step.values()]
-        return [tensor[:, frames].float().cpu().numpy() for tensor in (*current, *moved)]
+            by_step = {0: by_step}
+        tensors: dict[str | int, Tensor] = by_step[0]._asdict()
+        for step, estimate in by_step.items():
+            if step != 0:
+                tensors[step] = estimate.rotmat
+        return {name: tensor[:, frames].float().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _join_windows(
+    windows: Sequence[EvalWindow],
+    estimates: Mapping[WindowInput, Estimates],
+    steps: Sequence[int],
+) -> tuple[Ints, Estimates]:
+    """The predicted rows (F,) of a track, and their predictions (F, ...), from its windows.
+
+    steps: of the past and future bodies in `estimates`.
+    """
+    shapes = {
+        "rotmat": ROTATIONS,
+        "shape": (10,),
+        "camera": (3,),
+        **dict.fromkeys(steps, ROTATIONS),
+    }
+    # begin with no rows, for a track without windows
+    row_parts = [np.zeros(0, np.int64)]
+    parts = {name: [np.zeros((0, *shape), np.float32)] for name, shape in shapes.items()}
+    for window in windows:
+        row_parts.append(np.arange(window.used_start, window.used_stop))
+        used = slice(window.used_start - window.start, window.used_stop - window.start)
+        for name, array in estimates[window.input].items():
+            parts[name].append(array[used])
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return np.concatenate(row_parts), joined
 
 
 def _assemble_track(
@@ -385,24 +429,13 @@ def _assemble_track(
     stream: str,
     steps: Sequence[int],
 ) -> TrackBodies:
-    """One track's bodies, from the rows of each window that are used.
+    """One track's bodies: predictions of its windows, with boxes and frame numbers of the split.
 
-    estimates: as `_regress` returns them. steps: in frames, of the rotations after the camera.
-    Raises DataError for non-finite predictions.
+    estimates: of `_regress`. steps: as in `_join_windows`. Raises DataError for non-finite
+    predictions.
     """
-    rotations = (24, 3, 3)
-    shapes = (rotations, (10,), (3,), *[rotations] * len(steps))
-    row_parts = [np.zeros(0, np.int64)]  # for a track without windows
-    parts = [[np.zeros((0, *shape), np.float32) for shape in shapes]]
-    for window in windows:
-        stop = window.stop - window.unused
-        used = slice(window.keep - window.start, stop - window.start)
-        row_parts.append(np.arange(window.keep, stop))
-        parts.append([array[used] for array in estimates[window.input]])
-    rows = np.concatenate(row_parts)
-    predicted = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    rotmat, shape, camera, *moved = predicted
-    if not all(np.isfinite(array).all() for array in predicted):
+    rows, predicted = _join_windows(windows, estimates, steps)
+    if not all(np.isfinite(array).all() for array in predicted.values()):
         raise DataError(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint "
             "or the features are "
@@ -427,8 +460,8 @@ def _assemble_track(
         frame_index=read["frame_index"][0, in_track].astype(np.int64),
         bbox=read["bbox"][0, in_track].astype(np.float32),
         picture=picture,
-        rotmat=rotmat,
-        shape=shape,
-        camera=camera,
-        moved=dict(zip(steps, moved, strict=True)),
+        rotmat=predicted["rotmat"],
+        shape=predicted["shape"],
+        camera=predicted["camera"],
+        step_rotmats={step: predicted[step] for step in steps},
     )

@@ -43,13 +43,14 @@ class WindowInput(NamedTuple):
 class EvalWindow(NamedTuple):
     """A window of rows of a split.
 
-    The model reads rows [start, stop). Only its predictions of rows [keep, stop - unused) are used.
+    The model reads rows [start, stop). Only its predictions of rows [used_start, used_stop) are
+    used: windows may overlap, and their ends may be context only.
     """
 
     start: int
     stop: int
-    keep: int
-    unused: int = 0
+    used_start: int
+    used_stop: int
     before: int = 0  # as in `WindowInput`
     after: int = 0
 
@@ -153,7 +154,8 @@ class Present(NamedTuple):
         for first in range(0, len(has_features) - seqlen + 1, seqlen):
             if has_features[first : first + seqlen].all():
                 start = track.start + first
-                windows.append(EvalWindow(start, start + seqlen, start))
+                stop = start + seqlen
+                windows.append(EvalWindow(start, stop, start, stop))
         return windows
 
     def runs(self, rows: Ints) -> Ints:
@@ -174,14 +176,14 @@ def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
     The last window is moved back so that it ends at `stop`, and overlaps the one before. If there
     are fewer than `seqlen` rows, there is one shorter window.
 
-    >>> [window[:3] for window in cover(10, 17, 3)]
-    [(10, 13, 10), (13, 16, 13), (14, 17, 16)]
-    >>> [window[:3] for window in cover(0, 2, 3)]
-    [(0, 2, 0)]
+    >>> [window[:4] for window in cover(10, 17, 3)]
+    [(10, 13, 10, 13), (13, 16, 13, 16), (14, 17, 16, 17)]
+    >>> [window[:4] for window in cover(0, 2, 3)]
+    [(0, 2, 0, 2)]
     """
-    for keep in range(start, stop, seqlen):
-        end = min(keep + seqlen, stop)
-        yield EvalWindow(max(end - seqlen, start), end, keep)
+    for used_start in range(start, stop, seqlen):
+        end = min(used_start + seqlen, stop)
+        yield EvalWindow(max(end - seqlen, start), end, used_start, end)
 
 
 def _cover_with_margin(
@@ -193,11 +195,11 @@ def _cover_with_margin(
     feature is repeated there instead (`before`, `after`).
 
     >>> [tuple(window) for window in _cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
-    [(10, 14, 10, 1, 1, 0), (12, 15, 13, 0, 0, 2)]
+    [(10, 14, 10, 13, 1, 0), (12, 15, 13, 15, 0, 2)]
     """
     step = seqlen - 2 * margin
-    for keep in range(start, stop, step):
-        first = keep - margin
+    for used_start in range(start, stop, step):
+        first = used_start - margin
         last = first + seqlen
         low = max(first, start)
         high = min(last, stop)
@@ -206,8 +208,8 @@ def _cover_with_margin(
         if repeat_ends:
             before = low - first
             after = last - high
-        unused = high - min(keep + step, stop)
-        yield EvalWindow(low, high, keep, unused, before, after)
+        used_stop = min(used_start + step, stop)
+        yield EvalWindow(low, high, used_start, used_stop, before, after)
 
 
 def stack_history(rows: Array, history: int) -> Array:

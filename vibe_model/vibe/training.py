@@ -1,4 +1,9 @@
-"""Losses of one step of VIBE's training.  windows -> [training]"""
+"""Losses of one step of VIBE's training.  windows -> [training]
+
+`vibe_model.training.video` makes the `VIBETrainer` of a run. In each step, `Trainer.train_step`
+calls `losses` for the weighted terms, and calls backward once on their sum; `Trainer` states what
+`losses` and `counts` must return. `step_losses` computes the terms.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +71,7 @@ class VIBETrainer(VideoTrainer):
         self.prior: MPoser | None = None
         if config.prior == "mposer" and config.mposer is not None:
             self.prior = MPoser.load(config.mposer).to(self.group.device)
-            runs.one_kind(
+            runs.require_one_kind(
                 {f"the prior {config.mposer}": self.prior.stand_in, "the body": body.is_stand_in}
             )
 
@@ -83,6 +88,7 @@ class VIBETrainer(VideoTrainer):
         return terms
 
     def counts(self, batch: TrainingBatch) -> dict[str, Tensor | int]:
+        # terms that are not means over windows: over frames with labels, and over real motion
         labels = batch.labels
         counts = {
             "kp_3d": labels["w_3d"].sum(),
@@ -128,6 +134,7 @@ def step_losses(
     motion = predicted["theta"][..., MOTION]
     if prior is not None:
         terms["mposer"] = weights["mposer"] * prior(motion)
+    discriminator_terms: dict[str, Tensor] = {}
     if discriminator is not None:
         if real_theta is None:
             raise ValueError("real_theta: expected real motion for the discriminator, found None")
@@ -139,13 +146,10 @@ def step_losses(
             scores = discriminator(every_motion).float()  # (B + B', 1)
         fake = scores[: len(motion)]
         real = scores[len(motion) :]
-        terms |= adversarial_terms(for_generator, real, fake, weights)
+        discriminator_terms = adversarial_terms(for_generator, real, fake, weights)
+        terms["adversarial"] = discriminator_terms.pop("adversarial")  # the generator's side
 
-    generator_loss = features.new_zeros(())
-    discriminator_loss = features.new_zeros(())
-    for name, term in terms.items():
-        if name.startswith("discriminator"):
-            discriminator_loss = discriminator_loss + term
-        else:
-            generator_loss = generator_loss + term
-    return generator_loss, discriminator_loss, terms
+    zero = features.new_zeros(())
+    generator_loss = sum(terms.values(), zero)
+    discriminator_loss = sum(discriminator_terms.values(), zero)
+    return generator_loss, discriminator_loss, terms | discriminator_terms

@@ -267,7 +267,7 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
         load_trained(tmp_path / "real.pt", None, "cpu")
     (raw := tmp_path / "mine").mkdir()
     with pytest.raises(StandInMixed, match="mine"):
-        jobs.streams_of(
+        jobs.streams_to_prepare(
             world.trained, load(Path("none.cfg"), optional=True), raw, "untrained:0", None
         )
 

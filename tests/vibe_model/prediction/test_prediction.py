@@ -24,7 +24,9 @@ def cover(split, drop_last=False):
     present = Present.from_split(split, "resnet50")
     planned = [present.windows(track, seqlen=4, drop_last=drop_last) for track in split.tracks]
     windows = [window for of_track in planned for window in of_track]
-    return windows, [row for window in windows for row in range(window.keep, window.stop)]
+    return windows, [
+        row for window in windows for row in range(window.used_start, window.used_stop)
+    ]
 
 
 def test_every_frame_is_predicted_once_and_windows_do_not_cross_tracks_gaps_or_rows_without_features():
