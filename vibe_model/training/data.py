@@ -236,9 +236,7 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixtureP
                 history[reading.stream] = reading.history
         fields += streams
         fields += _extra_columns(config, name, part_splits)
-    left_out = {}
-    for split_name, split in part_splits.items():
-        left_out[split_name] = rows_of(split, config.left_out(split_name))
+    left_out = {key: rows_of(split, config.left_out(key)) for key, split in part_splits.items()}
     return MixturePart(
         name=name,
         splits=part_splits,
@@ -335,10 +333,7 @@ def on_device(
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    is_any_index = device.index is None and tensor.device.type == device.type
-    if is_any_index or tensor.device == device:
-        return tensor
-    if device.type == "cuda":
+    if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()  # from it, a GPU copies while the CPU continues
     return tensor.to(device, non_blocking=True)
 

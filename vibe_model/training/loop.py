@@ -33,11 +33,12 @@ from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint, save
 from vibe_model.settings import RunConfig
 from vibe_model.training.data import TrainingBatch
-from vibe_model.training.trainer import ProcessGroup, Step, Trainer
+from vibe_model.training.trainer import ProcessGroup, StepResult, Trainer
 
 if TYPE_CHECKING:
     from cache import Split
 
+    # open splits -> function that makes the run in a process of the group (`run_once`)
     Prepare = Callable[[Mapping[str, Split]], Callable[[ProcessGroup], "TrainingLoop"]]
 
 T = TypeVar("T")
@@ -164,7 +165,7 @@ class TrainingLoop(ABC):
         if len(state.history) < config.epochs:
             log = self.folder if self.group.leads else None
             with (
-                closing(self.batches(state.step)) as ready,
+                closing(self.batches(state.step)) as batches,
                 Curves(log, first_step=state.step + 1, windows=config.batch_size) as curves,
             ):
                 if not state.step:
@@ -173,7 +174,7 @@ class TrainingLoop(ABC):
                     if log:
                         self.validate()  # missing labels are reported now, not after an epoch
                 for epoch in range(len(state.history), config.epochs):
-                    self._train_epoch(epoch, ready, curves)
+                    self._train_epoch(epoch, batches, curves)
                     self._end_epoch(epoch, curves)
         if self.group.leads:
             self._finish()
@@ -194,14 +195,14 @@ class TrainingLoop(ABC):
                 "need the same [paths] runs: put it where every machine sees it."
             )
 
-    def _train_epoch(self, epoch: int, ready: Iterator[TrainingBatch], curves: Curves) -> None:
-        """Train from the state's step to the epoch's end. ready: the run's next batches."""
+    def _train_epoch(self, epoch: int, batches: Iterator[TrainingBatch], curves: Curves) -> None:
+        """Train from the state's step to the epoch's end. batches: the run's next ones."""
         config = self.config
         state = self.trainer.state
         end = (epoch + 1) * config.iterations
         curves.start_clock()
         while state.step < end:
-            step = self.trainer.train_step(curves.next_batch(ready))
+            step = self.trainer.train_step(curves.next_batch(batches))
             curves.step(state.step, step, state.skipped)
             self._notify(epoch, terms=step.terms if step.good else None)
             if state.skipped_in_a_row >= config.max_non_finite:
@@ -253,10 +254,8 @@ class TrainingLoop(ABC):
                 f"{best}: the best epoch is missing. Remove {self.folder} to train again."
             )
         checkpoint = read_checkpoint(best)
-        if (checkpoint.get("fingerprint"), checkpoint.get("epoch")) != (
-            self.fingerprint,
-            state.best_epoch,
-        ):
+        is_of_run = checkpoint.get("fingerprint") == self.fingerprint
+        if not is_of_run or checkpoint.get("epoch") != state.best_epoch:
             raise CheckpointError(
                 f"{best}: expected epoch {state.best_epoch} of this run, found epoch "
                 f"{checkpoint.get('epoch')} of run "
@@ -287,11 +286,12 @@ class TrainingLoop(ABC):
             f"continue after them; if it happens again, {self.advice}."
         )
 
-    def _notify(self, epoch: int, **news: Any) -> None:
+    def _notify(self, epoch: int, **results: Any) -> None:
+        """Report progress. results: the step's `terms`, or the epoch's `validation`."""
         if self._report is not None:
             iterations = self.config.iterations
             n_done = self.trainer.state.step - epoch * iterations
-            self._report(TrainingProgress(epoch, self.config.epochs, n_done, iterations, **news))
+            self._report(TrainingProgress(epoch, self.config.epochs, n_done, iterations, **results))
 
 
 class Curves:
@@ -366,8 +366,8 @@ class Curves:
         if self._lines is not None:
             self._lines.flush()
 
-    def step(self, number: int, step: Step, skipped: int) -> None:
-        """Log one step: its losses, or the number of skipped steps."""
+    def step(self, number: int, step: StepResult, skipped: int) -> None:
+        """Log the step of this number: its losses, or the number of skipped steps."""
         if step.good:
             losses = {f"train/{name}": value for name, value in step.terms.items()}
             norms = {f"gradient/{name}": value for name, value in step.norms.items()}
@@ -378,12 +378,10 @@ class Curves:
         if self._steps == SPEED_EVERY:
             elapsed = time.perf_counter() - self._since_s
             rates = {
-                "windows_per_second": self._steps * self._windows,
-                "waiting_for_data": self._waited_s,
+                "speed/windows_per_second": self._steps * self._windows / elapsed,
+                "speed/waiting_for_data": self._waited_s / elapsed,
             }
-            self._scalars(
-                number, {f"speed/{name}": value / elapsed for name, value in rates.items()}
-            )
+            self._scalars(number, rates)
             self.start_clock()
 
     def epoch(
@@ -391,13 +389,14 @@ class Curves:
     ) -> None:
         """Log an epoch's validation by split, and the learning rates after it."""
         for split, metrics in validation.items():
-            numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-            self._scalars(
-                number, {f"validation/{split}/{name}": value for name, value in numbers.items()}
-            )
-        self._scalars(
-            number, {f"learning_rate/{name}": rate for name, rate in learning_rates.items()}
-        )
+            numbers = {
+                f"validation/{split}/{name}": value
+                for name, value in metrics.items()
+                if isinstance(value, float)
+            }
+            self._scalars(number, numbers)
+        rates = {f"learning_rate/{name}": rate for name, rate in learning_rates.items()}
+        self._scalars(number, rates)
 
     def _scalars(self, number: int, values: Mapping[str, float]) -> None:
         if self._writer is not None:
@@ -464,8 +463,11 @@ def _exclusive(folder: Path, group: ProcessGroup, threads: int) -> Iterator[None
         folder.mkdir(parents=True, exist_ok=True)
         lock = WriterLock(folder / ".writing" / "lock")
     before = torch.get_num_threads()
+    gpus = []
+    if group.device.type == "cuda":
+        gpus.append(group.device)
     try:
-        with torch.random.fork_rng(devices=[group.device] if group.device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=gpus):
             if threads:
                 torch.set_num_threads(threads)
             yield

@@ -2,7 +2,12 @@
 -> [training]
 
 A `Trainer` has a `Learner` (network, optimiser, learning rate) for each network of a model, and the
-progress of the run (`_TrainingState`). `ProcessGroup` tells a process which of several it is.
+progress of the run (`_TrainingState`). In each step, `TrainingLoop` calls `Trainer.train_step`:
+
+1. `losses`, of the subclass, returns the weighted terms, means over this process's share of a batch
+2. with several processes (`ProcessGroup`), each term is multiplied by this process's share of the
+   term's items (`counts`), so that the sum over processes is the mean over the whole batch
+3. one backward on the sum of the terms; then every network is updated, or none
 """
 
 from __future__ import annotations
@@ -128,10 +133,10 @@ class ProcessGroup:
             distributed.destroy_process_group()
 
 
-class Step(NamedTuple):
+class StepResult(NamedTuple):
     """The results of one step, of all processes together."""
 
-    terms: dict[str, float]  # weighted losses by name
+    terms: dict[str, float]  # weighted losses by name, such as {"kp_2d": 12.5, "pose": 3.1}
     norms: dict[str, float]  # of each network's gradient, by the network's name
     good: bool  # False: a loss or a gradient was not finite, and nothing was updated
 
@@ -150,7 +155,7 @@ class _TrainingState:
     best_epoch: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
 
-    def add(self, step: Step) -> None:
+    def add(self, step: StepResult) -> None:
         self.step += 1
         if not step.good:
             self.skipped += 1
@@ -235,8 +240,9 @@ class Learner:
 class Trainer(ABC):
     """Base class: the networks with their optimisers, the training state, and how a step is done.
 
-    A subclass adds `learners` and `losses`. The random numbers of step k depend only on the seed, k
-    and the rank, so a resumed run draws the same ones.
+    A subclass adds `learners` and `losses`, and if it trains in several processes, `counts`. The
+    random numbers of step k depend only on the seed, k and the rank, so a resumed run draws the
+    same ones.
     """
 
     learners: Mapping[str, Learner]  # by the network's name
@@ -264,7 +270,7 @@ class Trainer(ABC):
         """
         return {}
 
-    def train_step(self, batch: TrainingBatch) -> Step:
+    def train_step(self, batch: TrainingBatch) -> StepResult:
         """Update all networks once; none of them if a loss or a gradient is not finite.
 
         batch: This process's share of the batch.
@@ -274,6 +280,7 @@ class Trainer(ABC):
         for learner in learners:
             learner.network.train()
             learner.optimiser.zero_grad(set_to_none=True)
+        # for a step without an update: batch norms change in the forward pass
         statistics = _statistics([learner.network for learner in learners])
         before = [statistic.clone() for statistic in statistics]
 
@@ -290,7 +297,7 @@ class Trainer(ABC):
         numbers = torch.cat((losses, norms)).tolist()
         by_term = dict(zip(terms, numbers[: len(terms)], strict=True))
         by_network = dict(zip(self.learners, numbers[len(terms) :], strict=True))
-        step = Step(by_term, by_network, all(map(math.isfinite, numbers)))
+        step = StepResult(by_term, by_network, all(map(math.isfinite, numbers)))
         if step.good:
             for learner in learners:
                 learner.optimiser.step()
@@ -402,7 +409,7 @@ def _statistics(networks: Iterable[nn.Module]) -> list[Tensor]:
     return statistics
 
 
-def _step_seed(*parts: int) -> int:
+def _step_seed(seed: int, step: int, rank: int) -> int:
     """A 63-bit seed from a hash of seed, step and rank."""
-    digest = hashlib.blake2b(struct.pack(f"<{len(parts)}q", *parts), digest_size=8).digest()
+    digest = hashlib.blake2b(struct.pack("<3q", seed, step, rank), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -27,7 +27,7 @@ from vibe_model.settings import VideoConfig, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.trainer import Learner, ProcessGroup, Step, Trainer, weights_of
+from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -62,7 +62,7 @@ class VideoTrainer(Trainer):
             raise config.not_made(name)
         self.generator = models.model_of(config).build(config, body).to(self.group.device)
 
-    def train_step(self, batch: TrainingBatch) -> Step:
+    def train_step(self, batch: TrainingBatch) -> StepResult:
         """`Trainer.train_step`. Raises PlugInError if another package's model fails."""
         with models.calling(self.config.MODEL, "losses, or by its learners"):
             return super().train_step(batch)
@@ -106,7 +106,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
         body = load_body(config.body)
         trainer = models.model_of(config).load_trainer()
-        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in)
+        stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
         stand_in |= check_streams(config, splits)
 
         def make(group: ProcessGroup) -> VideoRun:
@@ -140,14 +140,18 @@ class VideoRun(TrainingLoop):
         if estimated:
             self.facts["estimates"] = estimated
         group = self.group
+
+        # checks before anything is read
         for name in models.model_of(config).protocols or ():
             protocols.find(name)  # reports an unknown one before training
-        empty = []
-        for name in config.validation:
-            if not select_tracks(splits[split_of(name)], config.tracks_of(name)):
-                empty.append(name)
+        empty = [
+            name
+            for name in config.validation
+            if not select_tracks(splits[split_of(name)], config.tracks_of(name))
+        ]
         if empty:
             raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
+
         self.score = "error_2d"
         if any(map(self._is_3d, config.validation)):
             self.score = "pa_mpjpe"
@@ -157,6 +161,7 @@ class VideoRun(TrainingLoop):
         self.facts["reads"] = [config.stream, *extra_streams]
         # The same settings give other numbers with other processes and devices.
         self.identity |= {"processes": group.size, "device": group.device.type}
+
         with models.calling(config.MODEL, "prepare"):
             trainer.prepare(splits)
         self._pretrained = self._start_from_checkpoint()
@@ -210,7 +215,7 @@ class VideoRun(TrainingLoop):
             protocol = protocols.VALIDATION_2D
             labels = "2D"
         by_split = {}
-        scores = {}
+        scores = []
         unlabelled = []
         for name in config.validation:
             is_3d = self._is_3d(name)
@@ -225,7 +230,7 @@ class VideoRun(TrainingLoop):
             )
             by_split[name] = metrics
             if self.score in metrics:
-                scores[name] = metrics[self.score]
+                scores.append(metrics[self.score])
             elif is_3d or labels == "2D":
                 unlabelled.append(name)
         if unlabelled:
@@ -233,7 +238,7 @@ class VideoRun(TrainingLoop):
                 f"validation: {', '.join(unlabelled)}: expected frames with {labels} labels to "
                 "choose the best epoch by, found none. Name other tracks."
             )
-        return by_split, float(np.mean([*scores.values()]))
+        return by_split, float(np.mean(scores))
 
     def _is_3d(self, named: str) -> bool:
         return not {"kp_3d", "kp_3d_eval"}.isdisjoint(self.splits[split_of(named)].columns)
@@ -246,9 +251,10 @@ class VideoRun(TrainingLoop):
             "config": config.as_dict(),
             "features": self._find_identity(config.stream),
         }
-        identities = {}
-        for name, reading in config.extra_streams.items():
-            identities[name] = self._find_identity(reading.stream)
+        identities = {
+            name: self._find_identity(reading.stream)
+            for name, reading in config.extra_streams.items()
+        }
         if identities:
             content["extra_streams"] = identities
         return content
@@ -306,7 +312,9 @@ class VideoRun(TrainingLoop):
             return None
         if read_checkpoint(pretrained).get("stand_in", False):
             body = self.trainer.generator.body
-            runs.one_kind({f"the checkpoint {pretrained}": True, "the body": body.is_stand_in})
+            runs.require_one_kind(
+                {f"the checkpoint {pretrained}": True, "the body": body.is_stand_in}
+            )
         report = self.trainer.start_from(pretrained)
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
 
@@ -320,8 +328,8 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     networks according to the streams' `identity`.
     """
     sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
-    # role -> name and identity of the first stream in it; the role is "" for the model's features,
-    # and an extra stream's name for this stream
+    # Streams that must come from one network have one role: "" for all streams of the model's
+    # features, its own name for an extra stream. Role -> name and identity of its first stream.
     firsts: dict[str, tuple[str, dict[str, Any]]] = {}
     stand_in = False
     for name, streams in config.streams.items():

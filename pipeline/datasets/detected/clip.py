@@ -74,7 +74,7 @@ class ClipDataset(Dataset):
         return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
 
 
-class _Labels(NamedTuple):
+class _ClipDetections(NamedTuple):
     """A clip's labels, as read."""
 
     place: Path  # the file or folder
@@ -158,7 +158,7 @@ def _find_labels(raw: Path, video: RawVideo, *, knows_clip: bool) -> Path | None
 
 def _read_labels(
     place: Path, video: RawVideo, open_clip: Callable[[], Video], account: VideoAccount
-) -> _Labels | None:
+) -> _ClipDetections | None:
     """Read the labels, and count their persons as found; None for an empty folder.
 
     The clip is opened only for labels whose format needs its size.
@@ -176,7 +176,7 @@ def _read_labels(
     account.notes.extend(detections.notes)
     if not detections.n_persons:
         account.notes.append(f"{place.name} has no person in any frame")
-    return _Labels(place, info, detections)
+    return _ClipDetections(place, info, detections)
 
 
 def _labelled_sizes(info: Mapping[str, Any], clip: Video) -> list[tuple[int, int]]:
@@ -209,7 +209,7 @@ def _no_keypoints(raw: Path, video: RawVideo, place: Path | None) -> str:
     return f"{problem}: run {DETECTORS} on it"
 
 
-def _require_own_digest(labels: _Labels, clip: Video) -> None:
+def _require_own_digest(labels: _ClipDetections, clip: Video) -> None:
     """Raise RawDataError if the digest in `info` is another clip's, or the clip cannot be read."""
     if "clip_digest" not in labels.info:
         return
@@ -228,7 +228,7 @@ def _require_own_digest(labels: _Labels, clip: Video) -> None:
 
 
 def _note_record(
-    clip: Video, labels: _Labels, account: VideoAccount, filmed_fps: float
+    clip: Video, labels: _ClipDetections, account: VideoAccount, filmed_fps: float
 ) -> ClipRecord:
     """Return the clip's record (frames, times, damage), from `info` or else by decoding the clip.
 
@@ -264,7 +264,9 @@ def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
         raise RawDataError(labels, "keypoints", expected, found, do)
 
 
-def _note_unlisted(raw: Path, labels: _Labels, record: ClipRecord, account: VideoAccount) -> None:
+def _note_unlisted(
+    raw: Path, labels: _ClipDetections, record: ClipRecord, account: VideoAccount
+) -> None:
     """Note frames that are missing from a label file with an entry for each frame.
 
     Frames lost to damage do not count: they are noted already.
@@ -280,7 +282,7 @@ def _note_unlisted(raw: Path, labels: _Labels, record: ClipRecord, account: Vide
         )
 
 
-def _fit_to_clip(labels: _Labels, clip: Video) -> Detections:
+def _fit_to_clip(labels: _ClipDetections, clip: Video) -> Detections:
     """Convert the detections and the camera's motion to pixels of the clip's images.
 
     Raises RawDataError if too many people are outside the images.

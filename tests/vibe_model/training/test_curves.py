@@ -7,10 +7,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from vibe_model.runs import CURVES
 from vibe_model.training import loop
 from vibe_model.training.loop import SPEED_EVERY, Curves
-from vibe_model.training.trainer import Step
+from vibe_model.training.trainer import StepResult
 
-GOOD = Step({"kp_2d": 2.0, "pose": 0.5}, {"generator": 3.0, "discriminator": 4.0}, good=True)
-BAD = Step({"kp_2d": float("nan")}, {"generator": float("nan")}, good=False)
+GOOD = StepResult({"kp_2d": 2.0, "pose": 0.5}, {"generator": 3.0, "discriminator": 4.0}, good=True)
+BAD = StepResult({"kp_2d": float("nan")}, {"generator": float("nan")}, good=False)
 
 
 class Clock:
@@ -72,7 +72,7 @@ def test_a_resumed_run_replaces_the_steps_that_it_repeats(tmp_path):
     with file.open("ab") as lines:
         lines.write(b'[6, 1.0, {"train')  # it was killed here
     with Curves(tmp_path, first_step=4, windows=8) as found:
-        found.step(4, Step({"kp_2d": 7.0}, {}, good=True), 0)
+        found.step(4, StepResult({"kp_2d": 7.0}, {}, good=True), 0)
     lines = file.read_bytes().splitlines(keepends=True)
     assert b"".join(lines[:3]) == b"".join(whole.splitlines(keepends=True)[:3])
     steps = [json.loads(line) for line in lines]

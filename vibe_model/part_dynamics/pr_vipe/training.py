@@ -29,7 +29,7 @@ from vibe_model.part_dynamics.pr_vipe.poses import PoseSet, concatenate, read_po
 from vibe_model.part_dynamics.pr_vipe.retrieval import evaluate, render_views
 from vibe_model.training.data import TrainingBatch, on_device
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.trainer import Learner, ProcessGroup, Step, Trainer, weights_of
+from vibe_model.training.trainer import Learner, ProcessGroup, StepResult, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -52,7 +52,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], _PrVIPERun]:
         body = load_body(config.body)
-        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in)
+        stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
 
         def make(group: ProcessGroup) -> _PrVIPERun:
             trainer = PrVIPETrainer(config, group)
@@ -83,7 +83,7 @@ class PrVIPETrainer(Trainer):
             )
         self.learners = {"embedding": learner}
 
-    def train_step(self, batch: TrainingBatch) -> Step:
+    def train_step(self, batch: TrainingBatch) -> StepResult:
         if self.config.optimiser == "adam":
             self._set_rate()
         step = super().train_step(batch)
