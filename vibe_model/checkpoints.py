@@ -124,10 +124,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read the file's dict on the CPU, without running code from it. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
+    is_lightning = path.suffix == LIGHTNING
     try:
-        return load_checkpoint(
-            path, settings=path.suffix == LIGHTNING, mapped=path.suffix == LIGHTNING
-        )
+        return load_checkpoint(path, settings=is_lightning, mapped=is_lightning)
     except RawDataError as error:
         raise CheckpointError(f"{error} Do not load it by other means.") from error
 
@@ -137,12 +136,12 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     runs.replace_file(path, lambda stream: torch.save(dict(state), stream))
 
 
-def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any, Any]) -> None:
-    """Raise CheckpointError unless `found` has exactly these tensors, finite and of these
-    shapes.
+def check_tensors(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[Any, Any]) -> None:
+    """Raise CheckpointError unless a file's `tensors` have the expected names and shapes, and are
+    finite.
     """
-    missing = expected.keys() - found.keys()
-    extra = found.keys() - expected.keys()
+    missing = expected.keys() - tensors.keys()
+    extra = tensors.keys() - expected.keys()
     if missing or extra:
         raise CheckpointError(
             f"{path}: expected exactly the model's tensors; missing: {first_names(missing)}; "
@@ -150,7 +149,7 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any
             "checkpoint was trained with."
         )
     for name, like in expected.items():
-        tensor = found[name]
+        tensor = tensors[name]
         if (
             not isinstance(tensor, Tensor)
             or tensor.layout is not torch.strided
@@ -207,7 +206,11 @@ class Trained:
 
     @property
     def title(self) -> str:
-        return {"spin": "SPIN", HMR2: "HMR2.0"}.get(self.kind) or models.model_of(self.config).title
+        if self.kind == "spin":
+            return "SPIN"
+        if self.kind == HMR2:
+            return "HMR2.0"
+        return models.model_of(self.config).title
 
     @property
     def stream(self) -> str | None:

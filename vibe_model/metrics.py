@@ -200,13 +200,13 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     within `share` of the larger side of the tight box about the frame's labelled keypoints, bound
     included. No keypoint counts in a frame whose box has no extent.
     """
-    place = target[..., :2].astype(np.float64)
+    points = target[..., :2].astype(np.float64)
     labelled = target[..., 2] > 0
-    side = _extents(place, labelled).max(axis=-1)  # (N,)
+    side = _extents(points, labelled).max(axis=-1)  # (N,)
     labelled &= (side > 0)[:, None]
-    distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
-    right = labelled & (distance <= share * side[:, None])
-    hits = right.sum(-1).astype(np.float64)
+    distance = np.linalg.norm(pred.astype(np.float64) - points, axis=-1)  # (N, J)
+    is_correct = labelled & (distance <= share * side[:, None])
+    hits = is_correct.sum(-1).astype(np.float64)
     counted = labelled.sum(-1).astype(np.float64)
     return hits, counted
 
@@ -248,8 +248,8 @@ def _pck_aligned_by_frame(
     pred_2d: Floats,
     target_2d: Floats,
     visible: NDArray[Any],
-    alpha: float = 0.05,
-    size: float | Floats = 224,
+    alpha: float,
+    size: float | Floats,
 ) -> Float64s:
     """Each frame's share of correct keypoints, after a 2D scale and translation: (N,) %, nan for
     skipped frames.
@@ -262,8 +262,8 @@ def _pck_aligned_by_frame(
     labelled = visible > 0  # (N, J)
     distance = _aligned_distances(pred_2d, target_2d, labelled)
     bound = alpha * np.reshape(size, (-1, 1))
-    right = (distance < bound) & labelled
-    return _divide_or_nan(100 * right.sum(-1), labelled.sum(-1), fewest=FEWEST_VISIBLE)
+    is_correct = (distance < bound) & labelled
+    return _divide_or_nan(100 * is_correct.sum(-1), labelled.sum(-1), fewest=FEWEST_VISIBLE)
 
 
 def _aligned_distances(pred: Floats, target: Floats, labelled: NDArray[np.bool_]) -> Float64s:
@@ -296,12 +296,12 @@ def _pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
     """`_pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) ->
     (N,) %.
     """
-    place = target[..., :2]
-    visible = target[..., 2] > 0
-    # 0 without a visible point
-    sides = np.maximum(_extents(place.astype(np.float64), visible), 0.0)
+    points = target[..., :2]
+    labelled = target[..., 2] > 0
+    sides = _extents(points.astype(np.float64), labelled)
+    sides = np.maximum(sides, 0.0)  # -inf without a labelled point
     diagonal = np.linalg.norm(sides, axis=-1)
-    return _pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, diagonal)
+    return _pck_aligned_by_frame(pred, points, labelled, PCK_ALIGNED_SHARE, diagonal)
 
 
 def _centre_on_hips(joints: Floats) -> Float64s:
@@ -328,8 +328,8 @@ def procrustes_align(
     target = target[..., :n_fitted, :].astype(np.float64)
     pred_mean = pred[..., :n_fitted, :].mean(-2, keepdims=True)
     target_mean = target.mean(-2, keepdims=True)
-    moved = pred - pred_mean
-    source = moved[..., :n_fitted, :]
+    centred = pred - pred_mean
+    source = centred[..., :n_fitted, :]
     goal = target - target_mean
 
     covariance = np.swapaxes(goal, -1, -2) @ source  # (..., 3, 3) eq. 38, a sum instead of a mean
@@ -344,18 +344,18 @@ def procrustes_align(
     scale = np.divide(trace, spread, out=np.zeros_like(spread), where=spread > 0)  # eq. 42
     if rigid:
         scale = np.ones_like(scale)
-    turned = scale[..., None, None] * moved @ np.swapaxes(rotation, -1, -2)
+    turned = scale[..., None, None] * centred @ np.swapaxes(rotation, -1, -2)
     aligned: Float64s = turned + target_mean
     return aligned
 
 
-def _extents(points: Float64s, known: NDArray[np.bool_]) -> Float64s:
-    """Sides of the tight box about each frame's known points: (N, J, 2), (N, J) -> (N, 2); -inf
+def _extents(points: Float64s, labelled: NDArray[np.bool_]) -> Float64s:
+    """Sides of the tight box about each frame's labelled points: (N, J, 2), (N, J) -> (N, 2); -inf
     without any.
     """
-    is_known = known[..., None]
-    highest = np.where(is_known, points, -np.inf).max(axis=1, initial=-np.inf)
-    lowest = np.where(is_known, points, np.inf).min(axis=1, initial=np.inf)
+    is_labelled = labelled[..., None]
+    highest = np.where(is_labelled, points, -np.inf).max(axis=1, initial=-np.inf)
+    lowest = np.where(is_labelled, points, np.inf).min(axis=1, initial=np.inf)
     extents: Float64s = highest - lowest
     return extents
 

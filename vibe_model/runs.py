@@ -67,8 +67,8 @@ def missing(config: RunConfig) -> list[str]:
     absent_streams = list[str]()
     for name, streams in config.streams.items():
         if name not in absent:
-            there = opened[name].streams
-            absent_streams += [f"{name}/features/{s}" for s in streams if s not in there]
+            present = opened[name].streams
+            absent_streams += [f"{name}/features/{key}" for key in streams if key not in present]
     return absent + absent_streams
 
 
@@ -81,8 +81,10 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     if absent:
         present = ", ".join(opened.splits) or "none"
         splits = {name.partition("/features/")[0] for name in absent}
-        lists = {key: value for key, value in config.as_dict().items() if isinstance(value, list)}
-        naming = [key for key, value in lists.items() if splits & {*map(split_of, value)}]
+        naming = []  # settings that name one of these splits
+        for key, value in config.as_dict().items():
+            if isinstance(value, list) and not splits.isdisjoint(map(split_of, value)):
+                naming.append(key)
         raise DataError(
             f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert "
             f"and extract them, or name others in {', '.join(naming)}."
@@ -210,11 +212,12 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
     if (folder / CONFIG).is_file():
         return folder
 
-    for earlier, began in _begun_runs(config).items():
-        later = config.at_defaults - began["config"].keys()
-        known = {name: value for name, value in settings.items() if name not in later}
+    for earlier, record in _begun_runs(config).items():
+        # the digest without settings and inputs that its version did not have
+        added = config.at_defaults - record["config"].keys()
+        known = {name: value for name, value in settings.items() if name not in added}
         known_inputs = {
-            name: digest for name, digest in read.items() if digest or name in began["inputs"]
+            name: digest for name, digest in read.items() if digest or name in record["inputs"]
         }
         if earlier.name == f"{config.name}-{_digest(config, known, known_inputs)}":
             return earlier
@@ -228,9 +231,9 @@ def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
         if file.parent.name.rpartition("-")[0] == config.name:
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 content = json.loads(file.read_bytes())
-                begun[file.parent] = content | {
-                    name: dict(content[name]) for name in ("config", "inputs")
-                }
+                for name in ("config", "inputs"):
+                    content[name] = dict(content[name])  # raises if it is no mapping
+                begun[file.parent] = content
     return begun
 
 
@@ -255,22 +258,36 @@ def what_differs(config: VideoConfig) -> str:
     if not earlier or (folder / CONFIG).is_file():
         return ""
     newest = max(earlier, key=lambda begun: (begun / CONFIG).stat().st_mtime)
-    before = earlier[newest]
-    old = before["config"]
-    new = json.loads(json.dumps(config.as_dict()))
-    compared = new.keys() - config.NEUTRAL - (config.at_defaults - old.keys())
-    changed = [key for key in sorted(compared) if old.get(key) != new[key]]
-    differ = [f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}" for key in changed]
-    for kind, records in inputs(config, splits).items():
-        recorded = before["inputs"].get(kind)
-        if isinstance(records, Mapping) and isinstance(recorded, Mapping):
-            both = recorded.keys() & records.keys()
-            names = [name for name in records if name in both and records[name] != recorded[name]]
-            if names:
-                differ.append(f"other {kind}: {', '.join(names)}")
-        elif records != recorded:
-            differ.append(f"another {kind}")
+    record = earlier[newest]
+    differ = _changed_settings(config, record["config"])
+    differ += _changed_inputs(inputs(config, splits), record["inputs"])
     return f"{newest.name}: {'; '.join(differ) or 'trained by another version of this project'}"
+
+
+def _changed_settings(config: VideoConfig, old: Mapping[str, Any]) -> list[str]:
+    """Settings that differ from an earlier run's, such as "seed was 0, is 1"."""
+    new = json.loads(json.dumps(config.as_dict()))
+    added = config.at_defaults - old.keys()  # in later versions than the earlier run's
+    changed = []
+    for key in sorted(new.keys() - config.NEUTRAL - added):
+        if old.get(key) != new[key]:
+            changed.append(f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}")
+    return changed
+
+
+def _changed_inputs(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """Inputs that differ from an earlier run's: "other splits: 3dpw/train", "another body"."""
+    changed = []
+    for kind, digests in new.items():
+        recorded = old.get(kind)
+        if isinstance(digests, Mapping) and isinstance(recorded, Mapping):
+            both = recorded.keys() & digests.keys()
+            names = [name for name in digests if name in both and digests[name] != recorded[name]]
+            if names:
+                changed.append(f"other {kind}: {', '.join(names)}")
+        elif digests != recorded:
+            changed.append(f"another {kind}")
+    return changed
 
 
 def folder_digest(folder: Path) -> str:

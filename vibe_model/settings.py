@@ -438,7 +438,10 @@ class VideoConfig(RunConfig):
 def _message(error: ValidationError) -> str:
     """The first of pydantic's errors, in one line: "epochs: expected more than 0, found 0"."""
     detail = error.errors()[0]
-    name, *of = map(str, detail["loc"])
+    name, *keys = map(str, detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
         return f"{name}: there is no such setting"
-    return f"{name}: {why_refused(error)}{f' for {of[0]}' if of else ''}, found {detail['input']!r}"
+    place = ""
+    if keys:  # of a mapping or a list
+        place = f" for {keys[0]}"
+    return f"{name}: {why_refused(error)}{place}, found {detail['input']!r}"

@@ -253,7 +253,7 @@ def chosen_splits(
             "use --split and --stream."
         )
     splits = {name: opened[name] for name in chosen}
-    runs.require_one_kind({**runs.demo_splits(splits), "the checkpoint": trained.stand_in})
+    runs.require_one_kind(runs.demo_splits(splits) | {"the checkpoint": trained.stand_in})
     for split in splits.values():
         trained.check_split(split, stream)
     return splits

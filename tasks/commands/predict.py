@@ -38,22 +38,16 @@ from tasks.commands.evaluate import model_options, positive
 if TYPE_CHECKING:
     from vibe_model.checkpoints import Trained
     from vibe_model.prediction.job import PredictionJob
-    from vibe_model.prediction.videos import PredictedVideos
 
 
 @dataclass
 class _PredictedSplits:
-    """The result of the command."""
+    """The result of the command, to which `_write` adds each split."""
 
     # whether a video was not prepared or drawn, or a split lacks columns that a stream reads
     is_incomplete: bool = False
     # content of each split's predictions.json
     summaries: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, split: PredictedVideos) -> None:
-        self.summaries.append(split.summary)
-        if split.problems:
-            self.is_incomplete = True
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -163,9 +157,9 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
     model = load_trained(args.checkpoint, body, args.device)
     stream = args.stream or model.stream or loaded.stream.name
     job = jobs.open_job(args.cache, args.named, model, stream, out)
-    predicted = _PredictedSplits()
-    predicted.add(_write(args, job, tracks=args.tracks, overlay=bool(args.overlay)))
-    return predicted
+    result = _PredictedSplits()
+    _write(args, job, result, tracks=args.tracks, overlay=bool(args.overlay))
+    return result
 
 
 def _predict_clips(
@@ -180,14 +174,19 @@ def _predict_clips(
 
     streams = jobs.streams_to_prepare(model, loaded, raw, args.weights, args.pose_embedding)
     preparation = prepare.Preparation.resolve(_prepare_arguments(args, raw, loaded), streams)
-    predicted = _PredictedSplits(is_incomplete=bool(preparation.run()))
+    result = _PredictedSplits(is_incomplete=bool(preparation.run()))
+    tracks = args.tracks
+    clip = Path(args.named)
+    if clip.is_file() and tracks == "*":  # not those of clips of earlier commands
+        tracks = f"{glob.escape(clip.name)}/*"
+    overlay = args.overlay is not False  # None: neither --overlay nor --no-overlay
     splits = _prepared_splits(args, loaded)
     for name, split in splits.items():
         messages = [spec.missing_columns(split) for spec in streams]
         refusals = list(filter(None, messages))
         if refusals:
             warn(refusals[0])
-            predicted.is_incomplete = True
+            result.is_incomplete = True
             continue
         folder = out
         if len(splits) > 1:
@@ -195,17 +194,8 @@ def _predict_clips(
         job = jobs.open_job(args.cache, name, model, streams[-1].name, folder, raw)
         for text in jobs.warnings(job, streams):
             warn(text)
-        overlay = args.overlay is not False  # None: neither --overlay nor --no-overlay
-        predicted.add(_write(args, job, tracks=_clip_tracks(args), overlay=overlay))
-    return predicted
-
-
-def _clip_tracks(args: argparse.Namespace) -> str:
-    """The pattern of --tracks; if it is all tracks, those of the named clip, not earlier ones."""
-    clip = Path(args.named)
-    if clip.is_file() and args.tracks == "*":
-        return f"{glob.escape(clip.name)}/*"
-    return str(args.tracks)
+        _write(args, job, result, tracks=tracks, overlay=overlay)
+    return result
 
 
 def _prepared_splits(args: argparse.Namespace, loaded: sections.Settings) -> dict[str, cache.Split]:
@@ -247,11 +237,16 @@ def _prepare_arguments(
 
 
 def _write(
-    args: argparse.Namespace, job: PredictionJob, *, tracks: str, overlay: bool
-) -> PredictedVideos:
+    args: argparse.Namespace,
+    job: PredictionJob,
+    result: _PredictedSplits,
+    *,
+    tracks: str,
+    overlay: bool,
+) -> None:
     """Carry out the job of a split, for the tracks whose names match the pattern `tracks`.
 
-    Prints lines about the bodies, the refinement and the overlays.
+    Adds the split to `result`. Prints lines about the bodies, the refinement and the overlays.
     """
     from vibe_model.prediction import videos
 
@@ -273,7 +268,9 @@ def _write(
     for text in few(predicted.problems, FEW, "predictions.json"):
         warn(text)
     _print_places(predicted.summary, job.out)
-    return predicted
+    result.summaries.append(predicted.summary)
+    if predicted.problems:
+        result.is_incomplete = True
 
 
 def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:

@@ -54,10 +54,10 @@ MODELS: Final = (OWN, BASELINE)
 
 
 class Root(NamedTuple):
-    """Joints whose middle is moved to 0; without places, nothing is moved."""
+    """Joints whose middle is moved to 0; without indices, nothing is moved."""
 
     order: Order
-    places: tuple[int, ...]  # numbers of the joints in this order
+    indices: tuple[int, ...]  # of the joints in this order
 
 
 class Scorer:
@@ -83,7 +83,7 @@ class Scorer:
         self._generator = generator
         self._split = split
         self._smooth = smooth
-        self._keypoints = keypoints
+        self._reads_keypoints = keypoints
         unread: set[str] = set()  # `Metric.reads` of metrics that are not computed
         if not vertices:
             unread.update(VERTICES)
@@ -99,7 +99,7 @@ class Scorer:
                 self._genders[protocol.name] = protocol.genders(split)
         genders = itertools.chain.from_iterable(self._genders.values())
         self._label_bodies = _label_bodies(generator, split, genders)
-        self._unit_shapes = functools.cache(_unit_shapes)
+        self._unit_shapes = functools.cache(_unit_shapes)  # by body
 
         # The baseline is the body and camera with which VIBE's regressor starts.
         body = generator.body
@@ -128,8 +128,8 @@ class Scorer:
             for model in MODELS:
                 self._measure(model, truth, predicted, bodies.run)
             _, keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)
-            named = truth.protocol.metrics.items()
-            by_keypoint = frozenset(name for name, metric in named if metric.by_keypoint)
+            table = truth.protocol.metrics.items()
+            by_keypoint = frozenset(name for name, metric in table if metric.by_keypoint)
             errors = TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint)
             self.means[truth.protocol.name].add(errors, group=groups[truth.protocol.mean])
             by_protocol.append(errors)
@@ -139,7 +139,7 @@ class Scorer:
         """Read the labels of the predicted frames."""
         track = bodies.track
         fields = list(_LABELS)
-        if not self._keypoints:
+        if not self._reads_keypoints:
             fields.remove("kp_2d")
         whole = np.array([(track.start, track.stop)], np.int64)
         arrays: dict[str, Any] = {}
@@ -208,7 +208,9 @@ class Scorer:
             if genders:
                 compared = gender if gender in genders else genders[0]
                 groups.setdefault((compared, truth.protocol.round_labels), []).append(truth)
-        return [_BodyGroup(self._label_bodies[key[0]], same) for key, same in groups.items()]
+        return [
+            _BodyGroup(self._label_bodies[compared], same) for (compared, _), same in groups.items()
+        ]
 
     def _compare_bodies(self, group: _BodyGroup, predicted: _Mesh, rows: Ints) -> None:
         """Fill in joints of labels' bodies and errors of vertices for some rows of a track.
@@ -220,7 +222,7 @@ class Scorer:
         if group.has_vertices:
             label = label.add_vertices()
         meshes = {OWN: predicted, BASELINE: self._mean}
-        # protocols share vertices, and errors of one metric about one root
+        # Protocols share vertices, and errors: by model, identity of the metric, and root.
         vertices = functools.cache(self._vertices)
         measured: dict[tuple[str, int, Root], Floats] = {}
         for truth in group.truths:
@@ -251,7 +253,12 @@ class Scorer:
         return _numpy(mesh.vertices(root))
 
     def _measure(self, model: str, truth: _Truth, predicted: _Predicted, run: Ints) -> None:
-        """Fill in all errors of a track except those of vertices. run: as in `TrackBodies`."""
+        """Fill in all errors of a track except those of vertices. run: as in `TrackBodies`.
+
+        A metric over several frames (`Metric.span`) gets each stretch of neighbours, and its values
+        belong to the middle frames; or it gets all counted frames (`Protocol.successive`), and its
+        values belong to the last frames.
+        """
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
         masks = {"keypoints": truth.reads_keypoints, "prediction": truth.reads_joints}
@@ -264,16 +271,17 @@ class Scorer:
             if metric.span > 1 and protocol.successive == "neighbours":
                 for stretch in _split_at_gaps(rows, run):
                     values = protocol.measure(name, pred[stretch], target[stretch])
-                    middles = stretch[metric.span // 2 :]
-                    errors[middles[: len(values)]] = values
+                    first = metric.span // 2
+                    middles = stretch[first : first + len(values)]
+                    errors[middles] = values
                 continue
 
             pair = (pred[rows], target[rows])
             if metric.span > 1 and protocol.successive == "split":
                 pair = self._continue_previous((protocol.name, model, name), pair, metric.span)
             values = protocol.measure(name, *pair)
-            # A value of several frames belongs to the last one.
-            errors[rows[len(rows) - len(values) :]] = values
+            lasts = rows[len(rows) - len(values) :]
+            errors[lasts] = values
 
     def _continue_previous(self, key: tuple[str, str, str], pair: Pair, span: int) -> Pair:
         """Put the last frames of the previous track before those of this one.
@@ -366,7 +374,10 @@ class _Truth:
 
 
 class _BodyGroup:
-    """Truths of a track that compare with the same bodies of labels."""
+    """Truths of a track that compare with the same bodies of labels.
+
+    body: of the labels' gender. rows: mask of the frames in which a truth needs these bodies.
+    """
 
     def __init__(self, body: Body, truths: list[_Truth]) -> None:
         self.body = body
@@ -404,8 +415,8 @@ class _Mesh(NamedTuple):
 
     def unpose(self, units: Tensor) -> _Mesh:
         """The bodies in the rest pose, with vertices. units: `_unit_shapes` of their body model."""
-        zero_shape = units[10]
-        directions = units[:10] - zero_shape  # (10, 6890, 3)
+        zero_shape = units[-1]
+        directions = units[:-1] - zero_shape  # (10, 6890, 3)
         verts = zero_shape + torch.einsum("nb,bvc->nvc", self.betas, directions)
         rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
         return self._replace(rotmat=rest, verts=verts)
@@ -419,20 +430,21 @@ class _Mesh(NamedTuple):
     def vertices(self, root: Root) -> Tensor:
         """Vertices (N, 6890, 3) m, relative to the middle of the joints of `root`."""
         assert self.verts is not None
-        if not root.places:
+        if not root.indices:
             return self.verts
-        joints = self.joints(root.order)[:, root.places]
+        joints = self.joints(root.order)[:, root.indices]
         return self.verts - joints.mean(dim=1, keepdim=True)
 
 
 def _unit_shapes(body: Body) -> Tensor:
-    """Vertices in the rest pose of the ten unit shapes and of shape 0, (11, 6890, 3) m.
+    """Vertices in the rest pose of the ten unit shapes, then of shape 0, (11, 6890, 3) m.
 
     Vertices are linear in the shape, so those of any shape follow from these.
     """
     device = body.mean_shape.device
+    betas = torch.eye(11, 10, device=device)  # the last row is 0
     rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
-    verts: Tensor = body(betas=torch.eye(11, 10, device=device), rotmat=rest).verts
+    verts: Tensor = body(betas=betas, rotmat=rest).verts
     return verts
 
 
@@ -460,8 +472,10 @@ def _split_at_gaps(rows: Ints, run: Ints) -> list[Ints]:
 
 def _drop_metrics(protocol: Protocol, unread: set[str]) -> Protocol:
     """The protocol without the metrics that read anything of `unread` (`Metric.reads`)."""
-    metrics = {n: metric for n, metric in protocol.metrics.items() if metric.reads not in unread}
-    return replace(protocol, metrics=metrics)
+    computed = {
+        name: metric for name, metric in protocol.metrics.items() if metric.reads not in unread
+    }
+    return replace(protocol, metrics=computed)
 
 
 def _reads_vertices(protocol: Protocol) -> bool:

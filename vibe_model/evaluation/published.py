@@ -7,6 +7,9 @@ et al., "Learning 3D Human Dynamics from Video", CVPR 2019: tables 2, 5, 6 and 7
 its released models (doc/eval.md of human_dynamics), by `protocol = "hmmr"`. Lee and Lee,
 "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics", ICCV 2021:
 its table, which quotes VIBE and TCMR.
+
+Reports print them beside a run's own errors: `figures_of` a split, `ABLATION` and `DYNAMICS`. The
+private tables are as in the papers; `_all_figures` makes `FIGURES` of them.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class _PublishedFigures:
     protocol: str = "published"
 
 
+# model, whether it was trained on 3DPW's training set, source
 _WITHOUT: Final = ("VIBE, paper, no 3DPW train", False, PAPER)
 _WITH: Final = ("VIBE, paper, with 3DPW train", True, PAPER)
 _CHECKPOINT: Final = ("VIBE, checkpoint, no 3DPW train", False, CHECKPOINT)
@@ -44,7 +48,7 @@ _SCORES: Final = {
     "accel": 27.1242,
     "accel_error": 27.9877,
 }
-_ROWS: Final = (
+_ROWS: Final = (  # model, split, errors
     (_WITHOUT, "3dpw/test", {"pa_mpjpe": 56.5, "mpjpe": 93.5, "pve": 113.4, "accel": 27.1}),
     (_WITHOUT, "mpi_inf_3dhp/test", {"pa_mpjpe": 63.4, "mpjpe": 97.7, "pck": 89.0}),
     (_WITHOUT, "h36m/val", {"pa_mpjpe": 41.5, "mpjpe": 65.9}),
@@ -53,7 +57,8 @@ _ROWS: Final = (
     (_WITH, "h36m/val", {"pa_mpjpe": 41.4, "mpjpe": 65.6}),
     (_CHECKPOINT, "3dpw/test", _SCORES),
 )
-_PARTDYN: Final = {  # VIBE's acceleration on 3DPW is the prediction's own, as in VIBE's paper
+# Model -> split -> errors. VIBE's acceleration on 3DPW is the prediction's own, as in VIBE's paper.
+_PARTDYN: Final = {
     "part dynamics, paper": {
         "3dpw/test": {"pa_mpjpe": 52.2, "mpjpe": 92.8, "pve": 106.1, "accel_error": 6.8},
         "mpi_inf_3dhp/test": {"pa_mpjpe": 59.4, "mpjpe": 93.5, "accel_error": 9.4},
@@ -101,7 +106,7 @@ ABLATION: Final[Mapping[str, Mapping[str, float]]] = {
     "attention-3x512": {"pa_mpjpe": 53.6, "mpjpe": 85.3},
     "attention-3x1024": {"pa_mpjpe": 52.4, "mpjpe": 82.7},
 }
-_COLUMNS: Final = (
+_COLUMNS: Final = (  # of `_HMMR`: split and error
     *(
         ("3dpw/test", name)
         for name in ("pck_aligned", "mpjpe", "pa_mpjpe", "accel_error", "pve", "pve_unposed")
@@ -109,8 +114,8 @@ _COLUMNS: Final = (
     *(("h36m/val", name) for name in ("mpjpe", "pa_mpjpe", "accel_error")),
     *(("penn_action/test", name) for name in ("pck_aligned", "accel")),
 )
-# On 3DPW and Human3.6M, the released models' column is the prediction's own acceleration, not an
-# error.
+# (model, source) -> numbers in the order of _COLUMNS; None: not published. On 3DPW and Human3.6M,
+# the released models' column "accel_error" is the prediction's own acceleration, not an error.
 _HMMR: Final[Mapping[tuple[str, str], tuple[float | None, ...]]] = {
     ("paper", HMMR_PAPER): (86.4, 127.1, 80.1, 16.4, 144.4, 25.8, 87.0, 58.1, 9.3, 77.9, 29.7),
     ("paper, + VLOG", HMMR_PAPER): (

@@ -1,5 +1,8 @@
 """WHAM's world metrics and its protocol on EMDB (Shin et al., CVPR 2024).  training ->
 [evaluation]
+
+The world metrics compare a whole track in world coordinates. They are for your own models: those
+here predict bodies in camera coordinates, which the protocol `EMDB` evaluates.
 """
 
 from __future__ import annotations
@@ -30,14 +33,14 @@ def w_mpjpe(pred: Floats, target: Floats) -> Float64s:
     pred, target: (F, J, 3) m in two worlds, of successive frames -> (F,) mm (WHAM's
     lib/eval/eval_utils.py).
     """
-    return _align_chunks(pred, target, fitted=2)
+    return _chunk_errors(pred, target, n_fitted=2)
 
 
 def wa_mpjpe(pred: Floats, target: Floats) -> Float64s:
     """World-aligned MPJPE: as `w_mpjpe`, with each chunk aligned by all its frames. (F, J, 3) m ->
     (F,) mm.
     """
-    return _align_chunks(pred, target, fitted=CHUNK_FRAMES)
+    return _chunk_errors(pred, target, n_fitted=CHUNK_FRAMES)
 
 
 def rte(pred_root: Floats, target_root: Floats) -> Float64s:
@@ -63,7 +66,8 @@ def jitter(joints: Floats, fps: float = FPS) -> Float64s:
     if len(joints) <= 3:
         return np.zeros(0)
     third = np.diff(joints.astype(np.float64), n=3, axis=0)
-    mean: Float64s = (np.linalg.norm(third, axis=-1) * fps**3 / JITTER_UNIT).mean(-1)
+    jerk = np.linalg.norm(third, axis=-1) * fps**3  # (F - 3, J) m/s^3
+    mean: Float64s = (jerk / JITTER_UNIT).mean(-1)
     return mean
 
 
@@ -74,8 +78,8 @@ def foot_sliding(pred_vertices: Floats, target_vertices: Floats) -> Float64s:
     N counts, over FOOT_VERTICES, pairs of successive frames between which the target's vertex moves
     by less than 1 cm (WHAM).
     """
-    stands = _foot_steps(target_vertices) < STANDS_M
-    sliding: Float64s = MM * _foot_steps(pred_vertices)[stands]
+    is_at_rest = _foot_steps(target_vertices) < STANDS_M
+    sliding: Float64s = MM * _foot_steps(pred_vertices)[is_at_rest]
     return sliding
 
 
@@ -86,14 +90,17 @@ def _foot_steps(vertices: Floats) -> Float64s:
     return steps
 
 
-def _align_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
-    """Align chunks of (F, J, 3) m by the first `fitted` frames of each; return errors (F,) mm."""
+def _chunk_errors(pred: Floats, target: Floats, n_fitted: int) -> Float64s:
+    """Errors (F,) mm of (F, J, 3) m. Each chunk is aligned by all joints of its first `n_fitted`
+    frames, at once.
+    """
     errors = [np.zeros(0)]
     for start in range(0, len(pred), CHUNK_FRAMES):
         chunk = pred[start : start + CHUNK_FRAMES]
         goal = target[start : start + CHUNK_FRAMES]
+        n_joints = pred.shape[1]
         aligned = procrustes_align(
-            chunk.reshape(-1, 3), goal.reshape(-1, 3), n_fitted=fitted * pred.shape[1]
+            chunk.reshape(-1, 3), goal.reshape(-1, 3), n_fitted=n_fitted * n_joints
         )
         errors.append(position_error(aligned.reshape(chunk.shape), goal))
     return np.concatenate(errors)

@@ -104,7 +104,9 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
     labels = _find_labels(clip)
     if labels is not None:
         links |= _link_of_labels(labels, clip, raw / KEYPOINTS)
-    _remove_label_links(raw / KEYPOINTS, clip)
+    for entry in entries(raw / KEYPOINTS):
+        if clip.name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
+            Path(entry).unlink()  # to labels of an earlier clip of this name
     _write_links(links)
     _copy_demo_marker(clip, raw)
     return raw
@@ -140,13 +142,6 @@ def _link_of_labels(labels: Path, clip: Path, keypoints: Path) -> dict[Path, Pat
         labels = keypoints / f".{labels.name}"
         write_atomic(labels, content)
     return {keypoints / name: labels}
-
-
-def _remove_label_links(keypoints: Path, clip: Path) -> None:
-    """Remove links to labels of a clip of this name, which may be an earlier one in its place."""
-    for entry in entries(keypoints):
-        if clip.name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
-            Path(entry).unlink()
 
 
 def _write_links(links: Mapping[Path, Path]) -> None:

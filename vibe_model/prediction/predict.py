@@ -57,7 +57,6 @@ Ints = NDArray[np.int64]
 Estimates = dict[str | int, Float32s]
 
 POSED_AT_ONCE: Final = 64  # bodies, with 5 MB of vertices
-ROTATIONS: Final = (24, 3, 3)
 REACH: Final = 4  # sigmas; beyond, a Gaussian is below 1 / 2000 of its peak
 UNITS: Final[Mapping[str, str]] = {
     "theta": "(F, 85): camera 3, pose 72 (axis times angle, rad), betas 10",
@@ -104,9 +103,10 @@ class TrackBodies:
 
     def smooth_time(self, sigma: float) -> TrackBodies:
         """Smooth by a Gaussian of `sigma` frames; 0: no change. Raises as `smooth` does."""
-        step_rotmats = {}
-        for step, rotmat in self.step_rotmats.items():
-            step_rotmats[step] = smooth_rotations(rotmat, self.run, sigma)
+        step_rotmats = {
+            step: smooth_rotations(rotmat, self.run, sigma)
+            for step, rotmat in self.step_rotmats.items()
+        }
         return replace(
             self,
             rotmat=smooth_rotations(self.rotmat, self.run, sigma),
@@ -161,9 +161,6 @@ def predict_tracks(
             ]
             yield _TrackPlan(track, cuts)
 
-    steps: tuple[int, ...] = ()
-    if around:
-        steps = generator.steps
     for group in _groups(plan_tracks(), batch_size):
         needed = set[WindowInput]()
         for plan in group:
@@ -176,7 +173,7 @@ def predict_tracks(
             )
         for track, cuts in group:
             yield tuple(
-                _assemble_track(split, track, windows, estimates, present, stream, steps)
+                _assemble_track(split, track, windows, estimates, present, stream)
                 for windows in cuts
             )
 
@@ -387,30 +384,19 @@ def _call_model(
         if method == "regress":
             by_step = {0: by_step}
         tensors: dict[str | int, Tensor] = by_step[0]._asdict()
-        for step, estimate in by_step.items():
-            if step != 0:
-                tensors[step] = estimate.rotmat
+        tensors |= {step: estimate.rotmat for step, estimate in by_step.items() if step}
         return {name: tensor[:, frames].float().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def _join_windows(
-    windows: Sequence[EvalWindow],
-    estimates: Mapping[WindowInput, Estimates],
-    steps: Sequence[int],
+    windows: Sequence[EvalWindow], estimates: Mapping[WindowInput, Estimates]
 ) -> tuple[Ints, Estimates]:
-    """The predicted rows (F,) of a track, and their predictions (F, ...), from its windows.
-
-    steps: of the past and future bodies in `estimates`.
-    """
-    shapes = {
-        "rotmat": ROTATIONS,
-        "shape": (10,),
-        "camera": (3,),
-        **dict.fromkeys(steps, ROTATIONS),
-    }
+    """The predicted rows (F,) of a track, and their predictions (F, ...), from its windows."""
     # begin with no rows, for a track without windows
     row_parts = [np.zeros(0, np.int64)]
-    parts = {name: [np.zeros((0, *shape), np.float32)] for name, shape in shapes.items()}
+    parts: dict[str | int, list[Float32s]] = defaultdict(list)
+    for name, shape in (("rotmat", (24, 3, 3)), ("shape", (10,)), ("camera", (3,))):
+        parts[name].append(np.zeros((0, *shape), np.float32))
     for window in windows:
         row_parts.append(np.arange(window.used_start, window.used_stop))
         used = slice(window.used_start - window.start, window.used_stop - window.start)
@@ -427,14 +413,12 @@ def _assemble_track(
     estimates: Mapping[WindowInput, Estimates],
     present: Present,
     stream: str,
-    steps: Sequence[int],
 ) -> TrackBodies:
     """One track's bodies: predictions of its windows, with boxes and frame numbers of the split.
 
-    estimates: of `_regress`. steps: as in `_join_windows`. Raises DataError for non-finite
-    predictions.
+    estimates: of `_regress`. Raises DataError for non-finite predictions.
     """
-    rows, predicted = _join_windows(windows, estimates, steps)
+    rows, predicted = _join_windows(windows, estimates)
     if not all(np.isfinite(array).all() for array in predicted.values()):
         raise DataError(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint "
@@ -463,5 +447,5 @@ def _assemble_track(
         rotmat=predicted["rotmat"],
         shape=predicted["shape"],
         camera=predicted["camera"],
-        step_rotmats={step: predicted[step] for step in steps},
+        step_rotmats={step: rotmat for step, rotmat in predicted.items() if isinstance(step, int)},
     )

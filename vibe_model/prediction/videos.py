@@ -46,7 +46,7 @@ SUMMARY: Final = "predictions.json"
 
 
 @dataclass(slots=True)
-class PredictedVideos:
+class _PredictedVideos:
     """Counts and problems of a prediction."""
 
     tracks: int = 0
@@ -73,7 +73,7 @@ class _PredictedPerson(NamedTuple):
     after_px: float
 
 
-def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
+def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     """Write all files that the job asks for, and predictions.json. Deletes those of an earlier job.
 
     A video that cannot be drawn gets no overlay; the reason is added to `problems`. Raises
@@ -81,7 +81,7 @@ def predict_videos(job: PredictionJob, progress: Progress) -> PredictedVideos:
     """
     _remove_previous_files(job.out)
     split = job.split()
-    predicted = PredictedVideos()
+    predicted = _PredictedVideos()
     about = _about(job, split)
     videos = []
     raw = None
@@ -114,7 +114,7 @@ def _predict_video(
     people: Iterator[_PredictedPerson],
     about: Mapping[str, Any],
     video_bodies: PredictedBodies,
-    predicted: PredictedVideos,
+    predicted: _PredictedVideos,
 ) -> dict[str, Any]:
     """Write the files of one video's people. Returns the video's entry in predictions.json.
 
@@ -209,7 +209,7 @@ def _write_person(
 
 def _draw(
     job: PredictionJob,
-    predicted: PredictedVideos,
+    predicted: _PredictedVideos,
     file: Path,
     source: FrameSource,
     bodies: PredictedBodies,

@@ -107,8 +107,7 @@ class MPoser(nn.Module):
         _, hidden_size = shapes["encoder.weight_hh_l0"]
         latent_size, _ = shapes["mean.weight"]
         layers = [name for name in tensors if re.fullmatch(r"encoder\.weight_hh_l\d+", str(name))]
-        n_layers = len(layers)
-        prior = cls(hidden_size, latent_size, n_layers)
+        prior = cls(hidden_size, latent_size, n_layers=len(layers))
         check_tensors(path, prior.state_dict(), tensors)
         prior.load_state_dict(dict(tensors))
         prior.stand_in = bool(content.get("stand_in", False))
@@ -119,14 +118,15 @@ class MPoser(nn.Module):
 
         motion: (B, T, 69) axis-angle in rad, `theta[..., 6:75]`.
         """
-        last = self.encoder(motion)[0][:, -1]  # (B, T, hidden) -> (B, hidden)
+        states, _ = self.encoder(motion)  # (B, T, hidden)
+        last = states[:, -1]
         return Code(self.mean(last), self.log_variance(last))
 
     def decode(self, code: Tensor, n_frames: int) -> Tensor:
         """Decode codes (B, L) to rotation matrices (B, n_frames, 23, 3, 3)."""
         every_frame = code[:, None].expand(-1, n_frames, -1)  # (B, T, L)
         rotation_6d: Tensor = self.rotations(self.decoder(every_frame)[0])  # (B, T, 138)
-        return rotation_6d_to_matrix(rotation_6d.reshape(*rotation_6d.shape[:-1], N_ROTATIONS, 6))
+        return rotation_6d_to_matrix(rotation_6d.unflatten(-1, (N_ROTATIONS, 6)))
 
     def forward(self, motion: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Code]:
         """Encode and decode windows of motion (B, T, 69).
@@ -136,11 +136,11 @@ class MPoser(nn.Module):
         mean code.
         """
         code = self.encode(motion)
-        drawn = code.mean
+        sample = code.mean
         if noise is not None:
             deviation = (code.log_variance / 2).exp()
-            drawn = code.mean + deviation * noise
-        return self.decode(drawn, motion.shape[1]), code
+            sample = code.mean + deviation * noise
+        return self.decode(sample, motion.shape[1]), code
 
     def energy(self, motion: Tensor) -> Tensor:
         """The penalty of windows of motion (B, T, 69), a scalar that is high for implausible ones.
@@ -308,7 +308,8 @@ def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
         arrays = split.read(
             windows[first : first + VALIDATION_BATCH], stream=None, fields=("theta", "w_smpl")
         )
-        theta = torch.as_tensor(arrays["theta"][(arrays["w_smpl"] > 0).all(axis=1)])
+        is_labelled = (arrays["w_smpl"] > 0).all(axis=1)  # (B,) in every frame
+        theta = torch.as_tensor(arrays["theta"][is_labelled])
         if len(theta):
             yield theta
 
@@ -325,7 +326,7 @@ def _noise(n_windows: int, size: int, seed: int, step: int) -> Tensor:
 
 def motion_matrices(theta: Tensor) -> Tensor:
     """Rotation matrices (B, T, 23, 3, 3) of theta (B, T, 85), without the global orientation."""
-    return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
+    return axis_angle_to_matrix(theta[..., MOTION].unflatten(-1, (N_ROTATIONS, 3)))
 
 
 def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
