@@ -59,7 +59,7 @@ def labels_of(batch: Batch, like: Tensor) -> dict[str, Tensor]:
     label = {}
     for name in names:
         label[name] = torch.as_tensor(batch[name], dtype=like.dtype, device=like.device)
-    pose = label["theta"][..., POSE].unflatten(-1, (24, 3))
+    pose = label["theta"][..., POSE].reshape(*label["w_smpl"].shape, 24, 3)
     return {**label, "rotmat": axis_angle_to_matrix(pose)}
 
 

@@ -119,14 +119,12 @@ def evaluate_all(
     features are from random weights. named: protocols in this order; None: all for the split,
     "default" first. options: other fields of `EvalOptions`.
 
-    Raises StandInMixed if splits and body are partly demo data, DataError for a split that no
-    protocol can evaluate, and as `evaluate_split` does.
+    Raises StandInMixed, DataError if no protocol can evaluate a split, and as `evaluate_split`.
     """
     shared = EvalOptions(**options)
     patterns = tracks or {}
-    stand_in |= runs.require_one_kind(
-        {**runs.demo_splits(splits), "the body": generator.body.is_stand_in}
-    )
+    is_demo = runs.demo_splits(splits) | {"the body": generator.body.is_stand_in}
+    stand_in |= runs.require_one_kind(is_demo)
     facts = {**(about or {}), "smooth": shared.smooth, "stand_in": stand_in}
     dynamics_by = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
 

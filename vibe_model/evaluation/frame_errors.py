@@ -84,6 +84,7 @@ class Scorer:
         self._split = split
         self._smooth = smooth
         self._reads_keypoints = keypoints
+
         unread: set[str] = set()  # `Metric.reads` of metrics that are not computed
         if not vertices:
             unread.update(VERTICES)
@@ -121,7 +122,7 @@ class Scorer:
         labels = self._read_labels(bodies)
         truths = [_Truth.from_labels(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
-        # `Protocol.mean` -> the group that this track's frames belong to
+        # `Protocol.mean` -> the group of this track; all groups have the same weight in the means
         groups = {"frames": "", "tracks": raw.track.name, "videos": raw.track.video}
         by_protocol = []
         for truth in truths:
@@ -176,17 +177,17 @@ class Scorer:
         for start in range(0, len(needed), POSED_AT_ONCE):
             rows = needed[start : start + POSED_AT_ONCE]
             bodies = predicted.on_device(rows, self._generator.device)
-            vertices = any(group.has_vertices and group.rows[rows].any() for group in groups)
+            needs_vertices = any(group.has_vertices and group.rows[rows].any() for group in groups)
             posed: dict[str, Tensor] = {}
-            if vertices or reads_keypoints[rows].any():
-                posed = self._generator.pose(bodies, vertices=vertices)
+            if needs_vertices or reads_keypoints[rows].any():
+                posed = self._generator.pose(bodies, vertices=needs_vertices)
                 kp_2d[rows] = _numpy(posed["kp_2d"])
             if not reads_joints[rows].any():
                 continue
 
             mesh = _Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
             for order, ordered in joints.items():
-                if order == "common14" and not vertices:
+                if order == "common14" and not needs_vertices:
                     evaluated = self._generator.pose(bodies, eval_joints=True, vertices=False)
                     ordered[rows] = _numpy(evaluated["kp_3d"])
                 else:

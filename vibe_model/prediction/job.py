@@ -93,17 +93,20 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
         raise ConfigError(
             f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}"
         )
+
     raw = out / CLIPS
     if isinstance(root, Path):
         raw = root.with_name(f"{root.name}-{CLIPS}")
     clip = named.absolute()
     if clip.parent.resolve() == raw.resolve():  # a link of an earlier command
         return raw
+
     (raw / KEYPOINTS).mkdir(parents=True, exist_ok=True)
     links = {raw / clip.name: clip}
     labels = _find_labels(clip)
     if labels is not None:
         links |= _link_of_labels(labels, clip, raw / KEYPOINTS)
+
     for entry in entries(raw / KEYPOINTS):
         if clip.name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
             Path(entry).unlink()  # to labels of an earlier clip of this name

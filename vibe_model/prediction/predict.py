@@ -400,9 +400,9 @@ def _join_windows(
     for window in windows:
         row_parts.append(np.arange(window.used_start, window.used_stop))
         used = slice(window.used_start - window.start, window.used_stop - window.start)
-        for name, array in estimates[window.input].items():
-            parts[name].append(array[used])
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        for key, array in estimates[window.input].items():
+            parts[key].append(array[used])
+    joined = {key: np.concatenate(arrays) for key, arrays in parts.items()}
     return np.concatenate(row_parts), joined
 
 

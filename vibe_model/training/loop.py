@@ -310,14 +310,14 @@ class Curves:
             first_step: The next step; points of an earlier process from this step on are deleted.
             windows: Number of windows per step, for the speed.
         """
-        self._writer: SummaryWriter | None = None
-        self._lines: IO[str] | None = None
+        # TensorBoard's events and curves.jsonl; empty if nothing is written
+        self._outputs: tuple[SummaryWriter, IO[str]] | tuple[()] = ()
         self._began_s = time.perf_counter()
         if folder is not None:
-            self._writer = SummaryWriter(str(folder), purge_step=first_step)
+            writer = SummaryWriter(str(folder), purge_step=first_step)
             file = folder / runs.CURVES
             self._began_s -= _cut_curves(file, first_step)
-            self._lines = file.open("a", encoding="utf-8")
+            self._outputs = (writer, file.open("a", encoding="utf-8"))
         self._windows = windows
         self.start_clock()
 
@@ -325,22 +325,20 @@ class Curves:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if self._lines is not None:
-            self._lines.close()
+        for output in self._outputs:
+            output.close()
 
     def settings(self, values: Mapping[str, Any], scores: Sequence[str]) -> None:
         """Write a run's settings for TensorBoard's table of runs (HPARAMS).
 
         scores: Tags of the curves that the table shows beside them.
         """
-        if self._writer is not None:
+        if self._outputs:
             plain: dict[str, int | float | str] = {}
             for key, value in values.items():
                 plain[key] = value if isinstance(value, int | float) else str(value)
             for summary in hparams(plain, dict.fromkeys(scores, 0.0)):  # type: ignore[no-untyped-call]
-                self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+                self._outputs[0].file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def start_clock(self) -> None:
         """Start measuring speed now, so that validation and saving before do not count."""
@@ -361,10 +359,8 @@ class Curves:
         Call it before the state is saved: a run that resumes from this state does not log the steps
         before it again.
         """
-        if self._writer is not None:
-            self._writer.flush()
-        if self._lines is not None:
-            self._lines.flush()
+        for output in self._outputs:
+            output.flush()
 
     def step(self, number: int, step: StepResult, skipped: int) -> None:
         """Log the step of this number: its losses, or the number of skipped steps."""
@@ -399,13 +395,14 @@ class Curves:
         self._scalars(number, rates)
 
     def _scalars(self, number: int, values: Mapping[str, float]) -> None:
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, number)
-        if self._lines is not None:
-            seconds = round(time.perf_counter() - self._began_s, 1)
-            digits = {name: float(f"{value:.7g}") for name, value in values.items()}
-            self._lines.write(json.dumps([number, seconds, digits]) + "\n")
+        if not self._outputs:
+            return
+        writer, lines = self._outputs
+        for name, value in values.items():
+            writer.add_scalar(name, value, number)
+        seconds = round(time.perf_counter() - self._began_s, 1)
+        digits = {name: float(f"{value:.7g}") for name, value in values.items()}
+        lines.write(json.dumps([number, seconds, digits]) + "\n")
 
 
 def _cut_curves(file: Path, first_step: int) -> float:

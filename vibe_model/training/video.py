@@ -141,7 +141,7 @@ class VideoRun(TrainingLoop):
             self.facts["estimates"] = estimated
         group = self.group
 
-        # checks before anything is read
+        # checks before features are read
         for name in models.model_of(config).protocols or ():
             protocols.find(name)  # reports an unknown one before training
         empty = [

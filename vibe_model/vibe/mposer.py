@@ -126,7 +126,7 @@ class MPoser(nn.Module):
         """Decode codes (B, L) to rotation matrices (B, n_frames, 23, 3, 3)."""
         every_frame = code[:, None].expand(-1, n_frames, -1)  # (B, T, L)
         rotation_6d: Tensor = self.rotations(self.decoder(every_frame)[0])  # (B, T, 138)
-        return rotation_6d_to_matrix(rotation_6d.unflatten(-1, (N_ROTATIONS, 6)))
+        return rotation_6d_to_matrix(rotation_6d.reshape(*rotation_6d.shape[:-1], N_ROTATIONS, 6))
 
     def forward(self, motion: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Code]:
         """Encode and decode windows of motion (B, T, 69).
@@ -326,7 +326,7 @@ def _noise(n_windows: int, size: int, seed: int, step: int) -> Tensor:
 
 def motion_matrices(theta: Tensor) -> Tensor:
     """Rotation matrices (B, T, 23, 3, 3) of theta (B, T, 85), without the global orientation."""
-    return axis_angle_to_matrix(theta[..., MOTION].unflatten(-1, (N_ROTATIONS, 3)))
+    return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
 
 
 def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
