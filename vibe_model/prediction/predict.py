@@ -383,7 +383,8 @@ def _call_model(
         by_step = getattr(generator, method)(**inputs)
         if method == "regress":
             by_step = {0: by_step}
-        tensors: dict[str | int, Tensor] = by_step[0]._asdict()
+        tensors: dict[str | int, Tensor] = {}
+        tensors["rotmat"], tensors["shape"], tensors["camera"] = by_step[0]
         tensors |= {step: estimate.rotmat for step, estimate in by_step.items() if step}
         return {name: tensor[:, frames].float().cpu().numpy() for name, tensor in tensors.items()}
 

@@ -333,7 +333,10 @@ def on_device(
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda" and not tensor.is_cuda:
+    is_any_index = device.index is None and tensor.device.type == device.type
+    if is_any_index or tensor.device == device:
+        return tensor
+    if device.type == "cuda":
         tensor = tensor.pin_memory()  # from it, a GPU copies while the CPU continues
     return tensor.to(device, non_blocking=True)
 
