@@ -352,8 +352,9 @@ class Tracks(Dataset[dict[str, Any]]):
       the first stream, and `frame_index` (F,) int64, strictly increasing, with gaps
     - `track` and `video`, the names
 
-    Workers of a `DataLoader` open the split again. Raises CacheError for a stream or a field that
-    the split does not have.
+    Labels that the split does not have are 0, with a confidence or weight of 0. Workers of a
+    `DataLoader` open the split again. Raises CacheError for a stream that the split does not have
+    and for an unknown field, and ValueError for the field `features`, which `streams` give.
     """
 
     def __init__(

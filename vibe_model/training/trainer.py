@@ -86,13 +86,12 @@ class ProcessGroup:
         """Return the first process's number in every process, and wait for it."""
         if self.size == 1:
             return number
-        sent = math.nan if number is None else number  # None travels as nan
-        value = torch.tensor(sent, dtype=torch.float64, device=self.device)
-        distributed.broadcast(value, src=0)
-        received = float(value)
-        if math.isnan(received):
-            return None
-        return received
+        is_missing = number is None
+        sent = [float(is_missing), number or 0.0]
+        received = torch.tensor(sent, dtype=torch.float64, device=self.device)
+        distributed.broadcast(received, src=0)
+        is_missing, number = received.tolist()
+        return None if is_missing else number
 
     @classmethod
     @contextmanager

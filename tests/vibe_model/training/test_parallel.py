@@ -1,6 +1,7 @@
 """Processes that train as one, started by torch's own launcher, with gloo."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -176,3 +177,4 @@ def test_a_missing_score_is_missing_in_every_process(monkeypatch):
     group = ProcessGroup(rank=0, size=2)
     assert group.from_first(None) is None
     assert group.from_first(0) == 0
+    assert math.isnan(group.from_first(math.nan))
