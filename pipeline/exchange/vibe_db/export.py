@@ -1,7 +1,17 @@
 """Write a split as a database file of VIBE or TCMR.  tracks, features -> [database files]
 
-Each segment of consecutive frames gets its own `vid_name`, by which existing code cuts windows.
-Arrays are written a block of rows at a time into a part file, which is renamed when it is complete.
+`export` follows the steps of `pipeline.exchange.rows`: it leaves out the fields that the split
+cannot fill, then the rows without a value in one of the other fields, and writes the remaining rows
+in segments of consecutive frames. Each segment gets its own `vid_name`, by which existing code cuts
+windows:
+
+    vid_name      frame_id   joints2D   features
+    walk/0_seg0   0          (49, 3)    (2048,)
+    walk/0_seg0   1          ...
+    walk/0_seg1   7          ...         frames 2 to 6 have no features
+
+The arrays are larger than memory: a block of rows at a time is computed and written to a part file,
+which is renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -9,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -22,6 +32,7 @@ from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.rows import (
     NO_FEATURES,
+    Check,
     Checks,
     Rows,
     Segments,
@@ -49,6 +60,8 @@ from pipeline.skeletons import convert, joint_names
 
 Array = NDArray[Any]
 
+INDISPENSABLE: Final = ("joints2D", "bbox", "theta")  # fields of a layout that must not be absent
+
 
 def export(
     root: cache.Root,
@@ -70,46 +83,45 @@ def export(
             and `replace` is False.
     """
     split = cache.open(root)[name]
-    dataset, _, part = name.partition("/")
-    layout = layout_of(dataset, part, split.columns)
+    dataset, _, split_name = name.partition("/")
+    layout = layout_of(dataset, split_name, split.columns)
     file = out
     if out.is_dir():
-        file = out / usual_name(layout, dataset, part)
-    if layout.is_hdf5 and file.suffix not in (".h5", ".hdf5"):
-        raise _other_file(file, "HDF5: name it .h5")
-    if not layout.is_hdf5 and file.suffix in (".h5", ".hdf5"):
-        raise _other_file(file, "a joblib file: name it .pt")
+        file = out / usual_name(layout, dataset, split_name)
+    _require_file_kind(file, layout)
     require_new_file(file, replace=replace)
     if "features" in layout.fields:
         require_stream(split, stream)
+
     checks = checks_of(split, layout.column_3d, stream)
     absent = _absent_fields(split, layout, checks)
-    for field in ("joints2D", "bbox", "theta"):
-        if field in absent:
-            raise PipelineError(f"{name}: cannot be exported without {field}: {absent[field]}")
-
-    fields = tuple(field for field in layout.fields if field not in absent)
-    needs = set[str]()
-    for field in fields:
-        needs.update(FIELDS[field].rows_with)
-    needed = {name: check for name, check in checks.items() if name in needs}
-    segments = segments_of(split, needed)
+    fields = [field for field in layout.fields if field not in absent]
+    segments = segments_of(split, _checks_of_fields(fields, checks))
     segments.require_rows(split)
+
     arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     write = _write_hdf5 if layout.is_hdf5 else write_joblib
-    publish_with_provenance(file, lambda part: write(part, arrays), provenance)
+    publish_with_provenance(file, lambda part_file: write(part_file, arrays), provenance)
     n_rows = segments.n_rows
     summary = f"{count(n_rows, 'row')} of {count(len(segments.start), 'segment')} (vid_name)"
     return Exported(file, n_rows, summary, absent, segments.left_out, provenance["stand_in"])
 
 
-def _other_file(file: Path, kind: str) -> PipelineError:
-    return PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
+def _require_file_kind(file: Path, layout: Layout) -> None:
+    """Raise PipelineError if the file's name does not end like the layout's kind of file."""
+    if layout.is_hdf5 == (file.suffix in (".h5", ".hdf5")):
+        return
+    kind = "HDF5: name it .h5" if layout.is_hdf5 else "a joblib file: name it .pt"
+    raise PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
 
 
 def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[str, str]:
-    """Field of the layout that cannot be written -> why."""
+    """Field of the layout that cannot be written -> why.
+
+    Rows without features never make `features` absent: they are left out. Raises PipelineError if
+    an INDISPENSABLE field is absent.
+    """
     fields = {name: FIELDS[name] for name in layout.fields}
     if "joints3D" in fields:
         fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
@@ -121,13 +133,27 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[s
         absent["img_name"] = (
             "some frames have no image file, or their image is rotated after reading"
         )
+    for field in INDISPENSABLE:
+        if field in absent:
+            raise PipelineError(
+                f"{split.name}: cannot be exported without {field}: {absent[field]}"
+            )
     return absent
 
 
-class _Fields:
-    """The arrays of one file, computed on reading in blocks of at most BATCH rows.
+def _checks_of_fields(fields: Iterable[str], checks: Checks) -> dict[str, Check]:
+    """The checks that a row must pass to have a value in each of the fields."""
+    reasons = set[str]()
+    for field in fields:
+        reasons.update(FIELDS[field].rows_with)
+    return {reason: check for reason, check in checks.items() if reason in reasons}
 
-    Methods below `arrays` compute a field for the rows [start, stop).
+
+class _Fields:
+    """The arrays of one file.
+
+    `arrays` only prepares them. While a file is written, it calls the methods below: each computes
+    a field for rows [start, stop) of the split, at most BATCH rows that are all exported.
     """
 
     def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
@@ -138,7 +164,7 @@ class _Fields:
         self.names = segments.names(split, split.tracks.names)  # `vid_name` of each segment
 
     def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
-        """Field -> its array, which is computed when it is read."""
+        """Field -> its array, whose `blocks()` are computed one by one when they are read."""
         rows = self.split.rows
         n_rows = self.segments.n_rows
         computed: dict[str, Callable[[int, int], Any]] = {
@@ -156,21 +182,21 @@ class _Fields:
             "features": functools.partial(rows, f"features/{self.stream}"),
         }
         arrays = {}
-        pieces = [*spans(self.segments.start, self.segments.stop)]
-        add = counting(progress, len(fields) * n_rows)
+        row_ranges = [*spans(self.segments.start, self.segments.stop)]
+        add_progress = counting(progress, len(fields) * n_rows)
         for field in fields:
             dtype = FIELDS[field].dtype
             if dtype == "U":
                 dtype = self._text_type(field)
-            add_rows = functools.partial(add, field)
-            arrays[field] = array_of(computed[field], pieces, n_rows, dtype, add_rows)
+            add_rows = functools.partial(add_progress, field)
+            arrays[field] = array_of(computed[field], row_ranges, n_rows, dtype, add_rows)
         return arrays
 
     def _text_type(self, field: str) -> str:
         """dtype of texts; bytes in HDF5. A segment's last frame has its longest image name."""
         names: Iterable[str] = self.names
-        if field != "vid_name":
-            names = self._image_names(self.segments.track, self.segments.last_frame)
+        if field == "img_name":
+            names = self._name_images(self.segments.track, self.segments.last_frame)
         kind = "S" if self.layout.is_hdf5 else "<U"
         return f"{kind}{max(map(len, names))}"
 
@@ -204,9 +230,9 @@ class _Fields:
 
     def _img_names(self, start: int, stop: int) -> list[str]:
         track = self.segments.track[self.segments.numbers(start, stop)]
-        return list(self._image_names(track, self.split.rows("frame_index", start, stop)))
+        return list(self._name_images(track, self.split.rows("frame_index", start, stop)))
 
-    def _image_names(self, track: Rows, frame: Array) -> Iterator[str]:
+    def _name_images(self, track: Rows, frame: Array) -> Iterator[str]:
         """Yield the name of the image of each row, from its track (n,) and frame (n,)."""
 
         @functools.lru_cache(1)  # neighbouring rows are of one video
