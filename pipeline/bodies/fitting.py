@@ -1,14 +1,15 @@
 """Bodies fitted to BlazePose's joints in metres: a shape per track, a pose per row.  joints ->
 [bodies]
 
-In come the joints of a track's rows; out go the body's shape, and the rotations and place of each
-row. Adam minimises the joints' squared distances, weighted by visibility, with weak priors: the
-reference pose, an average shape, and little acceleration. The shape is fitted first, to rows spread
-over the track; then the poses, with this shape, chunk by chunk.
+`Fitter.fit` gets the joints of a track's rows, and returns the body's shape, and the rotations and
+position of each row. Adam minimises the joints' squared distances, weighted by visibility, with
+weak priors: the reference pose, an average shape, and little acceleration. The shape is fitted
+first, to rows spread over the track; then the poses, with this shape, chunk by chunk.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -38,8 +39,8 @@ POINTS: Final = {  # point -> keypoint of the body, or bone whose head it is, an
     **{name: (name, 1.0) for name in ("shoulder", "elbow", "wrist", "knee", "ankle")},
     "hip": ("upperleg01", 1.0),
 }
-# The same for points that hang on a wrist or an ankle, their anchor. Only their direction from it
-# counts, not their distance: BlazePose's hands and feet are short.
+# The same for "hung" points, which hang on a wrist or an ankle, their anchor. Only their direction
+# from it counts, not their distance: BlazePose's hands and feet are short.
 HUNG: Final = {
     "heel": ("heel", 0.1),
     "foot_index": ("toe2-1", 0.1),
@@ -81,7 +82,8 @@ class _TargetJoints(NamedTuple):
 
     points: Tensor  # (N, K, 3) m; of hung points, from their anchors
     weights: Tensor  # (N, K) how much each point counts for the pose, of sum 1
-    placing: Tensor  # (N, K) how much it counts for the place, of sum 1; 0 of hung points
+    # (N, K) how much each counts for the translation, of sum 1; 0 of hung points
+    translation_weights: Tensor
     follows: Tensor  # (N - 1,) 1 if the next row is one step later, else 0
 
 
@@ -93,6 +95,24 @@ class _MatchedPoints(NamedTuple):
     # positions in these lists: of a hung point, its wrist or ankle; of another, itself
     anchors: list[int]
     weights: list[float]
+
+
+class _Chunk(NamedTuple):
+    """N rows that are fitted together. `_minimise` changes `angles` and `change` in place."""
+
+    target: _TargetJoints
+    rest: RestBody | None  # the body of a known shape; None: the shape is fitted, too
+    first_turns: Tensor  # (N, 3, 3) rotations of the root from which the fit starts
+    angles: Tensor  # (N, len(BONES), 3) rad, fitted rotations; the root's precede `first_turns`
+    change: Tensor  # (6,) fitted deviation of the shape's parameters from the average
+
+
+class _PosedRows(NamedTuple):
+    """The bodies of N rows."""
+
+    matrices: Tensor  # (N, len(BONES), 3, 3) rotations
+    translation: Tensor  # (N, 3) m of the root, the best for the target
+    keypoints: Tensor  # (N, J + B, 3) m, as `AnnyBody.keypoints` orders them
 
 
 class _FittedRows(NamedTuple):
@@ -130,8 +150,10 @@ class Fitter:
 
     def __init__(self, arrays: BodyArrays, *, age: float, device: str = "cpu") -> None:
         self.body = AnnyBody(arrays, BONES, device)
-        self._age = age
         self._device = device
+        self._average = torch.full((len(PARAMETERS),), 0.5, device=device)  # the average shape
+        self._average[AGE] = age
+        self._is_age = torch.arange(len(PARAMETERS), device=device) == AGE
         self._matched = match_points(self.body)
         anchors = self._matched.anchors
         self._hung = self._tensor(np.arange(len(anchors)) != anchors)[:, None]  # (K, 1) 1 or 0
@@ -146,7 +168,7 @@ class Fitter:
         done: int = 0,
         total: int = 0,
     ) -> FittedBodies:
-        """Fit the body to the rows of one track.
+        """Fit the body to the rows of one track: first the shape, then the poses.
 
         joints: (N, 33, 4) m and visibility. follows: (N,) whether a row is one step after the row
         before it. done, total: rows that were fitted before, and of all tracks, for progress.
@@ -158,6 +180,7 @@ class Fitter:
         parameters = self._fit_chunk(joints[chosen], none_follows, None).parameters
         with torch.no_grad():
             rest = self.body.shape(parameters)
+
         parts = []
         for start in range(0, n_rows, CHUNK):
             first = max(start - OVERLAP, 0)
@@ -166,6 +189,7 @@ class Fitter:
             chunk = slice(start - first, start - first + CHUNK)  # without the overlap
             parts.append([tensor[chunk].cpu().numpy() for tensor in fitted])
             progress(done + min(start + CHUNK, n_rows), total)
+
         rows = map(np.concatenate, zip(*parts, strict=True))
         z = self.body.points(rest)[:, 2]
         height = z.max() - z.min()
@@ -185,51 +209,54 @@ class Fitter:
 
         rest: the body of the known shape; None to fit the shape, too.
         """
-        target = self._read_joints(joints, follows)
-        body = self.body
-        average = torch.full((len(PARAMETERS),), 0.5, device=self._device)
-        average[AGE] = self._age
-        is_age = torch.arange(len(average), device=self._device) == AGE
-        first_turns = self._first_turns(rest or body.shape(average), joints)
-        # what is fitted: turns of the bones, and the shape's deviation from the average
-        angles = torch.zeros(len(joints), len(BONES), 3, device=self._device, requires_grad=True)
-        change = torch.zeros_like(average, requires_grad=rest is None)
-
-        def parameters() -> Tensor:
-            return torch.where(is_age, average, average + change)
-
-        def pose() -> tuple[Tensor, Tensor, Tensor]:
-            shape = rest or body.shape(parameters())
-            matrices = axis_angle_to_matrix(angles)
-            root = first_turns @ matrices[:, 0]
-            matrices = torch.cat([root[:, None], matrices[:, 1:]], 1)
-            keypoints = body.keypoints(shape, body.pose(shape, matrices, root.new_zeros(1, 3)))
-            offsets = target.points - keypoints[:, self._matched.keypoints]
-            shift = (target.placing[..., None] * offsets).sum(1)  # the best translation
-            return matrices, shift, keypoints + shift[:, None]
-
-        def loss() -> Tensor:
-            _, _, keypoints = pose()
-            of_rows = self._loss(target, angles, keypoints[:, self._matched.keypoints])
-            return of_rows + len(joints) * AVERAGE * (change / SPREAD).square().sum()
-
-        _minimise(loss, angles, change)
+        chunk = _Chunk(
+            self._read_joints(joints, follows),
+            rest,
+            self._first_turns(rest or self.body.shape(self._average), joints),
+            torch.zeros(len(joints), len(BONES), 3, device=self._device, requires_grad=True),
+            torch.zeros_like(self._average, requires_grad=rest is None),
+        )
+        _minimise(functools.partial(self._loss, chunk), chunk.angles, chunk.change)
+        target = chunk.target
         with torch.no_grad():
-            matrices, shift, keypoints = pose()
-            offsets = keypoints[:, self._matched.keypoints] - target.points
-            distance = (target.placing * offsets.norm(dim=-1)).sum(1)
-            named = keypoints[:, : len(body.keypoint_names)]
-            rotations = matrix_to_axis_angle(matrices)
-            rows = _FittedRows(rotations, shift, named, distance)
-            return _FittedChunk(parameters(), rows)
+            posed = self._pose(chunk)
+            offsets = posed.keypoints[:, self._matched.keypoints] - target.points
+            distance = (target.translation_weights * offsets.norm(dim=-1)).sum(1)
+            named = posed.keypoints[:, : len(self.body.keypoint_names)]
+            rotations = matrix_to_axis_angle(posed.matrices)
+            rows = _FittedRows(rotations, posed.translation, named, distance)
+            return _FittedChunk(self._parameters(chunk), rows)
 
-    def _loss(self, target: _TargetJoints, angles: Tensor, points: Tensor) -> Tensor:
-        """Distances of the points (N, K, 3) to the target's, and priors of pose and motion, summed
-        over rows.
+    def _parameters(self, chunk: _Chunk) -> Tensor:
+        """The parameters (6,) of the shape; the age stays as it is given."""
+        return torch.where(self._is_age, self._average, self._average + chunk.change)
+
+    def _pose(self, chunk: _Chunk) -> _PosedRows:
+        """Pose the body as the chunk has it now, and move it as near to the target as possible."""
+        rest = chunk.rest or self.body.shape(self._parameters(chunk))
+        matrices = axis_angle_to_matrix(chunk.angles)
+        root = chunk.first_turns @ matrices[:, 0]
+        matrices = torch.cat([root[:, None], matrices[:, 1:]], 1)
+        at_origin = self.body.pose(rest, matrices, root.new_zeros(1, 3))
+        keypoints = self.body.keypoints(rest, at_origin)
+
+        target = chunk.target
+        offsets = target.points - keypoints[:, self._matched.keypoints]
+        # the weighted mean offset has the least squared distance
+        translation = (target.translation_weights[..., None] * offsets).sum(1)
+        return _PosedRows(matrices, translation, keypoints + translation[:, None])
+
+    def _loss(self, chunk: _Chunk) -> Tensor:
+        """Distances of the points (N, K, 3) to the target's, and priors of pose, motion and shape,
+        summed over rows.
         """
+        target = chunk.target
+        angles = chunk.angles
+        points = self._pose(chunk).keypoints[:, self._matched.keypoints]
         ends = self._from_anchors(points)
         length = ends.detach().norm(dim=-1, keepdim=True)
         target_length = target.points.norm(dim=-1, keepdim=True) + 1e-6
+        # a hung point's target is moved to the distance that the body's point has from its anchor
         scale = torch.where(self._hung > 0, length / target_length, 1)
         squared_distance = (ends - scale * target.points).square().sum(-1)
         squared_angle = angles[:, 1:].square().sum(-1)
@@ -239,7 +266,9 @@ class Fitter:
         loss = (target.weights * squared_distance).sum()
         loss = loss + (self._stiffness * squared_angle).sum()
         loss = loss + TURN * (target.follows * squared_turn).sum()
-        return loss + ACCELERATION * (pairs * acceleration).sum()
+        loss = loss + ACCELERATION * (pairs * acceleration).sum()
+        squared_change = (chunk.change / SPREAD).square().sum()
+        return loss + len(points) * AVERAGE * squared_change
 
     def _from_anchors(self, points: Tensor) -> Tensor:
         """Points (N, K, 3), hung ones from their anchors."""
@@ -250,11 +279,11 @@ class Fitter:
         matched = joints[:, self._matched.columns]
         visibility = np.clip(matched[..., 3], UNSEEN, 1)
         weights = self._tensor(np.array(self._matched.weights) * visibility)
-        placing = weights * (1 - self._hung[:, 0])
+        translation_weights = weights * (1 - self._hung[:, 0])
         return _TargetJoints(
             self._from_anchors(self._tensor(matched[..., :3])),
             weights / weights.sum(1, keepdim=True),
-            placing / placing.sum(1, keepdim=True),
+            translation_weights / translation_weights.sum(1, keepdim=True),
             self._tensor(follows[1:]),
         )
 

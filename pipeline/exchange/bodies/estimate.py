@@ -1,4 +1,9 @@
-"""One person's body as a tool, such as WHAM or PHALP, estimated it: one record for all tools."""
+"""One person's body as a tool, such as WHAM or PHALP, estimated it.  [files of tools] -> bodies
+
+The readers of the tools' files (`pipeline.exchange.bodies.tools`) make one `BodyEstimate` for each
+person; `importing` compares it with the clip (`has_size`), undoes the tool's reduction of the clip
+(`convert_to_clip`), and matches it with the tracks.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +41,8 @@ class BodyEstimate:
     # (3, 3) px; None: the tool assumes the image's diagonal as focal length, and the image's centre
     intrinsics: Doubles | None = None
     size: tuple[int, int] | None = None  # width, height px of the pictures that the tool saw
-    is_reduced: bool = False  # the tool resized the images and left out some; `in_clip` undoes it
+    # the tool may have resized the images and left out frames; `convert_to_clip` undoes both
+    is_reduced: bool = False
     boxes: Doubles | None = field(default=None, metadata=OF_FRAMES)  # (N, 4) cx cy w h px
     # (N, 3) s tx ty of a weak-perspective camera in the crop
     crop_camera: Doubles | None = field(default=None, metadata=OF_FRAMES)
@@ -85,23 +91,31 @@ class BodyEstimate:
         return np.column_stack([x, y, depth])
 
     def has_size(self, size: tuple[int, int]) -> bool:
-        """Whether the tool saw images of this width and height; True if it is unknown."""
-        if self.size is None or not self.is_reduced:
-            return self.size in (None, size)
+        """Whether the tool saw images of this width and height; True if its size is unknown.
+
+        Images that the tool may have resized need only the same aspect ratio.
+        """
+        if self.size is None:
+            return True
+        if not self.is_reduced:
+            return self.size == size
         scale_x, scale_y = np.divide(size, self.size)
         return bool(abs(scale_x / scale_y - 1) < ALIKE)
 
     def convert_to_clip(self, size: tuple[int, int], fps: float) -> BodyEstimate:
         """Convert frame numbers and intrinsics to those of the clip, if the tool reduced the clip.
 
-        size: width and height px of the clip. fps: rate of the clip.
+        A tool that reduces clips (PromptHMR) states a size and intrinsics. size: width and height
+        px of the clip. fps: rate of the clip; NaN: unknown, then no frames were left out.
         """
-        if not self.is_reduced or self.size is None or self.intrinsics is None:
+        if not self.is_reduced:
             return self
+        assert self.size is not None and self.intrinsics is not None
         scale_x, scale_y = np.divide(size, self.size)
         intrinsics = np.diag([scale_x, scale_y, 1]) @ self.intrinsics
-        every = math.ceil(max(1.0, fps) / MOST_FPS)  # 1 for an unknown rate, NaN
-        frames = self.frames * every + every - 1  # the tool keeps the last of each `every`
+        # The tool keeps the last frame of each `step` frames: 1, 3, 5, ... if step is 2.
+        step = math.ceil(max(1.0, fps) / MOST_FPS)  # max(1.0, NaN) is 1.0
+        frames = self.frames * step + (step - 1)
         return replace(self, frames=frames, intrinsics=intrinsics, size=size)
 
     def only(self, rows: Ints, reason: str) -> BodyEstimate:
