@@ -1,8 +1,10 @@
 """ONNX graphs from untrusted files, run by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints,
 features]
 
-A graph is a network in an ONNX file, with its weights. ONNX Runtime is imported only when a graph
-is loaded.
+A graph is a network in an ONNX file, with its weights: `read` reads the file, or a zip with it, and
+a `Session` loads the graph on a device and runs it. The detector rtmpose uses `GraphNetwork`, whose
+input is images; the stream onnx uses `Session`. ONNX Runtime is imported only when a graph is
+loaded.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.files import open_regular
 
 LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit
-# A graph may have SMALL bytes, or DENSEST times the bytes of its zip: weights hardly get smaller
+# A graph in a zip may have SMALL bytes, or DENSEST times the zip's: weights hardly get smaller
 SMALL: Final = 1 << 26
 DENSEST: Final = 8
+# In protobuf, the key by which a tensor names another file with its data: length and text
+EXTERNAL_DATA: Final = b"\x08location"
 AT_ONCE: Final = 16  # images per call of a graph
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
@@ -51,14 +55,7 @@ class Graph(NamedTuple):
 
     def error(self, key: str, expected: str, found: str, do: str = "") -> RawDataError:
         """Make the error that this graph is unsuitable."""
-        return RawDataError(
-            self.file,
-            key,
-            expected=expected,
-            found=found,
-            do=do or self.do,
-            reason="bad_checkpoint",
-        )
+        return RawDataError(self.file, key, expected, found, do or self.do, reason="bad_checkpoint")
 
 
 def read(file: Path, do: str = DO) -> Graph:
@@ -72,20 +69,16 @@ def read(file: Path, do: str = DO) -> Graph:
             return Graph(file, file.name, stream.read(), do)
         try:
             with zipfile.ZipFile(stream) as archive:
-                inside = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
+                graphs = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
                 most = min(LARGEST, max(SMALL, DENSEST * os.fstat(stream.fileno()).st_size))
-                if len(inside) == 1 and inside[0].file_size < most:
-                    return Graph(file, inside[0].filename, archive.read(inside[0]), do)
-                found = (
-                    ", ".join(
-                        f"{entry.filename} ({entry.file_size:,} bytes)" for entry in inside[:3]
-                    )
-                    or "none"
-                )
+                if len(graphs) == 1 and graphs[0].file_size < most:
+                    return Graph(file, graphs[0].filename, archive.read(graphs[0]), do)
+            texts = [f"{graph.filename} ({graph.file_size:,} bytes)" for graph in graphs[:3]]
+            found = ", ".join(texts) or "none"
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
             found = f"a damaged zip: {error}"
     expected = f"one ONNX graph of less than 2 GiB, at most {DENSEST} times as large as the zip"
-    raise Graph(file, "", b"", do).error("zip", expected, found)
+    raise RawDataError(file, "zip", expected, found, do, reason="bad_checkpoint")
 
 
 class Session:
@@ -100,44 +93,20 @@ class Session:
     """
 
     def __init__(self, graph: Graph, device: str, user: str) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            how = (
-                "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
-            )
-            raise ConfigError(f"{user} needs the package onnxruntime: {how}") from error
-        self.graph = graph
+        onnxruntime = _import_onnxruntime(user)
         load_cuda(onnxruntime)
         providers = _providers(device, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal only: failures are raised
-        options.intra_op_num_threads = 1
-        if b"\x08location" in graph.content:  # the key of tensors with external data
-            raise graph.error("weights", "weights within the graph", "names of other files")
-        # if the key was overlooked, ONNX Runtime searches for the other files in an empty folder
-        with tempfile.TemporaryDirectory() as empty:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", empty
-            )
-            try:
-                self._session: Any = onnxruntime.InferenceSession(graph.content, options, providers)
-            except Exception as error:  # ONNX Runtime's errors have no common class
-                raise graph.error(
-                    "graph", "one that ONNX Runtime loads", _first_line(error)
-                ) from error
+        self.graph = graph
+        self._session = _load(onnxruntime, graph, providers)
+        # ONNX Runtime falls back to the CPU if CUDA does not work
         self.on_gpu = self._session.get_providers()[0] != CPU
-        if device.startswith("cuda") and not self.on_gpu:
-            raise ConfigError(
-                f"device {device}: onnxruntime-gpu cannot use it (CUDA or cuDNN is missing). "
-                "Use --device cpu."
-            )
-        if device == "auto" and not self.on_gpu and any(GPUS.glob("*")):
-            warn_of_cpu()
+        if not self.on_gpu:
+            _check_cpu(device)
+        # name -> shape, such as ["batch", 3, 256, 192], and type, such as "tensor(float)"
         self.inputs = {
             entry.name: (list(entry.shape), str(entry.type)) for entry in self._session.get_inputs()
         }
-        self.outputs = [str(entry.name) for entry in self._session.get_outputs()]
+        self.outputs = [str(entry.name) for entry in self._session.get_outputs()]  # names
 
     def run(
         self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]
@@ -163,28 +132,36 @@ class GraphNetwork(Session):
     Raises what `Session` raises, and RawDataError for a graph with other inputs.
     """
 
+    size: tuple[int, int]  # width and height of the images, px
+
     def __init__(self, graph: Graph, device: str) -> None:
         super().__init__(graph, device, "The detector rtmpose")
-        match [(name, *form) for name, form in self.inputs.items()]:
-            case [(name, [n, 3, int(height), int(width)], "tensor(float)")] if (
-                n == 1 or not isinstance(n, int)
-            ):
+        match [*self.inputs.items()]:
+            # a number of images that is not fixed has a name or None
+            case [(name, ([1 | str() | None as n, 3, int(height), int(width)], "tensor(float)"))]:
                 self._input = name
                 self.size = (width, height)
-                self._single = n == 1
+                self._images_a_call = 1 if n == 1 else AT_ONCE
             case _:
                 expected = "one input for images, (1 or any, 3, H, W) float32"
                 raise graph.error("inputs", expected, self.inputs_shown)
 
     def __call__(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Compute all outputs for N images, in calls of AT_ONCE images or of one."""
-        n = 1 if self._single else AT_ONCE
+        """Compute all outputs for N images, in as many calls as the graph needs."""
+        n = self._images_a_call
         parts = [self.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
-        return (
-            parts[0]
-            if len(parts) == 1
-            else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
-        )
+        if len(parts) == 1:
+            return parts[0]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+def _import_onnxruntime(user: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
+        raise ConfigError(f"{user} needs the package onnxruntime: {how}") from error
+    return onnxruntime
 
 
 @functools.cache
@@ -219,6 +196,39 @@ def _providers(device: str, available: Sequence[str]) -> list[Any]:
             "onnxruntime-gpu, or use --device cpu."
         )
     return [(CUDA, {"device_id": int(device.partition(":")[2] or 0)}), CPU]
+
+
+def _load(onnxruntime: Any, graph: Graph, providers: list[Any]) -> Any:
+    """Make ONNX Runtime's session. Raises RawDataError for a graph that is invalid, or names files.
+
+    Other files are not searched for by their names: the graph comes from an untrusted source.
+    """
+    if EXTERNAL_DATA in graph.content:
+        raise graph.error("weights", "weights within the graph", "names of other files")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal only: failures are raised
+    options.intra_op_num_threads = 1
+    # if the key was overlooked, ONNX Runtime searches for the other files in an empty folder
+    with tempfile.TemporaryDirectory() as empty:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", empty
+        )
+        try:
+            return onnxruntime.InferenceSession(graph.content, options, providers)
+        except Exception as error:  # ONNX Runtime's errors have no common class
+            expected = "one that ONNX Runtime loads"
+            raise graph.error("graph", expected, _first_line(error)) from error
+
+
+def _check_cpu(device: str) -> None:
+    """Raise ConfigError if a GPU was asked for but the CPU computes; warn if there is a GPU."""
+    if device.startswith("cuda"):
+        raise ConfigError(
+            f"device {device}: onnxruntime-gpu cannot use it (CUDA or cuDNN is missing). "
+            "Use --device cpu."
+        )
+    if device == "auto" and any(GPUS.glob("*")):
+        warn_of_cpu()
 
 
 def _first_line(error: Exception) -> str:
