@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,8 +147,8 @@ class RTMPose(TwoPartDetector):
     def _parts(self) -> list[_NetworkOption]:
         """The two networks as the options name them: the person detector, then RTMPose."""
         names = {
-            "detector": _full(self.detector, "yolox-tiny"),
-            "weights": _full(self.weights, "rtmpose-m"),
+            "detector": _resolve_pretrained(self.detector, "yolox-tiny"),
+            "weights": _resolve_pretrained(self.weights, "rtmpose-m"),
         }
         parts = []
         for option, name in names.items():
@@ -173,8 +173,8 @@ class RTMPose(TwoPartDetector):
         return terms
 
     def below(self, folder: Path) -> Self:
-        own = [part for part in self._parts() if part.release is None]
-        files = {part.option: str(folder / part.name) for part in own}
+        parts = self._parts()
+        files = {part.option: str(folder / part.name) for part in parts if part.release is None}
         return replace(self, **files)  # type: ignore[arg-type]
 
     def files(self) -> tuple[Graph, Graph]:
@@ -192,14 +192,8 @@ class RTMPose(TwoPartDetector):
                 raise MissingAssets(
                     f"{option} {name!r}: file not found. Set {setting}FILE, or one of {names}."
                 )
-        failures = [_download(name, release) for _, name, release in absent if release is not None]
-        reasons = " ".join(filter(None, failures))
-        if reasons:
-            raise MissingAssets(
-                f"{reasons} Or name your files: --weights FILE --set detector=FILE. "
-                "Without them: the same command with --detector blaze_pose."
-            )
-        detector, pose = map(_graph, parts)
+        _download_all(absent)
+        detector, pose = map(_read_graph, parts)
         return detector, pose
 
     def family_of(self, detector: Graph) -> str:
@@ -220,23 +214,27 @@ class RTMPose(TwoPartDetector):
 
     def load_networks(self, device: str) -> Networks:
         detector, pose = self.files()
-        networks = GraphNetwork(detector, device), GraphNetwork(pose, device)
-        finder = _PersonFinder(self, *networks, normalised=self.family_of(detector) == "rtmdet")
+        person_network = GraphNetwork(detector, device)
+        pose_network = GraphNetwork(pose, device)
+        normalised = self.family_of(detector) == "rtmdet"
+        finder = _PersonFinder(self, person_network, pose_network, normalised=normalised)
         finder.check()
-        each: Callable[..., Iterable[Any]] = map
-        if not networks[0].on_gpu:  # one core per image
-            each = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="onnx").map
+
+        n_threads = 1
+        if not person_network.on_gpu:  # each image is computed by one core
+            n_threads = len(os.sched_getaffinity(0))
+        threads = ThreadPoolExecutor(n_threads, thread_name_prefix="onnx")
         return Networks(
-            lambda images: list(each(finder.boxes, images)),
-            lambda images, boxes: list(each(finder.joints, images, boxes)),
+            lambda images: list(threads.map(finder.boxes, images)),
+            lambda images, boxes: list(threads.map(finder.joints, images, boxes)),
         )
 
 
-def _full(name: str, default: str) -> str:
+def _resolve_pretrained(name: str, default: str) -> str:
     return default if name == PRETRAINED else name
 
 
-def _graph(part: _NetworkOption) -> Graph:
+def _read_graph(part: _NetworkOption) -> Graph:
     """Read a network's graph. Raises MissingAssets for a published file with other content, and
     RawDataError for a file without a graph.
     """
@@ -250,29 +248,38 @@ def _graph(part: _NetworkOption) -> Graph:
     return graph
 
 
-def _download(name: str, release: Published) -> str:
-    """Download published weights, after printing their size and licence.
+def _download_all(networks: Iterable[_NetworkOption]) -> None:
+    """Download published networks. Raises MissingAssets for all that cannot be downloaded."""
+    problems = []
+    for _, name, release in networks:
+        assert release is not None
+        try:
+            _download(name, release)
+        except OSError as error:  # urllib's errors are OSErrors, too
+            why = getattr(error, "reason", error)
+            problems.append(
+                f"{name}: {release.url} cannot be downloaded ({why}). Download it elsewhere, and "
+                f"copy it to {release.local}. "
+            )
+    if problems:
+        raise MissingAssets(
+            f"{''.join(problems)}Or name your files: --weights FILE --set detector=FILE. "
+            "Without them: the same command with --detector blaze_pose."
+        )
 
-    Returns why the download failed, or "".
-    """
+
+def _download(name: str, release: Published) -> None:
+    """Download published weights, after printing their size and licence. Raises OSError."""
     import torch
 
     url = release.url
     file = release.local
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - an address of OpenMMLab's
-            length = answer.headers.get("Content-Length")
-        stated = size(int(length)) if length else "size not stated"
-        err.print(plain(f"downloading {name} ({stated}, licence {LICENCE}) from {url} to {file}"))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), progress=False)
-    except OSError as error:  # urllib's errors are OSErrors, too
-        why = getattr(error, "reason", error)
-        return (
-            f"{name}: {url} cannot be downloaded ({why}). Download it elsewhere, and copy it "
-            f"to {file}."
-        )
-    return ""
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - an address of OpenMMLab's
+        length = answer.headers.get("Content-Length")
+    stated = size(int(length)) if length else "size not stated"
+    err.print(plain(f"downloading {name} ({stated}, licence {LICENCE}) from {url} to {file}"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.hub.download_url_to_file(url, str(file), progress=False)
 
 
 class _PersonFinder:
@@ -284,7 +291,7 @@ class _PersonFinder:
         self._options = options
         self._detector = detector
         self._pose = pose
-        self._normalised = normalised
+        self._normalised = normalised  # as of `detector_input`
 
     def check(self) -> None:
         """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
@@ -294,6 +301,9 @@ class _PersonFinder:
         self.joints(blank, whole)
 
     def boxes(self, image: Image) -> Boxes:
+        """Boxes of the people in an image (H, W, 3) RGB, best first. Raises RawDataError for
+        unexpected outputs of the network.
+        """
         size = self._detector.size
         padded, scale = letterbox(image, size)
         outputs = self._detector(detector_input(padded, normalised=self._normalised))
@@ -318,6 +328,9 @@ class _PersonFinder:
         return Boxes(boxes[best].astype(np.float32), confidence.astype(np.float32))
 
     def joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Joints of P people, (P, 17, 3) px and confidence, from their boxes (P, 4): corners, px.
+        Raises RawDataError for unexpected outputs of the network.
+        """
         if not len(boxes):
             return np.zeros((0, JOINTS, 3), np.float32)
         size = self._pose.size
