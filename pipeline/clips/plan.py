@@ -1,9 +1,20 @@
 """Decide which clips a detector has to process.  [pixels] -> raw keypoints -> tracks
 
 A clip's keypoint file is up to date if its fingerprint is that of the clip's pixels, the detector
-and its options. `plan_detection` compares all clips with their files, and puts each clip into one
-list of a `DetectionPlan`; `pipeline.clips.detection.run` carries the plan out, and commands and
-tasks show it. `unlabelled_clips` says which clips have no labels of another tool.
+and its options. `plan_detection` compares all clips with their files. In a `DetectionPlan`, each
+clip is one of these:
+
+    refused      it cannot have a file: it is damaged, or its name is not supported
+    up to date   its file has its fingerprint (only their number is stored)
+    failed       an earlier run gave it up, and neither the clip nor the detector has changed
+    renamed      a lost file has its fingerprint: that file is renamed like the clip
+    missing      it is to be detected
+
+A lost file is one that `detect` wrote for a clip that no longer exists. It is an orphan if no clip
+has its fingerprint.
+
+`pipeline.clips.detection.run` carries the plan out, and commands and tasks show it.
+`unlabelled_clips` says which clips have no labels of another tool.
 """
 
 from __future__ import annotations
@@ -44,7 +55,7 @@ from pipeline.files.raw.pack import PACK, pack_index
 
 @dataclass(frozen=True, slots=True)
 class DetectionPlan:
-    """The work of a detection: what to do with each clip. Can be pickled."""
+    """The work of a detection: what to do with each clip (see above). Can be pickled."""
 
     raw: Path
     out: Path
@@ -136,17 +147,20 @@ def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
 
 
 def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool) -> bool:
-    if clip.startswith(f"{KEYPOINTS}/"):
+    """Whether a clip has labels, so that `detect` leaves it alone. by_any_detector: as above."""
+    if clip.startswith(f"{KEYPOINTS}/"):  # a video among the labels is no clip
         return True
     folder, _, name = clip.rpartition("/")
     has_labels = any(labels.find(name, folder))
     if not has_labels:
         # labels of a similar name are probably the clip's: conversion says how to rename them
         return any(labels.find_similar(name, folder))
+
     info = read_info(detected_file(raw / KEYPOINTS, clip))
-    if info.get("description") != MADE_BY:
-        return True
-    return by_any_detector and info.get("clip_digest") == digest_or_problem(raw / clip)
+    is_by_detect = info.get("description") == MADE_BY
+    if is_by_detect and not by_any_detector:
+        return False  # the plan compares the detectors
+    return not is_by_detect or info.get("clip_digest") == digest_or_problem(raw / clip)
 
 
 def plan_detection(
@@ -243,7 +257,7 @@ def _plan_clips(
 
 def _is_up_to_date(target: ClipFiles, video: Video) -> bool:
     """Whether a clip's file is up to date. Raises PipelineError or OSError if it can have none."""
-    if target.is_up_to_date() and not _was_misread(target.out, video.root, target.clip):
+    if target.is_up_to_date() and not _was_misread(target, video):
         return True
     video.require_whole()
     return False
@@ -301,23 +315,28 @@ def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
     return ClipFiles(out, video.path, fingerprint(decided_by))
 
 
-def _was_misread(out: Path, raw: Path, clip: str) -> bool:
+def _was_misread(target: ClipFiles, video: Video) -> bool:
     """Whether an earlier version of `detect` decoded wrong images, or ended at a damaged frame.
 
-    Only files of such a version have no record. Looks at the first frame and the header only, which
-    is quick; conversion decodes all frames, and refuses a file that is wrong.
+    That version wrote files without `record`, and decoded with OpenCV, which gives wrong images for
+    some kinds of clips. Only the header and the first frame are read, which is quick; conversion
+    decodes all frames, and refuses a file that is wrong.
     """
-    info = read_info(detected_file(out, clip))
+    info = read_info(detected_file(target.out, target.clip))
     n_decoded = info.get("frames")
     if "record" in info or type(n_decoded) is not int:
         return False
-    look = Video(raw, clip).first_look()
-    n_shown = (look.header_frames or 0) - look.n_hidden
-    return bool(look.otherwise) or n_shown > n_decoded + MOST_LOST
+    clip = video.first_look()
+    n_frames = (clip.header_frames or 0) - clip.n_hidden
+    ended_early = n_frames > n_decoded + MOST_LOST
+    return bool(clip.otherwise) or ended_early
 
 
 def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFiles]:
-    """Find files of `detect` in `out` whose clips are no longer in `raw` (deleted or renamed)."""
+    """Find files of `detect` in `out` whose clips are no longer in `raw` (deleted or renamed).
+
+    Results have the fingerprint that the file states, not that of a clip.
+    """
     lost = []
     paths = list_clips(out, ".json")
     for path in list_files(out):
