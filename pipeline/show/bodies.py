@@ -1,5 +1,8 @@
 """Draw shaded, transparent bodies over images, and pose the bodies of labels.  tracks -> [images]
 
+    LabelledBodies.project_body   pose and betas of a row -> a `SeenBody`: vertices in the image
+    BodyPainter.paint             image, `SeenBody`s -> image
+
 A body is sampled within its bounding rectangle, at most RASTER_PX samples wide and high, and then
 resized.
 """
@@ -90,25 +93,40 @@ class BodyPainter:
         part[...] = np.clip(painted + 0.5, 0, 255).astype(np.uint8)
 
     def _shade(self, body: SeenBody, low: Floats, size: NDArray[np.int64]) -> Floats:
-        """RGB times coverage, and coverage (height, width, 4) of a body in a rectangle at `low`."""
+        """RGB times coverage, and coverage (height, width, 4) of a body in a rectangle of the
+        image: its first pixel `low` (2,), its width and height `size` (2,).
+        """
+        samples_per_px = min(FINEST, RASTER_PX / size.max())
+        n_samples = np.maximum(np.rint(size * samples_per_px), 1).astype(np.int64)
+        layer = self._sample(body, low, size, n_samples)
+        how = cv2.INTER_AREA if n_samples[0] > size[0] else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
+
+    def _sample(
+        self, body: SeenBody, low: Floats, size: NDArray[np.int64], n_samples: NDArray[np.int64]
+    ) -> Floats:
+        """What `_shade` returns, before resizing: `n_samples` (2,) across and down."""
         faces = self._normals.faces
-        samples = np.maximum(np.rint(size * min(FINEST, RASTER_PX / size.max())), 1)
-        corners = (body.pixels - low + 0.5) * (samples / size) - 0.5
+        # A pixel's centre has whole coordinates, so its edge is 0.5 before it; so has a sample's.
+        from_edge = body.pixels - low + 0.5
+        corners = from_edge * (n_samples / size) - 0.5
         n_vertices = len(body.depth)
         inverse_depth = np.divide(1, body.depth, out=np.zeros(n_vertices), where=body.depth > 0)
-        width, height = samples.astype(int)
+        width, height = n_samples
         visible = rasterise(corners[faces], inverse_depth[faces], width, height)
 
-        facing = self._normals(body.verts) @ TO_LIGHT  # (V,)
-        light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
+        light = self._light(body.verts)
         hit = np.nonzero(visible.face >= 0)
         light_at_corners = light[faces[visible.face[hit]]]
         brightness = np.einsum("nc,nc->n", visible.barycentric[hit], light_at_corners)
         layer = np.zeros((height, width, 4), np.float32)
         layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
+        return layer
 
-        how = cv2.INTER_AREA if width > size[0] else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
+    def _light(self, verts: Floats) -> Floats:
+        """Brightness (V,) of each vertex, 0 .. 1: ambient and diffuse (Lambert's) light."""
+        facing = self._normals(verts) @ TO_LIGHT
+        return np.asarray(AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0))
 
 
 class PosedBody(NamedTuple):
@@ -159,7 +177,7 @@ class LabelledBodies:
         output = self.skin(pose, betas[None], track.record.gender)
         return PosedBody(output.verts[0].double().numpy(), output.joints[0].double().numpy())
 
-    def project(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
+    def project_body(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
         """Project the body of a row with its camera, else with the weak perspective that fits its
         2D joints best.
 
@@ -185,7 +203,8 @@ class LabelledBodies:
 def projected_joints(track: ShownTrack, body: Path | None) -> Array:
     """Project the joints of a track's estimated bodies: (n, 49, 3) px and 1.
 
-    Rows without a body or a camera are 0. body: folder of the body model; None: all rows are 0.
+    Rows without a body or a camera are 0, and so are all rows of a track without estimated bodies
+    (`fits`), which always have a translation. body: folder of the body model; None: all rows are 0.
     Raises what `Body.load` raises.
     """
     rows = track.rows
@@ -200,7 +219,7 @@ def projected_joints(track: ShownTrack, body: Path | None) -> Array:
         if posed is None or intrinsics is None:
             continue
         pixels = project(posed.joints + rows["trans"][row], intrinsics)
-        is_in_front = np.isfinite(pixels).all(axis=1)
+        is_in_front = np.isfinite(pixels).all(axis=1)  # NaN behind the camera
         projected[row, is_in_front, :2] = pixels[is_in_front]
         projected[row, is_in_front, 2] = 1
     return projected
@@ -220,6 +239,8 @@ def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
 def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
     """Project a body's vertices, (6890, 2) px, by the weak perspective that fits its joints best.
 
+    With s = scale, pixels = s * vertices + shift. The least squares over the joints x and points y,
+    both from their centres, are s = sum(x y) / sum(x x), and the shift that maps centre to centre.
     kp_2d: (49, 3) px and confidence, the labelled joints. None if too few of them are visible.
     """
     visible = kp_2d[:, 2] > 0

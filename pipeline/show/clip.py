@@ -267,7 +267,7 @@ def _paint_bodies(image: Image, people: list[_Person], bodies: LabelledBodies, f
     """A copy of an image with the bodies of people in this frame, the nearest one on top."""
     seen: list[SeenBody] = []
     for person in people:
-        seen += bodies.project(person.track, person.rows[frame], person.colour)
+        seen += bodies.project_body(person.track, person.rows[frame], person.colour)
     seen.sort(key=lambda body: -float(body.depth.mean()))
     return bodies.painter.paint(image, seen)
 

@@ -1,7 +1,9 @@
 """Detections of a video that became no track, with the reason.  raw -> [tracks] -> page
 
-The reader names the reasons while it reads the recorded keypoint files again, so that they are the
-accounting's own.
+A reader counts what it drops, by reason, in a `VideoAccount`. `DrawnAccount` also keeps the dropped
+detections, and `Untracked` draws them. `raw_tracks` reads a raw video with such an account; for a
+video of the cache, `read_untracked` reads the recorded keypoint files again, so that the reasons
+are the accounting's own.
 """
 
 from __future__ import annotations
@@ -45,15 +47,17 @@ class _DroppedPerson(NamedTuple):
     keypoints: Array  # (N, J, 3) px, px, confidence
 
 
-@dataclass(slots=True)
+@dataclass
 class DrawnAccount(VideoAccount):
-    """An account that keeps dropped detections."""
+    """An account that keeps dropped detections, to draw them."""
 
     detections: list[_DroppedPerson] = field(default_factory=list)
 
     def drop(self, reason: str, frames: int, *people: Array) -> None:
-        # not super(): a dataclass with slots is another class than the one in its methods
-        VideoAccount.drop(self, reason, frames)
+        """Count dropped person-frames, and keep them. people: of detections, their two arrays, as
+        in `VideoAccount.drop`; empty for other labels.
+        """
+        super().drop(reason, frames)
         if people and frames:
             frame_index, keypoints = people
             self.detections.append(_DroppedPerson(reason, frame_index, keypoints))
@@ -71,16 +75,18 @@ class Untracked(NamedTuple):
 
     @classmethod
     def from_account(
-        cls, account: VideoAccount | None, raw: Path, video: RawVideo, spec: str
+        cls, account: VideoAccount, raw: Path, video: RawVideo, recorded_source: str
     ) -> Untracked | None:
-        """The detections of an account; None if there are none. spec: the video's source in the
-        cache, or "".
+        """The detections of an account; None if there are none, or it did not keep them.
+
+        recorded_source: the video's images as the cache records them (`VideoEntry.source`), such as
+        "video:clips/a.mp4"; "" for a video that is not in a cache.
         """
         if not isinstance(account, DrawnAccount):
             return None
         if account.set_aside or not account.detections:
             return None
-        source = _find_source(raw, video, spec)
+        source = _find_source(raw, video, recorded_source)
         if source is None:
             return None
         reasons: list[str] = []
@@ -116,10 +122,10 @@ class Untracked(NamedTuple):
             draw_label(image, reason, left, top - 3 * size, size, colour, taken)
 
 
-def _find_source(raw: Path, video: RawVideo, spec: str) -> FrameSource | None:
-    """The images of a video: as in the cache (`spec`), else its first clip; None without any."""
-    if spec:
-        return sources.parse(raw, spec)
+def _find_source(raw: Path, video: RawVideo, recorded_source: str) -> FrameSource | None:
+    """The images of a video: the recorded ones, else its first clip; None without any."""
+    if recorded_source:
+        return sources.parse(raw, recorded_source)
     for path in video.files:
         if path.suffix.lower() in EXTENSIONS:
             return Video(raw, path.as_posix())
@@ -127,22 +133,30 @@ def _find_source(raw: Path, video: RawVideo, spec: str) -> FrameSource | None:
 
 
 def _boxes(keypoints: Array) -> NDArray[np.float64]:
-    """Boxes (N, 2, 2) around the joints of (N, J, 3): around all places if no joint is seen."""
+    """Boxes (N, 2, 2) around the visible joints of (N, J, 3), with a margin; of people without
+    visible joints, around all joints that have a position.
+
+    Two points (J = 2) are the corners of a box, which gets no margin.
+    """
     confidence = keypoints[..., 2]
-    has_joint = confidence.any(axis=1, keepdims=True)
-    has_place = keypoints[..., :2].any(axis=-1)
-    inside = keypoints.copy()  # with a confidence for each point that the box encloses
-    inside[..., 2] = np.where(has_joint, confidence, has_place)
-    corners, _ = extents(inside)
-    low, high = np.moveaxis(corners, 1, 0)
-    if keypoints.shape[1] > 2:  # corners of a box need no margin
+    has_visible = confidence.any(axis=1, keepdims=True)
+    has_position = keypoints[..., :2].any(axis=-1)
+    enclosed = keypoints.copy()
+    enclosed[..., 2] = np.where(has_visible, confidence, has_position)  # `extents` takes those > 0
+    corners, _ = extents(enclosed)
+    are_boxes = keypoints.shape[1] == 2
+    if not are_boxes:
+        low, high = np.moveaxis(corners, 1, 0)
         margin = MARGIN * (high - low).max(axis=1, keepdims=True)
         corners = np.stack([low - margin, high + margin], axis=1)
     return corners.clip(-FURTHEST, FURTHEST)
 
 
 def _draw_dashed(image: Image, box: Array, colour: tuple[int, int, int], size: float) -> None:
-    """Draw a box (2, 2) in place: black, with dashes in its colour."""
+    """Draw a box (2, 2) in place: black, with dashes in its colour. size: scale of lines.
+
+    Dashes and gaps are each about 8 px times `size`, and run around the corners of the box.
+    """
     (left, top), (right, bottom) = box
     path = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
     outline = np.rint(path).astype(np.int32)
@@ -150,14 +164,14 @@ def _draw_dashed(image: Image, box: Array, colour: tuple[int, int, int], size: f
     cv2.polylines(image, [outline], True, black, round(3 * size), cv2.LINE_AA)
 
     sides = np.abs(np.diff(path, axis=0)).sum(axis=1)
-    distance = np.append(0, sides.cumsum())  # px from the first corner, along the path
+    distance = np.append(0, sides.cumsum())  # (5,) px along the path, from the first corner
     length = distance[-1]
     n_dashes = max(4, round(length / (16 * size)))
-    stops = np.linspace(0, length, 2 * n_dashes)
+    stops = np.linspace(0, length, 2 * n_dashes)  # start and end of each dash, along the path
     points = np.column_stack([np.interp(stops, distance, axis) for axis in path.T])
-    dashes = np.rint(points).astype(int).reshape(-1, 2, 2)
-    for first, last in dashes.tolist():
-        cv2.line(image, first, last, colour, round(2 * size), cv2.LINE_AA)
+    dashes = np.rint(points).astype(int).reshape(n_dashes, 2, 2)
+    for start, end in dashes.tolist():
+        cv2.line(image, start, end, colour, round(2 * size), cv2.LINE_AA)
 
 
 def read_untracked(
