@@ -1,7 +1,8 @@
 """Statistics of joints over time: shake, jumps, limbs' lengths, sliding feet.  raw -> [tracks]
 
-Shake is measured by third differences over time: those of noise are sqrt(20) times as large as the
-noise, and those of smooth motion are small. The page docs/datasets/videos.md describes the numbers.
+Shake is measured by third differences over time, x3 - 3 x2 + 3 x1 - x0: those of smooth motion are
+small, and those of noise are sqrt(1 + 9 + 9 + 1) = sqrt(20) times as large as the noise. The page
+docs/datasets/videos.md describes the numbers.
 
 The 12 joints are those of KEYPOINTS_13 from shoulders to ankles, without the nose. `measures`
 makes `Joints` of a track's 2D or 3D joints.
@@ -22,7 +23,9 @@ ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))
 LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))
 LIMBS: Final = ARMS + LEGS
 ANKLES: Final = [10, 11]
-NOISE: Final = 1.4826 / math.sqrt(20)  # median of absolute third differences -> standard deviation
+# Median of absolute third differences -> standard deviation of the noise: that of normal values is
+# 1.4826 times their median absolute value.
+NOISE: Final = 1.4826 / math.sqrt(20)
 FEWEST: Final = 10  # least number of values in a statistic; with fewer, it is unknown (nan)
 SPAN: Final = 0.2  # s over which a foot's speed is measured
 AROUND: Final = 0.5  # s before and after; the ground is the lowest position of a foot within them
@@ -96,32 +99,34 @@ class Joints(NamedTuple):
     ) -> float:
         """Median speed per second of the lower foot while it is on the ground; nan if unknown.
 
-        The speed is that of feet on the ground at the start and the end of SPAN.
+        The speed is that of feet on the ground at the start and the end of SPAN, seen by a camera
+        that is still in between.
 
         Args:
             up: (C,) the direction up; only motion at right angles to it counts.
             rate: Steps of `frames` per second.
-            still_camera_runs: (T,) equal in the rows of a run in which the camera is still.
+            still_camera_runs: (T,) number of the run of rows, in which the camera is still, that a
+                row belongs to: 0, 0, 1, 2, 2 if it moves after the second and the third row.
             contact: Height above the ground, in units of `size`, up to which a foot is on it.
         """
         if still_camera_runs is None or up is None or not rate > 0:
             return math.nan
-        k = max(1, round(SPAN * rate))  # steps of SPAN
-        if k >= len(self.frames):
+        span = max(1, round(SPAN * rate))  # steps
+        if span >= len(self.frames):
             return math.nan
+        has_no_gap = self.frames[span:] - self.frames[:-span] == span
+        is_camera_still = still_camera_runs[span:] == still_camera_runs[:-span]
+        is_comparable = has_no_gap & is_camera_still
         stands = self._stands(up, rate, still_camera_runs, contact)
-        is_evenly_timed = self.frames[k:] - self.frames[:-k] == k
-        is_still = is_evenly_timed & (still_camera_runs[k:] == still_camera_runs[:-k])
-        stays = stands[k:] & stands[:-k]
-        rows = stays & is_still[:, None]
+        stays = stands[span:] & stands[:-span] & is_comparable[:, None]  # (T - span, 2)
 
         ankles = self.points[:, ANKLES]
-        path = ankles[k:] - ankles[:-k]
+        path = ankles[span:] - ankles[:-span]
         along_up = path @ up
         across = path - along_up[..., None] * up
         length = np.linalg.norm(across, axis=-1)
-        length /= self.size[k:, None]
-        speed = length[rows] * rate / k
+        length /= self.size[span:, None]
+        speed = length[stays] * rate / span
         if len(speed) < FEWEST:
             return math.nan
         return float(np.median(speed))
@@ -133,8 +138,10 @@ class Joints(NamedTuple):
         """
         from scipy.ndimage import minimum_filter1d  # takes 0.1 s
 
-        height = np.where(self.seen[:, ANKLES], self.points[:, ANKLES] @ up, LARGEST)
-        lower = np.nan_to_num(height, nan=LARGEST).min(axis=1, keepdims=True)  # (T, 1)
+        height = self.points[:, ANKLES] @ up
+        is_known = self.seen[:, ANKLES] & np.isfinite(height)
+        height = np.where(is_known, height, LARGEST)  # an unknown ankle is not the lower one
+        lower = height.min(axis=1, keepdims=True)  # (T, 1)
 
         is_apart = (np.diff(self.frames) != 1) | (np.diff(still_camera_runs) != 0)
         stretches = np.split(lower, np.flatnonzero(is_apart) + 1)
@@ -142,8 +149,7 @@ class Joints(NamedTuple):
         lowest = [minimum_filter1d(stretch, n_around, axis=0) for stretch in stretches]
         ground = np.concatenate(lowest)
 
-        is_lower_foot = height == lower
-        is_seen = lower < LARGEST
+        is_lower_foot = is_known & (height == lower)
         is_on_ground = lower - ground <= contact * self.size[:, None]
-        stands: Bools = is_lower_foot & is_seen & is_on_ground
+        stands: Bools = is_lower_foot & is_on_ground
         return stands

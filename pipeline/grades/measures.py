@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ import cache
 from pipeline.boxes import extents
 from pipeline.clips.files import moved_frames
 from pipeline.estimates import fits_of
-from pipeline.files.pixels.clip_record import restore_record
+from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, Joints
@@ -48,6 +48,20 @@ CONTACT_BOX: Final = 0.03  # of the box's side, in 2D
 CONTACT_M: Final = 0.05  # in 3D
 
 
+class _Timing(NamedTuple):
+    """The times of a track's T rows."""
+
+    frames: Doubles  # (T,) from 0, in units of the track's usual step
+    rate: float  # steps per second; nan if unknown
+
+
+class _Camera(NamedTuple):
+    """The camera of a track's T rows."""
+
+    still_runs: Ints | None = None  # (T,) `still_camera_runs` of `Joints.skating`; None: unknown
+    up: Doubles | None = None  # (3,) the direction up in the camera's axes; None: unknown
+
+
 def grade(
     columns: Columns,
     fps: float = math.nan,
@@ -63,16 +77,9 @@ def grade(
         clip: `ClipRecord.as_dict` of the video, if known: it has the times of uneven frames, the
             image's size, and the numbers of repeated and lost frames.
     """
-    ticks = columns["frame_index"].astype(np.int64)
-    still_camera_runs, up = _camera_of(columns, ticks, source)
     record = restore_record(clip)
-    if record is not None and not record.is_even:
-        ticks = record.clock()[ticks]
-        fps *= record.usual_fps / record.fps
-    step = _usual_step(ticks)
-    frames = (ticks - ticks[0]) / step
-    rate = fps / step
-
+    timing = _timing_of(columns, fps, record)
+    camera = _camera_of(columns, source)
     numbers: dict[str, float] = {}
     if record is not None and record.n_frames:
         numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
@@ -81,12 +88,23 @@ def grade(
     if record is not None:
         size = record.view.size
     if _has_joints(columns):
-        numbers |= _numbers_2d(columns, frames, rate, still_camera_runs, size)
-    numbers |= _numbers_3d(columns, frames, rate, still_camera_runs, up)
+        numbers |= _numbers_2d(columns, timing, camera.still_runs, size)
+    numbers |= _numbers_3d(columns, timing, camera)
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
-        numbers |= _numbers_of_motion(columns, frames, rate)
+        numbers |= _numbers_of_motion(columns, timing)
     return Grade(**numbers)
+
+
+def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> _Timing:
+    """The times of the rows: frames, or ticks of the clip's clock if its frames are uneven."""
+    ticks = columns["frame_index"].astype(np.int64)
+    ticks_per_second = fps
+    if record is not None and not record.is_even:
+        ticks = record.clock()[ticks]
+        ticks_per_second *= record.usual_fps / record.fps
+    step = _usual_step(ticks)
+    return _Timing((ticks - ticks[0]) / step, ticks_per_second / step)
 
 
 def _usual_step(ticks: Ints) -> int:
@@ -163,8 +181,7 @@ def _has_joints(columns: Columns) -> bool:
 
 def _numbers_2d(
     columns: Columns,
-    frames: Doubles,
-    rate: float,
+    timing: _Timing,
     still_camera_runs: Ints | None,
     size: tuple[int, int] | None,
 ) -> dict[str, float]:
@@ -178,15 +195,16 @@ def _numbers_2d(
         outside, near = _place_in_image(kp[..., :2], side, size)
         inside = seen & ~outside
         numbers["cut_percent"] = 100 * _cut_share(seen & outside, inside, near)
-    joints = Joints(frames, kp[..., :2], seen, side)
+    joints = Joints(timing.frames, kp[..., :2], seen, side)
     up = np.array([0.0, -1.0])
+    skating = joints.skating(up, timing.rate, still_camera_runs, CONTACT_BOX)
     return numbers | {
         "visible_percent": 100 * float(inside.mean()),
         "arms_visible_percent": 100 * float(inside[:, ARM_ENDS].mean()),
         "legs_visible_percent": 100 * float(inside[:, LEG_ENDS].mean()),
         "jitter_2d_percent": 100 * joints.jitter(),
         "limb_spread_2d_percent": 100 * joints.limb_spread(),
-        "skating_2d_percent_s": 100 * joints.skating(up, rate, still_camera_runs, CONTACT_BOX),
+        "skating_2d_percent_s": 100 * skating,
         "jumps_percent": 100 * joints.jumps(),
     }
 
@@ -214,32 +232,27 @@ def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
     return float(cut.mean())
 
 
-def _numbers_3d(
-    columns: Columns,
-    frames: Doubles,
-    rate: float,
-    still_camera_runs: Ints | None,
-    up: Doubles | None,
-) -> dict[str, float]:
+def _numbers_3d(columns: Columns, timing: _Timing, camera: _Camera) -> dict[str, float]:
     """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
-    kp, root = _joints_3d(columns)
+    kp = _joints_3d(columns)
     is_seen = kp[..., 3] > 0
     if not is_seen.any():
         return {}
     points = kp[..., :3]
-    joints = Joints(frames, points, is_seen, np.ones(len(kp)))
-    in_place = joints._replace(points=points + root[:, None])
+    joints = Joints(timing.frames, points, is_seen, np.ones(len(kp)))
+    in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
+    skating = in_camera.skating(camera.up, timing.rate, camera.still_runs, CONTACT_M)
     numbers = {
         "jitter_3d_mm": 1000 * joints.jitter(),
         "limb_spread_3d_percent": 100 * joints.limb_spread(),
-        "skating_3d_cm_s": 100 * in_place.skating(up, rate, still_camera_runs, CONTACT_M),
+        "skating_3d_cm_s": 100 * skating,
     }
     if not _has_joints(columns):
         numbers["visible_percent"] = 100 * float(is_seen.mean())
     return numbers
 
 
-def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[str, float]:
+def _numbers_of_motion(columns: Columns, timing: _Timing) -> dict[str, float]:
     """Numbers of `Grade` from a motion: SMPL parameters in a world with z up.
 
     Only the longest stretch of known frames without a gap is used.
@@ -247,13 +260,14 @@ def _numbers_of_motion(columns: Columns, frames: Doubles, rate: float) -> dict[s
     has_pose = np.isfinite(columns["pose"]).all(axis=1)
     has_place = np.isfinite(columns["trans"]).all(axis=1)
     rows = np.flatnonzero(has_pose & has_place)
-    numbers = np.rint(frames[rows]).astype(np.int64)
+    numbers = np.rint(timing.frames[rows]).astype(np.int64)
     stretches = split_at_gaps(numbers, 0)
     rows = rows[max(stretches, key=len)]
     if len(rows) < FEWEST:
         return {}
 
-    frames = frames[rows]
+    rate = timing.rate
+    frames = timing.frames[rows]
     pose = columns["pose"][rows]
     trans = columns["trans"][rows]
     ankles = motions.ankles_of(pose, trans)
@@ -306,50 +320,54 @@ def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
     return np.asarray(common / np.maximum(area, 1))
 
 
-def _camera_of(
-    columns: Columns, index: Ints, source: FrameSource | None
-) -> tuple[Ints | None, Doubles | None]:
-    """Return how the camera moved, and where up is; None for each if it is unknown.
-
-    The first is (T,) numbers of the runs of rows in which the camera is still: 0, 0, 1, 2, 2 if it
-    moved after the second and after the third row. The second is (3,), the direction up in the axes
-    of the camera.
+def _camera_of(columns: Columns, source: FrameSource | None) -> _Camera:
+    """The camera's motion and direction up: those of a motion's world, from `extrinsics`, or from
+    the video's file of `detect`, which does not know where up is.
     """
+    index = columns["frame_index"].astype(np.int64)
     if "bbox" not in columns:  # motion without a camera
         z_up = np.array([0.0, 0.0, 1.0])
-        return np.zeros(len(index), np.int64), z_up
+        return _Camera(np.zeros(len(index), np.int64), z_up)
     if "extrinsics" in columns:
-        camera = columns["extrinsics"].astype(np.float64)
-        steps = np.diff(camera, axis=0)
+        extrinsics = columns["extrinsics"].astype(np.float64)
+        steps = np.diff(extrinsics, axis=0)
         change = np.abs(steps).max(axis=(1, 2))
         is_still = change <= MOVED  # False for nan
-        still_camera_runs = np.append(0, np.cumsum(~is_still))
+        still_runs = np.append(0, np.cumsum(~is_still))
         if "up" not in columns:
-            return still_camera_runs, None
+            return _Camera(still_runs)
         up = columns["up"].reshape(-1, 3)[0]
-        return still_camera_runs, camera[0, :3, :3] @ up
+        return _Camera(still_runs, extrinsics[0, :3, :3] @ up)
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:
-            return np.searchsorted(moved, index, side="right"), None
-    return None, None
+            return _Camera(np.searchsorted(moved, index, side="right"))
+    return _Camera()
 
 
-def _joints_3d(columns: Columns) -> tuple[Doubles, Doubles]:
-    """The 12 joints (T, 12, 4): m, and a confidence, which is 0 without 3D joints.
+def _joints_3d(columns: Columns) -> Doubles:
+    """The 12 joints (T, 12, 4): m, and a confidence, which is 0 of unknown joints.
 
-    Also returns (T, 3) m, the shift that moves them to their position in the camera; nan if
-    unknown.
+    They are the labels' joints or else BlazePose's, each from an origin in the body.
     """
-    n_frames = len(columns["frame_index"])
-    unknown = np.full((n_frames, 3), np.nan)
     if "kp_3d" in columns:
         joints = columns["kp_3d"].astype(np.float64)
         joints[..., 3] *= columns["has_3d"][:, None] == 1
-        root = columns.get("trans", unknown) - joints[:, PELVIS, :3]
-        return keypoints_13(joints)[:, 1:], root
+        return keypoints_13(joints)[:, 1:]
 
-    blaze = columns.get(BLAZE_JOINTS, np.zeros((n_frames, 33, 4)))
-    kp = blaze.reshape(n_frames, 33, 4)[:, BLAZE_12].astype(np.float64)
+    n_rows = len(columns["frame_index"])
+    blaze = columns.get(BLAZE_JOINTS, np.zeros((n_rows, 33, 4)))
+    kp = blaze.reshape(n_rows, 33, 4)[:, BLAZE_12].astype(np.float64)
     kp[..., 3] *= kp[..., 3] >= VISIBLE
-    return kp, unknown
+    return kp
+
+
+def _shift_to_camera(columns: Columns) -> Doubles:
+    """(T, 3) m, the shift that moves `_joints_3d` to their position in the camera; nan if unknown.
+
+    `trans` states the pelvis's position.
+    """
+    if not {"kp_3d", "trans"} <= columns.keys():
+        return np.full((len(columns["frame_index"]), 3), np.nan)
+    pelvis = columns["kp_3d"][:, PELVIS, :3].astype(np.float64)
+    return np.asarray(columns["trans"] - pelvis)
