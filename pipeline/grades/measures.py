@@ -324,10 +324,9 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> _Camera:
     """The camera's motion and direction up: those of a motion's world, from `extrinsics`, or from
     the video's file of `detect`, which does not know where up is.
     """
-    index = columns["frame_index"].astype(np.int64)
     if "bbox" not in columns:  # motion without a camera
         z_up = np.array([0.0, 0.0, 1.0])
-        return _Camera(np.zeros(len(index), np.int64), z_up)
+        return _Camera(np.zeros(len(columns["frame_index"]), np.int64), z_up)
     if "extrinsics" in columns:
         extrinsics = columns["extrinsics"].astype(np.float64)
         steps = np.diff(extrinsics, axis=0)
@@ -341,7 +340,7 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> _Camera:
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:
-            return _Camera(np.searchsorted(moved, index, side="right"))
+            return _Camera(np.searchsorted(moved, columns["frame_index"], side="right"))
     return _Camera()
 
 

@@ -1,8 +1,14 @@
-"""`python -m pipeline export`: tracks and features -> files for other programs."""
+"""`python -m pipeline export`: tracks and features -> files for other programs.
+
+`pipeline.exchange.formats` has the table of formats. Each is a function (cache, split, out) whose
+other arguments are options of this command, and whose argument `options` is a dataclass: `--set`
+sets its fields, as do `--body` and `--raw` the fields of these names.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -86,12 +92,29 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -> dict[str, Any]:
-    """The argument `options` of the format's function, if it has one. Raises ConfigError for an
-    unknown option.
+    """The argument `options` of the format's function, if it has one: from `--set`, `--body` and
+    `--raw`, and for formats with bodies from [paths] body. Raises ConfigError for an unknown
+    option.
     """
     names = []
     if options_class is not None:
         names = [field.name for field in fields(options_class)]
+    folders = _named_folders(args, names)
+    values = named_values("--set", args.set, "NAME=VALUE") | folders
+    if "body" in names and "body" not in values:
+        values |= _default_body(args)
+
+    section = Section(BY_SET, args.format, values, by_set=values)
+    section.check_keys(names)
+    if options_class is None:
+        return {}
+    return {"options": options_class(**section.parse(options_class))}
+
+
+def _named_folders(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:
+    """Folders that `--body` and `--raw` name. Raises ConfigError if the format's options, `names`,
+    lack one.
+    """
     folders = {}
     for key, folder in (("body", args.body), ("raw", args.raw)):
         if folder is None:
@@ -102,20 +125,20 @@ def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -
                 "option out."
             )
         folders[key] = str(folder)
-    texts = named_values("--set", args.set, "NAME=VALUE") | folders
+    return folders
+
+
+def _default_body(args: argparse.Namespace) -> dict[str, str]:
+    """The option `body` from [paths] body; {} if the split has no poses, or there is no body."""
     dataset = find_installed(args.dataset)
-    if "body" in names and "body" not in texts and dataset is not None:
-        split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
-        demo = bool(split.manifest.get("stand_in"))
-        body = body_of(args, dataset, demo=demo, needed="pose" in split.columns)
-        if body is not None and body.is_dir():
-            texts["body"] = str(body)
-
-    section = Section(BY_SET, args.format, texts, texts)
-    section.check_keys(names)
-    if options_class is None:
+    if dataset is None:
         return {}
-    return {"options": options_class(**section.parse(options_class))}
+    split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
+    demo = bool(split.manifest.get("stand_in"))
+    body = body_of(args, dataset, demo=demo, needed="pose" in split.columns)
+    if body is None or not body.is_dir():
+        return {}
+    return {"body": str(body)}
 
 
-COMMAND: Final = Command(_options, _run, reads=lambda _: BODY)
+COMMAND: Final = Command(_options, _run, reads=lambda _: BODY)  # the settings of `_default_body`
