@@ -144,6 +144,7 @@ class Convert(SplitTask):
     verb = "convert"
     unit = "video"
     priority = 2  # before all extractions: a missing raw folder shows in minutes, not after days
+    problems_fail = True  # whether it fails, after its work, if videos cannot be read
 
     def requires(self) -> list[PipelineTask]:
         s = settings()
@@ -167,12 +168,15 @@ class Convert(SplitTask):
         return self.recipe().plan_conversion()
 
     def up_to_date(self) -> bool:
+        """Whether the commit matches. If so, also records new times of unchanged files, and says
+        so: a complete task does not run.
+        """
         plan = self.plan()
         if settings().convert.strict:
             convert.refuse_committed_failures(plan)
         if not plan.up_to_date or plan.problems:
             return False
-        new_times = convert.record_times(plan)  # here, since a complete task does not run
+        new_times = convert.record_times(plan)
         if new_times:
             self.say(new_times, mark=IDLE)
         return True
@@ -183,20 +187,20 @@ class Convert(SplitTask):
             result = self.recipe().convert(plan, progress)
         if plan.up_to_date:  # Luigi also runs it after a required task that had something to do
             result = replace(result, details=result.details or [UP_TO_DATE], mark=IDLE)
+        has_rows = cache.open(settings().paths.cache)[self.what].manifest["rows"]
+        if has_rows and not self.problems_fail:
+            result = replace(result, notes=[*result.notes, *result.problems], problems=())
         self.report(result)
 
 
 class ConvertFirst(Convert):
-    """`Convert` as `Extract` requires it: videos that cannot be read do not make it fail.
+    """`Convert` as `Extract` requires it: videos that cannot be read do not make it fail if there
+    are rows to extract.
 
     `Extract` computes the rows of the other videos first, and then fails.
     """
 
-    def report(self, result: StepResult) -> None:
-        """Print the result; problems are notes if there are rows to extract."""
-        if cache.open(settings().paths.cache)[self.what].manifest["rows"]:
-            result = replace(result, notes=[*result.notes, *result.problems], problems=())
-        super().report(result)
+    problems_fail = False
 
 
 class Extract(SplitTask):

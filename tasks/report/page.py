@@ -1,5 +1,8 @@
 """The report's page: one self-contained HTML file without scripts.  evaluation -> [page]
 
+`tasks.report.assembly` makes a `PageSection` for each section and calls `write_page`; `lines` draws
+the plots of the section about runs.
+
 Track drawings, styles and the content security policy are those of `pipeline.show`. Plots are
 Matplotlib's SVG as images, each with a table of its numbers; dark mode inverts their lightness. The
 same numbers give the same bytes.
@@ -26,6 +29,7 @@ from pipeline.show.page import templates, write
 
 Array = NDArray[Any]
 Cell = str | int | float | None  # of a table; None and NaN: unknown
+Curves = Mapping[str, tuple[Array, Array]]  # label -> x (N,), y (N,)
 
 INK: Final = "#16181d"
 FAINT: Final = "#565d69"
@@ -44,7 +48,9 @@ DASHES: Final = ("-", "--", ":", "-.")
 # entries that would differ from run to run are left out of an SVG
 NO_DATES: Final = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
-WIDTH: Final = 4.6  # inches of 72 SVG units: a phone's width, with texts about 11 px high
+# Width of a plot in inches, each 72 SVG units: about that of a phone, on which texts of 11 points
+# are then about 11 px high
+WIDTH: Final = 4.6
 MOST_ROWS: Final = 24  # of the table below a line plot
 
 _STYLE: Final[Any] = {  # Any: some versions of Matplotlib type the keys
@@ -160,50 +166,58 @@ def lines(
 ) -> Plot:
     """Curves in different colours and dashes, with a table of at most `MOST_ROWS` rows.
 
-    name: Seed of the SVG's ids. series: Name -> (x (N,), y (N,)); values that are not finite are
-    gaps. log_y: Logarithmic scale if any y is above 0; other values are gaps.
+    name: Seed of the SVG's ids. series: Label of a curve -> (x (N,), y (N,)); values that are not
+    finite are gaps. log_y: Logarithmic scale if any y is above 0; other values are gaps.
     """
-    points = {
-        name: (np.asarray(x, np.float64), np.asarray(y, np.float64))
-        for name, (x, y) in series.items()
+    curves = {
+        label: (np.asarray(x, np.float64), np.asarray(y, np.float64))
+        for label, (x, y) in series.items()
     }
-    is_log = log_y and any((y > 0).any() for _, y in points.values())
+    is_log = log_y and any((y > 0).any() for _, y in curves.values())
     if is_log:
-        points = {name: (x, np.where(y > 0, y, np.nan)) for name, (x, y) in points.items()}
+        curves = {label: (x, np.where(y > 0, y, np.nan)) for label, (x, y) in curves.items()}
     with mpl.rc_context():
         mpl.rcdefaults()  # ignore the user's matplotlibrc
         mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
-        figure = Figure((WIDTH, 2.6 + 0.2 * math.ceil(len(points) / 2)), layout="constrained")
-        axes = figure.add_subplot()
-        for (label, (x, y)), color, dash in zip(
-            points.items(), cycle(SERIES), cycle(DASHES), strict=False
-        ):
-            # a single point has no line
-            marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""
-            axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
+        figure = _draw(curves)
+        (axes,) = figure.axes
         axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if is_log else "linear")
         if is_log:
             # 0.01, not a power of ten
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             # between few powers, too
             axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
-        if all(float(x).is_integer() for xs, _ in points.values() for x in xs):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(visible=True, axis="y", linewidth=0.5)
-        if points:
-            figure.legend(loc="outside lower center", ncols=2)
         svg = io.StringIO()
         figure.savefig(svg, format="svg", transparent=True, metadata=NO_DATES)
-    return Plot(svg.getvalue(), title, caption, (x_label, *points), _rows_by_x(points))
+    return Plot(svg.getvalue(), title, caption, (x_label, *curves), _rows_by_x(curves))
 
 
-def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:
+def _draw(curves: Curves) -> Figure:
+    """Draw the curves on a grid, with a legend below in two columns."""
+    legend_rows = math.ceil(len(curves) / 2)
+    figure = Figure((WIDTH, 2.6 + 0.2 * legend_rows), layout="constrained")
+    axes = figure.add_subplot()
+    for (label, (x, y)), color, dash in zip(
+        curves.items(), cycle(SERIES), cycle(DASHES), strict=False
+    ):
+        # a single point has no line
+        marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""
+        axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
+    if all((x % 1 == 0).all() for x, _ in curves.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=True, axis="y", linewidth=0.5)
+    if curves:
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _rows_by_x(curves: Curves) -> list[tuple[Cell, ...]]:
     """Rows (x, y of each curve) of a table, at most MOST_ROWS of them, evenly spread."""
-    columns = [dict(zip(x.tolist(), y.tolist(), strict=True)) for x, y in points.values()]
-    every = sorted(set[float]().union(*columns))
+    columns = [dict(zip(x.tolist(), y.tolist(), strict=True)) for x, y in curves.values()]
+    every_x = sorted(set[float]().union(*columns))
     rows = list[tuple[Cell, ...]]()
-    n_rows = min(len(every), MOST_ROWS)
-    for i in np.unique(np.linspace(0, len(every) - 1, n_rows).round().astype(int)):
-        values = [column.get(every[i]) for column in columns]
-        rows.append((_cell_text(every[i]), *values))
+    n_rows = min(len(every_x), MOST_ROWS)
+    for i in np.unique(np.linspace(0, len(every_x) - 1, n_rows).round().astype(int)):
+        values = [column.get(every_x[i]) for column in columns]
+        rows.append((_cell_text(every_x[i]), *values))
     return rows
