@@ -1,10 +1,12 @@
 """Actions as curves of joint angles.  [motion] -> pixels and labels
 
 Motion is described by degrees of freedom with a meaning (`l_knee`: flexion of the left knee) and a
-range. An action is a function of time in seconds and a random generator for amplitudes, tempo and
-phase. It sets `ActionCurves`, degrees over time, for the degrees of freedom that it moves;
-the others stay relaxed. Thigh angles are relative to the vertical and foot angles to the ground
-(toes up is positive), independent of the pelvis.
+range. An action, such as `_walk`, is a function of time in seconds and a random generator for
+amplitudes, tempo and phase. It sets `ActionCurves`, degrees over time, for the degrees of freedom
+that it moves; the others stay relaxed. `pipeline.demo.motion` calls the actions of ACTIONS.
+
+Thigh angles are relative to the vertical and foot angles to the ground (toes up is positive),
+independent of the pelvis.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ SIDED: Final = {
     "toes": (-5, 50, 0),  # bent up against the foot, as when the heel lifts
 }
 SIDES: Final = "lr"
-_OF_SIDES: Final = [{f"{side}_{name}": dof for name, dof in SIDED.items()} for side in SIDES]
-DOFS: Final = _CENTRAL | _OF_SIDES[0] | _OF_SIDES[1]
+DOFS: Final = dict(_CENTRAL)  # of the whole person: spine_bend, l_knee, r_knee
+for _side in SIDES:
+    DOFS.update({f"{_side}_{name}": dof for name, dof in SIDED.items()})
 
 
 class ActionCurves(SimpleNamespace):

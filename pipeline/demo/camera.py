@@ -1,5 +1,8 @@
 """A pinhole camera, and its placement to keep people in view.  motion -> [pixels and labels]
 
+`frame_people` makes the `Camera` of a demo video: where it looks (`_target`), how it is held (sway
+and `_orbit`), and how near it can be.
+
 No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) has its centre at x = i, y =
 j, so an image extends from -0.5 to width - 0.5.
 """
@@ -20,7 +23,11 @@ ORBIT: Final = 15.0  # degrees of a hand-held camera's path around people, in bo
 GOES_FAR_M: Final = 1.2  # the camera follows people who move further
 FOLLOW_FRAMES: Final = 12  # sigma over time of a hand-held camera's motion
 SWAY_FRAMES: Final = 10  # sigma over time of its sway
+# Standard deviations of its sway: azimuth (rad), height (m), the three axes of the point at which
+# it looks (m), roll (rad)
+SWAY: Final = np.array([0.05, 0.04, 0.03, 0.03, 0.03, 0.01])
 NEAREST_M: Final = 1.6  # the distance from which the camera steps back
+STEP_BACK: Final = 1.04  # factor of the distance, until everybody is in view
 CLOSEST_M: Final = 0.6  # least depth of a point
 
 
@@ -97,14 +104,17 @@ def frame_people(
     """
     target = _target(points, hand_held=hand_held)
     n_frames = len(points)
-    sway = hand_held * _smooth_noise(rng, n_frames)  # (T, 6)
-    orbit = hand_held * _orbit(rng, n_frames)
-    aside = rng.uniform(-turn, turn) + orbit
-    azimuth = heading + np.radians(aside) + 0.05 * sway[:, 0]
-    eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
+    sway = SWAY * _smooth_noise(rng, n_frames)  # (T, 6)
+    orbit = _orbit(rng, n_frames)
+    if not hand_held:  # the numbers are drawn all the same, so that the others do not change
+        sway[:] = 0
+        orbit[:] = 0
+    aside = rng.uniform(-turn, turn) + orbit  # degrees
+    azimuth = heading + np.radians(aside) + sway[:, 0]
+    eye_height = rng.uniform(1.0, 1.6) + sway[:, 1]
     intrinsics = _intrinsics(rng, size)
-    aim = target + 0.03 * sway[:, 2:5]
-    roll = np.radians(rng.uniform(-2, 2)) + 0.01 * sway[:, 5]
+    aim = target + sway[:, 2:5]
+    roll = np.radians(rng.uniform(-2, 2)) + sway[:, 5]
 
     width, height = size
     level = np.zeros(n_frames)
@@ -121,14 +131,15 @@ def frame_people(
             is_inside = (pixels >= inset) & (pixels <= last_pixel - inset)
             if is_inside.all():
                 return camera
-        distance *= 1.04
+        distance *= STEP_BACK
 
 
 def _smooth_noise(rng: Generator, n_frames: int) -> Doubles:
     """Noise (T, 6) that is smooth over time, with a standard deviation of about 1."""
     noise = rng.normal(size=(n_frames, 6))
     smooth = gaussian_filter1d(noise, SWAY_FRAMES, axis=0, mode="wrap")
-    unit = np.sqrt(SWAY_FRAMES * 2 * np.sqrt(np.pi))  # 1 / deviation of the filtered noise
+    # a Gaussian filter reduces the variance of white noise to 1 / (2 sqrt(pi) sigma)
+    unit = np.sqrt(SWAY_FRAMES * 2 * np.sqrt(np.pi))
     return np.asarray(smooth * unit)
 
 

@@ -30,34 +30,34 @@ def fail_if_any(problems: list[str]) -> None:
         pytest.fail("\n".join(problems), pytrace=False)
 
 
-def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator[str]:
-    """Problems of a stream's or detector's name, version and identity.
+def declaration_problems(stream: Any) -> Iterator[str]:
+    """Problems of a stream's kind, version and identity.
 
-    Args:
-        named_by: The attribute that holds the name.
-        but: An option that the identity need not contain. It must contain all others, and no path.
+    The identity must contain all options except `crop`, and no path.
     """
-    if not isinstance(getattr(plug_in, named_by, None), str) or not getattr(plug_in, named_by):
-        yield f"has no {named_by}"
-    yield from number_problems(plug_in, "version")
-    identity = plug_in.identity()
+    if not isinstance(getattr(stream, "kind", None), str) or not stream.kind:
+        yield "has no kind"
+    yield from number_problems(stream, "version")
+    identity = stream.identity()
     if not isinstance(identity, Mapping):
         yield f"identity() returns {identity!r}: expected a dictionary"
         return
     try:
-        same = json.loads(json.dumps(identity, allow_nan=False)) == identity
+        is_same = json.loads(json.dumps(identity, allow_nan=False)) == identity
     except (TypeError, ValueError) as error:
         yield f"identity() is not JSON: {error}"
         return
-    if not same:
+    if not is_same:
         yield (
             "identity() changes when it is written as JSON and read back: use no tuples and "
             "no numbers as keys"
         )
-    if identity != plug_in.identity():
+    if identity != stream.identity():
         yield "identity() returns different values when called again"
-    for name in (option.name for option in fields(plug_in) if option.name != but):
-        if name not in identity and not isinstance(getattr(plug_in, name), Path):
+    for option in fields(stream):
+        name = option.name
+        is_exempt = name == "crop" or isinstance(getattr(stream, name), Path)
+        if name not in identity and not is_exempt:
             yield f"identity() does not contain the option {name}, on which the results depend"
     for text in _texts(identity):
         if text.startswith(("/", "~", "file:")) or (Path(text).suffix and Path(text).exists()):

@@ -100,7 +100,7 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
     is_window_of_crops = reads.crops and reads.window > 1
     if min(reads.history, reads.future) < 0 or is_window_of_crops:
         yield f"reads {reads}: history and future must be >= 0, and are for streams of labels only"
-    problems = list(declaration_problems(stream, "kind", but="crop"))
+    problems = list(declaration_problems(stream))
     yield from problems
     if problems:
         return

@@ -201,7 +201,7 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
     files have the same name except for the number. Files of results are skipped. Raises
     RawDataError if there are only other files, or files of several names.
     """
-    # (name before the number, suffix) -> (number, file) of each file of this series
+    # A series has one name but for the number: (start of the name, suffix) -> its (number, file)
     series: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     without_number = []
     names = list_names(folder)
@@ -229,18 +229,23 @@ def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
 
     has_results = not {*_result_names(video)}.isdisjoint(names)
     others = sorted([files[0][1].name for files in series.values()] + without_number)
-    if has_results or not others:
-        return []
+    if not has_results and others:
+        raise _several_names(folder, video, others)
+    return []
+
+
+def _several_names(folder: Path, video: str, names: Sequence[str]) -> RawDataError:
+    """The error that a folder has no series of files for a video, but other files: `names`."""
     expected = (
         f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
     )
-    found = others[0]
-    if len(others) > 1:
-        found = f"several: {', '.join(others[:3])}"
+    found = names[0]
+    if len(names) > 1:
+        found = f"several: {', '.join(names[:3])}"
     do = ONE_VIDEO
-    if {Path(name).suffix.lower() for name in others} <= UNREAD:
+    if {Path(name).suffix.lower() for name in names} <= UNREAD:
         do = FORMATS
-    raise label_error(folder, "keypoints", expected, found, do)
+    return label_error(folder, "keypoints", expected, found, do)
 
 
 def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
@@ -261,23 +266,16 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
     by_frame: dict[int, list[FoundPerson]] = {}
     for person in content.people:
         by_frame.setdefault(person.frame, []).append(person)
+    n_points = _count_points(place, by_frame, file_of)
+
     frames = sorted(by_frame)
-
-    lengths = set[int]()
-    for frame, people in by_frame.items():
-        lengths.update(len(person.points) for person in people)
-        if len(lengths) > 1:
-            file = file_of.get(frame, place)
-            found = f"{', '.join(map(_size_text, sorted(lengths)))} a person"
-            raise label_error(file, "keypoints", "one joint order in all frames", found)
-
     points: list[Doubles] = []
     identities: list[list[int | str | None]] = []
     for frame in frames:
         points.append(np.stack([person.points for person in by_frame[frame]]))
         identities.append([person.identity for person in by_frame[frame]])
     # Two points of a person are the corners of a box, unless the file names two joints.
-    are_boxes = lengths == {len(CORNERS)} and len(content.joints or ()) != len(CORNERS)
+    are_boxes = n_points == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     skeleton: Skeleton = CORNERS
     if not are_boxes:
         skeleton, points = _order_joints(place, points, content.joints)
@@ -298,6 +296,20 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
         notes=notes,
         camera=content.camera,
     )
+
+
+def _count_points(
+    place: Path, by_frame: Mapping[int, Sequence[FoundPerson]], file_of: Mapping[int, Path]
+) -> int:
+    """Number of points of each person; 0 without people. Raises RawDataError if it varies."""
+    numbers = set[int]()
+    for frame, people in by_frame.items():
+        numbers.update(len(person.points) for person in people)
+        if len(numbers) > 1:
+            file = file_of.get(frame, place)
+            found = f"{', '.join(map(_size_text, sorted(numbers)))} a person"
+            raise label_error(file, "keypoints", "one joint order in all frames", found)
+    return max(numbers, default=0)
 
 
 def _size_text(n_points: int) -> str:
@@ -405,17 +417,19 @@ class _OrderFit:
 def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     """Find the joint order of one sequence by geometry, from each frame's people (P, J, 3).
 
-    Raises RawDataError if they fit no known order of J joints.
+    ORDERS has the usual order of J joints first. Another one is chosen if the usual one does not
+    fit, or fits much worse (CLEARLY): the one with the shortest bones. Raises RawDataError if none
+    fits.
     """
     n_joints = keypoints[0].shape[1]
     persons = np.concatenate(keypoints)
     fits = [_fit(order, persons) for order in ORDERS[n_joints]]
     usual = fits[0]
-    others = [other for other in fits[1:] if other.fits]
+    better = [fit for fit in fits[1:] if fit.fits]
     if usual.fits:
-        others = [other for other in others if other.bone < CLEARLY * usual.bone]
-    # Orders whose bones could not be measured are chosen last.
-    chosen = min(others, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
+        better = [fit for fit in better if fit.bone < CLEARLY * usual.bone]
+    # Orders whose bones could not be measured are chosen last: lengths are below 1.
+    chosen = min(better, key=lambda fit: np.nan_to_num(fit.bone, nan=1.0), default=usual)
     if not chosen.fits:
         tried = "; ".join(
             f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints "
