@@ -143,12 +143,10 @@ def _read_wheel(file: Path) -> BodyArrays:
     )
 
 
-def _load_tensors(wheel: zipfile.ZipFile, name: str) -> dict[str, Any]:
+def _load_tensors(wheel: zipfile.ZipFile, name: str) -> Any:
     import torch
 
-    content = io.BytesIO(wheel.read(DATA + name))
-    tensors: dict[str, Any] = torch.load(content, weights_only=True)
-    return tensors
+    return torch.load(io.BytesIO(wheel.read(DATA + name)), weights_only=True)
 
 
 def _skinning_weights(

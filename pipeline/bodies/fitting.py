@@ -124,13 +124,6 @@ class _FittedRows(NamedTuple):
     distance: Tensor
 
 
-class _FittedChunk(NamedTuple):
-    """What is fitted to rows together."""
-
-    parameters: Tensor  # (6,) of the shape, in the order of PARAMETERS
-    rows: _FittedRows
-
-
 class FittedBodies(NamedTuple):
     """Bodies of N rows; axes x right, y down, z away from the camera; m about the stream's
     origin.
@@ -177,23 +170,24 @@ class Fitter:
         spread = np.linspace(0, n_rows - 1, min(n_rows, SHAPE_ROWS))
         chosen = np.unique(spread.round().astype(int))
         none_follows = np.zeros(len(chosen))
-        parameters = self._fit_chunk(joints[chosen], none_follows, None).parameters
+        chunk = self._fit_chunk(joints[chosen], none_follows, None)
         with torch.no_grad():
+            parameters = self._parameters(chunk)
             rest = self.body.shape(parameters)
 
         parts = []
         for start in range(0, n_rows, CHUNK):
             first = max(start - OVERLAP, 0)
             stop = start + CHUNK + OVERLAP
-            fitted = self._fit_chunk(joints[first:stop], follows[first:stop], rest).rows
-            chunk = slice(start - first, start - first + CHUNK)  # without the overlap
-            parts.append([tensor[chunk].cpu().numpy() for tensor in fitted])
+            chunk = self._fit_chunk(joints[first:stop], follows[first:stop], rest)
+            rows = slice(start - first, start - first + CHUNK)  # without the overlap
+            parts.append([tensor[rows].cpu().numpy() for tensor in self._fitted_rows(chunk)])
             progress(done + min(start + CHUNK, n_rows), total)
 
-        rows = map(np.concatenate, zip(*parts, strict=True))
+        arrays = map(np.concatenate, zip(*parts, strict=True))
         z = self.body.points(rest)[:, 2]
         height = z.max() - z.min()
-        return FittedBodies(parameters.cpu().numpy(), height.cpu().numpy(), *rows)
+        return FittedBodies(parameters.cpu().numpy(), height.cpu().numpy(), *arrays)
 
     def vertices(self, fitted: FittedBodies, row: int) -> Array:
         """Vertices (V, 3) m of a row."""
@@ -204,7 +198,7 @@ class Fitter:
             verts: Array = self.body.vertices(rest, posed)[0].cpu().numpy()
         return verts
 
-    def _fit_chunk(self, joints: Array, follows: Array, rest: RestBody | None) -> _FittedChunk:
+    def _fit_chunk(self, joints: Array, follows: Array, rest: RestBody | None) -> _Chunk:
         """Fit rows together: their poses to a body at rest of a known shape, or poses and shape.
 
         rest: the body of the known shape; None to fit the shape, too.
@@ -217,6 +211,9 @@ class Fitter:
             torch.zeros_like(self._average, requires_grad=rest is None),
         )
         _minimise(functools.partial(self._loss, chunk), chunk.angles, chunk.change)
+        return chunk
+
+    def _fitted_rows(self, chunk: _Chunk) -> _FittedRows:
         target = chunk.target
         with torch.no_grad():
             posed = self._pose(chunk)
@@ -224,8 +221,7 @@ class Fitter:
             distance = (target.translation_weights * offsets.norm(dim=-1)).sum(1)
             named = posed.keypoints[:, : len(self.body.keypoint_names)]
             rotations = matrix_to_axis_angle(posed.matrices)
-            rows = _FittedRows(rotations, posed.translation, named, distance)
-            return _FittedChunk(self._parameters(chunk), rows)
+        return _FittedRows(rotations, posed.translation, named, distance)
 
     def _parameters(self, chunk: _Chunk) -> Tensor:
         """The parameters (6,) of the shape; the age stays as it is given."""

@@ -32,10 +32,26 @@ AROUND: Final = 0.5  # s before and after; the ground is the lowest position of 
 JUMP: Final = 0.25  # of the box's side: if a joint's step changes by more in a frame, it jumps
 
 
+class Timing(NamedTuple):
+    """The times of a track's T rows."""
+
+    frames: Doubles  # (T,) from 0, in units of the track's usual step
+    rate: float  # steps per second; nan if unknown
+
+
+class Camera(NamedTuple):
+    """The camera of a track's T rows."""
+
+    # (T,) number of the run of rows, in which the camera is still, that a row belongs to:
+    # 0, 0, 1, 2, 2 if it moves after the second and the third row; None: unknown
+    still_runs: Ints | None = None
+    up: Doubles | None = None  # (C,) the direction up in the camera's axes; None: unknown
+
+
 class Joints(NamedTuple):
     """The 12 joints of a track in T rows. Statistics of lengths are in units of `size`."""
 
-    frames: Doubles  # (T,) frame numbers, in units of the track's usual step
+    timing: Timing
     points: Doubles  # (T, 12, C) px (C = 2) or m (C = 3)
     seen: Bools  # (T, 12) whether a joint is known
     size: Doubles  # (T,) unit of length: the box's side in px, or 1
@@ -75,7 +91,8 @@ class Joints(NamedTuple):
         if len(self.seen) <= n:
             return np.zeros((0, self.seen.shape[1]), np.bool_)
         is_seen = sliding_window_view(self.seen, n + 1, axis=0).all(axis=-1)
-        has_no_gap = self.frames[n:] - self.frames[:-n] == n
+        frames = self.timing.frames
+        has_no_gap = frames[n:] - frames[:-n] == n
         has_rows: Bools = is_seen & has_no_gap[:, None]
         return has_rows
 
@@ -94,30 +111,25 @@ class Joints(NamedTuple):
                 spreads.append(float(length.std() / mean))
         return max(spreads, default=math.nan)
 
-    def skating(
-        self, up: Doubles | None, rate: float, still_camera_runs: Ints | None, contact: float
-    ) -> float:
+    def skating(self, camera: Camera, contact: float) -> float:
         """Median speed per second of the lower foot while it is on the ground; nan if unknown.
 
         The speed is that of feet on the ground at the start and the end of SPAN, seen by a camera
-        that is still in between.
+        that is still in between. Only motion at right angles to the direction up counts.
 
-        Args:
-            up: (C,) the direction up; only motion at right angles to it counts.
-            rate: Steps of `frames` per second.
-            still_camera_runs: (T,) number of the run of rows, in which the camera is still, that a
-                row belongs to: 0, 0, 1, 2, 2 if it moves after the second and the third row.
-            contact: Height above the ground, in units of `size`, up to which a foot is on it.
+        contact: Height above the ground, in units of `size`, up to which a foot is on it.
         """
-        if still_camera_runs is None or up is None or not rate > 0:
+        frames, rate = self.timing
+        runs, up = camera
+        if runs is None or up is None or not rate > 0:
             return math.nan
         span = max(1, round(SPAN * rate))  # steps
-        if span >= len(self.frames):
+        if span >= len(frames):
             return math.nan
-        has_no_gap = self.frames[span:] - self.frames[:-span] == span
-        is_camera_still = still_camera_runs[span:] == still_camera_runs[:-span]
+        has_no_gap = frames[span:] - frames[:-span] == span
+        is_camera_still = runs[span:] == runs[:-span]
         is_comparable = has_no_gap & is_camera_still
-        stands = self._stands(up, rate, still_camera_runs, contact)
+        stands = self._stands(runs, up, contact)
         stays = stands[span:] & stands[:-span] & is_comparable[:, None]  # (T - span, 2)
 
         ankles = self.points[:, ANKLES]
@@ -131,8 +143,9 @@ class Joints(NamedTuple):
             return math.nan
         return float(np.median(speed))
 
-    def _stands(self, up: Doubles, rate: float, still_camera_runs: Ints, contact: float) -> Bools:
-        """(T, 2) whether an ankle is the lower one, seen and on the ground. Args as of `skating`.
+    def _stands(self, runs: Ints, up: Doubles, contact: float) -> Bools:
+        """(T, 2) whether an ankle is the lower one, seen and on the ground. runs, up: as of
+        `Camera`. contact: as of `skating`.
 
         The ground is the lowest ankle within AROUND, in the same run and without a gap in time.
         """
@@ -143,9 +156,9 @@ class Joints(NamedTuple):
         height = np.where(is_known, height, LARGEST)  # an unknown ankle is not the lower one
         lower = height.min(axis=1, keepdims=True)  # (T, 1)
 
-        is_apart = (np.diff(self.frames) != 1) | (np.diff(still_camera_runs) != 0)
+        is_apart = (np.diff(self.timing.frames) != 1) | (np.diff(runs) != 0)
         stretches = np.split(lower, np.flatnonzero(is_apart) + 1)
-        n_around = 2 * round(AROUND * rate) + 1
+        n_around = 2 * round(AROUND * self.timing.rate) + 1
         lowest = [minimum_filter1d(stretch, n_around, axis=0) for stretch in stretches]
         ground = np.concatenate(lowest)
 

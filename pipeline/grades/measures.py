@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from pipeline.estimates import fits_of
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades import motions
-from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, Joints
+from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, Camera, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
 from pipeline.skeletons import JOINTS, Bools, Doubles, Ints, keypoints_13
@@ -46,20 +46,6 @@ COVERED: Final = 0.4  # share of the box around the joints that another person m
 # height up to which a foot is on the ground
 CONTACT_BOX: Final = 0.03  # of the box's side, in 2D
 CONTACT_M: Final = 0.05  # in 3D
-
-
-class _Timing(NamedTuple):
-    """The times of a track's T rows."""
-
-    frames: Doubles  # (T,) from 0, in units of the track's usual step
-    rate: float  # steps per second; nan if unknown
-
-
-class _Camera(NamedTuple):
-    """The camera of a track's T rows."""
-
-    still_runs: Ints | None = None  # (T,) `still_camera_runs` of `Joints.skating`; None: unknown
-    up: Doubles | None = None  # (3,) the direction up in the camera's axes; None: unknown
 
 
 def grade(
@@ -88,7 +74,7 @@ def grade(
     if record is not None:
         size = record.view.size
     if _has_joints(columns):
-        numbers |= _numbers_2d(columns, timing, camera.still_runs, size)
+        numbers |= _numbers_2d(columns, timing, camera, size)
     numbers |= _numbers_3d(columns, timing, camera)
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
@@ -96,7 +82,7 @@ def grade(
     return Grade(**numbers)
 
 
-def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> _Timing:
+def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timing:
     """The times of the rows: frames, or ticks of the clip's clock if its frames are uneven."""
     ticks = columns["frame_index"].astype(np.int64)
     ticks_per_second = fps
@@ -104,7 +90,7 @@ def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> _Timi
         ticks = record.clock()[ticks]
         ticks_per_second *= record.usual_fps / record.fps
     step = _usual_step(ticks)
-    return _Timing((ticks - ticks[0]) / step, ticks_per_second / step)
+    return Timing((ticks - ticks[0]) / step, ticks_per_second / step)
 
 
 def _usual_step(ticks: Ints) -> int:
@@ -180,10 +166,7 @@ def _has_joints(columns: Columns) -> bool:
 
 
 def _numbers_2d(
-    columns: Columns,
-    timing: _Timing,
-    still_camera_runs: Ints | None,
-    size: tuple[int, int] | None,
+    columns: Columns, timing: Timing, camera: Camera, size: tuple[int, int] | None
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
@@ -195,16 +178,15 @@ def _numbers_2d(
         outside, near = _place_in_image(kp[..., :2], side, size)
         inside = seen & ~outside
         numbers["cut_percent"] = 100 * _cut_share(seen & outside, inside, near)
-    joints = Joints(timing.frames, kp[..., :2], seen, side)
-    up = np.array([0.0, -1.0])
-    skating = joints.skating(up, timing.rate, still_camera_runs, CONTACT_BOX)
+    joints = Joints(timing, kp[..., :2], seen, side)
+    in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
         "visible_percent": 100 * float(inside.mean()),
         "arms_visible_percent": 100 * float(inside[:, ARM_ENDS].mean()),
         "legs_visible_percent": 100 * float(inside[:, LEG_ENDS].mean()),
         "jitter_2d_percent": 100 * joints.jitter(),
         "limb_spread_2d_percent": 100 * joints.limb_spread(),
-        "skating_2d_percent_s": 100 * skating,
+        "skating_2d_percent_s": 100 * joints.skating(in_image, CONTACT_BOX),
         "jumps_percent": 100 * joints.jumps(),
     }
 
@@ -232,27 +214,26 @@ def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
     return float(cut.mean())
 
 
-def _numbers_3d(columns: Columns, timing: _Timing, camera: _Camera) -> dict[str, float]:
+def _numbers_3d(columns: Columns, timing: Timing, camera: Camera) -> dict[str, float]:
     """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
     kp = _joints_3d(columns)
     is_seen = kp[..., 3] > 0
     if not is_seen.any():
         return {}
     points = kp[..., :3]
-    joints = Joints(timing.frames, points, is_seen, np.ones(len(kp)))
+    joints = Joints(timing, points, is_seen, np.ones(len(kp)))
     in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
-    skating = in_camera.skating(camera.up, timing.rate, camera.still_runs, CONTACT_M)
     numbers = {
         "jitter_3d_mm": 1000 * joints.jitter(),
         "limb_spread_3d_percent": 100 * joints.limb_spread(),
-        "skating_3d_cm_s": 100 * skating,
+        "skating_3d_cm_s": 100 * in_camera.skating(camera, CONTACT_M),
     }
     if not _has_joints(columns):
         numbers["visible_percent"] = 100 * float(is_seen.mean())
     return numbers
 
 
-def _numbers_of_motion(columns: Columns, timing: _Timing) -> dict[str, float]:
+def _numbers_of_motion(columns: Columns, timing: Timing) -> dict[str, float]:
     """Numbers of `Grade` from a motion: SMPL parameters in a world with z up.
 
     Only the longest stretch of known frames without a gap is used.
@@ -266,23 +247,20 @@ def _numbers_of_motion(columns: Columns, timing: _Timing) -> dict[str, float]:
     if len(rows) < FEWEST:
         return {}
 
-    rate = timing.rate
-    frames = timing.frames[rows]
+    timing = timing._replace(frames=timing.frames[rows])
     pose = columns["pose"][rows]
     trans = columns["trans"][rows]
     ankles = motions.ankles_of(pose, trans)
-    points = np.zeros((len(frames), 12, 3))
+    points = np.zeros((len(rows), 12, 3))
     points[:, ANKLES] = ankles
     is_ankle = np.zeros(points.shape[:2], np.bool_)
     is_ankle[:, ANKLES] = True
-    joints = Joints(frames, points, is_ankle, np.ones(len(frames)))
-    one_run = np.zeros(len(frames), np.int64)  # there is no camera
-    up = np.array([0.0, 0.0, 1.0])
+    joints = Joints(timing, points, is_ankle, np.ones(len(rows)))
     return {
-        "skating_3d_cm_s": 100 * joints.skating(up, rate, one_run, CONTACT_M),
-        "root_speed_m_s": motions.root_speed(trans, rate),
+        "skating_3d_cm_s": 100 * joints.skating(_world_axes(len(rows)), CONTACT_M),
+        "root_speed_m_s": motions.root_speed(trans, timing.rate),
         "root_jump_m": motions.root_jump(trans),
-        "joint_speed_deg_s": motions.joint_speed(pose, rate),
+        "joint_speed_deg_s": motions.joint_speed(pose, timing.rate),
         "below_floor_percent": 100 * motions.below_floor(ankles),
     }
 
@@ -320,13 +298,12 @@ def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
     return np.asarray(common / np.maximum(area, 1))
 
 
-def _camera_of(columns: Columns, source: FrameSource | None) -> _Camera:
+def _camera_of(columns: Columns, source: FrameSource | None) -> Camera:
     """The camera's motion and direction up: those of a motion's world, from `extrinsics`, or from
     the video's file of `detect`, which does not know where up is.
     """
     if "bbox" not in columns:  # motion without a camera
-        z_up = np.array([0.0, 0.0, 1.0])
-        return _Camera(np.zeros(len(columns["frame_index"]), np.int64), z_up)
+        return _world_axes(len(columns["frame_index"]))
     if "extrinsics" in columns:
         extrinsics = columns["extrinsics"].astype(np.float64)
         steps = np.diff(extrinsics, axis=0)
@@ -334,14 +311,19 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> _Camera:
         is_still = change <= MOVED  # False for nan
         still_runs = np.append(0, np.cumsum(~is_still))
         if "up" not in columns:
-            return _Camera(still_runs)
+            return Camera(still_runs)
         up = columns["up"].reshape(-1, 3)[0]
-        return _Camera(still_runs, extrinsics[0, :3, :3] @ up)
+        return Camera(still_runs, extrinsics[0, :3, :3] @ up)
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:
-            return _Camera(np.searchsorted(moved, columns["frame_index"], side="right"))
-    return _Camera()
+            return Camera(np.searchsorted(moved, columns["frame_index"], side="right"))
+    return Camera()
+
+
+def _world_axes(n_rows: int) -> Camera:
+    """A still camera with the axes of a motion's world, z up."""
+    return Camera(np.zeros(n_rows, np.int64), np.array([0.0, 0.0, 1.0]))
 
 
 def _joints_3d(columns: Columns) -> Doubles:

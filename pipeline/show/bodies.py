@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.int64]
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
 
 FEWEST: Final = 4  # visible joints needed to estimate a weak perspective camera
@@ -92,41 +93,34 @@ class BodyPainter:
         painted = part * (1 - opacity * coverage) + (255 * opacity) * colour
         part[...] = np.clip(painted + 0.5, 0, 255).astype(np.uint8)
 
-    def _shade(self, body: SeenBody, low: Floats, size: NDArray[np.int64]) -> Floats:
+    def _shade(self, body: SeenBody, low: Floats, size: Ints) -> Floats:
         """RGB times coverage, and coverage (height, width, 4) of a body in a rectangle of the
         image: its first pixel `low` (2,), its width and height `size` (2,).
         """
         samples_per_px = min(FINEST, RASTER_PX / size.max())
         n_samples = np.maximum(np.rint(size * samples_per_px), 1).astype(np.int64)
-        layer = self._sample(body, low, size, n_samples)
+        # A pixel's centre has whole coordinates, so its edge is 0.5 before it; so is a sample's.
+        from_edge = body.pixels - low + 0.5
+        layer = self._sample(body, from_edge * (n_samples / size) - 0.5, n_samples)
         how = cv2.INTER_AREA if n_samples[0] > size[0] else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
 
-    def _sample(
-        self, body: SeenBody, low: Floats, size: NDArray[np.int64], n_samples: NDArray[np.int64]
-    ) -> Floats:
-        """What `_shade` returns, before resizing: `n_samples` (2,) across and down."""
+    def _sample(self, body: SeenBody, points: Floats, n_samples: Ints) -> Floats:
+        """What `_shade` returns, but for each sample. points: (V, 2) vertices, in samples."""
         faces = self._normals.faces
-        # A pixel's centre has whole coordinates, so its edge is 0.5 before it; so has a sample's.
-        from_edge = body.pixels - low + 0.5
-        corners = from_edge * (n_samples / size) - 0.5
         n_vertices = len(body.depth)
         inverse_depth = np.divide(1, body.depth, out=np.zeros(n_vertices), where=body.depth > 0)
         width, height = n_samples
-        visible = rasterise(corners[faces], inverse_depth[faces], width, height)
+        visible = rasterise(points[faces], inverse_depth[faces], width, height)
 
-        light = self._light(body.verts)
+        facing = self._normals(body.verts) @ TO_LIGHT  # (V,) cosine
+        light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
         hit = np.nonzero(visible.face >= 0)
         light_at_corners = light[faces[visible.face[hit]]]
         brightness = np.einsum("nc,nc->n", visible.barycentric[hit], light_at_corners)
         layer = np.zeros((height, width, 4), np.float32)
         layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
         return layer
-
-    def _light(self, verts: Floats) -> Floats:
-        """Brightness (V,) of each vertex, 0 .. 1: ambient and diffuse (Lambert's) light."""
-        facing = self._normals(verts) @ TO_LIGHT
-        return np.asarray(AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0))
 
 
 class PosedBody(NamedTuple):

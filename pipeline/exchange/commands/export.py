@@ -80,12 +80,13 @@ def _run(args: argparse.Namespace) -> int:
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for value, n_rows in exported.left_out.items():
         out.print(f"  {DOUBT} {count(n_rows, 'row')} not exported: {plain(value)}")
-    estimates = estimates_of(cache.open(args.cache)[name])
+    split = cache.open(args.cache)[name]
+    estimates = estimates_of(split)
     if estimates:
         out.print(f"  {DOUBT} bodies are {plain(estimates)}, no ground truth")
     if exported.stand_in:
         content = f"{UNTRAINED} features of random weights"
-        if cache.open(args.cache)[name].manifest.get("stand_in"):
+        if split.manifest.get("stand_in"):
             content = f"{STAND_IN} demo data"
         out.print(f"  {content}: use only to try the pipeline")
     return 0

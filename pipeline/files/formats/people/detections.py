@@ -47,6 +47,8 @@ from pipeline.files.formats.people.joint_spellings import JOINT_OF_SPELLING, joi
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
 
+Identity = int | str | None  # of a person, as a detector tracks it
+
 # AlphaPose's name for its results. Files of results may also have the video's name.
 ALPHAPOSE: Final = "alphapose-results.json"
 SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
@@ -270,7 +272,7 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
 
     frames = sorted(by_frame)
     points: list[Doubles] = []
-    identities: list[list[int | str | None]] = []
+    identities: list[list[Identity]] = []
     for frame in frames:
         points.append(np.stack([person.points for person in by_frame[frame]]))
         identities.append([person.identity for person in by_frame[frame]])
@@ -364,7 +366,7 @@ def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
 
 
 def _identities(
-    identities: Sequence[list[int | str | None]], notes: list[str]
+    identities: Sequence[list[Identity]], notes: list[str]
 ) -> tuple[Sequence[Ints] | None, Sequence[str]]:
     """The detector's identities by frame, and their names if they are texts. None if they cannot be
     used: somebody has none, or all people of a frame have the same. Then a note says so.
