@@ -39,27 +39,47 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_arguments(sub)
     add("--cache", type=ROOT, help="folder or URL of the cache: show converted tracks")
-    help_ = (
-        "the dataset's raw folder: without --cache, show the tracks that conversion would read; "
-        "with --cache, the current folder of the images"
+    add(
+        "--raw",
+        type=PATH,
+        help="the dataset's raw folder: without --cache, show the tracks that conversion would "
+        "read; with --cache, the current folder of the images",
     )
-    add("--raw", type=PATH, help=help_)
-    help_ = f"output page, one HTML file; with the suffix {CLIP}, a clip of one video"
-    add("--out", type=PATH, required=True, help=help_)
-    help_ = "folder of SMPL's files, to draw SMPL poses (default: [paths] body)"
-    add("--body", type=PATH, help=help_)
-    help_ = "number of tracks, spread over the split (default: 6)"
-    add("--tracks", type=whole(1), default=6, help=help_)
+    add(
+        "--out",
+        type=PATH,
+        required=True,
+        help=f"output page, one HTML file; with the suffix {CLIP}, a clip of one video",
+    )
+    add(
+        "--body",
+        type=PATH,
+        help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)",
+    )
+    add(
+        "--tracks",
+        type=whole(1),
+        default=6,
+        help="number of tracks, spread over the split (default: 6)",
+    )
     add("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
-    help_ = (
-        "show all tracks of this video, and detections without a track (default for a clip: "
-        "the first video)"
+    add(
+        "--video",
+        metavar="NAME",
+        default="",
+        help="show all tracks of this video, and detections without a track (default for a clip: "
+        "the first video)",
     )
-    add("--video", metavar="NAME", default="", help=help_)
-    help_ = "show videos that conversion rejects because labels do not match the frames"
-    add("--rejected", action="store_true", help=help_)
-    help_ = f"number of frames per track on a page, evenly spaced (default: {PAGE_FRAMES})"
-    add("--frames", type=whole(1), help=help_)
+    add(
+        "--rejected",
+        action="store_true",
+        help="show videos that conversion rejects because labels do not match the frames",
+    )
+    add(
+        "--frames",
+        type=whole(1),
+        help=f"number of frames per track on a page, evenly spaced (default: {PAGE_FRAMES})",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

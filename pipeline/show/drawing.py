@@ -1,6 +1,10 @@
 """Joints -> lines and dots with side and name, in the joints' coordinates.  tracks -> [drawing] ->
 page
 
+`flat` makes the `Skeleton` of 2D joints. `joints_3d` finds a track's 3D joints, `views` their
+skeletons from two directions, and `view_box` the common frame of these. `page` draws them as SVG,
+and `clip` into images, with `draw_label` and `draw_text`.
+
 Sides come from the joints' names, so that a wrong order shows as limbs that cross the body.
 """
 
@@ -135,17 +139,14 @@ def views(joints: Array, *, camera: bool) -> tuple[SkeletonView, ...]:
         return ()
     labels = [f"({x:.2f}, {y:.2f}, {z:.2f}) m" for x, y, z, _ in joints.tolist()]
     x, y, z, _ = joints.T
+    projections = {"looking along +y": (x, -z), "looking along −x": (y, -z)}
     if camera:
-        front = SkeletonView("camera's view", _skeleton(np.column_stack([x, y]), visible, labels))
-        side = SkeletonView("from the side", _skeleton(np.column_stack([z, y]), visible, labels))
-    else:
-        front = SkeletonView(
-            "looking along +y", _skeleton(np.column_stack([x, -z]), visible, labels)
-        )
-        side = SkeletonView(
-            "looking along −x", _skeleton(np.column_stack([y, -z]), visible, labels)
-        )
-    return front, side
+        projections = {"camera's view": (x, y), "from the side": (z, y)}
+    drawn = []
+    for title, right_and_down in projections.items():
+        points = np.column_stack(right_and_down)
+        drawn.append(SkeletonView(title, _skeleton(points, visible, labels)))
+    return tuple(drawn)
 
 
 def view_box(shown: Sequence[SkeletonView]) -> ViewBox | None:
@@ -178,7 +179,8 @@ def draw_label(
 ) -> None:
     """Draw the label of a box, inside the image and between its captions.
 
-    taken: Boxes (x, y, x, y) of labels drawn before, which the label avoids. Its own is added.
+    left, bottom: The preferred place. taken: Boxes (x, y, x, y) of labels drawn before; the label
+    moves up or down by whole lines to avoid them. Its own box is added.
     """
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, 1)
     line = height + round(4 * size)
@@ -188,11 +190,11 @@ def draw_label(
     bottom = round(max(first, min(bottom, last)))
 
     boxes = []
-    for k in sorted(range(-len(taken), len(taken) + 1), key=abs):  # the nearest lines first
-        y = bottom + k * line
-        if k == 0 or first <= y <= last:
+    for n_lines in sorted(range(-len(taken), len(taken) + 1), key=abs):  # 0 lines down, 1, -1, ...
+        y = bottom + n_lines * line
+        if n_lines == 0 or first <= y <= last:
             boxes.append(np.array([left, y - line, left + width, y]))
-    chosen = boxes[0]
+    chosen = boxes[0]  # if all overlap
     for box in boxes:
         if not any(_overlap(box, other) for other in taken):
             chosen = box

@@ -1,5 +1,9 @@
 """Write tracks as one self-contained HTML page without scripts.  tracks -> [page]
 
+`write_page` draws the content that `from_cache` or `from_raw` has read: a `Portrait` of each track,
+a `_Card` of each of its frames, and on it an `_Overlay` of the frame and one of the crop. The
+report shows portraits, too.
+
 Crops come from `crop_person`, and the joints on them from `normalise_keypoints`, as in training, so
 that the page shows the same errors. Names and messages come from untrusted files: the templates
 escape them, and the page's content security policy forbids scripts and external addresses.
@@ -48,14 +52,16 @@ Array = NDArray[Any]
 VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
-# Radius of a joint's dot: DOT sides of the crop, but from SMALLEST_DOT to DOT longer sides of the
-# frame.
+# Radius of a joint's dot on a crop: this share of its side. On a frame it is as large as on the
+# crop's part of it, but at least SMALLEST_DOT and at most DOT of the frame's longer side.
 DOT: Final = 1 / 75
 SMALLEST_DOT: Final = 1 / 250
 GRID_M: Final = 0.5  # distance of the grid lines behind 3D joints
 
 
 class _Rect(NamedTuple):
+    """A person's box, or the part of the frame that the crop shows."""
+
     kind: str  # "box" or "crop"
     x: float  # px of the frame
     y: float
@@ -108,7 +114,7 @@ class Portrait(NamedTuple):
     """A drawn track."""
 
     track: ShownTrack
-    what_3d: str
+    what_3d: str  # description of the 3D joints, or why there are none
     view_box: ViewBox | None  # of all 3D views
     cards: tuple[_Card, ...]
 

@@ -63,13 +63,14 @@ class ClipDecoding:
     def __init__(self, raw: Path, size: int) -> None:
         self._raw = raw
         self._size = size
-        self._clip = ""
-        self._position = -1
-        self._over = False
-        self._frames: Iterator[Frame]
+        self._clip = ""  # the open clip; "" before the first
+        self._position = -1  # the next frame of the open clip
+        self._over = False  # whether the open clip has been decoded to its end
+        self._frames: Iterator[Frame]  # the frames of the open clip from `_position` on
         self._before: homography.Bytes | None = None  # the frame before, grey and small
 
     def __call__(self, task: Task) -> DecodedTask:
+        """Decode a task's frames. The result has a `problem` if the clip cannot be read."""
         alive()
         clip, start = task
         if self._clip != clip or (self._position != start and not self._over):
@@ -160,10 +161,8 @@ class Decoders:
                     clip, start = result.task
                     decoded = result.get()
                     if isinstance(decoded, Failed):
-                        failure = (
-                            f"after frame {start}: the process that decodes it {decoded.message}"
-                        )
-                        problem = Video(self._raw, clip).unreadable(failure)
+                        why = f"after frame {start}: the process that decodes it {decoded.message}"
+                        problem = Video(self._raw, clip).unreadable(why)
                         decoded = DecodedTask(clip, [], True, problem)
                     if clip in self._waiting:  # else the task lies beyond the end of the clip
                         self._waiting[clip].append(decoded)

@@ -188,6 +188,10 @@ def _on_worker(
     alive: Callable[[], None],
     device: str = "",
 ) -> DetectionReport:
+    """Detect a task's clips on a worker. alive: to be called often; it ends a task whose result is
+    no longer needed. device: of the worker; "": `machine`'s.
+    """
+
     def progress(done: int, total: int, message: str = "") -> None:  # noqa: ARG001
         alive()
 
