@@ -115,15 +115,6 @@ class _PosedRows(NamedTuple):
     keypoints: Tensor  # (N, J + B, 3) m, as `AnnyBody.keypoints` orders them
 
 
-class _FittedRows(NamedTuple):
-    """What is fitted to each row; the fields are those of `FittedBodies`."""
-
-    rotations: Tensor
-    translation: Tensor
-    keypoints: Tensor
-    distance: Tensor
-
-
 class FittedBodies(NamedTuple):
     """Bodies of N rows; axes x right, y down, z away from the camera; m about the stream's
     origin.
@@ -181,7 +172,7 @@ class Fitter:
             stop = start + CHUNK + OVERLAP
             chunk = self._fit_chunk(joints[first:stop], follows[first:stop], rest)
             rows = slice(start - first, start - first + CHUNK)  # without the overlap
-            parts.append([tensor[rows].cpu().numpy() for tensor in self._fitted_rows(chunk)])
+            parts.append([array[rows] for array in self._fitted_rows(chunk)])
             progress(done + min(start + CHUNK, n_rows), total)
 
         arrays = map(np.concatenate, zip(*parts, strict=True))
@@ -213,7 +204,8 @@ class Fitter:
         _minimise(functools.partial(self._loss, chunk), chunk.angles, chunk.change)
         return chunk
 
-    def _fitted_rows(self, chunk: _Chunk) -> _FittedRows:
+    def _fitted_rows(self, chunk: _Chunk) -> list[Array]:
+        """The arrays of `FittedBodies` that have a row for each row, in its order."""
         target = chunk.target
         with torch.no_grad():
             posed = self._pose(chunk)
@@ -221,7 +213,8 @@ class Fitter:
             distance = (target.translation_weights * offsets.norm(dim=-1)).sum(1)
             named = posed.keypoints[:, : len(self.body.keypoint_names)]
             rotations = matrix_to_axis_angle(posed.matrices)
-        return _FittedRows(rotations, posed.translation, named, distance)
+        tensors = (rotations, posed.translation, named, distance)
+        return [tensor.cpu().numpy() for tensor in tensors]
 
     def _parameters(self, chunk: _Chunk) -> Tensor:
         """The parameters (6,) of the shape; the age stays as it is given."""

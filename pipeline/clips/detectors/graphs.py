@@ -132,15 +132,13 @@ class GraphNetwork(Session):
     Raises what `Session` raises, and RawDataError for a graph with other inputs.
     """
 
-    size: tuple[int, int]  # width and height of the images, px
-
     def __init__(self, graph: Graph, device: str) -> None:
         super().__init__(graph, device, "The detector rtmpose")
         match [*self.inputs.items()]:
             # a number of images that is not fixed has a name or None
             case [(name, ([1 | str() | None as n, 3, int(height), int(width)], "tensor(float)"))]:
                 self._input = name
-                self.size = (width, height)
+                self.size = (width, height)  # of the images, px
                 self._images_a_call = 1 if n == 1 else AT_ONCE
             case _:
                 expected = "one input for images, (1 or any, 3, H, W) float32"
