@@ -10,6 +10,9 @@
 
 Motion without images has its body at <video>/<person>/body, in the motion's axes. See
 docs/exports.md.
+
+`export` reads the tracks like a page of `show`, and records them video by video, frame by frame
+(`_record_video`): each frame is a list of `Entry`s, which `_VideoLog` shows.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Entry(NamedTuple):
 class _Recorded(NamedTuple):
     """What a frame, or all of them, recorded."""
 
-    n_rows: int
+    n_rows: int  # of tracks
     n_missing: int  # frames without image
 
 
@@ -174,11 +177,11 @@ def _record_video(
     """Log the tracks of one video. Yields after each frame what it recorded."""
     log = _VideoLog(recording, tracks[0].record.video)
     fps = tracks[0].record.fps
-    present_at: dict[int, list[tuple[int, int]]] = {}  # frame -> number of a track, and its row
-    for number, track in enumerate(tracks):
+    present_at: dict[int, list[tuple[ShownTrack, int]]] = {}  # frame -> tracks in it, and their row
+    for track in tracks:
         for row in range(0, track.n_frames, options.every):
             index = int(track.rows["frame_index"][row])
-            present_at.setdefault(index, []).append((number, row))
+            present_at.setdefault(index, []).append((track, row))
     _log_static(log, tracks, bodies)
     indices = sorted(present_at)
     frames: Iterable[Frame] = [Frame(index, None, None) for index in indices]
@@ -195,10 +198,10 @@ def _record_video(
         entries: list[Entry] = []
         if frame.image is not None:
             entries.append(Entry("camera/image", _jpeg(frame.image)))
-        number, row = present[0]  # any person's: the rows of a frame repeat its one camera
-        entries += _camera_entries(tracks[number], row, resolution)
-        for number, row in present:
-            entries += _person_entries(tracks[number], row, frame.image, bodies)
+        # any person's: the rows of a frame repeat its one camera
+        entries += _camera_entries(*present[0], resolution)
+        for track, row in present:
+            entries += _person_entries(track, row, frame.image, bodies)
         log.show(entries)
         yield _Recorded(len(present), int(frame.problem is not None))
     recording.reset_time()

@@ -67,12 +67,12 @@ def grade(
     timing = _timing_of(columns, fps, record)
     camera = _camera_of(columns, source)
     numbers: dict[str, float] = {}
-    if record is not None and record.n_frames:
-        numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
-        numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
     size = None
     if record is not None:
         size = record.view.size
+        if record.n_frames:
+            numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
+            numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
     if _has_joints(columns):
         numbers |= _numbers_2d(columns, timing, camera, size)
     numbers |= _numbers_3d(columns, timing, camera)

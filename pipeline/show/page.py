@@ -257,18 +257,19 @@ def _jpeg_uri(image: Image) -> str:
 
 def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
     """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
-    n_tracks = len(shown.tracks)
-
-    def portraits() -> Iterator[Portrait]:
-        for n_drawn, track in enumerate(shown.tracks):
-            progress(n_drawn, n_tracks, track.record.name)
-            yield portrait(track, shown.body)
-        progress(n_tracks, n_tracks)
-
-    content: dict[str, Any] = {"shown": shown, "version": VERSION, "portraits": portraits()}
+    portraits = _draw_portraits(shown, progress)  # drawn while the template is rendered
+    content: dict[str, Any] = {"shown": shown, "version": VERSION, "portraits": portraits}
     if shown.untracked is not None:
         content["untracked"] = _draw_untracked(shown.untracked)
     write(templates().get_template("page.html").stream(content), out)
+
+
+def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[Portrait]:
+    n_tracks = len(shown.tracks)
+    for n_drawn, track in enumerate(shown.tracks):
+        progress(n_drawn, n_tracks, track.record.name)
+        yield portrait(track, shown.body)
+    progress(n_tracks, n_tracks)
 
 
 def write_split_page(
