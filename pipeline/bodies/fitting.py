@@ -97,7 +97,7 @@ class _MatchedPoints(NamedTuple):
     weights: list[float]
 
 
-class _Chunk(NamedTuple):
+class _FittedChunk(NamedTuple):
     """N rows that are fitted together. `_minimise` changes `angles` and `change` in place."""
 
     target: _TargetJoints
@@ -189,12 +189,12 @@ class Fitter:
             verts: Array = self.body.vertices(rest, posed)[0].cpu().numpy()
         return verts
 
-    def _fit_chunk(self, joints: Array, follows: Array, rest: RestBody | None) -> _Chunk:
+    def _fit_chunk(self, joints: Array, follows: Array, rest: RestBody | None) -> _FittedChunk:
         """Fit rows together: their poses to a body at rest of a known shape, or poses and shape.
 
         rest: the body of the known shape; None to fit the shape, too.
         """
-        chunk = _Chunk(
+        chunk = _FittedChunk(
             self._read_joints(joints, follows),
             rest,
             self._first_turns(rest or self.body.shape(self._average), joints),
@@ -204,7 +204,7 @@ class Fitter:
         _minimise(functools.partial(self._loss, chunk), chunk.angles, chunk.change)
         return chunk
 
-    def _fitted_rows(self, chunk: _Chunk) -> list[Array]:
+    def _fitted_rows(self, chunk: _FittedChunk) -> list[Array]:
         """The arrays of `FittedBodies` that have a row for each row, in its order."""
         target = chunk.target
         with torch.no_grad():
@@ -216,11 +216,11 @@ class Fitter:
         tensors = (rotations, posed.translation, named, distance)
         return [tensor.cpu().numpy() for tensor in tensors]
 
-    def _parameters(self, chunk: _Chunk) -> Tensor:
+    def _parameters(self, chunk: _FittedChunk) -> Tensor:
         """The parameters (6,) of the shape; the age stays as it is given."""
         return torch.where(self._is_age, self._average, self._average + chunk.change)
 
-    def _pose(self, chunk: _Chunk) -> _PosedRows:
+    def _pose(self, chunk: _FittedChunk) -> _PosedRows:
         """Pose the body as the chunk has it now, and move it as near to the target as possible."""
         rest = chunk.rest or self.body.shape(self._parameters(chunk))
         matrices = axis_angle_to_matrix(chunk.angles)
@@ -235,7 +235,7 @@ class Fitter:
         translation = (target.translation_weights[..., None] * offsets).sum(1)
         return _PosedRows(matrices, translation, keypoints + translation[:, None])
 
-    def _loss(self, chunk: _Chunk) -> Tensor:
+    def _loss(self, chunk: _FittedChunk) -> Tensor:
         """Distances of the points (N, K, 3) to the target's, and priors of pose, motion and shape,
         summed over rows.
         """

@@ -39,7 +39,7 @@ class Timing(NamedTuple):
     rate: float  # steps per second; nan if unknown
 
 
-class Camera(NamedTuple):
+class CameraMotion(NamedTuple):
     """The camera of a track's T rows."""
 
     # (T,) number of the run of rows, in which the camera is still, that a row belongs to:
@@ -111,7 +111,7 @@ class Joints(NamedTuple):
                 spreads.append(float(length.std() / mean))
         return max(spreads, default=math.nan)
 
-    def skating(self, camera: Camera, contact: float) -> float:
+    def skating(self, camera: CameraMotion, contact: float) -> float:
         """Median speed per second of the lower foot while it is on the ground; nan if unknown.
 
         The speed is that of feet on the ground at the start and the end of SPAN, seen by a camera
@@ -145,7 +145,7 @@ class Joints(NamedTuple):
 
     def _stands(self, runs: Ints, up: Doubles, contact: float) -> Bools:
         """(T, 2) whether an ankle is the lower one, seen and on the ground. runs, up: as of
-        `Camera`. contact: as of `skating`.
+        `CameraMotion`. contact: as of `skating`.
 
         The ground is the lowest ankle within AROUND, in the same run and without a gap in time.
         """

@@ -24,7 +24,7 @@ from pipeline.estimates import fits_of
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades import motions
-from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, Camera, Joints, Timing
+from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
 from pipeline.skeletons import JOINTS, Bools, Doubles, Ints, keypoints_13
@@ -166,7 +166,7 @@ def _has_joints(columns: Columns) -> bool:
 
 
 def _numbers_2d(
-    columns: Columns, timing: Timing, camera: Camera, size: tuple[int, int] | None
+    columns: Columns, timing: Timing, camera: CameraMotion, size: tuple[int, int] | None
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
@@ -214,7 +214,7 @@ def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
     return float(cut.mean())
 
 
-def _numbers_3d(columns: Columns, timing: Timing, camera: Camera) -> dict[str, float]:
+def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[str, float]:
     """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
     kp = _joints_3d(columns)
     is_seen = kp[..., 3] > 0
@@ -298,7 +298,7 @@ def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
     return np.asarray(common / np.maximum(area, 1))
 
 
-def _camera_of(columns: Columns, source: FrameSource | None) -> Camera:
+def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
     """The camera's motion and direction up: those of a motion's world, from `extrinsics`, or from
     the video's file of `detect`, which does not know where up is.
     """
@@ -311,19 +311,19 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> Camera:
         is_still = change <= MOVED  # False for nan
         still_runs = np.append(0, np.cumsum(~is_still))
         if "up" not in columns:
-            return Camera(still_runs)
+            return CameraMotion(still_runs)
         up = columns["up"].reshape(-1, 3)[0]
-        return Camera(still_runs, extrinsics[0, :3, :3] @ up)
+        return CameraMotion(still_runs, extrinsics[0, :3, :3] @ up)
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:
-            return Camera(np.searchsorted(moved, columns["frame_index"], side="right"))
-    return Camera()
+            return CameraMotion(np.searchsorted(moved, columns["frame_index"], side="right"))
+    return CameraMotion()
 
 
-def _world_axes(n_rows: int) -> Camera:
+def _world_axes(n_rows: int) -> CameraMotion:
     """A still camera with the axes of a motion's world, z up."""
-    return Camera(np.zeros(n_rows, np.int64), np.array([0.0, 0.0, 1.0]))
+    return CameraMotion(np.zeros(n_rows, np.int64), np.array([0.0, 0.0, 1.0]))
 
 
 def _joints_3d(columns: Columns) -> Doubles:
