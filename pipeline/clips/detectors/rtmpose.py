@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,13 +220,13 @@ class RTMPose(TwoPartDetector):
         finder = _PersonFinder(self, person_network, pose_network, normalised=normalised)
         finder.check()
 
-        n_threads = 1
+        compute_each: Callable[..., Iterable[Any]] = map
         if not person_network.on_gpu:  # each image is computed by one core
-            n_threads = len(os.sched_getaffinity(0))
-        threads = ThreadPoolExecutor(n_threads, thread_name_prefix="onnx")
+            n_cores = len(os.sched_getaffinity(0))
+            compute_each = ThreadPoolExecutor(n_cores, thread_name_prefix="onnx").map
         return Networks(
-            lambda images: list(threads.map(finder.boxes, images)),
-            lambda images, boxes: list(threads.map(finder.joints, images, boxes)),
+            lambda images: list(compute_each(finder.boxes, images)),
+            lambda images, boxes: list(compute_each(finder.joints, images, boxes)),
         )
 
 
