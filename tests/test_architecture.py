@@ -29,7 +29,7 @@ ORDER = {
     "cache": "arrays errors crop_policy windows storage format read write verification draws mixture __init__",
     "pipeline": f"""
         __init__ errors estimates cli processes accounting skeletons rotations cameras boxes linking files
-        track crops homography smplx table plug_ins
+        track crops homography table plug_ins
         clips grades body datasets conversion features api settings recipe
         commands __main__
         {" ".join(LEAVES)}

@@ -30,10 +30,10 @@ from pipeline.cli.command_line import Command, json_option, whole, workers_optio
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult, err
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few
-from pipeline.commands.image_hashes import ALIKE, SampledPictures, nearest, sample_pictures
 from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
+from pipeline.files.pixels.image_hashes import ALIKE, SampledPictures, nearest, sample_pictures
 from pipeline.processes import cores
 from pipeline.settings.arguments import cache_option
 from pipeline.settings.file import PATH

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 import cache
-from pipeline import smplx
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.labels import smplx
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
 

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline import smplx
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
+from pipeline.datasets.labels import smplx
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
 from pipeline.files.formats.smpl_files import gender_of

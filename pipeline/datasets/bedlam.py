@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 import cache
-from pipeline import smplx
 from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import (
@@ -40,6 +39,7 @@ from pipeline.datasets.base import (
     finite_joints,
     smpl_labels,
 )
+from pipeline.datasets.labels import smplx
 from pipeline.datasets.labels.bedlam import (
     AGAIN,
     N_BETAS,

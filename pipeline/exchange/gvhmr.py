@@ -32,6 +32,7 @@ from pipeline.cameras import resample_linear, resample_rotations
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.datasets.bedlam import Bedlam
+from pipeline.datasets.labels.smplx import load_rest
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import (
@@ -46,7 +47,6 @@ from pipeline.exchange.wham.fields import RowFields
 from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
 from pipeline.exchange.wham.motions import Motions
 from pipeline.features.streams.world import Hmr2
-from pipeline.smplx import load_rest
 
 Array = NDArray[Any]
 N_BODY = 66  # numbers of a pose from the pelvis to the wrists

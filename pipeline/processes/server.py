@@ -9,7 +9,7 @@ Three kinds of processes have a part here, each with a part of this file:
 - The *processes* (`_run`), the server's children. They call a function of the parent's.
 
 The connection is a pair of sockets; the server's is its standard input. The parent sends either a
-new process's number, the number of its file descriptors and a `_Request`, followed by the
+new process's number, the number of its file descriptors and a `_ProcessRequest`, followed by the
 descriptors; or a number alone, to end that process, and the server replies with its exit code.
 
 A process shows that it lives by its *pulse* (`processes.Pulse`), memory that it shares with the
@@ -55,7 +55,7 @@ KEEP_FREED: Final = dict.fromkeys(
 )
 
 
-class _Request(NamedTuple):
+class _ProcessRequest(NamedTuple):
     """What the server is to run in a new process."""
 
     path: list[str]  # `sys.path`
@@ -96,7 +96,7 @@ class Process:
         self._pulse = Pulse(mmap.mmap(pulse_fd, Pulse.SIZE))
         self._pulse.move_to(IDLE)
         self.reset_silence()
-        request = _Request(
+        request = _ProcessRequest(
             path=list(sys.path),
             preload=pickle.dumps(preload),
             call=pickle.dumps((main, args)),
@@ -190,7 +190,7 @@ class _Server:
         )
         remote.close()
 
-    def start(self, request: _Request, fds: list[int]) -> int:
+    def start(self, request: _ProcessRequest, fds: list[int]) -> int:
         """Request a process, and return its number without waiting for it. Raises OSError if the
         server has ended.
         """
@@ -226,7 +226,7 @@ _servers: list[_Server] = []  # one at most
 _starting = threading.Lock()
 
 
-def _start(request: _Request, fds: list[int]) -> tuple[_Server, int]:
+def _start(request: _ProcessRequest, fds: list[int]) -> tuple[_Server, int]:
     """Start a process, and a server if there is none. Returns the server and the number that it has
     for the process.
     """
@@ -290,7 +290,7 @@ def serve() -> None:
             os.close(fd)
 
 
-def _preload_modules(request: _Request, preloaded: set[bytes]) -> None:
+def _preload_modules(request: _ProcessRequest, preloaded: set[bytes]) -> None:
     """Import the modules of a process in the server, so that only the first process waits for that.
 
     preloaded: the `preload` of earlier requests, which are not called again; this one is added.
@@ -305,7 +305,7 @@ def _preload_modules(request: _Request, preloaded: set[bytes]) -> None:
         pickle.loads(request.call)  # noqa: S301 - it imports what is called
 
 
-def _run(request: _Request, fds: list[int], server: int) -> None:
+def _run(request: _ProcessRequest, fds: list[int], server: int) -> None:
     """Call the function of a request, and exit: a process's main function.
 
     fds: its end of `Process.pipe`, the memory of its pulse, then those that the caller of `Process`

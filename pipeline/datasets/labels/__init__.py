@@ -1,1 +1,1 @@
-"""Label files that need a module of their own, beside their reader.  [raw] -> tracks"""
+"""Labels that need a module of their own, beside their readers.  [raw] -> tracks"""

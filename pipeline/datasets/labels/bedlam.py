@@ -26,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import smplx
+from pipeline.datasets.labels import smplx
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.skeletons import Bools, Doubles, Ints

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline import smplx
 from pipeline.body import Body
 from pipeline.cli.text import count
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import EXTRINSICS, INTRINSICS, PELVIS, UP
+from pipeline.datasets.labels import smplx
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, BodyEstimate

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from pipeline import smplx
+from pipeline.datasets.labels import smplx
 from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw.files import whole_file_digest

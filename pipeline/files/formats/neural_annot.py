@@ -96,7 +96,7 @@ class _Rows(NamedTuple):
     values: Doubles  # (N, ...)
 
 
-class _Camera(NamedTuple):
+class _CalibratedCamera(NamedTuple):
     """A camera, which maps a point X of the world to rotation X + translation."""
 
     name: str
@@ -104,7 +104,9 @@ class _Camera(NamedTuple):
     translation: Doubles  # (3,) m
 
 
-def _load_cameras(file: Path, keys: tuple[int, int], video: str, calibrated: Any) -> list[_Camera]:
+def _load_cameras(
+    file: Path, keys: tuple[int, int], video: str, calibrated: Any
+) -> list[_CalibratedCamera]:
     """Read the cameras of a sequence; the video's own is the first."""
     stored: Any = load_json(file, do=AGAIN)
     cameras = {}  # name -> rotation, translation (m), not checked yet
@@ -122,7 +124,7 @@ def _load_cameras(file: Path, keys: tuple[int, int], video: str, calibrated: Any
         raise RawDataError(file, video, "R and t", "neither", AGAIN)
     video_first = sorted(cameras, key=camera.__ne__)
     return [
-        _Camera(
+        _CalibratedCamera(
             name,
             numbers(file, f"{name}/R", cameras[name][0], (3, 3)),
             numbers(file, f"{name}/t", cameras[name][1], (3,)),
@@ -132,14 +134,14 @@ def _load_cameras(file: Path, keys: tuple[int, int], video: str, calibrated: Any
 
 
 def _require_cameras(
-    file: Path, video: str, cameras: Sequence[_Camera], joints: _Rows, kp_3d: Doubles
+    file: Path, video: str, cameras: Sequence[_CalibratedCamera], joints: _Rows, kp_3d: Doubles
 ) -> None:
     """Raise RawDataError unless the joints, seen by the first camera, are at the labels, and no
     shift of frame numbers fits better. The error names the other camera, unit or frame numbers that
     would fit.
     """
 
-    def distance(camera: _Camera = cameras[0], scale: float = 1, shift: int = 0) -> float:
+    def distance(camera: _CalibratedCamera = cameras[0], scale: float = 1, shift: int = 0) -> float:
         """The median distance in m of the joints from the labels."""
         rows = joints.frames + shift
         is_labelled = (rows >= 0) & (rows < len(kp_3d))

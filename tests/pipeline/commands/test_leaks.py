@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.commands.image_hashes import ALIKE, nearest, picture_hash
 from pipeline.commands.leaks import Comparison, compare_names
+from pipeline.files.pixels.image_hashes import ALIKE, nearest, picture_hash
 from tests.made_splits import track_of, write_split
 from vibe_model.vibe.config import TrainConfig
 

@@ -79,7 +79,7 @@ def sample_pictures(
     return SampledPictures(np.array(hashes, np.uint64), tuple(labels), unknown)
 
 
-class _Sample(NamedTuple):
+class _VideoFrames(NamedTuple):
     """The frames of one video to hash."""
 
     video: str  # name
@@ -87,7 +87,7 @@ class _Sample(NamedTuple):
     frames: list[int]
 
 
-def _choose_samples(split: cache.Split, n: int) -> list[_Sample]:
+def _choose_samples(split: cache.Split, n: int) -> list[_VideoFrames]:
     """Choose up to `n` frames of each video that has images, evenly over its first track."""
     samples = []
     videos, first = np.unique(split.tracks.video, return_index=True)
@@ -100,11 +100,11 @@ def _choose_samples(split: cache.Split, n: int) -> list[_Sample]:
         inner = np.linspace(start, stop - 1, n + 2)[1:-1]  # without the track's two ends
         rows = np.unique(inner.astype(np.int64)).tolist()
         frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
-        samples.append(_Sample(video.name, video.source, frames))
+        samples.append(_VideoFrames(video.name, video.source, frames))
     return samples
 
 
-def _hashes(raw: Path, sample: _Sample) -> dict[int, int]:
+def _hashes(raw: Path, sample: _VideoFrames) -> dict[int, int]:
     """Hash a video's frames: frame -> hash, without unreadable and nearly blank frames."""
     by_frame: dict[int, int] = {}
     try:
