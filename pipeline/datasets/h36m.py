@@ -1,5 +1,4 @@
-"""Human3.6M: actors in a studio, four cameras, motion capture.  [raw -> tracks] -> features ->
-windows
+"""Human3.6M: actors in a studio, four cameras, motion capture.  [raw -> tracks] -> features
 
 Ionescu, Papava, Olaru, Sminchisescu: Human3.6M: Large Scale Datasets and Predictive Methods for 3D
 Human Sensing in Natural Environments, PAMI 2014.
@@ -15,9 +14,9 @@ Human Sensing in Natural Environments, PAMI 2014.
                                                         annotations/
 
 `h36m_json` reads another layout, of images and JSON files. It is used for sequences that are
-missing or incomplete in this one. In both, a sequence's name is the release's, and the first two
-files of its `RawVideo` are needed: 2D and 3D poses here, joints and cameras there. `read` gets its
-`LabelledFrames` from `h36m_json.read_labels` or `_read_release`.
+missing or incomplete in this one. In both, a sequence's name is the release's, such as
+"S9/Walking 1.54138969". `Human36M.videos` chooses a sequence's layout (`_is_complete`), and
+`Human36M.read` gets its `LabelledFrames` from `_read_release` or from `h36m_json.read_labels`.
 """
 
 from __future__ import annotations
@@ -46,14 +45,7 @@ from pipeline.datasets.base import (
     finite_joints,
 )
 from pipeline.datasets.h36m_json import JOINTS_3D, METRES, PELVIS, STEP, LabelledFrames
-from pipeline.datasets.labels.h36m_fits import (
-    CAMERA,
-    FILE,
-    FITS,
-    FOLDERS,
-    label_files,
-    smpl_labels,
-)
+from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
 from pipeline.datasets.pixels import (
     LEAST_SHARE,
     frames_there,
@@ -96,10 +88,10 @@ STORED: Final = (
     "Hips", "rhip", "rknee", "rankle", "RightToeBase", "right toe's end",
     "lhip", "lknee", "lankle", "LeftToeBase", "left toe's end",
     "hip", "Spine (H36M)", "Neck", "Head (H36M)", "headtop",
-    "LeftShoulder", "lshoulder", "lelbow", "lwrist", "LeftHandThumb", "left thumb's end",
-    "L_Wrist_End", "left hand's",
-    "neck", "rshoulder", "relbow", "rwrist", "RightHandThumb", "right thumb's end", "R_Wrist_End",
-    "right hand's",
+    "LeftShoulder", "lshoulder", "lelbow", "lwrist",
+    "LeftHandThumb", "left thumb's end", "L_Wrist_End", "left hand's",
+    "neck", "rshoulder", "relbow", "rwrist",
+    "RightHandThumb", "right thumb's end", "R_Wrist_End", "right hand's",
 )  # fmt: skip
 WORLD_UP: Final = np.array([0, 0, 1], np.float32)  # of metadata.xml's cameras
 # recording -> a note about a fault in the release
@@ -108,13 +100,19 @@ DAMAGED: Final = dict.fromkeys(
 ) | {"S11/Directions": "the video of camera 54138969 is damaged in the release"}
 
 
-def _parts(split: str, known: int) -> Iterator[ReleasePart]:
-    """The parts of a split; each can be replaced by a part of the layout of `h36m_json`.
+def _split_parts(split: str, n_sequences: int) -> Iterator[ReleasePart]:
+    """Yield what a split needs of the release: frames, 2D poses and 3D poses.
 
-    known: number of sequences. A subject has 120: 15 actions, twice each, by four cameras.
+    Each can be replaced (`instead`) by the images, cameras or joints of `h36m_json`. A pattern has
+    all subjects of the split in braces: {S9,S11}/Videos/[!_]<action>.<camera>.mp4.
+
+    n_sequences: A subject has 120: 15 actions, twice each, by four cameras.
     """
     subjects = SUBJECTS[split]
-    any_subject = f"{{{','.join(subjects)}}}"
+    numbers = [subject[1:] for subject in subjects]
+    any_subject = f"{{{','.join(subjects)}}}"  # {S9,S11}
+    any_number = f"{{{','.join(numbers)}}}"  # {9,11}
+    any_padded = f"{{{','.join(number.zfill(2) for number in numbers)}}}"  # {09,11}
     sequence = "[!_]<action>.<camera>"
 
     def archives(name: str) -> str:
@@ -123,34 +121,32 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
     def json_part(content: str, pattern: str, n_files: int) -> ReleasePart:
         return ReleasePart(f"{split} {content}", (pattern,), h36m_json.SOURCE, (split,), n_files)
 
-    padded = ",".join(f"{int(subject[1:]):02d}" for subject in subjects)
-    images = f"images/s_{{{padded}}}_act_<action>_subact_<n>_ca_<camera>/"
+    images = f"images/s_{any_padded}_act_<action>_subact_<n>_ca_<camera>/"
     folders = [f"{any_subject}/{folder}/{sequence}/" for folder in PICTURES]
     yield ReleasePart(
         f"{split} videos or pictures",
         (f"{any_subject}/{VIDEOS}/{sequence}.mp4", *folders),
         f"{archives('Videos')}; or {h36m_json.SOURCE}",
         (split,),
-        known,
-        instead=json_part("images", images, known),
+        n_sequences,
+        instead=json_part("images", images, n_sequences),
     )
-    numbers = ",".join(subject[1:] for subject in subjects)
-    file = f"annotations/{FILE}{{{numbers}}}"
+    subject_file = f"annotations/{FILE}{any_number}"
     yield ReleasePart(
         f"{split} 2D poses",
         (f"{any_subject}/{POSES[0]}/{sequence}.cdf",),
         archives("Poses_D2_Positions"),
         (split,),
-        known,
-        instead=json_part("cameras", file + CAMERA, len(subjects)),
+        n_sequences,
+        instead=json_part("cameras", subject_file + CAMERA, len(subjects)),
     )
     yield ReleasePart(
         f"{split} 3D poses",
         (f"{any_subject}/{POSES[1]}/{sequence}.cdf",),
         archives("Poses_D3_Positions_mono"),
         (split,),
-        known,
-        instead=json_part("joints", file + JOINTS_3D, len(subjects)),
+        n_sequences,
+        instead=json_part("joints", subject_file + JOINTS_3D, len(subjects)),
     )
 
 
@@ -158,18 +154,26 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
 class Human36M(Dataset):
     """One track per sequence (an action seen by one camera), with every second frame.
 
-    Has SMPL labels if the raw folder has the public fits.
+    Has SMPL labels if the raw folder has the public fits. `Dataset` describes the class attributes.
     """
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
     # 5: videos decoded by PyAV; 4: fits off the joints, images at another rate
     version: ClassVar[int] = 5
-    checks_fits: ClassVar[bool] = True
+
+    # What a track has
+    every: ClassVar[int] = STEP  # 25 of 50 fps
+    recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns
+    films_by_cameras: ClassVar[bool] = True  # four cameras film each action
+    checks_fits: ClassVar[bool] = True  # the public SMPL fits are compared with the joints
+    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name)  # need the cameras
+
+    # The download, as `doctor` checks it
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
-        *_parts("train", 600),
-        *_parts("val", 240),
+        *_split_parts("train", 600),
+        *_split_parts("val", 240),
         ReleasePart(
             METADATA.name,
             (METADATA.name,),
@@ -194,13 +198,9 @@ class Human36M(Dataset):
             "Download D3_Positions_mono, if it is not there yet.",
         ),
     )
-    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name)
-    every: ClassVar[int] = STEP
-    recording: ClassVar[str] = "sequence"
-    # `totals` are the poses at 50 fps as users counted them (issue 1 of
-    # weigq/3d_pose_baseline_pytorch), with those of the corrupt video
-    films_by_cameras: ClassVar[bool] = True
     short_in_release: ClassVar[frozenset[str]] = frozenset({"S11/Directions.54138969"})
+    # the poses at 50 fps as users counted them (issue 1 of weigq/3d_pose_baseline_pytorch), with
+    # those of the corrupt video
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(600, 1_559_752),
         "val": Totals(240, 550_644),
@@ -243,11 +243,11 @@ class Human36M(Dataset):
         listed = {video.name: video for video in released}
         by_image_folder = {h36m_json.image_folder(video.name): video for video in released}
         for video in h36m_json.list_videos(raw, subjects):
-            other = by_image_folder.get(video.folders[0])
-            if other is None:
+            in_release = by_image_folder.get(video.folders[0])
+            if in_release is None:
                 listed[video.name] = video
-            elif _is_complete(raw, video) and not _is_complete(raw, other):
-                listed.pop(other.name, None)
+            elif _is_complete(raw, video) and not _is_complete(raw, in_release):
+                listed.pop(in_release.name, None)  # S1's Photo may be TakingPhoto in the other
                 listed[video.name] = video
         if not listed and not with_folder:
             names = " ".join(subjects)
@@ -339,27 +339,27 @@ def _is_complete(raw: Path, video: RawVideo) -> bool:
     """Whether a sequence has both label files, frames and cameras."""
     has_cameras = _is_json(video) or METADATA in video.files
     has_frames = bool(video.folders) or any(file.suffix == ".mp4" for file in video.files)
-    return has_cameras and has_frames and all((raw / file).is_file() for file in video.files[:2])
+    has_labels = all(file.is_file() for file in h36m_json.needed_files(raw, video))
+    return has_cameras and has_frames and has_labels
 
 
 def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
     """Read the labels of a sequence in the release's own layout. Raises RawDataError."""
-    other = h36m_json.image_folder(video.name)
-    if other and (raw / other).is_dir():
-        account.notes.append(f"the release's files count: {other} is not used")
+    unused = h36m_json.image_folder(video.name)
+    if unused and (raw / unused).is_dir():
+        account.notes.append(f"the release's files count: {unused} is not used")
     poses = _load_poses(raw, video, account)
-    n_frames = account.found
+    n_frames = len(poses.kp_2d)
     source = _find_source(raw, video, n_frames, account)
-    has_picture = frames_there(source, n_frames, account)
     frame_index = np.arange(n_frames)
     reasons = {
         "not_sampled": frame_index % STEP != 0,
         "no_label": frame_index >= poses.n_labelled,
-        "no_picture": ~has_picture,
+        "no_picture": ~frames_there(source, n_frames, account),
         "frame_damaged": lost_frames(source, n_frames),
     }
     subject, _, stem = video.name.partition("/")
-    name, _, number = stem.rpartition(".")
+    take, _, camera_number = stem.rpartition(".")
     camera = None
     action = None
     if METADATA not in video.files:
@@ -367,8 +367,8 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
     else:
         try:
             metadata = load_metadata(raw / METADATA)
-            camera = metadata.cameras.get((subject, number))
-            action = metadata.action.get((subject, name))
+            camera = metadata.cameras.get((subject, camera_number))
+            action = metadata.action.get((subject, take))
         except RawDataError as error:  # joints do not depend on it
             account.notes.append(f"not used: {error}")
     return LabelledFrames(frame_index, poses.kp_2d, poses.joints, source, reasons, camera, action)
@@ -377,7 +377,7 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
 def _list_sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
     """Yield a subject's sequences with a video, images or poses. `read` reports missing parts.
 
-    The first two files of each `RawVideo` are the 2D and the 3D poses, whether they exist or not.
+    A `RawVideo` begins with its `h36m_json.needed_files`, whether they exist or not.
     """
     image_folders: dict[str, list[Path]] = {}  # sequence -> its folders, the preferred first
     # names as written: a disk may not tell images from Images
@@ -455,17 +455,17 @@ class _Poses(NamedTuple):
 
 def _load_poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
     """Read the poses of a sequence. Raises RawDataError (`no_label`: a file is missing)."""
-    file_2d, file_3d = (raw / file for file in video.files[:2])
+    file_2d, file_3d = h36m_json.needed_files(raw, video)
     stored_2d = _load_joints(file_2d, 2, account)
     stored_3d = _load_joints(file_3d, 3, account)
     if stored_2d is None or stored_3d is None:
-        absent = file_3d
+        missing_file = file_3d
         actual = "2D alone"
         if stored_2d is None:
-            absent = file_2d
+            missing_file = file_2d
             actual = "neither" if stored_3d is None else "3D alone"
         expected = "poses in 2D and in 3D"
-        raise RawDataError(absent, "file", expected, actual, UNPACK, reason="no_label")
+        raise RawDataError(missing_file, "file", expected, actual, UNPACK, reason="no_label")
 
     n_2d = len(stored_2d)
     n_3d = len(stored_3d)
@@ -481,8 +481,8 @@ def _load_poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
 
     kp_2d = finite_joints(add_confidence(stored_2d), account, " in 2D")
     kp_2d = np.pad(kp_2d, ((0, n_frames - n_2d), (0, 0), (0, 0)))
-    missing = ((0, n_frames - n_3d), (0, 0), (0, 0))
-    millimetres = np.pad(stored_3d, missing, constant_values=np.nan)
+    after_end = ((0, n_frames - n_3d), (0, 0), (0, 0))
+    millimetres = np.pad(stored_3d, after_end, constant_values=np.nan)
     is_finite = (np.abs(millimetres) < LARGEST).all(axis=(1, 2))  # comparisons with NaN are false
     millimetres[~is_finite] = np.nan
     pelvis = millimetres[:, PELVIS : PELVIS + 1]

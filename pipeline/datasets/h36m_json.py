@@ -135,7 +135,8 @@ def image_folder(video: str) -> Path | None:
 def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
     """Yield a video for each image folder of these subjects.
 
-    The first two files of each are the joints and the cameras, whether they exist or not.
+    The first two files of each are the joints and the cameras, whether they exist or not
+    (`needed_files`).
     """
     files = {}
     for subject in subjects:
@@ -154,6 +155,13 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
             yield RawVideo(video, files[subject], (Path("images", entry.name),))
 
 
+def needed_files(raw: Path, video: RawVideo) -> list[Path]:
+    """The two label files that a sequence needs: here, those of joints and cameras; in the layout
+    of `h36m`, those of 2D and 3D poses. `RawVideo.files` begins with them.
+    """
+    return [raw / file for file in video.files[:2]]
+
+
 def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
     """Read the labels of one image folder.
 
@@ -161,7 +169,7 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     `no_picture`), if the cameras do not see the joints (`bad_camera`), and if images have another
     size or frame rate.
     """
-    joints_file, camera_file = (raw / file for file in video.files[:2])
+    joints_file, camera_file = needed_files(raw, video)
     subject, _, stem = video.name.partition("/")
     take_name, _, camera_name = stem.rpartition(".")
     take = TAKES[subject, take_name]
