@@ -42,7 +42,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import is_stand_in
-from pipeline.processes import DeviceName
+from pipeline.processes.settings import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files

@@ -38,7 +38,8 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.raw import RawVideo, changes, seal
-from pipeline.processes import MEMORY, NO_CLUSTER, TIMEOUT, Dask
+from pipeline.processes import MEMORY, TIMEOUT
+from pipeline.processes.settings import NO_CLUSTER, Dask
 
 __all__ = [
     "Conversion",

@@ -38,10 +38,11 @@ from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, remember
 from pipeline.files.raw.opening import faults, note_fault
-from pipeline.processes import MEMORY, TIMEOUT, Dask, Failed
+from pipeline.processes import MEMORY, TIMEOUT, Failed
 from pipeline.processes.cluster import connect_cluster
 from pipeline.processes.on_worker import describe_worker
-from pipeline.processes.pool import ordered_map
+from pipeline.processes.ordered import ordered_map
+from pipeline.processes.settings import Dask
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.files.raw.pack import PACK, pack_index
 from pipeline.plug_ins import load
 from pipeline.processes import Failed
-from pipeline.processes.pool import ordered_map
+from pipeline.processes.ordered import ordered_map
 
 # of the layouts, in the order in which they are written
 MODULES: Final = (

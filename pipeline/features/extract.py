@@ -34,7 +34,7 @@ from pipeline.features.parallel_run import ParallelRun
 from pipeline.features.plan import ExtractionPlan
 from pipeline.features.spec import Resources
 from pipeline.features.stream_extraction import Extraction, StreamExtraction
-from pipeline.processes import NO_CLUSTER, Dask
+from pipeline.processes.settings import NO_CLUSTER, Dask
 
 __all__ = ["Extraction", "extract_together"]
 

@@ -30,8 +30,8 @@ from pipeline.features.stream_extraction import (
     shared_folder,
 )
 from pipeline.features.streams.base import Provenance
-from pipeline.processes import Dask
 from pipeline.processes.cluster import connect_workers
+from pipeline.processes.settings import Dask
 
 MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs at most 32,768 rows
 # in a task of a device: a GPU computes four in seconds, and each task starts with empty buffers

@@ -37,7 +37,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
 from pipeline.processes import Failed
-from pipeline.processes.pool import ordered_map
+from pipeline.processes.ordered import ordered_map
 
 MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)
 

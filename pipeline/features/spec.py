@@ -17,7 +17,8 @@ from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import FILES, FORMS, WeightsSpec
 from pipeline.files.raw import is_stand_in
-from pipeline.processes import DeviceName, DeviceNames, cores, device_names
+from pipeline.processes import cores
+from pipeline.processes.settings import DeviceName, DeviceNames, device_names
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})

@@ -32,8 +32,8 @@ from pipeline.features.inputs import raw_folder, videos_of
 from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Provenance
-from pipeline.processes import Dask
 from pipeline.processes.cluster import connect_workers
+from pipeline.processes.settings import Dask
 from pipeline.processes.software import staging_plan, version
 
 

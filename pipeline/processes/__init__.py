@@ -1,13 +1,18 @@
 """Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
 
-`pool.Pool` gives tasks to processes, and replaces processes that end or hang; `pool.ordered_map` is
-a `map` on such a pool. `cluster` runs one process for each GPU, or uses the workers of a Dask
-cluster. Code in a process calls `alive` to show that it makes progress.
+`pool.Pool` gives tasks to processes, and replaces processes that end or hang; `ordered.ordered_map`
+is a `map` on such a pool. `cluster` runs one process for each GPU, or uses the workers of a Dask
+cluster; `settings` has the settings of both. This module has what a process and its parent share:
+limits, signs of life, and the result of a task whose process failed.
 
 Processes are forked by a server: a fresh interpreter with one thread, which has imported the
 modules that processes need. So only the first process waits for imports, and no thread of the
 parent is forked. The server ends with its parent, and the kernel ends the processes with the server
 (PR_SET_PDEATHSIG), even processes that hang in C code.
+
+Signs of life: code in a process calls `alive` to show that it makes progress, and at which place of
+its task, such as the number of a frame. A process that is silent for too long is ended, and its
+last place tells what it ended at. Two places are below 0: PREPARING and NO_TASK.
 
 RLIMIT_DATA limits private writable memory beyond that of the libraries; an allocation beyond it
 fails at once. Unlike RLIMIT_AS, it does not count mapped files and reserved address space.
@@ -17,25 +22,23 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
-from typing import Annotated, Final, NamedTuple
-
-from pydantic import AfterValidator, Field, PositiveFloat
-from pydantic.dataclasses import dataclass as validated
-
-from pipeline.errors import ConfigError
+from typing import Final, NamedTuple
 
 TIMEOUT: Final = 600.0  # default limit in s without progress
 MEMORY: Final = 4 << 30  # default limit of a process in bytes
-LOOK: Final = 1.0  # s between two polls; of a longer time, only this much counts as silence
+# s between two polls of a process. If the parent polls later, it was busy itself: only this much of
+# the time counts as silence of the process.
+POLL_INTERVAL: Final = 1.0
 PR_SET_PDEATHSIG: Final = 1  # of Linux: prctl's option for a signal when the parent ends
 OUT_OF_MEMORY: Final = 86  # exit code of a process that has reached its memory limit
-IDLE: Final = -2  # the place of a process without a task
+PREPARING: Final = -1  # place of a process that prepares its task, which may take longer
+NO_TASK: Final = -2  # place of a process that starts, or waits for a task
 
 
 class Pulse:
-    """The signs of life of a process, in memory that it shares with its parent. Two int64: the
-    number of signs, and the process's place in its task.
+    """The signs of life of a process, in memory that it shares with its parent.
+
+    Two int64: the number of signs, and the process's place in its task.
     """
 
     SIZE: Final = 16  # bytes
@@ -71,8 +74,8 @@ def alive(place: int | None = None) -> None:
     """Show that this process makes progress, and where in its task. Has no effect outside a pool.
 
     Args:
-        place: a number within the task, such as that of a frame; below 0 during preparation, which
-            may take longer. None: the same place as before.
+        place: a number within the task, such as that of a frame, or PREPARING. None: the same place
+            as before.
     """
     pulse.beat()
     if place is not None:
@@ -85,53 +88,3 @@ class Failed(NamedTuple):
     # reader_crashed, reader_timeout, reader_memory (its limit) or machine_memory (the machine's)
     reason: str
     message: str  # what the process did, such as "crashed with SIGSEGV"
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
-    return text
-
-
-DeviceName = Annotated[
-    str,
-    AfterValidator(_device),
-    Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."),
-]
-DeviceNames = Annotated[
-    str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")
-]
-
-
-@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
-class Dask:
-    """[dask]: detection, conversion and extraction on a cluster."""
-
-    scheduler: Annotated[
-        str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")
-    ] = None
-    patience: Annotated[
-        PositiveFloat, Field(description="Seconds to wait while there is no Dask worker")
-    ] = 3600
-
-
-NO_CLUSTER: Final = Dask()
-
-
-def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
-    """Parse the setting `devices`, numbers of GPUs or names of devices. Raises ConfigError for
-    other texts, and if the setting `device` is given, too.
-
-    >>> device_names("0,1")
-    ('cuda:0', 'cuda:1')
-    """
-    if text and device != "auto":
-        raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
-    words = text.replace(",", " ").split()
-    names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
-    for name in names:
-        if not re.fullmatch(r"cpu|cuda:\d+", name):
-            raise ConfigError(
-                f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}"
-            )
-    return names

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pipeline.cli.console import duration, err, plain
 from pipeline.cli.progress import EVERY, SLOW
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.processes import Dask, Failed, alive
+from pipeline.processes import Failed, alive
 from pipeline.processes.on_worker import (
     Submitter,
     run_each,
@@ -42,6 +42,7 @@ from pipeline.processes.on_worker import (
     run_task,
 )
 from pipeline.processes.pool import TRIALS, Pool
+from pipeline.processes.settings import Dask
 
 if TYPE_CHECKING:
     from distributed import Client, Future

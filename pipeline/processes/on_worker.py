@@ -70,21 +70,19 @@ def run_on_device(
 
 
 @functools.cache  # an exception is not cached
-def _require_same_software(submitter: Submitter, worker: str) -> None:
+def _require_same_software(submitter: Submitter, label: str) -> None:
     """Raise PipelineError if this worker has other code or libraries than the submitter, or does
-    not see the shared files. `worker`: its name for the message.
+    not see the shared files. label: The worker's name in the message.
     """
     for name, expected in submitter.versions:
         found = version(name)
         if found != expected:
             do = "Use the same code and environment, and start both again."
             raise PipelineError(
-                f"{worker}: expected {name} {expected}, as here, found {found}. {do}"
+                f"{label}: expected {name} {expected}, as here, found {found}. {do}"
             )
     if submitter.shared is not None and not submitter.shared.exists():
-        raise PipelineError(
-            f"{worker}: {submitter.shared} not found. Share it under the same path."
-        )
+        raise PipelineError(f"{label}: {submitter.shared} not found. Share it under the same path.")
 
 
 def describe_worker() -> str:
@@ -98,7 +96,7 @@ def run_each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Run a job for each item, and return the results. Raises InterruptedError, between two items,
     when the results are no longer needed.
     """
-    require_needed = _check_needed()
+    require_needed = _make_needed_check()
     results = []
     for item in items:
         require_needed()
@@ -110,10 +108,10 @@ def run_interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
     """Return job(item, alive). The job should call `alive()` from time to time, which raises
     InterruptedError when the result is no longer needed.
     """
-    return job(item, _check_needed())
+    return job(item, _make_needed_check())
 
 
-def _check_needed() -> Callable[[], None]:
+def _make_needed_check() -> Callable[[], None]:
     """Make a function that raises InterruptedError if the result of this Dask task is no longer
     needed.
     """

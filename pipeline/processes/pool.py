@@ -1,4 +1,4 @@
-"""A pool of supervised processes, and `map` on it.  raw -> [tracks, crops] -> features
+"""A pool of supervised processes.  raw -> [tracks, crops] -> features
 
 A caller gives jobs to a `Pool`, and calls `Pool.poll` in a loop, which sends tasks to processes,
 receives results, and replaces processes that have ended or hang. Nothing else runs in this process:
@@ -9,15 +9,16 @@ Words:
     task: its argument, pickled. A result belongs to one task.
     job: an iterator of tasks. One process runs all tasks of a job, in order, so that it can keep an
         open video, a file of labels or a network.
-    place: where in a task a process is, such as the number of a frame, by `alive`. It tells what
-        a process ended at. Below 0: before the first one, or IDLE.
+    place: where in its task a process is, such as the number of a frame, as the work shows it by
+        `alive`; PREPARING and NO_TASK are below 0. It tells what a process ended at.
     worker: a seat of the pool, in which one process after the other sits.
+
+What becomes of the tasks of a process that ended is in `Pool._replace_process`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import mmap
 import os
 import pickle
@@ -30,7 +31,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.processes import IDLE, LOOK, MEMORY, TIMEOUT, Failed, alive
+from pipeline.processes import MEMORY, NO_TASK, POLL_INTERVAL, PREPARING, TIMEOUT, Failed, alive
 from pipeline.processes.server import Process
 
 T = TypeVar("T")
@@ -43,16 +44,12 @@ ROOM: Final = 1 << 16  # bytes of a pipe's buffer, which fills while its reader 
 TRIALS: Final = 2
 # Processes in a row that end before they start a task: then the pool gives up.
 FRUITLESS: Final = 4
+STARTING: Final = 0.01  # s between polls while the next process waits for one that starts
 VIDEO_THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
-
-# Of `ordered_map`
-AHEAD: Final = 16  # most items that are sent to a process ahead
-AHEAD_TIME: Final = 0.1  # s: their intended run time
-POLL_EVERY: Final = 0.01  # s
-WAITING: Final = 1 << 26  # most bytes of results per process that wait for an earlier result
+_WHOLE_TASK: Final = 0  # stands for the place in a pool without `skips`
 
 
-class _Result(NamedTuple, Generic[T, R]):
+class Result(NamedTuple, Generic[T, R]):
     """The result of a task."""
 
     task: T
@@ -78,7 +75,7 @@ class _OpenJob(Generic[T]):
     """A job that a worker has begun, and what is known about all of its tasks."""
 
     tasks: Iterator[T | None]
-    # places at which TRIALS processes ended, which tasks are to leave out (`skips`)
+    # place -> how the last of TRIALS processes ended there; tasks are to leave it out (`skips`)
     skipped: dict[int, Failed] = field(default_factory=dict)
 
 
@@ -88,8 +85,8 @@ class _Submitted(Generic[T]):
 
     job: _OpenJob[T]
     task: T
-    # place -> number of processes that ended there
-    ended: Counter[int] = field(default_factory=Counter)
+    # place, or _WHOLE_TASK -> number of processes that ended there
+    n_ended: Counter[int] = field(default_factory=Counter)
 
 
 class _Worker(Generic[T]):
@@ -156,7 +153,7 @@ class Pool(Generic[T, R]):
         self._preload = preload
         self._workers = [_Worker[T](number, work) for number, work in enumerate(works)]
         self._has_more_jobs = True  # `jobs` has not ended
-        self._fruitless = 0  # see FRUITLESS
+        self._fruitless = 0  # processes in a row that ended before they started a task
         self._fds = [os.memfd_create("shared") for _ in shared]
         for fd, size in zip(self._fds, shared, strict=True):
             os.ftruncate(fd, size)
@@ -198,7 +195,7 @@ class Pool(Generic[T, R]):
             for worker in self._workers:
                 has_sent |= self._submit(worker)
 
-    def poll(self, patience: float = LOOK) -> list[_Result[T, R]]:
+    def poll(self, patience: float = POLL_INTERVAL) -> list[Result[T, R]]:
         """Send tasks, wait at most `patience` s for results, and return those that have come.
         Replaces processes that have ended or hang.
 
@@ -207,9 +204,10 @@ class Pool(Generic[T, R]):
         self.submit()
         busy = [(w, w.process) for w in self._workers if w.process is not None and w.running]
         if len(busy) < len(self._workers) and self._is_starting():
-            patience = min(patience, 0.01)  # the next process starts as soon as this one has
+            # return soon: the next process starts as soon as this one has
+            patience = min(patience, STARTING)
         ready = wait([process.pipe for _, process in busy], patience)
-        results = list[_Result[T, R]]()
+        results = list[Result[T, R]]()
         for worker, process in busy:
             results += self._receive(worker, process, ready)
         self.submit()
@@ -226,23 +224,21 @@ class Pool(Generic[T, R]):
         """Send one more task to a worker's process, and start the process if there is none. Returns
         False if nothing was sent: the process has no room, or there is no task now.
         """
-        if len(worker.running) >= self.ahead:
-            return False
-        if worker.process is None and self._is_starting():
+        is_full = len(worker.running) >= self.ahead
+        waits_to_start = worker.process is None and self._is_starting()
+        if is_full or waits_to_start:
             return False
         submitted = self._next(worker)
         if submitted is None:
             return False
-        arguments: tuple[Any, ...] = (submitted.task,)
-        if self._skips:
-            arguments += (submitted.job.skipped,)
-        message = pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL)
+        message = self._message(submitted)
         # A busy process does not read its pipe. Sending more than the pipe holds would wait for it,
         # while it waits for this process to read a large result: a deadlock.
         fits = worker.n_sent + len(message) <= ROOM
         if worker.running and not fits:
             worker.pending.appendleft(submitted)
             return False
+
         if worker.process is None:
             worker.process = Process(
                 _serve,
@@ -261,9 +257,16 @@ class Pool(Generic[T, R]):
             worker.process.pipe.send_bytes(message)
         return True
 
+    def _message(self, submitted: _Submitted[T]) -> bytes:
+        """Pickle the arguments of the work: the task, and with `skips` its job's skipped places."""
+        arguments: tuple[Any, ...] = (submitted.task,)
+        if self._skips:
+            arguments += (submitted.job.skipped,)
+        return pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL)
+
     def _next(self, worker: _Worker[T]) -> _Submitted[T] | None:
-        """A worker's next task: one that is to be sent again, else one of the worker's job, else
-        one of the next job. None: there is none now.
+        """Take a worker's next task: one that is to be sent again, else one of the worker's job,
+        else one of the next job. Returns None if there is none now.
         """
         if worker.pending:
             return worker.pending.popleft()
@@ -282,8 +285,8 @@ class Pool(Generic[T, R]):
                 return _Submitted(worker.job, task)
 
     def _next_job(self) -> _OpenJob[T] | None:
-        """The next job; None: there is none now, or there are no more (then `_has_more_jobs` is
-        False).
+        """Open the next job. Returns None if there is none now, or if there are no more (then
+        `_has_more_jobs` becomes False).
         """
         if not self._has_more_jobs:
             return None
@@ -298,14 +301,14 @@ class Pool(Generic[T, R]):
 
     def _receive(
         self, worker: _Worker[T], process: Process, ready: Sequence[object]
-    ) -> Iterator[_Result[T, R]]:
+    ) -> Iterator[Result[T, R]]:
         """Yield the results that a process has sent. Replaces it if it has ended or hangs.
 
         ready: the pipes that have a result, or whose process has ended.
         """
         if process.pipe not in ready:
             patience = self._timeout
-            if process.place < 0:  # it prepares a task, or starts
+            if process.place in (PREPARING, NO_TASK):  # or it starts
                 patience = max(patience, START)
             if process.silence() > patience:
                 failed = process.kill(timeout=patience)
@@ -316,7 +319,7 @@ class Pool(Generic[T, R]):
                 seconds, outcome = process.pipe.recv()
                 process.reset_silence()
                 self._fruitless = 0
-                yield _Result(worker.running.popleft().task, outcome, seconds, worker.number)
+                yield Result(worker.running.popleft().task, outcome, seconds, worker.number)
                 if not process.pipe.poll():
                     return
         except (EOFError, OSError):  # also in the middle of a result
@@ -324,41 +327,49 @@ class Pool(Generic[T, R]):
 
     def _replace_process(
         self, worker: _Worker[T], process: Process, failed: Failed
-    ) -> Iterator[_Result[T, R]]:
-        """Keep the tasks of an ended process for the next one. If too many processes ended at this
-        place, leave it out (`skips`), or yield the task's result: `Failed`.
+    ) -> Iterator[Result[T, R]]:
+        """Keep the tasks of an ended process for the next one, and judge its current task:
+
+        - The process ended without a task: no task is to blame.
+        - Fewer than TRIALS processes ended at this task or place: the next process repeats it.
+        - With `skips`, at a place of the task: the task is repeated without this place.
+        - Otherwise the task is given up: its result, `Failed`, is yielded.
         """
         worker.pending.extendleft(reversed(worker.running))
         worker.running.clear()
         worker.process = None
         place = process.place
-        if place == IDLE:  # no task is to blame
-            self._fruitless += 1
-            if self._fruitless == FRUITLESS:
-                raise PipelineError(
-                    f"processes that read files cannot start: the last one {failed.message}. "
-                    "See its output above. "
-                    "Finished work is kept: fix the cause, and run it again."
-                )
+        if place == NO_TASK:
+            self._count_fruitless(failed)
             return
-        current = worker.pending[0]
-        counted_place = 0  # the task as a whole
-        if self._skips:
-            counted_place = place
-        current.ended[counted_place] += 1
+
+        current = worker.pending[0]  # the first one that was running
+        counted_place = place if self._skips else _WHOLE_TASK
+        current.n_ended[counted_place] += 1
         # a second trial would take the whole time limit again
         is_hopeless = failed.reason == "reader_timeout" and not self._skips
-        if not is_hopeless and current.ended[counted_place] < TRIALS:
+        if not is_hopeless and current.n_ended[counted_place] < TRIALS:
             return
-        if self._skips and place >= 0:
+
+        if self._skips and place != PREPARING:
             current.job.skipped[place] = failed
         else:
             worker.pending.popleft()
-            yield _Result(current.task, failed, worker=worker.number)
+            yield Result(current.task, failed, worker=worker.number)
+
+    def _count_fruitless(self, failed: Failed) -> None:
+        """Count a process that ended without a task. Raises PipelineError: see FRUITLESS."""
+        self._fruitless += 1
+        if self._fruitless == FRUITLESS:
+            raise PipelineError(
+                f"processes that read files cannot start: the last one {failed.message}. "
+                "See its output above. "
+                "Finished work is kept: fix the cause, and run it again."
+            )
 
 
 def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., Any]) -> None:
-    """Read tasks from the pipe, and send run times and outcomes (as in `_Result`), until the parent
+    """Read tasks from the pipe, and send run times and outcomes (as in `Result`), until the parent
     closes the pipe: the main function of the pool's processes. fds: the pool's shared memory.
     """
     if fds:
@@ -375,7 +386,7 @@ def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., A
             except Exception as error:
                 outcome = pickle.dumps((None, _sendable(error)))
             pipe.send((time.perf_counter() - began, outcome))
-            alive(IDLE)
+            alive(NO_TASK)
 
 
 def _sendable(error: Exception) -> Exception:
@@ -389,110 +400,3 @@ def _sendable(error: Exception) -> Exception:
         return PipelineError(text)
     error.add_note(f"In a process of its own:\n{text}")
     return error
-
-
-def ordered_map(
-    job: Callable[[T], R],
-    items: Sequence[T],
-    workers: int,
-    *,
-    timeout: float = TIMEOUT,
-    memory: int = MEMORY,
-    same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
-    preload: Callable[[], object] | None = None,
-) -> Iterator[R | Failed]:
-    """Yield `job(item)` for each item, in order, computed by up to `workers` supervised processes,
-    never by this one. `job`, items and results must be picklable.
-
-    The result of an item is `Failed` if a process makes no progress at it for `timeout` s, or if
-    two processes, the second one fresh, crash at it or need more than `memory` bytes. An exception
-    of the job is raised here, in order, with the process's traceback as a note.
-
-    No item starts while more than `WAITING` bytes of results per process wait for an earlier one.
-
-    Args:
-        same_group: whether one process should run both of two neighbouring items, which share a
-            file, for example.
-        preload: see `Process`.
-
-    Processes start one after the other, while there are more items than they can take. All have
-    ended after the last result, an error, Ctrl-C, or `close`. Raises PipelineError if processes
-    cannot start.
-    """
-    ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
-    works = [functools.partial(_run_item, job)] * workers
-    with Pool[tuple[int, T], R](
-        works, ordered.jobs(), ahead=1, timeout=timeout, memory=memory, preload=preload
-    ) as pool:
-        for index in range(len(items)):
-            result = ordered.result(index, pool)
-            if result.seconds:
-                # short tasks are sent ahead, but not so many that other processes lack work
-                for_a_while = AHEAD_TIME / result.seconds
-                fair_share = (len(items) - ordered.n_grouped) / (2 * workers)
-                pool.ahead = max(1, int(min(AHEAD, for_a_while, fair_share)))
-            yield result.get()
-
-
-def _run_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
-    """The work of `ordered_map`, whose tasks are items with their index."""
-    _, item = task
-    return job(item)
-
-
-class _Ordered(Generic[T, R]):
-    """The two ends of `ordered_map`: jobs for a pool, made of the items, and results in order.
-
-    A job is a group of neighbouring items that one process should run. If too many bytes of
-    results wait for an earlier one, jobs pause. The item whose result is awaited never pauses.
-    """
-
-    def __init__(
-        self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int
-    ) -> None:
-        self._items = items
-        self._same_group = same_group
-        self._most_waiting = most_waiting
-        self._results: dict[int, _Result[tuple[int, T], R]] = {}  # by the index of the item
-        self._waiting = 0  # about the bytes of `_results`; a `Failed` counts as 2
-        self._awaited = 0  # index of the item whose result is returned next
-        self._polled = 0.0  # time of the last poll, s
-        self.n_grouped = 0  # number of items that are in a group
-
-    def jobs(self) -> Iterator[Iterator[tuple[int, T] | None]]:
-        """Yield the groups, as jobs for a pool."""
-        items = self._items
-        while self.n_grouped < len(items):
-            start = self.n_grouped
-            self.n_grouped += 1
-            while self.n_grouped < len(items):
-                if not self._same_group(items[self.n_grouped - 1], items[self.n_grouped]):
-                    break
-                self.n_grouped += 1
-            yield self._group(start, self.n_grouped)
-
-    def _group(self, start: int, stop: int) -> Iterator[tuple[int, T] | None]:
-        """Yield the items of a group with their index, or None while too many results wait."""
-        for index in range(start, stop):
-            while index > self._awaited and self._waiting > self._most_waiting:
-                yield None
-            yield index, self._items[index]
-
-    def result(self, index: int, pool: Pool[tuple[int, T], R]) -> _Result[tuple[int, T], R]:
-        """Wait for the result of an item. Items must be requested in order."""
-        self._awaited = index
-        # also if the result has come: processes wait for tasks
-        if time.monotonic() - self._polled > POLL_EVERY:
-            self._poll(pool, 0)
-        while index not in self._results:
-            self._poll(pool, LOOK)
-        result = self._results.pop(index)
-        self._waiting -= len(result.outcome)
-        return result
-
-    def _poll(self, pool: Pool[tuple[int, T], R], patience: float) -> None:
-        """Keep the results that come within `patience` s."""
-        self._polled = time.monotonic()
-        for result in pool.poll(patience):
-            self._results[result.task[0]] = result
-            self._waiting += len(result.outcome)

@@ -39,7 +39,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline import processes
-from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG, Failed, Pulse
+from pipeline.processes import (
+    NO_TASK,
+    OUT_OF_MEMORY,
+    POLL_INTERVAL,
+    PR_SET_PDEATHSIG,
+    Failed,
+    Pulse,
+)
 
 SERVER_IDLE: Final = 60.0  # s without a request and a process, after which the server ends
 END_TIME: Final = 5.0  # s to wait for the end of a killed process
@@ -90,11 +97,11 @@ class Process:
         env: Mapping[str, str] | None = None,
         memory: int | None = None,
     ) -> None:
-        self.pipe, remote = Pipe()
+        self.pipe, remote = Pipe()  # tasks and results; it closes when the process ends
         pulse_fd = os.memfd_create("pulse")
         os.ftruncate(pulse_fd, Pulse.SIZE)
         self._pulse = Pulse(mmap.mmap(pulse_fd, Pulse.SIZE))
-        self._pulse.move_to(IDLE)
+        self._pulse.move_to(NO_TASK)
         self.reset_silence()
         request = _ProcessRequest(
             path=list(sys.path),
@@ -115,23 +122,25 @@ class Process:
 
     @property
     def place(self) -> int:
-        """The last place in its task that the process has shown by `alive`; IDLE at first."""
+        """The last place in its task that the process has shown by `alive`; NO_TASK at first."""
         return self._pulse.place
 
     def reset_silence(self) -> None:
         """Let `silence` begin anew, because the parent gives the process a task."""
-        self._n_seen = self._pulse.n_signs
-        self._polled = time.monotonic()
-        self._silence = 0.0
+        self._n_seen = self._pulse.n_signs  # signs of life until now
+        self._polled = time.monotonic()  # time of the last look at them
+        self._silence = 0.0  # s without another sign
 
     def silence(self) -> float:
-        """Seconds without a sign of life, as far as the parent has watched: at most `LOOK` of the
-        time between two calls counts, because the parent may have been busy.
+        """Seconds without a sign of life, as far as the parent has watched.
+
+        At most `POLL_INTERVAL` of the time between two calls counts, because the parent may have
+        been busy.
         """
         if self._pulse.n_signs != self._n_seen:
             self.reset_silence()
         now = time.monotonic()
-        self._silence += min(LOOK, now - self._polled)
+        self._silence += min(POLL_INTERVAL, now - self._polled)
         self._polled = now
         return self._silence
 
@@ -171,7 +180,7 @@ class _Server:
     """The parent's end of the connection to the server, which it starts."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
+        self.owner = os.getpid()  # the parent; another process with this object is its fork
         self._socket, remote = socket.socketpair()
         self._pipe: Connection[Any, Any] = Connection(os.dup(self._socket.fileno()))
         self._lock = threading.Lock()
@@ -222,7 +231,7 @@ class _Server:
             self._process.returncode = 0
 
 
-_servers: list[_Server] = []  # one at most
+_servers: list[_Server] = []  # the server that was started last, if it has not been closed
 _starting = threading.Lock()
 
 
@@ -263,8 +272,8 @@ def serve() -> None:
     preloaded: set[bytes] = set()
     children: dict[int, int] = {}  # number -> process id
     while os.getppid() == parent and (children or idle < SERVER_IDLE):
-        if not pipe.poll(LOOK):
-            idle += LOOK
+        if not pipe.poll(POLL_INTERVAL):
+            idle += POLL_INTERVAL
             continue
         idle = 0.0
         try:
@@ -281,7 +290,7 @@ def serve() -> None:
         gc.freeze()
         server = os.getpid()
         child = os.fork()
-        if child == 0:
+        if child == 0:  # in the new process, which does not return from `_run`
             control.close()
             pipe.close()
             _run(request, fds, server)

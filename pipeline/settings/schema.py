@@ -16,7 +16,7 @@ from cache import Root
 from pipeline.clips.detectors import DetectionResources
 from pipeline.datasets.base import ReaderOptions
 from pipeline.features.spec import Resources
-from pipeline.processes import Dask
+from pipeline.processes.settings import Dask
 
 # an unknown key is an error; validators are built on first use: that takes a ms each
 STRICT: Final[Any] = {"extra": "forbid", "defer_build": True}

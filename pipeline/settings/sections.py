@@ -29,7 +29,8 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.processes import Dask, cores
+from pipeline.processes import cores
+from pipeline.processes.settings import Dask
 from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile
 from pipeline.settings.schema import (
     SECTION_TYPES,

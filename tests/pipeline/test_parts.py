@@ -28,7 +28,7 @@ from pipeline.demo import writing as synthetic
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.processes import NO_CLUSTER
+from pipeline.processes.settings import NO_CLUSTER
 from pipeline.recipe.overview import plan_splits
 from tests.cache.storage.buckets import objects
 from tests.pipeline.features.test_extraction_killed import SPLIT

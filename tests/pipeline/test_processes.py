@@ -22,7 +22,8 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.processes import Failed, alive
-from pipeline.processes.pool import Pool, ordered_map
+from pipeline.processes.ordered import ordered_map
+from pipeline.processes.pool import Pool
 from tests.waiting import LIMIT, await_that, with_growing_limit
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +147,7 @@ def log_and_return_a_mebibyte(item: tuple[Path, int]) -> bytes:
 
 
 def test_results_that_wait_for_an_earlier_one_take_bounded_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.processes.pool.WAITING", 2 * MIB)
+    monkeypatch.setattr("pipeline.processes.ordered.WAITING", 2 * MIB)
     log = tmp_path / "log"
     results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(200)], 3)
     next(results)
@@ -290,7 +291,7 @@ def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_
 PARENT = f"""
 import os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from pipeline.processes.pool import ordered_map
+from pipeline.processes.ordered import ordered_map
 from tests.pipeline.test_processes import hang_at_three
 
 for process in ordered_map(hang_at_three, range(4), 2):

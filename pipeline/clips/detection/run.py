@@ -46,8 +46,9 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
-from pipeline.processes import NO_CLUSTER, Dask, cores
+from pipeline.processes import cores
 from pipeline.processes.cluster import connect_workers
+from pipeline.processes.settings import NO_CLUSTER, Dask
 
 MOST_CLIPS: Final = 16  # per task of a worker
 # Least number of tasks per worker, if there are enough clips: more and smaller tasks mean that no

@@ -20,7 +20,8 @@ from pydantic.dataclasses import dataclass as validated
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
-from pipeline.processes import TIMEOUT, DeviceName, DeviceNames, cores, device_names
+from pipeline.processes import TIMEOUT, cores
+from pipeline.processes.settings import DeviceName, DeviceNames, device_names
 
 __all__ = [
     "Detect",

@@ -24,7 +24,7 @@ from pipeline.features.engine.meter import Meter
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame
-from pipeline.processes import Failed, alive
+from pipeline.processes import PREPARING, Failed, alive
 from pipeline.processes.pool import TRIALS
 
 AHEAD: Final = 2  # tasks that a process has: one that runs, and one that waits
@@ -199,13 +199,13 @@ class CropDecoding:
             if len(self._kept) > task.n_kept:
                 del self._kept[next(iter(self._kept))]
         if task.last:
-            alive(-1)
+            alive(PREPARING)
             task.pixels.check()
 
     def _begin(self, task: Task) -> list[int]:
         """Open the pixels of the task's job. Returns all frames to decode for the task."""
         if task.first:
-            alive(-1)
+            alive(PREPARING)
             task.pixels.check()
         self._job = task.job
         self._kept = {}

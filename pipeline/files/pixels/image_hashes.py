@@ -24,7 +24,7 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.processes import Failed
-from pipeline.processes.pool import ordered_map
+from pipeline.processes.ordered import ordered_map
 
 SIDE: Final = 32  # px, to which an image is reduced before its transform
 LOW: Final = 8  # lowest frequencies a side that make the hash: 63 bits without the mean

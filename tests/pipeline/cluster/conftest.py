@@ -13,7 +13,8 @@ from typing import Any
 import distributed
 import pytest
 
-from pipeline.processes import Dask, cluster
+from pipeline.processes import cluster
+from pipeline.processes.settings import Dask
 from tests.waiting import await_that
 
 ROOT = Path(__file__).parents[3]

@@ -27,7 +27,8 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
-from pipeline.processes import Dask, cluster, on_worker
+from pipeline.processes import cluster, on_worker
+from pipeline.processes.settings import Dask
 from tests.other_code import copy_code
 from tests.pipeline.cluster.conftest import Cluster, dask, mapped
 from tests.waiting import LIMIT

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.processes import Dask, cluster
+from pipeline.processes import cluster
+from pipeline.processes.settings import Dask
 from tests.pipeline.cluster.conftest import ITEMS, Cluster, mapped
 from tests.waiting import await_that
 

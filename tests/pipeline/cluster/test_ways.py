@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.processes import Dask
+from pipeline.processes.settings import Dask
 from pipeline.processes.software import version
 from tests.other_code import copy_code, run_other
 from tests.pipeline.cluster.conftest import Cluster

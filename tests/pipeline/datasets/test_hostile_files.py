@@ -30,7 +30,7 @@ from pipeline.datasets import RELEASES
 from pipeline.datasets.penn_action import PennAction
 from pipeline.files.pixels.sources import parse
 from pipeline.processes import Failed
-from pipeline.processes.pool import ordered_map
+from pipeline.processes.ordered import ordered_map
 from pipeline.track import column_problems
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_detections import CASES, SIZE, N, write

@@ -12,8 +12,8 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.processes import NO_CLUSTER, Dask, device_names
 from pipeline.processes.cluster import connect_workers
+from pipeline.processes.settings import NO_CLUSTER, Dask, device_names
 
 PENN = "penn_action/train"
 TWO = Resources(workers=2, devices="cpu,cpu")

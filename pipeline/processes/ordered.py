@@ -1,0 +1,132 @@
+"""`map` on supervised processes, with results in order.  raw -> [tracks, crops] -> features
+
+Readers of raw files call `ordered_map`. It gives the items to a `Pool` in groups, and holds results
+back until the earlier ones have come (`_Ordered`).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Generic, TypeVar
+
+from pipeline.processes import MEMORY, POLL_INTERVAL, TIMEOUT, Failed
+from pipeline.processes.pool import Pool, Result
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AHEAD: Final = 16  # most items that are sent to a process ahead
+AHEAD_TIME: Final = 0.1  # s: their intended run time
+POLL_EVERY: Final = 0.01  # s
+WAITING: Final = 1 << 26  # most bytes of results per process that wait for an earlier result
+
+
+def ordered_map(
+    job: Callable[[T], R],
+    items: Sequence[T],
+    workers: int,
+    *,
+    timeout: float = TIMEOUT,
+    memory: int = MEMORY,
+    same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
+    preload: Callable[[], object] | None = None,
+) -> Iterator[R | Failed]:
+    """Yield `job(item)` for each item, in order, computed by up to `workers` supervised processes,
+    never by this one. `job`, items and results must be picklable.
+
+    The result of an item is `Failed` if a process makes no progress at it for `timeout` s, or if
+    two processes, the second one fresh, crash at it or need more than `memory` bytes. An exception
+    of the job is raised here, in order, with the process's traceback as a note.
+
+    No item starts while more than `WAITING` bytes of results per process wait for an earlier one.
+
+    Args:
+        same_group: whether one process should run both of two neighbouring items, which share a
+            file, for example.
+        preload: see `Process`.
+
+    Processes start one after the other, while there are more items than they can take. All have
+    ended after the last result, an error, Ctrl-C, or `close`. Raises PipelineError if processes
+    cannot start.
+    """
+    ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
+    works = [functools.partial(_run_item, job)] * workers
+    with Pool[tuple[int, T], R](
+        works, ordered.jobs(), ahead=1, timeout=timeout, memory=memory, preload=preload
+    ) as pool:
+        for index in range(len(items)):
+            result = ordered.result(index, pool)
+            if result.seconds:
+                # short tasks are sent ahead, but not so many that other processes lack work
+                for_a_while = AHEAD_TIME / result.seconds
+                fair_share = (len(items) - ordered.n_grouped) / (2 * workers)
+                pool.ahead = max(1, int(min(AHEAD, for_a_while, fair_share)))
+            yield result.get()
+
+
+def _run_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
+    """The work of `ordered_map`, whose tasks are items with their index."""
+    _, item = task
+    return job(item)
+
+
+class _Ordered(Generic[T, R]):
+    """The two ends of `ordered_map`: jobs for a pool, made of the items, and results in order.
+
+    A job is a group of neighbouring items that one process should run. If too many bytes of
+    results wait for an earlier one, jobs pause. The item whose result is awaited never pauses.
+
+    `result` polls the pool, and the pool, while it is polled, takes tasks from `jobs`.
+    """
+
+    def __init__(
+        self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int
+    ) -> None:
+        self._items = items
+        self._same_group = same_group
+        self._most_waiting = most_waiting
+        self._results: dict[int, Result[tuple[int, T], R]] = {}  # by the index of the item
+        self._waiting = 0  # about the bytes of `_results`; a `Failed` counts as 2
+        self._awaited = 0  # index of the item whose result is returned next
+        self._polled = 0.0  # time of the last poll, s
+        self.n_grouped = 0  # number of items that are in a group
+
+    def jobs(self) -> Iterator[Iterator[tuple[int, T] | None]]:
+        """Yield the groups, as jobs for a pool."""
+        items = self._items
+        while self.n_grouped < len(items):
+            start = self.n_grouped
+            self.n_grouped += 1
+            while self.n_grouped < len(items):
+                if not self._same_group(items[self.n_grouped - 1], items[self.n_grouped]):
+                    break
+                self.n_grouped += 1
+            yield self._group(start, self.n_grouped)
+
+    def _group(self, start: int, stop: int) -> Iterator[tuple[int, T] | None]:
+        """Yield the items of a group with their index, or None while too many results wait."""
+        for index in range(start, stop):
+            while index > self._awaited and self._waiting > self._most_waiting:
+                yield None
+            yield index, self._items[index]
+
+    def result(self, index: int, pool: Pool[tuple[int, T], R]) -> Result[tuple[int, T], R]:
+        """Wait for the result of an item. Items must be requested in order."""
+        self._awaited = index
+        # also if the result has come: processes wait for tasks
+        if time.monotonic() - self._polled > POLL_EVERY:
+            self._poll(pool, 0)
+        while index not in self._results:
+            self._poll(pool, POLL_INTERVAL)
+        result = self._results.pop(index)
+        self._waiting -= len(result.outcome)
+        return result
+
+    def _poll(self, pool: Pool[tuple[int, T], R], patience: float) -> None:
+        """Keep the results that come within `patience` s."""
+        self._polled = time.monotonic()
+        for result in pool.poll(patience):
+            self._results[result.task[0]] = result
+            self._waiting += len(result.outcome)

@@ -1,0 +1,68 @@
+"""Settings of processes: the devices that they compute on, and a Dask cluster.
+
+`device` and `devices` are keys of [features] and [detect], and [dask] is a section (`Dask`).
+`device_names` parses `devices`, such as 0,1: one process on each of two GPUs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic.dataclasses import dataclass as validated
+
+from pipeline.errors import ConfigError
+
+
+def _check_device(text: str) -> str:
+    """Return a device's name as given. Raises ValueError for others."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
+    return text
+
+
+DeviceName = Annotated[
+    str,
+    AfterValidator(_check_device),
+    Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."),
+]
+# replaces `device`; a GPU that is listed twice, as 0,0, gets two processes
+DeviceNames = Annotated[
+    str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")
+]
+
+
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+class Dask:
+    """[dask]: detection, conversion and extraction on a cluster."""
+
+    scheduler: Annotated[
+        str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")
+    ] = None
+    patience: Annotated[
+        PositiveFloat, Field(description="Seconds to wait while there is no Dask worker")
+    ] = 3600
+
+
+NO_CLUSTER: Final = Dask()
+
+
+def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
+    """Parse the setting `devices`: numbers of GPUs, or names of devices.
+
+    Raises ConfigError for other texts, and if the setting `device` is given, too.
+
+    >>> device_names("0,1")
+    ('cuda:0', 'cuda:1')
+    """
+    if text and device != "auto":
+        raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
+    words = text.replace(",", " ").split()
+    names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
+    for name in names:
+        if not re.fullmatch(r"cpu|cuda:\d+", name):
+            raise ConfigError(
+                f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}"
+            )
+    return names
