@@ -16,7 +16,8 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
-from pipeline.conversion.reading import Spool, read_videos
+from pipeline.conversion.reading import read_videos
+from pipeline.conversion.spool import Spool
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks

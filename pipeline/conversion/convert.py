@@ -33,7 +33,8 @@ from pipeline.conversion.committed import LET_GO, empty_lines
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, Spool, read_videos
+from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, read_videos
+from pipeline.conversion.spool import Spool
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record

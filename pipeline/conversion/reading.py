@@ -1,9 +1,13 @@
-"""Read videos, by local processes or on a Dask cluster.  [raw -> tracks] -> features ->
-windows
+"""Read videos, by local processes or on a Dask cluster.  [raw -> tracks] -> features -> windows
 
 Reading a video gives its tracks and an account of its frames (`ReadVideo`). A video that cannot be
-read gives an account with the reason, and no tracks. Parts of an array job put the videos that they
-have read into a `Spool`, from which a later command commits them.
+read is rejected: it gives an account with the reason, and no tracks. Conversion calls
+`read_videos`, which calls `read_video` for each in another process. Rejections come from
+
+- `_read_or_reject`: the reader refuses the files, or fails;
+- `read_video`: the system failed while files were read (`files.raw.opening`);
+- `_reject_video`: the reading process crashed or hung;
+- `_refuse_other_files`: other files were read than this process sees.
 """
 
 from __future__ import annotations
@@ -13,22 +17,14 @@ import functools
 import json
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
-from cache.format.folders import create_groups
-from cache.format.place import Place
-from cache.write.parts import Part
-from cache.write.staged import VIDEO, StagedWork
 from pipeline.accounting import NOT_NOW, VideoAccount
-from pipeline.cli.console import DOUBT, err, plain
-from pipeline.cli.progress import Progress
-from pipeline.cli.text import count
 from pipeline.conversion.identity import find_differences, reader_parts
-from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError
@@ -105,19 +101,19 @@ def read_videos(
     Raises PipelineError if the cluster's workers do not see the raw folder.
     """
     body = plan.body if plan.reader["body"] else None
-    inputs = plan.dataset, plan.split, plan.raw, body
+    arguments = plan.dataset, plan.split, plan.raw, body
     results: Iterator[ReadVideo | Failed]
     if plan.committed is not None:
         videos = _WithClips(videos, plan.committed)
     with ExitStack() as stack:
         if dask.scheduler is not None and videos:
             reader = json.dumps(dict(plan.reader))
-            on_worker = functools.partial(_read_on_worker, reader, *inputs)
+            on_worker = functools.partial(_read_on_worker, reader, *arguments)
             cluster = stack.enter_context(connect_cluster(dask, plan.raw, [plan.dataset]))
             results = cluster.map(on_worker, videos, _share_label_file)
         else:
             results = ordered_map(
-                functools.partial(read_video, *inputs),
+                functools.partial(read_video, *arguments),
                 videos,
                 workers,
                 timeout=timeout,
@@ -180,138 +176,6 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     return ReadVideo(digest, account)
 
 
-class Spool:
-    """Videos that parts of an array job have read, each as a piece of staged work in the cache.
-
-    A piece's name is <kind>-<hash of the video's name>-<hash of its stamp>-<digest of its files>.
-    The stamp tells cheaply whether raw files have changed; see `pipeline.files.raw.changes`.
-    """
-
-    def __init__(self, plan: ConversionPlan) -> None:
-        self._plan = plan
-        self._place = Place(cache.store_at(plan.root), plan.name)
-        self._work = StagedWork(self._place, {"plan": plan.staging})
-        self._names: dict[str, list[str]] = {}  # of pieces, by their videos' `_key`
-        for name in self._work.names(VIDEO):
-            key = "-".join(name.split("-")[:2])
-            self._names.setdefault(key, []).append(name)
-
-    def read(self, videos: Sequence[RawVideo], read: Read) -> Generator[ReadVideo]:
-        """Yield every video, in order: from the spool if its raw files are the same, else as `read`
-        reads it.
-        """
-        names = {video.name: self._find(video) for video in videos}
-        todo = [video for video in videos if not names[video.name]]
-        self._report_changed(todo)
-        with closing(read(todo)) as others:
-            for video in videos:
-                if names[video.name]:
-                    yield self._load(names[video.name])
-                else:
-                    yield next(others)
-
-    def read_part(self, part: Part, read: Read, progress: Progress) -> list[VideoAccount]:
-        """Read this part's share of the plan's videos into the spool. Returns the accounts of
-        videos that cannot be read now.
-        """
-        store = self._place.store
-        share = part.share(self._plan.append)
-        todo = [video for video in share if not self._find(video)]
-        if not todo:
-            return []
-        unreadable = []
-        report_other_work(self._plan.root, self._plan.name, None, self._plan.staging)
-        self._report_changed(todo)
-        with part.running(store, self._place.writing):
-            create_groups(self._place)
-            n_done = len(share) - len(todo)
-            for video, result in zip(todo, read(todo), strict=True):
-                account = result.account
-                if changes.stamp(self._plan.raw, video) != self._plan.stamps[video.name]:
-                    message = f"{video.name}: its files changed while they were read. {LATER}"
-                    account.reject(NOT_NOW, message)
-                if account.set_aside == NOT_NOW:
-                    unreadable.append(account)
-                else:
-                    name = f"{self._prefix(video)}{result.fingerprint}"
-                    self._work.put(name, *_as_piece(result))
-                n_done += 1
-                progress(n_done, len(share), video.name)
-        return unreadable
-
-    def _key(self, video: RawVideo) -> str:
-        """How the names of all pieces of this video begin: their kind and the name's hash."""
-        return f"{VIDEO}-{cache.fingerprint({'video': video.name})[:32]}"
-
-    def _prefix(self, video: RawVideo) -> str:
-        """How the name of its piece begins, if its files had the stamp of this plan."""
-        stamp = cache.fingerprint({"stamp": self._plan.stamps[video.name]})[:32]
-        return f"{self._key(video)}-{stamp}-"
-
-    def _find(self, video: RawVideo) -> str:
-        """The name of a video's piece with the same stamp, else with the same digest of its files;
-        "" if there is none.
-        """
-        if not self._names:  # skip hashing the names of half a million videos
-            return ""
-        names = self._names.get(self._key(video), [])
-        prefix = self._prefix(video)
-        same = [name for name in names if name.startswith(prefix)]
-        if names and not same:
-            digest = changes.video_digest(self._plan.raw, video)
-            same = [name for name in names if name.endswith(digest)]
-        return same[0] if same else ""
-
-    def _report_changed(self, todo: Sequence[RawVideo]) -> None:
-        """Print a line if some videos have to be read again because their files have changed."""
-        if not self._names:
-            return
-        changed = [video for video in todo if self._key(video) in self._names]
-        if changed:
-            why = f"their files differ from those that parts have read, first {changed[0].name}"
-            text = f"{self._plan.name}: {count(len(changed), 'staged video')} read again: {why}"
-            err.print(f"{DOUBT} {plain(text)}")
-
-    def _load(self, name: str) -> ReadVideo:
-        """Load a piece. Removes a damaged piece and raises PipelineError."""
-        pieces = self._work.read([name])
-        if name not in pieces:
-            self._work.remove([name])
-            location = self._place.store.location(f"{self._work.folder}/{name}")
-            raise PipelineError(
-                f"{location}: was damaged, and is removed now. Run the command again."
-            )
-        head, arrays = pieces[name]
-        entry = cache.VideoEntry(**head["entry"])
-        tracks = head["tracks"]
-        for path, values in arrays.items():
-            number, kind, column = path.split("/", 2)
-            track = tracks[int(number)]
-            if column:  # without a column's name, the field itself is one array
-                track.setdefault(kind, {})[column] = values
-            else:
-                track[kind] = values
-        account = VideoAccount.from_dict(entry.account)
-        rows = [cache.TrackRows(**track) for track in tracks]
-        return ReadVideo(entry.fingerprint, account, rows, entry)
-
-
-def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A video as the head and arrays of a piece. An array's key is <track number>/<field>/<column>,
-    where <field> is a field of `TrackRows`.
-    """
-    arrays: dict[str, Any] = {}
-    tracks = []
-    names = ("name", "video", "step", "fps", "crop_scale", "gender")
-    for i, track in enumerate(video.tracks):
-        tracks.append({name: getattr(track, name) for name in names})
-        arrays |= {f"{i}/columns/{name}": values for name, values in track.columns.items()}
-        arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
-        if track.intrinsics is not None:
-            arrays[f"{i}/intrinsics/"] = track.intrinsics
-    return {"entry": asdict(video.entry), "tracks": tracks}, arrays
-
-
 def _read_on_worker(
     reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
 ) -> ReadVideo | Failed:
@@ -372,38 +236,44 @@ def read_video(
     """Read one video in this process. Errors of the reader or of files become a rejection in the
     video's account; only MemoryError, and errors of loading the body model, are raised.
     """
-    # This is not in the `try`: a body model that cannot be loaded is no video's fault.
+    # Outside of what rejects a video: a body model that cannot be loaded is no video's fault.
     model = _body(body, dataset.genders[0])
     stamp = changes.stamp(raw, video)
-    tracks: Sequence[Track] = ()
-    pixels = NO_PIXELS
-    account = VideoAccount(video.name)
-    with faults() as passing:
+    with faults() as temporary_errors:
         digest = changes.video_digest(raw, video)
-        try:
-            _refuse_other_encodings(raw, video)
-            _remember_clip(video)
-            with _one_thread(model):
-                tracks, account = dataset.read_accounted(raw, split, video, model)
-            pixels = _describe_pixels(tracks, account)
-        except MemoryError:
-            raise
-        except Exception as error:  # a bug of the reader must not cost the other videos
-            tracks = ()
-            note_fault(error)
-            # `read_accounted` has put errors of labels into the account; this one is of the pixels.
-            if isinstance(error, RawDataError):
-                account.reject(error.reason, str(error))
-            else:
-                account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
-    if passing:
-        tracks = ()
-        pixels = NO_PIXELS
-        account.reject(NOT_NOW, _describe_passing(raw, video, passing[0]))
-    return ReadVideo(digest, account, [track.rows for track in tracks], pixels, stamp=stamp)
+        read = _read_or_reject(dataset, split, raw, model, video, digest)
+    if temporary_errors:  # also those that the reader handled, for example by using fewer images
+        account = read.account
+        account.reject(NOT_NOW, _describe_temporary(raw, video, temporary_errors[0]))
+        read = ReadVideo(digest, account)
+    return replace(read, stamp=stamp)
 
 
-def _describe_passing(raw: Path, video: RawVideo, error: OSError) -> str:
+def _read_or_reject(
+    dataset: Dataset, split: str, raw: Path, model: Body | None, video: RawVideo, digest: str
+) -> ReadVideo:
+    """Read one video. An error of the files or a bug of the reader becomes a rejection."""
+    account = VideoAccount(video.name)
+    try:
+        _refuse_other_encodings(raw, video)
+        _remember_clip(video)
+        with _one_thread(model):
+            # this puts errors of labels into the account
+            tracks, account = dataset.read_accounted(raw, split, video, model)
+        pixels = _describe_pixels(tracks, account)
+        return ReadVideo(digest, account, [track.rows for track in tracks], pixels)
+    except MemoryError:
+        raise
+    except RawDataError as error:
+        note_fault(error)
+        account.reject(error.reason, str(error))
+    except Exception as error:  # a bug of the reader must not cost the other videos
+        note_fault(error)
+        account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
+    return ReadVideo(digest, account)
+
+
+def _describe_temporary(raw: Path, video: RawVideo, error: OSError) -> str:
     """A message about an error of the disk or network that may go away, with what to do."""
     where = str(_place(raw, video))
     if error.filename is not None and not isinstance(error.filename, int):

@@ -23,7 +23,7 @@ from cache.write import parts
 from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.commands.plan import lines
-from pipeline.conversion import convert, reading
+from pipeline.conversion import convert, reading, spool
 from pipeline.demo import writing as synthetic
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
@@ -177,7 +177,7 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
     )
     convert.convert(calm)
     read = functools.partial(reading.read_videos, root, workers=1, dask=NO_CLUSTER)
-    assert reading.Spool(root).read_part(Part(1, 1), read, lambda *_: None) == []
+    assert spool.Spool(root).read_part(Part(1, 1), read, lambda *_: None) == []
     monkeypatch.setattr(reading, "read_video", None)
     convert.convert(root)
     assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
