@@ -36,11 +36,21 @@ class Totals:
         }
 
 
+# fields of `VideoAccount` that are counts by reason
+_COUNTED: Final = ("dropped", "tracks_dropped")
+
+
 @dataclass(slots=True)
 class VideoAccount:
     """Account of one raw video. A reader fills it; `check` verifies it at commit.
 
-    Frames are person-frames: one person in one frame, which is one row in the cache.
+    Frames are person-frames: one person in one frame, which is one row in the cache. A reader sets
+    `found`. Then it calls one method for each track: `keep_rows` with reasons for its rows, or
+    `keep_track` or `drop_track` with a number of frames. It counts frames that it drops before it
+    knows the tracks by `drop` or `drop_rows`. `reject` drops the whole video.
+
+    Arguments named `people` are the dropped detections, for a subclass that draws them: arrays of
+    frame_index (frames,) and keypoints (frames, J, 3). They are ignored here.
     """
 
     name: str
@@ -60,11 +70,7 @@ class VideoAccount:
     clip: dict[str, Any] = field(default_factory=dict)
 
     def drop(self, reason: str, frames: int, *people: NDArray[Any]) -> None:  # noqa: ARG002
-        """Count `frames` person-frames as dropped for `reason`, if there are any.
-
-        people: For detections, their frame_index (frames,) and keypoints (frames, J, 3). They are
-            ignored here; subclasses draw them.
-        """
+        """Count `frames` person-frames as dropped for `reason`, if there are any."""
         if frames:
             self.dropped[reason] += int(frames)
 
@@ -74,7 +80,7 @@ class VideoAccount:
         """Count each of N rows as dropped for the first reason that applies to it.
 
         Returns a mask (N,) of the rows to which no reason applies. reasons: name -> (N,) whether
-        the reason applies to a row. people: as in `drop`, for all N rows.
+        the reason applies to a row. people: arrays of all N rows.
         """
         kept = np.array(True)
         for reason, applies in reasons.items():
@@ -97,7 +103,9 @@ class VideoAccount:
         return rows
 
     def take_back(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
-        """Drop rows of a track that is already counted as kept; returns indices as `keep_rows`.
+        """Drop rows of a track that `keep_rows` or `keep_track` has counted as kept.
+
+        Returns the indices of the kept rows, and counts as `keep_rows`.
 
         >>> account = VideoAccount("clip", found=3, kept=3, tracks_kept=1)
         >>> account.take_back({"too_tall": [True, False, True]})
@@ -110,7 +118,7 @@ class VideoAccount:
         return self.keep_rows(reasons)
 
     def drop_track(self, reason: str, frames: int, *people: NDArray[Any]) -> None:
-        """Count a track, and `frames` person-frames of it, as dropped. people: as in `drop`."""
+        """Count a track, and `frames` person-frames of it, as dropped."""
         self.tracks_dropped[reason] += 1
         self.drop(reason, frames, *people)
 
@@ -146,21 +154,21 @@ class VideoAccount:
     def as_dict(self) -> dict[str, Any]:
         """The account as JSON values; `from_dict` restores it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("subjects", "clip"):  # accounts of other datasets keep their bytes
+        for name in _COUNTED:
+            values[name] = dict(sorted(values[name].items()))
+        values["notes"] = list(self.notes)
+        # fields that were added later: a manifest of a dataset without them stays as it was
+        for name in ("subjects", "clip"):
             if not values[name]:
                 del values[name]
-        return (
-            values
-            | {key: dict(sorted(values[key].items())) for key in _COUNTED}
-            | {"notes": list(self.notes)}
-        )
+        return values
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        return cls(**{**raw, **{key: Counter(raw[key]) for key in _COUNTED}})
-
-
-_COUNTED: Final = ("dropped", "tracks_dropped")
+        values = dict(raw)
+        for name in _COUNTED:
+            values[name] = Counter(values[name])
+        return cls(**values)
 
 
 class Accounting:
@@ -186,9 +194,10 @@ class Accounting:
         reason. For videos: found = kept + rejected by reason (`set_aside`) + without tracks. Videos
         of other splits are not counted. known: totals of the full release.
         """
-        used = [a for a in self if a.tracks_kept and not a.set_aside]
         rejected = Counter(a.set_aside for a in self if a.set_aside)
-        of_other_splits = sum(a.other_split and not (a.tracks_kept or a.set_aside) for a in self)
+        n_used = sum(a.tracks_kept > 0 and not a.set_aside for a in self)
+        without_tracks = [a for a in self if not a.tracks_kept and not a.set_aside]
+        n_of_other_splits = sum(a.other_split for a in without_tracks)
         tracks_kept = sum(a.tracks_kept for a in self)
         tracks_dropped = _by_reason(a.tracks_dropped for a in self)
         return {
@@ -203,10 +212,10 @@ class Accounting:
                 "dropped": tracks_dropped,
             },
             "videos": {
-                "found": len(self) - of_other_splits,
-                "kept": len(used),
+                "found": len(self) - n_of_other_splits,
+                "kept": n_used,
                 "set_aside": dict(sorted(rejected.items())),
-                "without_tracks": len(self) - of_other_splits - len(used) - rejected.total(),
+                "without_tracks": len(without_tracks) - n_of_other_splits,
             },
             "known": (known or Totals()).as_dict(),
         }

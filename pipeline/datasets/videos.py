@@ -63,24 +63,29 @@ Percent = Annotated[int, BeforeValidator(_refuse_fraction)]
 class OwnVideos(ClipDataset):
     """One track per person and uninterrupted stretch of visibility.
 
-    Clips outside folders of a split are drawn for `val` and `test` by a hash of `seed` and their
-    path. `bridge` is for prediction.
+    A clip in a folder with a split's name belongs to that split. The others are drawn for `val` and
+    `test` by a hash of `seed` and their path.
     """
 
-    # per cent of the clips drawn for val; clips in a folder with a split's name belong to that
-    # split
-    val: Percent = 0
-    test: Percent = 0  # per cent of the clips drawn for test
+    # Splits
+    val: Percent = 0  # per cent of the clips to draw for val
+    test: Percent = 0  # per cent of the clips to draw for test
     seed: int = 0  # another seed draws other clips
-    # frames that a person may be missing and still be the same person; a second of them
+
+    # Linking
+    # frames that a person may be missing and still be the same person; unset: one second
     max_gap: int | None = None
     min_frames: int = 40  # shorter stretches of a person are left out; at most half of `max_frames`
     max_frames: int = 500  # longer stretches are split
     # stretches with this share of frames that show only face and shoulders are left out
     face_only: float = 0.4
-    # add frames in which a person was missed, up to `max_gap` in a row, with boxes in between
+    # for prediction: add frames in which a person was missed, up to `max_gap` in a row, with
+    # interpolated boxes
     bridge: bool = False
-    cuts: bool = True  # end all tracks at scene cuts; false: where a sharp key frame passes for one
+    # end all tracks at scene cuts; false helps if a sharp key frame is mistaken for a scene cut
+    cuts: bool = True
+
+    # Limits of `pipeline.grades`
     # drop people with a joint that shakes more, in % of their box; unset: none
     max_jitter: float | None = None
     # drop people with a limb whose length varies more, in %; unset: none
@@ -110,6 +115,7 @@ class OwnVideos(ClipDataset):
                 raise ConfigError(
                     f"videos: max_jitter or max_limb_spread is {limit:g}; expected more than 0 %"
                 )
+        # these raise ConfigError for invalid options
         self.cleaning()
         self.filmed_fps("")
 
@@ -179,14 +185,14 @@ class OwnVideos(ClipDataset):
                 f"{top}/ names no split, so its clips belong to {split}: rename it to {likely}/"
             )
         rules = Rules(
-            self.min_frames,
-            self.max_gap,
-            self.cleaning(),
-            self.bridge,
-            self.cuts,
-            self.max_jitter,
-            self.max_limb_spread,
-            self.min_grade,
-            self.filmed_fps(video.name),
+            min_frames=self.min_frames,
+            max_gap=self.max_gap,
+            cleaning=self.cleaning(),
+            bridge=self.bridge,
+            cuts=self.cuts,
+            max_jitter=self.max_jitter,
+            max_limb_spread=self.max_limb_spread,
+            min_grade=self.min_grade,
+            filmed_fps=self.filmed_fps(video.name),
         )
         return clip_tracks(self, raw, split, video, account, rules)

@@ -76,21 +76,22 @@ class Section(dict[str, str]):
         self.by_option = frozenset(by_option)
 
     def where(self, key: str = "") -> str:
-        """Where a key is set, for messages: "luigi.cfg, line 23 [features] precision".
+        """Where a key is set, for messages.
 
-        The line is the key's; for a missing key, the section's.
+        --precision                               by an option of a command
+        --set [features] precision                by `--set`, as a key or as the whole section
+        luigi.cfg, line 23 [features] precision   in the file; a missing key has the section's line
+        luigi.cfg [features] precision            nowhere: the file does not have the section
         """
         if key in self.by_option:
             return f"--{key}"
-        setting = f"[{self.name}] {key}".rstrip()
-        if key in self.by_set:
-            return f"{BY_SET} {setting}"
         line = self.line(key if key in self else "")
-        if line:
-            return f"{self.file}, line {line} {setting}"
-        if self.by_set:  # the file does not have the section
-            return f"{BY_SET} {setting}"
-        return f"{self.file} {setting}"
+        place = str(self.file)
+        if key in self.by_set or (self.by_set and not line):
+            place = str(BY_SET)
+        elif line:
+            place += f", line {line}"
+        return f"{place} [{self.name}] {key}".rstrip()
 
     def line(self, key: str = "") -> int:
         """Line number, from 1, of a key or of the section's heading; 0 if the file lacks it."""
@@ -113,7 +114,10 @@ class Section(dict[str, str]):
         return Section(self.file, self.name, values, self.by_set, self.by_option)
 
     def prefix_line(self, message: str) -> str:
-        """Prefix an error message with the line of the first key that it mentions.
+        """Prefix an error message with the line of the key that it is about.
+
+        Checks of several settings write messages that begin with a key's name, or have it among
+        their words. Without a key of this section, the line is the section's.
 
         >>> section = Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, by_set=["epochs"])
         >>> section.prefix_line("epochs: expected 1")
@@ -200,8 +204,9 @@ class SettingsFile:
         """Override sections with `--set`. Raises ConfigError for an invalid one."""
         sections = dict(self.sections)
         for name, key, text in parse_overrides():
-            below = sections.get(name, Section(self.path, name))
-            sections[name] = Section(self.path, name, {**below, key: text}, {*below.by_set, key})
+            in_file = sections.get(name, Section(self.path, name))
+            values = {**in_file, key: text}
+            sections[name] = Section(self.path, name, values, {*in_file.by_set, key})
         return SettingsFile(self.path, sections)
 
 
@@ -214,24 +219,16 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     """
     origin = get_origin(hint)
     arguments = get_args(hint)
-    # The order matters: types for which an empty text is a valid value come first.
+    # First the types for which an empty text is a valid value.
     if hasattr(hint, "parse"):
-        parsed = hint.parse(text)
-        if hasattr(parsed, "below"):
-            return parsed.below(base)
-        return parsed
+        return _parse_by_class(hint, text, base)
     if origin is tuple:
         return tuple(_value_of(arguments[0], word, base) for word in text.split())
     if origin is Mapping:
-        values = {}
-        for word in text.split():
-            name, _, value = word.partition(":")
-            if name in values or not (name and value):
-                raise ValueError("expected name:value pairs with spaces between, each name once")
-            values[name] = _value_of(arguments[1], value, base)
-        return values
-    # Annotated that describes a type with parts, such as X | None; pydantic parses the others
+        return _parse_pairs(arguments[1], text, base)
     if origin is Annotated and get_args(arguments[0]):
+        # Annotated[X | None, ...] or another type with parts: parse those. pydantic parses
+        # Annotated[int, ...], since it checks the limits in it.
         return _value_of(arguments[0], text, base)
     if NoneType in arguments:
         if text in ("", "none"):
@@ -240,11 +237,33 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
         return _value_of(inner, text, base)
     if not text:
         raise ValueError("expected a value, found none")
+
     if hint == cache.Root and cache.is_url(text):  # a URL is not relative to a folder
         return text
     if hint in (Path, cache.Root):
         return base / folder_of(text, or_url=hint == cache.Root)
     return _adapter(hint).validate_python(text)
+
+
+def _parse_by_class(spec: Any, text: str, base: Path) -> Any:
+    """Parse a text by a class of its own, such as WeightsSpec, which has the class method `parse`.
+    If it may hold relative paths, its method `below` returns it with paths below `base`.
+    """
+    parsed = spec.parse(text)
+    if hasattr(parsed, "below"):
+        return parsed.below(base)
+    return parsed
+
+
+def _parse_pairs(hint: Any, text: str, base: Path) -> dict[str, Any]:
+    """Parse name:value pairs with values of this type. Raises ValueError."""
+    values = {}
+    for word in text.split():
+        name, _, value = word.partition(":")
+        if name in values or not (name and value):
+            raise ValueError("expected name:value pairs with spaces between, each name once")
+        values[name] = _value_of(hint, value, base)
+    return values
 
 
 def option_type(hint: Any) -> Callable[[str], Any]:
