@@ -140,7 +140,11 @@ def commands_of(program: str) -> dict[str, CommandEntry]:
 
 @dataclass(frozen=True)
 class Records(Generic[T]):
-    """All records of one kind, by name: built-in ones, and those of other packages."""
+    """All records of one kind, by name: built-in ones, and those of other packages.
+
+    `find` loads one, `every` all, and `broken` says which cannot be loaded. `unknown`,
+    `not_installed` and `label` write about a name in messages.
+    """
 
     what: str  # noun for messages: "dataset"
     group: str  # group of entry points
@@ -175,14 +179,15 @@ class Records(Generic[T]):
             raise PlugInError(
                 f"{which} cannot be loaded: {type(error).__name__}: {error}"
             ) from error
-        if not self._is_one(loaded) or getattr(loaded, self.named_by) != name:
-            expected = f"a {self.base.__name__}{self._kind} whose {self.named_by} is {name!r}"
+        if not self._is_record(loaded) or getattr(loaded, self.named_by) != name:
+            expected = f"a {self.base.__name__}{self._relation} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{which}: {entry.value} is not {expected}")
         return loaded
 
-    _kind: ClassVar[str] = ""  # in messages, after the name of `base`
+    # A record is an instance of `base`; `Registry` replaces both, as its records are subclasses.
+    _relation: ClassVar[str] = ""  # in messages, after the name of `base`
 
-    def _is_one(self, loaded: object) -> bool:
+    def _is_record(self, loaded: object) -> bool:
         return isinstance(loaded, self.base)
 
     def every(self) -> list[T]:
@@ -217,7 +222,7 @@ class Records(Generic[T]):
 
     @contextmanager
     def calling(self, name: str, function: str) -> Iterator[None]:
-        """Context for a call of `function` of the class `name`, which another package may have.
+        """Context for a call of `function` of the class `name`, which may be another package's.
 
         Its unexpected exceptions become PlugInError; PipelineError passes, and so do exceptions of
         our own classes.
@@ -230,7 +235,7 @@ class Records(Generic[T]):
             entry = self._plug_ins().get(name)
             if entry is None:
                 raise
-            where = _own_line(error, entry.module.partition(".")[0])
+            where = _last_line_of(error, entry.module.partition(".")[0])
             message = (
                 f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
             )
@@ -247,6 +252,7 @@ class Records(Generic[T]):
         return messages
 
     def _plug_ins(self) -> dict[str, EntryPoint]:
+        """Entry points of other packages, by name. Raises PipelineError if a name is in use."""
         entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
             which = f"{self.what} {entry.name!r}"
@@ -264,9 +270,9 @@ class Records(Generic[T]):
 class Registry(Records[type[C]], Generic[C]):
     """All classes of one kind, by name; each is a subclass of `base`."""
 
-    _kind = " subclass"
+    _relation = " subclass"
 
-    def _is_one(self, loaded: object) -> bool:
+    def _is_record(self, loaded: object) -> bool:
         return isinstance(loaded, type) and issubclass(loaded, self.base)
 
     def get(self, name: str, /, **options: Any) -> C:
@@ -290,8 +296,8 @@ def _package(entry: EntryPoint) -> str:
     return f"package {entry.dist.name}"
 
 
-def _own_line(error: Exception, package: str) -> str:
-    """The last line of a package's code in an exception's traceback, for a message, or ""."""
+def _last_line_of(error: Exception, package: str) -> str:
+    """Where a package's own code is last in a traceback: " (at FILE:LINE)"; "" if it is not."""
     text = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__"))

@@ -1,4 +1,15 @@
-"""`python -m pipeline plan`: what would run, and why. Writes nothing."""
+"""`python -m pipeline plan`: what would run, and why. Writes nothing.
+
+A split that is up to date has one line; another one has a line for each step, and reasons:
+
+    penn_action/train
+      convert  2 videos to read of 12, 3.1 MB of labels and videos
+        why    1 new video, 1 changed video
+      extract  resnet50: new rows of the conversion
+
+`lines` prints this from a `SplitPlan`, in the order of the steps: `_detection`, `_conversion`,
+`_notes`, `_extractions`; then problems. `_as_dict` has the same for --json.
+"""
 
 from __future__ import annotations
 
@@ -88,20 +99,14 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
 
     most: Number of videos to name; None: all. shown: Problems that are printed once, at the end.
     """
-    todo = plan.conversion
-    if plan.up_to_date and todo is not None:
-        has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
-        mark = DOUBT if todo.problems else DONE
-        yield f"{mark} {plain(plan.name)}: up to date ({count(todo.n_videos, 'video')}{has})"
-    else:
-        yield f"[bold]{plain(plan.name)}[/bold]"
+    yield _heading(plan)
     if plan.recipe.needs_demo_data:
         yield "  convert  everything, after the demo data are made"
         return
 
     steps = [*_detection(plan, most)]
-    if todo is not None and _converts(plan):
-        steps += _conversion(plan, todo, most)
+    if plan.conversion is not None and _converts(plan):
+        steps += _conversion(plan, plan.conversion, most)
     steps += _notes(plan)
     steps += map(plain, plan.staged)
     steps += _extractions(plan, most)
@@ -115,12 +120,23 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         yield f"  {WRONG} {reason}"
 
 
+def _heading(plan: SplitPlan) -> str:
+    """A split's first line, which is its only one if it is up to date."""
+    todo = plan.conversion
+    if todo is None or not plan.up_to_date:
+        return f"[bold]{plain(plan.name)}[/bold]"
+    streams = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
+    mark = DOUBT if todo.problems else DONE
+    return f"{mark} {plain(plan.name)}: up to date ({count(todo.n_videos, 'video')}{streams})"
+
+
 def _converts(plan: SplitPlan) -> bool:
     """Whether the conversion has something to do, now or after the detection."""
     return plan.conversion is not None and bool(plan.conversion.why or plan.undetected)
 
 
 def _extractions(plan: SplitPlan, most: int | None) -> Iterator[str]:
+    """Lines on the streams of committed rows, and on the recipe's streams of a new split."""
     if not plan.up_to_date:
         for stream in plan.extractions:
             yield from _extraction(plan, stream, most)
@@ -130,14 +146,15 @@ def _extractions(plan: SplitPlan, most: int | None) -> Iterator[str]:
 
 
 def _extraction(plan: SplitPlan, stream: StreamPlan, most: int | None) -> Iterator[str]:
-    has_new_rows = _converts(plan)
-    appends = plan.conversion is None or bool(plan.conversion.append)
+    """Lines on one stream: its missing rows, or else the rows that the conversion will add."""
+    converts = _converts(plan)
+    only_drops_rows = plan.conversion is not None and not plan.conversion.append
     if stream.why and plan.committed is not None:
         missing = stream.missing
         n_rows = count(plan.committed.manifest["rows"], "row")
         n_shards = len(missing.shards) + len(missing.incomplete)
         text = f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, {size(stream.n_bytes)}"
-        if has_new_rows:
+        if converts:
             text += ", and new rows of the conversion"
         yield f"extract  {plain(stream.stream)}: {text}"
         yield f"  why    {plain(stream.why)}"
@@ -146,7 +163,7 @@ def _extraction(plan: SplitPlan, stream: StreamPlan, most: int | None) -> Iterat
             yield f"  {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
             for line in few(unusual, most, "--all names them"):
                 yield f"    {plain(line)}"
-    elif has_new_rows and appends and not stream.differs:
+    elif converts and not only_drops_rows and not stream.differs:
         yield f"{_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
     if stream.has_other_keys:
         yield "  no feature can be carried over: the stored keys are from another version"
@@ -221,7 +238,9 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
 def _as_dict(
     plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None
 ) -> dict[str, Any]:
-    """A split's plan as JSON values. more_problems: problems of all splits."""
+    """A split's plan as JSON values. more_problems: problems of all splits. docs/terminal.md
+    describes the keys.
+    """
     return {
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,

@@ -38,7 +38,7 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        "parameters": _changed_parameters(dataset),
+        "parameters": _identifying_options(dataset),
         "stand_in": is_stand_in(raw),
         "body": None,
     }
@@ -61,23 +61,23 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
     return stored
 
 
-def _changed_parameters(dataset: Dataset) -> dict[str, Any]:
+def _identifying_options(dataset: Dataset) -> dict[str, Any]:
     """The dataset's options for its identity, by name.
 
-    Options that all datasets have, and options that were added to a dataset later, are left out
-    while they have their default: otherwise a new option, such as `fps`, would make all earlier
-    conversions look different.
+    Two kinds of options are left out while they have their default: those of `ReaderOptions`, and
+    those that were added to a dataset after its first version (`Dataset.added`). Otherwise a new
+    option, such as `fps`, would make all earlier conversions look different.
     """
-    parameters = dataset.parameters()
-    later = {option.name for option in fields(Dataset)} | {*dataset.added}
+    options = dataset.parameters()  # without those of `ReaderOptions`
+    shared = {option.name for option in fields(Dataset)}
     for option in fields(dataset):
-        if option.name in later:
-            value = getattr(dataset, option.name)
-            if value == option.default:
-                parameters.pop(option.name, None)
-            else:
-                parameters[option.name] = value
-    return parameters
+        value = getattr(dataset, option.name)
+        is_default = value == option.default
+        if option.name in dataset.added and is_default:
+            options.pop(option.name, None)
+        elif option.name in shared and not is_default:
+            options[option.name] = value
+    return options
 
 
 def kind_of(reader: Mapping[str, Any]) -> str:
@@ -148,8 +148,11 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()  # as luigi.cfg writes it
     if isinstance(value, Mapping):
-        if len(value) == 2 and "kind" in value:  # weights, in the form of --weights
-            (other,) = value.keys() - {"kind"}  # argument, or file_sha256
+        # {"kind": "untrained", "argument": "0"} or {"kind": "file", "file_sha256": "..."}: see
+        # `features.weights.WeightsSpec.identity`. The text is in the form of --weights.
+        is_weights = "kind" in value and len(value) == 2
+        if is_weights:
+            (other,) = value.keys() - {"kind"}
             return f"{value['kind']}:{_as_text(value[other])}"
         return ", ".join(f"{key} {_as_text(part)}" for key, part in value.items()) or "nothing"
     if isinstance(value, Sequence) and not isinstance(value, str):

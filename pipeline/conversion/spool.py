@@ -98,18 +98,13 @@ class Spool:
         """
         if not self._pieces:  # skip hashing the names of half a million videos
             return ""
-        names = self._pieces.get(_video_key(video))
-        if names is None:
-            return ""
+        names = self._pieces.get(_video_key(video), [])
         prefix = self._piece_prefix(video)
-        for name in names:
-            if name.startswith(prefix):
-                return name
-        digest = changes.video_digest(self._plan.raw, video)
-        for name in names:
-            if name.endswith(digest):
-                return name
-        return ""
+        same = [name for name in names if name.startswith(prefix)]
+        if names and not same:
+            digest = changes.video_digest(self._plan.raw, video)
+            same = [name for name in names if name.endswith(digest)]
+        return same[0] if same else ""
 
     def _report_changed(self, todo: Sequence[RawVideo]) -> None:
         """Print a line if some videos have to be read again because their files have changed."""

@@ -82,7 +82,8 @@ class OwnVideos(ClipDataset):
     # for prediction: add frames in which a person was missed, up to `max_gap` in a row, with
     # interpolated boxes
     bridge: bool = False
-    # end all tracks at scene cuts; false helps if a sharp key frame is mistaken for a scene cut
+    # end all tracks at scene cuts; false: for clips in which fast pans or sharp key frames are
+    # mistaken for scene cuts
     cuts: bool = True
 
     # Limits of `pipeline.grades`

@@ -44,7 +44,6 @@ ROOM: Final = 1 << 16  # bytes of a pipe's buffer, which fills while its reader 
 TRIALS: Final = 2
 # Processes in a row that end before they start a task: then the pool gives up.
 FRUITLESS: Final = 4
-STARTING: Final = 0.01  # s between polls while the next process waits for one that starts
 VIDEO_THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
 _WHOLE_TASK: Final = 0  # stands for the place in a pool without `skips`
 
@@ -204,8 +203,7 @@ class Pool(Generic[T, R]):
         self.submit()
         busy = [(w, w.process) for w in self._workers if w.process is not None and w.running]
         if len(busy) < len(self._workers) and self._is_starting():
-            # return soon: the next process starts as soon as this one has
-            patience = min(patience, STARTING)
+            patience = min(patience, 0.01)  # the next process starts as soon as this one has
         ready = wait([process.pipe for _, process in busy], patience)
         results = list[Result[T, R]]()
         for worker, process in busy:

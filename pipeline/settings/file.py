@@ -221,7 +221,11 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     arguments = get_args(hint)
     # First the types for which an empty text is a valid value.
     if hasattr(hint, "parse"):
-        return _parse_by_class(hint, text, base)
+        # a class of its own, such as WeightsSpec; `below` resolves the relative paths in it
+        parsed = hint.parse(text)
+        if hasattr(parsed, "below"):
+            return parsed.below(base)
+        return parsed
     if origin is tuple:
         return tuple(_value_of(arguments[0], word, base) for word in text.split())
     if origin is Mapping:
@@ -243,16 +247,6 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     if hint in (Path, cache.Root):
         return base / folder_of(text, or_url=hint == cache.Root)
     return _adapter(hint).validate_python(text)
-
-
-def _parse_by_class(spec: Any, text: str, base: Path) -> Any:
-    """Parse a text by a class of its own, such as WeightsSpec, which has the class method `parse`.
-    If it may hold relative paths, its method `below` returns it with paths below `base`.
-    """
-    parsed = spec.parse(text)
-    if hasattr(parsed, "below"):
-        return parsed.below(base)
-    return parsed
 
 
 def _parse_pairs(hint: Any, text: str, base: Path) -> dict[str, Any]:
@@ -309,8 +303,8 @@ def _lines(file: Path) -> list[str]:
     data = file.read_bytes()
     if data.startswith(codecs.BOM_UTF8):  # which Luigi does not read either
         do = (
-            "Save it as UTF-8 without BOM, or delete it with: sed -i '1s/^\\xEF\\xBB\\xBF//' "
-            + str(file)
+            "Save it as UTF-8 without BOM, or delete it with: "
+            f"sed -i '1s/^\\xEF\\xBB\\xBF//' {file}"
         )
         raise ConfigError(
             f"{file}, line 1: expected text in UTF-8, found a byte order mark (BOM) before it. {do}"

@@ -54,9 +54,10 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False)
     """
     try:
         if file.suffix == ".safetensors":
-            return _safetensors(file)
+            return _load_safetensors(file)
         is_zip = zipfile.is_zipfile(file)
-        allowed: list[Any] = []  # (what stands for a class, the class's name in the file)
+        # pairs of what stands for a class, and the class's name in the file
+        allowed: list[Any] = []
         # PyTorch Lightning saves settings as objects, which become dicts here.
         if settings and is_zip:
             names = {*torch.serialization.get_unsafe_globals_in_checkpoint(file)}
@@ -84,7 +85,7 @@ def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = 
     return RawDataError(file, key, expected, found, do, reason="bad_checkpoint")
 
 
-def _safetensors(file: Path) -> dict[str, Any]:
+def _load_safetensors(file: Path) -> dict[str, Any]:
     """Read a safetensors file. Raises ConfigError if the library is not installed."""
     try:
         from safetensors.torch import load_file
@@ -97,7 +98,12 @@ def _safetensors(file: Path) -> dict[str, Any]:
 
 
 def _reason(file: Path, error: Exception) -> str:
-    """Why torch refused a file, in one line, without its advice to load it unsafely."""
+    """Why torch refused a file, in one line, without its advice to load it unsafely.
+
+    torch raises "Weights only load failed ..." in place of the error that says why, such as
+    "Unsupported global: GLOBAL argparse.Namespace was not an allowed global by default. Please use
+    ...", which is its `__context__`.
+    """
     if isinstance(error, EOFError):
         return "a file that is cut short or damaged"
     cause: BaseException = error

@@ -106,6 +106,7 @@ def picture_size(data: bytes, *, whole: bool = False) -> tuple[int, int]:
         raise PictureError(
             "picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}"
         )
+    # signature (8 bytes), then the first chunk: length (4), kind (4), width (4), height (4), ...
     if len(data) < 24 or data[12:16] != b"IHDR":
         raise PictureError(
             "picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header"
@@ -120,8 +121,10 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
     """Walk through the markers of a JPEG (ITU T.81, annex B) to its size. If `whole`, go on to the
     end-of-image marker. Raises PictureError.
     """
+    # After the start of the image come segments: a marker (0xFF and a code), and, unless it stands
+    # alone, a length, which counts its own two bytes, and content. A scan's data have no length.
     size: tuple[int, int] | None = None
-    position = 2
+    position = len(_JPEG)
     while position < len(data):
         marker, position = _read_marker(data, position)
         if marker == _END_OF_IMAGE:
@@ -134,6 +137,7 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
             break
         (length,) = struct.unpack_from(">H", data, position)
         if marker in _FRAME_HEADERS and position + 7 <= len(data):
+            # length (2 bytes), bits of a sample (1), height (2), width (2)
             height, width = struct.unpack_from(">HH", data, position + 3)
             size = _check_size(width, height)
             if not whole:
@@ -164,6 +168,7 @@ def _read_marker(data: bytes, position: int) -> tuple[int, int]:
 
 def _require_whole_png(data: bytes) -> None:
     """Raise PictureError unless a PNG has all its chunks, with correct checksums."""
+    # a chunk: length of its content (4 bytes), kind (4), content, checksum of kind and content (4)
     position = len(_PNG)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -200,32 +205,51 @@ def is_cut_off(file: Path) -> bool:
     except OSError:
         return False
     if head.startswith(EBML):
-        return _segment_end(head) > size
-    end = int.from_bytes(head[4:8], "little") + 8
-    is_stated = end not in (8, 1 << 32)
-    return head.startswith(b"RIFF") and is_stated and end > size
+        return _matroska_end(head) > size
+    return head.startswith(b"RIFF") and _avi_end(head) > size
 
 
-def _segment_end(head: bytes) -> int:
-    """Where the segment of a Matroska file with these first bytes ends; 0 if unknown."""
-    header_size, segment = _read_vint(head, 4)
+def _avi_end(head: bytes) -> int:
+    """Where the AVI file with these first bytes ends; 0 if unknown.
+
+    It is one chunk: b"RIFF", the number of bytes that follow (4 bytes, little-endian), the bytes. A
+    writer that could not return to the start has left 0 or 2^32 - 1 in it.
+    """
+    n_bytes = int.from_bytes(head[4:8], "little")
+    if n_bytes in (0, 0xFFFFFFFF):
+        return 0
+    return 8 + n_bytes
+
+
+def _matroska_end(head: bytes) -> int:
+    """Where the Matroska file with these first bytes ends; 0 if unknown.
+
+    It has two elements, the EBML header and the segment. An element is its id (4 bytes for these
+    two), the size of its content as a `_read_vint`, and its content.
+    """
+    header_size, header_start = _read_vint(head, len(EBML))
     if header_size is None:
         return 0
-    segment += header_size
-    if head[segment : segment + 4] != SEGMENT:
+    segment = header_start + header_size
+    after_id = segment + len(SEGMENT)
+    if head[segment:after_id] != SEGMENT:
         return 0
-    size, start = _read_vint(head, segment + 4)
+    size, start = _read_vint(head, after_id)
     return 0 if size is None else start + size
 
 
 def _read_vint(head: bytes, offset: int) -> tuple[int | None, int]:
-    """Read Matroska's number of variable length at `offset`. Returns it, or None for the code that
-    means unknown (all bits are 1), and where it ends.
+    """Read Matroska's number of variable length (RFC 8794, section 4) at `offset`.
+
+    The zero bits before the first one bit tell how many bytes follow the first byte. After the one
+    bit, 7 bits for each byte are the number: 0x43 0xA0 is 0b01 and the number 0x3A0.
+
+    Returns the number, or None for the code that means unknown (all bits are 1), and where it ends.
     """
     # At the end of the data, the result ends after it, which shows that the file is cut off.
     first = head[offset : offset + 1] or b"\xff"
-    length = 9 - first[0].bit_length()
-    end = offset + length
-    mask = (1 << 7 * length) - 1
-    number = int.from_bytes(head[offset:end]) & mask
-    return None if number == mask else number, end
+    n_bytes = 9 - first[0].bit_length()  # 1 for 0b1..., 2 for 0b01..., 9 for 0
+    end = offset + n_bytes
+    all_ones = (1 << 7 * n_bytes) - 1
+    number = int.from_bytes(head[offset:end]) & all_ones
+    return None if number == all_ones else number, end

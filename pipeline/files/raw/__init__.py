@@ -1,5 +1,8 @@
-"""Raw folders, which are untrusted: the videos in them, opening files, finding changes, and the
-marker of demo data.  [raw] -> tracks -> features
+"""Raw folders, which are untrusted.  [raw] -> tracks -> features
+
+This module has what readers and commands share: `RawVideo`, the description of one video, and the
+marker file of folders with demo data. `files` and `opening` open files, `changes` and `seal` find
+out which have changed, and `pack` reads packed folders.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class RawVideo:
     label_folders: tuple[Path, ...] = ()
     # if many videos share the one file: this video's bytes [start, stop) in it; None: the whole
     span: tuple[int, int] | None = None
-    # the record of the clip, `ClipRecord.as_dict`, that an earlier conversion made
+    # the record of the clip, `ClipRecord.as_dict`, that an earlier conversion made; None: none
     clip: Mapping[str, Any] | None = field(default=None, compare=False)
     clip_digest: str = field(default="", compare=False)  # digest of the pixels that `clip` is about
 
@@ -40,7 +43,7 @@ class RawVideo:
 
 
 class VideoTexts(NamedTuple):
-    """A RawVideo in less memory: with texts for paths, and without an earlier clip's record."""
+    """A `RawVideo` in less memory: with texts for paths, and without an earlier clip's record."""
 
     name: str
     files: tuple[str, ...] = ()
@@ -79,10 +82,11 @@ class RawVideos(Sequence[RawVideo]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, number: Any) -> Any:
-        if isinstance(number, slice):
-            return RawVideos(self.texts[number])
-        return self.texts[number].video()
+    def __getitem__(self, index: Any) -> Any:
+        """A `RawVideo` for a number, `RawVideos` for a slice."""
+        if isinstance(index, slice):
+            return RawVideos(self.texts[index])
+        return self.texts[index].video()
 
 
 def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:

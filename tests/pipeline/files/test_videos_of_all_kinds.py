@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.files.pixels.clip_record import restore_record
+from pipeline.files.pixels.decode import is_cut_off
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.video import OpenVideo
 from tests.pipeline.files.made_clips import (
@@ -253,6 +254,16 @@ def test_a_damaged_packet_shifts_no_frame(
     ]
     (remark,) = video.record().remarks()
     assert "cannot be decoded" in remark
+
+
+def test_an_avi_is_cut_off_if_its_header_states_more_bytes(tmp_path: Path) -> None:
+    whole = content("mjpeg.avi")
+    of_a_pipe = whole[:4] + b"\xff" * 4 + whole[8:]  # a writer that could not go back and fill it
+    results = {}
+    for name, data in {"whole": whole, "cut": whole[:-1], "pipe": of_a_pipe}.items():
+        (tmp_path / name).write_bytes(data)
+        results[name] = is_cut_off(tmp_path / name)
+    assert results == {"whole": False, "cut": True, "pipe": False}
 
 
 class FailingAtItsEnd:

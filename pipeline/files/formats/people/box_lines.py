@@ -42,6 +42,7 @@ HEADER: Final = (
 MOT_PEOPLE: Final = (-1, 1, 2, 7)
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
+N_BEFORE: Final = 5  # numbers of a YOLO line before its keypoints: class and box
 
 CSV: Final = LabelFormat("CSV", first=0, box="x y w h")
 MOT: Final = LabelFormat("MOT", first=1, box="x y w h", pixel=1)
@@ -52,7 +53,7 @@ class _YoloLine(NamedTuple):
     """A person's line in a file of YOLO."""
 
     frame: int
-    points: Doubles  # as in `FoundPerson`
+    points: Doubles  # corners of the box, or joints, as in `FoundPerson`
     ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
@@ -84,7 +85,7 @@ def _is_number(word: str) -> bool:
 
 
 def _lines(file: Path) -> list[tuple[str, str]]:
-    """(key, text) of each line that is not blank."""
+    """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
     with reading(file, "text in UTF-8", do=DAMAGED):
         content = read_regular(file)
         other = other_than_text(content)
@@ -133,11 +134,11 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
 
 def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
-    """Read MOT's lines. Confidence 0 marks unused lines; with 9 columns, the eighth is a class, as
-    in MOT16's ground truth.
+    """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
+    class, as in MOT16's ground truth.
     """
     people = []
-    passed_over = 0
+    n_skipped = 0
     for key, line in lines:
         values = _floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
@@ -154,60 +155,62 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         box = MOT.corners(file, key, values[2:6], box_score)
         is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
         if score == 0 or is_no_person:
-            passed_over += 1
+            n_skipped += 1
         else:
             people.append(FoundPerson(frame, box, None if identity < 0 else identity))
-    return LabelContent(people, passed_over=passed_over)
+    return LabelContent(people, passed_over=n_skipped)
 
 
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
-    """Read YOLO's files, (number, file) each, without classes other than 0, COCO's person. Raises
-    RawDataError.
+    """Read YOLO's files, (number, file) each, without classes other than 0, COCO's person.
 
-    Numbers after the box and joints: two are confidence and identity; one is an identity if it is a
-    whole number above 0 in all lines, else a confidence. A negative identity is none, as in MOT.
+    The numbers after box and joints are read last (`_found_people`), because all lines together
+    tell what they are. Raises RawDataError.
     """
     people: list[_YoloLine] = []
-    passed_over = 0
-    n_keypoints = set[int]()
+    n_skipped = 0
+    line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
         for key, line in _lines(file):
             values = _floats(file, key, line.split())
-            n = _keypoint_numbers(file, key, len(values))
+            n_keypoints = _count_keypoint_numbers(file, key, len(values))
             if values[0] != 0:
-                passed_over += 1
+                n_skipped += 1
                 continue
 
-            n_keypoints.add(n)
-            if len(n_keypoints) > 1:
+            line_formats.add(n_keypoints)
+            if len(line_formats) > 1:
                 found = "lines with them and lines without"
                 raise label_error(file, key, "keypoints in all lines", found)
-            ending = values[5 + n :]
+            keypoints = values[N_BEFORE : N_BEFORE + n_keypoints]
+            ending = values[N_BEFORE + n_keypoints :]
             if len(ending) == 2:
                 whole(file, key, ending[1])
             if ending:
                 finite_score(file, key, ending[0])
-            points = YOLO.corners(file, key, values[1:5], size=size)
-            if n:
-                points = _joints(values[5 : 5 + n], size)
+            points = YOLO.corners(file, key, values[1:N_BEFORE], size=size)
+            if keypoints:
+                points = _joints(keypoints, size)
             people.append(_YoloLine(frame, points, ending))
-    return LabelContent(list(_found_people(people)), passed_over=passed_over)
+    return LabelContent(list(_found_people(people)), passed_over=n_skipped)
 
 
-def _keypoint_numbers(file: Path, key: str, n_values: int) -> int:
-    """How many of a line's values are keypoints."""
+def _count_keypoint_numbers(file: Path, key: str, n_values: int) -> int:
+    """How many of a line's numbers are keypoints: one of KEYPOINT_NUMBERS. Up to two numbers may
+    follow them. Raises RawDataError.
+    """
     for n in KEYPOINT_NUMBERS:
-        if 5 + n <= n_values <= 7 + n:
+        if N_BEFORE + n <= n_values <= N_BEFORE + n + 2:
             return n
-    lengths = ", ".join(str(5 + n) for n in KEYPOINT_NUMBERS)
+    lengths = ", ".join(str(N_BEFORE + n) for n in KEYPOINT_NUMBERS)
     expected = f"{lengths} numbers, then conf and id"
     raise label_error(file, key, expected, f"{n_values} numbers")
 
 
 def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
-    """Convert a line's keypoints to (17, 3): x, y in px, score. It is 1 if the format has no score,
-    and 0 at (0, 0), where there is no joint.
+    """Convert a line's keypoints to (17, 3): x, y in px, score. The score is 1 if the line has
+    none, and 0 for a joint at (0, 0), which means: not found.
     """
     x, y, *scores = np.array(values).reshape(JOINTS, -1).T
     is_joint = (x != 0) | (y != 0)
@@ -216,8 +219,10 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
 
 
 def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
-    """Convert lines to persons, with confidence and identity from the numbers after box and joints:
-    see `yolo_content`.
+    """Convert lines to persons, with confidence and identity from their `ending`.
+
+    Two numbers are confidence and identity. One number is an identity if it is a whole number above
+    0 in all lines, else a confidence. A negative identity is none, as in MOT.
     """
     single = [line.ending[0] for line in lines if len(line.ending) == 1]
     are_identities = all(value >= 1 and value % 1 == 0 for value in single)
