@@ -16,7 +16,7 @@ Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN 
     mpi_inf_3dhp_test_set/TS<1..6>/imageSequence/img_<6 digits from 1>.jpg
 
 A training video is one camera of a sequence: S1/Seq2/video_4. A test video is TS3. `read` gets the
-labels of one person (`_LabelledPerson`), and the frames and camera that show it (`_Footage`).
+labels of one person (`_LabelledPerson`), and the frames and camera that show it (`_Film`).
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ class MpiInf3dhp(Dataset):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         read_labels = _read_train if split == "train" else _read_test
-        labels, footage = read_labels(raw, video, account)
-        bbox, reasons = _boxes_and_reasons(labels, footage, account)
+        labels, film = read_labels(raw, video, account)
+        bbox, reasons = _boxes_and_reasons(labels, film, account)
         rows = account.keep_rows(reasons)
         if not len(rows):
             return []
@@ -219,21 +219,21 @@ class MpiInf3dhp(Dataset):
             columns["kp_3d_eval"] = convert(kp_3d[..., :3], source="spin49", target="common14")
         if labels.valid is not None:
             columns["valid"] = labels.valid[rows]
-        if footage.extrinsics is not None:
-            columns["extra"] = {"extrinsics": np.tile(footage.extrinsics, (len(rows), 1, 1))}
+        if film.extrinsics is not None:
+            columns["extra"] = {"extrinsics": np.tile(film.extrinsics, (len(rows), 1, 1))}
         if self.has_fits:
-            columns |= _smpl_labels(raw, video, labels, footage, rows, account)
+            columns |= _smpl_labels(raw, video, labels, film, rows, account)
         track = self.track(
             split,
             video,
-            fps=footage.fps,
+            fps=film.fps,
             frame_index=rows,
             bbox=bbox[rows],
             kp_2d=_to_spin49(labels.kp_2d[rows], labels.skeleton),
             kp_3d=kp_3d,
             has_3d=np.ones(len(rows), np.bool_),
-            intrinsics=footage.intrinsics,
-            frames=footage.source,
+            intrinsics=film.intrinsics,
+            frames=film.source,
             **columns,
         )
         return [track]
@@ -313,7 +313,7 @@ class _LabelledPerson:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Footage:
+class _Film:
     """Frames and camera of a video."""
 
     source: Pictures | Video
@@ -322,9 +322,7 @@ class _Footage:
     extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
 
 
-def _read_train(
-    raw: Path, video: RawVideo, account: VideoAccount
-) -> tuple[_LabelledPerson, _Footage]:
+def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Film]:
     """Read annot.mat and camera.calibration, and find the frames. Notes an unusable calibration."""
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
@@ -341,27 +339,25 @@ def _read_train(
         calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
-        return labels, _Footage(source, fps)
+        return labels, _Film(source, fps)
     # The labels are in pixels of images of the calibrated size.
     do = "Extract the videos' frames as they are: all of them, at their own size."
     require_size(source, calibrated, raw / video.files[1], do)
     if extrinsics is None:
         account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
-    return labels, _Footage(source, fps, intrinsics, extrinsics)
+    return labels, _Film(source, fps, intrinsics, extrinsics)
 
 
-def _read_test(
-    raw: Path, video: RawVideo, account: VideoAccount
-) -> tuple[_LabelledPerson, _Footage]:
+def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Film]:
     """Read annot_data.mat, and find the images."""
     labels = _load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
-    return labels, _Footage(images)
+    return labels, _Film(images)
 
 
 def _boxes_and_reasons(
-    labels: _LabelledPerson, footage: _Footage, account: VideoAccount
+    labels: _LabelledPerson, film: _Film, account: VideoAccount
 ) -> tuple[Floats, dict[str, Bools]]:
     """Boxes (N, 4), and the reasons to drop frames: reason -> (N,) whether it applies."""
     columns = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
@@ -371,13 +367,13 @@ def _boxes_and_reasons(
     # as usual with this dataset.
     is_finite_2d = (np.abs(kp_2d) < LARGEST).all(axis=(1, 2))
     is_finite_3d = (np.abs(kp_3d) < LARGEST).all(axis=(1, 2))
-    in_image = (kp_2d >= 0) & (kp_2d < footage.source.size())
+    in_image = (kp_2d >= 0) & (kp_2d < film.source.size())
     is_inside = np.all(in_image, axis=(1, 2))
     inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
     bbox, _, degenerate = tight_boxes(add_confidence(inside_2d), BOX_FACTOR)
     reasons = {
-        "no_picture": ~frames_there(footage.source, len(kp_2d), account),
-        "frame_damaged": lost_frames(footage.source, len(kp_2d)),
+        "no_picture": ~frames_there(film.source, len(kp_2d), account),
+        "frame_damaged": lost_frames(film.source, len(kp_2d)),
         "label_not_finite": ~(is_finite_2d & is_finite_3d),
         "joint_outside_picture": ~is_inside,
         "degenerate_box": degenerate,
@@ -394,7 +390,7 @@ def _smpl_labels(
     raw: Path,
     video: RawVideo,
     labels: _LabelledPerson,
-    footage: _Footage,
+    film: _Film,
     rows: Ints,
     account: VideoAccount,
 ) -> dict[str, Any]:
@@ -406,7 +402,7 @@ def _smpl_labels(
     fits = np.full((len(rows), N_POSE + N_BETAS), np.nan)
     joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
     try:
-        fits = neural_annot.load_fits(raw, video.name, joints, footage.extrinsics, rows)
+        fits = neural_annot.load_fits(raw, video.name, joints, film.extrinsics, rows)
     except RawDataError as error:  # the other labels are good without fits
         account.notes.append(f"SMPL fits are not used: {error}")
     is_fitted = np.isfinite(fits).all(axis=1)
