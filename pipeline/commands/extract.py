@@ -1,14 +1,24 @@
 """`python -m pipeline extract`: tracks -> feature streams, for one split.
 
-`specs_of` tells which streams to compute, with which options: those of the command, else as the
-cache has recorded them, else of luigi.cfg. `prepare` uses it, too.
+`specs_of` tells which streams to compute, with which kinds and options. `prepare` uses it, too.
+
+A stream's kind is that of `--kind`; else of the existing stream, as the cache has recorded it; else
+the key `kind` of the stream's section in luigi.cfg; else the stream's name.
+
+Each option of a stream comes from the first of these that has it:
+
+1. `--weights` or `--precision`, or `--set NAME=VALUE`; having both is an error;
+2. `--set SECTION.KEY=VALUE` of the stream's section;
+3. for a key that the stream's section in luigi.cfg lacks, `--set` of the section of its kind;
+4. for an existing stream of the same kind without `--replace`, the cache, as recorded; for any
+   other, luigi.cfg: the stream's section, else that of its kind.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
@@ -26,7 +36,7 @@ from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.settings.arguments import cache_option, part_option, setting_options, split_arguments
-from pipeline.settings.file import BY_SET, PATH, Section, parse_overrides
+from pipeline.settings.file import BY_SET, PATH, Section, SettingsFile, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
 
@@ -193,62 +203,33 @@ def specs_of(
     if args.stream or args.kind:
         names = [args.stream or args.kind]
     kinds = {stream_name: _kind(args, committed, stream_name) for stream_name in names}
+    # --weights and --precision are for the streams of one kind, --set NAME=VALUE is for one stream
     by_option = {key: getattr(args, key) for key in ("weights", "precision") if getattr(args, key)}
-    # --weights and --precision are for streams of the first kind that has them
-    kind_of_options = _find_kind(kinds.values(), by_option)
-    if kind_of_options is None:
-        first = next(iter(by_option))
-        raise ConfigError(f"--{first}: none of these streams has this option: {', '.join(names)}")
-
-    specs = []
+    kind_of_options = ""
+    if by_option:
+        kind_of_options = _first_kind_with(by_option, kinds)
     by_set = named_values("--set", args.set, "crop=size:256")
+    first_stream = names[0]
+
+    source = args.cfg.source
+    specs = []
     for stream_name, kind in kinds.items():
-        options = _options_of(
+        options = _command_options(
             args,
             stream_name,
             kind,
-            by_set=by_set if stream_name == names[0] else {},
+            by_set=by_set if stream_name == first_stream else {},
             by_option=by_option if kind == kind_of_options else {},
         )
-        spec = _spec(args, name, committed, stream_name, options, stand_in=stand_in)
+        is_continued = not args.replace and _recorded_kind(committed, stream_name) == kind
+        if committed is not None and is_continued:
+            spec = _continued_spec(source, committed, stream_name, options)
+        else:
+            spec = stream_of(source, stream_name, kind, options)
+            if not stand_in and "weights" not in options:
+                _refuse_random_weights(name, spec.stream)
         specs.append(replace(spec, raw=args.raw))
     return specs
-
-
-def _options_of(
-    args: argparse.Namespace,
-    stream_name: str,
-    kind: str,
-    *,
-    by_set: Mapping[str, str],
-    by_option: Mapping[str, str],
-) -> Section:
-    """Collect the options that the command sets for a stream.
-
-    They come from `--set SECTION.KEY=VALUE` for its section or its kind's, from `--set NAME=VALUE`
-    (by_set), and from --weights and --precision (by_option). Raises ConfigError for an option that
-    is set by both of the latter.
-    """
-    both = sorted(by_set.keys() & by_option.keys())
-    if both:
-        key = both[0]
-        raise ConfigError(f"{stream_name}: {key} is set by --{key} and by --set. Delete one.")
-    overrides = {
-        key: text
-        for section, key, text in parse_overrides(args.settings)
-        if section in (stream_name, kind) and key != KIND
-    }
-    values = {**overrides, **by_set, **by_option}
-    return Section(BY_SET, kind, values, by_option=by_option)
-
-
-def _find_kind(kinds: Iterable[str], options: Collection[str]) -> str | None:
-    """The first of these kinds of streams that has all these options; None if none has."""
-    for kind in kinds:
-        names = {field.name for field in fields(streams.find(kind))}
-        if names.issuperset(options):
-            return kind
-    return None
 
 
 def _recorded_kind(committed: cache.Split | None, stream_name: str) -> Any:
@@ -266,57 +247,71 @@ def _kind(args: argparse.Namespace, committed: cache.Split | None, stream_name: 
     kind = args.kind
     if not kind:
         kind = _recorded_kind(committed, stream_name)
-        is_replaced = args.replace and kind == IMPORTED
+        is_replaced = args.replace and kind == IMPORTED  # by a stream that can be computed
         if is_replaced or kind not in streams.names():
             kind = args.cfg.source.section(stream_name).get(KIND, stream_name)
     return streams.find(kind).kind
 
 
-def _spec(
-    args: argparse.Namespace,
-    name: str,
-    committed: cache.Split | None,
-    stream_name: str,
-    options: Section,
-    *,
-    stand_in: bool,
-) -> StreamSpec:
-    """Make the spec of a stream, with the command's options.
+def _first_kind_with(options: Collection[str], kinds: Mapping[str, str]) -> str:
+    """The first kind of stream that has all these options.
 
-    A stream that exists and is not replaced is specified as recorded in the cache, a new one by
-    luigi.cfg. Raises PipelineError if the weights of an existing stream are missing or changed,
-    NoWeights if no weights are named for real data.
+    kinds: Stream -> kind. Raises ConfigError if no kind has the options.
     """
-    continued = committed  # the split whose stream is continued; None: the stream is new
-    if args.replace or _recorded_kind(committed, stream_name) != options.name:
-        continued = None
-    if continued is not None:
-        recorded = _recorded_spec(continued, stream_name, options)
-        if recorded is not None:
-            return recorded
-
-    spec = stream_of(args.cfg.source, stream_name, options.name, options)
-    if continued is not None and not {"weights", "checkpoint"} & options.keys():
-        _refuse_other_file(continued, stream_name, spec.stream)
-    has_random_weights = isinstance(spec.stream, ResNet50) and spec.stream.stand_in
-    if has_random_weights and not stand_in and "weights" not in options:
-        raise NoWeights(
-            f"{name} is real data: name the network's weights, for example --weights "
-            "spin:FILE, or --weights untrained:0 for a trial run with random weights"
-        )
-    return spec
+    for kind in kinds.values():
+        names = {field.name for field in fields(streams.find(kind))}
+        if names.issuperset(options):
+            return kind
+    first = next(iter(options))
+    raise ConfigError(f"--{first}: none of these streams has this option: {', '.join(kinds)}")
 
 
-def _recorded_spec(committed: cache.Split, stream_name: str, options: Section) -> StreamSpec | None:
+def _command_options(
+    args: argparse.Namespace,
+    stream_name: str,
+    kind: str,
+    *,
+    by_set: Mapping[str, str],
+    by_option: Mapping[str, str],
+) -> Section:
+    """The options that the command sets for a stream: 1 to 3 of the module's list.
+
+    by_set: From `--set NAME=VALUE`. by_option: From --weights and --precision. Raises ConfigError
+    for an option in both.
+    """
+    both = sorted(by_set.keys() & by_option.keys())
+    if both:
+        key = both[0]
+        raise ConfigError(f"{stream_name}: {key} is set by --{key} and by --set. Delete one.")
+    own_keys = args.cfg.source.section(stream_name).keys()  # with those that `--set` added
+    overrides = {}
+    for section, key, text in parse_overrides(args.settings):
+        is_inherited = section == kind and key not in own_keys
+        if key != KIND and (section == stream_name or is_inherited):
+            overrides[key] = text
+    values = {**overrides, **by_set, **by_option}
+    return Section(BY_SET, kind, values, by_option=by_option)
+
+
+def _continued_spec(
+    source: SettingsFile, committed: cache.Split, stream_name: str, options: Section
+) -> StreamSpec:
     """The spec of an existing stream as recorded, with the command's options.
 
-    None if its file of weights is missing, because luigi.cfg may name the file at another path.
+    If its file of weights is missing, the spec is that of luigi.cfg, which may name the same file
+    at another path. Raises PipelineError if neither names the file with which the stream was
+    computed.
     """
     recorded = StreamSpec.from_manifest(committed, stream_name)
-    if recorded is None:
-        return None
-    change = functools.partial(replace, recorded.stream)
-    return replace(recorded, stream=configure([options], streams.find(options.name), change))
+    if recorded is not None:
+        change = functools.partial(replace, recorded.stream)
+        stream_class = streams.find(options.name)
+        return replace(recorded, stream=configure([options], stream_class, change))
+
+    spec = stream_of(source, stream_name, options.name, options)
+    if not {"weights", "checkpoint"} & options.keys():
+        _refuse_other_file(committed, stream_name, spec.stream)
+    return spec
 
 
 def _refuse_other_file(committed: cache.Split, stream_name: str, configured: Stream) -> None:
@@ -332,6 +327,15 @@ def _refuse_other_file(committed: cache.Split, stream_name: str, configured: Str
             f"{committed.name}: stream {stream_name!r} was computed with the weights {file} "
             f"(sha256 {digest[:12]}), which are missing or changed. Name the original file: "
             f"--weights {weights['kind']}:FILE"
+        )
+
+
+def _refuse_random_weights(name: str, stream: Stream) -> None:
+    """Raise NoWeights for a network with random weights. name: of a split with real data."""
+    if isinstance(stream, ResNet50) and stream.stand_in:
+        raise NoWeights(
+            f"{name} is real data: name the network's weights, for example --weights "
+            "spin:FILE, or --weights untrained:0 for a trial run with random weights"
         )
 
 

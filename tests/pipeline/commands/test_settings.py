@@ -341,6 +341,19 @@ def test_a_new_stream_is_what_luigi_cfg_says(
     )
 
 
+def test_set_of_a_kind_s_section_leaves_the_keys_of_a_stream_s_own_section(
+    penn: Any, network: Any, luigi_cfg: Any, ran: Any
+) -> None:
+    penn.converted()
+    sections = "[resnet50]\nweights = untrained:1\n[fine]\nkind = resnet50\nprecision = exact"
+    luigi_cfg(more=f"[features]\nstreams = fine\nworkers = 1\n{sections}")
+    of_kind = ("--set", "resnet50.precision=fast", "--set", "resnet50.weights=untrained:3")
+    ran("extract", penn.name, "--cache", penn.root, *of_kind)
+    identity = penn.split.stream_manifest("fine")["identity"]
+    assert identity["precision"] == "exact", "[fine] has it"
+    assert identity["weights"]["argument"] == "3", "[fine] lacks it, and --set is over the file"
+
+
 def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
     penn, network, ran, monkeypatch
 ):
