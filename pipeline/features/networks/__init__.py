@@ -201,7 +201,7 @@ def load_on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast:
     """Put the folded ResNet-50 on a GPU; with fused convolutions if it is fast and not compiled."""
     fused = fast and not machine.compile and cudnn.is_there()
     if fused:
-        network = cudnn.FusedResNet(cast("ResNet", folded.network))
+        network = cudnn.CudnnResNet(cast("ResNet", folded.network))
         folded = replace(folded, network=network)
     return CudaNetwork(folded, device, machine, fast=fast, fused=fused)
 
@@ -335,10 +335,10 @@ class _FusedOnCpu(Network):
         if fast and machine.batch_size:
             size = machine.batch_size
         super().__init__(loaded, size, cores(machine.threads))
-        self._forward: onednn.FusedResNet | PlainNetwork
+        self._forward: onednn.OneDnnResNet | PlainNetwork
         if onednn.is_there():
             fast = fast and has_bf16(torch.device("cpu"))
-            self._forward = onednn.FusedResNet(loaded, fast=fast, batch_size=self.batch_size)
+            self._forward = onednn.OneDnnResNet(loaded, fast=fast, batch_size=self.batch_size)
             self.arithmetic = f"{'bf16' if fast else 'fp32'}, oneDNN's fused convolutions"
         else:
             self._forward = PlainNetwork(loaded, fast=False)

@@ -21,7 +21,7 @@ def is_there() -> bool:
     return available and torch.version.hip is None
 
 
-class FusedResNet(nn.Module):
+class CudnnResNet(nn.Module):
     """A ResNet of bottlenecks with fused convolutions: pixels (B, 3, height, width), channels last
     and in the layers' dtype -> (B, 2048) float32.
 

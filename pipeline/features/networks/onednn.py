@@ -3,16 +3,21 @@
 A fused convolution adds the bias and the shortcut, and applies ReLU, in one pass over the memory;
 torch's layers take one pass for each. `cudnn.py` has the same for GPUs.
 
+    OneDnnResNet   called by `_FusedOnCpu` of this package for each batch
+    _Bottleneck    one block of it: three convolutions and a shortcut
+    _Convolution   one fused convolution, a call of an operator of `torch.ops.mkldnn`
+
 The operators are private ones of torch, which its compiler uses, too: `is_there` tells whether this
-torch has them.
+torch has them. They are called by position, as the names of their parameters may change.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import ResNet
 
 from pipeline.features.networks.base import Loaded
 
@@ -31,14 +36,15 @@ def is_there() -> bool:
     return has_onednn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
 
 
-class FusedResNet:
+class OneDnnResNet:
     """A ResNet with fused convolutions, whose batch norms must be folded: uint8 crops (batch_size,
     height, width, 3) RGB -> features (batch_size, 2048) float32. It computes in bf16 if `fast`.
     """
 
     def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
         self._dtype = torch.bfloat16 if fast else torch.float32
-        network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = cast("ResNet", loaded.network)
+        network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalisation = loaded.normalisation
         self._mean = network.avgpool
         self._first = _Convolution(network.conv1, (batch_size, 3, *loaded.region))
@@ -71,20 +77,22 @@ class _Convolution:
         if bias is not None:
             bias = bias.detach()
         self._arguments = [weight, bias, *options]
-        self.output_shape = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
+        batch, _, height, width = _output_shape(layer, shape)
+        self.output_shape = (batch, layer.out_channels, height, width)
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
         """activation(convolution of pixels + bias); `activation` is "relu" or "none"."""
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            pixels, *self._arguments, activation, [], ""
-        )
+        # the activation, its numbers and its algorithm: neither relu nor none has the last two
+        after = [activation, [], ""]
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, *self._arguments, *after)
         return result
 
-    def add_to(self, other: Tensor, pixels: Tensor) -> Tensor:
+    def add_into(self, other: Tensor, pixels: Tensor) -> Tensor:
         """ReLU(other + convolution of pixels + bias), in the memory of `other`."""
-        sum_and_activation = ["add", 1.0, "relu", [], ""]  # 1.0: the factor of `other`
+        # add 1.0 * `other`; then the activation, as in `__call__`
+        after = ["add", 1.0, "relu", [], ""]
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            other, pixels, *self._arguments, *sum_and_activation
+            other, pixels, *self._arguments, *after
         )
         return result
 
@@ -105,19 +113,22 @@ class _Bottleneck:
         inner = self._second(self._first(features, "relu"), "relu")
         if self._shortcut is not None:
             features = self._shortcut(features, "none")
-        return self._last.add_to(features, inner)
+        return self._last.add_into(features, inner)
 
 
 def _output_shape(layer: Any, shape: Shape) -> Shape:
     """The output shape of a square convolution or pooling, except for the number of channels, which
-    is the input's. As in torch: (size + 2 padding - dilation (kernel - 1) - 1) / stride + 1.
+    is the input's.
+
+    As in torch, a side is (side + 2 padding - window) // stride + 1, with the window
+    dilation (kernel - 1) + 1.
     """
-    window = _side(layer.dilation) * (_side(layer.kernel_size) - 1) + 1
-    padded = 2 * _side(layer.padding) - window
+    padding = _side(layer.padding)
     stride = _side(layer.stride)
-    height = (shape[2] + padded) // stride + 1
-    width = (shape[3] + padded) // stride + 1
-    return (*shape[:2], height, width)
+    window = _side(layer.dilation) * (_side(layer.kernel_size) - 1) + 1
+    batch, channels, *sides = shape
+    height, width = [(side + 2 * padding - window) // stride + 1 for side in sides]
+    return (batch, channels, height, width)
 
 
 def _side(value: Any) -> int:

@@ -1,13 +1,20 @@
 """Streams whose numbers are a network's features.  crops -> [torchvision, timm, ...] -> features
 
-A process loads a network once, for all splits and all streams that share it.
+A process loads a network once, for all splits and all streams that share it. The functions call
+one after the other:
+
+    NetworkStream.load             called by an extraction for each stream; refuses other weights
+                                   than those of existing rows
+    loaded_network                 the networks of this process; calls the next one for a new one
+    NetworkStream.load_on_device   puts the network on CPU or GPU
+    NetworkStream.load_network     loads it in fp32; most kinds of streams define only this
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, get_args
 
 from cache import CropPolicy
@@ -38,38 +45,21 @@ class NetworkStream(NumberStream):
             raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
 
     @property
-    def same_network(self) -> Self:
+    def network_key(self) -> Self:
         """Key of the network; streams with equal keys share one instance."""
         return self
-
-    def load_network(self) -> Loaded:
-        """Load the network in fp32. Define this, or override `running`."""
-        raise NotImplementedError
-
-    def running(self, machine: Machine, recorded: Provenance) -> Network:  # noqa: ARG002 - resnet50 reads it
-        """Load the network on its device. `recorded`: standardisation of existing rows, if any."""
-        from pipeline.features import networks
-
-        crop = {**asdict(self.crop), "region": self.crop.region and list(self.crop.region)}
-
-        def load_with_crop() -> Loaded:
-            network = self.load_network()
-            return replace(
-                network, provenance={**network.provenance, "crop": crop}, columns=self.columns
-            )
-
-        return networks.run(load_with_crop, self.precision, machine)
 
     def load(self, machine: Machine, recorded: Provenance | None) -> Network:
         """Return the network on its device. It is loaded only once, unless its checkpoint has
         changed.
 
         Raises PipelineError if existing rows (`recorded`) were computed with other weights, and
-        what `running` raises.
+        what `load_on_device` raises.
         """
         before = recorded or {}
-        content = json.dumps([self.same_network.identity(), before.get("standardisation")])
-        network = loaded_network(self.same_network, machine, content)
+        key = self.network_key
+        content = json.dumps([key.identity(), before.get("standardisation")])
+        network = loaded_network(key, machine, _Origin(content, before))
         now = network.provenance["sha256"]
         if before.get("sha256", now) != now:
             raise PipelineError(
@@ -80,11 +70,39 @@ class NetworkStream(NumberStream):
             )
         return network
 
+    def load_on_device(self, machine: Machine, recorded: Provenance) -> Network:  # noqa: ARG002 - resnet50 reads it
+        """Load the network on its device. `recorded`: provenance of existing rows, or {}."""
+        from pipeline.features import networks
+
+        crop = asdict(self.crop)
+        if self.crop.region:
+            crop["region"] = list(self.crop.region)
+
+        def load_with_crop() -> Loaded:
+            network = self.load_network()
+            provenance = {**network.provenance, "crop": crop}
+            return replace(network, provenance=provenance, columns=self.columns)
+
+        return networks.run(load_with_crop, self.precision, machine)
+
+    def load_network(self) -> Loaded:
+        """Load the network in fp32. Define this, or override `load_on_device`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What a network is loaded from, besides its stream's options; equal if the content is."""
+
+    # the stream's identity, which has the checkpoint's digest, and the standardisation, as JSON
+    content: str
+    recorded: Provenance = field(compare=False)  # provenance of existing rows, or {}
+
 
 @functools.lru_cache(maxsize=MOST_NETWORKS)
-def loaded_network(stream: NetworkStream, machine: Machine, content: str) -> Network:
-    """A stream's network, loaded once in this process. content: what it is loaded from, as JSON."""
-    return stream.running(machine, {"standardisation": json.loads(content)[1]})
+def loaded_network(stream: NetworkStream, machine: Machine, origin: _Origin) -> Network:
+    """A stream's network, which this process loads once for equal arguments."""
+    return stream.load_on_device(machine, origin.recorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +129,13 @@ class ResNet50(NetworkStream):
         return self.weights.stand_in
 
     @property
-    def same_network(self) -> Self:
+    def network_key(self) -> Self:
         """The stream with a crop that has neither jitter nor scale: streams that differ only in
         these share the network.
         """
         return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
 
-    def running(self, machine: Machine, recorded: Provenance) -> Network:
+    def load_on_device(self, machine: Machine, recorded: Provenance) -> Network:
         """Load the network on its device. Raises ConfigError for a missing device, and what
         `networks.backbones.load` raises.
         """
@@ -127,13 +145,15 @@ class ResNet50(NetworkStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LibraryNetwork(NetworkStream):
+class _LibraryStream(NetworkStream):
     """The base of streams of a library's networks. The features are the input of the network's
     classifier, `dim` numbers per crop.
 
-    If the option `dim` is set, plans need neither the library nor torch; the number is checked when
-    the network is loaded.
+    `dim` is an option here, which the identity records. If it is set, plans need neither the
+    library nor torch; the number is checked when the network is loaded.
     """
+
+    example: ClassVar[str]  # name of a network, for messages
 
     network: str = ""  # Name in the library, for example vit_b_16 of torchvision
     # Weights of the network
@@ -154,9 +174,8 @@ class _LibraryNetwork(NetworkStream):
                 f"dim {self.dim}: expected the numbers per crop of {self.network}, or 0"
             )
         if self.dim == 0:
-            object.__setattr__(self, "dim", self._library_network().dim())  # frozen
-
-    example: ClassVar[str]
+            dim = self._library_network().dim()
+            object.__setattr__(self, "dim", dim)  # the dataclass is frozen
 
     def __str__(self) -> str:
         return f"{self.network}, {self.weights}, {self.precision}{self._crop_shown}"
@@ -183,7 +202,7 @@ class _LibraryNetwork(NetworkStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Torchvision(_LibraryNetwork):
+class Torchvision(_LibraryStream):
     """A classification network of torchvision, up to the input of its last linear layer."""
 
     kind: ClassVar[str] = "torchvision"
@@ -191,7 +210,7 @@ class Torchvision(_LibraryNetwork):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timm(_LibraryNetwork):
+class Timm(_LibraryStream):
     """A network of timm, with its own pooling."""
 
     kind: ClassVar[str] = "timm"

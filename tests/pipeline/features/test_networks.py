@@ -278,7 +278,7 @@ def test_cudnns_fused_convolutions_are_put_together_as_in_torchvision(
 
     monkeypatch.setattr(torch, "cudnn_convolution_relu", alone)
     monkeypatch.setattr(torch, "cudnn_convolution_add_relu", onto)
-    fused = cudnn.FusedResNet(fold_batch_norms(network))
+    fused = cudnn.CudnnResNet(fold_batch_norms(network))
     whole = replace(loaded(network), network=fused)
     with torch.inference_mode():
         features = PlainNetwork(whole, fast=False)(torch.from_numpy(crops)).numpy()
