@@ -4,7 +4,8 @@ windows
 The commands, recipes and Luigi tasks call `extract_together` with a plan for each stream
 (`pipeline.features.plan`). For streams of the same images, it
 
-1. finds their missing shards (`StreamExtraction`), except those of videos that are lost;
+1. finds their missing shards (`StreamExtraction`), except those of videos that are lost, which
+   means that they are missing, changed or unreadable;
 2. opens the streams in the cache, which gives a run its outputs;
 3. runs: `engine.run.Run` in this process, or `ParallelRun` on workers, which use `Run` themselves;
 4. commits each stream.
@@ -68,11 +69,11 @@ def extract_together(
         raise ConfigError(
             f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both."
         )
-    by_plan: dict[int, Extraction] = {}
-    for numbers in _group_by_images(plans):
-        extractions = _extract([plans[i] for i in numbers], resources, dask, part, progress)
-        by_plan |= dict(zip(numbers, extractions, strict=True))
-    return [by_plan[i] for i in range(len(plans))]
+    by_index: dict[int, Extraction] = {}
+    for indices in _group_by_images(plans):
+        extractions = _extract([plans[i] for i in indices], resources, dask, part, progress)
+        by_index |= dict(zip(indices, extractions, strict=True))
+    return [by_index[i] for i in range(len(plans))]
 
 
 def _group_by_images(plans: Sequence[ExtractionPlan]) -> list[list[int]]:
@@ -100,48 +101,48 @@ def _extract(
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
         streams = [StreamExtraction(plan, split, resources, dask) for plan in plans]
-        missing: Sequence[int] = sorted(set().union(*(s.missing.shards for s in streams)))
+        shards: Sequence[int] = sorted(set().union(*(s.missing.shards for s in streams)))
         pixels_of = None
         if first.spec.stream.reads.crops:
             if any(plan.replace for plan in plans):
-                require_videos(split, first.spec.raw, missing)
+                require_videos(split, first.spec.raw, shards)
             pixels_of = pixels(split, first.spec.raw)
-            missing = _skip_lost_videos(split, pixels_of, streams, missing)
+            lost = _find_lost_videos(split, pixels_of, streams, shards)
+            shards = skip_lost_shards(split, lost, shards)
+            for stream in streams:
+                stream.set_lost(lost)
         if part is not None:
-            missing = part.share(missing)
+            shards = part.share(shards)
+        outputs = [stream.open(stack, part, frozenset(shards)) for stream in streams]
 
-        outputs = [stream.open(stack, part, frozenset(missing)) for stream in streams]
-        rows = split.rows_by_shard()
-        total = sum(int(rows[output.target].sum()) for output in outputs)
         run: Run | ParallelRun
         if dask.scheduler is None and not resources.processes:
             run = Run(split=split, outputs=outputs, pixels_of=pixels_of, resources=resources)
         else:
             run = ParallelRun(dask, split, streams, resources)
+        rows = split.rows_by_shard()
+        n_rows = sum(int(rows[output.target].sum()) for output in outputs)
+        results = run.results(lambda n_done, meter: progress(n_done, n_rows, str(meter)))
+        for i, (counts, _) in results:
+            streams[i].counts.add(counts)
 
-        results = run.results(lambda done, meter: progress(done, total, str(meter)))
-        for output, (counts, _) in results:
-            streams[output].counts.add(counts)
         by_stream = zip(streams, run.provenance, strict=True)
         return [stream.finish(provenance, run.meter) for stream, provenance in by_stream]
 
 
-def _skip_lost_videos(
+def _find_lost_videos(
     split: Split,
     pixels_of: Callable[[int], Pixels],
     streams: Sequence[StreamExtraction],
-    missing: Sequence[int],
-) -> list[int]:
-    """Return the missing shards, without those that only have rows of lost videos.
+    shards: Sequence[int],
+) -> dict[int, str]:
+    """The numbers of lost videos, with the reason, among those of missing shards and of pending
+    rows.
 
-    Also sets each stream's `lost`, and its `reopened`: the committed shards whose pending rows can
-    be computed now, because their videos are back.
+    For the missing shards, this only finds missing videos; the run finds the others when it decodes
+    them. Videos with pending rows have been lost before. Their files are read (`Pixels.check`),
+    because committed shards are only reopened for a video that is back.
     """
-    lost = find_lost(pixels_of, videos_of(split, missing))
-    for stream in streams:
-        pending = set(stream.missing.videos(split))
-        # these were lost before: check them thoroughly
-        lost |= find_lost(pixels_of, pending - lost.keys(), Pixels.check)
-        stream.reopened = stream.missing.select_incomplete(split, pending - lost.keys())
-        stream.lost = {split.videos[number].name: why for number, why in lost.items()}
-    return skip_lost_shards(split, lost, missing)
+    lost = find_lost(pixels_of, videos_of(split, shards))
+    pending = set[int]().union(*(stream.missing.videos(split) for stream in streams))
+    return lost | find_lost(pixels_of, pending - lost.keys(), Pixels.check)

@@ -55,10 +55,11 @@ class Extraction(Counts):
 class StreamExtraction:
     """One stream of an extraction. Its methods are called in this order:
 
-    1. `StreamExtraction(...)` finds the missing rows. The caller sets `lost` and `reopened`;
-    2. `open` opens the stream in the cache, and returns the output for a run;
-    3. during the run, the caller adds to `counts`. Shards that workers staged go through `accept`;
-    4. `finish` commits the stream.
+    1. `StreamExtraction(...)` finds the missing rows;
+    2. `set_lost`, for a stream of crops, leaves out rows of videos that cannot be read now;
+    3. `open` opens the stream in the cache, and returns the output for a run;
+    4. during the run, the caller adds to `counts`. Shards that workers staged go through `accept`;
+    5. `finish` commits the stream.
     """
 
     plan: ExtractionPlan
@@ -91,6 +92,15 @@ class StreamExtraction:
             self._recorded_note = split.stream_provenance(name)
         else:
             self.missing = missing_rows(split, None)
+
+    def set_lost(self, lost: Mapping[int, str]) -> None:
+        """Set which videos cannot be read, by number, and why. The committed shards with pending
+        rows of other videos will be reopened.
+        """
+        split = self._split
+        self.lost = {split.videos[number].name: why for number, why in lost.items()}
+        readable = set(self.missing.videos(split)) - lost.keys()
+        self.reopened = self.missing.select_incomplete(split, readable)
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
         """Open the stream in the cache for a run. share: the missing shards to compute.

@@ -1,6 +1,9 @@
 """BlazePose's joints in metres.  pixels -> [networks] -> features
 
-The decoding processes compute this stream: each loads the networks at its first row.
+The decoding processes compute this stream: each loads the networks at its first row. The networks
+and their functions are those of the detector `blaze_pose`. As there, a person is a *circle*, an
+array (2, 2) of two points in px: the centre, which is the middle of the hips, and the point of the
+circle on the side of the head.
 """
 
 from __future__ import annotations
@@ -8,18 +11,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Doubles
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
     FILES,
     FINDER_SIDE,
     MARGIN,
     N_POINTS,
-    SURE,
     Weights,
     estimate_pose,
     find_people,
@@ -33,6 +36,7 @@ from pipeline.files.pixels.frames import Image
 SIDE: Final = FINDER_SIDE
 # A person is too far away if the hips are farther than this from the middle, in sides of the crop.
 FAR: Final = 0.25
+LEAST_PRESENCE: Final = 0.5  # least probability that the second network sees a person
 
 networks_of = functools.lru_cache(1)(blaze_pose.load_networks)
 
@@ -69,7 +73,8 @@ class BlazeJoints(Stream):
             "network": f"BlazePose {self.weights}",
             "library": "ai-edge-litert",
         }
-        return about | blaze_pose.terms(self.weights)[1] | {"device": "cpu"}
+        _, terms_of_landmarks = blaze_pose.terms(self.weights)
+        return about | terms_of_landmarks | {"device": "cpu"}
 
     def load(self, machine: Machine, recorded: Provenance | None) -> None:  # noqa: ARG002
         """Check that the networks can be loaded; decoding processes will do so. Raises
@@ -81,30 +86,46 @@ class BlazeJoints(Stream):
         """Compute the numbers (132,) of the person in the middle of the row's box. `crops[-1]` is
         the whole frame.
 
-        The first network finds the person as a circle. The second one computes the joints in this
-        circle, and then again in the better circle that it has returned the first time.
+        The first network finds the person's circle. The second one computes the joints from it, and
+        then again from the better circle that it has returned the first time. The second result is
+        used if it is sure that there is a person, else the first; if neither is, no joint is
+        visible.
         """
         finder, landmarks = networks_of(self.weights)
         image = crops[-1]
         bbox = labels["bbox"]
         scale = float(labels["crop_scale"])
-        affine = crop_affine(bbox, scale, SIDE)
-        crop = crop_person(image, bbox, scale, SIDE)
+        circle_in_crop = _find_circle(finder, crop_person(image, bbox, scale, SIDE))
 
-        # If no person is found near the middle, use the circle of a person who fills the crop.
-        circle = np.array([[0, 0], [0, -SIDE / (2 * MARGIN)]]) + SIDE / 2
-        least = FAR * SIDE
-        for _, found in find_people(finder, crop):
-            distance = float(np.linalg.norm(found[0] - SIDE / 2))
-            if distance < least:
-                circle = found
-                least = distance
-        circle = (circle - affine[:, 2]) / affine[:, :2].diagonal()
+        # frame px -> crop px is zoom * xy + shift, without a rotation
+        affine = crop_affine(bbox, scale, SIDE)
+        zoom = affine[:, :2].diagonal()
+        shift = affine[:, 2]
+        circle = (circle_in_crop - shift) / zoom
 
         first = estimate_pose(landmarks, image, circle)
         second = estimate_pose(landmarks, image, first.circle)
         for pose in (second, first):
-            if pose.presence >= SURE:
+            if pose.presence >= LEAST_PRESENCE:
                 return pose.joints.reshape(-1).astype(np.float32)
-        unseen = first.joints * [1, 1, 1, 0]
+        unseen = first.joints * [1, 1, 1, 0]  # x, y, z, visibility
         return unseen.reshape(-1).astype(np.float32)
+
+
+def _find_circle(finder: Any, crop: Image) -> Doubles:
+    """The circle (2, 2), px of the crop, of the person who is nearest to the crop's middle. If
+    nobody is near it, the circle of a person who fills the crop.
+
+    finder: the first network. The second one sees a square around the circle, whose side is MARGIN
+    times the diameter.
+    """
+    middle = SIDE / 2
+    radius = SIDE / (2 * MARGIN)  # the square is the crop
+    nearest = np.array([[middle, middle], [middle, middle - radius]])
+    least = FAR * SIDE
+    for _, circle in find_people(finder, crop):
+        distance = float(np.linalg.norm(circle[0] - middle))
+        if distance < least:
+            nearest = circle
+            least = distance
+    return nearest
