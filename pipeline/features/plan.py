@@ -1,8 +1,8 @@
 """Plan an extraction: the missing rows of a stream.  tracks -> [features] -> windows
 
 Commands and Luigi tasks call `plan_extraction`, which refuses streams that cannot be extended, or
-`compare_stream`, which tells why instead. `extract.py` carries an `ExtractionPlan` out. The other
-functions describe committed streams.
+`compare_stream`, which tells why instead. Both return an `ExtractionPlan` of the stream's
+`MissingRows`, which `extract.py` carries out. The other functions describe committed streams.
 
 A committed shard of a split never changes and gets no further tracks. So a stream lacks rows only
 if it lacks a whole shard that has tracks, or has recorded rows as pending. Nothing here imports
@@ -91,42 +91,49 @@ class MissingRows:
 
 def missing_rows(split: Split, stream: str | None) -> MissingRows:
     """Find the missing rows of a committed stream; of a new stream, if `stream` is None."""
-    live = split.rows_by_shard()
-    shards: list[int] = []
+    n_live = split.rows_by_shard()  # (number of shards,) rows of the split's current tracks
+    shards: list[int] = []  # those that the stream has
     pending = np.zeros((0, 2), np.int64)
     if stream is not None:
-        shards = [shard for shard in split.stream_shards(stream) if shard < len(live)]
+        shards = [shard for shard in split.stream_shards(stream) if shard < len(n_live)]
         pending = split.pending_rows(stream)
-    is_missing = live > 0
+    is_missing = n_live > 0
     is_missing[shards] = False
-    n_rows = int(live[is_missing].sum()) + int((pending[:, 1] - pending[:, 0]).sum())
+    n_pending = int((pending[:, 1] - pending[:, 0]).sum())
+    # a shard keeps the rows of removed and replaced tracks
     n_written = sum(len(shard_rows(split.manifest, shard)) for shard in shards)
+    n_replaced = n_written - int(n_live[shards].sum())
     return MissingRows(
         shards=tuple(np.flatnonzero(is_missing).tolist()),
         pending=pending,
-        rows=n_rows,
+        rows=int(n_live[is_missing].sum()) + n_pending,
         rows_per_shard=split.rows_per_shard,
-        replaced=n_written - int(live[shards].sum()),
+        replaced=n_replaced,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractionPlan:
-    """The plan to extract one stream of one split."""
+    """The plan to extract one stream of one split.
+
+    There is nothing to extract (`why` is "") if the stream is up to date, or if the split lacks
+    columns that the stream needs (`missing` is None).
+    """
 
     root: cache.Root
     split: str
     spec: StreamSpec
     identity: Mapping[str, Any]  # everything that decides the stream's rows besides its inputs
     replace: bool = False  # delete the existing stream before
-    why: str = ""  # why something is to be done; "": the stream is up to date
-    missing: MissingRows | None = None  # None: the split lacks columns that the stream needs
+    why: str = ""  # why there is something to extract; "": there is nothing
+    missing: MissingRows | None = None
     # differences between the recorded identity and this one; if any, the extraction is refused
     differs: tuple[Difference, ...] = ()
     difference_text: str = ""  # `differs`, for messages
 
     @property
     def up_to_date(self) -> bool:
+        """Whether there is nothing to extract."""
         return not self.why
 
     @property
@@ -174,19 +181,24 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target)
     if not committed.known_columns.issuperset(spec.stream.needs):
         return make()
+
     if spec.name not in committed.streams:
-        lost = replace and lost_manifest(committed.place(spec.name)) is not None
-        why = "its manifest is lost" if lost else "not extracted before"
-        return make(why=why, missing=missing_rows(committed, None), replace=lost)
+        why = "not extracted before"
+        # a stream without its manifest counts as new, but `replace` deletes its arrays first
+        is_damaged = replace and lost_manifest(committed.place(spec.name)) is not None
+        if is_damaged:
+            why = "its manifest is lost"
+        return make(why=why, missing=missing_rows(committed, None), replace=is_damaged)
     if replace:
         return make(why="--replace", missing=missing_rows(committed, None), replace=True)
+
     missing = missing_rows(committed, spec.name)
     why = _why_extended(committed, spec.name, missing)
-    before = recorded_identity(committed, spec.name)
-    if before.get("kind") == target["kind"] == IMPORTED:  # settings do not name its file
-        before = target
-    differs = tuple(find_differences(before, target))
-    text = describe(before, target)
+    recorded = recorded_identity(committed, spec.name)
+    if recorded.get("kind") == IMPORTED and target["kind"] == IMPORTED:
+        return make(why=why, missing=missing)  # settings do not name its file
+    differs = tuple(find_differences(recorded, target))
+    text = describe(recorded, target)
     return make(why=why, missing=missing, differs=differs, difference_text=text)
 
 

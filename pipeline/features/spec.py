@@ -1,4 +1,8 @@
-"""A stream to extract, and the resources for it.  tracks -> [features] -> windows"""
+"""A stream to extract, and the resources for it.  tracks -> [features] -> windows
+
+Commands and Luigi tasks make a `StreamSpec` from the settings (`pipeline.settings.sections`), or
+from the manifest of a committed stream (`StreamSpec.from_manifest`). `Resources` are settings.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,8 @@ class Resources:
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """The devices that get a process each; (): the calling process computes. Raises ConfigError
-        for invalid names.
+        """Names of the devices that get a process each, such as ("cuda:0", "cuda:1"); (): the
+        calling process computes. Raises ConfigError for invalid names.
         """
         return device_names(self.devices or "", self.device)
 
@@ -51,8 +55,8 @@ class Resources:
         """The device and its options.
 
         Args:
-            process: the device of this process, if there is one process per device. On a CPU, it
-                gets a share of the cores.
+            process: the device of this process, if there is one process per device; "": there is
+                not. On a CPU, it gets a share of the cores.
         """
         threads = 0
         if process == "cpu":
@@ -71,15 +75,15 @@ class Resources:
 class StreamSpec:
     """A stream to extract: its name, its definition, and where the raw files are."""
 
-    name: str = ResNet50.kind
-    stream: Stream = field(default_factory=ResNet50)
+    name: str = ResNet50.kind  # in the cache
+    stream: Stream = field(default_factory=ResNet50)  # its kind and options
     raw: Path | None = None  # the raw folder now; None: as recorded
 
     @classmethod
     def from_manifest(
         cls,
         committed: Split,
-        stream: str,
+        name: str,
         *,
         raw: Path | None = None,
         weights: WeightsSpec | None = None,
@@ -87,20 +91,21 @@ class StreamSpec:
         """The definition of a committed stream, from its manifest; None if its weights are missing
         or its kind is unknown.
 
-        The manifest has only a digest of a weights file. So `weights` is tried, or else the file
-        that provenance.json names.
+        The identity in the manifest has a digest of a weights file, but no path. So the file is
+        `weights`, or else the one that provenance.json names.
         """
-        own = dict(committed.stream_manifest(stream).get("identity", {}))
+        identity = dict(committed.stream_manifest(name).get("identity", {}))
         # "crops": an earlier version could compute streams from stored crops
-        if "crops" in own or own.get("kind") not in streams.names():
+        if "crops" in identity or identity.get("kind") not in streams.names():
             return None
-        found = streams.of_identity(own)
-        weights = weights or _weights_file(committed, stream)
-        if found is None and weights is not None and "weights" in own:
-            found = streams.of_identity({**own, "weights": asdict(weights)})
-        if found is None:
+        stream = streams.of_identity(identity)
+        if stream is None and "weights" in identity:
+            weights = weights or _weights_file(committed, name)
+            if weights is not None:
+                stream = streams.of_identity({**identity, "weights": asdict(weights)})
+        if stream is None:
             return None
-        return cls(stream, found, raw=raw)
+        return cls(name, stream, raw=raw)
 
     def missing_columns(self, committed: Split) -> str:
         """A message that the split lacks columns that the stream reads; "" if it has all of them,
@@ -118,24 +123,27 @@ class StreamSpec:
         """Raise ConfigError for random weights on real data. `setting`: the name of the setting of
         the weights, for the message.
         """
-        if self.stream.stand_in and not is_stand_in(raw):
-            weights = getattr(self.stream, "weights", self.stream)
-            raise ConfigError(
-                f"{setting} = {weights}: random weights are for demo data, and {raw} is real "
-                f"data. Name trained weights: {getattr(weights, 'forms', FORMS)}."
-            )
+        if not self.stream.stand_in or is_stand_in(raw):
+            return
+        # another package's stream may have no option `weights`, or one of another type
+        weights = getattr(self.stream, "weights", self.stream)
+        forms = getattr(weights, "forms", FORMS)
+        raise ConfigError(
+            f"{setting} = {weights}: random weights are for demo data, and {raw} is real "
+            f"data. Name trained weights: {forms}."
+        )
 
 
-def _weights_file(committed: Split, stream: str) -> WeightsSpec | None:
+def _weights_file(committed: Split, name: str) -> WeightsSpec | None:
     """The weights file that a stream's provenance.json names; None if none is recorded, or the file
     is missing or has changed.
     """
-    recorded = committed.stream_provenance(stream).get("weights_file")
-    own = committed.stream_manifest(stream).get("identity", {}).get("weights")
-    if not isinstance(recorded, str) or not isinstance(own, Mapping):
+    file = committed.stream_provenance(name).get("weights_file")
+    identity = committed.stream_manifest(name).get("identity", {}).get("weights")
+    if not isinstance(file, str) or not isinstance(identity, Mapping):
         return None
-    if not Path(recorded).is_file():
+    if not Path(file).is_file():
         return None
-    weights = WeightsSpec(str(own.get("kind")), recorded)
-    is_same = weights.kind in FILES and weights.identity() == own
+    weights = WeightsSpec(str(identity.get("kind")), file)
+    is_same = weights.kind in FILES and weights.identity() == identity
     return weights if is_same else None

@@ -7,6 +7,10 @@ or is lost with its video. When no row is left to compute, `take_finished` close
 writing thread.
 
 Row numbers are those of the split; a row's index in its shard is its number minus `shard.start`.
+
+The thread of `Run` calls all methods, with two exceptions: a network's thread calls `check`, which
+changes nothing, and the writing thread calls the functions that `save` yields, which read rows that
+do not change any more.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ MOST_NOT_FINITE: Final = 1024
 class Counts:
     """Counts of rows by what became of them."""
 
-    computed: int = 0
+    computed: int = 0  # with the first rows of runs of pairs, whose numbers are always 0
     carried: int = 0  # copied: the stream already had features of the same pixels, frame and box
     kept: int = 0  # computed by an interrupted extraction
     problems: Counter[str] = field(default_factory=Counter)  # why rows have no features -> number
@@ -64,7 +68,9 @@ class Checked(NamedTuple):
 
 
 class State(enum.IntEnum):
-    """State of a row of an open shard."""
+    """State of a row of an open shard. Of the rows to compute, TODO changes to one of the last
+    three, and COMPUTED to LOST if the video turns out to have changed; the others stay.
+    """
 
     UNUSED = 0  # belongs to no track
     TODO = 1  # still to be computed
@@ -322,26 +328,26 @@ class OpenShards:
         """
         rows = self._shards.rows(number)
         is_live = self._shards.live(number)
-        state = np.where(is_live, State.TODO, State.UNUSED).astype(np.uint8)
         live_rows = rows.start + np.flatnonzero(is_live)
         keys = np.zeros((len(rows), 2), np.uint64)
         keys[is_live] = row_keys(self._split, self._stream, live_rows)
+        kept = self._shards.kept(number, keys)
+        carried = self._shards.carried(keys)
 
+        # if several states fit a row, it gets the last of them
+        state = np.full(len(rows), State.UNUSED, np.uint8)
+        state[is_live] = State.TODO
         if self.has_pairs:
             state[is_live] = np.where(has_previous(self._split, live_rows), State.TODO, State.FIRST)
-        is_kept, kept_values, kept_ok = self._shards.kept(number, keys)
-        state[is_kept & is_live] = State.KEPT
-        is_carried, carried_values, carried_ok = self._shards.carried(keys)
-        state[is_carried & is_live] = State.CARRIED
+        state[is_live & kept.mask] = State.KEPT
+        state[is_live & carried.mask] = State.CARRIED
 
-        values = np.asarray(carried_values, self._stream.dtype)
-        ok = carried_ok
-        kept = state == State.KEPT
-        first = state == State.FIRST
-        values[kept] = kept_values[kept]
-        ok[kept] = kept_ok[kept]
-        values[first] = 0
-        ok[first] = cache.UNDEFINED
+        values = np.asarray(carried.features, self._stream.dtype)  # 0 for rows that are not carried
+        ok = carried.ok
+        is_kept = state == State.KEPT
+        values[is_kept] = kept.features[is_kept]
+        ok[is_kept] = kept.ok[is_kept]
+        ok[state == State.FIRST] = cache.UNDEFINED
 
         n_by_state = np.bincount(state, minlength=len(State)).tolist()
         counts = Counts(
