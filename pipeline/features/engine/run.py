@@ -1,9 +1,10 @@
 """One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops ->
 features]
 
-One loop sends tasks to decoding processes, full batches to the networks' threads, and finished
-shards to the writing thread. Memory is a fixed number of slots and a few open shards. Streams that
-are extracted together share the decoded frames. The words of the engine:
+`extract.py` makes a `Run` with an `Output` for each stream, and iterates over `Run.results`. One
+loop (`Run._loop`) sends tasks to decoding processes, full batches to the networks' threads, and
+finished shards to the writing thread. Memory is a fixed number of slots and a few open shards.
+Streams that are extracted together share the decoded frames. The words of the engine:
 
     output   a stream while it is computed, with its own open shards, slots, batches and network
     shard    rows of an output that are written together, when none of them is left to compute
@@ -145,15 +146,16 @@ class Output:
             workers: number of decoding processes.
         """
         crop_size = self.stream.policy.size
-        batch_size = WITHOUT_NETWORK
-        by_worker: Stream | None = self.stream
-        slot_bytes = 4 * self.stream.dim  # a row of float32
         self._computer = self.load_computer(machine)
-        if self._computer is not None:
+        row_stream: Stream | None = None  # the stream whose rows decoding processes compute
+        if self._computer is None:
+            row_stream = self.stream
+            batch_size = WITHOUT_NETWORK
+            slot_bytes = 4 * self.stream.dim  # a row of float32
+        else:
             batch_size = self._computer.batch_size
-            self.threads = self._computer.lanes
-            by_worker = None
             slot_bytes = crop_size**2 * 3  # a crop
+            self.threads = self._computer.lanes
         self._most_open = workers + 2
         self.task_rows = min(max(FEWEST_ROWS, batch_size // 4), MOST_ROWS)
         # batches for the rows that processes have, and three for each thread, of which at most two
@@ -162,7 +164,7 @@ class Output:
         n_batches = 3 * self.threads + 2 + math.ceil(rows_ahead / batch_size)
         n_slots = max(n_batches * batch_size, 2 * MOST_PERSONS)
         self.batches = Batches(n_slots, batch_size)
-        return Slots(crop_size, by_worker, n_slots, slot_bytes)
+        return Slots(crop_size, row_stream, n_slots, slot_bytes)
 
     @contextlib.contextmanager
     def use_slots(self, slots: NDArray[np.uint8], sizes: Ints) -> Iterator[None]:
@@ -293,11 +295,11 @@ class Run:
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
         """Compute the shards of streams of crops."""
         self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
-        videos = self._tasks.videos()
-        # While all rows are carried over, no process is started and no network loaded.
-        for first in videos:
-            if first:
-                yield from self._compute(first, videos)
+        videos = self._tasks.videos()  # the jobs of each video; [] if its rows are carried over
+        # Before the first job, no process is started and no network loaded.
+        for jobs in videos:
+            if jobs:
+                yield from self._compute_jobs(itertools.chain([jobs], videos))
                 break
             yield from self._write_carried()
         yield from self._write_carried()
@@ -309,12 +311,8 @@ class Run:
                 yield output, out.write(shard)
                 self._report()
 
-    def _compute(
-        self, first: list[Job], videos: Iterator[list[Job]]
-    ) -> Iterator[tuple[int, Written]]:
-        """Compute shards with decoding processes and networks. first: the jobs of the first video
-        with rows to compute; videos: those of the next videos.
-        """
+    def _compute_jobs(self, videos: Iterator[list[Job]]) -> Iterator[tuple[int, Written]]:
+        """Compute shards with decoding processes and networks. videos: the jobs of each video."""
         ends_pool: AbstractContextManager[object] = self._stack
         if self.stays:
             ends_pool = contextlib.nullcontext()
@@ -327,7 +325,7 @@ class Run:
             self._tasks.batches = [out.batches for out in self.outputs]
             self._tasks.task_rows = min(out.task_rows for out in self.outputs)
             self._report()
-            self._pool.begin(self._upcoming(first, videos))
+            self._pool.begin(self._tasks_of_jobs(videos))
             yield from self._loop()
 
     def _start_pool(self, workers: int) -> None:
@@ -352,11 +350,9 @@ class Run:
         for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
             self._stack.enter_context(out.use_slots(*of_output.map(memory)))
 
-    def _upcoming(
-        self, first: list[Job], videos: Iterator[list[Job]]
-    ) -> Iterator[Iterator[Task | None] | None]:
+    def _tasks_of_jobs(self, videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
         """Yield the tasks of each job; None while another job would open too many shards."""
-        for jobs in itertools.chain([first], videos):
+        for jobs in videos:
             yield from map(self._tasks.split_job, jobs)
             while not all(out.has_room for out in self.outputs):
                 yield None
@@ -380,14 +376,11 @@ class Run:
                     self._begin_to_compute(network)
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
-                    waits = (
-                        not self._pool.is_idle
-                        or self._computing
-                        or self._writing
-                        or self._has_full_batch
-                    )
-                    assert waits or not self._has_open, "open shards without work"
-                    self._receive()
+                    self._require_work()
+                    self._receive_tasks()
+                    self._receive_batches()
+                    if time.monotonic() - self._reported > REPORT_EVERY:
+                        self._report()
                     while self._writing and self._writing[0][1].done():
                         output, written = self._writing.popleft()
                         self.outputs[output].writing -= 1
@@ -395,6 +388,12 @@ class Run:
             finally:  # also after an error: start no other batch, and save the computed rows
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
+
+    def _require_work(self) -> None:
+        """Assert that open shards wait for something, as otherwise the loop would never end."""
+        is_working = not self._pool.is_idle or self._computing or self._writing
+        has_work = is_working or self._has_full_batch
+        assert has_work or not self._has_open, "open shards without work"
 
     @property
     def _has_open(self) -> bool:
@@ -437,16 +436,16 @@ class Run:
             return out.write(shard)
 
     def _submit(self) -> None:
-        """Send tasks to processes that have room. Close a batch that cannot be filled."""
+        """Send tasks to processes that have room. Close batches that cannot be filled."""
         self._pool.submit()
         # More tasks may come once running batches have freed their slots.
-        has_more = self._pool.has_more
-        if self._pool.is_idle and not self._has_full_batch and not (has_more and self._computing):
+        may_get_tasks = self._pool.has_more and self._computing
+        if self._pool.is_idle and not self._has_full_batch and not may_get_tasks:
             for out in self.outputs:
                 out.batches.close_batch()
 
-    def _receive(self) -> None:
-        """Take finished tasks from the processes, and finished batches from the threads."""
+    def _receive_tasks(self) -> None:
+        """Take finished tasks from the processes."""
         for result in self._pool.poll(LOOK_EVERY):
             done = result.get()
             if isinstance(done, Failed):
@@ -462,10 +461,11 @@ class Run:
                 continue
             for output, rows, problem in self._tasks.fill(result.task.number, done.problems):
                 self.outputs[output].shards.give_up(rows, *problem)
+
+    def _receive_batches(self) -> None:
+        """Take finished batches from the networks' threads."""
         for future in [future for future in self._computing if future.done()]:
             out, batch = self._computing.pop(future)
             out.computing -= 1
             self.meter.rows += out.shards.store(batch.rows, future.result())
             out.batches.free(batch)
-        if time.monotonic() - self._reported > REPORT_EVERY:
-            self._report()

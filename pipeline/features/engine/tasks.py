@@ -52,10 +52,14 @@ class Job(NamedTuple):
     frame: Ints  # (n,) ascending
     crops: list[Crops]  # by output: the crops of the rows to compute, without slots yet
     # If this job compares the video's pixels with those of the conversion: by output, the shards
-    # that must not be written before. (): an earlier job compares them.
-    shards: Sequence[Sequence[int]]
+    # that must not be written before. Empty: an earlier job compares them.
+    uncompared: Sequence[Sequence[int]]
     video: range  # all rows of the video
     n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
+
+    @property
+    def compares_pixels(self) -> bool:
+        return bool(self.uncompared)
 
 
 class _TaskRows(NamedTuple):
@@ -136,10 +140,13 @@ class Tasks:
         pixels: Pixels,
         rows: Rows,
         todo: Sequence[Rows],
-        shards: Sequence[Sequence[int]],
+        uncompared: Sequence[Sequence[int]],
         of_video: range,
     ) -> Job:
-        """Make a job of rows to compute, and of the previous rows that streams of pairs need."""
+        """Make a job of rows to compute, and of the previous rows that streams of pairs need.
+
+        todo: by output, the video's rows to compute. uncompared: see `Job`.
+        """
         todo = [np.intersect1d(rows, of_output) for of_output in todo]
         pairs = self._rows_of_pairs(rows, todo)
         rows, frame = self._by_frame(np.union1d(rows, pairs - 1))
@@ -153,7 +160,7 @@ class Tasks:
         frames = np.unique(frame)
         n_between = np.searchsorted(frames, frame) - np.searchsorted(frames, previous)
         n_kept = int(n_between.max(initial=0))
-        return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, shards, of_video, n_kept)
+        return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, uncompared, of_video, n_kept)
 
     def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
         """Which of a job's rows a stream of pairs computes. They all have a previous row, because
@@ -193,7 +200,7 @@ class Tasks:
         """
         if not self._has_todo(job):
             return
-        if job.shards:
+        if job.compares_pixels:
             self._comparing[job.number] = job
         frames = np.unique(job.frame)
         start = 0
@@ -214,10 +221,10 @@ class Tasks:
                 frames=frames[start:end].tolist(),
                 crops=crops,
                 n_kept=job.n_kept,
-                before=frames[max(0, start - job.n_kept) : start].tolist(),
-                first=start == 0 and bool(job.shards),
+                earlier_frames=frames[max(0, start - job.n_kept) : start].tolist(),
+                compare_before=start == 0 and job.compares_pixels,
                 # Not for folders of images: listing thousands of files often would be slow.
-                last=end == len(frames) and job.pixels.in_order,
+                compare_after=end == len(frames) and job.pixels.in_order,
             )
             start = end
 
@@ -278,7 +285,7 @@ class Tasks:
 
     def uncompared_shards(self, output: int) -> set[int]:
         """An output's open shards with videos whose pixels have not been compared yet."""
-        by_job = [job.shards[output] for job in self._comparing.values()]
+        by_job = [job.uncompared[output] for job in self._comparing.values()]
         return set[int]().union(*by_job)
 
     def uncompared_rows(self) -> list[range]:

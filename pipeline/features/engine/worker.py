@@ -1,8 +1,9 @@
 """What a decoding process does: decode frames, and write crops into slots of the shared memory.
 pixels -> [crops] -> features
 
-`run.py` explains the words. It sends `Slots` once, then one `Task` after the other; `CropDecoding`
-fills the task's slots and returns `Decoded`.
+`run.py` explains the words. It sends `Slots` once, then one `Task` after the other. `CropDecoding`
+decodes the task's frames in order, makes the crops of each frame, fills their slots, and returns
+`Decoded`, which only has the problems.
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ class Crops(NamedTuple):
         return Crops(self.rows[start:stop], labels)
 
     def __reduce__(self) -> tuple[Any, ...]:  # NumPy would describe `CROP` each time
-        return _crops, (self.rows.tobytes(), self.labels)
+        return _unpickle_crops, (self.rows.tobytes(), self.labels)
 
 
-def _crops(rows: bytes, labels: Labels) -> Crops:
+def _unpickle_crops(rows: bytes, labels: Labels) -> Crops:
     return Crops(np.frombuffer(rows, CROP), labels)
 
 
@@ -106,9 +107,12 @@ class Task(NamedTuple):
     frames: list[int]  # ascending
     crops: list[Crops]  # by output
     n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
-    before: list[int]  # the `n_kept` frames before these, for a process that starts with this task
-    first: bool  # whether to compare the video's pixels with those of the conversion before
-    last: bool  # whether to compare them again after the last frame
+    # the `n_kept` frames before these, for a process that starts the job with this task
+    earlier_frames: list[int]
+    # whether to compare the video's pixels with those of the conversion, before the first frame and
+    # after the last one
+    compare_before: bool
+    compare_after: bool
 
 
 # (output, index in its crops) of a crop that failed -> (kind, message)
@@ -184,7 +188,7 @@ class CropDecoding:
         numbers = task.frames
         if task.job != self._job:
             numbers = self._begin(task)
-        numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
+        numbers = [number for number in numbers if not self._skip(number, task, skipped)]
         self._upcoming.extend(numbers)
         for number in numbers:
             alive(number)  # reports progress; before the video is opened, which may hang, too
@@ -198,24 +202,24 @@ class CropDecoding:
                 self._kept[frame.index] = frame
             if len(self._kept) > task.n_kept:
                 del self._kept[next(iter(self._kept))]
-        if task.last:
+        if task.compare_after:
             alive(PREPARING)
             task.pixels.check()
 
     def _begin(self, task: Task) -> list[int]:
         """Open the pixels of the task's job. Returns all frames to decode for the task."""
-        if task.first:
+        if task.compare_before:
             alive(PREPARING)
             task.pixels.check()
         self._job = task.job
         self._kept = {}
         self._upcoming.clear()
         self._frames = task.pixels.decode(iter(self._upcoming.popleft, None))
-        return task.before + task.frames
+        return task.earlier_frames + task.frames
 
-    def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
-        """Whether a frame is given up because processes failed at it, or at an earlier frame of a
-        video that is decoded in order. Records the problem for its crops.
+    def _skip(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
+        """Skip a frame if processes failed at it, or at an earlier frame of a video that is decoded
+        in order: record the problem for its crops. Returns whether the frame is skipped.
         """
         pixels = task.pixels
         frames = [frame for frame in skipped if frame == number]
