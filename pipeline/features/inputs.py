@@ -82,11 +82,11 @@ def column(rows_of: RowsOf, name: str, rows: Ints) -> Array:
     are_neighbours = (np.diff(rows.ravel()) == 1).all()
     if are_neighbours:
         return rows_of(name, int(rows[0]), int(rows[-1]) + 1)
-    different, inverse = np.unique(rows, return_inverse=True)
-    gaps = np.flatnonzero(np.diff(different) != 1)
-    runs = np.split(different, gaps + 1)
-    values = [rows_of(name, int(run[0]), int(run[-1]) + 1) for run in runs]
-    return np.concatenate(values)[inverse]
+    unique_rows, index = np.unique(rows, return_inverse=True)
+    gaps = np.flatnonzero(np.diff(unique_rows) != 1)
+    ranges = np.split(unique_rows, gaps + 1)
+    values = [rows_of(name, int(part[0]), int(part[-1]) + 1) for part in ranges]
+    return np.concatenate(values)[index]
 
 
 def label(split: Split, name: str, rows: Ints) -> Array:
@@ -115,8 +115,9 @@ def _windows_in_run(runs: Ints, rows: Ints, reads: Reads) -> tuple[Ints, Bools]:
     runs: (R, 2) first row, last row + 1. Rows outside the run may not even exist.
     """
     around = rows[:, None] + np.arange(-reads.history, reads.future + 1)
-    run = np.searchsorted(runs[:, :1].ravel(), rows, side="right") - 1
-    start, stop = runs[run, :, None].swapaxes(0, 1)
+    run = np.searchsorted(runs[:, 0], rows, side="right") - 1
+    start = runs[run, :1]  # (n, 1)
+    stop = runs[run, 1:]
     return around, (around >= start) & (around < stop)
 
 
@@ -146,15 +147,15 @@ def cuts(
     `column`.
     """
     rows_of = rows_of or split.rows
-    track, which = np.unique(split.track_of(rows), return_inverse=True)
+    tracks, track_index = np.unique(split.track_of(rows), return_inverse=True)
     bbox = column(rows_of, "bbox", rows)
     boxes = np.zeros(len(rows), CUT)
     boxes["bbox"] = bbox
-    boxes["scale"] = split.tracks.crop_scale[track][which]
+    boxes["scale"] = split.tracks.crop_scale[tracks][track_index]
     if not policy.follows_box:
         frame = column(rows_of, "frame_index", rows)
-        names = (split.tracks[number].name for number in track.tolist())
-        seeds = policy.seeds(names)[which]
+        names = (split.tracks[number].name for number in tracks.tolist())
+        seeds = policy.seeds(names)[track_index]
         boxes["bbox"], boxes["mirrored"] = policy.boxes(bbox, boxes["scale"], seeds, frame)
     return boxes
 
@@ -188,11 +189,11 @@ def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
     parts += [label(split, name, rows) for name in reads.labels]
 
     # the digest of a row begins with its video's pixels
-    of_pixels = dict[int, Any]()
+    of_video = dict[int, Any]()
     videos = split.tracks.video[split.track_of(rows)].tolist()
     for number in set(videos):
-        of_pixels[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
-    return _digests(parts, map(of_pixels.__getitem__, videos))
+        of_video[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
+    return _digests(parts, [of_video[number] for number in videos])
 
 
 def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
@@ -306,7 +307,7 @@ class Pixels(NamedTuple):
         """Raise VideoLost if an image of the folder cannot be opened now, or the video file cannot
         be read to its end.
         """
-        place = self.source.place
+        place = self.source.place  # a folder of images, or a video file
         files = [place]
         try:
             if place.is_dir():

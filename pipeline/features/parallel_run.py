@@ -114,6 +114,11 @@ class ParallelRun:
         )
 
 
+# In a worker, the last run, by its extraction's `mark`; at most one. Its network and decoding
+# processes stay for the next task.
+_runs: dict[str, Run] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class _WorkerInputs:
     """The inputs of every worker; its methods run in the workers.
@@ -159,7 +164,7 @@ class _WorkerInputs:
         """
         self._require_same(agreed, device)
         run = _runs.pop(self.mark, None) or self._open(agreed, device)
-        _runs.clear()
+        _runs.clear()  # of another extraction
         for output, target in zip(run.outputs, shards, strict=True):
             output.begin(target)
         extracted = list(run.results(lambda *_: alive()))
@@ -202,8 +207,3 @@ class _WorkerInputs:
             process=device,
             stays=bool(device),  # a device's process ends with its extraction
         )
-
-
-# At most one: the last run of this worker, by its extraction's `mark`. Its network and decoding
-# processes stay for the next task.
-_runs: dict[str, Run] = {}

@@ -67,9 +67,9 @@ class MissingRows:
         """Numbers of the shards with pending rows."""
         return self._shards_of(self.pending)
 
-    def select_incomplete(self, split: Split, videos: Collection[int]) -> list[int]:
-        """Numbers of the shards with pending rows of these videos, given by number."""
-        return self._shards_of(self.pending[np.isin(self._pending_videos(split), [*videos])])
+    def shards_to_reopen(self, split: Split, lost: Collection[int]) -> list[int]:
+        """Numbers of the shards with pending rows of other videos than those `lost`, by number."""
+        return self._shards_of(self.pending[~np.isin(self._pending_videos(split), [*lost])])
 
     def _shards_of(self, ranges: Ranges) -> list[int]:
         shards = set[int]()
@@ -183,11 +183,9 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
         return make()
 
     if spec.name not in committed.streams:
-        why = "not extracted before"
         # a stream without its manifest counts as new, but `replace` deletes its arrays first
         is_damaged = replace and lost_manifest(committed.place(spec.name)) is not None
-        if is_damaged:
-            why = "its manifest is lost"
+        why = "its manifest is lost" if is_damaged else "not extracted before"
         return make(why=why, missing=missing_rows(committed, None), replace=is_damaged)
     if replace:
         return make(why="--replace", missing=missing_rows(committed, None), replace=True)

@@ -7,8 +7,8 @@ A checksum cannot show that a row was computed from the previous or next frame b
 1. draws random rows (`draw_rows`), and computes them with code that is independent of the
    extraction (`pipeline.features.single_rows`);
 2. compares them with the stored rows (`_compare`). Rows that differ are suspicious;
-3. computes suspicious rows from the frames of the rows before and after them, too, to find out
-   whether one of these fits the stored row better (`_compare_neighbours`).
+3. computes suspicious rows from the frames of the rows before and after them, too
+   (`_compare_neighbours`), to find out whether one of these fits the stored row better.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def recompute(
             with bars(f"recompute {name}, {stream}") as progress:
                 try:
                     spec = StreamSpec.from_manifest(split, stream, raw=raw, weights=weights)
-                    why = _why_not(split, stream, spec)
+                    why = _reason_to_skip(split, stream, spec)
                     if why:
                         recomputed.skipped.append(_StreamSkipped(name, stream, why))
                         continue
@@ -247,7 +247,7 @@ def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
     return computed
 
 
-def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
+def _reason_to_skip(split: Split, stream: str, spec: StreamSpec | None) -> str:
     """Why a stream cannot be recomputed here; "" if it can. `spec`: None if its weights are
     missing.
     """
@@ -285,7 +285,7 @@ def _compare(
             compared.problem = compared.problem or result.problem
             continue
         row = int(rows[result.request])
-        stored = _stored_numbers(split, spec, row)
+        stored: Values = split.rows(f"features/{spec.name}", row, row + 1)[0]
         difference = _relative_difference(result.values, stored, parts)
         compared.rows += 1
         compared.largest = max(compared.largest, difference)
@@ -346,7 +346,7 @@ def _compare_neighbours(
     for result in single.compute(requests):
         suspect = suspicious[int(requests.row[result.request])]
         difference = _relative_difference(result.values, suspect.stored, parts)
-        neighbour = int(requests.labels[result.request])
+        neighbour = int(requests.labels[result.request])  # each request has a neighbour's labels
         suspect.add_neighbour(_NeighbourFit(difference, neighbour), result.values)
 
     reads = spec.stream.reads
@@ -383,7 +383,7 @@ def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> 
     """
     crops = spec.stream.reads.crops
     runs = split.runs
-    requests: list[tuple[int, int, int, int]] = []  # the fields of `Requests`
+    requests: list[tuple[int, int, int, int]] = []  # row, source, box, labels: see `Requests`
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
         if crops > 1:
@@ -396,11 +396,6 @@ def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> 
             if crops and spec.stream.reads.labels:
                 requests.append((row, row, row, neighbour))
     return Requests(*np.array(requests, np.int64).reshape(-1, 4).T)
-
-
-def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Values:
-    numbers: Values = split.rows(f"features/{spec.name}", row, row + 1)[0]
-    return numbers
 
 
 def _relative_difference(

@@ -55,16 +55,14 @@ class Extraction(Counts):
 class StreamExtraction:
     """One stream of an extraction. Its methods are called in this order:
 
-    1. `StreamExtraction(...)` finds the missing rows;
+    1. `StreamExtraction(plan, ...)` finds the missing rows;
     2. `set_lost`, for a stream of crops, leaves out rows of videos that cannot be read now;
     3. `open` opens the stream in the cache, and returns the output for a run;
     4. during the run, the caller adds to `counts`. Shards that workers staged go through `accept`;
     5. `finish` commits the stream.
     """
 
-    plan: ExtractionPlan
     missing: MissingRows  # all rows of the split if the stream is replaced
-    counts: Counts  # of the rows of this extraction
     recorded: Provenance | None  # provenance of the rows that the stream already has
     # names of videos that could not be read before the run, and why
     lost: Mapping[str, str] = MappingProxyType({})
@@ -82,7 +80,7 @@ class StreamExtraction:
         self._split = split
         self._resources = resources
         self._dask = dask
-        self.counts = Counts()
+        self.counts = Counts()  # of the rows of this extraction
         self.recorded = None
         self._recorded_note: Mapping[str, Any] = {}  # of the stream's last commit
         name = plan.spec.name
@@ -99,8 +97,7 @@ class StreamExtraction:
         """
         split = self._split
         self.lost = {split.videos[number].name: why for number, why in lost.items()}
-        readable = set(self.missing.videos(split)) - lost.keys()
-        self.reopened = self.missing.select_incomplete(split, readable)
+        self.reopened = self.missing.shards_to_reopen(split, lost)
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
         """Open the stream in the cache for a run. share: the missing shards to compute.

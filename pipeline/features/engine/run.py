@@ -376,7 +376,14 @@ class Run:
                     self._begin_to_compute(network)
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
-                    self._require_work()
+                    is_working = (
+                        not self._pool.is_idle
+                        or self._computing
+                        or self._writing
+                        or self._has_full_batch
+                    )
+                    # otherwise the loop would never end
+                    assert is_working or not self._has_open, "open shards without work"
                     self._receive_tasks()
                     self._receive_batches()
                     if time.monotonic() - self._reported > REPORT_EVERY:
@@ -388,12 +395,6 @@ class Run:
             finally:  # also after an error: start no other batch, and save the computed rows
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
-
-    def _require_work(self) -> None:
-        """Assert that open shards wait for something, as otherwise the loop would never end."""
-        is_working = not self._pool.is_idle or self._computing or self._writing
-        has_work = is_working or self._has_full_batch
-        assert has_work or not self._has_open, "open shards without work"
 
     @property
     def _has_open(self) -> bool:

@@ -57,10 +57,6 @@ class Job(NamedTuple):
     video: range  # all rows of the video
     n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
 
-    @property
-    def compares_pixels(self) -> bool:
-        return bool(self.uncompared)
-
 
 class _TaskRows(NamedTuple):
     """The rows of a task that one output computes, and the slots that they got."""
@@ -158,8 +154,9 @@ class Tasks:
             for output, of_output in zip(self._open, todo, strict=True)
         ]
         frames = np.unique(frame)
-        n_between = np.searchsorted(frames, frame) - np.searchsorted(frames, previous)
-        n_kept = int(n_between.max(initial=0))
+        # how many of the job's frames a row's previous frame lies before the row's own
+        n_back = np.searchsorted(frames, frame) - np.searchsorted(frames, previous)
+        n_kept = int(n_back.max(initial=0))
         return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, uncompared, of_video, n_kept)
 
     def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
@@ -200,7 +197,7 @@ class Tasks:
         """
         if not self._has_todo(job):
             return
-        if job.compares_pixels:
+        if job.uncompared:
             self._comparing[job.number] = job
         frames = np.unique(job.frame)
         start = 0
@@ -222,7 +219,7 @@ class Tasks:
                 crops=crops,
                 n_kept=job.n_kept,
                 earlier_frames=frames[max(0, start - job.n_kept) : start].tolist(),
-                compare_before=start == 0 and job.compares_pixels,
+                compare_before=start == 0 and bool(job.uncompared),
                 # Not for folders of images: listing thousands of files often would be slow.
                 compare_after=end == len(frames) and job.pixels.in_order,
             )

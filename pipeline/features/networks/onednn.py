@@ -13,11 +13,10 @@ torch has them. They are called by position, as the names of their parameters ma
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
 
 from pipeline.features.networks.base import Loaded
 
@@ -43,8 +42,8 @@ class OneDnnResNet:
 
     def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
         self._dtype = torch.bfloat16 if fast else torch.float32
-        network = cast("ResNet", loaded.network)
-        network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # a torchvision ResNet
+        network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalisation = loaded.normalisation
         self._mean = network.avgpool
         self._first = _Convolution(network.conv1, (batch_size, 3, *loaded.region))

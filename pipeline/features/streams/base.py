@@ -251,20 +251,25 @@ class Stream(ABC):
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
-        kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        files = [name for name, kind in kinds.items() if issubclass(kind, Path)]
-        has_spec = issubclass(kinds.get("weights", object), WeightsSpec)
-        if files or has_spec:
-            if len(files) > 1 or (files and "weights" in kinds.keys() - files):
-                return None  # the identity has only the files' digests, not their paths
+        types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
+        file_options = [
+            name for name, option_type in types.items() if issubclass(option_type, Path)
+        ]
+        has_spec = issubclass(types.get("weights", object), WeightsSpec)
+        if file_options or has_spec:
+            # The entry "weights" has a path only if a caller has put it there (`StreamSpec.
+            # from_manifest`), and it is the only file.
+            is_ambiguous = file_options and "weights" in types.keys() - file_options
+            if len(file_options) > 1 or is_ambiguous:
+                return None
             weights = options.pop("weights")
             if "argument" not in weights:
-                return None  # the identity has only the file's digest, not its path
+                return None
             if has_spec:
-                options["weights"] = kinds["weights"](**weights)
+                options["weights"] = types["weights"](**weights)
             else:
-                options[files[0]] = Path(weights["argument"])
-        if options.keys() <= kinds.keys():
+                options[file_options[0]] = Path(weights["argument"])
+        if options.keys() <= types.keys():
             return cls(**options)
         return None
 

@@ -120,7 +120,7 @@ def _find_circle(finder: Any, crop: Image) -> Doubles:
     times the diameter.
     """
     middle = SIDE / 2
-    radius = SIDE / (2 * MARGIN)  # the square is the crop
+    radius = SIDE / 2 / MARGIN  # the square is the crop
     nearest = np.array([[middle, middle], [middle, middle - radius]])
     least = FAR * SIDE
     for _, circle in find_people(finder, crop):
