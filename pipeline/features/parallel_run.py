@@ -74,11 +74,11 @@ class ParallelRun:
             self.meter.note_device(agreed, n_workers)
             extract = functools.partial(inputs.extract, agreed)
             for extracted, meter in workers.as_completed(extract, tasks):
-                for output, (counts, staged) in extracted:
+                for i, (counts, staged) in extracted:
                     assert staged is not None, "a worker commits nothing"
-                    self.streams[output].accept(staged)
+                    self.streams[i].accept(staged)
                     n_done += int(rows[staged.shard])
-                    yield output, (counts, staged)
+                    yield i, (counts, staged)
                 if meter is not None:
                     self.provenance = list(agreed)
                     self.meter.decoders = n_workers * meter.decoders

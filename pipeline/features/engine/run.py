@@ -25,10 +25,10 @@ with a slot for each crop; frame 1 has four crops. A process decodes frame 1 onc
 slots, keeps the last `n_kept` frames for later rows, and answers each task with the problems of its
 slots, and a `Meter`.
 
-Row 101 of `resnet50` on its way: `Tasks.videos` puts it into the job, and `Tasks.split_job` into
-the first task, for which `Batches.take` assigns slots: row 101 gets one in the batch that is being
-filled. When the process has answered, `Tasks.fill` records in the batch that the slot has row 101.
-Once all slots of the batch have been recorded, a thread computes it (`Output.compute`),
+Row 101 of `resnet50` on its way: `Tasks.jobs_by_video` puts it into the job, and `Tasks.split_job`
+into the first task, for which `Batches.take` assigns slots: row 101 gets one in the batch that is
+being filled. When the process has answered, `Tasks.fill` records in the batch that the slot has row
+101. Once all slots of the batch have been recorded, a thread computes it (`Output.compute`),
 `OpenShards.store` puts the numbers into the row's shard, and the batch's slots are free again. Once
 no row of the shard is left to compute, the writing thread writes it (`Output.write`).
 """
@@ -231,7 +231,8 @@ class Run:
         self._stack = contextlib.ExitStack()  # ends the pool, and releases the slots
         self._pool: Pool[Task, Decoded]  # missing until the first row is to be computed
         self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
-        self._writing: deque[tuple[int, Future[Written]]] = deque()  # (number of the output, shard)
+        # (number of the output, its shard)
+        self._writing: deque[tuple[int, Future[Written]]] = deque()
         self._saving: deque[Future[None]] = deque()  # checkpoints
         self._saved = time.monotonic()  # when the last checkpoints were begun
         self._reported = 0.0  # when progress was reported last
@@ -253,8 +254,8 @@ class Run:
         self.meter = Meter()
         self._progress = progress
         if self.pixels_of is None:
-            (output,) = self.outputs
-            yield from self._compute_labels(output)
+            (out,) = self.outputs
+            yield from self._compute_labels(out)
         else:
             yield from self._compute_crops(self.pixels_of)
         self.meter.stop()
@@ -295,7 +296,9 @@ class Run:
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
         """Compute the shards of streams of crops."""
         self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
-        videos = self._tasks.videos()  # the jobs of each video; [] if its rows are carried over
+        videos = (
+            self._tasks.jobs_by_video()
+        )  # the jobs of each video; [] if its rows are carried over
         # Before the first job, no process is started and no network loaded.
         for jobs in videos:
             if jobs:
@@ -306,9 +309,9 @@ class Run:
 
     def _write_carried(self) -> Iterator[tuple[int, Written]]:
         """Write open shards that have no rows left to compute."""
-        for output, out in enumerate(self.outputs):
+        for i, out in enumerate(self.outputs):
             for shard in out.shards.take_finished():
-                yield output, out.write(shard)
+                yield i, out.write(shard)
                 self._report()
 
     def _compute_jobs(self, videos: Iterator[list[Job]]) -> Iterator[tuple[int, Written]]:
@@ -389,9 +392,9 @@ class Run:
                     if time.monotonic() - self._reported > REPORT_EVERY:
                         self._report()
                     while self._writing and self._writing[0][1].done():
-                        output, written = self._writing.popleft()
-                        self.outputs[output].writing -= 1
-                        yield output, written.result()
+                        i, written = self._writing.popleft()
+                        self.outputs[i].writing -= 1
+                        yield i, written.result()
             finally:  # also after an error: start no other batch, and save the computed rows
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
@@ -413,9 +416,9 @@ class Run:
                 self._computing[future] = out, batch
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
-        for output, out in enumerate(self.outputs):
-            for shard in out.shards.take_finished(self._tasks.uncompared_shards(output)):
-                self._writing.append((output, writer.submit(self._write, out, shard)))
+        for i, out in enumerate(self.outputs):
+            for shard in out.shards.take_finished(self._tasks.uncompared_shards(i)):
+                self._writing.append((i, writer.submit(self._write, out, shard)))
                 out.writing += 1
 
     def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
@@ -460,8 +463,8 @@ class Run:
             if done.lost:
                 self._tasks.lose(result.task.number, done.lost)
                 continue
-            for output, rows, problem in self._tasks.fill(result.task.number, done.problems):
-                self.outputs[output].shards.give_up(rows, *problem)
+            for i, rows, problem in self._tasks.fill(result.task.number, done.problems):
+                self.outputs[i].shards.give_up(rows, *problem)
 
     def _receive_batches(self) -> None:
         """Take finished batches from the networks' threads."""

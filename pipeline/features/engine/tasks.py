@@ -1,8 +1,8 @@
 """Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
-`run.py` explains the words, and calls in this order: `Tasks.videos` for jobs, `Tasks.split_job` for
-their tasks, `Tasks.fill` or `Tasks.lose` when a process has answered a task. `Batches` has the
-slots of one output.
+`run.py` explains the words, and calls in this order: `Tasks.jobs_by_video`, `Tasks.split_job` for
+the tasks of a job, `Tasks.fill` or `Tasks.lose` when a process has answered a task. `Batches` has
+the slots of one output.
 
 A video's tracks are stored one after the other, often across the end of a shard. So a job is for a
 video and not for a shard: each frame is decoded once for all persons and outputs, and a shard stays
@@ -78,7 +78,7 @@ class Tasks:
         self, split: Split, open_shards: Sequence[OpenShards], pixels_of: Callable[[int], Pixels]
     ) -> None:
         self._split = split
-        self._open = open_shards
+        self._open_shards = open_shards
         self._pixels_of = pixels_of
         self.batches: list[Batches] = []  # by output; set before the first task is made
         self.task_rows = FEWEST_ROWS
@@ -88,31 +88,33 @@ class Tasks:
         self._running: dict[int, tuple[Job, list[_TaskRows]]] = {}
         self._task_numbers = itertools.count()
 
-    def videos(self) -> Iterator[list[Job]]:
+    def jobs_by_video(self) -> Iterator[list[Job]]:
         """Yield the jobs for each video, or for a few of its shards at a time if it has many. Opens
         these shards.
         """
         size = self._split.rows_per_shard
-        targets = [np.asarray(shards.target, np.int64) for shards in self._open]
+        targets = [np.asarray(shards.target, np.int64) for shards in self._open_shards]
         target = np.unique(np.concatenate(targets))
         for video, start, stop in _videos(self._split, target):
+            # the shards with rows of the video: from that of the first row to that of the last
             first, last = np.searchsorted(target, [start // size, -(-stop // size)])
-            touched = target[first:last].tolist()
-            touched = [number for number in touched if self._is_missing(number)]
-            for i in range(0, len(touched), MOST_SHARDS):
-                yield self._jobs(video, range(start, stop), touched[i : i + MOST_SHARDS])
+            numbers = [n for n in target[first:last].tolist() if self._is_missing(n)]
+            for i in range(0, len(numbers), MOST_SHARDS):
+                yield self._make_jobs(video, range(start, stop), numbers[i : i + MOST_SHARDS])
 
     def _is_missing(self, number: int) -> bool:
-        return any(shards.is_missing(number) for shards in self._open)
+        return any(shards.is_missing(number) for shards in self._open_shards)
 
-    def _jobs(self, video: int, of_video: range, touched: Sequence[int]) -> list[Job]:
-        """The jobs for these shards of a video; [] if nothing is to be decoded, or if the video is
-        lost. The first job compares the pixels.
+    def _make_jobs(self, video: int, of_video: range, numbers: Sequence[int]) -> list[Job]:
+        """Make the jobs for these shards of a video; [] if nothing is to be decoded, or if the
+        video is lost. The first job compares the pixels.
+
+        of_video: all rows of the video.
         """
         missing = []  # by output: numbers of the shards to compute
         todo = []  # by output: rows to compute
-        for shards in self._open:
-            missing.append([number for number in touched if shards.is_missing(number)])
+        for shards in self._open_shards:
+            missing.append([number for number in numbers if shards.is_missing(number)])
             todo.append(shards.todo(missing[-1], of_video))
         rows = np.unique(np.concatenate(todo))
         if not len(rows):
@@ -127,11 +129,11 @@ class Tasks:
         jobs = []
         uncompared = missing
         for part in _parts(frame, pixels.in_order):
-            jobs.append(self._job(pixels, rows[part], todo, uncompared, of_video))
+            jobs.append(self._make_job(pixels, rows[part], todo, uncompared, of_video))
             uncompared = []  # the first job compares the pixels
         return jobs
 
-    def _job(
+    def _make_job(
         self,
         pixels: Pixels,
         rows: Rows,
@@ -150,8 +152,8 @@ class Tasks:
         is_pair = np.isin(rows, pairs)
         previous[is_pair] = self._frames(rows[is_pair] - 1)
         crops = [
-            self._crops(output, of_output, rows, frame, previous)
-            for output, of_output in zip(self._open, todo, strict=True)
+            self._make_crops(shards, of_output, rows, frame, previous)
+            for shards, of_output in zip(self._open_shards, todo, strict=True)
         ]
         frames = np.unique(frame)
         # how many of the job's frames a row's previous frame lies before the row's own
@@ -164,13 +166,13 @@ class Tasks:
         first rows are not computed (State.FIRST).
         """
         is_pair = np.zeros(len(rows), bool)
-        for shards, of_output in zip(self._open, todo, strict=True):
+        for shards, of_output in zip(self._open_shards, todo, strict=True):
             if shards.has_pairs:
                 is_pair |= np.isin(rows, of_output)
         return rows[is_pair]
 
     def _frames(self, rows: Rows) -> Ints:
-        return column(self._open[0].rows, "frame_index", rows)
+        return column(self._open_shards[0].rows, "frame_index", rows)
 
     def _by_frame(self, rows: Rows) -> tuple[Rows, Ints]:
         """Sort rows by their frames. Returns the rows, and their frame numbers."""
@@ -178,7 +180,7 @@ class Tasks:
         order = np.lexsort((rows, frame))
         return rows[order], frame[order]
 
-    def _crops(
+    def _make_crops(
         self, shards: OpenShards, todo: Rows, rows: Rows, frame: Rows, previous: Rows
     ) -> Crops:
         """The crops of those of a job's rows that an output computes (`todo`), without slots."""
@@ -249,7 +251,7 @@ class Tasks:
         self._comparing.pop(job.number, None)
         for output, (rows, places) in enumerate(by_output):
             # -1: the slot gets no row. So it is for rows of a video lost in the meantime.
-            rows[~self._open[output].is_todo(rows)] = -1
+            rows[~self._open_shards[output].is_todo(rows)] = -1
             failed: dict[tuple[str, str], list[int]] = {}  # problem -> indices of rows
             for (of_output, i), problem in sorted(problems.items()):
                 if of_output == output and rows[i] >= 0:
@@ -273,11 +275,11 @@ class Tasks:
         self._lose(job.video, job.pixels, why, computed=is_uncompared or job.pixels.in_order)
 
     def _lose(self, of_video: range, pixels: Pixels, why: str, *, computed: bool = False) -> None:
-        for shards in self._open:
+        for shards in self._open_shards:
             shards.lose(of_video, pixels.name, why, computed=computed)
 
     def _has_todo(self, job: Job) -> bool:
-        by_output = zip(self._open, job.crops, strict=True)
+        by_output = zip(self._open_shards, job.crops, strict=True)
         return any(shards.is_todo(crops.rows["row"]).any() for shards, crops in by_output)
 
     def uncompared_shards(self, output: int) -> set[int]:
