@@ -187,10 +187,13 @@ class Convert(SplitTask):
             result = self.recipe().convert(plan, progress)
         if plan.up_to_date:  # Luigi also runs it after a required task that had something to do
             result = replace(result, details=result.details or [UP_TO_DATE], mark=IDLE)
-        has_rows = cache.open(settings().paths.cache)[self.what].manifest["rows"]
-        if has_rows and not self.problems_fail:
+        if not self.problems_fail and self._has_rows():
             result = replace(result, notes=[*result.notes, *result.problems], problems=())
         self.report(result)
+
+    def _has_rows(self) -> bool:
+        split = cache.open(settings().paths.cache)[self.what]
+        return bool(split.manifest["rows"])
 
 
 class ConvertFirst(Convert):

@@ -2,16 +2,17 @@
 
 `specs_of` tells which streams to compute, with which kinds and options. `prepare` uses it, too.
 
-A stream's kind is that of `--kind`; else of the existing stream, as the cache has recorded it; else
-the key `kind` of the stream's section in luigi.cfg; else the stream's name.
+A stream's kind is that of `--kind`; else of the existing stream, as the cache has recorded it,
+unless this kind is not installed or `--replace` computes an imported stream; else the key `kind` of
+the stream's section in luigi.cfg; else the stream's name.
 
 Each option of a stream comes from the first of these that has it:
 
 1. `--weights` or `--precision`, or `--set NAME=VALUE`; having both is an error;
 2. `--set SECTION.KEY=VALUE` of the stream's section;
 3. for a key that the stream's section in luigi.cfg lacks, `--set` of the section of its kind;
-4. for an existing stream of the same kind without `--replace`, the cache, as recorded; for any
-   other, luigi.cfg: the stream's section, else that of its kind.
+4. for an existing stream of the same kind without `--replace`, the cache, as recorded, if its file
+   of weights still exists; for any other, luigi.cfg: the stream's section, else that of its kind.
 """
 
 from __future__ import annotations

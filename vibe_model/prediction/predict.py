@@ -381,11 +381,13 @@ def _call_model(
     """
     with models.calling(generator.model_name, method):
         by_step = getattr(generator, method)(**inputs)
+        steps = generator.steps
         if method == "regress":
             by_step = {0: by_step}
+            steps = ()
         tensors: dict[str | int, Tensor] = {}
         tensors["rotmat"], tensors["shape"], tensors["camera"] = by_step[0]
-        tensors |= {step: estimate.rotmat for step, estimate in by_step.items() if step}
+        tensors |= {step: by_step[step].rotmat for step in steps}
         return {name: tensor[:, frames].float().cpu().numpy() for name, tensor in tensors.items()}
 
 

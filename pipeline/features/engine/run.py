@@ -296,9 +296,8 @@ class Run:
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
         """Compute the shards of streams of crops."""
         self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
-        videos = (
-            self._tasks.jobs_by_video()
-        )  # the jobs of each video; [] if its rows are carried over
+        # the jobs of each video; [] if its rows are carried over
+        videos = self._tasks.jobs_by_video()
         # Before the first job, no process is started and no network loaded.
         for jobs in videos:
             if jobs:

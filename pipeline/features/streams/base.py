@@ -257,8 +257,8 @@ class Stream(ABC):
         ]
         has_spec = issubclass(types.get("weights", object), WeightsSpec)
         if file_options or has_spec:
-            # The entry "weights" has a path only if a caller has put it there (`StreamSpec.
-            # from_manifest`), and it is the only file.
+            # The entry "weights" has a path only if a caller has put it there
+            # (`StreamSpec.from_manifest`), and it is the only file.
             is_ambiguous = file_options and "weights" in types.keys() - file_options
             if len(file_options) > 1 or is_ambiguous:
                 return None

@@ -26,7 +26,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import files
 from pipeline.files.raw.files import read_regular
 from pipeline.files.raw.pack import PACK, pack_index
-from vibe_model.prediction.job import folder_of
+from vibe_model.prediction.job import clips_folder
 
 MANY = 4
 
@@ -395,6 +395,6 @@ def test_a_single_clip_is_predicted_with_its_keypoints_from_the_file(packed, tmp
     # where a clip by itself has them
     (packed.raw / "keypoints/dance").rename(packed.raw / "dance/keypoints")
     for _ in range(2):
-        folder = folder_of(packed.raw / "dance/2.mp4", tmp_path / "cache", tmp_path)
+        folder = clips_folder(packed.raw / "dance/2.mp4", tmp_path / "cache", tmp_path)
         with zipfile.ZipFile(packed.raw / "dance/keypoints" / PACK) as pack:
             assert (folder / "keypoints/2.mp4.json").read_bytes() == pack.read("2.mp4.json")
