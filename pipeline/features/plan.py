@@ -6,7 +6,12 @@ Commands and Luigi tasks call `plan_extraction`, which refuses streams that cann
 
 A committed shard of a split never changes and gets no further tracks. So a stream lacks rows only
 if it lacks a whole shard that has tracks, or has recorded rows as pending. Nothing here imports
-torch.
+torch. Words:
+
+    pending    of a row: its shard is written without it, because its video could not be read
+    lost       of a video: it cannot be read now
+    replaced   of a video: a newer version of it has other tracks; the old rows stay in their shards
+    carried    of a row: its features are copied from a replaced row with equal pixels and box
 """
 
 from __future__ import annotations
@@ -30,6 +35,10 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 
 NOT_RECORDED: Final = "not recorded"  # in the manifest of an earlier version
+# reasons why all rows of a stream are extracted
+NEW: Final = "not extracted before"
+MANIFEST_LOST: Final = "its manifest is lost"
+REPLACE: Final = "--replace"
 # reasons why an existing stream is extended: shards are missing; only rows in its shards are
 CHANGED: Final = "the split has changed"
 WAITING: Final = "some videos could not be read before"
@@ -46,19 +55,17 @@ class MissingRows:
     """Rows of a split's tracks that a stream does not have yet."""
 
     shards: tuple[int, ...]  # shards that the stream lacks, ascending
-    # (N, 2) ranges of rows [start, stop) in shards that it has, which are still to be computed
-    # because a video could not be read; each range is in one track
+    # (N, 2) ranges of pending rows [start, stop) in shards that it has; each is in one track
     pending: Ranges
     rows: int  # number of rows of tracks in the missing shards and the pending ranges
     rows_per_shard: int
-    # number of rows that the stream has of removed and replaced videos; their features may be
-    # carried over to new rows
+    # number of rows that the stream has of removed and replaced videos, which may be carried over
     replaced: int
 
     @property
     def carried_at_most(self) -> int:
-        """The largest number of missing rows that need not be computed: it is reached if all
-        replaced videos have the same images and boxes as before.
+        """The largest number of missing rows that can be carried over instead of computed: reached
+        if all replaced videos have the same images and boxes as before.
         """
         return min(self.rows, self.replaced)
 
@@ -68,7 +75,10 @@ class MissingRows:
         return self._shards_of(self.pending)
 
     def shards_to_reopen(self, split: Split, lost: Collection[int]) -> list[int]:
-        """Numbers of the shards with pending rows of other videos than those `lost`, by number."""
+        """Numbers of the shards with pending rows that can be computed now.
+
+        lost: numbers of the videos that cannot be read now.
+        """
         return self._shards_of(self.pending[~np.isin(self._pending_videos(split), [*lost])])
 
     def _shards_of(self, ranges: Ranges) -> list[int]:
@@ -114,10 +124,18 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionPlan:
-    """The plan to extract one stream of one split.
+    """The plan to extract one stream of one split. It is one of these cases:
 
-    There is nothing to extract (`why` is "") if the stream is up to date, or if the split lacks
-    columns that the stream needs (`missing` is None).
+        case                                why                   missing     replace
+        the split lacks columns it needs    ""                    None        False
+        it is new                           NEW                   all rows    False
+        its arrays lack their manifest      MANIFEST_LOST         all rows    True
+        it exists, and is to be replaced    REPLACE               all rows    True
+        it exists, and rows are missing     CHANGED or WAITING    these rows  False
+        its last commit was interrupted     UNFINISHED            no rows     False
+        it is up to date                    ""                    no rows     False
+
+    An existing stream that `differs` is refused, unless it is replaced.
     """
 
     root: cache.Root
@@ -125,8 +143,8 @@ class ExtractionPlan:
     spec: StreamSpec
     identity: Mapping[str, Any]  # everything that decides the stream's rows besides its inputs
     replace: bool = False  # delete the existing stream before
-    why: str = ""  # why there is something to extract; "": there is nothing
-    missing: MissingRows | None = None
+    why: str = ""  # why there is something to extract, for messages; "": there is nothing
+    missing: MissingRows | None = None  # the rows to extract
     # differences between the recorded identity and this one; if any, the extraction is refused
     differs: tuple[Difference, ...] = ()
     difference_text: str = ""  # `differs`, for messages
@@ -177,27 +195,33 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     """Plan the extraction for an open split, without refusing it: differences from the committed
     stream are in `differs`.
     """
-    target = spec.stream.identity()
-    make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target)
+    identity = spec.stream.identity()
+    make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, identity)
     if not committed.known_columns.issuperset(spec.stream.needs):
         return make()
 
-    if spec.name not in committed.streams:
-        # a stream without its manifest counts as new, but `replace` deletes its arrays first
-        is_damaged = replace and lost_manifest(committed.place(spec.name)) is not None
-        why = "its manifest is lost" if is_damaged else "not extracted before"
-        return make(why=why, missing=missing_rows(committed, None), replace=is_damaged)
-    if replace:
-        return make(why="--replace", missing=missing_rows(committed, None), replace=True)
+    why = _why_all_rows(committed, spec.name, replace=replace)
+    if why:
+        return make(why=why, missing=missing_rows(committed, None), replace=why != NEW)
 
     missing = missing_rows(committed, spec.name)
     why = _why_extended(committed, spec.name, missing)
     recorded = recorded_identity(committed, spec.name)
-    if recorded.get("kind") == IMPORTED and target["kind"] == IMPORTED:
+    if recorded.get("kind") == IMPORTED and identity["kind"] == IMPORTED:
         return make(why=why, missing=missing)  # settings do not name its file
-    differs = tuple(find_differences(recorded, target))
-    text = describe(recorded, target)
+    differs = tuple(find_differences(recorded, identity))
+    text = describe(recorded, identity)
     return make(why=why, missing=missing, differs=differs, difference_text=text)
+
+
+def _why_all_rows(committed: Split, stream: str, *, replace: bool) -> str:
+    """Why all rows of a stream are to be extracted; "" if it exists and is not to be replaced."""
+    if stream in committed.streams:
+        return REPLACE if replace else ""
+    # a stream without its manifest counts as new, but `replace` deletes its arrays first
+    if replace and lost_manifest(committed.place(stream)) is not None:
+        return MANIFEST_LOST
+    return NEW
 
 
 def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
@@ -230,6 +254,13 @@ def is_untrained(committed: Split, stream: str) -> bool:
 def weights_of(committed: Split, stream: str) -> dict[str, str]:
     """The network, licence, source and SHA-256 of a stream's weights, as texts; {} for a stream
     without weights. The SHA-256 is that of the file, or else of the tensors.
+
+    The manifest's entry "backbone" is the provenance of the network, for example:
+
+        {"network": "resnet50", "sha256": "1f2e...", "licence": "...", "stand_in": false,
+         "weights": {"kind": "file", "file_sha256": "77aa..."}}
+
+    For imported features, "weights" is a text, or None.
     """
     made = committed.stream_manifest(stream).get("backbone") or {}
     weights = made.get("weights")

@@ -9,6 +9,10 @@ A checksum cannot show that a row was computed from the previous or next frame b
 2. compares them with the stored rows (`_compare`). Rows that differ are suspicious;
 3. computes suspicious rows from the frames of the rows before and after them, too
    (`_compare_neighbours`), to find out whether one of these fits the stored row better.
+
+A suspicious row is, by the first of these that applies: *misaligned* (a neighbour's frame fits it
+clearly better), *unmatched* (no frame fits it), *beyond* noise (it differs by more than rounding
+explains), or only doubtful, which is no error.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from pipeline.features import plan, streams
 from pipeline.features.inputs import column
 from pipeline.features.single_rows import Requests, Rows, SingleRows, Values
 from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Reads
 from pipeline.features.weights import WeightsSpec
 
 # Relative difference from which a row's neighbours are computed. Measured with the fast ResNet-50
@@ -77,7 +82,7 @@ class Misaligned(NamedTuple):
 @dataclass(slots=True)
 class _ComparedStream:
     """The result for one stream. Each differing row is misaligned, unmatched, beyond, or only
-    doubtful, which is no error.
+    doubtful.
     """
 
     split: str
@@ -277,7 +282,7 @@ def _compare(
     parts = _parts(split, spec)
     compared = _ComparedStream(split.name, spec.name)
     suspicious = dict[int, _Suspicious]()
-    own_frames = Requests(rows, rows, rows, rows)
+    own_frames = Requests(row=rows, source=rows, box=rows, labels=rows)
     for n_done, result in enumerate(single.compute(own_frames), 1):
         progress(n_done, len(rows))
         if result.problem:
@@ -316,7 +321,8 @@ class _Suspicious:
     computed: Values | None  # computed from its own frame; None: the value is unknown
     stored: Values
     best: _NeighbourFit | None = None
-    # whether a neighbouring frame that gives other numbers fits the row as well as its own frame
+    # whether its own frame, from which it differs by NOISE or more, fits it no better than a
+    # neighbouring frame that gives other numbers
     fits_neighbour: bool = False
 
     def add_neighbour(self, fit: _NeighbourFit, computed: Values | None) -> None:
@@ -337,9 +343,8 @@ def _compare_neighbours(
     suspicious: Mapping[int, _Suspicious],
     compared: _ComparedStream,
 ) -> None:
-    """Compare suspicious rows with their neighbours' frames, and record the result in `compared`:
-    rows that a neighbour fits clearly better, the number of rows that match no frame, and the
-    number of other rows that differ by more than NOISE.
+    """Compare suspicious rows with their neighbours' frames, and record in `compared` which are
+    misaligned, unmatched or beyond noise.
     """
     requests = _neighbour_requests(split, spec, sorted(suspicious))
     parts = _parts(split, spec)
@@ -349,21 +354,27 @@ def _compare_neighbours(
         neighbour = int(requests.labels[result.request])  # each request has a neighbour's labels
         suspect.add_neighbour(_NeighbourFit(difference, neighbour), result.values)
 
-    reads = spec.stream.reads
     for row, suspect in sorted(suspicious.items()):
         best = suspect.best
-        is_beyond = suspect.difference >= NOISE
-        lacks_numbers = suspect.computed is None or not suspect.stored.any()
-        # If the row was computed with wrong columns, no neighbour's columns fit either.
-        has_other_columns = reads.crops == 1 and bool(reads.labels) and is_beyond
-        matches_none = lacks_numbers or has_other_columns or suspect.fits_neighbour
         if best is not None and best.difference < CLEARLY_BETTER * suspect.difference:
             compared.misaligned.append(_describe_misaligned(split, row, suspect.difference, best))
-        # For a stream of pairs, rows without motion are near zero: their differences are noise.
-        elif matches_none and reads.crops <= 1:
+        elif _matches_no_frame(suspect, spec.stream.reads):
             compared.unmatched += 1
-        elif is_beyond:
+        elif suspect.difference >= NOISE:
             compared.beyond += 1
+
+
+def _matches_no_frame(suspect: _Suspicious, reads: Reads) -> bool:
+    """Whether a row that is not misaligned fits neither its own frame nor a neighbour's."""
+    if reads.crops > 1:
+        return False  # rows of pairs without motion are near zero: their differences are noise
+    if suspect.computed is None or not suspect.stored.any():
+        return True
+    if suspect.fits_neighbour:
+        return True
+    # If the row was computed with wrong columns, no neighbour's columns fit either.
+    reads_columns = reads.crops == 1 and bool(reads.labels)
+    return reads_columns and suspect.difference >= NOISE
 
 
 def _describe_misaligned(
@@ -379,11 +390,14 @@ def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> 
     """Make the requests for the neighbours of each row, those one row before and after in its run.
 
     For a stream of crops: a neighbour's frame with the row's box and with the neighbour's, and if
-    the stream reads labels, the row's own frame and box with the neighbour's labels.
+    the stream reads labels, the row's own frame and box with the neighbour's labels. For example,
+    row 5 and its neighbour 6, as (row, row of the frame, row of the box, row of the labels):
+
+        (5, 6, 5, 6), (5, 6, 6, 6), (5, 5, 5, 6)
     """
     crops = spec.stream.reads.crops
     runs = split.runs
-    requests: list[tuple[int, int, int, int]] = []  # row, source, box, labels: see `Requests`
+    requests: list[tuple[int, int, int, int]] = []  # row, source, box, labels
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
         if crops > 1:

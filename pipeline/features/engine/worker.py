@@ -1,16 +1,19 @@
 """What a decoding process does: decode frames, and write crops into slots of the shared memory.
 pixels -> [crops] -> features
 
-`run.py` explains the words. It sends `Slots` once, then one `Task` after the other. `CropDecoding`
-decodes the task's frames in order, makes the crops of each frame, fills their slots, and returns
-`Decoded`, which only has the problems.
+`run.py` sends `Slots` once, then one `Task` after the other: some frames of one video, and by
+*output* (a stream that is computed) the crops to make of them. A *crop* is the part of a frame that
+shows the person of one row; a *row* is one person in one frame, and has a number in the split. Each
+crop of a task has a *slot*, a piece of shared memory that gets its pixels, or for a stream without
+a network, the numbers of its row.
+
+`CropDecoding` is called with each task. `_JobVideo` keeps the video open from task to task, and
+`_TaskFilling` fills the slots of one task. The answer, `Decoded`, only has the problems.
 """
 
 from __future__ import annotations
 
-import functools
 import mmap
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -24,7 +27,7 @@ from pipeline.features.computing import compute_row
 from pipeline.features.engine.meter import Meter
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
-from pipeline.files.pixels.frames import Frame
+from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import PREPARING, Failed, alive
 from pipeline.processes.pool import TRIALS
 
@@ -139,20 +142,11 @@ class CropDecoding:
 
     def __init__(self, slots: Sequence[Slots]) -> None:
         self._slots = slots
-        self._job = -1  # the number of the job whose pixels are open; -1: none
+        # by output: the slots' contents and sizes, as `Slots.map` returns them; set by `share`
+        self._mapped: list[tuple[NDArray[np.uint8], Ints]]
+        self._video: _JobVideo | None = None  # that of the last task; None: none is open
         self._lost_job = -1  # the last job whose video cannot be read; -1: none
         self._lost_reason = ""  # why it cannot be read
-        self._kept: dict[int, Frame] = {}  # the last few decoded frames, by number
-        self._upcoming = deque[int]()  # numbers of the next frames that `_frames` decodes
-        # by output: the slots' contents and sizes
-        self._mapped: list[tuple[NDArray[np.uint8], Ints]]
-        self._frames: Iterator[Frame]  # of the job
-        # of the task
-        self._task: Task
-        # frame number -> its crops, each as (output, index in the output's crops)
-        self._crops_by_frame: dict[int, list[tuple[int, int]]]
-        self._problems: Problems
-        self._meter: Meter
 
     def share(self, *memories: mmap.mmap) -> None:
         """Map the shared memory of the slots, one for each output. Called before the first task."""
@@ -167,119 +161,173 @@ class CropDecoding:
         Args:
             skipped: frames of its job at which processes failed, and how.
         """
-        self._task = task
-        self._problems = {}
-        self._meter = Meter()
-        self._crops_by_frame = {}
+        filling = _TaskFilling(task, self._slots, self._mapped)
         if task.job != self._lost_job:
             try:
-                self._decode(task, skipped)
-                return Decoded(self._problems, self._meter)
+                self._decode(task, skipped, filling)
+                return Decoded(filling.problems, filling.meter)
             except VideoLost as error:
                 self._lost_job = task.job
                 self._lost_reason = str(error)
-                self._job = -1
-        return Decoded({}, self._meter, self._lost_reason)
+                self._video = None
+        return Decoded({}, filling.meter, self._lost_reason)
 
-    def _decode(self, task: Task, skipped: Mapping[int, Failed]) -> None:
-        for output, crops in enumerate(task.crops):
-            for i, number in enumerate(crops.rows["frame"].tolist()):
-                self._crops_by_frame.setdefault(number, []).append((output, i))
+    def _decode(self, task: Task, skipped: Mapping[int, Failed], filling: _TaskFilling) -> None:
+        """Decode the task's frames, and fill their slots. Raises VideoLost."""
+        video = self._video
         numbers = task.frames
-        if task.job != self._job:
-            numbers = self._begin(task)
-        numbers = [number for number in numbers if not self._skip(number, task, skipped)]
-        self._upcoming.extend(numbers)
+        if video is None or video.job != task.job:
+            if task.compare_before:
+                alive(PREPARING)
+                task.pixels.check()
+            video = _JobVideo(task)
+            self._video = video
+            numbers = task.earlier_frames + task.frames
         for number in numbers:
+            if filling.skip(number, skipped):
+                continue
             alive(number)  # reports progress; before the video is opened, which may hang, too
-            began = time.perf_counter()
-            frame = next(self._frames)  # takes one number from `_upcoming`
-            self._meter.add(decode=time.perf_counter() - began)
-            for output, i in self._crops_by_frame.get(number, ()):
-                self._fill(output, i, frame)
-            self._meter.frames += frame.image is not None
-            if task.n_kept:
-                self._kept[frame.index] = frame
-            if len(self._kept) > task.n_kept:
-                del self._kept[next(iter(self._kept))]
+            with filling.meter.measure("decode"):
+                frame = video.decode(number)
+            filling.fill(frame, video)
+            video.keep(frame)
         if task.compare_after:
             alive(PREPARING)
             task.pixels.check()
 
-    def _begin(self, task: Task) -> list[int]:
-        """Open the pixels of the task's job. Returns all frames to decode for the task."""
-        if task.compare_before:
-            alive(PREPARING)
-            task.pixels.check()
-        self._job = task.job
-        self._kept = {}
-        self._upcoming.clear()
-        self._frames = task.pixels.decode(iter(self._upcoming.popleft, None))
-        return task.earlier_frames + task.frames
 
-    def _skip(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
+class _JobVideo:
+    """The video of a job, which stays open while one process decodes the job's tasks. Its frames
+    come from one iterator, which takes the number of each frame when the frame is asked for.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.job = task.job
+        self._number = -1  # of the frame to decode next
+        self._frames = task.pixels.decode(self._numbers())
+        self._last_frames = deque[Frame](maxlen=task.n_kept)  # ascending
+
+    def _numbers(self) -> Iterator[int]:
+        """The number of each next frame."""
+        while True:
+            yield self._number
+
+    def decode(self, number: int) -> Frame:
+        """Decode a frame after those that have been decoded."""
+        self._number = number
+        return next(self._frames)
+
+    def keep(self, frame: Frame) -> None:
+        """Keep a frame for `find_kept` until `n_kept` later ones are kept."""
+        self._last_frames.append(frame)
+
+    def find_kept(self, number: int) -> Frame | None:
+        """The kept frame of this number; None if it is not among the last ones."""
+        for frame in self._last_frames:
+            if frame.index == number:
+                return frame
+        return None
+
+
+class _TaskFilling:
+    """Fills the slots of one task.
+
+    Args:
+        slots, mapped: by output, as in `CropDecoding`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        slots: Sequence[Slots],
+        mapped: Sequence[tuple[NDArray[np.uint8], Ints]],
+    ) -> None:
+        self.problems: Problems = {}  # of crops whose slots are not filled
+        self.meter = Meter()
+        self._task = task
+        self._slots = slots
+        self._mapped = mapped
+        # frame number -> its crops, each as (output, index in the output's crops)
+        self._crops_by_frame: dict[int, list[tuple[int, int]]] = {}
+        for output, crops in enumerate(task.crops):
+            for i, number in enumerate(crops.rows["frame"].tolist()):
+                self._crops_by_frame.setdefault(number, []).append((output, i))
+
+    def skip(self, number: int, skipped: Mapping[int, Failed]) -> bool:
         """Skip a frame if processes failed at it, or at an earlier frame of a video that is decoded
         in order: record the problem for its crops. Returns whether the frame is skipped.
         """
-        pixels = task.pixels
-        frames = [frame for frame in skipped if frame == number]
+        pixels = self._task.pixels
+        failed = [frame for frame in skipped if frame == number]
         if pixels.in_order:
-            frames = [frame for frame in skipped if frame <= number]
-        if not frames:
+            failed = [frame for frame in skipped if frame <= number]
+        if not failed:
             return False
-        frame = min(frames)
-        ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
-        kind = KINDS[skipped[frame].reason] if frame == number else AFTER
+        first = min(failed)
+        ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[first].message}"
+        kind = KINDS[skipped[first].reason] if first == number else AFTER
         for output_crop in self._crops_by_frame.get(number, ()):
-            self._problems[output_crop] = (kind, f"{pixels.name}, frame {frame}: {ended}")
+            self.problems[output_crop] = (kind, f"{pixels.name}, frame {first}: {ended}")
         return True
 
-    def _fill(self, output: int, i: int, frame: Frame) -> None:
-        """Fill the slot of an output's i-th crop from a decoded frame, or record its problem."""
-        frames = self._frames_of_crop(output, i, frame)
-        if not frames:
-            return
-        began = time.perf_counter()
-        size, stream, *_ = self._slots[output]
-        crops = self._task.crops[output]
-        cut = crops.rows["cut"][i]
-        slot = crops.rows["slot"][i]
-        is_whole = stream is not None and stream.reads.is_whole
-        crop = functools.partial(self._task.pixels.crop, cut=cut, size=size, is_whole=is_whole)
-        images = [crop(frame) for frame in frames]
-        slots, sizes = self._mapped[output]
-        if stream is None:
-            slots[slot] = images[0].reshape(-1)
-            self._meter.add(crop=time.perf_counter() - began)
-            return
-        cropped = time.perf_counter()
-        labels = crop_labels({name: values[i] for name, values in crops.labels.items()}, cut)
-        row = compute_row(stream, images, labels, f"frame {frame.index}")
-        if row is None:
-            slots[slot] = 0
-            sizes[slot] = 0
-        else:
-            slots[slot] = row.view(np.uint8)
-            sizes[slot] = row.nbytes
-        self._meter.add(crop=cropped - began, row=time.perf_counter() - cropped)
+    def fill(self, frame: Frame, video: _JobVideo) -> None:
+        """Fill the slots of a decoded frame's crops, or record their problems."""
+        self.meter.frames += frame.image is not None
+        for output, i in self._crops_by_frame.get(frame.index, ()):
+            frames = self._frames_of_crop(output, i, frame, video)
+            if frames:
+                self._fill_slot(output, i, frames)
 
-    def _frames_of_crop(self, output: int, i: int, frame: Frame) -> list[Frame]:
+    def _frames_of_crop(self, output: int, i: int, frame: Frame, video: _JobVideo) -> list[Frame]:
         """The frame, and for a pair the previous one before it. If one has no image, records the
         problem, and returns [].
         """
         if frame.image is None:
-            self._problems[output, i] = (frame.kind, str(frame.problem))
+            self.problems[output, i] = (frame.kind, str(frame.problem))
             return []
         stream = self._slots[output].stream
         if stream is None or stream.reads.crops == 1:
             return [frame]
         number = self._task.crops[output].rows["previous"][i]
-        previous = self._kept.get(number)
+        previous = video.find_kept(number)
         if previous is not None and previous.image is not None:
             return [previous, frame]
         why = "its decoder crashed"
         if previous is not None:
             why = str(previous.problem)
         message = f"frame {frame.index}: its previous frame {number} is missing: {why}"
-        self._problems[output, i] = ("previous_undecodable", message)
+        self.problems[output, i] = ("previous_undecodable", message)
         return []
+
+    def _fill_slot(self, output: int, i: int, frames: Sequence[Frame]) -> None:
+        """Fill the slot of an output's i-th crop: with its pixels, or with its row's numbers.
+
+        frames: those to crop; the crop's own is the last.
+        """
+        crops = self._task.crops[output]
+        crop = crops.rows[i]
+        stream = self._slots[output].stream
+        slots, sizes = self._mapped[output]
+        slot = crop["slot"]
+        with self.meter.measure("crop"):
+            images = self._cut(output, crop["cut"], frames)
+            if stream is None:
+                slots[slot] = images[0].reshape(-1)
+                return
+        with self.meter.measure("row"):
+            labels = {name: values[i] for name, values in crops.labels.items()}
+            labels = crop_labels(labels, crop["cut"])
+            row = compute_row(stream, images, labels, f"frame {crop['frame']}")
+            if row is None:
+                slots[slot] = 0
+                sizes[slot] = 0
+            else:
+                slots[slot] = row.view(np.uint8)
+                sizes[slot] = row.nbytes
+
+    def _cut(self, output: int, cut: np.void, frames: Sequence[Frame]) -> list[Image]:
+        """Cut a crop of an output from each of the frames."""
+        size, stream, *_ = self._slots[output]
+        is_whole = stream is not None and stream.reads.is_whole
+        pixels = self._task.pixels
+        return [pixels.crop(frame, cut, size, is_whole=is_whole) for frame in frames]
