@@ -1,8 +1,9 @@
 """Contract of streams, checked on random rows (docs/adding-a-stream.md).  [crops, labels ->
 features]
 
-`stream_problems` checks what the stream declares, then computes nine rows of a `_Sample` with it,
-as extraction does: once, and again in other batches, in another order and in another process. The
+`StreamContract` is a test class for packages with streams; it calls `stream_problems`. That checks
+what the stream declares, then computes nine rows of a `_Sample` with it (`_LoadedStream`), as
+extraction does: once, and again in other batches, in another order and in another process. The
 numbers must be the same.
 """
 
@@ -92,6 +93,16 @@ def _computation_problems(stream: Stream, sample: _Sample, another_process: bool
 
 
 def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
+    """Problems of what the stream declares. The identity of a stream is compared with that of a
+    restored stream only if the identity itself has no problem.
+    """
+    yield from _row_declaration_problems(stream)
+    problems = list(declaration_problems(stream))
+    yield from problems or _restoring_problems(stream)
+
+
+def _row_declaration_problems(stream: Stream) -> Iterator[str]:
+    """Check the declared type and size of a row, and its inputs."""
     if stream.dtype not in DTYPES:
         yield f"dtype is {stream.dtype!r}: expected one of {', '.join(DTYPES)}"
     elif not isinstance(stream.dim, int) or stream.dim < 1:
@@ -100,10 +111,12 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
     is_window_of_crops = reads.crops and reads.window > 1
     if min(reads.history, reads.future) < 0 or is_window_of_crops:
         yield f"reads {reads}: history and future must be >= 0, and are for streams of labels only"
-    problems = list(declaration_problems(stream))
-    yield from problems
-    if problems:
-        return
+
+
+def _restoring_problems(stream: Stream) -> Iterator[str]:
+    """Check that the stream can be restored from its identity, and that the identity has the
+    stream's kind, version and crop policy.
+    """
     identity = stream.identity()
     if (identity.get("kind"), identity.get("version")) != (stream.kind, stream.version):
         yield "identity() has a different kind or version than the stream"
@@ -139,9 +152,7 @@ class _Sample:
     They are frames of two tracks in order.
     """
 
-    # (N + 1, size, size, 3) of a scene that moves; row i has crop i + 1, and the row before it has
-    # crop i
-    crops: NDArray[np.uint8]
+    crops: NDArray[np.uint8]  # (N + 1, size, size, 3) of a scene that moves: see `crops_of`
     labels: Labels  # column -> (N, ...)
     runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
     tracks: ClassVar = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
@@ -160,6 +171,11 @@ class _Sample:
             if name != ROW_RATE and name not in columns:
                 columns[name] = _random_column(name, rng)
         return cls(crops, columns)
+
+    def crops_of(self, row: int, n: int) -> NDArray[np.uint8]:
+        """The crops of the n - 1 rows before a row, and its own: (n, size, size, 3)."""
+        stop = row + 2  # row i has crop i + 1, because a row before row 0 has crop 0
+        return self.crops[stop - n : stop]
 
     def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self.runs[:, 1], rows, side="right")
@@ -201,22 +217,26 @@ def _random_column(name: str, rng: Generator) -> NDArray[Any]:
 class _LoadedStream:
     """A stream that computes rows of the sample, as extraction does.
 
-    A computer of crops or of labels computes batches of rows. Without a computer, the stream itself
-    computes each row.
+    What `Stream.load` returns tells how rows are computed:
+
+    - a `Computer`, for crops: one batch at a time. All crops of a batch are in memory that it has
+      been given by `adopt` before, and gives back at `release`;
+    - a `LabelComputer`: one batch of labels at a time;
+    - None: the stream itself computes each row.
     """
 
     def __init__(
         self,
         stream: Stream,
-        sample: Any,
+        sample: _Sample,
         batch_size: int = BATCH_SIZE,
         fill: float | None = None,
     ) -> None:
-        """fill: In place of labels of rows that do not exist. Raises TypeError for provenance
-        without `stand_in`.
+        """batch_size: Crops or rows in a batch. fill: The labels of rows in a window that do not
+        exist; None: as extraction fills them. Raises TypeError for provenance without `stand_in`.
         """
         self._stream = stream
-        self._sample = sample
+        self._sample: Any = sample  # it takes the place of a split
         self._batch_size = batch_size
         self._fill = fill
         self._computer: Any = stream.load(Machine("cpu", batch_size, 1), None)
@@ -246,8 +266,7 @@ class _LoadedStream:
         results = []
         labels = self._labels(rows)
         for i, row in enumerate(rows):
-            stop = row + 2  # the row's own crop is row + 1
-            stored_crops = self._sample.crops[stop - self._stream.reads.crops : stop]
+            stored_crops = self._sample.crops_of(row, self._stream.reads.crops)
             crops = [crop.copy() for crop in stored_crops]
             row_labels = {name: values[i].copy() for name, values in labels.items()}
             results.append(self._stream.computed(crops, row_labels))
@@ -271,14 +290,18 @@ class _LoadedStream:
         return _rows_of(computed, (len(rows), self._stream.dim))
 
     def _compute_from_crops(self, rows: Sequence[int]) -> Rows:
-        """Compute a batch from crops, padded to the size that the computer expects."""
+        """Compute a batch from crops, padded to the size that the computer expects: with empty
+        crops, and with repeated labels.
+        """
         size = self._computer.batch_size
         memory = np.zeros((size, *self._sample.crops.shape[1:]), np.uint8)
-        memory[: len(rows)] = self._sample.crops[np.array(rows) + 1]
+        for i, row in enumerate(rows):
+            memory[i] = self._sample.crops_of(row, 1)[0]
         memory_before = memory.copy()
         self._computer.adopt(memory)
         labels = self._labels(np.resize(rows, size))
         labels_before = copy.deepcopy(labels)
+        # only the region of the crops that the stream's policy names
         inputs: list[Any] = [memory[:, *self._stream.policy.slices]]
         if labels:
             inputs.append(labels)

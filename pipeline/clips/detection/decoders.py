@@ -1,8 +1,12 @@
 """Frames of many clips, decoded by supervised processes.  [pixels] -> raw keypoints
 
-A job is one clip: one process of a `pipeline.processes.pool.Pool` decodes it, in order. A task is
-the next `size` frames of a clip, the unit that is sent to a process. Of the frames that are ready,
+`run.py` iterates over `Decoders.decode`. A job is one clip: one process of a
+`pipeline.processes.pool.Pool` decodes it, in order. A task is the next `size` frames of a clip, the
+unit that is sent to a process, where `ClipDecoding` decodes them. Of the frames that are ready,
 those of the earliest open clip are yielded first, so that few clips are unfinished at any time.
+
+How long a clip is, is known only when it has been decoded. So tasks are sent until one has reached
+the end, and tasks that were already sent then have no frames.
 
 For each frame, the process also computes a histogram of colours, by which scene cuts are found, and
 the camera's motion since the frame before.
@@ -24,7 +28,7 @@ from pipeline.files.pixels.clip_record import ClipRecord, Survey
 from pipeline.files.pixels.cuts import Histogram, histogram
 from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.processes import Failed, alive
-from pipeline.processes.pool import VIDEO_THREADS, Pool
+from pipeline.processes.pool import VIDEO_THREADS, Pool, Result
 
 SMALL: Final = (320, 192)  # px, size of the reduced images of which the camera's motion is computed
 # The camera is still if no corner moves by more, in units of half the image: 1.3 px of 1280.
@@ -65,7 +69,8 @@ class ClipDecoding:
         self._size = size
         self._clip = ""  # the open clip; "" before the first
         self._position = -1  # the next frame of the open clip
-        self._over = False  # whether the open clip has been decoded to its end
+        # whether the open clip has been decoded to its end: all later tasks are beyond it
+        self._over = False
         self._frames: Iterator[Frame]  # the frames of the open clip from `_position` on
         self._before: homography.Bytes | None = None  # the frame before, grey and small
 
@@ -73,10 +78,11 @@ class ClipDecoding:
         """Decode a task's frames. The result has a `problem` if the clip cannot be read."""
         alive()
         clip, start = task
-        if self._clip != clip or (self._position != start and not self._over):
+        continues = self._position == start or self._over
+        if self._clip != clip or not continues:
             self._open(clip, start)
         frames: list[_ClipFrame] = []
-        if self._over:  # a task beyond the end
+        if self._over:
             return DecodedTask(clip, frames, ended=True)
         problem = None
         record = None
@@ -87,16 +93,20 @@ class ClipDecoding:
                 if not frame.index:
                     problem = Video(self._raw, clip).unreadable(str(frame.problem))
                 break
-            colours = None
-            small = None
-            if frame.image is not None:
-                colours = histogram(frame.image)
-                small = _small(frame.image)
-            camera = _camera_motion(self._before, small)
-            frames.append(_ClipFrame(frame.index, frame.image, colours, camera))
-            self._before = small
+            frames.append(self._measure(frame))
         self._position += len(frames)
         return DecodedTask(clip, frames, self._over, problem, record)
+
+    def _measure(self, frame: Frame) -> _ClipFrame:
+        """Compute a frame's colours, and the camera's motion since the frame before."""
+        colours = None
+        small = None
+        if frame.image is not None:
+            colours = histogram(frame.image)
+            small = _small(frame.image)
+        camera = _camera_motion(self._before, small)
+        self._before = small
+        return _ClipFrame(frame.index, frame.image, colours, camera)
 
     def _open(self, clip: str, start: int) -> None:
         """Open a clip at frame `start`, which is not 0 if another process began the clip.
@@ -137,7 +147,12 @@ def _camera_motion(
 
 
 class Decoders:
-    """Decodes clips in `n` processes, each with `threads` threads, in tasks of `size` frames."""
+    """Decodes clips in `n` processes, each with `threads` threads, in tasks of `size` frames.
+
+    A clip is open, and has an entry in `_waiting`, from its first task (`_tasks`) until its last
+    frames are yielded (`_take`). While decoded frames of it wait to be yielded, no other task of it
+    is sent, so that memory is bounded.
+    """
 
     def __init__(self, raw: Path, n: int, size: int, *, threads: int, timeout: float) -> None:
         self._raw = raw
@@ -156,31 +171,15 @@ class Decoders:
         works = [ClipDecoding(self._raw, self._size)] * self._n
         with Pool[Task, DecodedTask](works, jobs, timeout=self._timeout, env=self._env) as pool:
             while pool.has_more or not pool.is_idle or self._waiting:
-                ready = self._first_ready()
-                for result in pool.poll(0 if ready else 1):
-                    clip, start = result.task
-                    decoded = result.get()
-                    if isinstance(decoded, Failed):
-                        why = f"after frame {start}: the process that decodes it {decoded.message}"
-                        problem = Video(self._raw, clip).unreadable(why)
-                        decoded = DecodedTask(clip, [], True, problem)
-                    if clip in self._waiting:  # else the task lies beyond the end of the clip
-                        self._waiting[clip].append(decoded)
-                if ready:
-                    decoded = ready.pop(0)
-                    if decoded.ended:
-                        del self._waiting[decoded.clip]
-                    yield decoded
-
-    def _first_ready(self) -> list[DecodedTask]:
-        """The decoded tasks of the earliest open clip that has any; [] if none has."""
-        for tasks in self._waiting.values():
-            if tasks:
-                return tasks
-        return []
+                clip = self._first_ready()
+                patience = 1.0 if clip is None else 0.0  # s
+                for result in pool.poll(patience):
+                    self._receive(result)
+                if clip is not None:
+                    yield self._take(clip)
 
     def _tasks(self, clip: str) -> Iterator[Task | None]:
-        """Yield the tasks of one clip, and None ("later") while a decoded task waits to be used."""
+        """Open a clip, and yield its tasks; None ("later") while decoded frames of it wait."""
         start = 0
         self._waiting[clip] = []
         while clip in self._waiting:
@@ -192,3 +191,28 @@ class Decoders:
             else:
                 yield clip, start
                 start += self._size
+
+    def _first_ready(self) -> str | None:
+        """The earliest open clip that has decoded tasks; None if none has."""
+        for clip, tasks in self._waiting.items():
+            if tasks:
+                return clip
+        return None
+
+    def _receive(self, result: Result[Task, DecodedTask]) -> None:
+        """Let a task's result wait; that of a process that failed is the end of its clip."""
+        clip, start = result.task
+        decoded = result.get()
+        if isinstance(decoded, Failed):
+            why = f"after frame {start}: the process that decodes it {decoded.message}"
+            problem = Video(self._raw, clip).unreadable(why)
+            decoded = DecodedTask(clip, [], True, problem)
+        if clip in self._waiting:  # else the task was beyond the end of its clip
+            self._waiting[clip].append(decoded)
+
+    def _take(self, clip: str) -> DecodedTask:
+        """Remove the first decoded task of a clip, and with the last one the clip."""
+        decoded = self._waiting[clip].pop(0)
+        if decoded.ended:
+            del self._waiting[clip]
+        return decoded
