@@ -11,6 +11,7 @@ exported in segments of consecutive frames:
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -28,7 +29,7 @@ from pipeline.files.formats.arrays import Shape
 
 Rows = NDArray[np.int64]
 Check = Callable[[int, int], NDArray[np.bool_]]  # rows [start, stop) -> which of them pass
-Checks = Mapping[str, Check]  # why a row fails, as messages say it -> the check
+Checks = Mapping[str, Check]  # what rows have that fail, such as NO_SMPL -> the check
 
 BATCH: Final = 8192  # rows; 64 MB of features
 NO_FEATURES: Final = "no features"
@@ -42,7 +43,7 @@ class FileField(NamedTuple):
 
     dtype: str  # as written; "U": texts
     columns: tuple[str, ...] = ()  # required columns of the cache
-    rows_with: tuple[str, ...] = ()  # keys of the `Checks` that exported rows must pass
+    rows_with: tuple[str, ...] = ()  # exported rows must pass these of the `Checks`, by key
     shapes: tuple[Shape, ...] = ()  # allowed shapes of a row
     body: str = ""  # which of SMPL's files it needs
 
@@ -96,13 +97,13 @@ def array_of(
     dtype: str | None,
     add: Callable[[int], None],
 ) -> Blocks:
-    """Make an array (n_rows, ...) that is computed piece by piece when it is read.
+    """Make an array (n_rows, ...) that is computed piece by piece when its file is written.
 
     Args:
         compute: Returns the rows [start, stop) of a piece.
         pieces: [start, stop) of each piece.
         dtype: None: the dtype of the computed rows.
-        add: Called after each piece, with its number of rows.
+        add: Called with the number of rows of each piece that has been written.
     """
     first = pieces[0][0]
     sample = np.asarray(compute(first, first + 1))
@@ -118,7 +119,9 @@ def array_of(
 
 
 def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
-    """Return a function (field, rows just written) that reports the progress over all fields."""
+    """Return a function `add(field, rows)`, to be called when rows of a field have been written. It
+    reports the rows of all fields so far, of `total`.
+    """
     done = 0
 
     def add(field: str, rows: int) -> None:
@@ -137,10 +140,8 @@ def absent_fields(
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
 
     @functools.cache
-    def never_passes(reason: str) -> bool:
-        if reason not in checks or not ranges:
-            return False
-        return not any(checks[reason](start, stop).any() for start, stop in ranges)
+    def has_passing_row(reason: str) -> bool:
+        return any(checks[reason](start, stop).any() for start, stop in ranges)
 
     absent = {}
     for name, field in fields.items():
@@ -149,7 +150,7 @@ def absent_fields(
             absent[name] = f"the split has no {' and no '.join(missing)}"
             continue
         for reason in field.rows_with:
-            if never_passes(reason):
+            if ranges and reason in checks and not has_passing_row(reason):
                 absent[name] = f"every row has {reason}"
                 break
     return absent
@@ -232,15 +233,16 @@ class Segments:
 
         Raises PipelineError for a duplicate.
         """
-        has_several = np.bincount(self.track, minlength=len(track_names)) > 1
-        # of an ascending array, searchsorted gives the first segment of each one's track
-        within = np.arange(len(self.track)) - np.searchsorted(self.track, self.track)
+        tracks = self.track.tolist()
+        n_segments = Counter(tracks)
+        n_named = Counter[int]()  # segments so far, by track
         names = []
-        for track, number in zip(self.track.tolist(), within.tolist(), strict=True):
+        for track in tracks:
             name = track_names[track]
-            if has_several[track]:
-                name += f"_seg{number}"
+            if n_segments[track] > 1:
+                name += f"_seg{n_named[track]}"
             names.append(name)
+            n_named[track] += 1
         if len(set(names)) < len(names):
             raise PipelineError(
                 f"{split.name}: two tracks have the same name. Rename the videos, and convert "
@@ -250,12 +252,13 @@ class Segments:
 
 
 def _ends_of_runs(is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each item is the last of a run. is_first: whether each is the first of a run.
+    """Whether each item (n,) is the last of a run: the next one is a first one, or there is none.
 
-    An item is the last if its successor is a first one; the successor of the very last item is the
-    very first one.
+    is_first: whether each item is the first of a run.
     """
-    return np.roll(is_first, -1)
+    is_last = np.ones_like(is_first)
+    is_last[:-1] = is_first[1:]
+    return is_last
 
 
 def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
@@ -274,19 +277,7 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
 
 def segments_of(split: cache.Split, checks: Checks) -> Segments:
     """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
-    left_out = dict.fromkeys(checks, 0)
-    rows = [np.zeros(0, np.int64)]
-    frames = [np.zeros(0, np.int64)]
-    for start, stop in spans(split.tracks.start, split.tracks.stop):
-        keep = np.ones(stop - start, bool)
-        for reason, check in checks.items():
-            fails = keep & ~check(start, stop)
-            left_out[reason] += int(fails.sum())
-            keep &= ~fails
-        rows.append(start + np.flatnonzero(keep))
-        frames.append(split.rows("frame_index", start, stop)[keep])
-    row = np.concatenate(rows)
-    frame = np.concatenate(frames)
+    row, frame, left_out = _select_rows(split, checks)
     track = split.track_of(row)
     step = split.tracks.step.astype(np.int64)[track]
     is_next_row = np.diff(row) == 1
@@ -295,10 +286,22 @@ def segments_of(split: cache.Split, checks: Checks) -> Segments:
     is_first = np.ones(len(row), bool)
     is_first[1:] = ~(is_next_row & is_same_track & is_next_frame)
     is_last = _ends_of_runs(is_first)
-    return Segments(
-        row[is_first],
-        row[is_last] + 1,
-        track[is_first],
-        frame[is_last],
-        {reason: n for reason, n in left_out.items() if n},
-    )
+    return Segments(row[is_first], row[is_last] + 1, track[is_first], frame[is_last], left_out)
+
+
+def _select_rows(split: cache.Split, checks: Checks) -> tuple[Rows, Rows, dict[str, int]]:
+    """The rows (n,) that pass all checks, their frames (n,), and the number of the other rows by
+    the first check that they fail.
+    """
+    n_failed = Counter[str]()
+    rows = [np.zeros(0, np.int64)]
+    frames = [np.zeros(0, np.int64)]
+    for start, stop in spans(split.tracks.start, split.tracks.stop):
+        passes = np.ones(stop - start, bool)
+        for reason, check in checks.items():
+            fails = passes & ~check(start, stop)
+            n_failed[reason] += int(fails.sum())
+            passes &= ~fails
+        rows.append(start + np.flatnonzero(passes))
+        frames.append(split.rows("frame_index", start, stop)[passes])
+    return np.concatenate(rows), np.concatenate(frames), dict(+n_failed)
