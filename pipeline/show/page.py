@@ -2,7 +2,8 @@
 
 `write_page` draws the content that `from_cache` or `from_raw` has read: a `Portrait` of each track,
 a `_Card` of each of its frames, and on it an `_Overlay` of the frame and one of the crop. The
-report shows portraits, too.
+report shows portraits, too. In this order: writing pages, drawing tracks, drawing frames, finding
+out what a page shows, and the templates.
 
 Crops come from `crop_person`, and the joints on them from `normalise_keypoints`, as in training, so
 that the page shows the same errors. Names and messages come from untrusted files: the templates
@@ -52,8 +53,9 @@ Array = NDArray[Any]
 VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
-# Radius of a joint's dot on a crop: this share of its side. On a frame it is as large as on the
-# crop's part of it, but at least SMALLEST_DOT and at most DOT of the frame's longer side.
+# Radius of a joint's dot on a crop: this share of its side. On the full frame: this share of the
+# side of the crop's square, so that small people get small dots, but at least SMALLEST_DOT and at
+# most DOT of the frame's longer side.
 DOT: Final = 1 / 75
 SMALLEST_DOT: Final = 1 / 250
 GRID_M: Final = 0.5  # distance of the grid lines behind 3D joints
@@ -73,7 +75,7 @@ class _DrawnJoints(NamedTuple):
     """Joints, and where they are drawn."""
 
     labelled: Array  # (49, 3) px of the frame, and confidence
-    drawn: Array  # (49, 2) px of the image
+    drawn: Array  # (49, 2) px of the frame or of the crop
 
 
 class _UntrackedFrame(NamedTuple):
@@ -86,10 +88,10 @@ class _UntrackedFrame(NamedTuple):
 
 
 class _Overlay(NamedTuple):
-    """An image and its drawings, in the coordinates of the labels."""
+    """An image and its drawings, in px of the frame or of the crop."""
 
-    image: Image  # as shown
-    width: int  # of the image in the labels' coordinates
+    image: Image  # as shown; that of a frame may be smaller
+    width: int  # of the frame or the crop
     height: int
     rects: tuple[_Rect, ...]
     skeleton: Skeleton
@@ -119,6 +121,32 @@ class Portrait(NamedTuple):
     cards: tuple[_Card, ...]
 
 
+def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
+    """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
+    portraits = _draw_portraits(shown, progress)  # drawn while the template is rendered
+    content: dict[str, Any] = {"shown": shown, "version": VERSION, "portraits": portraits}
+    if shown.untracked is not None:
+        content["untracked"] = _draw_untracked(shown.untracked)
+    write(templates().get_template("page.html").stream(content), out)
+
+
+def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[Portrait]:
+    n_tracks = len(shown.tracks)
+    for n_drawn, track in enumerate(shown.tracks):
+        progress(n_drawn, n_tracks, track.record.name)
+        yield portrait(track, shown.body)
+    progress(n_tracks, n_tracks)
+
+
+def write_split_page(
+    root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
+) -> int:
+    """Write a page of some tracks of a split. Returns their number."""
+    shown = from_cache(root, name, Choice(), raw=raw, body=body)
+    write_page(shown, page, progress=progress)
+    return len(shown.tracks)
+
+
 def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     """Decode and draw the track's frames. `body`: folder of a body model for 3D joints.
 
@@ -136,8 +164,8 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
         if "kp_2d" in rows:
             n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
         unset = tuple(name for name in track.flags if rows[name][i] != 1)
-        overlays = _draw_frame(frame, track, i, estimated[i])
-        cards.append(_Card(frame.index, n_visible, unset, *overlays, views_by_frame[i]))
+        problem, full, crop = _draw_frame(frame, track, i, estimated[i])
+        cards.append(_Card(frame.index, n_visible, unset, problem, full, crop, views_by_frame[i]))
     box = view_box(list(itertools.chain.from_iterable(views_by_frame)))
     return Portrait(track, caption, box, tuple(cards))
 
@@ -150,20 +178,6 @@ def _frames(track: ShownTrack) -> Iterable[Frame]:
     return track.source.read(indices)
 
 
-def _draw_untracked(untracked: Untracked) -> Iterator[_UntrackedFrame]:
-    """Draw some of the frames that have detections without a track."""
-    indices, counts = np.unique(untracked.frame_index, return_counts=True)
-    chosen = spread(len(indices), 2 * PAGE_FRAMES)
-    frames = untracked.source.read(indices[chosen].tolist())
-    for frame, n_detections in zip(frames, counts[chosen].tolist(), strict=True):
-        image = None
-        if frame.image is not None:
-            image = frame.image.copy()
-            untracked.draw(image, frame.index, [])
-            image = _shrink(image, 2 * LONGEST_PX)
-        yield _UntrackedFrame(frame.index, n_detections, _problem(frame), image)
-
-
 def _problem(frame: Frame) -> str:
     """Why a frame has no image; "" if it has one."""
     return f"{frame.kind}: {frame.problem}" if frame.problem else ""
@@ -172,7 +186,7 @@ def _problem(frame: Frame) -> str:
 def _draw_frame(
     frame: Frame, track: ShownTrack, i: int, estimated: Array
 ) -> tuple[str, _Overlay | None, _Overlay | None]:
-    """Draw row i of a track: (problem of its image or "", the full frame, the crop).
+    """Draw row i of a track: (why there is no image, or "", the full frame, the crop).
 
     estimated: (49, 3) px and 1, the projected joints of its estimated body.
     """
@@ -189,22 +203,24 @@ def _draw_frame(
     if "kp_2d" in track.rows:
         kp_2d = track.rows["kp_2d"][i]
 
+    full = _draw_full(image, bbox, scale, kp_2d, estimated)
+    joints = _DrawnJoints(kp_2d, _on_crop(kp_2d, bbox, scale))
+    body = _DrawnJoints(estimated, _on_crop(estimated, bbox, scale))
+    return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), joints, body, CROP_SIZE * DOT)
+
+
+def _draw_full(image: Image, bbox: Array, scale: float, kp_2d: Array, estimated: Array) -> _Overlay:
+    """Draw the whole frame: smaller, but in px of the frame."""
     centre = bbox[:2].astype(np.float64)
     size = bbox[2:].astype(np.float64)
     rects = (_rect("crop", centre, size * scale), _rect("box", centre, size))
     height, width = image.shape[:2]
     longest = max(height, width)
-    crop_radius = float(size[0]) * scale * DOT  # small people get small dots
-    radius = min(max(crop_radius, longest * SMALLEST_DOT), longest * DOT)
-    small = _shrink(image, LONGEST_PX)
+    crop_side = float(size[0]) * scale
+    radius = min(max(crop_side * DOT, longest * SMALLEST_DOT), longest * DOT)
     joints = _DrawnJoints(kp_2d, kp_2d[:, :2])
     body = _DrawnJoints(estimated, estimated[:, :2])
-    full = _overlay(small, (width, height), rects, joints, body, radius)
-
-    joints = _DrawnJoints(kp_2d, _on_crop(kp_2d, bbox, scale))
-    body = _DrawnJoints(estimated, _on_crop(estimated, bbox, scale))
-    crop_size = (CROP_SIZE, CROP_SIZE)
-    return "", full, _overlay(crop, crop_size, (), joints, body, CROP_SIZE * DOT)
+    return _overlay(_shrink(image, LONGEST_PX), (width, height), rects, joints, body, radius)
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
@@ -238,8 +254,8 @@ def _overlay(
     body: _DrawnJoints,
     radius: float,
 ) -> _Overlay:
-    """An RGB image with labelled joints and those of an estimated body, in the coordinates of an
-    image of `size`.
+    """Put labelled joints, and those of an estimated body, over an RGB image. Coordinates are px of
+    an image of this `size` (width, height), although the image shown may be smaller.
     """
     is_inside = ((joints.drawn >= -0.5) & (joints.drawn <= np.array(size) - 0.5)).all(axis=1)
     is_visible = joints.labelled[:, 2] > 0
@@ -247,38 +263,18 @@ def _overlay(
     return _Overlay(image, *size, rects, flat(*joints), flat(*body), radius, outside)
 
 
-def _jpeg_uri(image: Image) -> str:
-    """An RGB image as a data URI with a JPEG."""
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    coded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-
-
-def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
-    """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
-    portraits = _draw_portraits(shown, progress)  # drawn while the template is rendered
-    content: dict[str, Any] = {"shown": shown, "version": VERSION, "portraits": portraits}
-    if shown.untracked is not None:
-        content["untracked"] = _draw_untracked(shown.untracked)
-    write(templates().get_template("page.html").stream(content), out)
-
-
-def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[Portrait]:
-    n_tracks = len(shown.tracks)
-    for n_drawn, track in enumerate(shown.tracks):
-        progress(n_drawn, n_tracks, track.record.name)
-        yield portrait(track, shown.body)
-    progress(n_tracks, n_tracks)
-
-
-def write_split_page(
-    root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
-) -> int:
-    """Write a page of some tracks of a split. Returns their number."""
-    shown = from_cache(root, name, Choice(), raw=raw, body=body)
-    write_page(shown, page, progress=progress)
-    return len(shown.tracks)
+def _draw_untracked(untracked: Untracked) -> Iterator[_UntrackedFrame]:
+    """Draw some of the frames that have detections without a track."""
+    indices, counts = np.unique(untracked.frame_index, return_counts=True)
+    chosen = spread(len(indices), 2 * PAGE_FRAMES)
+    frames = untracked.source.read(indices[chosen].tolist())
+    for frame, n_detections in zip(frames, counts[chosen].tolist(), strict=True):
+        image = None
+        if frame.image is not None:
+            image = frame.image.copy()
+            untracked.draw(image, frame.index, [])
+            image = _shrink(image, 2 * LONGEST_PX)
+        yield _UntrackedFrame(frame.index, n_detections, _problem(frame), image)
 
 
 def is_page(file: Path) -> bool:
@@ -333,6 +329,14 @@ def templates(*folders: Path) -> Environment:
     colours = [f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items()]
     environment.globals["on_photo"] = " ".join(colours)
     return environment
+
+
+def _jpeg_uri(image: Image) -> str:
+    """An RGB image as a data URI with a JPEG."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    coded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _grid(low: float, length: float) -> list[float]:

@@ -93,20 +93,16 @@ class ClipDecoding:
                 if not frame.index:
                     problem = Video(self._raw, clip).unreadable(str(frame.problem))
                 break
-            frames.append(self._measure(frame))
+            colours = None
+            small = None
+            if frame.image is not None:
+                colours = histogram(frame.image)
+                small = _small(frame.image)
+            camera = _camera_motion(self._before, small)
+            frames.append(_ClipFrame(frame.index, frame.image, colours, camera))
+            self._before = small
         self._position += len(frames)
         return DecodedTask(clip, frames, self._over, problem, record)
-
-    def _measure(self, frame: Frame) -> _ClipFrame:
-        """Compute a frame's colours, and the camera's motion since the frame before."""
-        colours = None
-        small = None
-        if frame.image is not None:
-            colours = histogram(frame.image)
-            small = _small(frame.image)
-        camera = _camera_motion(self._before, small)
-        self._before = small
-        return _ClipFrame(frame.index, frame.image, colours, camera)
 
     def _open(self, clip: str, start: int) -> None:
         """Open a clip at frame `start`, which is not 0 if another process began the clip.
@@ -172,8 +168,7 @@ class Decoders:
         with Pool[Task, DecodedTask](works, jobs, timeout=self._timeout, env=self._env) as pool:
             while pool.has_more or not pool.is_idle or self._waiting:
                 clip = self._first_ready()
-                patience = 1.0 if clip is None else 0.0  # s
-                for result in pool.poll(patience):
+                for result in pool.poll(1 if clip is None else 0):
                     self._receive(result)
                 if clip is not None:
                     yield self._take(clip)

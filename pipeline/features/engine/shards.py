@@ -198,16 +198,14 @@ class OpenShards:
         """
         values, ok = checked
         is_todo = self.is_todo(rows)
-        if not is_todo.all():  # else nothing is copied
-            rows = rows[is_todo]
-            values = values[is_todo]
-            ok = ok[is_todo]
         is_finite = ok != NO_VALUE
-        if not is_finite.all():
-            self._give_up_not_finite(rows[~is_finite], values[~is_finite])
-            rows = rows[is_finite]
-            values = values[is_finite]
-            ok = ok[is_finite]
+        is_bad = is_todo & ~is_finite
+        if is_bad.any():
+            self._give_up_not_finite(rows[is_bad], values[is_bad])
+        is_stored = is_todo & is_finite
+        rows = rows[is_stored]
+        values = values[is_stored]
+        ok = ok[is_stored]
         self._n_finite += len(rows)
         for shard, selected in self._by_shard(rows):
             index = rows[selected] - shard.start
@@ -310,16 +308,10 @@ class OpenShards:
                 self._missing.discard(number)
                 yield self._open.pop(number)
 
-    def _by_shard(self, rows: Ints) -> Iterator[tuple[PendingShard, slice | Bools]]:
-        """Yield the open shards that have some of the rows (n,), each with an index that selects
-        these rows. If all are in one shard, the index is a slice, which copies nothing.
-        """
+    def _by_shard(self, rows: Ints) -> Iterator[tuple[PendingShard, Bools]]:
+        """Yield the open shards that have some of the rows (n,), each with flags (n,) of these."""
         number = rows // self._size
-        numbers = np.unique(number).tolist()
-        if len(numbers) == 1:
-            yield self._open[numbers[0]], slice(None)
-            return
-        for shard_number in numbers:
+        for shard_number in np.unique(number).tolist():
             yield self._open[shard_number], number == shard_number
 
     def _load(self, number: int) -> PendingShard:

@@ -190,7 +190,6 @@ class CropDecoding:
             with filling.meter.measure("decode"):
                 frame = video.decode(number)
             filling.fill(frame, video)
-            video.keep(frame)
         if task.compare_after:
             alive(PREPARING)
             task.pixels.check()
@@ -205,7 +204,8 @@ class _JobVideo:
         self.job = task.job
         self._number = -1  # of the frame to decode next
         self._frames = task.pixels.decode(self._numbers())
-        self._last_frames = deque[Frame](maxlen=task.n_kept)  # ascending
+        # the last decoded frame, and `n_kept` before it
+        self._last_frames = deque[Frame](maxlen=task.n_kept + 1)
 
     def _numbers(self) -> Iterator[int]:
         """The number of each next frame."""
@@ -215,14 +215,12 @@ class _JobVideo:
     def decode(self, number: int) -> Frame:
         """Decode a frame after those that have been decoded."""
         self._number = number
-        return next(self._frames)
-
-    def keep(self, frame: Frame) -> None:
-        """Keep a frame for `find_kept` until `n_kept` later ones are kept."""
+        frame = next(self._frames)
         self._last_frames.append(frame)
+        return frame
 
-    def find_kept(self, number: int) -> Frame | None:
-        """The kept frame of this number; None if it is not among the last ones."""
+    def find_last(self, number: int) -> Frame | None:
+        """The decoded frame of this number; None if it is not among the last ones."""
         for frame in self._last_frames:
             if frame.index == number:
                 return frame
@@ -289,7 +287,7 @@ class _TaskFilling:
         if stream is None or stream.reads.crops == 1:
             return [frame]
         number = self._task.crops[output].rows["previous"][i]
-        previous = video.find_kept(number)
+        previous = video.find_last(number)
         if previous is not None and previous.image is not None:
             return [previous, frame]
         why = "its decoder crashed"
