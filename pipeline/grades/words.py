@@ -52,16 +52,16 @@ class Grade(NamedTuple):
         """One of WORDS; NO_WORD without joints."""
         if not self.is_known:
             return NO_WORD
-        if self._beyond("bad"):
+        if self._beyond(BAD):
             return BAD
-        return DOUBTFUL if self._beyond("doubtful") else GOOD
+        return DOUBTFUL if self._beyond(DOUBTFUL) else GOOD
 
     @property
     def reasons(self) -> list[str]:
         """The numbers beyond their limits, in words; empty for a good track."""
         if not self.is_known:
             return [NO_JOINTS]
-        return [_NUMBERS[name].text_of(getattr(self, name)) for name in self._beyond("doubtful")]
+        return [_NUMBERS[name].text_of(getattr(self, name)) for name in self._beyond(DOUBTFUL)]
 
     @property
     def verdict(self) -> str:
@@ -102,11 +102,11 @@ class Grade(NamedTuple):
         return Grade(**numbers)
 
     def _beyond(self, word: str) -> list[str]:
-        """Names of the numbers that are beyond their limit of this word."""
+        """Names of the numbers that are beyond their limit for a word, DOUBTFUL or BAD."""
         names = []
         for name, number in zip(self._fields, self, strict=True):
             limits = _NUMBERS[name]
-            limit: float = getattr(limits, word)
+            limit = limits.bad if word == BAD else limits.doubtful
             is_beyond = number < limit if limits.is_least else number > limit
             if is_beyond:  # never of nan
                 names.append(name)
@@ -119,7 +119,7 @@ class _Number(NamedTuple):
     text: str
     doubtful: float = math.nan
     bad: float = math.nan
-    is_least: bool = False  # whether less is worse
+    is_least: bool = False  # whether the limits are least values: less is worse
 
     def text_of(self, number: float) -> str:
         return self.text.format(round(number, 3))

@@ -8,9 +8,14 @@ Three kinds of processes have a part here, each with a part of this file:
   forks. It is started with the first process, and ends when nobody has asked it for a while.
 - The *processes* (`_run`), the server's children. They call a function of the parent's.
 
-The connection is a pair of sockets; the server's is its standard input. The parent sends either a
-new process's number, the number of its file descriptors and a `_ProcessRequest`, followed by the
-descriptors; or a number alone, to end that process, and the server replies with its exit code.
+The connection is a pair of sockets; the server's is its standard input. The parent sends either
+
+- `(number, n_fds, _ProcessRequest)`, to start a process, followed by one byte that carries its
+  `n_fds` file descriptors; or
+- `number`, to end that process. The server replies with its exit code, or None.
+
+Pickled messages go through a `Connection`, descriptors through a `socket` of the same connection:
+each end has both, on two file descriptors. Their messages follow each other as they were sent.
 
 A process shows that it lives by its *pulse* (`processes.Pulse`), memory that it shares with the
 parent.
@@ -180,7 +185,7 @@ class _Server:
     """The parent's end of the connection to the server, which it starts."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()  # the parent; another process with this object is its fork
+        self.owner = os.getpid()  # the parent; a fork of it inherits this object
         self._socket, remote = socket.socketpair()
         self._pipe: Connection[Any, Any] = Connection(os.dup(self._socket.fileno()))
         self._lock = threading.Lock()
@@ -206,7 +211,7 @@ class _Server:
         with self._lock:
             self._n_requested += 1
             self._pipe.send((self._n_requested, len(fds), request))
-            socket.send_fds(self._socket, [b"."], fds)
+            socket.send_fds(self._socket, [b"."], fds)  # descriptors need a byte to go with
             return self._n_requested
 
     def end(self, number: int) -> int | None:
@@ -221,39 +226,42 @@ class _Server:
         return code
 
     def close(self) -> None:
-        """End the server, unless it is the parent's of this forked process."""
+        """End the server; in a fork of its owner, only this end of the connection."""
         self._pipe.close()
         self._socket.close()
         if self.owner == os.getpid():
             self._process.kill()
             self._process.wait()
-        else:  # in a fork of the owner: Popen must not warn of a process that runs
+        else:  # Popen must not warn of a process that runs
             self._process.returncode = 0
 
 
-_servers: list[_Server] = []  # the server that was started last, if it has not been closed
+_server: _Server | None = None  # the server that was started last, unless it has been closed
 _starting = threading.Lock()
 
 
 def _start(request: _ProcessRequest, fds: list[int]) -> tuple[_Server, int]:
-    """Start a process, and a server if there is none. Returns the server and the number that it has
-    for the process.
+    """Start a process, and a server if this process has none. Returns the server and the number
+    that it has for the process.
     """
+    global _server
     with _starting:
-        for server in _servers:
-            with contextlib.suppress(OSError):
-                if server.owner == os.getpid():
-                    return server, server.start(request, fds)
-        _close()  # it ended when idle, or belongs to the parent of this fork
-        _servers.append(_Server())
-        return _servers[0], _servers[0].start(request, fds)
+        if _server is not None and _server.owner == os.getpid():
+            with contextlib.suppress(OSError):  # it ended when idle
+                return _server, _server.start(request, fds)
+        _close()  # it has ended, or this process is a fork of its owner
+        _server = _Server()
+        return _server, _server.start(request, fds)
 
 
 @atexit.register
 def _close() -> None:
-    """End the server, if there is one."""
-    while _servers:
-        _servers.pop().close()
+    """Close the server, if there is one."""
+    global _server
+    server = _server
+    _server = None
+    if server is not None:
+        server.close()
 
 
 # ---------------------------------------------------------- in the server and its processes
@@ -263,9 +271,9 @@ def serve() -> None:
     """Start and end processes as the parent asks: the server's main function. Returns when the
     parent has ended, or has had no process and asked for none for a while.
     """
-    control = socket.socket(fileno=os.dup(0))
-    pipe: Connection[Any, Any] = Connection(os.dup(0))
-    with Path(os.devnull).open() as null:
+    control = socket.socket(fileno=os.dup(0))  # for file descriptors
+    pipe: Connection[Any, Any] = Connection(os.dup(0))  # for messages
+    with Path(os.devnull).open() as null:  # the processes read no input
         os.dup2(null.fileno(), 0)
     parent = int(sys.argv[1])
     idle = 0.0
@@ -282,7 +290,7 @@ def serve() -> None:
                 code = _end(children.pop(message)) if message in children else None
                 pipe.send(code)
                 continue
-            number, n_fds, request = message
+            number, n_fds, request = message  # of a process to start
             fds = socket.recv_fds(control, 1, n_fds)[1]
         except (EOFError, OSError):
             return

@@ -79,7 +79,10 @@ def rate_of(source: FrameSource, fps: float = math.nan) -> float:
 
 
 def caption(image: Image, text: str, *, top: bool = False) -> None:
-    """Draw a short text into the lower left corner, in place. top: on a grey band at the top."""
+    """Draw a short text into the lower left corner, in place. top: on a grey band at the top.
+
+    Lengths here and in the legend are px of an image whose shorter side is CAPTION_FOR.
+    """
     size = _caption_size(image)
     margin = round(5 * size)
     bottom = image.shape[0] - margin
@@ -184,11 +187,13 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     if shown.untracked is not None:
         frame_index.append(shown.untracked.frame_index)
     indices = np.unique(np.concatenate(frame_index))
-    step = int(np.gcd.reduce(np.diff(indices))) or 1  # the largest that includes every row's frame
+    # The largest step that reaches every row's frame, such as 2 for rows of frames 1, 5 and 7; then
+    # the clip has frames 1, 3, 5, ... No difference (one frame) gives 0.
+    step = int(np.gcd.reduce(np.diff(indices))) or 1
     first = int(indices[0]) % step
     stop = int(indices[-1]) + 1
 
-    total = stop
+    total = stop  # for the progress; 0: unknown
     if isinstance(source, Video):
         total = source.header().n_frames or 0
     fps = math.nan

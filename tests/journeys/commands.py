@@ -95,7 +95,8 @@ def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str
     if argv[1] not in WITHOUT_POOL:
         with mock.patch("subprocess.Popen", ForkedServer):
             # now: later, this process may have several threads
-            server._servers.append(server._Server())
+            server._close()
+            server._server = server._Server()
     try:
         return run(argv)
     except SystemExit as end:

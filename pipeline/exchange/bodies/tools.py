@@ -86,7 +86,11 @@ def camera_file(file: Path) -> Path:
 
 
 def _keys_of(content: object) -> frozenset[str]:
-    """Keys of the top, and of the first person or frame below it."""
+    """Keys of the top, and of the first person or frame below it, by which `_READERS` are chosen.
+
+    For example, `{"1": {"pose": ..., "trans": ...}}` of WHAM has "1", "pose" and "trans". The top
+    or the level below it may also be a list.
+    """
     keys: set[str] = set()
     for _ in range(2):
         if isinstance(content, dict):
@@ -249,7 +253,8 @@ def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
 
 
 def _prompthmr(content: ResultDict) -> Iterator[BodyEstimate]:
-    """PromptHMR's result.
+    """PromptHMR's result: SMPL-X with hands, 55 joints and so 165 numbers of pose, in frames of
+    images that the tool may have reduced.
 
     Two entries are not used: `smplx_world` is another body, and `Twc` is wrong after the tool's
     optimisation.
@@ -340,7 +345,9 @@ class _PersonBodies:
 
 
 def _phalp(content: ResultDict) -> Iterator[BodyEstimate]:
-    """PHALP's result: a dict from an image's path to its people.
+    """PHALP's result: a dict from an image's path to lists with an item for each of its people, in
+    the same order: {"tid": [1, 2], "smpl": [{...}, {...}], "camera": [...], "tracked_time": [...]}.
+    `tid` is the person's number, `tracked_time` the number of images since the person was seen.
 
     In images in which a person was not seen, the file repeats the last body ("ghosts").
     """

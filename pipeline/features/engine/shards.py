@@ -135,7 +135,8 @@ class OpenShards:
         self._missing = set(target)  # shards that are not finished
         self._open: dict[int, PendingShard] = {}  # by number
         self.has_pairs = stream.reads.crops > 1
-        # number of rows, in all shards so far, that were finished without being computed here
+        # number of rows, in all shards so far, that this extraction need not or could not compute:
+        # carried, kept, FIRST, given up or lost while TODO. Progress counts them as finished.
         self.not_computed = 0
         self._n_finite = 0  # number of computed rows whose numbers are finite
         self._n_not_finite = 0  # number of the other computed rows
@@ -315,8 +316,9 @@ class OpenShards:
             yield self._open[shard_number], number == shard_number
 
     def _load(self, number: int) -> PendingShard:
-        """Read a shard's rows and keys, find which rows are to be computed, and fill in the others:
-        features are carried over, or else kept; the first rows of runs of pairs are 0.
+        """Read a shard's rows and keys, give each row its first `State`, and fill in the features
+        of rows that need not be computed: they are carried over, or else kept; those of the first
+        rows of runs of pairs are 0.
         """
         rows = self._shards.rows(number)
         is_live = self._shards.live(number)

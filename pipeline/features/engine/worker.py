@@ -313,7 +313,7 @@ class _TaskFilling:
                 slots[slot] = images[0].reshape(-1)
                 return
         with self.meter.measure("row"):
-            labels = {name: values[i] for name, values in crops.labels.items()}
+            labels: Labels = {name: values[i] for name, values in crops.labels.items()}
             labels = crop_labels(labels, crop["cut"])
             row = compute_row(stream, images, labels, f"frame {crop['frame']}")
             if row is None:
