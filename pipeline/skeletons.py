@@ -176,14 +176,14 @@ KEYPOINTS_13: Final = (  # the joints of a 2D pose that Pr-VIPE reads
     "nose", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
     "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
 )  # fmt: skip
-# OpenPose's points for the same joints. A dataset labels either kind.
-_OPENPOSE_13: Final = (
-    "OP Nose",
-    *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS_13[1:]),
-)
+_OPENPOSE_13: Final = (  # OpenPose's points for the same joints. A dataset labels either kind.
+    "OP Nose", "OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow", "OP LWrist", "OP RWrist",
+    "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
+)  # fmt: skip
 # Indices of both kinds in spin49: joints by their own names, and OpenPose's points.
-KEYPOINTS_13_OF_SPIN49: Final = tuple(
-    tuple(map(JOINTS["spin49"].index, names)) for names in (KEYPOINTS_13, _OPENPOSE_13)
+KEYPOINTS_13_OF_SPIN49: Final = (
+    tuple(map(JOINTS["spin49"].index, KEYPOINTS_13)),
+    tuple(map(JOINTS["spin49"].index, _OPENPOSE_13)),
 )
 
 # Lines between joints, for drawing. A skeleton shows those whose two ends it has.
@@ -223,9 +223,11 @@ def joint_names(skeleton: Skeleton) -> tuple[str, ...]:
 
 
 def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[int]]:
-    """Match the joints of two skeletons: (take, put).
+    """Match the joints of two skeletons by name: (take, put).
 
-    Joint `take[i]` of the source is joint `put[i]` of the target.
+    Joint `take[i]` of the source is joint `put[i]` of the target. Joints that the source does not
+    have are missing in `put`. If the source is a body model's joints (smpl, smpl54), the model's
+    point in _SMPL_POINT stands for a joint.
 
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
@@ -238,15 +240,17 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
 def _correspondence(
     source: tuple[str, ...], target: tuple[str, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """`correspondence` of joints by name, cached."""
+    """`correspondence` of skeletons as joint names, cached."""
     position = {name: i for i, name in enumerate(source)}
-    point_of: Mapping[str, str] = {}
-    if any(name.startswith("smpl_") for name in source):
-        point_of = _SMPL_POINT
-    points = [point_of.get(name, name) for name in target]
-    put = tuple(i for i, point in enumerate(points) if point in position)
-    take = tuple(position[points[i]] for i in put)
-    return take, put
+    is_body_model = any(name.startswith("smpl_") for name in source)
+    take = []
+    put = []
+    for i, name in enumerate(target):
+        point = _SMPL_POINT.get(name, name) if is_body_model else name
+        if point in position:
+            take.append(position[point])
+            put.append(i)
+    return tuple(take), tuple(put)
 
 
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
@@ -301,9 +305,12 @@ def opposite_joints(skeleton: Skeleton) -> list[int]:
     """
     names = joint_names(skeleton)
     position = {name: i for i, name in enumerate(names)}
+    # a joint whose mirrored name is no joint is its own counterpart
     return [position.get(_other_side(name), i) for i, name in enumerate(names)]
 
 
+# How names of joints on the left and on the right begin. The first pair that fits counts, so
+# "left_" stands before "l".
 _SIDE_PREFIXES: Final = (
     ("OP L", "OP R"),
     ("smpl_l", "smpl_r"),
@@ -315,6 +322,10 @@ _SIDE_PREFIXES: Final = (
 
 
 def _other_side(name: str) -> str:
+    """A joint's name with the other side's prefix.
+
+    A name without a side may give one that is no joint: "root" gives "loot".
+    """
     for left, right in _SIDE_PREFIXES:
         if name.startswith(left):
             return right + name.removeprefix(left)

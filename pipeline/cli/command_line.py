@@ -81,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [*map(str, action.choices or ())]
         if names and str(value) not in names:
-            hint = did_you_mean(str(value), names) or ";"
+            hint = did_you_mean(str(value), names) or ";"  # "; did you mean 'plan'?" or ";"
             message = f"invalid choice: {value!r}{hint} known: {', '.join(names)}"
             raise argparse.ArgumentError(action, message)
 
@@ -208,10 +208,13 @@ def run(
     if arguments == ["help"]:
         arguments = ["--help"]
     handlers = listen()
-    if argv is None:  # to the very end of the process: a second Ctrl-C may come while Python exits
+    if argv is None:
+        # The process ends after this call. Its handlers stay, because a second Ctrl-C may come
+        # while Python exits: after `pop_all`, `with handlers` restores nothing.
         handlers.pop_all()
     with handlers:
-        args = argparse.Namespace()  # stays empty until all arguments are complete
+        # what messages about errors read: empty until all arguments are complete
+        args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
             with _override_settings(parsed):
@@ -257,7 +260,9 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
     if rank not in (None, "0"):
         return
     message = f"{INTERRUPTED[exit_code(error)]}: {plain(getattr(args, 'kept', NOTHING_HALF))}"
-    err.print(message if rank is not None else f"{message}:\n  {plain(again)}")
+    if rank is None:
+        message += f":\n  {plain(again)}"
+    err.print(message)
 
 
 def raise_file_limit() -> None:
@@ -300,7 +305,7 @@ def listen() -> contextlib.ExitStack:
     code. Does nothing outside the main thread.
     """
     owner = os.getpid()
-    received = 0.0
+    received = 0.0  # time of the first signal; 0 until it comes
 
     def receive(number: int, _frame: FrameType | None) -> None:
         nonlocal received
@@ -308,7 +313,8 @@ def listen() -> contextlib.ExitStack:
             os._exit(128 + number)
         if received and time.monotonic() - received < AT_ONCE:
             return
-        # exit like kill -9: our other processes notice that their parent is gone, and exit
+        # a second signal: exit like kill -9. Our other processes notice that their parent is gone,
+        # and exit
         if received:
             show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
             message = f"{show_cursor}\n{INTERRUPTED[128 + number]} again: ended at once\n"
@@ -317,13 +323,18 @@ def listen() -> contextlib.ExitStack:
         received = time.monotonic()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = contextlib.ExitStack()
+    handlers = contextlib.ExitStack()
+
+    def handle(number: int) -> None:
+        previous = signal.signal(number, receive)
+        handlers.callback(signal.signal, number, previous)
+
     if threading.current_thread() is threading.main_thread():
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            before.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, receive))
+            handle(signal.SIGINT)
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "RANK" not in os.environ:
-            before.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, receive))
-    return before
+            handle(signal.SIGTERM)
+    return handlers
 
 
 # --------------------------------------------------------------------------------------------------
@@ -389,18 +400,21 @@ def _setting(text: str) -> str:
 
 def _is_setting(text: str) -> bool:
     name, equals, _ = text.partition("=")
-    return bool(equals) and all(name.strip().rpartition("."))
+    section, _, key = name.strip().rpartition(".")
+    return bool(equals and section and key)
 
 
 @contextlib.contextmanager
 def _override_settings(args: argparse.Namespace) -> Iterator[None]:
     """Let `--set SECTION.KEY=VALUE` override luigi.cfg within the block, also in child processes.
 
-    Such words move from `args.set` to `args.settings`; the command's own NAME=VALUE stay.
+    A command may have a `--set NAME=VALUE` of its own, such as `extract --set crop=size:256`. So
+    the words of `args.set` are divided: those of luigi.cfg move to `args.settings`, the command's
+    stay.
     """
-    given: list[str] = getattr(args, "set", [])
-    args.settings = list(filter(_is_setting, given))
-    args.set = [text for text in given if not _is_setting(text)]
+    words: list[str] = getattr(args, "set", [])
+    args.settings = [word for word in words if _is_setting(word)]
+    args.set = [word for word in words if not _is_setting(word)]
     before = os.environ.get(SET, "")
     os.environ[SET] = "\n".join([*filter(None, [before]), *args.settings])
     try:

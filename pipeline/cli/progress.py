@@ -1,4 +1,12 @@
-"""Progress of long work: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a line every minute elsewhere.
+
+A command opens a `bar`, and passes the `Progress` that it gives to the function that does the work.
+That calls it with the number of units done and the total. Functions use `silent` if their caller
+passes nothing.
+
+rich, and `pipeline.cli.console` with it, is imported only by functions that print: most processes
+that import this module print nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +31,8 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
 
 
-Bars = Callable[[str], AbstractContextManager[Progress]]  # name of the work -> context of its bar
+# name of the work -> a context manager that shows its bar, such as `bar` itself
+Bars = Callable[[str], AbstractContextManager[Progress]]
 
 
 def silent(done: int, total: int, message: str = "") -> None:
@@ -31,19 +40,14 @@ def silent(done: int, total: int, message: str = "") -> None:
 
 
 @contextmanager
-def bar(
-    what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True
-) -> Iterator[Progress]:
+def bar(what: str, console: Console, *, unit: str = "", alone: bool = True) -> Iterator[Progress]:
     """Show a progress bar within the block; without a terminal, print a line every minute instead.
 
     Args:
         unit: Noun for what is counted ("video"); without it, no rate is shown.
-        quiet: Print nothing.
         alone: False if other processes write to the same terminal: prints lines, not a bar.
     """
-    if quiet:
-        yield silent
-    elif console.is_terminal and not console.is_dumb_terminal and alone:
+    if console.is_terminal and not console.is_dumb_terminal and alone:
         with _bars(console, unit) as shown:
             task = shown.add_task(what, total=None, counts="", message="")
 
@@ -110,39 +114,53 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    """Make a `Progress` that prints a line every `EVERY` s.
+    """Make a `Progress` that prints a line every `EVERY` s, with the rate after the first unit.
 
     The rate counts from the time when the first unit was done, so that it does not include the
     start of processes.
     """
-    began: float | None = None
-    first: int | None = None  # units that were done when the rate began to count
+    at_start: int | None = None  # units that were done at the first report
     printed = 0.0  # time of the last line, or of the first report
+    rate_start: tuple[float, int] | None = None  # when the first unit was done: time, units done
 
     def report(done: int, total: int, message: str = "") -> None:
-        nonlocal began, first, printed
+        nonlocal at_start, printed, rate_start
         now = time.monotonic()
-        if first is None:
-            first = done
+        if at_start is None:
+            at_start = done
             printed = now
-        elif began is None and done > first:
-            began = now
-            first = done
+        elif rate_start is None and done > at_start:
+            rate_start = (now, done)
         if now < printed + EVERY or done >= total:
             return
-        printed = now
-        from pipeline.cli import console as terminal
 
-        counts = f"{done:,}/{total:,}"
-        if unit:
-            counts += f" {unit}s"
-        if began is not None and done > first:
-            per_second = (done - first) / (now - began)
-            if unit:
-                counts += f", {terminal.rate(per_second, unit)}"
-            counts += f", {terminal.duration((total - done) / per_second)} left"
-        if message:
-            counts += f"  {terminal.plain(message)}"
-        terminal.err.print(f"{what}: {counts}")
+        printed = now
+        per_second = 0.0
+        if rate_start is not None:
+            since, n_before = rate_start
+            if done > n_before:
+                per_second = (done - n_before) / (now - since)
+        _print_line(what, unit, done, total, per_second, message)
 
     return report
+
+
+def _print_line(
+    what: str, unit: str, done: int, total: int, per_second: float, message: str
+) -> None:
+    """Print "extract: 8,192/40,000 rows, 210 rows/s, 3 min left  S1/Seq1".
+
+    per_second: the rate; 0 if it is unknown.
+    """
+    from pipeline.cli import console as terminal
+
+    counts = f"{done:,}/{total:,}"
+    if unit:
+        counts += f" {unit}s"
+    if per_second > 0:
+        if unit:
+            counts += f", {terminal.rate(per_second, unit)}"
+        counts += f", {terminal.duration((total - done) / per_second)} left"
+    if message:
+        counts += f"  {terminal.plain(message)}"
+    terminal.err.print(f"{what}: {counts}")

@@ -1,7 +1,8 @@
 """The records of a committed split's conversion, and its raw folder now.  [raw] -> rows
 
 The cache records of each split which reader made its rows, from which folders, and what became of
-each video (its account). Commands and plans ask these records:
+each video: its account, a dict with the fields of `VideoAccount`, which a cache of another program
+may not have. Commands and plans ask these records:
 
     recorded_reader     how to convert the split again
     find_missing        which of its videos are missing from the raw folder now
@@ -310,7 +311,10 @@ def why_empty(committed: cache.Split) -> list[str]:
 def empty_lines(
     name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]
 ) -> list[str]:
-    """`why_empty` for the split `name` from the totals and the accounts of its videos."""
+    """`why_empty` for the split `name` from the totals and the accounts of its videos.
+
+    totals: the manifest's accounting, such as {"videos": {"found": 12, "kept": 0, ...}, ...}.
+    """
     videos = totals["videos"]
     if videos["kept"]:
         return []
@@ -349,6 +353,7 @@ def _main_reason(account: VideoAccount) -> str:
     dropped = dict(account.tracks_dropped)
     dropped.pop("no_frame_left", None)
     dropped = dropped or account.dropped
+    # of equally common reasons, `max` returns the first by name
     return max(sorted(dropped), key=dropped.__getitem__, default="")
 
 
@@ -361,8 +366,11 @@ def harmless_of(split: cache.Split) -> tuple[str, ...]:
 
 
 def why_without_track(account: Mapping[str, Any]) -> str:
-    """Why a video of the split that was not rejected gave no track; "" for all other videos."""
-    if any(account[key] for key in ("tracks_kept", "set_aside", "other_split")):
+    """Why a video of the split that was not rejected gave no track; "" for all other videos.
+
+    For example "120 too_few_visible_joints, 8 face_only; the labels end at frame 128".
+    """
+    if account["tracks_kept"] or account["set_aside"] or account["other_split"]:
         return ""
     if not account["found"]:
         return "no person"

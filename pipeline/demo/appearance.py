@@ -14,7 +14,7 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -50,7 +50,7 @@ KIT: Final = {
     "left glove": (0.62, 0.90, 0.40),
     "right glove": (0.00, 0.90, 0.52),
 }
-# SMPL's joints in each part.
+# SMPL's joints in each part (`skeletons.JOINTS["smpl"]`).
 _JOINTS: Final[dict[str, tuple[int, ...]]] = {
     "shirt": (3, 6, 9, 13, 14),
     "shorts": (0,),
@@ -91,6 +91,12 @@ SHADOW: Final = 0.2  # share of light lost in shadows
 SHADOW_COARSE: Final = 4
 SUPERSAMPLING: Final = 2  # samples per pixel in x and y
 AMBIENT: Final = 0.6  # share of ambient light
+SKYLIGHT: Final = 0.12  # added to upright faces, and taken from faces that look down
+HAZE_WIDTH_M: Final = 2.5  # scale of the logistic fade around HAZE_M
+# SMPL's joints of the spine, upwards
+_SPINE_1: Final = 3
+_SPINE_2: Final = 6
+_SPINE_3: Final = 9
 
 
 def dress(body: SmplArrays, rng: Generator) -> Colours:
@@ -116,7 +122,7 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
     # A dark back and a coloured band across the chest show front, back and the trunk's twist.
     shirt = np.isin(nearest_joint, _JOINTS["shirt"])
     joints = body.J_regressor @ body.v_template
-    is_back = centre[:, 2] < joints[3, 2]
+    is_back = centre[:, 2] < joints[_SPINE_1, 2]
     paint(shirt & is_back, SHIRT_BACK)
     paint(shirt & _is_chest(joints, centre), CHEST_BAND)
 
@@ -135,23 +141,28 @@ def dress(body: SmplArrays, rng: Generator) -> Colours:
 
 
 def _is_chest(joints: Doubles, centre: Doubles) -> Bools:
-    """Whether faces are on the front, between the joints 6 and 9 of the spine."""
+    """Whether faces (F, 3) m are on the front, between belly and neck. Lengths are in metres."""
     _, y, z = centre.T
-    is_front = z > joints[3, 2] + 0.02
-    is_above_belly = y > joints[6, 1]
-    is_below_neck = y < joints[9, 1] + 0.06
+    is_front = z > joints[_SPINE_1, 2] + 0.02
+    is_above_belly = y > joints[_SPINE_2, 1]
+    is_below_neck = y < joints[_SPINE_3, 1] + 0.06
     chest = is_front & is_above_belly & is_below_neck
     return np.asarray(chest)
 
 
 def _is_hair(landmark: Mapping[str, Doubles], centre: Doubles) -> Bools:
-    """Whether faces of the head are behind the ears, or above a brow that rises to the back."""
+    """Whether faces of the head are behind the ears, or above the brow. Lengths are in metres.
+
+    The brow is 5.5 cm above the nose at the ears, and sinks by 5 cm from there to the nose; hair
+    begins 2 cm above it. Behind the ears, hair begins 5 cm below the nose.
+    """
     _, y, z = centre.T
     _, nose_y, nose_z = landmark["nose"]
     ears = (landmark["lear"] + landmark["rear"]) / 2
     ears_z = ears[2]
     depth = max(nose_z - ears_z, 0.01)
-    brow = nose_y + 0.055 - 0.05 * (z - ears_z) / depth
+    towards_nose = (z - ears_z) / depth  # 0 at the ears, 1 at the nose
+    brow = nose_y + 0.055 - 0.05 * towards_nose
     is_behind_ears = z < ears_z - 0.005
     is_above_neck = y > nose_y - 0.05
     is_above_brow = y > brow + 0.02
@@ -239,9 +250,10 @@ class Backdrop:
         row = z * per_m % TEXTURE_PX
         ground = _look_up(self._ground, column, row)
 
-        nearness = (HAZE_M - along * far) / 2.5
-        haze = np.where(ray_y < 0, expit(nearness), 0)
-        share = haze.astype(np.float32)[..., None]
+        # the ground's share: 1 near the camera, 1/2 at HAZE_M, 0 far away and above the horizon
+        nearness = (HAZE_M - along * far) / HAZE_WIDTH_M
+        share = np.where(ray_y < 0, expit(nearness), 0)
+        share = share.astype(np.float32)[..., None]
         picture = ground * share + around * (1 - share)
         return _resize(picture, camera.width, camera.height)
 
@@ -317,6 +329,15 @@ def _draw_tone(rng: Generator, hue: float, darkest: float, lightest: float) -> F
     return np.array(rgb, np.float32)
 
 
+class _Rectangle(NamedTuple):
+    """Whole pixels of an image."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 class Renderer:
     """Draws bodies of one topology: faces (F, 3), outward-oriented."""
 
@@ -341,15 +362,16 @@ class Renderer:
         canvas = backdrop.shade(plain, camera, frame, np.concatenate(verts))
         depth = np.full(canvas.shape[:2], np.inf, np.float32)
 
-        samples, left, top = self._sample(camera, frame, verts)
-        if samples.face.size:
+        pixels, z = _project(camera, frame, np.concatenate(verts))
+        area = _bounding_rectangle(pixels[z >= NEAR_M], camera)
+        if area is not None:
+            samples = self._sample(pixels, z, area, len(bodies))
             to_light = backdrop.to_light
             light = np.concatenate([self._light(body, to_light) for body in verts])
             colours = np.concatenate([colours for _, colours in bodies])
             mean = _mean_colours(samples, light, colours)
 
-            height, width = mean.shape[:2]
-            part = np.s_[top : top + height, left : left + width]
+            part = np.s_[area.top : area.top + area.height, area.left : area.left + area.width]
             coverage = mean[..., 3:]
             behind = canvas[part] * (1 - coverage)
             canvas[part] = behind + mean[..., :3]
@@ -358,48 +380,51 @@ class Renderer:
         image = np.round(canvas.clip(0, 1) * 255)
         return image.astype(np.uint8), depth
 
-    def _sample(
-        self, camera: Camera, frame: int, bodies: Sequence[Floats]
-    ) -> tuple[Samples, int, int]:
-        """Rasterise the bodies within their bounding rectangle of whole pixels; also return its
-        left and top.
-        """
-        extrinsics = camera.extrinsics[frame]
-        rotation = extrinsics[:3, :3]
-        points = np.concatenate(bodies) @ rotation.T + extrinsics[:3, 3]
-        near = points[:, 2] < NEAR_M
-        points[near, 2] = NEAR_M / 2  # not drawn: only keeps the division defined
-        pixels = points @ camera.intrinsics.T
-        pixels = pixels[:, :2] / pixels[:, 2:]
-
-        drawn = pixels[~near]
-        low = np.floor(drawn.min(axis=0, initial=np.inf))
-        high = np.ceil(drawn.max(axis=0, initial=-np.inf))
-        low = np.maximum(low, 0)
-        last_pixel = (camera.width - 1, camera.height - 1)
-        high = np.minimum(high, last_pixel)
-        if (low > high).any():
-            no_corners = np.zeros((0, 3, 2))
-            nothing = rasterise(no_corners, no_corners[..., 0], 0, 0)
-            return nothing, 0, 0
-
-        size = (high - low + 1) * SUPERSAMPLING
-        width, height = size.astype(int).tolist()
-        n_vertices = self.normals.n_vertices
-        shifted = [self.faces + i * n_vertices for i in range(len(bodies))]
+    def _sample(self, pixels: Floats, z: Floats, area: _Rectangle, n_bodies: int) -> Samples:
+        """Rasterise the bodies, whose vertices `_project` gives, within `area`."""
+        shifted = [self.faces + i * self.normals.n_vertices for i in range(n_bodies)]
         faces = np.concatenate(shifted)
-        corners = (pixels - low + 0.5) * SUPERSAMPLING - 0.5
-        inverse_depth = 1 / points[:, 2]
-        samples = rasterise(corners[faces], inverse_depth[faces], width, height)
-        return samples, int(low[0]), int(low[1])
+        # whole numbers are centres, of pixels and of samples
+        corners = (pixels - (area.left, area.top) + 0.5) * SUPERSAMPLING - 0.5
+        inverse_depth = 1 / z
+        width = area.width * SUPERSAMPLING
+        height = area.height * SUPERSAMPLING
+        return rasterise(corners[faces], inverse_depth[faces], width, height)
 
     def _light(self, verts: Floats, to_light: Floats) -> Floats32:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
         smooth = self.normals(verts)
         facing = smooth @ to_light.astype(np.float32)
         direct = (1 - AMBIENT) * np.maximum(facing, 0)
-        light = AMBIENT + direct + 0.12 * smooth[:, 1]
+        light = AMBIENT + direct + SKYLIGHT * smooth[:, 1]
         return np.asarray(light[self.faces], np.float32)
+
+
+def _project(camera: Camera, frame: int, verts: Floats) -> tuple[Floats, Floats]:
+    """Pixels (N, 2) and depths (N,) m of points (N, 3) m in the world.
+
+    Points nearer than NEAR_M are not drawn. They get the depth NEAR_M / 2, by which one can divide.
+    """
+    extrinsics = camera.extrinsics[frame]
+    points = verts @ extrinsics[:3, :3].T + extrinsics[:3, 3]
+    z = points[:, 2]  # a view
+    z[z < NEAR_M] = NEAR_M / 2
+    pixels = points @ camera.intrinsics.T
+    return pixels[:, :2] / pixels[:, 2:], z
+
+
+def _bounding_rectangle(pixels: Floats, camera: Camera) -> _Rectangle | None:
+    """The image's pixels around points (N, 2) px; None if there are none."""
+    low = np.floor(pixels.min(axis=0, initial=np.inf))
+    high = np.ceil(pixels.max(axis=0, initial=-np.inf))
+    low = np.maximum(low, 0)
+    last_pixel = (camera.width - 1, camera.height - 1)
+    high = np.minimum(high, last_pixel)
+    if (low > high).any():
+        return None
+    left, top = low.astype(int).tolist()
+    width, height = (high - low + 1).astype(int).tolist()
+    return _Rectangle(left, top, width, height)
 
 
 def _mean_colours(samples: Samples, light: Floats32, colours: Colours) -> Floats32:

@@ -9,7 +9,11 @@ images. Its `spec` is one line of text, which the cache stores:
     turned:frames/0001/{:06d}.jpg+1
     record:train/0.tfrecord@0+52341
 
-`parse` makes the source of it again.
+That is a video file; numbered images, as a pattern of their paths and the number of frame 0; the
+same, stored on their side; and a TFRecord file, with the first byte and the length of a record in
+it. Paths are below the raw folder. `parse` makes the source of it again.
+
+Readers make sources by `picture_pattern`, `RecordPictures` or `frames.Video`.
 """
 
 from __future__ import annotations
@@ -39,8 +43,9 @@ _RECORD: Final = re.compile(
     r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-9]{1,18})", re.DOTALL
 )
 
-# The last number before the extension counts the frames. Names with braces are excluded, because
-# the pattern of a source has braces in place of the number.
+# A numbered image, such as "img_000012.jpg": before "img_", number "000012", after ".jpg". The last
+# number before the extension counts. Names with braces or backslashes do not match: the pattern of
+# a source, "img_{:06d}.jpg", has braces in place of the number, and `below` refuses backslashes.
 NUMBERED: Final = re.compile(
     r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))",
     re.IGNORECASE,
@@ -207,6 +212,7 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     If there are several namings, the most common one is used, and among equally common ones the
     first by name. The smallest number is frame 0, and missing images are missing frames.
     """
+    # naming (before, after the number) -> numbers, as they are written
     numbers_of: dict[tuple[str, str], list[str]] = {}
     for entry in scan_folder(raw / folder, {}):
         match = match_numbered(entry.name)
@@ -214,19 +220,29 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
             numbers_of.setdefault((match["before"], match["after"]), []).append(match["number"])
     if not numbers_of:
         return None
-    (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
+    n_images = max(map(len, numbers_of.values()))
+    before, after = min(
+        naming for naming, numbers in numbers_of.items() if len(numbers) == n_images
+    )
+    numbers = numbers_of[before, after]
+    digits = _least_digits(numbers)
+    # numbers that are padded otherwise are no frames of this pattern
+    first = min(int(number) for number in numbers if number == f"{int(number):0{digits}d}")
+    return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
 
-    # To how many digits most numbers are padded with zeros: {:06d} gives 000001 and 1000000.
+
+def _least_digits(numbers: Sequence[str]) -> int:
+    """To how many digits most of the numbers are padded with zeros.
+
+    >>> _least_digits(["000001", "000002", "1000000"]), _least_digits(["9", "10"])
+    (6, 1)
+    """
     n_of_length = Counter(map(len, numbers))
     padded_lengths = {len(number) for number in numbers if number[0] == "0" and len(number) > 1}
-    digits = min(n_of_length)
-    if padded_lengths:
-        digits = max(padded_lengths, key=lambda length: (n_of_length[length], -length))
-    # other numbers are no frames of this pattern
-    first = min(
-        int(number) for number in numbers if len(number) == len(f"{int(number):0{digits}d}")
-    )
-    return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
+    if not padded_lengths:
+        return min(n_of_length)
+    # of equally common lengths, `max` returns the first
+    return max(sorted(padded_lengths), key=n_of_length.__getitem__)
 
 
 def match_numbered(name: str) -> re.Match[str] | None:
