@@ -63,9 +63,11 @@ class PosedJoints(nn.Module):
         levels, parent = _levels(arrays.parents.tolist())
         self._levels = [len(level) for level in levels]
         by_depth = np.concatenate(levels)
+
         surface = _rest_vertices(arrays, slice(None))
         rest = np.einsum("jv,vci->jci", arrays.J_regressor[by_depth], surface)  # (24, 3, 11)
         points, share = _bone_points(arrays, np.asarray(regressors, np.float64), by_depth, rest)
+        # number of a joint, SMPL's or a regressed one -> its column in `forward`
         column_of = np.append(np.argsort(by_depth), np.arange(N_JOINTS, N_JOINTS + len(share)))
         _register(
             self,
@@ -80,13 +82,16 @@ class PosedJoints(nn.Module):
     def forward(self, betas: Tensor, rotmat: Tensor) -> Tensor:
         """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, J, 3) m."""
         n = len(betas)
+        # inputs of the linear maps
         shape = torch.cat((torch.ones_like(betas[:, :1]), betas), dim=1)  # (B, 11)
         identity = torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)
         # SMPL bends the surface by how far each bone, but the root, is turned from rest.
         correctives = (rotmat[:, 1:] - identity).flatten(1)  # (B, 207)
+
         points = torch.cat((shape, correctives), dim=1) @ self.points  # (B, 24 * 3 * K)
         rest = (shape @ self.rest).view(n, N_JOINTS, 3)
         turned, joints = self._bones(rest, rotmat)
+
         # All bones side by side: one product turns a joint's points, and sums them over the bones.
         side_by_side = turned.transpose(1, 2).reshape(n, 3, N_JOINTS * 3)
         offsets = side_by_side @ points.view(n, N_JOINTS * 3, -1)  # (B, 3, K) from bones' joints
@@ -191,25 +196,31 @@ class Body(nn.Module):
     common14_index: Tensor  # (14,) into Human3.6M's 17
 
     def __init__(self, arrays: SmplArrays, of: Callable[[str], Body] | None = None) -> None:
-        """`of`: makes the body of another gender."""
+        """of: makes the body of another gender; None: there is none."""
         super().__init__()
         self._of = of
         self.is_stand_in = arrays.stand_in  # the procedural body must not be used with real data
         # sha256: part of the fingerprint of whatever is derived through this body
         self.digest = arrays.digest
         self.smpl = _smpl(arrays)
-        take = correspondence("smpl54", "spin49")[0]
-        common14 = correspondence("h36m", "common14")[0]
-        indices = {"faces": arrays.faces, "spin49_index": take, "common14_index": common14}
-        _register(self, **{name: torch.tensor(values) for name, values in indices.items()})
+        spin49, _ = correspondence("smpl54", "spin49")
+        common14, _ = correspondence("h36m", "common14")
+        _register(
+            self,
+            faces=torch.tensor(arrays.faces),
+            spin49_index=torch.tensor(spin49),
+            common14_index=torch.tensor(common14),
+        )
         means = ("mean_pose", "mean_shape", "mean_cam")
         for name in (*means, "J_regressor_extra", "J_regressor_h36m"):
             _register(self, **{name: torch.tensor(getattr(arrays, name), dtype=torch.float32)})
+
+        # For `joints`: a module for each order.
         # smplx's joints after SMPL's 24 are single vertices: (21, 6890), a 1 for each of them
         vertices = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()
         is_vertex = vertices[:, None] == np.arange(smpl_files.N_VERTICES)
         regressors = np.concatenate([is_vertex, arrays.J_regressor_extra])
-        self._spin49 = PosedJoints(arrays, *_select_regressors(regressors, take))
+        self._spin49 = PosedJoints(arrays, *_select_regressors(regressors, spin49))
         h36m = [smpl_files.N_JOINTS + row for row in common14]
         self._common14 = PosedJoints(arrays, *_select_regressors(arrays.J_regressor_h36m, h36m))
         self._smpl = PosedJoints(arrays, arrays.J_regressor_h36m[:0], range(smpl_files.N_JOINTS))
@@ -327,10 +338,11 @@ class Body(nn.Module):
 
 
 def _select_regressors(regressors: Floats, take: list[int]) -> tuple[Floats, list[int]]:
-    """The regressors of the joints in `take`, and `take` as indices into SMPL's joints and
-    these.
+    """Select the regressors that `take` needs, and renumber `take` to fit: arguments of
+    `PosedJoints`.
 
-    regressors: of joint 24, 25, ...; joints below 24 are SMPL's.
+    regressors: of joint 24, 25, ...; joints below 24 are SMPL's. With take [0, 30, 27], the
+    regressors of 27 and 30 are selected, and take becomes [0, 25, 24].
     """
     rows = sorted({joint - N_JOINTS for joint in take if joint >= N_JOINTS})
     index_of = {N_JOINTS + row: N_JOINTS + i for i, row in enumerate(rows)}
@@ -339,6 +351,7 @@ def _select_regressors(regressors: Floats, take: list[int]) -> tuple[Floats, lis
 
 def _smpl(arrays: SmplArrays) -> _Smpl:
     """smplx's module from arrays, without buffers in its state_dict."""
+    # as smplx reads them from a file
     data = SimpleNamespace(
         v_template=arrays.v_template,
         shapedirs=arrays.shapedirs,
@@ -348,6 +361,7 @@ def _smpl(arrays: SmplArrays) -> _Smpl:
         kintree_table=np.stack([arrays.parents, np.arange(smpl_files.N_JOINTS)]),
         f=arrays.faces,
     )
+    # smplx makes no parameters: callers pass all values
     ours = {f"create_{name}": False for name in ("betas", "global_orient", "body_pose", "transl")}
     smpl = _Smpl(model_path="", data_struct=data, num_betas=smpl_files.N_BETAS, **ours)
     for module in smpl.modules():

@@ -4,10 +4,10 @@ windows
 Readers of detections (`datasets.detected.people`) call `link`, which makes persons of the
 detections in a clip's frames, then `clean`, which selects the frames of one person.
 
-Each person moves at a constant velocity that changes at random (a Kalman filter on the joints'
-mean, as in SORT, Bewley et al. 2016), relative to the camera's motion if that is known. Each
-frame's detections are paired with the persons at the least total cost (Kuhn: The Hungarian method,
-1955). The cost of a pair is
+`link`: each person moves at a constant velocity that changes at random (a Kalman filter on the
+joints' mean, as in SORT, Bewley et al. 2016), relative to the camera's motion if that is known.
+Each frame's detections are paired with the persons at the least total cost (Kuhn: The Hungarian
+method, 1955). The cost of a pair is
 
     |d|^2 / S + (r / SHAPE)^2 + SURENESS log(S / R) + NEWCOMER / n
 
@@ -18,11 +18,11 @@ SURE_COST are linked first; pairs above MAX_COST, or REACH diagonals apart, neve
 across a scene cut. Lengths are in box diagonals of the last detection; benchmarks/linking.py has
 the scenes from which the constants are.
 
-Frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their TFRecord
-converter): a sequence begins where enough joints are visible and ends where too few are, after a
-median filter; short sequences, and those that mostly show a face, are dropped. Their converter
-keeps the first sequence of a clip and its first 500 frames; here every sequence counts, and a
-longer one is split.
+`clean`: frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their
+TFRecord converter): a sequence begins where enough joints are visible and ends where too few are,
+after a median filter; short sequences, and those that mostly show a face, are dropped. Their
+converter keeps the first sequence of a clip and its first 500 frames; here every sequence counts,
+and a longer one is split.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def link(
     seen = _collect_detections(keypoints)
     frames = np.asarray(frame_index, np.int64)
     scene = scenes(frame_index, cuts)
-    persons: list[list[int]] = []  # by person: indices of the detections
+    persons: list[list[int]] = []  # person -> indices of the detections in `seen`
     filters = _Filters(seen)
     for t, frame in enumerate(frames.tolist()):
         # predict where the persons are in this frame
@@ -114,13 +114,14 @@ def link(
         # pair them with its detections
         detections = np.arange(seen.start[t], seen.start[t + 1])
         cost, offset = filters.costs(detections)
-        pairs = _assign(cost)
-        for index, i in pairs:
-            persons[filters.person[index]].append(int(detections[i]))
-        filters.update(pairs, detections, offset)
+        rows, columns = _assign(cost)
+        linked = detections[columns]
+        for person, detection in zip(filters.person[rows], linked.tolist(), strict=True):
+            persons[person].append(detection)
+        filters.update(rows, linked, offset[rows, columns])
 
         # detections without a pair are new persons
-        unpaired = np.delete(detections, pairs[:, 1])
+        unpaired = np.delete(detections, columns)
         filters.add(unpaired, len(persons))
         for detection in unpaired.tolist():
             persons.append([detection])
@@ -128,7 +129,7 @@ def link(
 
 
 class _Filters:
-    """Kalman filters of the A persons who may be seen again.
+    """Kalman filters of the A persons who may be seen again, one row of each array for a person.
 
     The state of a filter is a vector (px): how far the joints are expected to be from where they
     were last seen, and its velocity (px per frame). x and y have equal, independent covariances.
@@ -222,25 +223,23 @@ class _Filters:
         is_possible = is_shared.any(axis=2) & (squared < (REACH * size) ** 2)
         return np.where(is_possible, cost, np.inf), offset
 
-    def update(self, pairs: Ints, detections: Ints, offset: Doubles) -> None:
+    def update(self, rows: Ints, detections: Ints, innovation: Doubles) -> None:
         """Correct the filters of linked persons.
 
-        pairs: (n, 2) indices of persons (0 to A - 1) and of `detections`; detections and offset: as
-        for `costs`.
+        rows: (n,) of the persons, 0 to A - 1. detections: (n,) linked to them. innovation: (n, 2)
+        px, the mean offset of the joints from where they were expected.
         """
-        index, i = pairs.T
-        innovation = offset[index, i]  # (n, 2)
-        noise = (NOISE * self._size(self.last[index])) ** 2
-        self.last[index] = detections[i]
-        self._n_seen[index] += 1
+        noise = (NOISE * self._size(self.last[rows])) ** 2
+        self.last[rows] = detections
+        self._n_seen[rows] += 1
 
-        total = self._variance[index, 0, 0] + noise
-        gain = self._variance[index, :, 0] / total[:, None]  # (n, 2)
+        total = self._variance[rows, 0, 0] + noise
+        gain = self._variance[rows, :, 0] / total[:, None]  # (n, 2): of position and velocity
         gain = gain[..., None]
         # positions count from the joints just seen, so the prediction is at -innovation
-        self._state[index, 0] = -innovation
-        self._state[index] += gain * innovation[:, None]
-        self._variance[index] -= gain * self._variance[index, :1]
+        self._state[rows, 0] = -innovation
+        self._state[rows] += gain * innovation[:, None]
+        self._variance[rows] -= gain * self._variance[rows, :1]
 
     def _size(self, detections: Ints) -> Doubles:
         """Diagonals of the detections' boxes, (D,) px."""
@@ -248,8 +247,8 @@ class _Filters:
         return np.asarray(np.linalg.norm(sides, axis=-1), np.float64)
 
 
-def _assign(cost: Doubles) -> Ints:
-    """Find the pairs with the least total cost: rows and columns of `cost`, (n, 2).
+def _assign(cost: Doubles) -> tuple[Ints, Ints]:
+    """Find the pairs with the least total cost: rows (n,) and columns (n,) of `cost`.
 
     Pairs below SURE_COST are linked first, then others below MAX_COST.
     """
@@ -263,10 +262,11 @@ def _assign(cost: Doubles) -> Ints:
         linked = cost[rows, columns] < most
         rows = rows[linked]
         columns = columns[linked]
-        pairs.append(np.column_stack([rows, columns]))
+        pairs.append([rows, columns])
         cost[rows] = np.inf
         cost[:, columns] = np.inf
-    return np.concatenate(pairs)
+    all_rows, all_columns = np.concatenate(pairs, axis=1)
+    return all_rows, all_columns
 
 
 def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
@@ -294,11 +294,14 @@ def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> 
 
 
 def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
-    """Detections with a seen joint, sorted within a frame by box, then by all numbers."""
+    """Detections with a seen joint, sorted within a frame by box, then by all numbers.
+
+    So the order of a frame's detections in the file does not matter.
+    """
     counts = [len(persons) for persons in keypoints]
     frame = np.repeat(np.arange(len(counts)), counts)
-    first = np.cumsum(counts) - counts
-    number = np.arange(len(frame)) - np.repeat(first, counts)
+    first = np.cumsum(counts) - counts  # (T,) index of each frame's first detection
+    number = np.arange(len(frame)) - np.repeat(first, counts)  # in the frame, from 0
     all_points = np.concatenate(keypoints).astype(np.float64)
     points, _ = zero_invalid_joints(all_points)
     corners, any_seen = extents(points)
@@ -308,7 +311,8 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     rows = np.column_stack([frame, number])[any_seen]
     n = len(rows)
     keys = np.column_stack([rows[:, 0], corners.reshape(n, 4)])
-    order = np.lexsort(keys.T[::-1])  # it sorts by its last key first
+    order = np.lexsort(keys.T[::-1])  # lexsort's last key counts most
+    # if two boxes of a frame are equal, all numbers decide
     is_equal = keys[order[1:]] == keys[order[:-1]]
     if is_equal.all(axis=1).any():
         keys = np.column_stack([keys, points.reshape(n, -1)])
@@ -375,6 +379,7 @@ def clean(
     rules = rules or Cleaning()
     count = median_filter(visible.sum(axis=1), size=rules.median, mode="nearest")
     inside = _find_inside(count, rules)
+    # reason -> positions, in one array for each part
     dropped = {"too_few_visible_joints": [np.flatnonzero(~inside)]}
     is_body = [name not in ABOVE for name in joints]
     has_body: Bools = np.any(visible[:, is_body], axis=1)
@@ -400,7 +405,7 @@ def _find_inside(count: Ints, rules: Cleaning) -> Bools:
     count above `start_above` and ends at the first of `end_at` or fewer.
     """
     inside = np.zeros(len(count), np.bool_)
-    limit = rules.start_above
+    limit = rules.start_above  # a frame with more joints is inside
     for t, n in enumerate(count.tolist()):
         inside[t] = n > limit
         limit = rules.end_at if inside[t] else rules.start_above

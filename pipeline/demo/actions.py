@@ -7,6 +7,12 @@ that it moves; the others stay relaxed. `pipeline.demo.motion` calls the actions
 
 Thigh angles are relative to the vertical and foot angles to the ground (toes up is positive),
 independent of the pelvis.
+
+Words of the actions:
+    phase: of the movement, in rad; it grows by 2 pi a beat.
+    limbs: arm and leg of one side. Loops take the left side first, with a `sign` or `shift` by
+        which the sides differ: the right leg walks half a beat after the left one.
+    up, down, behind, ...: how far the movement is, 0 to 1 at each time.
 """
 
 from __future__ import annotations
@@ -366,7 +372,7 @@ _SWAYED: Final = {
     "spine_side": (0, 20), "spine_turn": (0, 32), "head_nod": (0, 22), "head_tilt": (0, 15),
     "head_turn": (0, 40),
 }  # fmt: skip
-_OF_LEGS: Final = ("flex", "abduct", "turnout", "knee", "ankle")
+_LEG_FREEDOMS: Final = ("flex", "abduct", "turnout", "knee", "ankle")
 
 
 def _move_at_random(
@@ -385,7 +391,7 @@ def _move_at_random(
     for name, sway in _SWAYED.items():
         setattr(body, name, draw(*sway, _CENTRAL[name]))
     for name, dance in _DANCED.items():
-        if legs or name not in _OF_LEGS:
+        if legs or name not in _LEG_FREEDOMS:
             for limbs in body.limbs:
                 setattr(limbs, name, draw(*dance, SIDED[name]))
 

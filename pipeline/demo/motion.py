@@ -100,9 +100,9 @@ def _mirror(angles: Floats) -> Doubles:
     swapped = {"l_": "r_", "r_": "l_"}
     mirrored = np.empty(angles.shape)
     for name, i in INDEX.items():
-        side = name[:2]
-        other = swapped.get(side, side)
-        curve = angles[:, INDEX[other + name[2:]]]
+        prefix = name[:2]  # "l_" of "l_knee"; "sp" of "spine_side", which stays
+        source = swapped.get(prefix, prefix) + name[2:]
+        curve = angles[:, INDEX[source]]
         if name in _MIRRORED:
             curve = -curve
         mirrored[:, i] = curve
@@ -136,11 +136,7 @@ def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
     spine = _turn_yxz(a["spine_turn"] / 3, bend, a["spine_side"] / 3)
     nod = a["head_nod"] / 2
     head = _turn_yxz(a["head_turn"] / 2, nod, a["head_tilt"] / 2)
-    joints = {0: root}
-    for joint in (3, 6, 9):
-        joints[joint] = spine
-    for joint in (12, 15):
-        joints[joint] = head
+    joints = {0: root, 3: spine, 6: spine, 9: spine, 12: head, 15: head}
     # SMPL numbers a right joint one above the left one
     for side, side_sign, offset in (("l", 1, 0), ("r", -1, 1)):
         limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})
@@ -175,17 +171,11 @@ def _choreograph(
     action_s = rng.uniform(*ACTION_S)
     n_actions = max(1, round(duration / action_s))
 
-    starts = t[0] + duration * np.arange(1, n_actions) / n_actions
-    since = t - starts[:, None]
-    ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
-    eased = ramps * ramps * (3 - 2 * ramps)  # from 0 to 1 with level ends
-    begun = np.vstack([np.ones_like(t), eased, np.zeros_like(t)])
-    weights = begun[:-1] - begun[1:]  # of each action in each frame; they sum to 1
-
     names: list[str] = []
     angles = np.zeros((len(t), len(DOFS)))
     hop = np.zeros_like(t)
-    for weight in weights:
+    for weight in _blend_weights(t, n_actions):
+        # no action twice in a row, if there is another one
         others = [other for other in repertoire if names[-1:] != [other]]
         action = str(rng.choice(others or list(repertoire)))
         names.append(action)
@@ -203,6 +193,21 @@ def _choreograph(
             acted = _mirror(acted)
         angles += weight[:, None] * acted
     return tuple(names), angles, hop
+
+
+def _blend_weights(t: Doubles, n: int) -> Doubles:
+    """Weights (n, T) of n actions of equal length in each frame, which sum to 1.
+
+    The first action begins before all frames. Each other one takes over from the action before
+    within BLEND_S around its start.
+    """
+    starts = t[0] + (t[-1] - t[0]) * np.arange(1, n) / n
+    since = t - starts[:, None]
+    ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
+    eased = ramps * ramps * (3 - 2 * ramps)  # from 0 to 1 with level ends
+    begun = np.vstack([np.ones_like(t), eased, np.zeros_like(t)])  # share of actions 0 .. n begun
+    weights: Doubles = begun[:-1] - begun[1:]
+    return weights
 
 
 def _keep_footing(angles: Doubles) -> Doubles:
@@ -232,10 +237,12 @@ def _stand(betas: Doubles, pose: Doubles, hop: Doubles, sigma: float) -> Doubles
     height = soles[..., 1]
     lowest = height.min(axis=1)
 
+    # How far the soles slide between frames: the mean of their points by the weight that they bear.
+    # The body moves as far back.
     above = height - lowest[:, None]
-    weight = softmax(-above / GRIP_M, axis=1)  # (T, V) that each point of the soles bears
+    weight = softmax(-above / GRIP_M, axis=1)  # (T, V)
     share = (weight[1:] + weight[:-1]) / 2
-    steps = np.diff(soles[..., [0, 2]], axis=0)
+    steps = np.diff(soles[..., [0, 2]], axis=0)  # (T - 1, V, 2) m along x and z
     slide = (steps * share[..., None]).sum(axis=1)
 
     trans[1:, [0, 2]] = np.cumsum(-slide, axis=0)

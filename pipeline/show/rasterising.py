@@ -1,11 +1,13 @@
 """A vectorised z-buffer in NumPy.  bodies -> [pixels]
 
-`rasterise` draws triangles for `bodies` and for demo data:
+`rasterise` draws triangles for `bodies` and for demo data, in four steps:
 
-    _front_triangles    triangles that face the camera and have a sample
-    _fragments          all samples of the triangles' bounding boxes, in one array
-    _weight             barycentric weights of the fragments; those inside have no negative one
-    maximum             of the fragments of a sample, the nearest is drawn
+1. `_front_triangles` selects the triangles that face the camera and cover a sample.
+2. `_fragments` lists the samples in the triangles' bounding boxes. Such a pair of a triangle and a
+   sample is a fragment.
+3. `_weight` computes a fragment's barycentric weights. It is inside its triangle if none is
+   negative.
+4. Of a sample's fragments, the nearest is drawn.
 
 A body of 13,776 faces, 200 px high, takes about 10 ms.
 """
@@ -76,6 +78,7 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
     first, second, third = (weights * inverse[triangle]).T
     nearness = first + second + third
 
+    # the z-buffer: the largest 1 / depth among each sample's fragments
     n_samples = width * height
     buffer = np.zeros(n_samples, np.float32)
     np.maximum.at(buffer, sample, nearness)
