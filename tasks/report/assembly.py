@@ -127,7 +127,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     }
     if content.training:
         sections += _training_sections(content, opened, shown)
-        results = sections[0].data["splits"]
+        results = sections[0].data["splits"]  # of `results_section`, which is the first
         if results:
             table.parent.mkdir(parents=True, exist_ok=True)
             write_text(table, as_csv(results))

@@ -81,7 +81,7 @@ def read_curves(folder: Path) -> _LoggedCurves:
                 f"{folder}: trained by an earlier version, without {runs.CURVES}. Curves: {again}"
             )
         return logged
-    number = 1
+    number = 1  # of the line, for the message
     try:
         with file.open(encoding="utf-8") as lines:
             for line in lines:
@@ -354,7 +354,7 @@ def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
         yield lines(
             key,
             f"{run.name}: {group.title}",
-            " ".join(filter(None, captions)),
+            " ".join(captions),
             series,
             x_label="step",
             y_label=group.unit,
@@ -399,7 +399,7 @@ def _brief(names: Sequence[str], most: int = 28) -> list[str]:
     """
     shown: list[str] = []
     for name in names:
-        short = name
+        short = name  # of a long one, its beginning, and its end, which tells runs apart
         if len(name) > most:
             short = f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
         if short in shown:

@@ -27,7 +27,9 @@ from pipeline.skeletons import Skeleton
 PICTURE: Final = 224  # px, side of the images in which InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
 
-_NUMBER: Final = ((), (1,))
+_NUMBER: Final = ((), (1,))  # shapes of one number per row: (n,) or (n, 1)
+# Field of a file -> its type, the cache's columns that it needs, why rows may lack it, and the
+# shapes that a row of it may have
 FIELDS: Final[Mapping[str, FileField]] = {
     "vid_name": FileField("U", shapes=((),)),  # one text per row
     "img_name": FileField("U", shapes=((),)),
@@ -71,6 +73,7 @@ class Layout:
         return "kp_3d_eval" if self.joints_3d == "common14" else "kp_3d"
 
 
+# Fields of files with 2D labels, with 3D joints, with SMPL bodies, and of motions
 _2D: Final = ("vid_name", "img_name", "joints2D", "bbox", "features")
 _3D: Final = ("vid_name", "frame_id", "img_name", "joints2D", "joints3D", "bbox", "features")
 _SMPL: Final = (*_3D[:5], "shape", "pose", "bbox", "features", "valid")
@@ -178,16 +181,17 @@ def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
     numbers = parse_numbers(names)
     if numbers is None or not len(numbers):
         return ""
-    first, *others = set((numbers - frame_index).tolist())
+    first, *others = set((numbers - frame_index).tolist())  # numbers of the image of frame 0
     if others:
         return ""
+    # guess the source from the first name, then compare the names of all its frames
     match = _LAST_NUMBER.search(names[0])
     assert match is not None
     before = names[0][: match.start()]
     after = match[2]
-    candidate = f"video:{before.removesuffix('#')}"
-    is_of_video = before.endswith("#") and not after
-    if not is_of_video or first != 0:
+    if before.endswith("#") and not after and first == 0:
+        candidate = f"video:{before.removesuffix('#')}"
+    else:
         texts = [name[len(before) : len(name) - len(after)] for name in names]
         padded = [len(text) for text in texts if text.startswith("0")]
         digits = padded[0] if padded else 1

@@ -91,28 +91,32 @@ class FileReader:
             yield self._video(video, segments)
 
     def _video(self, video: str, segments: Sequence[tuple[str, Segment]]) -> _ImportedVideo:
-        """Read a video's rows. segments: of each person."""
+        """Read a video's rows. segments: (person, segment) pairs, as of `_group_by_video`.
+
+        A segment becomes one track for each run of usable rows whose frame numbers increase. A
+        person's first track is called VIDEO/PERSON, the next one VIDEO/PERSON_part1.
+        """
         n_rows = sum(segment.stop - segment.start for _, segment in segments)
         account = VideoAccount(video, found=n_rows)
         tracks: list[Track] = []
-        rows = [np.zeros(0, np.int64)]
-        frames: list[Rows] = []
+        rows = [np.zeros(0, np.int64)]  # of each track, in the file
+        frames: list[Rows] = []  # frame numbers of all rows of each segment
         image_names: list[str] = []
         n_tracks: Counter[str] = Counter()  # person -> number of tracks
         for person, segment in segments:
             segment_names = self._image_names(segment)
-            frame = self._frames(segment, segment_names)
+            frame_index = self._frames(segment, segment_names)
             image_names += segment_names
-            frames.append(frame)
+            frames.append(frame_index)
             labels = _labels(self.database, self.layout, self.columns, segment.start, segment.stop)
-            usable = _usable_rows(labels, len(frame), account)
-            for run in _increasing_runs(frame, usable):
+            usable = _usable_rows(labels, len(frame_index), account)
+            for run in _increasing_runs(frame_index, usable):
                 name = f"{video}/{person}"
                 if n_tracks[person]:
                     name += f"_part{n_tracks[person]}"
                 n_tracks[person] += 1
                 run_labels = {column: values[run] for column, values in labels.items()}
-                tracks.append(self._track(name, video, frame[run], run_labels))
+                tracks.append(self._track(name, video, frame_index[run], run_labels))
                 account.keep_track(len(run))
                 rows.append(segment.start + run)
         account.check()
@@ -133,7 +137,7 @@ class FileReader:
             return []
         return self.database.texts("img_name", segment.start, segment.stop)
 
-    def _track(self, name: str, video: str, frame: Rows, labels: Labels) -> Track:
+    def _track(self, name: str, video: str, frame_index: Rows, labels: Labels) -> Track:
         flags: dict[str, Any] = {
             flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels
         }
@@ -143,11 +147,11 @@ class FileReader:
             name=name,
             video=video,
             fps=np.nan,
-            frame_index=frame,
+            frame_index=frame_index,
             crop_scale=self.layout.crop_scale,
             **(labels | flags),
         )
-        for problem in column_problems(track.columns):
+        for problem in column_problems(track.columns):  # raise the first one
             expected = "rows that comply with docs/cache-format.md"
             raise self.database.error("vid_name", expected, problem)
         bodies: Labels = {
@@ -159,30 +163,30 @@ class FileReader:
 
     def _frames(self, segment: Segment, image_names: Sequence[str]) -> Rows:
         """Frame indices: the numbers in frame_id ("frame_000012" is 12), else in the image names,
-        else 0, 1, 2, ...
+        else 0, 1, 2, ... Raises RawDataError for numbers out of range.
         """
         start = segment.start
         stop = segment.stop
         field = "frame_id"
-        frame = None
+        frame_index = None
         stored = self.database.fields.get(field)
         if stored is not None and stored.dtype.kind in "biu":
-            frame = self.database.read(field, start, stop).astype(np.int64)
+            frame_index = self.database.read(field, start, stop).astype(np.int64)
         elif stored is not None:
-            frame = parse_numbers(self.database.texts(field, start, stop))
-        if frame is None and image_names:
+            frame_index = parse_numbers(self.database.texts(field, start, stop))
+        if frame_index is None and image_names:
             field = "img_name"
-            frame = parse_numbers(image_names)
-            if frame is not None and frame.min() >= self.layout.first_picture:
-                frame = frame - self.layout.first_picture
-        if frame is None:
+            frame_index = parse_numbers(image_names)
+            if frame_index is not None and frame_index.min() >= self.layout.first_picture:
+                frame_index = frame_index - self.layout.first_picture
+        if frame_index is None:
             return np.arange(stop - start)
-        least = frame.min()
-        most = frame.max()
+        least = frame_index.min()
+        most = frame_index.max()
         if least < 0 or most > LARGEST_FRAME:
             found = f"{least} to {most} in {segment.name!r}"
             raise self.database.error(field, "frame numbers from 0 on", found)
-        return frame
+        return frame_index
 
 
 def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Rows:
@@ -203,7 +207,7 @@ def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Rows:
     return usable
 
 
-def _increasing_runs(frame: Rows, rows: Rows) -> list[Rows]:
+def _increasing_runs(frame_index: Rows, rows: Rows) -> list[Rows]:
     """Split row numbers where the rows' frame numbers do not increase. frame: of all rows.
 
     >>> [run.tolist() for run in _increasing_runs(np.array([3, 4, 4, 7]), np.array([0, 1, 2, 3]))]
@@ -211,7 +215,7 @@ def _increasing_runs(frame: Rows, rows: Rows) -> list[Rows]:
     """
     if not len(rows):
         return []
-    starts = np.flatnonzero(np.diff(frame[rows]) <= 0) + 1
+    starts = np.flatnonzero(np.diff(frame_index[rows]) <= 0) + 1
     return np.split(rows, starts)
 
 

@@ -29,7 +29,7 @@ Compute = Callable[[int, int], Array]  # (start, stop) -> values of the rows [st
 
 FPS: Final = 30.0
 RATE_NOISE: Final = 0.1  # treats 29.97 as 30
-MALE_FIRST: Final = ("male", "female")
+GENDERS: Final = ("male", "female")
 EMDB_FACTOR: Final = 1.1  # box / WHAM's box (lib/data_utils/emdb_eval_utils.py)
 SCALE_PX: Final = 200  # px, the unit of a box's size in crops of InstaVariety
 OPENPOSE: Final = JOINTS["body_25b"][:17]  # OpenPose's joints in COCO's order
@@ -67,7 +67,7 @@ class RowFields:
         reader: Mapping[str, Any] = split.manifest.get("reader", {})
         model = reader.get("parameters", {}).get("model")
         self._uses_neutral_body = self.dataset == "bedlam" or model == "neutral"
-        # field of `layouts.FIELDS` -> its array
+        # field of `layouts.FIELDS` -> the function that computes its array
         self.computed: dict[str, Compute] = {
             "frame_id": self._column("frame_index"),
             "bbox": self.boxes,
@@ -81,7 +81,8 @@ class RowFields:
             "body_joints3D": lambda start, stop: self.place_bodies(start, stop)[1],
             "body_joints2D": self.project_joints,
             "cam_poses": self._column("extrinsics"),
-            "gender": lambda start, stop: self.genders_of(start, stop) == MALE_FIRST[1],
+            # whether the actor is female
+            "gender": lambda start, stop: self.genders_of(start, stop) == GENDERS[1],
             "features": self._column(f"features/{stream}"),
             "stationaries": self.contacts,
             "root": self.world_roots,
@@ -96,14 +97,17 @@ class RowFields:
             self.computed["joints2D"] = self.keypoints
 
     def has(self, need: str, start: int, stop: int) -> NDArray[np.bool_]:
-        """(n,) whether rows have an image size, a gender, 30 frames per second, or finite numbers
-        in a column. need: why a row fails, such as NO_SIZE or "no trans".
+        """(n,) whether rows have what a field needs.
+
+        need: the reason that is counted for rows without it: NO_SIZE (of the image), NO_GENDER,
+        NO_RATE (30 frames per second), or "no COLUMN", such as "no trans", for rows without finite
+        numbers in a column.
         """
         if need == NO_SIZE:
             sizes = self.resolutions(start, stop)
             return np.asarray((sizes > 0).all(axis=1))
         if need == NO_GENDER:
-            return np.isin(self.genders_of(start, stop), MALE_FIRST)
+            return np.isin(self.genders_of(start, stop), GENDERS)
         if need == NO_RATE:
             tracks = self._tracks(start, stop)
             rates = self._track_rates[tracks]

@@ -47,8 +47,9 @@ class Motions:
         for duplicate names.
         """
         self.split = split
-        self.segments = segments  # rows of each motion
         self.bodies = bodies
+        # rows of each motion: first of all segments, whose lengths `positions` tells
+        self.segments = segments
         n_segments = len(segments.start)
         n_frames = [len(self.positions(number)) for number in range(n_segments)]
         lengths = np.array(n_frames, np.int64)
@@ -58,7 +59,7 @@ class Motions:
         track_names = [track.video.replace("/", "_") for track in split.tracks]
         self.names = self.segments.names(split, track_names)
         names = np.array(self.names)
-        # field of `layouts.FIELDS` -> its array for the motions [number, number + 1)
+        # field of `layouts.FIELDS` -> its array for one motion, as (number, number + 1)
         self.computed: Mapping[str, Compute] = {
             "vid": lambda number, stop: np.repeat(names[number:stop], self.lengths[number]),
             "pose": lambda number, _: self.pose(number),
