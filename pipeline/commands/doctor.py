@@ -191,14 +191,14 @@ def _next_commands(
         yield from ("", f"Next: {tool('luigi')} --module tasks Data")
         return
     yield from ("", "To prepare it:")
-    for e in examined:
-        if e.usable:
+    for examination in examined:
+        if examination.usable:
             # demo data and real data need different caches; in a clone, data/cache is the demo's
-            root = "data/cache" if e.stand_in else "cache-real"
-            options = ["--raw", str(e.raw)]
-            if datasets.get(e.dataset).uses_body:
+            root = "data/cache" if examination.stand_in else "cache-real"
+            options = ["--raw", str(examination.raw)]
+            if datasets.get(examination.dataset).uses_body:
                 options += body_option
-            yield "  " + command("prepare", e.dataset, *options, "--cache", root)
+            yield "  " + command("prepare", examination.dataset, *options, "--cache", root)
 
 
 def _table(examined: Sequence[Examination]) -> Table:
@@ -207,11 +207,11 @@ def _table(examined: Sequence[Examination]) -> Table:
     for name in ("found", "in release"):
         shown.add_column(name, justify="right")
     shown.add_column("state")
-    for e in examined:
-        name = e.dataset
-        if e.stand_in:
+    for examination in examined:
+        name = examination.dataset
+        if examination.stand_in:
             name += " [yellow](demo data)[/yellow]"
-        for part in e.parts:
+        for part in examination.parts:
             release = "[dim]not known[/dim]"
             if part.known is not None:
                 release = f"{part.known:,}"
@@ -232,28 +232,30 @@ def _mark(part: PartCount) -> str:
     return mark
 
 
-def _problems(e: Examination) -> Iterator[str]:
+def _problems(examination: Examination) -> Iterator[str]:
     """Lines on the problems of one raw folder, and what to do: page, archives, expected layout."""
-    if not (e.missing or e.incomplete or e.mistakes):
+    if not (examination.missing or examination.incomplete or examination.mistakes):
         return
-    yield from ("", f"[bold]{e.dataset}[/bold] {plain(f'in {e.raw}: {_summary(e)}')}")
-    yield from (f"  {DOUBT} {plain(text)}" for text in e.mistakes)
-    sources = _sources(e)
+    yield ""
+    summary = plain(f"in {examination.raw}: {_summary(examination)}")
+    yield f"[bold]{examination.dataset}[/bold] {summary}"
+    yield from (f"  {DOUBT} {plain(text)}" for text in examination.mistakes)
+    sources = _sources(examination)
     verb = "get"
     for source in sources:
         yield f"  {verb:<7} {plain(source)}"
         verb = ""
-    if sources and e.page:
-        yield f"  from    {plain(e.page)}"
-    if e.missing:
-        yield from _layout(e)
+    if sources and examination.page:
+        yield f"  from    {plain(examination.page)}"
+    if examination.missing:
+        yield from _layout(examination)
 
 
-def _sources(e: Examination) -> list[str]:
+def _sources(examination: Examination) -> list[str]:
     """Archives to download: sources of parts that are missing and not in an archive here."""
-    packed = [file.name.lower() for file in e.packed]
+    packed = [file.name.lower() for file in examination.packed]
     absent = dict[str, None]()
-    for part in e.parts:
+    for part in examination.parts:
         source = part.source
         is_packed = any(name in source.lower() for name in packed)
         if part.state == "there" or is_packed:
@@ -264,36 +266,39 @@ def _sources(e: Examination) -> list[str]:
     return [*absent]
 
 
-def _layout(e: Examination) -> Iterator[str]:
+def _layout(examination: Examination) -> Iterator[str]:
     """Lines with the expected paths of all parts below the raw folder."""
     whats = list[tuple[str, str]]()
-    for part in e.parts:
+    for part in examination.parts:
         what = part.what
         if part.without:
             what += " (not needed)"
         for pattern in part.where:
             whats.append((pattern, what))
+            # the part's other patterns are alternatives
             if not what.startswith("or "):
                 what = f"or {what}"
     if not whats:
         return
     width = max(len(pattern) for pattern, _ in whats)
-    yield f"  layout  {plain(f'{e.raw}/')}"
+    yield f"  layout  {plain(f'{examination.raw}/')}"
     for pattern, what in whats:
         yield f"          {plain(f'{pattern:<{width}}  {what}')}"
 
 
-def _summary(e: Examination) -> str:
+def _summary(examination: Examination) -> str:
     """What is wrong with a raw folder, in a few words."""
-    if e.missing and not any(part.found for part in e.parts):
-        return "still packed" if e.packed else "no files found"
-    if e.is_in_part and not e.missing:
+    if examination.missing and not any(part.found for part in examination.parts):
+        return "still packed" if examination.packed else "no files found"
+    if examination.is_in_part and not examination.missing:
         return "unpacked in part"
-    if e.missing:
-        state = min(part.state for part in e.missing)
-        return f"{state}: {', '.join(part.what for part in e.missing)}"
-    if e.incomplete:
-        counts = [f"{part.found:,} of {part.known:,} {part.what}" for part in e.incomplete]
+    if examination.missing:
+        state = min(part.state for part in examination.missing)
+        return f"{state}: {', '.join(part.what for part in examination.missing)}"
+    if examination.incomplete:
+        counts = [
+            f"{part.found:,} of {part.known:,} {part.what}" for part in examination.incomplete
+        ]
         return f"{', '.join(counts)}: they can be converted"
     return "complete, with warnings"
 

@@ -142,6 +142,7 @@ def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
     whole = _table(rows, range(len(COLUMNS)))
     if out.fits(whole):
         return [whole]
+    # numbers of splits, then what was dropped and the streams, each with the splits' names
     return [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
 
 
@@ -196,7 +197,8 @@ def _not_updated(args: argparse.Namespace, opened: cache.FeatureCache) -> list[s
     s = sections.load(file, tolerant=True)
     if os.path.realpath(s.paths.cache) != os.path.realpath(opened.root):
         return []
-    return [*filter(None, [s.describe_unlisted(opened.splits)])]
+    unlisted = s.describe_unlisted(opened.splits)
+    return [unlisted] if unlisted else []
 
 
 def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]:
@@ -254,7 +256,7 @@ def _by_reason(dropped: Mapping[str, int]) -> list[str]:
 
 
 def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
-    """Some of COLUMNS, one line for each split."""
+    """One line for each split. columns: indices of COLUMNS."""
     shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
         dropped = _by_reason(row.accounting.get("frames", {}).get("dropped", {}))
@@ -457,6 +459,7 @@ def _weights_lines(row: _SplitStatus) -> Iterator[str]:
 
 def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
     """Rows without features, by reason."""
+    # labels of imported streams, as of `stream_label`: "NAME (imported ...)"
     imported = {label.partition(" ")[0] for label in row.streams if "(imported" in label}
     for stream, lost in row.undecodable.items():
         if not lost:

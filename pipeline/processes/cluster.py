@@ -123,9 +123,9 @@ def _quiet_logs() -> Iterator[None]:
 def _connect(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Iterator[_Workers]:
     """Connect to a scheduler, and raise its errors as messages for the user."""
     scheduler = str(dask.scheduler)
-    address, file = _address(scheduler)
+    location = _scheduler_location(scheduler)
     try:
-        client = _new_client(address, file)
+        client = _new_client(location)
     except ValueError as error:
         expected = (
             "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler "
@@ -148,8 +148,8 @@ def _connect(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Ite
             client.close()
 
 
-def _new_client(address: str | None, file: str | None) -> Client:
-    """A client that is connected to a scheduler.
+def _new_client(location: dict[str, str]) -> Client:
+    """A client that is connected to a scheduler (`_scheduler_location`).
 
     distributed asserts that a scheduler's first message comes alone. A busy scheduler may send a
     second one with it; then another attempt succeeds.
@@ -160,8 +160,7 @@ def _new_client(address: str | None, file: str | None) -> Client:
     while True:
         try:
             return distributed.Client(
-                address,
-                scheduler_file=file,
+                **location,
                 timeout=ANSWER,
                 set_as_default=False,  # other Dask work of this process stays here
                 direct_to_workers=True,  # results come straight from workers
@@ -172,12 +171,17 @@ def _new_client(address: str | None, file: str | None) -> Client:
                 raise
 
 
-def _address(scheduler: str) -> tuple[str | None, str | None]:
-    """Tell an address from a scheduler file (FILE.json), and wait for the file. Returns the
-    address and None, or None and the file.
+def _scheduler_location(scheduler: str) -> dict[str, str]:
+    """The argument of Dask's client for an address, or for a scheduler file (FILE.json), for which
+    this function waits.
+
+    >>> _scheduler_location("node1:8786")
+    {'address': 'tcp://node1:8786'}
     """
-    if "://" in scheduler or not scheduler.endswith(".json"):
-        return scheduler if "://" in scheduler else f"tcp://{scheduler}", None
+    if "://" in scheduler:
+        return {"address": scheduler}
+    if not scheduler.endswith(".json"):
+        return {"address": f"tcp://{scheduler}"}
     latest = time.monotonic() + ANSWER
     while not Path(scheduler).exists():
         if time.monotonic() > latest:
@@ -186,7 +190,7 @@ def _address(scheduler: str) -> tuple[str | None, str | None]:
                 f"{scheduler}: expected {written}, found none after {ANSWER:.0f} s. {HOW_TO_START}"
             )
         time.sleep(LOOK_EVERY / 2)
-    return None, scheduler
+    return {"scheduler_file": scheduler}
 
 
 class _Workers:
@@ -205,9 +209,10 @@ class _Workers:
         self._submitter = submitter
         self._patience = patience
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
+        # set by `_await_workers`:
         self._usable: list[str] = []  # addresses of the workers for the job that runs
         self._needs_gpu = False  # whether a worker has ever offered a GPU
-        self._task_ended = threading.Event()
+        self._task_ended = threading.Event()  # set by Dask's thread whenever a task ends
 
     def number(self) -> int:
         """Number of workers that `as_completed` would use now. Waits until there is one."""
@@ -260,7 +265,7 @@ class _Workers:
         Each turn takes the results that have come, submits as many tasks as the workers of the
         moment can have, and waits for the next result.
         """
-        todo = iter(tasks)  # not submitted yet
+        todo = iter(tasks)  # not submitted yet; `map` counts the usable workers for each task
         most_per_worker = AHEAD if in_order else WAITING
         futures: list[Future[R]] = []  # of submitted tasks whose results are not taken, in order
         while True:
@@ -324,7 +329,7 @@ class _Workers:
         has gone.
         """
         began = time.monotonic()
-        last_line = SLOW - EVERY  # s of waiting when the last line was printed
+        next_line = SLOW  # s of waiting after which a line is printed
         demand: Future[int] | None = None
         while self._client.status == "running":
             try:
@@ -350,8 +355,8 @@ class _Workers:
                     f"{self._patience:g} s. Start some (docs/operations.md), or wait longer "
                     f"for queued ones: [dask] patience. {RUN_AGAIN}"
                 )
-            if waited > last_line + EVERY:
-                last_line = waited
+            if waited > next_line:
+                next_line = waited + EVERY
                 passed = f"{duration(waited)} of at most {duration(self._patience)}"
                 err.print(plain(f"{self._address}: waiting for a Dask {what}, {passed}"))
             time.sleep(LOOK_EVERY / 2)

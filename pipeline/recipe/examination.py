@@ -177,7 +177,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     problems += _find_mistakes(raw, dataset.mistakes)
 
     in_part = list[str]()
-    if isinstance(dataset, Dataset):
+    if isinstance(dataset, Dataset):  # not the body model's files
         in_part = folders_in_part(dataset, raw)
         for split in splits:
             unused = dataset.unused_labels(raw, split)
@@ -212,15 +212,14 @@ def _choose_layout(raw: Path, parts: Sequence[ReleasePart]) -> Sequence[ReleaseP
     the other one (`instead`): that is taken if the part is missing, and the first counterpart of
     the same splits is there.
     """
-    has_other: dict[tuple[str, ...], bool] = {}
-    for part in parts:
-        if part.instead and part.splits not in has_other:
-            has_other[part.splits] = files.has_match(raw, globs(part.instead.patterns))
+    is_other_there: dict[tuple[str, ...], bool] = {}  # splits -> is the first counterpart there?
     chosen = list[ReleasePart]()
     for part in parts:
-        may_replace = part.instead is not None and has_other.get(part.splits, False)
-        if part.instead and may_replace and not files.has_match(raw, globs(part.patterns)):
-            chosen.append(part.instead)
+        other = part.instead
+        if other and part.splits not in is_other_there:
+            is_other_there[part.splits] = files.has_match(raw, globs(other.patterns))
+        if other and is_other_there[part.splits] and not files.has_match(raw, globs(part.patterns)):
+            chosen.append(other)
         else:
             chosen.append(part)
     return chosen
@@ -237,15 +236,15 @@ def _count_files(
     """Count the files of a part. Its patterns come back with the most files first, since that one
     tells a reader best where they are. Folders that cannot be read are added to `unreadable`.
     """
-    found = dict[str, int]()
+    n_files = dict[str, int]()  # by pattern
     for pattern in part.patterns:
-        found[pattern] = 0
+        n_files[pattern] = 0
         for glob in globs([pattern]):
-            found[pattern] += sum(1 for _ in files.find(raw, glob, unreadable))
-    patterns = sorted(found, key=lambda pattern: -found[pattern])
+            n_files[pattern] += sum(1 for _ in files.find(raw, glob, unreadable))
+    patterns = sorted(n_files, key=lambda pattern: -n_files[pattern])
     known = None if stand_in else part.known
     sorted_part = replace(part, patterns=tuple(patterns))
-    return PartCount.from_part(sorted_part, splits, sum(found.values()), known)
+    return PartCount.from_part(sorted_part, splits, sum(n_files.values()), known)
 
 
 def _find_misplaced(
@@ -285,7 +284,7 @@ def _count_videos(
     Returns the counts, and messages about what is wrong or unusual.
     """
     counts = list[PartCount]()
-    problems = dict[str, None]()
+    problems = dict[str, None]()  # messages, each once, in order
     source = "the download" if dataset.page else "your own clips"
     for split in dataset.splits:
         n = 0

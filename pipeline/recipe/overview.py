@@ -99,8 +99,8 @@ class SplitPlan:
         return self._rows_of(self.conversion.changed)
 
     def carried_at_most(self, stream: str, rows: float) -> float:
-        """How many of the `rows` that a stream lacks after the conversion may be carried over, at
-        most: as many as it has of videos that were, or will be, removed or converted again.
+        """Upper limit of the rows that may be carried over, of the `rows` that a stream lacks after
+        the conversion: its rows of videos that were, or will be, removed or converted again.
         """
         if self.conversion is None:
             return 0
@@ -173,8 +173,9 @@ def _plan_detection(
 ) -> None:
     """Fill `plan.undetected` and, if it can be made, `plan.detection`.
 
-    A detection is planned by the detector's weights. As long as these are to be downloaded, clips
-    are told by the other options of their keypoints. detections: as for `_plan_split`.
+    A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
+    and clips are undetected by the other options of their keypoints. detections: as for
+    `_plan_split`.
     """
     detector = plan.recipe.detector
     raw = plan.recipe.raw
@@ -182,12 +183,13 @@ def _plan_detection(
         return
     files = itertools.chain.from_iterable(video.files for video in conversion.listed)
     of_split = {str(file) for file in files if file.suffix.lower() in EXTENSIONS}
-    is_planned = raw in detections and not detector.downloads
-    if not is_planned:
+    if detector.downloads or raw not in detections:
         to_detect = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
-        if detector.downloads or not to_detect:
+        if detector.downloads:
             clips = [clip for clip in to_detect if clip in of_split]
             plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
+            return
+        if not to_detect:
             return
         detections[raw] = plan.recipe.plan_detection()
     plan.detection = detections[raw]
