@@ -229,7 +229,8 @@ class _Filters:
         rows: (n,) of the persons, 0 to A - 1. detections: (n,) linked to them. innovation: (n, 2)
         px, the mean offset of the joints from where they were expected.
         """
-        noise = (NOISE * self._size(self.last[rows])) ** 2
+        size = self._size(self.last[rows])
+        noise = (NOISE * size) ** 2
         self.last[rows] = detections
         self._n_seen[rows] += 1
 
@@ -247,8 +248,8 @@ class _Filters:
         return np.asarray(np.linalg.norm(sides, axis=-1), np.float64)
 
 
-def _assign(cost: Doubles) -> tuple[Ints, Ints]:
-    """Find the pairs with the least total cost: rows (n,) and columns (n,) of `cost`.
+def _assign(cost: Doubles) -> Ints:
+    """Find the n pairs with the least total cost: rows and columns of `cost`, (2, n).
 
     Pairs below SURE_COST are linked first, then others below MAX_COST.
     """
@@ -265,8 +266,7 @@ def _assign(cost: Doubles) -> tuple[Ints, Ints]:
         pairs.append([rows, columns])
         cost[rows] = np.inf
         cost[:, columns] = np.inf
-    all_rows, all_columns = np.concatenate(pairs, axis=1)
-    return all_rows, all_columns
+    return np.concatenate(pairs, axis=1)
 
 
 def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:

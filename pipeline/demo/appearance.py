@@ -386,10 +386,9 @@ class Renderer:
         faces = np.concatenate(shifted)
         # whole numbers are centres, of pixels and of samples
         corners = (pixels - (area.left, area.top) + 0.5) * SUPERSAMPLING - 0.5
-        inverse_depth = 1 / z
         width = area.width * SUPERSAMPLING
         height = area.height * SUPERSAMPLING
-        return rasterise(corners[faces], inverse_depth[faces], width, height)
+        return rasterise(corners[faces], 1 / z[faces], width, height)
 
     def _light(self, verts: Floats, to_light: Floats) -> Floats32:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""

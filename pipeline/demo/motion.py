@@ -136,7 +136,14 @@ def _to_smpl(angles: Floats, heading: Floats) -> Doubles:
     spine = _turn_yxz(a["spine_turn"] / 3, bend, a["spine_side"] / 3)
     nod = a["head_nod"] / 2
     head = _turn_yxz(a["head_turn"] / 2, nod, a["head_tilt"] / 2)
-    joints = {0: root, 3: spine, 6: spine, 9: spine, 12: head, 15: head}
+    joints = {
+        0: root,
+        3: spine,
+        6: spine,
+        9: spine,
+        12: head,
+        15: head,
+    }
     # SMPL numbers a right joint one above the left one
     for side, side_sign, offset in (("l", 1, 0), ("r", -1, 1)):
         limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})

@@ -101,8 +101,17 @@ def connect_cluster(
     dask: Dask, shared: Path | None = None, plug_ins: Sequence[object] = ()
 ) -> Iterator[_Workers]:
     """Connect to the workers of a cluster, as `connect_workers` does."""
-    with _quiet_logs(), _connect(dask, shared, plug_ins) as workers:
-        yield workers
+    scheduler = str(dask.scheduler)
+    with _quiet_logs():
+        client = _connect(scheduler)
+        try:
+            yield _Workers(client, Submitter.here(shared, plug_ins), dask.patience)
+        except CancelledError as error:
+            gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
+            raise PipelineError(f"{scheduler}: {gone} {RUN_AGAIN}") from error
+        finally:
+            with contextlib.suppress(TimeoutError):  # the scheduler may have gone
+                client.close()
 
 
 @contextlib.contextmanager
@@ -119,13 +128,11 @@ def _quiet_logs() -> Iterator[None]:
             log.setLevel(level)
 
 
-@contextlib.contextmanager
-def _connect(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Iterator[_Workers]:
-    """Connect to a scheduler, and raise its errors as messages for the user."""
-    scheduler = str(dask.scheduler)
+def _connect(scheduler: str) -> Client:
+    """Connect to a scheduler, and raise errors as messages for the user."""
     location = _scheduler_location(scheduler)
     try:
-        client = _new_client(location)
+        return _new_client(location)
     except ValueError as error:
         expected = (
             "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler "
@@ -138,14 +145,6 @@ def _connect(dask: Dask, shared: Path | None, plug_ins: Sequence[object]) -> Ite
     except AssertionError as error:
         busy = "this Dask scheduler sent something else while the command connected."
         raise PipelineError(f"{scheduler}: {busy} {RUN_AGAIN}") from error
-    try:
-        yield _Workers(client, Submitter.here(shared, plug_ins), dask.patience)
-    except CancelledError as error:
-        gone = "the Dask scheduler went away or was restarted. Make sure that it runs."
-        raise PipelineError(f"{scheduler}: {gone} {RUN_AGAIN}") from error
-    finally:
-        with contextlib.suppress(TimeoutError):  # the scheduler may have gone
-            client.close()
 
 
 def _new_client(location: dict[str, str]) -> Client:
@@ -209,7 +208,7 @@ class _Workers:
         self._submitter = submitter
         self._patience = patience
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
-        # set by `_await_workers`:
+        # set by `_select_usable`:
         self._usable: list[str] = []  # addresses of the workers for the job that runs
         self._needs_gpu = False  # whether a worker has ever offered a GPU
         self._task_ended = threading.Event()  # set by Dask's thread whenever a task ends
@@ -336,13 +335,7 @@ class _Workers:
                 workers = self._ask_workers()
             except TimeoutError:  # it is busy, or has gone: then the client's status changes
                 continue
-            gpus = [
-                address for address, worker in workers.items() if worker["resources"].get("GPU")
-            ]
-            self._needs_gpu |= bool(gpus)
-            self._usable = gpus
-            if on_any or not self._needs_gpu:
-                self._usable = list(workers)
+            self._select_usable(workers, on_any=on_any)
             if self._usable:
                 return
             if demand is None:  # Dask's `adapt` starts workers for tasks
@@ -361,6 +354,16 @@ class _Workers:
                 err.print(plain(f"{self._address}: waiting for a Dask {what}, {passed}"))
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
+
+    def _select_usable(self, workers: dict[str, Any], *, on_any: bool) -> None:
+        """Update the usable workers of these: all, or, once one has offered a GPU, those with a
+        GPU.
+        """
+        gpus = [address for address, worker in workers.items() if worker["resources"].get("GPU")]
+        self._needs_gpu |= bool(gpus)
+        self._usable = gpus
+        if on_any or not self._needs_gpu:
+            self._usable = list(workers)
 
     def _ask_workers(self) -> dict[str, Any]:
         """All workers by address, as `Client.scheduler_info` has them. Raises TimeoutError if the

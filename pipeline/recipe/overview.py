@@ -223,6 +223,8 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
 def _plan_committed(plan: SplitPlan, recipe: Recipe, committed: cache.Split) -> None:
     """Plan the recipe's streams for which the split has the columns. If there is none, plan every
     stream in the cache with the settings that it was extracted with.
+
+    Fills `plan.extractions`, `plan.unnamed` and `plan.refusals`.
     """
     specs = list[StreamSpec]()
     for spec in recipe.streams:
@@ -240,10 +242,8 @@ def _plan_committed(plan: SplitPlan, recipe: Recipe, committed: cache.Split) -> 
     else:
         plan.extractions = others
     for stream in plan.extractions:
-        spec_or_none = spec_of.get(stream.stream)
-        stream.has_other_keys = _has_other_keys(
-            plan.conversion, committed, stream.stream, spec_or_none
-        )
+        name = stream.stream
+        stream.has_other_keys = _has_other_keys(plan.conversion, committed, name, spec_of.get(name))
 
 
 def _will_extract(plan: SplitPlan) -> bool:

@@ -102,7 +102,7 @@ class FileReader:
         rows = [np.zeros(0, np.int64)]  # of each track, in the file
         frames: list[Rows] = []  # frame numbers of all rows of each segment
         image_names: list[str] = []
-        n_tracks: Counter[str] = Counter()  # person -> number of tracks
+        n_tracks = Counter[str]()  # person -> number of tracks
         for person, segment in segments:
             segment_names = self._image_names(segment)
             frame_index = self._frames(segment, segment_names)
@@ -157,7 +157,7 @@ class FileReader:
         bodies: Labels = {
             column: labels[column] for column in ("pose", "has_smpl") if column in labels
         }
-        for column, expected, found in other_units(bodies):
+        for column, expected, found in other_units(bodies):  # likewise
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
 
