@@ -25,7 +25,7 @@ import numpy as np
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import VideoAccount, reason
+from pipeline.accounting import NOT_NOW, VideoAccount, reason
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.identity import kind_of
 from pipeline.datasets.base import Dataset
@@ -85,6 +85,11 @@ def recorded_raw(committed: cache.Split) -> str:
     return str(committed.provenance.get("raw") or "")
 
 
+def has_moved(committed: cache.Split, raw: Path) -> bool:
+    """Whether `raw` is another folder than the one at conversion."""
+    return recorded_raw(committed) not in ("", str(raw.resolve()))
+
+
 def raw_folder(split: cache.Split, given: Path | None) -> Path:
     """Return the given raw folder, else the recorded one.
 
@@ -119,6 +124,18 @@ def names_with_rows(committed: cache.Split) -> frozenset[str]:
     """Names of the committed videos that have at least one track."""
     names = committed.videos.names
     return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
+
+
+def list_rejected(committed: cache.Split, dataset: Dataset, *, retry: bool) -> set[str]:
+    """Names of rejected videos that are read again though their files have not changed: those that
+    could not be read at the time; retry: all that were rejected because of an error.
+    """
+    reasons = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
+    if not retry:
+        reasons &= {NOT_NOW}
+    if not reasons:  # no look at every video, of which there may be 400,000
+        return set()
+    return {video.name for video in committed.videos if video.account["set_aside"] in reasons}
 
 
 def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:

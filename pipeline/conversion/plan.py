@@ -8,6 +8,7 @@ Words:
     stamp       sizes and times of a video's files, as text: equal stamps, unchanged files
     digest      hash of a video's contents and paths: it tells a changed video from a touched one
     seal        all stamps of a split in one small file, which shows in seconds that none differs
+    touched     a committed video with another stamp, but the same digest
     missing     a committed video with rows whose files are gone: its rows are kept
     unusable    a committed video with rows whose files turned bad: its rows are kept, too
     reader      what reads the videos: the dataset's code, with its version and options
@@ -15,24 +16,22 @@ Words:
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import cache
 from cache import fingerprint
-from pipeline.accounting import NOT_NOW
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
     UNUSABLE,
     drop_command,
+    has_moved,
+    list_rejected,
     missing_names,
     names_with_rows,
-    recorded_raw,
     recorded_reader,
     refuse_loss,
     refuse_other_folder,
@@ -40,7 +39,7 @@ from pipeline.conversion.committed import (
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
-from pipeline.conversion.listing import list_videos
+from pipeline.conversion.listing import list_videos, no_collection
 from pipeline.conversion.renamed import renamed_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
@@ -56,6 +55,13 @@ class ConversionPlan:
 
     It reads the videos `append`, drops the rows of the videos `drop` (a changed video is in both),
     and leaves the other committed videos alone.
+
+    `compare` makes four kinds of plans. Besides the first eight fields, `drop_removed` and
+    `listed`, they fill:
+        sealed              kept, sealed: nothing has changed
+        first conversion    append, stamps
+        other reader        append, drop, stamps, seen, differs: all videos are read again
+        update              all fields but sealed, differs and invalidate
     """
 
     dataset: Dataset
@@ -216,26 +222,8 @@ class ConversionPlan:
         if videos:
             why = f"{count(len(videos), 'video')} to read again"
         return replace(
-            self,
-            append=videos,
-            drop=drop,
-            kept=kept,
-            renamed={},
-            stamps=stamps,
-            why=why,
+            self, append=videos, drop=drop, kept=kept, renamed={}, stamps=stamps, why=why
         )
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Switch garbage collection off, for millions of new objects without cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def plan_conversion(
@@ -300,49 +288,61 @@ def compare(
     would replace real data, or the reverse.
     """
     dataset = dataset.detect_layout(raw, split)
-    with _no_collection():
+    with no_collection():
         listed = list_videos(committed, dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)
-    plan = ConversionPlan(dataset, split, raw, root, body, reader, committed, listed=listed)
+    plan = ConversionPlan(
+        dataset,
+        split,
+        raw,
+        root,
+        body,
+        reader,
+        committed,
+        drop_removed=drop_removed,
+        listed=listed,
+    )
     if committed is not None:
         columns = dataset.columns(split, body=reader["body"] is not None)
         refuse_loss(committed, raw, reader, columns)
         if not stamped and _is_unchanged(plan, committed):
             return replace(plan, kept=len(listed), sealed=True)
-    with _no_collection():
+    with no_collection():
         videos = tuple(listed)
         stamps = {video.name: changes.stamp(raw, video) for video in videos}
-    plan = replace(plan, append=videos, stamps=stamps, why="not converted before", listed=videos)
+    plan = replace(plan, listed=videos, stamps=stamps)
     if committed is None:
-        return plan
-    return _compare_committed(plan, committed, drop_removed=drop_removed, retry=retry)
+        return replace(plan, append=videos, why="not converted before")
+    return _compare_committed(plan, committed, retry=retry)
 
 
 def _compare_committed(
-    plan: ConversionPlan, committed: cache.Split, *, drop_removed: bool, retry: bool
+    plan: ConversionPlan, committed: cache.Split, *, retry: bool
 ) -> ConversionPlan:
-    """The plan to update a committed split.
+    """The plan to update a committed split, or to read all its videos again with another reader.
 
-    plan: one to convert all videos, with the stamp of each.
+    plan: has what `compare` was asked for, and all listed videos with their stamps.
     """
     raw = plan.raw
-    with _no_collection():
+    with no_collection():
         seen = changes.read_stamps(plan.root, plan.name)
-    unusable = {}
-    if not drop_removed and not retry:
-        for name, video in seen.items():
-            if video.unusable and video.stamp == plan.stamps.get(name):
-                unusable[name] = video.unusable
-    plan = replace(plan, seen=seen, unusable=unusable, drop_removed=drop_removed)
-
+    plan = replace(plan, seen=seen)
     before = committed.manifest["reader"]
     differs = tuple(find_differences(before, plan.reader))
-    moved = _has_moved(committed, raw)
-    retried = _list_rejected(committed, plan.dataset, retry=retry)
+    moved = has_moved(committed, raw)
+    retried = list_rejected(committed, plan.dataset, retry=retry)
+    unusable = {}
+    if not retry and not plan.drop_removed:
+        unusable = _find_unusable(plan)
     # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
     # folder, to tell whether it has the same videos.
-    update = _plan_update(plan, committed, retried, compare_contents=moved or not differs)
-    if moved and not drop_removed:
+    update = _plan_update(
+        replace(plan, unusable=unusable),
+        committed,
+        retried,
+        compare_contents=moved or not differs,
+    )
+    if moved and not plan.drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
         n_new = len(update.new)
         refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=n_new)
@@ -350,34 +350,27 @@ def _compare_committed(
         why = describe(before, plan.reader)
         refuse_without_raw(committed, raw, update.missing, why)
         drop = tuple(committed.videos.names)
-        return replace(plan, drop=drop, why=why, differs=differs, unusable={})
+        return replace(plan, append=tuple(plan.listed), drop=drop, why=why, differs=differs)
 
-    update = replace(update, moved=moved and not update.missing)
-    if not update.why and committed.has_unfinished_commit():
-        return replace(update, why=UNFINISHED)
-    return update
-
-
-def _has_moved(committed: cache.Split, raw: Path) -> bool:
-    return recorded_raw(committed) not in ("", str(raw.resolve()))
+    why = _describe_update(update, retried)
+    if not why and committed.has_unfinished_commit():
+        why = UNFINISHED
+    return replace(update, moved=moved and not update.missing, why=why)
 
 
-def _list_rejected(committed: cache.Split, dataset: Dataset, *, retry: bool) -> set[str]:
-    """Names of rejected videos that are read again though their files have not changed: those that
-    could not be read at the time; retry: all that were rejected because of an error.
-    """
-    reasons = set(committed.manifest["accounting"]["videos"]["set_aside"]) - dataset.harmless
-    if not retry:
-        reasons &= {NOT_NOW}
-    if not reasons:  # no look at every video, of which there may be 400,000
-        return set()
-    return {video.name for video in committed.videos if video.account["set_aside"] in reasons}
+def _find_unusable(plan: ConversionPlan) -> dict[str, str]:
+    """Videos that were unusable when they were last read, and have not changed since -> why."""
+    unusable = {}
+    for name, video in plan.seen.items():
+        if video.unusable and video.stamp == plan.stamps.get(name):
+            unusable[name] = video.unusable
+    return unusable
 
 
-@_no_collection()
+@no_collection()
 def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
     """Whether the seal of the commit shows that nothing has changed."""
-    if committed.has_unfinished_commit() or _has_moved(committed, plan.raw):
+    if committed.has_unfinished_commit() or has_moved(committed, plan.raw):
         return False
     if committed.manifest["reader"] != plan.reader:
         return False
@@ -387,48 +380,57 @@ def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
 def _plan_update(
     plan: ConversionPlan, committed: cache.Split, retried: set[str], *, compare_contents: bool
 ) -> ConversionPlan:
-    """Compare all videos of `plan` with committed ones, by stamp, then by digest.
+    """Compare all listed videos with the committed ones, by stamp, then by digest.
+
+    Returns the update without `why` and `moved`.
 
     retried: committed videos to read again, even if they have not changed. compare_contents:
-    compute the digests of videos with other stamps; without, these count as unchanged.
+    compute the digests of videos with other stamps; without, these are neither touched nor changed.
     """
-    digests = plan.digests()
+    # listed videos: new, touched, changed, or else unchanged
+    committed_digests = plan.digests()
     recorded = plan.recorded_stamps()
-    new = [video for video in plan.listed if video.name not in digests]
-    suspects = _find_suspects(plan, digests, recorded)
-    now = {}
+    new = [video for video in plan.listed if video.name not in committed_digests]
+    suspects = _find_suspects(plan, committed_digests, recorded)
+    digests = {}
     if compare_contents:
-        now = {video.name: changes.video_digest(plan.raw, video) for video in suspects}
-    same = {name for name, digest in now.items() if digest == digests[name]} - retried
-    again = (now.keys() | retried) - same
-    altered = [video for video in plan.listed if video.name in again]
+        digests = {video.name: changes.video_digest(plan.raw, video) for video in suspects}
+    with_same_content = {
+        name for name, digest in digests.items() if digest == committed_digests[name]
+    }
+    touched = with_same_content - retried
+    reread = (digests.keys() - with_same_content) | retried
+    changed = [video for video in plan.listed if video.name in reread]
 
-    gone = {name: digest for name, digest in digests.items() if name not in plan.stamps}
-    renamed = renamed_videos(committed, plan.raw, gone, [*new, *altered], now)
+    # committed videos that are not listed: renamed, missing, or else removed
+    unlisted = {
+        name: digest for name, digest in committed_digests.items() if name not in plan.stamps
+    }
+    renamed = renamed_videos(committed, plan.raw, unlisted, [*new, *changed], digests)
     old_names = set(renamed.values())
-    removed = [name for name in gone if name not in old_names]
+    vanished = [name for name in unlisted if name not in old_names]
     missing: dict[str, str] = {}
     if not plan.drop_removed:
-        others = [video for video in suspects if video.name not in same]
-        missing = _find_missing(plan, committed, recorded, removed, others)
-        removed = [name for name in removed if name not in missing]
-        altered = [video for video in altered if video.name not in missing]
+        altered = [video for video in suspects if video.name not in touched]
+        missing = _find_missing(plan, committed, recorded, vanished, altered)
 
-    drop = tuple(sorted({*(video.name for video in altered), *old_names, *removed}))
+    # a changed video may be missing, too: if a file is gone
+    replaced = [video for video in changed if video.name not in missing]
+    removed = set(vanished) - missing.keys()
+    drop = old_names | removed | {video.name for video in replaced}
     stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in missing}
-    # the last ones seen: new ones would hide that something is missing
+    # missing videos keep their recorded stamps: new ones would hide that something is missing
     stamps |= {name: recorded[name] for name in missing if name in recorded}
-    update = replace(
+    return replace(
         plan,
-        append=tuple(sorted(new + altered, key=lambda video: video.name)),
-        drop=drop,
+        append=tuple(sorted(new + replaced, key=lambda video: video.name)),
+        drop=tuple(sorted(drop)),
         stamps=stamps,
-        kept=len(digests) - len(drop),
-        touched=tuple(video.name for video in suspects if video.name in same),
+        kept=len(committed_digests) - len(drop),
+        touched=tuple(video.name for video in suspects if video.name in touched),
         missing=missing,
         renamed=renamed,
     )
-    return replace(update, why=_describe_update(update, retried))
 
 
 def _find_suspects(
@@ -436,9 +438,9 @@ def _find_suspects(
     digests: Mapping[str, str],
     recorded: Mapping[str, changes.Stamp],
 ) -> list[RawVideo]:
-    """Committed videos that may have changed: their files have not the sizes or times of record.
+    """Committed videos that may have changed: their stamp is not the recorded one.
 
-    Unusable videos are none: their files are those that were found unusable.
+    Unusable videos are not among them: their files are still those that were found unusable.
     """
     compared = digests.keys() - plan.unusable.keys()
     suspects = []
@@ -452,19 +454,19 @@ def _find_missing(
     plan: ConversionPlan,
     committed: cache.Split,
     recorded: Mapping[str, changes.Stamp],
-    removed: Collection[str],
-    others: Collection[RawVideo],
+    vanished: Collection[str],
+    altered: Collection[RawVideo],
 ) -> dict[str, str]:
     """Videos with rows whose files are gone -> the missing file; "": all files.
 
-    removed: committed videos that the raw folder does not list. others: those that it lists with
-    other content, which may be for a file that is gone.
+    vanished: committed videos that the raw folder does not list. altered: those that it lists with
+    another stamp and perhaps other content, which may be because a file is gone.
     """
-    if not removed and not others:  # no look at the tracks, of which there may be millions
+    if not vanished and not altered:  # no look at the tracks, of which there may be millions
         return {}
     with_rows = names_with_rows(committed)
-    missing = {name: "" for name in removed if name in with_rows}
-    for video in others:
+    missing = {name: "" for name in vanished if name in with_rows}
+    for video in altered:
         path = changes.lost_input(recorded.get(video.name), plan.stamps[video.name])
         if path and video.name in with_rows:
             missing[video.name] = path
