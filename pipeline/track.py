@@ -1,5 +1,12 @@
 """A track: one person in one video, the record that all later steps read.  raw -> [tracks] ->
 features -> windows -> training
+
+Two functions check the arrays of a track, by column name:
+
+    other_units         values in another unit, which come from wrong raw files: a reader refuses
+                        such a video, and `verify` looks for them in the cache
+    column_problems     wrong types, NaN, flags without labels, which come from an error in a
+                        reader's code: tests and imports check them
 """
 
 from __future__ import annotations
@@ -19,28 +26,14 @@ from pipeline.skeletons import JOINTS, Bools, Doubles, Floats
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
 
-# Crop side / box side, unless a dataset has its own. Pixels and labels read it from the track.
+# Side of the crop / side of the box, unless a dataset has its own. Pixels and labels read it from
+# the track.
 CROP_SCALE: Final = 1.3
 
-# The cache's columns that hold yes or no, and those that hold numbers.
+# The cache's columns that hold yes or no, and those that hold floats.
 FLAGS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.uint8)
 FLOATS: Final = tuple(name for name in cache.COLUMNS if name not in ("frame_index", *FLAGS))
 PELVIS: Final = JOINTS["spin49"].index("hip")
-
-# Labels that exceed these bounds in most of a track's frames are in another unit: mm, degrees.
-MOST: Final = 0.5  # share of the frames that must exceed a bound
-# longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
-EXTENT_M: Final = (0.3, 3.0)
-WHOLE: Final = 12  # least number of joints of a whole body; fewer may be a hand or a face
-# rad: fits reach little more than one turn; in degrees, any pose exceeds 13
-MAX_ANGLE: Final = 4 * math.pi
-# If all joints are this near to the corner, they are shares of an image or crop, which reach from 0
-# or -1 to 1.
-NORMALISED_PX: Final = 2.0
-ROUNDING: Final = 1e-3  # accepted rounding error of confidences
-# largest distance of camera or person from the origin: the longest walks are half of it, and files
-# in mm exceed it after 1 m
-FARTHEST_M: Final = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -112,17 +105,40 @@ class Track:
         )
 
 
+# column of labels -> the flag that marks the rows in which they are known
+_FLAG_OF: Final = {
+    "kp_3d": "has_3d",
+    "kp_3d_eval": "has_3d",
+    "pose": "has_smpl",
+    "betas": "has_smpl",
+    "trans": "has_smpl",
+}
+
+
 def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    """The rows of a column that `has_3d` or `has_smpl` marks as known; all if it has no flag."""
-    flag = None
-    if name.startswith("kp_3d"):
-        flag = columns.get("has_3d")
-    elif name in ("pose", "betas", "trans"):
-        flag = columns.get("has_smpl")
+    """The rows of a column that its flag marks as known; all if it has no flag."""
     rows = columns[name]
-    if flag is not None:
-        rows = rows[flag.astype(bool)]
-    return rows
+    flag = columns.get(_FLAG_OF.get(name, ""))
+    if flag is None:
+        return rows
+    return rows[flag.astype(bool)]
+
+
+# Sizes of bodies and angles are in another unit, such as mm or degrees, if more than this share of
+# a track's frames is beyond a bound; single wild frames prove nothing.
+MAX_SHARE_BEYOND: Final = 0.5
+# longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
+EXTENT_M: Final = (0.3, 3.0)
+MIN_BODY_JOINTS: Final = 12  # of a whole body; fewer may be a hand or a face
+# rad: fits reach little more than one turn; in degrees, any pose exceeds 13
+MAX_ANGLE: Final = 4 * math.pi
+# If all joints are this near to the corner, they are shares of an image or crop, which reach from 0
+# or -1 to 1.
+NORMALISED_PX: Final = 2.0
+CONFIDENCE_ROUNDING: Final = 1e-3  # confidences may be this far outside [0, 1]
+# largest distance of camera or person from the origin: the longest walks are half of it, and files
+# in mm exceed it after 1 m
+FARTHEST_M: Final = 1000.0
 
 
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
@@ -142,7 +158,8 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
                 yield name, *mistake
 
 
-_Mistake = tuple[str, str] | None  # (expected, found)
+# (expected, found), parts of a message: ("a confidence within [0, 1]", "1.7"); None: no mistake
+_Mistake = tuple[str, str] | None
 
 
 def _check_boxes(boxes: NDArray[Any]) -> _Mistake:
@@ -158,7 +175,7 @@ def _check_size(joints: NDArray[Any]) -> _Mistake:
     extent = _extents(joints)
     low, high = EXTENT_M
     other_size = (extent < low) | (extent > high)
-    if not len(extent) or other_size.mean() <= MOST:
+    if not len(extent) or other_size.mean() <= MAX_SHARE_BEYOND:
         return None
     return f"bodies of {low:g} to {high:g} m", f"{np.nanmedian(extent):.3g} m"
 
@@ -167,7 +184,7 @@ def _check_angles(pose: NDArray[Any]) -> _Mistake:
     rotvecs = pose.reshape(len(pose), -1, 3)
     with np.errstate(over="ignore"):  # infinity is another unit, too
         angle = np.linalg.norm(rotvecs, axis=-1).max(axis=1)
-    if (angle > MAX_ANGLE).mean() <= MOST:
+    if (angle > MAX_ANGLE).mean() <= MAX_SHARE_BEYOND:
         return None
     return "rotations in rad, of two turns at most", f"{np.nanmedian(angle):.3g} rad"
 
@@ -181,7 +198,7 @@ def _check_translation(trans: NDArray[Any]) -> _Mistake:
 
 def _check_confidence(joints: NDArray[Any]) -> _Mistake:
     confidence = joints[..., -1]
-    wrong = (confidence < -ROUNDING) | (confidence > 1 + ROUNDING)
+    wrong = (confidence < -CONFIDENCE_ROUNDING) | (confidence > 1 + CONFIDENCE_ROUNDING)
     if not wrong.any():
         return None
     return "a confidence within [0, 1]", f"{confidence[wrong][0]:.4g}"
@@ -190,7 +207,7 @@ def _check_confidence(joints: NDArray[Any]) -> _Mistake:
 def _check_pixels(joints: NDArray[Any]) -> _Mistake:
     is_seen = joints[..., 2] > 0
     points = joints[is_seen][:, :2]
-    if len(points) < WHOLE:
+    if len(points) < MIN_BODY_JOINTS:
         return None
     reach = float(np.abs(points).max())
     if reach <= NORMALISED_PX:
@@ -211,6 +228,7 @@ def _check_camera(extrinsics: NDArray[Any]) -> _Mistake:
     return None
 
 
+# (column, its check), in the order of the messages
 _CHECKS: Final = (
     ("bbox", _check_boxes),
     ("kp_3d", _check_size),
@@ -262,13 +280,13 @@ def _median_distance(points: NDArray[Any]) -> float:
 def _extents(joints: NDArray[Any]) -> Doubles:
     """Longest side of the box around each frame's joints, (F,), in the joints' unit.
 
-    joints: (T, J, 3), or (T, J, 4) with confidence. Only the F frames with WHOLE or more seen
-    joints are measured.
+    joints: (T, J, 3), or (T, J, 4) with confidence. Only the F frames with MIN_BODY_JOINTS or more
+    seen joints are measured.
     """
     is_seen = np.ones(joints.shape[:2], np.bool_)
     if joints.shape[-1] == 4:
         is_seen = joints[..., 3] > 0
-    is_whole = is_seen.sum(axis=1) >= WHOLE
+    is_whole = is_seen.sum(axis=1) >= MIN_BODY_JOINTS
     points = joints[is_whole, :, :3].astype(np.float64)
     mask = is_seen[is_whole, :, None]
     low = np.where(mask, points, np.inf).min(axis=1)

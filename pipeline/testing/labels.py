@@ -28,7 +28,7 @@ from pipeline.cameras import project
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset
 from pipeline.errors import RawDataError
 from pipeline.skeletons import add_confidence, convert
-from pipeline.track import MOST, Track, column_problems, other_units
+from pipeline.track import Track, column_problems, other_units
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -61,9 +61,11 @@ MISPLACED: Final = (
     "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
 )
 
-# Limits of a split. Of other mistakes, MOST frames may not show one.
+# Limits of a split.
 # share of frames with ORIGIN: clipping at the image's edges can put a joint at (0, 0)
 MAX_ORIGIN_SHARE: Final = 0.01
+# share of frames with any other mistake; and of a frame's visible joints that may be outside
+MOST: Final = 0.5
 
 # Limits of a track.
 MAX_CROP_SCALE: Final = 10.0
