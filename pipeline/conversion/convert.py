@@ -138,15 +138,16 @@ def convert(
         without_rows = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
 
-        unusable = _find_unusable(writer, stayed)
+        unusable = {}
+        for name, account in stayed.items():
+            if _loses_rows(writer.committed_videos[name], account):
+                unusable[name] = account.rejection
         outcomes = [*accounts, *stayed.values()]
         unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
         _record_stamps(plan, digests, unsettled, unusable)
         totals = _commit(plan, writer, accounts)
     plan = replace(
-        plan,
-        unusable={**plan.unusable, **unusable},
-        missing={**plan.missing, **without_rows},
+        plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **without_rows}
     )
     return _summarize(plan, totals, accounts, stayed, doubts)
 
@@ -268,15 +269,6 @@ def _loses_rows(committed: cache.VideoEntry, account: VideoAccount) -> bool:
     cannot be read at the moment.
     """
     return bool(committed.account.get("tracks_kept")) and account.set_aside != NOT_NOW
-
-
-def _find_unusable(writer: cache.SplitWriter, stayed: Mapping[str, VideoAccount]) -> dict[str, str]:
-    """Videos that stayed with rows of an earlier state of their files -> why they were rejected."""
-    unusable = {}
-    for name, account in stayed.items():
-        if _loses_rows(writer.committed_videos[name], account):
-            unusable[name] = account.rejection
-    return unusable
 
 
 def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:

@@ -7,8 +7,13 @@ Mahmood et al.: AMASS, ICCV 2019.
 
 Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder of its own.
 
-`pipeline.files.formats.motions` reads the files. `read` corrects the rate that a file is known to
-state wrongly, turns a world with y up, and resamples the motion to 25 fps.
+`Amass.read` makes a track of a file in these steps:
+
+    load_motion         read the file (`pipeline.files.formats.motions`)
+    _correct_rate       replace a rate that the file is known to state wrongly
+    _require_units      refuse degrees, mm and cm
+    _is_y_up, _turn_up  turn a world with y up, so that z is up
+    sample_positions    resample to 25 fps
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 TARGET_FPS: Final = 25
 MIN_FRAMES: Final = 60  # after resampling
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
-MOST_BETAS: Final = 16  # in the releases' files
+MAX_BETAS: Final = 16  # in the releases' files
 MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer releases of both)
 OTHER_MOTION: Final = "{_ch<01>.pkl,.npy}"  # AIST++'s and Motion-X's
 FOLDERS: Final = ("<subject>/", "", "*/*/")
@@ -81,9 +86,10 @@ HIGHEST_M: Final = 100.0  # above or below the ground
 
 # How `_is_y_up` recognises a world whose y axis is up, by the median over frames.
 UPRIGHT: Final = 0.8  # least y component of the torso's direction
-LYING_M = 0.02  # heights of the pelvis: of a person who lies or crawls (least),
-STANDING_M = 0.6  # of one who stands (least),
-HIGH_M = 1.5  # and of any person on the ground (most)
+# bounds on the height of the pelvis above the ground
+MIN_LYING_M: Final = 0.02  # of a person who lies or crawls
+MIN_STANDING_M: Final = 0.6  # of a person who stands
+MAX_PELVIS_M: Final = 1.5  # of any person who is on the ground
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # rotation from y up to z up
 # Number of joints (24: SMPL, 55: SMPL-X) -> position of the pelvis in the rest pose, in m. It
 # varies by some cm with the body's shape.
@@ -196,7 +202,8 @@ class Amass(Dataset):
     ) -> Sequence[Track]:
         file = raw / video.files[0]
         motion = _correct_rate(load_motion(file), video, account)
-        account.found = len(motion.pose)
+        n_before = len(motion.pose)  # frames before resampling
+        account.found = n_before
         _require_units(file, motion)
         if _is_y_up(motion):
             account.notes.append("the motion's world has y up: turned, so that z is up")
@@ -207,25 +214,26 @@ class Amass(Dataset):
             account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
         if motion.note:
             account.notes.append(motion.note)
-        if motion.n_betas > MOST_BETAS:
+        if motion.n_betas > MAX_BETAS:
             account.notes.append(
                 f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
             )
 
-        fps, positions = sample_positions(len(motion.pose), motion.rate, self.resampling)
+        fps, positions = sample_positions(n_before, motion.rate, self.resampling)
         n_frames = len(positions)
-        if n_frames > account.found:  # below 25 Hz, resampling adds interpolated frames
+        if n_frames > n_before:
             account.notes.append(
-                f"{account.found} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}"
+                f"{n_before} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}"
             )
-            account.found = n_frames
+        # below 25 Hz, resampling adds frames: then all frames after it count as found
+        account.found = max(n_before, n_frames)
         account.drop("resampled", account.found - n_frames)
         if n_frames < MIN_FRAMES:
             account.drop_track("track_too_short", n_frames)
             return []
         account.keep_track(n_frames)
 
-        pose = resample_rotations(motion.pose, positions)  # (T, 24 or 55, 3)
+        pose = resample_rotations(motion.pose, positions)  # (T, 24 SMPL or 55 SMPL-X joints, 3)
         extra: dict[str, NDArray[Any]] = {}
         if pose.shape[1] * 3 == smplx.N_POSE:
             if self.extra_columns(split, body=False):
@@ -351,18 +359,20 @@ def _require_units(file: Path, motion: Motion) -> None:
 
 
 def _is_y_up(motion: Motion) -> bool:
-    """Whether the motion's world has y up: the torso points along y, and one of two holds.
+    """Whether the motion's world has y up.
 
-    Either the pelvis is as high above y = 0 as that of a person who stands, or it is not at a
-    plausible height above z = 0, where a person with z up might lie or crawl.
+    The torso must point along y. With z up, this is a person who lies, and the pelvis is near the
+    ground along z. So it must also have the height of a standing person along y, or no possible
+    height along z.
     """
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     torso = np.median(Rotation.from_rotvec(motion.pose[:, 0]).apply([0, 1, 0]), axis=0)
     _, y, z = np.median(motion.trans, axis=0)
-    stands_on_y = STANDING_M < y < HIGH_M
-    is_on_z = LYING_M < z < HIGH_M
-    return bool(torso[1] > UPRIGHT and (stands_on_y or not is_on_z))
+    is_along_y = torso[1] > UPRIGHT
+    stands_with_y_up = MIN_STANDING_M < y < MAX_PELVIS_M
+    may_lie_with_z_up = MIN_LYING_M < z < MAX_PELVIS_M
+    return bool(is_along_y and (stands_with_y_up or not may_lie_with_z_up))
 
 
 def _turn_up(motion: Motion) -> Motion:

@@ -28,7 +28,7 @@ import cache
 from pipeline import cameras
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.cameras import pose_in_camera
-from pipeline.datasets.pixels import require_frames, require_in_pictures
+from pipeline.datasets.pixels import require_frames, require_source_pixels
 from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
@@ -350,7 +350,7 @@ class Dataset(ReaderOptions, ABC):
         if not keypoints or self.checks_joints:
             return
         if isinstance(source, Pictures | Video):
-            require_in_pictures(labels, np.concatenate(keypoints), source)
+            require_source_pixels(labels, np.concatenate(keypoints), source)
 
     def read_accounted(
         self,

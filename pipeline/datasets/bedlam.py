@@ -51,7 +51,7 @@ from pipeline.datasets.labels.bedlam import (
     label_files,
     load_scene,
 )
-from pipeline.datasets.pixels import other_frames, require_rate, require_size
+from pipeline.datasets.pixels import frame_mismatch, require_rate, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import state_of
 from pipeline.files.pixels.frames import Pictures
@@ -274,7 +274,7 @@ def _require_numbers_of_6_fps(file: Path, labels: SceneLabels, pictures: Picture
     is_off = labels.number % STEP != 0
     if is_off.any():
         expected = f"images at 6 fps, numbered in multiples of {STEP}"
-        raise other_frames(file, expected, f"image {labels.number[is_off.argmax()]}", AGAIN)
+        raise frame_mismatch(file, expected, f"image {labels.number[is_off.argmax()]}", AGAIN)
     if (pictures.indices() % STEP).any():
         require_rate(pictures, int(labels.number.max()) + 1, whole=True)
 

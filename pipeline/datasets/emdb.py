@@ -35,7 +35,7 @@ from pipeline.datasets.base import (
     finite_joints,
     smpl_labels,
 )
-from pipeline.datasets.pixels import frames_there, other_frames, require_size
+from pipeline.datasets.pixels import frame_mismatch, frames_there, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import AGAIN, numbers
 from pipeline.files.formats.pickles import load_labels
@@ -248,7 +248,7 @@ def _require_matching_images(file: Path, labels: _SequenceLabels, pictures: Pict
     do = "Unpack the images without changing names or sizes."
     if len(indices) >= n and indices[0] > 0:
         found = f"images from {pictures.path(int(indices[0])).name} on"
-        raise other_frames(pictures.place, f"{n} images from 00000 on", found, do)
+        raise frame_mismatch(pictures.place, f"{n} images from 00000 on", found, do)
     require_size(pictures, (labels.width, labels.height), file, do, labels.intrinsics)
 
 

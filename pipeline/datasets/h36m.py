@@ -48,10 +48,10 @@ from pipeline.datasets.h36m_json import JOINTS_3D, METRES, PELVIS, STEP, Labelle
 from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
 from pipeline.datasets.pixels import (
     LEAST_SHARE,
+    frame_mismatch,
     frames_there,
     inputs,
     lost_frames,
-    other_frames,
     pictures_or_video,
 )
 from pipeline.errors import RawDataError
@@ -439,7 +439,7 @@ def _find_source(
         if math.isfinite(fps) and fps != FPS:
             actual += f" at {fps:.4g} fps"
         do = "Extract every frame, or use the official videos."
-        raise other_frames(source.place, expected, actual, do)
+        raise frame_mismatch(source.place, expected, actual, do)
     return source
 
 

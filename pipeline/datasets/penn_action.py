@@ -29,9 +29,9 @@ from pipeline.datasets.pixels import (
     RESIZED,
     SAME_SIZE,
     frames_there,
-    require_in_picture,
-    require_in_pictures,
+    require_pixels,
     require_size,
+    require_source_pixels,
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
@@ -123,10 +123,10 @@ class PennAction(Dataset):
         size, n_outside = _note_contradictions(file, label, kp_2d, account)
         if size is None or n_outside:
             # If the images have the size that the label states, joints outside are the release's.
-            require_in_pictures(file, kp_2d, pictures, size)
+            require_source_pixels(file, kp_2d, pictures, size)
         else:
             # refuses joints in metres
-            require_in_picture(file, kp_2d, (round(size[0]), round(size[1])), do=SAME_SIZE)
+            require_pixels(file, kp_2d, (round(size[0]), round(size[1])), do=SAME_SIZE)
             require_size(
                 pictures, size, file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED
             )

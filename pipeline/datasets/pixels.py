@@ -1,9 +1,9 @@
 """Find the frames of a video, and check that labels belong to them.  [raw pixels] -> tracks ->
 features -> windows
 
-Readers find the frames of a video (`inputs`, `pictures_or_video`), ask which labelled frames have
-one (`frames_there`, `lost_frames`), and check that rate, size and joints of the labels fit
-(`require_...`).
+Readers list the files of a video's frames (`inputs`), choose among them (`pictures_or_video`), ask
+which labelled frames have an image (`frames_there`) and which of these are damaged (`lost_frames`),
+and check that rate, size, frame numbers and joints of the labels fit (`require_...`).
 
 MPI-INF-3DHP and Human3.6M are published as videos, from which users extract images under names of
 their choice. The numbers in these names decide which frame an image is. For videos, the number of
@@ -31,6 +31,7 @@ from pipeline.skeletons import Bools, Floats
 
 # frame rates and numbers of frames
 MIN_COMPARED: Final = 500  # frames; rates of shorter videos are not compared
+MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
 MAX_RATIO: Final = 60  # largest ratio of two frame rates: one frame a second from 60 fps
 LEAST_SHARE: Final = 0.9  # least share of labelled frames that other files of a sequence must have
 
@@ -39,15 +40,15 @@ OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point f
 RESIZED: Final = 0.05  # of a size that labels state: a smaller difference may be the release's
 
 # joints and boxes in an image
-FEWEST: Final = 50  # joints of a video; fewer prove nothing
+MIN_JOINTS: Final = 50  # of a video; fewer prove nothing
 MARGIN: Final = 0.1  # of the image's size: joints of people at its border may be this far outside
-MOST_OUTSIDE: Final = 0.5  # of the joints
-DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the image
-SHOWN: Final = 6  # least number of joints of a person whose size is compared
-MOST_PERSONS_OUTSIDE: Final = 0.1  # share of persons who are wholly outside the image
-SOME: Final = 0.02  # share of joints that may be wrong in any detection
-SMALLEST: Final = 4.0  # px, height or width of the median person
-TINY_REACH: Final = 2.0  # px: joints all this near to the corner are no pixels
+MAX_JOINTS_OUTSIDE: Final = 0.5  # share of the joints that may be outside, by more than MARGIN
+DETECTED_OUTSIDE: Final = 0.2  # the same of a detector's joints, which it finds in the image
+MAX_PERSONS_OUTSIDE: Final = 0.1  # share of persons who may be wholly outside the image
+MIN_PERSON_JOINTS: Final = 6  # of a person whose size is compared
+MIN_PERSON_PX: Final = 4.0  # longer side of the median person
+STRAY_JOINTS: Final = 0.02  # share of joints that may be wrong in any detection
+CORNER_PX: Final = 2.0  # joints that are all this near to the corner (0, 0) are no pixels
 
 # advice
 SAME_VIDEO: Final = (
@@ -96,8 +97,7 @@ def pictures_or_video(
             sources.append(pictures)
     sources += [Video(raw, video.as_posix()) for video in _existing_files(raw, videos)]
     if not sources:
-        candidates = (*folders, *videos)
-        paths = " or ".join(path.as_posix() for path in candidates)
+        paths = " or ".join(path.as_posix() for path in (*folders, *videos))
         expected = f"numbered jpg or png files, or a video: {paths}"
         do = "Extract the images, or unpack the videos."
         place = raw / folders[0] if folders else raw
@@ -131,10 +131,10 @@ def frames_there(
         has_picture = np.isin(np.arange(n_labels), indices)
     else:
         n_there = source.count_frames()
-        if n_there < n_labels and _count_not_shown(source):
-            refuse(_frames_not_shown(source.place, source, n_there, f"{n_labels} labels"))
-        _note_hidden(source, account)
+        if n_there < n_labels and _count_undecoded(source):
+            refuse(_undecoded_mismatch(source.place, source, f"{n_labels} labels"))
         if n_there:
+            _note_hidden(source, account)
             account.notes.extend(source.record().remarks())
         n_beyond = max(n_there - n_labels, 0)
         has_picture = np.arange(n_labels) < n_there
@@ -179,18 +179,15 @@ def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
 
 
 def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False) -> None:
-    """Refuse frames that were extracted at another rate than that of the labels.
+    """Refuse frames that were extracted at another rate than the labels' (`frame_count_mismatch`).
 
-    Such frames are numbered from 1 without gaps, so each would get the label of another time.
+    Such frames are numbered from 1 without gaps, so each would get the label of another time. One
+    number of frames is then a multiple of the other, up to one frame.
 
     Args:
         source: Its number of frames, up to the last one, is compared.
         n_labels: Number of frames up to the last labelled one.
         whole: Also refuse frames without a gap that end before `LEAST_SHARE` of the labels.
-
-    Raises:
-        RawDataError: `frame_count_mismatch`: one number is a multiple of the other, up to one
-            frame.
     """
     n_reached = source.count_frames()
     problem = "frames at another rate"
@@ -206,7 +203,7 @@ def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False
         problem += ", or not all of them"
         do += "; or unpack the rest."
     expected = f"one for each of {n_labels} labels"
-    refuse(other_frames(source.place, expected, f"{n_reached}: {problem}", do))
+    refuse(frame_mismatch(source.place, expected, f"{n_reached}: {problem}", do))
 
 
 def _has_other_rate(n_frames: int, n_labels: int) -> bool:
@@ -274,45 +271,55 @@ def require_frames(
     *,
     every: bool = False,
 ) -> None:
-    """Refuse labels whose frame numbers do not fit the frames that decode.
+    """Refuse labels whose frame numbers do not fit the decoded frames (`frame_count_mismatch`).
 
     Args:
         labels: The labels' file or folder, for messages.
         frames: Numbers of labelled frames, ascending, counted from 0.
         account: Gets a note about labels of every second frame, of few frames, or without frame 0.
         every: Labels must reach the end of the video, except for the last `MOST_LOST` frames.
-
-    Raises:
-        RawDataError: `frame_count_mismatch`.
     """
     if not len(frames):
         return
 
     n_decoded = source.count_frames()
-    first = int(frames[0])
-    last = int(frames[-1])
+    last = frames[-1]
     _note_labelled_part(frames, n_decoded, account)
-    ends_too_late = last >= n_decoded
-    ends_too_early = every and last + 1 < n_decoded - MOST_LOST
-    if last == n_decoded and first > 0:
-        expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
-        found = f"frames {first} to {last}, counted from 1"
-        refuse(other_frames(labels, expected, found, FROM_0))
-    elif (
-        ends_too_late and isinstance(source, Video) and n_decoded + _count_not_shown(source) > last
-    ):
-        refuse(_frames_not_shown(labels, source, n_decoded, f"labels up to frame {last}"))
-    elif ends_too_late or ends_too_early:
-        expected = f"labels of the {n_decoded} frames of {source.place}"
-        do = f"{SAME_VIDEO} A number at the end of an image's name is its frame, not a time."
-        refuse(other_frames(labels, expected, f"labels up to frame {last}", do))
-    elif first == 1 and len(frames) == last:
+    error = _find_mismatch(labels, source, frames, every=every)
+    if error is not None:
+        refuse(error)
+    elif frames[0] == 1 and len(frames) == last:
         account.notes.append(
             f"labels of the frames 1 to {last}, of {n_decoded}: if they are counted from 1, "
             "correct that"
         )
-    if isinstance(source, Video):
+    if isinstance(source, Video) and n_decoded:
         _note_hidden(source, account)
+
+
+def _find_mismatch(
+    labels: Path, source: Pictures | Video, frames: Sequence[int], *, every: bool
+) -> RawDataError | None:
+    """The error of `require_frames`, with the likeliest cause; None if the frame numbers fit."""
+    n_decoded = source.count_frames()
+    first = frames[0]
+    last = frames[-1]
+    if last == n_decoded and first > 0:
+        expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
+        found = f"frames {first} to {last}, counted from 1"
+        return frame_mismatch(labels, expected, found, FROM_0)
+
+    found = f"labels up to frame {last}"
+    ends_too_late = last >= n_decoded
+    if ends_too_late and isinstance(source, Video):
+        if last < n_decoded + _count_undecoded(source):
+            return _undecoded_mismatch(labels, source, found)
+    ends_too_early = every and last + 1 < n_decoded - MOST_LOST
+    if ends_too_late or ends_too_early:
+        expected = f"labels of the {n_decoded} frames of {source.place}"
+        do = f"{SAME_VIDEO} A number at the end of an image's name is its frame, not a time."
+        return frame_mismatch(labels, expected, found, do)
+    return None
 
 
 def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAccount) -> None:
@@ -325,7 +332,7 @@ def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAcc
     last = int(frames[-1])
     n_spanned = last + 1 - first
     steps, counts = np.unique(np.diff(frames), return_counts=True)
-    if n_labelled >= FEWEST and steps[0] > 1 and counts[0] > n_labelled / 2:
+    if n_labelled >= MIN_LABELLED and steps[0] > 1 and counts[0] > n_labelled / 2:
         note = f"labels of one frame in {steps[0]}, from {first} to {last}"
     elif n_labelled == n_spanned and 4 * (last + 1) <= 3 * n_decoded:
         note = f"labels of the frames {first} to {last} alone, of {n_decoded}"
@@ -339,8 +346,8 @@ def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAcc
     account.notes.append(note)
 
 
-def _count_not_shown(video: Video) -> int:
-    """Number of frames that the header states but that no decoder shows.
+def _count_undecoded(video: Video) -> int:
+    """Number of frames that the header states but that do not decode.
 
     These are frames that the edit list hides, and missing ones if more than MOST_LOST are missing.
     """
@@ -354,8 +361,6 @@ def _count_not_shown(video: Video) -> int:
 
 def _note_hidden(video: Video, account: VideoAccount) -> None:
     """Note frames that the video's edit list hides: labels may have been made with them."""
-    if not video.count_frames():
-        return
     record = video.record()
     if record.n_hidden:
         stored = record.n_frames + record.n_hidden
@@ -365,26 +370,27 @@ def _note_hidden(video: Video, account: VideoAccount) -> None:
         )
 
 
-def _frames_not_shown(labels: Path, video: Video, n_decoded: int, found: str) -> RawDataError:
+def _undecoded_mismatch(labels: Path, video: Video, found: str) -> RawDataError:
     """The error for labels of frames that the header states but that do not decode."""
     record = video.record()
-    n_stated = record.n_frames + _count_not_shown(video)
+    n_decoded = record.n_frames
+    n_stated = n_decoded + _count_undecoded(video)
     cause = "its edit list hides the others" if record.n_hidden else "it is cut off or damaged"
     expected = f"labels of the {n_decoded} frames that decode of {video.place}"
     found += f", while the video's header states {n_stated} frames and {n_decoded} decode ({cause})"
-    return other_frames(labels, expected, found, CUT_AGAIN)
+    return frame_mismatch(labels, expected, found, CUT_AGAIN)
 
 
-def other_frames(place: Path, expected: str, found: str, do: str) -> RawDataError:
-    """The error for labels of other frames."""
+def frame_mismatch(place: Path, expected: str, found: str, do: str) -> RawDataError:
+    """The error for labels of other frames than those of the video or the images at `place`."""
     return RawDataError(place, "frames", expected, found, do, reason="frame_count_mismatch")
 
 
-def require_in_picture(
+def require_pixels(
     labels: Path,
     keypoints: Floats,
     size: tuple[int, int],
-    most: float = MOST_OUTSIDE,
+    most: float = MAX_JOINTS_OUTSIDE,
     *,
     boxes: bool = False,
     do: str = SAME_VIDEO,
@@ -402,19 +408,19 @@ def require_in_picture(
     Raises:
         RawDataError: `keypoints_outside`: nearly all joints are within 2 px of the corner, more
             than `most` are far outside the image, more than one person in ten is wholly outside,
-            or the median person is smaller than `SMALLEST` px.
+            or the median person is smaller than `MIN_PERSON_PX` px.
     """
     is_shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
     points = keypoints[is_shown][:, :2]
     if not len(points):
         return
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
-    is_tiny = reach.max() <= TINY_REACH and min(size) > 2 * TINY_REACH
+    is_tiny = reach.max() <= CORNER_PX and min(size) > 2 * CORNER_PX
     misfit: _Misfit | None = None
-    if is_tiny and len(points) >= FEWEST // 3:
+    if is_tiny and len(points) >= MIN_JOINTS // 3:
         misfit = _share_or_metres(points, size, boxes=boxes)
-    elif len(points) >= FEWEST:
-        has_enough = is_shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
+    elif len(points) >= MIN_JOINTS:
+        has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
         misfit = _find_misfit(points, keypoints[has_enough], size, most, do)
     if misfit is None:
         return
@@ -435,7 +441,7 @@ class _Misfit(NamedTuple):
 
 def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> _Misfit:
     """Explain points (N, 2) that are all near the image's corner: shares of its size, or metres."""
-    if (points < -SOME).any(axis=1).mean() > SOME:
+    if (points < -STRAY_JOINTS).any(axis=1).mean() > STRAY_JOINTS:
         return _Misfit("in metres, or normalised about the middle", IN_PIXELS)
     factors = "OpenPose does, by --keypoint_scale 0."
     if boxes:
@@ -449,24 +455,24 @@ def _find_misfit(
     """Find out by joints and persons whether keypoints are in pixels of this image; None if so.
 
     points: (N, 2) all joints. persons: (P, J, 3) the persons with enough joints to compare their
-    size. most, do: as in `require_in_picture`.
+    size. most, do: as in `require_pixels`.
     """
     share_of_persons_outside = 0.0
     if len(persons):
         low, high = extents(persons)[0].transpose(1, 0, 2)  # (P, 2)
         side = float(np.median((high - low).max(axis=1)))
-        if side < SMALLEST:
+        if side < MIN_PERSON_PX:
             cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"
             return _Misfit(cause, IN_PIXELS)
         is_outside = (high < 0) | (low > np.array(size))
         share_of_persons_outside = is_outside.any(axis=1).mean()
 
     share_outside = _far_outside(points, size).mean()
-    if share_outside <= most and share_of_persons_outside <= MOST_PERSONS_OUTSIDE:
+    if share_outside <= most and share_of_persons_outside <= MAX_PERSONS_OUTSIDE:
         return None
     far = f"{share_outside:.0%} of them far outside"
     exchanged = points[:, ::-1]
-    if _far_outside(exchanged, size).mean() < SOME:
+    if _far_outside(exchanged, size).mean() < STRAY_JOINTS:
         cause = f"{far}, but not if x and y are exchanged: y before x"
         return _Misfit(cause, "Write x before y.")
     return _Misfit(f"{far}: of another resolution or of another video", do)
@@ -479,16 +485,15 @@ def _far_outside(points: Floats, size: tuple[int, int]) -> Bools:
     return np.asarray((below | above).any(axis=1))
 
 
-def require_in_pictures(
+def require_source_pixels(
     labels: Path,
     keypoints: Floats,
     source: Pictures | Video,
     stated: tuple[float, float] | None = None,
 ) -> None:
-    """`require_in_picture` for the size of the source's images.
-
-    Does nothing if the labels have `stated` this size, or if no image can be read.
+    """`require_pixels` for the size of the source's images, unless the labels have `stated` this
+    size, or no image can be read.
     """
     size = _size(source)
     if size is not None and size != stated:
-        require_in_picture(labels, keypoints, size, do=SAME_SIZE)
+        require_pixels(labels, keypoints, size, do=SAME_SIZE)

@@ -37,7 +37,7 @@ from pipeline.datasets.detected.people import (
     bridge_gaps,
     people,
 )
-from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
+from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_pixels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
@@ -294,7 +294,7 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video) -> Detections:
         factor = np.array([width / labelled_width, height / labelled_height, 1])
         keypoints = [persons * factor for persons in detections.keypoints]
         detections = replace(detections, keypoints=keypoints)
-    require_in_picture(
+    require_pixels(
         labels.place,
         _confident_persons(detections),
         (width, height),

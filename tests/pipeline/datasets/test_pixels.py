@@ -14,7 +14,7 @@ from pipeline.datasets.pixels import (
     inputs,
     pictures_or_video,
     require_frames,
-    require_in_picture,
+    require_pixels,
 )
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels.frames import Pictures, Video
@@ -273,7 +273,7 @@ def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause
     keypoints, cause
 ) -> None:
     with pytest.raises(RawDataError, match=cause) as caught:
-        require_in_picture(Path("labels"), keypoints, (640, 480))
+        require_pixels(Path("labels"), keypoints, (640, 480))
     assert caught.value.reason == "keypoints_outside"
     assert "640 x 480" in str(caught.value)
 
@@ -294,20 +294,20 @@ def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause
     ],
 )
 def test_keypoints_in_the_picture_pass(keypoints) -> None:
-    require_in_picture(Path("labels"), keypoints, (640, 480))
+    require_pixels(Path("labels"), keypoints, (640, 480))
 
 
 def test_a_factor_of_2_in_the_picture_s_middle_is_refused_for_detectors() -> None:
     keypoints = np.stack([standing("body_25", x, 240, scale=4) for x in np.linspace(250, 390, 30)])
-    require_in_picture(Path("labels"), keypoints, (640, 480), DETECTED_OUTSIDE)
+    require_pixels(Path("labels"), keypoints, (640, 480), DETECTED_OUTSIDE)
     with pytest.raises(RawDataError, match="another resolution"):
-        require_in_picture(Path("labels"), keypoints * [2, 2, 1], (640, 480), DETECTED_OUTSIDE)
+        require_pixels(Path("labels"), keypoints * [2, 2, 1], (640, 480), DETECTED_OUTSIDE)
 
 
 def test_refused_labels_can_be_read_on_to_show_them(video: Video) -> None:
     with reading_refused() as refusals:
         require_frames(Path("labels"), video, list(range(70)), VideoAccount("x"))
-        require_in_picture(Path("labels"), people_in(1280, 960), (160, 120))
+        require_pixels(Path("labels"), people_in(1280, 960), (160, 120))
     assert [error.reason for error in refusals] == ["frame_count_mismatch", "keypoints_outside"]
     with pytest.raises(RawDataError):
         require_frames(Path("labels"), video, list(range(70)), VideoAccount("x"))
