@@ -14,9 +14,10 @@ Human Sensing in Natural Environments, PAMI 2014.
                                                         annotations/
 
 `h36m_json` reads another layout, of images and JSON files. It is used for sequences that are
-missing or incomplete in this one. In both, a sequence's name is the release's, such as
-"S9/Walking 1.54138969". `Human36M.videos` chooses a sequence's layout (`_is_complete`), and
-`Human36M.read` gets its `LabelledFrames` from `_read_release` or from `h36m_json.read_labels`.
+missing or incomplete in this one: `Human36M.videos` chooses (`_is_complete`), and `Human36M.read`
+gets `LabelledFrames` from `_read_release` or `h36m_json.read_labels`. In both layouts, a sequence
+has the release's name, such as "S9/Walking 1.54138969", and the first two files of its `RawVideo`
+are its label files (`h36m_json.needed_files`), whether they exist or not.
 """
 
 from __future__ import annotations
@@ -66,7 +67,6 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-
 FPS: Final = 50.0
 BOX_FACTOR: Final = 1.1
 SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -103,16 +103,19 @@ DAMAGED: Final = dict.fromkeys(
 def _split_parts(split: str, n_sequences: int) -> Iterator[ReleasePart]:
     """Yield what a split needs of the release: frames, 2D poses and 3D poses.
 
-    Each can be replaced (`instead`) by the images, cameras or joints of `h36m_json`. A pattern has
-    all subjects of the split in braces: {S9,S11}/Videos/[!_]<action>.<camera>.mp4.
+    The images, cameras or joints of `h36m_json` can replace them (`instead`). Patterns list the
+    split's subjects in braces; [!_] skips files that are no sequences. Frames and 2D poses of val:
+
+        {S9,S11}/Videos/[!_]<action>.<camera>.mp4               or images/s_{09,11}_act_.../
+        {S9,S11}/MyPoseFeatures/D2_Positions/[!_]....cdf        or ..._subject{9,11}_camera.json
 
     n_sequences: A subject has 120: 15 actions, twice each, by four cameras.
     """
     subjects = SUBJECTS[split]
     numbers = [subject[1:] for subject in subjects]
-    any_subject = f"{{{','.join(subjects)}}}"  # {S9,S11}
-    any_number = f"{{{','.join(numbers)}}}"  # {9,11}
-    any_padded = f"{{{','.join(number.zfill(2) for number in numbers)}}}"  # {09,11}
+    any_subject = f"{{{','.join(subjects)}}}"
+    any_number = f"{{{','.join(numbers)}}}"
+    any_padded = f"{{{','.join(number.zfill(2) for number in numbers)}}}"
     sequence = "[!_]<action>.<camera>"
 
     def archives(name: str) -> str:
@@ -231,27 +234,29 @@ class Human36M(Dataset):
         return Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        """List the release's sequences, or those of `h36m_json` where the release's are incomplete.
+        """List the sequences that either layout has.
 
-        Sequences that only the layout of `h36m_json` has are listed, too.
+        If both have one, the release's files count, unless only those of `h36m_json` are complete.
         """
         subjects = SUBJECTS[split]
         with_folder = [subject for subject in subjects if (raw / subject).is_dir()]
-        released: list[RawVideo] = []
+        listed: dict[str, RawVideo] = {}
+        by_image_folder = {}  # folder that h36m_json has of a sequence -> the release's sequence
         for subject in with_folder:
-            released += _list_sequences(raw, subject)
-        listed = {video.name: video for video in released}
-        by_image_folder = {h36m_json.image_folder(video.name): video for video in released}
+            for video in _list_sequences(raw, subject):
+                listed[video.name] = video
+                by_image_folder[h36m_json.image_folder(video.name)] = video
         for video in h36m_json.list_videos(raw, subjects):
-            in_release = by_image_folder.get(video.folders[0])
-            if in_release is None:
-                listed[video.name] = video
-            elif _is_complete(raw, video) and not _is_complete(raw, in_release):
-                listed.pop(in_release.name, None)  # S1's Photo may be TakingPhoto in the other
-                listed[video.name] = video
+            released = by_image_folder.get(video.folders[0])
+            if released is not None:
+                if _is_complete(raw, released) or not _is_complete(raw, video):
+                    continue
+                del listed[released.name]  # S1's Photo may be TakingPhoto in the other layout
+            listed[video.name] = video
         if not listed and not with_folder:
-            names = " ".join(subjects)
-            expected = f"{names}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
+            expected = (
+                f"{' '.join(subjects)}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
+            )
             do = "Point the raw folder at the one that holds the subjects' folders."
             raise RawDataError(raw, "folders", expected, "none of them", do)
         return sorted(listed.values(), key=lambda video: video.name)
@@ -264,7 +269,7 @@ class Human36M(Dataset):
         n_json = 0
         for video in self.videos(raw, split):
             subject, _, _ = video.name.partition("/")
-            if not (raw / subject).is_dir():
+            if not (raw / subject).is_dir():  # this subject has one layout only
                 continue
             if _is_json(video):
                 n_json += 1
@@ -375,10 +380,7 @@ def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> Labelled
 
 
 def _list_sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
-    """Yield a subject's sequences with a video, images or poses. `read` reports missing parts.
-
-    A `RawVideo` begins with its `h36m_json.needed_files`, whether they exist or not.
-    """
+    """Yield a subject's sequences with a video, images or poses. `read` reports missing parts."""
     image_folders: dict[str, list[Path]] = {}  # sequence -> its folders, the preferred first
     # names as written: a disk may not tell images from Images
     folders_of_subject = _list_names(raw / subject)
