@@ -104,10 +104,8 @@ def _split_parts(split: str, n_sequences: int) -> Iterator[ReleasePart]:
     """Yield what a split needs of the release: frames, 2D poses and 3D poses.
 
     The images, cameras or joints of `h36m_json` can replace them (`instead`). Patterns list the
-    split's subjects in braces; [!_] skips files that are no sequences. Frames and 2D poses of val:
-
-        {S9,S11}/Videos/[!_]<action>.<camera>.mp4               or images/s_{09,11}_act_.../
-        {S9,S11}/MyPoseFeatures/D2_Positions/[!_]....cdf        or ..._subject{9,11}_camera.json
+    split's subjects in braces; [!_] skips files that are no sequences. The frames of val are in
+    {S9,S11}/Videos/[!_]<action>.<camera>.mp4, or else in images/s_{09,11}_act_<action>_.../.
 
     n_sequences: A subject has 120: 15 actions, twice each, by four cameras.
     """
