@@ -1,7 +1,11 @@
 """Protocols: the rules of comparing predictions with labels.  training -> [evaluation]
 
-A package adds one by an entry point of "vibe_pipeline.protocols": docs/adding-a-protocol.md.
-Imports no torch.
+A `Protocol` says which frames count, which joints are compared, and by which metrics. `default` and
+`published` are defined here, other protocols in modules of their own and in other packages, which
+add them by entry points of "vibe_pipeline.protocols": docs/adding-a-protocol.md.
+
+`choose` finds the protocols for a split, and `evaluation.evaluate` applies them. Tables and reports
+read the results by `by_protocol` and `table_metrics`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -59,34 +63,41 @@ class Protocol:
     name: str
     meaning: str  # one sentence, for the report's tables
     metrics: Mapping[str, Metric]  # by their names in metrics.json
-    # Order of the compared joints (`Body.joints`): the split's 3D labels (common14 only), or the
-    # labels' bodies.
+    # the compared joints and their order, a key of `JOINTS`
     joints: Literal["common14", "spin49", "smpl"] = "common14"
+    # Ground truth of the joints. joints: the split's 3D labels, which are common14. body: joints of
+    # the label's body, an SMPL body with the pose and betas of the labels.
     truth: Literal["joints", "body"] = "joints"
-    # Gender of that body and of its vertices: declared by the split's reader, the track's own, or
-    # neutral.
+    # Gender of the label's body, for its joints and its vertices. declared: as the dataset's reader
+    # made the 3D labels; own: the track's; neutral. The predicted body is always neutral.
     body: Literal["declared", "own", "neutral"] = "declared"
-    # joints whose middle moves to 0; none: compare positions
+    # Both bodies are moved so that the middle of these joints is at 0. Empty: they stay in place,
+    # and absolute positions are compared.
     root: tuple[str, ...] = ("rhip", "lhip")
-    # also move vertices; else only if the label's body has another gender (another origin)
+    # Whether vertices are moved like the joints. If not, they are moved only where the label's body
+    # is not neutral: bodies of different genders have different origins.
     root_vertices: bool = False
-    rows: Callable[[Labels], Bools] = _valid  # frames whose 3D labels count
-    rows_2d: Callable[[Labels], Bools] = _valid  # frames whose keypoints count
-    # Successive frames, for metrics with a span: neighbours in time, one step apart; all counted
-    # ones of a track, or of the split, across tracks.
+    rows: Callable[[Labels], Bools] = _valid  # mask (F,) of the frames whose 3D labels count
+    rows_2d: Callable[[Labels], Bools] = _valid  # mask (F,) of the frames whose keypoints count
+    # Which frames follow one another, for metrics of several frames (`Metric.span`), such as an
+    # acceleration. neighbours: frames that are one step apart in time. track: all counted frames of
+    # a track, whatever lies between them. split: those of all tracks, as if they were one track.
     successive: Literal["neighbours", "track", "split"] = "neighbours"
-    # tracks, videos: each has the same weight, whatever its number of frames; a video has the
-    # frames of all its people.
+    # What has the same weight in the mean: each frame; each track or video, whatever its number of
+    # frames. A video has the frames of all its people.
     mean: Literal["frames", "tracks", "videos"] = "frames"
     drop_last: bool = False  # drop frames at a track's end that do not fill a window
     round_labels: bool = False  # to float16
-    # "module:name" of a function that is called with (generator, training splits by name), and
-    # returns one of (split, *, stream, extra_streams, tracks) that measures predicted past and
-    # future.
+    # For models that predict past and future bodies: "module:name" of a function that makes the
+    # function that measures them. As `vibe_model.hmmr.dynamics.dynamics`:
+    #     measure = function(generator, training_splits_by_name)
+    #     table = measure(split, stream=..., extra_streams=..., tracks=...)
     dynamics: str = ""
-    # published evaluation with the same numbers, if there are several: printed beside them
+    # A sentence that is printed below the tables: the published evaluation to compare with.
     compares_with: str = ""
-    splits: str = "*"  # pattern of the splits that it is for, unless it is named
+    # Pattern of the splits that are evaluated by it. A protocol that is asked for by name evaluates
+    # any split.
+    splits: str = "*"
 
     def __post_init__(self) -> None:
         absent = [name for name in self.root if name not in JOINTS[self.joints]]
@@ -103,6 +114,7 @@ class Protocol:
 
     @property
     def root_places(self) -> list[int]:
+        """Indices of the root joints among `joints`."""
         return [JOINTS[self.joints].index(name) for name in self.root]
 
     def rooted(self, joints: Floats) -> Floats:
@@ -119,7 +131,7 @@ class Protocol:
         Raises PlugInError if another package's metric fails, DataError for wrong numbers.
         """
         metric = self.metrics[name]
-        shape = (max(len(pred) - self.metrics[name].span + 1, 0),)
+        shape = (max(len(pred) - metric.span + 1, 0),)
         if not shape[0]:
             return np.zeros(0)
         with REGISTRY.calling(self.name, f"metric {name}"):
@@ -159,16 +171,16 @@ class Protocol:
         return ""
 
 
-_OF_VIBE: Final = {
+_VIBE_METRICS: Final = {
     name: METRICS[name]
     for name in ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
 }
 DEFAULT: Final = Protocol(
     name="default",
     meaning="Every frame that is valid, labelled and has features counts once.",
-    metrics=_OF_VIBE,
+    metrics=_VIBE_METRICS,
 )
-# Of epochs, for splits without 3D labels.
+# Rates epochs of a training whose validation splits have no 3D labels.
 VALIDATION_2D: Final = replace(
     DEFAULT, metrics={"error_2d": SCORES["error_2d"], "pck_2d": METRICS["pck_2d"]}
 )
@@ -216,18 +228,26 @@ def choose(
 def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Protocol -> a split's numbers, from its entry in metrics.json.
 
-    The entry has the first protocol's numbers, in which those of the others are nested.
+    The entry has the first protocol's numbers, in which those of the others are nested by name:
+
+        {"protocol": "default", "mpjpe": 80.1, "baseline": {"mpjpe": 190.2, ...}, "left_out": {...},
+         "hmmr": {"protocol": "hmmr", "mpjpe": 78.4, "baseline": {...}, ...}}
+
+    Numbers by a protocol always include "baseline", the errors of the constant mean body, and no
+    other mapping in the entry does.
     """
-    nested = {
+    others = {
         name: value
         for name, value in result.items()
         if isinstance(value, Mapping) and "baseline" in value
     }
-    order = dict.fromkeys((*(name for name in names() if name in nested), *sorted(nested)))
-    return {
-        str(result.get("protocol", DEFAULT.name)): result,
-        **{name: nested[name] for name in order},
-    }
+    first = str(result.get("protocol", DEFAULT.name))
+    numbers: dict[str, Mapping[str, Any]] = {first: result}
+    # in the registry's order, then protocols that are not installed here
+    for name in (*names(), *sorted(others)):
+        if name in others:
+            numbers[name] = others[name]
+    return numbers
 
 
 def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
