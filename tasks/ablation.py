@@ -192,7 +192,7 @@ def left_out(base: TrainConfig) -> dict[str, str]:
                 reasons[name] = "[vibe] motion names no real motion"
     if _3DPW not in base.training_splits:
         reasons[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
-    elif set(base.part("datasets_3d")) == {_3DPW}:
+    elif set(base.splits_of("datasets_3d")) == {_3DPW}:
         reasons[WITHOUT_3DPW] = f"{_3DPW} is the only 3D data"
     return reasons
 

@@ -156,7 +156,7 @@ def estimated_bodies(config: VideoConfig, splits: Mapping[str, Split]) -> dict[s
     for part in config.parts:
         if part == "datasets_2d":  # 2D joints alone
             continue
-        for name in config.part(part):
+        for name in config.splits_of(part):
             whose = estimates_of(splits[name])
             if whose:
                 estimated[name] = whose
@@ -214,7 +214,7 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
 
     for earlier, record in _begun_runs(config).items():
         # the digest without settings and inputs that its version did not have
-        added = config.at_defaults - record["config"].keys()
+        added = config.unchanged_settings - record["config"].keys()
         known = {name: value for name, value in settings.items() if name not in added}
         known_inputs = {
             name: digest for name, digest in read.items() if digest or name in record["inputs"]
@@ -267,7 +267,7 @@ def what_differs(config: VideoConfig) -> str:
 def _changed_settings(config: VideoConfig, old: Mapping[str, Any]) -> list[str]:
     """Settings that differ from an earlier run's, such as "seed was 0, is 1"."""
     new = json.loads(json.dumps(config.as_dict()))
-    added = config.at_defaults - old.keys()  # in later versions than the earlier run's
+    added = config.unchanged_settings - old.keys()  # in later versions than the earlier run's
     changed = []
     for key in sorted(new.keys() - config.NEUTRAL - added):
         if old.get(key) != new[key]:

@@ -2,9 +2,18 @@
 [settings] -> training
 
 `RunConfig` has the settings of every training, `VideoConfig` also those of every model of video
-features; each model adds its own in a subclass. A model's batch has up to three parts, which are
-named like the settings that list their splits: datasets_2d, datasets_3d, and motion (real motion,
-without images).
+features; each model adds its own in a subclass.
+
+A model's batch has up to three parts, which are named like the settings that list their splits:
+datasets_2d, datasets_3d, and motion (real motion, without images). A configuration describes them
+by these members, which subclasses override:
+
+    parts                the batch's parts and their numbers of windows: {"datasets_3d": 32}
+    splits_of(part)      splits that the part's windows are drawn from
+    streams_of(part)     streams that the part's features are read from
+    poses()              settings of separate batches of real motion, if a model has them
+
+Comments at fields are the descriptions in docs/settings.md.
 """
 
 from __future__ import annotations
@@ -31,8 +40,9 @@ import cache
 from pipeline.errors import ConfigError, why_refused
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[
-    cache.Root, BeforeValidator(lambda place: place if cache.is_url(str(place)) else Path(place))
+# folder of a cache, or a URL as text
+CacheRoot = Annotated[
+    cache.Root, BeforeValidator(lambda root: root if cache.is_url(str(root)) else Path(root))
 ]
 
 # Split -> pattern of the names of the tracks that are evaluated. Human3.6M's protocol 2 evaluates
@@ -50,17 +60,18 @@ EMBEDDED: Final[Mapping[str, Any]] = {
 """Settings of all `embedded` presets: short runs on the demo data."""
 
 
-# Some settings name a split, or some of its tracks by a pattern: "h36m/train" or "h36m/train:S5*".
+# An entry of `validation`, `evaluation` or `leave_out` names a split, or some of its tracks by a
+# pattern: "h36m/train" or "h36m/train:S5*".
 
 
-def split_of(named: str) -> str:
-    """The split of such a name: h36m/train."""
-    return named.partition(":")[0]
+def split_of(entry: str) -> str:
+    """The split of such an entry: h36m/train."""
+    return entry.partition(":")[0]
 
 
-def pattern_of(named: str) -> str:
-    """The pattern of tracks in such a name: S5*; "" without one."""
-    return named.partition(":")[2]
+def pattern_of(entry: str) -> str:
+    """The pattern of tracks in such an entry: S5*; "" without one."""
+    return entry.partition(":")[2]
 
 
 class Reading(NamedTuple):
@@ -86,9 +97,11 @@ class Reading(NamedTuple):
 class RunConfig:
     """Settings of every training. Raises ConfigError for invalid values and contradictions."""
 
-    # raised by hand if, after a change of the code, equal inputs and settings give other numbers
+    # Part of the run's fingerprint, such as {"version": 3}. It is raised by hand if, after a change
+    # of the code, equal inputs and settings give other numbers.
     VERSION: ClassVar[Mapping[str, int]]
-    # settings that do not affect results, such as paths, and how often the state is saved
+    # Settings that do not affect results, such as paths, and how often the state is saved. The
+    # fingerprint does not have them.
     NEUTRAL: ClassVar[frozenset[str]]
     # Fields that no luigi.cfg sets, since they follow from others.
     FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
@@ -99,7 +112,7 @@ class RunConfig:
     # Where things are. None of these paths decides a number; the content there does.
 
     name: str = "run"  # start of the name of the run's folder
-    cache: Place = Path("data/cache")  # or a URL as s3://bucket/prefix
+    cache: CacheRoot = Path("data/cache")  # or a URL as s3://bucket/prefix
     runs: Path = Path("runs")
 
     # Windows.
@@ -153,19 +166,19 @@ class RunConfig:
     def check_consistency(self) -> None:
         """Raise ConfigError for contradictory settings."""
 
-    def part(self, name: str) -> tuple[str, ...]:
+    def splits_of(self, part: str) -> tuple[str, ...]:
         """Splits of one part of a batch."""
-        return tuple(getattr(self, name))
+        return tuple(getattr(self, part))
 
     @property
-    def at_defaults(self) -> set[str]:
-        """Names of settings that have their defaults."""
+    def unchanged_settings(self) -> set[str]:
+        """Names of the settings that have their defaults."""
         names = set()
         for setting in fields(self):
-            usual = (
-                setting.default if setting.default_factory is MISSING else setting.default_factory()
-            )
-            if getattr(self, setting.name) == usual:
+            default = setting.default
+            if setting.default_factory is not MISSING:
+                default = setting.default_factory()
+            if getattr(self, setting.name) == default:
                 names.add(setting.name)
         return names
 
@@ -176,30 +189,38 @@ class RunConfig:
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """All splits that the run reads, for training, validation and evaluation."""
         return tuple(dict.fromkeys((*self.motion, *map(split_of, self.validation))))
 
     def left_out(self, split: str) -> tuple[str, ...]:
         """Patterns of a split's tracks that are not trained on, by `leave_out` and `validation`."""
         patterns = []
-        for name in (*getattr(self, "leave_out", ()), *self.validation):
-            pattern = pattern_of(name)
-            if pattern and split_of(name) == split:
+        for entry in (*getattr(self, "leave_out", ()), *self.validation):
+            pattern = pattern_of(entry)
+            if pattern and split_of(entry) == split:
                 patterns.append(pattern)
         return tuple(patterns)
 
     def streams_of(self, part: str) -> tuple[str, ...]:
-        """Feature streams of a part. Each window is read from one of them, chosen at random."""
+        """Feature streams of a part of a batch, without `extra_streams`.
+
+        Each window is read from one of them, chosen at random: a split may have several streams of
+        one network, from jittered crops.
+        """
         del part
         return ()
 
     @property
     def extra_streams(self) -> Mapping[str, Reading]:
-        """Extra streams, by the name of the argument with which the model takes them."""
+        """Extra streams, by the argument of `VideoModel.regress` that takes them.
+
+        Example: {"homography": Reading("homography", size=9)}.
+        """
         return {}
 
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:
-        """Feature streams by split."""
+        """All feature streams that the run reads, by split."""
         return {}
 
     @classmethod
@@ -220,8 +241,13 @@ class VideoConfig(RunConfig):
 
     MODEL: ClassVar[str]  # its name in `vibe_model.models`
     TERMS: ClassVar[tuple[str, ...]] = ()  # loss terms that have a setting `<term>_weight`
-    # Setting that names a checkpoint of another training -> the Luigi task that trains it, and the
-    # setting with which none is needed, such as "prior = discriminator".
+    # Checkpoints of other trainings that the model may read. Setting with the checkpoint's path ->
+    # (Luigi task that trains it, setting with which no checkpoint is needed):
+    #     {"mposer": ("TrainMPoser", "prior = discriminator")}
+    # `reads_made` has those that this configuration reads. Where their path is None
+    # (`missing_checkpoints`), Luigi trains the checkpoint first and sets the path; a training that
+    # is started without one raises `checkpoint_error`. The content of the checkpoints is part of
+    # the run's fingerprint (`files`).
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
         {
@@ -300,28 +326,26 @@ class VideoConfig(RunConfig):
                 f"processes: expected at most batch_size, {self.batch_size}: each has a window; "
                 f"found {self.processes}"
             )
-        if self.uses_motion and not self.part("motion"):
+        if self.uses_motion and not self.splits_of("motion"):
             raise ConfigError(
                 "motion: expected splits of real motion for the discriminator, found none. Or: "
                 "prior = none."
             )
         splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
-        for name, named in (("leave_out", self.leave_out), ("window_weights", self.window_weights)):
-            idle = sorted({*map(split_of, named)} - splits)
-            if idle:
+        for setting in ("leave_out", "window_weights"):
+            unused = sorted({*map(split_of, getattr(self, setting))} - splits)
+            if unused:
                 raise ConfigError(
-                    f"{name}: expected splits that are trained on, found {', '.join(idle)}"
+                    f"{setting}: expected splits that are trained on, found {', '.join(unused)}"
                 )
-        partly = [name for name in self.leave_out if ":" in name and split_of(name) in self.motion]
-        if partly:
+        partial = [
+            entry for entry in self.leave_out if ":" in entry and split_of(entry) in self.motion
+        ]
+        if partial:
             raise ConfigError(
-                f"leave_out: expected whole splits of motion, found {', '.join(partly)}"
+                f"leave_out: expected whole splits of motion, found {', '.join(partial)}"
             )
-        if (
-            self.part("datasets_2d")
-            and self.part("datasets_3d")
-            and not 0 < self.windows_2d < self.batch_size
-        ):
+        if self._has_2d_and_3d and not 0 < self.windows_2d < self.batch_size:
             raise ConfigError(
                 f"share_2d: {self.share_2d} of a batch of {self.batch_size} leaves no window "
                 "for one of 2D and 3D. "
@@ -346,13 +370,13 @@ class VideoConfig(RunConfig):
     def poses(self) -> RunConfig | None:
         """Configuration of additional batches of real motion, drawn apart from the video windows.
 
-        None if the model reads no real motion, or as the part `motion` of the same batches.
+        None if the model reads no real motion, or reads it as the part `motion` of its batches.
         """
         return None
 
     @property
     def reads_made(self) -> tuple[str, ...]:
-        """Settings in `MADE_BY` whose checkpoints this training reads."""
+        """Settings in `MADE_BY` whose checkpoints this configuration reads."""
         return ()
 
     @property
@@ -360,7 +384,7 @@ class VideoConfig(RunConfig):
         """Those of `reads_made` that are None: another training has to make the checkpoint."""
         return tuple(name for name in self.reads_made if getattr(self, name) is None)
 
-    def not_made(self, name: str) -> ConfigError:
+    def checkpoint_error(self, name: str) -> ConfigError:
         """Make the error for a missing checkpoint. name: its setting in `MADE_BY`."""
         task, without = self.MADE_BY[name]
         return ConfigError(
@@ -373,42 +397,47 @@ class VideoConfig(RunConfig):
 
         Raises ConfigError for a missing checkpoint of `MADE_BY`.
         """
-        made: dict[str, Path | None] = dict.fromkeys(self.MADE_BY)
-        for name in self.MADE_BY:
-            if name not in self.reads_made:
-                continue
+        files: dict[str, Path | None] = {"pretrained": self.pretrained}
+        files |= dict.fromkeys(self.MADE_BY)
+        for name in self.reads_made:
             file = getattr(self, name)
-            made[name] = file
             if file is not None and not file.is_file():
-                raise self.not_made(name)
-        return {"pretrained": self.pretrained, **made}
+                raise self.checkpoint_error(name)
+            files[name] = file
+        return files
 
-    def part(self, name: str) -> tuple[str, ...]:
+    def splits_of(self, part: str) -> tuple[str, ...]:
         """Splits of datasets_2d, datasets_3d or motion that are trained on."""
-        if name == "motion" and not self.uses_motion:
+        if part == "motion" and not self.uses_motion:
             return ()
-        return tuple(split for split in getattr(self, name) if split not in self.leave_out)
+        return tuple(split for split in getattr(self, part) if split not in self.leave_out)
 
-    def tracks_of(self, named: str) -> str:
+    def tracks_of(self, entry: str) -> str:
         """Pattern of the evaluated tracks, for an entry of `validation` or `evaluation`."""
-        return pattern_of(named) or self.tracks.get(split_of(named), "*")
+        return pattern_of(entry) or self.tracks.get(split_of(entry), "*")
+
+    @property
+    def _has_2d_and_3d(self) -> bool:
+        """Whether batches have a 2D part and a 3D part, of sizes by `share_2d`."""
+        return bool(self.splits_of("datasets_2d") and self.splits_of("datasets_3d"))
 
     @property
     def windows_2d(self) -> int:
         """Number of windows from `datasets_2d` in a batch."""
-        if not (self.part("datasets_2d") and self.part("datasets_3d")):
-            return self.batch_size if self.part("datasets_2d") else 0
-        return int(self.batch_size * self.share_2d)
+        if self._has_2d_and_3d:
+            return int(self.batch_size * self.share_2d)
+        return self.batch_size if self.splits_of("datasets_2d") else 0
 
     @property
     def parts(self) -> dict[str, int]:
         n_2d = self.windows_2d
         counts = {"datasets_2d": n_2d, "datasets_3d": self.batch_size - n_2d}
-        return {part: count for part, count in counts.items() if self.part(part)}
+        return {part: count for part, count in counts.items() if self.splits_of(part)}
 
     @property
     def training_splits(self) -> tuple[str, ...]:
-        return (*self.part("datasets_2d"), *self.part("datasets_3d"))
+        """Splits of the 2D and 3D parts of a batch."""
+        return (*self.splits_of("datasets_2d"), *self.splits_of("datasets_3d"))
 
     def streams_of(self, part: str) -> tuple[str, ...]:
         return () if part == "motion" else (self.stream,)
@@ -425,14 +454,14 @@ class VideoConfig(RunConfig):
                     by_split[split] = tuple(dict.fromkeys((*earlier, *names, *extra)))
 
         for part in self.parts:
-            add(self.part(part), self.streams_of(part))
+            add(self.splits_of(part), self.streams_of(part))
         add(map(split_of, self.validation), (self.stream,))
         add(self.evaluation, (self.stream,))
         return by_split
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.streams, *self.part("motion"))))
+        return tuple(dict.fromkeys((*self.streams, *self.splits_of("motion"))))
 
 
 def _message(error: ValidationError) -> str:
@@ -441,7 +470,7 @@ def _message(error: ValidationError) -> str:
     name, *keys = map(str, detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
         return f"{name}: there is no such setting"
-    place = ""
+    entry = ""
     if keys:  # of a mapping or a list
-        place = f" for {keys[0]}"
-    return f"{name}: {why_refused(error)}{place}, found {detail['input']!r}"
+        entry = f" for {keys[0]}"
+    return f"{name}: {why_refused(error)}{entry}, found {detail['input']!r}"

@@ -199,7 +199,7 @@ def _evaluate(
     if seqlen is None:
         seqlen = model.config.seqlen
     training = {}
-    for name in model.config.part("datasets_3d"):
+    for name in model.config.splits_of("datasets_3d"):
         if name in opened.splits:
             training[name] = opened[name]
     with bar(f"evaluate {', '.join(splits)}", console.err):

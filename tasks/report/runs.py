@@ -476,7 +476,7 @@ def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
             if part in ("validation", "evaluation"):
                 splits = getattr(config, part)
             else:
-                splits = config.part(part)
+                splits = config.splits_of(part)
             for split in dict.fromkeys(map(split_of, splits)):
                 names.setdefault(split, {}).setdefault(use, []).append(name)
     texts = dict[str, str]()

@@ -65,7 +65,7 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
     config = config_with(datasets_3d="3dpw/train 3dpw/validation", variant="per-frame", **lists)
     assert (config.n_layers, config.prior) == (0, "none")
     both = variant_of(config, "without-3dpw+concat")
-    assert both.part("datasets_3d") == ("3dpw/validation",)
+    assert both.splits_of("datasets_3d") == ("3dpw/validation",)
     assert (both.n_layers, both.disc_pool) == (0, "concat")
     for text in ("none", ""):
         loaded = load(

@@ -89,7 +89,7 @@ class Protocol:
     drop_last: bool = False  # drop frames at a track's end that do not fill a window
     round_labels: bool = False  # to float16
     # For models that predict past and future bodies: "module:name" of a function that makes the
-    # function that measures them. As `vibe_model.hmmr.dynamics.dynamics`:
+    # function that measures them. As `vibe_model.hmmr.dynamics.bind_dynamics`:
     #     measure = function(generator, training_splits_by_name)
     #     table = measure(split, stream=..., extra_streams=..., tracks=...)
     dynamics: str = ""

@@ -140,7 +140,7 @@ class HMMRConfig(VideoConfig):
         n_sets = 1 + len(self.deltas)  # of bodies: present, past and future
         if self.hallucinator:
             n_sets *= 2
-        motion = self.part("motion")
+        motion = self.splits_of("motion")
         weights = {name: weight for name, weight in self.window_weights.items() if name in motion}
         return PosesConfig(
             motion=motion,

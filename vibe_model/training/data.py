@@ -219,7 +219,7 @@ def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
 
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
     """Describe one part of the batches for `Mixture`."""
-    part_splits = {split: splits[split] for split in config.part(name)}
+    part_splits = {split: splits[split] for split in config.splits_of(name)}
     # Streams with the model's features, of which a window reads one; several are jittered copies.
     # Empty if the part has no features.
     copies = config.streams_of(name)

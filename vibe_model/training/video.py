@@ -59,7 +59,7 @@ class VideoTrainer(Trainer):
             title = models.model_of(config).title
             raise ConfigError(f"processes: {title} trains in one process, found {self.group.size}")
         for name in config.missing_checkpoints:
-            raise config.not_made(name)
+            raise config.checkpoint_error(name)
         self.generator = models.model_of(config).build(config, body).to(self.group.device)
 
     def train_step(self, batch: TrainingBatch) -> StepResult:
@@ -282,7 +282,7 @@ class VideoRun(TrainingLoop):
             {name: self.splits[name] for name in config.evaluation},
             tracks=config.tracks,
             named=models.model_of(config).protocols,
-            training={name: self.splits[name] for name in config.part("datasets_3d")},
+            training={name: self.splits[name] for name in config.splits_of("datasets_3d")},
             smoothed_too=sigma,
             folder=self.folder,
             predictions=True,

@@ -137,7 +137,7 @@ class TrainConfig(VideoConfig):
     @property
     def parts(self) -> dict[str, int]:
         """Number of windows from each part in a batch: as many of real motion as of videos."""
-        motion = {"motion": self.batch_size} if self.part("motion") else {}
+        motion = {"motion": self.batch_size} if self.splits_of("motion") else {}
         return {**super().parts, **motion}
 
 
