@@ -1,8 +1,17 @@
 """training -> evaluation, as Luigi tasks: the errors of trained models, as tables.
 
-`Train` has written the errors to metrics.json of its run, with an entry for each split, which
-`by_protocol` divides. `Evaluate` makes rows of them (`result_rows`), writes these as results.csv,
-and prints tables. The command `evaluate` uses the same functions.
+`Train` has written the errors to metrics.json of its run, with an entry for each split:
+
+    {"stand_in": false, "3dpw/test": {"protocol": "default", "frames": 35515, "mpjpe": 93.5,
+     "baseline": {"mpjpe": 190.2, ...}, "published": {...}}, ...}
+
+`by_protocol` divides a split's entry. `Evaluate` makes rows of the entries (`result_rows`), writes
+these as results.csv, and prints tables and notes. The command `evaluate` uses the same functions.
+
+Two models are there to compare with. The mean body is the same constant body in every frame; its
+errors stand in metrics.json under the key "baseline". The per-frame model (`Model.baseline`, in
+luigi.cfg `baseline`) is trained like the model itself, but without temporal context, and has a run
+and a metrics.json of its own; with the key "smoothed" for its predictions after smoothing in time.
 """
 
 from __future__ import annotations
@@ -28,9 +37,12 @@ from vibe_model.sections import VIBE, note_missing_depth, which_runs
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
-WIDE: Final = 120  # least width of a table: numbers must not be cut
+WIDE: Final = 120  # least width of a table in columns of the terminal: numbers must not be cut
 
-Rows = Sequence[Mapping[str, Any]]
+Metrics = Mapping[str, Any]  # content of metrics.json
+# {"split": "3dpw/test", "protocol": "default", "model": "VIBE", "pa_mpjpe": 51.9, ..., "frames":
+# 35515}: a row of `result_rows`. A number that is missing is "".
+ResultRow = Mapping[str, Any]
 
 
 class Evaluate(PipelineTask):
@@ -54,9 +66,9 @@ class Evaluate(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         variants = [""]
-        baseline = baseline_config(self.record)
-        if baseline not in (None, model_config(self.record)):
-            variants.append(_baseline_variant(self.record))
+        per_frame = baseline_config(self.record)
+        if per_frame not in (None, model_config(self.record)):
+            variants.append(_per_frame_variant(self.record))
         return [Train(model=self.model, variant=variant) for variant in variants]
 
     def up_to_date(self) -> bool:
@@ -76,8 +88,8 @@ class Evaluate(PipelineTask):
             console.out.print()
             console.show(table_of(title, rows), least=WIDE)
         show_notes(read_metrics(folder), model_config(self.record))
-        where = from_here(folder)
-        fact("numbers", f"{where}/{RESULTS}, {where}/{runs.METRICS} (all)")
+        shown_folder = from_here(folder)
+        fact("numbers", f"{shown_folder}/{RESULTS}, {shown_folder}/{runs.METRICS} (all)")
         fact("curves", command("--logdir", from_here(folder.parent), module="tensorboard.main"))
         fact("status", command("status", "--cache", from_here(settings().paths.cache)))
 
@@ -92,16 +104,16 @@ class EvaluateVIBE(Evaluate):
 
 
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
-    """The per-frame baseline's configuration; None with `baseline = false`."""
+    """The per-frame model's configuration; None with `baseline = false`."""
     if not which_runs(settings(), model).baseline:
         return None
-    return model_config(model, _baseline_variant(model))
+    return model_config(model, _per_frame_variant(model))
 
 
-def _baseline_variant(model: Model = VIBE) -> str:
-    """Variant of the per-frame baseline of the configured run.
+def _per_frame_variant(model: Model) -> str:
+    """Variant of the per-frame model that belongs to the configured run.
 
-    It keeps the configured variants, so that the baseline trains on the same windows.
+    It keeps the configured variants, so that the per-frame model trains on the same windows.
     """
     variants = (which_runs(settings(), model).variant or "").split("+")
     others = [name for name in variants if name and name != model.baseline]
@@ -109,27 +121,24 @@ def _baseline_variant(model: Model = VIBE) -> str:
 
 
 def _all_rows(model: Model) -> list[dict[str, Any]]:
-    """The rows of the model's run and its baseline's, as luigi.cfg sets them."""
-    of_run = read_metrics(runs.run_folder(model_config(model)))
-    baseline = baseline_config(model)
+    """The rows of the model's run and of its per-frame model's, as luigi.cfg sets them."""
+    metrics = read_metrics(runs.run_folder(model_config(model)))
+    config = baseline_config(model)
     per_frame = None
-    if baseline is not None:
-        per_frame = read_metrics(runs.run_folder(baseline))
-    return result_rows(of_run, per_frame, title=model.title)
+    if config is not None:
+        per_frame = read_metrics(runs.run_folder(config))
+    return result_rows(metrics, per_frame, title=model.title)
 
 
 def result_rows(
-    metrics: Mapping[str, Any],
-    per_frame: Mapping[str, Any] | None = None,
-    *,
-    title: str = VIBE.title,
+    metrics: Metrics, per_frame: Metrics | None = None, *, title: str = VIBE.title
 ) -> list[dict[str, Any]]:
     """Make rows for a table from metrics.json: split, protocol, model, and its errors.
 
-    A protocol made for the dataset, such as emdb, comes first. The models are the trained one; the
-    per-frame baseline (`per_frame`: its metrics.json), plain and smoothed; and the mean body.
+    The models are the trained one; the per-frame model, plain and smoothed, if `per_frame` has its
+    metrics.json; and the mean body. A protocol made for the dataset, such as emdb, comes first.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for split in splits_of(metrics):
         trained = title
         keypoints = metrics[split].get(runs.KEYPOINTS)
@@ -138,23 +147,32 @@ def result_rows(
         results = by_protocol(metrics[split])
         dataset = split.partition("/")[0]
         for protocol in sorted(results, key=lambda name: name != dataset):
-            errors = results[protocol]
-            models = {trained: errors}
+            numbers = results[protocol]
+            by_model = {trained: numbers}
             if per_frame is not None:
-                baseline = by_protocol(per_frame[split]).get(protocol, {})
-                models["per frame"] = baseline
-                models["per frame, smoothed"] = baseline.get("smoothed", {})
-            models["mean body"] = errors["baseline"]
-            measured = table_metrics(models.values())
-            frames = errors["frames"] or errors.get("frames_2d", 0)
-            for model, numbers in models.items():
-                row = {"split": split, "protocol": protocol, "model": model}
-                row |= {name: numbers.get(name, "") for name in measured}
-                rows.append(row | {"frames": frames})
+                per_frame_numbers = by_protocol(per_frame[split]).get(protocol, {})
+                by_model["per frame"] = per_frame_numbers
+                by_model["per frame, smoothed"] = per_frame_numbers.get("smoothed", {})
+            by_model["mean body"] = numbers["baseline"]
+            frames = numbers["frames"] or numbers.get("frames_2d", 0)
+            rows += _rows_of_models(split, protocol, by_model, frames)
     return rows
 
 
-def as_csv(rows: Rows) -> str:
+def _rows_of_models(
+    split: str, protocol: str, by_model: Mapping[str, Metrics], frames: int
+) -> list[dict[str, Any]]:
+    """The rows of a split and protocol, from each model's numbers by that protocol."""
+    measured = table_metrics(by_model.values())
+    rows = []
+    for model, numbers in by_model.items():
+        row = {"split": split, "protocol": protocol, "model": model}
+        row |= {name: numbers.get(name, "") for name in measured}
+        rows.append(row | {"frames": frames})
+    return rows
+
+
+def as_csv(rows: Sequence[ResultRow]) -> str:
     """`result_rows` as CSV with a header; numbers have two digits, missing errors are empty."""
     columns = ("split", "protocol", "model", *table_metrics(rows), "frames")
     lines: list[Sequence[Any]] = [columns]
@@ -164,7 +182,7 @@ def as_csv(rows: Rows) -> str:
     return runs.csv_text(lines)
 
 
-def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
+def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) -> Table:
     """A table of the main errors of one split, for the terminal.
 
     rows: Rows of the split, from `result_rows`. protocols: Add a column of protocols.
@@ -174,17 +192,17 @@ def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
     for row in rows:
         with_number.update(name for name, cell in row.items() if cell != "")
     measured = [name for name in metrics if name in with_number]
-    minor: set[str] = set()
+    minor: set[str] = set()  # left out, so that the table fits into the terminal
     if "pve" in measured:
         minor = {"pck", "auc", "pck_2d"}
     elif "mpjpe" in measured:
         minor = {"pck_2d"}
     shown = [name for name in measured if name not in minor]
 
-    texts = ["protocol"] if protocols else []
-    table = console.table(title, *texts)
-    for name in (*(metrics[name].title for name in shown), "frames"):
-        table.add_column(name, justify="right", no_wrap=True)
+    text_columns = ["protocol"] if protocols else []
+    table = console.table(title, *text_columns)
+    for column in (*(metrics[name].title for name in shown), "frames"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = [row["model"]]
         if protocols:
@@ -199,12 +217,8 @@ def _one_digit(error: float | str) -> str:
     return "-" if error == "" else f"{error:.1f}"
 
 
-def show_notes(metrics: Mapping[str, Any], config: object, note: str = "") -> None:
-    """Print the explanations below the tables.
-
-    For each split, these are the protocols that could not evaluate it, gendered bodies of its
-    labels, and the published evaluation that a protocol compares with. The tables' units and
-    warnings about the training follow.
+def show_notes(metrics: Metrics, config: object, note: str = "") -> None:
+    """Print the explanations below the tables: by split, then units, then warnings.
 
     Args:
         metrics: Content of metrics.json.
@@ -212,29 +226,50 @@ def show_notes(metrics: Mapping[str, Any], config: object, note: str = "") -> No
         note: Text to print after the units.
     """
     for split in splits_of(metrics):
-        for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
-            console.out.print(
-                f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: "
-                f"{plain(reason)}"
-            )
-        by_genders: dict[str, list[str]] = {}
-        for protocol, numbers in by_protocol(metrics[split]).items():
-            genders = numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY)
-            by_genders.setdefault(genders, []).append(protocol)
-            text = numbers.get(runs.COMPARES_WITH)
-            if text:
-                console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
-        for genders, names in by_genders.items():
-            if genders == runs.NEUTRAL_BODY:
-                continue
-            which = split
-            if len(by_genders) > 1:
-                which += f", protocol {', '.join(names)}"
-            labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
-            console.out.print(f"[dim]{which}: {labels}[/dim]")
+        _show_left_out(split, metrics[split])
+        results = by_protocol(metrics[split])
+        _show_comparisons(split, results)
+        _show_genders(split, results)
     _show_dynamics(metrics)
     units = units_of(metrics[split] for split in splits_of(metrics))
     console.out.print(f"[dim]{units}{note}[/dim]\n")
+    _show_warnings(metrics, config)
+
+
+def _show_left_out(split: str, entry: Mapping[str, Any]) -> None:
+    """Print the protocols that could not evaluate a split. entry: its entry in metrics.json."""
+    for protocol, reason in entry.get(LEFT_OUT, {}).items():
+        console.out.print(
+            f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: {plain(reason)}"
+        )
+
+
+def _show_comparisons(split: str, results: Mapping[str, Metrics]) -> None:
+    """Print the published evaluations that protocols compare with."""
+    for protocol, numbers in results.items():
+        text = numbers.get(runs.COMPARES_WITH)
+        if text:
+            console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
+
+
+def _show_genders(split: str, results: Mapping[str, Metrics]) -> None:
+    """Print which protocols compare predictions with gendered bodies."""
+    by_genders: dict[str, list[str]] = {}  # "female, male" -> protocols
+    for protocol, numbers in results.items():
+        genders = numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY)
+        by_genders.setdefault(genders, []).append(protocol)
+    for genders, protocols in by_genders.items():
+        if genders == runs.NEUTRAL_BODY:
+            continue
+        which = split
+        if len(by_genders) > 1:
+            which += f", protocol {', '.join(protocols)}"
+        labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
+        console.out.print(f"[dim]{which}: {labels}[/dim]")
+
+
+def _show_warnings(metrics: Metrics, config: object) -> None:
+    """Print what makes the numbers doubtful: missing depth, estimated labels, demo data."""
     no_depth = note_missing_depth(config)
     if no_depth:
         warn(no_depth)
@@ -244,8 +279,8 @@ def show_notes(metrics: Mapping[str, Any], config: object, note: str = "") -> No
         console.out.print(DEMO_DATA)
 
 
-def _show_dynamics(metrics: Mapping[str, Any]) -> None:
-    """Print the errors of past and future bodies, beside published figures on real data."""
+def _show_dynamics(metrics: Metrics) -> None:
+    """Print the errors of past and future bodies, of each split by the first protocol with them."""
     for split in splits_of(metrics):
         for numbers in by_protocol(metrics[split]).values():
             if numbers.get("dynamics"):
@@ -254,7 +289,11 @@ def _show_dynamics(metrics: Mapping[str, Any]) -> None:
 
 
 def _show_steps(split: str, dynamics: Mapping[str, Any], *, stand_in: bool) -> None:
-    """Print a table of a split's errors by step of time, such as -5 or +5 frames."""
+    """Print a table of a split's errors by step of time, beside published figures on real data.
+
+    dynamics: {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by
+    model and step in frames.
+    """
     rows = dict(dynamics["pa_mpjpe"])
     if not stand_in:
         rows |= published.DYNAMICS.get(split, {})
@@ -272,7 +311,7 @@ def _show_steps(split: str, dynamics: Mapping[str, Any], *, stand_in: bool) -> N
 
 
 def rows_beside_published(
-    metrics: Mapping[str, Any], title: str = VIBE.title
+    metrics: Metrics, title: str = VIBE.title
 ) -> dict[str, list[dict[str, Any]]]:
     """Split -> rows of a table: the model and the mean body by protocol, then published figures.
 
