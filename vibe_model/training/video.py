@@ -1,12 +1,17 @@
 """Train any model of video features; resumable.  features -> windows -> [training] ->
 [evaluation]
 
-`run` opens the data and checks it, then `VideoRun` trains, validates and evaluates. The model's
-`VideoTrainer` (`Model.trainer`) knows its networks and losses.
+`run` is called by the Luigi task `Train` and the command `train`. In this order:
+
+1. `run_once` opens the splits, unless the run is finished; `_prepare` checks them with the body
+2. each process makes the model's `VideoTrainer` (`Model.trainer`), which knows its networks and
+   losses, and its `VideoRun`, which loads the pretrained weights and the features
+3. `TrainingLoop.carry_out` trains by the run's `batches`, `validate`, `best` and `results`
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -103,21 +108,28 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
         TrainingDiverged: Losses stay non-finite.
     """
 
-    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
-        body = load_body(config.body)
-        trainer = models.model_of(config).load_trainer()
-        stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
-        stand_in |= check_streams(config, splits)
-
-        def make(group: ProcessGroup) -> VideoRun:
-            with models.calling(config.MODEL, "its trainer's constructor"):
-                built = trainer(config, body, group)
-            return VideoRun(config, built, splits, stand_in=stand_in, report=progress)
-
-        return make
-
     joined = ProcessGroup.join(config.device, config.processes)
-    return run_once(config, joined, prepare)
+    return run_once(config, joined, functools.partial(_prepare, config, progress))
+
+
+def _prepare(
+    config: VideoConfig, progress: ShowProgress | None, splits: Mapping[str, Split]
+) -> Callable[[ProcessGroup], VideoRun]:
+    """Check the splits with the body, before anything is written.
+
+    Returns the function that makes the run in a process of the group.
+    """
+    body = load_body(config.body)
+    trainer_type = models.model_of(config).load_trainer()
+    stand_in = runs.require_one_kind(runs.demo_splits(splits) | {"the body": body.is_stand_in})
+    stand_in |= check_streams(config, splits)
+
+    def make_run(group: ProcessGroup) -> VideoRun:
+        with models.calling(config.MODEL, "its trainer's constructor"):
+            trainer = trainer_type(config, body, group)
+        return VideoRun(config, trainer, splits, stand_in=stand_in, report=progress)
+
+    return make_run
 
 
 class VideoRun(TrainingLoop):
@@ -131,49 +143,64 @@ class VideoRun(TrainingLoop):
     config: VideoConfig
     trainer: VideoTrainer
 
-    def __init__(self, *args: Any, report: ShowProgress | None, **options: Any) -> None:
-        super().__init__(*args, report=report, **options)
-        config = self.config
-        trainer = self.trainer
-        splits = self.splits
-        estimated = runs.estimated_bodies(config, splits)
-        if estimated:
-            self.facts["estimates"] = estimated
-        group = self.group
-
-        # checks before features are read
-        for name in models.model_of(config).protocols or ():
-            protocols.find(name)  # reports an unknown one before training
-        empty = [
-            name
-            for name in config.validation
-            if not select_tracks(splits[split_of(name)], config.tracks_of(name))
-        ]
-        if empty:
-            raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
-
+    def __init__(
+        self,
+        config: VideoConfig,
+        trainer: VideoTrainer,
+        splits: Mapping[str, Split],
+        *,
+        stand_in: bool,
+        report: ShowProgress | None,
+    ) -> None:
+        """Check the evaluation, load pretrained weights, then load features."""
+        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
+        self._check_evaluation()  # first: features take minutes to load
         self.score = "error_2d"
         if any(map(self._is_3d, config.validation)):
             self.score = "pa_mpjpe"
-        extra_streams = [reading.stream for reading in config.extra_streams.values()]
-        self.facts["processes"] = group.size
-        self.facts["parameters"] = sum(map(Tensor.numel, trainer.generator.parameters()))
-        self.facts["reads"] = [config.stream, *extra_streams]
+        group = self.group
         # The same settings give other numbers with other processes and devices.
         self.identity |= {"processes": group.size, "device": group.device.type}
+        self._add_facts()
 
         with models.calling(config.MODEL, "prepare"):
             trainer.prepare(splits)
+        # of config.json: how much of the checkpoint `pretrained` was loaded
         self._pretrained = self._start_from_checkpoint()
-        self._windows: dict[str, Any] = {  # options of all evaluations
+        self._eval_options: dict[str, Any] = {  # of all evaluations
             "stream": config.stream,
             "extra_streams": config.extra_streams,
             "seqlen": config.seqlen,
             "batch_size": config.eval_batch,
         }
+        # this process's share of each batch, and the features in memory
         self._batches = TrainingBatches(config, splits, rank=group.rank, world_size=group.size)
         show = report if group.leads else None
         self._table = self._batches.load_features(config.hold, group.device, show)
+
+    def _check_evaluation(self) -> None:
+        """Raise an error for an unknown protocol, or for validation tracks that do not exist."""
+        config = self.config
+        for name in models.model_of(config).protocols or ():
+            protocols.find(name)
+        empty = [
+            entry
+            for entry in config.validation
+            if not select_tracks(self.splits[split_of(entry)], config.tracks_of(entry))
+        ]
+        if empty:
+            raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
+
+    def _add_facts(self) -> None:
+        """Add facts for config.json and metrics.json."""
+        config = self.config
+        extra_streams = [reading.stream for reading in config.extra_streams.values()]
+        estimated = runs.estimated_bodies(config, self.splits)
+        if estimated:
+            self.facts["estimates"] = estimated
+        self.facts["processes"] = self.group.size
+        self.facts["parameters"] = sum(map(Tensor.numel, self.trainer.generator.parameters()))
+        self.facts["reads"] = [config.stream, *extra_streams]
 
     def inputs(self) -> dict[str, Any]:
         return {
@@ -217,22 +244,22 @@ class VideoRun(TrainingLoop):
         by_split = {}
         scores = []
         unlabelled = []
-        for name in config.validation:
-            is_3d = self._is_3d(name)
+        for entry in config.validation:
+            is_3d = self._is_3d(entry)
             metrics = evaluate_split(
                 self.trainer.generator,
-                self.splits[split_of(name)],
+                self.splits[split_of(entry)],
                 protocol=protocol,
-                tracks=config.tracks_of(name),
+                tracks=config.tracks_of(entry),
                 vertices=False,
                 keypoints=not is_3d,
-                **self._windows,
+                **self._eval_options,
             )
-            by_split[name] = metrics
+            by_split[entry] = metrics
             if self.score in metrics:
                 scores.append(metrics[self.score])
-            elif is_3d or labels == "2D":
-                unlabelled.append(name)
+            elif is_3d or labels == "2D":  # a split without 3D labels needs no score beside 3D ones
+                unlabelled.append(entry)
         if unlabelled:
             raise DataError(
                 f"validation: {', '.join(unlabelled)}: expected frames with {labels} labels to "
@@ -240,8 +267,10 @@ class VideoRun(TrainingLoop):
             )
         return by_split, float(np.mean(scores))
 
-    def _is_3d(self, named: str) -> bool:
-        return not {"kp_3d", "kp_3d_eval"}.isdisjoint(self.splits[split_of(named)].columns)
+    def _is_3d(self, entry: str) -> bool:
+        """Whether the split of an entry of `validation` has 3D labels."""
+        columns = self.splits[split_of(entry)].columns
+        return "kp_3d" in columns or "kp_3d_eval" in columns
 
     def best(self) -> dict[str, Any]:
         config = self.config
@@ -273,9 +302,9 @@ class VideoRun(TrainingLoop):
             # (sigma) is the best one on the validation splits.
             sigma, _ = choose_sigma(
                 generator,
-                {name: self.splits[split_of(name)] for name in config.validation},
-                tracks={name: config.tracks_of(name) for name in config.validation},
-                **self._windows,
+                {entry: self.splits[split_of(entry)] for entry in config.validation},
+                tracks={entry: config.tracks_of(entry) for entry in config.validation},
+                **self._eval_options,
             )
         return evaluate_all(
             generator,
@@ -288,7 +317,7 @@ class VideoRun(TrainingLoop):
             predictions=True,
             stand_in=self.facts["stand_in"],
             about={"fingerprint": self.fingerprint, "run": self.folder.name},
-            **self._windows,
+            **self._eval_options,
         )
 
     def _find_identity(self, stream: str) -> Mapping[str, Any] | None:
@@ -324,34 +353,34 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
 
     Returns whether any of them comes from demo data or from a network with random weights.
 
-    Raises DataError for features of a wrong size, and if the splits' features come from different
-    networks according to the streams' `identity`.
+    Raises DataError for features of a wrong size, and if streams that the same argument of the
+    model reads come from different networks, according to the streams' `identity`. The argument
+    "features" reads the streams of all splits and, if they are jittered, several of one split.
     """
-    sizes = {reading.stream: reading.size for reading in config.extra_streams.values()}
-    # Streams that must come from one network have one role: "" for all streams of the model's
-    # features, its own name for an extra stream. Role -> name and identity of its first stream.
-    firsts: dict[str, tuple[str, dict[str, Any]]] = {}
+    arguments = {reading.stream: name for name, reading in config.extra_streams.items()}
+    # argument -> name and identity of the first stream that it reads
+    first_streams: dict[str, tuple[str, dict[str, Any]]] = {}
     stand_in = False
-    for name, streams in config.streams.items():
-        for key in streams:
-            manifest = splits[name].stream_manifest(key)
+    for split, streams in config.streams.items():
+        for stream in streams:
+            manifest = splits[split].stream_manifest(stream)
             stand_in |= bool(manifest.get("stand_in", False))
-            role = ""
+            argument = arguments.get(stream, "features")
             size = config.feature_size
-            do = f"Name another one, or set dim in [{key}]."
-            if key in sizes:
-                role = key
-                size = sizes[key]
+            do = f"Name another one, or set dim in [{stream}]."
+            if stream in arguments:
+                size = config.extra_streams[argument].size
                 do = "Extract it with other options."
             if manifest["dim"] != size:
                 raise DataError(
-                    f"{name}: stream {key}: expected features of {size} numbers, found "
+                    f"{split}: stream {stream}: expected features of {size} numbers, found "
                     f"{manifest['dim']}. {do}"
                 )
             if manifest.get("identity") is not None:
-                identity = _network_of(splits[name], key)
-                first, expected = firsts.setdefault(role, (f"{name}/{key}", identity))
-                _require_equal(expected, identity, first, f"{name}/{key}")
+                name = f"{split}/{stream}"
+                identity = _network_of(splits[split], stream)
+                first, expected = first_streams.setdefault(argument, (name, identity))
+                _require_equal(expected, identity, first, name)
     return stand_in
 
 
