@@ -25,6 +25,7 @@ from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.metrics import units_of
+from vibe_model.result_files import csv_text, write_text
 from vibe_model.sections import VIBE, which_runs
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
@@ -77,7 +78,7 @@ class Ablation(PipelineTask):
 
     def work(self) -> None:
         for name, text in self._texts().items():
-            runs.write_text(settings().paths.runs / name, text)
+            write_text(settings().paths.runs / name, text)
         self.say(", ".join(FILES))
         self.show()
 
@@ -266,7 +267,7 @@ class AblationTable:
                     numbers = row.errors[name]
                 errors += ["" if number is None else round(number, 2) for number in numbers]
             lines.append([row.split, row.protocol, row.model, row.seeds, *errors, row.frames])
-        return runs.csv_text(lines)
+        return csv_text(lines)
 
     def as_json(self, left: Mapping[str, str]) -> str:
         """The rows as JSON with all digits, the runs, and whether they are of demo data.

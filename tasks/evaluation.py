@@ -33,6 +33,7 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
 from vibe_model.metrics import METRICS, units_of
 from vibe_model.models import Model
+from vibe_model.result_files import csv_text, write_text
 from vibe_model.sections import VIBE, note_missing_depth, which_runs
 from vibe_model.settings import VideoConfig
 
@@ -76,7 +77,7 @@ class Evaluate(PipelineTask):
         return file.is_file() and file.read_text() == as_csv(_all_rows(self.record))
 
     def work(self) -> None:
-        runs.write_text(self._folder() / RESULTS, as_csv(_all_rows(self.record)))
+        write_text(self._folder() / RESULTS, as_csv(_all_rows(self.record)))
         self.show()
 
     def show(self) -> None:
@@ -179,7 +180,7 @@ def as_csv(rows: Sequence[ResultRow]) -> str:
     for row in rows:
         cells = [row.get(name, "") for name in columns]
         lines.append([round(cell, 2) if isinstance(cell, float) else cell for cell in cells])
-    return runs.csv_text(lines)
+    return csv_text(lines)
 
 
 def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) -> Table:

@@ -35,8 +35,8 @@ ORDER = {
         {" ".join(LEAVES)}
     """,
     "vibe_model": """
-        constants cameras metrics losses settings runs networks models checkpoints prediction
-        evaluation training vibe api sections hmmr part_dynamics __init__
+        result_files constants cameras metrics losses settings runs networks models checkpoints
+        prediction evaluation training vibe api sections hmmr part_dynamics __init__
     """,
     "tasks": """
         settings base luigi_command data training evaluation ablation hmmr part_dynamics report

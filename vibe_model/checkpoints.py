@@ -28,6 +28,7 @@ from pipeline.plug_ins import PlugInError
 from vibe_model import models, runs
 from vibe_model.networks.hmr2_heads import TOKEN_SIZE, Hmr2Head
 from vibe_model.networks.video_model import VideoModel
+from vibe_model.result_files import replace_file
 from vibe_model.settings import VideoConfig
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically."""
-    runs.replace_file(path, lambda stream: torch.save(dict(state), stream))
+    replace_file(path, lambda stream: torch.save(dict(state), stream))
 
 
 def check_tensors(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[Any, Any]) -> None:

@@ -1,25 +1,26 @@
 """Names, folders and files of runs, without torch.  features -> windows -> [training,
 evaluation]
 
-A run is one training, with its results, in the folder `<runs>/<name>-<fingerprint>`. The
-fingerprint is a digest of the settings and of all data that the run reads (`fingerprint`), so equal
-runs share a folder, and a run whose settings or data have changed gets a new one.
+A run is one training, with its results, in the folder `<runs>/<name>-<fingerprint>`, such as
+runs/vibe-3f0c92d1a7b4e856. The fingerprint is a digest of the settings and of all data that the run
+reads (`fingerprint`), so equal runs share a folder, and a run whose settings or data have changed
+gets a new one.
+
+`open_splits` opens the data of a configuration, `run_folder` finds its folder, `is_finished` says
+whether anything is left to do, and `what_differs` why a run is a new one. `training.loop` writes
+the folder's files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 import hashlib
-import io
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cache.storage.durable import sync_folder
 from pipeline.errors import ConfigError, DataError, StandInMixed
 from pipeline.estimates import estimates_of
 from vibe_model.settings import RunConfig, VideoConfig, split_of
@@ -27,6 +28,7 @@ from vibe_model.settings import RunConfig, VideoConfig, split_of
 if TYPE_CHECKING:
     from cache import Split
 
+# Files and folders in a run's folder.
 CONFIG: Final = "config.json"  # written first
 LAST: Final = "last.pt"  # the whole state
 BEST: Final = "best.pt"  # the network of the best epoch
@@ -35,10 +37,13 @@ CURVES: Final = "curves.jsonl"
 METRICS: Final = "metrics.json"  # written last: the run is finished
 SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
 WORST_WINDOWS: Final = "worst_windows"  # worst_windows.json and .csv
+
+# Keys in metrics.json.
 KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected
 # in a split's metrics: published evaluation with the same numbers
 COMPARES_WITH: Final = "compares_with"
 LABEL_BODY: Final = "label_body"  # in a split's metrics: genders of the bodies of its 3D labels
+
 NEUTRAL_BODY: Final = "neutral"  # gender of every model's body
 
 # Files of a body folder that affect results: of each line, the first one that exists. Other files
@@ -124,21 +129,32 @@ def require_one_kind(is_demo: Mapping[str, bool | None]) -> bool:
 def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Digests of all data that the run reads, as config.json records them.
 
-    For a `VideoConfig`: "splits" and "streams" (name -> digest), "body", and one key for each of
-    `VideoConfig.files`. For other trainings: split -> digest, and "body" if the run reads one.
+    For models of video features, with one key for each of `VideoConfig.files`, None for a file that
+    is not used:
+
+        {"splits": {"3dpw/train": "1f2e...", ...}, "streams": {"3dpw/train": "77aa...", ...},
+         "body": "9c01...", "pretrained": None, "mposer": "b3d4..."}
+
+    For other trainings, which read no streams: {"amass/train": "5a0f...", "body": "9c01..."}.
     """
-    of_splits = {name: _content_digest(splits[name].manifest) for name in config.splits}
-    if not isinstance(config, VideoConfig):
-        body = getattr(config, "body", None)
-        if body is not None:
-            of_splits["body"] = folder_digest(body)
-        return of_splits
-    of_streams = dict[str, str]()
+    split_digests = {name: _content_digest(splits[name].manifest) for name in config.splits}
+    if isinstance(config, VideoConfig):
+        return _video_inputs(config, splits, split_digests)
+    body = getattr(config, "body", None)
+    if body is not None:
+        split_digests["body"] = folder_digest(body)
+    return split_digests
+
+
+def _video_inputs(
+    config: VideoConfig, splits: Mapping[str, Split], split_digests: Mapping[str, str]
+) -> dict[str, Any]:
+    stream_digests = dict[str, str]()
     for name, streams in config.streams.items():
         for stream in streams:
             key = name if stream == config.stream else f"{name}/{stream}"
-            of_streams[key] = _content_digest(splits[name].stream_manifest(stream))
-    digests: dict[str, Any] = {"splits": of_splits, "streams": of_streams, "body": None}
+            stream_digests[key] = _content_digest(splits[name].stream_manifest(stream))
+    digests: dict[str, Any] = {"splits": split_digests, "streams": stream_digests, "body": None}
     if config.body is not None:
         digests["body"] = folder_digest(config.body)
     for name, file in config.files().items():
@@ -190,42 +206,47 @@ def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
     return _digest(config, config.as_dict(), inputs(config, splits))
 
 
-def _digest(config: RunConfig, settings: Mapping[str, Any], read: Mapping[str, Any]) -> str:
-    settings = {name: value for name, value in settings.items() if name not in config.NEUTRAL}
-    parts = {**config.VERSION, "settings": settings, "inputs": read}
+def _digest(config: RunConfig, settings: Mapping[str, Any], digests: Mapping[str, Any]) -> str:
+    """The fingerprint for these settings, with NEUTRAL ones, and these digests of inputs."""
+    decisive = {name: value for name, value in settings.items() if name not in config.NEUTRAL}
+    parts = {**config.VERSION, "settings": decisive, "inputs": digests}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> Path:
     """The folder of a configuration's run: `<runs>/<name>-<fingerprint>`, which may not exist yet.
 
-    Settings may be added in later versions of this project. A run that began before a setting
-    existed counts as a run with this setting's default; then the folder of that run is returned.
+    Later versions of this project may add settings and inputs, which change the fingerprint. A run
+    that an earlier version began counts as a run with the defaults of the added settings and
+    without the added inputs. If that is this configuration, the folder of that run is returned.
 
     Opens the cache unless `splits` are given. Raises as `open_splits` does.
     """
     if splits is None:
         splits = open_splits(config)
     settings = config.as_dict()
-    read = inputs(config, splits)
-    folder = config.runs / f"{config.name}-{_digest(config, settings, read)}"
+    digests = inputs(config, splits)
+    folder = config.runs / f"{config.name}-{_digest(config, settings, digests)}"
     if (folder / CONFIG).is_file():
         return folder
 
     for earlier, record in _begun_runs(config).items():
-        # the digest without settings and inputs that its version did not have
+        # This configuration, as the version that began the earlier run would have described it.
         added = config.unchanged_settings - record["config"].keys()
-        known = {name: value for name, value in settings.items() if name not in added}
-        known_inputs = {
-            name: digest for name, digest in read.items() if digest or name in record["inputs"]
+        known_settings = {name: value for name, value in settings.items() if name not in added}
+        known_digests = {  # an added input has no digest: it is not used
+            name: digest for name, digest in digests.items() if digest or name in record["inputs"]
         }
-        if earlier.name == f"{config.name}-{_digest(config, known, known_inputs)}":
+        if earlier.name == f"{config.name}-{_digest(config, known_settings, known_digests)}":
             return earlier
     return folder
 
 
 def _begun_runs(config: RunConfig) -> dict[Path, dict[str, Any]]:
-    """Folder -> content of config.json, for all runs of this name. Skips damaged files."""
+    """Folder -> content of config.json, for all runs of this name. Skips damaged files.
+
+    Of the content, "config" has the run's settings, and "inputs" the digests of `inputs`.
+    """
     begun = {}
     for file in config.runs.glob(f"*/{CONFIG}"):
         if file.parent.name.rpartition("-")[0] == config.name:
@@ -259,9 +280,9 @@ def what_differs(config: VideoConfig) -> str:
         return ""
     newest = max(earlier, key=lambda begun: (begun / CONFIG).stat().st_mtime)
     record = earlier[newest]
-    differ = _changed_settings(config, record["config"])
-    differ += _changed_inputs(inputs(config, splits), record["inputs"])
-    return f"{newest.name}: {'; '.join(differ) or 'trained by another version of this project'}"
+    changes = _changed_settings(config, record["config"])
+    changes += _changed_inputs(inputs(config, splits), record["inputs"])
+    return f"{newest.name}: {'; '.join(changes) or 'trained by another version of this project'}"
 
 
 def _changed_settings(config: VideoConfig, old: Mapping[str, Any]) -> list[str]:
@@ -319,33 +340,3 @@ def file_digest(file: Path) -> str:
 def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are the cache's key
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file atomically and durably: readers see the old content or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    # left by a killed run, or a link: it is replaced, never written through
-    part.unlink(missing_ok=True)
-    with part.open("xb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 atomically."""
-    replace_file(path, lambda stream: stream.write(text.encode()))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write sorted JSON without NaN, atomically."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
-
-
-def csv_text(lines: Iterable[Iterable[Any]]) -> str:
-    """Lines of cells as CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

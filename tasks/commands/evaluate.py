@@ -24,6 +24,7 @@ from tasks.base import fact, plain
 from tasks.settings import settings
 from vibe_model import models, runs
 from vibe_model.evaluation import protocols
+from vibe_model.result_files import write_json, write_text
 
 if TYPE_CHECKING:
     from cache import Split
@@ -157,9 +158,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _write_results(folder: Path, metrics: Mapping[str, Any], title: str) -> None:
     """Write metrics.json and results.csv."""
-    runs.write_json(folder / runs.METRICS, metrics)
+    write_json(folder / runs.METRICS, metrics)
     results = evaluation.as_csv(evaluation.result_rows(metrics, title=title))
-    runs.write_text(folder / evaluation.RESULTS, results)
+    write_text(folder / evaluation.RESULTS, results)
 
 
 def _usable_splits(chosen: Mapping[str, Split], named: Sequence[str] | None) -> dict[str, Split]:

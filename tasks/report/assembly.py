@@ -39,7 +39,8 @@ from tasks.report.page import PageSection, write_page
 from tasks.report.results import as_csv, results_section
 from tasks.report.runs import TrainingRun, curves_section, read_json, read_run, split_uses
 from vibe_model import models, runs
-from vibe_model.runs import SEQUENCES, WORST_WINDOWS, write_text
+from vibe_model.result_files import write_text
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
 VERSION: Final = 12  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")

@@ -24,7 +24,8 @@ from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
-from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
+from vibe_model.result_files import csv_text
+from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY
 from vibe_model.sections import note_missing_depth
 
 MOST_TRACKS: Final = 20  # that are listed for a run and split

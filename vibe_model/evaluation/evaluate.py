@@ -27,6 +27,7 @@ from vibe_model.evaluation.track_errors import Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz, segments
 from vibe_model.prediction.windows import cover, select_tracks
+from vibe_model.result_files import csv_text, write_json, write_text
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
@@ -402,7 +403,7 @@ def _write_results(
             row["stand_in"] = facts["stand_in"]
         measured = table_metrics(rows)
         units = {metric: record.unit for metric, record in measured.items()} | UNITS
-        runs.write_json(folder / f"{name}.json", {**facts, "units": units, name: rows})
+        write_json(folder / f"{name}.json", {**facts, "units": units, name: rows})
 
         columns = [*PLACE_COLUMNS, *measured, *COUNT_COLUMNS, "stand_in"]
         if any("predictions" in row for row in rows):
@@ -410,7 +411,7 @@ def _write_results(
         lines = [columns]
         for row in rows:
             lines.append([_cell(row.get(column, "")) for column in columns])
-        runs.write_text(folder / f"{name}.csv", runs.csv_text(lines))
+        write_text(folder / f"{name}.csv", csv_text(lines))
 
 
 def _cell(value: Any) -> Any:

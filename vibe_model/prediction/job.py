@@ -80,8 +80,13 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
     all of them. A clip takes the place of an earlier one of its name, keypoints included:
 
         CACHE-clips/a.mp4                     link to the clip
-        CACHE-clips/keypoints/a.mp4.json      link to its keypoints, a file or a folder (a.mp4)
+        CACHE-clips/keypoints/a.mp4.json      link to its keypoints in a file, or
+        CACHE-clips/keypoints/a.mp4           link to its keypoints in a folder
+        CACHE-clips/keypoints/.a.mp4.json     copy of keypoints in a ZIP file, which the link needs
         CACHE-clips/STAND_IN.json             copy of the marker, if this clip is demo data
+
+    The link to keypoints has the clip's whole file name, which no other clip shares: keypoints of
+    a.mp4 may be in a.json, and the link to them is a.mp4.json.
 
     Raises ConfigError for a file that is no clip, and for a file in the link's place; RawDataError
     for keypoints that may belong to another clip.
@@ -94,22 +99,24 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
             f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}"
         )
 
-    raw = out / CLIPS
+    raw = out / CLIPS  # for a cache in a bucket
     if isinstance(root, Path):
         raw = root.with_name(f"{root.name}-{CLIPS}")
     clip = named.absolute()
     if clip.parent.resolve() == raw.resolve():  # a link of an earlier command
         return raw
 
-    (raw / KEYPOINTS).mkdir(parents=True, exist_ok=True)
-    links = {raw / clip.name: clip}
+    keypoints = raw / KEYPOINTS
+    keypoints.mkdir(parents=True, exist_ok=True)
+    links = {raw / clip.name: clip}  # link -> target
     labels = _find_labels(clip)
     if labels is not None:
-        links |= _link_of_labels(labels, clip, raw / KEYPOINTS)
+        name = clip.name
+        if not labels.is_dir():
+            name += labels.suffix
+        links[keypoints / name] = _unpack_labels(labels, keypoints)
 
-    for entry in entries(raw / KEYPOINTS):
-        if clip.name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
-            Path(entry).unlink()  # to labels of an earlier clip of this name
+    _remove_label_links(clip.name, keypoints)
     _write_links(links)
     _copy_demo_marker(clip, raw)
     return raw
@@ -131,31 +138,34 @@ def _find_labels(clip: Path) -> Path | None:
     return labels
 
 
-def _link_of_labels(labels: Path, clip: Path, keypoints: Path) -> dict[Path, Path]:
-    """The link to a clip's labels, and its target. keypoints: The folder of such links.
+def _unpack_labels(labels: Path, keypoints: Path) -> Path:
+    """The path of labels that a link can lead to: `labels`, or a copy of labels in a ZIP file.
 
-    The link has the clip's whole file name, which no other clip shares: the labels of a.mp4 may be
-    a.json, and the link to them is a.mp4.json.
+    keypoints: The folder for the copy. The copy is hidden, so that it is not read beside the link.
     """
-    name = clip.name
-    if not labels.is_dir():
-        name += labels.suffix
-    if labels.parent.name == PACK:  # no link leads into a ZIP file: copied beside the link, hidden
-        content = read_regular(labels)
-        labels = keypoints / f".{labels.name}"
-        write_atomic(labels, content)
-    return {keypoints / name: labels}
+    if labels.parent.name != PACK:
+        return labels
+    copy = keypoints / f".{labels.name}"
+    write_atomic(copy, read_regular(labels))
+    return copy
+
+
+def _remove_label_links(clip_name: str, keypoints: Path) -> None:
+    """Remove links to the labels of an earlier clip of this name."""
+    for entry in entries(keypoints):
+        if clip_name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
+            Path(entry).unlink()
 
 
 def _write_links(links: Mapping[Path, Path]) -> None:
-    """Write or replace links, path -> target. Raises ConfigError for a file in a link's place."""
-    for path, target in links.items():
-        if path.exists() and not path.is_symlink():
+    """Write or replace links, link -> target. Raises ConfigError for a file in a link's place."""
+    for link, target in links.items():
+        if link.exists() and not link.is_symlink():
             raise ConfigError(
-                f"{path}: expected a link to {target}, found a file. Move the file away."
+                f"{link}: expected a link to {target}, found a file. Move the file away."
             )
-        path.unlink(missing_ok=True)
-        path.symlink_to(target)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
 
 
 def _copy_demo_marker(clip: Path, raw: Path) -> None:
@@ -187,7 +197,7 @@ def streams_to_prepare(
             f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in),
         }
     )
-    features = _features(trained, settings, weights)
+    features = _feature_stream(trained, settings, weights)
     trained.check_features(f"stream {features.name!r}", features.stream.dim)
     specs = (*_extra_streams(trained, embedding), features)
     for spec in specs:
@@ -195,11 +205,9 @@ def streams_to_prepare(
     return specs
 
 
-def _features(trained: Trained, settings: Settings, weights: str | None) -> StreamSpec:
-    """The stream of features: HMR2.0's own network; for other models the one in [features].
-
-    Options that do not come from luigi.cfg are given as a section BY_SET ("--set"). Messages about
-    its keys name the option --set, or for the keys `by_option` the option of that name: --weights.
+def _feature_stream(trained: Trained, settings: Settings, weights: str | None) -> StreamSpec:
+    """The stream of features: HMR2.0's own network; for other models the one in [features], or a
+    ResNet-50 with these weights.
     """
     if trained.kind == HMR2:
         if weights is not None:
@@ -207,19 +215,23 @@ def _features(trained: Trained, settings: Settings, weights: str | None) -> Stre
                 f"--weights {weights}: {trained.checkpoint.name} has its own network. Omit "
                 "--weights."
             )
-        options = Section(BY_SET, trained.config.stream, {"checkpoint": str(trained.checkpoint)})
-        return stream_of(settings.source, trained.config.stream, options=options)
+        stream = trained.config.stream
+        # as --set [hmr2] checkpoint=FILE does
+        options = Section(BY_SET, stream, {"checkpoint": str(trained.checkpoint)})
+        return stream_of(settings.source, stream, options=options)
     if weights is not None:
-        values = {"weights": weights}
-        options = Section(BY_SET, ResNet50.kind, values, by_option=values)
+        # as --set [resnet50] weights=NAME does, but messages about it name the option --weights
+        options = Section(BY_SET, ResNet50.kind, {"weights": weights}, by_option=("weights",))
         return stream_of(settings.source, ResNet50.kind, options=options)
     return settings.stream
 
 
 def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamSpec]:
-    """Streams that the model reads besides its features, computed as its checkpoint records."""
-    for name, reading in trained.config.extra_streams.items():
-        identity = trained.extra_streams.get(name)
+    """Yield the streams that the model reads besides its features, computed as its checkpoint
+    records.
+    """
+    for argument, reading in trained.config.extra_streams.items():
+        identity = trained.extra_streams.get(argument)
         if identity is None:
             raise DataError(
                 f"{trained.checkpoint}: it does not record how its stream {reading.stream!r} "
@@ -233,14 +245,14 @@ def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamS
                     f"{trained.checkpoint}: name the 2D pose embedding: --pose-embedding FILE"
                 )
             stream = kinds.get(str(identity["kind"])).with_weights(file)
-        trained.check_features(f"stream {reading.stream!r}", stream.dim, argument=name)
+        trained.check_features(f"stream {reading.stream!r}", stream.dim, argument=argument)
         yield StreamSpec(reading.stream, stream)
 
 
 def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
     """Messages with reasons to doubt the predicted bodies. streams: of `streams_to_prepare`."""
     reasons = []
-    *_, features = streams
+    features = streams[-1]
     network = features.stream
     is_spin = isinstance(network, ResNet50) and network.weights.kind == "spin"
     needs_spin = job.trained.kind in ("vibe", "spin") and not job.stand_in

@@ -30,8 +30,8 @@ from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.places import file_name
-from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies
+from vibe_model.result_files import replace_file
 
 Doubles = NDArray[np.float64]
 
@@ -94,7 +94,7 @@ def write_motion(
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (file_name(bodies.track.name).removesuffix(".npz") + ENDING)
-    runs.replace_file(path, lambda stream: np.savez(stream, **arrays))
+    replace_file(path, lambda stream: np.savez(stream, **arrays))
     return path
 
 

@@ -26,10 +26,10 @@ from pipeline.files.pixels.frames import Image
 from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
 from pipeline.show.clip import caption, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
-from vibe_model import runs
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, posed_arrays
+from vibe_model.result_files import replace_file
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
@@ -220,7 +220,7 @@ def write_overlay(
         caption(first, text)
         _, encoded = cv2.imencode(".png", first[..., ::-1])
         png = encoded.tobytes()
-        runs.replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
+        replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
         return file.with_suffix(".png"), 1
     written = 0
     height, width = first.shape[:2]

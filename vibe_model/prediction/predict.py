@@ -31,7 +31,7 @@ from torch import Tensor
 from pipeline.errors import ConfigError, DataError
 from pipeline.files.places import file_name
 from pipeline.rotations import nearest_rotations
-from vibe_model import models, runs
+from vibe_model import models
 from vibe_model.cameras import camera_in_picture, crop_to_image
 from vibe_model.constants import POSE
 from vibe_model.networks import evaluating
@@ -44,6 +44,7 @@ from vibe_model.prediction.windows import (
     read_inputs,
     select_tracks,
 )
+from vibe_model.result_files import replace_file
 from vibe_model.settings import Reading
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def save_npz(
     text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(bodies.track.name)
-    runs.replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
+    replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
     return path
 
 

@@ -30,13 +30,13 @@ from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.places import file_name
 from pipeline.show.clip import DEMO_MARK, rate_of
 from pipeline.show.video_file import DEFAULT_FPS
-from vibe_model import runs
 from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies, write_overlay
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.refine import refine_track
 from vibe_model.prediction.windows import select_tracks
+from vibe_model.result_files import write_json
 
 BODIES: Final = "bodies"
 MOTIONS: Final = "motions"
@@ -104,7 +104,7 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
             f"{job.name}: no frame with a person could be decoded, so nothing is predicted"
         )
     predicted.summary = about | {"videos": videos}
-    runs.write_json(job.out / SUMMARY, predicted.summary)
+    write_json(job.out / SUMMARY, predicted.summary)
     return predicted
 
 

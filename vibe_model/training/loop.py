@@ -31,6 +31,7 @@ from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, TrainingDiverged
 from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint, save
+from vibe_model.result_files import write_json
 from vibe_model.settings import RunConfig
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.trainer import ProcessGroup, StepResult, Trainer
@@ -160,7 +161,7 @@ class TrainingLoop(ABC):
         # config.json records the settings and digests that the fingerprint is made of
         if self.group.leads and not (self.folder / runs.CONFIG).is_file():
             content = {**self.facts, **self.inputs(), "config": config.as_dict()}
-            runs.write_json(self.folder / runs.CONFIG, content)
+            write_json(self.folder / runs.CONFIG, content)
         state = self.trainer.state
         if len(state.history) < config.epochs:
             log = self.folder if self.group.leads else None
@@ -265,7 +266,7 @@ class TrainingLoop(ABC):
             "best": {"epoch": state.best_epoch, self.score: state.best},
             "skipped_steps": state.skipped,
         }
-        runs.write_json(self.folder / runs.METRICS, {**self.facts, **about, **self.results()})
+        write_json(self.folder / runs.METRICS, {**self.facts, **about, **self.results()})
 
     def _save_last(self, curves: Curves) -> None:
         if self.group.leads:
