@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-Kind = Literal["vibe", "spin", "hmr2.0"]
+Kind = Literal["vibe", "spin", "hmr2.0"]  # how a file is read
+TrainedKind = Kind | Literal["ours"]  # where a model is from: published, or "ours" of a run here
 HMR2: Final = "hmr2.0"
 # key of the tensors -> kind of file
 _KINDS: Final[Mapping[str, Kind]] = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}
@@ -80,10 +81,12 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = "") -> LoadReport:
     """Fill a model from the content of a checkpoint, as `load_published` does."""
     kind, tensors = _find_tensors(path, content)
-    prefix = ""  # of the file's names in our models
-    if kind == "spin":
+    prefix = ""  # to add to the file's names
+    if (
+        kind == "spin"
+    ):  # has the regressor alone: `decpose.weight` is our `regressor.decpose.weight`
         prefix = "regressor."
-    requested = only or prefix
+    requested = only or prefix  # the part of the model to fill; "" for all of it
     unused = _BODY_PREFIXES + _UNUSED_PREFIXES[kind]
 
     chosen = {}
@@ -188,12 +191,13 @@ class Trained:
 
     generator: VideoModel
     checkpoint: Path
-    kind: Kind | Literal["ours"]  # published: VIBE's, and frame by frame SPIN's and HMR2.0's
+    kind: TrainedKind  # SPIN's and HMR2.0's models work frame by frame
     config: VideoConfig
     stand_in: bool  # trained on demo data
     # identity of the feature stream of its training, if recorded
     features: Mapping[str, Any] | None
-    # identities of its extra streams, by argument
+    # Identities of its extra streams, by the argument of `VideoModel.regress` that takes them, such
+    # as "homography". The argument for the main features is "features".
     extra_streams: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -217,13 +221,16 @@ class Trained:
     def stream(self) -> str | None:
         """Name of the feature stream that the model reads.
 
-        None for published models of SPIN's features, because their stream may have any name.
+        A run records it, and HMR2.0 has its own. None for the published models of SPIN's features
+        (kinds "vibe" and "spin"): the caller chooses, because their stream may have any name.
         """
         return None if self.kind in ("vibe", "spin") else self.config.stream
 
     def _streams(self, stream: str) -> dict[str, str]:
-        """The streams that the model reads, by its arguments, such as {"features": "resnet50",
-        "homography": "homography"}. stream: name of the features' stream.
+        """The streams that the model reads, by argument.
+
+        stream: Name of the features' stream. Example: {"features": "resnet50", "homography":
+        "homography"}.
         """
         streams = {"features": stream}
         for name, extra in self.config.extra_streams.items():
@@ -271,7 +278,7 @@ class Trained:
             name: The stream's name for messages.
             dim: Numbers per frame.
             identity: The stream's network, as the stream's manifest records it.
-            argument: The model's argument that reads the stream.
+            argument: The model's argument that reads the stream, such as "homography".
         """
         if argument == "features":
             size = self.config.feature_size
@@ -293,19 +300,19 @@ class Trained:
     ) -> None:
         """Raise DataError if two recorded networks differ.
 
-        Imported features pass: their network is unknown. HMR2.0's tokens need the same weights,
-        whatever else is recorded of them.
+        expected: Of the training. identity: Of the stream to read. Imported features pass: their
+        network is unknown.
         """
         if "imported" in (expected.get("kind"), identity.get("kind")):
             return
-        recorded = set(expected)
-        if self.kind != HMR2:
-            recorded |= identity.keys()
-        keys = sorted(key for key in recorded if expected.get(key) != identity.get(key))
-        if not keys:
+        compared = set(expected)
+        if self.kind != HMR2:  # HMR2.0's file tells kind and weights alone (`load_trained`)
+            compared |= identity.keys()
+        differing = sorted(key for key in compared if expected.get(key) != identity.get(key))
+        if not differing:
             return
-        before = ", ".join(f"{key} {_text(expected.get(key))}" for key in keys)
-        now = ", ".join(f"{key} {_text(identity.get(key))}" for key in keys)
+        before = ", ".join(f"{key} {_text(expected.get(key))}" for key in differing)
+        now = ", ".join(f"{key} {_text(identity.get(key))}" for key in differing)
         do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
         if self.kind == HMR2:
             do = "Extract them by this file, as stream of another name, or predict clips."
@@ -338,7 +345,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     content = read_checkpoint(checkpoint)
     _refuse_other_states(checkpoint, content)
     stand_in = bool(content.get("stand_in", False))
-    kind: Kind | Literal["ours"] = "ours"
+    kind: TrainedKind = "ours"
     config = _recorded_config(checkpoint, content)
     if config is None:
         kind, _ = _find_tensors(checkpoint, content)

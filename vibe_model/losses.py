@@ -81,7 +81,7 @@ def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     common = constant(COMMON14, pred)
     centred = _centre_on_hips(pred[..., common, :])
     expected = _centre_on_hips(target[..., common, :])
-    error = centred - expected
+    error = centred - expected  # (B, T, 14, 3)
     return mean_where(error.square(), weight)
 
 
@@ -113,14 +113,14 @@ def adversarial_generator(fake_scores: Tensor) -> Tensor:
     """Least squares GAN, the generator's side (Mao et al., ICCV 2017). fake_scores: (B, 1) ->
     scalar.
     """
-    return _mean_square(fake_scores - 1)
+    return _score_error(fake_scores, 1)
 
 
 def adversarial_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """Least squares GAN, the discriminator's side. Scores: (B, 1) each, of batches of any size ->
     scalar.
     """
-    return _mean_square(real_scores - 1) + _mean_square(fake_scores)
+    return _score_error(real_scores, 1) + _score_error(fake_scores, 0)
 
 
 def adversarial_terms(
@@ -129,23 +129,27 @@ def adversarial_terms(
     detached_fake_scores: Tensor,
     weights: Mapping[str, float],
 ) -> dict[str, Tensor]:
-    """The weighted terms "adversarial", "discriminator_real", "discriminator_fake" of a least
-    squares GAN.
+    """The weighted terms of a least squares GAN: "adversarial" for the generator, and both terms of
+    `adversarial_discriminator` apart, "discriminator_real" and "discriminator_fake".
 
-    Scores: (B, 1) each, of the fakes for either side. weights: of "adversarial" and "discriminator"
-    (default: published).
+    Args:
+        fake_scores: Scores (B, 1) of generated motions, with gradients to the generator.
+        real_scores: Scores (B, 1) of real motions.
+        detached_fake_scores: Scores (B, 1) of the same generated motions, with gradients to the
+            discriminator alone.
+        weights: Of "adversarial" and "discriminator" (default: published).
     """
     factors = {**PUBLISHED_WEIGHTS, **weights}
     return {
         "adversarial": factors["adversarial"] * adversarial_generator(fake_scores),
-        "discriminator_real": factors["discriminator"] * _mean_square(real_scores - 1),
-        "discriminator_fake": factors["discriminator"] * _mean_square(detached_fake_scores),
+        "discriminator_real": factors["discriminator"] * _score_error(real_scores, 1),
+        "discriminator_fake": factors["discriminator"] * _score_error(detached_fake_scores, 0),
     }
 
 
-def _mean_square(distances: Tensor) -> Tensor:
-    """Mean over windows: (B, 1) -> scalar."""
-    return distances.square().sum() / len(distances)
+def _score_error(scores: Tensor, expected: int) -> Tensor:
+    """Mean squared error of scores, 1 for real and 0 for fake: (B, 1) -> scalar."""
+    return (scores - expected).square().sum() / len(scores)
 
 
 def mean_where(error: Tensor, weight: Tensor) -> Tensor:

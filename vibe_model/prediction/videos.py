@@ -5,7 +5,9 @@
     <out>/overlay.mp4          the bodies over the frames; for several videos overlays/*.mp4
     <out>/predictions.json     list of the files, and how they were made; written last
 
-Handles one video at a time, so memory does not grow with the number of videos.
+`predict_videos` is called by `tasks predict`, with a job of `prediction.job`. It handles one video
+at a time, so memory does not grow with the number of videos: `_predict_people` is a generator, and
+predicts the next track when the files of the one before are written.
 """
 
 from __future__ import annotations
@@ -59,6 +61,11 @@ class _PredictedVideos:
     problems: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
+    def add_person(self, person: _PredictedPerson) -> None:
+        self.tracks += 1
+        self.bodies += len(person.bodies)
+        self.errors.append((person.before_px, person.after_px))
+
 
 class _PredictedPerson(NamedTuple):
     """The predicted bodies of a person in a video.
@@ -89,15 +96,21 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
         raw = raw_folder(split, job.raw)
     chosen = select_tracks(split, job.tracks)
     n_videos = len({track.video for track in chosen})
+    # people of one video follow one another
     predictions = _predict_people(job, split, chosen, progress)
     for number, people in itertools.groupby(predictions, key=lambda person: person.video):
         entry = split.videos[number]
-        video_bodies = PredictedBodies(job.out, job.trained.generator.steps)
-        video = _predict_video(job, entry, people, about, video_bodies, predicted)
+        bodies = PredictedBodies(job.out, job.trained.generator.steps)
+        rows = []
+        for person in people:
+            rows.append(_write_person(job, person, entry, about))
+            bodies.add(person.bodies)
+            predicted.add_person(person)
+        video = _video_facts(entry, bodies.fps, rows)
         if raw is not None:
             file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
             source = sources.parse(raw, entry.source)
-            video["overlay"] = _draw(job, predicted, file, source, video_bodies)
+            video["overlay"] = _draw(job, predicted, file, source, bodies)
         videos.append(video)
     if not predicted.tracks:
         raise PipelineError(
@@ -108,30 +121,15 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     return predicted
 
 
-def _predict_video(
-    job: PredictionJob,
-    entry: cache.VideoEntry,
-    people: Iterator[_PredictedPerson],
-    about: Mapping[str, Any],
-    video_bodies: PredictedBodies,
-    predicted: _PredictedVideos,
+def _video_facts(
+    entry: cache.VideoEntry, fps: float, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Write the files of one video's people. Returns the video's entry in predictions.json.
-
-    Adds the people's bodies to `video_bodies`, and their counts and errors to `predicted`.
-    """
-    rows = []
-    for person in people:
-        rows.append(_write_person(job, person, entry, about))
-        video_bodies.add(person.bodies)
-        predicted.errors.append((person.before_px, person.after_px))
-        predicted.bodies += len(person.bodies)
-    predicted.tracks += len(rows)
+    """A video's entry in predictions.json, without an overlay. rows: The entries of its people."""
     return {
         "video": entry.name,
         "picture": [entry.width, entry.height],
         "accounting": entry.account,
-        "fps": video_bodies.fps if math.isfinite(video_bodies.fps) else None,
+        "fps": fps if math.isfinite(fps) else None,
         "tracks": rows,
         "overlay": None,
     }
@@ -145,7 +143,8 @@ def _predict_people(
 ) -> Iterator[_PredictedPerson]:
     """Predict the bodies of each chosen track, then refine and smooth them as the job says.
 
-    Skips tracks without a decoded frame.
+    Reports a track's frames to `progress` when the caller asks for the next track. Skips tracks
+    without a decoded frame.
     """
     total = sum(track.stop - track.start for track in chosen)
     n_done = 0
@@ -157,10 +156,10 @@ def _predict_people(
         extra_streams=trained.config.extra_streams,
         seqlen=trained.config.seqlen,
         tracks=job.tracks,
-        around=True,
-        stills=True,
+        around=True,  # past and future bodies too, for models that predict them
+        stills=True,  # these also from single frames, such as photos
     )
-    for (bodies,) in predictions:
+    for (bodies,) in predictions:  # one way of cutting tracks into windows, so one prediction each
         if not len(bodies):
             continue
         track = int(split.track_of(np.array([bodies.track.start]))[0])
@@ -168,8 +167,8 @@ def _predict_people(
         after_px = math.nan
         if job.refine and "kp_2d" in split.columns:
             kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)
-            in_decoded = kp_2d[bodies.rows - bodies.track.start]
-            bodies, refined = refine_track(bodies, in_decoded, trained.generator)
+            of_bodies = kp_2d[bodies.rows - bodies.track.start]  # without frames that lack features
+            bodies, refined = refine_track(bodies, of_bodies, trained.generator)
             before_px = refined.before
             after_px = refined.after
         video = int(split.tracks.video[track])

@@ -55,7 +55,7 @@ class _Stem(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Two such layers, added to their input."""
+    """Two layers such as `_Stem`, added to their input."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -83,7 +83,8 @@ class PrVIPE(nn.Module):
         self.blocks = nn.ModuleList(_ResidualBlock(hidden, dropout) for _ in range(2))
         self.mean = _he_normal(hidden, size)
         self.spread = _he_normal(hidden, size)
-        self.raw_a = nn.Parameter(torch.tensor(-0.65))  # as `b`, of the matching probability
+        # slope, before elu(raw_a) + 1, and offset of the matching probability (`_probability`)
+        self.raw_a = nn.Parameter(torch.tensor(-0.65))
         self.b = nn.Parameter(torch.tensor(-0.5))
 
     @staticmethod
@@ -102,22 +103,23 @@ class PrVIPE(nn.Module):
         then 13 visibilities (confidence > 0). Undefined and all 0 if a hip or shoulder is missing,
         or all four are one point.
         """
-        visible = kp[..., 2] > 0
+        visible = kp[..., 2] > 0  # (..., 13)
         xy = torch.where(visible[..., None], kp[..., :2], 0.0)
-        squared = PrVIPE.torso_sides(xy).square().sum(-1)
-        size = squared.amax((-2, -1))  # (...), squared
-        is_whole = visible[..., constant(TORSO, kp)].all(-1)
-        ok = is_whole & (size > 0)
-        size = torch.where(ok, size, 1.0).sqrt()
+        squared_sides = PrVIPE.torso_sides(xy).square().sum(-1)  # (..., 4, 4)
+        squared_size = squared_sides.amax((-2, -1))  # (...)
+        has_torso = visible[..., constant(TORSO, kp)].all(-1)
+        is_defined = has_torso & (squared_size > 0)  # (...)
+        # 1 where undefined: neither the root nor the division may give NaN, nor their gradients
+        size = torch.where(is_defined, squared_size, 1.0).sqrt()
 
         hips = xy[..., constant(HIPS, kp), :]
-        centre = hips.mean(-2, keepdim=True)
+        centre = hips.mean(-2, keepdim=True)  # (..., 1, 2)
         scale = _TORSO_SIZE / size
-        scaled = (xy - centre) * scale[..., None, None]
-        is_defined = visible & ok[..., None]
-        points = torch.where(is_defined[..., None], scaled, 0.0)
-        flags = is_defined.to(kp.dtype)
-        return torch.cat((points.flatten(-2), flags), dim=-1), ok
+        scaled = (xy - centre) * scale[..., None, None]  # (..., 13, 2)
+        has_point = visible & is_defined[..., None]  # (..., 13)
+        points = torch.where(has_point[..., None], scaled, 0.0)
+        visibilities = has_point.to(kp.dtype)
+        return torch.cat((points.flatten(-2), visibilities), dim=-1), is_defined
 
     def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 39) of `normalise` -> mean (N, size), std (N, size), above 0."""
@@ -193,6 +195,7 @@ def _draw_samples(
 
 
 def _he_normal(n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer with He's initial weights, and biases 0."""
     layer = nn.Linear(n_in, n_out)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
