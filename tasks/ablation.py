@@ -1,5 +1,11 @@
 """The ablation of Kocabas et al., CVPR 2020, as a Luigi task: `luigi --module tasks Ablation
 --seeds 0,1,2`.
+
+`Ablation` requires a `Train` of each variant with each seed. Then `AblationTable` reads their
+metrics.json, and averages the errors over seeds. A row of ablation.csv:
+
+    split,protocol,model,seeds,pa_mpjpe,pa_mpjpe_spread,...,frames
+    3dpw/test,default,per frame,3,57.31,0.12,...,35515
 """
 
 from __future__ import annotations
@@ -36,9 +42,10 @@ Runs = Mapping[str, Mapping[str, Metrics]]
 FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
-CONFIGURED_SEED: Final = -1  # value of `Train.seed` for the seed in the configuration
+CONFIGURED_SEED: Final = -1  # value of `Train.seed` that stands for the seed of luigi.cfg
 AS_CONFIGURED: Final = "configured"  # name of the configuration itself, without a variant
-OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
+# errors that the paper reports
+_PAPER_METRICS: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
 class Ablation(PipelineTask):
@@ -96,7 +103,7 @@ class Ablation(PipelineTask):
         shown_splits: set[str] = set()
         for (split, protocol), rows in tables.items():
             title = f"{split}, {rows[0].frames:,} frames"
-            if split in shown_splits:
+            if split in shown_splits:  # by another protocol than the first
                 if not any(row.is_published for row in rows):
                     continue
                 title += f", protocol {protocol}"
@@ -120,7 +127,10 @@ class Ablation(PipelineTask):
         return dict(zip(FILES, texts, strict=True))
 
     def _trainings(self) -> list[tuple[str, int]]:
-        """(variant, seed) of every training; the variant is "" for the configuration itself."""
+        """(variant, seed) of every training, as parameters of `Train`.
+
+        The variant is "" for the configuration itself, the seed `CONFIGURED_SEED` for its own.
+        """
         variants = ["" if name == AS_CONFIGURED else name for name in self._variants()]
         return list(itertools.product(variants, self._seeds()))
 
@@ -173,10 +183,10 @@ def default_variants() -> list[str]:
     base = train_config()
     reasons = left_out(base)
     chosen = [name for name in VARIANTS if name not in reasons]
-    configuration_is_a_variant = any(
-        replace(train_config(name), name=base.name) == base for name in chosen
-    )
-    if WITHOUT_3DPW in chosen and not configuration_is_a_variant:
+    if WITHOUT_3DPW not in chosen:
+        return chosen
+    is_a_variant = any(replace(train_config(name), name=base.name) == base for name in chosen)
+    if not is_a_variant:
         chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
     return chosen
 
@@ -241,6 +251,7 @@ class AblationTable:
     """
 
     def __init__(self, by_variant: Runs) -> None:
+        """by_variant: By the run's folder, as {"mposer": {"vibe-3f0c92d1a7b4e856": metrics}}."""
         self.by_variant = by_variant
         trained: list[Metrics] = []
         for by_seed in by_variant.values():
@@ -269,10 +280,10 @@ class AblationTable:
             lines.append([row.split, row.protocol, row.model, row.seeds, *errors, row.frames])
         return csv_text(lines)
 
-    def as_json(self, left: Mapping[str, str]) -> str:
+    def as_json(self, skipped: Mapping[str, str]) -> str:
         """The rows as JSON with all digits, the runs, and whether they are of demo data.
 
-        left: Variants that are left out, with reasons.
+        skipped: Variants that are left out, with reasons.
         """
         rows = []
         for row in self.rows:
@@ -281,7 +292,7 @@ class AblationTable:
         content = {
             "stand_in": self.stand_in,
             "runs": {variant: list(by_folder) for variant, by_folder in self.by_variant.items()},
-            "left_out": dict(left),
+            "left_out": dict(skipped),
             "rows": rows,
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -295,17 +306,19 @@ class AblationTable:
             return  # a run is not evaluated by this protocol
 
         first = next(iter(results.values()))[0]
-        row = functools.partial(_mean_row, split, protocol, first["frames"])
-        yield row("constant mean body", [first["baseline"]])  # the same for every run
-        for variant, seeds in results.items():
-            yield row(_title(variant), seeds)
-            if variant == PER_FRAME and all("smoothed" in result for result in seeds):
-                yield row("per frame, smoothed in time", [result["smoothed"] for result in seeds])
+        mean_row = functools.partial(_mean_row, split, protocol, first["frames"])
+        # "baseline": the mean body's errors, which are the same for every run
+        yield mean_row("constant mean body", [first["baseline"]])
+        for variant, by_seed in results.items():
+            yield mean_row(_title(variant), by_seed)
+            if variant == PER_FRAME and all("smoothed" in numbers for numbers in by_seed):
+                smoothed = [numbers["smoothed"] for numbers in by_seed]
+                yield mean_row("per frame, smoothed in time", smoothed)
         if (split, protocol) == published.ABLATION_OF and not self.stand_in:
-            for name, numbers in published.ABLATION.items():
-                errors = {metric: _MeanError(number, None) for metric, number in numbers.items()}
-                title = f"{_title(name)}, published"
-                yield _AblationRow(split, protocol, title, 0, 0, errors)
+            for variant, figures in published.ABLATION.items():
+                errors = {metric: _MeanError(figure, None) for metric, figure in figures.items()}
+                title = f"{_title(variant)}, published"
+                yield _AblationRow(split, protocol, title, seeds=0, frames=0, errors=errors)
 
     def _results_by_variant(self, split: str, protocol: str) -> dict[str, list[Metrics]]:
         """Variant -> results of its seeds; {} for a run that this protocol did not evaluate."""
@@ -336,7 +349,7 @@ def _show_errors(rows: Sequence[_AblationRow]) -> None:
     metrics = table_metrics(row.means for row in rows)
     with_errors = set().union(*(row.errors for row in rows))
     measured = [name for name in metrics if name in with_errors]
-    names = [name for name in measured if name in OF_PAPER] or measured
+    names = [name for name in measured if name in _PAPER_METRICS] or measured
     table = console.table("", *(metrics[name].title for name in names))
     for row in rows:
         table.add_row(row.model, *(row.text(name) for name in names))

@@ -81,10 +81,10 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = "") -> LoadReport:
     """Fill a model from the content of a checkpoint, as `load_published` does."""
     kind, tensors = _find_tensors(path, content)
-    prefix = ""  # to add to the file's names
-    if (
-        kind == "spin"
-    ):  # has the regressor alone: `decpose.weight` is our `regressor.decpose.weight`
+    # Prefix to add to the file's names: SPIN's file has the regressor alone, and its
+    # "decpose.weight" is our "regressor.decpose.weight".
+    prefix = ""
+    if kind == "spin":
         prefix = "regressor."
     requested = only or prefix  # the part of the model to fill; "" for all of it
     unused = _BODY_PREFIXES + _UNUSED_PREFIXES[kind]

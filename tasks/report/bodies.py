@@ -3,8 +3,12 @@ page
 
 In come training runs with the predictions that evaluation wrote, and the images of the evaluated
 splits. Out goes the report's section "Bodies": for each split, the worst window of each run and one
-window of the first run's median track. A window is drawn as strips, one below the other: its frames
-as they are, then the same frames with the bodies of one run each. No network runs here.
+window of the first run's median track. A window is drawn as strips of tiles, one strip below the
+other: its frames as they are, then the same frames with the bodies of one run each. No network runs
+here.
+
+One that cannot be drawn does not stop the others: it costs a message in `problems`, the list of the
+section, to which several functions here append.
 """
 
 from __future__ import annotations
@@ -37,7 +41,8 @@ TILE_PX: Final = 200  # side of a frame
 N_FRAMES: Final = 6  # per window
 MOST_WORST: Final = 3  # windows per split
 GREY: Final = 96  # for a missing frame
-_MOVED: Final = re.compile(r"pose_(minus|plus)(\d+)")
+# Arrays of predictions before and after a frame: "pose_minus5" is the pose 5 rows before it.
+_STEP_POSE: Final = re.compile(r"pose_(minus|plus)(\d+)")
 # errors of damaged files, which are reported while the rest is drawn
 BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, LookupError, zipfile.BadZipFile)
 
@@ -70,8 +75,8 @@ class _PredictedTrack:
     scale: float  # crop side / box side
     camera: NDArray[np.float32]  # (F, 3) scale, tx, ty
     betas: NDArray[np.float32]  # (F, 10)
-    # How many rows after a frame (0: at it, below 0: before it) -> (F, 72) rad, the poses that
-    # were predicted there. Only HMMR predicts others than 0.
+    # Offset -> (F, 72) rad, the poses that were predicted at each frame for so many rows after it
+    # (0: at it, below 0: before it). Only HMMR predicts other offsets than 0.
     pose: Mapping[int, NDArray[np.float32]]
 
     @classmethod
@@ -85,7 +90,7 @@ class _PredictedTrack:
         with np.load(file, allow_pickle=False) as arrays:
             pose = {0: arrays["pose"]}
             for name in arrays.files:
-                match = _MOVED.fullmatch(name)
+                match = _STEP_POSE.fullmatch(name)
                 if match is not None:
                     sign = -1 if match[1] == "minus" else 1
                     pose[sign * int(match[2])] = arrays[name]
@@ -198,8 +203,9 @@ def _draw(
     """Draw a window: one strip of its frames as they are, and one or two for each run with its
     bodies over them.
 
-    The second strip of a run shows what it predicted at one frame for times before and after it.
-    Adds to `problems` why images are missing. Raises ValueError if no frame can be drawn.
+    The second strip of a run has its predictions of the past and the future (`_paint_dynamics`), at
+    the window's middle frame. Adds to `problems` why images are missing. Raises ValueError if no
+    frame can be drawn.
     """
     predicted = _read_predictions(window, runs)
     frames = _choose_frames(window, predicted.values())
@@ -217,14 +223,29 @@ def _draw(
         if not strips:
             strips.append(_join("frames", tiles))
         strips.append(_join(name, _paint(bodies, track, frames, tiles, colour)))
-        if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
-            painted = []
-            for offset in track.pose:
-                tile = track.tile(middle, images.get(middle + step * offset))
-                painted += _paint(bodies, track, [middle], [tile], colour, offset)
+        if len(track.pose) > 1:
+            painted = _paint_dynamics(bodies, track, middle, step, images, colour)
             times = ", ".join(_time_label(step * offset) for offset in track.pose)
             strips.append(_join(f"{name} at frame {middle}: {times}", painted))
     return strips
+
+
+def _paint_dynamics(
+    bodies: LabelledBodies,
+    track: _PredictedTrack,
+    middle: int,
+    step: int,
+    images: Mapping[int, Image | None],
+    colour: Colour,
+) -> list[Image]:
+    """Draw the bodies that were predicted at the frame `middle` for times before and after it, each
+    over the image of its time, cropped as `middle` is. step: frames from one row to the next.
+    """
+    painted = []
+    for offset in track.pose:
+        tile = track.tile(middle, images.get(middle + step * offset))
+        painted += _paint(bodies, track, [middle], [tile], colour, offset)
+    return painted
 
 
 def _read_predictions(
@@ -279,7 +300,9 @@ def _paint(
     rows = track.rows_of(frames)
     skinned = bodies.skin(track.pose[offset][rows], track.betas[rows]).verts.numpy()
     for tile, verts, camera in zip(tiles, skinned, track.camera[rows], strict=True):
-        pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (TILE_PX / 2)
+        scale = camera[0]
+        in_crop = scale * (verts[:, :2] + camera[1:])  # (V, 2), -1 to 1 across the tile
+        pixels = (in_crop + 1) * (TILE_PX / 2)
         seen = SeenBody(verts, pixels, verts[:, 2] + DISTANCE_M, colour)
         painted.append(bodies.painter.paint(tile, [seen]))
     return painted
