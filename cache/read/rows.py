@@ -58,6 +58,8 @@ _ByteRange = tuple[memoryview, int, int]  # a shard's bytes; the range's first a
 
 class _ChunkParts(NamedTuple):
     """Windows that are cut where they cross chunks: one part for each chunk that a window touches.
+    Chunks are counted through all shards of the array: chunk c is chunk c % n of shard c // n, if a
+    shard has n chunks (`Geometry.chunks`).
 
     The parts of the first window come first, in order of rows. So the parts, one after the other,
     are the rows of a batch (B * seqlen, *trailing).
@@ -145,8 +147,8 @@ class _MappedRows(Rows):
     def _prepare(self) -> None:
         self._row_bytes = self._layout.spec.row_bytes
         self._has_flags = self.dtype == np.uint8 and not self.trailing
-        # Open shards by number. Readers do not share maps: a split that is opened again reads the
-        # files that exist now.
+        # Open shards by number; `_OPEN_SHARDS` limits how many all readers have. Readers do not
+        # share maps: a split that is opened again reads the files that exist now.
         self._maps: dict[int, _MappedShard] = {}
         n_chunks = self._geometry.shards(self._n_rows) * self._geometry.chunks
         self._states = np.full(n_chunks, _UNCHECKED, np.uint8)  # of each chunk of the array
@@ -188,37 +190,48 @@ class _MappedRows(Rows):
     def _byte_ranges(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
         """Yield the byte ranges of the windows, in order, with checksums compared. A window that
         crosses chunks has several ranges.
+
+        All shards of a group of windows are open at the same time. If the process may not open that
+        many files, because other code has files open, too, the groups become smaller.
         """
         begin = 0
-        # windows whose shards are open at the same time; a window touches two or three
-        n_windows = max(shard_limit() // 8, 4)
+        n_windows = max(shard_limit() // 8, 4)  # in a group; a window touches two or three shards
         while begin < len(starts):
+            group = starts[begin : begin + n_windows]
+            parts = _cut_at_chunks(group, seqlen, self._geometry.rows_per_chunk)
             try:
-                parts = self._locate(starts[begin : begin + n_windows], seqlen)
+                opened = self._open_shards(parts)
             except OSError as error:
                 if error.errno not in _TOO_MANY_FILES or n_windows == 1:
                     raise
-                n_windows = max(n_windows // 4, 1)  # other code has files open, too
+                n_windows = max(n_windows // 4, 1)
                 continue
-            yield from parts
+            self._check_chunks(parts, opened)
+            yield from self._locate(parts, opened)
             begin += n_windows
 
-    def _locate(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
-        """The byte ranges of a few windows, all of whose shards are open at the same time."""
-        parts = _cut_at_chunks(starts, seqlen, self._geometry.rows_per_chunk)
-        # of each part: its shard, and the number of its chunk in that shard
-        shards_of_parts = parts.chunk // self._geometry.chunks
-        numbers = parts.chunk - shards_of_parts * self._geometry.chunks
-        opened = {shard: self._open_shard(shard) for shard in set(shards_of_parts.tolist())}
-        states = self._states[parts.chunk]
-        for part in np.flatnonzero(states == _UNCHECKED).tolist():
-            shard = int(shards_of_parts[part])
-            self._check(opened[shard], shard, int(numbers[part]))
-        first = numbers * self._layout.chunk_bytes + parts.first * self._row_bytes
+    def _open_shards(self, parts: _ChunkParts) -> dict[int, _MappedShard]:
+        """The open shards of all parts, by number."""
+        numbers = parts.chunk // self._geometry.chunks
+        return {shard: self._open_shard(shard) for shard in set(numbers.tolist())}
+
+    def _check_chunks(self, parts: _ChunkParts, opened: Mapping[int, _MappedShard]) -> None:
+        """Check the parts' chunks that have not been checked yet."""
+        is_unchecked = self._states[parts.chunk] == _UNCHECKED
+        for chunk in parts.chunk[is_unchecked].tolist():
+            shard, number = divmod(chunk, self._geometry.chunks)
+            self._states[chunk] = self._check(opened[shard], shard, number)
+
+    def _locate(
+        self, parts: _ChunkParts, opened: Mapping[int, _MappedShard]
+    ) -> Iterator[_ByteRange]:
+        """The byte range of each part in its shard."""
+        shard = parts.chunk // self._geometry.chunks
+        number = parts.chunk - shard * self._geometry.chunks  # of the chunk in its shard
+        first = number * self._layout.chunk_bytes + parts.first * self._row_bytes
         stop = first + parts.n_rows * self._row_bytes
-        data = {shard: mapped.data for shard, mapped in opened.items()}
-        data_of_parts = map(data.__getitem__, shards_of_parts.tolist())
-        return zip(data_of_parts, first.tolist(), stop.tolist(), strict=True)
+        data = [opened[key].data for key in shard.tolist()]
+        return zip(data, first.tolist(), stop.tolist(), strict=True)
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
@@ -239,13 +252,9 @@ class _MappedRows(Rows):
         """Drop the reference to a shard. It is unmapped when the last view of it is deleted."""
         self._maps.pop(shard, None)
 
-    def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
-        """Compare a chunk with its checksum, and remember its state. Raises CacheError when the
-        chunk is missing or damaged.
-
-        Args:
-            shard: the shard's number.
-            number: the chunk's number in the shard.
+    def _check(self, opened: _MappedShard, shard: int, number: int) -> int:
+        """Compare a shard's chunk `number` with its checksum, and return the chunk's new state.
+        Raises CacheError when the chunk is missing or damaged.
         """
         if number >= opened.n_chunks:
             expected = f"chunk {number} of the shard"
@@ -253,14 +262,13 @@ class _MappedRows(Rows):
         if not opened.is_intact(number):
             self._maps.clear()  # the next read opens the repaired files
             raise _damaged_chunk(self._file(shard), number, self._layout)
-        state = _CHECKED
         if self._has_flags:
             flags = opened.chunk(number)
             if (flags == 0).all():
-                state = _ALL_FLAGS_0
-            elif (flags == 1).all():
-                state = _ALL_FLAGS_1
-        self._states[shard * self._geometry.chunks + number] = state
+                return _ALL_FLAGS_0
+            if (flags == 1).all():
+                return _ALL_FLAGS_1
+        return _CHECKED
 
     def _file(self, shard: int) -> str:
         return shard_key(self._location, shard, self.trailing)
@@ -307,7 +315,10 @@ class _MappedShard:
         return checksum == self.data[stop : stop + 4]
 
 
-# readers and numbers of the shards that are open in this process, oldest first
+# The shards that all readers of this process have opened, oldest first: each reader, and the
+# shard's number in its `_maps`. A reader appends the shards that it opens; `_close_oldest` removes
+# them here and from the reader's `_maps`. An entry whose reader is gone, or has dropped the shard
+# itself, stays until then: it counts as open, and closing it does nothing.
 _OPEN_SHARDS: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
 
 
@@ -351,21 +362,20 @@ class _RangedRows(Rows):
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         parts = _cut_at_chunks(starts, seqlen, self._geometry.rows_per_chunk)
-        stops = parts.first + parts.n_rows  # in their chunks
-        # The parts are rows [begin, end) of all rows of the batch, one part after the other.
-        rows = out.reshape(-1, *self.trailing)
-        ends = np.cumsum(parts.n_rows)
-        begins = ends - parts.n_rows
+        rows = out.reshape(-1, *self.trailing)  # of the batch: one part after the other
+        begins = np.cumsum(parts.n_rows) - parts.n_rows  # the first of each part
 
-        chunks = np.unique(parts.chunk)
+        chunks = np.unique(parts.chunk)  # ascending, each once
         is_next_shard = np.diff(chunks // self._geometry.chunks) > 0
-        by_shard = np.split(chunks, np.flatnonzero(is_next_shard) + 1)
+        by_shard = np.split(chunks, np.flatnonzero(is_next_shard) + 1)  # one array for each shard
         for n_done in range(0, len(by_shard), _SHARDS_AT_ONCE):
             fetched = self._fetch_all(by_shard[n_done : n_done + _SHARDS_AT_ONCE])
             is_fetched = np.isin(parts.chunk, list(fetched))
             for part in np.flatnonzero(is_fetched).tolist():
-                stored = fetched[int(parts.chunk[part])][parts.first[part] : stops[part]]
-                _copy(stored, rows[begins[part] : ends[part]])
+                chunk = fetched[int(parts.chunk[part])]
+                n_rows = parts.n_rows[part]
+                stored = chunk[parts.first[part] :][:n_rows]
+                _copy(stored, rows[begins[part] :][:n_rows])
 
     def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, Array]:
         """Fetch chunks, given per shard, and return their rows by the chunk's number in the array.
