@@ -252,7 +252,7 @@ class _Verification:
             )
         if len(self.damaged) > n_damaged:  # what it names is not sure
             return commit
-        unnamed = list(find_unreferenced(place, commit, unfinished=not has_staged))
+        unnamed = list(find_unreferenced(place, commit, uncommitted=not has_staged))
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
             self.notes.append(

@@ -5,9 +5,17 @@ and removes what no manifest names: what a killed write left, shards that a late
 arrays of deleted streams. Files that this program does not write are never touched. It returns what
 it removed and what it left, with the reason (`Collected`).
 
-*Unfinished work* is staged by a writer and not committed yet. The writer's command would continue
-it, so it stays unless the user gives it up (`unfinished`). An object store has no locks: a writer
-may be running unseen, so there the age of files decides instead.
+*Unfinished work* is staged by a writer and not committed yet (`cache/write/staged.py`). With it,
+there may be files that only its writer knows: those in `.writing`, and shards under final names.
+The writer's command would continue the work, so all this stays until the user gives it up. An
+object store has no locks: a writer may be running unseen, so there the age of files decides.
+
+An array's folder has its shards below `c`, and a `zarr.json`, which is written after a commit.
+Beside the arrays of a split lie `manifest.json`, `tables`, `features` and the user's files:
+
+    3dpw/train/bbox/c/0/0           a shard of the column `bbox`
+    3dpw/train/bbox/zarr.json
+    3dpw/train/foot_contact/c/0     only `c`: an extra column whose first commit was never made
 """
 
 from __future__ import annotations
@@ -30,6 +38,7 @@ from cache.write.parts import refuse_running_parts
 
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a running writer
 _IN_SPLIT: Final = 2  # slashes in the key of a folder in <dataset>/<split>/
+_SHARDS: Final = "c"  # folder of an array's shards
 
 
 @dataclass(slots=True)
@@ -53,10 +62,9 @@ def gc(
     Args:
         root: the cache.
         dry_run: only report. No lock is taken, so work of running writers is reported, too.
-        unfinished: also remove the staged, uncommitted work of killed writers; always so in an
-            object store.
-        older_than: minimum age in seconds (default: 0, in an object store a day, since it has no
-            locks).
+        unfinished: also remove the staged, uncommitted work of killed writers. Not used in an
+            object store, where its age decides.
+        older_than: minimum age in seconds (default: 0; in an object store GRACE, a day).
 
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
@@ -64,7 +72,7 @@ def gc(
     store = require_cache(root)
     if older_than is None:
         older_than = 0.0 if store.exclusive else GRACE
-    sweep = _Sweep(store, dry_run, unfinished or not store.exclusive, older_than)
+    sweep = _Sweep(store, dry_run, unfinished, older_than)
     for split in split_folders(store):
         for place in places_of(store, split):
             sweep.run(place)
@@ -73,13 +81,13 @@ def gc(
 
 
 class _Sweep:
-    """One pass over a cache, and what it collected."""
+    """One pass over a cache, and what it collected. The arguments are those of `gc`."""
 
     def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
         self.collected = Collected()
         self._store = store
         self._dry_run = dry_run
-        self._unfinished = unfinished  # always in an object store
+        self._unfinished = unfinished
         self._older_than = older_than
 
     def run(self, place: Place) -> None:
@@ -132,21 +140,17 @@ class _Sweep:
         if keep_unfinished:
             text = "unfinished work, which the same command continues (--unfinished removes it)"
             self.collected.skipped.append(f"{self._store.location(place.manifest_folder)}: {text}")
-        self._remove(find_unreferenced(place, commit, unfinished=not keep_unfinished))
+        self._remove(find_unreferenced(place, commit, uncommitted=not keep_unfinished))
         if commit is not None and not self._dry_run:
             follow_manifest(commit)
 
     def _keeps_unfinished(self, place: Place) -> bool:
-        """Whether unfinished work stays, with unreferenced files that may belong to it.
-
-        Without staged work, there is none. With it, it stays
-            on a disk, under the writer's lock       unless `unfinished` is asked for
-            in an object store, which has no locks   while it is young: its writer may be running
-        """
+        """Whether there is unfinished work that stays, with all files that may belong to it."""
         if not self._store.list_names(place.staged):
             return False
-        may_be_running = not self._store.exclusive and self._is_young(place.staged)
-        return may_be_running or not self._unfinished
+        if self._store.exclusive:  # under the lock, its writer has ended: the user decides
+            return not self._unfinished
+        return self._is_young(place.staged)  # its writer may be running
 
     def _remove(self, keys: Iterable[str]) -> None:
         """Remove files, and folders with their contents, unless they are too young."""
@@ -191,17 +195,19 @@ class _Sweep:
         return files
 
 
-def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
-    """Keys of the files and folders of a split or stream that its manifest does not name.
+def find_unreferenced(place: Place, commit: Commit | None, *, uncommitted: bool) -> Iterator[str]:
+    """Keys of the files and folders of a split or stream that its manifest does not name. Only
+    names that this program gives are looked for.
 
-    commit: the one in force, if any. unfinished: also uncommitted work. Only names that this
-    program gives are looked for.
+    Args:
+        commit: the current one, if any.
+        uncommitted: also find staged work, and files that may belong to it.
     """
     names = place.store.list_names(place.manifest_folder)
-    if unfinished and commit is None and PROVENANCE in names:  # of a commit that was never made
+    if uncommitted and commit is None and PROVENANCE in names:  # of a commit that was never made
         yield f"{place.manifest_folder}/{PROVENANCE}"
-    yield from _find_being_written(place, unfinished=unfinished)
-    if unfinished:
+    yield from _find_being_written(place, uncommitted=uncommitted)
+    if uncommitted:
         yield from _find_unnamed_shards(place, commit)
     if place.stream is None:
         yield from _find_arrays_without_stream(place)
@@ -211,13 +217,13 @@ def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) 
             yield f"{place.manifest_folder}/{name}"
 
 
-def _find_being_written(place: Place, *, unfinished: bool) -> Iterator[str]:
-    """What a killed writer left in its folder for writing: temporary files; `unfinished`: all but
+def _find_being_written(place: Place, *, uncommitted: bool) -> Iterator[str]:
+    """Files in `.writing`: the temporary ones of killed writes, or all `uncommitted` ones except
     the lock.
     """
     for name in place.store.list_names(place.writing):
-        is_of_killed_write = name.startswith(".")
-        if is_of_killed_write or (unfinished and name != "lock"):
+        is_temporary = name.startswith(".")
+        if is_temporary or (uncommitted and name != "lock"):
             yield f"{place.writing}/{name}"
 
 
@@ -232,14 +238,13 @@ def _find_arrays_without_stream(place: Place) -> Iterator[str]:
 
 
 def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
-    """Shards that the manifest does not name, of arrays that it names; of other arrays, all files
-    that this program writes.
+    """Shards that the manifest does not name, of arrays that it names. Of the split's or stream's
+    other arrays, which a killed writer has begun, all files that this program writes.
     """
     store = place.store
+    arrays = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
     if place.stream is None:
         arrays = _columns_on_disk(place, commit)
-    else:
-        arrays = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
     named = {} if commit is None else commit.manifest["shards"]
     present = store.list_names(place.arrays_folder)
     for name in arrays:
@@ -251,22 +256,25 @@ def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:
         elif name in present:
             inside = store.list_names(array)
             for file in inside:
-                if file in ("c", "zarr.json"):  # all shards, the metadata
+                if file in (_SHARDS, "zarr.json"):
                     yield f"{array}/{file}"
             if not inside:  # of a write that ended before its first file
                 yield array
 
 
 def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
-    """Names of the columns that a split may have on the disk: the committed ones, or else all that
-    there are, and extra columns of a killed writer: any other folder with nothing but shards in it.
+    """Names of the columns that a split may have on the disk.
+
+    These are the commit's columns (without a commit: those that every split has), and the extra
+    columns of a killed writer. Nothing names the latter: they are the other folders that have only
+    shards in them, and so no zarr.json. `unnamed_tables` finds the tables of the earlier format.
     """
     store = place.store
     columns = list(layout.COLUMNS if commit is None else commit.columns)
     for name in store.list_names(place.manifest_folder):
-        is_table = earlier.TABLE_NAME.fullmatch(name) is not None
-        if name in columns or is_table:
+        is_earlier_table = earlier.TABLE_NAME.fullmatch(name) is not None
+        if name in columns or is_earlier_table:
             continue
-        if store.list_names(place.array_key(name)) == ["c"]:
+        if store.list_names(place.array_key(name)) == [_SHARDS]:
             columns.append(name)
     return columns
