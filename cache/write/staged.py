@@ -1,14 +1,22 @@
 """Uncommitted work: any process on any machine may stage it, and the writer commits it later.
 [cache]
 
-A piece of work is one file in `.writing/staged/<plan>/`: a head in JSON, arrays, and a checksum.
-<plan> is a digest of the plan and all else that must be equal for the work to be used. The name of
-the file is `<kind>-<identity>`:
+A piece is one file in `.writing/staged/<plan>/`: a head in JSON, arrays, and a checksum. <plan> is
+a digest of the plan and all else that must be equal for the work to be used. A piece is named
+`<kind>-<identity>`. The piece of a complete shard has no rows: it records the size and checksum of
+the shard's own files, which are elsewhere:
 
-    shard-<number>           a shard of a split or stream, under its final name
-    staged-<number>-<token>  a shard of a stream, in files file-<number>-<token>-<array> next to it
-    rows-<number>            a checkpoint: some rows of a stream's shard that is not complete
-    video-<identity>         a video that a part of an array job has read
+    kind of piece            content                            the shard's own files
+    shard-<number>           records a shard                    final names, as after a commit
+    staged-<number>-<token>  records a shard of a stream        file-<number>-<token>-<array>, here
+    rows-<number>            checkpoint: some rows of a shard   none: the rows are in the piece
+    video-<identity>         a video that a part of an array    none
+                             job has read
+
+For example, a process stages shard 7 of `resnet50` in four files; the next writer renames the first
+three to their final names, and replaces the piece `staged-7-5ee1` by `shard-7`:
+
+    file-7-5ee1-resnet50  file-7-5ee1-resnet50_ok  file-7-5ee1-resnet50_key  staged-7-5ee1
 """
 
 from __future__ import annotations
@@ -26,11 +34,12 @@ from cache.format.layout import fingerprint
 from cache.format.place import Place
 from cache.format.shard import crc32c
 
+# kinds of pieces
 SHARD: Final = "shard"
 STAGED: Final = "staged"
 ROWS: Final = "rows"
 VIDEO: Final = "video"
-FILE: Final = "file"
+FILE: Final = "file"  # begins the name of a shard's own file, which is no piece
 
 # A text or JSON that names everything that decides the stored numbers, besides what each writer
 # compares itself. Work of another plan is not used.
@@ -44,19 +53,20 @@ class StagedWork:
 
     Args:
         place: the split or stream.
-        head: everything that must be equal for a piece to be used, including the entry `plan`.
+        conditions: everything that must be equal for a piece to be used, such as
+            {"plan": "weights 1f2e", "dim": 2048, "dtype": "float16"}.
     """
 
-    def __init__(self, place: Place, head: Mapping[str, Any]) -> None:
+    def __init__(self, place: Place, conditions: Mapping[str, Any]) -> None:
         self._place = place
         self._store = place.store
-        self._plan = head["plan"]
-        self.folder = f"{place.staged}/{fingerprint(head)[:16]}"
+        self._plan = conditions["plan"]
+        self.folder = f"{place.staged}/{fingerprint(conditions)[:16]}"
 
-    def put(self, name: str, head: Mapping[str, Any], arrays: Arrays | None = None) -> None:
-        """Write or replace a piece, durably."""
-        whole = {"plan": self._plan, "host": socket.gethostname(), **head}
-        data = pack(whole, arrays or {})
+    def put(self, name: str, entries: Mapping[str, Any], arrays: Arrays | None = None) -> None:
+        """Write or replace a piece, durably. Its head has the plan, this host, and `entries`."""
+        head = {"plan": self._plan, "host": socket.gethostname(), **entries}
+        data = pack(head, arrays or {})
         self._store.put_small(
             {f"{self.folder}/{name}": data}, self._place.manifest_folder, shared=True
         )
@@ -81,8 +91,11 @@ class StagedWork:
         self._store.remove([f"{self.folder}/{name}" for name in names])
 
     def remove_shards(self) -> None:
-        """Remove the pieces of shards whose files have their final names. If the store has locks,
-        those of all plans are removed, because all plans use the same final names.
+        """Remove the pieces that record shards under final names; the caller removes the shards.
+
+        The shards of all plans have the same final names. So if the store has locks, the pieces of
+        all plans go: their writers have ended. Without locks, a writer with another plan may be
+        running, and only the pieces of this plan go.
         """
         store = self._store
         folders = [self.folder]

@@ -12,15 +12,31 @@ new shards. These are pending: they have rows of tracks, but no features yet.
 A shard has these states, one after the other:
 
     pending    it has rows of tracks, and no features
-    staged     its files are written and a piece of staged work records them: under temporary names
-               by `StreamShards.stage` in any process, under final names by `StreamWriter.stage`.
-               It still counts as pending
-    accepted   checked, and renamed to its final names: part of the writer's next commit
+    staged     the files of its three arrays are written, and a piece (a small file of staged work)
+               records them. It still counts as pending
+    accepted   checked, and its files have their final names: part of the writer's next commit
     committed  named by the stream's manifest
 
-`reopen` makes committed shards pending again. On entry, a writer accepts the shards that killed
-writers and other processes have staged. The bases of `StreamWriter` have the rest of its state:
-`StreamShards` the commits and staged work as they were read last, `Writer` the lock and `_publish`.
+A shard is staged in one of two ways:
+
+    by                                file                                piece
+    StreamShards.stage, any process   .writing/staged/<plan>/file-<...>   staged-<shard>-<token>
+    StreamWriter.stage                its final name, such as             shard-<shard>
+                                      resnet50_ok/c/<shard>
+
+A staged shard (`Staged`) has a file key, the path in the store, and a record, "<size>:<digest>" for
+the manifest, for each of the three files. `accept` renames files that have temporary names, and
+replaces the first kind of piece by the second. On entry, a writer accepts the shards that killed
+writers and other processes have staged. `reopen` makes committed shards pending again.
+
+`StreamWriter` has this state from its bases:
+
+    StreamShards   split, _commit        the commits of the split and the stream, as read last
+                   live_shards           shards with rows of tracks
+                   committed, foreign    shards in the stream's manifest, for these rows or others
+                   form, made            format of a row, and how features are computed
+                   _work                 checkpoints and staged shards of this plan
+    Writer         _lock, _publish, _started (time of the last `_open`)
 """
 
 from __future__ import annotations
@@ -81,6 +97,8 @@ class StreamWriter(StreamShards, Writer):
             PENDING_ROWS,
         }
     )
+    _accepted: dict[int, dict[str, str]]
+    """Committed and accepted shards: number -> array -> the manifest's record."""
 
     def __init__(
         self,
@@ -270,6 +288,7 @@ class StreamWriter(StreamShards, Writer):
         pending = [np.zeros((0, 2), np.int64)]
         if self._commit is not None:
             pending.append(OpenStream(self._commit, self.split.manifest).pending_rows())
+        # Read the flags back from the files: other processes may have written them.
         stream = self._open_uncommitted(body, new_shards)
         for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
             keys = stream.read("_key", np.array([start]), stop - start)[0]
@@ -278,8 +297,11 @@ class StreamWriter(StreamShards, Writer):
         return join_adjacent(ranges[np.argsort(ranges[:, 0])])
 
     def _open_uncommitted(self, body: Mapping[str, Any], shards: Collection[int]) -> OpenStream:
-        """Open accepted shards for reading, by a manifest that is not written: `body` with only
-        these shards. It gets the current commit's etag, so that it does not count as replaced.
+        """Open accepted shards for reading, as if they were committed.
+
+        Readers read what a manifest names, so they get one that is never written: `body` with only
+        these shards. Its etag is that of the manifest's file, which they compare to see whether
+        their commit has been replaced (`StalenessCheck`).
         """
         records = {name: self._manifest_records(name, shards) for name in self.columns}
         etag = None if self._commit is None else self._commit.etag
@@ -301,13 +323,13 @@ class StreamWriter(StreamShards, Writer):
             if self.foreign:  # they were computed for other rows: make them pending
                 invalidate_shards(self.place, self._commit, self.foreign)
                 self._read_state()
-        # committed and accepted shards: number -> array -> the manifest's record
         self._accepted = dict(self.committed)
         final_pieces = self._work.names(SHARD)
-        if not final_pieces:
+        if final_pieces:
+            self._accept_final_names(final_pieces)
+        else:
             self._remove_leftovers()
-        self._accept_final(final_pieces)
-        self._accept_staged()
+        self._accept_temporary_names()
 
     def _remove_leftovers(self) -> None:
         """Remove shards that killed writers of other plans have written under final names, as this
@@ -319,7 +341,7 @@ class StreamWriter(StreamShards, Writer):
             for name in self.columns:
                 self._remove_shards(name, keep=self.committed)
 
-    def _accept_final(self, pieces: Collection[str]) -> None:
+    def _accept_final_names(self, pieces: Collection[str]) -> None:
         """Accept the shards that a killed writer with this plan has staged under final names. They
         stay valid after later commits of the split, as a shard's rows never change.
         """
@@ -330,7 +352,7 @@ class StreamWriter(StreamShards, Writer):
                     self._check(staged)
                     self._note_accepted(staged)
 
-    def _accept_staged(self) -> None:
+    def _accept_temporary_names(self) -> None:
         """Accept the pending shards that any process has staged under temporary names."""
         self.refused = []
         pending = set(self.pending)
