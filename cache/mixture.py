@@ -2,8 +2,17 @@
 
 A mixture has parts, such as one with 2D labels and one with 3D labels. Each batch holds a fixed
 number of windows of every part, and a part draws them from its own splits by their weights. Which
-windows step k gets depends only on the seed and k (`cache/draws.py`), so any process can make the
-batch of any step.
+windows step k gets depends only on the seed and k, so any process can make the batch of any step.
+
+`Mixture.draw(k)` chooses windows, and `Mixture.read` reads them:
+
+    A part with 2 windows a step has an endless random sequence of windows (`Draws`).
+    Step 5 takes draws 10 and 11 of it.
+    Rank 1 of 2 reads every second one of these (its rank slice): draw 11.
+    {"3d": [Pick(split="3dpw/train", starts=[480], rows=slice(0, 1), copy=0)]}
+
+In a part with *copies* of streams, a second random number chooses the copy that a window reads.
+Users name only the part's own streams; `_read` reads the copy and gives it the stream's name.
 """
 
 from __future__ import annotations
@@ -59,11 +68,13 @@ class MixturePart:
 
     def __post_init__(self) -> None:
         n_copies = {len(copies) for copies in self.copies.values()}
-        has_both = self.stream is not None and bool(self.streams)
-        has_strange_copies = bool(self.copies.keys() - set(self._stream_names))
-        has_strange_history = bool(self.history.keys() - set(self.streams))
-        is_uneven = len(n_copies) > 1 or 0 in n_copies
-        if any((has_both, has_strange_copies, has_strange_history, is_uneven)):
+        mistakes = (
+            self.stream is not None and self.streams,  # both are given
+            self.history.keys() - set(self.streams),
+            self.copies.keys() - set(self._stream_names),
+            len(n_copies) > 1 or 0 in n_copies,
+        )
+        if any(mistakes):  # one message shows all four fields, as two of them disagree
             raise ValueError(
                 f"{self.name}: expected stream or streams, history of some of `streams`, and "
                 f"equally many copies of some; found stream {self.stream}, streams "
@@ -140,7 +151,7 @@ class Mixture:
         counts = self.counts
         self._draws: dict[str, Draws] = {}
         # by part: this rank's windows among the `count` windows of a step
-        self._rank_windows: dict[str, slice] = {}
+        self._rank_slices: dict[str, slice] = {}
         self.sizes: dict[str, int] = {}
         """Windows per step of this rank, by part."""
         n_before = 0  # windows of the earlier parts in a step
@@ -150,7 +161,7 @@ class Mixture:
             # Window i of the part is window n_before + i of the step. It is for this rank if
             # (n_before + i) % world_size == rank.
             first = (rank - n_before) % world_size
-            self._rank_windows[part.name] = slice(first, None, world_size)
+            self._rank_slices[part.name] = slice(first, None, world_size)
             self.sizes[part.name] = len(range(first, part.count, world_size))
             n_before += part.count
         self.fields = {part.name: self._fields_of(part) for part in parts}
@@ -170,10 +181,14 @@ class Mixture:
 
     def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
         """This rank's windows of a part in a step, ordered by split, copy and row."""
-        rank_windows = self._rank_windows[part.name]
+        # Choose split, window and copy of the step's `count` windows; take this rank's.
         step_windows = self._draws[part.name].take(step * part.count, part.count)
-        drawn = step_windows.select(rank_windows)
-        drawn_copies = self._draw_copies(part, step)[rank_windows]
+        step_copies = self._draw_copies(part, step)
+        rank_slice = self._rank_slices[part.name]
+        drawn = step_windows.select(rank_slice)
+        drawn_copies = step_copies[rank_slice]
+
+        # Group them by split and copy: one pick each.
         n_copies = len(part.copy_streams)
         picks = []
         end = 0
@@ -188,7 +203,9 @@ class Mixture:
         return picks
 
     def _draw_copies(self, part: MixturePart, step: int) -> Ints:
-        """The copy number of each window of a step, for all ranks (count,)."""
+        """The copy number of each window of a step, for all ranks (count,): a hash of the number of
+        the draw, with a key of its own, so that it does not depend on the window drawn.
+        """
         n_copies = len(part.copy_streams)
         if n_copies == 1:
             return np.zeros(part.count, np.int64)
@@ -285,10 +302,12 @@ def _read(
         else:
             dtypes[copy] = out[field_name].dtype
 
-    if not part.streams:  # the field `features`, or labels only
+    # One stream: its field is `features`, whatever the copy is. None: labels only.
+    if not part.streams:
         copy_or_none = None if part.stream is None else copies[part.stream]
         return split.read(windows, copy_or_none, tuple(fields), dtypes, out)
 
+    # Several streams: their fields have the copies' names in `Split.read`, and get the part's back.
     copy_fields = _copy_fields(fields, copies)
     buffers = None
     if out is not None:
