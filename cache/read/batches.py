@@ -13,6 +13,15 @@ A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows:
        (`_make_field`).
     3. It lets each field fill an array, the caller's or a new one.
     4. It mirrors the rows whose crops were mirrored, in the fields that this changes.
+
+Names of fields. A name that fits several kinds is of the first of them:
+
+    stream field   `features` with `stream=NAME`; `<stream>` and `<stream>_ok` with `streams=`
+    label          `labels.FIELDS` and `kp_3d_eval`, computed from columns
+    column         a value per row, as stored: `layout.COLUMNS`, and the dataset's extra ones
+    track field    a value per track, repeated in its rows: TRACK_FIELDS, and extra ones
+
+A stream that `streams` names must not have the name of a label, column or extra column.
 """
 
 from __future__ import annotations
@@ -57,6 +66,14 @@ class _Windows(NamedTuple):
     def shape(self, trailing: Sequence[int], n_before: int = 0) -> tuple[int, ...]:
         """(B, T, *trailing), with `n_before` more rows before each window."""
         return len(self.starts), n_before + self.seqlen, *trailing
+
+
+class _CommittedArray(NamedTuple):
+    """The arguments of `open_column` and `open_lazily`, which open an array."""
+
+    commit: Commit  # the split's or the stream's
+    name: str  # in that commit, such as "resnet50_ok"
+    check_current: StalenessCheck  # the commit's
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,20 +204,21 @@ class OpenSplit:
         Raises CacheError if there is none of that name.
         """
         if name not in self._readers:
-            self._readers[name] = open_column(*self._array(name))
+            self._readers[name] = open_column(*self._find_array(name))
         return self._readers[name]
 
-    def _array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
-        """Find the array of a column or stream. Returns the commit that has it (the split's or the
-        stream's), its name in that commit, and the commit's staleness check.
+    def _find_array(self, name: str) -> _CommittedArray:
+        """Find the array of a column, or of a stream as "features/<stream>" with "_ok" or "_key".
+
+        Raises CacheError if there is none of that name.
         """
-        array = name.removeprefix(f"{FEATURES}/")
-        if array != name:
+        if name.startswith(f"{FEATURES}/"):
+            array = name.removeprefix(f"{FEATURES}/")
             stream = self._stream(layout.stream_of(array))
             if array in stream.commit.manifest["shards"]:
-                return stream.commit, array, stream.check_current
+                return _CommittedArray(stream.commit, array, stream.check_current)
         elif name in self.columns:
-            return self._commit, name, self._check_current
+            return _CommittedArray(self._commit, name, self._check_current)
         columns = ", ".join(self.columns)
         raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {columns}")
 
@@ -238,8 +256,7 @@ class OpenSplit:
         stream_fields = self._make_stream_fields(chosen, dtypes, names, checked)
         crops = None  # only needed for labels in the crop
         if any(map(self._changes_in_mirror, names)):
-            is_read = bool(stream_fields)
-            crops = self._stream_crops(chosen.streams, checked.track, is_read=is_read)
+            crops = self._stream_crops(chosen.streams, checked.track)
         read_column = functools.partial(self._read_if_stored, checked)
         crop_scale = self._tables["track_crop_scale"][checked.track]
         label_fields = labels.LabelFields(read_column, crop_scale, crops)
@@ -355,21 +372,20 @@ class OpenSplit:
             )
         return _Windows(starts, seqlen, track)
 
-    def _stream_crops(
-        self, streams: Sequence[str], track: Ints, *, is_read: bool
-    ) -> labels.StreamCrops | None:
+    def _stream_crops(self, streams: Sequence[str], track: Ints) -> labels.StreamCrops | None:
         """How the crops of the first stream were cut, for windows of the tracks `track` (B,). None
         if there is no stream, or if its crops are the tracks' boxes.
 
-        `is_read`: whether a field of a stream is read. If not, a stream that the caller did not
-        name (`DefaultName`) may be missing.
+        Raises CacheError if the caller named a stream that does not exist. The default stream
+        (`DefaultName`) may be missing: then labels are relative to the tracks' boxes.
         """
         if not streams:
             return None
-        is_optional = isinstance(streams[0], DefaultName) and not is_read
+        name = streams[0]
+        is_optional = isinstance(name, DefaultName) and name not in self._streams
         if is_optional and not self._has_default_stream:
             return None
-        policy = self._stream(streams[0]).crop
+        policy = self._stream(name).crop
         if policy.follows_box:
             return None
         return labels.StreamCrops(policy, self._jitter_seeds(policy)[track])
@@ -390,7 +406,8 @@ class OpenSplit:
     def _check_fields(
         self, fields: Sequence[str] | None, stream_fields: Sequence[str]
     ) -> list[str]:
-        """Names of the fields to read: `fields`, or the default ones of `Split.read`.
+        """Names of the fields to read: `fields`, or the default ones of `Split.read`. The module's
+        docstring has the kinds of names; `stream_fields` are those of the first kind.
 
         Raises ValueError, TypeError or CacheError for names that cannot be read.
         """

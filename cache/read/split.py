@@ -71,26 +71,20 @@ def _refuse_inner_folder(store: Store, root: Root) -> None:
     itself. In an object store, only a split is noticed: looking further would cost requests.
     """
     is_split = store.exists(MANIFEST)
-    part = "one split"
-    whole = "the folder or URL that holds <dataset>/<split>."
-    is_inner = is_split
+    location = store.location("")
     folder = store.folder()
     if folder is not None:
         folder = folder.resolve()
         top = folder  # of the cache: each of its folders has a zarr.json
         while (top.parent / "zarr.json").exists():
             top = top.parent
-        if top != folder:
-            is_inner = is_split or not FeatureCache(root)
-            part = str(folder.relative_to(top))
-            whole = f"cache.open({str(top)!r})."
-    if is_inner:
-        raise CacheError.at(
-            store.location(""),
-            expected="a feature cache",
-            found=f"{part} of one",
-            do=f"Open the whole: {whole}",
-        )
+        if top != folder and (is_split or not FeatureCache(root)):
+            part = f"{folder.relative_to(top)} of one"
+            do = f"Open the whole: cache.open({str(top)!r})."
+            raise CacheError.at(location, expected="a feature cache", found=part, do=do)
+    if is_split:
+        do = "Open the whole: the folder or URL that holds <dataset>/<split>."
+        raise CacheError.at(location, expected="a feature cache", found="one split of one", do=do)
 
 
 class FeatureCache(Shown, Mapping[str, "Split"]):
@@ -122,7 +116,8 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
             if isinstance(name, str) and layout.is_split_name(name):
                 commit = Commit.load(Place(self.store, name))
             if commit is None and self.is_committed(name):
-                self.store.list_names(name)  # raises PermissionError if it may not be read
+                # It may be that its folder may not be read: this raises the PermissionError.
+                self.store.list_names(name)
         except PermissionError as error:
             raise AccessDenied.of(error) from error
         if commit is None:
@@ -194,8 +189,13 @@ class Split(Shown, OpenSplit):
       undecodable frames, are 0 with flag 0
     """
 
-    # Of `OpenSplit`: `_commit` with its `_tables`; `_stream` opens a stream, `_array` finds a
-    # column's array, `_read_rows` reads it, and `_track_fields` has the values of tracks.
+    # `OpenSplit` (cache/read/batches.py) has `store`, `root`, `name` (the split's), `manifest`,
+    # `columns`, `extra`, `streams`, `place`, and
+    #     _commit, _tables     the commit, and its tables
+    #     _track_fields        field -> its value for each track
+    #     _stream              opens a stream
+    #     _find_array          the array of a column or stream
+    #     _read_rows, _read    read rows of an array, and a batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         finders: tuple[FindMirror, ...] = ()
@@ -350,7 +350,7 @@ class Split(Shown, OpenSplit):
         """
         from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
-        return open_lazily(*self._array(name))
+        return open_lazily(*self._find_array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """Read rows [start, stop) of one column as stored: (stop - start, ...).
