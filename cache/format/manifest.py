@@ -15,9 +15,22 @@ A manifest of a split:
      "tables": {"track_start": {"dtype": "int64", "shape": [3], "sha256": "9c0d..."}, ...},
      "dataset": ..., ...}   entries that the writer's caller gave to `commit`
 
-That of a stream has "stream", "dim", "dtype", "split_digest" and "rows" ({shard: `rows_record`}) in
-place of "rows", "tracks", "videos" and "tables". `Commit` is the state that a manifest describes,
-and `Place` (cache/format/place.py) says where its files are.
+A manifest of a stream; "geometry", "extent", "commits" and "shards" are as above:
+
+    {"format": "vibe-cache 2", "digest": "88ab...",
+     "stream": "resnet50", "dim": 2048, "dtype": "float16",
+     "split_digest": "1f2e...",   of the split's manifest; "" while the stream lacks shards of it
+     "rows": {"0": "5d0c...", "1": ...},   shard -> digest of the split's rows in it: `rows_record`
+     "pending_rows": [[17, 18]],   optional: ranges of rows that may be computable later
+     "geometry": ..., "extent": ..., "commits": ..., "shards": ...,
+     "identity": ..., ...}   entries that the writer's caller gave to `commit`
+
+So "rows" has two meanings: in a split's manifest, the number of its rows; in a stream's, for which
+rows the features of each shard were computed. A shard is foreign if the split has other rows there
+now (`foreign_shards`).
+
+`Commit` is the state that a manifest describes, and `Place` (cache/format/place.py) says where its
+files are.
 """
 
 from __future__ import annotations
@@ -286,12 +299,17 @@ class Commit:
         return {self.place.array_key(name): data for name, data in files.items()}
 
     def is_earlier_metadata(self, array: str, data: bytes) -> bool:
-        """Whether `data` can be the zarr.json of a column or table in an earlier commit."""
+        """Whether `data` can be the zarr.json of a column or table in an earlier commit.
+
+        If so, it is no damage: a writer was killed after it had replaced the manifest, and before
+        it wrote the zarr.json of this array. The next writer does that.
+        """
         if array in self.columns:
+            # Commits differ in its number of rows alone: the end of a commit, or 0 before the first.
             ends = [0, *(end for _, end in self.manifest["commits"])]
             return data in [self.column_metadata(array, end) for end in ends]
-        # Tables of different shapes can have equal bytes, and so the same folder: an empty table
-        # is stored as a row of zeros.
+        # A table's folder is named by a digest of its bytes. Tables of other shapes can have the
+        # same bytes, as an empty table is stored as a row of zeros: then only the shape differs.
         tables = self.manifest.get("tables", {})
         dtypes = {table_folder(name, entry): entry["dtype"] for name, entry in tables.items()}
         try:
@@ -326,9 +344,10 @@ class Commit:
 
     def foreign_shards(self, split: Mapping[str, Any]) -> list[int]:
         """Numbers of a stream's shards that were computed for other rows than the split has now,
-        for example because a backup was restored. `split` is the split's manifest.
+        for example because a backup was restored. Only for a stream's commit; `split` is the
+        split's manifest.
         """
-        records: Mapping[str, str] = self.manifest["rows"]
+        records: Mapping[str, str] = self.manifest["rows"]  # of a stream: `rows_record`s
         foreign = []
         for shard, record in records.items():
             split_record = rows_record(split, int(shard))
