@@ -50,8 +50,11 @@ class Store(ABC):
     """
 
     root: Root
-    # Whether `lock` keeps other writers out. If so, unreferenced files under the lock can only be
-    # those of a dead writer.
+    # Whether `lock` keeps other writers out.
+    # True (a folder): under the lock, files that no manifest names are those of a dead writer. They
+    #     may be removed, and `put` and `rename` replace them.
+    # False (an object store): such files may belong to a running writer. They stay, `put` and
+    #     `rename` replace no file, and of several writers, `replace` lets the first one commit.
     exclusive: bool
 
     @abstractmethod
@@ -108,12 +111,13 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, key: str, data: bytes, *, temporary: str) -> None:
-        """Write a new file, atomically and durably.
+        """Write a new file, atomically and durably. If the file exists, it is replaced in an
+        `exclusive` store; in others it stays.
 
         Args:
             temporary: key of a temporary file that a store without atomic writes writes first.
 
-        Raises CacheError if `exclusive` is False and the file exists with other content.
+        Raises CacheError if a file that stays has other content: another writer has written it.
         """
 
     @abstractmethod
