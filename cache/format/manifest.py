@@ -305,7 +305,7 @@ class Commit:
         it wrote the zarr.json of this array. The next writer does that.
         """
         if array in self.columns:
-            # Commits differ in its number of rows alone: the end of a commit, or 0 before the first.
+            # Commits differ only in its number of rows: the end of a commit; 0 before the first.
             ends = [0, *(end for _, end in self.manifest["commits"])]
             return data in [self.column_metadata(array, end) for end in ends]
         # A table's folder is named by a digest of its bytes. Tables of other shapes can have the
