@@ -119,9 +119,9 @@ def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     """The rows of a column that its flag marks as known; all if it has no flag."""
     rows = columns[name]
     flag = columns.get(_FLAG_OF.get(name, ""))
-    if flag is None:
-        return rows
-    return rows[flag.astype(bool)]
+    if flag is not None:
+        rows = rows[flag.astype(bool)]
+    return rows
 
 
 # Sizes of bodies and angles are in another unit, such as mm or degrees, if more than this share of
