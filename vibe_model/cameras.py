@@ -58,7 +58,7 @@ def optimal_camera(
     method: str = "least_squares",
     limits: tuple[float, float] = LIMITS,
 ) -> Tensor:
-    """The camera that fits 2D points x to their targets y best (Kanazawa et al., CVPR 2019):
+    """The camera that fits 2D points x to their targets y best (Kanazawa et al., CVPR 2019)::
 
         scale = sum <x - mean x, y - mean y> / sum |x - mean x|^2,  t = mean y / scale - mean x
 

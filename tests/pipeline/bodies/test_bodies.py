@@ -169,8 +169,8 @@ def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypa
         import_array(tmp_path / f"{name}.npy", penn.root, split.name, name)
     before = everything(penn.root)
     out = tmp_path / "out"
-    folders = ("--cache", penn.root, "--out", out)
-    command = ("bodies", split.name, *folders, "--stream", "joints", "--device", "cpu")
+    options = ("--cache", penn.root, "--out", out, "--stream", "joints", "--device", "cpu")
+    command = ("bodies", split.name, *options)
     text = ran(*command).out
     assert f"{n - 1:,} rows" in text
     assert "1 row without joints left out" in text
