@@ -150,7 +150,8 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
 
 def prepare(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
     """A training run, ready for its first step."""
-    splits, model = cache.open(config.cache), models.model_of(config)
+    splits = cache.open(config.cache)
+    model = models.model_of(config)
     trainer = model.load_trainer()(
         config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device))
     )
@@ -184,7 +185,8 @@ def steps_a_second(
     config: VideoConfig, args: argparse.Namespace, group: ProcessGroup | None = None
 ) -> tuple[float, float]:
     """Steps a second, and the share of the time that they wait for their windows."""
-    ready, waited = prepare(config, group), 0.0
+    ready = prepare(config, group)
+    waited = 0.0
     with closing(ready.batches(0)) as batches:
         for _ in range(min(3, args.steps)):  # start-up
             ready.trainer.train_step(next(batches))
@@ -210,7 +212,8 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
     if on_gpu(args) and torch.cuda.device_count() < 2:
         yield "Not run: there is one GPU."
         return
-    device, tiny = "cuda" if on_gpu(args) else "cpu", ["--tiny"] if args.tiny else []
+    device = "cuda" if on_gpu(args) else "cpu"
+    tiny = ["--tiny"] if args.tiny else []
     words = ["--device", device, "--steps", str(args.steps), *tiny]
     launcher = [
         sys.executable,
@@ -231,7 +234,8 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
         raise RuntimeError(
             f"losses of two processes differ from those of one by {worst:.1e}, relative"
         )
-    title, backend = shareable().title, "NCCL" if on_gpu(args) else "gloo"
+    title = shareable().title
+    backend = "NCCL" if on_gpu(args) else "gloo"
     yield (
         f"{title}, two processes over {backend}: {result['rate']:.1f} steps/s; losses differ "
         f"by {worst:.0e}."

@@ -51,7 +51,8 @@ def make(folder: Path, split: str, n_tracks: int, packed: bool = False) -> None:
     packed: keypoints are in a file for each class, as `detect` writes them; else in AlphaPose's
     folder for each clip.
     """
-    raw, root = folder / "raw/kinetics", folder / "cache"
+    raw = folder / "raw/kinetics"
+    root = folder / "cache"
     videos = list(make_raw(raw, split, n_tracks // TRACKS))
     if packed:
         shutil.rmtree(raw / "keypoints" / split)
@@ -77,7 +78,8 @@ def make_raw(raw: Path, split: str, n_videos: int) -> Iterator[str]:
     per_class = -(-n_videos // min(CLASSES, n_videos))
     sources: dict[str, Path] = {}
     for i in range(n_videos):
-        label, clip = f"class_{i // per_class:03d}", f"{i:011d}_000000_000010"
+        label = f"class_{i // per_class:03d}"
+        clip = f"{i:011d}_000000_000010"
         (raw / split / label).mkdir(parents=True, exist_ok=True)
         (raw / "keypoints" / split / clip).mkdir(parents=True)
         for name, content in (
