@@ -74,7 +74,7 @@ class MixturePart:
             self.copies.keys() - set(self._stream_names),
             len(n_copies) > 1 or 0 in n_copies,
         )
-        if any(mistakes):  # one message shows all four fields, as two of them disagree
+        if any(mistakes):  # one message shows all four fields
             raise ValueError(
                 f"{self.name}: expected stream or streams, history of some of `streams`, and "
                 f"equally many copies of some; found stream {self.stream}, streams "

@@ -318,7 +318,8 @@ class _MappedShard:
 # The shards that all readers of this process have opened, oldest first: each reader, and the
 # shard's number in its `_maps`. A reader appends the shards that it opens; `_close_oldest` removes
 # them here and from the reader's `_maps`. An entry whose reader is gone, or has dropped the shard
-# itself, stays until then: it counts as open, and closing it does nothing.
+# itself, stays until then: it counts as open. Closing it does nothing, or closes the shard that the
+# reader has opened again, which it then opens once more.
 _OPEN_SHARDS: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
 
 

@@ -53,8 +53,9 @@ class Store(ABC):
     # Whether `lock` keeps other writers out.
     # True (a folder): under the lock, files that no manifest names are those of a dead writer. They
     #     may be removed, and `put` and `rename` replace them.
-    # False (an object store): such files may belong to a running writer. They stay, `put` and
-    #     `rename` replace no file, and of several writers, `replace` lets the first one commit.
+    # False (an object store): such files may belong to a running writer. They stay until
+    #     they are old, `put` and `rename` replace no file, and of several writers, `replace` lets
+    #     the first one commit.
     exclusive: bool
 
     @abstractmethod

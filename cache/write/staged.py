@@ -4,7 +4,7 @@
 A piece is one file in `.writing/staged/<plan>/`: a head in JSON, arrays, and a checksum. <plan> is
 a digest of the plan and all else that must be equal for the work to be used. A piece is named
 `<kind>-<identity>`. The piece of a complete shard has no rows: it records the size and checksum of
-the shard's own files, which are elsewhere:
+the shard's own files:
 
     kind of piece            content                            the shard's own files
     shard-<number>           records a shard                    final names, as after a commit

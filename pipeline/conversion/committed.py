@@ -86,7 +86,7 @@ def recorded_raw(committed: cache.Split) -> str:
 
 
 def has_moved(committed: cache.Split, raw: Path) -> bool:
-    """Whether `raw` is another folder than the one at conversion."""
+    """Whether `raw` is another folder than the one at conversion; False if that one is unknown."""
     return recorded_raw(committed) not in ("", str(raw.resolve()))
 
 
@@ -290,8 +290,8 @@ def refuse_other_folder(
     n_new: its other videos. If some are the same, and none is missing or none is new, the folder
     has moved.
     """
-    has_moved = n_same and not (missing and n_new)
-    if has_moved or not committed.manifest["rows"]:
+    is_same_data = n_same and not (missing and n_new)
+    if is_same_data or not committed.manifest["rows"]:
         return
     n_videos = count(len(committed.videos), "video")
     raise PipelineError(

@@ -131,8 +131,8 @@ def frames_there(
         has_picture = np.isin(np.arange(n_labels), indices)
     else:
         n_there = source.count_frames()
-        if n_there < n_labels and _count_undecoded(source):
-            refuse(_undecoded_mismatch(source.place, source, f"{n_labels} labels"))
+        if n_there < n_labels and _count_not_shown(source):
+            refuse(_not_shown_mismatch(source.place, source, f"{n_labels} labels"))
         if n_there:
             _note_hidden(source, account)
             account.notes.extend(source.record().remarks())
@@ -312,8 +312,8 @@ def _find_mismatch(
     found = f"labels up to frame {last}"
     ends_too_late = last >= n_decoded
     if ends_too_late and isinstance(source, Video):
-        if last < n_decoded + _count_undecoded(source):
-            return _undecoded_mismatch(labels, source, found)
+        if last < n_decoded + _count_not_shown(source):
+            return _not_shown_mismatch(labels, source, found)
     ends_too_early = every and last + 1 < n_decoded - MOST_LOST
     if ends_too_late or ends_too_early:
         expected = f"labels of the {n_decoded} frames of {source.place}"
@@ -346,8 +346,8 @@ def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAcc
     account.notes.append(note)
 
 
-def _count_undecoded(video: Video) -> int:
-    """Number of frames that the header states but that do not decode.
+def _count_not_shown(video: Video) -> int:
+    """Number of frames that the header states but that decoding does not yield.
 
     These are frames that the edit list hides, and missing ones if more than MOST_LOST are missing.
     """
@@ -370,11 +370,11 @@ def _note_hidden(video: Video, account: VideoAccount) -> None:
         )
 
 
-def _undecoded_mismatch(labels: Path, video: Video, found: str) -> RawDataError:
-    """The error for labels of frames that the header states but that do not decode."""
+def _not_shown_mismatch(labels: Path, video: Video, found: str) -> RawDataError:
+    """The error for labels of frames that the header states but that decoding does not yield."""
     record = video.record()
     n_decoded = record.n_frames
-    n_stated = n_decoded + _count_undecoded(video)
+    n_stated = n_decoded + _count_not_shown(video)
     cause = "its edit list hides the others" if record.n_hidden else "it is cut off or damaged"
     expected = f"labels of the {n_decoded} frames that decode of {video.place}"
     found += f", while the video's header states {n_stated} frames and {n_decoded} decode ({cause})"

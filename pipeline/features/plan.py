@@ -129,7 +129,7 @@ class ExtractionPlan:
         case                                why                   missing     replace
         the split lacks columns it needs    ""                    None        False
         it is new                           NEW                   all rows    False
-        its arrays lack their manifest      MANIFEST_LOST         all rows    True
+        it lost its manifest, replace       MANIFEST_LOST         all rows    True
         it exists, and is to be replaced    REPLACE               all rows    True
         it exists, and rows are missing     CHANGED or WAITING    these rows  False
         its last commit was interrupted     UNFINISHED            no rows     False

@@ -357,7 +357,7 @@ class _Workers:
 
     def _select_usable(self, workers: dict[str, Any], *, on_any: bool) -> None:
         """Update the usable workers of these: all, or, once one has offered a GPU, those with a
-        GPU.
+        GPU. on_any: all in any case.
         """
         gpus = [address for address, worker in workers.items() if worker["resources"].get("GPU")]
         self._needs_gpu |= bool(gpus)

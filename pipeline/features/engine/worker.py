@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -190,6 +190,7 @@ class CropDecoding:
             with filling.meter.measure("decode"):
                 frame = video.decode(number)
             filling.fill(frame, video)
+            video.keep(frame)
         if task.compare_after:
             alive(PREPARING)
             task.pixels.check()
@@ -198,30 +199,29 @@ class CropDecoding:
 class _JobVideo:
     """The video of a job, which stays open while one process decodes the job's tasks. Its frames
     come from one iterator, which takes the number of each frame when the frame is asked for.
+
+    The iterator must not refer to this object: so the video is closed when this object is dropped,
+    not at some later garbage collection.
     """
 
     def __init__(self, task: Task) -> None:
         self.job = task.job
-        self._number = -1  # of the frame to decode next
-        self._frames = task.pixels.decode(self._numbers())
-        # the last decoded frame, and `n_kept` before it
-        self._last_frames = deque[Frame](maxlen=task.n_kept + 1)
-
-    def _numbers(self) -> Iterator[int]:
-        """The number of each next frame."""
-        while True:
-            yield self._number
+        self._number = deque[int]()  # that of the next frame, until the iterator takes it
+        self._frames = task.pixels.decode(iter(self._number.popleft, None))
+        self._kept = deque[Frame](maxlen=task.n_kept)
 
     def decode(self, number: int) -> Frame:
         """Decode a frame after those that have been decoded."""
-        self._number = number
-        frame = next(self._frames)
-        self._last_frames.append(frame)
-        return frame
+        self._number.append(number)
+        return next(self._frames)
 
-    def find_last(self, number: int) -> Frame | None:
-        """The decoded frame of this number; None if it is not among the last ones."""
-        for frame in self._last_frames:
+    def keep(self, frame: Frame) -> None:
+        """Keep a frame as one of the last `n_kept`."""
+        self._kept.append(frame)
+
+    def find_kept(self, number: int) -> Frame | None:
+        """The kept frame of this number; None if there is none."""
+        for frame in self._kept:
             if frame.index == number:
                 return frame
         return None
@@ -287,7 +287,7 @@ class _TaskFilling:
         if stream is None or stream.reads.crops == 1:
             return [frame]
         number = self._task.crops[output].rows["previous"][i]
-        previous = video.find_last(number)
+        previous = video.find_kept(number)
         if previous is not None and previous.image is not None:
             return [previous, frame]
         why = "its decoder crashed"

@@ -308,6 +308,21 @@ class Source:
             DEEDS[deed.removesuffix(" once")]()
 
 
+class LoggedSource(Source):
+    """Logs when it is opened and closed: a line in the file `log` of its folder."""
+
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+        self._log("opened")
+        try:
+            yield from super().read(frame_index)
+        finally:
+            self._log("closed")
+
+    def _log(self, event: str) -> None:
+        with (self.root / "log").open("a") as file:
+            file.write(f"{event} {self.name}\n")
+
+
 def logged(folder: Path) -> list[str]:
     """A line for each item that was begun."""
     file = folder / "log"

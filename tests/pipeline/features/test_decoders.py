@@ -139,6 +139,18 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
     assert sorted(compared) == sorted(["0", "1", "1", "2"] * 3)
 
 
+def test_a_process_closes_a_video_before_it_opens_the_next_one(
+    extract: Extract, made_up: ModuleType, tmp_path: Path
+) -> None:
+    sources = [made_up.LoggedSource(tmp_path, name) for name in "abcd"]
+    extract(*sources, workers=1)
+    lines = made_up.logged(tmp_path)
+    opened = [line.removeprefix("opened ") for line in lines[::2]]
+    closed = [line.removeprefix("closed ") for line in lines[1::2]]
+    assert sorted(opened) == [*"abcd"]
+    assert closed[:3] == opened[:3]  # the process may end with the last one open
+
+
 def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(
     extract: Extract,
 ) -> None:
