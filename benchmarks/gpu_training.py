@@ -117,7 +117,9 @@ def make_training_data(root: Path, n_tracks: int) -> None:
     make_cache(root, n_tracks)
     rng = np.random.default_rng(0)
     for part, split in SPLITS.items():
-        for name, dim in BESIDE.items() if part != "motion" else ():
+        if part == "motion":  # has poses only
+            continue
+        for name, dim in BESIDE.items():
             values = rng.standard_normal((n_tracks * TRACK, dim), np.float32) * np.float32(0.01)
             write_stream(root, split, name, dim, values.__getitem__, dtype="float32")
 

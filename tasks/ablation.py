@@ -5,7 +5,7 @@
 metrics.json, and averages the errors over seeds. A row of ablation.csv:
 
     split,protocol,model,seeds,pa_mpjpe,pa_mpjpe_spread,...,frames
-    3dpw/test,default,per frame,3,57.31,0.12,...,35515
+    3dpw/test,default,only G,3,57.31,0.12,...,35515
 """
 
 from __future__ import annotations

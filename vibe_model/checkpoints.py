@@ -81,8 +81,8 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = "") -> LoadReport:
     """Fill a model from the content of a checkpoint, as `load_published` does."""
     kind, tensors = _find_tensors(path, content)
-    # Prefix to add to the file's names: SPIN's file has the regressor alone, and its
-    # "decpose.weight" is our "regressor.decpose.weight".
+    # Prefix to add to the file's names: SPIN's file names the regressor's tensors without one, and
+    # its "decpose.weight" is our "regressor.decpose.weight".
     prefix = ""
     if kind == "spin":
         prefix = "regressor."

@@ -1,7 +1,7 @@
 """Write files of results: checkpoints, JSON, CSV, arrays.  No torch.
 
-A file is replaced atomically: readers see the old content or the new one. Training, evaluation,
-prediction and the report write all their files by these functions.
+A file is replaced atomically: readers see the old content or the new one. Training, evaluation and
+prediction write their results by these functions.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ gets a new one.
 
 `open_splits` opens the data of a configuration, `run_folder` finds its folder, `is_finished` says
 whether anything is left to do, and `what_differs` why a run is a new one. `training.loop` writes
-the folder's files.
+the folder's files, and evaluations add theirs.
 """
 
 from __future__ import annotations

@@ -242,8 +242,8 @@ class VideoConfig(RunConfig):
     MODEL: ClassVar[str]  # its name in `vibe_model.models`
     TERMS: ClassVar[tuple[str, ...]] = ()  # loss terms that have a setting `<term>_weight`
     # Checkpoints of other trainings that the model may read. Setting with the checkpoint's path ->
-    # (Luigi task that trains it, setting with which no checkpoint is needed):
-    #     {"mposer": ("TrainMPoser", "prior = discriminator")}
+    # (Luigi task that trains it, setting with which no checkpoint is needed), such as
+    # {"mposer": ("TrainMPoser", "prior = discriminator")}.
     # `reads_made` has those that this configuration reads. Where their path is None
     # (`missing_checkpoints`), Luigi trains the checkpoint first and sets the path; a training that
     # is started without one raises `checkpoint_error`. The content of the checkpoints is part of

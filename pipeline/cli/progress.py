@@ -31,7 +31,7 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
 
 
-# name of the work -> a context manager that shows its bar, such as `bar` itself
+# name of the work -> a context manager that shows its bar, such as `partial(bar, console=out)`
 Bars = Callable[[str], AbstractContextManager[Progress]]
 
 

@@ -91,7 +91,7 @@ SHADOW: Final = 0.2  # share of light lost in shadows
 SHADOW_COARSE: Final = 4
 SUPERSAMPLING: Final = 2  # samples per pixel in x and y
 AMBIENT: Final = 0.6  # share of ambient light
-SKYLIGHT: Final = 0.12  # added to upright faces, and taken from faces that look down
+SKYLIGHT: Final = 0.12  # added to faces that look up, and taken from faces that look down
 HAZE_WIDTH_M: Final = 2.5  # scale of the logistic fade around HAZE_M
 # SMPL's joints of the spine, upwards
 _SPINE_1: Final = 3
@@ -388,7 +388,7 @@ class Renderer:
         corners = (pixels - (area.left, area.top) + 0.5) * SUPERSAMPLING - 0.5
         width = area.width * SUPERSAMPLING
         height = area.height * SUPERSAMPLING
-        return rasterise(corners[faces], 1 / z[faces], width, height)
+        return rasterise(corners[faces], (1 / z)[faces], width, height)
 
     def _light(self, verts: Floats, to_light: Floats) -> Floats32:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
@@ -413,7 +413,7 @@ def _project(camera: Camera, frame: int, verts: Floats) -> tuple[Floats, Floats]
 
 
 def _bounding_rectangle(pixels: Floats, camera: Camera) -> _Rectangle | None:
-    """The image's pixels around points (N, 2) px; None if there are none."""
+    """The image's pixels around points (N, 2) px; None if there are no such pixels."""
     low = np.floor(pixels.min(axis=0, initial=np.inf))
     high = np.ceil(pixels.max(axis=0, initial=-np.inf))
     low = np.maximum(low, 0)

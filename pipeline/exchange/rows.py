@@ -241,8 +241,8 @@ class Segments:
             name = track_names[track]
             if n_segments[track] > 1:
                 name += f"_seg{n_named[track]}"
+                n_named[track] += 1
             names.append(name)
-            n_named[track] += 1
         if len(set(names)) < len(names):
             raise PipelineError(
                 f"{split.name}: two tracks have the same name. Rename the videos, and convert "

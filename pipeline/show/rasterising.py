@@ -2,7 +2,8 @@
 
 `rasterise` draws triangles for `bodies` and for demo data, in four steps:
 
-1. `_front_triangles` selects the triangles that face the camera and cover a sample.
+1. `_front_triangles` selects the triangles that face the camera and have a sample in their bounding
+   box.
 2. `_fragments` lists the samples in the triangles' bounding boxes. Such a pair of a triangle and a
    sample is a fragment.
 3. `_weight` computes a fragment's barycentric weights. It is inside its triangle if none is

@@ -89,9 +89,7 @@ class Protocol:
     drop_last: bool = False  # drop frames at a track's end that do not fill a window
     round_labels: bool = False  # to float16
     # For models that predict past and future bodies: "module:name" of a function that makes the
-    # function that measures them. As `vibe_model.hmmr.dynamics.bind_dynamics`:
-    #     measure = function(generator, training_splits_by_name)
-    #     table = measure(split, stream=..., extra_streams=..., tracks=...)
+    # function that measures them, as `vibe_model.hmmr.dynamics.bind_dynamics` does.
     dynamics: str = ""
     # A sentence that is printed below the tables: the published evaluation to compare with.
     compares_with: str = ""

@@ -3,7 +3,8 @@
 
 `run` is called by the Luigi task `Train` and the command `train`. In this order:
 
-1. `run_once` opens the splits, unless the run is finished; `_prepare` checks them with the body
+1. `run_once` opens the splits, and returns if the run is finished; `_prepare` checks them with
+   the body
 2. each process makes the model's `VideoTrainer` (`Model.trainer`), which knows its networks and
    losses, and its `VideoRun`, which loads the pretrained weights and the features
 3. `TrainingLoop.carry_out` trains by the run's `batches`, `validate`, `best` and `results`

@@ -88,8 +88,8 @@ def camera_file(file: Path) -> Path:
 def _keys_of(content: object) -> frozenset[str]:
     """Keys of the top, and of the first person or frame below it, by which `_READERS` are chosen.
 
-    For example, `{"1": {"pose": ..., "trans": ...}}` of WHAM has "1", "pose" and "trans". The top
-    or the level below it may also be a list.
+    Only texts count: WHAM's `{1: {"pose": ..., "trans": ...}}` has "pose" and "trans". The top or
+    the level below it may also be a list.
     """
     keys: set[str] = set()
     for _ in range(2):

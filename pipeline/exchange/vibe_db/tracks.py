@@ -208,7 +208,8 @@ def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Rows:
 
 
 def _increasing_runs(frame_index: Rows, rows: Rows) -> list[Rows]:
-    """Split row numbers where the rows' frame numbers do not increase. frame: of all rows.
+    """Split row numbers where the rows' frame numbers do not increase. frame_index: of
+    all rows.
 
     >>> [run.tolist() for run in _increasing_runs(np.array([3, 4, 4, 7]), np.array([0, 1, 2, 3]))]
     [[0, 1], [2, 3]]

@@ -13,7 +13,8 @@ That is a video file; numbered images, as a pattern of their paths and the numbe
 same, stored on their side; and a TFRecord file, with the first byte and the length of a record in
 it. Paths are below the raw folder. `parse` makes the source of it again.
 
-Readers make sources by `picture_pattern`, `RecordPictures` or `frames.Video`.
+Readers make sources by `picture_pattern`, `Pictures`, `TurnedPictures`, `RecordPictures` or
+`frames.Video`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,102 @@
+"""Who of a detector's file is a person, and which people are the same one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.files.formats.people.detections import Detections, read_detections
+from tests.pipeline.files.made_detections import (
+    COCO_NAMES,
+    EVERY,
+    SIZE,
+    N,
+    coco_object,
+    flat,
+    write,
+)
+
+
+def read(place: Path) -> Detections:
+    found = read_detections(place, "c", lambda: [SIZE])
+    assert found is not None
+    return found
+
+
+def test_a_crowd_is_no_person(tmp_path: Path) -> None:
+    content = coco_object()
+    content["annotations"][2]["iscrowd"] = 1
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    found = read_detections(tmp_path / "x.json", "x", lambda: [SIZE])
+    assert found is not None
+    assert found.n_persons == N - 1
+    assert [note[:26] for note in found.notes] == [
+        "1 annotation of 'car' left",
+        "1 detections are no people",
+    ]
+
+
+def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str, Any]:
+    return {"id": 1, "name": name, "keypoints": joints, **more}
+
+
+@pytest.mark.parametrize(
+    ("one", "is_person"),
+    [
+        (category("person"), True),
+        (category("Player"), True),
+        (category("left winger"), True),
+        (category("mouse_person"), False),
+        (category("macaque"), False),
+        (category("dog", supercategory="Canidae"), False),
+        (category("4", supercategory="animal"), False),
+        (category("mare", [*COCO_NAMES[:16], "root_of_tail"]), False),
+        ({"id": 1, "name": "pedestrian"}, True),
+        ({"id": 1, "name": "sheep"}, False),
+    ],
+)
+def test_animals_are_no_people(one: dict[str, Any], is_person: bool, tmp_path: Path) -> None:
+    found = read(
+        write(
+            tmp_path / "k", {"": coco_object() | {"categories": [one, {"id": 3, "name": "bear"}]}}
+        )
+    )
+    names = ["bear"] if is_person else [one["name"], "bear"]
+    assert found.n_persons == (N if is_person else 0)
+    assert [
+        note.partition(" left")[0].rpartition("'")[0].partition("'")[2] for note in found.notes
+    ] == names
+
+
+def two_people(**more: Any) -> dict[str, Any]:
+    """COCO's JSON of two people in each frame; `more`: of an annotation, by frame and person."""
+    content = coco_object() | {"annotations": []}
+    for t in EVERY:
+        for k in (0, 1):
+            own = {key: value(t, k) for key, value in more.items()}
+            content["annotations"].append(
+                {"image_id": 100 + t, "category_id": 1, "keypoints": flat(t)} | own
+            )
+    return content
+
+
+@pytest.mark.parametrize(
+    ("more", "who", "note"),
+    [
+        ({"track_id": lambda t, k: 4 + k}, [4, 5], ""),
+        ({"attributes": lambda t, k: {"track_id": 7 - k, "keyframe": True}}, [7, 6], ""),  # CVAT's
+        ({"attributes": lambda t, k: {"occluded": False}}, None, ""),
+        ({"track_id": lambda t, k: -1}, None, ""),
+        ({"track_id": lambda t, k: 0}, None, "everybody is 0"),
+        ({"track_id": lambda t, k: 3}, None, "everybody is 3"),
+        ({"track_id": lambda t, k: k if t else -1}, None, "2 detections have none"),
+    ],
+)
+def test_an_identity_is_read_where_a_tool_has_it_and_is_none_if_it_tells_nobody_apart(
+    more, who, note, tmp_path
+):
+    found = read(write(tmp_path / "k", {"": two_people(**more)}))
+    assert (found.identity and [ids.tolist() for ids in found.identity]) == (who and [who] * N)
+    assert [note for said in found.notes if note in said] == [note] * len(found.notes)
+    assert bool(found.notes) == bool(note)
