@@ -2,8 +2,15 @@
 crops -> [network] -> features
 
 `load` returns a ResNet-50, and `LibraryNetwork.load` any network of a library, as a `Loaded`. Both
-build the network with pretrained or random weights (`LibraryNetwork.build`), and `fill` it with the
-tensors of a checkpoint. `fold_batch_norms` prepares a ResNet for fused convolutions.
+call these functions, from the first to the last:
+
+    LibraryNetwork.build    any weights: pretrained, random (with a seed), or of a checkpoint,
+                            whose tensors are put into a network with random weights (`fill`)
+    LibraryNetwork._make    pretrained or random weights; turns a library's errors into ConfigError
+    _torchvision, _timm     ask the library for the network, and remove its classifier
+
+They return a `_Backbone`: a network without its classifier, with facts for its provenance.
+`fold_batch_norms` prepares a ResNet for fused convolutions.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +37,6 @@ from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded,
 from pipeline.features.weights import FILES, NetworkWeights, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 from pipeline.files.packages import DATA_TERMS
-
-N = TypeVar("N", bound=nn.Module)
 
 # names (or their beginnings) of tensors in SPIN's checkpoint that are not of its ResNet-50
 REGRESSOR: Final = (
@@ -58,11 +63,10 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     Raises MissingAssets for a missing file or download, RawDataError if the tensors are not those
     of a ResNet-50, ConfigError for an unknown name of torchvision's weights.
     """
-    built = LibraryNetwork("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE)).build(
-        spec, "ResNet-50"
-    )
-    provenance = _provenance(built, spec, "torchvision ResNet-50, global average pool")
-    return cast("ResNet", built.network), provenance
+    resnet50 = LibraryNetwork("torchvision", "resnet50", (CROP_SIZE, CROP_SIZE))
+    backbone = resnet50.build(spec, "ResNet-50")
+    provenance = _provenance(backbone, spec, "torchvision ResNet-50, global average pool")
+    return cast("ResNet", backbone.network), provenance
 
 
 def _library_terms(weights: Any) -> dict[str, str]:
@@ -73,10 +77,12 @@ def _library_terms(weights: Any) -> dict[str, str]:
     return {"licence": licence, "source": weights.url}
 
 
-def _fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
-    """Call `build`, which downloads torchvision's `weights` if they have not been downloaded yet.
-    In that case, print their size and licence first.
+def _build_pretrained(
+    spec: WeightsSpec, weights: Any, build: Callable[..., nn.Module]
+) -> nn.Module:
+    """Call torchvision's `build` with `weights`, a member of an enum such as ResNet50_Weights.
 
+    It downloads them if they have not been downloaded yet; then print their size and licence first.
     Raises MissingAssets if the download fails.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
@@ -84,7 +90,7 @@ def _fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
         terms = f"{weights.meta['_file_size']:.0f} MB, licence {_library_terms(weights)['licence']}"
         err.print(plain(f"downloading weights {spec} ({terms})"))
     try:
-        return build()
+        return build(weights=weights)
     except OSError as error:  # urllib's errors are OSErrors, too
         raise MissingAssets(
             f"weights {spec}: {weights.url} cannot be downloaded "
@@ -114,6 +120,7 @@ def fill(
     """
     expected = network.state_dict()
     tensors = {name: value for name, value in state.items() if not str(name).startswith(ignored)}
+
     missing = expected.keys() - tensors.keys()
     # num_batches_tracked: unused in evaluation, missing in older checkpoints
     missing = {name for name in missing if not name.endswith("num_batches_tracked")}
@@ -126,13 +133,13 @@ def fill(
     if differences:
         found = f"a file {' and '.join(differences)}"
         raise not_a_checkpoint(file, "file", f"{label}'s tensors", found)
+
     for name, tensor in tensors.items():
         shape = tuple(expected[name].shape)
-        found = type(tensor).__name__
-        if isinstance(tensor, Tensor):
-            found = str(tuple(tensor.shape))
-        if found != str(shape):
-            raise not_a_checkpoint(file, name, str(shape), found)
+        if not isinstance(tensor, Tensor):
+            raise not_a_checkpoint(file, name, str(shape), type(tensor).__name__)
+        if tensor.shape != shape:
+            raise not_a_checkpoint(file, name, str(shape), str(tuple(tensor.shape)))
         if not torch.isfinite(tensor.float()).all():
             raise not_a_checkpoint(file, name, "finite numbers", "nan or inf")
         tensors[name] = tensor.to(expected[name].dtype)
@@ -176,7 +183,7 @@ def fold_batch_norms(network: ResNet) -> ResNet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Built:
+class _Backbone:
     """A network of a library, without its classifier."""
 
     network: nn.Module
@@ -184,16 +191,18 @@ class _Built:
     classifier: tuple[str, ...]  # names of the removed modules
     mean: Sequence[float] = IMAGENET_MEAN  # normalisation of RGB in [0, 1]
     std: Sequence[float] = IMAGENET_STD
-    pretrained: str = ""  # the library's name of its pretrained weights
-    terms: Mapping[str, str] = field(default_factory=dict)  # licence and source of these weights
+    pretrained: str = ""  # the library's name of the pretrained weights that it has; "": none
+    # licence and source of the pretrained weights; {}: none
+    terms: Mapping[str, str] = field(default_factory=dict)
 
 
-def _provenance(built: _Built, weights: WeightsSpec, network: str) -> dict[str, Any]:
+def _provenance(backbone: _Backbone, weights: WeightsSpec, network: str) -> dict[str, Any]:
+    """The provenance of a network with these weights, as JSON. `network`: its description."""
     provenance: dict[str, Any] = {"weights": weights.identity()}
-    if built.pretrained and weights.kind == "pretrained":
-        provenance["pretrained"] = built.pretrained
-    provenance |= built.terms or weights.terms()
-    provenance["sha256"] = tensor_digest(built.network)
+    if backbone.pretrained and weights.kind == "pretrained":
+        provenance["pretrained"] = backbone.pretrained
+    provenance |= backbone.terms or weights.terms()
+    provenance["sha256"] = tensor_digest(backbone.network)
     provenance["stand_in"] = weights.stand_in
     provenance["network"] = network
     return provenance
@@ -214,11 +223,12 @@ class LibraryNetwork:
         """Number of features per crop, found without weights and without computing. Raises
         ConfigError as `load` does, except for errors of the weights.
         """
+        # Tensors on the device "meta" have shapes, but neither memory nor values.
         try:
             with torch.device("meta"):
-                network = self._built(None).network
-        except NotImplementedError:  # it computes with tensors while it is built
-            network = self._built(None).network.to("meta")
+                network = self._make(None).network
+        except NotImplementedError:  # it reads values of tensors while it is built
+            network = self._make(None).network.to("meta")
         height, width = self.region
         try:
             with torch.inference_mode():
@@ -240,17 +250,17 @@ class LibraryNetwork:
         of another network.
         """
         dim = self.dim()
-        built = self.build(weights, str(self))
+        backbone = self.build(weights, str(self))
         provenance = {
-            **_provenance(built, weights, str(self)),
-            "layer": built.layer,
-            "normalisation": {"mean": list(built.mean), "std": list(built.std)},
+            **_provenance(backbone, weights, str(self)),
+            "layer": backbone.layer,
+            "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
             "library": f"{self.library} {version(self.library)}",
         }
-        normalisation = Normalisation(self.region[1], built.mean, built.std)
-        return Loaded(built.network, provenance, self.region, normalisation, dim)
+        normalisation = Normalisation(self.region[1], backbone.mean, backbone.std)
+        return Loaded(backbone.network, provenance, self.region, normalisation, dim)
 
-    def build(self, weights: WeightsSpec, label: str) -> _Built:
+    def build(self, weights: WeightsSpec, label: str) -> _Backbone:
         """Build the network with its weights, for evaluation. Raises as `load` does.
 
         label: its name, for messages about a checkpoint.
@@ -261,16 +271,20 @@ class LibraryNetwork:
             seed = int(weights.argument)
         with torch.random.fork_rng(devices=[]):  # keep the caller's random state
             torch.manual_seed(seed)
-            built = self._built(weights if is_pretrained else None)
+            backbone = self._make(weights if is_pretrained else None)
         if weights.kind in FILES:
-            _fill_from_file(built, weights, label)
-        built.network.eval().requires_grad_(False)
-        return built
+            _fill_from_file(backbone, weights, label)
+        backbone.network.eval().requires_grad_(False)
+        return backbone
 
-    def _built(self, pretrained: WeightsSpec | None) -> _Built:
-        build = _timm if self.library == "timm" else _torchvision
+    def _make(self, pretrained: WeightsSpec | None) -> _Backbone:
+        """Let the library make the network, with pretrained weights; None: with random ones.
+
+        Its errors become ConfigErrors, except NotImplementedError, which `dim` handles.
+        """
+        make = _timm if self.library == "timm" else _torchvision
         try:
-            return build(self, pretrained)
+            return make(self, pretrained)
         except (PipelineError, NotImplementedError):
             raise
         except Exception as error:  # each network raises something else
@@ -278,11 +292,11 @@ class LibraryNetwork:
             raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
 
 
-def _fill_from_file(built: _Built, weights: WeightsSpec, label: str) -> None:
+def _fill_from_file(backbone: _Backbone, weights: WeightsSpec, label: str) -> None:
     """Put the tensors of SPIN's checkpoint, or of a state dict, into a network."""
     file = weights.file()
     state = load_checkpoint(file)
-    ignored = tuple(f"{module}." for module in built.classifier)
+    ignored = tuple(f"{module}." for module in backbone.classifier)
     if weights.kind == "spin":
         ignored += REGRESSOR
         tensors = state.get("model")
@@ -291,12 +305,12 @@ def _fill_from_file(built: _Built, weights: WeightsSpec, label: str) -> None:
     if not isinstance(tensors, dict):
         expected = "SPIN's checkpoint, a dict with `model`"
         raise not_a_checkpoint(file, "model", expected, f"keys {sorted(state)[:5]}")
-    fill(built.network, file, tensors, label=label, ignored=ignored)
+    fill(backbone.network, file, tensors, label=label, ignored=ignored)
 
 
-def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Built:
+def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Backbone:
     """Build a network of torchvision. Its features are the input of its last linear layer, the
-    classifier. `pretrained`: weights to download; None: none.
+    classifier. `pretrained`: weights to download; None: random weights.
     """
     networks = [name for name in models.list_models(module=models) if name not in RESCALING]
     if spec.name not in networks:
@@ -311,28 +325,35 @@ def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Built
     if pretrained is None:
         return _remove_classifier(spec, build())
 
-    of_network = models.get_model_weights(spec.name)
+    weights = _torchvision_weights(spec, pretrained)
+    network = _build_pretrained(pretrained, weights, build)
+    preprocessing = vars(weights.transforms())
+    return replace(
+        _remove_classifier(spec, network),
+        mean=preprocessing.get("mean", IMAGENET_MEAN),
+        std=preprocessing.get("std", IMAGENET_STD),
+        pretrained=weights.name,
+        terms=_library_terms(weights),
+    )
+
+
+def _torchvision_weights(spec: LibraryNetwork, pretrained: WeightsSpec) -> Any:
+    """The member of torchvision's enum of a network's weights, such as
+    ResNet50_Weights.IMAGENET1K_V2. Raises ConfigError for an unknown name.
+    """
+    members = models.get_model_weights(spec.name)
     argument = pretrained.argument or "DEFAULT"
-    names = [*of_network.__members__, "DEFAULT"]
+    names = [*members.__members__, "DEFAULT"]
     if argument not in names:
         close = did_you_mean(argument, names)
         raise ConfigError(
             f"weights {pretrained}: {spec} has no weights {argument!r}{close or ';'} it has "
             f"{', '.join(names)}"
         )
-    weights = of_network[argument]
-    network = _fetch(pretrained, weights, functools.partial(build, weights=weights))
-    about = vars(weights.transforms())
-    return replace(
-        _remove_classifier(spec, network),
-        mean=about.get("mean", IMAGENET_MEAN),
-        std=about.get("std", IMAGENET_STD),
-        pretrained=weights.name,
-        terms=_library_terms(weights),
-    )
+    return members[argument]
 
 
-def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _Built:
+def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _Backbone:
     """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -340,12 +361,12 @@ def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _Built:
             f"{spec} has no linear layer, whose input would be the features. Name another network."
         )
     network.set_submodule(linear[-1], nn.Identity())
-    return _Built(network, f"input of {linear[-1]}", (linear[-1],))
+    return _Backbone(network, f"input of {linear[-1]}", (linear[-1],))
 
 
-def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Built:
+def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Backbone:
     """Build a network of timm. Its features are pooled by timm, without the classifier
-    (`num_classes=0`). `pretrained`: weights to download; None: none.
+    (`num_classes=0`). `pretrained`: weights to download; None: random weights.
     """
     try:
         import timm
@@ -355,28 +376,34 @@ def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Built:
     name = spec.name
     if pretrained and pretrained.argument:
         name = f"{name}.{pretrained.argument}"
-    about = timm.get_pretrained_cfg(name)
-    if about is None:
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
         close = did_you_mean(spec.name, timm.list_models())
         raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}")
-    size = dict[str, Any]()
-    source = f"{HUB}/{about.hf_hub_id}"
-    if about.fixed_input_size and tuple(about.input_size[1:]) != spec.region:
-        size["img_size"] = spec.region
+
+    # a network of one input size, such as a ViT, is made for the size of the crops
+    options = dict[str, Any]()
+    if config.fixed_input_size and tuple(config.input_size[1:]) != spec.region:
+        options["img_size"] = spec.region
+    source = f"{HUB}/{config.hf_hub_id}"
     try:
-        network = timm.create_model(name, pretrained=pretrained is not None, num_classes=0, **size)
+        network = timm.create_model(
+            name, pretrained=pretrained is not None, num_classes=0, **options
+        )
     except OSError as error:  # errors of the Hugging Face hub are OSErrors, too
-        url = f"{source}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
+        url = f"{source}/resolve/main/{config.hf_hub_filename or 'model.safetensors'}"
         raise MissingAssets(
             f"weights {pretrained} of {spec}: {url} cannot be downloaded. Download it "
             "elsewhere, and name its path: file:FILE."
         ) from error
-    classifier = about.classifier or ()
+
+    classifier = config.classifier or ()  # one name, or several
     if isinstance(classifier, str):
         classifier = (classifier,)
-    built = _Built(network, "pooled, num_classes=0", tuple(classifier), about.mean, about.std)
+    layer = "pooled, num_classes=0"
+    backbone = _Backbone(network, layer, tuple(classifier), config.mean, config.std)
     if pretrained is None:
-        return built
-    model = f"{spec.name.partition('.')[0]}.{about.tag}"
-    terms = {"licence": about.license or "not recorded by timm", "source": source}
-    return replace(built, pretrained=model, terms=terms)
+        return backbone
+    model = f"{spec.name.partition('.')[0]}.{config.tag}"
+    terms = {"licence": config.license or "not recorded by timm", "source": source}
+    return replace(backbone, pretrained=model, terms=terms)

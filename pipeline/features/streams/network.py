@@ -1,13 +1,14 @@
 """Streams whose numbers are a network's features.  crops -> [torchvision, timm, ...] -> features
 
-A process loads a network once, for all splits and all streams that share it. The functions call
-one after the other:
+A process loads a network once, for all splits and all streams that share it. These functions call
+each other, from the first to the last:
 
-    NetworkStream.load             called by an extraction for each stream; refuses other weights
-                                   than those of existing rows
-    loaded_network                 the networks of this process; calls the next one for a new one
-    NetworkStream.load_on_device   puts the network on CPU or GPU
-    NetworkStream.load_network     loads it in fp32; most kinds of streams define only this
+    NetworkStream.load             Called by an extraction for each stream. Refuses other weights
+                                   than those of existing rows.
+    loaded_network                 A cache of the last MOST_NETWORKS networks of this process.
+    NetworkStream.load_on_device   Called for a network that is not in the cache. Loads it on its
+                                   device. ResNet50 overrides it.
+    NetworkStream.load_network     Loads it in fp32. Other kinds of streams define only this.
 """
 
 from __future__ import annotations
@@ -50,22 +51,21 @@ class NetworkStream(NumberStream):
         return self
 
     def load(self, machine: Machine, recorded: Provenance | None) -> Network:
-        """Return the network on its device. It is loaded only once, unless its checkpoint has
-        changed.
+        """Return the network on its device, from this process's cache if it is there.
 
         Raises PipelineError if existing rows (`recorded`) were computed with other weights, and
         what `load_on_device` raises.
         """
-        before = recorded or {}
+        recorded = recorded or {}
         key = self.network_key
-        content = json.dumps([key.identity(), before.get("standardisation")])
-        network = loaded_network(key, machine, _Origin(content, before))
-        now = network.provenance["sha256"]
-        if before.get("sha256", now) != now:
+        content = json.dumps([key.identity(), recorded.get("standardisation")])
+        network = loaded_network(key, machine, _Source(content, recorded))
+        digest = network.provenance["sha256"]
+        if recorded.get("sha256", digest) != digest:
             raise PipelineError(
                 f"{network.provenance['network']}: the stream was computed with different "
-                f"weights (sha256 {before['sha256'][:12]} of "
-                f"{before.get('library', 'torchvision')}, now {now[:12]}). Use another stream "
+                f"weights (sha256 {recorded['sha256'][:12]} of "
+                f"{recorded.get('library', 'torchvision')}, now {digest[:12]}). Use another stream "
                 "name (--stream NAME), or recompute it with --replace."
             )
         return network
@@ -74,16 +74,16 @@ class NetworkStream(NumberStream):
         """Load the network on its device. `recorded`: provenance of existing rows, or {}."""
         from pipeline.features import networks
 
+        return networks.run(self._load_with_crop, self.precision, machine)
+
+    def _load_with_crop(self) -> Loaded:
+        """Load the network in fp32, with the stream's columns, and its crop in the provenance."""
         crop = asdict(self.crop)
         if self.crop.region:
-            crop["region"] = list(self.crop.region)
-
-        def load_with_crop() -> Loaded:
-            network = self.load_network()
-            provenance = {**network.provenance, "crop": crop}
-            return replace(network, provenance=provenance, columns=self.columns)
-
-        return networks.run(load_with_crop, self.precision, machine)
+            crop["region"] = list(self.crop.region)  # as JSON has it
+        network = self.load_network()
+        provenance = {**network.provenance, "crop": crop}
+        return replace(network, provenance=provenance, columns=self.columns)
 
     def load_network(self) -> Loaded:
         """Load the network in fp32. Define this, or override `load_on_device`."""
@@ -91,18 +91,27 @@ class NetworkStream(NumberStream):
 
 
 @dataclass(frozen=True)
-class _Origin:
-    """What a network is loaded from, besides its stream's options; equal if the content is."""
+class _Source:
+    """What a network is loaded from, besides the options of its stream.
 
-    # the stream's identity, which has the checkpoint's digest, and the standardisation, as JSON
+    It is part of the cache's key in `loaded_network`, by its `content` alone. So a network is
+    loaded again if its checkpoint was replaced by another file of the same name, or if existing
+    rows have another standardisation, but not for another split.
+    """
+
+    # JSON of [the stream's identity, which has the checkpoint's SHA-256; the standardisation]
     content: str
-    recorded: Provenance = field(compare=False)  # provenance of existing rows, or {}
+    # Provenance of existing rows, or {}. It is only passed to `load_on_device`: a dict has no hash,
+    # and most of it (device, licence, ...) does not change the network.
+    recorded: Provenance = field(compare=False)
 
 
 @functools.lru_cache(maxsize=MOST_NETWORKS)
-def loaded_network(stream: NetworkStream, machine: Machine, origin: _Origin) -> Network:
-    """A stream's network, which this process loads once for equal arguments."""
-    return stream.load_on_device(machine, origin.recorded)
+def loaded_network(stream: NetworkStream, machine: Machine, source: _Source) -> Network:
+    """A stream's network on its device. Equal arguments give the same network, while it is one of
+    the last MOST_NETWORKS that were asked for.
+    """
+    return stream.load_on_device(machine, source.recorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +158,8 @@ class _LibraryStream(NetworkStream):
     """The base of streams of a library's networks. The features are the input of the network's
     classifier, `dim` numbers per crop.
 
-    `dim` is an option here, which the identity records. If it is set, plans need neither the
+    `dim` is an option here, not a class variable as in most streams. 0 is replaced by the library's
+    number, so the identity always records the number itself. If it is set, plans need neither the
     library nor torch; the number is checked when the network is loaded.
     """
 
