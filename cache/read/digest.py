@@ -32,37 +32,40 @@ def content_digest(split: Split, stream: str | None = None) -> str:
     Raises CacheError for damaged shards and a stream that does not exist, CacheChanged when the
     split is replaced meanwhile.
     """
+    # header: what all tracks have in common; arrays: the hashed ones; ranges: the hashed rows of
+    # all tracks, ascending
     tracks = split.tracks
     if stream is None:
         arrays = sorted(split.columns)
-        ranges = np.stack([tracks.start, tracks.stop], axis=1)
         extra = {name: column.stored_as for name, column in split.extra.items()}
-        form = dict[str, Any](columns=arrays, extra=extra)
+        header = dict[str, Any](columns=arrays, extra=extra)
+        ranges = np.stack([tracks.start, tracks.stop], axis=1)
     else:
         arrays = [f"{FEATURES}/{stream}", f"{FEATURES}/{stream}_ok"]
-        ranges = split.runs_with([stream])
         manifest = split.stream_manifest(stream)
         crop = (manifest.get("identity") or {}).get("crop")
-        form = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}
+        header = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}
+        ranges = split.runs_with([stream])
 
-    starts = ranges[:, 0]
-    begins = np.searchsorted(starts, tracks.start)
-    ends = np.searchsorted(starts, tracks.stop)
+    # No range crosses tracks, so those of a track start within it: ranges[first:stop] of each track
+    range_starts = ranges[:, 0]
+    first = np.searchsorted(range_starts, tracks.start)
+    stop = np.searchsorted(range_starts, tracks.stop)
     digests = []
     for number, track in enumerate(tracks):
-        with_rows = ranges[begins[number] : ends[number]]
-        facts = {"name": track.name, "rows": (with_rows - track.start).tolist()}
+        track_ranges = ranges[first[number] : stop[number]]
+        fields = {"name": track.name, "rows": (track_ranges - track.start).tolist()}
         if stream is None:
-            facts |= _facts_of(track, tracks.tables, tracks.video[number])
-        of_track = hashlib.sha256(_encode(facts))
+            fields |= _label_fields(track, tracks.tables, tracks.video[number])
+        track_digest = hashlib.sha256(_encode(fields))
         for array in arrays:
-            of_track.update(_digest_rows(split, array, with_rows))
-        digests.append(of_track.digest())
-    content = _encode(form) + b"".join(sorted(digests))
+            track_digest.update(_digest_rows(split, array, track_ranges))
+        digests.append(track_digest.digest())
+    content = _encode(header) + b"".join(sorted(digests))
     return hashlib.sha256(content).hexdigest()
 
 
-def _facts_of(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
+def _label_fields(track: TrackRecord, tables: Tables, video: int) -> dict[str, Any]:
     """The values of a track that a batch may hold besides its rows. `video`: its video's number."""
     intrinsics = track.intrinsics
     if intrinsics is not None:
