@@ -9,6 +9,9 @@ repeated.
 
 A key frame is one in which people are searched; with `every` > 1, they are followed from it through
 the frames after it (`pipeline.clips.detectors.two_parts`).
+
+`detect_planned` divides the clips into tasks, and a `_DetectionRun` detects those of one task, or
+all clips if there are no workers. An `_OpenClip` holds a clip's state meanwhile.
 """
 
 from __future__ import annotations
@@ -170,7 +173,6 @@ def _run_parallel(
     Raises what `connect_workers` raises.
     """
     total = _n_frames_stated(plan.raw, todo)
-    n_frames = 0
     with connect_workers(dask, machine.processes, plan.raw, [plan.detector]) as workers:
         n_clips = len(todo) // (TASKS_OF_WORKER * workers.number())
         n_clips = max(1, min(MOST_CLIPS, n_clips))  # of a task
@@ -178,8 +180,7 @@ def _run_parallel(
         on_worker = functools.partial(_on_worker, plan, machine)
         for task_report in workers.as_completed(on_worker, tasks):
             report.add(task_report)
-            n_frames += task_report.frames
-            progress(n_frames, max(total, n_frames), f"{report.detected} clips")
+            progress(report.frames, max(total, report.frames), f"{report.detected} clips")
 
 
 def _on_worker(
@@ -218,7 +219,12 @@ def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
 
 
 class _OpenClip:
-    """A clip in progress: what has been decoded of it, and what has been detected in it."""
+    """A clip in progress: its decoded frames (`add_task`), and the people detected in them
+    (`add_people`).
+
+    People are written into the temporary file `text` in the order of frames, though batches of
+    frames of different sizes may be detected in another order.
+    """
 
     def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
         self.files = files
@@ -305,7 +311,19 @@ class _WaitingFrame:
 
 
 class _DetectionRun:
-    """Detects people in the clips of `todo` in this process, and adds the results to `report`."""
+    """Detects people in the clips of `todo` in this process, and adds the results to `report`.
+
+    A clip is in `open_clips` from the time that `_next_clips` passes its path to the decoders until
+    it gets a keypoint file (`_finish`) or a record of its failure (`_give_up`). Meanwhile, its
+    frames pass these steps:
+
+        _detect_all     receives a task's decoded frames, and adds them to `waiting`
+        _detect_batch   detects people in waiting frames of one size, and hands them to their clips
+        _finish         is called for a clip after each task and batch. Does nothing until the last
+                        frame is decoded, and people in all frames are detected
+
+    Waiting frames of a clip that was given up stay in `waiting`, until `_detect_batch` drops them.
+    """
 
     def __init__(
         self,
@@ -322,10 +340,13 @@ class _DetectionRun:
         self.detect = detect
         self.progress = progress
         self.every = plan.detector.every
+        # A key frame and the frames followed from it, a group of up to `every` frames, share a
+        # batch. The detector gets one frame of each group at a time: about half of its preferred
+        # number of images, by default.
         batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
-        # a multiple of `every`: a key frame and the frames that follow it share a batch
+        # rounded up to whole groups, so that a task of a decoder, which is as long, has them too
         self.batch_size = math.ceil(batch_size / self.every) * self.every
-        n = max(1, min(cores(machine.workers), len(todo)))
+        n = min(cores(machine.workers), len(todo))
         threads = max(1, cores(0) // n)
         self.decoders = Decoders(
             plan.raw, n, self.batch_size, threads=threads, timeout=machine.timeout
@@ -334,7 +355,6 @@ class _DetectionRun:
         # image shape -> frames that wait for a full batch
         self.waiting = defaultdict[tuple[int, ...], list[_WaitingFrame]](list)
         self.total = _n_frames_stated(plan.raw, todo)  # frames of clips that are not given up
-        self.n_frames = 0  # in which people were searched
         self.began = time.monotonic()
 
     def run(self) -> None:
@@ -357,14 +377,18 @@ class _DetectionRun:
                 self._give_up(clip, task.problem)
             else:
                 self._finish(clip)
+            # the last group of a clip may be shorter than `every`
+            for shape in list(self.waiting):
+                self._detect_if_full(shape)
         for shape in list(self.waiting):
             self._detect_batch(shape)
 
     def _detect_if_full(self, shape: tuple[int, ...]) -> None:
-        """Detect people if a batch of this shape is full.
+        """Detect people in the waiting frames of this shape if they fill a batch, with no room for
+        another group of `every` frames. Otherwise, if too many frames of all shapes wait, detect
+        people in those of the most frequent shape.
 
-        It is full if the next key frame and those that follow it might not fit. If too many frames
-        of all shapes wait, detect people in those of the most frequent shape.
+        Called between groups only, as a batch must not end within one.
         """
         if len(self.waiting[shape]) > self.batch_size - self.every:
             self._detect_batch(shape)
@@ -379,7 +403,6 @@ class _DetectionRun:
 
     def _time_waits(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
         """Yield the tasks, and add the time for which each was waited for to the report."""
-        task: DecodedTask | None
         while True:
             began = time.monotonic()
             task = next(tasks, None)
@@ -404,10 +427,10 @@ class _DetectionRun:
         for frame, people in zip(frames, results, strict=True):
             frame.clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
-        self.n_frames += len(frames)
-        self.report.frames += len(frames)
+        n_frames = self.report.frames + len(frames)
+        self.report.frames = n_frames
         message = f"{frames[-1].clip.files.clip}, bottleneck: {self.report.bottleneck}"
-        self.progress(self.n_frames, max(self.total, self.n_frames), message)
+        self.progress(n_frames, max(self.total, n_frames), message)
         for clip in dict.fromkeys(frame.clip for frame in frames):
             self._finish(clip)
 
@@ -424,7 +447,8 @@ class _DetectionRun:
         if clip.record.lost:
             self.report.damaged[clip.files.clip] = clip.record.remarks()[0]
         write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
-        self.open_clips.pop(clip.files.clip).text.close()
+        del self.open_clips[clip.files.clip]
+        clip.text.close()
         self.report.detected += 1
 
     def _why_unusable(self, clip: _OpenClip) -> RawDataError | None:
@@ -449,7 +473,8 @@ class _DetectionRun:
 
     def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
         """Record why a clip gets no keypoint file, in the report and in a file (`failed`)."""
-        self.open_clips.pop(clip.files.clip).text.close()
+        del self.open_clips[clip.files.clip]
+        clip.text.close()
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
         self.report.problems[clip.files.clip] = str(error)
         self.total -= _n_frames_stated(self.plan.raw, [clip.files])

@@ -103,6 +103,26 @@ def test_people_are_found_in_key_frames_and_followed_in_between(
     assert at["b"] == {t: 70 + 2 * t for t in [*range(5), *back]}
 
 
+def test_clips_of_fewer_frames_than_n_fill_batches_as_well(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Counted(Lights):
+        def load(self, device: str) -> Any:
+            detect = super().load(device)
+
+            def counted(images: Any, keys: Any) -> Any:
+                sizes.append(len(images))
+                return detect(images, keys)
+
+            return counted
+
+    for number in range(6):
+        write_bar(tmp_path / f"{number}.avi", 3)
+    resources = DetectionResources(batch_size=10)
+    assert detect_clips(tmp_path, tmp_path / "out", Counted(every=5), resources).detected == 6
+    assert sum(sizes) == 18 and max(sizes) <= 10
+
+
 def test_another_n_detects_again(tmp_path: Path) -> None:
     write_bar(tmp_path / "a.avi", 5)
     assert [
