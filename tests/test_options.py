@@ -18,6 +18,7 @@ from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.features import streams
 from pipeline.features.streams.base import NumberStream
+from pipeline.features.weights import WeightsSpec
 from tests.golden import FOLDER
 from vibe_model import models
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
@@ -123,6 +124,12 @@ class ColoursLater(Colours):
     added: ClassVar[tuple[str, ...]] = ("smooth",)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ColoursOfANetwork(Colours):
+    weights: WeightsSpec = WeightsSpec("untrained", "0")  # noqa: RUF009 - it is frozen
+    added: ClassVar[tuple[str, ...]] = ("weights",)
+
+
 class Faces(Detector):
     name = "faces"
 
@@ -144,5 +151,6 @@ def test_an_added_option_with_its_default_changes_no_identity(tmp_path: Any) -> 
     assert ColoursLater().identity() == Colours().identity()
     assert ColoursLater(smooth=1.0).identity() == Colours().identity() | {"smooth": 1.0}
     assert ColoursLater.from_identity(Colours().identity()) == ColoursLater()
+    assert ColoursOfANetwork.from_identity(Colours().identity()) == ColoursOfANetwork()
     assert FacesLater().identity() == Faces().identity()
     assert FacesLater(smooth=1.0).identity() == Faces().identity() | {"smooth": 1.0}

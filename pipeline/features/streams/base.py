@@ -218,8 +218,12 @@ class Stream(ABC):
         """Everything that its rows depend on besides their pixels, frame, box, crop scale and
         labels, as JSON. The manifest records it.
 
-        A file is identified by its content. The key of a file is "weights", or the option's name if
-        "weights" is taken. Raises MissingAssets for a missing file.
+        A file is identified by its content:
+
+            {"kind": "hmr2", "version": 1, "weights": {"kind": "file", "file_sha256": "5f1c..."}}
+
+        The key of the first option that is a path is "weights", unless an option has that name.
+        Raises MissingAssets for a missing file.
         """
         names = {f.name for f in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
@@ -245,33 +249,36 @@ class Stream(ABC):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """Make the stream with this identity; None if the identity lacks something, such as a
-        checkpoint's path, or has unknown options.
+        """Make the stream with this identity; None if the identity has unknown options, or if the
+        path of one of its files is missing.
+
+        An identity from a manifest has a file's digest, but no path. If there is one file, and its
+        key is "weights", the caller may put its path there (as `StreamSpec.from_manifest` does):
+
+            {"kind": "hmr2", "version": 1, "weights": {"kind": "file", "argument": "hmr2a.ckpt"}}
         """
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        file_options = [
-            name for name, option_type in types.items() if issubclass(option_type, Path)
-        ]
-        has_spec = issubclass(types.get("weights", object), WeightsSpec)
-        if file_options or has_spec:
-            # The entry "weights" has a path only if a caller has put it there
-            # (`StreamSpec.from_manifest`), and it is the only file.
-            is_ambiguous = file_options and "weights" in types.keys() - file_options
-            if len(file_options) > 1 or is_ambiguous:
+        paths = [name for name, option_type in types.items() if issubclass(option_type, Path)]
+        if len(paths) > 1:
+            return None
+        if paths and "weights" not in types and "weights" in options:
+            options[paths[0]] = options.pop("weights")  # the key that `identity` gives a path
+        if not options.keys() <= types.keys():
+            return None
+        for name, value in options.items():
+            option_type = types[name]
+            is_path = issubclass(option_type, Path)
+            is_spec = issubclass(option_type, WeightsSpec)
+            if (is_path or is_spec) and "argument" not in value:
                 return None
-            weights = options.pop("weights")
-            if "argument" not in weights:
-                return None
-            if has_spec:
-                options["weights"] = types["weights"](**weights)
-            else:
-                options[file_options[0]] = Path(weights["argument"])
-        if options.keys() <= types.keys():
-            return cls(**options)
-        return None
+            if is_path:
+                options[name] = Path(value["argument"])
+            elif is_spec:
+                options[name] = option_type(**value)
+        return cls(**options)
 
 
 @dataclass(frozen=True, kw_only=True)
