@@ -312,7 +312,7 @@ def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Backb
     """Build a network of torchvision. Its features are the input of its last linear layer, the
     classifier. `pretrained`: weights to download; None: random weights.
     """
-    networks = [name for name in models.list_models(module=models) if name not in RESCALING]
+    networks = models.list_models(module=models, exclude=RESCALING)
     if spec.name not in networks:
         hint = did_you_mean(spec.name, networks) or f"; known: {', '.join(networks)}"
         raise ConfigError(
