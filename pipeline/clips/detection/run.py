@@ -341,8 +341,8 @@ class _DetectionRun:
         self.progress = progress
         self.every = plan.detector.every
         # A key frame and the frames followed from it, a group of up to `every` frames, share a
-        # batch. The detector gets one frame of each group at a time: about half of its preferred
-        # number of images, by default.
+        # batch. If `every` > 1, the detector computes one frame of each group at a time: by
+        # default, about half of its preferred number of images.
         batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
         # rounded up to whole groups, so that a task of a decoder, which is as long, has them too
         self.batch_size = math.ceil(batch_size / self.every) * self.every
