@@ -10,8 +10,7 @@ repeated.
 A key frame is one in which people are searched; with `every` > 1, they are followed from it through
 the frames after it (`pipeline.clips.detectors.two_parts`).
 
-`detect_planned` divides the clips into tasks, and a `_DetectionRun` detects those of one task, or
-all clips if there are no workers. An `_OpenClip` holds a clip's state meanwhile.
+A `_DetectionRun` detects the clips of one task, or all clips if there are no workers.
 """
 
 from __future__ import annotations
@@ -219,11 +218,8 @@ def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
 
 
 class _OpenClip:
-    """A clip in progress: its decoded frames (`add_task`), and the people detected in them
-    (`add_people`).
-
-    People are written into the temporary file `text` in the order of frames, though batches of
-    frames of different sizes may be detected in another order.
+    """A clip in progress: its decoded frames (`add_task`) and their people (`add_people`), who are
+    written into the temporary file `text` in the order of frames.
     """
 
     def __init__(self, files: ClipFiles, every: int, digest: str) -> None:

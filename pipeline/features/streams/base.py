@@ -220,7 +220,7 @@ class Stream(ABC):
 
         A file is identified by its content:
 
-            {"kind": "hmr2", "version": 1, "weights": {"kind": "file", "file_sha256": "5f1c..."}, ...}
+            {"kind": "hmr2", ..., "weights": {"kind": "file", "file_sha256": "5f1c..."}}
 
         The key of the first option that is a path is "weights", unless an option has that name.
         Raises MissingAssets for a missing file.
@@ -255,7 +255,7 @@ class Stream(ABC):
         An identity from a manifest has a file's digest, but no path. If there is one file, and its
         key is "weights", the caller may put its path there (as `StreamSpec.from_manifest` does):
 
-            {"kind": "hmr2", "version": 1, "weights": {"kind": "file", "argument": "hmr2a.ckpt"}, ...}
+            {"kind": "hmr2", ..., "weights": {"kind": "file", "argument": "hmr2a.ckpt"}}
         """
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         if "crop" in options:
