@@ -1,8 +1,16 @@
 """`python -m pipeline try`: the usual commands on a clip of two people, and a page of their
 results.
 
-The commands prepare tracks with joints in metres, fit bodies, and draw the joints. Drawing is
-skipped if the page shows the current bodies.
+The commands prepare tracks with joints in metres, fit bodies, and draw the joints:
+
+    <out>/clips/         the clip, and a file of its keypoints
+    <out>/cache/         the tracks and their joints
+    <out>/bodies/        the fitted bodies, and a video of them
+    <out>/joints.mp4     the clip with the joints
+    <out>/try.html       the page with both videos and a table of the people
+
+A second run keeps what is up to date: the last two files if the page's head has the digest of
+bodies.json.
 """
 
 from __future__ import annotations
@@ -16,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from cache.storage.durable import write_atomic
@@ -62,6 +71,16 @@ TEXTS: Final = (
     "Bodies over the same frames, estimated from the joints in metres.",
 )
 OF_WEIGHTS: Final = "The MediaPipe Authors"
+PORTRAIT_SCALE: Final = 1.1  # side of a person's image in the table / side of the box
+
+
+class _TrackFrames(NamedTuple):
+    """Where and when a person is in the clip."""
+
+    frame_index: NDArray[Any]  # (N,) frame numbers of the track's rows
+    middle_frame: int  # the one that the page shows
+    middle_bbox: NDArray[Any]  # (4,) the box in it: cx, cy, width, height px
+    seconds: tuple[float, float]  # first and last time at which the person is seen
 
 
 class _DrawnPerson(NamedTuple):
@@ -98,36 +117,38 @@ def _run(args: argparse.Namespace) -> int:
     joints = folder / "joints.mp4"
     bodies = folder / "bodies"
     page = folder / PAGE
-    *steps, show = _commands(str(raw), str(folder / "cache"), str(bodies), NAME, str(joints))
-    for words in steps:
-        code = _run_step(words)
-        if code:
-            return code
-    digest = whole_file_digest(bodies / SUMMARY)  # it has those of the split and of the joints
-    current = joints.is_file() and shows(page, digest)
-    usage = _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")
-    own = [command(*words) for words in usage]
-    if not current:
-        code = _run_step(show)
+    prepare, fit_bodies, draw_joints = _commands(
+        str(raw), str(folder / "cache"), str(bodies), NAME, str(joints)
+    )
+    code = _run_command(prepare) or _run_command(fit_bodies)
+    if code:
+        return code
+
+    # bodies.json contains the digests of the split and of the stream of joints: a page with the
+    # digest of bodies.json is up to date with all three.
+    digest = whole_file_digest(bodies / SUMMARY)
+    mark = IDLE
+    if not (joints.is_file() and shows(page, digest)):
+        mark = DONE
+        code = _run_command(draw_joints)
         if code:
             return code
         split = cache.open(folder / "cache")[SPLIT]
         content = _page_content(split, raw, joints, bodies)
-        content |= {"digest": digest, "version": VERSION, "commands": own}
         template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)
-        write(template.stream(content), page)
-    mark = IDLE if current else DONE
+        write(template.stream(content, digest=digest), page)
+
     listed = line("page", plain(from_here(page)), size(page.stat().st_size))
     out.print(f"\n{mark} {listed}")
     out.print("The same with your own clips, in a folder CLIPS:")
-    for text in own:
+    for text in _usage():
         out.print(plain(f"  {text}"), soft_wrap=True)
     return 0
 
 
 def _page_content(split: cache.Split, raw: Path, joints: Path, bodies: Path) -> dict[str, Any]:
-    """What the page's template shows of the results. joints: the drawn video. bodies: the folder of
-    fitted bodies.
+    """The variables of the page's template, except the digest. joints: the drawn video. bodies: the
+    folder of fitted bodies.
     """
     summary = json.loads((bodies / SUMMARY).read_bytes())
     clips = (joints, bodies / summary["overlays"][0])
@@ -135,6 +156,8 @@ def _page_content(split: cache.Split, raw: Path, joints: Path, bodies: Path) -> 
     detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
     weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
     return {
+        "version": VERSION,
+        "commands": _usage(),
         "people": people,
         "clips": [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)],
         "credits": [CREDITS[0], *weights, CREDITS[1]],
@@ -164,7 +187,11 @@ def _fetch(clip: Path) -> list[str]:
 
 
 def _commands(clips: str, root: str, bodies: str, clip: str, drawn: str) -> list[list[str]]:
-    """The commands to run: prepare tracks with joints in metres, fit bodies, draw the joints."""
+    """The words of three commands: prepare tracks with joints in metres, fit bodies, draw joints.
+
+    clips: the raw folder. root: the cache. bodies: the folder of fitted bodies. clip: the name of
+    the clip to draw. drawn: the video to write.
+    """
     networks = ["--detector", DETECTOR, "--every", "5", "--stream", "blaze_joints"]
     return [
         ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
@@ -173,7 +200,13 @@ def _commands(clips: str, root: str, bodies: str, clip: str, drawn: str) -> list
     ]
 
 
-def _run_step(words: list[str]) -> int:
+def _usage() -> list[str]:
+    """The commands for the reader's own clips, as typed."""
+    commands = _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")
+    return [command(*words) for words in commands]
+
+
+def _run_command(words: list[str]) -> int:
     out.print(f"\n[bold]{plain(command(*words))}[/bold]", soft_wrap=True)
     return main(words)
 
@@ -185,32 +218,40 @@ def _people(
 
     fitted: the people's entries in bodies.json. clips: the drawn videos, of joints and of bodies.
     """
-    records = [split.tracks[split.tracks.names.index(one["name"])] for one in fitted]
-    frames = [split.rows("frame_index", record.start, record.stop) for record in records]
-    middle_of_all = int(np.median(np.concatenate(frames)))
-    shown = {int(indices[len(indices) // 2]) for indices in frames}
-    drawn = [_read(clip, {middle_of_all, *shown}) for clip in clips]
+    tracks = [_read_track(split, person["name"]) for person in fitted]
+    poster_frame = int(np.median(np.concatenate([track.frame_index for track in tracks])))
+    frames = {poster_frame, *(track.middle_frame for track in tracks)}
+    drawn = [_read_images(clip, frames) for clip in clips]
     numbers = tracks_of(split, split.videos.names.index(NAME))
-    graded = video_grades(split, numbers, Video(raw.resolve(), NAME))
+    grades = video_grades(split, numbers, Video(raw.resolve(), NAME))
     people: list[_DrawnPerson] = []
-    for one, record, indices in zip(fitted, records, frames, strict=True):
-        middle = len(indices) // 2
-        row = record.start + middle
-        bbox = split.rows("bbox", row, row + 1)[0]
-        images = [crop_person(images[int(indices[middle])], bbox, 1.1) for images in drawn]
+    for person, track in zip(fitted, tracks, strict=True):
+        images = [
+            crop_person(images[track.middle_frame], track.middle_bbox, PORTRAIT_SCALE)
+            for images in drawn
+        ]
         rgb = PEOPLE[len(people) % len(PEOPLE)]
         colour = "#" + bytes(round(255 * share) for share in rgb).hex()
-        seconds = indices[0] / record.fps, indices[-1] / record.fps
-        grade = graded[record.name]._replace(body_distance_mm=one["mean_distance_mm"])
-        people.append(_DrawnPerson(colour, one, seconds, grade, images))
-    return [images[middle_of_all] for images in drawn], people
+        grade = grades[person["name"]]._replace(body_distance_mm=person["mean_distance_mm"])
+        people.append(_DrawnPerson(colour, person, track.seconds, grade, images))
+    return [images[poster_frame] for images in drawn], people
+
+
+def _read_track(split: cache.Split, name: str) -> _TrackFrames:
+    record = split.tracks[split.tracks.names.index(name)]
+    frame_index = split.rows("frame_index", record.start, record.stop)
+    middle = len(frame_index) // 2
+    bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
+    seconds = (frame_index[0] / record.fps, frame_index[-1] / record.fps)
+    return _TrackFrames(frame_index, int(frame_index[middle]), bbox, seconds)
 
 
 def _data_uri(clip: Path) -> str:
     return f"data:video/mp4;base64,{base64.b64encode(clip.read_bytes()).decode()}"
 
 
-def _read(clip: Path, frames: Iterable[int]) -> dict[int, Image]:
+def _read_images(clip: Path, frames: Iterable[int]) -> dict[int, Image]:
+    """The images of these frames, by frame number; without those that cannot be decoded."""
     read = Video(clip.parent.resolve(), clip.name).read(sorted(frames))
     return {frame.index: frame.image for frame in read if frame.image is not None}
 

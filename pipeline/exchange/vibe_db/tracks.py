@@ -1,10 +1,15 @@
 """Rows of an opened database file as videos and tracks of the cache.  [database files -> tracks],
 features
 
-All rows with one name are one video; names written by our export contain video and person. A name
-that appears again later, or a frame number that does not increase, starts a new track. Joints that
-the dataset does not annotate have confidence 0; bodies and 3D joints that are all zeros or not
-finite are unknown (`has_smpl` 0, `has_3d` 0).
+`vibe_db.importing` takes the videos from a `FileReader`:
+
+    neighbouring rows with one name -> a segment -> its labels (`_labels`) -> usable rows
+    (`_usable_rows`) -> a track for each run of them whose frame numbers increase
+    (`_increasing_runs`)
+
+All rows with one name are one video; names written by our export contain video and person, such as
+"0001/0_seg1". Joints that the dataset does not annotate have confidence 0; bodies and 3D joints
+that are all zeros or not finite are unknown (`has_smpl` 0, `has_3d` 0).
 """
 
 from __future__ import annotations
@@ -93,15 +98,14 @@ class FileReader:
     def _video(self, video: str, segments: Sequence[tuple[str, Segment]]) -> _ImportedVideo:
         """Read a video's rows. segments: (person, segment) pairs, as of `_group_by_video`.
 
-        A segment becomes one track for each run of usable rows whose frame numbers increase. A
-        person's first track is called VIDEO/PERSON, the next one VIDEO/PERSON_part1.
+        A person's first track is called VIDEO/PERSON, the next one VIDEO/PERSON_part1.
         """
         n_rows = sum(segment.stop - segment.start for _, segment in segments)
         account = VideoAccount(video, found=n_rows)
+        image_names: list[str] = []  # of all rows of the video
+        frames: list[Rows] = []  # for each segment, the frame numbers of all its rows
         tracks: list[Track] = []
-        rows = [np.zeros(0, np.int64)]  # of each track, in the file
-        frames: list[Rows] = []  # frame numbers of all rows of each segment
-        image_names: list[str] = []
+        rows = [np.zeros(0, np.int64)]  # for each track, the numbers of its rows in the file
         n_tracks = Counter[str]()  # person -> number of tracks
         for person, segment in segments:
             segment_names = self._image_names(segment)
@@ -120,11 +124,7 @@ class FileReader:
                 account.keep_track(len(run))
                 rows.append(segment.start + run)
         account.check()
-        source = source_of(image_names, np.concatenate(frames))
-        if image_names and not source:
-            account.notes.append(
-                "img_name is not kept: its names are no numbered images in a raw folder"
-            )
+        source = _find_source(image_names, np.concatenate(frames), account)
         fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
         entry = cache.VideoEntry(
             name=video, source=source, fingerprint=fingerprint, account=account.as_dict()
@@ -138,6 +138,7 @@ class FileReader:
         return self.database.texts("img_name", segment.start, segment.stop)
 
     def _track(self, name: str, video: str, frame_index: Rows, labels: Labels) -> Track:
+        """The track of these rows. Raises RawDataError for the first problem with its values."""
         flags: dict[str, Any] = {
             flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels
         }
@@ -151,13 +152,16 @@ class FileReader:
             crop_scale=self.layout.crop_scale,
             **(labels | flags),
         )
-        for problem in column_problems(track.columns):  # raise the first one
+        problem = next(column_problems(track.columns), None)
+        if problem is not None:
             expected = "rows that comply with docs/cache-format.md"
             raise self.database.error("vid_name", expected, problem)
         bodies: Labels = {
             column: labels[column] for column in ("pose", "has_smpl") if column in labels
         }
-        for column, expected, found in other_units(bodies):  # likewise
+        other_unit = next(other_units(bodies), None)
+        if other_unit is not None:
+            column, expected, found = other_unit
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
 
@@ -187,6 +191,16 @@ class FileReader:
             found = f"{least} to {most} in {segment.name!r}"
             raise self.database.error(field, "frame numbers from 0 on", found)
         return frame_index
+
+
+def _find_source(image_names: Sequence[str], frame_index: Rows, account: VideoAccount) -> str:
+    """The video's pixel source, or "" with a note in the account if it has other image names."""
+    source = source_of(image_names, frame_index)
+    if image_names and not source:
+        account.notes.append(
+            "img_name is not kept: its names are no numbered images in a raw folder"
+        )
+    return source
 
 
 def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Rows:
@@ -268,9 +282,9 @@ def _labels(
 
 def _require_metres(database: Database, joints_3d: Array) -> None:
     """Raise RawDataError if 3D joints are so far from the pelvis that they must be in mm."""
-    is_known = np.isfinite(joints_3d) & (joints_3d != 0)
-    if is_known.any():
-        distance = np.median(np.abs(joints_3d[is_known]))
+    is_labelled = np.isfinite(joints_3d) & (joints_3d != 0)
+    if is_labelled.any():
+        distance = np.median(np.abs(joints_3d[is_labelled]))
         if distance > FARTHEST_JOINT:
             expected = "joints in m, relative to the pelvis"
             found = f"{distance:.0f}, as in mm"
@@ -283,12 +297,12 @@ def _smpl_labels(database: Database, start: int, stop: int) -> Labels:
     stored = [database.read(field, start, stop) for field in fields]
     theta = np.concatenate(stored, axis=1)
     is_in_range = (np.abs(theta) < LARGEST).all(axis=1)
-    is_labelled = is_in_range & theta.any(axis=1)
-    theta = _where(is_labelled, theta)
+    has_smpl = is_in_range & theta.any(axis=1)
+    theta = _nan_unless(has_smpl, theta)
     return {
         "pose": theta[:, :N_POSE],
         "betas": theta[:, N_POSE:],
-        "has_smpl": is_labelled.astype(np.uint8),
+        "has_smpl": has_smpl.astype(np.uint8),
     }
 
 
@@ -316,31 +330,30 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Labels:
     """
     joints = joints.astype(np.float64)
     if layout.joints_3d == "common14":
-        labelled = _are_known(joints)
-        return {"kp_3d_eval": _where(labelled, joints), "has_3d": labelled.astype(np.uint8)}
+        has_3d = _have_body(joints)
+        return {"kp_3d_eval": _nan_unless(has_3d, joints), "has_3d": has_3d.astype(np.uint8)}
 
     joints = joints - joints[:, PELVIS : PELVIS + 1]
-    annotated = np.zeros(len(JOINTS["spin49"]), bool)
-    _, known = correspondence(layout.known_3d, "spin49")
-    annotated[known] = True
-    # A joint exactly at the pelvis is not annotated.
-    is_placed: Bools = np.asarray(joints.any(axis=-1))
-    is_placed[:, PELVIS] = True
+    annotated = correspondence(layout.known_3d, "spin49")[1]  # the joints that the dataset has
+    is_annotated = np.isin(np.arange(joints.shape[1]), annotated)  # (49,)
     are_finite = np.isfinite(joints[:, annotated]).all(axis=(1, 2))
-    labelled = _are_known(joints[:, COMMON]) & are_finite
-    has = annotated & is_placed & labelled[:, None]
+    has_3d = _have_body(joints[:, COMMON]) & are_finite  # (n,) rows
+    # A joint exactly at the pelvis is not annotated in this row.
+    is_present: Bools = np.asarray(joints.any(axis=-1))  # (n, 49)
+    is_present[:, PELVIS] = True
+    is_labelled = is_annotated & is_present & has_3d[:, None]  # (n, 49)
 
     confidence = np.ones((*joints.shape[:2], 1))
     kp_3d = np.concatenate([joints, confidence], axis=2)
-    kp_3d = np.where(has[..., None], kp_3d, 0).astype(np.float32)
-    labels: Labels = {"kp_3d": kp_3d, "has_3d": labelled.astype(np.uint8)}
+    kp_3d = np.where(is_labelled[..., None], kp_3d, 0).astype(np.float32)
+    labels: Labels = {"kp_3d": kp_3d, "has_3d": has_3d.astype(np.uint8)}
     if "kp_3d_eval" in columns:
         common = convert(kp_3d[..., :3], source="spin49", target="common14")
-        labels["kp_3d_eval"] = _where(labelled, common)
+        labels["kp_3d_eval"] = _nan_unless(has_3d, common)
     return labels
 
 
-def _are_known(joints: Array) -> Bools:
+def _have_body(joints: Array) -> Bools:
     """Joints (n, J, 3) -> (n,) whether they are finite, in range, and not all at one point."""
     with np.errstate(invalid="ignore"):
         are_in_range = (np.abs(joints) < LARGEST).all(axis=(1, 2))
@@ -348,8 +361,8 @@ def _are_known(joints: Array) -> Bools:
     return np.asarray(are_in_range & are_apart)
 
 
-def _where(known: Bools, values: Array) -> NDArray[np.float32]:
-    """Values (n, ...) with NaN in unknown rows. known: (n,)."""
+def _nan_unless(is_known: Bools, values: Array) -> NDArray[np.float32]:
+    """Values (n, ...) with NaN in rows that are not known. is_known: (n,)."""
     n_trailing = values.ndim - 1
-    is_known = known.reshape(-1, *[1] * n_trailing)
+    is_known = is_known.reshape(-1, *[1] * n_trailing)
     return np.where(is_known, values, np.nan).astype(np.float32)
