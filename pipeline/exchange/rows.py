@@ -1,11 +1,14 @@
 """Rows of a split to export, and their arrays.  tracks, features -> [files]
 
 Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore
-exported in segments of consecutive frames:
+exported in segments of consecutive frames. An export takes these steps:
 
-    fields of the file -> checks that their rows must pass (`checks_of`) -> fields that cannot be
-    written (`absent_fields`) -> segments of the other rows (`segments_of`) -> arrays that are
-    computed when they are written (`array_of`)
+    checks_of      checks that rows must pass to have a value in each field
+    absent_fields  fields that cannot be written
+    segments_of    the rows that pass the checks of the other fields
+    array_of       an array for each field, which is computed when it is written
+
+The name of a check is what a row that fails it has, for messages: "every row has no 3D joints".
 """
 
 from __future__ import annotations
@@ -28,10 +31,12 @@ from pipeline.features.plan import missing_rows, weights_of
 from pipeline.files.formats.arrays import Shape
 
 Rows = NDArray[np.int64]
-Check = Callable[[int, int], NDArray[np.bool_]]  # rows [start, stop) -> which of them pass
-Checks = Mapping[str, Check]  # what rows have that fail, such as NO_SMPL -> the check
+Bools = NDArray[np.bool_]
+Check = Callable[[int, int], Bools]  # start, stop -> (stop - start,) whether each row passes
+Checks = Mapping[str, Check]  # name, such as NO_SMPL -> check
 
 BATCH: Final = 8192  # rows; 64 MB of features
+# names of the checks of `checks_of`
 NO_FEATURES: Final = "no features"
 NO_JOINTS_3D: Final = "no 3D joints"
 NO_SMPL: Final = "no SMPL parameters"
@@ -43,7 +48,7 @@ class FileField(NamedTuple):
 
     dtype: str  # as written; "U": texts
     columns: tuple[str, ...] = ()  # required columns of the cache
-    rows_with: tuple[str, ...] = ()  # exported rows must pass these of the `Checks`, by key
+    checks: tuple[str, ...] = ()  # names of the checks that exported rows must pass
     shapes: tuple[Shape, ...] = ()  # allowed shapes of a row
     body: str = ""  # which of SMPL's files it needs
 
@@ -95,15 +100,16 @@ def array_of(
     pieces: Sequence[tuple[int, int]],
     n_rows: int,
     dtype: str | None,
-    add: Callable[[int], None],
+    report_written: Callable[[int], None],
 ) -> Blocks:
     """Make an array (n_rows, ...) that is computed piece by piece when its file is written.
 
     Args:
-        compute: Returns the rows [start, stop) of a piece.
+        compute: Returns the array of the rows [start, stop). It is called once at first, for the
+            shape of a row, and then for each piece.
         pieces: [start, stop) of each piece.
         dtype: None: the dtype of the computed rows.
-        add: Called with the number of rows of each piece that has been written.
+        report_written: Called with the number of rows of each piece that has been written.
     """
     first = pieces[0][0]
     sample = np.asarray(compute(first, first + 1))
@@ -113,7 +119,7 @@ def array_of(
         for start, stop in pieces:
             block = np.asarray(compute(start, stop)).astype(kind, copy=False)
             yield block
-            add(len(block))
+            report_written(len(block))
 
     return Blocks((n_rows, *sample.shape[1:]), kind, blocks)
 
@@ -135,13 +141,15 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
 def absent_fields(
     split: cache.Split, fields: Mapping[str, FileField], checks: Checks
 ) -> dict[str, str]:
-    """Field that cannot be written -> why: a column is missing, or no row passes a check."""
+    """Field that cannot be written -> why: a column is missing, or no row passes a check of it.
 
+    A check that is not in `checks` makes no field absent.
+    """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
 
-    @functools.cache
-    def has_passing_row(reason: str) -> bool:
-        return any(checks[reason](start, stop).any() for start, stop in ranges)
+    @functools.cache  # fields share checks
+    def some_row_passes(check: str) -> bool:
+        return any(checks[check](start, stop).any() for start, stop in ranges)
 
     absent = {}
     for name, field in fields.items():
@@ -149,21 +157,19 @@ def absent_fields(
         if missing:
             absent[name] = f"the split has no {' and no '.join(missing)}"
             continue
-        for reason in field.rows_with:
-            if ranges and reason in checks and not has_passing_row(reason):
-                absent[name] = f"every row has {reason}"
+        for check in field.checks:
+            if ranges and check in checks and not some_row_passes(check):
+                absent[name] = f"every row has {check}"
                 break
     return absent
 
 
 def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Check]:
-    """Checks for rows that have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL
-    parameters.
-
-    Existing code expects all of them in every row.
+    """Checks whether rows have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL
+    parameters, which existing code expects in every row.
     """
 
-    def are_valid(flag: str, columns: Sequence[str], start: int, stop: int) -> NDArray[np.bool_]:
+    def are_valid(flag: str, columns: Sequence[str], start: int, stop: int) -> Bools:
         """Whether the flag, if there is one, is set, and the columns are finite."""
         mask = np.ones(stop - start, bool)
         if flag in split.columns:
@@ -173,16 +179,16 @@ def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Chec
             mask &= is_finite.all(axis=tuple(range(1, is_finite.ndim)))
         return mask
 
-    def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
+    def joints_3d(start: int, stop: int) -> Bools:
         mask = are_valid("has_3d", [column_3d], start, stop)
         if column_3d == "kp_3d":
             mask &= (split.rows(column_3d, start, stop)[:, COMMON, 3] > 0).all(axis=1)
         return mask
 
-    def smpl(start: int, stop: int) -> NDArray[np.bool_]:
+    def smpl(start: int, stop: int) -> Bools:
         return are_valid("has_smpl", ["pose", "betas"], start, stop)
 
-    def features(start: int, stop: int) -> NDArray[np.bool_]:
+    def features(start: int, stop: int) -> Bools:
         return np.asarray(split.column(f"features/{stream}_ok")[start:stop] == 1)
 
     return {NO_FEATURES: features, NO_JOINTS_3D: joints_3d, NO_SMPL: smpl}
@@ -206,7 +212,7 @@ class Segments:
         """The segment of each of the rows [start, stop)."""
         return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
 
-    def only(self, chosen: NDArray[np.bool_], reason: str) -> Segments:
+    def only(self, chosen: Bools, reason: str) -> Segments:
         """The chosen segments, of (n,) flags; the rows of the others are left out for `reason`."""
         left_out = dict(self.left_out)
         n = int((self.stop - self.start)[~chosen].sum())
@@ -251,14 +257,17 @@ class Segments:
         return names
 
 
-def _ends_of_runs(is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each item (n,) is the last of a run: the next one is a first one, or there is none.
+def _find_runs(n: int, is_break: Bools) -> tuple[Rows, Rows]:
+    """Number of the first and of the last item of each run of n items.
 
-    is_first: whether each item is the first of a run.
+    is_break: (n - 1,) whether a run ends between an item and the next one; (0,) for n = 0.
+
+    >>> [numbers.tolist() for numbers in _find_runs(4, np.array([False, True, False]))]
+    [[0, 2], [1, 3]]
     """
-    is_last = np.ones_like(is_first)
-    is_last[:-1] = is_first[1:]
-    return is_last
+    first = np.append(0, np.flatnonzero(is_break) + 1)[:n]
+    last = np.append(first, n)[1:] - 1
+    return first, last
 
 
 def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
@@ -267,11 +276,9 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
     [(0, 7), (9, 10)]
     """
-    is_first = np.ones(len(start), bool)
-    is_first[1:] = start[1:] != stop[:-1]
-    is_last = _ends_of_runs(is_first)
-    for first, end in zip(start[is_first].tolist(), stop[is_last].tolist(), strict=True):
-        for row in range(first, end, BATCH):
+    first, last = _find_runs(len(start), start[1:] != stop[:-1])
+    for begin, end in zip(start[first].tolist(), stop[last].tolist(), strict=True):
+        for row in range(begin, end, BATCH):
             yield row, min(row + BATCH, end)
 
 
@@ -283,10 +290,8 @@ def segments_of(split: cache.Split, checks: Checks) -> Segments:
     is_next_row = np.diff(row) == 1
     is_same_track = np.diff(track) == 0
     is_next_frame = np.diff(frame) == step[1:]
-    is_first = np.ones(len(row), bool)
-    is_first[1:] = ~(is_next_row & is_same_track & is_next_frame)
-    is_last = _ends_of_runs(is_first)
-    return Segments(row[is_first], row[is_last] + 1, track[is_first], frame[is_last], left_out)
+    first, last = _find_runs(len(row), ~(is_next_row & is_same_track & is_next_frame))
+    return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
 
 
 def _select_rows(split: cache.Split, checks: Checks) -> tuple[Rows, Rows, dict[str, int]]:
@@ -298,9 +303,9 @@ def _select_rows(split: cache.Split, checks: Checks) -> tuple[Rows, Rows, dict[s
     frames = [np.zeros(0, np.int64)]
     for start, stop in spans(split.tracks.start, split.tracks.stop):
         passes = np.ones(stop - start, bool)
-        for reason, check in checks.items():
+        for name, check in checks.items():
             fails = passes & ~check(start, stop)
-            n_failed[reason] += int(fails.sum())
+            n_failed[name] += int(fails.sum())
             passes &= ~fails
         rows.append(start + np.flatnonzero(passes))
         frames.append(split.rows("frame_index", start, stop)[passes])

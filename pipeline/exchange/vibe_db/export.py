@@ -145,7 +145,7 @@ def _checks_of_fields(fields: Iterable[str], checks: Checks) -> dict[str, Check]
     """The checks that a row must pass to have a value in each of the fields."""
     reasons = set[str]()
     for field in fields:
-        reasons.update(FIELDS[field].rows_with)
+        reasons.update(FIELDS[field].checks)
     return {reason: check for reason, check in checks.items() if reason in reasons}
 
 

@@ -242,13 +242,13 @@ def _absent(
 
     checks = checks_of(split, "kp_3d", stream)
     for field in fields.values():
-        for need in field.rows_with:
+        for need in field.checks:
             checks.setdefault(need, functools.partial(rows.has, need))
     absent |= absent_fields(split, fields, checks)
     needs = set[str]()
     for name, field in fields.items():
         if name not in absent:
-            needs.update(field.rows_with)
+            needs.update(field.checks)
     always: dict[str, Check] = {}
     if layout.rows_with:
         always[layout.rows_with] = functools.partial(rows.has, layout.rows_with)
