@@ -19,12 +19,12 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.skeletons import LARGEST, Doubles
 
-# A function that returns the (width, height) in px that the images may have; it is only called if
-# a format needs them. Keypoints for images of another one of these sizes, or a multiple, are scaled
-# to the first.
+# Function that returns the (width, height) px of images for which a tool may have written a clip's
+# keypoints. Keypoints for another of these sizes, or a multiple, are scaled to the first. Formats
+# that need no sizes do not call it.
 Sizes = Callable[[], Sequence[tuple[int, int]]]
 
-# Number of joints -> the known orders, the usual one first.
+# number of joints -> the known orders, the usual one first
 ORDERS: Final = {
     17: ("coco", "h36m_lifters"),
     18: ("openpose_coco", "coco_neck"),
@@ -34,6 +34,14 @@ ORDERS: Final = {
 }
 # number of joints of Halpe-136 and COCO-WholeBody -> how many come before face and hands
 BODY: Final = {136: 26, 133: 23}
+# how many numbers a person may have if the file does not name the joints
+NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
+# Largest number of a box in shares of the image. Boxes of people at the border may exceed 1 a
+# little; boxes in pixels are far larger.
+LARGEST_SHARE: Final = 1.5
+CENTRE_BOX: Final = "cx cy w h"  # other boxes are "x y w h", of the upper left corner
+
+# what to do about an invalid file
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = (
@@ -45,18 +53,6 @@ OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
     "Ten lines in docs/adding-a-detector.md write those of another tool."
 )
-# how many numbers a person may have if the file does not name the joints
-NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))
-# how a box is written -> a function of its first and last two numbers, which returns the upper left
-# and the lower right corner
-BOXES: Final = {
-    "x y w h": lambda a, b: (a, a + b),
-    "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
-}
-# Largest number of a box in shares of the image. Boxes of people at the border may exceed 1 a
-# little; boxes in pixels are far larger.
-LARGEST_SHARE: Final = 1.5
-
 
 # the functions of `arrays`, with advice for these files
 whole: Final = partial(arrays.whole, do=FORMATS)
@@ -97,9 +93,9 @@ class LabelFormat:
 
     name: str
     first: int  # the number of a video's first frame
-    box: str = ""  # a key of BOXES
+    box: str = ""  # "x y w h" or CENTRE_BOX; "": the format has no boxes
     of_picture: bool = False  # positions are shares of the image's width and height, not px
-    pixel: int = 0  # the coordinate of the first pixel
+    pixel: int = 0  # the coordinate of the first pixel, 1 in formats that count pixels from 1
 
     def frame(self, file: Path, key: str, value: object) -> int:
         """Convert a frame's number in the file to the number from 0. Raises RawDataError for a
@@ -119,10 +115,13 @@ class LabelFormat:
         score: float = 1.0,
         size: tuple[int, int] = (1, 1),
     ) -> Doubles:
-        """Convert a stored box to its corners (2, 3): x, y in px, score. `size`: the image's
-        (width, height), for boxes in shares of it.
+        """Convert a stored box to its corners (2, 3): x, y in px, score.
 
-        Raises RawDataError unless the box has 4 finite numbers, and a width and height above 0.
+        size: px per unit of the box in x and y: the image's (width, height) for boxes in shares of
+        it, (1, 1) for boxes in px.
+
+        Raises RawDataError unless the box has 4 finite numbers in range, and a width and height
+        above 0.
         """
         values = numbers(file, key, stored, (4,))
         found = str(values.tolist())
@@ -134,9 +133,14 @@ class LabelFormat:
         if not (np.abs(values) <= largest).all():  # NaN, too
             raise label_error(file, key, f"{self.box} in {unit}", found)
 
-        corners = np.array(BOXES[self.box](values[:2], values[2:])) - self.pixel
-        low, high = corners
-        if (high <= low).any():
+        point = values[:2]
+        extent = values[2:]
+        if self.box == CENTRE_BOX:
+            corners = np.array([point - extent / 2, point + extent / 2])
+        else:
+            corners = np.array([point, point + extent])
+        corners -= self.pixel
+        if (corners[1] <= corners[0]).any():
             expected = f"a box {self.box} with a width and a height above 0"
             raise label_error(file, key, expected, found)
         return np.column_stack([corners * size, (score, score)])
