@@ -1,13 +1,14 @@
 """Import estimated bodies as labels of people whom a detector found.  [files of other programs] ->
 tracks
 
-A split of clips in one cache becomes a split with bodies in another cache:
+A split of clips in one cache becomes a split with bodies in another cache (`import_bodies`):
 
     result files -> the clip of each (`_Clip`) -> people (`BodyEstimate`) -> tracks of the clip on
     whose 2D joints the projected bodies lie (`_TrackMatch`) -> rows (`_ImportedTrack`)
 
-Estimates are no ground truth: `valid` is 0 in all rows, and the manifest names each clip's tool and
-files. A later import writes clips anew that have changed, or whose files have.
+A clip's fingerprint changes with the clip and with its result files. Only clips whose fingerprint
+is not the committed one are matched and written. Estimates are no ground truth: `valid` is 0 in all
+rows, and the manifest names each clip's tool and files.
 """
 
 from __future__ import annotations
@@ -50,8 +51,12 @@ TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels 
 COPIED: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
 WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # the direction up in the tools' worlds
-CAMERA: Final = replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True)
-WORLD: Final = (replace(EXTRINSICS, gaps=True), UP)
+EXTRA: Final = (  # columns besides those of the clips' split and LABELS
+    *smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True),
+    replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True),
+    replace(EXTRINSICS, gaps=True),
+    UP,
+)
 ELSEWHERE: Final = 1.0  # heights of the box; a body that is farther away belongs to someone else
 
 
@@ -60,7 +65,8 @@ class ImportedBodies:
     """Result of an import. `why` is "" if everything was up to date."""
 
     with_body: int  # number of rows with a body, in the clips that were written
-    notes: Mapping[str, Sequence[str]]  # clip that was written -> its notes
+    # clip with result files -> its notes; none for a clip that was not written
+    notes: Mapping[str, Sequence[str]]
     why: str  # why clips were written
 
 
@@ -124,42 +130,58 @@ def import_bodies(
     by_clip = _join_clips(files, split, bodies)
     origin = _origin(split, by_clip, bodies)
     entries = {entry.name: _add_fingerprint(entry, by_clip, origin) for entry in split.videos}
+
     committed = committed_split(root, name)
     before: dict[str, str] = {}  # fingerprints of the clips that an earlier import wrote
     if committed is not None:
         _require_same_files(committed, entries, by_clip)
         before = {entry.name: entry.fingerprint for entry in committed.videos}
     current = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}
-    to_write = entries.keys() - current
-    to_drop = before.keys() - current
-    if not to_write and not to_drop:
+    changed = [entry for video, entry in entries.items() if video not in current]
+    to_drop = before.keys() - current  # changed, or removed from the clips' split
+    if not changed and not to_drop:
         cache.finish_commits(root, name)  # of an import that was killed
         return ImportedBodies(0, {}, "")
 
-    by_video = itertools.groupby(split.tracks, lambda track: track.video)
-    tracks = {video: list(group) for video, group in by_video}
-    extra = (*smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True), CAMERA, *WORLD)
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
     with cache.SplitWriter(
-        root, name, columns=[*split.columns, *LABELS], plan=plan, extra=extra
+        root, name, columns=[*split.columns, *LABELS], plan=plan, extra=EXTRA
     ) as writer:
-        writer.begin(drop=to_drop)
-        n_with_body = 0
-        for video, entry in entries.items():
-            if video not in to_write:
-                continue
-            labelled = [_ImportedTrack(split, track) for track in tracks.get(video, ())]
-            if video in by_clip:
-                _add_bodies(by_clip[video], labelled, (entry.width, entry.height), bodies)
-                entry = _add_notes(entry, by_clip[video])
-            n_with_body += sum(int(track.has_body.sum()) for track in labelled)
-            if video not in writer.journalled:
-                writer.append(entry, [track.rows() for track in labelled])
+        writer.begin(drop=to_drop)  # all other committed clips stay
+        n_with_body = _write_clips(writer, split, changed, by_clip, bodies)
         accounting = split.manifest.get("accounting", {})
-        stand_in = origin["stand_in"]
-        writer.commit({"reader": origin, "stand_in": stand_in, "accounting": accounting})
-    why = f"{count(len(to_write), 'clip')} new or changed"
+        writer.commit({"reader": origin, "stand_in": origin["stand_in"], "accounting": accounting})
+    why = f"{count(len(changed), 'clip')} new or changed"
     return ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
+
+
+def _write_clips(
+    writer: cache.SplitWriter,
+    split: cache.Split,
+    entries: Sequence[cache.VideoEntry],
+    by_clip: Mapping[str, _Clip],
+    bodies: BodyModels,
+) -> int:
+    """Append these clips of the split, with their bodies. Returns the number of rows with a body.
+
+    Clips that a killed import of the same files has finished are in `writer.journalled`: they are
+    matched again for their notes and rows, but not appended again.
+    """
+    by_video = itertools.groupby(split.tracks, lambda track: track.video)
+    tracks = {video: list(group) for video, group in by_video}
+    n_with_body = 0
+    for entry in entries:
+        labelled = [_ImportedTrack(split, track) for track in tracks.get(entry.name, ())]
+        if entry.name in by_clip:
+            clip = by_clip[entry.name]
+            _add_bodies(clip, labelled, (entry.width, entry.height), bodies)
+            notes = [*entry.account.get("notes", ()), *clip.notes]
+            account = {**entry.account, "notes": notes, "body_fits": clip.fits}
+            entry = replace(entry, account=account)
+        n_with_body += sum(int(track.has_body.sum()) for track in labelled)
+        if entry.name not in writer.journalled:
+            writer.append(entry, [track.rows() for track in labelled])
+    return n_with_body
 
 
 def _join_clips(files: Sequence[Path], split: cache.Split, bodies: BodyModels) -> dict[str, _Clip]:
@@ -208,6 +230,7 @@ def _require_size(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> 
 def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels) -> dict[str, Any]:
     """The entry `reader` of the manifest: which files and body models the labels come from."""
     dataset, _, part = split.name.partition("/")
+    # {"a.mp4": {"tool": "TRAM", "files": {"hps_track_0.npy": "<SHA-256>"}}}
     estimates = {}
     for video, clip in sorted(by_clip.items()):
         estimates[video] = {"tool": clip.tool, "files": clip.digests}
@@ -223,6 +246,7 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
             "format": "bodies",
             "file": f"estimates of {', '.join(sorted(tools))}",
             "smplx": bodies.smplx and bodies.smplx.digest,
+            # fingerprint of how the clips' split was read
             "clips": cache.fingerprint(split.manifest.get("reader", {})),
             "estimates": estimates,
         },
@@ -232,18 +256,19 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
 def _add_fingerprint(
     entry: cache.VideoEntry, by_clip: Mapping[str, _Clip], origin: Mapping[str, Any]
 ) -> cache.VideoEntry:
-    """The clip's entry, with a fingerprint of all that decides its rows."""
+    """The clip's entry, with a fingerprint of everything that its rows depend on."""
     imported = origin["imported"]
-    stamp = {
+    body = ""  # digest of the body model that poses its people; a clip without files needs none
+    if entry.name in by_clip:
+        body = imported["smplx"] if by_clip[entry.name].is_smplx else origin["body"]
+    inputs = {
         "clip": entry.fingerprint,
         "reader": imported["clips"],
         "version": origin["version"],
         "bodies": imported["estimates"].get(entry.name),
-        "body": "",
+        "body": body,
     }
-    if entry.name in by_clip:
-        stamp["body"] = imported["smplx"] if by_clip[entry.name].is_smplx else origin["body"]
-    return replace(entry, fingerprint=cache.fingerprint(stamp))
+    return replace(entry, fingerprint=cache.fingerprint(inputs))
 
 
 def _require_same_files(
@@ -324,21 +349,20 @@ class _ImportedTrack:
             worlds[track_rows] = extrinsics[rows]
             self.extra["up"] = WORLD_UP
 
-        if not estimate.is_smplx:
+        if estimate.is_smplx:
+            labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
+            labels["smplx_trans"] = trans[rows].astype(np.float32)
+            for name, values in labels.items():
+                if values.ndim:
+                    column = self.extra.setdefault(name, self._unknown(values.shape[1]))
+                    column[track_rows] = values
+                else:  # one value for the track
+                    self.extra[name] = values
+        else:
             self.columns["pose"][track_rows] = whole_pose[rows]
             self.columns["betas"][track_rows] = estimate.betas[rows]
             self.columns["trans"][track_rows] = trans[rows]
             self.columns["has_smpl"][track_rows] = 1
-            return len(rows)
-
-        labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
-        labels["smplx_trans"] = trans[rows].astype(np.float32)
-        for name, values in labels.items():
-            if not values.ndim:  # one value for the track
-                self.extra[name] = values
-                continue
-            column = self.extra.setdefault(name, self._unknown(values.shape[1]))
-            column[track_rows] = values
         return len(rows)
 
     def rows(self) -> cache.TrackRows:
@@ -451,9 +475,3 @@ def _describe_fit(estimate: BodyEstimate, body_fit: BodyFit) -> str:
     if estimate.world_root is not None:
         text += "; its world is of this person alone"
     return text
-
-
-def _add_notes(entry: cache.VideoEntry, clip: _Clip) -> cache.VideoEntry:
-    """The clip's entry with the notes, and how its bodies fit."""
-    notes = [*entry.account.get("notes", ()), *clip.notes]
-    return replace(entry, account={**entry.account, "notes": notes, "body_fits": clip.fits})
