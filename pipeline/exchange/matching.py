@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -81,8 +80,9 @@ def choose_array(arrays: ArrayFile, name: str) -> str:
         raise RawDataError(arrays.file, "file", expected, found, "Name one of them: --array NAME.")
     dtype = arrays.open(chosen).dtype
     if dtype.kind not in "biuf":
-        do = "Name another: --array NAME."
-        raise RawDataError(arrays.file, chosen, "numbers", str(dtype), do)
+        raise RawDataError(
+            arrays.file, chosen, "numbers", str(dtype), "Name another: --array NAME."
+        )
     return chosen
 
 
@@ -126,17 +126,18 @@ def match_rows(
         do = f"Name the file of this split, or {BY_NAMES}"
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
 
-    split_keys = _split_keys(split, rows, ranges)
+    frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
+    split_keys = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
     digest_of_keys = hashlib.sha256(split_keys.tobytes()).hexdigest()
     digest = cache.fingerprint({"tracks": split.tracks.names, "rows": digest_of_keys})
     if keys is None:
         return Match(arrays, array, rows, np.arange(len(rows)), 0, digest)
 
     file_keys = _read_keys(arrays, keys, split.tracks.names, n_rows)
-    is_in_split = np.isin(file_keys, split_keys)
-    # Keys of the split ascend, as its tracks ascend by row, and frames within a track. So this is,
-    # for each row of the file that is in the split, the number of its row among `rows`:
+    # Keys of the split ascend, as its tracks ascend by row, and frames within a track. For a row of
+    # the file that is in the split, `split_row` is the position of its row in `rows`.
     split_row = np.searchsorted(split_keys, file_keys)
+    is_in_split = np.searchsorted(split_keys, file_keys, side="right") > split_row
     is_left_out = (file_keys == NO_TRACK) & (how == "tracks")
     is_foreign = ~is_in_split & ~is_left_out
     is_moved = (split_row != np.arange(n_rows)) & (how == "rows")
@@ -147,13 +148,6 @@ def match_rows(
     if arrays.open(keys.tracks).dtype.kind in "US":
         digest = ""
     return Match(arrays, array, rows, position, int(is_left_out.sum()), digest)
-
-
-def _split_keys(split: cache.Split, rows: Rows, ranges: Sequence[tuple[int, int]]) -> Rows:
-    """The keys (n,) of a split's rows. ranges: the same rows, as [start, stop)."""
-    frames = [split.rows("frame_index", start, stop) for start, stop in ranges]
-    keys: Rows = (split.track_of(rows) << FRAME_BITS) + np.concatenate([NO_ROWS, *frames])
-    return keys
 
 
 def _require_rows_of(
@@ -167,6 +161,9 @@ def _require_rows_of(
 ) -> None:
     """Raise RawDataError for the first row of the file that is foreign or moved, or has the key of
     an earlier row. The error names the row's track and frame.
+
+    file_keys: from `_read_keys`. is_foreign: whether the split lacks a row that is not left out.
+    is_moved: whether a row must be, and is not, at its position in the split.
     """
     is_repeated = file_keys >= 0
     is_repeated[np.unique(file_keys, return_index=True)[1]] = False  # where each key is first
