@@ -9,8 +9,8 @@ The commands prepare tracks with joints in metres, fit bodies, and draw the join
     <out>/joints.mp4     the clip with the joints
     <out>/try.html       the page with both videos and a table of the people
 
-A second run keeps what is up to date: the last two files if the page's head has the digest of
-bodies.json.
+A second run keeps what is up to date: the last two files if both exist and the page's head has the
+digest of bodies.json.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ TEXTS: Final = (
     "Tracks: boxes, and 2D joints. A person's right side is orange, the left one blue.",
     "Bodies over the same frames, estimated from the joints in metres.",
 )
-OF_WEIGHTS: Final = "The MediaPipe Authors"
 PORTRAIT_SCALE: Final = 1.1  # side of a person's image in the table / side of the box
 
 
 class _TrackFrames(NamedTuple):
     """Where and when a person is in the clip."""
 
+    fitted: dict[str, Any]  # the person's entry in bodies.json
     frame_index: NDArray[Any]  # (N,) frame numbers of the track's rows
     middle_frame: int  # the one that the page shows
     middle_bbox: NDArray[Any]  # (4,) the box in it: cx, cy, width, height px
@@ -124,8 +124,8 @@ def _run(args: argparse.Namespace) -> int:
     if code:
         return code
 
-    # bodies.json contains the digests of the split and of the stream of joints: a page with the
-    # digest of bodies.json is up to date with all three.
+    # bodies.json contains the digests of the split and of its stream of joints, so a page with the
+    # digest of bodies.json shows the current tracks, joints and bodies.
     digest = whole_file_digest(bodies / SUMMARY)
     mark = IDLE
     if not (joints.is_file() and shows(page, digest)):
@@ -154,7 +154,9 @@ def _page_content(split: cache.Split, raw: Path, joints: Path, bodies: Path) -> 
     clips = (joints, bodies / summary["overlays"][0])
     posters, people = _people(split, summary["tracks"], raw, clips)
     detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
-    weights = [("Weights", OF_WEIGHTS, file["licence"], file["source"]) for file in detected]
+    weights = [
+        ("Weights", "The MediaPipe Authors", file["licence"], file["source"]) for file in detected
+    ]
     return {
         "version": VERSION,
         "commands": _usage(),
@@ -218,32 +220,33 @@ def _people(
 
     fitted: the people's entries in bodies.json. clips: the drawn videos, of joints and of bodies.
     """
-    tracks = [_read_track(split, person["name"]) for person in fitted]
+    tracks = [_read_track(split, person) for person in fitted]
     poster_frame = int(np.median(np.concatenate([track.frame_index for track in tracks])))
     frames = {poster_frame, *(track.middle_frame for track in tracks)}
     drawn = [_read_images(clip, frames) for clip in clips]
     numbers = tracks_of(split, split.videos.names.index(NAME))
     grades = video_grades(split, numbers, Video(raw.resolve(), NAME))
     people: list[_DrawnPerson] = []
-    for person, track in zip(fitted, tracks, strict=True):
+    for track in tracks:
         images = [
             crop_person(images[track.middle_frame], track.middle_bbox, PORTRAIT_SCALE)
             for images in drawn
         ]
         rgb = PEOPLE[len(people) % len(PEOPLE)]
         colour = "#" + bytes(round(255 * share) for share in rgb).hex()
+        person = track.fitted
         grade = grades[person["name"]]._replace(body_distance_mm=person["mean_distance_mm"])
         people.append(_DrawnPerson(colour, person, track.seconds, grade, images))
     return [images[poster_frame] for images in drawn], people
 
 
-def _read_track(split: cache.Split, name: str) -> _TrackFrames:
-    record = split.tracks[split.tracks.names.index(name)]
+def _read_track(split: cache.Split, fitted: dict[str, Any]) -> _TrackFrames:
+    record = split.tracks[split.tracks.names.index(fitted["name"])]
     frame_index = split.rows("frame_index", record.start, record.stop)
     middle = len(frame_index) // 2
     bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
-    seconds = (frame_index[0] / record.fps, frame_index[-1] / record.fps)
-    return _TrackFrames(frame_index, int(frame_index[middle]), bbox, seconds)
+    seconds = frame_index[0] / record.fps, frame_index[-1] / record.fps
+    return _TrackFrames(fitted, frame_index, int(frame_index[middle]), bbox, seconds)
 
 
 def _data_uri(clip: Path) -> str:

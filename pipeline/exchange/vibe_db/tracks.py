@@ -124,7 +124,11 @@ class FileReader:
                 account.keep_track(len(run))
                 rows.append(segment.start + run)
         account.check()
-        source = _find_source(image_names, np.concatenate(frames), account)
+        source = source_of(image_names, np.concatenate(frames))
+        if image_names and not source:
+            account.notes.append(
+                "img_name is not kept: its names are no numbered images in a raw folder"
+            )
         fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
         entry = cache.VideoEntry(
             name=video, source=source, fingerprint=fingerprint, account=account.as_dict()
@@ -153,14 +157,14 @@ class FileReader:
             **(labels | flags),
         )
         problem = next(column_problems(track.columns), None)
-        if problem is not None:
+        if problem:
             expected = "rows that comply with docs/cache-format.md"
             raise self.database.error("vid_name", expected, problem)
         bodies: Labels = {
             column: labels[column] for column in ("pose", "has_smpl") if column in labels
         }
         other_unit = next(other_units(bodies), None)
-        if other_unit is not None:
+        if other_unit:
             column, expected, found = other_unit
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
@@ -191,16 +195,6 @@ class FileReader:
             found = f"{least} to {most} in {segment.name!r}"
             raise self.database.error(field, "frame numbers from 0 on", found)
         return frame_index
-
-
-def _find_source(image_names: Sequence[str], frame_index: Rows, account: VideoAccount) -> str:
-    """The video's pixel source, or "" with a note in the account if it has other image names."""
-    source = source_of(image_names, frame_index)
-    if image_names and not source:
-        account.notes.append(
-            "img_name is not kept: its names are no numbered images in a raw folder"
-        )
-    return source
 
 
 def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Rows:
@@ -363,6 +357,6 @@ def _have_body(joints: Array) -> Bools:
 
 def _nan_unless(is_known: Bools, values: Array) -> NDArray[np.float32]:
     """Values (n, ...) with NaN in rows that are not known. is_known: (n,)."""
-    n_trailing = values.ndim - 1
-    is_known = is_known.reshape(-1, *[1] * n_trailing)
-    return np.where(is_known, values, np.nan).astype(np.float32)
+    known_values = np.array(values, np.float64)
+    known_values[~is_known] = np.nan
+    return known_values.astype(np.float32)
