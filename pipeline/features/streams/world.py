@@ -2,7 +2,15 @@
 features
 
 WHAM (Shin et al., CVPR 2024) and GVHMR (Shen et al., SIGGRAPH Asia 2024) use these as inputs and
-targets.
+targets:
+
+    CamAngvel    the camera's rotation between neighbouring rows, from extrinsics
+    Stationary   the probability that toes and heels touch the ground, from poses
+    Hmr2         the token of a network, from crops
+
+The first two read a window of rows around each row (`LabelComputer` in `base`). Its positions 0 to
+2 for `CamAngvel` are the previous row, the row itself and the next one; 0 to 4 for `Stationary` are
+two rows before, the row itself (2), and two rows after.
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy
-from cache.arrays import Array, Bools, Doubles, Floats
+from cache.arrays import Array, Bools, Doubles, Floats, Ints
 from pipeline import cameras
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import ROW_RATE, LabelStream, Machine, Provenance, Reads
@@ -84,29 +92,31 @@ class CamAngvel(LabelStream):
         """Compute n rows from the labels `extrinsics` (n, 3, 4, 4) and `in_run` (n, 3): rotations
         (n, 6), and whether they are known (n,).
         """
-        in_run = labels["in_run"]
-        cameras_of_run = labels["extrinsics"]
-        is_wham = self.convention == "wham"
-        row = np.arange(len(in_run))
-        later = np.where(in_run[:, 2] & (not is_wham), 2, 1)
-        earlier = later - 1
-        first = cameras_of_run[row, earlier]
-        second = cameras_of_run[row, later]
-        pairs = np.stack([first, second], axis=1)  # (n, 2, 4, 4)
-        is_rigid = cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2)
-        known = in_run[row, earlier] & is_rigid.all(axis=1)
-        pairs = np.where(known[:, None, None, None], pairs, np.eye(4))
-
+        pairs, known = self._camera_pairs(labels["extrinsics"], labels["in_run"])
         turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self.convention)
-        # of each pair: "gvhmr" has the turn at its first camera, "wham" at its second
-        of_rows = turns[int(is_wham) :: 2]
-        still = np.eye(4)[None]
-        at_rest = cameras.angular_velocity(still, self.convention)[0]
-        rotations = np.where(known[:, None], of_rows, at_rest)
+        # The turn of a pair is that of its first camera with "gvhmr", of its second with "wham".
+        camera = 1 if self.convention == "wham" else 0
+        rotations = turns.reshape(-1, 2, self.dim)[:, camera]
         return rotations.astype(np.float32), known
 
+    def _camera_pairs(self, extrinsics: Array, in_run: Bools) -> tuple[Array, Bools]:
+        """The two cameras of each row, in order of time (n, 2, 4, 4), and whether both are known
+        (n,). The cameras of an unknown pair are equal, as those of a static camera.
+
+        They are the row's and the next one's; with "wham", or in the last row of a run, the
+        previous one's and the row's.
+        """
+        uses_next = in_run[:, 2] & (self.convention == "gvhmr")
+        positions = np.where(uses_next[:, None], [1, 2], [0, 1])
+        row = np.arange(len(in_run))[:, None]
+        pairs = extrinsics[row, positions]
+        is_rigid = cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2)
+        are_usable = in_run[row, positions] & is_rigid
+        known = are_usable.all(axis=1)
+        return np.where(known[:, None, None, None], pairs, np.eye(4)), known
+
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Values (..., 6) of the mirrored video; its camera is by `mirrored`."""
+        """Values (..., 6) of the mirrored video, whose cameras are by `cameras.mirrored`."""
         return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
 
 
@@ -191,44 +201,48 @@ class _Contacts:
         and `in_run` (n, 5): probabilities (n, 4), and whether they are known (n,).
         """
         in_run = labels["in_run"]
+        is_first = ~in_run[:, 1]
+        is_last = ~in_run[:, 3]
+        # v is that of the row itself (2), or of its neighbour at a run's start (3) or end (1)
+        middle = 2 + is_first - is_last
+        before = middle - 1
+        after = middle + 1
+
         row = np.arange(len(in_run))
-        begins = ~in_run[:, 1]
-        ends = ~in_run[:, 3]
-        # which two rows v is computed from; at a run's start or end, those of the neighbouring row
-        first = np.where(begins, 2, np.where(ends, 0, 1))
-        last = np.where(ends, 2, np.where(begins, 4, 3))
         rate = labels[ROW_RATE][:, 2]
         usable = in_run & (labels["has_smpl"] == 1)
-        are_usable = usable[row, first] & usable[:, 2] & usable[row, last]
-        known = are_usable & (first < last) & (rate >= MIN_RATE)
+        are_usable = usable[row, before] & usable[:, 2] & usable[row, after]
+        rows = np.flatnonzero(are_usable & (rate >= MIN_RATE))
 
         contacts = np.full((len(row), len(POINTS)), -1, np.float32)
-        rows = np.flatnonzero(known)
+        known = np.zeros(len(row), np.bool_)
         if len(rows):
-            before = {name: values[rows, first[rows]] for name, values in labels.items()}
-            after = {name: values[rows, last[rows]] for name, values in labels.items()}
-            moved = self._points(after) - self._points(before)
-            distance = np.linalg.norm(moved, axis=-1)
-            motion = distance / 2 * (rate[rows, None] / RATE)  # NaN if a label is NaN
-            exponent = np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)
-            soft = 1 / (1 + np.exp(exponent))
-            known[rows] = np.isfinite(soft).all(axis=1)
-            contacts[known] = soft[known[rows]]
+            points_before = self._points(labels, rows, before[rows])
+            moved = self._points(labels, rows, after[rows]) - points_before
+            probabilities = _contact_probabilities(moved, rate[rows, None])
+            is_finite = np.isfinite(probabilities).all(axis=1)
+            computed_rows = rows[is_finite]
+            contacts[computed_rows] = probabilities[is_finite]
+            known[computed_rows] = True
         return contacts, known
 
-    def _points(self, labels: Mapping[str, Array]) -> Doubles:
-        """World coordinates (n, 4, 3) in m of the four points; NaN if pose or camera is unknown."""
+    def _points(self, windows: Mapping[str, Array], rows: Ints, position: Ints) -> Doubles:
+        """World coordinates (k, 4, 3) in m of the four points; NaN if pose or camera is unknown.
+
+        They are those of k `rows` of the n windows, at a `position` (k,) in each.
+        """
         import torch
         from scipy.spatial.transform import Rotation
 
+        labels = {name: values[rows, position] for name, values in windows.items()}
         pose = np.nan_to_num(labels["pose"].astype(np.float64))
         turns = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
         rotmat = turns.reshape(-1, smpl_files.N_JOINTS, 3, 3)
         betas = torch.from_numpy(labels["betas"].astype(np.float64))
         with torch.inference_mode():
             joints = self._body.joints(betas=betas, rotmat=torch.from_numpy(rotmat))
-        of_feet = joints[:, list(POINTS)].numpy()
-        points: Doubles = of_feet + labels["trans"][:, None]
+        feet = joints[:, list(POINTS)].numpy()
+        points: Doubles = feet + labels["trans"][:, None]
         is_known = np.isfinite(labels["pose"]).all(axis=1)
         points[~is_known] = np.nan
         if "extrinsics" not in labels:
@@ -238,6 +252,18 @@ class _Contacts:
         rotation = camera[:, :3, :3]
         translation = camera[:, None, :3, 3]
         return (points - translation) @ rotation  # R^T (p - t)
+
+
+def _contact_probabilities(moved: Doubles, rate: Floats) -> Doubles:
+    """Probabilities (n, 4) of points that move by (n, 4, 3) m in two rows; NaN if a motion is NaN.
+
+    rate: rows per second (n, 1).
+    """
+    distance = np.linalg.norm(moved, axis=-1)
+    motion = distance / 2 * (rate / RATE)
+    exponent = np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)
+    probabilities: Doubles = 1 / (1 + np.exp(exponent))
+    return probabilities
 
 
 # WHAM's crop is 1.2 times the joints' extent. In most datasets, a track's crop is 1.43 times that
