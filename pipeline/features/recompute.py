@@ -10,9 +10,12 @@ A checksum cannot show that a row was computed from the previous or next frame b
 3. computes suspicious rows from the frames of the rows before and after them, too
    (`_compare_neighbours`), to find out whether one of these fits the stored row better.
 
-A suspicious row is, by the first of these that applies: *misaligned* (a neighbour's frame fits it
-clearly better), *unmatched* (no frame fits it), *beyond* noise (it differs by more than rounding
-explains), or only doubtful, which is no error.
+A suspicious row is, by the first of these that applies (`_compare_neighbours`):
+
+    misaligned   a neighbour's frame fits it clearly better, by CLEARLY_BETTER
+    unmatched    no frame fits it (`_matches_no_frame`)
+    beyond       it differs by NOISE or more, which rounding does not explain
+    doubtful     all else, which is no error
 """
 
 from __future__ import annotations
@@ -198,7 +201,7 @@ def recompute(
     """
     opened = cache.open(root)
     recomputed = Recomputed()
-    names = tuple(opened.splits if splits is None else splits)
+    names = opened.splits if splits is None else splits
     datasets = {name.partition("/")[0] for name in names}
     if raw is not None and len(datasets) > 1:
         raise PipelineError(
@@ -305,8 +308,8 @@ def _compare(
 
 
 class _NeighbourFit(NamedTuple):
-    """How well the frame of a neighbouring row fits a row's stored numbers; the smallest is the
-    best.
+    """How well the frame of a neighbouring row fits a row's stored numbers. The best fit is the
+    smallest, so `difference` stands first.
     """
 
     difference: float  # relative difference of the stored numbers from the neighbour's
@@ -320,19 +323,18 @@ class _Suspicious:
     difference: float  # relative difference between the two
     computed: Values | None  # computed from its own frame; None: the value is unknown
     stored: Values
-    best: _NeighbourFit | None = None
-    # whether its own frame, from which it differs by NOISE or more, fits it no better than a
-    # neighbouring frame that gives other numbers
+    best: _NeighbourFit | None = None  # of its neighbours; None: it has none
+    # whether a neighbour's frame that gives other numbers fits it at least as well as its own frame
     fits_neighbour: bool = False
 
     def add_neighbour(self, fit: _NeighbourFit, computed: Values | None) -> None:
-        """Take the numbers `computed` from a neighbour's frame into account."""
+        """Update `best` and `fits_neighbour` by the numbers `computed` from a neighbour's frame."""
         if self.best is None or fit < self.best:
             self.best = fit
         if self.computed is None:
             return
         has_moved = _relative_difference(computed, self.computed) >= SUSPICIOUS
-        if has_moved and self.difference >= max(NOISE, fit.difference):
+        if has_moved and fit.difference <= self.difference:
             self.fits_neighbour = True
 
 
@@ -347,11 +349,12 @@ def _compare_neighbours(
     misaligned, unmatched or beyond noise.
     """
     requests = _neighbour_requests(split, spec, sorted(suspicious))
+    neighbours = requests.labels
     parts = _parts(split, spec)
     for result in single.compute(requests):
         suspect = suspicious[int(requests.row[result.request])]
         difference = _relative_difference(result.values, suspect.stored, parts)
-        neighbour = int(requests.labels[result.request])  # each request has a neighbour's labels
+        neighbour = int(neighbours[result.request])
         suspect.add_neighbour(_NeighbourFit(difference, neighbour), result.values)
 
     for row, suspect in sorted(suspicious.items()):
@@ -370,11 +373,11 @@ def _matches_no_frame(suspect: _Suspicious, reads: Reads) -> bool:
         return False  # rows of pairs without motion are near zero: their differences are noise
     if suspect.computed is None or not suspect.stored.any():
         return True
-    if suspect.fits_neighbour:
-        return True
-    # If the row was computed with wrong columns, no neighbour's columns fit either.
+    if suspect.difference < NOISE:
+        return False
+    # If a row of crops was computed with wrong columns, no neighbour's columns fit either.
     reads_columns = reads.crops == 1 and bool(reads.labels)
-    return reads_columns and suspect.difference >= NOISE
+    return suspect.fits_neighbour or reads_columns
 
 
 def _describe_misaligned(
@@ -389,25 +392,23 @@ def _describe_misaligned(
 def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:
     """Make the requests for the neighbours of each row, those one row before and after in its run.
 
-    For a stream of crops: a neighbour's frame with the row's box and with the neighbour's, and if
-    the stream reads labels, the row's own frame and box with the neighbour's labels. For example,
-    row 5 and its neighbour 6, as (row, row of the frame, row of the box, row of the labels):
-
-        (5, 6, 5, 6), (5, 6, 6, 6), (5, 5, 5, 6)
+    Each request reads the labels of its neighbour, so `Requests.labels` tells which one that is.
     """
-    crops = spec.stream.reads.crops
+    reads = spec.stream.reads
     runs = split.runs
-    requests: list[tuple[int, int, int, int]] = []  # row, source, box, labels
+    requests: list[tuple[int, int, int, int]] = []  # row, source, box, labels: as in `Requests`
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
-        if crops > 1:
+        if reads.crops > 1:
             start += 1  # the first row of a run has no pair
         for neighbour in (row - 1, row + 1):
             if not start <= neighbour < stop:
                 continue
-            boxes = (row, neighbour) if crops else (neighbour,)
-            requests += [(row, neighbour, box, neighbour) for box in boxes]
-            if crops and spec.stream.reads.labels:
+            if reads.crops:  # the neighbour's frame, in the row's own box
+                requests.append((row, neighbour, row, neighbour))
+            # the neighbour's frame, box and labels
+            requests.append((row, neighbour, neighbour, neighbour))
+            if reads.crops and reads.labels:  # the row's own crop, with the neighbour's labels
                 requests.append((row, row, row, neighbour))
     return Requests(*np.array(requests, np.int64).reshape(-1, 4).T)
 
