@@ -4,6 +4,10 @@ The decoding processes compute this stream: each loads the networks at its first
 and their functions are those of the detector `blaze_pose`. As there, a person is a *circle*, an
 array (2, 2) of two points in px: the centre, which is the middle of the hips, and the point of the
 circle on the side of the head.
+
+For each row, `BlazeJoints.computed` crops the person from the frame, finds the circle in the crop
+(`_find_circle`), and converts it to the frame. There, `estimate_pose` computes the joints in the
+circle.
 """
 
 from __future__ import annotations
@@ -83,8 +87,8 @@ class BlazeJoints(Stream):
         blaze_pose.load_networks(self.weights)
 
     def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32]:
-        """Compute the numbers (132,) of the person in the middle of the row's box. `crops[-1]` is
-        the whole frame.
+        """Compute the numbers (132,) of the person in the middle of the row's box. crops: one
+        image, the whole frame.
 
         The first network finds the person's circle. The second one computes the joints from it, and
         then again from the better circle that it has returned the first time. The second result is
@@ -92,40 +96,42 @@ class BlazeJoints(Stream):
         visible.
         """
         finder, landmarks = networks_of(self.weights)
-        image = crops[-1]
+        (frame,) = crops
         bbox = labels["bbox"]
         scale = float(labels["crop_scale"])
-        circle_in_crop = _find_circle(finder, crop_person(image, bbox, scale, SIDE))
+        circle_in_crop = _find_circle(finder, crop_person(frame, bbox, scale, SIDE))
 
-        # frame px -> crop px is zoom * xy + shift, without a rotation
+        # px of the frame -> px of the crop, without a rotation: zoom * xy + shift
         affine = crop_affine(bbox, scale, SIDE)
         zoom = affine[:, :2].diagonal()
         shift = affine[:, 2]
         circle = (circle_in_crop - shift) / zoom
 
-        first = estimate_pose(landmarks, image, circle)
-        second = estimate_pose(landmarks, image, first.circle)
-        for pose in (second, first):
-            if pose.presence >= LEAST_PRESENCE:
-                return pose.joints.reshape(-1).astype(np.float32)
-        unseen = first.joints * [1, 1, 1, 0]  # x, y, z, visibility
-        return unseen.reshape(-1).astype(np.float32)
+        first = estimate_pose(landmarks, frame, circle)
+        second = estimate_pose(landmarks, frame, first.circle)
+        pose = second if second.presence >= LEAST_PRESENCE else first
+        joints = pose.joints
+        if pose.presence < LEAST_PRESENCE:
+            joints = joints * [1, 1, 1, 0]  # x, y, z, visibility
+        return joints.reshape(-1).astype(np.float32)
 
 
 def _find_circle(finder: Any, crop: Image) -> Doubles:
-    """The circle (2, 2), px of the crop, of the person who is nearest to the crop's middle. If
-    nobody is near it, the circle of a person who fills the crop.
+    """The circle (2, 2), px of the crop, of the person whose hips are nearest to the crop's middle.
+    If all are too far away (FAR), the circle of a person who fills the crop.
 
-    finder: the first network. The second one sees a square around the circle, whose side is MARGIN
-    times the diameter.
+    finder: the first network.
     """
     middle = SIDE / 2
-    radius = SIDE / 2 / MARGIN  # the square is the crop
-    nearest = np.array([[middle, middle], [middle, middle - radius]])
-    least = FAR * SIDE
+    nearest: Doubles | None = None
+    least_distance = FAR * SIDE
     for _, circle in find_people(finder, crop):
         distance = float(np.linalg.norm(circle[0] - middle))
-        if distance < least:
+        if distance < least_distance:
             nearest = circle
-            least = distance
-    return nearest
+            least_distance = distance
+    if nearest is not None:
+        return nearest
+    # The second network sees a square of side MARGIN times the diameter: here, the crop.
+    radius = middle / MARGIN
+    return np.array([[middle, middle], [middle, middle - radius]])
