@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 
 from pipeline import skeletons
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import LabelStream, Machine
+from pipeline.features.streams.base import LabelStream, Machine, Provenance
 from pipeline.features.weights import KINDS, WeightsSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 
 
 SIZE: Final = 32  # as in `pr_vipe.network`, without importing torch
 STATE: Final = "pr_vipe_state_dict"  # key in a checkpoint
-# rows per batch; constant, so that a row's result does not depend on the batch
+# rows per batch; constant, so that a row's result does not depend on how many other rows there are
 AT_ONCE: Final = 256
 
 
@@ -78,12 +80,12 @@ class PrVipe(LabelStream):
     @property
     def stand_in(self) -> bool:
         """Whether the weights are random, or the embedding was trained on demo data."""
-        return self.weights.stand_in or bool(self._read_checkpoint().get("stand_in"))
+        return self.weights.stand_in or bool(self._checkpoint().get("stand_in"))
 
-    def _read_checkpoint(self) -> dict[str, Any]:
+    def _checkpoint(self) -> dict[str, Any]:
         return _read_checkpoint(self.weights, str(self.weights.identity()))
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Embedding:  # noqa: ARG002
+    def load(self, machine: Machine, recorded: Provenance | None) -> Embedding:  # noqa: ARG002
         """Load the embedding on its device. Raises as `load_network`, and ConfigError for an
         unavailable device.
         """
@@ -97,8 +99,7 @@ class PrVipe(LabelStream):
             "stand_in": self.stand_in,
             **self.weights.terms(),
         }
-        device = chosen_device(machine.device)
-        return Embedding(network.to(device), about)
+        return Embedding(network, chosen_device(machine.device), about)
 
     def load_network(self) -> PrVIPE:
         """Load the frozen embedding. Raises MissingAssets for a missing checkpoint, RawDataError
@@ -116,7 +117,7 @@ class PrVipe(LabelStream):
                 network = PrVIPE(SIZE)
         else:
             file = self.weights.file()
-            state = self._read_checkpoint().get(STATE, {})
+            state = self._checkpoint().get(STATE, {})
             hidden: tuple[int, ...] = getattr(state.get("stem.linear.bias"), "shape", ())
             if len(hidden) != 1:
                 names = ", ".join(sorted(state)[:3]) or "none"
@@ -127,11 +128,12 @@ class PrVipe(LabelStream):
 
 
 class Embedding:
-    """A loaded embedding."""
+    """The computer of `PrVipe`, with its network on a device."""
 
-    def __init__(self, network: PrVIPE, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, network: PrVIPE, device: torch.device, provenance: Provenance) -> None:
         self.provenance = provenance
-        self._network = network
+        self._network = network.to(device)
+        self._device = device
 
     def __call__(
         self, labels: Mapping[str, NDArray[Any]]
@@ -144,23 +146,24 @@ class Embedding:
         kp_2d = np.asarray(labels["kp_2d"], np.float64)
         kp = torch.from_numpy(skeletons.keypoints_13(kp_2d))
         normalised, known = self._network.normalise(kp)
-        # the prior
-        means = torch.zeros(len(kp), SIZE)
-        values = torch.cat((means, torch.ones_like(means)), dim=1)
+        prior = torch.tensor([0.0] * SIZE + [1.0] * SIZE)  # means, standard deviations
         with torch.inference_mode():
-            for start in range(0, len(kp), AT_ONCE):
-                rows = slice(start, start + AT_ONCE)
-                part = normalised[rows].float()
-                n_missing = AT_ONCE - len(part)
-                whole = torch.nn.functional.pad(part, (0, 0, 0, n_missing))
-                mean, std = self._network(whole.to(self._network.b.device))
-                computed = torch.cat((mean, std), dim=1)[: len(part)].cpu()
-                values[rows] = torch.where(known[rows, None], computed, values[rows])
+            computed = [self._embed(part) for part in normalised.float().split(AT_ONCE)]
+        values = torch.where(known[:, None], torch.cat(computed), prior)
         return values.numpy(), known.numpy()
+
+    def _embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Means and standard deviations (n, 64) of n normalised poses (n, 39), at most AT_ONCE."""
+        import torch
+
+        n_missing = AT_ONCE - len(inputs)
+        batch = torch.nn.functional.pad(inputs, (0, 0, 0, n_missing))
+        mean, std = self._network(batch.to(self._device))
+        return torch.cat((mean, std), dim=1)[: len(inputs)].cpu()
 
 
 @functools.lru_cache(maxsize=1)
-def _read_checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # noqa: ARG001 - another content, another one
+def _read_checkpoint(weights: EmbeddingWeights, identity: str) -> dict[str, Any]:  # noqa: ARG001 - of the file's content: a changed file is read again
     from pipeline.files.formats.checkpoints import load_checkpoint
 
     return load_checkpoint(weights.file())
