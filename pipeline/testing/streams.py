@@ -81,10 +81,13 @@ def _computation_problems(stream: Stream, sample: _Sample, another_process: bool
     """Problems of computed rows, and of computing them again if there are none."""
     loaded = _LoadedStream(stream, sample)
     rows = loaded.compute(range(N))
-    by_row: dict[str, None] = {}  # each problem once
+    row_problems: list[str] = []
     for row in rows:
-        by_row |= dict.fromkeys(_row_problems(stream, row))
-    problems = list(by_row) or list(_repetition_problems(stream, sample, loaded, rows))
+        row_problems += _row_problems(stream, row)
+    # each problem once
+    problems = list(dict.fromkeys(row_problems)) or list(
+        _repetition_problems(stream, sample, loaded, rows)
+    )
     if another_process and not problems:
         others = run_in_new_process(_load_and_compute, stream, sample)
         if not _same(rows, others):
@@ -147,25 +150,25 @@ def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """N rows to compute, with the attributes of a split that `label_batch` reads.
+    """N rows to compute: the frames of two tracks in order, each one run.
 
-    They are frames of two tracks in order.
+    `label_batch` reads its `runs`, `tracks`, `track_of` and `rows`, as if it were a split.
     """
 
-    crops: NDArray[np.uint8]  # (N + 1, size, size, 3) of a scene that moves: see `crops_of`
+    # (N + 1, size, size, 3): crop i + 1 is row i's; crop 0 is that of a frame before row 0
+    crops: NDArray[np.uint8]
     labels: Labels  # column -> (N, ...)
     runs: ClassVar[NDArray[np.int64]] = np.array([[0, 4], [4, N]])  # of consecutive frames
     tracks: ClassVar = SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
 
     @classmethod
     def build(cls, stream: Stream, labels: Labels | None) -> _Sample:
-        """Random crops, these labels, and random ones for other columns that the stream reads."""
+        """Crops of a random scene, `labels`, and random values for other columns that the stream
+        reads.
+        """
         rng = np.random.default_rng(0)
-        side = stream.policy.size if stream.reads.crops else 1
-        n_blocks = side // 8 + 4
-        blocks = rng.integers(0, 256, (n_blocks, n_blocks, 3), np.uint8)
-        scene = blocks.repeat(8, axis=0).repeat(8, axis=1)
-        crops = np.stack([scene[i : i + side, 2 * i : 2 * i + side] for i in range(N + 1)])
+        size = stream.policy.size if stream.reads.crops else 1
+        crops = _moving_crops(size, rng)
         columns = dict(labels or {})
         for name in stream.reads.labels:
             if name != ROW_RATE and name not in columns:
@@ -173,8 +176,8 @@ class _Sample:
         return cls(crops, columns)
 
     def crops_of(self, row: int, n: int) -> NDArray[np.uint8]:
-        """The crops of the n - 1 rows before a row, and its own: (n, size, size, 3)."""
-        stop = row + 2  # row i has crop i + 1, because a row before row 0 has crop 0
+        """The crops of the n - 1 rows before a row, and its own: (n, size, size, 3); n <= 2."""
+        stop = row + 2  # after crop row + 1, the row's own
         return self.crops[stop - n : stop]
 
     def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -182,6 +185,16 @@ class _Sample:
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         return self.labels[name][start:stop]
+
+
+def _moving_crops(size: int, rng: Generator) -> NDArray[np.uint8]:
+    """N + 1 crops (size, size, 3) of a scene of random blocks of 8 px; each crop is 1 px lower and
+    2 px farther right than the one before.
+    """
+    n_blocks = size // 8 + 4  # 25 px or more beyond a crop, which moves by up to 2 * N px
+    blocks = rng.integers(0, 256, (n_blocks, n_blocks, 3), np.uint8)
+    scene = blocks.repeat(8, axis=0).repeat(8, axis=1)
+    return np.stack([scene[i : i + size, 2 * i : 2 * i + size] for i in range(N + 1)])
 
 
 def _random_column(name: str, rng: Generator) -> NDArray[Any]:
@@ -219,10 +232,10 @@ class _LoadedStream:
 
     What `Stream.load` returns tells how rows are computed:
 
-    - a `Computer`, for crops: one batch at a time. All crops of a batch are in memory that it has
-      been given by `adopt` before, and gives back at `release`;
-    - a `LabelComputer`: one batch of labels at a time;
-    - None: the stream itself computes each row.
+    - a `Computer`, for crops (`_compute_from_crops`): a batch at a time, in memory that it gets
+      before by `adopt`, and no longer uses after `release`;
+    - a `LabelComputer` (`_compute_from_labels`): a batch of labels at a time;
+    - None (`_compute_each`): `Stream.computed` computes each row.
     """
 
     def __init__(
@@ -236,9 +249,10 @@ class _LoadedStream:
         exist; None: as extraction fills them. Raises TypeError for provenance without `stand_in`.
         """
         self._stream = stream
-        self._sample: Any = sample  # it takes the place of a split
+        self._sample: Any = sample  # Any: `label_batch` is declared for a split
         self._batch_size = batch_size
         self._fill = fill
+        # a Computer, a LabelComputer or None
         self._computer: Any = stream.load(Machine("cpu", batch_size, 1), None)
         provenance = stream.provenance if self._computer is None else self._computer.provenance
         stored = json.loads(json.dumps(dict(provenance)))
@@ -251,14 +265,14 @@ class _LoadedStream:
         """
         if self._computer is None:
             return self._compute_each(rows)
-        compute = self._compute_from_labels
+        compute_batch = self._compute_from_labels
         size = self._batch_size
         if self._stream.reads.crops:
-            compute = self._compute_from_crops
+            compute_batch = self._compute_from_crops
             size = self._computer.batch_size
         results = []
         for start in range(0, len(rows), size):
-            results += compute(rows[start : start + size])
+            results += compute_batch(rows[start : start + size])
         return results
 
     def _compute_each(self, rows: Sequence[int]) -> Rows:
@@ -312,12 +326,13 @@ class _LoadedStream:
         return _rows_of(computed, (size, self._stream.dim))[: len(rows)]
 
     def _labels(self, rows: Any) -> Labels:
+        """The labels of these rows, by the code that extraction uses."""
         return label_batch(self._sample, np.asarray(rows), self._stream.reads)
 
 
 def _rows_of(computed: Any, shape: tuple[int, int]) -> Rows:
-    """The rows of a result of this shape; a result of another shape as one row, of which
-    `_row_problems` then tells the shape.
+    """The rows of a result of this shape. A result of another shape becomes a single row, and
+    `_row_problems` then reports its shape.
     """
     if np.shape(computed) != shape:
         return [computed]
