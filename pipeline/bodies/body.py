@@ -8,8 +8,10 @@ Positions are in metres. Rotations are what the package anny calls `local-ref`: 
 of a bone relative to its parent, from the reference pose, in the axes of the world. The root's
 rotation and translation are its pose in the world, so they decide in which axes bodies are.
 
-Shapes: B bones, V vertices, J keypoints, N bodies. A head is the point at which a bone begins. The
-216 shapes are changes of the body; their weighted sum is added to a template.
+Shapes: B bones, V vertices, J keypoints, N bodies, and G bones whose rotations `pose` takes. A head
+is the point at which a bone begins. A body is a template plus a weighted sum of 216 shapes: for
+each of the 72 combinations of LEVELS (2 * 4 * 3 * 3) its change of the body, then for each of them
+the change by height, then that by proportions (`body_file`).
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ class Posed(NamedTuple):
 class AnnyBody:
     """Anny's body: computes vertices and joints from parameters and rotations.
 
-    bones: Names of the bones whose rotations `pose` takes, parents first; (): all. Other bones keep
-    their rotation of the reference pose.
+    bones: Names of the G bones whose rotations `pose` takes, the root first, parents before
+    children; (): all. Other bones keep their rotation of the reference pose, so each moves with the
+    nearest of its ancestors among the G.
     """
 
     def __init__(
@@ -74,26 +77,29 @@ class AnnyBody:
 
         parents: list[int] = arrays.parents.clip(min=0).tolist()  # the root is its own parent
         given_index = {name: i for i, name in enumerate(self.bones)}
-        # bone -> index of the given rotation that it follows: its own, or an ancestor's
-        follows = [0]
-        chain = torch.eye(len(parents))
+        given_of_bone = [0]  # the root's
+        ancestors = torch.eye(len(parents))
         for bone, parent in enumerate(parents[1:], 1):
             name = self.bone_names[bone]
-            follows.append(given_index.get(name, follows[parent]))
-            chain[bone] += chain[parent]
+            given_of_bone.append(given_index.get(name, given_of_bone[parent]))
+            ancestors[bone] += ancestors[parent]
+        # (B,) number of each bone's parent among the B bones
         self._parents = torch.tensor(parents, device=device)
-        self._follows = torch.tensor(follows, device=device)
-        self._chain = chain.to(device, dtype)  # (B, B) 1 for a bone's ancestors and itself
-        self._given_parents: list[int] = []  # of each of `bones`, also an index into these
+        # (B,) number, among the G, of the bone whose rotation a bone has: itself, or an ancestor
+        self._given_of_bone = torch.tensor(given_of_bone, device=device)
+        # (B, B) row: a bone; 1 in the columns of its ancestors and its own
+        self._ancestors = ancestors.to(device, dtype)
+        # G numbers among the G: of each one's nearest ancestor
+        self._given_parents: list[int] = []
         for name in self.bones:
             parent = parents[self.bone_names.index(name)]
-            self._given_parents.append(follows[parent])
+            self._given_parents.append(given_of_bone[parent])
 
     def shape(self, parameters: Tensor) -> RestBody:
         """Shape a body by these parameters (6,), each 0 .. 1, in the order of PARAMETERS."""
-        shares = _combination_shares(parameters)
+        shares = _combination_shares(parameters)  # (72,)
         height, proportions = parameters[len(LEVELS) :].clamp(0, 1)
-        coefficients = torch.cat([shares, height * shares, proportions * shares])
+        coefficients = torch.cat([shares, height * shares, proportions * shares])  # (216,)
         matrices = _blend(self._orientations, self._orientation_shapes, coefficients)
         heads = _blend(self._heads, self._head_shapes, coefficients)
         # The root's is the reference; the gradient at its three equal singular values would be NaN.
@@ -104,18 +110,18 @@ class AnnyBody:
         return RestBody(coefficients, heads, rotations)
 
     def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> Posed:
-        """Pose N bodies by rotations (N, bones, 3, 3) and translations (N, 3) m of the root."""
-        given = [rotations[:, 0]]  # in the world's axes
+        """Pose N bodies by rotations (N, G, 3, 3) and translations (N, 3) m of the root."""
+        given = [rotations[:, 0]]  # relative to the world, no longer to the parent
         for i, parent in enumerate(self._given_parents[1:], 1):
             rotation = given[parent] @ rotations[:, i]
             given.append(rotation)
-        world = torch.stack(given, 1)[:, self._follows]  # (N, B, 3, 3)
+        world = torch.stack(given, 1)[:, self._given_of_bone]  # (N, B, 3, 3)
 
-        # A head is where the steps from parent to child lead, from the root on.
+        # A head is the root's plus the steps from parent to child on the way to the bone.
         parent_heads = rest.heads[self._parents]
         offsets = _rotate(rest.rotations[self._parents], rest.heads - parent_heads)  # (B, 3)
         steps = _rotate(world[:, self._parents], offsets)  # (N, B, 3), 0 of the root
-        heads = self._chain @ steps + translation[:, None]
+        heads = self._ancestors @ steps + translation[:, None]
 
         bone_rotations = world @ rest.rotations
         shifts = heads - _rotate(bone_rotations, rest.heads)
@@ -138,28 +144,33 @@ class AnnyBody:
         template, shapes = self._keypoint_moments
         moments = _blend(template, shapes, rest.coefficients)  # (J, B, 4)
         transforms = torch.cat([posed.rotations, posed.shifts[..., None]], -1)  # (N, B, 3, 4)
+        # sum over bones b and the four columns k of a transform
         keypoints = torch.einsum("nbik,jbk->nji", transforms, moments)
         heads = _rotate(posed.rotations, rest.heads) + posed.shifts
         return torch.cat([keypoints, heads], 1)
 
     @functools.cached_property
     def _keypoint_moments(self) -> tuple[Tensor, Tensor]:
-        """The moment of each bone for each keypoint: the sum of weights times (x, 1) over the
-        keypoint's vertices x.
+        """The moments of the keypoints: the template's (J, B, 4), and their changes by shape
+        (216, J, B, 4).
 
-        A keypoint is a mean of vertices, and a vertex a weighted sum of the bones' transforms, so
-        it is also the sum over bones of transform @ moment. Returns the template's moments
-        (J, B, 4), and their changes by shape (216, J, B, 4).
+        A keypoint is a mean of posed vertices, with weights w[v]. A posed vertex is the sum over
+        bones of s[v, b] (R[b] x[v] + t[b]), with skinning weights s and the vertex x of the rest
+        body. So the keypoint is
+
+            sum over b of [R[b] t[b]] @ moment[b],  moment[b] = sum over v of w[v] s[v, b] (x[v], 1)
+
+        which needs no posed vertices.
         """
         template = []
         shapes = []
         for vertex_weights in self._regressor:
-            used = vertex_weights.nonzero()[:, 0]
-            weights = (vertex_weights[used, None] * self._weights[used]).T  # (B, used V)
-            sums = weights @ self._template[used]
-            totals = weights.sum(1, keepdim=True)
+            used = vertex_weights.nonzero()[:, 0]  # U vertices
+            weights = (vertex_weights[used, None] * self._weights[used]).T  # (B, U) w[v] s[v, b]
+            sums = weights @ self._template[used]  # (B, 3)
+            totals = weights.sum(1, keepdim=True)  # (B, 1)
             template.append(torch.cat([sums, totals], -1))
-            changes = weights @ self._shapes[:, used]
+            changes = weights @ self._shapes[:, used]  # (216, B, 3)
             shapes.append(functional.pad(changes, (0, 1)))  # the totals do not change
         return torch.stack(template), torch.stack(shapes, 1)
 
