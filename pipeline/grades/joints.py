@@ -4,8 +4,12 @@ Shake is measured by third differences over time, x3 - 3 x2 + 3 x1 - x0: those o
 small, and those of noise are sqrt(1 + 9 + 9 + 1) = sqrt(20) times as large as the noise. The page
 docs/datasets/videos.md describes the numbers.
 
-The 12 joints are those of KEYPOINTS_13 from shoulders to ankles, without the nose. `measures`
-makes `Joints` of a track's 2D or 3D joints.
+Element i of an n-th difference is computed from rows i to i + n, and counts for row i + n: it goes
+with `size[n:]` and `_has_rows_before(n)`.
+
+The 12 joints are those of KEYPOINTS_13 without the nose, left before right: shoulders 0 and 1,
+elbows 2 and 3, wrists 4 and 5, hips 6 and 7, knees 8 and 9, ankles 10 and 11. `measures` makes
+`Joints` of a track's 2D or 3D joints.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pipeline.skeletons import LARGEST, Bools, Doubles, Ints
 
 # limbs, as pairs of the 12 joints
-ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))
-LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))
+ARMS: Final = ((0, 2), (1, 3), (2, 4), (3, 5))  # upper arms, forearms
+LEGS: Final = ((6, 8), (7, 9), (8, 10), (9, 11))  # thighs, shins
 LIMBS: Final = ARMS + LEGS
 ANKLES: Final = [10, 11]
 # Median of absolute third differences -> standard deviation of the noise: that of normal values is
@@ -146,23 +150,25 @@ class Joints(NamedTuple):
     def _stands(self, runs: Ints, up: Doubles, contact: float) -> Bools:
         """(T, 2) whether an ankle is the lower one, seen and on the ground. runs, up: as of
         `CameraMotion`. contact: as of `skating`.
-
-        The ground is the lowest ankle within AROUND, in the same run and without a gap in time.
         """
-        from scipy.ndimage import minimum_filter1d  # takes 0.1 s
-
         height = self.points[:, ANKLES] @ up
         is_known = self.seen[:, ANKLES] & np.isfinite(height)
         height = np.where(is_known, height, LARGEST)  # an unknown ankle is not the lower one
-        lower = height.min(axis=1, keepdims=True)  # (T, 1)
+        lower_height = height.min(axis=1, keepdims=True)  # (T, 1)
+        is_lower = is_known & (height == lower_height)
 
-        is_apart = (np.diff(self.timing.frames) != 1) | (np.diff(runs) != 0)
-        stretches = np.split(lower, np.flatnonzero(is_apart) + 1)
-        n_around = 2 * round(AROUND * self.timing.rate) + 1
-        lowest = [minimum_filter1d(stretch, n_around, axis=0) for stretch in stretches]
-        ground = np.concatenate(lowest)
-
-        is_lower_foot = is_known & (height == lower)
-        is_on_ground = lower - ground <= contact * self.size[:, None]
-        stands: Bools = is_lower_foot & is_on_ground
+        ground = self._ground(lower_height, runs)
+        is_on_ground = lower_height - ground <= contact * self.size[:, None]
+        stands: Bools = is_lower & is_on_ground
         return stands
+
+    def _ground(self, heights: Doubles, runs: Ints) -> Doubles:
+        """The height of the ground at each row (T, 1): the lowest of `heights` (T, 1) within
+        AROUND, in the same one of `runs`, without a gap in time.
+        """
+        from scipy.ndimage import minimum_filter1d  # takes 0.1 s
+
+        is_cut = (np.diff(self.timing.frames) != 1) | (np.diff(runs) != 0)
+        parts = np.split(heights, np.flatnonzero(is_cut) + 1)
+        n_rows = 2 * round(AROUND * self.timing.rate) + 1
+        return np.concatenate([minimum_filter1d(part, n_rows, axis=0) for part in parts])
