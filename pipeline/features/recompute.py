@@ -349,12 +349,11 @@ def _compare_neighbours(
     misaligned, unmatched or beyond noise.
     """
     requests = _neighbour_requests(split, spec, sorted(suspicious))
-    neighbours = requests.labels
     parts = _parts(split, spec)
     for result in single.compute(requests):
         suspect = suspicious[int(requests.row[result.request])]
         difference = _relative_difference(result.values, suspect.stored, parts)
-        neighbour = int(neighbours[result.request])
+        neighbour = int(requests.labels[result.request])  # see `_neighbour_requests`
         suspect.add_neighbour(_NeighbourFit(difference, neighbour), result.values)
 
     for row, suspect in sorted(suspicious.items()):

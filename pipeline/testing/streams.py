@@ -177,8 +177,8 @@ class _Sample:
 
     def crops_of(self, row: int, n: int) -> NDArray[np.uint8]:
         """The crops of the n - 1 rows before a row, and its own: (n, size, size, 3); n <= 2."""
-        stop = row + 2  # after crop row + 1, the row's own
-        return self.crops[stop - n : stop]
+        # The row's own crop is crop row + 1.
+        return self.crops[row + 2 - n : row + 2]
 
     def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self.runs[:, 1], rows, side="right")
@@ -377,7 +377,7 @@ def _repetition_problems(
     other_batches = _LoadedStream(stream, sample, OTHER_BATCH_SIZE)
     if not _same(rows, other_batches.compute(range(N))):
         yield "computes different numbers in batches of another size"
-    backwards = loaded.compute(range(N - 1, -1, -1))
+    backwards = loaded.compute(range(N)[::-1])
     if not _same(rows, backwards[::-1]):
         yield "computes different numbers when the rows come in another order"
     if not _same(rows[2:3], loaded.compute([2])):

@@ -148,7 +148,7 @@ class Embedding:
         normalised, known = self._network.normalise(kp)
         prior = torch.tensor([0.0] * SIZE + [1.0] * SIZE)  # means, standard deviations
         with torch.inference_mode():
-            computed = [self._embed(part) for part in normalised.float().split(AT_ONCE)]
+            computed = [self._embed(part) for part in torch.split(normalised.float(), AT_ONCE)]
         values = torch.where(known[:, None], torch.cat(computed), prior)
         return values.numpy(), known.numpy()
 

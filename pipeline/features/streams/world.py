@@ -112,7 +112,7 @@ class CamAngvel(LabelStream):
         pairs = extrinsics[row, positions]
         is_rigid = cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2)
         are_usable = in_run[row, positions] & is_rigid
-        known = are_usable.all(axis=1)
+        known = np.asarray(are_usable.all(axis=1))
         return np.where(known[:, None, None, None], pairs, np.eye(4)), known
 
     def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -262,8 +262,7 @@ def _contact_probabilities(moved: Doubles, rate: Floats) -> Doubles:
     distance = np.linalg.norm(moved, axis=-1)
     motion = distance / 2 * (rate / RATE)
     exponent = np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)
-    probabilities: Doubles = 1 / (1 + np.exp(exponent))
-    return probabilities
+    return np.asarray(1 / (1 + np.exp(exponent)))
 
 
 # WHAM's crop is 1.2 times the joints' extent. In most datasets, a track's crop is 1.43 times that
