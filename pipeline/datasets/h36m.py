@@ -13,21 +13,22 @@ Human Sensing in Natural Environments, PAMI 2014.
     smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in
                                                         annotations/
 
-`h36m_json` reads another layout, of images and JSON files. It is used for sequences that are
-missing or incomplete in this one: `Human36M.videos` chooses (`_is_complete`), and `Human36M.read`
-gets `LabelledFrames` from `_read_release` or `h36m_json.read_labels`. In both layouts, a sequence
-has the release's name, such as "S9/Walking 1.54138969", and the first two files of its `RawVideo`
-are its label files (`h36m_json.needed_files`), whether they exist or not.
+`h36m_release` reads this layout. `h36m_json` reads another one, of images and JSON files, which is
+used for sequences that are missing or incomplete in this one: `Human36M.videos` chooses
+(`_add_json_videos`), and `Human36M.read` gets `LabelledFrames` from `read_labels` of either module.
+
+In both layouts, a sequence has the release's name, such as "S9/Walking 1.54138969", and the first
+two files of its `RawVideo` are its label files, whether they exist or not
+(`h36m_json.needed_files`): 2D and 3D poses here, joints and cameras there.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
@@ -35,64 +36,24 @@ import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cli.text import count
-from pipeline.datasets import h36m_json
-from pipeline.datasets.base import (
-    EXTRINSICS,
-    UP,
-    Dataset,
-    Mistake,
-    Origin,
-    ReleasePart,
-    finite_joints,
-)
-from pipeline.datasets.h36m_json import JOINTS_3D, METRES, PELVIS, STEP, LabelledFrames
+from pipeline.datasets import h36m_json, h36m_release
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart
+from pipeline.datasets.h36m_json import JOINTS_3D, STEP
+from pipeline.datasets.h36m_release import FPS, METADATA, PICTURES, POSES_2D, POSES_3D, VIDEOS
 from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
-from pipeline.datasets.pixels import (
-    LEAST_SHARE,
-    frame_mismatch,
-    frames_there,
-    inputs,
-    lost_frames,
-    pictures_or_video,
-)
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.h36m import load_cdf, load_metadata
-from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import scan_folder
-from pipeline.skeletons import LARGEST, Doubles, add_confidence, convert
+from pipeline.skeletons import add_confidence, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-FPS: Final = 50.0
 BOX_FACTOR: Final = 1.1
 SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("S1", "S5", "S6", "S7", "S8"),
     "val": ("S9", "S11"),
 }
-VIDEOS: Final = "Videos"
-POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")  # 2D, 3D
-PICTURES: Final = ("images", "Images", "imageSequence")
-METADATA: Final = Path("metadata.xml")
-UNPACK: Final = (
-    "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
-)
-# skips files that begin with _ALL, which are no sequences, and ._ files of a Macintosh
-_SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")
-
-# The 32 stored joints: by their names in JOINTS["h36m"], or else by names of the motion capture.
-STORED: Final = (
-    "Hips", "rhip", "rknee", "rankle", "RightToeBase", "right toe's end",
-    "lhip", "lknee", "lankle", "LeftToeBase", "left toe's end",
-    "hip", "Spine (H36M)", "Neck", "Head (H36M)", "headtop",
-    "LeftShoulder", "lshoulder", "lelbow", "lwrist",
-    "LeftHandThumb", "left thumb's end", "L_Wrist_End", "left hand's",
-    "neck", "rshoulder", "relbow", "rwrist",
-    "RightHandThumb", "right thumb's end", "R_Wrist_End", "right hand's",
-)  # fmt: skip
 WORLD_UP: Final = np.array([0, 0, 1], np.float32)  # of metadata.xml's cameras
 # recording -> a note about a fault in the release
 DAMAGED: Final = dict.fromkeys(
@@ -100,14 +61,15 @@ DAMAGED: Final = dict.fromkeys(
 ) | {"S11/Directions": "the video of camera 54138969 is damaged in the release"}
 
 
-def _split_parts(split: str, n_sequences: int) -> Iterator[ReleasePart]:
-    """Yield what a split needs of the release: frames, 2D poses and 3D poses.
+def _split_parts(split: str) -> Iterator[ReleasePart]:
+    """Yield the parts of the release that a split needs: frames, 2D poses and 3D poses.
 
     The images, cameras or joints of `h36m_json` can replace them (`instead`). Patterns list the
-    split's subjects in braces; [!_] skips files that are no sequences. The frames of val are in
-    {S9,S11}/Videos/[!_]<action>.<camera>.mp4, or else in images/s_{09,11}_act_<action>_.../.
+    split's subjects in braces, and [!_] skips files that are no sequences. Some of val:
 
-    n_sequences: A subject has 120: 15 actions, twice each, by four cameras.
+        {S9,S11}/Videos/[!_]<action>.<camera>.mp4
+        images/s_{09,11}_act_<action>_subact_<n>_ca_<camera>/
+        annotations/Human36M_subject{9,11}_camera.json
     """
     subjects = SUBJECTS[split]
     numbers = [subject[1:] for subject in subjects]
@@ -115,39 +77,45 @@ def _split_parts(split: str, n_sequences: int) -> Iterator[ReleasePart]:
     any_number = f"{{{','.join(numbers)}}}"
     any_padded = f"{{{','.join(number.zfill(2) for number in numbers)}}}"
     sequence = "[!_]<action>.<camera>"
+    n_sequences = 15 * 2 * 4 * len(subjects)  # 15 actions, twice each, by four cameras
 
     def archives(name: str) -> str:
         return ", ".join(f"{name}_{subject}.tgz" for subject in subjects)
 
-    def json_part(content: str, pattern: str, n_files: int) -> ReleasePart:
-        return ReleasePart(f"{split} {content}", (pattern,), h36m_json.SOURCE, (split,), n_files)
+    def part(
+        content: str,
+        *patterns: str,
+        source: str = h36m_json.SOURCE,
+        known: int = n_sequences,
+        instead: ReleasePart | None = None,
+    ) -> ReleasePart:
+        what = f"{split} {content}"
+        return ReleasePart(what, patterns, source, (split,), known, instead=instead)
 
     images = f"images/s_{any_padded}_act_<action>_subact_<n>_ca_<camera>/"
-    folders = [f"{any_subject}/{folder}/{sequence}/" for folder in PICTURES]
-    yield ReleasePart(
-        f"{split} videos or pictures",
-        (f"{any_subject}/{VIDEOS}/{sequence}.mp4", *folders),
-        f"{archives('Videos')}; or {h36m_json.SOURCE}",
-        (split,),
-        n_sequences,
-        instead=json_part("images", images, n_sequences),
-    )
     subject_file = f"annotations/{FILE}{any_number}"
-    yield ReleasePart(
-        f"{split} 2D poses",
-        (f"{any_subject}/{POSES[0]}/{sequence}.cdf",),
-        archives("Poses_D2_Positions"),
-        (split,),
-        n_sequences,
-        instead=json_part("cameras", subject_file + CAMERA, len(subjects)),
+    json_images = part("images", images)
+    json_cameras = part("cameras", subject_file + CAMERA, known=len(subjects))
+    json_joints = part("joints", subject_file + JOINTS_3D, known=len(subjects))
+
+    yield part(
+        "videos or pictures",
+        f"{any_subject}/{VIDEOS}/{sequence}.mp4",
+        *(f"{any_subject}/{folder}/{sequence}/" for folder in PICTURES),
+        source=f"{archives('Videos')}; or {h36m_json.SOURCE}",
+        instead=json_images,
     )
-    yield ReleasePart(
-        f"{split} 3D poses",
-        (f"{any_subject}/{POSES[1]}/{sequence}.cdf",),
-        archives("Poses_D3_Positions_mono"),
-        (split,),
-        n_sequences,
-        instead=json_part("joints", subject_file + JOINTS_3D, len(subjects)),
+    yield part(
+        "2D poses",
+        f"{any_subject}/{POSES_2D}/{sequence}.cdf",
+        source=archives("Poses_D2_Positions"),
+        instead=json_cameras,
+    )
+    yield part(
+        "3D poses",
+        f"{any_subject}/{POSES_3D}/{sequence}.cdf",
+        source=archives("Poses_D3_Positions_mono"),
+        instead=json_joints,
     )
 
 
@@ -173,8 +141,8 @@ class Human36M(Dataset):
     # The download, as `doctor` checks it
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
-        *_split_parts("train", 600),
-        *_split_parts("val", 240),
+        *_split_parts("train"),
+        *_split_parts("val"),
         ReleasePart(
             METADATA.name,
             (METADATA.name,),
@@ -232,25 +200,14 @@ class Human36M(Dataset):
         return Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        """List the sequences that either layout has.
-
-        If both have one, the release's files count, unless only those of `h36m_json` are complete.
-        """
+        """List the sequences that either layout has, each once."""
         subjects = SUBJECTS[split]
         with_folder = [subject for subject in subjects if (raw / subject).is_dir()]
         listed: dict[str, RawVideo] = {}
-        by_image_folder = {}  # folder that h36m_json has of a sequence -> the release's sequence
         for subject in with_folder:
-            for video in _list_sequences(raw, subject):
+            for video in h36m_release.list_videos(raw, subject):
                 listed[video.name] = video
-                by_image_folder[h36m_json.image_folder(video.name)] = video
-        for video in h36m_json.list_videos(raw, subjects):
-            released = by_image_folder.get(video.folders[0])
-            if released is not None:
-                if _is_complete(raw, released) or not _is_complete(raw, video):
-                    continue
-                del listed[released.name]  # S1's Photo may be TakingPhoto in the other layout
-            listed[video.name] = video
+        _add_json_videos(raw, subjects, listed)
         if not listed and not with_folder:
             expected = (
                 f"{' '.join(subjects)}, or some of them, or images/s_XX_act_XX_subact_XX_ca_XX"
@@ -260,18 +217,18 @@ class Human36M(Dataset):
         return sorted(listed.values(), key=lambda video: video.name)
 
     def unused_labels(self, raw: Path, split: str) -> str:
-        folders = {video.folders[0] for video in h36m_json.list_videos(raw, SUBJECTS[split])}
-        if not folders:
+        json_folders = {video.folders[0] for video in h36m_json.list_videos(raw, SUBJECTS[split])}
+        if not json_folders:
             return ""
-        n_released = 0
-        n_json = 0
+        n_released = 0  # sequences in both layouts, of which S<k>/ is read
+        n_json = 0  # sequences of which images/ is read, of subjects with S<k>/
         for video in self.videos(raw, split):
             subject, _, _ = video.name.partition("/")
-            if not (raw / subject).is_dir():  # this subject has one layout only
+            if not (raw / subject).is_dir():
                 continue
             if _is_json(video):
                 n_json += 1
-            elif h36m_json.image_folder(video.name) in folders:
+            elif h36m_json.image_folder(video.name) in json_folders:
                 n_released += 1
         if not n_released and not n_json:
             return ""
@@ -284,7 +241,7 @@ class Human36M(Dataset):
         recording, _, _ = video.name.rpartition(".")
         if recording in DAMAGED:
             account.notes.append(DAMAGED[recording])
-        read_labels = h36m_json.read_labels if _is_json(video) else _read_release
+        read_labels = h36m_json.read_labels if _is_json(video) else h36m_release.read_labels
         labels = read_labels(raw, video, account)
         bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
         reasons = {**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate}
@@ -333,168 +290,30 @@ class _WithoutFits(Human36M):
     checks_fits: ClassVar[bool] = False
 
 
+def _add_json_videos(raw: Path, subjects: Sequence[str], listed: dict[str, RawVideo]) -> None:
+    """Add the sequences of `h36m_json` to `listed`, which has those of the release by name.
+
+    If both layouts have a sequence, the release's stays, unless only the other one is complete.
+    """
+    # folder that h36m_json would have of a sequence -> the release's sequence
+    by_image_folder = {h36m_json.image_folder(name): video for name, video in listed.items()}
+    for video in h36m_json.list_videos(raw, subjects):
+        released = by_image_folder.get(video.folders[0])
+        if released is not None:
+            if _is_complete(raw, released) or not _is_complete(raw, video):
+                continue
+            del listed[released.name]  # S1's Photo may be TakingPhoto in the other layout
+        listed[video.name] = video
+
+
 def _is_json(video: RawVideo) -> bool:
     """Whether a video has the layout of `h36m_json`."""
     return video.files[0].suffix == ".json"
 
 
 def _is_complete(raw: Path, video: RawVideo) -> bool:
-    """Whether a sequence has both label files, frames and cameras."""
+    """Whether a sequence, in either layout, has cameras, frames and both label files."""
     has_cameras = _is_json(video) or METADATA in video.files
     has_frames = bool(video.folders) or any(file.suffix == ".mp4" for file in video.files)
     has_labels = all(file.is_file() for file in h36m_json.needed_files(raw, video))
     return has_cameras and has_frames and has_labels
-
-
-def _read_release(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFrames:
-    """Read the labels of a sequence in the release's own layout. Raises RawDataError."""
-    unused = h36m_json.image_folder(video.name)
-    if unused and (raw / unused).is_dir():
-        account.notes.append(f"the release's files count: {unused} is not used")
-    poses = _load_poses(raw, video, account)
-    n_frames = len(poses.kp_2d)
-    source = _find_source(raw, video, n_frames, account)
-    frame_index = np.arange(n_frames)
-    reasons = {
-        "not_sampled": frame_index % STEP != 0,
-        "no_label": frame_index >= poses.n_labelled,
-        "no_picture": ~frames_there(source, n_frames, account),
-        "frame_damaged": lost_frames(source, n_frames),
-    }
-    subject, _, stem = video.name.partition("/")
-    take, _, camera_number = stem.rpartition(".")
-    camera = None
-    action = None
-    if METADATA not in video.files:
-        account.notes.append(f"no {METADATA}: cameras are not known")
-    else:
-        try:
-            metadata = load_metadata(raw / METADATA)
-            camera = metadata.cameras.get((subject, camera_number))
-            action = metadata.action.get((subject, take))
-        except RawDataError as error:  # joints do not depend on it
-            account.notes.append(f"not used: {error}")
-    return LabelledFrames(frame_index, poses.kp_2d, poses.joints, source, reasons, camera, action)
-
-
-def _list_sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
-    """Yield a subject's sequences with a video, images or poses. `read` reports missing parts."""
-    image_folders: dict[str, list[Path]] = {}  # sequence -> its folders, the preferred first
-    # names as written: a disk may not tell images from Images
-    folders_of_subject = _list_names(raw / subject)
-    for folder in PICTURES:
-        if folder not in folders_of_subject:
-            continue
-        parent = Path(subject, folder)
-        for name in sorted(_list_names(raw / parent)):
-            # in names of image folders, a blank may be written as _
-            bare = name.removeprefix(f"{subject}_")
-            if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
-                image_folders.setdefault(bare.replace("_", " "), []).append(parent / name)
-    stems = set(image_folders)
-    for folder in (VIDEOS, *POSES):
-        suffix = ".mp4" if folder == VIDEOS else ".cdf"
-        names = [name for name in _list_names(raw / subject / folder) if name.endswith(suffix)]
-        stems.update(name.removesuffix(suffix) for name in names)
-    shared_files = []
-    if (raw / METADATA).is_file():
-        shared_files.append(METADATA)
-    shared_files += label_files(raw, subject, FITS, (CAMERA,))
-    for stem in filter(_SEQUENCE.fullmatch, stems):
-        poses = [Path(subject, folder, f"{stem}.cdf") for folder in POSES]
-        file = Path(subject, VIDEOS, f"{stem}.mp4")
-        videos, folders = inputs(raw, image_folders.get(stem, []), [file])
-        yield RawVideo(f"{subject}/{stem}", (*poses, *videos, *shared_files), folders)
-
-
-def _list_names(folder: Path) -> list[str]:
-    return [entry.name for entry in scan_folder(folder, {})]
-
-
-def _find_source(
-    raw: Path, video: RawVideo, n_labels: int, account: VideoAccount
-) -> Pictures | Video:
-    """Find the images or the video of a sequence.
-
-    Raises RawDataError if there are none, or if frames were left out when they were extracted or
-    encoded.
-    """
-    videos = [file for file in video.files if file.suffix == ".mp4"]
-    if not videos and not video.folders:
-        expected = f"{video.name}.mp4, or a folder of images"
-        do = "Unpack the subject's Videos archive again."
-        raise RawDataError(
-            raw / video.name, "video", expected, "only poses", do, reason="video_missing"
-        )
-    source = pictures_or_video(raw, video.folders, videos, account)
-    fps = FPS
-    if isinstance(source, Video):
-        source.require_decodable()
-        fps = source.record().fps
-    n_there = source.count_frames()
-    # comparisons with NaN are false
-    if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:
-        expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"
-        actual = str(n_there)
-        if math.isfinite(fps) and fps != FPS:
-            actual += f" at {fps:.4g} fps"
-        do = "Extract every frame, or use the official videos."
-        raise frame_mismatch(source.place, expected, actual, do)
-    return source
-
-
-class _Poses(NamedTuple):
-    """2D and 3D poses of F frames, the number of frames of the longer file."""
-
-    # (F, 17, 3) px px 1, or 0 0 0 where the joint is not finite, in the order of JOINTS["h36m"]
-    kp_2d: Doubles
-    # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames with a joint that is not finite
-    joints: Doubles
-    n_labelled: int  # number of frames that both files have; they are the first ones
-
-
-def _load_poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
-    """Read the poses of a sequence. Raises RawDataError (`no_label`: a file is missing)."""
-    file_2d, file_3d = h36m_json.needed_files(raw, video)
-    stored_2d = _load_joints(file_2d, 2, account)
-    stored_3d = _load_joints(file_3d, 3, account)
-    if stored_2d is None or stored_3d is None:
-        missing_file = file_3d
-        actual = "2D alone"
-        if stored_2d is None:
-            missing_file = file_2d
-            actual = "neither" if stored_3d is None else "3D alone"
-        expected = "poses in 2D and in 3D"
-        raise RawDataError(missing_file, "file", expected, actual, UNPACK, reason="no_label")
-
-    n_2d = len(stored_2d)
-    n_3d = len(stored_3d)
-    n_frames = max(n_2d, n_3d)
-    n_labelled = min(n_2d, n_3d)
-    if n_labelled < LEAST_SHARE * n_frames:
-        expected = f"about {n_2d} frames, as in 2D"
-        raise RawDataError(
-            file_3d, "Pose", expected, str(n_3d), UNPACK, reason="frame_count_mismatch"
-        )
-    if n_2d != n_3d:
-        account.notes.append(f"poses of {n_2d} frames in 2D, of {n_3d} in 3D")
-
-    kp_2d = finite_joints(add_confidence(stored_2d), account, " in 2D")
-    kp_2d = np.pad(kp_2d, ((0, n_frames - n_2d), (0, 0), (0, 0)))
-    after_end = ((0, n_frames - n_3d), (0, 0), (0, 0))
-    millimetres = np.pad(stored_3d, after_end, constant_values=np.nan)
-    is_finite = (np.abs(millimetres) < LARGEST).all(axis=(1, 2))  # comparisons with NaN are false
-    millimetres[~is_finite] = np.nan
-    pelvis = millimetres[:, PELVIS : PELVIS + 1]
-    return _Poses(kp_2d, (millimetres - pelvis) * METRES, n_labelled)
-
-
-def _load_joints(file: Path, n_axes: int, account: VideoAccount) -> Doubles | None:
-    """Read one pose file, (F, 17, n_axes) as stored; None if there is none. Counts its frames."""
-    if not file.is_file():
-        return None
-    with np.errstate(invalid="ignore"):  # a NaN that signals is as good as any
-        pose = numbers(file, "Pose", load_cdf(file, "Pose"), (1, None, len(STORED) * n_axes))
-    joints = pose.reshape(-1, len(STORED), n_axes)
-    account.found = max(account.found, len(joints))
-    return convert(joints, source=STORED, target="h36m")
