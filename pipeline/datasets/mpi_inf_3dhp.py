@@ -16,12 +16,11 @@ Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN 
     mpi_inf_3dhp_test_set/TS<1..6>/imageSequence/img_<6 digits from 1>.jpg
 
 A training video is one camera of a sequence: S1/Seq2/video_4. A test video is TS3. `read` gets the
-labels of one person (`_LabelledPerson`), and the frames and camera that show it (`_Film`).
+labels of one person (`LabelledPerson`), and the frames and camera that show it (`_Film`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +36,14 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.labels.fits import N_BETAS, N_POSE, usable_fits
+from pipeline.datasets.labels.mpi_inf_3dhp import (
+    CAMERAS,
+    TEST,
+    TRAIN,
+    LabelledPerson,
+    load_annot,
+    load_annot_data,
+)
 from pipeline.datasets.pixels import (
     frames_there,
     inputs,
@@ -46,9 +53,7 @@ from pipeline.datasets.pixels import (
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats import neural_annot
-from pipeline.files.formats.arrays import load_mat, numbers, state_of
 from pipeline.files.formats.calibration import read_calibration
-from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
@@ -68,17 +73,7 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-
 BOX_FACTOR: Final = 1.1
-N_CAMERAS: Final = 14  # in every annot.mat
-# the cameras that are usually used: those of the release's vnect_cameras.zip
-CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)
-# skeletons (keys of JOINTS) of annot.mat and of annot_data.mat
-TRAIN = "mpi_inf_3dhp"
-TEST = "mpi_inf_3dhp_test"
-AGAIN: Final = (
-    "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
-)
 # possible folders of the test set, as get_testset.sh unpacks it
 TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")
 # sequence -> (fps, number of frames), from the release's util/mpii_get_sequence_info.m
@@ -90,22 +85,37 @@ SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {
 }  # fmt: skip
 TRAIN_FRAMES: Final = sum(n for _, n in SEQUENCES.values())  # of one camera
 TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
-SEQUENCE: Final = "S<1..8>/Seq<1,2>"
 FITS: Final = (neural_annot.FITS, neural_annot.WORLD, neural_annot.CAMERAS)
+# for `ReleasePart.patterns`: any training sequence; video_{0,1,2,4,5,6,7,8}
+SEQUENCE: Final = "S<1..8>/Seq<1,2>"
 CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
 
 @dataclass(frozen=True)
 class MpiInf3dhp(Dataset):
-    """One track per video. A training video is a sequence from one of the 8 usual cameras."""
+    """One track per video. A training video is a sequence from one of the 8 usual cameras.
+
+    `Dataset` describes the class attributes.
+    """
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 5  # 5: videos decoded by PyAV; 4: fits of extreme shape are not used
+
+    # What a track has
+    recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns
+    films_by_cameras: ClassVar[bool] = True  # its cameras have equally many images
+    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)  # needs the calibration
+
+    # The download, as `doctor` checks it
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart(
-            "label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)
+            "label files",
+            (f"{SEQUENCE}/annot.mat",),
+            "get_dataset.sh",
+            ("train",),
+            known=len(SEQUENCES),
         ),
         ReleasePart(
             "pictures or videos",
@@ -116,14 +126,14 @@ class MpiInf3dhp(Dataset):
             ),
             "get_dataset.sh (vnect_cameras.zip)",
             ("train",),
-            len(SEQUENCES) * len(CAMERAS),
+            known=len(SEQUENCES) * len(CAMERAS),
         ),
         ReleasePart(
             "camera calibrations",
             (f"{SEQUENCE}/camera.calibration",),
             "get_dataset.sh",
             ("train",),
-            len(SEQUENCES),
+            known=len(SEQUENCES),
             without="cameras",
         ),
         ReleasePart(
@@ -134,15 +144,19 @@ class MpiInf3dhp(Dataset):
             known=3,
             without="pose and betas",
         ),
-        *(
-            ReleasePart(
-                f"test {what}",
-                tuple(f"{test}/TS<1..6>/{name}" for test in TEST_SETS),
-                "get_testset.sh",
-                ("test",),
-                6,
-            )
-            for what, name in (("labels", "annot_data.mat"), ("pictures", "imageSequence/"))
+        ReleasePart(
+            "test labels",
+            tuple(f"{folder}/TS<1..6>/annot_data.mat" for folder in TEST_SETS),
+            "get_testset.sh",
+            ("test",),
+            known=6,
+        ),
+        ReleasePart(
+            "test pictures",
+            tuple(f"{folder}/TS<1..6>/imageSequence/" for folder in TEST_SETS),
+            "get_testset.sh",
+            ("test",),
+            known=6,
         ),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
@@ -153,10 +167,7 @@ class MpiInf3dhp(Dataset):
         ),
         Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
     )
-    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
-    recording: ClassVar[str] = "sequence"
-    films_by_cameras: ClassVar[bool] = True
-    short_in_release: ClassVar[frozenset[str]] = frozenset({"S6/Seq2/video_2"})
+    short_in_release: ClassVar[frozenset[str]] = frozenset({"S6/Seq2/video_2"})  # lacks images
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * TRAIN_FRAMES),
         "test": Totals(6, TEST_FRAMES),
@@ -249,7 +260,8 @@ class _WithFits(MpiInf3dhp):
         return (*super().columns(split, body=body), "pose", "betas", "has_smpl")
 
     def shared(self, raw: Path) -> dict[str, str]:
-        # a constant: that the fits exist counts here. Their content is compared as files of videos.
+        # in place of a digest: the split is converted again when the fits appear, but not when they
+        # change, since they are among the files of each video
         return {"fits": "NeuralAnnot"}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
@@ -303,16 +315,6 @@ def _candidate_paths(sequence: str, camera: int) -> tuple[tuple[Path, ...], tupl
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _LabelledPerson:
-    """One person in one camera, N frames."""
-
-    skeleton: str  # a key of JOINTS, of J joints
-    kp_2d: Doubles  # (N, J, 2) px
-    kp_3d: Doubles  # (N, J, 3) m, camera axes, not centred
-    valid: Bools | None = None  # (N,) evaluation may use the frame; None: not known
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Film:
     """Frames and camera of a video."""
 
@@ -322,11 +324,11 @@ class _Film:
     extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
 
 
-def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Film]:
+def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[LabelledPerson, _Film]:
     """Read annot.mat and camera.calibration, and find the frames. Notes an unusable calibration."""
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
-    labels = _load_annot(raw / video.files[0], camera)
+    labels = load_annot(raw / video.files[0], camera)
     account.found = len(labels.kp_2d)
     source = pictures_or_video(raw, *_candidate_paths(sequence, camera), account)
     fps = math.nan
@@ -348,16 +350,16 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Lab
     return labels, _Film(source, fps, intrinsics, extrinsics)
 
 
-def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_LabelledPerson, _Film]:
+def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[LabelledPerson, _Film]:
     """Read annot_data.mat, and find the images."""
-    labels = _load_annot_data(raw / video.files[0])
+    labels = load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
     return labels, _Film(images)
 
 
 def _boxes_and_reasons(
-    labels: _LabelledPerson, film: _Film, account: VideoAccount
+    labels: LabelledPerson, film: _Film, account: VideoAccount
 ) -> tuple[Floats, dict[str, Bools]]:
     """Boxes (N, 4), and the reasons to drop frames: reason -> (N,) whether it applies."""
     columns = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
@@ -389,7 +391,7 @@ def _to_spin49(joints: Doubles, skeleton: str) -> NDArray[np.float32]:
 def _smpl_labels(
     raw: Path,
     video: RawVideo,
-    labels: _LabelledPerson,
+    labels: LabelledPerson,
     film: _Film,
     rows: Ints,
     account: VideoAccount,
@@ -411,90 +413,3 @@ def _smpl_labels(
     has_smpl = usable_fits(fits, account)
     fits = np.where(has_smpl[:, None], fits, np.nan).astype(np.float32)
     return {"pose": fits[:, :N_POSE], "betas": fits[:, N_POSE:], "has_smpl": has_smpl}
-
-
-def _load_annot(file: Path, camera: int) -> _LabelledPerson:
-    """Read the labels of one camera from annot.mat. Raises RawDataError (`no_label`: no file)."""
-    _require_file(file)
-    cells = _load_cells(file, state_of(file))
-    n_joints = len(JOINTS[TRAIN])
-    cell_2d = cells["annot2"][camera]
-    cell_3d = cells["annot3"][camera]
-    kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cell_2d, (None, n_joints * 2))
-    kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cell_3d, (len(kp_2d), n_joints * 3))
-    kp_2d = kp_2d.reshape(-1, n_joints, 2)
-    kp_3d = kp_3d.reshape(-1, n_joints, 3)
-    return _LabelledPerson(TRAIN, kp_2d, kp_3d / 1000)
-
-
-def _load_annot_data(file: Path) -> _LabelledPerson:
-    """Read annot_data.mat of a test video, with its universal skeleton's 3D joints.
-
-    Raises RawDataError (`no_label`: no file).
-    """
-    _require_file(file)
-    n_joints = len(JOINTS[TEST])
-    stored = load_hdf5(
-        file,
-        {
-            "annot2": [(None, 1, n_joints, 2)],
-            "univ_annot3": [(None, 1, n_joints, 3)],
-            "valid_frame": [(None, 1), (1, None), (None,)],
-        },
-    )
-    stored["valid_frame"] = stored["valid_frame"].reshape(-1)
-    counts = {key: len(array) for key, array in stored.items()}
-    if len(set(counts.values())) != 1:
-        raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
-    valid = stored["valid_frame"] > 0
-    kp_2d = stored["annot2"][:, 0]
-    kp_3d = stored["univ_annot3"][:, 0]
-    return _LabelledPerson(TEST, kp_2d, kp_3d / 1000, valid)
-
-
-# Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:
-# at most 60 MB.
-@functools.lru_cache(maxsize=1)
-def _load_cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
-    """Read annot.mat: variable -> camera -> its cell, as float32 if it has numbers, else as stored.
-
-    `state` (size and time of the file) is the key of the cache.
-    """
-    cells: dict[str, dict[int, NDArray[Any]]] = {}
-    for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
-        variables = load_mat(file, (key,), optional=("cameras",))
-        stored = variables[key]
-        if stored.dtype != object or stored.size != N_CAMERAS:
-            raise RawDataError(
-                file, key, f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}", AGAIN
-            )
-        _require_order(file, variables.get("cameras"))
-        # what float32 cannot hold becomes infinite, and is dropped as not finite
-        with np.errstate(over="ignore"):
-            cells[key] = {}
-            for camera in CAMERAS:
-                cell = np.asarray(stored.reshape(-1)[camera])
-                if cell.dtype.kind in "biuf":
-                    cell = cell.astype(np.float32)
-                cells[key][camera] = cell
-    return cells
-
-
-def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
-    """Raise RawDataError if the variable `cameras` says that row k of a cell is not camera k.
-
-    Its numbers must count up from 0 or from 1. A missing or unknown variable is accepted.
-    """
-    if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
-        return
-    order = cameras.reshape(-1).astype(np.float64)
-    is_successive = (np.diff(order) == 1).all()
-    if order[0] not in (0, 1) or not is_successive:
-        raise RawDataError(
-            file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN
-        )
-
-
-def _require_file(file: Path) -> None:
-    if not file.is_file():
-        raise RawDataError(file, "file", "labels", "no file", AGAIN, reason="no_label")

@@ -1,0 +1,132 @@
+"""The label files of MPI-INF-3DHP, which are MATLAB files.  [raw] -> tracks
+
+The reader (`pipeline.datasets.mpi_inf_3dhp`) calls `load_annot` for a training video, and
+`load_annot_data` for a test video:
+
+    annot.mat           annot2 and annot3: a cell of 14 cameras each, with (N, 56) px and (N, 84) mm
+                        cameras: the number of each cell's camera; may be missing
+    annot_data.mat      annot2 (N, 1, 17, 2) px, univ_annot3 (N, 1, 17, 3) mm, valid_frame (N, 1)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import load_mat, numbers, state_of
+from pipeline.files.formats.hdf5 import load_hdf5
+from pipeline.skeletons import JOINTS, Bools, Doubles
+
+N_CAMERAS: Final = 14  # in every annot.mat
+# the cameras that are usually used: those of the release's vnect_cameras.zip
+CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)
+# skeletons (keys of JOINTS) of annot.mat and of annot_data.mat
+TRAIN = "mpi_inf_3dhp"
+TEST = "mpi_inf_3dhp_test"
+AGAIN: Final = (
+    "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledPerson:
+    """One person in one camera, N frames."""
+
+    skeleton: str  # a key of JOINTS, of J joints
+    kp_2d: Doubles  # (N, J, 2) px
+    kp_3d: Doubles  # (N, J, 3) m, camera axes, not centred
+    valid: Bools | None = None  # (N,) evaluation may use the frame; None: not known
+
+
+def load_annot(file: Path, camera: int) -> LabelledPerson:
+    """Read the labels of one camera from annot.mat. Raises RawDataError (`no_label`: no file)."""
+    _require_file(file)
+    cells = _load_cells(file, state_of(file))  # a changed file is read again
+    n_joints = len(JOINTS[TRAIN])
+    cell_2d = cells["annot2"][camera]
+    cell_3d = cells["annot3"][camera]
+    kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cell_2d, (None, n_joints * 2))
+    kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cell_3d, (len(kp_2d), n_joints * 3))
+    kp_2d = kp_2d.reshape(-1, n_joints, 2)
+    kp_3d = kp_3d.reshape(-1, n_joints, 3)
+    return LabelledPerson(TRAIN, kp_2d, kp_3d / 1000)
+
+
+def load_annot_data(file: Path) -> LabelledPerson:
+    """Read annot_data.mat of a test video, with its universal skeleton's 3D joints.
+
+    Raises RawDataError (`no_label`: no file).
+    """
+    _require_file(file)
+    n_joints = len(JOINTS[TEST])
+    stored = load_hdf5(
+        file,
+        {
+            "annot2": [(None, 1, n_joints, 2)],
+            "univ_annot3": [(None, 1, n_joints, 3)],
+            "valid_frame": [(None, 1), (1, None), (None,)],
+        },
+    )
+    stored["valid_frame"] = stored["valid_frame"].reshape(-1)
+    counts = {key: len(array) for key, array in stored.items()}
+    if len(set(counts.values())) != 1:
+        raise RawDataError(file, "annot2", "one row a frame everywhere", f"{counts} rows", AGAIN)
+    valid = stored["valid_frame"] > 0
+    kp_2d = stored["annot2"][:, 0]
+    kp_3d = stored["univ_annot3"][:, 0]
+    return LabelledPerson(TEST, kp_2d, kp_3d / 1000, valid)
+
+
+# Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:
+# at most 60 MB.
+@functools.lru_cache(maxsize=1)
+def _load_cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
+    """Read annot.mat: variable -> camera -> its cell, as float32 if it has numbers, else as stored.
+
+    state: Size and time of the file. It is not used here, but is part of `lru_cache`'s key.
+    """
+    cells: dict[str, dict[int, NDArray[Any]]] = {}
+    for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
+        variables = load_mat(file, (key,), optional=("cameras",))
+        stored = variables[key]
+        if stored.dtype != object or stored.size != N_CAMERAS:
+            raise RawDataError(
+                file, key, f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}", AGAIN
+            )
+        _require_order(file, variables.get("cameras"))
+        # what float32 cannot hold becomes infinite, and is dropped as not finite
+        with np.errstate(over="ignore"):
+            cells[key] = {}
+            for camera in CAMERAS:
+                cell = np.asarray(stored.reshape(-1)[camera])
+                if cell.dtype.kind in "biuf":
+                    cell = cell.astype(np.float32)
+                cells[key][camera] = cell
+    return cells
+
+
+def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
+    """Raise RawDataError if the variable `cameras` says that row k of a cell is not camera k.
+
+    Its numbers must count up from 0 or from 1. A missing or unknown variable is accepted.
+    """
+    if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
+        return
+    order = cameras.reshape(-1).astype(np.float64)
+    is_successive = (np.diff(order) == 1).all()
+    if order[0] not in (0, 1) or not is_successive:
+        raise RawDataError(
+            file, "cameras", f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist()), AGAIN
+        )
+
+
+def _require_file(file: Path) -> None:
+    if not file.is_file():
+        raise RawDataError(file, "file", "labels", "no file", AGAIN, reason="no_label")
