@@ -1,8 +1,7 @@
 """The records of a committed split's conversion, and its raw folder now.  [raw] -> rows
 
 The cache records of each split which reader made its rows, from which folders, and what became of
-each video: its account, a dict with the fields of `VideoAccount`, which a cache of another program
-may not have. Commands and plans ask these records:
+each video. Commands and plans ask these records:
 
     recorded_reader     how to convert the split again
     find_missing        which of its videos are missing from the raw folder now
@@ -10,9 +9,19 @@ may not have. Commands and plans ask these records:
     why_empty           why has the split no rows?
     video_state         what became of a video?
 
+The account of a video is a dict with the fields of `VideoAccount`, where "set_aside" is the reason
+why the video was rejected, or "":
+
+    {"name": "0001", "found": 120, "kept": 0, "set_aside": "no_label", "message": "...", ...}
+
+A cache of another program may not have these fields. The manifest has the sums:
+
+    {"videos": {"found": 12, "kept": 0, "set_aside": {"no_label": 12}, ...}, ...}
+
 Rows whose raw files are gone stay committed until the user drops them, because a partially mounted
 drive looks the same as deleted videos. A video is *missing* if the raw folder does not list it, or
-one of its files is gone.
+one of its files is gone. It is *unusable* if its files have changed so that it cannot be read any
+more; then it keeps the rows of an earlier conversion.
 """
 
 from __future__ import annotations
@@ -142,13 +151,36 @@ def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     """Find the videos with rows that the recorded raw folder lacks now. Reads no file's content.
 
     Returns (missing, unusable): missing video -> its missing file, "" for all of its files; and
-    video that the last conversion could not use -> its rejection. Both are empty if no raw folder
-    is recorded. Raises PipelineError if it is missing, or another dataset's.
+    unusable video -> the error that the last conversion found in it. Both are empty if no raw
+    folder is recorded. Raises PipelineError if it is missing, or another dataset's.
     """
-    recorded = recorded_raw(split)
-    if "parameters" not in split.manifest.get("reader", {}) or not recorded:
+    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
         return {}, {}
-    raw = Path(recorded)
+    raw = _mounted_raw(split)
+    videos = _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
+    listed = {changes.utf8(video.name): video for video in videos}
+    seen = changes.read_stamps(split.root, split.name)  # the videos as the last conversion saw them
+    missing = {}
+    for name in sorted(names_with_rows(split)):
+        if name not in listed:
+            missing[name] = ""
+            continue
+        # a stamp has the size and time of each of a video's files
+        before = seen[name].stamp if name in seen else None
+        lost_file = changes.lost_input(before, changes.stamp(raw, listed[name]))
+        if lost_file:
+            missing[name] = lost_file
+
+    unusable = {}
+    for name, video in seen.items():
+        if video.unusable and name not in missing:
+            unusable[name] = video.unusable
+    return missing, unusable
+
+
+def _mounted_raw(split: cache.Split) -> Path:
+    """The recorded raw folder. Raises PipelineError if it is missing or empty."""
+    raw = Path(recorded_raw(split))
     if not raw.is_dir():
         again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
         raise PipelineError(
@@ -156,24 +188,7 @@ def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
         )
     if not files.list_names(raw):
         raise no_videos(raw, split)
-    videos = _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
-    listed = {changes.utf8(video.name): video for video in videos}
-    stamps = changes.read_stamps(split.root, split.name)
-    missing = {}
-    for name in sorted(names_with_rows(split)):
-        if name not in listed:
-            missing[name] = ""
-            continue
-        before = stamps[name].stamp if name in stamps else None
-        lost = changes.lost_input(before, changes.stamp(raw, listed[name]))
-        if lost:
-            missing[name] = lost
-
-    rejections = {}
-    for name, video in stamps.items():
-        if video.unusable and name not in missing:
-            rejections[name] = video.unusable
-    return missing, rejections
+    return raw
 
 
 def missing_names(missing: Mapping[str, str]) -> list[str]:
@@ -243,8 +258,7 @@ def refuse_loss(
 
     reader: identity of the new reader. columns: of its tracks.
     """
-    root = committed.root
-    folder = f"{root}/{committed.name}"
+    folder = f"{committed.root}/{committed.name}"
     before = committed.manifest["reader"]
     if "imported" in before:
         raise PipelineError(
@@ -252,6 +266,8 @@ def refuse_loss(
             "replace the rows of its "
             "features. Convert into another cache, or delete that split and its features."
         )
+    # Columns must not be lost; label files that were added since then may bring new ones. But if
+    # only one of both conversions has a body model, the columns must be the same.
     stored = set(committed.columns) - committed.extra.keys()
     other_columns = stored.difference(columns)
     if (before["body"] is None) != (reader["body"] is None):
@@ -270,8 +286,8 @@ def refuse_loss(
         other = "demo" if reader["stand_in"] else "real"
         raise StandInMixed(
             f"{folder}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which "
-            f"would replace it. Use another cache: --cache {root}-{other}, or [paths] cache in "
-            "luigi.cfg."
+            f"would replace it. Use another cache: --cache {committed.root}-{other}, or [paths] "
+            "cache in luigi.cfg."
         )
 
 
