@@ -25,6 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.plan import is_untrained
 from pipeline.processes.software import version
 from tasks.report.bodies import bodies_section
+from tasks.report.curves import curves_section
 from tasks.report.data import (
     DEMO,
     UNREADABLE,
@@ -37,7 +38,7 @@ from tasks.report.data import (
 )
 from tasks.report.page import PageSection, write_page
 from tasks.report.results import as_csv, results_section
-from tasks.report.runs import TrainingRun, curves_section, read_json, read_run, split_uses
+from tasks.report.runs import TrainingRun, read_json, read_run, split_uses
 from vibe_model import models, runs
 from vibe_model.result_files import write_text
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS

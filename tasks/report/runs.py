@@ -1,47 +1,47 @@
-"""Files and curves of training runs, finished or not.  training -> report: [runs] -> page
+"""Files of training runs, finished or not.  training -> report: [runs] -> page
 
 `read_run` reads a run's folder as a `TrainingRun`, which all sections about runs use; it reports
-damaged files instead of raising. `curves_section` draws the curves that training logged.
+damaged files instead of raising. `curves` draws the curves that `read_curves` has read. The section
+on data shows which run uses a split for what (`split_uses`).
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
-
-from pipeline.cli.console import duration
 from pipeline.cli.text import command
 from pipeline.errors import PipelineError
-from tasks.report.page import PageSection, Plot, lines
-from vibe_model import models, runs
-from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
-from vibe_model.runs import SEQUENCES, WORST_WINDOWS
+from vibe_model import models
+from vibe_model.metrics import SCORES
+from vibe_model.runs import BEST, CONFIG, CURVES, METRICS, SEQUENCES, WORST_WINDOWS
 from vibe_model.settings import VideoConfig, split_of
 
 Metrics = Mapping[str, Any]
 
-AGAIN: Final = (
-    "Delete it and run the training command again: it resumes from the saved state and "
+# advice about a damaged file; {}: the files to delete
+REWRITE: Final = (
+    "Delete {} and run the training command again: it resumes from the saved state and "
     "rewrites the file."
 )
-VALIDATION: Final = "validation/"
+VALIDATION: Final = "validation/"  # start of the tags validation/<split>/<metric>
 
-MOST_POINTS: Final = 200  # per plotted curve
-MOST_RUNS: Final = 8  # per plot: the number of colours
-ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
+PARTS: Final = {  # part of the settings -> name on the page
+    "datasets_2d": "training, 2D",
+    "datasets_3d": "training, 3D",
+    "motion": "real motion",
+    "validation": "validation",
+    "evaluation": "evaluation",
+}
 
 
 @dataclass(slots=True)
-class _Curve:
+class Curve:
     """One number over the steps at which it was logged."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
@@ -52,12 +52,12 @@ class _Curve:
 class _LoggedCurves:
     """Content of a run's curves."""
 
-    curves: dict[str, _Curve] = field(default_factory=dict)  # by tag, such as train/total
+    curves: dict[str, Curve] = field(default_factory=dict)  # by tag, such as train/total
     seconds: float = 0.0  # of training
     problems: list[str] = field(default_factory=list)  # of reading them
 
     @property
-    def scores(self) -> dict[str, _Curve]:
+    def scores(self) -> dict[str, Curve]:
         """Validation split -> its score, in the order of logging."""
         scores = {}
         for tag, curve in self.curves.items():
@@ -73,12 +73,12 @@ def read_curves(folder: Path) -> _LoggedCurves:
     A line of the file is [step, seconds of training, {tag: value}].
     """
     logged = _LoggedCurves()
-    file = folder / runs.CURVES
+    file = folder / CURVES
     if not file.exists():
         if any(folder.glob("events.out.tfevents.*")):
             again = command("--logdir", str(folder), module="tensorboard.main")
             logged.problems.append(
-                f"{folder}: trained by an earlier version, without {runs.CURVES}. Curves: {again}"
+                f"{folder}: trained by an earlier version, without {CURVES}. Curves: {again}"
             )
         return logged
     number = 1  # of the line, for the message
@@ -88,7 +88,7 @@ def read_curves(folder: Path) -> _LoggedCurves:
                 step, seconds, values = json.loads(line)
                 for tag, value in values.items():
                     y = float(value)
-                    curve = logged.curves.setdefault(str(tag), _Curve())
+                    curve = logged.curves.setdefault(str(tag), Curve())
                     curve.steps.append(step)
                     curve.values.append(y)
                 logged.seconds = float(seconds)
@@ -119,10 +119,10 @@ class TrainingRun:
         """The run's progress, for the page."""
         if not self.folder.is_dir():
             return "folder not found"
-        if self.metrics and (self.folder / runs.BEST).is_file():
+        if self.metrics and (self.folder / BEST).is_file():
             return "finished"
         if self.metrics:
-            return f"evaluated, but {runs.BEST} is missing"
+            return f"evaluated, but {BEST} is missing"
         last_steps = [curve.steps[-1] for curve in self.logged.curves.values() if curve.steps]
         step = f"{max(last_steps, default=0):,}"
         if self.config is not None:
@@ -171,21 +171,23 @@ class TrainingRun:
 def read_run(folder: Path, name: str = "") -> TrainingRun:
     """Read a run's folder. Errors are reported in `problems`."""
     problems: list[str] = []
-    metrics = read_json(folder / runs.METRICS, problems, AGAIN)
+    rewrite_metrics = REWRITE.format("it")
+    metrics = read_json(folder / METRICS, problems, rewrite_metrics)
     for split, errors in metrics.items():
         if "/" in split and not (isinstance(errors, Mapping) and "baseline" in errors):
             problems.append(
-                f"{folder / runs.METRICS}: {split}: expected metrics with a baseline. {AGAIN}"
+                f"{folder / METRICS}: {split}: expected metrics with a baseline. {rewrite_metrics}"
             )
             metrics = {}
             break
-    about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
+    about = read_json(folder / CONFIG, problems, "The run's settings cannot be shown.")
     not_installed = models.not_installed(about.get("of_model", "vibe"))
     if not_installed:
         problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
-    again = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
-    sequences = read_json(folder / f"{SEQUENCES}.json", problems, again)
-    worst_windows = read_json(folder / f"{WORST_WINDOWS}.json", problems, again)
+    # a run with metrics.json is finished: training does not resume it
+    rewrite = REWRITE.format(f"it and {METRICS}")
+    sequences = read_json(folder / f"{SEQUENCES}.json", problems, rewrite)
+    worst_windows = read_json(folder / f"{WORST_WINDOWS}.json", problems, rewrite)
     logged = read_curves(folder)
     problems += logged.problems
     return TrainingRun(
@@ -218,255 +220,6 @@ def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
     return {}
 
 
-# --------------------------------------------------------------------------------------------------
-# curves
-
-
-class _CurveGroup(NamedTuple):
-    """Curves over steps that share a plot."""
-
-    key: str
-    title: str
-    caption: str
-    unit: str
-    prefix: str  # start of the curves' tags
-    log: bool = False  # whether the y axis is logarithmic
-    scale: float = 1.0  # factor of the values
-
-
-SPEED: Final = "Windows trained per second; one point for ten steps."
-WAITING: Final = "Share of the time in which training waited for the next batch."
-GROUPS: Final = (
-    _CurveGroup("loss", "Loss", "Weighted sum of all terms.", "loss", "train/total", log=True),
-    _CurveGroup("terms", "Loss by term", "Each with its weight.", "loss", "train/", log=True),
-    _CurveGroup(
-        "gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True
-    ),
-    _CurveGroup("speed", "Speed", SPEED, "windows per second", "speed/windows_per_second"),
-    _CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
-)
-NO_TERMS: Final = ("train/total", "train/skipped_steps")  # in train/, but no terms of the loss
-# Plots of a split's validation, one per unit: key of the plot -> unit
-MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
-NAMES: Final = {  # names of curves instead of their tags
-    "gen_optimizer": "generator",
-    "disc_motion_optimizer": "discriminator",
-    "windows_per_second": "windows per second",
-    "waiting_for_data": "waiting",
-}
-PARTS: Final = {  # part of the settings -> name on the page
-    "datasets_2d": "training, 2D",
-    "datasets_3d": "training, 3D",
-    "motion": "real motion",
-    "validation": "validation",
-    "evaluation": "evaluation",
-}
-
-
-def curves_section(
-    runs: Sequence[TrainingRun], ablation: Sequence[TrainingRun] = (), *, notes: Sequence[str] = ()
-) -> PageSection:
-    """The section of curves: validation of all runs in one plot, then each run's curves (not those
-    of `ablation`).
-    """
-    all_runs = list(dict.fromkeys([*runs, *ablation]))
-    compared = list[Plot]()
-    if len(all_runs) > 1:
-        compared += _comparison_plots(all_runs[:MOST_RUNS])
-    data = {
-        "together": compared,
-        "notes": notes,
-        "left_out": [run.name for run in all_runs[MOST_RUNS:]],
-        "runs": [(run, _facts(run), list(plots_of(run, i))) for i, run in enumerate(runs)],
-    }
-    return PageSection("curves", "Training curves", "curves.html", data)
-
-
-def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
-    """Yield all plots of a run. number: the run's number on the page."""
-    name = f"curves-{number}"
-    yield from _validation_plots(run, name)
-    for group in GROUPS:
-        yield from _plot_of(run, group, f"{name}-{group.key}")
-    yield from _rate_plot(run, name)
-
-
-def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
-    """Yield a plot for each validation split and unit of metrics."""
-    epoch = "epoch" if run.config is not None else "step"
-    logged = run.logged.curves
-    for i, split in enumerate(run.logged.scores):
-        about = f"{ABOUT_VALIDATION.format(split)}."
-        for key, unit in MEASURES.items():
-            series = {}
-            for metric, described in {**SCORES, **METRICS}.items():
-                tag = f"{VALIDATION}{split}/{metric}"
-                if described.unit == unit and tag in logged:
-                    series[described.title] = _by_epoch(run, logged[tag])
-            if series:
-                title = f"{run.name}: {' and '.join(series)} on {split}"
-                plot = f"{name}-validation-{i}-{key}"
-                yield lines(plot, title, about, series, x_label=epoch, y_label=unit)
-
-
-def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
-    """Yield the plot of the learning rates, if they were logged."""
-    series = {}
-    for tag, curve in run.logged.curves.items():
-        if tag.startswith("learning_rate/") and curve.steps:
-            series[_short(tag)] = _by_epoch(run, curve)
-    if series:
-        epoch = "epoch" if run.config is not None else "step"
-        yield lines(
-            f"{name}-rate",
-            f"{run.name}: Learning rate",
-            "After each epoch; decreases when validation stops improving.",
-            series,
-            x_label=epoch,
-            y_label="learning rate",
-            log_y=True,
-        )
-
-
-def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
-    """Yield the plot of a group's curves, if any of them is not zero throughout.
-
-    Curves that are zero throughout are only named in the caption.
-    """
-    varying = dict[str, _Curve]()
-    zero = list[str]()
-    for tag, curve in run.logged.curves.items():
-        is_term = group.key != "terms" or tag not in NO_TERMS
-        if is_term and tag.startswith(group.prefix):
-            if any(curve.values):
-                varying[tag] = curve
-            else:
-                zero.append(_short(tag))
-    if varying:
-        series = {_short(tag): _thin(curve, group.scale) for tag, curve in varying.items()}
-        captions = [group.caption]
-        longest = max(len(curve.steps) for curve in varying.values())
-        each = math.ceil(longest / MOST_POINTS)
-        if each > 1:
-            captions.append(f"Each point is the mean of {each} logged ones.")
-        if zero:
-            captions.append(f"Zero throughout: {', '.join(zero)}.")
-        yield lines(
-            key,
-            f"{run.name}: {group.title}",
-            " ".join(captions),
-            series,
-            x_label="step",
-            y_label=group.unit,
-            log_y=group.log,
-        )
-
-
-def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
-    """Yield a plot of all runs' validation score for each split."""
-    splits = itertools.chain.from_iterable(run.logged.scores for run in runs)
-    for i, split in enumerate(dict.fromkeys(splits)):
-        validated = [run for run in runs if split in run.logged.scores]
-        names = _brief([run.name for run in validated])
-        series = {
-            name: _by_epoch(run, run.logged.scores[split])
-            for name, run in zip(names, validated, strict=True)
-        }
-        shown = names
-        if len(names) > 4:
-            shown = [*names[:3], f"{len(names) - 3} more"]
-        score = _score_of(validated[0], split)
-        title = f"{score.title} on {split}: {_join_names(shown)}"
-        about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
-        yield lines(
-            f"curves-together-{i}", title, about, series, x_label="epoch", y_label=score.unit
-        )
-
-
-def _score_of(run: TrainingRun, split: str) -> Metric:
-    """The score that validated the run on the split."""
-    for name, score in SCORES.items():
-        if f"{VALIDATION}{split}/{name}" in run.logged.curves:
-            return score
-    raise KeyError(split)
-
-
-def _brief(names: Sequence[str], most: int = 28) -> list[str]:
-    """Unique names, shortened for a legend or an axis.
-
-    >>> _brief(["vibe", "embedded-per-frame-093a0bc1a3f8fe92"])
-    ['vibe', 'embedded-per-f…bc1a3f8fe92']
-    """
-    shown: list[str] = []
-    for name in names:
-        short = name  # of a long one, its beginning, and its end, which tells runs apart
-        if len(name) > most:
-            short = f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
-        if short in shown:
-            short += f" ({len(shown) + 1})"
-        shown.append(short)
-    return shown
-
-
-def _join_names(names: Sequence[str]) -> str:
-    """Join names by commas and "and".
-
-    >>> _join_names(["a"]), _join_names(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    *others, last = names
-    if not others:
-        return last
-    return f"{', '.join(others)} and {last}"
-
-
-def _thin(curve: _Curve, scale: float) -> tuple[list[float], list[float]]:
-    """Reduce a curve to at most MOST_POINTS points. Returns their steps and scaled values.
-
-    A point is the mean of consecutive points of the curve, at the step of the last of them.
-    """
-    each = math.ceil(len(curve.steps) / MOST_POINTS)
-    starts = range(0, len(curve.steps), each)
-    ends = []
-    means = []
-    for start in starts:
-        part = slice(start, start + each)
-        ends.append(float(curve.steps[part][-1]))
-        means.append(scale * float(np.mean(curve.values[part])))
-    return ends, means
-
-
-def _by_epoch(run: TrainingRun, curve: _Curve) -> tuple[list[float], list[float]]:
-    """The curve's epochs and values; if the run's settings are unknown, its steps and values."""
-    iterations = 1
-    if run.config is not None:
-        iterations = run.config.iterations
-    return [step / iterations for step in curve.steps], list(curve.values)
-
-
-def _short(tag: str) -> str:
-    """The name of a curve in a legend, from its tag."""
-    last = tag.rpartition("/")[2]
-    return NAMES.get(last, last)
-
-
-def _facts(run: TrainingRun) -> dict[str, str]:
-    """Title -> text of what the page says about a run above its curves."""
-    facts = {"State": run.state}
-    best = run.metrics.get("best")
-    if best:
-        facts["Best epoch"] = f"{best['epoch'] + 1}, validation {score_text(best)}"
-    if run.logged.seconds:
-        facts["Duration"] = duration(run.logged.seconds)
-    if "skipped_steps" in run.metrics:
-        facts["Steps skipped because the loss was not finite"] = f"{run.metrics['skipped_steps']:,}"
-    estimates = run.metrics.get("estimates", {})
-    if estimates:
-        splits = [f"{split} ({whose})" for split, whose in estimates.items()]
-        facts["Trained on estimated bodies, no ground truth"] = ", ".join(splits)
-    return facts
-
-
 def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
     """Split -> its uses in the runs, with the runs' names if only some of them use it so."""
     names: dict[str, dict[str, list[str]]] = {}  # split -> use -> names of the runs
@@ -485,7 +238,19 @@ def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
         for use, run_names in uses.items():
             text = use
             if len(run_names) < len(configs):
-                text += f" ({_join_names(run_names)})"
+                text += f" ({join_names(run_names)})"
             described.append(text)
         texts[split] = ", ".join(described)
     return texts
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names by commas and "and".
+
+    >>> join_names(["a"]), join_names(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    *others, last = names
+    if not others:
+        return last
+    return f"{', '.join(others)} and {last}"

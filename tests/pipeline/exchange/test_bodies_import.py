@@ -21,7 +21,8 @@ from pipeline.show.bodies import projected_joints
 from pipeline.show.shown import Choice, ShownTrack
 from pipeline.show.tracks import from_cache
 from tasks.evaluation import show_notes
-from tasks.report.runs import curves_section, read_run
+from tasks.report.curves import curves_section
+from tasks.report.runs import read_run
 from tests.made_splits import track_of, write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
 from tests.vibe_model.builders import SMALL

@@ -18,8 +18,9 @@ import pytest
 from pipeline.skeletons import JOINTS
 from tasks.evaluation import show_notes
 from tasks.report.assembly import ReportContent, recorded_fingerprint, write_report
+from tasks.report.curves import plots_of
 from tasks.report.results import as_csv, tables_of
-from tasks.report.runs import plots_of, read_curves, read_run, split_uses
+from tasks.report.runs import read_curves, read_run, split_uses
 from tests.tasks.report.conftest import person, write_split
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 from vibe_model import models

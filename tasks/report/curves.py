@@ -1,0 +1,264 @@
+"""Curves that training runs logged, as the section of curves on the page.  training -> report:
+[runs -> page]
+
+`curves_section` draws the curves of `runs.TrainingRun`. A curve's name is its tag, which
+`vibe_model.training.loop.Curves` has chosen:
+
+    train/<term>, train/total                           by step: weighted losses and their sum
+    train/skipped_steps                                 number of them so far, at a skipped step
+    gradient/<network>                                  by step: norms
+    speed/windows_per_second, speed/waiting_for_data    every ten steps
+    learning_rate/<optimiser>                           after each epoch
+    validation/<split>/<metric>                         after each epoch
+
+A plot over steps shows the curves of a `_CurveGroup`. Plots over epochs show validation and the
+learning rates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from pipeline.cli.console import duration
+from tasks.report.page import PageSection, Plot, lines
+from tasks.report.runs import VALIDATION, Curve, TrainingRun, join_names
+from vibe_model.metrics import METRICS, MM_PER_FRAME2, SCORES, Metric, score_text
+
+MOST_POINTS: Final = 200  # per plotted curve
+MOST_RUNS: Final = 8  # per plot: the number of colours
+ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
+
+
+class _CurveGroup(NamedTuple):
+    """Curves over steps that share a plot: those whose tags begin with `prefix`."""
+
+    key: str
+    title: str
+    caption: str
+    unit: str
+    prefix: str
+    excluded: tuple[str, ...] = ()  # tags that begin so, too, but are not in the plot
+    log: bool = False  # whether the y axis is logarithmic
+    scale: float = 1.0  # factor of the values
+
+
+SPEED: Final = "Windows trained per second; one point for ten steps."
+WAITING: Final = "Share of the time in which training waited for the next batch."
+NO_TERMS: Final = ("train/total", "train/skipped_steps")
+GROUPS: Final = (
+    _CurveGroup("loss", "Loss", "Weighted sum of all terms.", "loss", "train/total", log=True),
+    _CurveGroup(
+        "terms", "Loss by term", "Each with its weight.", "loss", "train/", NO_TERMS, log=True
+    ),
+    _CurveGroup(
+        "gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True
+    ),
+    _CurveGroup("speed", "Speed", SPEED, "windows per second", "speed/windows_per_second"),
+    _CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
+)
+# A split's validation has a plot for each unit: key of the plot -> unit
+VALIDATION_UNITS: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}
+NAMES: Final = {  # last part of a tag -> name of the curve, if it is another
+    "gen_optimizer": "generator",
+    "disc_motion_optimizer": "discriminator",
+    "windows_per_second": "windows per second",
+    "waiting_for_data": "waiting",
+}
+
+
+def curves_section(
+    runs: Sequence[TrainingRun], ablation: Sequence[TrainingRun] = (), *, notes: Sequence[str] = ()
+) -> PageSection:
+    """The section of curves: validation of all runs in one plot, then each run's curves (not those
+    of `ablation`).
+    """
+    all_runs = list(dict.fromkeys([*runs, *ablation]))
+    compared = list[Plot]()
+    if len(all_runs) > 1:
+        compared += _comparison_plots(all_runs[:MOST_RUNS])
+    data = {
+        "together": compared,
+        "notes": notes,
+        "left_out": [run.name for run in all_runs[MOST_RUNS:]],
+        # (run, title -> text of its facts, its plots)
+        "runs": [(run, _facts(run), list(plots_of(run, i))) for i, run in enumerate(runs)],
+    }
+    return PageSection("curves", "Training curves", "curves.html", data)
+
+
+def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
+    """Yield all plots of a run. number: the run's number on the page."""
+    name = f"curves-{number}"
+    yield from _validation_plots(run, name)
+    for group in GROUPS:
+        yield from _plot_of(run, group, f"{name}-{group.key}")
+    yield from _rate_plot(run, name)
+
+
+def _validation_plots(run: TrainingRun, name: str) -> Iterator[Plot]:
+    """Yield a plot for each validation split and unit of metrics."""
+    epoch = "epoch" if run.config is not None else "step"
+    logged = run.logged.curves
+    for i, split in enumerate(run.logged.scores):
+        about = f"{ABOUT_VALIDATION.format(split)}."
+        for key, unit in VALIDATION_UNITS.items():
+            series = {}
+            for metric, described in {**SCORES, **METRICS}.items():
+                tag = f"{VALIDATION}{split}/{metric}"
+                if described.unit == unit and tag in logged:
+                    series[described.title] = _by_epoch(run, logged[tag])
+            if series:
+                title = f"{run.name}: {' and '.join(series)} on {split}"
+                plot = f"{name}-validation-{i}-{key}"
+                yield lines(plot, title, about, series, x_label=epoch, y_label=unit)
+
+
+def _rate_plot(run: TrainingRun, name: str) -> Iterator[Plot]:
+    """Yield the plot of the learning rates, if they were logged."""
+    series = {}
+    for tag, curve in run.logged.curves.items():
+        if tag.startswith("learning_rate/") and curve.steps:
+            series[_short(tag)] = _by_epoch(run, curve)
+    if series:
+        epoch = "epoch" if run.config is not None else "step"
+        yield lines(
+            f"{name}-rate",
+            f"{run.name}: Learning rate",
+            "After each epoch; decreases when validation stops improving.",
+            series,
+            x_label=epoch,
+            y_label="learning rate",
+            log_y=True,
+        )
+
+
+def _plot_of(run: TrainingRun, group: _CurveGroup, key: str) -> Iterator[Plot]:
+    """Yield the plot of a group's curves, if any of them is not zero throughout.
+
+    Curves that are zero throughout are only named in the caption.
+    """
+    varying = dict[str, Curve]()
+    zero = list[str]()
+    for tag, curve in run.logged.curves.items():
+        if tag.startswith(group.prefix) and tag not in group.excluded:
+            if any(curve.values):
+                varying[tag] = curve
+            else:
+                zero.append(_short(tag))
+    if not varying:
+        return
+
+    series = {_short(tag): _thin(curve, group.scale) for tag, curve in varying.items()}
+    captions = [group.caption]
+    longest = max(len(curve.steps) for curve in varying.values())
+    each = math.ceil(longest / MOST_POINTS)
+    if each > 1:
+        captions.append(f"Each point is the mean of {each} logged ones.")
+    if zero:
+        captions.append(f"Zero throughout: {', '.join(zero)}.")
+    yield lines(
+        key,
+        f"{run.name}: {group.title}",
+        " ".join(captions),
+        series,
+        x_label="step",
+        y_label=group.unit,
+        log_y=group.log,
+    )
+
+
+def _comparison_plots(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
+    """Yield a plot of all runs' validation score for each split."""
+    splits = itertools.chain.from_iterable(run.logged.scores for run in runs)
+    for i, split in enumerate(dict.fromkeys(splits)):
+        validated = [run for run in runs if split in run.logged.scores]
+        names = _brief([run.name for run in validated])
+        series = {
+            name: _by_epoch(run, run.logged.scores[split])
+            for name, run in zip(names, validated, strict=True)
+        }
+        shown = names
+        if len(names) > 4:
+            shown = [*names[:3], f"{len(names) - 3} more"]
+        score = _score_of(validated[0], split)
+        title = f"{score.title} on {split}: {join_names(shown)}"
+        about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
+        yield lines(
+            f"curves-together-{i}", title, about, series, x_label="epoch", y_label=score.unit
+        )
+
+
+def _score_of(run: TrainingRun, split: str) -> Metric:
+    """The score that validated the run on the split."""
+    for name, score in SCORES.items():
+        if f"{VALIDATION}{split}/{name}" in run.logged.curves:
+            return score
+    raise KeyError(split)
+
+
+def _brief(names: Sequence[str], most: int = 28) -> list[str]:
+    """Unique names, shortened for a legend or an axis.
+
+    >>> _brief(["vibe", "embedded-per-frame-093a0bc1a3f8fe92"])
+    ['vibe', 'embedded-per-f…bc1a3f8fe92']
+    """
+    shown: list[str] = []
+    for name in names:
+        short = name  # of a long one, its beginning, and its end, which tells runs apart
+        if len(name) > most:
+            short = f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
+        if short in shown:
+            short += f" ({len(shown) + 1})"
+        shown.append(short)
+    return shown
+
+
+def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:
+    """Reduce a curve to at most MOST_POINTS points. Returns their steps and scaled values.
+
+    A point is the mean of consecutive points of the curve, at the step of the last of them.
+    """
+    each = math.ceil(len(curve.steps) / MOST_POINTS)
+    ends = []
+    means = []
+    for start in range(0, len(curve.steps), each):
+        part = slice(start, start + each)
+        ends.append(float(curve.steps[part][-1]))
+        means.append(scale * float(np.mean(curve.values[part])))
+    return ends, means
+
+
+def _by_epoch(run: TrainingRun, curve: Curve) -> tuple[list[float], list[float]]:
+    """The curve's epochs and values; if the run's settings are unknown, its steps and values."""
+    iterations = 1
+    if run.config is not None:
+        iterations = run.config.iterations
+    return [step / iterations for step in curve.steps], list(curve.values)
+
+
+def _short(tag: str) -> str:
+    """The name of a curve in a legend, from its tag."""
+    last = tag.rpartition("/")[2]
+    return NAMES.get(last, last)
+
+
+def _facts(run: TrainingRun) -> dict[str, str]:
+    """Title -> text of what the page says about a run above its curves."""
+    facts = {"State": run.state}
+    best = run.metrics.get("best")
+    if best:
+        facts["Best epoch"] = f"{best['epoch'] + 1}, validation {score_text(best)}"
+    if run.logged.seconds:
+        facts["Duration"] = duration(run.logged.seconds)
+    if "skipped_steps" in run.metrics:
+        facts["Steps skipped because the loss was not finite"] = f"{run.metrics['skipped_steps']:,}"
+    estimates = run.metrics.get("estimates", {})
+    if estimates:
+        splits = [f"{split} ({whose})" for split, whose in estimates.items()]
+        facts["Trained on estimated bodies, no ground truth"] = ", ".join(splits)
+    return facts
