@@ -10,11 +10,11 @@ metrics.json, and averages the errors over seeds. A row of ablation.csv:
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
 
@@ -52,7 +52,8 @@ class Ablation(PipelineTask):
     """Train every variant of the paper's ablation once per seed; write ablation.csv and .json to
     [paths] runs.
 
-    Variants that do not fit the configured datasets are skipped unless they are named (`left_out`).
+    Variants that do not fit the configured datasets are skipped unless they are named
+    (`reasons_to_skip`).
     """
 
     verb = "ablate"
@@ -80,12 +81,12 @@ class Ablation(PipelineTask):
         ]
 
     def up_to_date(self) -> bool:
-        files = {settings().paths.runs / name: text for name, text in self._texts().items()}
-        return all(file.is_file() and file.read_text() == text for file, text in files.items())
+        texts = self._texts()
+        return all(file.is_file() and file.read_text() == text for file, text in texts.items())
 
     def work(self) -> None:
-        for name, text in self._texts().items():
-            write_text(settings().paths.runs / name, text)
+        for file, text in self._texts().items():
+            write_text(file, text)
         self.say(", ".join(FILES))
         self.show()
 
@@ -118,13 +119,15 @@ class Ablation(PipelineTask):
         if table.stand_in:
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")
-        for name, why in self._left_out().items():
+        for name, why in self._skipped().items():
             warn(f"skipped {name}: {why}")
 
-    def _texts(self) -> dict[str, str]:
+    def _texts(self) -> dict[Path, str]:
+        """File -> content, for each of FILES."""
         table = self._table()
-        texts = (table.as_csv(), table.as_json(self._left_out()))
-        return dict(zip(FILES, texts, strict=True))
+        texts = (table.as_csv(), table.as_json(self._skipped()))
+        files = (settings().paths.runs / name for name in FILES)
+        return dict(zip(files, texts, strict=True))
 
     def _trainings(self) -> list[tuple[str, int]]:
         """(variant, seed) of every training, as parameters of `Train`.
@@ -156,11 +159,11 @@ class Ablation(PipelineTask):
             )
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
-    def _left_out(self) -> dict[str, str]:
-        """Variants that are skipped, with reasons; none if variants are named."""
+    def _skipped(self) -> dict[str, str]:
+        """Variant -> why it is skipped; empty if variants are named."""
         if self.variants:
             return {}
-        return left_out(train_config())
+        return reasons_to_skip(train_config())
 
     def _seeds(self) -> list[int]:
         """The seeds to train with. Raises ConfigError if they are no numbers."""
@@ -177,27 +180,29 @@ class Ablation(PipelineTask):
 def default_variants() -> list[str]:
     """Variants that fit the configured datasets.
 
-    With `without-3dpw`, they include the configuration itself to compare with, unless it equals one
-    of the variants.
+    `without-3dpw` is compared with the same training on all data: the configuration itself, which
+    is added unless it equals one of the variants.
     """
     base = train_config()
-    reasons = left_out(base)
-    chosen = [name for name in VARIANTS if name not in reasons]
+    skipped = reasons_to_skip(base)
+    chosen = [name for name in VARIANTS if name not in skipped]
     if WITHOUT_3DPW not in chosen:
         return chosen
+    # a run's name, which differs in any case, does not count
     is_a_variant = any(replace(train_config(name), name=base.name) == base for name in chosen)
     if not is_a_variant:
         chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
     return chosen
 
 
-def left_out(base: TrainConfig) -> dict[str, str]:
-    """Variant -> reason, for variants that cannot be trained on the configured datasets.
-
-    Also for variants that would not differ there from the configuration itself.
+def reasons_to_skip(base: TrainConfig) -> dict[str, str]:
+    """Variant -> reason, for variants that cannot be trained on the datasets of `base`, or would
+    not differ from it.
     """
     reasons = {}
-    if not set(base.motion) - set(base.leave_out):
+    has_motion = set(base.motion) - set(base.leave_out)
+    if not has_motion:
+        # the discriminator and MPoser learn from real motion
         for name, variant in VARIANTS.items():
             if variant.changes.get("prior", base.prior) != "none":
                 reasons[name] = "[vibe] motion names no real motion"
@@ -298,41 +303,50 @@ class AblationTable:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def _rows_of(self, split: str, protocol: str) -> Iterator[_AblationRow]:
-        """The rows of a split and protocol: the mean body, the variants, and published figures. No
-        row if the protocol did not evaluate a run.
+        """Yield the rows of a split and protocol: the mean body, the variants, and published
+        figures. No row if the protocol did not evaluate every run.
         """
         results = self._results_by_variant(split, protocol)
-        if not all(itertools.chain.from_iterable(results.values())):
-            return  # a run is not evaluated by this protocol
-
-        first = next(iter(results.values()))[0]
-        mean_row = functools.partial(_mean_row, split, protocol, first["frames"])
+        if not results:
+            return
+        first_run = next(iter(results.values()))[0]
         # "baseline": the mean body's errors, which are the same for every run
-        yield mean_row("constant mean body", [first["baseline"]])
+        by_model = {"constant mean body": [first_run["baseline"]]}  # title -> results of its runs
         for variant, by_seed in results.items():
-            yield mean_row(_title(variant), by_seed)
+            by_model[_title(variant)] = by_seed
             if variant == PER_FRAME and all("smoothed" in numbers for numbers in by_seed):
                 smoothed = [numbers["smoothed"] for numbers in by_seed]
-                yield mean_row("per frame, smoothed in time", smoothed)
+                by_model["per frame, smoothed in time"] = smoothed
+        for model, by_seed in by_model.items():
+            errors = _mean_errors(by_seed)
+            yield _AblationRow(split, protocol, model, len(by_seed), first_run["frames"], errors)
         if (split, protocol) == published.ABLATION_OF and not self.stand_in:
-            for variant, figures in published.ABLATION.items():
-                errors = {metric: _MeanError(figure, None) for metric, figure in figures.items()}
-                title = f"{_title(variant)}, published"
-                yield _AblationRow(split, protocol, title, seeds=0, frames=0, errors=errors)
+            yield from _published_rows()
 
     def _results_by_variant(self, split: str, protocol: str) -> dict[str, list[Metrics]]:
-        """Variant -> results of its seeds; {} for a run that this protocol did not evaluate."""
+        """Variant -> results of its seeds; {} if this protocol did not evaluate every run."""
         results: dict[str, list[Metrics]] = {}
         for variant, by_seed in self.by_variant.items():
-            of_split = [by_protocol(metrics[split]) for metrics in by_seed.values()]
-            results[variant] = [by_name.get(protocol, {}) for by_name in of_split]
+            results[variant] = []
+            for metrics in by_seed.values():
+                numbers = by_protocol(metrics[split]).get(protocol)
+                if not numbers:
+                    return {}
+                results[variant].append(numbers)
         return results
 
 
-def _mean_row(
-    split: str, protocol: str, frames: int, model: str, by_seed: Sequence[Metrics]
-) -> _AblationRow:
-    """A row with mean and spread of those errors that all seeds have."""
+def _published_rows() -> Iterator[_AblationRow]:
+    """Yield the rows of the paper's table."""
+    split, protocol = published.ABLATION_OF
+    for variant, figures in published.ABLATION.items():
+        errors = {metric: _MeanError(figure, None) for metric, figure in figures.items()}
+        title = f"{_title(variant)}, published"
+        yield _AblationRow(split, protocol, title, seeds=0, frames=0, errors=errors)
+
+
+def _mean_errors(by_seed: Sequence[Metrics]) -> dict[str, _MeanError]:
+    """Mean and spread of those errors that all seeds have."""
     errors = {}
     for name in table_metrics(by_seed):
         if all(name in metrics for metrics in by_seed):
@@ -341,7 +355,7 @@ def _mean_row(
             if len(values) > 1:
                 spread = stdev(values)
             errors[name] = _MeanError(fmean(values), spread)
-    return _AblationRow(split, protocol, model, len(by_seed), frames, errors)
+    return errors
 
 
 def _show_errors(rows: Sequence[_AblationRow]) -> None:

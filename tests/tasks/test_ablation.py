@@ -13,7 +13,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser, ablation
-from tasks.ablation import FILES, AblationTable, default_variants, left_out
+from tasks.ablation import FILES, AblationTable, default_variants, reasons_to_skip
 from tasks.training import mposer_config, train_config
 from vibe_model import runs
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
@@ -150,13 +150,16 @@ def test_json_has_all_digits_and_the_runs() -> None:
 
 def test_variants_that_the_data_cannot_train_are_left_out() -> None:
     config = TrainConfig(datasets_3d=("3dpw/train",))
-    assert left_out(config) == {"without-3dpw": "3dpw/train is the only 3D data"}
-    assert left_out(TrainConfig(datasets_3d=("h36m/train",))) == {
+    assert reasons_to_skip(config) == {"without-3dpw": "3dpw/train is the only 3D data"}
+    assert reasons_to_skip(TrainConfig(datasets_3d=("h36m/train",))) == {
         "without-3dpw": "3dpw/train is not trained on"
     }
-    assert left_out(TrainConfig()) == {}
+    assert reasons_to_skip(TrainConfig()) == {}
     attention = {f"attention-{n}x{size}" for n in (2, 3) for size in (512, 1024)}
-    assert left_out(TrainConfig(motion=(), prior="none")).keys() == {"mposer", "concat"} | attention
+    assert (
+        reasons_to_skip(TrainConfig(motion=(), prior="none")).keys()
+        == {"mposer", "concat"} | attention
+    )
 
 
 @pytest.fixture
