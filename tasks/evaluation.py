@@ -8,10 +8,15 @@
 `by_protocol` divides a split's entry. `Evaluate` makes rows of the entries (`result_rows`), writes
 these as results.csv, and prints tables and notes. The command `evaluate` uses the same functions.
 
-Two models are there to compare with. The mean body is the same constant body in every frame; its
-errors stand in metrics.json under the key "baseline". The per-frame model (`Model.baseline`, in
-luigi.cfg `baseline`) is trained like the model itself, but without temporal context, and has a run
-and a metrics.json of its own; with the key "smoothed" for its predictions after smoothing in time.
+Two models are there to compare with, and both are called baseline somewhere:
+
+- the mean body: the same constant body in every frame. The key "baseline" of metrics.json has its
+  errors
+- the per-frame model: trained like the model itself, but without temporal context. `Model.baseline`
+  is its variant, and `baseline` in luigi.cfg switches it on. It has a run and a metrics.json of its
+  own, with the key "smoothed" for its predictions after smoothing in time
+
+The tables call them "mean body" and "per frame".
 """
 
 from __future__ import annotations
@@ -67,7 +72,7 @@ class Evaluate(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         variants = [""]
-        per_frame = baseline_config(self.record)
+        per_frame = per_frame_config(self.record)
         if per_frame not in (None, model_config(self.record)):
             variants.append(_per_frame_variant(self.record))
         return [Train(model=self.model, variant=variant) for variant in variants]
@@ -104,7 +109,7 @@ class EvaluateVIBE(Evaluate):
     model = "vibe"
 
 
-def baseline_config(model: Model = VIBE) -> VideoConfig | None:
+def per_frame_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame model's configuration; None with `baseline = false`."""
     if not which_runs(settings(), model).baseline:
         return None
@@ -114,17 +119,18 @@ def baseline_config(model: Model = VIBE) -> VideoConfig | None:
 def _per_frame_variant(model: Model) -> str:
     """Variant of the per-frame model that belongs to the configured run.
 
-    It keeps the configured variants, so that the per-frame model trains on the same windows.
+    The configured variants are kept, so that the per-frame model trains on the same windows: with
+    `variant = without-3dpw`, it is "without-3dpw+per-frame" (`models.variant_of`).
     """
-    variants = (which_runs(settings(), model).variant or "").split("+")
-    others = [name for name in variants if name and name != model.baseline]
+    configured = (which_runs(settings(), model).variant or "").split("+")
+    others = [name for name in configured if name and name != model.baseline]
     return "+".join([*others, model.baseline])
 
 
 def _all_rows(model: Model) -> list[dict[str, Any]]:
     """The rows of the model's run and of its per-frame model's, as luigi.cfg sets them."""
     metrics = read_metrics(runs.run_folder(model_config(model)))
-    config = baseline_config(model)
+    config = per_frame_config(model)
     per_frame = None
     if config is not None:
         per_frame = read_metrics(runs.run_folder(config))
@@ -147,17 +153,26 @@ def result_rows(
             trained += f", keypoints {keypoints}"
         results = by_protocol(metrics[split])
         dataset = split.partition("/")[0]
+        # a protocol with the dataset's name first, since False sorts before True
         for protocol in sorted(results, key=lambda name: name != dataset):
             numbers = results[protocol]
             by_model = {trained: numbers}
             if per_frame is not None:
-                per_frame_numbers = by_protocol(per_frame[split]).get(protocol, {})
-                by_model["per frame"] = per_frame_numbers
-                by_model["per frame, smoothed"] = per_frame_numbers.get("smoothed", {})
+                by_model |= _per_frame_numbers(per_frame[split], protocol)
             by_model["mean body"] = numbers["baseline"]
+            # without frames with 3D labels, the errors are of those with 2D labels
             frames = numbers["frames"] or numbers.get("frames_2d", 0)
             rows += _rows_of_models(split, protocol, by_model, frames)
     return rows
+
+
+def _per_frame_numbers(entry: Metrics, protocol: str) -> dict[str, Metrics]:
+    """Title -> errors of the per-frame model, plain and smoothed; {} if there are none.
+
+    entry: the split's entry in the metrics.json of the per-frame model.
+    """
+    numbers = by_protocol(entry).get(protocol, {})
+    return {"per frame": numbers, "per frame, smoothed": numbers.get("smoothed", {})}
 
 
 def _rows_of_models(

@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks.base import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, PipelineTask, fact, plain, say
-from tasks.evaluation import Evaluate, baseline_config
+from tasks.evaluation import Evaluate, per_frame_config
 from tasks.settings import settings
 from tasks.training import model_config
 from vibe_model import models, runs
@@ -135,7 +135,7 @@ def _configs(model: Model, shown: Collection[str]) -> dict[str, VideoConfig]:
     shown: Names that are in use already.
     """
     configs = {model.title: model_config(model)}
-    baseline = baseline_config(model)
+    baseline = per_frame_config(model)
     if baseline is not None and baseline != configs[model.title]:
         name = "per frame"
         if name in shown:

@@ -195,7 +195,7 @@ def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
 
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
     config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
-    own, baseline = train_config(), evaluation.baseline_config()
+    own, baseline = train_config(), evaluation.per_frame_config()
     assert baseline is not None
     assert baseline.training_splits == own.training_splits == ("3dpw/validation",)
     assert (baseline.n_layers, baseline.prior) == (0, "none")
