@@ -8,6 +8,10 @@ progress of the run (`_TrainingState`). In each step, `TrainingLoop` calls `Trai
 2. with several processes (`ProcessGroup`), each term is multiplied by this process's share of the
    term's items (`counts`), so that the sum over processes is the mean over the whole batch
 3. one backward on the sum of the terms; then every network is updated, or none
+
+For a term with n items, n_p of them in process p, where their sum is S_p: `losses` returns the mean
+S_p / n_p, and the share is n_p / n. The product is S_p / n, and the sum of all processes' products
+is the mean over all n items.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import math
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -117,8 +121,8 @@ class ProcessGroup:
             torch.cuda.set_device(device_of_rank)
             backend = "nccl"
             gpu = device_of_rank
-        # The optimisers import it anyway. Imported later, it keeps the group alive, whose threads
-        # then end the finished process with an error.
+        # The optimisers import it anyway. Imported while there is a group, it keeps the group alive
+        # after its end, and the group's threads end the finished process with an error.
         importlib.import_module("torch._dynamo")
         # With a GPU named, NCCL starts, or fails, here.
         distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
@@ -127,7 +131,8 @@ class ProcessGroup:
             yield group
             group.from_first(0.0)  # wait for the first process
         finally:
-            # A trainer that waits for the garbage collector holds the group, too.
+            # A trainer holds the group by its `_forward`, and refers to itself by `_Losses`: only
+            # the garbage collector frees it.
             gc.collect()
             distributed.destroy_process_group()
 
@@ -284,19 +289,14 @@ class Trainer(ABC):
         before = [statistic.clone() for statistic in statistics]
 
         terms = self._forward(batch)
-        values = torch.stack(list(terms.values()))
+        parts = torch.stack(list(terms.values()))
         if self.group.size > 1:
-            values = values * self._shares(batch, terms)
-        # A term is the sum of all processes' parts, but DistributedDataParallel averages gradients.
-        torch.autograd.backward(values.sum() * self.group.size)
+            parts = parts * self._shares(batch, terms)
+        # DistributedDataParallel divides the sum of the processes' gradients by their number. The
+        # loss is the sum of their parts, so each multiplies its gradient by that number first.
+        torch.autograd.backward(parts.sum() * self.group.size)
 
-        # All numbers of a step together: a GPU is waited for once.
-        losses = self.group.sum(values.detach().double())
-        norms = torch.stack([_gradient_norm(learner.network) for learner in learners])
-        numbers = torch.cat((losses, norms)).tolist()
-        by_term = dict(zip(terms, numbers[: len(terms)], strict=True))
-        by_network = dict(zip(self.learners, numbers[len(terms) :], strict=True))
-        step = StepResult(by_term, by_network, all(map(math.isfinite, numbers)))
+        step = self._collect(terms, parts.detach())
         if step.good:
             for learner in learners:
                 learner.optimiser.step()
@@ -305,6 +305,19 @@ class Trainer(ABC):
                 statistic.copy_(old)
         self.state.add(step)
         return step
+
+    def _collect(self, names: Collection[str], parts: Tensor) -> StepResult:
+        """Add up all processes' parts of the terms, and measure the gradients.
+
+        parts: (terms,) this process's.
+        """
+        losses = self.group.sum(parts.double())
+        norms = [_gradient_norm(learner.network) for learner in self.learners.values()]
+        # all numbers of a step together: a GPU is waited for once
+        numbers = torch.cat((losses, torch.stack(norms))).tolist()
+        by_term = dict(zip(names, numbers[: len(names)], strict=True))
+        by_network = dict(zip(self.learners, numbers[len(names) :], strict=True))
+        return StepResult(by_term, by_network, all(map(math.isfinite, numbers)))
 
     @cached_property
     def _forward(self) -> Callable[[TrainingBatch], dict[str, Tensor]]:
