@@ -8,9 +8,15 @@
         writer.commit({"dataset": "3dpw"})
 
 The next commit has the videos that stay, then the appended ones. New rows begin at a shard
-boundary; `SplitShards` writes and stages them shard by shard, so that after a kill, the next writer
-with the same plan resumes after the last finished video. If a staged video has changed since, its
-rows stay in the shards, but no track refers to them.
+boundary; `SplitShards` writes and stages them shard by shard. After a kill, `begin` of the next
+writer with the same plan resumes. Words for videos that the killed writer has appended:
+
+    staged       a staged shard names the video; files of its rows may have been lost since
+    finished     staged, and its rows are before the first shard that is missing or damaged
+    usable       staged, and the next commit still needs it with the same rows (`_is_usable`)
+    journalled   finished and usable: the next commit has it, and the caller does not append it
+
+The rows of a finished video that is not usable stay in the shards, but no track refers to them.
 """
 
 from __future__ import annotations
@@ -76,6 +82,35 @@ class SplitWriter(Writer):
         }
     )
 
+    # The current commit, as `_open` reads it on entry and after each commit.
+    _tables: Tables
+    _shards: Mapping[str, Mapping[str, str]]
+    """The committed shards: column -> number as text -> record."""
+    _other_columns: bool
+    """Whether the columns differ from the committed ones; False without a commit."""
+    _geometry: Geometry
+    _commits: list[list[int]]
+    """The rows [start, stop) of each commit."""
+    _extent: int
+    """The end of the last commit's rows."""
+    _first_row: int
+    """The first row of the next commit, at a shard boundary: committed shards never change."""
+
+    # The next commit, as `begin` sets it up.
+    _drop: frozenset[str]
+    """Names of the committed videos to remove or replace."""
+    _remaining: Tables
+    """The tables of the committed videos that stay."""
+    _invalid_shards: frozenset[int]
+    """Numbers of the committed shards to remove."""
+    _keys: Mapping[str, str] | None
+    """The key of each video to append; None: the plan decides all rows."""
+    _new_videos: list[Video]
+    """Journalled and appended videos, in the order of their rows."""
+    _video_names: set[str]
+    """Names of all videos that the next commit has so far."""
+    _track_names: set[str]
+
     def __init__(
         self,
         root: Root,
@@ -118,8 +153,8 @@ class SplitWriter(Writer):
         return "" if self._commit is None else self._commit.digest
 
     def accounts(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the accounts of all videos of the next commit: first those that stay from the
-        current commit, then the appended ones.
+        """Yield the accounts of all videos that the next commit has so far: first those that stay
+        from the current commit, then the journalled and appended ones. Call it after `begin`.
         """
         videos = VideoTable(self._remaining)
         for number in range(len(videos)):
@@ -136,9 +171,8 @@ class SplitWriter(Writer):
             create_groups(self.place)
             self._tables = Tables.from_records([], self._extra.values())
             earlier = self._longest_stream()
-            # the committed shards: column -> number as text -> record
-            self._shards: Mapping[str, Mapping[str, str]] = {}
-            self._other_columns = False  # whether the columns differ from the committed ones
+            self._shards = {}
+            self._other_columns = False
         else:
             follow_manifest(self._commit)
             self._tables = self._commit.tables
@@ -149,9 +183,8 @@ class SplitWriter(Writer):
         self._geometry = self._new_geometry
         if "geometry" in earlier:
             self._geometry = Geometry(**earlier["geometry"])
-        self._commits: list[list[int]] = list(earlier.get("commits", []))
+        self._commits = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
-        # Each commit begins at a shard boundary: committed shards never change.
         self._first_row = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
 
     def _has_other_columns(self, committed: Mapping[str, Any]) -> bool:
@@ -193,32 +226,49 @@ class SplitWriter(Writer):
         invalidate: Collection[int] = (),
         keys: Mapping[str, str] | None = None,
     ) -> None:
-        """Start a commit.
+        """Start a commit, and resume the work of a killed writer with the same plan.
 
         Args:
             drop: names of committed videos to remove or replace.
             invalidate: numbers of shards to remove from all columns. They may not have rows of
-                tracks that stay.
+                tracks that stay. If the columns have changed, all committed shards are removed.
             keys: for each video to append, what decides its rows besides the plan. Finished
                 videos with other keys must be appended again. None: the plan decides all rows.
 
-        Raises CacheError for unknown videos, and for a shard with rows of a track that stays.
+        Raises CacheError for unknown videos, for a shard with rows of a track that stays, and for a
+        video that stays although the columns have changed.
         """
         if self._has_begun:
             raise CacheError(f"{self._split}: begin was called before: commit first")
-        strange = sorted({*drop} - self.committed_videos.keys())
-        if strange:
-            raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
-        if self._other_columns:
-            if self.committed_videos.keys() - {*drop}:
-                raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
-            numbers = set[str]().union(*self._shards.values())
-            invalidate = [int(number) for number in numbers]
-        self._drop = frozenset(drop)
+        unknown = sorted({*drop} - self.committed_videos.keys())
+        if unknown:
+            raise CacheError(f"{self._split}: {unknown[:5]}: not among the committed videos")
+        remaining_names = self.committed_videos.keys() - {*drop}
         self._invalid_shards = frozenset(invalidate)
+        if self._other_columns:
+            if remaining_names:
+                raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
+            # No committed row stays, so no committed shard does.
+            committed = set[str]().union(*self._shards.values())
+            self._invalid_shards = frozenset(map(int, committed))
+        self._drop = frozenset(drop)
         self._keys = keys
-        # the tables of committed videos that stay
         self._remaining = self._tables.drop_videos(self._drop)
+        self._refuse_invalid_rows()
+
+        self._has_begun = True
+        self.journalled = {}
+        self._new_videos = []
+        self._video_names = remaining_names
+        self._track_names = set(self._remaining.texts("track_name"))
+        self._work = StagedWork(self.place, self._staged_conditions())
+        self._new_shards = SplitShards(
+            self.place, self._columns, self._geometry, self._first_row, self._work, self._lock
+        )
+        self._resume()
+
+    def _refuse_invalid_rows(self) -> None:
+        """Raise CacheError if a shard to remove has rows of a track that stays."""
         live_shards = self._remaining.live_shards(self._geometry)
         needed = sorted(self._invalid_shards.intersection(live_shards))
         if needed:
@@ -226,25 +276,11 @@ class SplitWriter(Writer):
                 f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their "
                 "videos, too"
             )
-        self._start_commit()
-
-    def _start_commit(self) -> None:
-        """Set up what is appended to, and resume the work of a killed writer."""
-        self._has_begun = True
-        self.journalled = {}
-        self._new_videos: list[Video] = []
-        # names that the next commit has so far
-        self._video_names = set(self.committed_videos) - self._drop
-        self._track_names = set(self._remaining.texts("track_name"))
-        self._work = StagedWork(self.place, self._staged_head())
-        self._new_shards = SplitShards(
-            self.place, self._columns, self._geometry, self._first_row, self._work, self._lock
-        )
-        self._resume()
 
     def keep(self, name: str) -> None:
-        """Keep a committed video that `begin` was told to drop; do not append it, then. Raises
-        CacheError if the split's columns have changed.
+        """Keep a committed video that `begin` was told to drop; the caller does not append it then.
+
+        Raises CacheError if the columns have changed: then no committed row stays.
         """
         if self._other_columns:
             raise CacheError(
@@ -282,6 +318,7 @@ class SplitWriter(Writer):
         self._new_shards.append(video, tracks)
 
     def _add_video(self, video: Video) -> None:
+        """Add a video, without its rows, to what the next commit has so far."""
         self._new_videos.append(video)
         self._video_names.add(video["name"])
         self._track_names.update(track["name"] for track in video["tracks"])
@@ -305,7 +342,7 @@ class SplitWriter(Writer):
         tables = Tables.from_records(self._new_videos, self._extra.values())
         if not self._other_columns:
             tables = self._remaining.plus(tables)
-        self._publish({**entries, **self._own_entries(tables)}, tables)
+        self._publish({**entries, **self._cache_entries(tables)}, tables)
         self._remove_replaced()
         self._remove_unfinished(self.place.staged)
         self._has_begun = False
@@ -317,8 +354,11 @@ class SplitWriter(Writer):
         self._store.remove([self.place.array_key(name) for name in gone])
         self._store.remove(self.place.shard_folders(self._columns, self._invalid_shards))
 
-    def _own_entries(self, tables: Tables) -> dict[str, Any]:
-        """The entries of the next manifest that are the cache's own; see `own_entries`."""
+    def _cache_entries(self, tables: Tables) -> dict[str, Any]:
+        """The manifest's entries that are not the caller's, except those that `publish` adds.
+
+        tables: those of the next commit.
+        """
         shards: dict[str, dict[str, str]] = {}
         for name, records in self._new_shards.records.items():
             committed = self._shards.get(name, {})
@@ -343,48 +383,55 @@ class SplitWriter(Writer):
         return entries
 
     def _resume(self) -> None:
-        """Continue from the shards of a killed writer with the same plan; if there are none, remove
-        uncommitted shards that other writers have left.
+        """Take over the journalled videos. If no staged video is usable, remove the uncommitted
+        shards that killed writers have left.
         """
         staged = self._new_shards.read_staged()
         usable = [video for video in staged if self._is_usable(video)]
         if not usable:
             self._remove_uncommitted_shards()
             return
+        # Of all staged videos: rows of finished ones that are not usable are skipped.
         self._new_shards.resume(staged)
         for video in usable:
             if video["stop"] <= self._new_shards.next_row:
                 self._add_video(video)
         self.journalled = {video["name"]: video["fingerprint"] for video in self._new_videos}
 
-    def _staged_head(self) -> dict[str, Any]:
-        """Everything that must be equal for staged shards to be used again."""
-        head: dict[str, Any] = {
-            "plan": self._plan,
-            "base": None if self._commit is None else self._commit.digest,
-            "drop": sorted(self._drop) if self._keys is None else "by keys",
-            "invalidate": sorted(self._invalid_shards),
-            "columns": sorted(self._columns),
-            "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
-        }
-        if self._extra:
-            head[EXTRA] = [column.stored_as for column in self._extra.values()]
-        return head
-
-    def _remove_uncommitted_shards(self) -> None:
-        self._work.remove_shards()
-        n_committed = 0
-        if self._commit is not None:
-            n_committed = self._first_row // self._geometry.rows_per_shard
-        for name in {**COLUMNS, **self._columns}:
-            self._remove_shards(name, keep=range(n_committed))
-
     def _is_usable(self, video: Video) -> bool:
-        """Whether a staged video is part of the next commit: it is still to be appended, its
-        key is unchanged, and its track names are free.
+        """Whether the next commit needs a staged video with the same rows: it is to be appended,
+        its key is unchanged, and no video that stays has a track of the same name.
+
+        Without keys, that follows from `_staged_conditions`.
         """
         if self._keys is None:
             return True
         if video["key"] != self._keys.get(video["name"]):
             return False
         return self._track_names.isdisjoint(track["name"] for track in video["tracks"])
+
+    def _staged_conditions(self) -> dict[str, Any]:
+        """Everything that must be equal for staged shards to be used again."""
+        conditions: dict[str, Any] = {
+            "plan": self._plan,
+            "base": None if self._commit is None else self._commit.digest,
+            # With keys, other videos may be dropped than before: `_is_usable` checks each video.
+            "drop": sorted(self._drop) if self._keys is None else "by keys",
+            "invalidate": sorted(self._invalid_shards),
+            "columns": sorted(self._columns),
+            "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
+        }
+        if self._extra:
+            conditions[EXTRA] = [column.stored_as for column in self._extra.values()]
+        return conditions
+
+    def _remove_uncommitted_shards(self) -> None:
+        """Remove the shards after the current commit. In a store without locks, only the pieces
+        that record this plan's shards.
+        """
+        self._work.remove_shards()
+        n_committed = 0
+        if self._commit is not None:
+            n_committed = self._first_row // self._geometry.rows_per_shard
+        for name in {**COLUMNS, **self._columns}:
+            self._remove_shards(name, keep=range(n_committed))
