@@ -7,8 +7,10 @@ the piece `shard-<number>` of staged work is
 
     {"shard": 12, "files": {"bbox": "<record>", ...}, "videos": [{"name": ..., "stop": ...}, ...]}
 
-`videos` are the records (`video_record`) of the videos that were appended since the shard before.
-After a kill, `resume` continues after the last video whose rows are all in staged shards.
+`videos` are the records (`video_record`) of the videos that were appended since the shard before;
+`stop` is the row after a video's last one. A staged shard is finished if its files are complete,
+and a video if all of its rows are in finished shards. After a kill, `read_staged` reads the pieces,
+and `resume` continues after the last finished video.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ Video = Mapping[str, Any]  # a record that `video_record` made
 
 
 class SplitShards:
-    """The shards of the rows from `first_row` on.
+    """The shards of the rows from `first_row` on. Call `append` for each video, then `write_last`.
+    To continue the work of a killed writer, call `read_staged` and `resume` before.
 
     Args:
         place: the split.
-        columns: its columns, including extra ones, by name.
+        columns: its columns per row, including extra ones, by name.
         first_row: the first row of the commit, at the start of a shard.
         work: the staged work of the commit's plan.
         lock: the writer's lock.
@@ -63,13 +66,15 @@ class SplitShards:
         """The row that is appended next."""
         self.records: dict[str, dict[int, str]] = {name: {} for name in columns}
         """Column -> number of a written shard -> its record for the manifest."""
-        self._unstaged: list[Video] = []  # videos that no staged shard names yet
+        # appended videos that the next staged shard will name
+        self._unstaged: list[Video] = []
         # the rows of the shard that is not full yet, by column: (rows_per_shard, *trailing)
         self._buffers = {
             name: np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
             for name, spec in columns.items()
         }
-        self._pieces: dict[int, Mapping[str, Any]] = {}  # staged shards that `read_staged` found
+        # the pieces that `read_staged` read, by shard, ascending
+        self._pieces: dict[int, Mapping[str, Any]] = {}
 
     def append(self, video: Video, tracks: Sequence[TrackRows]) -> None:
         """Add the rows of a video's tracks, and write each shard that they fill."""
@@ -78,6 +83,9 @@ class SplitShards:
         self._unstaged.append(video)
 
     def _add_rows(self, rows: Mapping[str, Array]) -> None:
+        """Add the rows of a track: column -> (n_rows, *trailing). Missing columns are filled with
+        their fill value.
+        """
         size = self._geometry.rows_per_shard
         n_rows = len(rows["frame_index"])
         n_added = 0
@@ -114,12 +122,17 @@ class SplitShards:
         self._unstaged = []
 
     def _stage(self, shard: int, files: Mapping[str, str]) -> None:
+        """Write or replace the piece of a shard, with the videos in `_unstaged`. files: column ->
+        record.
+        """
         piece = {"shard": shard, "files": files, "videos": self._unstaged}
         self._work.put(f"{SHARD}-{shard}", piece)
 
     def read_staged(self) -> list[Video]:
-        """Read the staged shards of a killed writer with the same plan. Returns the videos that
-        they name, in order: of each name the last one.
+        """Read the pieces of a killed writer with the same plan, for `resume`.
+
+        Returns the videos that they name, in the order of their rows. If a video was appended
+        twice, for example with another key, only the later one is returned.
         """
         pieces = {}
         for head, _ in self._work.read(self._work.names(SHARD)).values():
@@ -133,40 +146,45 @@ class SplitShards:
         return list(videos.values())
 
     def resume(self, videos: Collection[Video]) -> None:
-        """Continue after the last of the staged `videos` that ends in finished shards. Its end is
-        `next_row` then; later videos must be appended again, over the same rows.
+        """Continue after the last finished one of the staged `videos`, as `read_staged` returned
+        them. Its end becomes `next_row`. Later videos must be appended again; their rows replace
+        those in staged shards.
         """
-        pieces = self._pieces
         stops = [video["stop"] for video in videos]
-        self._restore_buffers(stops)
+        self.next_row = self._restore_buffers(stops)
         first = self._shard_of(self._first_row)
-        shard = self._shard_of(self.next_row)
+        shard = self._shard_of(self.next_row)  # it is written again when it is full
+        pieces = self._pieces
         for name in self._columns:
             self.records[name] = {n: pieces[n]["files"][name] for n in range(first, shard)}
         if shard in pieces:
             staged = pieces[shard]["videos"]
             self._unstaged = [video for video in staged if video["stop"] <= self.next_row]
+        # Pieces must not name videos whose rows are to be replaced. The piece of `shard` still
+        # names the finished videos that end in it, for another kill before the shard is full.
         if any(stop > self.next_row for stop in stops):
             self._work.remove([f"{SHARD}-{number}" for number in pieces if number > shard])
             if shard in pieces:
                 self._stage(shard, pieces[shard]["files"])
 
-    def _restore_buffers(self, stops: Collection[int]) -> None:
-        """Set `next_row` to the end of the last video that ends within finished shards, and fill
-        the buffers up to there. `stops`: the ends of staged videos.
+    def _restore_buffers(self, stops: Collection[int]) -> int:
+        """Read the rows before the end of the last finished video, in the shard where it ends, into
+        the buffers. Returns that end; `first_row` if no video is finished.
+
+        stops: the ends of staged videos.
         """
-        end = self._shard_of(self._first_row)
+        end = self._shard_of(self._first_row)  # the last finished shard + 1
         while end in self._pieces and self._is_finished(end):
             end += 1
         while True:
             limit = end * self._geometry.rows_per_shard
-            self.next_row = max((stop for stop in stops if stop <= limit), default=self._first_row)
+            next_row = max((stop for stop in stops if stop <= limit), default=self._first_row)
             try:
-                self._read_buffers()
-            except CacheError:  # the last shard is damaged: only those before it are finished
+                self._read_buffers(next_row)
+            except CacheError:  # a shard before `end` is damaged: try without the last one
                 end -= 1
             else:
-                return
+                return next_row
 
     def _is_finished(self, shard: int) -> bool:
         """Whether all files of a staged shard exist with their full size."""
@@ -175,22 +193,25 @@ class SplitShards:
                 return False
         return True
 
-    def _read_buffers(self) -> None:
-        """Read the rows before `next_row` in its shard into the buffers. Raises CacheError."""
-        shard, n_rows = divmod(self.next_row, self._geometry.rows_per_shard)
+    def _read_buffers(self, next_row: int) -> None:
+        """Read the rows before `next_row` in its shard into the buffers. Raises CacheError if they
+        are damaged.
+        """
+        shard, n_rows = divmod(next_row, self._geometry.rows_per_shard)
         if not n_rows:
             return
-        start = self.next_row - n_rows
+        start = next_row - n_rows
         for name, spec in self._columns.items():
             reader = Rows.kind(self._store)(
                 self._store,
                 self._place.array_key(name),
                 ShardLayout(spec, self._geometry),
-                start + self._geometry.rows_per_shard,
-                {str(shard): self._pieces[shard]["files"][name]},
-                lambda: None,
+                n_rows=next_row,
+                records={str(shard): self._pieces[shard]["files"][name]},
+                check_current=lambda: None,  # not committed: there is no manifest to compare
             )
-            reader.read(np.array([start]), n_rows, self._buffers[name][None, :n_rows])
+            window = self._buffers[name][None, :n_rows]  # (1, n_rows, *trailing)
+            reader.read(np.array([start]), n_rows, window)
 
     def _shard_of(self, row: int) -> int:
         return row // self._geometry.rows_per_shard
