@@ -12,7 +12,10 @@ repeated.
 Words:
     small file    any file but a shard: a manifest, a table, or a zarr.json
     group         a folder of Zarr arrays or groups, with a zarr.json that is the same everywhere
-    stale         a zarr.json that a killed commit has left missing or as it was: no damage
+    damaged       missing, or with other bytes than the manifest says: a `Damage`
+    lost          a manifest that is missing, although arrays of its commit exist: damaged, too
+    stale         a zarr.json that a killed commit has left missing or as it was: a note
+    unnamed       a file or folder that no manifest names: a note
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Damage:
 
     split: str  # "" for a group above the splits
     stream: str | None  # None: of the split itself
-    array: str | None  # None: a manifest, a group
+    array: str | None  # column, array of a stream, or table; None: a manifest, a group
     shard: int | None  # None: a small file
     key: str  # of the file, below the cache
     what: str  # the message: where, what was expected, what was found, what to do
@@ -133,10 +136,11 @@ def verify(
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    damaged = tuple(verification.damaged)
-    notes = tuple(verification.notes)
-    stale = tuple((place.split, place.stream) for place in verification.stale)
-    return VerifyReport(damaged, notes, stale, fast=fast, **verification.counts)
+    results = verification.results
+    stale = tuple((place.split, place.stream) for place in results.stale)
+    return VerifyReport(
+        tuple(results.damaged), tuple(results.notes), stale, fast=fast, **results.counts
+    )
 
 
 def _count_shards(place: Place) -> int:
@@ -156,8 +160,23 @@ def _is_committed(place: Place) -> bool:
         return False
 
 
+@dataclass(slots=True)
+class _Results:
+    """What a verification has found so far; see `VerifyReport`."""
+
+    damaged: list[Damage]
+    notes: list[str]
+    stale: list[Place]
+    counts: Counter[str]  # of splits, shards, bytes
+
+    def copy(self) -> _Results:
+        return _Results([*self.damaged], [*self.notes], [*self.stale], self.counts.copy())
+
+
 class _Verification:
-    """One pass over a cache, and its results so far: `damaged`, `notes`, `stale` and `counts`."""
+    """One pass over a cache. Its methods add what they find to `results`; they only return what the
+    next check needs.
+    """
 
     def __init__(
         self,
@@ -171,12 +190,9 @@ class _Verification:
         self._fast = fast
         self._threads = threads
         self._progress = progress
-        self.damaged: list[Damage] = []
-        self.notes: list[str] = []
-        self.stale: list[Place] = []
-        self.counts: Counter[str] = Counter()  # of splits, shards, bytes
+        self.results = _Results([], [], [], Counter())
         self._listed = listed_splits(store)
-        self._total = 0
+        self._total = 0  # of shards; only counted for `progress`
         self._started = time.monotonic()
         if progress is not None:
             self._total = sum(map(_count_shards, places))
@@ -189,7 +205,7 @@ class _Verification:
         array: str | None = None,
         shard: int | None = None,
     ) -> None:
-        self.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
+        self.results.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
 
     def check_groups(self, split: str, keys: Collection[str]) -> None:
         """Check the zarr.json of groups, which only plain Zarr readers need. All are the same, but
@@ -202,9 +218,8 @@ class _Verification:
             if key == ROOT:
                 group = root_group(parse_list(data))
             if data != group:
-                state = "other bytes" if key in files else "no file"
-                message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
-                self.damaged.append(Damage(split, None, None, None, key, message))
+                message = self._differs(key, "the zarr.json of a Zarr group", shards.REPAIR)
+                self.results.damaged.append(Damage(split, None, None, None, key, message))
 
     def check_if_readable(self, place: Place) -> None:
         """As `check`; files that this user may not read count as damaged."""
@@ -216,65 +231,59 @@ class _Verification:
     def check(self, place: Place) -> None:
         """Check a stream, or a split without its streams.
 
-        Damage may only seem so, if there was a commit meanwhile: then what this attempt found is
-        forgotten, and the place is checked again.
+        A commit during the check can look like damage: then the results of this attempt are undone,
+        and the place is checked again.
         """
         for attempt in range(1, _ATTEMPTS + 1):
-            before = self._store.etag(place.manifest)
-            n_damaged = len(self.damaged)
-            n_notes = len(self.notes)
-            n_stale = len(self.stale)
-            counts = self.counts.copy()
+            etag = self._store.etag(place.manifest)
+            earlier = self.results.copy()
             commit = self._check_small_files(place)
             if commit is not None:
                 self._check_shards(commit)
-            is_intact = len(self.damaged) == n_damaged
-            is_same_commit = before is not None and self._store.etag(place.manifest) == before
+            is_intact = len(self.results.damaged) == len(earlier.damaged)
+            is_same_commit = etag is not None and self._store.etag(place.manifest) == etag
             if is_intact or is_same_commit or attempt == _ATTEMPTS:
                 return
             time.sleep(0.05)  # while a stream is deleted, its manifest goes first
-            del self.damaged[n_damaged:], self.notes[n_notes:], self.stale[n_stale:]
-            self.counts = counts
+            self.results = earlier
 
     def _check_small_files(self, place: Place) -> Commit | None:
-        """Check the manifest and, if it is intact, tables and metadata. Note files that it does not
-        name.
+        """Check the manifest and, if it is intact, tables and metadata. Note unnamed files.
 
-        Returns the commit in force; None if there is none that can be read.
+        Returns the commit, for the check of its shards; None if it cannot be read.
         """
-        n_damaged = len(self.damaged)
-        commit, wrong_tables = self._check_manifest(place)
+        n_damaged = len(self.results.damaged)
+        commit, damaged_tables = self._check_manifest(place)
         has_staged = bool(self._store.list_names(place.staged))
         if has_staged:
-            self.notes.append(
-                f"{self._store.location(place.writing)}: unfinished work; the same command "
-                "continues it"
-            )
-        if len(self.damaged) > n_damaged:  # what it names is not sure
+            self._note(place.writing, "unfinished work; the same command continues it")
+        if len(self.results.damaged) > n_damaged:  # a damaged manifest may name other files
             return commit
         unnamed = list(find_unreferenced(place, commit, uncommitted=not has_staged))
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
-            self.notes.append(
-                f"{self._store.location(place.manifest_folder)}: {files}; `gc` removes them"
-            )
+            self._note(place.manifest_folder, f"{files}; `gc` removes them")
         if commit is not None:
-            for key, table in wrong_tables.items():
+            for key, table in damaged_tables.items():
                 expected = "the file that the manifest names by its digest"
                 self._damage(place, key, self._differs(key, expected, place.repair_advice), table)
             self._check_metadata(commit)
         return commit
 
+    def _note(self, key: str, text: str) -> None:
+        """Add a note on a file or folder."""
+        self.results.notes.append(f"{self._store.location(key)}: {text}")
+
     def _check_manifest(self, place: Place) -> tuple[Commit | None, dict[str, str]]:
         """Check the manifest, and read the tables that it names.
 
-        Returns the commit, None if it cannot be read, and the names of missing and changed tables
-        by the key of their file.
+        Returns the commit, None if it cannot be read, and the names of damaged tables by the key of
+        their file, which the caller reports.
         """
         try:
             text, etag = self._store.read_with_etag(place.manifest)
             manifest = parse_manifest(place, text)
-            tables, wrong_tables = read_tables(place, manifest)
+            tables, damaged_tables = read_tables(place, manifest)
         except FileNotFoundError:
             self._check_lost_manifest(place)
             return None, {}
@@ -285,11 +294,11 @@ class _Verification:
             expected = "the text that its content gives"
             message = self._error(place.manifest, expected, "another", shards.REPAIR)
             self._damage(place, place.manifest, message)
-        return Commit(place, manifest, tables, etag), wrong_tables
+        return Commit(place, manifest, tables, etag), damaged_tables
 
     def _check_lost_manifest(self, place: Place) -> None:
-        """Whether there should be a manifest where there is none: if it is lost, or if the cache's
-        list has the split, that is damage.
+        """Report a missing manifest: as damage if it is lost, or if the cache's list has the split,
+        else as a note.
         """
         lost = lost_manifest(place)
         if lost:
@@ -297,38 +306,37 @@ class _Verification:
         elif place.stream is None and place.split in self._listed:
             self._damage(place, place.manifest, missing_text(self._store, place.split))
         else:
-            folder = self._store.location(place.manifest_folder)
-            self.notes.append(f"{folder}: nothing is committed yet")
+            self._note(place.manifest_folder, "nothing is committed yet")
 
     def _check_metadata(self, commit: Commit) -> None:
         """Check the zarr.json of each array. One that is missing, or of an earlier commit, is
         stale: a killed commit left it. Any other content is damage.
         """
         place = commit.place
-        stale = commit.find_stale_metadata()
-        files = self._store.read_many(stale)
-        n_left = 0
-        for key in stale:
+        changed = commit.find_stale_metadata()
+        files = self._store.read_many(changed)
+        n_stale = 0
+        for key in changed:
             array = key.removeprefix(f"{place.arrays_folder}/").removesuffix("/zarr.json")
             is_earlier = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
             if is_earlier or self._store.etag(key) is None:
-                n_left += 1
+                n_stale += 1
             else:
                 expected = "the zarr.json that follows from the manifest"
                 self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)
-        if n_left:
-            self.stale.append(place)
-            location = self._store.location(place.arrays_folder)
-            self.notes.append(
-                f"{location}: {n_left} zarr.json missing or of an earlier commit, left by a killed "
-                "commit; the next writer, or --repair, writes them"
+        if n_stale:
+            self.results.stale.append(place)
+            self._note(
+                place.arrays_folder,
+                f"{n_stale} zarr.json missing or of an earlier commit, left by a killed commit; "
+                "the next writer, or --repair, writes them",
             )
 
     def _check_shards(self, commit: Commit) -> None:
         """Check the shards that a manifest names, in threads, and the groups that they lie in."""
         place = commit.place
         if place.stream is None:
-            self.counts["splits"] += 1
+            self.results.counts["splits"] += 1
             self.check_groups(place.split, place.groups[2:])
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown:
@@ -345,15 +353,15 @@ class _Verification:
         for file, problem in zip(files, checks, strict=True):
             if problem:
                 self._damage(place, file.key, problem, file.array, file.number)
-            self.counts.update(shards=1, bytes=file.size)
+            self.results.counts.update(shards=1, bytes=file.size)
             self._report_progress()
 
     def _report_progress(self) -> None:
         if self._progress is None:
             return
-        n_shards = self.counts["shards"]
+        n_shards = self.results.counts["shards"]
         seconds = max(time.monotonic() - self._started, 1e-3)
-        rate = f"{self.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
+        rate = f"{self.results.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
         self._progress(n_shards, max(self._total, n_shards), rate)
 
     def _problem_of(self, file: ShardFile) -> str:
@@ -378,9 +386,10 @@ class Repaired:
 
     restored: list[str] = field(default_factory=list)  # small files that were written again
     removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
-    # (split, stream) -> removed shards, whose rows must be extracted again
+    # (split, stream) -> numbers of removed shards, whose rows must be extracted again
     streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
-    # split -> damaged shards that stay: the videos with rows there must be converted again
+    # split -> numbers of damaged shards that stay, because tracks have rows in them: their videos
+    # must be converted again
     rows: dict[str, tuple[int, ...]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)  # messages: remaining damage, and what to do
 
@@ -393,8 +402,8 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     """
     store = require_cache(root)
     repaired = Repaired()
-    # (split, stream; "" for the split itself) whose small files are written again
-    small = {(split, stream or "") for split, stream in report.stale}
+    # (split, stream; "" for the split itself) whose manifest and metadata are written again
+    to_restore = {(split, stream or "") for split, stream in report.stale}
     damaged_shards = defaultdict[tuple[str, str], set[int]](set)
     for damage in report.damaged:
         home = (damage.split, damage.stream or "")
@@ -404,15 +413,16 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
             _restore_group(store, damage.key)
             repaired.restored.append(damage.key)
         else:
-            small.add(home)
+            to_restore.add(home)
     # a split first: a stream is of its split
-    for split, stream in sorted({*small, *damaged_shards}):
-        home = (split, stream)
+    for home in sorted({*to_restore, *damaged_shards}):
+        split, stream = home
         place = Place(store, split, stream or None)
         try:
             refuse_unmounted(store, split)
-            if home in small:
+            if home in to_restore:
                 _restore_manifest(place, repaired)
+            # Also without damaged shards: a damaged table raises here.
             _remove_shards(place, damaged_shards[home], repaired)
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
@@ -457,31 +467,34 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
 
 
 def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
-    """Remove the reported shards of a split or stream that are still damaged.
+    """Remove the reported shards that are still damaged: all of them from a stream; from a split
+    only those without rows of tracks.
 
-    Of a split, only those go in which no track has a row. The others stay, in `repaired.rows`: to
-    replace them, their videos must be read again from the raw data.
+    The others stay, in `repaired.rows`: to replace them, their videos must be read again from the
+    raw data. Raises CacheError if the manifest or a table is damaged, or if there is no manifest.
     """
     commit = Commit.load(place)
     if commit is None:
         folder = place.store.location(place.manifest_folder)
         raise lost_manifest(place) or CacheError(f"{folder}: nothing is committed there")
     suspects = [file for file in commit.shard_files() if file.number in reported]
-    numbers = {file.number for file in suspects if file.problem(place.store, fast=False)}
+    damaged = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
-        live = set(commit.tables.live_shards(Geometry(**commit.manifest["geometry"])))
-        needed = sorted(numbers & live)
-        if needed:
-            repaired.rows[place.split] = tuple(needed)
-        numbers -= live
-    if not numbers:
+        with_rows = damaged.intersection(
+            commit.tables.live_shards(Geometry(**commit.manifest["geometry"]))
+        )
+        if with_rows:
+            repaired.rows[place.split] = tuple(sorted(with_rows))
+        damaged -= with_rows
+    if not damaged:
         return
+
     files = []
-    for folder in place.shard_folders(commit.manifest["shards"], numbers):
+    for folder in place.shard_folders(commit.manifest["shards"], damaged):
         for key in place.store.files(folder) or [folder]:
             if place.store.exists(key):
                 files.append(key)
-    invalidate(place.store.root, place.split, place.stream, numbers)
+    invalidate(place.store.root, place.split, place.stream, damaged)
     repaired.removed += files
     if place.stream is not None:
-        repaired.streams[place.split, place.stream] = tuple(sorted(numbers))
+        repaired.streams[place.split, place.stream] = tuple(sorted(damaged))
