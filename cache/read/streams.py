@@ -3,6 +3,7 @@
 
 An `OpenStream` opens the stream's three arrays: features, `_ok` flags and `_key`. For a batch, a
 `StreamWindows` checks that it has features for all rows, and fills arrays with features and flags.
+A row has features if its flag is COMPUTED or UNDEFINED (`HAS_VALUE`).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class OpenStream:
         self._has_shard = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has_shard[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
         self._has_shard[commit.foreign_shards(split)] = False  # computed for other rows
-        # shards that are known to have a value for every row
+        # whether each shard is known to have features for every row; `require` finds out
         self._is_complete = np.zeros(len(self._has_shard), bool)
 
     @cached_property
@@ -130,7 +131,8 @@ class OpenStream:
         ranges = [np.zeros((0, 2), np.int64)]
         for shard in self.shards:
             rows = shard_rows(self.commit.manifest, shard)
-            if records[str(shard)] != _all_ok(len(rows), self._geometry):
+            # Shards with equal records have equal flags: most shards are not read.
+            if records[str(shard)] != _record_if_all_computed(len(rows), self._geometry):
                 ranges.append(ranges_where(np.isin(self._flags(shard), flags), rows.start))
             elif COMPUTED in flags:
                 ranges.append(np.array([[rows.start, rows.stop]]))
@@ -151,22 +153,34 @@ class OpenStream:
         return flags
 
     def require(self, starts: Ints, seqlen: int) -> None:
-        """Raise CacheError unless the stream has features for every row of the windows."""
+        """Raise CacheError unless the stream has features for every row of the windows.
+
+        Reads flags only if a window is in a shard that is not known to be complete.
+        """
         if not len(starts):
             return
         size = self._geometry.rows_per_shard
-        first = starts // size
+        first = starts // size  # (B,) shard of each window's first row
         last = (starts + (seqlen - 1)) // size
-        is_there = last.max() < len(self._is_complete)
-        if is_there and not _lacking(self._is_complete, first, last + 1).any():
+        is_in_extent = last.max() < len(self._is_complete)
+        if is_in_extent and not _has_gap(self._is_complete, first, last + 1).any():
             return
 
-        touched = set[int]()
+        shards = set[int]()
         for begin, end in set(zip(first.tolist(), last.tolist(), strict=True)):
-            touched.update(range(begin, end + 1))
-        for shard in sorted(touched):
+            shards.update(range(begin, end + 1))
+        for shard in sorted(shards):
             if shard >= len(self._has_shard) or not self._has_shard[shard]:
                 raise CacheError(f"{self._title} does not have shard {shard} yet. {_ADVICE}")
+        self._require_values(starts, seqlen)
+        for shard in shards:
+            if not self._is_complete[shard]:
+                self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
+
+    def _require_values(self, starts: Ints, seqlen: int) -> None:
+        """Read the flags of windows in existing shards. Raises CacheError if a row has no
+        features.
+        """
         without_value = np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))
         if len(without_value):
             window, frame = without_value[0]
@@ -175,9 +189,6 @@ class OpenStream:
                 f"{self._title} has no features for row {row}: its frame could not be decoded. "
                 f"{_ADVICE}"
             )
-        for shard in touched:
-            if not self._is_complete[shard]:
-                self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
 
     def require_shards(self, starts: Ints, stops: Ints) -> None:
         """Raise CacheError unless the stream has the shards of all rows in the ranges [start,
@@ -185,7 +196,7 @@ class OpenStream:
         """
         size = self._geometry.rows_per_shard
         after_last = -(-stops // size)
-        bad = np.flatnonzero(_lacking(self._has_shard, starts // size, after_last))
+        bad = np.flatnonzero(_has_gap(self._has_shard, starts // size, after_last))
         if len(bad):
             first = int(starts[bad[0]])
             stop = int(stops[bad[0]])
@@ -265,16 +276,22 @@ class StreamWindows:
             out[windows, n_missing:] = part
 
 
-def _lacking(has: NDArray[np.bool_], first: Ints, stop: Ints) -> NDArray[np.bool_]:
-    """Which ranges [first, stop) of shards contain one that is False in `has`."""
+def _has_gap(has: NDArray[np.bool_], first: Ints, stop: Ints) -> NDArray[np.bool_]:
+    """Whether a shard in each of B ranges [first, stop) is False in `has`: (B,).
+
+    >>> _has_gap(np.array([True, False, True]), np.array([0, 0]), np.array([1, 2])).tolist()
+    [False, True]
+    """
     n_before = np.concatenate([[0], np.cumsum(~has)])  # number of such shards before each shard
     return np.asarray(n_before[stop] > n_before[first])
 
 
 @functools.lru_cache(1024)
-def _all_ok(n_rows: int, geometry: Geometry) -> str:
-    """The manifest's record of a shard whose flags are all 1, to compare without reading the
-    shard.
+def _record_if_all_computed(n_rows: int, geometry: Geometry) -> str:
+    """The record "<size>:<digest>" that a manifest has of a shard with `n_rows` flags, if all of
+    them are COMPUTED. Flags of all streams are stored alike.
     """
     spec = stream_columns("any", 1, "float16")["any_ok"]
-    return ShardLayout(spec, geometry).encode(np.ones(n_rows, np.uint8))[1]
+    flags = np.full(n_rows, COMPUTED, np.uint8)
+    _, record = ShardLayout(spec, geometry).encode(flags)
+    return record
