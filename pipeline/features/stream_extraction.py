@@ -1,7 +1,14 @@
 """The extraction of one stream: its missing rows, its shards in the cache, and its commit.  tracks
 -> [features] -> windows
 
-`extract.py` drives it.
+`extract.py` drives it. Words for a stream's shards:
+
+    missing     the stream lacks them (`MissingRows.shards`)
+    reopened    it has them with pending rows, which can be computed now: they are written again
+    share       missing shards, of all streams of the run, that may be computed here: all except
+                those of lost videos, or a part's share of them
+    finished    missing, and staged by a killed run or another process: not computed again
+    target      the others of the share, and the reopened ones: the run computes them
 """
 
 from __future__ import annotations
@@ -12,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import cache
@@ -29,7 +35,7 @@ from pipeline.features.engine.run import Output
 from pipeline.features.engine.shards import Counts
 from pipeline.features.engine.worker import AFTER, KINDS
 from pipeline.features.inputs import raw_folder, videos_of
-from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
+from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Provenance
 from pipeline.processes.cluster import connect_workers
@@ -62,16 +68,10 @@ class StreamExtraction:
     5. `finish` commits the stream.
     """
 
-    missing: MissingRows  # all rows of the split if the stream is replaced
-    recorded: Provenance | None  # provenance of the rows that the stream already has
-    # names of videos that could not be read before the run, and why
-    lost: Mapping[str, str] = MappingProxyType({})
-    reopened: Sequence[int] = ()  # committed shards with pending rows that can be computed now
-    staging: Mapping[str, Any]  # set by `open`: the plan under which shards are staged
-    target: Sequence[int]  # set by `open`: shards that the run computes
-    # set by `open`: number of shards to compute here, with those that a killed run computed
-    _n_missing: int
-    _writer: cache.StreamWriter | None = None  # set by `open`; None: a part, which commits nothing
+    # set by `open`
+    staging: Mapping[str, Any]  # the plan under which shards are staged
+    target: Sequence[int]  # shards that the run computes
+    _n_missing: int  # number of finished and target shards
 
     def __init__(
         self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask
@@ -81,7 +81,13 @@ class StreamExtraction:
         self._resources = resources
         self._dask = dask
         self.counts = Counts()  # of the rows of this extraction
-        self.recorded = None
+        # names of videos that could not be read before the run, and why
+        self.lost: Mapping[str, str] = {}
+        self.reopened: Sequence[int] = ()
+        # set by `open`; None: a part, which commits nothing
+        self._writer: cache.StreamWriter | None = None
+        # provenance of the rows that the stream already has
+        self.recorded: Provenance | None = None
         self._recorded_note: Mapping[str, Any] = {}  # of the stream's last commit
         name = plan.spec.name
         if name in split.streams and not plan.replace:
@@ -89,7 +95,7 @@ class StreamExtraction:
             self.recorded = split.stream_manifest(name)["backbone"]
             self._recorded_note = split.stream_provenance(name)
         else:
-            self.missing = missing_rows(split, None)
+            self.missing = missing_rows(split, None)  # all rows of the split
 
     def set_lost(self, lost: Mapping[int, str]) -> None:
         """Set which videos cannot be read, by number, and why. The committed shards with pending
@@ -100,17 +106,20 @@ class StreamExtraction:
         self.reopened = self.missing.shards_to_reopen(split, lost)
 
     def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
-        """Open the stream in the cache for a run. share: the missing shards to compute.
+        """Open the stream in the cache for a run, until `stack` is closed.
+
+        part: the part of an array job, which only stages shards; None: the run commits.
 
         Raises cache.CacheChanged if there has been a commit since the split was opened.
         """
         plan = self.plan
-        names = plan.root, plan.split, plan.spec.name
+        names = (plan.root, plan.split, plan.spec.name)
         stream = plan.spec.stream
         if part is None:
             wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
         if plan.replace or (self.reopened and part is None):
-            self._provenance()  # if the weights cannot be loaded, this raises before any delete
+            # If the weights cannot be loaded, this raises before any features are deleted.
+            self._load_provenance()
         if plan.replace:
             cache.delete_stream(*names)
         self.staging = staging_plan(cache.fingerprint(dict(plan.identity)), stream)
@@ -121,12 +130,10 @@ class StreamExtraction:
             return self._open_writer(writer, share)
         shards = cache.StreamShards(*names, **options)
         stack.enter_context(part.running(plan.root, shards.place.writing))
-        wanted = share.intersection(self.missing.shards)
-        pending = wanted - shards.list_staged().keys()
-        return self._output(shards, shards.stage, wanted, pending)
+        return self._open_part(shards, share)
 
     def _open_writer(self, writer: cache.StreamWriter, share: frozenset[int]) -> Output:
-        """Open the stream for a run that commits. Staged shards that the writer refuses are
+        """Make the output for a run that commits. Staged shards that the writer refused are
         computed again.
         """
         self._writer = writer
@@ -136,43 +143,44 @@ class StreamExtraction:
             err.print(f"{DOUBT} {plain(text)}")
         self.recorded = self.recorded or writer.made or None
         writer.reopen(self.reopened)
-        wanted = share.union(self.reopened)
-        pending = wanted.intersection(writer.pending)
-        return self._output(writer, writer.write, wanted, pending)
+        target = share.union(self.reopened).intersection(writer.pending)
+        finished = share.intersection(self.missing.shards) - target
+        return self._output(writer, writer.write, target, finished)
+
+    def _open_part(self, shards: cache.StreamShards, share: frozenset[int]) -> Output:
+        """Make the output for a part, which does not reopen shards."""
+        missing = share.intersection(self.missing.shards)
+        finished = missing.intersection(shards.list_staged())
+        return self._output(shards, shards.stage, missing - finished, finished)
 
     def _output(
         self,
         shards: cache.StreamShards,
         write: Callable[..., cache.Staged | None],
-        wanted: frozenset[int],
-        pending: frozenset[int],
+        target: frozenset[int],
+        finished: frozenset[int],
     ) -> Output:
-        """Make the output for a run.
-
-        write: the function that writes a shard. wanted: shards to compute; pending: those of them
-        that a killed run has not computed already.
-        """
+        """Make the output for a run. write: the function that writes a shard."""
         if shards.split_digest != self._split.manifest["digest"]:
             raise committed_meanwhile(self.plan.split)
-        finished = sorted(wanted.intersection(self.missing.shards) - pending)
-        self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
-        self.target = sorted(pending)
-        self._n_missing = len(finished) + len(pending)
+        self.counts.kept += int(self._split.rows_by_shard()[sorted(finished)].sum())
+        self.target = sorted(target)
+        self._n_missing = len(finished) + len(target)
         stream = self.plan.spec.stream
         return Output(self._split, stream, shards, self.target, write, self.recorded)
 
-    def _provenance(self) -> Provenance:
+    def _load_provenance(self) -> Provenance:
         """Load the stream and return its provenance, on a worker if there are workers, because this
         machine may have no GPU.
         """
         spec = self.plan.spec
         resources = self._resources
-        read = functools.partial(load_provenance, spec, resources, None)
+        load_stream = functools.partial(load_provenance, spec, resources, None)
         if self._dask.scheduler is None and not resources.processes:
-            return read()
+            return load_stream()
         shared = shared_folder(self._split, spec)
         with connect_workers(self._dask, resources.processes, shared, [spec.stream]) as workers:
-            return workers.run_one(read)
+            return workers.run_one(load_stream)
 
     def accept(self, staged: cache.Staged) -> None:
         """Make a worker's shard part of the stream's commit; a part leaves it staged."""
@@ -182,7 +190,7 @@ class StreamExtraction:
     def finish(self, provenance: Provenance | None, meter: Meter) -> Extraction:
         """Commit, unless this is a part, or the stream is new and no shard of it is written.
 
-        provenance: the network's; None: none was loaded.
+        provenance: that of the network; None: the run loaded none.
         """
         extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
         extraction.add(self.counts)
@@ -197,7 +205,7 @@ class StreamExtraction:
     def _describe_missing(self) -> str:
         """A message about rows that wait for lost videos; "" if there are none."""
         plan = self.plan
-        stream = self.plan.spec.name
+        stream = plan.spec.name
         split = cache.open(plan.root)[plan.split]
         missing = missing_rows(split, stream if stream in split.streams else None)
         if not missing.rows:
@@ -219,12 +227,18 @@ class StreamExtraction:
         )
 
     def _commit(self, writer: cache.StreamWriter, provenance: Provenance | None) -> None:
+        """Commit the stream. Its provenance is that of the run; if the run loaded no network, that
+        of the staged shards, of the stream's earlier rows, or of the network, loaded now.
+        """
         pending = sorted(set(self.target) & set(writer.pending))
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
-        backbone = dict(provenance or writer.made or self.recorded or self._provenance())
+        backbone = dict(provenance or writer.made or self.recorded or self._load_provenance())
         stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
-        identity = dict(self.plan.identity)
-        entries = {"identity": identity, "backbone": backbone, "stand_in": stand_in}
+        entries = {
+            "identity": dict(self.plan.identity),
+            "backbone": backbone,
+            "stand_in": stand_in,
+        }
         writer.commit(entries, note=self._note(writer))
 
     def _note(self, writer: cache.StreamWriter) -> dict[str, Any]:
