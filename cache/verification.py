@@ -468,15 +468,15 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
 
 def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
     """Remove the reported shards that are still damaged: all of them from a stream; from a split
-    only those without rows of tracks.
+    only those without rows of tracks. The others stay, in `repaired.rows`.
 
-    The others stay, in `repaired.rows`: to replace them, their videos must be read again from the
-    raw data. Raises CacheError if the manifest or a table is damaged, or if there is no manifest.
+    Raises CacheError if the manifest or a table is damaged, or if there is no manifest.
     """
     commit = Commit.load(place)
     if commit is None:
-        folder = place.store.location(place.manifest_folder)
-        raise lost_manifest(place) or CacheError(f"{folder}: nothing is committed there")
+        raise lost_manifest(place) or CacheError(
+            f"{place.store.location(place.manifest_folder)}: nothing is committed there"
+        )
     suspects = [file for file in commit.shard_files() if file.number in reported]
     damaged = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:

@@ -161,7 +161,7 @@ class OpenStream:
             return
         size = self._geometry.rows_per_shard
         first = starts // size  # (B,) shard of each window's first row
-        last = (starts + (seqlen - 1)) // size
+        last = (starts + seqlen - 1) // size
         is_in_extent = last.max() < len(self._is_complete)
         if is_in_extent and not _has_gap(self._is_complete, first, last + 1).any():
             return
@@ -292,6 +292,6 @@ def _record_if_all_computed(n_rows: int, geometry: Geometry) -> str:
     them are COMPUTED. Flags of all streams are stored alike.
     """
     spec = stream_columns("any", 1, "float16")["any_ok"]
-    flags = np.full(n_rows, COMPUTED, np.uint8)
+    flags = np.ones(n_rows, np.uint8)  # COMPUTED is 1
     _, record = ShardLayout(spec, geometry).encode(flags)
     return record

@@ -5,11 +5,13 @@ A commit is made by `publish`, in this order:
     1. a note on it is added to provenance.json
     2. new tables are written; shards have been written before
     3. manifest.json is replaced: from now on, readers see the commit
-    4. `follow_manifest` writes what can be derived from the manifest, such as each zarr.json and
-       the cache's list of splits, and removes what it replaces
+    4. `follow_manifest` updates the cache's list of splits, removes what the manifest replaces, and
+       writes each zarr.json that is missing or outdated. These come last: until all of them are
+       written, the commit is unfinished, and the next writer finishes it
 
 Staged work is work that a writer has finished but not committed; it is in the folder
-`.writing/staged`.
+`.writing/staged`. A writer's commit takes over the work of its plan, and removes it.
+`invalidate_shards` also makes a commit, but takes over nothing, and keeps the staged work.
 """
 
 from __future__ import annotations
@@ -49,12 +51,15 @@ class Writer(ABC):
 
     Entering raises MissingSplit if the split's disk seems to be unmounted, and Busy (a CacheError)
     if another writer, or a part of an array job, is running.
+
+    A subclass defines `own_entries`, and an `_open` that sets `_commit` and `_started`.
     """
 
     own_entries: ClassVar[frozenset[str]]
     """Keys of the manifest that are the cache's own."""
-    _commit: Commit | None
-    _started: float
+    _lock: Lock  # held from entry to exit; set by `__enter__`
+    _commit: Commit | None  # the current one; None if nothing is committed
+    _started: float  # when the work on the next commit began (s since 1970)
 
     def __init__(self, place: Place, provenance: Mapping[str, Any] | None) -> None:
         self.place = place
@@ -64,7 +69,7 @@ class Writer(ABC):
     def __enter__(self) -> Self:
         refuse_unmounted(self._store, self.place.split)  # first: the lock would create folders
         refuse_tags(self._store)
-        self._lock: Lock = self._store.lock(self.place.writing)
+        self._lock = self._store.lock(self.place.writing)
         try:
             refuse_running_parts(self._store, self.place.writing)
             self._open()
@@ -127,9 +132,15 @@ class Writer(ABC):
         if the lock has been lost.
         """
         self._lock.require()
-        noted = {**self._provenance, **(note or {})}
-        before = self._commit
-        publish(self.place, entries, tables, before=before, note=noted, started=self._started)
+        publish(
+            self.place,
+            entries,
+            tables,
+            before=self._commit,
+            note={**self._provenance, **(note or {})},
+            started=self._started,
+            keep_staged=False,
+        )
 
 
 def publish(
@@ -140,7 +151,7 @@ def publish(
     before: Commit | None,
     note: Mapping[str, Any],
     started: float,
-    keep_staged: bool = False,
+    keep_staged: bool = True,
 ) -> dict[str, Any]:
     """Commit: write new tables, replace the manifest, then write what is derived from it. Does
     nothing if the manifest would not change.
@@ -154,15 +165,14 @@ def publish(
         before: the current commit.
         note: goes to `provenance.json`, with the time since `started`.
         started: when the work began (s since 1970).
-        keep_staged: do not delete staged work, because another writer will continue it.
+        keep_staged: False: the commit takes over the staged work, which is removed.
 
     Returns the manifest. Raises CacheError if another process has committed since `before`.
     """
     store = place.store
     body = {"format": layout.FORMAT, **entries}
-    files: dict[str, bytes] = {}
+    files = tables.to_files()
     if place.stream is None:
-        files = tables.to_files()
         body["tables"] = {name: table_entry(tables[name], data) for name, data in files.items()}
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is not None and manifest["digest"] == before.digest:
@@ -170,15 +180,16 @@ def publish(
 
     _add_note(place, manifest["digest"], note, started)
     committed = {}
+    etag = None
     if before is not None:
         committed = before.manifest.get("tables", {})
+        etag = before.etag
     new_tables = {}
     for name, data in files.items():
         entry = body["tables"][name]
         if committed.get(name) != entry:
             new_tables[place.array_key(table_key(name, entry))] = data
     store.put_small(new_tables, place.manifest_folder)
-    etag = None if before is None else before.etag
     store.replace(place.manifest, json_file(manifest), expected=etag)
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
     return manifest
@@ -190,8 +201,8 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
     The caller holds the lock. In a store without locks, nothing is removed.
 
     Args:
-        keep_staged: False: if a zarr.json was missing or outdated, delete staged work, too: it is
-            that of this commit.
+        keep_staged: False: if the commit is unfinished, it has taken over the staged work, which is
+            removed. The staged work of a finished commit belongs to the next one, and stays.
     """
     place = commit.place
     store = place.store
@@ -296,15 +307,15 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
     def remaining(records: Mapping[str, str]) -> dict[str, str]:
         return {shard: record for shard, record in records.items() if shard not in removed}
 
-    shards = commit.manifest["shards"]
-    body = dict(commit.manifest)
-    for key in ("format", "digest", "files", "tables"):  # `publish` writes these
-        body.pop(key, None)
-    body["shards"] = {array: remaining(records) for array, records in shards.items()}
+    entries = dict(commit.manifest)
+    # `publish` adds the first three; `files` is an entry of the earlier format.
+    for key in ("format", "digest", "tables", "files"):
+        entries.pop(key, None)
+    shards = entries["shards"]
+    entries["shards"] = {array: remaining(records) for array, records in shards.items()}
     if place.stream is not None:
-        body["split_digest"] = ""
-        body["rows"] = remaining(body["rows"])
+        entries["split_digest"] = ""  # the stream may lack shards of the split now
+        entries["rows"] = remaining(entries["rows"])
     note = {**commit.note, "invalidated": sorted(numbers)}
-    started = time.time()
-    publish(place, body, commit.tables, before=commit, note=note, started=started, keep_staged=True)
+    publish(place, entries, commit.tables, before=commit, note=note, started=time.time())
     place.store.remove(place.shard_folders(shards, numbers))

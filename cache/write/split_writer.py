@@ -82,34 +82,24 @@ class SplitWriter(Writer):
         }
     )
 
-    # The current commit, as `_open` reads it on entry and after each commit.
-    _tables: Tables
-    _shards: Mapping[str, Mapping[str, str]]
-    """The committed shards: column -> number as text -> record."""
-    _other_columns: bool
-    """Whether the columns differ from the committed ones; False without a commit."""
-    _geometry: Geometry
-    _commits: list[list[int]]
-    """The rows [start, stop) of each commit."""
-    _extent: int
-    """The end of the last commit's rows."""
-    _first_row: int
-    """The first row of the next commit, at a shard boundary: committed shards never change."""
-
-    # The next commit, as `begin` sets it up.
-    _drop: frozenset[str]
-    """Names of the committed videos to remove or replace."""
-    _remaining: Tables
-    """The tables of the committed videos that stay."""
-    _invalid_shards: frozenset[int]
-    """Numbers of the committed shards to remove."""
-    _keys: Mapping[str, str] | None
-    """The key of each video to append; None: the plan decides all rows."""
-    _new_videos: list[Video]
-    """Journalled and appended videos, in the order of their rows."""
-    _video_names: set[str]
-    """Names of all videos that the next commit has so far."""
-    _track_names: set[str]
+    # `_open` reads the current commit, on entry and after each commit:
+    #
+    #     _commit, _tables     None and empty tables if nothing is committed
+    #     _shards              the committed shards: column -> number as text -> record
+    #     _other_columns       whether the columns differ from the committed ones
+    #     _commits, _extent    the rows [start, stop) of each commit; the end of the last
+    #     _first_row           the first row of the next commit, at a shard boundary, because
+    #                          committed shards never change
+    #
+    # `begin` sets up the next commit, to which `keep` and `append` add:
+    #
+    #     _drop, _remaining    names of committed videos to drop; the tables of those that stay
+    #     _invalid_shards      numbers of committed shards to remove
+    #     _keys                the keys of videos to append; None: the plan decides all rows
+    #     _new_videos          records of journalled and appended videos, in the order of their rows
+    #     _video_names         names of all videos that the next commit has so far
+    #     _track_names         names of their tracks
+    #     _work, _new_shards   its staged work; the shards of its rows
 
     def __init__(
         self,
@@ -171,7 +161,7 @@ class SplitWriter(Writer):
             create_groups(self.place)
             self._tables = Tables.from_records([], self._extra.values())
             earlier = self._longest_stream()
-            self._shards = {}
+            self._shards: Mapping[str, Mapping[str, str]] = {}
             self._other_columns = False
         else:
             follow_manifest(self._commit)
@@ -183,7 +173,7 @@ class SplitWriter(Writer):
         self._geometry = self._new_geometry
         if "geometry" in earlier:
             self._geometry = Geometry(**earlier["geometry"])
-        self._commits = list(earlier.get("commits", []))
+        self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first_row = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
 
@@ -193,13 +183,15 @@ class SplitWriter(Writer):
         """
         gone = sorted(self._shards.keys() & COLUMNS.keys() - self._columns.keys())
         if gone:
-            location = self._store.location(self.place.manifest)
             do = (
                 "A split keeps its columns over all commits: bring them, or remove the split "
                 "and convert it again."
             )
             raise CacheError.at(
-                location, expected=f"columns {gone}", found="a commit without them", do=do
+                self._store.location(self.place.manifest),
+                expected=f"columns {gone}",
+                found="a commit without them",
+                do=do,
             )
         declared = ExtraColumn.from_manifest(committed)
         stored = {name: column.stored_as for name, column in declared.items()}
@@ -240,10 +232,11 @@ class SplitWriter(Writer):
         """
         if self._has_begun:
             raise CacheError(f"{self._split}: begin was called before: commit first")
-        unknown = sorted({*drop} - self.committed_videos.keys())
+        self._drop = frozenset(drop)
+        unknown = sorted(self._drop - self.committed_videos.keys())
         if unknown:
             raise CacheError(f"{self._split}: {unknown[:5]}: not among the committed videos")
-        remaining_names = self.committed_videos.keys() - {*drop}
+        remaining_names = self.committed_videos.keys() - self._drop
         self._invalid_shards = frozenset(invalidate)
         if self._other_columns:
             if remaining_names:
@@ -251,14 +244,13 @@ class SplitWriter(Writer):
             # No committed row stays, so no committed shard does.
             committed = set[str]().union(*self._shards.values())
             self._invalid_shards = frozenset(map(int, committed))
-        self._drop = frozenset(drop)
         self._keys = keys
         self._remaining = self._tables.drop_videos(self._drop)
         self._refuse_invalid_rows()
 
         self._has_begun = True
         self.journalled = {}
-        self._new_videos = []
+        self._new_videos: list[Video] = []
         self._video_names = remaining_names
         self._track_names = set(self._remaining.texts("track_name"))
         self._work = StagedWork(self.place, self._staged_conditions())

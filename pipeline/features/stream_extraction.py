@@ -113,7 +113,7 @@ class StreamExtraction:
         Raises cache.CacheChanged if there has been a commit since the split was opened.
         """
         plan = self.plan
-        names = (plan.root, plan.split, plan.spec.name)
+        names = plan.root, plan.split, plan.spec.name
         stream = plan.spec.stream
         if part is None:
             wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
@@ -166,8 +166,7 @@ class StreamExtraction:
         self.counts.kept += int(self._split.rows_by_shard()[sorted(finished)].sum())
         self.target = sorted(target)
         self._n_missing = len(finished) + len(target)
-        stream = self.plan.spec.stream
-        return Output(self._split, stream, shards, self.target, write, self.recorded)
+        return Output(self._split, self.plan.spec.stream, shards, self.target, write, self.recorded)
 
     def _load_provenance(self) -> Provenance:
         """Load the stream and return its provenance, on a worker if there are workers, because this
@@ -233,11 +232,11 @@ class StreamExtraction:
         pending = sorted(set(self.target) & set(writer.pending))
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or writer.made or self.recorded or self._load_provenance())
-        stand_in = bool(backbone.get("stand_in") or self._split.manifest.get("stand_in"))
+        stand_in = backbone.get("stand_in") or self._split.manifest.get("stand_in")
         entries = {
             "identity": dict(self.plan.identity),
             "backbone": backbone,
-            "stand_in": stand_in,
+            "stand_in": bool(stand_in),
         }
         writer.commit(entries, note=self._note(writer))
 
