@@ -88,6 +88,7 @@ class SplitWriter(Writer):
     #     _shards              the committed shards: column -> number as text -> record
     #     _other_columns       whether the columns differ from the committed ones
     #     _commits, _extent    the rows [start, stop) of each commit; the end of the last
+    #     _geometry            rows per shard and chunk, also of the next commit
     #     _first_row           the first row of the next commit, at a shard boundary, because
     #                          committed shards never change
     #
@@ -271,6 +272,7 @@ class SplitWriter(Writer):
 
     def keep(self, name: str) -> None:
         """Keep a committed video that `begin` was told to drop; the caller does not append it then.
+        None of its rows may be in a shard that `begin` invalidates; this is not checked.
 
         Raises CacheError if the columns have changed: then no committed row stays.
         """

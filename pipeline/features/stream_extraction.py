@@ -83,10 +83,11 @@ class StreamExtraction:
         self.counts = Counts()  # of the rows of this extraction
         # names of videos that could not be read before the run, and why
         self.lost: Mapping[str, str] = {}
-        self.reopened: Sequence[int] = ()
+        self.reopened: Sequence[int] = ()  # numbers of shards
         # set by `open`; None: a part, which commits nothing
         self._writer: cache.StreamWriter | None = None
-        # provenance of the rows that the stream already has
+        # provenance of the rows that the stream already has; if none are committed, of those that
+        # `open` finds staged
         self.recorded: Provenance | None = None
         self._recorded_note: Mapping[str, Any] = {}  # of the stream's last commit
         name = plan.spec.name
