@@ -178,7 +178,9 @@ def publish(
     if before is not None and manifest["digest"] == before.digest:
         return manifest
 
+    # the steps 1 to 4 of the module's docstring
     _add_note(place, manifest["digest"], note, started)
+
     committed = {}
     etag = None
     if before is not None:
@@ -190,7 +192,9 @@ def publish(
         if committed.get(name) != entry:
             new_tables[place.array_key(table_key(name, entry))] = data
     store.put_small(new_tables, place.manifest_folder)
+
     store.replace(place.manifest, json_file(manifest), expected=etag)
+
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
     return manifest
 
