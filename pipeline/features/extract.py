@@ -25,10 +25,10 @@ from pipeline.errors import ConfigError
 from pipeline.features.engine.run import Run
 from pipeline.features.inputs import (
     Pixels,
+    computable_shards,
     find_lost,
     pixels,
     require_videos,
-    skip_lost_shards,
     videos_of,
 )
 from pipeline.features.parallel_run import ParallelRun
@@ -108,7 +108,7 @@ def _extract(
                 require_videos(split, first.spec.raw, shards)
             pixels_of = pixels(split, first.spec.raw)
             lost = _find_lost_videos(split, pixels_of, streams, shards)
-            shards = skip_lost_shards(split, lost, shards)
+            shards = computable_shards(split, lost, shards)
             for stream in streams:
                 stream.set_lost(lost)
         if part is not None:

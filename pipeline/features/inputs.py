@@ -23,7 +23,6 @@ Words:
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,8 +51,6 @@ RowsOf = Callable[[str, int, int], Array]
 # A crop's box in an image: cxcywh px, its scale, and whether the crop is mirrored
 CUT: Final = np.dtype([("bbox", np.float32, 4), ("scale", np.float64), ("mirrored", np.bool_)])
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
-# for each row, a digest of nothing yet
-_NO_BYTES: Final = itertools.repeat(hashlib.blake2b(digest_size=16))
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
@@ -188,7 +185,7 @@ def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
         parts.append(previous)
     parts += [label(split, name, rows) for name in reads.labels]
 
-    # the digest of a row begins with its video's pixels
+    # the digest of a row begins with that of its video's pixels
     of_video = dict[int, Any]()
     videos = split.tracks.video[split.track_of(rows)].tolist()
     for number in set(videos):
@@ -223,14 +220,18 @@ def _label_keys(split: Split, rows: Ints, reads: Reads) -> Keys:
     return _digests([windows])
 
 
-def _digests(columns: Sequence[Array], begun: Iterable[Any] = _NO_BYTES) -> Keys:
+def _digests(columns: Sequence[Array], begun: Sequence[Any] | None = None) -> Keys:
     """Digests (n, 2) of each row of some columns (n, ...).
 
-    begun: of each row, the digest to which the row's bytes are added.
+    begun: (n,) of each row, the hash object to which its bytes are added; rows may share one. By
+    default, each row begins with an empty one.
     """
+    rows = _bytes(columns)
+    if begun is None:
+        begun = [hashlib.blake2b(digest_size=16)] * len(rows)
     keys = []
-    for digest, row in zip(begun, _bytes(columns), strict=False):
-        digest = digest.copy()
+    for shared, row in zip(begun, rows, strict=True):
+        digest = shared.copy()
         digest.update(row)
         keys.append(digest.digest())
     return np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
@@ -308,15 +309,16 @@ class Pixels(NamedTuple):
         be read to its end.
         """
         place = self.source.place  # a folder of images, or a video file
-        files = [place]
         try:
             if place.is_dir():
-                files = [place / name for name in list_names(place)]
-            for file in files:
-                alive()
-                with open_regular(file) as stream:
-                    while file == place and stream.read(MIB):
-                        alive()
+                for name in list_names(place):
+                    alive()
+                    open_regular(place / name).close()
+                return
+            alive()
+            with open_regular(place) as stream:
+                while stream.read(MIB):
+                    alive()
         except OSError as error:
             if is_temporary(error) or not is_there(place):
                 file = error.filename or place
@@ -363,15 +365,12 @@ def raw_folder(split: Split, given: Path | None) -> Path:
 
 def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
     """Numbers of the videos with rows in these shards."""
-    end = np.iinfo(np.int64).max
-    wanted = np.append(np.sort(np.asarray(shards, np.int64)), end)
+    wanted = np.sort(np.asarray(shards, np.int64))
     size = split.rows_per_shard
-    # of each track
-    first_shard = split.tracks.start // size
-    last_shard = (split.tracks.stop - 1) // size
-    next_wanted = wanted[np.searchsorted(wanted, first_shard)]
-    has_rows = next_wanted <= last_shard
-    return np.unique(split.tracks.video[has_rows]).tolist()  # type: ignore[no-any-return]
+    # wanted[first[i] : end[i]] have rows of track i
+    first = np.searchsorted(wanted, split.tracks.start // size)
+    end = np.searchsorted(wanted, (split.tracks.stop - 1) // size, side="right")
+    return np.unique(split.tracks.video[first < end]).tolist()  # type: ignore[no-any-return]
 
 
 def unusual_clips(split: Split, shards: Sequence[int]) -> list[str]:
@@ -406,20 +405,17 @@ def find_lost(
     return lost
 
 
-def skip_lost_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
-    """Those of the shards that have rows of other videos than the lost ones, so that something can
-    be computed for them.
-    """
+def computable_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
+    """Those of the shards that have rows of videos that are not lost."""
     size = split.rows_per_shard
-    is_there = ~np.isin(split.tracks.video, [*lost])
-    # of each track that is there: its first shard, and the one after its last
-    first_shard = split.tracks.start[is_there] // size
-    shard_after = (split.tracks.stop[is_there] - 1) // size + 1
-    n_bins = len(split.rows_by_shard()) + 1
-    n_begin = np.bincount(first_shard, minlength=n_bins)
-    n_end = np.bincount(shard_after, minlength=n_bins)
-    n_tracks = np.cumsum(n_begin - n_end)  # in each shard
-    return [shard for shard in shards if n_tracks[shard]]
+    is_readable = ~np.isin(split.tracks.video, [*lost])
+    # Tracks are sorted and disjoint: a shard has rows of one if more have begun in it or in earlier
+    # shards than have ended in earlier shards.
+    first_shard = split.tracks.start[is_readable] // size
+    last_shard = (split.tracks.stop[is_readable] - 1) // size
+    n_begun = np.searchsorted(first_shard, shards, side="right")
+    n_ended = np.searchsorted(last_shard, shards)
+    return np.asarray(shards, np.int64)[n_begun > n_ended].tolist()  # type: ignore[no-any-return]
 
 
 def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:

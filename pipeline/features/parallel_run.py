@@ -5,6 +5,10 @@ A worker's task is a few neighbouring shards, so that a video in two of them is 
 worker computes them by `engine.run.Run`, with its own network and decoding processes, stages the
 shards, and returns a small record for each. The calling process accepts the staged shards; it
 computes and writes nothing.
+
+`ParallelRun.results` sends `_WorkerInputs` to the workers, where first one worker calls
+`provenance`, and then all call `extract` with this provenance, once for each task. A worker that
+would compute differently raises an error.
 """
 
 from __future__ import annotations
@@ -72,14 +76,15 @@ class ParallelRun:
             tasks = self._tasks(targets, n_workers)
             self.meter = Meter(decoders=0, lanes=0)
             self.meter.note_device(agreed, n_workers)
-            extract = functools.partial(inputs.extract, agreed)
+            # called as extract(task, alive), in a device's process also with device=NAME
+            extract = functools.partial(inputs.extract, agreed=agreed)
             for extracted, meter in workers.as_completed(extract, tasks):
                 for i, (counts, staged) in extracted:
                     assert staged is not None, "a worker commits nothing"
                     self.streams[i].accept(staged)
                     n_done += int(rows[staged.shard])
                     yield i, (counts, staged)
-                if meter is not None:
+                if meter.seconds:  # something was computed
                     self.provenance = list(agreed)
                     self.meter.decoders = n_workers * meter.decoders
                     self.meter.lanes = n_workers * meter.lanes
@@ -104,9 +109,9 @@ class ParallelRun:
 
     def _worker_inputs(self) -> _WorkerInputs:
         return _WorkerInputs(
-            self.split.root,
-            self.split.name,
-            str(self.split.manifest["digest"]),
+            root=self.split.root,
+            split=self.split.name,
+            digest=str(self.split.manifest["digest"]),
             specs=tuple(stream.plan.spec for stream in self.streams),
             resources=self.resources,
             plans=tuple(stream.staging for stream in self.streams),
@@ -114,8 +119,8 @@ class ParallelRun:
         )
 
 
-# In a worker, the last run, by its extraction's `mark`; at most one. Its network and decoding
-# processes stay for the next task.
+# In a worker: the `mark` of an extraction -> the run of its last task, which the next task uses
+# again. So on a device, the network and the decoding processes stay. There is at most one run.
 _runs: dict[str, Run] = {}
 
 
@@ -123,7 +128,7 @@ _runs: dict[str, Run] = {}
 class _WorkerInputs:
     """The inputs of every worker; its methods run in the workers.
 
-    `device`, an argument of the methods: the worker's own, if `resources` names devices.
+    The argument `device` of the methods: the worker's own device, if `resources` names devices.
     """
 
     root: cache.Root
@@ -132,7 +137,7 @@ class _WorkerInputs:
     specs: tuple[StreamSpec, ...]  # streams that share their images, or one stream of labels
     resources: Resources
     plans: tuple[Mapping[str, Any], ...]  # by stream: the plan under which shards are staged
-    recorded: tuple[Provenance | None, ...]  # by stream: of existing rows
+    recorded: tuple[Provenance | None, ...]  # by stream: provenance of existing rows
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # identifies this extraction
 
     def provenance(self, device: str = "") -> list[Provenance]:
@@ -146,36 +151,38 @@ class _WorkerInputs:
 
     def extract(
         self,
-        agreed: Sequence[Provenance],
         shards: Sequence[Sequence[int]],
         alive: Callable[[], None],
         device: str = "",
-    ) -> tuple[list[tuple[int, Written]], Meter | None]:
+        *,
+        agreed: Sequence[Provenance],
+    ) -> tuple[list[tuple[int, Written]], Meter]:
         """Compute and stage one task.
 
         Args:
-            agreed: the provenance of all workers, by stream.
             shards: the shards to compute, by stream.
             alive: called while it computes, to report progress.
+            agreed: the provenance of all workers, by stream.
 
         Returns the staged shards with their output's number, as `Run.results` yields them, and the
-        run's meter; None instead of the meter if nothing was computed. Raises PipelineError if this
-        worker would compute differently from the others.
+        run's meter. Raises PipelineError if this worker would compute differently from the others.
         """
         self._require_same(agreed, device)
-        run = _runs.pop(self.mark, None) or self._open(agreed, device)
-        _runs.clear()  # of another extraction
+        run = _runs.pop(self.mark, None)
+        _runs.clear()  # a run of another extraction
+        if run is None:
+            run = self._open(agreed, device)
         for output, target in zip(run.outputs, shards, strict=True):
             output.begin(target)
         extracted = list(run.results(lambda *_: alive()))
-        _runs[self.mark] = run
-        return extracted, run.meter if run.meter.seconds else None
+        _runs[self.mark] = run  # only now: after an error, the next task opens another run
+        return extracted, run.meter
 
     def _require_same(self, agreed: Sequence[Provenance], device: str) -> None:
-        for spec, expected in zip(self.specs, agreed, strict=True):
-            here = load_provenance(spec, self.resources, expected, device)
+        for spec, provenance in zip(self.specs, agreed, strict=True):
+            here = load_provenance(spec, self.resources, provenance, device)
             differences = [
-                entry for entry in find_differences(expected, here) if entry.part != "device"
+                entry for entry in find_differences(provenance, here) if entry.part != "device"
             ]
             if differences:
                 raise PipelineError(
@@ -187,12 +194,22 @@ class _WorkerInputs:
         """Make a run whose outputs have no targets yet."""
         split = cache.open(self.root)[self.split]
         outputs = list[Output]()
-        for spec, plan, expected in zip(self.specs, self.plans, agreed, strict=True):
+        for spec, plan, provenance in zip(self.specs, self.plans, agreed, strict=True):
             stream = spec.stream
             shards = cache.StreamShards(
                 self.root, self.split, spec.name, dim=stream.dim, dtype=stream.dtype, plan=plan
             )
-            outputs.append(Output(split, stream, shards, (), shards.stage, expected, expected))
+            outputs.append(
+                Output(
+                    split,
+                    stream,
+                    shards,
+                    target=(),
+                    write_shard=shards.stage,
+                    recorded=provenance,
+                    agreed=provenance,
+                )
+            )
             if {str(split.manifest["digest"]), shards.split_digest} != {self.digest}:
                 raise committed_meanwhile(self.split)
         first = self.specs[0]

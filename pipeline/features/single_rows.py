@@ -6,8 +6,13 @@ module has its own code to find the frames and crops of a row, and decodes each 
 comparison shows if the engine has stored a row in the wrong place. Only loading a stream, its
 computation, and reading labels are shared with the engine.
 
-For a stream of crops, requests are divided into chunks, by video; other processes decode the frames
-of a chunk and compute its rows, or return its crops for the network in this process.
+`SingleRows.compute` has three ways:
+
+- a stream of labels: its computer runs in this process;
+- a stream of crops without a computer: requests are divided into chunks, by video; other processes
+  decode the frames of a chunk and compute its rows (`_compute_chunk`);
+- a stream of crops with a computer, a network: the other processes only return the crops, and the
+  network computes the rows in this process (`_run_network`).
 """
 
 from __future__ import annotations
@@ -42,7 +47,8 @@ from pipeline.processes.ordered import ordered_map
 MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)
 
 Rows = Ints  # rows, by their numbers in the split
-Values = Array  # the numbers of one row (dim,); on the way to the network, a crop (size, size, 3)
+# The numbers of one row (dim,). In results on the way to `_run_network`, a crop (size, size, 3).
+Values = Array
 
 
 class Requests(NamedTuple):
@@ -60,7 +66,7 @@ class _RowResult(NamedTuple):
     """The result of one request."""
 
     request: int  # index of the request
-    values: Values | None  # None: the value is unknown, or see `problem`
+    values: Values | None  # None: the row's value is unknown, or there is a problem
     problem: str = ""  # why the row could not be computed
 
 
@@ -85,8 +91,9 @@ class SingleRows:
         self._stream = spec.stream
         self._workers = workers  # number of decoding processes
         recorded = split.stream_manifest(spec.name)["backbone"]
-        # None: the decoding processes compute rows
         self._computer, _ = load(spec.stream, Machine(), recorded)
+        # the stream whose rows decoding processes compute; None: they return crops
+        self._row_stream = spec.stream if self._computer is None else None
         if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.raw)
 
@@ -94,7 +101,7 @@ class SingleRows:
         """Yield the result of each request, in any order."""
         if not self._stream.reads.crops:
             yield from self._compute_from_labels(requests)
-        elif self._computer is None:
+        elif self._row_stream is not None:
             yield from self._decode(requests)
         else:
             yield from self._run_network(self._decode(requests), requests.labels)
@@ -109,12 +116,11 @@ class SingleRows:
                 yield _RowResult(start + i, values)
 
     def _decode(self, requests: Requests) -> Iterator[_RowResult]:
-        """Decode frames in other processes. Yields a result for each request, whose `values` are
-        its crop; or the row, if the stream has no computer.
+        """Decode frames in other processes. Yields a result for each request: its row, or its crop
+        for the network.
         """
         chunks = list(self._chunks(requests))
-        by_worker = self._stream if self._computer is None else None
-        job = functools.partial(_compute_chunk, by_worker, self._stream.policy.size)
+        job = functools.partial(_compute_chunk, self._row_stream, self._stream.policy.size)
         for chunk, results in zip(chunks, ordered_map(job, chunks, self._workers), strict=True):
             if isinstance(results, Failed):
                 yield from _fail(chunk.requests, f"a process that decoded it {results.message}")
@@ -157,11 +163,12 @@ class SingleRows:
                 while results := list(itertools.islice(crops, n_slots)):
                     yield from (result for result in results if result.values is None)
                     cropped = [result for result in results if result.values is not None]
-                    for slot, result in zip(memory, cropped, strict=False):
-                        slot[:] = result.values
+                    for slot, result in enumerate(cropped):
+                        memory[slot] = result.values
                     rows = labels_of[[result.request for result in cropped]]
+                    # All batches are finished after this loop: then the memory is used again.
                     computed = self._compute_batches(threads, memory, rows)
-                    for result, values in zip(cropped, computed, strict=False):
+                    for result, values in zip(cropped, computed, strict=True):
                         yield result._replace(values=values)
         finally:
             self._computer.release()
@@ -169,7 +176,7 @@ class SingleRows:
     def _compute_batches(
         self, threads: ThreadPoolExecutor, memory: NDArray[np.uint8], labels_of: Rows
     ) -> Iterator[Values]:
-        """Compute the first n crops in `memory`, in threads. The results after n are meaningless.
+        """Compute the first n crops in `memory`, in threads. Yields n rows.
 
         labels_of: (n,) the row of each crop's labels.
         """
@@ -182,7 +189,9 @@ class SingleRows:
             batches.append(memory[first : first + size][:, *region])
             labels.append(self._labels(np.resize(rows, size)))  # an incomplete batch repeats rows
         compute = functools.partial(compute_batch, self._stream, self._computer)
-        return itertools.chain.from_iterable(threads.map(compute, batches, labels))
+        computed = itertools.chain.from_iterable(threads.map(compute, batches, labels))
+        # the last batch may be incomplete: its other slots have earlier crops
+        return itertools.islice(computed, len(labels_of))
 
     def _labels(self, rows: Rows) -> Labels:
         return label_batch(self._split, rows, self._stream.reads)
@@ -196,14 +205,17 @@ def _fail(requests: Ints, problem: str) -> list[_RowResult]:
     return [_RowResult(request, None, problem) for request in requests.tolist()]
 
 
-def _compute_chunk(stream: Stream | None, size: int, chunk: _Chunk) -> list[_RowResult]:
-    """Decode the frames of a chunk, in a process of its own. The results have the rows that
-    `stream` computes; or the crops, of `size` px, if it is None.
+def _compute_chunk(row_stream: Stream | None, size: int, chunk: _Chunk) -> list[_RowResult]:
+    """Decode the frames of a chunk, in a process of its own.
+
+    Args:
+        row_stream: the stream that computes the rows; None: the results have the crops.
+        size: px of the crops.
     """
     results: list[_RowResult] = []
     try:
         chunk.pixels.check()
-        for result in _compute_in_order(stream, size, chunk):
+        for result in _compute_in_order(row_stream, size, chunk):
             results.append(result)  # noqa: PERF402 - those before a VideoLost are used
     except VideoLost as error:
         lost = f"{chunk.pixels.split}: {chunk.pixels.name}: {error}"
@@ -211,40 +223,41 @@ def _compute_chunk(stream: Stream | None, size: int, chunk: _Chunk) -> list[_Row
     return results
 
 
-def _compute_in_order(stream: Stream | None, size: int, chunk: _Chunk) -> Iterator[_RowResult]:
+def _compute_in_order(row_stream: Stream | None, size: int, chunk: _Chunk) -> Iterator[_RowResult]:
     """Yield a chunk's results while its frames are decoded, each once. Only the frames that later
     requests use are in memory.
     """
     own = chunk.frames[:, -1]  # (n,) ascending
-    # (n,) the earliest frame that a request or a later one uses
-    earliest = np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
+    # (n,) the first frame that a request or a later one uses
+    first_used = np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
     numbers = np.unique(chunk.frames).tolist()
     i = 0  # the next request
     frames: dict[int, Frame] = {}  # by number
     for number, frame in zip(numbers, chunk.pixels.decode(iter(numbers)), strict=True):
         frames[number] = frame
         while i < len(own) and own[i] == number:
-            yield _compute_request(stream, size, chunk, i, frames)
+            yield _compute_request(row_stream, size, chunk, i, frames)
             i += 1
-        oldest = earliest[min(i, len(own) - 1)]
-        frames = {number: frames[number] for number in frames if number >= oldest}
+        if i < len(own):
+            frames = {used: frames[used] for used in frames if used >= first_used[i]}
 
 
 def _compute_request(
-    stream: Stream | None, size: int, chunk: _Chunk, i: int, frames: Mapping[int, Frame]
+    row_stream: Stream | None, size: int, chunk: _Chunk, i: int, frames: Mapping[int, Frame]
 ) -> _RowResult:
     """Compute the i-th request of a chunk from decoded frames, by number."""
     request = int(chunk.requests[i])
     cut = chunk.cuts[i]
-    is_whole = stream is not None and stream.reads.is_whole
+    is_whole = row_stream is not None and row_stream.reads.is_whole
+    numbers = chunk.frames[i].tolist()
     crops = []
-    for number in chunk.frames[i].tolist():
+    for number in numbers:
         frame = frames[number]
         if frame.image is None:
             return _RowResult(request, None, str(frame.problem))
         crops.append(chunk.pixels.crop(frame, cut, size, is_whole=is_whole))
-    if stream is None:
+    if row_stream is None:
         return _RowResult(request, crops[0])
     labels = {name: values[i] for name, values in chunk.labels.items()}
-    values = compute_row(stream, crops, crop_labels(labels, cut), f"frame {number}")
+    values = compute_row(row_stream, crops, crop_labels(labels, cut), f"frame {numbers[-1]}")
     return _RowResult(request, values)

@@ -4,31 +4,15 @@ features]
 `extract.py` makes a `Run` with an `Output` for each stream, and iterates over `Run.results`. One
 loop (`Run._loop`) sends tasks to decoding processes, full batches to the networks' threads, and
 finished shards to the writing thread. Memory is a fixed number of slots and a few open shards.
-Streams that are extracted together share the decoded frames. The words of the engine:
 
-    output   a stream while it is computed, with its own open shards, slots, batches and network
-    shard    rows of an output that are written together, when none of them is left to compute
-    job      rows of one video, sorted by frame, for all outputs; one process decodes them
-    task     some whole frames of a job, 16 to 64 rows, that are sent to a process at once
-    crop     what a process needs to know to make the crop of one row of an output: the frame, the
-             box, and for pairs the previous frame. Crops are arrays with the dtype `CROP`
-    slot     memory for the pixels of one crop, or for the row's numbers if the decoding process
-             computes them. It is shared with the decoding processes
-    batch    neighbouring slots of one output, whose rows are computed together
-    todo     rows that are still to be computed
-    lost     a video that cannot be read now; a later extraction computes its rows
+An *output* is a stream while it is computed, with its own open shards, slots, batches and network.
+Outputs that are computed together share the decoded frames. `tasks.py` explains jobs, tasks, slots
+and batches with an example.
 
-Example: `resnet50` and `homography` miss rows 100 to 139, two persons in frames 0 to 19 of one
-video. Output 0 is `resnet50`, 1 is `homography`; both open the shard of these rows. One job has all
-40 rows, sorted by frame: 100, 120, 101, 121, ... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19,
-with a slot for each crop; frame 1 has four crops. A process decodes frame 1 once, fills its four
-slots, keeps the last `n_kept` frames for later rows, and answers each task with the problems of its
-slots, and a `Meter`.
-
-Row 101 of `resnet50` on its way: `Tasks.jobs_by_video` puts it into the job, and `Tasks.split_job`
-into the first task, for which `Batches.take` assigns slots: row 101 gets one in the batch that is
-being filled. When the process has answered, `Tasks.fill` records in the batch that the slot has row
-101. Once all slots of the batch have been recorded, a thread computes it (`Output.compute`),
+Row 101 of `resnet50` on its way: `Tasks.jobs_by_video` puts it into a job, and `Tasks.split_job`
+into a task, for which `Batches.take` assigns slots: row 101 gets one in the batch that is being
+filled. When the process has answered, `Tasks.fill` records in the batch that the slot has row 101.
+Once all slots of the batch have been recorded, a thread computes it (`Output.compute`),
 `OpenShards.store` puts the numbers into the row's shard, and the batch's slots are free again. Once
 no row of the shard is left to compute, the writing thread writes it (`Output.write`).
 """
@@ -42,7 +26,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,6 +68,9 @@ Written = tuple[Counts, Staged | None]
 class Output:
     """A stream while a run computes it.
 
+    `begin` sets the shards to compute. Before the first batch, `load` loads the network, and
+    `use_slots` gives the memory of the slots. Both are only called when a row is to be decoded.
+
     Args:
         target: numbers of the shards to compute, ascending.
         stream_shards: the stream in the cache.
@@ -116,7 +102,7 @@ class Output:
         # set by `load`
         self.threads = 1  # number of the network's threads
         self.task_rows: int  # number of rows per task
-        self.batches: Batches
+        self.batches: Batches  # the slots
         self._computer: Computer | None = None  # None: decoding processes compute rows
         self._most_open = 0  # number of shards that may be open or being written
         # set by `use_slots`
@@ -156,15 +142,23 @@ class Output:
             batch_size = self._computer.batch_size
             slot_bytes = crop_size**2 * 3  # a crop
             self.threads = self._computer.lanes
+        # one for each process, and two more, which may be waiting for the writing thread
         self._most_open = workers + 2
         self.task_rows = min(max(FEWEST_ROWS, batch_size // 4), MOST_ROWS)
-        # batches for the rows that processes have, and three for each thread, of which at most two
-        # are submitted
-        rows_ahead = workers * AHEAD * (FEWEST_ROWS + self.task_rows)
-        n_batches = 3 * self.threads + 2 + math.ceil(rows_ahead / batch_size)
-        n_slots = max(n_batches * batch_size, 2 * MOST_PERSONS)
+        n_slots = self._count_slots(workers, batch_size)
         self.batches = Batches(n_slots, batch_size)
         return Slots(crop_size, row_stream, n_slots, slot_bytes)
+
+    def _count_slots(self, workers: int, batch_size: int) -> int:
+        """Number of slots with which processes and network threads need not wait for each other."""
+        # Each process has AHEAD tasks. A task may have a few rows more than `task_rows`, as frames
+        # are not divided.
+        rows_ahead = workers * AHEAD * (self.task_rows + FEWEST_ROWS)
+        # For each thread: a batch that it computes, one that is submitted, and one that is full.
+        # Two more may be partly filled.
+        n_batches = 3 * self.threads + 2 + math.ceil(rows_ahead / batch_size)
+        # at least the largest task, which ends with a frame of MOST_PERSONS
+        return max(n_batches * batch_size, 2 * MOST_PERSONS)
 
     @contextlib.contextmanager
     def use_slots(self, slots: NDArray[np.uint8], sizes: Ints) -> Iterator[None]:
@@ -214,24 +208,30 @@ class Output:
 
 @dataclass(kw_only=True)
 class Run:
-    """One extraction of a split's shards in this process: iterate over `results`."""
+    """One extraction of a split's shards in this process: iterate over `results`.
+
+    The pool of decoding processes, the networks and the slots are started when the first row is to
+    be decoded. They end with `results`. If the run `stays`, they are used again by the next
+    `results`, for which `Output.begin` sets other shards, and end with this process.
+    """
 
     split: Split
     outputs: Sequence[Output]  # one stream of labels, or streams of crops from the same images
     pixels_of: Callable[[int], Pixels] | None  # video number -> its pixels; None for labels
     resources: Resources
     process: str = ""  # the device of this process, as for `Resources.machine`
-    # whether networks and decoding processes stay for the next targets, until this process ends
     stays: bool = False
 
     def __post_init__(self) -> None:
         self.meter = Meter()
         self._progress: Callable[[int, Meter], None]  # set by `results`
-        self._tasks: Tasks  # set for each target
-        self._stack = contextlib.ExitStack()  # ends the pool, and releases the slots
-        self._pool: Pool[Task, Decoded]  # missing until the first row is to be computed
+        self._tasks: Tasks  # set by `results`
+        # Ends the pool: releases the slots, ends the processes, and deletes `_pool`.
+        self._stack = contextlib.ExitStack()
+        self._pool: Pool[Task, Decoded]  # set only while there is a pool
+        # running computation -> output and batch
         self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
-        # (number of the output, its shard)
+        # number of the output, and the shard that is being written
         self._writing: deque[tuple[int, Future[Written]]] = deque()
         self._saving: deque[Future[None]] = deque()  # checkpoints
         self._saved = time.monotonic()  # when the last checkpoints were begun
@@ -315,10 +315,7 @@ class Run:
 
     def _compute_jobs(self, videos: Iterator[list[Job]]) -> Iterator[tuple[int, Written]]:
         """Compute shards with decoding processes and networks. videos: the jobs of each video."""
-        ends_pool: AbstractContextManager[object] = self._stack
-        if self.stays:
-            ends_pool = contextlib.nullcontext()
-        with ends_pool:
+        try:
             workers = self.resources.decoders(self.process)
             if not hasattr(self, "_pool"):
                 self._start_pool(workers)
@@ -329,8 +326,12 @@ class Run:
             self._report()
             self._pool.begin(self._tasks_of_jobs(videos))
             yield from self._loop()
+        finally:
+            if not self.stays:
+                self._stack.close()
 
     def _start_pool(self, workers: int) -> None:
+        """Load the networks, and start decoding processes that share the slots with this one."""
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(
@@ -367,6 +368,11 @@ class Run:
     def _loop(self) -> Iterator[tuple[int, Written]]:
         """The main loop: send tasks, compute full batches, write finished shards, until all is
         done.
+
+        It always goes on. A task waits for slots, which are free again when their batch has been
+        computed; if nothing else can fill a batch, `_submit` closes it. The next job waits until
+        fewer shards are open: only the last open shard of an output can have rows of later videos,
+        so the others are finished by the jobs that have begun.
         """
         with (
             ThreadPoolExecutor(self.meter.lanes, thread_name_prefix="network") as network,
@@ -378,14 +384,8 @@ class Run:
                     self._begin_to_compute(network)
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
-                    is_working = (
-                        not self._pool.is_idle
-                        or self._computing
-                        or self._writing
-                        or self._has_full_batch
-                    )
                     # otherwise the loop would never end
-                    assert is_working or not self._has_open, "open shards without work"
+                    assert self._is_working or not self._has_open, "open shards without work"
                     self._receive_tasks()
                     self._receive_batches()
                     if time.monotonic() - self._reported > REPORT_EVERY:
@@ -397,6 +397,12 @@ class Run:
             finally:  # also after an error: start no other batch, and save the computed rows
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
+
+    @property
+    def _is_working(self) -> bool:
+        """Whether a process, a thread or a full batch will change something."""
+        is_busy = bool(self._computing or self._writing)
+        return is_busy or not self._pool.is_idle or self._has_full_batch
 
     @property
     def _has_open(self) -> bool:
@@ -439,7 +445,9 @@ class Run:
             return out.write(shard)
 
     def _submit(self) -> None:
-        """Send tasks to processes that have room. Close batches that cannot be filled."""
+        """Send tasks to processes that have room. Close batches if no task can fill them: none is
+        running, and none will come before slots are free.
+        """
         self._pool.submit()
         # More tasks may come once running batches have freed their slots.
         may_get_tasks = self._pool.has_more and self._computing
@@ -461,9 +469,8 @@ class Run:
             self.meter.include(done.meter)
             if done.lost:
                 self._tasks.lose(result.task.number, done.lost)
-                continue
-            for i, rows, problem in self._tasks.fill(result.task.number, done.problems):
-                self.outputs[i].shards.give_up(rows, *problem)
+            else:
+                self._tasks.fill(result.task.number, done.problems)
 
     def _receive_batches(self) -> None:
         """Take finished batches from the networks' threads."""

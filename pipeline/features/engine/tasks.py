@@ -1,12 +1,32 @@
 """Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
-`run.py` explains the words, and calls in this order: `Tasks.jobs_by_video`, `Tasks.split_job` for
-the tasks of a job, `Tasks.fill` or `Tasks.lose` when a process has answered a task. `Batches` has
-the slots of one output.
+A video's tracks are stored one after the other, often across the end of a shard. So decoding is
+planned by video and not by shard: each frame is decoded once for all persons and outputs, and a
+shard stays open from its first video to its last. The words:
 
-A video's tracks are stored one after the other, often across the end of a shard. So a job is for a
-video and not for a shard: each frame is decoded once for all persons and outputs, and a shard stays
-open from its first video to its last.
+    job      rows of one video, sorted by frame, for all outputs; one process decodes them
+    task     some whole frames of a job, about 16 to 64 rows, that are sent to a process at once
+    slot     memory for the pixels of one crop, or for the row's numbers if the decoding process
+             computes them. It is shared with the decoding processes
+    batch    neighbouring slots of one output, whose rows are computed together
+    lost     of a video: it cannot be read now, or has changed; a later extraction computes its rows
+
+Example: `resnet50` and `homography` miss rows 100 to 139, two persons in frames 0 to 19 of one
+video. Output 0 is `resnet50`, 1 is `homography`; both open the shard of these rows. One job has all
+40 rows, sorted by frame: 100, 120, 101, 121, ... Its tasks are frames 0 to 7, 8 to 15 and 16 to 19,
+with a slot for each crop; frame 1 has four crops. A process decodes frame 1 once, fills its four
+slots, keeps the last `n_kept` frames for later rows, and answers each task with the problems of its
+slots.
+
+`run.py` calls, in this order: `Tasks.jobs_by_video`, `Tasks.split_job` for the tasks of a job, and
+`Tasks.fill` or `Tasks.lose` when a process has answered a task. `Batches` has the slots of one
+output.
+
+Features of changed pixels must not be stored. So a video's first job compares its pixels with those
+of the conversion, in its first task. Until that task is answered, the video is *uncompared*: `run`
+neither writes the job's shards (`Tasks.uncompared_shards`) nor saves the video's rows in
+checkpoints (`Tasks.uncompared_rows`). A video file is compared again after its last frame. If that
+fails, `Tasks.lose` also discards its rows that have been computed.
 """
 
 from __future__ import annotations
@@ -20,7 +40,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from cache import Split
-from cache.arrays import Ints
+from cache.arrays import Bools, Ints
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.engine.worker import CROP, Crops, Problems, Task
 from pipeline.features.inputs import Pixels, VideoLost, column
@@ -35,7 +55,8 @@ MOST_PERSONS: Final = 256  # of one frame in a job; the others are in another jo
 # Job numbers are unique in this process, as decoding processes may stay for a later `Tasks`.
 _JOB_NUMBERS: Final = itertools.count()
 
-Rows = Ints
+NO_ROW: Final = -1  # the "row" of an empty slot
+Rows = Ints  # rows, by their numbers in the split
 
 
 class Job(NamedTuple):
@@ -48,18 +69,19 @@ class Job(NamedTuple):
 
     number: int
     pixels: Pixels
-    rows: Rows  # (n,) of the split
+    rows: Rows  # (n,)
     frame: Ints  # (n,) ascending
-    crops: list[Crops]  # by output: the crops of the rows to compute, without slots yet
-    # If this job compares the video's pixels with those of the conversion: by output, the shards
-    # that must not be written before. Empty: an earlier job compares them.
-    uncompared: Sequence[Sequence[int]]
+    # by output: the crops of the rows to compute. `Tasks.split_job` sets their slots
+    crops: list[Crops]
+    # If this job compares the video's pixels: by output, the shards that must not be written
+    # before. Empty: an earlier job compares them.
+    uncompared_shards: Sequence[Sequence[int]]
     video: range  # all rows of the video
     n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
 
 
 class _TaskRows(NamedTuple):
-    """The rows of a task that one output computes, and the slots that they got."""
+    """The n rows of a task that one output computes, and the slots that they got."""
 
     rows: Rows  # (n,)
     places: Places
@@ -92,30 +114,27 @@ class Tasks:
         """Yield the jobs for each video, or for a few of its shards at a time if it has many. Opens
         these shards.
         """
-        size = self._split.rows_per_shard
         targets = [np.asarray(shards.target, np.int64) for shards in self._open_shards]
         target = np.unique(np.concatenate(targets))
-        for video, start, stop in _videos(self._split, target):
-            # the shards with rows of the video: from that of the first row to that of the last
-            first, last = np.searchsorted(target, [start // size, -(-stop // size)])
-            numbers = [n for n in target[first:last].tolist() if self._is_missing(n)]
-            for i in range(0, len(numbers), MOST_SHARDS):
-                yield self._make_jobs(video, range(start, stop), numbers[i : i + MOST_SHARDS])
+        for video, video_rows, numbers in _videos(self._split, target):
+            missing = [number for number in numbers if self._is_missing(number)]
+            for i in range(0, len(missing), MOST_SHARDS):
+                yield self._make_jobs(video, video_rows, missing[i : i + MOST_SHARDS])
 
     def _is_missing(self, number: int) -> bool:
         return any(shards.is_missing(number) for shards in self._open_shards)
 
-    def _make_jobs(self, video: int, of_video: range, numbers: Sequence[int]) -> list[Job]:
+    def _make_jobs(self, video: int, video_rows: range, numbers: Sequence[int]) -> list[Job]:
         """Make the jobs for these shards of a video; [] if nothing is to be decoded, or if the
         video is lost. The first job compares the pixels.
 
-        of_video: all rows of the video.
+        video_rows: all rows of the video.
         """
         missing = []  # by output: numbers of the shards to compute
         todo = []  # by output: rows to compute
         for shards in self._open_shards:
             missing.append([number for number in numbers if shards.is_missing(number)])
-            todo.append(shards.todo(missing[-1], of_video))
+            todo.append(shards.todo(missing[-1], video_rows))
         rows = np.unique(np.concatenate(todo))
         if not len(rows):
             return []
@@ -123,53 +142,62 @@ class Tasks:
         try:
             pixels.require_place()
         except VideoLost as error:
-            self._lose(of_video, pixels, str(error))
+            self._lose(video_rows, pixels, str(error))
             return []
         rows, frame = self._by_frame(rows)
         jobs = []
-        uncompared = missing
+        uncompared_shards = missing
         for part in _parts(frame, pixels.in_order):
-            jobs.append(self._make_job(pixels, rows[part], todo, uncompared, of_video))
-            uncompared = []  # the first job compares the pixels
+            jobs.append(self._make_job(pixels, rows[part], todo, uncompared_shards, video_rows))
+            uncompared_shards = []  # the first job compares the pixels
         return jobs
 
     def _make_job(
         self,
         pixels: Pixels,
         rows: Rows,
-        todo: Sequence[Rows],
-        uncompared: Sequence[Sequence[int]],
-        of_video: range,
+        video_todo: Sequence[Rows],
+        uncompared_shards: Sequence[Sequence[int]],
+        video_rows: range,
     ) -> Job:
-        """Make a job of rows to compute, and of the previous rows that streams of pairs need.
+        """Make a job that computes some rows of a video. It also decodes the frames of the rows
+        before them, if a stream of pairs needs these.
 
-        todo: by output, the video's rows to compute. uncompared: see `Job`.
+        Args:
+            rows: the rows that the job computes, for at least one output.
+            video_todo: by output, the rows to compute in all jobs of the video.
+            uncompared_shards: see `Job`.
         """
-        todo = [np.intersect1d(rows, of_output) for of_output in todo]
-        pairs = self._rows_of_pairs(rows, todo)
-        rows, frame = self._by_frame(np.union1d(rows, pairs - 1))
-        previous = frame.copy()
-        is_pair = np.isin(rows, pairs)
-        previous[is_pair] = self._frames(rows[is_pair] - 1)
+        todo = [np.intersect1d(rows, of_output) for of_output in video_todo]
+        pairs = self._rows_of_pairs(todo)
+        job_rows, frame = self._by_frame(np.union1d(rows, pairs - 1))
+        # the frame of each row's previous row; of rows that are no pair, their own frame
+        previous_frame = frame.copy()
+        is_pair = np.isin(job_rows, pairs)
+        previous_frame[is_pair] = self._frames(job_rows[is_pair] - 1)
         crops = [
-            self._make_crops(shards, of_output, rows, frame, previous)
+            self._make_crops(shards, np.isin(job_rows, of_output), job_rows, frame, previous_frame)
             for shards, of_output in zip(self._open_shards, todo, strict=True)
         ]
-        frames = np.unique(frame)
-        # how many of the job's frames a row's previous frame lies before the row's own
-        n_back = np.searchsorted(frames, frame) - np.searchsorted(frames, previous)
-        n_kept = int(n_back.max(initial=0))
-        return Job(next(_JOB_NUMBERS), pixels, rows, frame, crops, uncompared, of_video, n_kept)
+        n_kept = _frames_to_keep(frame, previous_frame)
+        return Job(
+            next(_JOB_NUMBERS),
+            pixels,
+            job_rows,
+            frame,
+            crops,
+            uncompared_shards,
+            video_rows,
+            n_kept,
+        )
 
-    def _rows_of_pairs(self, rows: Rows, todo: Sequence[Rows]) -> Rows:
-        """Which of a job's rows a stream of pairs computes. They all have a previous row, because
-        first rows are not computed (State.FIRST).
+    def _rows_of_pairs(self, todo: Sequence[Rows]) -> Rows:
+        """The rows to compute of all streams of pairs. Each has a previous row, because first rows
+        are not computed (State.FIRST).
         """
-        is_pair = np.zeros(len(rows), bool)
-        for shards, of_output in zip(self._open_shards, todo, strict=True):
-            if shards.has_pairs:
-                is_pair |= np.isin(rows, of_output)
-        return rows[is_pair]
+        by_output = zip(self._open_shards, todo, strict=True)
+        of_pairs = [rows for shards, rows in by_output if shards.has_pairs]
+        return np.concatenate([np.zeros(0, np.int64), *of_pairs])
 
     def _frames(self, rows: Rows) -> Ints:
         return column(self._open_shards[0].rows, "frame_index", rows)
@@ -181,15 +209,14 @@ class Tasks:
         return rows[order], frame[order]
 
     def _make_crops(
-        self, shards: OpenShards, todo: Rows, rows: Rows, frame: Rows, previous: Rows
+        self, shards: OpenShards, is_todo: Bools, rows: Rows, frame: Ints, previous_frame: Ints
     ) -> Crops:
-        """The crops of those of a job's rows that an output computes (`todo`), without slots."""
-        is_todo = np.isin(rows, todo)
+        """The crops of a job's rows (n,) that an output computes (`is_todo`), without slots."""
         rows = rows[is_todo]
         crops = np.zeros(len(rows), CROP)
         crops["row"] = rows
         crops["frame"] = frame[is_todo]
-        crops["previous"] = previous[is_todo]
+        crops["previous"] = previous_frame[is_todo]
         crops["cut"] = shards.cuts(rows)
         return Crops(crops, shards.labels(rows))
 
@@ -199,18 +226,20 @@ class Tasks:
         """
         if not self._has_todo(job):
             return
-        if job.uncompared:
+        if job.uncompared_shards:
             self._comparing[job.number] = job
         frames = np.unique(job.frame)
         start = 0
         for end in self._task_ends(job, frames):
-            crops = [of_output.within(frames[start], frames[end - 1]) for of_output in job.crops]
-            while not self._have_room(crops):
+            task_crops = [crops.within(frames[start], frames[end - 1]) for crops in job.crops]
+            while not self._have_room(task_crops):
                 yield None
             by_output = []
-            for of_output, batches in zip(crops, self.batches, strict=True):
-                places = batches.take(of_output.rows["slot"])
-                by_output.append(_TaskRows(of_output.rows["row"], places))
+            for crops, batches in zip(task_crops, self.batches, strict=True):
+                places = batches.take(len(crops.rows))
+                for place in places:
+                    crops.rows["slot"][place.rows] = place.slot_numbers
+                by_output.append(_TaskRows(crops.rows["row"], places))
             number = next(self._task_numbers)
             self._running[number] = job, by_output
             yield Task(
@@ -218,10 +247,10 @@ class Tasks:
                 job=job.number,
                 pixels=job.pixels,
                 frames=frames[start:end].tolist(),
-                crops=crops,
+                crops=task_crops,
                 n_kept=job.n_kept,
                 earlier_frames=frames[max(0, start - job.n_kept) : start].tolist(),
-                compare_before=start == 0 and bool(job.uncompared),
+                compare_before=start == 0 and bool(job.uncompared_shards),
                 # Not for folders of images: listing thousands of files often would be slow.
                 compare_after=end == len(frames) and job.pixels.in_order,
             )
@@ -238,28 +267,28 @@ class Tasks:
         ends: list[int] = np.unique(np.searchsorted(frames, last, side="right")).tolist()
         return ends
 
-    def _have_room(self, crops: Sequence[Crops]) -> bool:
-        """Whether every output has slots for its crops."""
-        by_output = zip(crops, self.batches, strict=True)
-        return all(len(of_output.rows) <= batches.capacity for of_output, batches in by_output)
+    def _have_room(self, task_crops: Sequence[Crops]) -> bool:
+        """Whether every output has free slots for its crops of a task."""
+        by_output = zip(task_crops, self.batches, strict=True)
+        return all(len(crops.rows) <= batches.capacity for crops, batches in by_output)
 
-    def fill(self, task: int, problems: Problems) -> Iterator[tuple[int, Rows, tuple[str, str]]]:
-        """Record that a task has been decoded and its slots are filled. Yields (output, rows,
-        problem) for rows that have a problem.
+    def fill(self, task: int, problems: Problems) -> None:
+        """Record that a task has been decoded and its slots are filled. Gives up the rows that have
+        a problem.
         """
         job, by_output = self._running.pop(task)
         self._comparing.pop(job.number, None)
         for output, (rows, places) in enumerate(by_output):
-            # -1: the slot gets no row. So it is for rows of a video lost in the meantime.
-            rows[~self._open_shards[output].is_todo(rows)] = -1
+            shards = self._open_shards[output]
+            is_todo = shards.is_todo(rows)  # False: the video has been lost in the meantime
             failed: dict[tuple[str, str], list[int]] = {}  # problem -> indices of rows
-            for (of_output, i), problem in sorted(problems.items()):
-                if of_output == output and rows[i] >= 0:
+            for (problem_output, i), problem in sorted(problems.items()):
+                if problem_output == output and is_todo[i]:
                     failed.setdefault(problem, []).append(i)
             for problem, indices in failed.items():
-                yield output, rows[indices], problem
-                rows[indices] = -1
-            self.batches[output].fill(places, rows)
+                shards.give_up(rows[indices], *problem)
+                is_todo[indices] = False
+            self.batches[output].fill(places, np.where(is_todo, rows, NO_ROW))
 
     def lose(self, task: int, why: str) -> None:
         """Record that the video of a task cannot be read, or has changed.
@@ -271,12 +300,12 @@ class Tasks:
         job, by_output = self._running.pop(task)
         is_uncompared = self._comparing.pop(job.number, None) is not None
         for batches, (rows, places) in zip(self.batches, by_output, strict=True):
-            batches.fill(places, np.full(len(rows), -1))
+            batches.fill(places, np.full(len(rows), NO_ROW))
         self._lose(job.video, job.pixels, why, computed=is_uncompared or job.pixels.in_order)
 
-    def _lose(self, of_video: range, pixels: Pixels, why: str, *, computed: bool = False) -> None:
+    def _lose(self, video_rows: range, pixels: Pixels, why: str, *, computed: bool = False) -> None:
         for shards in self._open_shards:
-            shards.lose(of_video, pixels.name, why, computed=computed)
+            shards.lose(video_rows, pixels.name, why, computed=computed)
 
     def _has_todo(self, job: Job) -> bool:
         by_output = zip(self._open_shards, job.crops, strict=True)
@@ -284,7 +313,7 @@ class Tasks:
 
     def uncompared_shards(self, output: int) -> set[int]:
         """An output's open shards with videos whose pixels have not been compared yet."""
-        by_job = [job.uncompared[output] for job in self._comparing.values()]
+        by_job = [job.uncompared_shards[output] for job in self._comparing.values()]
         return set[int]().union(*by_job)
 
     def uncompared_rows(self) -> list[range]:
@@ -292,25 +321,24 @@ class Tasks:
         return [job.video for job in self._comparing.values()]
 
 
-def _videos(split: Split, target: Ints) -> Iterator[tuple[int, int, int]]:
+def _videos(split: Split, target: Ints) -> Iterator[tuple[int, range, list[int]]]:
     """Yield every sequence of tracks of one video that has rows in a target shard, as (number of
-    the video, first row, last row + 1).
+    the video, its rows, target shards with some of these).
     """
     tracks = split.tracks
-    if not len(tracks) or not len(target):
+    if not len(tracks):
         return
-    video = tracks.video
-    size = split.rows_per_shard
-    starts = tracks.start
-    stops = tracks.stop
-    first = np.concatenate([[0], np.flatnonzero(np.diff(video)) + 1])
-    last = np.concatenate([first[1:], [len(video)]]) - 1
-    # for each video: the first target shard from that of its first row on. The video has rows in it
-    # if it is not after the shard of its last row.
-    reached = np.searchsorted(target, starts[first] // size)
-    shard = np.append(target, np.iinfo(np.int64).max)[reached]
-    for i in np.flatnonzero(shard <= (stops[last] - 1) // size).tolist():
-        yield int(video[first[i]]), int(starts[first[i]]), int(stops[last[i]])
+    is_next_video = np.diff(tracks.video) != 0
+    first_track = np.flatnonzero(np.append(True, is_next_video))
+    last_track = np.flatnonzero(np.append(is_next_video, True))
+    start = tracks.start[first_track]
+    stop = tracks.stop[last_track]
+    # target[first[i] : end[i]]: from the shard of the video's first row to that of its last one
+    first = np.searchsorted(target, start // split.rows_per_shard)
+    end = np.searchsorted(target, (stop - 1) // split.rows_per_shard, side="right")
+    for i in np.flatnonzero(first < end).tolist():
+        video = int(tracks.video[first_track[i]])
+        yield video, range(start[i], stop[i]), target[first[i] : end[i]].tolist()
 
 
 def _parts(frame: Ints, in_order: bool, most_rows: int = MOST_PERSONS) -> Iterator[slice]:
@@ -336,12 +364,24 @@ def _parts(frame: Ints, in_order: bool, most_rows: int = MOST_PERSONS) -> Iterat
         start = stop
 
 
+def _frames_to_keep(frame: Ints, previous_frame: Ints) -> int:
+    """How many of the frames decoded last a process must keep, to have the previous frame of every
+    row. frame, previous_frame: (n,) of a job's rows.
+
+    >>> _frames_to_keep(np.array([3, 5, 9]), np.array([3, 5, 3]))
+    2
+    """
+    frames = np.unique(frame)
+    n_back = np.searchsorted(frames, frame) - np.searchsorted(frames, previous_frame)
+    return int(n_back.max(initial=0))
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Slots [first, first + size) of the memory, and which row of the split each slot has."""
 
     first: int
-    rows: Ints  # (size,) rows; -1: the slot is empty
+    rows: Rows  # (size,); NO_ROW: the slot is empty
     taken: int = 0  # number of slots that are assigned to tasks
     waits_for: int = 0  # number of running tasks that have slots in this batch
 
@@ -350,7 +390,21 @@ class Batch:
         return slice(self.first, self.first + len(self.rows))
 
 
-Places = list[tuple[Batch, slice]]  # where the slots of a task are: batches, and slots in them
+class Place(NamedTuple):
+    """Slots in one batch, for some of the rows that an output computes of a task."""
+
+    batch: Batch
+    slots: slice  # within the batch
+    rows: slice  # within the task's rows of the output
+
+    @property
+    def slot_numbers(self) -> Ints:
+        """The numbers of the slots in the output's memory."""
+        first = self.batch.first
+        return np.arange(first + self.slots.start, first + self.slots.stop)
+
+
+Places = list[Place]  # of all rows that an output computes of a task
 
 
 class Batches:
@@ -361,9 +415,9 @@ class Batches:
     def __init__(self, n_slots: int, size: int) -> None:
         self._size = size
         self._free = deque(
-            Batch(first, np.full(size, -1)) for first in range(0, n_slots - size + 1, size)
+            Batch(first, np.full(size, NO_ROW)) for first in range(0, n_slots - size + 1, size)
         )
-        self._filling: Batch | None = None
+        self._filling: Batch | None = None  # the batch whose slots are being assigned
         self.full: deque[Batch] = deque()  # ready to be computed
 
     @property
@@ -374,33 +428,30 @@ class Batches:
             n_free += self._size - self._filling.taken
         return n_free
 
-    def take(self, slots: Ints) -> Places:
-        """Assign n slots, at most `capacity`. Writes their numbers into the array `slots` (n,), and
-        returns where they are.
-        """
+    def take(self, n: int) -> Places:
+        """Assign n slots, at most `capacity`, to the rows of a task."""
         places: Places = []
-        while len(slots):
+        row = 0
+        while row < n:
             if self._filling is None:
                 self._filling = self._free.popleft()
             batch = self._filling
             start = batch.taken
-            stop = min(start + len(slots), self._size)
-            n = stop - start
-            slots[:n] = np.arange(batch.first + start, batch.first + stop)
-            slots = slots[n:]
-            places.append((batch, slice(start, stop)))
+            stop = min(start + n - row, self._size)
+            next_row = row + stop - start
+            places.append(Place(batch, slice(start, stop), slice(row, next_row)))
+            row = next_row
             batch.taken = stop
             batch.waits_for += 1
             if batch.taken == self._size:
                 self._filling = None
         return places
 
-    def fill(self, places: Places, rows: Ints) -> None:
-        """Record that a task has filled its slots with rows (n,); -1: the slot is not filled."""
-        for batch, place in places:
-            n = place.stop - place.start
-            batch.rows[place] = rows[:n]
-            rows = rows[n:]
+    def fill(self, places: Places, rows: Rows) -> None:
+        """Record that a task has filled its slots with rows (n,); NO_ROW: the slot is empty."""
+        for place in places:
+            batch = place.batch
+            batch.rows[place.slots] = rows[place.rows]
             batch.waits_for -= 1
             self._queue_if_full(batch)
 
@@ -414,7 +465,7 @@ class Batches:
 
     def free(self, batch: Batch) -> None:
         """Make a computed batch available again."""
-        batch.rows[:] = -1
+        batch.rows[:] = NO_ROW
         batch.taken = 0
         self._free.append(batch)
 
