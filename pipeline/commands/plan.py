@@ -22,8 +22,8 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, size
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.features.inputs import unusual_clips
 from pipeline.features.plan import IMPORTED
+from pipeline.features.videos import unusual_clips
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits

@@ -31,8 +31,8 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
-from pipeline.features.inputs import require_videos, videos_of
 from pipeline.features.plan import missing_rows
+from pipeline.features.videos import require_videos, videos_of
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
 from pipeline.recipe.digests import ListedDigest, compare_digests, read_list

@@ -23,18 +23,17 @@ from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError
 from pipeline.features.engine.run import Run
-from pipeline.features.inputs import (
-    Pixels,
-    computable_shards,
-    find_lost,
-    pixels,
-    require_videos,
-    videos_of,
-)
+from pipeline.features.inputs import Pixels, pixels
 from pipeline.features.parallel_run import ParallelRun
 from pipeline.features.plan import ExtractionPlan
 from pipeline.features.spec import Resources
 from pipeline.features.stream_extraction import Extraction, StreamExtraction
+from pipeline.features.videos import (
+    computable_shards,
+    find_lost,
+    require_videos,
+    videos_of,
+)
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 __all__ = ["Extraction", "extract_together"]

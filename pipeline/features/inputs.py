@@ -8,22 +8,20 @@ images. This module finds them for many rows at once, in four parts:
 - labels: `column`, `label`, `label_batch`, `crop_labels`;
 - boxes of crops: `cuts`;
 - keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
-- pixels: `Pixels` decodes a video, and `find_lost`, `require_videos` and others tell which videos
-  are there.
+- pixels: `Pixels` decodes a video, and makes crops. `videos.py` finds the videos that are lost.
 
 Words:
     row: always by its number in the split, (n,) ascending unless said otherwise.
     run: rows of one track without a gap between two of them. A window does not go beyond its run.
     window: a row with `history` rows before and `future` rows after it, which some streams read.
     cut: the box of a crop, of the type CUT.
-    video, shard: by their numbers in the split.
-    lost: of a video, missing or changed since it was converted.
+    lost: of a video, missing or changed since it was converted, or not readable now.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -48,8 +46,13 @@ from pipeline.processes import alive
 # name of a column, first row, last row + 1 -> stored values
 RowsOf = Callable[[str, int, int], Array]
 
-# A crop's box in an image: cxcywh px, its scale, and whether the crop is mirrored
-CUT: Final = np.dtype([("bbox", np.float32, 4), ("scale", np.float64), ("mirrored", np.bool_)])
+CUT: Final = np.dtype(  # the box of a crop in an image
+    [
+        ("bbox", np.float32, 4),  # cxcywh, px
+        ("scale", np.float64),  # side of the crop / side of the bbox
+        ("mirrored", np.bool_),  # whether the crop is mirrored
+    ]
+)
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
@@ -115,7 +118,8 @@ def _windows_in_run(runs: Ints, rows: Ints, reads: Reads) -> tuple[Ints, Bools]:
     run = np.searchsorted(runs[:, 0], rows, side="right") - 1
     start = runs[run, :1]  # (n, 1)
     stop = runs[run, 1:]
-    return around, (around >= start) & (around < stop)
+    in_run = (around >= start) & (around < stop)
+    return around, in_run
 
 
 def label_batch(split: Split, rows: Ints, reads: Reads) -> Labels:
@@ -361,76 +365,3 @@ def raw_folder(split: Split, given: Path | None) -> Path:
         if given is None:
             raise PipelineError(f"{origin}. {RAW}")
     return committed.raw_folder(split, given)
-
-
-def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
-    """Numbers of the videos with rows in these shards."""
-    wanted = np.sort(np.asarray(shards, np.int64))
-    size = split.rows_per_shard
-    # wanted[first[i] : end[i]] have rows of track i
-    first = np.searchsorted(wanted, split.tracks.start // size)
-    end = np.searchsorted(wanted, (split.tracks.stop - 1) // size, side="right")
-    return np.unique(split.tracks.video[first < end]).tolist()  # type: ignore[no-any-return]
-
-
-def unusual_clips(split: Split, shards: Sequence[int]) -> list[str]:
-    """Videos with rows in these shards whose images earlier versions decoded otherwise, each with
-    the reason: "a.mp4 (interlaced)".
-    """
-    described = []
-    for number in videos_of(split, shards):
-        entry = split.videos[number]
-        _, _, otherwise = entry.pixels.partition(":")
-        if otherwise:
-            described.append(f"{entry.name} ({otherwise})")
-    return described
-
-
-def find_lost(
-    pixels_of: Callable[[int], Pixels],
-    videos: Iterable[int],
-    check: Callable[[Pixels], None] = Pixels.require_place,
-) -> dict[int, str]:
-    """Those of the videos that are lost -> why.
-
-    check: raises VideoLost. By default, it finds missing videos alone; `Pixels.check` finds changed
-    and unreadable ones, too, and takes longer.
-    """
-    lost = {}
-    for video in videos:
-        try:
-            check(pixels_of(video))
-        except VideoLost as error:
-            lost[video] = str(error)
-    return lost
-
-
-def computable_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
-    """Those of the shards that have rows of videos that are not lost."""
-    size = split.rows_per_shard
-    is_readable = ~np.isin(split.tracks.video, [*lost])
-    # Tracks are sorted and disjoint: a shard has rows of one if more have begun in it or in earlier
-    # shards than have ended in earlier shards.
-    first_shard = split.tracks.start[is_readable] // size
-    last_shard = (split.tracks.stop[is_readable] - 1) // size
-    n_begun = np.searchsorted(first_shard, shards, side="right")
-    n_ended = np.searchsorted(last_shard, shards)
-    return np.asarray(shards, np.int64)[n_begun > n_ended].tolist()  # type: ignore[no-any-return]
-
-
-def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:
-    """Raise PipelineError unless the files of all videos of these shards exist. To be called before
-    stored features are replaced: those of a missing video could not be computed again.
-    """
-    pixels_of = pixels(split, raw)
-    videos = videos_of(split, shards)
-    lost = find_lost(pixels_of, videos)
-    if lost:
-        number, why = next(iter(lost.items()))
-        folder = raw_folder(split, raw)
-        drop = committed.drop_command(split, folder)
-        raise PipelineError(
-            f"{split.name}: {len(lost)} of {len(videos)} videos are missing from {folder}, "
-            f"first {split.videos[number].name}: {why}. Restore them (is the disk mounted?), "
-            f"or delete their rows: {drop}"
-        )

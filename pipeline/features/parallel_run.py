@@ -169,7 +169,7 @@ class _WorkerInputs:
         """
         self._require_same(agreed, device)
         run = _runs.pop(self.mark, None)
-        _runs.clear()  # a run of another extraction
+        _runs.clear()  # drops the run of another extraction
         if run is None:
             run = self._open(agreed, device)
         for output, target in zip(run.outputs, shards, strict=True):
@@ -222,5 +222,4 @@ class _WorkerInputs:
             pixels_of=pixels_of,
             resources=self.resources,
             process=device,
-            stays=bool(device),  # a device's process ends with its extraction
         )

@@ -86,7 +86,7 @@ class Output:
         stream_shards: StreamShards,
         target: Sequence[int],
         write_shard: Callable[..., Staged | None],
-        recorded: Provenance | None = None,
+        recorded: Provenance | None,
         agreed: Provenance | None = None,
     ) -> None:
         self.stream = stream
@@ -210,17 +210,18 @@ class Output:
 class Run:
     """One extraction of a split's shards in this process: iterate over `results`.
 
-    The pool of decoding processes, the networks and the slots are started when the first row is to
-    be decoded. They end with `results`. If the run `stays`, they are used again by the next
-    `results`, for which `Output.begin` sets other shards, and end with this process.
+    Before the first row is decoded, the networks are loaded, and there is a pool of decoding
+    processes, with slots. The pool and the slots end with `results`. But in the process of a
+    device, which ends with its extraction, the next `results` uses them and the networks again,
+    after `Output.begin` has set other shards.
     """
 
     split: Split
     outputs: Sequence[Output]  # one stream of labels, or streams of crops from the same images
     pixels_of: Callable[[int], Pixels] | None  # video number -> its pixels; None for labels
     resources: Resources
-    process: str = ""  # the device of this process, as for `Resources.machine`
-    stays: bool = False
+    # the device if this is the process of a device, as for `Resources.machine`; else ""
+    process: str = ""
 
     def __post_init__(self) -> None:
         self.meter = Meter()
@@ -327,11 +328,11 @@ class Run:
             self._pool.begin(self._tasks_of_jobs(videos))
             yield from self._loop()
         finally:
-            if not self.stays:
+            if not self.process:
                 self._stack.close()
 
     def _start_pool(self, workers: int) -> None:
-        """Load the networks, and start decoding processes that share the slots with this one."""
+        """Load the networks, and make the pool: its processes share the slots with this process."""
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(

@@ -234,12 +234,7 @@ class Tasks:
             task_crops = [crops.within(frames[start], frames[end - 1]) for crops in job.crops]
             while not self._have_room(task_crops):
                 yield None
-            by_output = []
-            for crops, batches in zip(task_crops, self.batches, strict=True):
-                places = batches.take(len(crops.rows))
-                for place in places:
-                    crops.rows["slot"][place.rows] = place.slot_numbers
-                by_output.append(_TaskRows(crops.rows["row"], places))
+            by_output = self._assign_slots(task_crops)
             number = next(self._task_numbers)
             self._running[number] = job, by_output
             yield Task(
@@ -271,6 +266,17 @@ class Tasks:
         """Whether every output has free slots for its crops of a task."""
         by_output = zip(task_crops, self.batches, strict=True)
         return all(len(crops.rows) <= batches.capacity for crops, batches in by_output)
+
+    def _assign_slots(self, task_crops: Sequence[Crops]) -> list[_TaskRows]:
+        """Assign slots to a task's crops, by output, and set their field "slot"."""
+        by_output = []
+        for crops, batches in zip(task_crops, self.batches, strict=True):
+            places = batches.take(len(crops.rows))
+            for batch, slots, rows in places:
+                slot_numbers = np.arange(batch.first + slots.start, batch.first + slots.stop)
+                crops.rows["slot"][rows] = slot_numbers
+            by_output.append(_TaskRows(crops.rows["row"], places))
+        return by_output
 
     def fill(self, task: int, problems: Problems) -> None:
         """Record that a task has been decoded and its slots are filled. Gives up the rows that have
@@ -396,12 +402,6 @@ class Place(NamedTuple):
     batch: Batch
     slots: slice  # within the batch
     rows: slice  # within the task's rows of the output
-
-    @property
-    def slot_numbers(self) -> Ints:
-        """The numbers of the slots in the output's memory."""
-        first = self.batch.first
-        return np.arange(first + self.slots.start, first + self.slots.stop)
 
 
 Places = list[Place]  # of all rows that an output computes of a task
