@@ -29,7 +29,12 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
-from pipeline.settings.arguments import body_for_fits, forbid_new_cache, is_new_cache
+from pipeline.settings.arguments import (
+    body_for_fits,
+    forbid_new_cache,
+    is_new_cache,
+    require_creation_allowed,
+)
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
@@ -248,10 +253,12 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
 def convert_tracks(
     plan: convert.ConversionPlan, s: Settings, progress: Progress
 ) -> convert.Conversion:
-    """Convert one split, and tell the user if that makes a new cache. Raises as `is_new_cache` and
-    `convert` do.
+    """Convert one split, and tell the user if that makes a new cache. Raises as
+    `require_creation_allowed` and `convert` do.
     """
-    is_new = is_new_cache(s, plan.root)
+    is_new = is_new_cache(plan.root)
+    if is_new:
+        require_creation_allowed(s, plan.root)
     done = convert.convert(
         plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
     )

@@ -7,7 +7,15 @@ be missing.
 
 A command's `options` function adds options by `cache_option`, `setting_options` and others, which
 note in the parser which option defaults to which setting (`from_settings`). After parsing,
-`command_line` calls `complete`, which loads the settings as `args.cfg`, and fills in these options.
+`command_line` calls `complete`, which loads the settings and fills in these options. It knows the
+command by attributes of the parsed arguments:
+
+    from_settings  option -> its setting, such as {"workers": "convert.workers"}; may be absent
+    adds_rows      whether the command adds rows to --cache (`cache_option`); may be absent
+    reads          `command_line.Command.reads`: a function, or None
+    settings       words SECTION.KEY=VALUE of `--set`
+    config         the file of `--config`; absent for commands without this option
+    cfg            set by `complete`: the `Settings`
 """
 
 from __future__ import annotations
@@ -39,9 +47,11 @@ CACHE: Final = "Folder or URL (s3://bucket/prefix) of the cache"
 BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` reads
 
 
-class _SplitName(argparse.Action):
-    """Parse DATASET SPLIT, or DATASET/SPLIT without the second argument. Sets `args.dataset` and
-    `args.split`.
+class _DatasetName(argparse.Action):
+    """Parse DATASET, or DATASET/SPLIT, after which the argument `split` is not required.
+
+    Of `import FILE FILE DATASET/SPLIT`, argparse gives the last file to `dataset`, and the name of
+    the split to `split`. A value with a dot is such a file.
     """
 
     def __call__(
@@ -52,23 +62,11 @@ class _SplitName(argparse.Action):
         _option: str | None = None,
     ) -> None:
         files = getattr(args, "file", None)
-        if self.dest == "dataset" and isinstance(files, list) and "." in value:
-            files.append(Path(value))  # another one of several files, which precede DATASET/SPLIT
-            return
-        if self.dest == "split" and args.dataset is not None:
-            if args.split is not None:
-                named = f"{args.dataset}/{args.split}"
-                raise argparse.ArgumentError(
-                    self, f"{named} already names the split, found {value!r}"
-                )
-            args.split = value
+        if isinstance(files, list) and "." in value:
+            files.append(Path(value))
             return
         args.dataset, slash, split = value.partition("/")
-        if self.dest == "split" and not slash:
-            raise argparse.ArgumentError(self, f"expected DATASET/SPLIT, found {value!r}")
-        unknown = datasets.unknown(args.dataset)
-        if unknown:
-            raise argparse.ArgumentError(self, unknown)
+        _require_dataset(self, args.dataset)
         if slash:
             args.split = split
             for action in parser._actions:
@@ -76,10 +74,39 @@ class _SplitName(argparse.Action):
                     action.required = False
 
 
+class _SplitName(argparse.Action):
+    """Parse SPLIT, or DATASET/SPLIT if `dataset` was a file (`_DatasetName`)."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        args: argparse.Namespace,
+        value: Any,
+        _option: str | None = None,
+    ) -> None:
+        if args.dataset is None:
+            args.dataset, slash, args.split = value.partition("/")
+            if not slash:
+                raise argparse.ArgumentError(self, f"expected DATASET/SPLIT, found {value!r}")
+            _require_dataset(self, args.dataset)
+        elif args.split is None:
+            args.split = value
+        else:
+            named = f"{args.dataset}/{args.split}"
+            raise argparse.ArgumentError(self, f"{named} already names the split, found {value!r}")
+
+
+def _require_dataset(argument: argparse.Action, name: str) -> None:
+    """Raise ArgumentError for an unknown dataset."""
+    unknown = datasets.unknown(name)
+    if unknown:
+        raise argparse.ArgumentError(argument, unknown)
+
+
 def split_arguments(sub: argparse.ArgumentParser) -> None:
     """Add DATASET SPLIT, or DATASET/SPLIT."""
     help_ = f"{', '.join(datasets.names())}, or DATASET/SPLIT"
-    sub.add_argument("dataset", action=_SplitName, help=help_)
+    sub.add_argument("dataset", action=_DatasetName, help=help_)
     sub.add_argument("split", action=_SplitName, help="Split of the dataset: train, val, test, ...")
 
 
@@ -247,11 +274,15 @@ def _part(text: str) -> Part:
 def complete(args: argparse.Namespace) -> None:
     """Load the settings as `args.cfg`, and fill in options that were not given.
 
-    Options that default to a setting (`from_settings`) override that setting if they are given, and
-    get its value if not. Raises ConfigError for invalid settings (`sections.load`), for a `--set`
-    that the command does not read, and if no cache is named.
+    The module docstring has the attributes of `args`.
+
+    Options that default to a setting override that setting if they are given, and get its value if
+    not. Without any setting to read, no file is loaded, and `args.cfg` is not set.
+
+    Raises ConfigError for invalid settings (`sections.load`), for a `--set` that the command does
+    not read, and if no cache is named or may be created.
     """
-    options: dict[str, str] = getattr(args, "from_settings", {})  # option -> SECTION.KEY
+    options: dict[str, str] = getattr(args, "from_settings", {})
     given = {}  # SECTION.KEY -> value of its option
     for name, setting in options.items():
         if getattr(args, name) is not None:
@@ -270,22 +301,38 @@ def complete(args: argparse.Namespace) -> None:
         if setting not in given:
             setattr(args, name, args.cfg.value(setting))
 
-    reads = args.reads(args) if args.reads else ()
-    if reads is not None:
-        reads = [*options.values(), *reads]
-    if adds_rows:
-        is_new_cache(args.cfg, args.cache)
-        if reads is not None:
-            reads.append("paths.new_cache")
+    reads = _settings_to_read(args, options)
+    if adds_rows and is_new_cache(args.cache):
+        require_creation_allowed(args.cfg, args.cache)
     refuse_unread(args, reads)
-
     if "cache" in options and options["cache"] not in given:
-        if args.cache is None:
-            do = "Run from the project's folder, or name the cache: --cache DIR."
-            raise ConfigError(f"{file.resolve()}: file not found. {do}")
-        is_set = "cache" in args.cfg.source.section("paths").by_set
-        origin = "--set" if is_set else file.name
-        err.print(plain(f"cache      {from_here(args.cache)} ({origin}, [paths] cache)"))
+        _print_cache_of_settings(args, file)
+
+
+def _settings_to_read(args: argparse.Namespace, options: dict[str, str]) -> list[str] | None:
+    """The sections and settings that the command reads; None: all except those of training.
+
+    options: option -> its setting.
+    """
+    reads = [*options.values()]
+    if args.reads:
+        reads_besides = args.reads(args)
+        if reads_besides is None:
+            return None
+        reads += reads_besides
+    if getattr(args, "adds_rows", False):
+        reads.append("paths.new_cache")
+    return reads
+
+
+def _print_cache_of_settings(args: argparse.Namespace, file: Path) -> None:
+    """Print which cache the settings name. Raises ConfigError if they name none."""
+    if args.cache is None:
+        do = "Run from the project's folder, or name the cache: --cache DIR."
+        raise ConfigError(f"{file.resolve()}: file not found. {do}")
+    is_set = "cache" in args.cfg.source.section("paths").by_set
+    origin = "--set" if is_set else file.name
+    err.print(plain(f"cache      {from_here(args.cache)} ({origin}, [paths] cache)"))
 
 
 def _refuse_misspelt_cache(root: cache.Root) -> None:
@@ -298,16 +345,15 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
             )
 
 
-def is_new_cache(s: Settings, root: cache.Root) -> bool:
-    """Whether there is no cache yet at `root`.
-
-    Raises ConfigError if there is none, `root` is [paths] cache, and [paths] new_cache forbids
-    creating it.
-    """
+def is_new_cache(root: cache.Root) -> bool:
+    """Whether there is no cache yet at `root`. Raises NotADirectoryError if it is a file."""
     if isinstance(root, Path) and root.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "", str(root))
-    if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
-        return False
+    return not (cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root))
+
+
+def require_creation_allowed(s: Settings, root: cache.Root) -> None:
+    """Raise ConfigError if `root` is [paths] cache, and [paths] new_cache forbids creating it."""
     may_be_created = _may_be_created(s, root)
     where = s.source.where("paths", "new_cache")
     do = "To create one: --set paths.new_cache=yes"
@@ -318,7 +364,6 @@ def is_new_cache(s: Settings, root: cache.Root) -> bool:
             f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
         )
         raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
-    return True
 
 
 def _is_writable(file: Path) -> bool:
@@ -375,34 +420,41 @@ def refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> No
             raise ConfigError(f"--set {section}.{key}: {problem}")
 
 
-def body_of(
-    args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None
-) -> Path | None:
-    """Choose the body folder for a conversion: `--body`, else [paths] body if it is needed.
-
-    Args:
-        demo: Whether the raw data are demo data. A real body in [paths] is not used for them, and a
-            demo body not for real data: prints a warning, and returns None.
-        needed: Whether a body is needed. None: if the dataset uses a body, or checks fits with it.
+def body_for_conversion(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
+    """Choose the body folder for a conversion: `--body`, else [paths] body if the dataset uses a
+    body, or checks fits with it. demo: as in `body_of`.
     """
+    if not dataset.checks_fits:
+        return body_of(args, dataset, demo=demo, needed=dataset.uses_body)
     named: Path | None = args.body
     body: Path | None = args.cfg.value("paths.body")
     if named is not None or body is None:
         return named
-    if needed is None:
-        if dataset.checks_fits:
-            return body_for_fits(body, demo=demo)
-        needed = dataset.uses_body
-    if not needed:
+    return body_for_fits(body, demo=demo)
+
+
+def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool) -> Path | None:
+    """Choose the body folder: `--body`, else [paths] body if a body is needed.
+
+    demo: Whether the data are demo data. A real body in [paths] is not used for them, and a demo
+    body not for real data: prints a warning, and returns None. The same for a missing folder that
+    [embedded] will fill with a demo body.
+    """
+    named: Path | None = args.body
+    body: Path | None = args.cfg.value("paths.body")
+    if named is not None:
+        return named
+    if body is None or not needed:
         return None
-    will_be_made = args.cfg.embedded.enabled and not body.is_dir()
-    if is_stand_in(body) == demo and not will_be_made:
+    will_be_demo = args.cfg.embedded.enabled and not body.is_dir()
+    if is_stand_in(body) == demo and not will_be_demo:
         return body
 
     why = "folder not found"
     if body.is_dir():
-        kinds = {True: "demo", False: "real"}
-        why = f"it is a {kinds[not demo]} body, and these are {kinds[demo]} data"
+        kind_of_body = "real" if demo else "demo"
+        kind_of_data = "demo" if demo else "real"
+        why = f"it is a {kind_of_body} body, and these are {kind_of_data} data"
     remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
     err.print(f"{DOUBT} {plain(remark)}")
     return None
