@@ -13,7 +13,12 @@ Words:
     rejected    the whole video is left out, and its account says why: `account.set_aside`
     failed      rejected because of an error, not for a reason that the dataset calls harmless
     stayed      a committed video that was read again and rejected now, and keeps what the cache has
-                of it. With rows, it is `unusable`: they are of an earlier state of its files
+                of it (`_stays`)
+    unusable    a video that stayed with rows, which are of an earlier state of its files: not if it
+                only could not be read at the moment
+    unsettled   rejected now for a reason of UNSETTLED: the next plan reads its content again
+    missing     a committed video that keeps rows which no file has now: its files are gone, or were
+                renamed to a video without rows (`_keep_renamed`)
 """
 
 from __future__ import annotations
@@ -138,18 +143,15 @@ def convert(
         without_rows = _keep_renamed(plan, writer)
         accounts = _accounts(writer)
 
-        unusable = {}
-        for name, account in stayed.items():
-            if _loses_rows(writer.committed_videos[name], account):
-                unusable[name] = account.rejection
         outcomes = [*accounts, *stayed.values()]
         unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
+        unusable = _find_unusable(writer, stayed)
         _record_stamps(plan, digests, unsettled, unusable)
         totals = _commit(plan, writer, accounts)
-    plan = replace(
+    outcome = replace(
         plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **without_rows}
     )
-    return _summarize(plan, totals, accounts, stayed, doubts)
+    return _summarize(outcome, totals, accounts, stayed, doubts)
 
 
 def _open_writer(
@@ -223,22 +225,36 @@ def _append_videos(
 def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
     """Whether the cache keeps what it has of a video, instead of what was read of it now.
 
-    committed: what the cache has; None for a new video. It stays if the video is rejected for the
-    same reason as before, so that there is nothing new to write, or if its rows are better than
-    what was read (`_is_better`).
+    committed: what the cache has; None for a new video. The first row that holds decides:
 
-    Raises PipelineError if the rows should stay but cannot, because another reader converts all
-    videos again, and a split has the rows of one reader only.
+        what was read now                           same reader   another reader (plan.differs)
+        new video                                   write         write
+        same content, rejected as before            stay          write
+        not readable at the moment                  stay          error
+        no failure, or the cache has no rows        write         write
+        the user lets rows go (drop_removed)        write         write
+        failure for a reason in UNSETTLED           stay          error
+        failure, other content                      stay          error
+        failure, same content                       stay          write
+
+    In the last row, another reader rejects content that the old one accepted: the new one is right.
+    Raises PipelineError for `error`: the rows should stay but cannot, because another reader
+    converts all videos again, and a split has the rows of one reader only.
     """
     if committed is None:
         return False
     account = video.account
-    same_content = committed.fingerprint == video.fingerprint
-    if account.set_aside and same_content:
+    has_same_content = committed.fingerprint == video.fingerprint
+    if account.set_aside and has_same_content:
         if VideoAccount.from_dict(committed.account) == account:
             return not plan.differs
-    if not _is_better(plan, committed, account, same_content=same_content):
-        return False
+    if account.set_aside != NOT_NOW:
+        loses_rows = _has_rows(committed) and is_failure(plan.dataset, account)
+        if plan.drop_removed or not loses_rows:
+            return False
+        is_settled = account.set_aside not in UNSETTLED
+        if plan.differs and has_same_content and is_settled:
+            return False
     if plan.differs:
         raise PipelineError(
             f"{plan.name}: {account.message} Nothing was committed: its rows would be lost "
@@ -247,28 +263,17 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
     return True
 
 
-def _is_better(
-    plan: ConversionPlan, committed: cache.VideoEntry, account: VideoAccount, *, same_content: bool
-) -> bool:
-    """Whether what the cache has of a video is better than what was read of it now (`account`).
-
-    It is if the video cannot be read at the moment, or if it has rows and fails now, unless the
-    user lets them go. A new reader that rejects the content which the old one accepted is right.
-    """
-    if account.set_aside == NOT_NOW:
-        return True
-    fails_now = is_failure(plan.dataset, account) and _loses_rows(committed, account)
-    if plan.drop_removed or not fails_now:
-        return False
-    refused_by_new_reader = plan.differs and same_content
-    return account.set_aside in UNSETTLED or not refused_by_new_reader
+def _has_rows(committed: cache.VideoEntry) -> bool:
+    return bool(committed.account.get("tracks_kept"))
 
 
-def _loses_rows(committed: cache.VideoEntry, account: VideoAccount) -> bool:
-    """Whether a video with rows in the cache is rejected now for its content, and not because it
-    cannot be read at the moment.
-    """
-    return bool(committed.account.get("tracks_kept")) and account.set_aside != NOT_NOW
+def _find_unusable(writer: cache.SplitWriter, stayed: Mapping[str, VideoAccount]) -> dict[str, str]:
+    """Unusable video -> its rejection. stayed: name -> account of the rejection now."""
+    unusable = {}
+    for name, account in stayed.items():
+        if _has_rows(writer.committed_videos[name]) and account.set_aside != NOT_NOW:
+            unusable[name] = account.rejection
+    return unusable
 
 
 def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:
@@ -321,8 +326,8 @@ def _summarize(
 ) -> Conversion:
     """The result of a commit.
 
-    accounts: of all its videos. stayed: name -> account of the rejection now, of committed videos
-    that stayed.
+    plan: with the unusable and missing videos of this run, too. accounts: of all videos of the
+    commit. stayed: name -> account of the rejection now, of committed videos that stayed.
     """
     names = {video.name for video in plan.append}
     appended = [account for account in accounts if account.name in names]
@@ -330,11 +335,13 @@ def _summarize(
     n_of_split = sum(not account.other_split for account in accounts)
 
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
-    rejected = [account for account in failed if account.name in names - stayed.keys()]
+    written = names - stayed.keys()
+    rejected = [account for account in failed if account.name in written]
+    # unusable videos are in `kept_lines`
     rejected += [account for name, account in stayed.items() if name not in plan.unusable]
     rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)
 
-    problems = plan.kept_lines
+    problems = [*plan.kept_lines]
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
     if n_unreadable:
         n_videos = count(n_unreadable, "video")
