@@ -5,12 +5,15 @@ stream of the split. Rows are matched by track and frame, or by position. Rows t
 not have, or whose numbers are not finite, have no features: windows leave them out.
 
 The same file may be imported again, for tracks that the split got since, and so may a file with
-other rows besides the earlier ones. Each shard of the stream is in one of these states:
+other rows besides the earlier ones. `import_array` compares the file's origin with the recorded
+one, matches its rows with those of the split, and writes shards. Each shard of the stream is in one
+of these states (`_sort_shards`):
 
-    pending   without features: it is written
-    held      pending, with rows of a video that was replaced since the first import of this file,
-              whose numbers are of the old images: it waits for another file
-    existing  in the stream before this import: numbers of another file are compared with it
+    pending   without features, or in the stream with rows that lack them: it is written
+    waiting   like pending, with rows of a video that was replaced since the first import of this
+              file, whose numbers are of the old images: it is not written, and needs another file
+    existing  complete in the stream before this import: the numbers of another file are compared
+              with it
     staged    written by a killed import of the same file: it is committed as it is
 """
 
@@ -52,6 +55,11 @@ VERSION: Final = 1  # raised whenever the same file would give different numbers
 LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 OTHER_NAME: Final = "Use another name (--as NAME)."
 
+# outcomes of an import
+UP_TO_DATE: Final = "up to date"
+WRITTEN: Final = "written"
+REFUSED: Final = "refused"  # all shards without features are waiting
+
 
 @dataclass(frozen=True, slots=True)
 class ImportedArray:
@@ -62,11 +70,10 @@ class ImportedArray:
     without_features: int  # rows that are missing in the file, or not finite
     matched_by: str
     stand_in: bool  # random weights
-    # "imported"; "": everything was up to date; "refused": held shards alone were left to write
-    why: str
+    outcome: str  # UP_TO_DATE, WRITTEN or REFUSED
     left_out: int = 0  # rows of the file whose tracks the split does not have
     replaced: tuple[str, ...] = ()  # videos with other pixels than at the file's first import
-    waiting: int = 0  # rows of held shards
+    waiting: int = 0  # rows of waiting shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class ArrayOptions:
 
     array: str = ""  # "": the only one, or `features`
     # "tracks" or "rows"; "": by tracks if the file has their names, and none may be missing
-    match: str = ""
+    match_by: str = ""
     weights_of: str | None = None  # description of the network that computed the numbers
 
 
@@ -103,41 +110,45 @@ def import_array(
     opened = _open_file(file)
     split = cache.open(root)[name]
     array = choose_array(opened.arrays, options.array)
-    keys = find_keys(opened.arrays, options.match)
-    is_by_position = keys is None or options.match == "rows"
+    keys = find_keys(opened.arrays, options.match_by)
+    is_by_position = keys is None or options.match_by == "rows"
     matched_by = "rows" if is_by_position else "tracks"
     identity = {"kind": IMPORTED, "version": VERSION}
-    identity |= {"file_sha256": opened.digest, "weights": options.weights_of}
+    identity |= {"file_sha256": opened.sha256, "weights": options.weights_of}
     source: dict[str, Any] = {"format": "arrays", "array": array, "matched_by": matched_by}
-    origin = identity | source
+
+    # Compared before the rows are matched, which takes long: a stream that is up to date needs no
+    # match. So the origin has no digest of the rows; `_require_same_rows` compares it.
     recorded = _recorded_manifest(split, stream)
+    origin = identity | source
     recorded_origin = _recorded_origin(recorded, source)
-    is_same = recorded_origin == origin
-    if is_same and is_current(split, stream):
-        return _result(split, stream, "")
+    is_same_origin = recorded_origin == origin
+    if is_same_origin and is_current(split, stream):
+        return _result(split, stream, UP_TO_DATE)
     if recorded:
         _require_same_origin(split, stream, recorded_origin, origin)
-    match = match_rows(split, opened.arrays, array, keys, options.match)
+
+    match = match_rows(split, opened.arrays, array, keys, options.match_by)
     _require_same_rows(split, stream, recorded, match)
     if match.digest:
         source["rows_digest"] = match.digest
-    videos = _pixels_by_video(split, match)
-    imported_videos = {**videos, **_videos_at_first_import(recorded, opened.digest)}
-    replaced = tuple(video for video in videos if imported_videos[video] != videos[video])
+    pixels = _pixels_by_video(split, match)
+    first_pixels = {**pixels, **_pixels_at_first_import(recorded, opened.sha256)}
+    replaced = tuple(video for video in pixels if first_pixels[video] != pixels[video])
 
     with _open_writer(root, name, stream, match, identity | source) as writer:
-        _reopen(writer, split, match, options.match)
-        shards = _sort_shards(writer, split, replaced, compare=not is_same)
-        is_refused = bool(shards.held) and not shards.pending
+        _reopen_incomplete(writer, split, match, options.match_by)
+        shards = _sort_shards(writer, split, replaced, compare=not is_same_origin)
+        is_refused = bool(shards.waiting) and not shards.pending
         if not is_refused:
             _write_shards(writer, shards, split, match, progress)
             require_unchanged(opened.path, opened.state)
-            source["videos"] = imported_videos
+            source["videos"] = first_pixels
             entries = _manifest_entries(split, match, opened.path.name, identity, source)
             writer.commit(entries, note={IMPORTED: str(opened.path.resolve())})
-        waiting = sum(int(writer.live(shard).sum()) for shard in shards.held)
-    result = _result(cache.open(root)[name], stream, "refused" if is_refused else "imported")
-    return replace(result, replaced=replaced, waiting=waiting)
+        n_waiting = sum(int(writer.live(shard).sum()) for shard in shards.waiting)
+    result = _result(cache.open(root)[name], stream, REFUSED if is_refused else WRITTEN)
+    return replace(result, replaced=replaced, waiting=n_waiting)
 
 
 class _OpenedFile(NamedTuple):
@@ -145,7 +156,7 @@ class _OpenedFile(NamedTuple):
 
     path: Path
     state: tuple[int, int]  # of `state_of`
-    digest: str
+    sha256: str
     arrays: ArrayFile
 
 
@@ -155,8 +166,8 @@ def _open_file(file: Path) -> _OpenedFile:
         file = file / "rows.parquet"
     state = state_of(file, do="Check the path.")
     with reading(file, "a file", do="Check the path."):
-        digest = whole_file_digest(file)
-    return _OpenedFile(file, state, digest, open_arrays(file))
+        sha256 = whole_file_digest(file)
+    return _OpenedFile(file, state, sha256, open_arrays(file))
 
 
 def _recorded_manifest(split: cache.Split, stream: str) -> Mapping[str, Any]:
@@ -185,8 +196,12 @@ def _open_writer(
     return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
 
 
-def _reopen(writer: cache.StreamWriter, split: cache.Split, match: Match, how: str) -> None:
-    """Make an existing stream's shards with missing rows pending. how: as in ArrayOptions.match.
+def _reopen_incomplete(
+    writer: cache.StreamWriter, split: cache.Split, match: Match, match_by: str
+) -> None:
+    """Make shards of an existing stream pending again if they have rows without features.
+
+    match_by: as in ArrayOptions.
 
     Raises CacheChanged after another commit of the split, and PipelineError if the file has no new
     tracks.
@@ -199,7 +214,7 @@ def _reopen(writer: cache.StreamWriter, split: cache.Split, match: Match, how: s
     if stream not in split.streams:
         return
     writer.reopen(missing_rows(split, stream).incomplete)
-    if how != "tracks":
+    if match_by != "tracks":
         _require_new_tracks(writer, split, match)
 
 
@@ -231,14 +246,14 @@ def _require_same_rows(
         raise PipelineError(f"{split.name}: {why}. Match by track names: {BY_NAMES}")
 
 
-def _videos_at_first_import(recorded: Mapping[str, Any], digest: str) -> Mapping[str, str]:
-    """Fingerprint of each video at the first import of the file with this digest; {} if the stream
-    was not imported from it last.
+def _pixels_at_first_import(recorded: Mapping[str, Any], sha256: str) -> Mapping[str, str]:
+    """What `_pixels_by_video` returned at the first import of the file with this SHA-256; {} if the
+    stream was not imported from it last.
     """
-    if not recorded or recorded["identity"]["file_sha256"] != digest:
+    if not recorded or recorded["identity"]["file_sha256"] != sha256:
         return {}
-    videos: Mapping[str, str] = recorded[IMPORTED].get("videos", {})
-    return videos
+    pixels: Mapping[str, str] = recorded[IMPORTED].get("videos", {})
+    return pixels
 
 
 def _pixels_by_video(split: cache.Split, match: Match) -> dict[str, str]:
@@ -254,28 +269,32 @@ def _pixels_by_video(split: cache.Split, match: Match) -> dict[str, str]:
 class _Shards(NamedTuple):
     """The stream's shards by their state (see the top of the module), without staged ones."""
 
-    pending: set[int]  # and not held
-    held: set[int]
+    pending: set[int]
+    waiting: set[int]
     existing: set[int]  # to be compared; empty if the stream is new or the file the same
 
 
 def _sort_shards(
     writer: cache.StreamWriter, split: cache.Split, replaced: Sequence[str], *, compare: bool
 ) -> _Shards:
-    """The state of each shard. replaced: names of videos with other images than at first."""
+    """Sort the shards by their state. replaced: names of videos with other images than at first.
+
+    `writer.pending` has the pending and the waiting ones; `writer.live_shards` has those with rows
+    of tracks, and lacks those whose tracks the split has dropped.
+    """
     stream = str(writer.place.stream)
-    pending = set(writer.pending)
-    held = set[int]()
+    without_features = set(writer.pending)
+    waiting = set[int]()
     for track in split.tracks:
         if track.video in replaced:
             first = track.start // writer.rows_per_shard
             last = (track.stop - 1) // writer.rows_per_shard
-            held.update(range(first, last + 1))
-    held &= pending
+            waiting.update(range(first, last + 1))
+    waiting &= without_features
     existing = set[int]()
     if compare and stream in split.streams:
         existing = {*split.stream_shards(stream)} & {*writer.live_shards}
-    return _Shards(pending - held, held, existing - pending)
+    return _Shards(without_features - waiting, waiting, existing - without_features)
 
 
 def _manifest_entries(
@@ -307,8 +326,8 @@ def _manifest_entries(
     }
 
 
-def _result(split: cache.Split, stream: str, why: str) -> ImportedArray:
-    """The result, as the stream's manifest has it."""
+def _result(split: cache.Split, stream: str, outcome: str) -> ImportedArray:
+    """The result, with the numbers of the stream's manifest."""
     recorded = split.stream_manifest(stream)
     about = recorded[IMPORTED]
     return ImportedArray(
@@ -317,7 +336,7 @@ def _result(split: cache.Split, stream: str, why: str) -> ImportedArray:
         without_features=split.undecodable(stream),
         matched_by=about["matched_by"],
         stand_in=bool(recorded["backbone"]["stand_in"]),
-        why=why,
+        outcome=outcome,
         left_out=about.get("left_out", 0),
     )
 
@@ -371,12 +390,15 @@ def _file_rows(match: Match, rows: range) -> Rows:
 
 
 def _row_keys(writer: cache.StreamWriter, position: Rows) -> Array:
-    """Keys (n, 2) of rows: the start of the plan's identity, which names the file, and the row in
-    the file.
+    """Keys (n, 2) of rows: a number for the file, and the row in the file.
+
+    The number is made of the first 16 hex digits, which are 64 bits, of the plan's `identity`: a
+    hash of the import's origin with the file's SHA-256 (`_open_writer`).
     """
     assert isinstance(writer.plan, Mapping)
-    file_key = np.full(len(position), int(writer.plan["identity"][:16], 16), np.uint64)
-    return np.stack([file_key, position.astype(np.uint64)], axis=1)
+    file_key = int(writer.plan["identity"][:16], 16)
+    file_keys = np.full(len(position), file_key, np.uint64)
+    return np.stack([file_keys, position.astype(np.uint64)], axis=1)
 
 
 def _require_same_numbers(

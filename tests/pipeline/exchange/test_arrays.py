@@ -15,7 +15,14 @@ import pytest
 import cache
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import array_files
-from pipeline.exchange.arrays import ArrayOptions, Imported, ImportedArray, import_array
+from pipeline.exchange.arrays import (
+    UP_TO_DATE,
+    WRITTEN,
+    ArrayOptions,
+    Imported,
+    ImportedArray,
+    import_array,
+)
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
 from pipeline.features.recompute import recompute
@@ -105,14 +112,14 @@ def test_a_row_of_the_stream_is_the_file_s_row(
     done = imported(root, tmp_path / name)
     keyed = name in ("x.npz", "packed.npz", "lists.parquet")
     assert done == ImportedArray(
-        N, N, 0, "tracks" if keyed else "rows", stand_in=False, why="imported"
+        N, N, 0, "tracks" if keyed else "rows", stand_in=False, outcome=WRITTEN
     )
     expected = x.reshape(N, 6).astype(np.float16 if dtype == "float16" else np.float32)
     assert stored(root).dtype == expected.dtype and stored(root).tobytes() == expected.tobytes()
     manifest = cache.open(root)[NAME].stream_manifest("mine")
     assert manifest["imported"]["shape"] == [N, 3, 2] and manifest["imported"]["dtype"] == dtype
     assert manifest["imported"]["file"] == name and manifest["identity"]["kind"] == "imported"
-    assert imported(root, tmp_path / name).why == ""
+    assert imported(root, tmp_path / name).outcome == UP_TO_DATE
 
 
 def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(
@@ -143,7 +150,7 @@ def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_ou
         tmp_path / name, {"x": x[order], "track_name": TRACK[order], "frame_index": FRAME[order]}
     )
     assert imported(root, tmp_path / name) == ImportedArray(
-        N, N - 1, 2, "tracks", stand_in=False, why="imported"
+        N, N - 1, 2, "tracks", stand_in=False, outcome=WRITTEN
     )
     rest = np.delete(np.arange(N), [7, 70])
     assert np.array_equal(stored(root)[rest], x.reshape(N, 6)[rest])
@@ -185,7 +192,7 @@ def test_a_first_import_that_ends_early_is_continued(root: Path, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         import_array(tmp_path / "x.npz", root, NAME, "mine", progress=end)
     assert cache.open(root)[NAME].streams == ()
-    assert imported(root, tmp_path / "x.npz").why == "imported"
+    assert imported(root, tmp_path / "x.npz").outcome == WRITTEN
     assert stored(root).tobytes() == X.reshape(N, 6).tobytes()
 
 
@@ -201,7 +208,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, op
     "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
     "shuffled": (
         {"x": X, "track": TRACK, "frame": swapped(FRAME)},
-        {"match": "rows"},
+        {"match_by": "rows"},
         "frame 2 in row 1.*--match tr",
     ),
     "foreign track": (
@@ -230,7 +237,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, op
         "every row once, found .*frame 3 in row 4",
     ),
     "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add.*--match rows"),
-    "no keys": ({"x": X}, {"match": "tracks"}, "found neither"),
+    "no keys": ({"x": X}, {"match_by": "tracks"}, "found neither"),
     "several": ({"x": X, "y": X}, {}, "one array, or 'features', found x, y. Name one.*--array"),
     "unknown": ({"x": X}, {"array": "z"}, "an array 'z', found x"),
     "texts": ({"x": np.array(["a"] * N)}, {}, "'x': expected numbers, found <U1"),
