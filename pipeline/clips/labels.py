@@ -10,8 +10,12 @@ these names that exists is used, whichever tool wrote it:
     keypoints/<folders>/<clip>.json         then .txt, .csv, .trc
     keypoints/<folders>/<clip>/             a folder
 
-`require_own_labels` refuses the last two if another clip in the folder has the name <clip>. Labels
-whose names only resemble these are found by `find_similar`, for an error with advice
+Of the last two, it is unclear whose labels they are if another clip in the folder has the name
+<clip>, such as a.mp4 and a.avi beside a.json. Then `ClipLabels.video` also lists the other clips in
+the video's `files`, and `require_own_labels` refuses a video with several clips in them when it is
+read.
+
+Labels whose names only resemble these are found by `find_similar`, for an error with advice
 (`pipeline.clips.file_names`). `pipeline.files.formats.people.detections` reads all formats.
 """
 
@@ -33,8 +37,6 @@ from pipeline.files.raw.pack import PACK, packed_names
 # Listed instead of the content of a PACK that cannot be read: it may have labels of every clip in
 # its folder, and reading them raises the error.
 _DAMAGED: Final = f"{PACK}/"
-# key of a file with the people of all clips, in `_list_similar`; `plain` returns it for no name
-_OF_ALL: Final = "*"
 
 # A clip's labels, as (files, folders) below the raw folder: one file, one folder, or neither, such
 # as (("keypoints/train/a.mp4.json",), ()).
@@ -48,12 +50,21 @@ class _FolderNames(NamedTuple):
     folders: set[str]
 
 
+class _Unmatched(NamedTuple):
+    """Names in one folder below `keypoints` that match no clip, also those one folder deeper."""
+
+    by_plain_name: dict[str, str]  # "myclip" -> "My clip (1).json" or "others/My clip (1).json"
+    of_all: str | None  # a file whose name says that it has the people of all clips: "all.json"
+
+
 class ClipLabels:
     """Finds the labels of clips in the folder `keypoints`. Lists each of its folders once.
 
     Args:
         clips: Paths of all clips below `raw`.
-        stems: File names without ending of clips whose labels may lie in other folders.
+        stems: Instead of `clips`, the names of clips without ending and of their folders, if a
+            clip's labels may lie in several folders. `find_similar` passes over labels of these
+            names.
 
     Raises RawDataError if there is no folder `keypoints`, but a file or folder of a similar name.
     """
@@ -68,12 +79,11 @@ class ClipLabels:
             self._clips_by_path[clip].append(clip)
             self._clips_by_path[_stem(clip)].append(clip)
         self._names: dict[str, _FolderNames] = {}  # by folder
-        self._similar: dict[str, dict[str, str]] = {}  # folder -> `_list_similar`
+        self._unmatched: dict[str, _Unmatched] = {}  # by folder
 
     def video(self, clip: str) -> VideoTexts:
-        """A clip with its labels, and with other clips to which the labels may belong.
-
-        `require_own_labels` refuses labels that may belong to several clips.
+        """A clip with its labels. `files` begins with the clip, and also has other clips to which
+        the labels may belong, for `require_own_labels`.
         """
         folder, _, name = clip.rpartition("/")
         files, folders = self.find(name, folder)
@@ -124,13 +134,13 @@ class ClipLabels:
         Returns what `find` returns. Such labels are not used: `file_names.require_own_name` raises
         the error.
         """
-        for parent in dict.fromkeys((folder, "")):
-            similar = self._list_similar(parent)
-            if not similar:
-                continue
-            name = similar.get(plain(_stem(clip)))
+        for parent in dict.fromkeys((folder, "")):  # the clip's own folder first
+            unmatched = self._list_unmatched(parent)
+            name = None
+            if unmatched.by_plain_name:  # else save the time of `plain`
+                name = unmatched.by_plain_name.get(plain(_stem(clip)))
             if name is None and parent == folder:
-                name = similar.get(_OF_ALL)
+                name = unmatched.of_all
             if name is None:
                 continue
             labels = str(PurePath(KEYPOINTS, parent, name))
@@ -142,35 +152,35 @@ class ClipLabels:
             return (labels,), ()
         return (), ()
 
-    def _list_similar(self, folder: str) -> dict[str, str]:
-        """Plain name -> path in `keypoints/<folder>` of labels that match no clip.
-
-        Includes labels one folder deeper. The key _OF_ALL has a file whose name says that it has
-        the people of all clips. Example: {"myclip": "My clip (1).json", "*": "all.json"}.
-        """
-        if folder in self._similar:
-            return self._similar[folder]
-        similar: dict[str, str] = {}
-        self._similar[folder] = similar
+    def _list_unmatched(self, folder: str) -> _Unmatched:
+        """List the names in `keypoints/<folder>` that match no clip."""
+        if folder in self._unmatched:
+            return self._unmatched[folder]
+        by_plain_name: dict[str, str] = {}
+        of_all = None
         files, folders = self.list_names(folder)
         for name in sorted(files | folders):
             if name.startswith(PACK) or self._is_of_a_clip(folder, name):
                 continue
-            key = plain(name)
-            if key in NAMES_OF_ALL or name == ALPHAPOSE:
-                key = _OF_ALL
-            similar[key] = name
+            plain_name = plain(name)
+            if plain_name in NAMES_OF_ALL or name == ALPHAPOSE:
+                of_all = name
+            else:
+                by_plain_name[plain_name] = name
             if name in folders:
                 deeper = entries(self._raw / KEYPOINTS / folder / name)
                 for inner in sorted(entry.name for entry in deeper):
-                    similar.setdefault(plain(inner), f"{name}/{inner}")
-        return similar
+                    by_plain_name.setdefault(plain(inner), f"{name}/{inner}")
+        self._unmatched[folder] = _Unmatched(by_plain_name, of_all)
+        return self._unmatched[folder]
 
     def _is_of_a_clip(self, folder: str, name: str) -> bool:
         """Whether a name in `keypoints/<folder>` matches a clip, or a folder of clips."""
+        # of one of `stems`: a folder "a" or "a.mp4", a file "a.json" or "a.mp4.json"
         stem = _stem(name)
         if any(candidate in self._stems for candidate in (name, stem, _stem(stem))):
             return True
+        # of one of `clips`, whose path is known with and without its ending; or a folder of clips
         path = f"{folder}/{name}".removeprefix("/")
         if name in self.list_names(folder).folders:
             return path in self._clips_by_path or (self._raw / path).is_dir()
@@ -231,7 +241,9 @@ def labels_of(raw: Path, video: RawVideo) -> Path | None:
 
 
 def require_own_labels(video: RawVideo, labels: Path) -> None:
-    """Raise RawDataError if a clip's labels, of `ClipLabels.video`, may belong to another clip."""
+    """Raise RawDataError if a clip's labels may belong to another clip: `ClipLabels.video` has
+    listed both in the video's files.
+    """
     clips = [str(file) for file in video.files if file.parts[0] != KEYPOINTS]
     if len(clips) > 1:
         own = PurePath(KEYPOINTS, video.name)
