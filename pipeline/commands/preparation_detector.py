@@ -4,6 +4,10 @@
 `--detector`, else of luigi.cfg, else the usual one, and loads or downloads its weights, so that a
 missing file is reported before any work. If nothing names a detector, clips with keypoints of any
 detector are left alone (`keeps_other_keypoints`). `load_networks` checks the weights of streams.
+
+`args` are the arguments of `prepare`: `dataset`, `raw`, `detector` (a name, NO_DETECTOR, or None),
+`every` (None: the default), `weights` of streams, `plan` (only print the plan: downloads nothing),
+and `cfg`, the settings of luigi.cfg and of `--set`.
 """
 
 from __future__ import annotations
@@ -39,8 +43,9 @@ def choose_detector(
 ) -> Detector | None:
     """Choose the detector for clips without keypoints; None if no clip needs one.
 
-    specs: streams, whose missing weights are named beside those of the detector. Raises ConfigError
-    for invalid options, MissingAssets for missing weights.
+    settings: `args.cfg` with the device of `--device`. specs: streams, whose missing weights are
+    named beside those of the detector. Raises ConfigError for invalid options, MissingAssets for
+    missing weights.
     """
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         if args.every is not None:
@@ -48,33 +53,45 @@ def choose_detector(
         return None
     name = args.detector or usual_detector(args.raw)
     detectors.find(name)  # a misspelt name is refused even if no clip needs a detector
-    if args.raw.is_file():
-        return None  # the dataset's reader reports the expected files
-    clips = unlabelled_clips(args.raw, by_any_detector=keeps_other_keypoints(args, name))
-    if not any(_is_whole(args.raw, clip) for clip in clips):
-        return None  # the conversion names the clips that cannot be read
+    if not _has_clips_to_detect(args, name):
+        return None
     try:
         detector = detector_of(args.cfg.source, name, every=args.every)
-        if not detector.downloads or not args.plan:
-            detectors.identity(detector)  # downloads its weights
+        if not (args.plan and detector.downloads):
+            detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:
+        problem = _with_options_of_prepare(str(error), name)
         do = (
             "Or name another --detector, or put keypoints of another tool into "
             f"{args.raw}/{KEYPOINTS}."
         )
-        others = list[str]()
+        texts = [f"{problem}. {do}"]
         if isinstance(error, MissingAssets) and not args.plan:
-            others = load_networks(args, settings, specs)
-        message = _with_options_of_prepare(str(error), name)
-        raise type(error)(" ".join([f"{message}. {do}", *others])) from error
+            texts += load_networks(args, settings, specs)  # name all missing weights at once
+        raise type(error)(" ".join(texts)) from error
     return detector
 
 
+def _has_clips_to_detect(args: argparse.Namespace, detector: str) -> bool:
+    """Whether a clip without keypoints can be read. The conversion names those that cannot."""
+    if args.raw.is_file():
+        return False  # the dataset's reader reports the expected files
+    clips = unlabelled_clips(args.raw, by_any_detector=keeps_other_keypoints(args, detector))
+    return any(_is_whole(args.raw, clip) for clip in clips)
+
+
 def _with_options_of_prepare(message: str, detector: str) -> str:
-    """Replace options of `detect` in an error message by those of `prepare`: `--set min_score=` by
-    `--set rtmpose.min_score=`, `--weights FILE` by `--detector rtmpose --set rtmpose.weights=FILE`.
+    """Replace options of `detect` in an error message by those of `prepare`, and end it without a
+    full stop.
+
+    >>> _with_options_of_prepare("Try --set min_score=0.3.", "rtmpose")
+    'Try --set rtmpose.min_score=0.3'
+    >>> _with_options_of_prepare("Try --weights FILE", "rtmpose")
+    'Try --detector rtmpose --set rtmpose.weights=FILE'
     """
-    message = re.sub(rf"--set (?!\[|{re.escape(detector)}\.)", f"--set {detector}.", message)
+    # complete already: `--set [rtmpose] every`, as errors name settings, and `--set rtmpose.every=`
+    complete = rf"\[|{re.escape(detector)}\."
+    message = re.sub(f"--set (?!{complete})", f"--set {detector}.", message)
     message = message.rstrip(".")
     return message.replace("--weights ", f"--detector {detector} --set {detector}.weights=")
 
@@ -118,23 +135,25 @@ def describe_other_keypoints(raw: Path, plans: Sequence[SplitPlan]) -> list[str]
     detector = plans[0].recipe.detector
     if detector is None:
         return []
-    options = None  # until the detector's weights are downloaded
-    to_detect = set[str]()
     detections = [plan.detection for plan in plans if plan.detection is not None]
-    if detections:
+    options = None
+    to_detect = set[str]()
+    if detections:  # all splits share one
         options = detections[0].about["options"]
         to_detect.update(files.clip for files in detections[0].missing)
-    else:
+    else:  # nothing to detect, or the weights are not downloaded yet, nor the options known
         for plan in plans:
             to_detect.update(plan.undetected)
     not_to_detect = {*list_clips(raw)} - to_detect
-    describe = functools.partial(
+    count_by_tool = functools.partial(
         detected_otherwise, raw / KEYPOINTS, detector=detector, options=options
     )
-    texts = [f"  {DOUBT} replaces keypoints of {plain(clips)}" for clips in describe(to_detect)]
+    texts = []
+    for clips in count_by_tool(to_detect):
+        texts.append(f"  {DOUBT} replaces keypoints of {plain(clips)}")
     new = f"other clips get {detector.name}, --every {detector.every}"
-    texts += [
-        f"  {DOUBT} keeps, as no --detector is named, keypoints of {plain(clips)}; {new}"
-        for clips in describe(not_to_detect)
-    ]
+    for clips in count_by_tool(not_to_detect):
+        texts.append(
+            f"  {DOUBT} keeps, as no --detector is named, keypoints of {plain(clips)}; {new}"
+        )
     return texts
