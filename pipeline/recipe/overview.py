@@ -8,7 +8,8 @@ in the `SplitPlan`, so that one broken split does not hide the others. The comma
 
 A row of a stream is *carried over* if an extraction need not compute it, since the stream has the
 same row already, for a video that was removed, renamed or converted again: rows are compared by
-their keys, which are hashes of images and boxes.
+their keys, which are hashes of images and boxes. How many rows are carried over is only known after
+the conversion; `carried_at_most` is an upper limit, for the forecast of a run's time and size.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class StreamPlan:
     """Extraction of one stream, of the rows that are committed now."""
 
     stream: str  # name
-    why: str  # reason for the extraction; "" if the stream is up to date
+    why: str  # reason for the extraction; "" if there is nothing to extract, or it is refused
     missing: MissingRows
     row_format: RowFormat
     # differences between the recorded settings and the recipe's; if any, an extraction is refused
@@ -104,10 +105,10 @@ class SplitPlan:
         """
         if self.conversion is None:
             return 0
-        if self.committed is None:  # if a split's manifest is lost, its streams are still there
+        if self.committed is None:  # a new split, or one whose manifest is lost
             store = cache.FeatureCache(self.recipe.root).store
-            is_left = store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
-            return rows if is_left else 0
+            has_stream = store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
+            return rows if has_stream else 0
         if stream not in self.committed.streams:
             return 0
         if any(plan.stream == stream and plan.has_other_keys for plan in self.extractions):
@@ -162,7 +163,7 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitP
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     try:
-        _plan_streams(plan, recipe)
+        _plan_streams(plan)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     return plan
@@ -171,30 +172,39 @@ def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan]) -> SplitP
 def _plan_detection(
     plan: SplitPlan, conversion: ConversionPlan, detections: dict[Path, DetectionPlan]
 ) -> None:
-    """Fill `plan.undetected` and, if it can be made, `plan.detection`.
+    """Set `plan.undetected`, the clips of this split that the detector has to do, and
+    `plan.detection`, if it can be made. detections: as for `_plan_split`.
 
     A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
-    and clips are undetected by the other options of their keypoints. detections: as for
-    `_plan_split`.
+    and clips are undetected by the other options of their keypoints.
     """
-    detector = plan.recipe.detector
-    raw = plan.recipe.raw
+    recipe = plan.recipe
+    detector = recipe.detector
     if detector is None:
         return
     files = itertools.chain.from_iterable(video.files for video in conversion.listed)
     of_split = {str(file) for file in files if file.suffix.lower() in EXTENSIONS}
-    if detector.downloads or raw not in detections:
-        to_detect = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
-        if detector.downloads:
-            clips = [clip for clip in to_detect if clip in of_split]
-            plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
-            return
-        if not to_detect:
-            return
-        detections[raw] = plan.recipe.plan_detection()
-    plan.detection = detections[raw]
-    missing = (item.clip for item in plan.detection.missing)
-    plan.undetected = tuple(clip for clip in missing if clip in of_split)
+    if detector.downloads:
+        unlabelled = unlabelled_clips(recipe.raw, by_any_detector=recipe.by_any_detector)
+        clips = [clip for clip in unlabelled if clip in of_split]
+        plan.undetected = tuple(c for c in clips if not _is_detected(recipe.raw, c, detector))
+        return
+    plan.detection = _detection_of_folder(recipe, detections)
+    if plan.detection is not None:
+        missing = (item.clip for item in plan.detection.missing)
+        plan.undetected = tuple(clip for clip in missing if clip in of_split)
+
+
+def _detection_of_folder(
+    recipe: Recipe, detections: dict[Path, DetectionPlan]
+) -> DetectionPlan | None:
+    """The plan of the raw folder's detection, which its splits share; None if no clip needs one."""
+    raw = recipe.raw
+    if raw not in detections:
+        if not unlabelled_clips(raw, by_any_detector=recipe.by_any_detector):
+            return None
+        detections[raw] = recipe.plan_detection()
+    return detections[raw]
 
 
 def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
@@ -206,44 +216,43 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
     return is_same_clip and not detected_otherwise(raw / KEYPOINTS, [clip], detector)
 
 
-def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
+def _plan_streams(plan: SplitPlan) -> None:
     """Plan the extraction of the committed rows. Raise ConfigError if a run would extract real data
     with random weights.
     """
+    recipe = plan.recipe
     if plan.committed is not None:
-        _plan_committed(plan, recipe, plan.committed)
-    cannot_run = plan.problems and plan.committed
-    if not recipe.weights_setting or cannot_run:
-        return
-    if _will_extract(plan) and recipe.raw.is_dir():
+        _plan_committed(plan, plan.committed)
+        if plan.problems:  # no run, and so no extraction
+            return
+    if recipe.weights_setting and _will_extract(plan) and recipe.raw.is_dir():
         for spec in recipe.streams:
             spec.refuse_untrained(recipe.raw, recipe.settings.source.where(spec.name, "weights"))
 
 
-def _plan_committed(plan: SplitPlan, recipe: Recipe, committed: cache.Split) -> None:
-    """Plan the recipe's streams for which the split has the columns. If there is none, plan every
-    stream in the cache with the settings that it was extracted with.
+def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
+    """Set `plan.extractions` and `plan.unnamed`, and add to `plan.refusals`.
 
-    Fills `plan.extractions`, `plan.unnamed` and `plan.refusals`.
+    Plans the recipe's streams for which the split has the columns. If there is none, plans every
+    stream in the cache with the settings that it was extracted with.
     """
     specs = list[StreamSpec]()
-    for spec in recipe.streams:
+    for spec in plan.recipe.streams:
         if spec.stream.reads.crops:
             message = spec.missing_columns(committed)
             if message:
                 plan.refusals.append(message)
         if committed.known_columns.issuperset(spec.stream.needs):
             specs.append(spec)
-    spec_of = {spec.name: spec for spec in specs}
-    others = [_as_extracted(committed, name) for name in committed.streams if name not in spec_of]
-    if specs:
-        plan.unnamed = [stream for stream in others if stream.why]
-        plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs]
-    else:
-        plan.extractions = others
-    for stream in plan.extractions:
-        name = stream.stream
-        stream.has_other_keys = _has_other_keys(plan.conversion, committed, name, spec_of.get(name))
+    if not specs:
+        plan.extractions = [
+            _as_extracted(committed, name, plan.conversion) for name in committed.streams
+        ]
+        return
+    named = {spec.name for spec in specs}
+    others = [_as_extracted(committed, name) for name in committed.streams if name not in named]
+    plan.unnamed = [stream for stream in others if stream.why]
+    plan.extractions = [_plan_stream(plan, committed, spec) for spec in specs]
 
 
 def _will_extract(plan: SplitPlan) -> bool:
@@ -292,22 +301,27 @@ def _has_other_images(conversion: ConversionPlan, committed: cache.Split) -> boo
     return has_pixels
 
 
-def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
-    """The plan of a stream with the settings that it was extracted with."""
+def _as_extracted(
+    committed: cache.Split, name: str, conversion: ConversionPlan | None = None
+) -> StreamPlan:
+    """The plan of a stream with the settings that it was extracted with. Without the conversion,
+    its keys are not compared.
+    """
     manifest = committed.stream_manifest(name)
     missing = missing_rows(committed, name)
     why = CHANGED if missing.rows else ""
     row_format = RowFormat(int(manifest["dim"]), str(manifest["dtype"]))
-    return StreamPlan(name, why, missing, row_format)
+    has_other_keys = _has_other_keys(conversion, committed, name, None)
+    return StreamPlan(name, why, missing, row_format, has_other_keys=has_other_keys)
 
 
-def _plan_stream(
-    plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path
-) -> StreamPlan:
-    """The plan of a stream with the settings `spec`. Why an extraction would be refused is added to
-    `plan`: as a problem if the settings differ from the recorded ones, else as a refusal.
+def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec) -> StreamPlan:
+    """The plan of a stream with the settings `spec`.
+
+    A refusal is added to `plan.problems` if the settings differ from the recorded ones, else to
+    `plan.refusals`: then the stream is not extracted, and its `why` is "".
     """
-    compared = compare_stream(committed, replace(spec, raw=raw))
+    compared = compare_stream(committed, replace(spec, raw=plan.recipe.raw))
     assert compared.missing is not None, "a split with boxes has pixels"
     why = compared.why
     if compared.differs:
@@ -315,5 +329,11 @@ def _plan_stream(
     elif compared.refusal:
         plan.refusals.append(compared.refusal)
         why = ""
-    row_format = RowFormat(spec.stream.dim, spec.stream.dtype)
-    return StreamPlan(spec.name, why, compared.missing, row_format, compared.differs)
+    return StreamPlan(
+        spec.name,
+        why,
+        compared.missing,
+        RowFormat(spec.stream.dim, spec.stream.dtype),
+        compared.differs,
+        _has_other_keys(plan.conversion, committed, spec.name, spec),
+    )
