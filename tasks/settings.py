@@ -12,11 +12,7 @@ from typing import Final, NoReturn
 
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
-from pipeline.settings.arguments import (
-    is_new_cache,
-    refuse_one_folder,
-    require_creation_allowed,
-)
+from pipeline.settings.arguments import check_new_cache, refuse_one_folder
 from pipeline.settings.file import SettingsFile, settings_file
 from pipeline.settings.sections import Settings
 
@@ -31,8 +27,7 @@ def settings() -> Settings:
     """
     s = load(settings_file(), tolerant=_TOLERANT.get())
     if not _TOLERANT.get():
-        if is_new_cache(s.paths.cache):
-            require_creation_allowed(s, s.paths.cache)
+        check_new_cache(s, s.paths.cache)
         for name in s.data.datasets:
             refuse_one_folder(s.raw(name), s.paths.cache)
     return s

@@ -23,7 +23,7 @@ from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
 from pipeline.settings.arguments import (
     BODY,
-    body_for_conversion,
+    body_of,
     cache_option,
     check_own_folder,
     part_option,
@@ -124,7 +124,7 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
     dataset = args.cfg.dataset(args.dataset)
     refuse_one_folder(args.raw, args.cache)
     check_own_folder(args.raw, dataset)
-    body = body_for_conversion(args, dataset, demo=is_stand_in(args.raw))
+    body = body_of(args, dataset, demo=is_stand_in(args.raw))
     drop = args.drop_removed or args.cfg.convert.removed == "drop"
     return convert.plan_conversion(
         dataset, args.split, raw=args.raw, root=args.cache, body=body, drop_removed=drop

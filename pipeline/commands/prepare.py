@@ -48,7 +48,7 @@ from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
 from pipeline.settings.arguments import (
     BODY,
-    body_for_conversion,
+    body_of,
     cache_option,
     check_own_folder,
     from_settings,
@@ -148,7 +148,7 @@ class Preparation:
                 {"detect.device": args.device, "features.device": args.device}
             )
         demo = is_stand_in(args.raw)
-        body = body_for_conversion(args, dataset, demo=demo)
+        body = body_of(args, dataset, demo=demo)
         if dataset.uses_body and body is None:
             raise PipelineError(
                 f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be "

@@ -12,6 +12,12 @@ CVPR 2023.
 
 A label file has the rows of all sequences of a scene (`labels.bedlam`). `read` selects those of one
 sequence, checks its images, and makes a track of each subject's rows.
+
+A scene may have rows of sequences whose images are missing. They belong to no video, and are
+counted in the scene's first one: `videos` gives it alone the scene's folder as `label_folders`.
+
+SMPL-X labels fill other columns than SMPL's, so each of both datasets has a second class for them
+(`detect_layout`).
 """
 
 from __future__ import annotations
@@ -169,7 +175,6 @@ class Bedlam(Dataset):
             # without any sequence, `read` rejects this one
             sequences = _list_sequences(raw / scene_folder) or ["seq_000000"]
             for sequence in sequences:
-                # with it, `read` of the scene's first video counts rows without a folder
                 label_folders = (scene_folder,) if sequence == sequences[0] else ()
                 folders = (scene_folder / sequence,)
                 videos.append(RawVideo(f"{scene}/{sequence}", (file,), folders, label_folders))
@@ -183,7 +188,7 @@ class Bedlam(Dataset):
         scene_labels = load_scene(file, self.n_joints, state_of(file))
         labels = scene_labels.select(scene_labels.sequence == sequence)
         account.found = len(labels.number)
-        for folder in video.label_folders:
+        for folder in video.label_folders:  # the scene's, in its first video
             sequences = [sequence, *_list_sequences(raw / folder)]
             _count_rows_without_folder(scene_labels, sequences, account)
         if not len(labels.number):
@@ -209,7 +214,7 @@ class Bedlam(Dataset):
             subject_labels = labels.select(labels.subject == subject)
             rows = _keep_rows(subject_labels, images, account)
             if len(rows.number):
-                values = _fields(rows, body, is_still=is_still)
+                values = _track_fields(rows, body, is_still=is_still)
                 tracks.append(self.track(split, video, subject, frames=pictures, **values))
         return tracks
 
@@ -266,17 +271,18 @@ def _count_rows_without_folder(
 
 
 def _require_numbers_of_6_fps(file: Path, labels: SceneLabels, pictures: Pictures) -> None:
-    """Refuse labels and images at 6 fps whose numbers do not count the frames at 30 fps.
+    """Refuse labels and images at 6 fps whose numbers do not count the frames at 30 fps: 0, 5, 10.
 
-    Images with other numbers were numbered again, unless they are those at 30 fps, which reach as
-    far as the labels.
+    Images with other numbers may be those at 30 fps: 0, 1, 2, ... as far as the labels. Images at
+    6 fps that were numbered again are 0, 1, 2, ..., too, but end at a fifth of the labels.
     """
     is_off = labels.number % STEP != 0
     if is_off.any():
         expected = f"images at 6 fps, numbered in multiples of {STEP}"
         raise frame_mismatch(file, expected, f"image {labels.number[is_off.argmax()]}", AGAIN)
     if (pictures.indices() % STEP).any():
-        require_rate(pictures, int(labels.number.max()) + 1, whole=True)
+        n_frames = int(labels.number.max()) + 1
+        require_rate(pictures, n_frames, whole=True)  # whole: refuse images that end early
 
 
 def _note_format(labels: SceneLabels, account: VideoAccount) -> SceneLabels:
@@ -311,15 +317,17 @@ def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> Scen
     return rows.select(account.keep_rows(reasons))
 
 
-def _fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str, Any]:
+def _track_fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str, Any]:
     """Make the fields of a track from one subject's usable rows.
 
     is_still: whether the camera is static, so that the labels' world is one for all rows.
     """
     side = rows.scale[:, None] * STATED_PX / CROP_SCALE
-    kp_2d = rows.keypoints
-    kp_2d[..., 2] = kp_2d[..., 2] > 0
-    joints = JOINTS["body_25"] if kp_2d.shape[1] == len(JOINTS["body_25"]) else SHARED
+    kp_2d = rows.keypoints.copy()
+    kp_2d[..., 2] = kp_2d[..., 2] > 0  # confidence: annotated or not
+    # `load_scene` leaves one of two sets of joints: OpenPose's 25, or those that all bodies share
+    has_openpose_joints = kp_2d.shape[1] == len(JOINTS["body_25"])
+    joints = JOINTS["body_25"] if has_openpose_joints else SHARED
 
     extra: dict[str, Any] = {}
     if is_still:
@@ -330,7 +338,8 @@ def _fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str
     if zooms:
         extra["intrinsics"] = intrinsics
 
-    # cam_ext is per person: its world's origin is at the body
+    # (n, 3) m, in camera coordinates: `trans_cam` is relative to the origin of the person's own
+    # world, which is at the translation of `cam_ext`
     trans = rows.trans + rows.extrinsics[:, :3, 3]
     if rows.is_smplx:
         smpl = _empty_smpl(len(rows.number), has_body=body is not None)

@@ -95,16 +95,14 @@ def import_array(
     *,
     progress: Progress = silent,
 ) -> ImportedArray:
-    """Write an array (n, ...) of the file as the stream `stream` of the split `name`: float16, or
-    else float32.
+    """Write an array (n, ...) of the file as a stream of the split `name`: float16, else float32.
 
     file: npy, npz, safetensors, Parquet, or the folder of a Parquet export. An existing stream gets
     the rows of new tracks; another file must have the earlier rows unchanged.
 
     Raises:
         RawDataError: the file is invalid; a row is missing, repeated, changed or of no track.
-        PipelineError: the stream has another origin, or the file has no track names or no new
-            tracks.
+        PipelineError: the stream has another origin, or the file no track names or no new tracks.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
     opened = _open_file(file)
@@ -117,8 +115,7 @@ def import_array(
     identity |= {"file_sha256": opened.sha256, "weights": options.weights_of}
     source: dict[str, Any] = {"format": "arrays", "array": array, "matched_by": matched_by}
 
-    # Compared before the rows are matched, which takes long: a stream that is up to date needs no
-    # match. So the origin has no digest of the rows; `_require_same_rows` compares it.
+    # compared before rows are matched, which is slow: a stream that is up to date needs no match
     recorded = _recorded_manifest(split, stream)
     origin = identity | source
     recorded_origin = _recorded_origin(recorded, source)

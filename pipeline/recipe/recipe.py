@@ -31,9 +31,9 @@ from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import (
     body_for_fits,
+    check_new_cache,
     forbid_new_cache,
     is_new_cache,
-    require_creation_allowed,
 )
 from pipeline.settings.sections import Settings
 
@@ -254,11 +254,10 @@ def convert_tracks(
     plan: convert.ConversionPlan, s: Settings, progress: Progress
 ) -> convert.Conversion:
     """Convert one split, and tell the user if that makes a new cache. Raises as
-    `require_creation_allowed` and `convert` do.
+    `check_new_cache` and `convert` do.
     """
     is_new = is_new_cache(plan.root)
-    if is_new:
-        require_creation_allowed(s, plan.root)
+    check_new_cache(s, plan.root)
     done = convert.convert(
         plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
     )

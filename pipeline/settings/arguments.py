@@ -55,20 +55,14 @@ class _DatasetName(argparse.Action):
     """
 
     def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        args: argparse.Namespace,
-        value: Any,
-        _option: str | None = None,
+        self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, *_: Any
     ) -> None:
         files = getattr(args, "file", None)
         if isinstance(files, list) and "." in value:
             files.append(Path(value))
             return
-        args.dataset, slash, split = value.partition("/")
-        _require_dataset(self, args.dataset)
-        if slash:
-            args.split = split
+        _set_names(self, args, value)
+        if args.split is not None:
             for action in parser._actions:
                 if action.dest == "split":
                     action.required = False
@@ -77,18 +71,11 @@ class _DatasetName(argparse.Action):
 class _SplitName(argparse.Action):
     """Parse SPLIT, or DATASET/SPLIT if `dataset` was a file (`_DatasetName`)."""
 
-    def __call__(
-        self,
-        _parser: argparse.ArgumentParser,
-        args: argparse.Namespace,
-        value: Any,
-        _option: str | None = None,
-    ) -> None:
+    def __call__(self, _parser: Any, args: argparse.Namespace, value: Any, *_: Any) -> None:
         if args.dataset is None:
-            args.dataset, slash, args.split = value.partition("/")
-            if not slash:
+            if "/" not in value:
                 raise argparse.ArgumentError(self, f"expected DATASET/SPLIT, found {value!r}")
-            _require_dataset(self, args.dataset)
+            _set_names(self, args, value)
         elif args.split is None:
             args.split = value
         else:
@@ -96,11 +83,14 @@ class _SplitName(argparse.Action):
             raise argparse.ArgumentError(self, f"{named} already names the split, found {value!r}")
 
 
-def _require_dataset(argument: argparse.Action, name: str) -> None:
-    """Raise ArgumentError for an unknown dataset."""
-    unknown = datasets.unknown(name)
+def _set_names(argument: argparse.Action, args: argparse.Namespace, value: str) -> None:
+    """Set `args.dataset`, and `args.split` if the value is DATASET/SPLIT."""
+    args.dataset, slash, split = value.partition("/")
+    unknown = datasets.unknown(args.dataset)
     if unknown:
         raise argparse.ArgumentError(argument, unknown)
+    if slash:
+        args.split = split
 
 
 def split_arguments(sub: argparse.ArgumentParser) -> None:
@@ -302,8 +292,8 @@ def complete(args: argparse.Namespace) -> None:
             setattr(args, name, args.cfg.value(setting))
 
     reads = _settings_to_read(args, options)
-    if adds_rows and is_new_cache(args.cache):
-        require_creation_allowed(args.cfg, args.cache)
+    if adds_rows:
+        check_new_cache(args.cfg, args.cache)
     refuse_unread(args, reads)
     if "cache" in options and options["cache"] not in given:
         _print_cache_of_settings(args, file)
@@ -352,8 +342,12 @@ def is_new_cache(root: cache.Root) -> bool:
     return not (cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root))
 
 
-def require_creation_allowed(s: Settings, root: cache.Root) -> None:
-    """Raise ConfigError if `root` is [paths] cache, and [paths] new_cache forbids creating it."""
+def check_new_cache(s: Settings, root: cache.Root) -> None:
+    """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
+    new_cache forbids creating it.
+    """
+    if not is_new_cache(root):
+        return
     may_be_created = _may_be_created(s, root)
     where = s.source.where("paths", "new_cache")
     do = "To create one: --set paths.new_cache=yes"
@@ -420,31 +414,29 @@ def refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> No
             raise ConfigError(f"--set {section}.{key}: {problem}")
 
 
-def body_for_conversion(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
-    """Choose the body folder for a conversion: `--body`, else [paths] body if the dataset uses a
-    body, or checks fits with it. demo: as in `body_of`.
+def body_of(
+    args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None
+) -> Path | None:
+    """Choose the body folder: `--body`, else [paths] body, which depends on whether it is needed:
+
+        needed  dataset              [paths] body
+        True                         used if it suits the data; else a warning is printed
+        False                        not used
+        None    checks fits          used if fits can be checked with it (`body_for_fits`)
+        None    another one          as True if `dataset.uses_body`, else as False
+
+    A demo body suits demo data, a real one real data. demo: Whether these are demo data. A missing
+    folder suits real data, whose reader reports it, unless [embedded] will make a demo body there.
     """
-    if not dataset.checks_fits:
-        return body_of(args, dataset, demo=demo, needed=dataset.uses_body)
     named: Path | None = args.body
     body: Path | None = args.cfg.value("paths.body")
     if named is not None or body is None:
         return named
-    return body_for_fits(body, demo=demo)
-
-
-def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool) -> Path | None:
-    """Choose the body folder: `--body`, else [paths] body if a body is needed.
-
-    demo: Whether the data are demo data. A real body in [paths] is not used for them, and a demo
-    body not for real data: prints a warning, and returns None. The same for a missing folder that
-    [embedded] will fill with a demo body.
-    """
-    named: Path | None = args.body
-    body: Path | None = args.cfg.value("paths.body")
-    if named is not None:
-        return named
-    if body is None or not needed:
+    if needed is None:
+        if dataset.checks_fits:
+            return body_for_fits(body, demo=demo)
+        needed = dataset.uses_body
+    if not needed:
         return None
     will_be_demo = args.cfg.embedded.enabled and not body.is_dir()
     if is_stand_in(body) == demo and not will_be_demo:

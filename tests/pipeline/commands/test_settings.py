@@ -216,7 +216,7 @@ def test_a_command_reads_only_what_it_names(
         record(kind, "__getattribute__", lambda key, keys=keys: keys.get(key, ""))
     for words in READING[name]:
         run(name, *words.format(**places).split())
-        used -= {"", "paths.cache"}  # `require_creation_allowed` compares it with --cache
+        used -= {"", "paths.cache"}  # `check_new_cache` compares it with --cache
         assert [key for key in used if not {key, key.partition(".")[0]} & {*named}] == []
         every |= used | {key.partition(".")[0] for key in used}
     assert required <= every
