@@ -10,10 +10,9 @@ these names that exists is used, whichever tool wrote it:
     keypoints/<folders>/<clip>.json         then .txt, .csv, .trc
     keypoints/<folders>/<clip>/             a folder
 
-Of the last two, it is unclear whose labels they are if another clip in the folder has the name
-<clip>, such as a.mp4 and a.avi beside a.json. Then `ClipLabels.video` also lists the other clips in
-the video's `files`, and `require_own_labels` refuses a video with several clips in them when it is
-read.
+Labels of the last two names may belong to several clips: a.json to both a.mp4 and a.avi. Then
+`ClipLabels.video` lists these clips, too, in the video's `files`, and `require_own_labels` refuses
+a video with several clips when it is read.
 
 Labels whose names only resemble these are found by `find_similar`, for an error with advice
 (`pipeline.clips.file_names`). `pipeline.files.formats.people.detections` reads all formats.

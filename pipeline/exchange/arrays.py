@@ -361,7 +361,7 @@ def _write_shards(
     progress: Progress,
 ) -> None:
     """Write the pending shards, and compare the file with the existing ones. Raises RawDataError if
-    it has other numbers.
+    the file has other numbers than these.
     """
     place = writer.place
     form = writer.columns[str(place.stream)]

@@ -48,7 +48,8 @@ class StreamPlan:
     why: str  # reason for the extraction; "" if there is nothing to extract, or it is refused
     missing: MissingRows
     row_format: RowFormat
-    # differences between the recorded settings and the recipe's; if any, an extraction is refused
+    # differences between the recorded settings and the recipe's: with any, extraction is refused
+    # (`SplitPlan.problems`)
     differs: tuple[Difference, ...] = ()
     # whether the stored keys are of other code or images, so that no row is carried over
     has_other_keys: bool = False
@@ -101,11 +102,12 @@ class SplitPlan:
 
     def carried_at_most(self, stream: str, rows: float) -> float:
         """Upper limit of the rows that may be carried over, of the `rows` that a stream lacks after
-        the conversion: its rows of videos that were, or will be, removed or converted again.
+        the conversion: its rows of videos that were, or will be, removed or converted again. If the
+        split's manifest is lost, these are all rows of the streams that are still there.
         """
         if self.conversion is None:
             return 0
-        if self.committed is None:  # a new split, or one whose manifest is lost
+        if self.committed is None:  # the split is new, or its manifest is lost
             store = cache.FeatureCache(self.recipe.root).store
             has_stream = store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
             return rows if has_stream else 0

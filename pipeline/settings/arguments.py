@@ -14,7 +14,7 @@ command by attributes of the parsed arguments:
     adds_rows      whether the command adds rows to --cache (`cache_option`); may be absent
     reads          `command_line.Command.reads`: a function, or None
     settings       words SECTION.KEY=VALUE of `--set`
-    config         the file of `--config`; absent for commands without this option
+    config         the file of `--config`, or None; absent for commands without this option
     cfg            set by `complete`: the `Settings`
 """
 
