@@ -29,12 +29,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
-from pipeline.settings.arguments import (
-    body_for_fits,
-    check_new_cache,
-    forbid_new_cache,
-    is_new_cache,
-)
+from pipeline.settings.arguments import body_for_fits, check_new_cache, forbid_new_cache
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
@@ -256,8 +251,7 @@ def convert_tracks(
     """Convert one split, and tell the user if that makes a new cache. Raises as
     `check_new_cache` and `convert` do.
     """
-    is_new = is_new_cache(plan.root)
-    check_new_cache(s, plan.root)
+    is_new = check_new_cache(s, plan.root)
     done = convert.convert(
         plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
     )

@@ -335,19 +335,14 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
             )
 
 
-def is_new_cache(root: cache.Root) -> bool:
-    """Whether there is no cache yet at `root`. Raises NotADirectoryError if it is a file."""
+def check_new_cache(s: Settings, root: cache.Root) -> bool:
+    """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
+    new_cache forbids creating it. Returns whether there is no cache yet.
+    """
     if isinstance(root, Path) and root.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "", str(root))
-    return not (cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root))
-
-
-def check_new_cache(s: Settings, root: cache.Root) -> None:
-    """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
-    new_cache forbids creating it.
-    """
-    if not is_new_cache(root):
-        return
+    if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
+        return False
     may_be_created = _may_be_created(s, root)
     where = s.source.where("paths", "new_cache")
     do = "To create one: --set paths.new_cache=yes"
@@ -358,6 +353,7 @@ def check_new_cache(s: Settings, root: cache.Root) -> None:
             f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
         )
         raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
+    return True
 
 
 def _is_writable(file: Path) -> bool:
