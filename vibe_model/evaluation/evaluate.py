@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Any]
 Row = dict[str, Any]
+MeasureDynamics = Callable[..., dict[str, Any]]  # see `Protocol.dynamics`
 
 PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
 N_WORST: Final = 100  # windows per split
@@ -106,28 +107,29 @@ def evaluate_all(
     named: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Metrics]:
-    """Evaluate a model on every split, by all protocols.
+    """Evaluate a model on every split, by all protocols. The network runs once.
 
-    Returns split -> metrics by the first protocol; those of other protocols are nested by name.
-    The network runs once. "left_out" has the protocols that cannot evaluate a split, with reasons.
-    For a model that reads streams of 2D keypoints, "keypoints" says whether the split's are labels
-    or detected. For a model of past and future, protocols such as "hmmr" add "dynamics"
-    (`Protocol.dynamics`), with the nearest poses of the `training` splits.
-
-    tracks: pattern of track names by split. folder: for results by track and worst windows by the
-    first protocol (sequences, worst_windows), and with `predictions` one npz per track in
-    predictions/<split>/. about: facts for these files, such as the run's fingerprint. stand_in: the
-    features are from random weights. named: protocols in this order; None: all for the split,
-    "default" first. options: other fields of `EvalOptions`.
-
+    Returns split -> metrics by the first protocol, with those of others nested by name
+    (`protocols.by_protocol`). "left_out" has the protocols that cannot evaluate a split, with
+    reasons. For a model that reads streams of 2D keypoints, "keypoints" says whether the split's
+    are labels or detected. For a model of past and future, `Protocol.dynamics` adds "dynamics".
     Raises StandInMixed, DataError if no protocol can evaluate a split, and as `evaluate_split`.
+
+    Args:
+        tracks: Pattern of track names by split.
+        training: Splits with the poses for "dynamics".
+        folder: For results by track and worst windows by the first protocol.
+        predictions: Write one npz per track there, too, in predictions/<split>/.
+        stand_in: The features are from random weights.
+        about: Facts for the files, such as the run's fingerprint.
+        named: Protocols in this order; None: all for the split, "default" first.
+        options: Other fields of `EvalOptions`.
     """
     shared = EvalOptions(**options)
-    patterns = tracks or {}
     is_demo = runs.demo_splits(splits) | {"the body": generator.body.is_stand_in}
     stand_in |= runs.require_one_kind(is_demo)
     facts = {**(about or {}), "smooth": shared.smooth, "stand_in": stand_in}
-    dynamics_by = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
+    bind_dynamics = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
 
     by_split: dict[str, Metrics] = {}
     collected: list[SplitResults] = []
@@ -142,14 +144,13 @@ def evaluate_all(
                 results.save = functools.partial(
                     save_npz, npz_folder, generator=generator, about=facts | {"split": name}
                 )
-        split_options = replace(shared, tracks=patterns.get(name, "*"))
+        split_options = replace(shared, tracks=(tracks or {}).get(name, "*"))
         by_protocol = _metrics(generator, split, split_options, records, results)
         if generator.steps:
-            _add_dynamics(by_protocol, split, split_options, records, dynamics_by)
+            _add_dynamics(by_protocol, split, split_options, records, bind_dynamics)
         for metrics in by_protocol.values():
             metrics["stand_in"] = stand_in
         by_split[name] = _nest(by_protocol, _split_facts(split, shared, left_out))
-
     if folder is not None:
         _write_results(folder, collected, facts)
     return by_split
@@ -195,11 +196,10 @@ def choose_sigma(
     Of equals the first candidate wins. tracks, options: as in `evaluate_all`. Splits without 3D
     labels do not count. Raises DataError if none has any, ConfigError for an invalid candidate.
     """
-    patterns = tracks or {}
     shared = EvalOptions(vertices=False, keypoints=False, **options)
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
-        split_options = replace(shared, tracks=patterns.get(name, "*"))
+        split_options = replace(shared, tracks=(tracks or {}).get(name, "*"))
         by_name = _means(generator, split, split_options, [protocols.DEFAULT], candidates)
         for sigma, means in zip(candidates, by_name[protocols.DEFAULT.name], strict=True):
             if means.counted:
@@ -222,7 +222,7 @@ def _metrics(
 ) -> dict[str, Metrics]:
     """Evaluate one split: protocol -> metrics.
 
-    results: Collects the results of each track by the first protocol.
+    results: As in `_means`.
     """
     sigmas = [options.smooth]
     if options.smoothed_too:
@@ -248,7 +248,7 @@ def _metrics(
         metrics["baseline"] = means.by_error("baseline")
         if options.smooth:
             metrics["sigma"] = options.smooth
-        for smoothed in smoothed_means:  # one or none
+        for smoothed in smoothed_means:  # one, or none without `smoothed_too`
             metrics["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
         by_protocol[record.name] = metrics
     return by_protocol
@@ -262,17 +262,19 @@ def _means(
     sigmas: Sequence[float],
     results: SplitResults | None = None,
 ) -> dict[str, list[Means]]:
-    """Protocol -> the mean errors for each sigma of smoothing.
+    """Protocol -> the mean errors for each sigma of smoothing, in their order.
 
-    Protocols with the same windows share the predictions.
+    results: Gets each track with its errors by the first protocol and the first sigma.
     """
-    by_drop_last: dict[bool, list[Protocol]] = {}  # `Protocol.drop_last` decides the windows
+    # Protocols with the same windows (`Protocol.drop_last`) share predictions, and one Scorer for
+    # each sigma.
+    by_drop_last: dict[bool, list[Protocol]] = {}
     for record in records:
         by_drop_last.setdefault(record.drop_last, []).append(record)
     create = functools.partial(
         Scorer, generator, split, vertices=options.vertices, keypoints=options.keypoints
     )
-    scorers = {}  # drop_last -> one for each sigma
+    scorers = {}  # drop_last -> one for each sigma; first that of the first protocol
     for drop_last, same in by_drop_last.items():
         scorers[drop_last] = [create(same, sigma) for sigma in sigmas]
 
@@ -287,12 +289,13 @@ def _means(
         drop_last=list(scorers),
         around=results is not None and results.save is not None,
     )
-    for bodies_by_windows in tracks:  # one prediction of a track for each entry of `scorers`
+    for predictions in tracks:  # of one track, by `drop_last`
         scored = []
-        for bodies, by_sigma in zip(bodies_by_windows, scorers.values(), strict=True):
-            scored += [scorer.add(bodies) for scorer in by_sigma]
+        for drop_last, bodies in zip(scorers, predictions, strict=True):
+            scored += [scorer.add(bodies) for scorer in scorers[drop_last]]
         if results is not None:
-            results.add(*scored[0])  # the first protocol and sigma
+            smoothed_bodies, errors = scored[0]
+            results.add(smoothed_bodies, errors)
 
     means = {}
     for record in records:
@@ -305,16 +308,18 @@ def _add_dynamics(
     split: Split,
     options: EvalOptions,
     records: Sequence[Protocol],
-    dynamics_by: Callable[[str], Callable[..., dict[str, Any]]],
+    bind_dynamics: Callable[[str], MeasureDynamics],
 ) -> None:
     """Add the errors of past and future bodies to the metrics of protocols that measure them.
 
-    dynamics_by: Loads the function that `Protocol.dynamics` names.
+    bind_dynamics: `Protocol.dynamics` -> the function that measures these errors. It is cached,
+        since that function holds the poses of all training splits.
     """
     for record in records:
         if not record.dynamics:
             continue
-        table = dynamics_by(record.dynamics)(
+        measure = bind_dynamics(record.dynamics)
+        table = measure(
             split,
             stream=options.stream,
             extra_streams=options.extra_streams,

@@ -3,9 +3,10 @@
 `evaluate` adds every predicted track to a `Scorer`, which measures it by several protocols at once:
 
 1. `_Truth.from_labels` decides which frames a protocol counts, and makes arrays for their errors.
-2. `Scorer._pose` poses the predicted bodies and those of the labels, a few frames at a time, and
-   fills in the errors of vertices, since vertices of a whole track would be too large.
-3. `Scorer._measure` fills in the errors of joints and keypoints.
+2. `Scorer._pose` poses the predicted bodies and those of the labels, a few frames at a time. It
+   keeps the joints and fills in the errors of vertices (`_compare_bodies`), since vertices of a
+   whole track would be too large.
+3. `Scorer._measure` fills in the errors of joints and keypoints of the whole track.
 
 Each error is measured for the prediction (OWN) and for the constant mean body (BASELINE).
 """
@@ -34,7 +35,8 @@ from vibe_model.evaluation import protocols
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, OWN, Bools, Float64s, Means, TrackErrors
 from vibe_model.losses import COMMON14
-from vibe_model.networks.video_model import VideoModel
+from vibe_model.metrics import Metric
+from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
 from vibe_model.runs import NEUTRAL_BODY
 
@@ -54,7 +56,7 @@ MODELS: Final = (OWN, BASELINE)
 
 
 class Root(NamedTuple):
-    """Joints whose middle is moved to 0; without indices, nothing is moved."""
+    """Joints whose middle is the origin for vertices; without indices, vertices stay in place."""
 
     order: Order
     indices: tuple[int, ...]  # of the joints in this order
@@ -96,7 +98,7 @@ class Scorer:
         # protocol -> genders of the labels' bodies that it needs
         self._genders: dict[str, tuple[str, ...]] = {}
         for protocol in self._protocols:
-            if protocol.truth == "body" or _reads_vertices(protocol):
+            if protocol.truth == "body" or _vertex_metrics(protocol):
                 self._genders[protocol.name] = protocol.genders(split)
         genders = itertools.chain.from_iterable(self._genders.values())
         self._label_bodies = _label_bodies(generator, split, genders)
@@ -111,6 +113,7 @@ class Scorer:
         # (1, 49, 2) in the crop
         self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))
         # Last frames of the previous track by protocol, model and metric, for metrics across tracks
+        # (`Protocol.successive` "split")
         self._previous: dict[tuple[str, str, str], Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
@@ -128,10 +131,10 @@ class Scorer:
         for truth in truths:
             for model in MODELS:
                 self._measure(model, truth, predicted, bodies.run)
-            _, keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)
+            _, n_keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)
             table = truth.protocol.metrics.items()
             by_keypoint = frozenset(name for name, metric in table if metric.by_keypoint)
-            errors = TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint)
+            errors = TrackErrors(truth.counted, n_keypoints, truth.errors, by_keypoint)
             self.means[truth.protocol.name].add(errors, group=groups[truth.protocol.mean])
             by_protocol.append(errors)
         return bodies, by_protocol[0]
@@ -187,16 +190,22 @@ class Scorer:
 
             mesh = _Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
             for order, ordered in joints.items():
-                if order == "common14" and not needs_vertices:
-                    evaluated = self._generator.pose(bodies, eval_joints=True, vertices=False)
-                    ordered[rows] = _numpy(evaluated["kp_3d"])
-                else:
-                    ordered[rows] = _numpy(mesh.joints(order))
+                ordered[rows] = self._predicted_joints(order, bodies, mesh)
             for group in groups:
                 is_labelled = group.rows[rows]
                 if is_labelled.any():
                     self._compare_bodies(group, mesh.take(is_labelled), rows[is_labelled])
         return _Predicted(joints, kp_2d)
+
+    def _predicted_joints(self, order: Order, bodies: Estimate, mesh: _Mesh) -> Floats:
+        """Joints of N predicted bodies, (N, J, 3) m. mesh: the same bodies.
+
+        common14 comes from the vertices of the mesh, or, without them, from `VideoModel.pose`.
+        """
+        if order == "common14" and mesh.verts is None:
+            posed = self._generator.pose(bodies, eval_joints=True, vertices=False)
+            return _numpy(posed["kp_3d"])
+        return _numpy(mesh.joints(order))
 
     def _group_by_body(self, truths: Sequence[_Truth], gender: str) -> list[_BodyGroup]:
         """Group the truths that need bodies of labels, by gender and rounding of the labels.
@@ -214,7 +223,7 @@ class Scorer:
         ]
 
     def _compare_bodies(self, group: _BodyGroup, predicted: _Mesh, rows: Ints) -> None:
-        """Fill in joints of labels' bodies and errors of vertices for some rows of a track.
+        """Fill in joints of labels' bodies and errors of vertices for N rows of a track.
 
         predicted: the bodies in these rows.
         """
@@ -223,9 +232,10 @@ class Scorer:
         if group.has_vertices:
             label = label.add_vertices()
         meshes = {OWN: predicted, BASELINE: self._mean}
-        # Protocols share vertices, and errors: by model, identity of the metric, and root.
+        # Protocols with equal roots share vertices; with the same metric also its errors (N,). The
+        # key has the metric's id, since `Metric.of` of another package may be unhashable.
         vertices = functools.cache(self._vertices)
-        measured: dict[tuple[str, int, Root], Floats] = {}
+        shared: dict[tuple[str, int, Root], Floats] = {}  # by model, metric and root
         for truth in group.truths:
             protocol = truth.protocol
             if protocol.truth == "body":
@@ -234,18 +244,17 @@ class Scorer:
             if not is_counted.any():
                 continue
             root = Root(protocol.joints, ())
+            # Bodies of different genders have different origins: compare them about the root.
             if protocol.root_vertices or label.body is not predicted.body:
                 root = Root(protocol.joints, tuple(protocol.root_places))
-            for name, metric in protocol.metrics.items():
-                if metric.reads not in VERTICES:
-                    continue
+            for name, metric in _vertex_metrics(protocol).items():
                 for model, mesh in meshes.items():
                     key = (model, id(metric), root)
-                    if key not in measured:
+                    if key not in shared:
                         target = vertices(label, metric.reads, root)
                         pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
-                        measured[key] = protocol.measure(name, pred, target)
-                    truth.errors[model][name][rows[is_counted]] = measured[key][is_counted]
+                        shared[key] = protocol.measure(name, pred, target)
+                    truth.errors[model][name][rows[is_counted]] = shared[key][is_counted]
 
     def _vertices(self, mesh: _Mesh, reads: str, root: Root) -> Floats:
         """The vertices that a metric reads, (N, 6890, 3) m, relative to `root`."""
@@ -256,9 +265,12 @@ class Scorer:
     def _measure(self, model: str, truth: _Truth, predicted: _Predicted, run: Ints) -> None:
         """Fill in all errors of a track except those of vertices. run: as in `TrackBodies`.
 
-        A metric over several frames (`Metric.span`) gets each stretch of neighbours, and its values
-        belong to the middle frames; or it gets all counted frames (`Protocol.successive`), and its
-        values belong to the last frames.
+        `Protocol.successive` decides which frames a metric over several frames (`Metric.span`)
+        gets, and to which of its frames a number belongs:
+
+        - "neighbours": each stretch without a gap; the middle frame
+        - "track": all frames that count; the last frame
+        - "split": the same, after the last frames of the previous track; the last frame
         """
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
@@ -279,15 +291,15 @@ class Scorer:
 
             pair = (pred[rows], target[rows])
             if metric.span > 1 and protocol.successive == "split":
-                pair = self._continue_previous((protocol.name, model, name), pair, metric.span)
+                pair = self._prepend_previous((protocol.name, model, name), pair, metric.span)
             values = protocol.measure(name, *pair)
-            lasts = rows[len(rows) - len(values) :]
+            lasts = rows[len(rows) - len(values) :]  # all rows, if the span is 1
             errors[lasts] = values
 
-    def _continue_previous(self, key: tuple[str, str, str], pair: Pair, span: int) -> Pair:
+    def _prepend_previous(self, key: tuple[str, str, str], pair: Pair, span: int) -> Pair:
         """Put the last frames of the previous track before those of this one.
 
-        Remembers the last span - 1 frames for the next track.
+        Stores the last span - 1 frames for the next track. key: as in `_previous`.
         """
         pred, target = pair
         if key in self._previous:
@@ -375,16 +387,13 @@ class _Truth:
 
 
 class _BodyGroup:
-    """Truths of a track that compare with the same bodies of labels.
-
-    body: of the labels' gender. rows: mask of the frames in which a truth needs these bodies.
-    """
+    """Truths of a track that compare with the same bodies of labels."""
 
     def __init__(self, body: Body, truths: list[_Truth]) -> None:
-        self.body = body
+        self.body = body  # of the gender with which they compare
         self.truths = truths
-        self.has_vertices = any(_reads_vertices(truth.protocol) for truth in truths)
-        # (F,) counted frames with SMPL parameters
+        self.has_vertices = any(_vertex_metrics(truth.protocol) for truth in truths)
+        # mask (F,) of the frames with SMPL parameters that a truth counts
         self.rows = truths[0].labels.has_smpl & _any_row(truth.counted for truth in truths)
 
 
@@ -479,8 +488,9 @@ def _drop_metrics(protocol: Protocol, unread: set[str]) -> Protocol:
     return replace(protocol, metrics=computed)
 
 
-def _reads_vertices(protocol: Protocol) -> bool:
-    return any(metric.reads in VERTICES for metric in protocol.metrics.values())
+def _vertex_metrics(protocol: Protocol) -> dict[str, Metric]:
+    """Name -> metric that reads vertices."""
+    return {name: metric for name, metric in protocol.metrics.items() if metric.reads in VERTICES}
 
 
 def _any_row(masks: Iterable[Bools]) -> Bools:
