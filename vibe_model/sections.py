@@ -9,13 +9,14 @@ overrides keys of the section.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 from cache.read.batches import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.features.spec import StreamSpec
 from pipeline.settings.file import Section
 from pipeline.settings.sections import Declared, Settings, SettingValue
 from vibe_model import models
@@ -52,32 +53,44 @@ class WhichRuns:
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
     """Read a model's `WhichRuns` from its section. Raises ConfigError.
 
-    On demo data, the default preset is the short one for demo data, if the model has it.
+    Defaults of `baseline` and `report`: VIBE has both. Another model has a baseline on real data
+    alone, and is reported on demo data alone, if it has the preset for them.
     """
     demo = s.embedded.enabled
     defaults = WhichRuns(
-        preset=EMBEDDED if _small(s, model) and EMBEDDED in model.presets else model.preset,
+        preset=_preset_of(s, model),
         baseline=model is VIBE or not demo,
         report=model is VIBE or (demo and EMBEDDED in model.presets),
     )
     return replace(defaults, **s.source.section(model.section).parse(WhichRuns))
 
 
-def _small(s: Settings, model: Model) -> bool:
-    """Whether a model trains for minutes by default, if it has the preset for demo data.
+def _preset_of(s: Settings, training: Training) -> str:
+    """Name of a training's preset: that of its section, else the default.
 
-    VIBE does if [embedded] is enabled; other models do if VIBE uses that preset.
+    The default is the preset for demo data, if the training has it and `_is_short`.
     """
-    return s.embedded.enabled if model is VIBE else which_runs(s).preset == EMBEDDED
+    usual = training.preset
+    if _is_short(s, training) and EMBEDDED in training.presets:
+        usual = EMBEDDED
+    return s.source.section(training.section).get("preset", usual)
+
+
+def _is_short(s: Settings, training: Training) -> bool:
+    """Whether a training should by default take minutes, by the preset for demo data.
+
+    VIBE does if [embedded] is enabled. All others do if VIBE uses that preset.
+    """
+    vibe = s.source.section(VIBE.section)
+    if training is VIBE or "preset" not in vibe:
+        return s.embedded.enabled
+    return vibe["preset"] == EMBEDDED
 
 
 def not_small(s: Settings, model: Model) -> str:
     """A note if a model trains on demo data without a preset for it; "" for other models."""
-    if (
-        not _small(s, model)
-        or EMBEDDED in model.presets
-        or "preset" in s.source.section(model.section)
-    ):
+    has_preset = EMBEDDED in model.presets or "preset" in s.source.section(model.section)
+    if has_preset or not _is_short(s, model):
         return ""
     return (
         f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its "
@@ -98,40 +111,50 @@ def note_missing_depth(config: object) -> str:
 def model_settings(
     s: Settings, model: Model, given: str = "", seed: int | None = None
 ) -> VideoConfig:
-    """Make a model's configuration from its preset, its section, and other sections of luigi.cfg.
+    """Make a model's configuration. Each step overrides the settings of those before it:
 
-    given: Variant from the option `--variant`, which overrides that of luigi.cfg. seed: Overrides
-    that of luigi.cfg, unless None. Raises ConfigError for invalid settings.
+    1. the preset; that for demo data is cut to the datasets that [data] enables
+    2. the model's section
+    3. paths and features of other sections, and `seed`, unless it is None
+    4. the variant: `given` (the option `--variant`), or else that of the section
+
+    Raises ConfigError for invalid settings.
     """
     runs = which_runs(s, model)
     section = s.source.section(model.section)
     values = _parse_settings(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
-    paths = s.paths
-    variant = given or runs.variant or ""
+    if runs.preset == EMBEDDED:
+        values = _enabled_splits(s, preset) | values
     values |= {
-        "cache": paths.cache,
-        "runs": paths.runs,
-        "body": paths.body,
+        "cache": s.paths.cache,
+        "runs": s.paths.runs,
+        "body": s.paths.body,
         "stream": s.stream.name,
+        "feature_size": s.stream.stream.dim,
     }
     if seed is not None:
         values["seed"] = seed
-    values["feature_size"] = s.stream.stream.dim
-    if runs.preset == EMBEDDED:
-        for name in ("datasets_2d", "evaluation"):
-            splits = [
-                split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets
-            ]
-            if name not in values and (splits or name == "datasets_2d"):
-                values[name] = tuple(splits)
+
+    variant = given or runs.variant
     with _name_section(section, variant_by_option=bool(given)):
         config = replace(preset, **values)
         if not variant:
             return config
-        # Settings of a variant override luigi.cfg.
         varied = models.variant_of(config, variant)
         return replace(varied, name=f"{config.name}-{variant}")
+
+
+def _enabled_splits(s: Settings, preset: VideoConfig) -> dict[str, Any]:
+    """The preset's splits of enabled datasets, by key; `evaluation` is never empty."""
+    enabled = {}
+    for key in ("datasets_2d", "evaluation"):
+        splits = tuple(
+            split for split in getattr(preset, key) if split.split("/")[0] in s.data.datasets
+        )
+        if splits or key == "datasets_2d":
+            enabled[key] = splits
+    return enabled
 
 
 def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
@@ -141,9 +164,8 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     the generator's, so that the prior learns from the same windows.
     """
     decided: dict[str, Any] = {name: getattr(train, name) for name in OF_VIBE}
-    motion = decided["motion"] = tuple(
-        split for split in train.motion if split not in train.leave_out
-    )
+    motion = tuple(split for split in train.motion if split not in train.leave_out)
+    decided["motion"] = motion
     for name in ("strides", "window_weights"):  # the prior reads no other splits
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
     with _name_section(s.source.section(VIBE.section)):
@@ -161,17 +183,6 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
         shared |= {name: getattr(vibe, name) for name in UNLESS_SET}
     with _name_section(section):
         return replace(training.presets[preset](), **shared | values)
-
-
-def _preset_of(s: Settings, training: Training) -> str:
-    """Name of the preset of [mposer] or [pose_embedding].
-
-    Unless the section sets it, it is `embedded` if [vibe] uses that, else the training's default.
-    """
-    usual = training.preset
-    if which_runs(s).preset == EMBEDDED:
-        usual = EMBEDDED
-    return s.source.section(training.section).get("preset", usual)
 
 
 def _parse_settings(
@@ -254,37 +265,21 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
     configuration of no model. Raises ConfigError.
     """
     splits, broken = s.known_splits(s.data.datasets)
+    section = s.source.section(section_name)
     if isinstance(config, VideoConfig):
         section = s.source.section(config.MODEL)
         with _name_section(section):
             config.check_feature_size()
-    else:
-        section = s.source.section(section_name)
     for key in SPLITS:
-        where = section.where(key)
-        named = map(split_of, getattr(config, key, ()))
-        for name in (name for name in named if name in config.splits and name not in splits):
-            dataset = name.split("/")[0]
-            if dataset in broken:
-                raise ConfigError(f"{where}: {broken[dataset]}")
-            if dataset not in s.data.datasets:
-                raise ConfigError(
-                    f"{where}: {name} is to be used, but [data] datasets does not enable it. "
-                    f"Enable it, or set {', '.join(SPLITS)} to enabled datasets."
-                )
-            suited = [
-                n for n in splits if n.endswith("/train") or key in ("validation", "evaluation")
-            ] or splits
-            similar = did_you_mean(name, suited) or ";"
-            raise ConfigError(
-                f"{where}: there is no split {name}{similar} known: {', '.join(splits)}"
-            )
-    specs = {spec.name: spec.stream for spec in s.streams}
+        for name in map(split_of, getattr(config, key, ())):
+            if name in config.splits and name not in splits:
+                reason = broken.get(name.split("/")[0]) or _why_unknown(s, key, name, splits)
+                raise ConfigError(f"{section.where(key)}: {reason}")
     if isinstance(config, VideoConfig):
+        specs = {spec.name: spec for spec in s.streams}
         for split, streams in config.streams.items():
             if split in splits:
-                needing = {name: specs[name] for name in streams if name in specs}
-                _check_columns(s, config, split, needing)
+                _check_columns(s, config, split, [specs[name] for name in streams if name in specs])
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         raise ConfigError(
@@ -293,26 +288,43 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         )
 
 
+def _why_unknown(s: Settings, key: str, name: str, splits: Sequence[str]) -> str:
+    """Why there is no split `name` among the splits of enabled datasets, and what to do.
+
+    key: Setting that names it.
+    """
+    if name.split("/")[0] not in s.data.datasets:
+        return (
+            f"{name} is to be used, but [data] datasets does not enable it. "
+            f"Enable it, or set {', '.join(SPLITS)} to enabled datasets."
+        )
+    suited = splits
+    if key not in ("validation", "evaluation"):
+        suited = [split for split in splits if split.endswith("/train")] or splits
+    suggestion = did_you_mean(name, suited) or ";"
+    return f"there is no split {name}{suggestion} known: {', '.join(splits)}"
+
+
 def _check_columns(
-    s: Settings, config: VideoConfig, split: str, streams: Mapping[str, Any]
+    s: Settings, config: VideoConfig, split: str, specs: Sequence[StreamSpec]
 ) -> None:
     """Raise ConfigError if a stream is computed from columns that the split will not have."""
     dataset, _, part = split.partition("/")
     reader = s.dataset(dataset)
     extra = (column.name for column in reader.extra_columns(part, body=True))
     columns = {*reader.columns(part, body=True), *extra, *TRACK_FIELDS}
-    for name, stream in streams.items():
-        missing = [column for column in stream.needs if column not in columns]
+    for spec in specs:
+        missing = [column for column in spec.stream.needs if column not in columns]
         if missing:
-            naming = [
+            keys = [  # that name the split
                 key
                 for key in SPLITS
                 if key != "motion" and split in map(split_of, getattr(config, key, ()))
             ]
-            where = s.source.section(config.MODEL).where(naming[0])
+            where = s.source.section(config.MODEL).where(keys[0])
             raise ConfigError(
-                f"{where}: stream {name!r} is computed from {', '.join(missing)}, which {split} "
-                "does not have. Use other splits, or a variant without this stream."
+                f"{where}: stream {spec.name!r} is computed from {', '.join(missing)}, which "
+                f"{split} does not have. Use other splits, or a variant without this stream."
             )
 
 

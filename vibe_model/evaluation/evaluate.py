@@ -117,7 +117,7 @@ def evaluate_all(
 
     Args:
         tracks: Pattern of track names by split.
-        training: Splits with the poses for "dynamics".
+        training: Splits in which "dynamics" finds the nearest poses.
         folder: For results by track and worst windows by the first protocol.
         predictions: Write one npz per track there, too, in predictions/<split>/.
         stand_in: The features are from random weights.
