@@ -4,8 +4,10 @@
     Data -> TrainMPoser    a checkpoint that a model reads: `CheckpointTask`
     Extract -> ExtractBeside    a stream that only one model reads
 
-A model's configuration names the tasks of the checkpoints that it reads (`MADE_BY`), and `Train`
-requires these and `ExtractBeside`. The training itself is in `vibe_model.training`.
+A model's configuration names the tasks of the checkpoints that it reads (`VideoConfig.MADE_BY`),
+such as {"mposer": ("TrainMPoser", "prior = discriminator")}. If luigi.cfg does not set `mposer`,
+`Train` requires TrainMPoser, and `model_config` sets `mposer` to the path of its best.pt. `Train`
+also requires `ExtractBeside`. The training itself is in `vibe_model.training`.
 """
 
 from __future__ import annotations
@@ -153,13 +155,16 @@ def _checkpoint_task(name: str) -> type[CheckpointTask]:
     return task
 
 
-def _checkpoint_task_of(config: VideoConfig, name: str) -> type[CheckpointTask]:
-    """The task that makes a checkpoint of the model. Raises as `_checkpoint_task` does.
+def _checkpoint_tasks(config: VideoConfig) -> dict[str, type[CheckpointTask]]:
+    """Setting in `MADE_BY` -> task that makes its checkpoint, for the missing checkpoints.
 
-    name: The checkpoint's setting in `MADE_BY`.
+    Raises as `_checkpoint_task` does.
     """
-    task, _ = config.MADE_BY[name]
-    return _checkpoint_task(task)
+    tasks = {}
+    for setting in config.missing_checkpoints:
+        task_name, _ = config.MADE_BY[setting]
+        tasks[setting] = _checkpoint_task(task_name)
+    return tasks
 
 
 def best_of(config: RunConfig) -> Path:
@@ -248,22 +253,22 @@ class _TrainingView:
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration by luigi.cfg, with the paths of checkpoints of other trainings.
+    """A model's configuration by luigi.cfg, with paths for the checkpoints that other tasks make.
 
-    variant, seed: As in `_config_from_settings`.
+    variant, seed: As in `_config_from_settings`. Raises ConfigError.
     """
     config = _config_from_settings(model, variant, seed)
-    checkpoints: dict[str, Any] = {
-        name: _checkpoint_task_of(config, name).checkpoint(config)
-        for name in config.missing_checkpoints
-    }
+    checkpoints = dict[str, Any]()
+    for setting, task in _checkpoint_tasks(config).items():
+        checkpoints[setting] = task.checkpoint(config)
     return replace(config, **checkpoints)
 
 
 def _config_from_settings(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's configuration by luigi.cfg, after checks (`check_inputs`). Raises ConfigError.
+    """A model's configuration by luigi.cfg, checked (`check_inputs`). Raises ConfigError.
 
-    variant, seed: Override those of luigi.cfg, unless they are "" and -1.
+    Settings of checkpoints that are not set are None. variant, seed: Override those of luigi.cfg,
+    unless they are "" and -1.
     """
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
@@ -329,14 +334,14 @@ class Train(TrainingTask):
         return model_config(self.record, self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
-        self.config()  # raises what is wrong with it, before anything runs
+        self.config()  # raises what is wrong with it and with its checkpoints' settings
+        # This one has None for the checkpoints that must be trained first.
         config = _config_from_settings(self.record, self.variant, self.seed)
         tasks = list[luigi.Task]([Data()])
-        for name in config.missing_checkpoints:
-            task = _checkpoint_task_of(config, name)
+        for task in _checkpoint_tasks(config).values():
             tasks += task.required_tasks(self.variant, self.seed)
-        by_data = {spec.name for spec in settings().streams}
-        beside = {extra.stream for extra in config.extra_streams.values()} - by_data
+        extracted_by_data = {spec.name for spec in settings().streams}
+        beside = {extra.stream for extra in config.extra_streams.values()} - extracted_by_data
         for split, streams in config.streams.items():
             tasks += [
                 ExtractBeside(split=split, stream=stream) for stream in streams if stream in beside
@@ -345,12 +350,9 @@ class Train(TrainingTask):
 
     def work(self) -> None:
         config = self.config()
-        note = not_small(settings(), self.record)
-        if note:
-            warn(note)
-        note = note_missing_depth(config)
-        if note:
-            warn(note)
+        for note in (not_small(settings(), self.record), note_missing_depth(config)):
+            if note:
+                warn(note)
         reason = runs.what_differs(config)
         if reason:
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
@@ -396,15 +398,19 @@ class ExtractBeside(PipelineTask):
         return tasks
 
     def plan(self) -> ExtractionPlan:
+        """Plan the extraction. Raises ConfigError for random weights on real data."""
         root = settings().paths.cache
         raw = settings().raw(str(self.split).split("/")[0])
         spec = self._spec()
-        if spec.stream.trained_by:
-            checkpoint = _checkpoint_task(spec.stream.trained_by).checkpoint(None)
+        task_name = spec.stream.trained_by
+        if task_name:
+            checkpoint = _checkpoint_task(task_name).checkpoint(None)
             spec = replace(spec, stream=spec.stream.with_weights(checkpoint))
-        # Recomputing a trained stream with other weights takes seconds, and no pixels.
+
+        # Other weights replace a trained stream's rows: this takes seconds, and no pixels.
         committed = cache.open(root)[self.split]
         replaces = spec.stream.is_trained and bool(compare_stream(committed, spec).differs)
+
         plan = plan_extraction(root, self.split, replace(spec, raw=raw), replace=replaces)
         if not plan.up_to_date:
             plan.spec.refuse_untrained(raw, settings().source.where(str(self.stream), "weights"))

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from cache.read.batches import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
@@ -23,8 +23,6 @@ from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 from vibe_model.vibe.config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
-
-C = TypeVar("C", bound=RunConfig)
 
 VIBE: Final = models.find("vibe")
 # Name of the preset for demo data. If [vibe] uses it, it is the default of all other models that

@@ -47,8 +47,13 @@ UNITS: Final = {
 }
 # columns of the CSV files before and after the errors
 PLACE_COLUMNS: Final = (
-    *("split", "track", "video"),
-    *("first_frame", "last_frame", "first_row", "last_row"),
+    "split",
+    "track",
+    "video",
+    "first_frame",
+    "last_frame",
+    "first_row",
+    "last_row",
 )
 COUNT_COLUMNS: Final = ("frames_predicted", "frames", "frames_2d")
 SIGMAS: Final = (1.0, 2.0, 4.0, 8.0)  # frames

@@ -6,12 +6,13 @@ Geman-McClure's robust function and weighted by the squared confidence, with one
 track. VIBE holds the pose by a prior over all poses; here, pose, shape and camera stay near the
 prediction.
 
-The loss is twice the negative log likelihood of the prediction (with the deviations below),
-the keypoints and smooth motion. The variables are deviations from the prediction, in standard
-deviations:
+The loss is twice the negative log likelihood of the prediction, the keypoints and smooth motion,
+with the standard deviations below (`..._STD`). Its variables (`_Deviations`) are changes of the n
+predicted bodies, in standard deviations:
 
-    |turn|^2 + |shift|^2 + n |shape change|^2
-      + sum of confidence^2 rho(distance) / KEYPOINT^2 + sum of |acceleration / ACCELERATION|^2
+    |turn|^2 + |shift|^2 + n |shape|^2
+      + sum of confidence^2 rho(distance) / KEYPOINT_STD^2
+      + sum of |acceleration / ACCELERATION_STD|^2
 
 `refine_track` refines a prediction for `tasks predict --refine`.
 """
@@ -42,22 +43,25 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 PARTS: Final = [3, 72, 10]  # numbers of theta: camera, pose, betas
-KEYPOINT: Final = 0.02  # box sides, of a detected joint
-# box sides, Geman-McClure's scale: joints further away are the detector's mistakes
+
+# Standard deviations
+KEYPOINT_STD: Final = 0.02  # of a detected joint, in box sides
+POSE_STD: Final = 0.2  # of a predicted rotation, rad
+SHAPE_STD: Final = 1.0  # of a predicted beta
+CAMERA_STD: Final = 0.1  # of the predicted scale, as a share of it, and of the predicted shift, m
+ACCELERATION_STD: Final = 20.0  # of a joint, m/s^2
+
+# Geman-McClure's scale, in box sides: joints further away are the detector's mistakes
 OUTLIER: Final = 0.1
-POSE: Final = 0.2  # rad, of a predicted rotation
-SHAPE: Final = 1.0  # of a predicted beta
-CAMERA: Final = 0.1  # of the predicted scale, as a share of it, and of the predicted shift, m
-ACCELERATION: Final = 20.0  # m/s^2, of a joint
 
 # Detectors place hips and neck elsewhere than the body; SPIN and VIBE leave them out, too.
 UNUSED: Final = frozenset({"OP Neck", "OP MidHip", "OP RHip", "OP LHip", "rhip", "lhip", "neck"})
 USED: Final = np.array([name not in UNUSED for name in JOINTS["spin49"]])
 CHUNK: Final = 256  # frames fitted at once, so that memory does not grow with the track
 CONTEXT: Final = 2  # frames before a chunk, fitted already, that an acceleration needs
-ITERATIONS: Final = 100  # of L-BFGS, at most
-LEAST_CHANGE: Final = 1e-4  # of the loss a frame, which ends it earlier
-HISTORY: Final = 10  # earlier steps, each a few waits for a GPU
+ITERATIONS: Final = 100  # L-BFGS's largest number
+LEAST_CHANGE: Final = 1e-4  # L-BFGS ends if the loss per frame changes by less
+HISTORY: Final = 10  # earlier steps that L-BFGS uses, each a few waits for a GPU
 
 
 class Refined(NamedTuple):
@@ -109,13 +113,14 @@ def refine_bodies(
 
     refinement = _Refinement(body, crop_scale, rate, project)
     before = refinement.median_px(track)
+    unchanged = Refined(np.array(theta, np.float32), before, before)
     if math.isnan(before):
-        return Refined(np.array(theta, np.float32), before, before)
+        return unchanged
     fitted = refinement.fit(track)
     after = refinement.median_px(track._replace(theta=fitted))
-    if not after < before:
-        return Refined(np.array(theta, np.float32), before, before)
-    return Refined(fitted.cpu().numpy(), before, after)
+    if after < before:
+        return Refined(fitted.cpu().numpy(), before, after)
+    return unchanged
 
 
 def _isolate(has_no_box: Bools, run: Ints | None) -> Ints:
@@ -132,11 +137,11 @@ def refine_track(
     """`refine_bodies` of a prediction. kp_2d: (F, 49, 3). Past and future bodies keep their
     poses.
     """
-    axis_angle = matrix_to_axis_angle(torch.from_numpy(bodies.rotmat))
-    pose = axis_angle.flatten(1).numpy()
+    arrays = (bodies.camera, bodies.rotmat, bodies.shape)
+    predicted = _Bodies(*(torch.from_numpy(array) for array in arrays))
     rate = bodies.track.fps / bodies.track.step
     refined = refine_bodies(
-        np.concatenate([bodies.camera, pose, bodies.shape], axis=1),
+        predicted.to_theta().numpy(),
         kp_2d,
         bodies.bbox,
         generator.body,
@@ -147,10 +152,8 @@ def refine_track(
     )
     if not refined.after < refined.before:
         return bodies, refined
-    borders = np.cumsum(PARTS)[:-1]
-    camera, pose, shape = np.split(refined.theta, borders, axis=1)
-    axis_angle = torch.from_numpy(pose).reshape(-1, 24, 3)
-    rotmat = axis_angle_to_matrix(axis_angle).numpy()
+    fitted = _Bodies.from_theta(torch.from_numpy(refined.theta))
+    camera, rotmat, shape = (tensor.numpy() for tensor in fitted)
     return replace(bodies, camera=camera, rotmat=rotmat, shape=shape), refined
 
 
@@ -171,31 +174,65 @@ class _TrackTensors(NamedTuple):
         return self._replace(run=runs)
 
 
+class _Bodies(NamedTuple):
+    """Bodies and cameras of n frames."""
+
+    camera: Tensor  # (n, 3) scale, tx, ty in the crop
+    rotmat: Tensor  # (n, 24, 3, 3) relative to parents
+    betas: Tensor  # (n, 10)
+
+    @classmethod
+    def from_theta(cls, theta: Tensor) -> _Bodies:
+        camera, pose, betas = torch.split(theta, PARTS, dim=1)
+        return cls(camera, axis_angle_to_matrix(pose.reshape(-1, 24, 3)), betas)
+
+    def to_theta(self) -> Tensor:
+        """(n, 85)."""
+        pose = matrix_to_axis_angle(self.rotmat).flatten(1)
+        return torch.cat((self.camera, pose, self.betas), dim=1)
+
+
+class _Deviations(NamedTuple):
+    """Changes of n bodies and their cameras, in standard deviations."""
+
+    turn: Tensor  # (n, 72) axis times angle, for each joint's rotation
+    shift: Tensor  # (n, 3) of the camera
+    shape: Tensor  # (10,) of the betas of all frames
+
+    def move(self, bodies: _Bodies, is_free: Tensor) -> _Bodies:
+        """Change bodies. is_free: (n, 1) 1 for frames that turn and shift, 0 for others."""
+        angles = POSE_STD * is_free * self.turn
+        rotmat = bodies.rotmat @ axis_angle_to_matrix(angles.reshape(-1, 24, 3))
+        shift = CAMERA_STD * is_free * self.shift
+        scale = bodies.camera[:, :1] * shift[:, :1].exp()
+        place = bodies.camera[:, 1:] + shift[:, 1:]
+        camera = torch.cat((scale, place), dim=1)
+        return _Bodies(camera, rotmat, bodies.betas + SHAPE_STD * self.shape)
+
+
 @dataclass(frozen=True, slots=True)
 class _Refinement:
+    """How to fit bodies; fields as in `refine_bodies`."""
+
     body: Body
     crop_scale: float
-    rate: float
+    rate: float  # rows per second
     project: Project
 
-    def pose(
-        self, camera: Tensor, rotmat: Tensor, betas: Tensor, bbox: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pose(self, bodies: _Bodies, bbox: Tensor) -> tuple[Tensor, Tensor]:
         """Pose bodies: joints (n, 49, 3) m, and their projections (n, 49, 2) px of the image."""
-        joints = self.body.joints(betas=betas, rotmat=rotmat)
+        joints = self.body.joints(betas=bodies.betas, rotmat=bodies.rotmat)
         centre = bbox[:, None, :2]
         half = bbox[:, None, 2:3] * self.crop_scale / 2
-        return joints, centre + half * self.project(joints, camera)
+        return joints, centre + half * self.project(joints, bodies.camera)
 
     @torch.no_grad()
     def median_px(self, track: _TrackTensors) -> float:
         """Median distance (px) of seen joints to their keypoints; NaN without one."""
-        camera, pose, betas = torch.split(track.theta, PARTS, dim=1)
         distances = []
-        for start in range(0, len(pose), CHUNK):  # not all at once, as in `solve`
+        for start in range(0, len(track.theta), CHUNK):  # not all at once, as in `fit`
             rows = slice(start, start + CHUNK)
-            rotmat = axis_angle_to_matrix(pose[rows].reshape(-1, 24, 3))
-            _, pixels = self.pose(camera[rows], rotmat, betas[rows], track.bbox[rows])
+            _, pixels = self.pose(_Bodies.from_theta(track.theta[rows]), track.bbox[rows])
             keypoints = track.kp_2d[rows]
             distance = (pixels - keypoints[..., :2]).norm(dim=-1)
             is_seen = _weights(keypoints) > 0
@@ -224,68 +261,59 @@ class _Refinement:
         return fitted
 
     def solve(self, track: _TrackTensors, *, n_fixed: int = 0, fit_shape: bool) -> Tensor:
-        """The theta (n, 85) of least loss. The first `n_fixed` frames stay."""
-        camera, pose, betas = torch.split(track.theta, PARTS, dim=1)
-        rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
-        n = len(pose)
-        is_moving = torch.arange(n, device=pose.device) >= n_fixed
-        moving = is_moving.float()[:, None]
-        # in standard deviations
-        turn = torch.zeros_like(pose, requires_grad=True)
-        shift = torch.zeros_like(camera, requires_grad=True)
-        shape_change = torch.zeros_like(betas[0], requires_grad=True)
-
-        def move_bodies() -> tuple[Tensor, Tensor, Tensor]:
-            angles = POSE * moving * turn
-            turned = rotmat @ axis_angle_to_matrix(angles.reshape(-1, 24, 3))
-            moved = CAMERA * moving * shift
-            scale = camera[:, :1] * moved[:, :1].exp()
-            place = camera[:, 1:] + moved[:, 1:]
-            changed_camera = torch.cat((scale, place), dim=1)
-            return changed_camera, turned, betas + SHAPE * shape_change
-
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            loss = self._loss(track, *move_bodies())
-            loss = loss + turn.square().sum()
-            loss = loss + shift.square().sum()
-            loss = loss + n * shape_change.square().sum()
-            (loss / n).backward()  # type: ignore[no-untyped-call]
-            return loss.detach() / n
-
-        variables = [turn, shift]
-        if fit_shape:
-            variables.append(shape_change)
+        """The theta (n, 85) of least loss, near that of the track. The first `n_fixed` frames stay;
+        without `fit_shape`, the betas of all frames stay.
+        """
+        predicted = _Bodies.from_theta(track.theta)
+        n = len(track.theta)
+        frames = torch.arange(n, device=track.theta.device)
+        is_free = (frames >= n_fixed).float()[:, None]
+        deviations = _Deviations(
+            turn=track.theta.new_zeros(n, 72, requires_grad=True),
+            shift=track.theta.new_zeros(n, 3, requires_grad=True),
+            shape=track.theta.new_zeros(10, requires_grad=True),
+        )
         optimiser = torch.optim.LBFGS(
-            variables,
+            deviations if fit_shape else deviations[:2],
             max_iter=ITERATIONS,
             tolerance_change=LEAST_CHANGE,
             history_size=HISTORY,
             line_search_fn="strong_wolfe",
         )
+
+        def closure() -> Tensor:
+            """Set the gradients of the loss per frame, and return it."""
+            optimiser.zero_grad()
+            loss = self._loss(track, deviations.move(predicted, is_free))
+            loss = loss + deviations.turn.square().sum()
+            loss = loss + deviations.shift.square().sum()
+            loss = loss + n * deviations.shape.square().sum()
+            (loss / n).backward()  # type: ignore[no-untyped-call]
+            return loss.detach() / n
+
         optimiser.step(closure)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            camera, rotmat, betas = move_bodies()
-            pose = matrix_to_axis_angle(rotmat).flatten(1)
-            return torch.cat((camera, pose, betas), dim=1)
+            return deviations.move(predicted, is_free).to_theta()
 
-    def _loss(self, track: _TrackTensors, camera: Tensor, rotmat: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, track: _TrackTensors, bodies: _Bodies) -> Tensor:
         """Twice the negative log likelihood of the keypoints and of the joints' accelerations."""
-        joints, pixels = self.pose(camera, rotmat, betas, track.bbox)
+        joints, pixels = self.pose(bodies, track.bbox)
         sides = track.bbox[:, None, 2:3]
         error = (pixels - track.kp_2d[..., :2]) / sides
         squared = error.square().sum(-1)
         robust = squared / (1 + squared / OUTLIER**2)
 
-        # Metres in the image's plane, by the prediction's scale, and in depth from the body's root.
+        # Places in m, for accelerations. Joints are relative to the root, so their places across
+        # the image come from the pixels, and only their depth is without the person's motion. One
+        # scale for all frames, the median of the predicted ones: a jumping scale moves no joint.
         scale_px = (track.theta[:, 0] * track.bbox[:, 2]).abs()
         px_per_m = scale_px.median().clamp(min=1) * self.crop_scale / 2
         places = torch.cat((pixels / px_per_m, joints[..., 2:]), dim=-1)
         second_difference = places[2:] - 2 * places[1:-1] + places[:-2]
         acceleration = second_difference * self.rate**2
         is_adjacent = track.run[2:] == track.run[:-2]
-        uneven = (acceleration * is_adjacent[:, None, None] / ACCELERATION).square().sum()
-        return (_weights(track.kp_2d) * robust).sum() / KEYPOINT**2 + uneven
+        uneven = (acceleration * is_adjacent[:, None, None] / ACCELERATION_STD).square().sum()
+        return (_weights(track.kp_2d) * robust).sum() / KEYPOINT_STD**2 + uneven
 
 
 def _weights(kp_2d: Tensor) -> Tensor:
