@@ -3,7 +3,15 @@
 
 After Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D
 Dynamics" (ICCV 2021). Details that the available slides and note do not give are ours
-(docs/part-dynamics.md).
+(docs/part-dynamics.md). `PartDynamics` is the model:
+
+1. `TemporalEncoder` (VIBE's) encodes the features of a window.
+2. `RegionDecoder` makes a state for each body region in each frame.
+3. `Regressor` (VIBE's) regresses the frame's body from the encoded features, corrected by the
+   states.
+4. `_Neighbour` predicts how a region's rotations change to a frame before or after.
+
+Axes in shapes: B windows, T frames, R regions, K taps of a convolution, W channels of a state.
 """
 
 from __future__ import annotations
@@ -28,10 +36,30 @@ if TYPE_CHECKING:
     from vibe_model.part_dynamics.config import PartDynamicsConfig
 
 
+REGIONS: Final = (  # SMPL's joints in each
+    (0, 3, 6, 9, 12, 15),  # pelvis, spine, neck, head
+    (1, 4, 7, 10),  # left leg
+    (2, 5, 8, 11),  # right leg
+    (13, 16, 18, 20, 22),  # left arm
+    (14, 17, 19, 21, 23),  # right arm
+)
+# Number of regions -> channels of a region's state: one region has as many parameters as five
+WIDTHS: Final = {5: 256, 1: 572}
+HEAD_SIZE: Final = 256  # of the hidden layer that predicts a neighbouring frame
+SIZES: Final = {  # numbers per frame of the streams besides the features
+    "pr_vipe": PR_VIPE_SIZE,
+    "homography": (HISTORY + 1) * HOMOGRAPHY_SIZE,
+}
+LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
+SMALL: Final = 0.01  # initial Xavier gain of residuals
+
 RECOMBINE: Final = ("multiply", "add", "none")
 KERNEL: Final = 3
 DILATIONS: Final = (1, 3)  # a state depends on 9 frames
 DROPOUT: Final = 0.1
+
+# The tensors of `VideoModel.pose`, and "deltas": the same tensors by step in frames
+Prediction = dict[str, Any]
 
 
 class RegionConvolution(nn.Module):
@@ -81,23 +109,27 @@ class RegionConvolution(nn.Module):
             taps = taps * self._context(taps).sigmoid()
         elif self.recombine == "add":
             taps = taps + self._context(taps)
-        by_region = taps.flatten(3).flatten(0, 1).transpose(0, 1)  # (R, B T, K W)
+
+        # One product for each region: (R, B T, K W) x (R, K W, W) -> (R, B T, W)
+        by_region = taps.flatten(3).flatten(0, 1).transpose(0, 1)
         weight = self.weight.flatten(1, 2)
-        convolved = torch.bmm(by_region, weight).transpose(0, 1)
+        convolved = torch.bmm(by_region, weight).transpose(0, 1)  # (B T, R, W)
         return convolved.view_as(states)
 
     def _context(self, taps: Tensor) -> Tensor:
-        """Context of each region from the others, batch-normed: (B, T, R, K, W) -> (B, T, R, K,
-        1).
+        """Context of each region from the others, batch-normed.
+
+        (B, T, R, K, W) -> (B, T, R, K, 1): one number for all channels of a region's tap.
         """
         n_regions, kernel, _, _, width = self.context.shape
         regions = torch.arange(n_regions, device=taps.device)
-        # (region, other region, region's tap, other's tap, channel), 0 for the region itself
+        # (region r, region o, tap k of r, tap l of o, channel w): `context` where o is another
+        # region, and 0 where o is r
         weight = self.context.new_zeros(n_regions, n_regions, kernel, kernel, width)
-        context_weight = self.context.transpose(1, 2)
+        context_weight = self.context.transpose(1, 2)  # (r, R - 1, k, l, w)
         weight = weight.index_put((regions[:, None], self.other_regions), context_weight)
-        context = torch.einsum("btskw,rsjkw->btrj", taps, weight) + self.context_bias
-        normed: Tensor = self.context_norm(context.flatten(0, 1).flatten(1))
+        context = torch.einsum("btolw,roklw->btrk", taps, weight) + self.context_bias
+        normed: Tensor = self.context_norm(context.flatten(0, 1).flatten(1))  # of (B T, R K)
         return normed.view(*taps.shape[:-1], 1)
 
 
@@ -150,35 +182,16 @@ class RegionDecoder(nn.Module):
         return states
 
 
-REGIONS: Final = (  # SMPL's joints in each
-    (0, 3, 6, 9, 12, 15),  # pelvis, spine, neck, head
-    (1, 4, 7, 10),  # left leg
-    (2, 5, 8, 11),  # right leg
-    (13, 16, 18, 20, 22),  # left arm
-    (14, 17, 19, 21, 23),  # right arm
-)
-WIDTHS: Final = {5: 256, 1: 572}  # of a region's state: one region has as many parameters as five
-SIZES: Final = {  # of additional inputs
-    "pr_vipe": PR_VIPE_SIZE,
-    "homography": (HISTORY + 1) * HOMOGRAPHY_SIZE,
-}
-LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
-SMALL: Final = 0.01  # initial Xavier gain of residuals
-
-# The tensors of `VideoModel.pose`, and "deltas": the same tensors by step in frames
-Prediction = dict[str, Any]
-
-
 class _Neighbour(nn.Module):
-    """Predicts how a region's rotations change over some frames."""
+    """Predicts how a region's rotations change to a neighbouring frame."""
 
-    def __init__(self, width: int, n_joints: int, hidden_size: int) -> None:
+    def __init__(self, width: int, n_joints: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width + 6 * n_joints, hidden_size)
-        self.out = xavier(hidden_size, 6 * n_joints, SMALL)
+        self.hidden = nn.Linear(width + 6 * n_joints, HEAD_SIZE)
+        self.out = xavier(HEAD_SIZE, 6 * n_joints, SMALL)
 
     def forward(self, state: Tensor, rotations: Tensor) -> Tensor:
-        """(N, width), (N, 6 n) -> (N, 6 n)."""
+        """A region's state (..., W), rotations of its n joints (..., 6 n) -> changes (..., 6 n)."""
         hidden = self.hidden(torch.cat((state, rotations), dim=-1))
         change: Tensor = self.out(hidden.relu())
         return change
@@ -204,6 +217,7 @@ class PartDynamics(VideoModel):
         recombine: "multiply", "add" or "none".
         uses: Streams to read besides the features.
         delta: Frames to the predicted neighbours before and after; 0: no neighbours.
+        width: Channels of a region's state; 0: as in `WIDTHS`.
 
     Raises:
         ConfigError: an invalid option.
@@ -239,7 +253,7 @@ class PartDynamics(VideoModel):
         if delta < 0:
             raise ConfigError(f"delta: expected 0 or more frames, found {delta}")
         self.uses = tuple(uses)
-        self.joints: tuple[tuple[int, ...], ...] = REGIONS
+        self.joints: tuple[tuple[int, ...], ...] = REGIONS  # of each region
         if regions == 1:
             self.joints = (tuple(range(24)),)
             recombine = "none"
@@ -249,13 +263,15 @@ class PartDynamics(VideoModel):
         self.decoder = RegionDecoder(n_inputs, regions, width, recombine)
         self.current = xavier(regions * width, feature_size, SMALL)
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
+        # Neighbour's side -> a head for each region, in the order of `steps`. Without neighbours,
+        # both are empty (`VideoModel.steps`).
         self.deltas = nn.ModuleDict()
         if delta:
             self.steps = (-delta, delta)
             for side in ("before", "after"):
                 heads = nn.ModuleList()
                 for joints in self.joints:
-                    heads.append(_Neighbour(width, len(joints), WIDTHS[5]))
+                    heads.append(_Neighbour(width, len(joints)))
                 self.deltas[side] = heads
         self.register_buffer("sigma", torch.ones(9))
         self.body = body
@@ -275,9 +291,9 @@ class PartDynamics(VideoModel):
         dict by step in frames, -5 and 5, indexed by the frame that predicts them, with the camera
         (1, 0, 0) and that frame's shape. Raises ValueError if a stream of `uses` is None.
         """
-        estimates = self.regress_around(features, pr_vipe, homography)
-        current = self.pose(estimates.pop(0), eval_joints, vertices)
-        deltas = pose_neighbours(self.body, estimates, eval_joints=eval_joints, vertices=vertices)
+        by_step = self.regress_around(features, pr_vipe, homography)
+        current = self.pose(by_step.pop(0), eval_joints, vertices)
+        deltas = pose_neighbours(self.body, by_step, eval_joints=eval_joints, vertices=vertices)
         return {**current, "deltas": deltas}
 
     def regress(
@@ -292,11 +308,11 @@ class PartDynamics(VideoModel):
     ) -> dict[int, Estimate]:
         """Bodies by step (0: now), with the frame's shape and camera; inputs as for `forward`."""
         pose, shape, camera, states = self._regress_parts(features, pr_vipe, homography)
-        estimates = {0: Estimate.of_6d(pose, shape, camera)}
+        by_step = {0: Estimate.of_6d(pose, shape, camera)}
         for step, heads in zip(self.steps, self.deltas.values(), strict=True):
             moved = self._move(heads, states, pose)
-            estimates[step] = Estimate.of_6d(moved, shape, camera)
-        return estimates
+            by_step[step] = Estimate.of_6d(moved, shape, camera)
+        return by_step
 
     def regress_stills(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
@@ -331,7 +347,7 @@ class PartDynamics(VideoModel):
         return deviations.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
 
     def _move(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
-        """The pose of a neighbouring frame, (B, T, 144)."""
+        """The pose of a neighbouring frame, (B, T, 144). heads: those of one side, by region."""
         assert isinstance(heads, nn.ModuleList)
         rotations = pose.view(*pose.shape[:2], 24, 6)
         moved = torch.zeros_like(rotations)
@@ -352,13 +368,13 @@ def _require_stream(name: str, stream: Tensor | None) -> Tensor:
 
 
 def pose_neighbours(
-    body: Body, moved: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
+    body: Body, by_step: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
 ) -> dict[int, dict[str, Tensor]]:
     """Bodies of neighbouring frames by step, each (B, T, ...), with the orthographic camera (1, 0,
     0).
     """
     neighbours = {}
-    for step, estimate in moved.items():
+    for step, estimate in by_step.items():
         camera = constant((1.0, 0.0, 0.0), estimate.camera).expand_as(estimate.camera)
         neighbours[step] = pose_estimate(
             body,

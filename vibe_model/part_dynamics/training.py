@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-MOST_ROWS: Final = 1_000_000  # from which to draw rows for sigma
-SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")
+MOST_ROWS: Final = 1_000_000  # rows for sigma are drawn from about so many, evenly spaced
+SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")  # loss terms, also of the neighbours
 
 
 class PartDynamicsTrainer(VideoTrainer):
@@ -71,12 +71,12 @@ class PartDynamicsTrainer(VideoTrainer):
         inputs = {name: labels[name].float() for name in ("features", *config.extra_streams)}
         device = inputs["features"].device.type
         with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
-            estimates = self.generator.regress_around(**inputs)
-        current = self.generator.pose(estimates.pop(0), vertices=False)
+            by_step = self.generator.regress_around(**inputs)
+        current = self.generator.pose(by_step.pop(0), vertices=False)
         supervised = {name: weights[name] for name in SUPERVISED}
         terms = generator_losses(current, labels, supervised)
-        if estimates:
-            deltas = pose_neighbours(self.generator.body, estimates, vertices=False)
+        if by_step:  # the neighbouring frames, if the model predicts them
+            deltas = pose_neighbours(self.generator.body, by_step, vertices=False)
             neighbours = losses.neighbours(deltas, labels, supervised)
             terms["neighbours"] = weights["neighbours"] * neighbours
         if self.embedding is not None:
@@ -111,9 +111,10 @@ def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split])
 
 
 def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:
-    """Standard deviations (9,) of H - I over random rows of the training splits.
+    """Standard deviations (9,) of stored homographies over random rows of the training splits.
 
-    Raises DataError if no drawn row has a homography.
+    A row stores the nine numbers of H - I, with the homography H from the previous crop to the
+    row's crop and the identity I. Raises DataError if no drawn row has a homography.
     """
     stream = config.homography_stream
     flags = f"{stream}_ok"
