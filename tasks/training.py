@@ -451,15 +451,17 @@ def _train(config: VideoConfig, variant: str, progress: Progress, what: str) -> 
     if n == 1:
         return training.run(config, progress=progress_callback(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")
-    command = [
+    _launch(
+        "--standalone",
+        "--nproc-per-node",
+        str(n),
         "-m",
         "tasks",
         "train",
         f"--model={config.MODEL}",
         f"--variant={variant}",
         f"--seed={config.seed}",
-    ]
-    _launch("--standalone", "--nproc-per-node", str(n), *command)
+    )
     return runs.run_folder(config)
 
 

@@ -175,12 +175,12 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
     values = _parse_settings(section, training, preset, besides=("preset",))
-    shared = dict[str, Any]()  # settings of VIBE that hold unless the section sets them
     if training is MPOSER:
         vibe = model_settings(s, VIBE)
-        shared |= {name: getattr(vibe, name) for name in UNLESS_SET}
+        for name in UNLESS_SET:
+            values.setdefault(name, getattr(vibe, name))
     with _name_section(section):
-        return replace(training.presets[preset](), **shared | values)
+        return replace(training.presets[preset](), **values)
 
 
 def _parse_settings(

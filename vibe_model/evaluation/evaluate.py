@@ -279,7 +279,7 @@ def _means(
     create = functools.partial(
         Scorer, generator, split, vertices=options.vertices, keypoints=options.keypoints
     )
-    scorers = {}  # drop_last -> one for each sigma; first that of the first protocol
+    scorers = {}  # drop_last -> one for each sigma; first those of the first protocol
     for drop_last, same in by_drop_last.items():
         scorers[drop_last] = [create(same, sigma) for sigma in sigmas]
 
@@ -299,8 +299,7 @@ def _means(
         for drop_last, bodies in zip(scorers, predictions, strict=True):
             scored += [scorer.add(bodies) for scorer in scorers[drop_last]]
         if results is not None:
-            smoothed_bodies, errors = scored[0]
-            results.add(smoothed_bodies, errors)
+            results.add(*scored[0])  # by the first protocol and the first sigma
 
     means = {}
     for record in records:

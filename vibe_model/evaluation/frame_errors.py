@@ -35,7 +35,6 @@ from vibe_model.evaluation import protocols
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, OWN, Bools, Float64s, Means, TrackErrors
 from vibe_model.losses import COMMON14
-from vibe_model.metrics import Metric
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies
 from vibe_model.runs import NEUTRAL_BODY
@@ -230,7 +229,8 @@ class Scorer:
         theta = group.truths[0].labels.theta[rows]
         label = _Mesh.from_theta(group.body, theta, predicted.betas)
         if group.has_vertices:
-            label = label.add_vertices()
+            verts = group.body(betas=label.betas, rotmat=label.rotmat).verts
+            label = label._replace(verts=verts)
         meshes = {OWN: predicted, BASELINE: self._mean}
         # Protocols with equal roots share vertices; with the same metric also its errors (N,). The
         # key has the metric's id, since `Metric.of` of another package may be unhashable.
@@ -420,9 +420,6 @@ class _Mesh(NamedTuple):
             mesh = mesh._replace(verts=self.verts[mask])
         return mesh
 
-    def add_vertices(self) -> _Mesh:
-        return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
-
     def unpose(self, units: Tensor) -> _Mesh:
         """The bodies in the rest pose, with vertices. units: `_unit_shapes` of their body model."""
         zero_shape = units[-1]
@@ -488,7 +485,7 @@ def _drop_metrics(protocol: Protocol, unread: set[str]) -> Protocol:
     return replace(protocol, metrics=computed)
 
 
-def _vertex_metrics(protocol: Protocol) -> dict[str, Metric]:
+def _vertex_metrics(protocol: Protocol) -> dict[str, metrics.Metric]:
     """Name -> metric that reads vertices."""
     return {name: metric for name, metric in protocol.metrics.items() if metric.reads in VERTICES}
 

@@ -138,7 +138,7 @@ def refine_track(
     poses.
     """
     arrays = (bodies.camera, bodies.rotmat, bodies.shape)
-    predicted = _Bodies(*(torch.from_numpy(array) for array in arrays))
+    predicted = _Bodies(*map(torch.from_numpy, arrays))
     rate = bodies.track.fps / bodies.track.step
     refined = refine_bodies(
         predicted.to_theta().numpy(),
@@ -167,11 +167,6 @@ class _TrackTensors(NamedTuple):
 
     def part(self, rows: Ints) -> _TrackTensors:
         return _TrackTensors(*(tensor[rows] for tensor in self))
-
-    def alone(self) -> _TrackTensors:
-        """The same frames, of which none are neighbours."""
-        runs = torch.arange(len(self.run), device=self.run.device)
-        return self._replace(run=runs)
 
 
 class _Bodies(NamedTuple):
@@ -251,7 +246,8 @@ class _Refinement:
         n_chunks = -(-n_frames // CHUNK)
         if n_chunks > 1:  # the shape first, by a chunk of frames from the whole track
             spread = frames[::n_chunks]
-            sample = track.part(spread).alone()._replace(theta=fitted[spread])
+            no_neighbours = torch.as_tensor(spread, device=fitted.device)
+            sample = track.part(spread)._replace(theta=fitted[spread], run=no_neighbours)
             fitted[:, BETAS] = self.solve(sample, fit_shape=True)[0, BETAS]
         for start in range(0, n_frames, CHUNK):
             first = max(start - CONTEXT, 0)
