@@ -144,7 +144,7 @@ def model_settings(
 
 
 def _enabled_splits(s: Settings, preset: VideoConfig) -> dict[str, Any]:
-    """The preset's splits of enabled datasets, by key; `evaluation` is never empty."""
+    """The preset's splits of enabled datasets, by key; `evaluation` is omitted if it has none."""
     enabled = {}
     for key in ("datasets_2d", "evaluation"):
         splits = tuple(

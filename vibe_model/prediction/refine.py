@@ -262,8 +262,8 @@ class _Refinement:
         """
         predicted = _Bodies.from_theta(track.theta)
         n = len(track.theta)
-        frames = torch.arange(n, device=track.theta.device)
-        is_free = (frames >= n_fixed).float()[:, None]
+        is_free = track.theta.new_ones(n, 1)
+        is_free[:n_fixed] = 0
         deviations = _Deviations(
             turn=track.theta.new_zeros(n, 72, requires_grad=True),
             shift=track.theta.new_zeros(n, 3, requires_grad=True),
