@@ -16,7 +16,6 @@ from typing import Any, Final, cast
 
 from cache.read.batches import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.features.spec import StreamSpec
 from pipeline.settings.file import Section
 from pipeline.settings.sections import Declared, Settings, SettingValue
 from vibe_model import models
@@ -274,10 +273,11 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
                 reason = broken.get(name.split("/")[0]) or _why_unknown(s, key, name, splits)
                 raise ConfigError(f"{section.where(key)}: {reason}")
     if isinstance(config, VideoConfig):
-        specs = {spec.name: spec for spec in s.streams}
-        for split, streams in config.streams.items():
+        extracted = {spec.name: spec.stream for spec in s.streams}
+        for split, names in config.streams.items():
             if split in splits:
-                _check_columns(s, config, split, [specs[name] for name in streams if name in specs])
+                streams = {name: extracted[name] for name in names if name in extracted}
+                _check_columns(s, config, split, streams)
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         raise ConfigError(
@@ -304,15 +304,15 @@ def _why_unknown(s: Settings, key: str, name: str, splits: Sequence[str]) -> str
 
 
 def _check_columns(
-    s: Settings, config: VideoConfig, split: str, specs: Sequence[StreamSpec]
+    s: Settings, config: VideoConfig, split: str, streams: Mapping[str, Any]
 ) -> None:
     """Raise ConfigError if a stream is computed from columns that the split will not have."""
     dataset, _, part = split.partition("/")
     reader = s.dataset(dataset)
     extra = (column.name for column in reader.extra_columns(part, body=True))
     columns = {*reader.columns(part, body=True), *extra, *TRACK_FIELDS}
-    for spec in specs:
-        missing = [column for column in spec.stream.needs if column not in columns]
+    for name, stream in streams.items():
+        missing = [column for column in stream.needs if column not in columns]
         if missing:
             keys = [  # that name the split
                 key
@@ -321,7 +321,7 @@ def _check_columns(
             ]
             where = s.source.section(config.MODEL).where(keys[0])
             raise ConfigError(
-                f"{where}: stream {spec.name!r} is computed from {', '.join(missing)}, which "
+                f"{where}: stream {name!r} is computed from {', '.join(missing)}, which "
                 f"{split} does not have. Use other splits, or a variant without this stream."
             )
 
