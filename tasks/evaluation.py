@@ -167,7 +167,7 @@ def result_rows(
 
 
 def _per_frame_numbers(entry: Metrics, protocol: str) -> dict[str, Metrics]:
-    """Title -> errors of the per-frame model, plain and smoothed; {} if there are none.
+    """Title -> errors of the per-frame model, plain and smoothed, each {} without any.
 
     entry: the split's entry in the metrics.json of the per-frame model.
     """

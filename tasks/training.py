@@ -4,10 +4,11 @@
     Data -> TrainMPoser    a checkpoint that a model reads: `CheckpointTask`
     Extract -> ExtractBeside    a stream that only one model reads
 
-A model's configuration names the tasks of the checkpoints that it reads (`VideoConfig.MADE_BY`),
-such as {"mposer": ("TrainMPoser", "prior = discriminator")}. If luigi.cfg does not set `mposer`,
-`Train` requires TrainMPoser, and `model_config` sets `mposer` to the path of its best.pt. `Train`
-also requires `ExtractBeside`. The training itself is in `vibe_model.training`.
+A model's configuration names the tasks of the checkpoints that it may read (`VideoConfig.MADE_BY`),
+such as {"mposer": ("TrainMPoser", "prior = discriminator")}, with the setting that needs none. With
+`prior = mposer`, and if luigi.cfg does not set `mposer`, `Train` requires TrainMPoser, and
+`model_config` sets `mposer` to the path of its best.pt. `Train` also requires `ExtractBeside`. The
+training itself is in `vibe_model.training`.
 """
 
 from __future__ import annotations
@@ -335,7 +336,7 @@ class Train(TrainingTask):
 
     def requires(self) -> list[luigi.Task]:
         self.config()  # raises what is wrong with it and with its checkpoints' settings
-        # This one has None for the checkpoints that must be trained first.
+        # This one has None for the checkpoints that luigi.cfg does not set.
         config = _config_from_settings(self.record, self.variant, self.seed)
         tasks = list[luigi.Task]([Data()])
         for task in _checkpoint_tasks(config).values():

@@ -110,7 +110,7 @@ def model_settings(
 ) -> VideoConfig:
     """Make a model's configuration. Each step overrides the settings of those before it:
 
-    1. the preset; that for demo data is cut to the datasets that [data] enables
+    1. the preset; `_enabled_splits` cuts that for demo data
     2. the model's section
     3. paths and features of other sections, and `seed`, unless it is None
     4. the variant: `given` (the option `--variant`), or else that of the section

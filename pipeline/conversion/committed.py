@@ -14,14 +14,15 @@ why the video was rejected, or "":
 
     {"name": "0001", "found": 120, "kept": 0, "set_aside": "no_label", "message": "...", ...}
 
-A cache of another program may not have these fields. The manifest has the sums:
+A cache of another program may not have these fields. The manifest's entry "accounting" has the
+sums:
 
     {"videos": {"found": 12, "kept": 0, "set_aside": {"no_label": 12}, ...}, ...}
 
 Rows whose raw files are gone stay committed until the user drops them, because a partially mounted
 drive looks the same as deleted videos. A video is *missing* if the raw folder does not list it, or
-one of its files is gone. It is *unusable* if its files have changed so that it cannot be read any
-more; then it keeps the rows of an earlier conversion.
+one of its files is gone. It is *unusable* if its files have changed so that the reader rejects
+it; then it keeps the rows of an earlier conversion.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class Embedding:
     def __init__(self, network: PrVIPE, device: torch.device, provenance: Provenance) -> None:
         self.provenance = provenance
         self._network = network.to(device)
-        self._device = device
+        self._device = next(network.parameters()).device
 
     def __call__(
         self, labels: Mapping[str, NDArray[Any]]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-MOST_ROWS: Final = 1_000_000  # rows for sigma are drawn from about so many, evenly spaced
+MOST_ROWS: Final = 1_000_000  # rows for sigma are drawn from one to two times so many
 SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")  # loss terms, also of the neighbours
 
 

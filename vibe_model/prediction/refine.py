@@ -59,7 +59,7 @@ UNUSED: Final = frozenset({"OP Neck", "OP MidHip", "OP RHip", "OP LHip", "rhip",
 USED: Final = np.array([name not in UNUSED for name in JOINTS["spin49"]])
 CHUNK: Final = 256  # frames fitted at once, so that memory does not grow with the track
 CONTEXT: Final = 2  # frames before a chunk, fitted already, that an acceleration needs
-ITERATIONS: Final = 100  # L-BFGS's largest number
+ITERATIONS: Final = 100  # of L-BFGS, at most
 LEAST_CHANGE: Final = 1e-4  # L-BFGS ends if the loss per frame changes by less
 HISTORY: Final = 10  # earlier steps that L-BFGS uses, each a few waits for a GPU
 
@@ -244,10 +244,10 @@ class _Refinement:
         n_frames = len(fitted)
         frames = np.arange(n_frames)
         n_chunks = -(-n_frames // CHUNK)
-        if n_chunks > 1:  # the shape first, by a chunk of frames from the whole track
+        if n_chunks > 1:  # the shape first, by a chunk of frames from the whole track, each a run
             spread = frames[::n_chunks]
-            no_neighbours = torch.as_tensor(spread, device=fitted.device)
-            sample = track.part(spread)._replace(theta=fitted[spread], run=no_neighbours)
+            single_runs = torch.as_tensor(spread, device=fitted.device)
+            sample = track.part(spread)._replace(theta=fitted[spread], run=single_runs)
             fitted[:, BETAS] = self.solve(sample, fit_shape=True)[0, BETAS]
         for start in range(0, n_frames, CHUNK):
             first = max(start - CONTEXT, 0)
@@ -299,9 +299,10 @@ class _Refinement:
         squared = error.square().sum(-1)
         robust = squared / (1 + squared / OUTLIER**2)
 
-        # Places in m, for accelerations. Joints are relative to the root, so their places across
-        # the image come from the pixels, and only their depth is without the person's motion. One
-        # scale for all frames, the median of the predicted ones: a jumping scale moves no joint.
+        # Places in m, for accelerations. Joints are without the person's translation, so their
+        # places across the image come from the pixels, and only their depth is without that motion.
+        # One scale in px per m for all frames, the median of those given: with one for each frame,
+        # a jump of the scale would move the whole person, as pixels count from the image's corner.
         scale_px = (track.theta[:, 0] * track.bbox[:, 2]).abs()
         px_per_m = scale_px.median().clamp(min=1) * self.crop_scale / 2
         places = torch.cat((pixels / px_per_m, joints[..., 2:]), dim=-1)

@@ -293,7 +293,7 @@ class Trainer(ABC):
         if self.group.size > 1:
             parts = parts * self._shares(batch, terms)
         # DistributedDataParallel divides the sum of the processes' gradients by their number. The
-        # loss is the sum of their parts, so each multiplies its gradient by that number first.
+        # loss is the sum of their parts, so each multiplies its part by that number first.
         torch.autograd.backward(parts.sum() * self.group.size)
 
         step = self._collect(terms, parts.detach())

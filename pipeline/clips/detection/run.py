@@ -338,11 +338,11 @@ class _DetectionRun:
         self.every = plan.detector.every
         # A key frame and the frames followed from it, a group of up to `every` frames, share a
         # batch. If `every` > 1, the detector computes one frame of each group at a time: by
-        # default, about half of its preferred number of images.
+        # default, a third to a half of its preferred number of images.
         batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
         # rounded up to whole groups, so that a task of a decoder, which is as long, has them too
         self.batch_size = math.ceil(batch_size / self.every) * self.every
-        n = min(cores(machine.workers), len(todo))
+        n = max(1, min(cores(machine.workers), len(todo)))
         threads = max(1, cores(0) // n)
         self.decoders = Decoders(
             plan.raw, n, self.batch_size, threads=threads, timeout=machine.timeout
@@ -373,9 +373,9 @@ class _DetectionRun:
                 self._give_up(clip, task.problem)
             else:
                 self._finish(clip)
-            # the last group of a clip may be shorter than `every`
-            for shape in list(self.waiting):
-                self._detect_if_full(shape)
+            if task.ended:  # its last group may be shorter than `every`
+                for shape in list(self.waiting):
+                    self._detect_if_full(shape)
         for shape in list(self.waiting):
             self._detect_batch(shape)
 
@@ -386,7 +386,7 @@ class _DetectionRun:
 
         Called between groups only, as a batch must not end within one.
         """
-        if len(self.waiting[shape]) > self.batch_size - self.every:
+        if len(self.waiting.get(shape, ())) > self.batch_size - self.every:
             self._detect_batch(shape)
         elif sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
             self._detect_batch(max(self.waiting, key=lambda shape: len(self.waiting[shape])))

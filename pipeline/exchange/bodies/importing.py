@@ -6,9 +6,9 @@ A split of clips in one cache becomes a split with bodies in another cache (`imp
     result files -> the clip of each (`_Clip`) -> people (`BodyEstimate`) -> tracks of the clip on
     whose 2D joints the projected bodies lie (`_TrackMatch`) -> rows (`_ImportedTrack`)
 
-A clip's fingerprint changes with the clip and with its result files. Only clips whose fingerprint
-is not the committed one are matched and written. Estimates are no ground truth: `valid` is 0 in all
-rows, and the manifest names each clip's tool and files.
+A clip's fingerprint changes with all that its rows depend on (`_add_fingerprint`). Only clips whose
+fingerprint is not the committed one are matched and written. Estimates are no ground truth: `valid`
+is 0 in all rows, and the manifest names each clip's tool and files.
 """
 
 from __future__ import annotations

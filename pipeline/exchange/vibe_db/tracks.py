@@ -357,6 +357,6 @@ def _have_body(joints: Array) -> Bools:
 
 def _nan_unless(is_known: Bools, values: Array) -> NDArray[np.float32]:
     """Values (n, ...) with NaN in rows that are not known. is_known: (n,)."""
-    known_values = np.array(values, np.float64)
-    known_values[~is_known] = np.nan
-    return known_values.astype(np.float32)
+    n_trailing = values.ndim - 1
+    row_is_known = is_known.reshape(-1, *[1] * n_trailing)
+    return np.where(row_is_known, values, np.nan).astype(np.float32)

@@ -249,8 +249,8 @@ class Stream(ABC):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """Make the stream with this identity; None if the identity has unknown options, or if the
-        path of one of its files is missing.
+        """Make the stream with this identity. An option that it lacks has its default. None if the
+        identity has unknown options, if the path of its file is missing, and for several files.
 
         An identity from a manifest has a file's digest, but no path. If there is one file, and its
         key is "weights", the caller may put its path there (as `StreamSpec.from_manifest` does):

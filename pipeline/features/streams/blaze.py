@@ -111,7 +111,8 @@ class BlazeJoints(Stream):
         second = estimate_pose(landmarks, frame, first.circle)
         pose = second if second.presence >= LEAST_PRESENCE else first
         joints = pose.joints
-        if pose.presence < LEAST_PRESENCE:
+        is_present = pose.presence >= LEAST_PRESENCE
+        if not is_present:
             joints = joints * [1, 1, 1, 0]  # x, y, z, visibility
         return joints.reshape(-1).astype(np.float32)
 
