@@ -253,5 +253,11 @@ def publish(place: Place, entries: Mapping[str, Any], tables: Tables) -> dict[st
     assert before is not None
     unchanged = {key: value for key, value in before.manifest.items() if key != "digest"}
     return base.publish(
-        place, {**unchanged, **entries}, tables, before=before, note={}, started=time.time()
+        place,
+        {**unchanged, **entries},
+        tables,
+        before=before,
+        note={},
+        started=time.time(),
+        keep_staged=False,
     )

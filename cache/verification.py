@@ -174,7 +174,7 @@ class _Results:
 
 
 class _Verification:
-    """One pass over a cache. Its methods add what they find to `results`; they only return what the
+    """One pass over a cache. Most methods add what they find to `results`, and return only what the
     next check needs.
     """
 
@@ -218,7 +218,8 @@ class _Verification:
             if key == ROOT:
                 group = root_group(parse_list(data))
             if data != group:
-                message = self._differs(key, "the zarr.json of a Zarr group", shards.REPAIR)
+                state = "other bytes" if key in files else "no file"
+                message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
                 self.results.damaged.append(Damage(split, None, None, None, key, message))
 
     def check_if_readable(self, place: Place) -> None:

@@ -151,7 +151,7 @@ def publish(
     before: Commit | None,
     note: Mapping[str, Any],
     started: float,
-    keep_staged: bool = True,
+    keep_staged: bool,
 ) -> dict[str, Any]:
     """Commit: write new tables, replace the manifest, then write what is derived from it. Does
     nothing if the manifest would not change.
@@ -165,7 +165,7 @@ def publish(
         before: the current commit.
         note: goes to `provenance.json`, with the time since `started`.
         started: when the work began (s since 1970).
-        keep_staged: False: the commit takes over the staged work, which is removed.
+        keep_staged: False: the commit takes over the staged work. `follow_manifest` removes it.
 
     Returns the manifest. Raises CacheError if another process has committed since `before`.
     """
@@ -205,8 +205,9 @@ def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:
     The caller holds the lock. In a store without locks, nothing is removed.
 
     Args:
-        keep_staged: False: if the commit is unfinished, it has taken over the staged work, which is
-            removed. The staged work of a finished commit belongs to the next one, and stays.
+        keep_staged: False: an unfinished commit has taken over the staged work, which is removed if
+            a zarr.json is outdated. The staged work of a finished commit belongs to the next one,
+            and stays.
     """
     place = commit.place
     store = place.store
@@ -321,5 +322,13 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         entries["split_digest"] = ""  # the stream may lack shards of the split now
         entries["rows"] = remaining(entries["rows"])
     note = {**commit.note, "invalidated": sorted(numbers)}
-    publish(place, entries, commit.tables, before=commit, note=note, started=time.time())
+    publish(
+        place,
+        entries,
+        commit.tables,
+        before=commit,
+        note=note,
+        started=time.time(),
+        keep_staged=True,
+    )
     place.store.remove(place.shard_folders(shards, numbers))

@@ -153,7 +153,7 @@ class SplitShards:
         stops = [video["stop"] for video in videos]
         self.next_row = self._restore_buffers(stops)
         first = self._shard_of(self._first_row)
-        shard = self._shard_of(self.next_row)  # it is written again when it is full
+        shard = self._shard_of(self.next_row)  # it is written again
         pieces = self._pieces
         for name in self._columns:
             self.records[name] = {n: pieces[n]["files"][name] for n in range(first, shard)}

@@ -12,7 +12,8 @@ boundary; `SplitShards` writes and stages them shard by shard. After a kill, `be
 writer with the same plan resumes. Words for videos that the killed writer has appended:
 
     staged       a staged shard names the video; files of its rows may have been lost since
-    finished     staged, and its rows are before the first shard that is missing or damaged
+    finished     staged, and its rows are before the first shard that is missing or has another
+                 size; a partial shard is also read
     usable       staged, and the next commit still needs it with the same rows (`_is_usable`)
     journalled   finished and usable: the next commit has it, and the caller does not append it
 

@@ -6,9 +6,10 @@
     missing     the stream lacks them (`MissingRows.shards`)
     reopened    it has them with pending rows, which can be computed now: they are written again
     share       missing shards, of all streams of the run, that may be computed here: all except
-                those of lost videos, or a part's share of them
+                those that have only lost videos, or a part's share of them
     finished    missing, and staged by a killed run or another process: not computed again
-    target      the others of the share, and the reopened ones: the run computes them
+    target      the stream's own missing shards of the share that are not finished, and the reopened
+                ones: the run computes them
 """
 
 from __future__ import annotations

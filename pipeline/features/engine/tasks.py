@@ -22,11 +22,12 @@ slots.
 `Tasks.fill` or `Tasks.lose` when a process has answered a task. `Batches` has the slots of one
 output.
 
-Features of changed pixels must not be stored. So a video's first job compares its pixels with those
-of the conversion, in its first task. Until that task is answered, the video is *uncompared*: `run`
-neither writes the job's shards (`Tasks.uncompared_shards`) nor saves the video's rows in
-checkpoints (`Tasks.uncompared_rows`). A video file is compared again after its last frame. If that
-fails, `Tasks.lose` also discards its rows that have been computed.
+Features of changed pixels must not be stored. So the first job of a video's shards compares its
+pixels with those of the conversion, in its first task. Until that task is answered, the video is
+*uncompared*: `run` neither writes the job's shards (`Tasks.uncompared_shards`) nor saves the
+video's rows in checkpoints (`Tasks.uncompared_rows`). A video file is compared again after the
+job's last frame. If that fails, `Tasks.lose` also discards its computed rows of shards that are
+open.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class _TaskRows(NamedTuple):
     """The n rows of a task that one output computes, and the slots that they got."""
 
     rows: Rows  # (n,)
-    places: Places
+    places: TaskSlots
 
 
 class Tasks:
@@ -396,7 +397,7 @@ class Batch:
         return slice(self.first, self.first + len(self.rows))
 
 
-class Place(NamedTuple):
+class TakenSlots(NamedTuple):
     """Slots in one batch, for some of the rows that an output computes of a task."""
 
     batch: Batch
@@ -404,7 +405,7 @@ class Place(NamedTuple):
     rows: slice  # within the task's rows of the output
 
 
-Places = list[Place]  # of all rows that an output computes of a task
+TaskSlots = list[TakenSlots]  # of all rows that an output computes of a task
 
 
 class Batches:
@@ -428,9 +429,9 @@ class Batches:
             n_free += self._size - self._filling.taken
         return n_free
 
-    def take(self, n: int) -> Places:
+    def take(self, n: int) -> TaskSlots:
         """Assign n slots, at most `capacity`, to the rows of a task."""
-        places: Places = []
+        places: TaskSlots = []
         row = 0
         while row < n:
             if self._filling is None:
@@ -439,7 +440,7 @@ class Batches:
             start = batch.taken
             stop = min(start + n - row, self._size)
             next_row = row + stop - start
-            places.append(Place(batch, slice(start, stop), slice(row, next_row)))
+            places.append(TakenSlots(batch, slice(start, stop), slice(row, next_row)))
             row = next_row
             batch.taken = stop
             batch.waits_for += 1
@@ -447,7 +448,7 @@ class Batches:
                 self._filling = None
         return places
 
-    def fill(self, places: Places, rows: Rows) -> None:
+    def fill(self, places: TaskSlots, rows: Rows) -> None:
         """Record that a task has filled its slots with rows (n,); NO_ROW: the slot is empty."""
         for place in places:
             batch = place.batch
