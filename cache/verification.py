@@ -174,9 +174,7 @@ class _Results:
 
 
 class _Verification:
-    """One pass over a cache. Most methods add what they find to `results`, and return only what the
-    next check needs.
-    """
+    """One pass over a cache. Its checks add what they find to `results`."""
 
     def __init__(
         self,

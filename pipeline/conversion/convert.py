@@ -14,9 +14,10 @@ Words:
     failed      rejected because of an error, not for a reason that the dataset calls harmless
     stayed      a committed video that was read again and rejected now, and keeps what the cache has
                 of it (`_stays`)
-    unusable    a video that stayed with rows, which are of an earlier state of its files: not if it
-                only could not be read at the moment
-    unsettled   rejected now for a reason of UNSETTLED: the next plan reads its content again
+    unusable    a video that stayed with rows, now or in an earlier run, which are of an earlier
+                state of its files: not if it only could not be read at the moment
+    unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
+                again
     missing     a committed video that keeps rows which no file has now: its files are gone, or were
                 renamed to a video without rows (`_keep_renamed`)
 """
@@ -148,10 +149,10 @@ def convert(
         unusable = _find_unusable(writer, stayed)
         _record_stamps(plan, digests, unsettled, unusable)
         totals = _commit(plan, writer, accounts)
-    outcome = replace(
+    plan_after = replace(
         plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **without_rows}
     )
-    return _summarize(outcome, totals, accounts, stayed, doubts)
+    return _summarize(plan_after, totals, accounts, stayed, doubts)
 
 
 def _open_writer(

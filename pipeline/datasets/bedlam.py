@@ -282,7 +282,9 @@ def _require_numbers_of_6_fps(file: Path, labels: SceneLabels, pictures: Picture
         raise frame_mismatch(file, expected, f"image {labels.number[is_off.argmax()]}", AGAIN)
     if (pictures.indices() % STEP).any():
         n_frames = int(labels.number.max()) + 1
-        require_rate(pictures, n_frames, whole=True)  # whole: refuse images that end early
+        require_rate(
+            pictures, n_frames, whole=True
+        )  # whole: refuse those that end early without a gap
 
 
 def _note_format(labels: SceneLabels, account: VideoAccount) -> SceneLabels:

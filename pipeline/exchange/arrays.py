@@ -9,11 +9,11 @@ other rows besides the earlier ones. `import_array` compares the file's origin w
 one, matches its rows with those of the split, and writes shards. Each shard of the stream is in one
 of these states (`_sort_shards`):
 
-    pending   without features, or in the stream with rows that lack them: it is written
+    pending   not in the stream, or with rows that are still to be computed: it is written
     waiting   like pending, with rows of a video that was replaced since the first import of this
               file, whose numbers are of the old images: it is not written, and needs another file
-    existing  complete in the stream before this import: the numbers of another file are compared
-              with it
+    existing  in the stream before this import, without rows to be computed: the numbers of another
+              file are compared with it
     staged    written by a killed import of the same file: it is committed as it is
 """
 
@@ -58,7 +58,7 @@ OTHER_NAME: Final = "Use another name (--as NAME)."
 # outcomes of an import
 UP_TO_DATE: Final = "up to date"
 WRITTEN: Final = "written"
-REFUSED: Final = "refused"  # all shards without features are waiting
+REFUSED: Final = "refused"  # all shards to be written are waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def _open_writer(
 def _reopen_incomplete(
     writer: cache.StreamWriter, split: cache.Split, match: Match, match_by: str
 ) -> None:
-    """Make shards of an existing stream pending again if they have rows without features.
+    """Make shards of an existing stream pending again if they have rows to be computed.
 
     match_by: as in ArrayOptions.
 
@@ -244,8 +244,8 @@ def _require_same_rows(
 
 
 def _pixels_at_first_import(recorded: Mapping[str, Any], sha256: str) -> Mapping[str, str]:
-    """What `_pixels_by_video` returned at the first import of the file with this SHA-256; {} if the
-    stream was not imported from it last.
+    """Video -> its fingerprint (`_pixels_by_video`) at the first import with its rows of the file
+    with this SHA-256; {} if the stream was not imported from this file last.
     """
     if not recorded or recorded["identity"]["file_sha256"] != sha256:
         return {}
@@ -280,18 +280,18 @@ def _sort_shards(
     of tracks, and lacks those whose tracks the split has dropped.
     """
     stream = str(writer.place.stream)
-    without_features = set(writer.pending)
+    unwritten = set(writer.pending)
     waiting = set[int]()
     for track in split.tracks:
         if track.video in replaced:
             first = track.start // writer.rows_per_shard
             last = (track.stop - 1) // writer.rows_per_shard
             waiting.update(range(first, last + 1))
-    waiting &= without_features
+    waiting &= unwritten
     existing = set[int]()
     if compare and stream in split.streams:
         existing = {*split.stream_shards(stream)} & {*writer.live_shards}
-    return _Shards(without_features - waiting, waiting, existing - without_features)
+    return _Shards(unwritten - waiting, waiting, existing - unwritten)
 
 
 def _manifest_entries(

@@ -45,7 +45,9 @@ class StreamPlan:
     """Extraction of one stream, of the rows that are committed now."""
 
     stream: str  # name
-    why: str  # reason for the extraction; "" if there is nothing to extract, or it is refused
+    # reason for the extraction; "" if there is nothing to extract, or if it is refused for another
+    # reason than `differs`
+    why: str
     missing: MissingRows
     row_format: RowFormat
     # differences between the recorded settings and the recipe's: with any, extraction is refused
@@ -103,7 +105,7 @@ class SplitPlan:
     def carried_at_most(self, stream: str, rows: float) -> float:
         """Upper limit of the rows that may be carried over, of the `rows` that a stream lacks after
         the conversion: its rows of videos that were, or will be, removed or converted again. If the
-        split's manifest is lost, these are all rows of the streams that are still there.
+        split's manifest is lost, all `rows` may be, if the stream is still there.
         """
         if self.conversion is None:
             return 0
@@ -200,7 +202,9 @@ def _plan_detection(
 def _detection_of_folder(
     recipe: Recipe, detections: dict[Path, DetectionPlan]
 ) -> DetectionPlan | None:
-    """The plan of the raw folder's detection, which its splits share; None if no clip needs one."""
+    """The plan of the raw folder's detection, which its splits share; None if all clips have labels
+    that detection would not make.
+    """
     raw = recipe.raw
     if raw not in detections:
         if not unlabelled_clips(raw, by_any_detector=recipe.by_any_detector):
@@ -246,15 +250,17 @@ def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
                 plan.refusals.append(message)
         if committed.known_columns.issuperset(spec.stream.needs):
             specs.append(spec)
-    if not specs:
-        plan.extractions = [
-            _as_extracted(committed, name, plan.conversion) for name in committed.streams
-        ]
-        return
-    named = {spec.name for spec in specs}
-    others = [_as_extracted(committed, name) for name in committed.streams if name not in named]
-    plan.unnamed = [stream for stream in others if stream.why]
-    plan.extractions = [_plan_stream(plan, committed, spec) for spec in specs]
+    spec_of = {spec.name: spec for spec in specs}
+    others = [_as_extracted(committed, name) for name in committed.streams if name not in spec_of]
+    if specs:
+        plan.unnamed = [stream for stream in others if stream.why]
+        plan.extractions = [_plan_stream(plan, committed, spec) for spec in specs]
+    else:
+        plan.extractions = others
+    # last: images whose place cannot be read are a problem of the split, and end its plan
+    for stream in plan.extractions:
+        name = stream.stream
+        stream.has_other_keys = _has_other_keys(plan.conversion, committed, name, spec_of.get(name))
 
 
 def _will_extract(plan: SplitPlan) -> bool:
@@ -303,18 +309,13 @@ def _has_other_images(conversion: ConversionPlan, committed: cache.Split) -> boo
     return has_pixels
 
 
-def _as_extracted(
-    committed: cache.Split, name: str, conversion: ConversionPlan | None = None
-) -> StreamPlan:
-    """The plan of a stream with the settings that it was extracted with. Without the conversion,
-    its keys are not compared.
-    """
+def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
+    """The plan of a stream with the settings that it was extracted with."""
     manifest = committed.stream_manifest(name)
     missing = missing_rows(committed, name)
     why = CHANGED if missing.rows else ""
     row_format = RowFormat(int(manifest["dim"]), str(manifest["dtype"]))
-    has_other_keys = _has_other_keys(conversion, committed, name, None)
-    return StreamPlan(name, why, missing, row_format, has_other_keys=has_other_keys)
+    return StreamPlan(name, why, missing, row_format)
 
 
 def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec) -> StreamPlan:
@@ -337,5 +338,4 @@ def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec) -> S
         compared.missing,
         RowFormat(spec.stream.dim, spec.stream.dtype),
         compared.differs,
-        _has_other_keys(plan.conversion, committed, spec.name, spec),
     )

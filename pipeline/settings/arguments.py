@@ -14,6 +14,7 @@ command by attributes of the parsed arguments:
     adds_rows      whether the command adds rows to --cache (`cache_option`); may be absent
     reads          `command_line.Command.reads`: a function, or None
     settings       words SECTION.KEY=VALUE of `--set`
+    command        the command's name, for messages
     config         the file of `--config`, or None; absent for commands without this option
     cfg            set by `complete`: the `Settings`
 """
@@ -270,7 +271,7 @@ def complete(args: argparse.Namespace) -> None:
     not. Without any setting to read, no file is loaded, and `args.cfg` is not set.
 
     Raises ConfigError for invalid settings (`sections.load`), for a `--set` that the command does
-    not read, and if no cache is named or may be created.
+    not read, and for a cache that is not named, or is new where none may be created.
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
     given = {}  # SECTION.KEY -> value of its option
