@@ -119,13 +119,13 @@ class Ablation(PipelineTask):
         if table.stand_in:
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(from_here(folder / name) for name in FILES)} (all protocols)")
-        for name, why in self._skipped().items():
+        for name, why in self._reasons_to_skip().items():
             warn(f"skipped {name}: {why}")
 
     def _texts(self) -> dict[Path, str]:
         """File -> content, for each of FILES."""
         table = self._table()
-        texts = (table.as_csv(), table.as_json(self._skipped()))
+        texts = (table.as_csv(), table.as_json(self._reasons_to_skip()))
         files = (settings().paths.runs / name for name in FILES)
         return dict(zip(files, texts, strict=True))
 
@@ -159,7 +159,7 @@ class Ablation(PipelineTask):
             )
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
-    def _skipped(self) -> dict[str, str]:
+    def _reasons_to_skip(self) -> dict[str, str]:
         """Variant -> why it is skipped; empty if variants are named."""
         if self.variants:
             return {}

@@ -138,7 +138,7 @@ def refine_track(
     poses.
     """
     arrays = (bodies.camera, bodies.rotmat, bodies.shape)
-    predicted = _Bodies(*map(torch.from_numpy, arrays))
+    predicted = _BodyTensors(*map(torch.from_numpy, arrays))
     rate = bodies.track.fps / bodies.track.step
     refined = refine_bodies(
         predicted.to_theta().numpy(),
@@ -152,7 +152,7 @@ def refine_track(
     )
     if not refined.after < refined.before:
         return bodies, refined
-    fitted = _Bodies.from_theta(torch.from_numpy(refined.theta))
+    fitted = _BodyTensors.from_theta(torch.from_numpy(refined.theta))
     camera, rotmat, shape = (tensor.numpy() for tensor in fitted)
     return replace(bodies, camera=camera, rotmat=rotmat, shape=shape), refined
 
@@ -169,7 +169,7 @@ class _TrackTensors(NamedTuple):
         return _TrackTensors(*(tensor[rows] for tensor in self))
 
 
-class _Bodies(NamedTuple):
+class _BodyTensors(NamedTuple):
     """Bodies and cameras of n frames."""
 
     camera: Tensor  # (n, 3) scale, tx, ty in the crop
@@ -177,7 +177,7 @@ class _Bodies(NamedTuple):
     betas: Tensor  # (n, 10)
 
     @classmethod
-    def from_theta(cls, theta: Tensor) -> _Bodies:
+    def from_theta(cls, theta: Tensor) -> _BodyTensors:
         camera, pose, betas = torch.split(theta, PARTS, dim=1)
         return cls(camera, axis_angle_to_matrix(pose.reshape(-1, 24, 3)), betas)
 
@@ -194,7 +194,7 @@ class _Deviations(NamedTuple):
     shift: Tensor  # (n, 3) of the camera
     shape: Tensor  # (10,) of the betas of all frames
 
-    def move(self, bodies: _Bodies, is_free: Tensor) -> _Bodies:
+    def move(self, bodies: _BodyTensors, is_free: Tensor) -> _BodyTensors:
         """Change bodies. is_free: (n, 1) 1 for frames that turn and shift, 0 for others."""
         angles = POSE_STD * is_free * self.turn
         rotmat = bodies.rotmat @ axis_angle_to_matrix(angles.reshape(-1, 24, 3))
@@ -202,7 +202,7 @@ class _Deviations(NamedTuple):
         scale = bodies.camera[:, :1] * shift[:, :1].exp()
         place = bodies.camera[:, 1:] + shift[:, 1:]
         camera = torch.cat((scale, place), dim=1)
-        return _Bodies(camera, rotmat, bodies.betas + SHAPE_STD * self.shape)
+        return _BodyTensors(camera, rotmat, bodies.betas + SHAPE_STD * self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class _Refinement:
     rate: float  # rows per second
     project: Project
 
-    def pose(self, bodies: _Bodies, bbox: Tensor) -> tuple[Tensor, Tensor]:
+    def pose(self, bodies: _BodyTensors, bbox: Tensor) -> tuple[Tensor, Tensor]:
         """Pose bodies: joints (n, 49, 3) m, and their projections (n, 49, 2) px of the image."""
         joints = self.body.joints(betas=bodies.betas, rotmat=bodies.rotmat)
         centre = bbox[:, None, :2]
@@ -227,7 +227,7 @@ class _Refinement:
         distances = []
         for start in range(0, len(track.theta), CHUNK):  # not all at once, as in `fit`
             rows = slice(start, start + CHUNK)
-            _, pixels = self.pose(_Bodies.from_theta(track.theta[rows]), track.bbox[rows])
+            _, pixels = self.pose(_BodyTensors.from_theta(track.theta[rows]), track.bbox[rows])
             keypoints = track.kp_2d[rows]
             distance = (pixels - keypoints[..., :2]).norm(dim=-1)
             is_seen = _weights(keypoints) > 0
@@ -260,7 +260,7 @@ class _Refinement:
         """The theta (n, 85) of least loss, near that of the track. The first `n_fixed` frames stay;
         without `fit_shape`, the betas of all frames stay.
         """
-        predicted = _Bodies.from_theta(track.theta)
+        predicted = _BodyTensors.from_theta(track.theta)
         n = len(track.theta)
         is_free = track.theta.new_ones(n, 1)
         is_free[:n_fixed] = 0
@@ -291,7 +291,7 @@ class _Refinement:
         with torch.no_grad():
             return deviations.move(predicted, is_free).to_theta()
 
-    def _loss(self, track: _TrackTensors, bodies: _Bodies) -> Tensor:
+    def _loss(self, track: _TrackTensors, bodies: _BodyTensors) -> Tensor:
         """Twice the negative log likelihood of the keypoints and of the joints' accelerations."""
         joints, pixels = self.pose(bodies, track.bbox)
         sides = track.bbox[:, None, 2:3]

@@ -9,7 +9,7 @@ call these functions, from the first to the last:
     LibraryNetwork._make    pretrained or random weights; turns a library's errors into ConfigError
     _torchvision, _timm     ask the library for the network, and remove its classifier
 
-They return a `_Backbone`: a network without its classifier, with facts for its provenance.
+They return a `_HeadlessNetwork`: a network without its classifier, with facts for its provenance.
 `fold_batch_norms` prepares a ResNet for fused convolutions.
 """
 
@@ -183,7 +183,7 @@ def fold_batch_norms(network: ResNet) -> ResNet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Backbone:
+class _HeadlessNetwork:
     """A network of a library, without its classifier."""
 
     network: nn.Module
@@ -196,7 +196,7 @@ class _Backbone:
     terms: Mapping[str, str] = field(default_factory=dict)
 
 
-def _provenance(backbone: _Backbone, weights: WeightsSpec, network: str) -> dict[str, Any]:
+def _provenance(backbone: _HeadlessNetwork, weights: WeightsSpec, network: str) -> dict[str, Any]:
     """The provenance of a network with these weights, as JSON. `network`: its description."""
     provenance: dict[str, Any] = {"weights": weights.identity()}
     if backbone.pretrained and weights.kind == "pretrained":
@@ -260,7 +260,7 @@ class LibraryNetwork:
         normalisation = Normalisation(self.region[1], backbone.mean, backbone.std)
         return Loaded(backbone.network, provenance, self.region, normalisation, dim)
 
-    def build(self, weights: WeightsSpec, label: str) -> _Backbone:
+    def build(self, weights: WeightsSpec, label: str) -> _HeadlessNetwork:
         """Build the network with its weights, for evaluation. Raises as `load` does.
 
         label: its name, for messages about a checkpoint.
@@ -277,7 +277,7 @@ class LibraryNetwork:
         backbone.network.eval().requires_grad_(False)
         return backbone
 
-    def _make(self, pretrained: WeightsSpec | None) -> _Backbone:
+    def _make(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
         """Let the library make the network, with pretrained weights; None: with random ones.
 
         Its errors become ConfigErrors, except NotImplementedError, which `dim` handles.
@@ -292,7 +292,7 @@ class LibraryNetwork:
             raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
 
 
-def _fill_from_file(backbone: _Backbone, weights: WeightsSpec, label: str) -> None:
+def _fill_from_file(backbone: _HeadlessNetwork, weights: WeightsSpec, label: str) -> None:
     """Put the tensors of SPIN's checkpoint, or of a state dict, into a network."""
     file = weights.file()
     state = load_checkpoint(file)
@@ -308,7 +308,7 @@ def _fill_from_file(backbone: _Backbone, weights: WeightsSpec, label: str) -> No
     fill(backbone.network, file, tensors, label=label, ignored=ignored)
 
 
-def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Backbone:
+def _torchvision(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
     """Build a network of torchvision. Its features are the input of its last linear layer, the
     classifier. `pretrained`: weights to download; None: random weights.
     """
@@ -353,7 +353,7 @@ def _torchvision_weights(spec: LibraryNetwork, pretrained: WeightsSpec) -> Any:
     return members[argument]
 
 
-def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _Backbone:
+def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _HeadlessNetwork:
     """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -361,10 +361,10 @@ def _remove_classifier(spec: LibraryNetwork, network: nn.Module) -> _Backbone:
             f"{spec} has no linear layer, whose input would be the features. Name another network."
         )
     network.set_submodule(linear[-1], nn.Identity())
-    return _Backbone(network, f"input of {linear[-1]}", (linear[-1],))
+    return _HeadlessNetwork(network, f"input of {linear[-1]}", (linear[-1],))
 
 
-def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Backbone:
+def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
     """Build a network of timm. Its features are pooled by timm, without the classifier
     (`num_classes=0`). `pretrained`: weights to download; None: random weights.
     """
@@ -401,7 +401,7 @@ def _timm(spec: LibraryNetwork, pretrained: WeightsSpec | None) -> _Backbone:
     if isinstance(classifier, str):
         classifier = (classifier,)
     layer = "pooled, num_classes=0"
-    backbone = _Backbone(network, layer, tuple(classifier), config.mean, config.std)
+    backbone = _HeadlessNetwork(network, layer, tuple(classifier), config.mean, config.std)
     if pretrained is None:
         return backbone
     model = f"{spec.name.partition('.')[0]}.{config.tag}"

@@ -68,7 +68,7 @@ def write_seal(
         store.remove([f"{name}/{SEAL}"])
         return
 
-    lines: dict[_Line, None] = {}  # a set in order: many clips share the line of a PACK
+    lines: dict[_SealLine, None] = {}  # a set in order: many clips share the line of a PACK
     without_lines = []  # numbers of videos
     stamps = []  # stamps of these videos
     for number, video in enumerate(texts_of(videos)):
@@ -153,7 +153,7 @@ def _key(videos: Sequence[RawVideo], digests: Mapping[str, str]) -> str:
     return hashlib.sha256(os.fsencode("\0".join(texts))).hexdigest()
 
 
-class _Line(NamedTuple):
+class _SealLine(NamedTuple):
     """A file or folder as the seal has it."""
 
     path: str  # below the raw folder, or absolute
@@ -161,7 +161,7 @@ class _Line(NamedTuple):
     time: int  # of its last change, ns
 
 
-def _video_lines(raw: Path, video: VideoTexts, video_stamp: Stamp) -> list[_Line] | None:
+def _video_lines(raw: Path, video: VideoTexts, video_stamp: Stamp) -> list[_SealLine] | None:
     """The lines of a video, by its stamp. None if it has folders of images, label folders of
     more than one file, only a part of a file, missing files, or times after LATEST.
 
@@ -179,7 +179,7 @@ def _video_lines(raw: Path, video: VideoTexts, video_stamp: Stamp) -> list[_Line
         inputs = parse_lines(video_stamp)
     except ValueError:  # a stored stamp that is damaged
         return None
-    lines: list[_Line] = []
+    lines: list[_SealLine] = []
     paths = *video.files, *video.folders, *video.label_folders
     for path, entry in zip(paths, inputs, strict=False):
         numbers = entry.named
@@ -189,8 +189,8 @@ def _video_lines(raw: Path, video: VideoTexts, video_stamp: Stamp) -> list[_Line
             single = next(scan_folder(raw / path, {}), None)
             if single is None:
                 return None
-            lines.append(_Line(path, ANY, numbers["time"]))
-            lines.append(_Line(f"{path}/{single.name}", numbers["size"], numbers["newest"]))
+            lines.append(_SealLine(path, ANY, numbers["time"]))
+            lines.append(_SealLine(f"{path}/{single.name}", numbers["size"], numbers["newest"]))
         else:
             return None
     if any(line.time > LATEST for line in lines):
@@ -198,7 +198,7 @@ def _video_lines(raw: Path, video: VideoTexts, video_stamp: Stamp) -> list[_Line
     return lines
 
 
-def _file_line(raw: Path, path: str, numbers: Mapping[str, int]) -> _Line:
+def _file_line(raw: Path, path: str, numbers: Mapping[str, int]) -> _SealLine:
     """The line of a file with these numbers in its stamp.
 
     A file in a PACK, such as clips/detected.zip/0001.json, has the line of the PACK. The time in
@@ -206,9 +206,9 @@ def _file_line(raw: Path, path: str, numbers: Mapping[str, int]) -> _Line:
     """
     folder, packed, _ = path.rpartition(f"/{PACK}/")
     if not packed:
-        return _Line(path, numbers["size"], numbers["time"])
+        return _SealLine(path, numbers["size"], numbers["time"])
     pack = f"{folder}/{PACK}"
-    return _Line(pack, _size_of_pack(raw / pack), numbers["time"])
+    return _SealLine(pack, _size_of_pack(raw / pack), numbers["time"])
 
 
 def _size_of_pack(pack: Path) -> int:
