@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -300,13 +301,21 @@ def test_a_running_part_renews_its_file_until_it_ends(
 def test_the_last_command_waits_for_killed_parts(
     clock: float, penn: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "FRESH", 0.2)
     file = penn.root / penn.name / ".writing/running-2-of-3"
     file.parent.mkdir(parents=True)
     file.touch()
-    os.utime(file, (time.time() + clock,) * 2)
+    written = time.time() + clock
+    os.utime(file, (written, written))
+    waited = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
+        os.utime(file, (written - waited, written - waited))
+
+    monkeypatch.setattr(parts, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: waited))
     shown = ran("convert", penn.name, *penn.places)
-    assert shown.err.count("waiting up to 0 s for it") == 1
+    assert len(re.findall(r"waiting up to \d+ s for it", shown.err)) == 1
     assert not file.exists()
     assert cache.open(penn.root)[penn.name].manifest["rows"]
 
