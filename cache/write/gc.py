@@ -81,7 +81,7 @@ def gc(
 
 
 class _Sweep:
-    """One pass over a cache, and what it collected. The arguments are those of `gc`."""
+    """One pass over a cache, with its results. The arguments are those of `gc`."""
 
     def __init__(self, store: Store, dry_run: bool, unfinished: bool, older_than: float) -> None:
         self.collected = Collected()

@@ -168,7 +168,8 @@ class Decoders:
         with Pool[Task, DecodedTask](works, jobs, timeout=self._timeout, env=self._env) as pool:
             while pool.has_more or not pool.is_idle or self._waiting:
                 clip = self._first_ready()
-                for result in pool.poll(1 if clip is None else 0):
+                patience = 1 if clip is None else 0  # s
+                for result in pool.poll(patience):
                     self._receive(result)
                 if clip is not None:
                     yield self._take(clip)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.files.formats.people.detections import Detections, read_detections
 from tests.pipeline.datasets.by_hand import standing
 
 SIZE = (640, 480)
@@ -169,3 +170,10 @@ def write(place: Path, files: dict[str, Any]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content if isinstance(content, str) else json.dumps(content))
     return place
+
+
+def read(place: Path) -> Detections:
+    """The people whom the files of `write` tell of, in a clip `c` of SIZE."""
+    found = read_detections(place, "c", lambda: [SIZE])
+    assert found is not None
+    return found

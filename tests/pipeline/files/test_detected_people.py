@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.files.formats.people.detections import Detections, read_detections
+from pipeline.files.formats.people.detections import read_detections
 from tests.pipeline.files.made_detections import (
     COCO_NAMES,
     EVERY,
@@ -14,14 +14,9 @@ from tests.pipeline.files.made_detections import (
     N,
     coco_object,
     flat,
+    read,
     write,
 )
-
-
-def read(place: Path) -> Detections:
-    found = read_detections(place, "c", lambda: [SIZE])
-    assert found is not None
-    return found
 
 
 def test_a_crowd_is_no_person(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people import box_lines, keypoints_json, mmpose
-from pipeline.files.formats.people.detections import Detections, read_detections
+from pipeline.files.formats.people.detections import read_detections
 from pipeline.skeletons import joint_names
 from tests.pipeline.files.made_detections import (
     BOXES,
@@ -30,18 +30,13 @@ from tests.pipeline.files.made_detections import (
     coco_object,
     flat,
     instance,
+    read,
     write,
     xywh,
     yolo,
     yolo_files,
     yolo_joints,
 )
-
-
-def read(place: Path) -> Detections:
-    found = read_detections(place, "c", lambda: [SIZE])
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("name", CASES)
