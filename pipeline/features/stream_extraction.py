@@ -35,7 +35,7 @@ from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output
 from pipeline.features.engine.shards import Counts
 from pipeline.features.engine.worker import AFTER, KINDS
-from pipeline.features.inputs import raw_folder
+from pipeline.features.inputs import OTHER_SIZE, raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Provenance
@@ -55,9 +55,11 @@ class Extraction(Counts):
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
 
     @property
-    def n_crashed(self) -> int:
-        """Number of rows given up because a decoder crashed, hung or needed too much memory."""
-        return sum(self.problems[kind] for kind in (*KINDS.values(), AFTER))
+    def n_failed(self) -> int:
+        """Number of rows given up because a decoder crashed, hung or needed too much memory, or
+        because their image has another size than the labels refer to.
+        """
+        return sum(self.problems[kind] for kind in (*KINDS.values(), AFTER, OTHER_SIZE))
 
 
 class StreamExtraction:

@@ -279,8 +279,8 @@ def extract(
         details.append(name + summary if named else summary)
         warnings += extraction.examples
     problems = [extraction.problem for extraction in extractions if extraction.problem]
-    n_crashed = sum(extraction.n_crashed for extraction in extractions)
-    return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_crashed)
+    n_failed = sum(extraction.n_failed for extraction in extractions)
+    return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_failed)
 
 
 def _summarize_conversion(done: convert.Conversion) -> str:
