@@ -57,7 +57,8 @@ from pipeline.datasets.labels.bedlam import (
     label_files,
     load_scene,
 )
-from pipeline.datasets.pixels import frame_mismatch, require_rate, require_size
+from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
+from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import state_of
 from pipeline.files.pixels.frames import Pictures
@@ -109,7 +110,7 @@ class Bedlam(Dataset):
 
     name: ClassVar[str] = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 3  # 3: images at 6 fps that were numbered again are refused
+    version: ClassVar[int] = 4  # 4, 3: images under other numbers are refused
     page: ClassVar[str] = "https://bedlam.is.tue.mpg.de"
     uses_body: ClassVar[bool] = True
     recording: ClassVar[str] = "sequence"
@@ -199,6 +200,7 @@ class Bedlam(Dataset):
         pictures = pictures_type(raw, f"{video.folders[0].as_posix()}/{sequence}_{{:04d}}.png")
         if scene.endswith("_6fps"):
             _require_numbers_of_6_fps(file, labels, pictures)
+        require_numbers(pictures, int(labels.number.min()), int(labels.number.max()))
         do = "Unpack the images without changing them."
         require_size(pictures, pictures.size(), file, do, labels.intrinsics[0])
 

@@ -35,7 +35,7 @@ from pipeline.datasets.base import (
     finite_joints,
     smpl_labels,
 )
-from pipeline.datasets.pixels import frame_mismatch, frames_there, require_size
+from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import AGAIN, numbers
 from pipeline.files.formats.pickles import load_labels
@@ -54,6 +54,7 @@ CROP_SCALE: Final = 1.2
 GENDERS: Final = ("male", "female")
 WORLD_UP: Final = np.array([0, 1, 0], np.float32)
 UNPACK: Final = "Unpack the archive of this person again."
+SAME_NAMES: Final = "Unpack the images without changing names or sizes."
 OTHER_GENDER: Final = "Remove this sequence: other genders are not supported."
 SEQUENCE: Final = "P<0..9>/<sequence>"
 
@@ -67,7 +68,7 @@ class Emdb(Dataset):
 
     name: ClassVar[str] = "emdb"
     splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
-    version: ClassVar[int] = 2  # 2: "Female" is a gender
+    version: ClassVar[int] = 3  # 3: images that the labels do not count are refused
     page: ClassVar[str] = "https://eth-ait.github.io/emdb"
     uses_body: ClassVar[bool] = True
     parts: ClassVar[tuple[ReleasePart, ...]] = (
@@ -130,8 +131,9 @@ class Emdb(Dataset):
         kp_2d = finite_joints(add_confidence(labels.kp_2d), account)
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"{video.name}/images/{{:05d}}.jpg")
-        has_picture = frames_there(pictures, len(kp_2d), account, extracted=False)
-        _require_matching_images(file, labels, pictures)
+        has_picture = frames_there(pictures, len(kp_2d), account, spare=0)
+        size = labels.width, labels.height
+        require_size(pictures, size, file, SAME_NAMES, labels.intrinsics)
         stated = [labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)]
         # comparisons with NaN are false
         is_finite = (np.abs(np.concatenate(stated, axis=1)) < LARGEST).all(axis=1)
@@ -239,17 +241,6 @@ def _convert_labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
         boxes=np.column_stack([(low + high) / 2, side, side]),
         no_box=is_stated_invalid | ~is_box,
     )
-
-
-def _require_matching_images(file: Path, labels: _SequenceLabels, pictures: Pictures) -> None:
-    """Raise RawDataError if images are numbered from 1, or differ from the camera in size."""
-    indices = pictures.indices()
-    n = len(labels.pose)
-    do = "Unpack the images without changing names or sizes."
-    if len(indices) >= n and indices[0] > 0:
-        found = f"images from {pictures.path(int(indices[0])).name} on"
-        raise frame_mismatch(pictures.place, f"{n} images from 00000 on", found, do)
-    require_size(pictures, (labels.width, labels.height), file, do, labels.intrinsics)
 
 
 def _entry(file: Path, stored: Any, *keys: str) -> Any:

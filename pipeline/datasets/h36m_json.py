@@ -27,7 +27,8 @@ from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rotation, project
 from pipeline.datasets.base import finite_joints
 from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, label_files
-from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_rate, require_size
+from pipeline.datasets.numbering import require_numbers, require_rate
+from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
 from pipeline.files.pixels.frames import Pictures, Video
@@ -195,7 +196,11 @@ def read_labels(raw: Path, video: RawVideo, account: VideoAccount) -> LabelledFr
     if not len(images):
         raise no_pictures(source.place, f"{len(frames)} images", UNPACK)
     require_rate(source, int(frames[-1]) + 1, whole=True)
+    require_numbers(source, int(frames[0]), int(frames[-1]))
     require_size(source, None, camera_file, SAME_SIZE, intrinsics)
+    n_absent = int((~np.isin(frames, images)).sum())
+    if n_absent and _step(images) == 1:
+        account.notes.append(f"{n_absent} of {len(frames)} frames with joints have no image")
     n_beyond = int((~np.isin(images, frames)).sum())
     if n_beyond:
         account.notes.append(f"{n_beyond} of {len(images)} images have no joints: not used")
@@ -215,14 +220,19 @@ def _is_sampled(frames: Ints, images: Ints) -> Bools:
     If the folder has images of only every s-th frame (s > 1), the frames of these are used. images:
     frames that have an image, ascending.
     """
-    steps, counts = np.unique(np.diff(images), return_counts=True)
-    step = 1
-    if 2 * counts.max(initial=0) > counts.sum():  # most steps are equal: a few others do not count
-        step = int(steps[counts.argmax()])
+    step = _step(images)
     if step == 1:
         return np.asarray(frames % STEP == 0)
     remainders, counts = np.unique(images % step, return_counts=True)
     return np.asarray(frames % step == remainders[counts.argmax()])
+
+
+def _step(images: Ints) -> int:
+    """The usual difference of two frames with an image; 1 if there is none."""
+    steps, counts = np.unique(np.diff(images), return_counts=True)
+    if 2 * counts.max(initial=0) > counts.sum():  # most steps are equal: a few others do not count
+        return int(steps[counts.argmax()])
+    return 1
 
 
 def _load_camera(file: Path, camera: int, world: Doubles) -> tuple[Doubles, Doubles]:

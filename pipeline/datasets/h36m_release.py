@@ -31,9 +31,8 @@ from pipeline.datasets.h36m_json import (
     needed_files,
 )
 from pipeline.datasets.labels.h36m_fits import CAMERA, FITS, label_files
+from pipeline.datasets.numbering import LEAST_SHARE, frame_mismatch
 from pipeline.datasets.pixels import (
-    LEAST_SHARE,
-    frame_mismatch,
     frames_there,
     inputs,
     lost_frames,
@@ -156,7 +155,7 @@ def _find_source(
         raise RawDataError(
             raw / video.name, "video", expected, "only poses", do, reason="video_missing"
         )
-    source = pictures_or_video(raw, video.folders, videos, account)
+    source = pictures_or_video(raw, video.folders, videos, n_labels, account)
     fps = FPS
     if isinstance(source, Video):
         source.require_decodable()

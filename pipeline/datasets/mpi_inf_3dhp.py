@@ -85,6 +85,8 @@ SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {
 }  # fmt: skip
 TRAIN_FRAMES: Final = sum(n for _, n in SEQUENCES.values())  # of one camera
 TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
+SHORT: Final = {"S6/Seq2/video_2": 3911}  # training video -> its frames, fewer than labels
+TEST_SPARE: Final = 2  # images that test videos have after the labelled ones: TS3 has 1, TS4 has 2
 FITS: Final = (neural_annot.FITS, neural_annot.WORLD, neural_annot.CAMERAS)
 # for `ReleasePart.patterns`: any training sequence; video_{0,1,2,4,5,6,7,8}
 SEQUENCE: Final = "S<1..8>/Seq<1,2>"
@@ -100,7 +102,7 @@ class MpiInf3dhp(Dataset):
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 5  # 5: videos decoded by PyAV; 4: fits of extreme shape are not used
+    version: ClassVar[int] = 6  # 6: images under other numbers are refused; 5: decoded by PyAV
 
     # What a track has
     recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns
@@ -167,7 +169,7 @@ class MpiInf3dhp(Dataset):
         ),
         Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
     )
-    short_in_release: ClassVar[frozenset[str]] = frozenset({"S6/Seq2/video_2"})  # lacks images
+    short_in_release: ClassVar[frozenset[str]] = frozenset(SHORT)
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * TRAIN_FRAMES),
         "test": Totals(6, TEST_FRAMES),
@@ -320,6 +322,7 @@ class _Film:
 
     source: Pictures | Video
     fps: float = math.nan  # nan where the release does not say
+    spare: int = 0  # number of images that the release may have after the labelled ones
     intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
     extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
 
@@ -330,7 +333,8 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
     camera = int(number)
     labels = load_annot(raw / video.files[0], camera)
     account.found = len(labels.kp_2d)
-    source = pictures_or_video(raw, *_candidate_paths(sequence, camera), account)
+    n_released = SHORT.get(video.name, account.found)
+    source = pictures_or_video(raw, *_candidate_paths(sequence, camera), n_released, account)
     fps = math.nan
     if sequence in SEQUENCES:
         fps = float(SEQUENCES[sequence][0])
@@ -347,7 +351,7 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
     require_size(source, calibrated, raw / video.files[1], do)
     if extrinsics is None:
         account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
-    return labels, _Film(source, fps, intrinsics, extrinsics)
+    return labels, _Film(source, fps, intrinsics=intrinsics, extrinsics=extrinsics)
 
 
 def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[LabelledPerson, _Film]:
@@ -355,7 +359,7 @@ def _read_test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Label
     labels = load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     images = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
-    return labels, _Film(images)
+    return labels, _Film(images, spare=TEST_SPARE)
 
 
 def _boxes_and_reasons(
@@ -374,7 +378,7 @@ def _boxes_and_reasons(
     inside_2d = np.where(is_inside[:, None, None], kp_2d, 0)
     bbox, _, degenerate = tight_boxes(add_confidence(inside_2d), BOX_FACTOR)
     reasons = {
-        "no_picture": ~frames_there(film.source, len(kp_2d), account),
+        "no_picture": ~frames_there(film.source, len(kp_2d), account, spare=film.spare),
         "frame_damaged": lost_frames(film.source, len(kp_2d)),
         "label_not_finite": ~(is_finite_2d & is_finite_3d),
         "joint_outside_picture": ~is_inside,

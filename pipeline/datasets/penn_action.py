@@ -58,7 +58,7 @@ class PennAction(Dataset):
 
     name: ClassVar[str] = "penn_action"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 3  # 3: joints in metres are refused
+    version: ClassVar[int] = 4  # 4: images under other numbers are refused
     checks_joints: ClassVar[bool] = True
     page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
@@ -132,7 +132,7 @@ class PennAction(Dataset):
             )
         boxes, empty, degenerate = tight_boxes(kp_2d)
         reasons = {
-            "no_picture": ~frames_there(pictures, len(kp_2d), account, extracted=False),
+            "no_picture": ~frames_there(pictures, len(kp_2d), account),
             "no_visible_joint": empty,
             "degenerate_box": degenerate,
         }

@@ -3,11 +3,11 @@ features -> windows
 
 Readers list the files of a video's frames (`inputs`), choose among them (`pictures_or_video`), ask
 which labelled frames have an image (`frames_there`) and which of these are damaged (`lost_frames`),
-and check that rate, size, frame numbers and joints of the labels fit (`require_...`).
+and check that size, frame numbers and joints of the labels fit (`require_...`).
 
 MPI-INF-3DHP and Human3.6M are published as videos, from which users extract images under names of
-their choice. The numbers in these names decide which frame an image is. For videos, the number of
-frames is that of frames that decode, not the one in the header.
+their choice. The numbers in these names decide which frame an image is (`numbering`). For videos,
+the number of frames is that of frames that decode, not the one in the header.
 
 Functions that refuse labels call `pipeline.errors.refuse`: it raises RawDataError, except for
 `pipeline show`, which collects the errors and goes on.
@@ -23,17 +23,19 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
+from pipeline.datasets.numbering import (
+    frame_mismatch,
+    number_from_0_or_1,
+    require_numbers,
+    require_rate,
+)
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw.files import scan_folder
 from pipeline.skeletons import Bools, Floats
 
-# frame rates and numbers of frames
-MIN_COMPARED: Final = 500  # frames; rates of shorter videos are not compared
 MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
-MAX_RATIO: Final = 60  # largest ratio of two frame rates: one frame a second from 60 fps
-LEAST_SHARE: Final = 0.9  # least share of labelled frames that other files of a sequence must have
 
 # sizes of images
 OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point from the centre
@@ -83,12 +85,17 @@ def _existing_files(raw: Path, videos: Sequence[Path]) -> list[Path]:
 
 
 def pictures_or_video(
-    raw: Path, folders: Sequence[Path], videos: Sequence[Path], account: VideoAccount
+    raw: Path,
+    folders: Sequence[Path],
+    videos: Sequence[Path],
+    n_labels: int,
+    account: VideoAccount,
 ) -> Pictures | Video:
     """Return a video's frames: the first of `folders` with images, else the first existing video.
 
     All paths are below `raw`. Other candidates with frames are noted as unused. Opens no file.
-    Raises RawDataError (`no_picture`) if there is none.
+    Raises RawDataError: `no_picture` if there is none, and `frame_count_mismatch` unless the images
+    of `n_labels` frames are numbered from 0 or from 1.
     """
     sources: list[Pictures | Video] = []
     for folder in folders:
@@ -105,11 +112,12 @@ def pictures_or_video(
 
     used, *unused = [source.place.relative_to(raw).as_posix() for source in sources]
     account.notes.extend(f"{other} is not used: {used} is" for other in unused)
-    return sources[0]
+    source = sources[0]
+    return number_from_0_or_1(source, n_labels) if isinstance(source, Pictures) else source
 
 
 def frames_there(
-    source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True
+    source: Pictures | Video, n_labels: int, account: VideoAccount, *, spare: int | None = None
 ) -> Bools:
     """Whether each labelled frame has an image, (n_labels,).
 
@@ -117,11 +125,11 @@ def frames_there(
     tells. Notes how many frames or labels are left over; the reader counts them.
 
     Args:
-        extracted: Users extract the images, maybe at another rate. False: the release has them.
+        spare: Number of images that the release may have after the labelled ones; None: unknown.
 
     Raises:
         RawDataError: `no_picture`: there is no image. `frame_count_mismatch`: the frames seem to
-            have another rate than the labels (if `extracted`), or the video's header states
+            have another rate or other numbers than the labels, or the video's header states
             labelled frames that do not decode.
     """
     if isinstance(source, Pictures):
@@ -141,8 +149,9 @@ def frames_there(
 
     if not n_there:
         raise no_pictures(source.place, f"{n_labels} images", "Unpack the images again.")
-    if extracted:
-        require_rate(source, n_labels)
+    require_rate(source, n_labels)
+    if isinstance(source, Pictures):
+        require_numbers(source, 0, n_labels - 1, spare=spare)
     if n_beyond:
         account.notes.append(
             f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used"
@@ -176,47 +185,6 @@ def no_pictures(folder: Path, expected: str, do: str) -> RawDataError:
     if visible:
         found = f"none, but {len(visible):,} files of other names, such as {visible[0]}"
     return RawDataError(folder, "pictures", expected, found, do, reason="no_picture")
-
-
-def require_rate(source: Pictures | Video, n_labels: int, *, whole: bool = False) -> None:
-    """Refuse frames that were extracted at another rate than the labels' (`frame_count_mismatch`).
-
-    Such frames are numbered from 1 without gaps, so each would get the label of another time. One
-    number of frames is then a multiple of the other, up to one frame.
-
-    Args:
-        source: Its number of frames, up to the last one, is compared.
-        n_labels: Number of frames up to the last labelled one.
-        whole: Also refuse frames without a gap that end before `LEAST_SHARE` of the labels.
-    """
-    n_reached = source.count_frames()
-    problem = "frames at another rate"
-    do = "Extract every frame of the video, without a frame rate"
-    if _has_other_rate(n_reached, n_labels):
-        do += "."
-    else:
-        if not whole or n_reached >= LEAST_SHARE * n_labels:
-            return
-        has_gaps = isinstance(source, Pictures) and len(source.indices()) < n_reached
-        if has_gaps:  # so images keep their own numbers
-            return
-        problem += ", or not all of them"
-        do += "; or unpack the rest."
-    expected = f"one for each of {n_labels} labels"
-    refuse(frame_mismatch(source.place, expected, f"{n_reached}: {problem}", do))
-
-
-def _has_other_rate(n_frames: int, n_labels: int) -> bool:
-    """Whether one number is a multiple of the other, up to one frame. False for short videos.
-
-    >>> _has_other_rate(240, 1201), _has_other_rate(1190, 1201)
-    (True, False)
-    """
-    few, many = sorted((n_frames, n_labels))
-    if few == 0 or many < MIN_COMPARED:
-        return False
-    ratio = round(many / few)
-    return 2 <= ratio <= MAX_RATIO and abs(few - many / ratio) <= 1
 
 
 def require_size(
@@ -379,11 +347,6 @@ def _not_shown_mismatch(labels: Path, video: Video, found: str) -> RawDataError:
     expected = f"labels of the {n_decoded} frames that decode of {video.place}"
     found += f", while the video's header states {n_stated} frames and {n_decoded} decode ({cause})"
     return frame_mismatch(labels, expected, found, CUT_AGAIN)
-
-
-def frame_mismatch(place: Path, expected: str, found: str, do: str) -> RawDataError:
-    """The error for labels of other frames than those of the video or the images at `place`."""
-    return RawDataError(place, "frames", expected, found, do, reason="frame_count_mismatch")
 
 
 def require_pixels(

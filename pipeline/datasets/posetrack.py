@@ -31,6 +31,7 @@ from pipeline.boxes import corner_boxes_with_margin
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.labels.posetrack import LABELS, PICTURES, TODAY, UNPACK, Coco, load_coco
+from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind
@@ -86,7 +87,7 @@ class PoseTrack(Dataset):
 
     name: ClassVar[str] = "posetrack"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 2  # 2: PoseTrack21's labels are known in any folder
+    version: ClassVar[int] = 3  # 3: images under other numbers are refused
     page: ClassVar[str] = "https://github.com/anDoer/PoseTrack21"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users
@@ -285,6 +286,9 @@ def _find_images(raw: Path, video: RawVideo, coco: Coco, account: VideoAccount) 
     if pictures.place != raw / video.folders[0]:
         where = pictures.place.relative_to(raw).as_posix()
         account.notes.append(f"its pictures are in {where}: changes there are not noticed")
+    last = max(coco.n_images - 1, int(images.frame_index.max()))
+    require_rate(pictures, last + 1)
+    require_numbers(pictures, 0, last, spare=0)
     do = f"Unpack {LABELS} and {PICTURES} again, without resizing images. {TODAY}"
     require_size(pictures, coco.size, coco.file, do, tolerance=RESIZED)
     return images

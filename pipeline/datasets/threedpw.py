@@ -79,7 +79,7 @@ class ThreeDPW(Dataset):
 
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    version: ClassVar[int] = 4  # 4: "Female" is a gender
+    version: ClassVar[int] = 5  # 5: images under other numbers are refused
     page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
     uses_body: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "detected"
@@ -168,7 +168,7 @@ class ThreeDPW(Dataset):
         account.notes.extend(sequence.notes)
         account.found = n_frames * len(sequence.actors)
         pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
-        has_picture = frames_there(pictures, n_frames, account, extracted=False)
+        has_picture = frames_there(pictures, n_frames, account, spare=0)
         intrinsics = sequence.intrinsics
         require_size(pictures, None, labels, UNPACK_WHOLE, intrinsics)
         if intrinsics is not None:

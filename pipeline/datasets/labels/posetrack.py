@@ -45,6 +45,7 @@ class Coco:
 
     file: Path
     file_names: list[str]  # F, as stored: not to be trusted
+    n_images: int  # of the video: as many as `nframes` states, or as are listed
     picture: Ints  # (N,) the annotation's image, 0..F-1
     annotations: Mapping[str, Mapping[str, Any]]  # N: "annotations[3]" -> annotation
     categories: object  # as stored
@@ -144,6 +145,7 @@ def load_coco(file: Path, *, in_folder_of_21: bool) -> Coco:
     return Coco(
         file=file,
         file_names=images.file_names,
+        n_images=max(images.n_stated, len(images.index_of)),
         picture=np.array(list(image_of.values()), np.int64),
         annotations={f"annotations[{i}]": listed[i] for i in image_of},
         categories=content.get("categories"),
@@ -161,6 +163,7 @@ class _ListedImages:
     index_of: dict[int, int | None] = field(default_factory=dict)
     file_names: list[str] = field(default_factory=list)  # of the labelled images
     size: tuple[float, float] | None = None  # of the first labelled image that states it
+    n_stated: int = 0  # the largest `nframes`
     n_repeated: int = 0  # images with the id of an earlier one
 
 
@@ -173,6 +176,9 @@ def _read_images(file: Path, stored: object) -> _ListedImages:
         image_id = _id(file, f"{key}.id", image.get("id"))
         labelled = image.get("is_labeled")
         name = image.get("file_name")
+        n_frames = image.get("nframes")
+        if isinstance(n_frames, int):
+            listed.n_stated = max(listed.n_stated, n_frames)
         if not isinstance(labelled, bool) and labelled not in (0, 1):
             raise RawDataError(file, f"{key}.is_labeled", "true or false", kind(labelled), UNPACK)
         if image_id in listed.index_of:

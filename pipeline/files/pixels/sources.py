@@ -211,7 +211,8 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     """Find the numbered images in `raw / folder`, whatever their naming; None if there are none.
 
     If there are several namings, the most common one is used, and among equally common ones the
-    first by name. The smallest number is frame 0, and missing images are missing frames.
+    first by name. The number of an image is that of its frame, and missing images are missing
+    frames.
     """
     # naming (before, after the number) -> numbers, as they are written
     numbers_of: dict[tuple[str, str], list[str]] = {}
@@ -225,11 +226,8 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     before, after = min(
         naming for naming, numbers in numbers_of.items() if len(numbers) == n_images
     )
-    numbers = numbers_of[before, after]
-    digits = _least_digits(numbers)
-    # numbers that are padded otherwise are no frames of this pattern
-    first = min(int(number) for number in numbers if number == f"{int(number):0{digits}d}")
-    return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
+    digits = _least_digits(numbers_of[before, after])
+    return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}")
 
 
 def _least_digits(numbers: Sequence[str]) -> int:
