@@ -200,6 +200,8 @@ class Bedlam(Dataset):
         pictures = pictures_type(raw, f"{video.folders[0].as_posix()}/{sequence}_{{:04d}}.png")
         if scene.endswith("_6fps"):
             _require_numbers_of_6_fps(file, labels, pictures)
+        elif pictures.count_frames() <= labels.number.max():  # more images may lack people
+            require_rate(pictures, int(labels.number.max()) + 1)
         require_numbers(pictures, int(labels.number.min()), int(labels.number.max()))
         do = "Unpack the images without changing them."
         require_size(pictures, pictures.size(), file, do, labels.intrinsics[0])

@@ -214,6 +214,8 @@ def test_frames_with_a_joint_outside_the_picture_or_no_extent_are_dropped(raw: P
     kp_2d = np.full_like(labels_2d(), 50.0)  # no extent
     kp_2d[1, 10] = (-3, 0)
     write_annot(raw, kp_2d=kp_2d)
+    for number in range(N, 9):
+        (raw / f"S1/Seq1/imageFrames/video_0/frame_{number:06d}.jpg").unlink()
     tracks, account = read(raw)
     assert (tracks, account["tracks_dropped"]) == ([], {"no_frame_left": 1})
     assert account["dropped"] == {"degenerate_box": 4, "joint_outside_picture": 1}

@@ -30,30 +30,30 @@ def make(raw: Path, *names: str, folder: Path = FOLDER) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("names", "pattern", "first", "indices"),
+    ("names", "pattern", "indices"),
     [
-        (["frame_000000.jpg", "frame_000001.jpg"], "frame_{:06d}.jpg", 0, [0, 1]),
-        (["frame_000001.jpg", "frame_000003.jpg"], "frame_{:06d}.jpg", 1, [0, 2]),
-        (["1.png", "2.png", "10.png"], "{:01d}.png", 1, [0, 1, 9]),
-        (["9.jpg", "10.jpg", "100.jpg"], "{:01d}.jpg", 9, [0, 1, 91]),
-        (["099.jpg", "100.jpg", "1000.jpg"], "{:03d}.jpg", 99, [0, 1, 901]),
-        (["cam0_take2_0007.JPG", "cam0_take2_0008.JPG"], "cam0_take2_{:04d}.JPG", 7, [0, 1]),
-        (["S1 Seq1.0001.jpeg"], "S1 Seq1.{:04d}.jpeg", 1, [0]),
-        (["999999.jpg", "1000000.jpg", "000001.jpg"], "{:06d}.jpg", 1, [0, 999998, 999999]),
+        (["frame_000000.jpg", "frame_000001.jpg"], "frame_{:06d}.jpg", [0, 1]),
+        (["frame_000001.jpg", "frame_000003.jpg"], "frame_{:06d}.jpg", [1, 3]),
+        (["1.png", "2.png", "10.png"], "{:01d}.png", [1, 2, 10]),
+        (["9.jpg", "10.jpg", "100.jpg"], "{:01d}.jpg", [9, 10, 100]),
+        (["099.jpg", "100.jpg", "1000.jpg"], "{:03d}.jpg", [99, 100, 1000]),
+        (["cam0_take2_0007.JPG", "cam0_take2_0008.JPG"], "cam0_take2_{:04d}.JPG", [7, 8]),
+        (["S1 Seq1.0001.jpeg"], "S1 Seq1.{:04d}.jpeg", [1]),
+        (["999999.jpg", "1000000.jpg", "000001.jpg"], "{:06d}.jpg", [1, 999999, 1000000]),
     ],
 )
-def test_the_numbering_is_told_by_the_names(tmp_path, names, pattern, first, indices):
+def test_the_numbering_is_told_by_the_names(tmp_path, names, pattern, indices):
     found = picture_pattern(make(tmp_path, *names), FOLDER)
-    assert found == Pictures(tmp_path, f"{FOLDER.as_posix()}/{pattern}", first)
+    assert found == Pictures(tmp_path, f"{FOLDER.as_posix()}/{pattern}")
     assert found.indices().tolist() == indices
     assert all(found.path(index).is_file() for index in indices)
 
 
 def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path: Path) -> None:
     make(tmp_path, "b_001.jpg", "b_002.jpg", "a_001.jpg", "readme.txt", "cover.jpg", ".b_000.jpg")
-    assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/b_{:03d}.jpg", 1)
+    assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/b_{:03d}.jpg")
     make(tmp_path, "a_002.jpg")
-    assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/a_{:03d}.jpg", 1)
+    assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/a_{:03d}.jpg")
     assert (
         picture_pattern(tmp_path, Path("none"))
         is picture_pattern(tmp_path, FOLDER / "readme.txt")
@@ -79,7 +79,7 @@ def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path: Pa
 def test_names_that_no_pattern_can_hold_are_no_pictures(tmp_path: Path, name: str) -> None:
     assert picture_pattern(make(tmp_path, name), FOLDER) is None
     make(tmp_path, "frame_1.jpg", "frame_2.jpg")
-    assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/frame_{:01d}.jpg", 1)
+    assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/frame_{:01d}.jpg")
 
 
 def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path: Path) -> None:
@@ -89,16 +89,16 @@ def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path
     with pytest.raises(
         RawDataError, match=r"or a video: none or S1/video_0 or .* V/a\.mp4, found neither"
     ) as caught:
-        pictures_or_video(tmp_path, *places, account)
+        pictures_or_video(tmp_path, *places, 1, account)
     assert caught.value.reason == "no_picture"
     make(tmp_path, "a.avi", "a.mp4", folder=Path("V"))
     make(tmp_path, "Thumbs.db", "._1.jpg")  # no pictures yet, and they may come
     assert inputs(tmp_path, *places) == ((Path("V/a.avi"), Path("V/a.mp4")), (FOLDER,))
-    assert pictures_or_video(tmp_path, *places, account) == Video(tmp_path, "V/a.avi")
+    assert pictures_or_video(tmp_path, *places, 1, account) == Video(tmp_path, "V/a.avi")
     make(tmp_path, "1.jpg")
     make(tmp_path, "1.jpg", folder=Path("other"))
     assert inputs(tmp_path, *places) == ((), (FOLDER, Path("other")))
-    assert pictures_or_video(tmp_path, *places, account) == Pictures(
+    assert pictures_or_video(tmp_path, *places, 1, account) == Pictures(
         tmp_path, "S1/video_0/{:01d}.jpg", 1
     )
     not_used = [
@@ -109,14 +109,13 @@ def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path
 
 
 def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path: Path) -> None:
-    make(tmp_path, *(f"f_{i:03d}.jpg" for i in (4, 5, 7, 8, 9)))
+    make(tmp_path, *(f"f_{i:03d}.jpg" for i in (1, 2, 4, 5, 6)))
     account = VideoAccount("x")
-    source = picture_pattern(tmp_path, FOLDER)
-    assert source is not None
+    source = pictures_or_video(tmp_path, [FOLDER], [], 4, account)
     assert frames_there(source, 4, account).tolist() == [True, True, False, True]
     assert account.notes == [
         "4 frames are labelled, 5 are there: the last 2 not used",
-        "1 of 4 labelled frames have no picture, the first is f_006.jpg",
+        "1 of 4 labelled frames have no picture, the first is f_003.jpg",
     ]
 
 
@@ -125,7 +124,7 @@ def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path: Path)
     [
         (3000, 6000, True), (3001, 6000, True), (3002, 6000, False), (3911, 6145, False),
         (6000, 6000, False),
-        (5998, 6000, False), (12000, 6000, True), (240, 6000, True), (14, 28, False),
+        (5998, 6000, False), (12000, 6000, True), (240, 6000, True), (14, 28, True), (5, 10, False), (99, 298, True),
         (1, 6000, False),
     ],
 )  # fmt: skip

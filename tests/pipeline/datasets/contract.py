@@ -1,0 +1,233 @@
+"""What readers promise about damaged releases: each row has the label of its own image, or the
+video is refused with a reason.
+
+Subclasses of `ImageFolders` make releases of one dataset whose frames are images, and name the
+damages that they refuse. An image is known by its content, whatever its name: so the label of each
+kept row is compared with the row of the same image in the undamaged release.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline import datasets
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.demo.writing import write_dataset
+
+N_FRAMES = 16
+
+Rows = dict[tuple[str, bytes], bytes]  # (track, content of the image) -> label
+
+
+class Images:
+    """The images of a video, in order, which tests remove and renumber."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step = folder, step
+        self.files = sorted(folder.iterdir())
+        before, digits, self._suffix = re.fullmatch(r"(.*?)([0-9]+)(\.\w+)", self.files[0].name).groups()  # type: ignore[union-attr]
+        self._before, self._n_digits = before, len(digits)
+        negative = 255 - cv2.imread(str(self.files[0]))
+        self.other = cv2.imencode(self._suffix, negative)[1].tobytes()  # of no frame
+
+    def number(self, file: Path) -> int:
+        return int(file.stem.removeprefix(self._before))
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{self._before}{number:0{self._n_digits}d}{self._suffix}"
+
+    @property
+    def first(self) -> int:
+        return self.number(self.files[0])
+
+    @property
+    def last(self) -> int:
+        return self.number(self.files[-1])
+
+    def remove(self, *positions: int) -> None:
+        for position in positions:
+            self.files[position].unlink()
+
+    def renumber(self, steps: int) -> None:
+        """Give all images that are there numbers without a gap, from so many steps after the first
+        number on.
+        """
+        contents = [file.read_bytes() for file in self.files if file.exists()]
+        start = self.first + steps * self.step
+        for file in self.folder.iterdir():
+            file.unlink()
+        for i, content in enumerate(contents):
+            self.path(start + i * self.step).write_bytes(content)
+
+    def add(self, number: int) -> None:
+        self.path(number).write_bytes(self.other)
+
+
+def every_second(images: Images) -> None:
+    images.remove(*range(1, len(images.files), 2))
+    images.renumber(0)
+
+
+def too_many_and_higher(images: Images) -> None:
+    first = images.first
+    images.renumber(1)
+    images.add(first)
+
+
+def capitals(images: Images) -> None:
+    """An equal name in another case, of another image."""
+    name = images.files[3].name
+    (images.folder / name.upper().replace("IMG", "Img")).write_bytes(images.other)
+    (images.folder / f"{Path(name).stem}.JPEG").write_bytes(images.other)
+
+
+DAMAGES: dict[str, Callable[[Images], None]] = {
+    "none": lambda images: None,
+    "first missing": lambda images: images.remove(0),
+    "middle missing": lambda images: images.remove(7, 8),
+    "last missing": lambda images: images.remove(-1),
+    "more labels than images": lambda images: images.remove(-3, -2, -1),
+    "numbers one higher": lambda images: images.renumber(1),
+    "numbers one lower": lambda images: images.renumber(-1),
+    "one too many at the end": lambda images: images.add(images.last + images.step),
+    "one too many in front": lambda images: images.add(images.first - images.step),
+    "one too many in front, numbers one higher": too_many_and_higher,
+    "every second one, numbered again": every_second,
+    "other case": capitals,
+}
+BELOW_0 = {"numbers one lower", "one too many in front"}  # impossible where numbers begin with 0
+ANOTHER_START = BELOW_0 | {"numbers one higher"}
+EXACT = {"one too many at the end", "one too many in front, numbers one higher"}
+
+
+class ImageFolders:
+    """The contract of a dataset whose frames are images; a subclass fills in what follows."""
+
+    dataset: ClassVar[str]
+    split: ClassVar[str] = "train"
+    video: ClassVar[str]
+    images: ClassVar[str]  # the video's folder of images, below the raw folder
+    n_videos: ClassVar[int] = 1  # of the release
+    step: ClassVar[int] = 1  # between the numbers of neighbouring images
+    refused: ClassVar[set[str]]  # damages for which the video is refused
+    undecided: ClassVar[set[str]] = set()  # damages that leave no trace in the numbers
+    first: ClassVar[int] = 0  # number of the first image
+
+    def write(self, raw: Path, n_frames: int) -> None:
+        """Write an undamaged release."""
+        write_dataset(self.dataset, raw, n_videos=self.n_videos, n_frames=n_frames)
+
+    @pytest.fixture
+    def release(self, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+        """An undamaged release with so many frames. Only to be read."""
+
+        def written(n_frames: int) -> Path:
+            key = type(self), n_frames
+            if key not in _RELEASES:
+                _RELEASES[key] = tmp_path_factory.mktemp("release") / self.dataset
+                self.write(_RELEASES[key], n_frames)
+            return _RELEASES[key]
+
+        return written
+
+    def read(self, raw: Path) -> tuple[list[Any], VideoAccount]:
+        """The tracks and the account of the video."""
+        report = Accounting()
+        tracks = [
+            track
+            for track in datasets.get(self.dataset).tracks(raw, self.split, report=report)
+            if track.video == self.video
+        ]
+        report.video(self.video).check()
+        return tracks, report.video(self.video)
+
+    def rows(self, tracks: list[Any]) -> Rows:
+        found: Rows = {}
+        for track in tracks:
+            for i, frame in enumerate(track.frame_index.tolist()):
+                found[track.name, track.frames.path(frame).read_bytes()] = track.kp_2d[i].tobytes()
+        assert len(found) == sum(len(track.frame_index) for track in tracks)
+        return found
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "damage" in metafunc.fixturenames:
+            impossible = self.undecided if self.first else self.undecided | BELOW_0
+            metafunc.parametrize("damage", [name for name in DAMAGES if name not in impossible])
+
+    def test_each_row_has_its_own_image_s_label_or_the_video_is_refused(
+        self, damage: str, release: Any, tmp_path: Path
+    ) -> None:
+        truth = self.rows(self.read(release(N_FRAMES))[0])
+        raw = Path(shutil.copytree(release(N_FRAMES), tmp_path / self.dataset))
+        images = Images(raw / self.images, self.step)
+        assert images.first == self.first
+        DAMAGES[damage](images)
+        self.judge(raw, truth, damage)
+
+    def test_labels_of_half_of_the_frames_are_those_of_their_images(
+        self, release: Any, tmp_path: Path
+    ) -> None:
+        tracks, _ = self.read(release(N_FRAMES // 2))
+        raw = Path(shutil.copytree(release(N_FRAMES // 2), tmp_path / self.dataset))
+        shutil.rmtree(raw / self.images)
+        shutil.copytree(release(N_FRAMES) / self.images, raw / self.images)
+        truth: Rows = {}
+        for track in tracks:
+            for i, frame in enumerate(track.frame_index.tolist()):
+                content = (raw / self.images / track.frames.path(frame).name).read_bytes()
+                truth[track.name, content] = track.kp_2d[i].tobytes()
+        self.judge(raw, truth, "half of the labels")
+
+    def judge(self, raw: Path, truth: Rows, damage: str) -> None:
+        tracks, account = self.read(raw)
+        if damage in self.refused:
+            assert (tracks, account.set_aside) == ([], "frame_count_mismatch"), account
+            assert str(raw / self.images) in account.message
+            return
+        assert account.set_aside == "", account.message
+        present = {file.read_bytes() for file in (raw / self.images).iterdir()}
+        expected = {key: label for key, label in truth.items() if key[1] in present}
+        assert self.rows(tracks) == expected
+        if len(expected) < len(truth):
+            assert account.dropped["no_picture"] == len(truth) - len(expected)
+
+    def test_rows_of_damaged_images_and_of_another_size_get_no_features(
+        self, release: Any, into: Any, network: Any, tmp_path: Path
+    ) -> None:
+        raw = Path(shutil.copytree(release(N_FRAMES), tmp_path / self.dataset))
+        files = Images(raw / self.images, self.step).files
+        resized, cut = files[N_FRAMES // 2 :], files[2]
+        for file in resized:
+            halved = cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5)
+            cv2.imwrite(str(file), halved)
+        cut.write_bytes(cut.read_bytes()[:-40])
+        root = tmp_path / "cache"
+        into.convert(root, raw, self.dataset, self.split)
+        done = into.extract(root, f"{self.dataset}/{self.split}")
+        split = cache.open(root)[f"{self.dataset}/{self.split}"]
+        ok = split.column("features/resnet50_ok")
+        wrong, damaged = 0, 0
+        for track in split.tracks:
+            source = next(t.frames for t in self.read(raw)[0]) if track.video == self.video else None
+            rows = range(track.start, track.stop)
+            for row, frame in zip(rows, split.column("frame_index")[track.start : track.stop], strict=True):
+                file = source.path(int(frame)) if source is not None else None
+                wrong += file in resized
+                damaged += file == cut
+                assert bool(ok[row]) == (file not in resized and file != cut)
+        assert (wrong, damaged) == (
+            done.problems["other_picture_size"],
+            done.problems["picture_truncated"] + done.problems["picture_damaged"],
+        )
+        assert wrong > 0 and damaged > 0 and done.n_failed == wrong
+        assert any(str(resized[0].parent) in example for example in done.examples)
+
+
+_RELEASES: dict[tuple[type, int], Path] = {}

@@ -1,0 +1,117 @@
+"""The contract of damaged releases, for each reader of image folders."""
+
+from pathlib import Path
+
+import cv2
+
+from pipeline.demo.writing import write_dataset
+from pipeline.files.pixels.frames import Video
+from tests.pipeline.datasets.contract import ANOTHER_START, EXACT, ImageFolders
+from tests.pipeline.datasets.test_h36m_json import write_scene
+
+
+class TestPennAction(ImageFolders):
+    dataset, video, images, first = "penn_action", "0001", "frames/0001", 1
+    # may have images after the last label: so one at the start leaves no trace
+    refused = ANOTHER_START | {"every second one, numbered again", "half of the labels"}
+    undecided = {"one too many in front, numbers one higher"}
+
+
+class TestPoseTrack(ImageFolders):
+    dataset, video = "posetrack", "000001_mpii_train"
+    images = f"images/train/{video}"
+    refused = ANOTHER_START | EXACT | {"every second one, numbered again", "half of the labels"}
+
+
+class TestThreeDPW(ImageFolders):
+    dataset, video = "3dpw", "courtyard_walking_00"
+    images = f"imageFiles/{video}"
+    refused = ANOTHER_START | EXACT | {"every second one, numbered again", "half of the labels"}
+
+
+class TestMpiInf3dhpOfImages(ImageFolders):
+    """From 0, as the demo has them; `first missing` may be images from 1 that lack the last."""
+
+    dataset, video, images = "mpi_inf_3dhp", "S1/Seq1/video_0", "S1/Seq1/imageFrames/video_0"
+    refused = EXACT | {"first missing", "every second one, numbered again", "half of the labels"}
+
+
+class TestMpiInf3dhpFrom1(TestMpiInf3dhpOfImages):
+    first = 1
+    refused = EXACT | {
+        "first missing",
+        "last missing",
+        "more labels than images",
+        "numbers one higher",
+        "every second one, numbered again",
+        "half of the labels",
+        "one too many in front",
+    }
+
+    def write(self, raw: Path, n_frames: int) -> None:
+        super().write(raw, n_frames)
+        for file in sorted((raw / self.images).iterdir(), reverse=True):
+            file.rename(file.with_name(f"frame_{int(file.stem[6:]) + 1:06d}.jpg"))
+
+
+class TestMpiInf3dhpTest(ImageFolders):
+    dataset, split, video = "mpi_inf_3dhp", "test", "TS1"
+    images, first = "mpi_inf_3dhp_test_set/TS1/imageSequence", 1
+    refused = ANOTHER_START | {"every second one, numbered again", "half of the labels"}
+    undecided = {"one too many in front, numbers one higher"}  # two videos have more images
+
+
+class TestHuman36M(ImageFolders):
+    dataset, video = "h36m", "S1/Walking 1.54138969"
+    images = f"S1/images/{video[3:]}"
+    refused = {
+        "first missing",
+        "more labels than images",  # under 90 %
+        "every second one, numbered again",
+        "half of the labels",
+    }
+    undecided = {"one too many in front, numbers one higher"}  # videos have more frames than poses
+
+    def write(self, raw: Path, n_frames: int) -> None:
+        write_dataset(self.dataset, raw, n_videos=self.n_videos, n_frames=n_frames)
+        file = raw / f"S1/Videos/{self.video[3:]}.mp4"
+        (raw / self.images).mkdir(parents=True)
+        for frame in Video(raw, file.relative_to(raw).as_posix()).read(range(n_frames)):
+            name = raw / self.images / f"{frame.index:06d}.png"
+            cv2.imwrite(str(name), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        file.unlink()
+
+
+class TestHuman36MOfJson(ImageFolders):
+    dataset, video = "h36m", "S1/Walking 1.54138969"
+    images, first = "images/s_01_act_14_subact_01_ca_01", 1
+    refused = ANOTHER_START | {
+        "more labels than images",  # under 90 %
+        "every second one, numbered again",
+        "half of the labels",
+    }
+    undecided = {"one too many in front, numbers one higher"}
+
+    def write(self, raw: Path, n_frames: int) -> None:
+        released = raw.with_name("released")
+        takes = write_dataset(self.dataset, released, n_videos=1, n_frames=n_frames)
+        (take,) = (take for take in takes if take.shot.name == self.video)
+        write_scene(take, raw, is_place=False, fits="smpl_param")
+        frames = Video(released, f"S1/Videos/{self.video[3:]}.mp4").read(range(n_frames))
+        for file, frame in zip(sorted((raw / self.images).iterdir()), frames, strict=True):
+            cv2.imwrite(str(file), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        (raw / "STAND_IN.json").write_bytes((released / "STAND_IN.json").read_bytes())
+
+
+class TestEmdb(ImageFolders):
+    dataset, split, video = "emdb", "emdb1", "P0/00_outdoor_walk"
+    images = f"{video}/images"
+    refused = ANOTHER_START | EXACT | {"every second one, numbered again", "half of the labels"}
+
+
+class TestBedlam(ImageFolders):
+    dataset, n_videos = "bedlam", 3
+    video = "20221018_1_1_batch01hand_30fps/seq_000000"
+    images = "20221018_1_1_batch01hand_30fps/png/seq_000000"
+    refused = {"numbers one higher", "every second one, numbered again"}
+    undecided = {"one too many in front, numbers one higher"}
