@@ -38,7 +38,7 @@ from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures
+from pipeline.files.pixels.frames import Frame, FrameSource, Image
 from pipeline.files.raw.files import MIB, is_there, list_names, open_regular
 from pipeline.files.raw.opening import is_temporary
 from pipeline.processes import alive
@@ -54,7 +54,6 @@ CUT: Final = np.dtype(  # the box of a crop in an image
     ]
 )
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
-OTHER_SIZE: Final = "other_picture_size"  # the problem of such an image
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
@@ -258,7 +257,6 @@ class Pixels(NamedTuple):
     split: str  # name of the split
     name: str  # of the video, for messages
     digest: str = ""  # `pixels_digest` at the conversion; "": unknown
-    size: tuple[int, int] = (0, 0)  # width and height px that the labels refer to; 0: not known
 
     @property
     def in_order(self) -> bool:
@@ -282,8 +280,7 @@ class Pixels(NamedTuple):
         good, while the file is damaged only on a failing disk, or has changed.
         """
         is_checked = False
-        for decoded in self.source.read(frames):
-            frame = self._require_size(decoded)
+        for frame in self.source.read(frames):
             if frame.image is not None:
                 yield frame
                 continue
@@ -294,20 +291,6 @@ class Pixels(NamedTuple):
                 self._require_readable()
                 is_checked = True
             yield replace(frame, problem=f"{self.name}, frame {frame.index}: {frame.problem}")
-
-    def _require_size(self, frame: Frame) -> Frame:
-        """The frame; without its image if that has another size than the labels refer to.
-
-        Only numbered images are compared: frames of a video are scaled to the first one's size, and
-        labels of a record refer to the size of each image.
-        """
-        if frame.image is None or not isinstance(self.source, Pictures) or not all(self.size):
-            return frame
-        height, width, _ = frame.image.shape
-        if (width, height) == self.size:
-            return frame
-        problem = _other_size(self.source.path(frame.index), (width, height), self.size)
-        return Frame(frame.index, None, problem, OTHER_SIZE)
 
     def crop(self, frame: Frame, cut: np.void, size: int, *, is_whole: bool = False) -> Image:
         """Crop (size, size, 3) of a decoded frame, which has an image. is_whole: the stream reads
@@ -361,8 +344,7 @@ def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
     def pixels_of(number: int) -> Pixels:
         entry = split.videos[number]
         source = sources.parse(folder, entry.source)
-        size = entry.width, entry.height
-        return Pixels(source, split.name, entry.name, entry.pixels, size)
+        return Pixels(source, split.name, entry.name, entry.pixels)
 
     return pixels_of
 
@@ -383,11 +365,3 @@ def raw_folder(split: Split, given: Path | None) -> Path:
         if given is None:
             raise PipelineError(f"{origin}. {RAW}")
     return committed.raw_folder(split, given)
-
-
-def _other_size(file: Path, size: tuple[int, int], labelled: tuple[int, int]) -> str:
-    """Message of an image of another size than its video's labels refer to."""
-    return (
-        f"{file} has {size[0]} x {size[1]} px, the labels refer to {labelled[0]} x {labelled[1]}: "
-        "unpack the images again, without resizing them, and convert again"
-    )

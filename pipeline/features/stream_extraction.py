@@ -35,11 +35,12 @@ from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output
 from pipeline.features.engine.shards import Counts
 from pipeline.features.engine.worker import AFTER, KINDS
-from pipeline.features.inputs import OTHER_SIZE, raw_folder
+from pipeline.features.inputs import raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Provenance
 from pipeline.features.videos import videos_of
+from pipeline.files.pixels.frames import OTHER_SIZE
 from pipeline.processes.cluster import connect_workers
 from pipeline.processes.settings import Dask
 from pipeline.processes.software import staging_plan, version

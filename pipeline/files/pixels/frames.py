@@ -54,6 +54,7 @@ from pipeline.skeletons import Ints
 
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
 KIND_BYTES: Final = 200  # of a file's start, which tell its kind
+OTHER_SIZE: Final = "other_picture_size"  # kind of a frame's problem
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 _STARTS: Final = (
     EBML,  # Matroska, WebM
@@ -236,12 +237,24 @@ class Pictures:
         return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+        """Decode frames as `FrameSource.read` says. An image of another size than the video's, in
+        whose pixels the labels are, is a problem, too.
+        """
+        size: tuple[int, int] | None = None
         for index in increasing(frame_index):
             path = self.path(index)
             try:
-                yield Frame(index, decode(read_picture(path)), None)
+                image = decode(read_picture(path))
             except PictureError as error:
                 yield Frame(index, None, f"{path} {error}", error.kind)
+                continue
+            if size is None:
+                size = Pictures.size(self)  # as stored: not turned
+            height, width, _ = image.shape
+            if (width, height) == size:
+                yield Frame(index, image, None)
+            else:
+                yield Frame(index, None, _other_size(path, (width, height), size), OTHER_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,3 +482,11 @@ def increasing(frame_index: Iterable[int]) -> Iterator[int]:
 def _digest(*parts: str) -> str:
     """SHA-256, hex, of several texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _other_size(file: Path, size: tuple[int, int], expected: tuple[int, int]) -> str:
+    """The problem of an image of another size than its video's."""
+    return (
+        f"{file} has {size[0]} x {size[1]} px, and the video {expected[0]} x {expected[1]}: "
+        "unpack the images again, without resizing them, and convert again"
+    )

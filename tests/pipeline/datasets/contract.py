@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
-import numpy as np
 import pytest
 
 import cache
@@ -32,7 +31,9 @@ class Images:
     def __init__(self, folder: Path, step: int) -> None:
         self.folder, self.step = folder, step
         self.files = sorted(folder.iterdir())
-        before, digits, self._suffix = re.fullmatch(r"(.*?)([0-9]+)(\.\w+)", self.files[0].name).groups()  # type: ignore[union-attr]
+        before, digits, self._suffix = re.fullmatch(
+            r"(.*?)([0-9]+)(\.\w+)", self.files[0].name
+        ).groups()  # type: ignore[union-attr]
         self._before, self._n_digits = before, len(digits)
         negative = 255 - cv2.imread(str(self.files[0]))
         self.other = cv2.imencode(self._suffix, negative)[1].tobytes()  # of no frame
@@ -215,9 +216,13 @@ class ImageFolders:
         ok = split.column("features/resnet50_ok")
         wrong, damaged = 0, 0
         for track in split.tracks:
-            source = next(t.frames for t in self.read(raw)[0]) if track.video == self.video else None
+            source = (
+                next(t.frames for t in self.read(raw)[0]) if track.video == self.video else None
+            )
             rows = range(track.start, track.stop)
-            for row, frame in zip(rows, split.column("frame_index")[track.start : track.stop], strict=True):
+            for row, frame in zip(
+                rows, split.column("frame_index")[track.start : track.stop], strict=True
+            ):
                 file = source.path(int(frame)) if source is not None else None
                 wrong += file in resized
                 damaged += file == cut
