@@ -31,6 +31,7 @@ COUNTED_JOINTS: Final = 0.98  # share of a video's joints; the few beyond them a
 LEAST_REACH: Final = 0.7
 # A video whose joints reach further has a smaller image than the one that was labelled.
 MOST_REACH: Final = 1.1
+COMPARE: Final = "Compare them with `python -m pipeline show`."
 MOST_BEYOND: Final = 0.1  # share of videos beyond MOST_REACH without a doubt: cut-off people
 
 
@@ -45,6 +46,7 @@ class Doubts:
         """
         self._stale = _find_stale_labels(plan)
         self._reaches = list[float]()
+        self._n_outside = 0  # videos that were rejected because their joints lie outside
         if strict and self._stale:
             name, text = next(iter(self._stale.items()))
             do = "Replace them, or, if they belong to this clip, touch the file."
@@ -62,6 +64,7 @@ class Doubts:
                 account.notes.insert(0, self._stale[account.name])
             if video.pixels.source:
                 self._measure_reach(video)
+            self._n_outside += account.set_aside == "keypoints_outside"
             yield video
 
     def _measure_reach(self, video: ReadVideo) -> None:
@@ -95,7 +98,14 @@ class Doubts:
 
     def _size_note(self) -> list[str]:
         """A note that the images seem to have another size than the labelled ones; empty if not."""
-        if len(self._reaches) < FEWEST_VIDEOS:
+        n_kept = len(self._reaches)
+        if n_kept and self._n_outside > MOST_BEYOND * (n_kept + self._n_outside):
+            question = (
+                f"{self._n_outside} were rejected for joints outside of their images: were the "
+                f"images made smaller? Then those of the {n_kept} others are wrong, too."
+            )
+            return [f"all videos: {question} {COMPARE}"]
+        if n_kept < FEWEST_VIDEOS:
             return []
         reaches = np.array(self._reaches)
         beyond = reaches > MOST_REACH
@@ -109,7 +119,7 @@ class Doubts:
             question = f"joints of {beyond.sum()} {n_videos} {reach}: were the images made smaller?"
         else:
             return []
-        return [f"all videos: {question} Compare them with `python -m pipeline show`."]
+        return [f"all videos: {question} {COMPARE}"]
 
 
 def _find_stale_labels(plan: ConversionPlan) -> dict[str, str]:

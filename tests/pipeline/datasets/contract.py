@@ -22,14 +22,17 @@ from pipeline.demo.writing import write_dataset
 
 N_FRAMES = 16
 
+SHIFTED = "one too many in front, numbers one higher"
+RENUMBERED = "every second one, numbered again"
+HALF = "half of the labels"
 Rows = dict[tuple[str, bytes], bytes]  # (track, content of the image) -> label
 
 
 class Images:
     """The images of a video, in order, which tests remove and renumber."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.folder, self.step = folder, step
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.files = sorted(folder.iterdir())
         before, digits, self._suffix = re.fullmatch(
             r"(.*?)([0-9]+)(\.\w+)", self.files[0].name
@@ -57,18 +60,20 @@ class Images:
             self.files[position].unlink()
 
     def renumber(self, steps: int) -> None:
-        """Give all images that are there numbers without a gap, from so many steps after the first
-        number on.
-        """
+        """Give all images that are there numbers without a gap, from so many after the first number on."""
         contents = [file.read_bytes() for file in self.files if file.exists()]
-        start = self.first + steps * self.step
+        start = self.first + steps
         for file in self.folder.iterdir():
             file.unlink()
         for i, content in enumerate(contents):
-            self.path(start + i * self.step).write_bytes(content)
+            self.path(start + i).write_bytes(content)
 
     def add(self, number: int) -> None:
         self.path(number).write_bytes(self.other)
+
+
+def label_of(track: Any, row: int) -> bytes:
+    return bytes(track.kp_2d[row].tobytes() + track.bbox[row].tobytes())
 
 
 def every_second(images: Images) -> None:
@@ -97,15 +102,16 @@ DAMAGES: dict[str, Callable[[Images], None]] = {
     "more labels than images": lambda images: images.remove(-3, -2, -1),
     "numbers one higher": lambda images: images.renumber(1),
     "numbers one lower": lambda images: images.renumber(-1),
-    "one too many at the end": lambda images: images.add(images.last + images.step),
-    "one too many in front": lambda images: images.add(images.first - images.step),
-    "one too many in front, numbers one higher": too_many_and_higher,
-    "every second one, numbered again": every_second,
+    "one too many at the end": lambda images: images.add(images.last + 1),
+    "one too many in front": lambda images: images.add(images.first - 1),
+    SHIFTED: too_many_and_higher,
+    RENUMBERED: every_second,
     "other case": capitals,
 }
-BELOW_0 = {"numbers one lower", "one too many in front"}  # impossible where numbers begin with 0
+# impossible where numbers begin with 0
+BELOW_0 = frozenset({"numbers one lower", "one too many in front"})
 ANOTHER_START = BELOW_0 | {"numbers one higher"}
-EXACT = {"one too many at the end", "one too many in front, numbers one higher"}
+EXACT = {"one too many at the end", SHIFTED}
 
 
 class ImageFolders:
@@ -116,9 +122,8 @@ class ImageFolders:
     video: ClassVar[str]
     images: ClassVar[str]  # the video's folder of images, below the raw folder
     n_videos: ClassVar[int] = 1  # of the release
-    step: ClassVar[int] = 1  # between the numbers of neighbouring images
-    refused: ClassVar[set[str]]  # damages for which the video is refused
-    undecided: ClassVar[set[str]] = set()  # damages that leave no trace in the numbers
+    refused: ClassVar[frozenset[str]]  # damages for which the video is refused
+    undecided: ClassVar[frozenset[str]] = frozenset()  # damages that leave no trace in the numbers
     first: ClassVar[int] = 0  # number of the first image
 
     def write(self, raw: Path, n_frames: int) -> None:
@@ -153,7 +158,7 @@ class ImageFolders:
         found: Rows = {}
         for track in tracks:
             for i, frame in enumerate(track.frame_index.tolist()):
-                found[track.name, track.frames.path(frame).read_bytes()] = track.kp_2d[i].tobytes()
+                found[track.name, track.frames.path(frame).read_bytes()] = label_of(track, i)
         assert len(found) == sum(len(track.frame_index) for track in tracks)
         return found
 
@@ -167,7 +172,7 @@ class ImageFolders:
     ) -> None:
         truth = self.rows(self.read(release(N_FRAMES))[0])
         raw = Path(shutil.copytree(release(N_FRAMES), tmp_path / self.dataset))
-        images = Images(raw / self.images, self.step)
+        images = Images(raw / self.images)
         assert images.first == self.first
         DAMAGES[damage](images)
         self.judge(raw, truth, damage)
@@ -183,8 +188,8 @@ class ImageFolders:
         for track in tracks:
             for i, frame in enumerate(track.frame_index.tolist()):
                 content = (raw / self.images / track.frames.path(frame).name).read_bytes()
-                truth[track.name, content] = track.kp_2d[i].tobytes()
-        self.judge(raw, truth, "half of the labels")
+                truth[track.name, content] = label_of(track, i)
+        self.judge(raw, truth, HALF)
 
     def judge(self, raw: Path, truth: Rows, damage: str) -> None:
         tracks, account = self.read(raw)
@@ -203,7 +208,7 @@ class ImageFolders:
         self, release: Any, into: Any, network: Any, tmp_path: Path
     ) -> None:
         raw = Path(shutil.copytree(release(N_FRAMES), tmp_path / self.dataset))
-        files = Images(raw / self.images, self.step).files
+        files = Images(raw / self.images).files
         resized, cut = files[N_FRAMES // 2 :], files[2]
         for file in resized:
             halved = cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5)

@@ -207,7 +207,6 @@ TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [
         changed("camera", to=lambda c: c | {"width": 720, "height": 960}),
         HALF,
     ),
-    ("frame_count_mismatch", "00001.jpg", sequence(), {"pictures": range(1, N + 1)}),
     ("no_picture", "none", sequence(), {"pictures": ()}),
     (
         "bad_label_file",

@@ -6,47 +6,57 @@ import cv2
 
 from pipeline.demo.writing import write_dataset
 from pipeline.files.pixels.frames import Video
-from tests.pipeline.datasets.contract import ANOTHER_START, EXACT, ImageFolders
+from tests.pipeline.datasets.contract import (
+    ANOTHER_START,
+    EXACT,
+    HALF,
+    RENUMBERED,
+    SHIFTED,
+    ImageFolders,
+)
 from tests.pipeline.datasets.test_h36m_json import write_scene
 
 
 class TestPennAction(ImageFolders):
     dataset, video, images, first = "penn_action", "0001", "frames/0001", 1
     # may have images after the last label: so one at the start leaves no trace
-    refused = ANOTHER_START | {"every second one, numbered again", "half of the labels"}
-    undecided = {"one too many in front, numbers one higher"}
+    refused = frozenset(ANOTHER_START | {RENUMBERED, HALF})
+    undecided = frozenset({SHIFTED})
 
 
 class TestPoseTrack(ImageFolders):
     dataset, video = "posetrack", "000001_mpii_train"
     images = f"images/train/{video}"
-    refused = ANOTHER_START | EXACT | {"every second one, numbered again", "half of the labels"}
+    refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})
 
 
 class TestThreeDPW(ImageFolders):
     dataset, video = "3dpw", "courtyard_walking_00"
     images = f"imageFiles/{video}"
-    refused = ANOTHER_START | EXACT | {"every second one, numbered again", "half of the labels"}
+    refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})
 
 
 class TestMpiInf3dhpOfImages(ImageFolders):
     """From 0, as the demo has them; `first missing` may be images from 1 that lack the last."""
 
     dataset, video, images = "mpi_inf_3dhp", "S1/Seq1/video_0", "S1/Seq1/imageFrames/video_0"
-    refused = EXACT | {"first missing", "every second one, numbered again", "half of the labels"}
+    refused = frozenset(EXACT | {"first missing", RENUMBERED, HALF})
 
 
 class TestMpiInf3dhpFrom1(TestMpiInf3dhpOfImages):
     first = 1
-    refused = EXACT | {
-        "first missing",
-        "last missing",
-        "more labels than images",
-        "numbers one higher",
-        "every second one, numbered again",
-        "half of the labels",
-        "one too many in front",
-    }
+    refused = frozenset(
+        EXACT
+        | {
+            "first missing",
+            "last missing",
+            "more labels than images",
+            "numbers one higher",
+            RENUMBERED,
+            HALF,
+            "one too many in front",
+        }
+    )
 
     def write(self, raw: Path, n_frames: int) -> None:
         super().write(raw, n_frames)
@@ -57,20 +67,22 @@ class TestMpiInf3dhpFrom1(TestMpiInf3dhpOfImages):
 class TestMpiInf3dhpTest(ImageFolders):
     dataset, split, video = "mpi_inf_3dhp", "test", "TS1"
     images, first = "mpi_inf_3dhp_test_set/TS1/imageSequence", 1
-    refused = ANOTHER_START | {"every second one, numbered again", "half of the labels"}
-    undecided = {"one too many in front, numbers one higher"}  # two videos have more images
+    refused = frozenset(ANOTHER_START | {RENUMBERED, HALF})
+    undecided = frozenset({SHIFTED})  # two videos have more images
 
 
 class TestHuman36M(ImageFolders):
     dataset, video = "h36m", "S1/Walking 1.54138969"
     images = f"S1/images/{video[3:]}"
-    refused = {
-        "first missing",
-        "more labels than images",  # under 90 %
-        "every second one, numbered again",
-        "half of the labels",
-    }
-    undecided = {"one too many in front, numbers one higher"}  # videos have more frames than poses
+    refused = frozenset(
+        {
+            "first missing",
+            "more labels than images",  # under 90 %
+            RENUMBERED,
+            HALF,
+        }
+    )
+    undecided = frozenset({SHIFTED})  # videos have more frames than poses
 
     def write(self, raw: Path, n_frames: int) -> None:
         write_dataset(self.dataset, raw, n_videos=self.n_videos, n_frames=n_frames)
@@ -85,12 +97,15 @@ class TestHuman36M(ImageFolders):
 class TestHuman36MOfJson(ImageFolders):
     dataset, video = "h36m", "S1/Walking 1.54138969"
     images, first = "images/s_01_act_14_subact_01_ca_01", 1
-    refused = ANOTHER_START | {
-        "more labels than images",  # under 90 %
-        "every second one, numbered again",
-        "half of the labels",
-    }
-    undecided = {"one too many in front, numbers one higher"}
+    refused = frozenset(
+        ANOTHER_START
+        | {
+            "more labels than images",  # under 90 %
+            RENUMBERED,
+            HALF,
+        }
+    )
+    undecided = frozenset({SHIFTED})
 
     def write(self, raw: Path, n_frames: int) -> None:
         released = raw.with_name("released")
@@ -106,12 +121,12 @@ class TestHuman36MOfJson(ImageFolders):
 class TestEmdb(ImageFolders):
     dataset, split, video = "emdb", "emdb1", "P0/00_outdoor_walk"
     images = f"{video}/images"
-    refused = ANOTHER_START | EXACT | {"every second one, numbered again", "half of the labels"}
+    refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})
 
 
 class TestBedlam(ImageFolders):
     dataset, n_videos = "bedlam", 3
     video = "20221018_1_1_batch01hand_30fps/seq_000000"
     images = "20221018_1_1_batch01hand_30fps/png/seq_000000"
-    refused = {"numbers one higher", "every second one, numbered again"}
-    undecided = {"one too many in front, numbers one higher"}
+    refused = frozenset({"numbers one higher", RENUMBERED})
+    undecided = frozenset({SHIFTED})
