@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Pictures, Video, below
-from pipeline.files.pixels.sources import parse
+from pipeline.files.pixels.sources import TurnedPictures, parse
 from tests.pipeline.datasets.by_hand import write_video
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -188,6 +188,19 @@ def test_a_bad_picture_is_a_problem_of_its_frame_alone(pictures: Pictures) -> No
     assert [frame.image is None for frame in frames] == [bool(frame.kind) for frame in frames]
     assert frames[3].problem.endswith("000004.jpg does not exist")
     np.testing.assert_array_equal(frames[4].image, NOISE)
+
+
+@pytest.mark.parametrize("kind", [Pictures, TurnedPictures])
+def test_an_image_of_another_size_than_the_video_s_is_a_problem_of_its_frame(
+    pictures: Pictures, kind: type[Pictures]
+) -> None:
+    for frame, shape in ((1, (24, 32, 3)), (4, (64, 48, 3))):  # halved; on its side
+        pictures.path(frame).write_bytes(jpeg(np.full(shape, 9, np.uint8)))
+    frames = list(kind(pictures.root, pictures.pattern, 1).read([0, 1, 2, 4, 5]))
+    other = "other_picture_size"
+    assert [frame.kind for frame in frames] == ["", other, "", other, ""]
+    assert [frame.image is None for frame in frames] == [bool(frame.kind) for frame in frames]
+    assert "000002.jpg has 32 x 24 px, and the video 64 x 48" in frames[1].problem
 
 
 def test_the_size_comes_from_the_first_readable_header(pictures: Pictures) -> None:

@@ -1,0 +1,106 @@
+"""The contract of damaged releases, for clips with keypoint files: each kept row has the label of
+its own frame, or the clip is refused with a reason.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import datasets
+from pipeline.accounting import Accounting, VideoAccount
+from tests.pipeline.datasets.by_hand import standing, write_video
+
+N_FRAMES = 40
+People = dict[int, list[float]]  # number of a frame, as its name counts it -> its person's joints
+
+
+def write_alphapose(folder: Path, people: People) -> None:
+    results = [
+        {"image_id": f"{number}.jpg", "keypoints": joints, "score": 2.5}
+        for number, joints in people.items()
+    ]
+    (folder / "a.mp4.json").write_text(json.dumps(results))
+
+
+def write_openpose(folder: Path, people: People) -> None:
+    (folder / "a").mkdir()
+    for number, joints in people.items():
+        content = {"version": 1.3, "people": [{"pose_keypoints_2d": joints}]}
+        (folder / f"a/a_{number:012d}_keypoints.json").write_text(json.dumps(content))
+
+
+FORMATS = {"coco": write_alphapose, "body_25": write_openpose}
+
+
+def without(people: People, *frames: int) -> People:
+    return {number: joints for number, joints in people.items() if number not in frames}
+
+
+def shifted(people: People, n: int) -> People:
+    return {number + n: joints for number, joints in people.items()}
+
+
+LABELS: dict[str, Callable[[People], People]] = {
+    "all": lambda people: people,
+    "first missing": lambda people: without(people, 0),
+    "middle missing": lambda people: without(people, 20, 21),
+    "last missing": lambda people: without(people, N_FRAMES - 1),
+    "from 1": lambda people: shifted(people, 1),
+    "half": lambda people: without(people, *range(N_FRAMES // 2, N_FRAMES)),
+    "more than frames": lambda people: people | shifted(people, 5),
+}
+REFUSED = {"from 1", "more than frames"}
+
+
+def read(raw: Path) -> tuple[dict[str, Any], VideoAccount]:
+    report = Accounting()
+    reader = datasets.get("videos", cuts=False, min_frames=5)
+    tracks = {track.video: track for track in reader.tracks(raw, "train", report=report)}
+    report.video("a.mp4").check()
+    return tracks, report.video("a.mp4")
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    write_video(tmp_path / "a.mp4", N_FRAMES, step=0)
+    (tmp_path / "keypoints").mkdir()
+    return tmp_path
+
+
+def people_in(order: str, start: float = 30) -> People:
+    """Somebody who walks a pixel a frame."""
+    return {t: standing(order, start + t, 60).ravel().tolist() for t in range(N_FRAMES)}
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("damage", LABELS)
+def test_each_row_has_its_own_frame_s_label_or_the_clip_is_refused(
+    damage: str, order: str, raw: Path
+) -> None:
+    labels = LABELS[damage](people_in(order))
+    FORMATS[order](raw / "keypoints", labels)
+    tracks, account = read(raw)
+    if damage in REFUSED:
+        assert (tracks, account.set_aside) == ({}, "frame_count_mismatch"), account
+        return
+    track = tracks["a.mp4"]
+    assert set(labels) <= set(track.frame_index.tolist()) <= set(range(N_FRAMES))
+    left = track.kp_2d[..., 0].max(axis=1)  # of the frame's own person, or between two that are
+    np.testing.assert_allclose(left - left[0], track.frame_index - track.frame_index[0], atol=1e-3)
+    assert abs(left[0] - track.frame_index[0] - 45) <= 1
+
+
+def test_clips_and_labels_that_differ_in_case_alone_belong_together(raw: Path) -> None:
+    write_video(raw / "A.mp4", N_FRAMES, step=0)
+    for name, start in (("a.mp4.json", 30), ("A.mp4.json", 90)):
+        write_alphapose(raw / "keypoints", people_in("coco", start))
+        (raw / "keypoints/a.mp4.json").rename(raw / "keypoints" / f"of {name}")
+    for name in ("a.mp4.json", "A.mp4.json"):
+        (raw / "keypoints" / f"of {name}").rename(raw / "keypoints" / name)
+    tracks, _ = read(raw)
+    left = {video: float(track.kp_2d[0, :, 0].max()) for video, track in tracks.items()}
+    assert left == {"a.mp4": pytest.approx(45, abs=1), "A.mp4": pytest.approx(105, abs=1)}
