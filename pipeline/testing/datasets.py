@@ -22,7 +22,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import FrameSource, Pictures
+from pipeline.files.pixels.frames import OTHER_SIZE, FrameSource, Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.testing.common import fail_if_any, number_problems
 from pipeline.testing.labels import LabelMistakes, track_problems
@@ -262,7 +262,7 @@ def _source_problems(
                 f"{source.path(int(absent[0])).name}"
             )
     try:
-        size = source.size()
+        source.size()
         first = int(track.frame_index[0])
     except RawDataError as error:
         yield f"its pixel source cannot be used: {error}"
@@ -272,5 +272,5 @@ def _source_problems(
     if numbers != [first]:
         yield f"its pixel source returns frames {numbers} for frame {first}"
     for frame in frames:
-        if frame.image is not None and frame.image.shape != (size[1], size[0], 3):
-            yield f"frame {frame.index} is {frame.image.shape}, but the source's size is {size}"
+        if frame.kind == OTHER_SIZE:
+            yield f"frame {frame.index}: {frame.problem}"
