@@ -184,8 +184,8 @@ class _JointComparison:
 
     def _project(self, trans: Doubles, camera: Doubles) -> Doubles:
         """Project the COMPARED joints, (N, J, 2) px; NaN for bodies over FARTHEST_M away."""
-        is_near = (np.abs(trans) <= FARTHEST_M).all(axis=1)  # comparisons with NaN are false
-        places = np.where(is_near[:, None], trans, np.nan)
+        is_near = np.all(np.abs(trans) <= FARTHEST_M, axis=1)  # comparisons with NaN are false
+        places = np.where(np.expand_dims(is_near, 1), trans, np.nan)
         return project(self.joints[:, COMPARED] + places[:, None], camera)
 
     def _compared_keypoints(self, rows_2d: Ints) -> tuple[Doubles, Bools]:
