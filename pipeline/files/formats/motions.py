@@ -61,6 +61,7 @@ class Motion:
     rate: float  # frames per second
     gender: str  # as stored: neutral, male, female, or any other text
     note: str = ""  # what was assumed because the file does not state it
+    is_y_up: bool = False  # by its format; other motions may have y up, too
 
 
 def load_motion(file: Path) -> Motion:
@@ -149,6 +150,7 @@ def _load_aist(file: Path) -> Motion:
         rate=AIST_FPS,
         gender="neutral",
         note=f"AIST++ states no rate and no shape: {AIST_FPS:g} Hz and the average body are taken",
+        is_y_up=True,
     )
 
 
