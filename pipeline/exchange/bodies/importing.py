@@ -277,8 +277,8 @@ def _require_same_files(
     imported = committed.manifest.get("reader", {}).get("imported", {})
     if imported.get("format") != "bodies":
         raise PipelineError(
-            f"{place}: was not made of such files. Name another cache (--cache), or delete that "
-            "folder with its features."
+            f"{place}: was not made of such files. Name another cache (--cache): the clips' own "
+            "stays as it is."
         )
     lost = files_of(recorded_estimates(committed), entries.keys() - by_clip.keys())
     if lost:
