@@ -168,6 +168,23 @@ def test_all_of_them_are_converted_beside_amass(embedded: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("keys", "owner"),
+    [
+        (("root_pos", "root_rot", "dof_pos", "fps"), "a robot's motion (GMR)"),
+        (("results",), "as ROMP's"),
+        (("body_pose", "global_orient", "transl", "betas"), "import GVHMR's hmr4d_results.pt"),
+    ],
+)
+def test_other_programs_archives_are_named_and_not_to_be_unpacked_again(
+    tmp_path: Path, keys: tuple[str, ...], owner: str
+) -> None:
+    np.savez(place(tmp_path / "GMR/walk_poses.npz"), **dict.fromkeys(keys, np.zeros(3)))
+    message = str(refusal(AMASS, tmp_path))
+    assert owner in message
+    assert message.endswith("Take the file away.")
+
+
+@pytest.mark.parametrize(
     ("name", "content", "owner"),
     [
         (
