@@ -13,7 +13,7 @@ class BodyFit(NamedTuple):
     """How far an estimated person's projected joints are from the 2D joints of a track."""
 
     person: str  # "WHAM's person 0"
-    distance: float  # median over shoulders, hips, knees and ankles, in heights of the box
+    distance: float  # median over frames and joints, in heights of the box
     cause: str = ""  # likeliest cause of a large distance; "" if there is none
 
     def __str__(self) -> str:

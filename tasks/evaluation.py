@@ -167,12 +167,16 @@ def result_rows(
 
 
 def _per_frame_numbers(entry: Metrics, protocol: str) -> dict[str, Metrics]:
-    """Title -> errors of the per-frame model, plain and smoothed, each {} without any.
+    """Title -> errors of the per-frame model, {} without any, and smoothed ones if it has them: no
+    smoothing may be the best on validation.
 
     entry: the split's entry in the metrics.json of the per-frame model.
     """
     numbers = by_protocol(entry).get(protocol, {})
-    return {"per frame": numbers, "per frame, smoothed": numbers.get("smoothed", {})}
+    by_model = {"per frame": numbers}
+    if "smoothed" in numbers:
+        by_model["per frame, smoothed"] = numbers["smoothed"]
+    return by_model
 
 
 def _rows_of_models(

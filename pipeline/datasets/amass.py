@@ -12,6 +12,7 @@ Motions of BEAT2, AIST++ and Motion-X are also read: each needs a subset folder 
     load_motion         read the file (`pipeline.files.formats.motions`)
     _correct_rate       replace a rate that the file is known to state wrongly
     _require_units      refuse degrees, mm and cm
+    _note_speed         note a rate that is likely to be wrong
     _is_y_up, _turn_up  turn a world with y up, so that z is up
     sample_positions    resample to 25 fps
 """
@@ -84,12 +85,18 @@ MAX_ANGLE: Final = 2 * math.pi  # rad, the largest rotation of any joint except 
 MAX_SPEED: Final = 10.0  # m/s: a sprinter's
 HIGHEST_M: Final = 100.0  # above or below the ground
 
+# rad/s, of the joint that turns fastest, in the median frame: about that of a sprinter
+MAX_TURNING: Final = 12.0
+
 # How `_is_y_up` recognises a world whose y axis is up, by the median over frames.
 UPRIGHT: Final = 0.8  # least y component of the torso's direction
 # bounds on the height of the pelvis above the ground
 MIN_LYING_M: Final = 0.02  # of a person who lies or crawls
 MIN_STANDING_M: Final = 0.6  # of a person who stands
 MAX_PELVIS_M: Final = 1.5  # of any person who is on the ground
+MAX_RISE_M: Final = 1.0  # range of a person's heights
+CLEARLY: Final = 0.5  # largest range along the axis of least movement, of that along another one
+LIES: Final = "the torso points along y, as of a person who lies: z is taken for up"
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # rotation from y up to z up
 # Number of joints (24: SMPL, 55: SMPL-X) -> position of the pelvis in the rest pose, in m. It
 # varies by some cm with the body's shape.
@@ -110,7 +117,7 @@ class Amass(Dataset):
 
     name: ClassVar[str] = "amass"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 3  # 3: known rates, units, y up, SMPL-X under any name
+    version: ClassVar[int] = 4  # 4: y up by format and movement
     page: ClassVar[str] = "https://amass.is.tue.mpg.de"
     has_pixels: ClassVar[bool] = False
     recording: ClassVar[str] = "motion"
@@ -205,9 +212,12 @@ class Amass(Dataset):
         n_before = len(motion.pose)  # frames before resampling
         account.found = n_before
         _require_units(file, motion)
-        if _is_y_up(motion):
+        _note_speed(motion, account)
+        if motion.is_y_up or _is_y_up(motion):
             account.notes.append("the motion's world has y up: turned, so that z is up")
             motion = _turn_up(motion)
+        elif _is_along_y(motion):
+            account.notes.append(LIES)
 
         gender = gender_of(motion.gender)
         if not gender:
@@ -358,21 +368,43 @@ def _require_units(file: Path, motion: Motion) -> None:
         raise RawDataError(file, "trans", expected, found, CONVERT_UNITS, reason="other_unit")
 
 
+def _note_speed(motion: Motion, account: VideoAccount) -> None:
+    """Add a note if the joints turn faster than people's, with a rate that is more likely."""
+    steps = np.linalg.norm(np.diff(motion.pose[:, 1:], axis=0), axis=-1)
+    if not len(steps):
+        return
+    speed = motion.rate * float(np.median(steps.max(axis=1)))
+    if speed > MAX_TURNING:
+        likely = motion.rate / (2 if speed < 2 * MAX_TURNING else 4)
+        account.notes.append(
+            f"at {motion.rate:g} Hz, joints turn by {math.degrees(speed):.0f} degrees a second, "
+            f"faster than people's: is the rate {likely:g} Hz?"
+        )
+
+
+def _is_along_y(motion: Motion) -> bool:
+    """Whether the torso points along y in the median frame."""
+    from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+    torso = np.median(Rotation.from_rotvec(motion.pose[:, 0]).apply([0, 1, 0]), axis=0)
+    return bool(torso[1] > UPRIGHT)
+
+
 def _is_y_up(motion: Motion) -> bool:
     """Whether the motion's world has y up.
 
     The torso must point along y. With z up, this is a person who lies, and the pelvis is near the
-    ground along z. So it must also have the height of a standing person along y, or no possible
-    height along z.
+    ground along z. With y up, its heights have a small range. It has the height of a standing
+    person along y, or no possible height along z, which is that of one who lies on the ground if
+    the pelvis clearly moves less along y than along z.
     """
-    from scipy.spatial.transform import Rotation  # takes 0.4 s
-
-    torso = np.median(Rotation.from_rotvec(motion.pose[:, 0]).apply([0, 1, 0]), axis=0)
     _, y, z = np.median(motion.trans, axis=0)
-    is_along_y = torso[1] > UPRIGHT
+    _, along_y, along_z = np.ptp(motion.trans, axis=0)
+    highest = MIN_STANDING_M if along_y < CLEARLY * along_z else MAX_PELVIS_M
     stands_with_y_up = MIN_STANDING_M < y < MAX_PELVIS_M
-    may_lie_with_z_up = MIN_LYING_M < z < MAX_PELVIS_M
-    return bool(is_along_y and (stands_with_y_up or not may_lie_with_z_up))
+    may_lie_with_z_up = MIN_LYING_M < z < highest
+    is_possible = along_y < MAX_RISE_M and (stands_with_y_up or not may_lie_with_z_up)
+    return _is_along_y(motion) and bool(is_possible)
 
 
 def _turn_up(motion: Motion) -> Motion:

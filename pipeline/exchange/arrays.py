@@ -4,23 +4,15 @@ In comes a file with one row of numbers for each frame of a person, computed els
 stream of the split. Rows are matched by track and frame, or by position. Rows that the file does
 not have, or whose numbers are not finite, have no features: windows leave them out.
 
-The same file may be imported again, for tracks that the split got since, and so may a file with
-other rows besides the earlier ones. `import_array` compares the file's origin with the recorded
-one, matches its rows with those of the split, and writes shards. Each shard of the stream is in one
-of these states (`_sort_shards`):
-
-    pending   not in the stream, or with rows that are still to be computed: it is written
-    waiting   like pending, with rows of a video that was replaced since the first import of this
-              file, whose numbers are of the old images: it is not written, and needs another file
-    existing  in the stream before this import, without rows to be computed: the numbers of another
-              file are compared with it
-    staged    written by a killed import of the same file: it is committed as it is
+The same file may be imported again, for tracks that the split got since. Another file replaces all
+rows. The manifest records for each file that was ever imported the images of its videos then
+(`_pixels_by_video`): a video with other images has no row in that file any more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -30,7 +22,6 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import count
 from pipeline.conversion.identity import describe
 from pipeline.conversion.other_work import report_other_work
 from pipeline.errors import PipelineError, RawDataError
@@ -43,7 +34,7 @@ from pipeline.exchange.matching import (
     find_keys,
     match_rows,
 )
-from pipeline.features.plan import IMPORTED, is_current, missing_rows
+from pipeline.features.plan import IMPORTED, is_current
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
@@ -55,11 +46,6 @@ VERSION: Final = 1  # raised whenever the same file would give different numbers
 LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 OTHER_NAME: Final = "Use another name (--as NAME)."
 
-# outcomes of an import
-UP_TO_DATE: Final = "up to date"
-WRITTEN: Final = "written"
-REFUSED: Final = "refused"  # all shards to be written are waiting
-
 
 @dataclass(frozen=True, slots=True)
 class ImportedArray:
@@ -70,10 +56,9 @@ class ImportedArray:
     without_features: int  # rows that are missing in the file, or not finite
     matched_by: str
     stand_in: bool  # random weights
-    outcome: str  # UP_TO_DATE, WRITTEN or REFUSED
+    is_written: bool = True  # False: it was up to date
     left_out: int = 0  # rows of the file whose tracks the split does not have
-    replaced: tuple[str, ...] = ()  # videos with other pixels than at the file's first import
-    waiting: int = 0  # rows of waiting shards
+    replaced: tuple[str, ...] = ()  # videos with other images than at the file's first import
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +83,11 @@ def import_array(
     """Write an array (n, ...) of the file as a stream of the split `name`: float16, else float32.
 
     file: npy, npz, safetensors, Parquet, or the folder of a Parquet export. An existing stream gets
-    the rows of new tracks; another file must have the earlier rows unchanged.
+    the rows of new tracks; another file replaces all of its rows.
 
     Raises:
-        RawDataError: the file is invalid; a row is missing, repeated, changed or of no track.
-        PipelineError: the stream has another origin, or the file no track names or no new tracks.
+        RawDataError: the file is invalid; a row is missing, repeated or of no track.
+        PipelineError: the stream has another origin, or the file no track names.
         cache.CacheError: the split is missing, or another process writes the stream.
     """
     opened = _open_file(file)
@@ -120,8 +105,12 @@ def import_array(
     origin = identity | source
     recorded_origin = _recorded_origin(recorded, source)
     is_same_origin = recorded_origin == origin
+    files = recorded.get(IMPORTED, {}).get("files", {})
+    first_pixels: dict[str, str] = files.get(opened.sha256, {})
+    replaced = _replaced_videos(split, first_pixels)
+    names = tuple(split.videos[number].name for number in replaced)
     if is_same_origin and is_current(split, stream):
-        return _result(split, stream, UP_TO_DATE)
+        return replace(_result(split, stream), is_written=False, replaced=names)
     if recorded:
         _require_same_origin(split, stream, recorded_origin, origin)
 
@@ -129,23 +118,23 @@ def import_array(
     _require_same_rows(split, stream, recorded, match)
     if match.digest:
         source["rows_digest"] = match.digest
+    videos = split.tracks.video[split.track_of(match.rows)]
+    match.position[np.isin(videos, replaced)] = NO_FILE_ROW
     pixels = _pixels_by_video(split, match)
-    first_pixels = {**pixels, **_pixels_at_first_import(recorded, opened.sha256)}
-    replaced = tuple(video for video in pixels if first_pixels[video] != pixels[video])
+    if recorded and not is_same_origin:
+        cache.invalidate(root, name, stream, split.stream_shards(stream))
 
     with _open_writer(root, name, stream, match, identity | source) as writer:
-        _reopen_incomplete(writer, split, match, options.match_by)
-        shards = _sort_shards(writer, split, replaced, compare=not is_same_origin)
-        is_refused = bool(shards.waiting) and not shards.pending
-        if not is_refused:
-            _write_shards(writer, shards, split, match, progress)
-            require_unchanged(opened.path, opened.state)
-            source["videos"] = first_pixels
-            entries = _manifest_entries(split, match, opened.path.name, identity, source)
-            writer.commit(entries, note={IMPORTED: str(opened.path.resolve())})
-        n_waiting = sum(int(writer.live(shard).sum()) for shard in shards.waiting)
-    result = _result(cache.open(root)[name], stream, REFUSED if is_refused else WRITTEN)
-    return replace(result, replaced=replaced, waiting=n_waiting)
+        if writer.split_digest != split.manifest["digest"]:
+            raise cache.CacheChanged(
+                f"{name}: another process has committed meanwhile. Run it again."
+            )
+        _write_shards(writer, match, progress)
+        require_unchanged(opened.path, opened.state)
+        source["files"] = {**files, opened.sha256: {**pixels, **first_pixels}}
+        entries = _manifest_entries(split, match, opened.path.name, identity, source)
+        writer.commit(entries, note={IMPORTED: str(opened.path.resolve())})
+    return replace(_result(cache.open(root)[name], stream), replaced=names)
 
 
 class _OpenedFile(NamedTuple):
@@ -193,28 +182,6 @@ def _open_writer(
     return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
 
 
-def _reopen_incomplete(
-    writer: cache.StreamWriter, split: cache.Split, match: Match, match_by: str
-) -> None:
-    """Make shards of an existing stream pending again if they have rows to be computed.
-
-    match_by: as in ArrayOptions.
-
-    Raises CacheChanged after another commit of the split, and PipelineError if the file has no new
-    tracks.
-    """
-    if writer.split_digest != split.manifest["digest"]:
-        raise cache.CacheChanged(
-            f"{split.name}: another process has committed meanwhile. Run it again."
-        )
-    stream = str(writer.place.stream)
-    if stream not in split.streams:
-        return
-    writer.reopen(missing_rows(split, stream).incomplete)
-    if match_by != "tracks":
-        _require_new_tracks(writer, split, match)
-
-
 def _require_same_origin(
     split: cache.Split, stream: str, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
@@ -243,55 +210,27 @@ def _require_same_rows(
         raise PipelineError(f"{split.name}: {why}. Match by track names: {BY_NAMES}")
 
 
-def _pixels_at_first_import(recorded: Mapping[str, Any], sha256: str) -> Mapping[str, str]:
-    """Video -> its fingerprint (`_pixels_by_video`) at the first import with its rows of the file
-    with this SHA-256; {} if the stream was not imported from this file last.
-    """
-    if not recorded or recorded["identity"]["file_sha256"] != sha256:
-        return {}
-    pixels: Mapping[str, str] = recorded[IMPORTED].get("videos", {})
-    return pixels
+def _replaced_videos(split: cache.Split, first_pixels: Mapping[str, str]) -> list[int]:
+    """Numbers of the videos whose images are others than at a file's first import."""
+    numbers = []
+    for number, entry in enumerate(split.videos):
+        pixels = _pixels_of(entry)
+        if first_pixels.get(entry.name, pixels) != pixels:
+            numbers.append(number)
+    return numbers
 
 
 def _pixels_by_video(split: cache.Split, match: Match) -> dict[str, str]:
-    """Fingerprint of each video with rows in the file: of its pixels, or of its raw files if it has
-    none.
-    """
+    """The images (`_pixels_of`) of each video with rows in the file."""
     covered = match.rows[match.position >= 0]
     numbers = np.unique(split.tracks.video[split.track_of(covered)])
     entries = [split.videos[number] for number in numbers.tolist()]
-    return {entry.name: (entry.pixels or entry.fingerprint)[:16] for entry in entries}
+    return {entry.name: _pixels_of(entry) for entry in entries}
 
 
-class _Shards(NamedTuple):
-    """The stream's shards by their state (see the top of the module), without staged ones."""
-
-    pending: set[int]
-    waiting: set[int]
-    existing: set[int]  # to be compared; empty if the stream is new or the file the same
-
-
-def _sort_shards(
-    writer: cache.StreamWriter, split: cache.Split, replaced: Sequence[str], *, compare: bool
-) -> _Shards:
-    """Sort the shards by their state. replaced: names of videos with other images than at first.
-
-    `writer.pending` has the pending and the waiting ones; `writer.live_shards` has those with rows
-    of tracks, and lacks those whose tracks the split has dropped.
-    """
-    stream = str(writer.place.stream)
-    unwritten = set(writer.pending)
-    waiting = set[int]()
-    for track in split.tracks:
-        if track.video in replaced:
-            first = track.start // writer.rows_per_shard
-            last = (track.stop - 1) // writer.rows_per_shard
-            waiting.update(range(first, last + 1))
-    waiting &= unwritten
-    existing = set[int]()
-    if compare and stream in split.streams:
-        existing = {*split.stream_shards(stream)} & {*writer.live_shards}
-    return _Shards(unwritten - waiting, waiting, existing - unwritten)
+def _pixels_of(entry: cache.VideoEntry) -> str:
+    """Fingerprint of a video's images, or of its raw files if it has none."""
+    return (entry.pixels or entry.fingerprint)[:16]
 
 
 def _manifest_entries(
@@ -323,7 +262,7 @@ def _manifest_entries(
     }
 
 
-def _result(split: cache.Split, stream: str, outcome: str) -> ImportedArray:
+def _result(split: cache.Split, stream: str) -> ImportedArray:
     """The result, with the numbers of the stream's manifest."""
     recorded = split.stream_manifest(stream)
     about = recorded[IMPORTED]
@@ -333,49 +272,22 @@ def _result(split: cache.Split, stream: str, outcome: str) -> ImportedArray:
         without_features=split.undecodable(stream),
         matched_by=about["matched_by"],
         stand_in=bool(recorded["backbone"]["stand_in"]),
-        outcome=outcome,
         left_out=about.get("left_out", 0),
     )
 
 
-def _require_new_tracks(writer: cache.StreamWriter, split: cache.Split, match: Match) -> None:
-    """Raise PipelineError if the file has no row of a track that an existing stream does not have
-    yet.
-    """
-    is_new = np.isin(match.rows // writer.rows_per_shard, writer.pending)
-    tracks = split.track_of(match.rows)
-    missing = np.setdiff1d(tracks[is_new], tracks[match.position >= 0])
-    if missing.size:
-        raise PipelineError(
-            f"{match.arrays.file}: no rows of {count(missing.size, 'new track')}, such as "
-            f"{split.tracks.names[missing[0]]!r}. Import a file with them and with all earlier "
-            "rows, or leave them without features: --match tracks."
-        )
-
-
-def _write_shards(
-    writer: cache.StreamWriter,
-    shards: _Shards,
-    split: cache.Split,
-    match: Match,
-    progress: Progress,
-) -> None:
-    """Write the pending shards, and compare the file with the existing ones. Raises RawDataError if
-    the file has other numbers than these.
-    """
+def _write_shards(writer: cache.StreamWriter, match: Match, progress: Progress) -> None:
+    """Write the pending shards."""
     place = writer.place
     form = writer.columns[str(place.stream)]
     stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
     stored = stored.reshape(len(stored), *form.trailing)
-    numbers = sorted(shards.pending | shards.existing)
-    for n_done, shard in enumerate(numbers):
-        progress(n_done, len(numbers), "features")
+    pending = writer.pending
+    for n_done, shard in enumerate(pending):
+        progress(n_done, len(pending), "features")
         position = _file_rows(match, writer.rows(shard))
         data, ok = _read_rows(match, stored, position, form.dtype)
-        if shard in shards.pending:
-            writer.write(shard, data, ok, _row_keys(writer, position))
-        else:
-            _require_same_numbers(writer, shard, split, match, data, ok)
+        writer.write(shard, data, ok, _row_keys(writer, position))
 
 
 def _file_rows(match: Match, rows: range) -> Rows:
@@ -396,30 +308,6 @@ def _row_keys(writer: cache.StreamWriter, position: Rows) -> Array:
     file_key = int(writer.plan["identity"][:16], 16)
     file_keys = np.full(len(position), file_key, np.uint64)
     return np.stack([file_keys, position.astype(np.uint64)], axis=1)
-
-
-def _require_same_numbers(
-    writer: cache.StreamWriter,
-    shard: int,
-    split: cache.Split,
-    match: Match,
-    data: Array,
-    ok: Array,
-) -> None:
-    """Raise RawDataError if the file's rows (data and ok of `_read_rows`) differ from those of an
-    existing shard.
-    """
-    name = f"features/{writer.place.stream}"
-    rows = writer.rows(shard)
-    stored = split.rows(name, rows.start, rows.stop)
-    stored_ok = split.rows(f"{name}_ok", rows.start, rows.stop) == 1
-    differs = (ok != stored_ok) | (ok & (data != stored).any(axis=1))
-    changed = np.flatnonzero(differs & writer.live(shard))
-    if changed.size:
-        track = split.tracks.names[int(split.track_of(rows.start + changed[0]))]
-        expected = f"unchanged rows of tracks that {name} has"
-        found = f"other numbers of track {track}"
-        raise RawDataError(match.arrays.file, match.array, expected, found, OTHER_NAME)
 
 
 def _read_rows(

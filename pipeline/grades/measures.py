@@ -27,7 +27,7 @@ from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
-from pipeline.skeletons import JOINTS, Bools, Doubles, Ints, keypoints_13
+from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -306,14 +306,16 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
         return _world_axes(len(columns["frame_index"]))
     if "extrinsics" in columns:
         extrinsics = columns["extrinsics"].astype(np.float64)
+        is_known = (np.abs(extrinsics) < LARGEST).all(axis=(1, 2))  # false for nan
+        extrinsics[~is_known] = np.nan
         steps = np.diff(extrinsics, axis=0)
         change = np.abs(steps).max(axis=(1, 2))
         is_still = change <= MOVED  # False for nan
         still_runs = np.append(0, np.cumsum(~is_still))
-        if "up" not in columns:
+        up = np.reshape(columns.get("up", np.nan), -1)[:3]
+        if not is_known.any() or not (np.abs(up) < LARGEST).all():
             return CameraMotion(still_runs)
-        up = columns["up"].reshape(-1, 3)[0]
-        return CameraMotion(still_runs, extrinsics[0, :3, :3] @ up)
+        return CameraMotion(still_runs, extrinsics[is_known][0, :3, :3] @ up)
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:

@@ -19,6 +19,10 @@ DEFAULT_FPS: Final = 25.0  # of image folders, and of videos whose header has no
 ENCODERS: Final = ("libx264", "libopenh264")
 SUFFIX: Final = ".mp4"
 SMALLEST_STEP: Final = 1001  # largest denominator of a frame rate, as in 30000/1001
+DISAPPEARED: Final = (
+    "It or its folder was deleted meanwhile, as by another command with the same folder. "
+    "Run one at a time."
+)
 QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}
 
 
@@ -95,6 +99,5 @@ def _write_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise PipelineError(
-            f"{file}: cannot be written: {error}. Check the free disk space."
-        ) from error
+        do = DISAPPEARED if isinstance(error, FileNotFoundError) else "Check the free disk space."
+        raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error

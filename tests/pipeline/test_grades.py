@@ -85,6 +85,14 @@ def _spin49(kp: Array) -> Array:
     return convert(kp, source=KEYPOINTS_13, target="spin49").astype(np.float32)
 
 
+UNKNOWN_CAMERAS: tuple[dict[str, Array], ...] = (
+    {"extrinsics": np.full((T, 4, 4), np.nan)},
+    {"extrinsics": np.full((T, 4, 4), np.inf)},
+    {"up": np.full((T, 3), np.nan)},
+    {"up": np.full((T, 3), np.inf)},
+)
+
+
 def shaken(size: float) -> Array:
     return np.random.default_rng(1).normal(0, size, (T, 13, 3))
 
@@ -191,9 +199,16 @@ def test_feet_are_graded_only_while_the_camera_stands(
     assert math.isnan(grade(columns, 30, Video(tmp_path, "b.mp4")).skating_2d_percent_s)
     assert math.isnan(grade(columns, math.nan, turns).skating_2d_percent_s)
     moving = np.tile(np.eye(4), (T, 1, 1)) + np.arange(T)[:, None, None] * 0.01
-    unknown = np.full((T, 4, 4), np.nan)
-    for more in ({"extrinsics": moving}, {"extrinsics": unknown}, {"up": np.full((T, 3), np.nan)}):
+    for more in ({"extrinsics": moving}, *UNKNOWN_CAMERAS):
         assert math.isnan(grade(solid(walk(0.4), **more), 30).skating_3d_cm_s)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_camera_that_is_unknown_in_the_first_row_is_that_of_the_known_ones() -> None:
+    extrinsics = np.tile(np.eye(4), (T, 1, 1))
+    extrinsics[0] = np.inf
+    found = grade(solid(walk(0.4), extrinsics=extrinsics), 30).skating_3d_cm_s
+    assert found == pytest.approx(grade(solid(walk(0.4)), 30).skating_3d_cm_s, rel=0.01)
 
 
 def test_a_track_without_joints_has_no_grade_and_a_hidden_joint_counts() -> None:

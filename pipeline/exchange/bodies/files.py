@@ -86,7 +86,10 @@ def _load_zip(file: Path) -> Any:
     with open_regular(file) as stream, ZipFile(stream) as archive:
         members = {PurePath(name).name.removesuffix(".npy"): name for name in archive.namelist()}
         if "data.pkl" not in members:
-            refuse(owner_of(members) or f"an archive with {', '.join(sorted(members)[:12])}")
+            refuse(
+                owner_of({file.suffix, *members})
+                or f"an archive with {', '.join(sorted(members)[:12])}"
+            )
         if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
             refuse("a compressed archive")
         folder = PurePath(members["data.pkl"]).parent

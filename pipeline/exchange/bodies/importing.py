@@ -4,7 +4,7 @@ tracks
 A split of clips in one cache becomes a split with bodies in another cache (`import_bodies`):
 
     result files -> the clip of each (`_Clip`) -> people (`BodyEstimate`) -> tracks of the clip on
-    whose 2D joints the projected bodies lie (`_TrackMatch`) -> rows (`_ImportedTrack`)
+    whose 2D joints the projected bodies lie (`_TrackMatch`) -> rows (`ImportedTrack`)
 
 A clip's fingerprint changes with all that its rows depend on (`_add_fingerprint`). Only clips whose
 fingerprint is not the committed one are matched and written. Estimates are no ground truth: `valid`
@@ -20,7 +20,6 @@ from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.body import Body
@@ -30,8 +29,8 @@ from pipeline.datasets.base import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.datasets.labels import smplx
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import BodyFit, files_of, recorded_estimates
-from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, BodyEstimate
-from pipeline.exchange.bodies.projection import REFUSED, Keypoints, ProjectionFit, fit
+from pipeline.exchange.bodies.estimate import N_BETAS, BodyEstimate
+from pipeline.exchange.bodies.projection import NOTED, REFUSED, ProjectionFit, fit
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import (
     camera_file,
@@ -40,17 +39,16 @@ from pipeline.exchange.bodies.tools import (
     rigid,
     stem_of,
 )
+from pipeline.exchange.bodies.tracks import ImportedTrack
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
-from pipeline.skeletons import JOINTS, Doubles
+from pipeline.skeletons import JOINTS, Doubles, Ints
+from pipeline.track import FARTHEST_M
 
-VERSION: Final = 4  # raised whenever the same files would give other labels; 4: cameras
+VERSION: Final = 5  # raised whenever the same files would give other labels; 5: bodies by row
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
-# fields that a track has in both caches, besides its columns
-COPIED: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
 HIPS: Final = [JOINTS["spin49"].index(joint) for joint in ("lhip", "rhip")]
-WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # the direction up in the tools' worlds
 EXTRA: Final = (  # columns besides those of the clips' split and LABELS
     *smplx.columns(f"{N_BETAS} numbers", trans=True, gaps=True),
     replace(INTRINSICS, about="camera matrix that the tool assumed", gaps=True),
@@ -171,7 +169,7 @@ def _write_clips(
     tracks = {video: list(group) for video, group in by_video}
     n_with_body = 0
     for entry in entries:
-        labelled = [_ImportedTrack(split, track) for track in tracks.get(entry.name, ())]
+        labelled = [ImportedTrack(split, track) for track in tracks.get(entry.name, ())]
         if entry.name in by_clip:
             clip = by_clip[entry.name]
             _add_bodies(clip, labelled, (entry.width, entry.height), bodies)
@@ -279,8 +277,8 @@ def _require_same_files(
     imported = committed.manifest.get("reader", {}).get("imported", {})
     if imported.get("format") != "bodies":
         raise PipelineError(
-            f"{place}: was not made of such files. Name another cache (--cache), or delete that "
-            "folder with its features."
+            f"{place}: was not made of such files. Name another cache (--cache): the clips' own "
+            "stays as it is."
         )
     lost = files_of(recorded_estimates(committed), entries.keys() - by_clip.keys())
     if lost:
@@ -290,98 +288,19 @@ def _require_same_files(
         )
 
 
-class _ImportedTrack:
-    """A track of the new split: its copied labels, and bodies, which `fill` adds.
-
-    Rows without a body have pose, betas and trans NaN.
-    """
-
-    def __init__(self, split: cache.Split, track: cache.TrackRecord) -> None:
-        self.track = track
-        self.n_rows = track.stop - track.start
-        self.columns: dict[str, NDArray[Any]] = {}
-        for name in split.columns:
-            self.columns[name] = np.array(split.rows(name, track.start, track.stop))
-        self.columns["pose"] = self._unknown(N_POSE)
-        self.columns["betas"] = self._unknown(N_BETAS)
-        self.columns["trans"] = self._unknown(3)
-        self.columns["has_smpl"] = np.zeros(self.n_rows, np.uint8)
-        self.columns["valid"] = np.zeros(self.n_rows, np.uint8)
-        self.extra: dict[str, NDArray[Any]] = {}  # extra columns, as far as a person has them
-        self.has_body = np.zeros(self.n_rows, bool)
-
-    def _unknown(self, *shape: int) -> NDArray[Any]:
-        """A column (n_rows, *shape) of NaN."""
-        return np.full((self.n_rows, *shape), np.nan, np.float32)
-
-    @property
-    def keypoints(self) -> Keypoints:
-        """The track's 2D joints, with which bodies are compared."""
-        columns = self.columns
-        return Keypoints(columns["frame_index"], columns["kp_2d"], columns["bbox"][:, 3])
-
-    def fill(
-        self,
-        estimate: BodyEstimate,
-        trans: Doubles,
-        whole_pose: Doubles,
-        intrinsics: Doubles,
-        extrinsics: Doubles | None,
-    ) -> int:
-        """Write a person's bodies into the rows of common frames that have none yet. Returns their
-        number.
-
-        trans: (N, 3) m; whole_pose: (N, 72) or (N, 165) rad; intrinsics: (3, 3) px; extrinsics:
-        (N, 4, 4) m, of its world.
-        """
-        _, rows, track_rows = np.intersect1d(  # rows of the estimate, rows of the track
-            estimate.frames, self.columns["frame_index"], return_indices=True
-        )
-        is_free = ~self.has_body[track_rows]
-        rows = rows[is_free]
-        track_rows = track_rows[is_free]
-
-        self.has_body[track_rows] = True
-        cameras = self.extra.setdefault("intrinsics", self._unknown(3, 3))
-        cameras[track_rows] = intrinsics
-        if extrinsics is not None:
-            worlds = self.extra.setdefault("extrinsics", self._unknown(4, 4))
-            worlds[track_rows] = extrinsics[rows]
-            self.extra["up"] = WORLD_UP
-
-        if estimate.is_smplx:
-            labels = smplx.labels(whole_pose[rows], estimate.betas[rows])
-            labels["smplx_trans"] = trans[rows].astype(np.float32)
-            for name, values in labels.items():
-                if values.ndim:
-                    column = self.extra.setdefault(name, self._unknown(values.shape[1]))
-                    column[track_rows] = values
-                else:  # one value for the track
-                    self.extra[name] = values
-        else:
-            self.columns["pose"][track_rows] = whole_pose[rows]
-            self.columns["betas"][track_rows] = estimate.betas[rows]
-            self.columns["trans"][track_rows] = trans[rows]
-            self.columns["has_smpl"][track_rows] = 1
-        return len(rows)
-
-    def rows(self) -> cache.TrackRows:
-        """The track as the writer of the split takes it."""
-        copied = {name: getattr(self.track, name) for name in COPIED}
-        return cache.TrackRows(**copied, columns=self.columns, extra=self.extra)
-
-
 class _TrackMatch(NamedTuple):
-    """An estimated person whose projected body lies on a track's 2D joints."""
+    """The bodies of an estimated person that lie on a track's 2D joints."""
 
+    distance: float  # median over `rows`
+    track: ImportedTrack
+    rows: Ints  # of the estimate
     fit: ProjectionFit
-    track: _ImportedTrack
     estimate: BodyEstimate
     joints: Doubles  # spin49 (N, 49, 3) m, without translation
 
 
 def _add_bodies(
-    clip: _Clip, tracks: Sequence[_ImportedTrack], size: tuple[int, int], bodies: BodyModels
+    clip: _Clip, tracks: Sequence[ImportedTrack], size: tuple[int, int], bodies: BodyModels
 ) -> None:
     """Fill in the bodies of a clip's people, in the tracks on whose joints they lie.
 
@@ -389,28 +308,35 @@ def _add_bodies(
     beside tracks, and none on a track.
     """
     matches = _match_people(clip, tracks, size, bodies)
-    for fitted, track, estimate, joints in sorted(matches, key=lambda match: match.fit.distance):
+    for distance, track, rows, fitted, estimate, joints in sorted(
+        matches, key=lambda match: match.distance
+    ):
         pose = estimate.pose
         if bodies.smplx is not None:
             pose = bodies.smplx.whole_pose(pose)
         trans = estimate.position(size, fitted.margin)
         extrinsics = _extrinsics_of(estimate, trans, joints)
-        if track.fill(estimate, trans, pose, estimate.pixel_intrinsics(size), extrinsics):
+        camera = estimate.pixel_intrinsics(size)
+        n_rows = track.fill(estimate, rows, trans, pose, camera, extrinsics)
+        if n_rows:
             name = track.track.name
-            body_fit = BodyFit(estimate.name, round(fitted.distance, 4), fitted.cause)
+            cause = fitted.cause if distance > NOTED else ""
+            body_fit = BodyFit(estimate.name, round(distance, 4), cause)
             clip.fits.setdefault(name, []).append(body_fit)
-            clip.notes.append(f"{name}: {_describe_fit(estimate, body_fit)}")
+            rows_filled = f"{n_rows:,} of {count(track.n_rows, 'frame')}"
+            clip.notes.append(f"{name}: {rows_filled}: {_describe_fit(estimate, body_fit)}")
 
 
 def _match_people(
-    clip: _Clip, tracks: Sequence[_ImportedTrack], size: tuple[int, int], bodies: BodyModels
+    clip: _Clip, tracks: Sequence[ImportedTrack], size: tuple[int, int], bodies: BodyModels
 ) -> list[_TrackMatch]:
-    """Match every person with every track on which it lies. Adds notes to the clip.
+    """Find the tracks on which the bodies of each person lie. Adds notes to the clip.
 
     Raises what `_add_bodies` raises.
     """
     matches: list[_TrackMatch] = []
     beside: list[RawDataError] = []  # of people who lie only beside tracks
+    keypoints = [track.keypoints for track in tracks]
     fps = np.nan
     if tracks:
         fps = tracks[0].track.fps
@@ -418,29 +344,44 @@ def _match_people(
         for stored in read_estimates(file):
             estimate = stored.convert_to_clip(size, fps)
             for reason, n in estimate.dropped.items():
-                clip.notes.append(f"{estimate.name}: {n} frames: {reason}")
+                clip.notes.append(f"{estimate.name}: {count(n, 'frame')}: {reason}")
             joints = bodies.joints(estimate)
-            fits = [fit(estimate, joints, track.keypoints, size) for track in tracks]
-            for fitted, track in zip(fits, tracks, strict=True):
-                if fitted.distance <= REFUSED:
-                    matches.append(_TrackMatch(fitted, track, estimate, joints))
-
-            compared = [fitted for fitted in fits if not np.isnan(fitted.distance)]
-            if not compared:
+            fitted = fit(estimate, joints, keypoints, size)
+            if np.isnan(fitted.distance):
                 clip.notes.append(f"{estimate.name}: not checked: no 2D joint in its frames")
-                continue
-            distance = min(fitted.distance for fitted in compared)
-            if distance <= REFUSED:
-                continue
-            cause = min(compared, key=lambda fitted: fitted.remaining).cause
-            found = f"{distance:.0%} in {estimate.name}; likely: {cause}"
-            clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
-            if distance <= ELSEWHERE:
-                expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
-                do = "Put it right in the tool's settings, or leave the file out."
-                beside.append(RawDataError(file, "projection", expected, found, do))
+            elif fitted.distance > REFUSED:
+                found = _describe_misfit(estimate, fitted)
+                clip.notes.append(f"no track lies within {REFUSED:.0%}, but {found}")
+                if not ELSEWHERE < fitted.distance < np.inf:
+                    expected = f"projected joints within {REFUSED:.0%} of the box of the 2D joints"
+                    do = "Put it right in the tool's settings, or leave the file out."
+                    beside.append(RawDataError(file, "projection", expected, found, do))
+            else:
+                found_matches = _match_tracks(fitted, tracks, estimate, joints)
+                clip.notes += _note_rows_without_body(estimate, fitted, found_matches)
+                matches += found_matches
     if beside and not matches:
         raise beside[0]
+    return matches
+
+
+def _match_tracks(
+    fitted: ProjectionFit,
+    tracks: Sequence[ImportedTrack],
+    estimate: BodyEstimate,
+    joints: Doubles,
+) -> list[_TrackMatch]:
+    """Find the bodies of a person on each track on which most of them lie; a body on one track."""
+    matches = []
+    is_free = np.ones(len(estimate.frames), bool)
+    medians = fitted.medians
+    for number in np.argsort(medians).tolist():
+        rows = fitted.rows_on(number)
+        rows = rows[is_free[rows]]
+        if medians[number] <= REFUSED and len(rows):
+            is_free[rows] = False
+            distance = float(np.median(fitted.distances[number, rows]))
+            matches.append(_TrackMatch(distance, tracks[number], rows, fitted, estimate, joints))
     return matches
 
 
@@ -475,3 +416,28 @@ def _describe_fit(estimate: BodyEstimate, body_fit: BodyFit) -> str:
     if estimate.world_root is not None:
         text += "; its world is of this person alone"
     return text
+
+
+def _describe_misfit(estimate: BodyEstimate, fitted: ProjectionFit) -> str:
+    """How far a person is from all tracks, and why."""
+    if np.isinf(fitted.distance):
+        return f"{estimate.name} is behind the camera, or over {FARTHEST_M:,.0f} m away"
+    return f"{fitted.distance:.0%} in {estimate.name}; likely: {fitted.cause}"
+
+
+def _note_rows_without_body(
+    estimate: BodyEstimate, fitted: ProjectionFit, matches: Sequence[_TrackMatch]
+) -> list[str]:
+    """Notes about the bodies that are not taken."""
+    n_unchecked = int(np.isnan(fitted.closest).sum())
+    n_off = len(estimate.frames) - n_unchecked - sum(len(match.rows) for match in matches)
+    notes = []
+    if n_off:
+        notes.append(
+            f"{estimate.name}: {count(n_off, 'frame')} in which the body lies on no track: not "
+            f"taken (over {REFUSED:.0%} of the box off, on another person, or behind the camera)"
+        )
+    if n_unchecked:
+        frames = count(n_unchecked, "frame")
+        notes.append(f"{estimate.name}: {frames} without a 2D joint to compare: not taken")
+    return notes

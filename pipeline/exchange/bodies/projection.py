@@ -1,13 +1,14 @@
 """Check that estimated bodies lie on the people: distances of projected joints from 2D joints.
 
-`fit` compares a person with a track. If the distance is large, it corrects each mistake that tools
-and settings are known to make, and names the one whose correction helps.
+`fit` compares each body of a person with each track. If most bodies are far from all tracks, it
+corrects each mistake that tools and settings are known to make, and names the one whose correction
+helps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,13 +16,14 @@ import numpy as np
 from pipeline.cameras import project
 from pipeline.exchange.bodies.estimate import BodyEstimate
 from pipeline.skeletons import JOINTS, KEYPOINTS_13_OF_SPIN49, Bools, Doubles, Ints
+from pipeline.track import FARTHEST_M
 
-# Median distances, as shares of the box's height:
+# Distances of bodies, as shares of the box's height:
 NOTED: Final = 0.05  # beyond it, a note is written
-REFUSED: Final = 0.15  # beyond it, the bodies are not imported
+REFUSED: Final = 0.15  # beyond it, a body is not imported
 CONFIDENT: Final = 0.3  # least confidence of a 2D joint that is compared
 LARGER_CROP: Final = 1.1  # VIBE's crop side / side of the boxes that it writes
-CLEARLY: Final = 0.5  # correcting a likely cause must leave at most this share of the distance
+CLEARLY: Final = 0.5  # a likely cause, or another track, leaves at most this share of the distance
 _NAMED, _OPENPOSE = KEYPOINTS_13_OF_SPIN49
 # shoulders, hips, knees and ankles, by either name
 COMPARED: Final = (*_NAMED[1:3], *_NAMED[7:], *_OPENPOSE[1:3], *_OPENPOSE[7:])
@@ -30,14 +32,36 @@ RATES: Final = (0.5, 5 / 6, 1.2, 2.0)  # shares of the clip's rate at which a to
 SMPLX_PELVIS: Final = np.array([0.0, -0.12, -0.02])  # m, about: SMPL-X's rest pelvis minus SMPL's
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ProjectionFit:
-    """How well the bodies of one person fit the 2D joints of one track."""
+    """How well the N bodies of one person fit the 2D joints of each of T tracks."""
 
-    distance: float  # median, in heights of the box; nan without a joint to compare
-    cause: str = ""  # likeliest cause of a distance beyond NOTED
-    remaining: float = 0.0  # distance that is left if the cause is corrected
+    # (T, N) in heights of the box; nan if there is no joint to compare, infinite for a body with a
+    # compared joint that the camera cannot see, or over FARTHEST_M away
+    distances: Doubles
     margin: float = 1.0  # the `margin` of `BodyEstimate.position` that fits better
+    cause: str = ""  # likeliest cause of a distance beyond NOTED
+
+    @property
+    def medians(self) -> Doubles:
+        """The median distance (T,) from each track; nan for one without a body to compare."""
+        return np.array([_median(distances) for distances in self.distances])
+
+    @property
+    def distance(self) -> float:
+        """The median distance from the closest track; nan without a body to compare."""
+        return float(np.fmin.reduce(self.medians, initial=np.nan))
+
+    @property
+    def closest(self) -> Doubles:
+        """The distance (N,) of each body from the track that is closest to it."""
+        return np.asarray(np.fmin.reduce(self.distances, axis=0, initial=np.nan))
+
+    def rows_on(self, track: int) -> Ints:
+        """The bodies that lie on a track, and on no other one clearly more closely."""
+        distances = self.distances[track]
+        is_closest = self.closest >= CLEARLY * distances
+        return np.flatnonzero(is_closest & (distances <= REFUSED))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,32 +76,38 @@ class Keypoints:
 
 
 def fit(
-    estimate: BodyEstimate, joints: Doubles, keypoints: Keypoints, size: tuple[int, int]
+    estimate: BodyEstimate,
+    joints: Doubles,
+    tracks: Sequence[Keypoints],
+    size: tuple[int, int],
 ) -> ProjectionFit:
-    """Compare projected bodies with 2D joints, in the frames that both have.
+    """Compare projected bodies with the 2D joints of tracks, in the frames that both have.
 
     joints: Joints of the bodies in spin49, (N, 49, 3) m without translation. size: width, height px
     of the clip.
     """
-    comparison = _JointComparison(joints, estimate, keypoints, size)
+    comparisons = [_JointComparison(joints, estimate, track, size) for track in tracks]
     margins: tuple[float, ...] = (1.0,)
     if estimate.trans is None:
         margins = (LARGER_CROP, 1.0)
-    distances = [comparison.distance(estimate.position(size, margin)) for margin in margins]
-    if np.isnan(distances).all():
-        return ProjectionFit(np.nan)
+    fits = []
+    for margin in margins:
+        trans = estimate.position(size, margin)
+        distances = [comparison.distances(trans) for comparison in comparisons]
+        fits.append(ProjectionFit(np.reshape(distances, (len(tracks), len(joints))), margin))
+    best = min(fits, key=lambda fitted: fitted.distance)
+    if not NOTED < best.distance < np.inf:
+        return best
 
-    best = int(np.nanargmin(distances))
-    distance = distances[best]
-    margin = margins[best]
-    if distance <= NOTED:
-        return ProjectionFit(distance, margin=margin)
-
-    causes = dict(comparison.try_causes(estimate.position(size, margin)))
-    likeliest = min(causes, key=lambda cause: np.nan_to_num(causes[cause], nan=np.inf))
-    if causes[likeliest] > CLEARLY * distance:
-        return ProjectionFit(distance, "no known cause", distance, margin)
-    return ProjectionFit(distance, likeliest, causes[likeliest], margin)
+    trans = estimate.position(size, best.margin)
+    causes = []
+    for comparison in comparisons:
+        for cause, remaining in comparison.try_causes(trans):
+            causes.append((np.nan_to_num(remaining, nan=np.inf), cause))
+    remaining, likeliest = min(causes)
+    if remaining > CLEARLY * best.distance:
+        likeliest = "no known cause"
+    return replace(best, cause=likeliest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,10 +119,16 @@ class _JointComparison:
     keypoints: Keypoints
     size: tuple[int, int]
 
+    def distances(self, trans: Doubles) -> Doubles:
+        """The distance (N,) of each body, as in `ProjectionFit`."""
+        rows, rows_2d = self._common_rows(self.estimate.frames)
+        projected = self._project(trans, self.estimate.pixel_intrinsics(self.size))
+        distances = np.full(len(trans), np.nan)
+        distances[rows] = self._row_distances(projected[rows], rows_2d)
+        return distances
+
     def distance(self, trans: Doubles, frames: Ints | None = None) -> float:
-        """Median distance in heights of the box; nan without a confident joint in a common
-        frame. frames: (N,) other ones than the estimate's.
-        """
+        """Median of the distances; nan without any. frames: (N,) other ones than the estimate's."""
         if frames is None:
             frames = self.estimate.frames
         rows, rows_2d = self._common_rows(frames)
@@ -128,8 +164,9 @@ class _JointComparison:
             zoomed = (projected - center) * ratio + center
             yield f"the focal length is {1 / ratio:.2f} of it", self._distance(zoomed, rows_2d)
         resize = _scale(projected, seen, is_seen)
-        cause = f"pictures had {1 / resize:.2f} of the size"
-        yield cause, self._distance(projected * resize, rows_2d)
+        if resize > 0:
+            cause = f"pictures had {1 / resize:.2f} of the size"
+            yield cause, self._distance(projected * resize, rows_2d)
         width, height = self.size
         # in images that are on their side, width and height are exchanged
         rotated = self._project(trans, self.estimate.pixel_intrinsics((height, width)))[rows]
@@ -146,25 +183,44 @@ class _JointComparison:
         return rows, rows_2d
 
     def _project(self, trans: Doubles, camera: Doubles) -> Doubles:
-        """Project the COMPARED joints, (N, J, 2) px."""
-        return project(self.joints[:, COMPARED] + trans[:, None], camera)
+        """Project the COMPARED joints, (N, J, 2) px; NaN for bodies over FARTHEST_M away."""
+        is_near = np.all(np.abs(trans) <= FARTHEST_M, axis=1)  # comparisons with NaN are false
+        places = np.where(np.expand_dims(is_near, 1), trans, np.nan)
+        return project(self.joints[:, COMPARED] + places[:, None], camera)
 
     def _compared_keypoints(self, rows_2d: Ints) -> tuple[Doubles, Bools]:
-        """The COMPARED 2D joints (n, J, 2) px, and (n, J) whether they are confident."""
+        """The COMPARED 2D joints (n, J, 2) px, and (n, J) whether they are confident and the bodies
+        have them.
+        """
         joints = self.keypoints.kp_2d[rows_2d][:, COMPARED]
-        return joints[..., :2], joints[..., 2] >= CONFIDENT
+        has_joint = np.isfinite(self.joints[:, COMPARED, 0]).any(axis=0)
+        return joints[..., :2], (joints[..., 2] >= CONFIDENT) & has_joint
 
-    def _distance(self, projected: Doubles, rows_2d: Ints) -> float:
-        """Median distance in heights of the box of projected joints (n, J, 2) px; nan without a
-        confident joint.
+    def _row_distances(self, projected: Doubles, rows_2d: Ints) -> Doubles:
+        """The distance (n,) of each row of projected joints (n, J, 2) px: the median over the
+        compared ones, as in `ProjectionFit`.
         """
         seen, is_seen = self._compared_keypoints(rows_2d)
         height = self.keypoints.height[rows_2d]
-        distances = np.linalg.norm(projected - seen, axis=-1) / height[:, None]
-        compared = distances[is_seen & np.isfinite(distances)]
-        if not len(compared):
-            return np.nan
-        return float(np.median(compared))
+        of_joints = np.linalg.norm(projected - seen, axis=-1) / height[:, None]
+        is_lost = np.any(is_seen & ~np.isfinite(of_joints), axis=1)
+        distances = np.where(is_lost, np.inf, np.nan)
+        has_median = np.any(is_seen, axis=1) & ~is_lost
+        compared = np.where(is_seen, of_joints, np.nan)[has_median]
+        distances[has_median] = np.nanmedian(compared, axis=1)
+        return distances
+
+    def _distance(self, projected: Doubles, rows_2d: Ints) -> float:
+        """The median distance of rows of projected joints (n, J, 2) px; nan without any."""
+        return _median(self._row_distances(projected, rows_2d))
+
+
+def _median(distances: Doubles) -> float:
+    """The median of the distances that are not nan; nan without any."""
+    known = distances[~np.isnan(distances)]
+    if not len(known):
+        return np.nan
+    return float(np.median(known))
 
 
 def _scale(projected: Doubles, seen: Doubles, is_seen: Bools) -> float:

@@ -134,10 +134,14 @@ class ResultDict:
         return read
 
     def frames(self, key: str) -> Ints:
-        """Read frame numbers. Raises RawDataError unless they ascend from 0."""
-        frames = self.take(key, None).astype(np.int64)
-        if (frames < 0).any() or (np.diff(frames) < 0).any():
-            raise self.error(key, "frames from 0, ascending", str(frames[:8].tolist()))
+        """Read frame numbers. Raises RawDataError unless they are whole and ascend from 0."""
+        stored = self.take(key, None)
+        frames = stored.astype(np.int64)
+        is_wrong = (frames != stored) | (frames < 0)
+        if is_wrong.any() or (np.diff(frames) < 0).any():
+            first = int(is_wrong.argmax())
+            found = str(stored[first : first + 8].tolist())
+            raise self.error(key, "whole frame numbers from 0, ascending", found)
         return frames
 
     def rotations(self, key: str, *shape: int) -> Doubles:
@@ -170,7 +174,10 @@ def _gvhmr(content: ResultDict) -> Iterator[BodyEstimate]:
     pose = np.hstack([root, body.take("body_pose", n, N_BODY - 3)])
     betas = body.take("betas", n, N_BETAS)
     trans = body.take("transl", n, 3)
-    intrinsics = content.take("K_fullimg", n, 3, 3)[0]
+    cameras = content.take("K_fullimg", n, 3, 3)
+    if (cameras != cameras[:1]).any():
+        raise content.error("K_fullimg", "one camera for all frames", "several")
+    intrinsics = cameras[0]
     world = content.below("smpl_params_global")
     yield BodyEstimate(
         tool="GVHMR",
@@ -352,7 +359,7 @@ def _phalp(content: ResultDict) -> Iterator[BodyEstimate]:
     In images in which a person was not seen, the file repeats the last body ("ghosts").
     """
     people: dict[str, _PersonBodies] = {}
-    size = (0, 0)
+    size: tuple[int, int] | None = None
     for name in content.content:
         picture = content.below(name)
         lists = picture.content
@@ -362,12 +369,15 @@ def _phalp(content: ResultDict) -> Iterator[BodyEstimate]:
                 bodies.dropped["ghost"] += 1
                 continue
             row = {**lists["smpl"][k], "camera": lists["camera"][k], "size": lists["size"][k]}
+            row["time"] = [lists["time"]]
             body = ResultDict(content.file, f"{name}[{k}].", row)
-            bodies.add(int(picture.take("time")), body)
+            bodies.add(int(body.frames("time")[0]), body)
             height, width = np.rint(body.take("size", 2)).astype(int).tolist()
-            size = (width, height)  # all pictures of a clip have one size
+            size = size or (width, height)
+            if size != (width, height):
+                raise body.error("size", f"{size[::-1]} as in other pictures", str((height, width)))
     for person, bodies in people.items():
-        if bodies.frames:
+        if size is not None and bodies.frames:
             yield bodies.estimate(person, size)
 
 

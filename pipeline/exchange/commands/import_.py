@@ -130,7 +130,7 @@ def _import_bodies(args: argparse.Namespace) -> int:
 
 def _import_array(args: argparse.Namespace, file: Path) -> int:
     """Import an array as a stream."""
-    from pipeline.exchange.arrays import REFUSED, UP_TO_DATE, ArrayOptions, import_array
+    from pipeline.exchange.arrays import ArrayOptions, import_array
 
     name = f"{args.dataset}/{args.split}"
     if args.stream is None:
@@ -138,13 +138,11 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
     chosen = ArrayOptions(args.array or "", args.match or "", args.weights_of)
     with bar(f"import {name}", err, unit="shard") as progress:
         done = import_array(file, args.cache, name, args.stream, chosen, progress=progress)
-    if done.outcome == UP_TO_DATE:
-        out.print(plain(f"{name}: {args.stream} is up to date, imported from {file.name}"))
-        return 0
     if done.replaced:
         err.print(f"  {DOUBT} {plain(_replaced_message(name, file, done))}")
-    if done.outcome == REFUSED:
-        return 1
+    if not done.is_written:
+        out.print(plain(f"{name}: {args.stream} is up to date, imported from {file.name}"))
+        return 1 if done.replaced else 0
     rows = f"{done.covered:,} of {count(done.rows, 'row')}, matched by {done.matched_by}"
     out.print(plain(f"{name}: imported {args.stream} from {file.name}: {rows}"))
     if done.without_features:
@@ -168,10 +166,9 @@ def _replaced_message(name: str, file: Path, done: ImportedArray) -> str:
     if len(done.replaced) > FEW:
         videos += ", ..."
     return (
-        f"{name}: {count(done.waiting, 'row')} not imported, with other rows of the same "
-        f"shards. Replaced since the first import of {file.name}, whose numbers are of "
-        f"the old images: {videos}. Import another file, with numbers of the new images and "
-        "all earlier rows."
+        f"{name}: no features for videos that were replaced since the first import of {file.name}, "
+        f"whose numbers are of the old images: {videos}. Import another file, with numbers of all "
+        "videos' images."
     )
 
 

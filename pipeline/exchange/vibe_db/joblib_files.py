@@ -31,7 +31,8 @@ from pipeline.files.raw.opening import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
 AGAIN: Final = (
-    "Copy the file again, or write it again: joblib.dump(arrays, FILE), without compress."
+    "Name results of body estimators with --format bodies, and arrays with --format arrays. Copy a "
+    "database again, or write it again: joblib.dump(arrays, FILE), without compress."
 )
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 16

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.formats.known_files import owner_of
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles
 
@@ -30,6 +31,7 @@ Shape = tuple[int | None, ...]  # None: any length
 
 LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 AGAIN: Final = "Unpack the download again."
+TAKE_AWAY: Final = "Take the file away."  # for another program's
 BLOCK: Final = 1 << 20  # bytes that are searched at a time
 N_LEVELS: Final = 3  # how many JSON objects are around the content of a frame
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
@@ -194,10 +196,12 @@ def load_npz(
         stream.seek(0)
         archive = np.load(stream, allow_pickle=False)
         present = [key for key in optional if key in archive]
+        owner = owner_of({".npz", *archive.files})
         for key in (*keys, *present):
-            with reading(file, expected, key=key):
+            is_other = key not in archive and owner
+            with reading(file, expected, key=key, do=TAKE_AWAY if is_other else AGAIN):
                 if key not in archive:
-                    refuse(f"only {sorted(archive.files)}")
+                    refuse(owner or f"only {sorted(archive.files)}")
                 arrays[key] = np.asarray(archive[key])
     return arrays
 

@@ -18,7 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_npz, numbers, other_format, reading, refuse
+from pipeline.files.formats.arrays import (
+    TAKE_AWAY,
+    load_npz,
+    numbers,
+    other_format,
+    reading,
+    refuse,
+)
 from pipeline.files.formats.known_files import owner_of
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.raw.files import open_regular
@@ -47,7 +54,10 @@ MOTION_X: Final[Mapping[str, int]] = {
     "betas": 10,
 }
 AGAIN: Final = "Unpack this subset again."
-OTHER_BODY: Final = "Take the SMPL-H or SMPL-X files of the release: other bodies are not read."
+OTHER_BODY: Final = (
+    "Take the SMPL-H or SMPL-X files of the release: other bodies are not read. Import results of "
+    "body estimators with --format bodies."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +71,7 @@ class Motion:
     rate: float  # frames per second
     gender: str  # as stored: neutral, male, female, or any other text
     note: str = ""  # what was assumed because the file does not state it
+    is_y_up: bool = False  # by its format; other motions may have y up, too
 
 
 def load_motion(file: Path) -> Motion:
@@ -134,7 +145,7 @@ def _load_aist(file: Path) -> Motion:
     missing = [key for key in keys if key not in data]
     if missing:
         owner = owner_of(data) or f"only {', '.join(sorted(data)[:12])}"
-        raise RawDataError(file, missing[0], "a motion of AIST++", owner, "Take the file away.")
+        raise RawDataError(file, missing[0], "a motion of AIST++", owner, TAKE_AWAY)
 
     poses = numbers(file, "smpl_poses", data["smpl_poses"], (None, 72))
     trans = numbers(file, "smpl_trans", data["smpl_trans"], (len(poses), 3))
@@ -149,13 +160,14 @@ def _load_aist(file: Path) -> Motion:
         rate=AIST_FPS,
         gender="neutral",
         note=f"AIST++ states no rate and no shape: {AIST_FPS:g} Hz and the average body are taken",
+        is_y_up=True,
     )
 
 
 def _load_motion_x(file: Path) -> Motion:
     """Read a motion of Motion-X: SMPL-X. The betas are averaged over the frames."""
     expected = f"(N, {sum(MOTION_X.values())}) numbers, a motion of Motion-X"
-    with reading(file, expected, do="Take the file away."), open_regular(file) as stream:
+    with reading(file, expected, do=TAKE_AWAY), open_regular(file) as stream:
         start = stream.read(16)
         if not start.startswith(b"\x93NUMPY"):
             refuse(other_format(start) or f"a file that begins with {start[:4]!r}")

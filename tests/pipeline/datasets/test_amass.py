@@ -1,4 +1,3 @@
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.cameras import resample_rotations
 from pipeline.conversion.plan import plan_conversion
-from pipeline.datasets.amass import sample_positions
+from pipeline.datasets.amass import LIES, sample_positions
 from pipeline.errors import ConfigError
 from tests.fixtures import convert_into
 from tests.pipeline.datasets.by_hand import read_one, refusal
@@ -47,7 +46,11 @@ def write_motion(
     np.savez(file, **{key: value for key, value in data.items() if value is not None})
 
 
-read = functools.partial(read_one, AMASS)
+def read(raw: Path, **options: Any) -> Any:
+    """The tracks and their account, without the note that the bodies of `write_motion` lie."""
+    tracks, account = read_one(AMASS, raw, **options)
+    account["notes"] = [note for note in account["notes"] if note != LIES]
+    return tracks, account
 
 
 def test_a_motion_becomes_one_track_at_25_fps(tmp_path: Path) -> None:
@@ -274,9 +277,33 @@ def test_a_motion_with_y_up_is_turned_and_told(embedded: Any, tmp_path: Path) ->
 def test_one_who_lies_on_the_ground_or_crawls_is_not_turned(place: Any, tmp_path: Path) -> None:
     """The head points along y, as that of one who stands in a world with y up."""
     write_motion(tmp_path, trans=np.tile(place, (601, 1)))
-    (track,), account = read(tmp_path)
-    assert account["notes"] == []
+    (track,), account = read_one(AMASS, tmp_path)
+    assert account["notes"] == [LIES]
     np.testing.assert_allclose(track.trans, np.tile(place, (126, 1)), atol=1e-6)
+
+
+def test_one_who_crawls_at_the_place_of_a_standing_person_is_not_turned(tmp_path: Path) -> None:
+    """Along y, which is no height: 3 m are beyond a person's."""
+    trans = (
+        np.tile((0, 0, 0.4), (601, 1)) + np.linspace(0, 3, 601)[:, None] * [0, 1, 0] - [0, 0.6, 0]
+    )
+    write_motion(tmp_path, trans=trans)
+    (track,), account = read_one(AMASS, tmp_path)
+    assert account["notes"] == [LIES]
+    np.testing.assert_allclose(track.trans[:, 2], 0.4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("times", "likely"), [(1, ""), (2, "60 Hz"), (4, "30 Hz")])
+def test_joints_faster_than_people_s_are_told_with_a_likely_rate(
+    tmp_path: Path, times: int, likely: str
+) -> None:
+    """An elbow that swings at up to 15 rad/s at the true rate."""
+    poses = np.zeros((601, 52, 3))
+    poses[:, 18, 0] = 1.5 * np.sin(10 * np.arange(601) / 120 * times)
+    write_motion(tmp_path, poses=poses.reshape(601, -1))
+    notes = " ".join(read(tmp_path)[1]["notes"])
+    assert ("faster than people's" in notes) == bool(likely)
+    assert likely in notes
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))
@@ -344,7 +371,7 @@ def test_smplx_motions_under_any_name_keep_their_columns_and_unused_betas_are_to
     np.testing.assert_allclose(angle, (np.arange(55) + 1) / 100, rtol=1e-5)
     notes = {account.name: account.notes for account in report}
     told = ["betas has 300 numbers: the first 16 are used"]
-    assert notes == {"ACCAD/s1/walk_poses": [], "BEAT2/2_scott_0_1_1": told}
+    assert notes == {"ACCAD/s1/walk_poses": [LIES], "BEAT2/2_scott_0_1_1": [LIES, *told]}
 
 
 def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(

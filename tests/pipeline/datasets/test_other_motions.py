@@ -120,6 +120,24 @@ def test_aists_translation_is_divided_by_its_scaling(tmp_path: Path) -> None:
     ]
 
 
+def test_aists_y_is_up_at_any_height(tmp_path: Path) -> None:
+    """Of real motions, `smpl_trans` is 1.85 m above 0, and little above it along z."""
+    aist(tmp_path, smpl_trans=93.5 * (walk(60) + np.array([0, 0.95, 0.5])))
+    track, notes = read(tmp_path)
+    assert notes[0] == UP
+    torso = Rotation.from_rotvec(track.pose[:, :3]).apply([0, 1, 0])
+    np.testing.assert_allclose(torso, np.tile([0, 0, 1], (len(torso), 1)), atol=1e-6)
+
+
+def test_the_axis_of_least_movement_tells_y_up(tmp_path: Path) -> None:
+    """At a height of 1.85 m, and 0.6 to 3.1 m along z, where a person could lie."""
+    along_z = walk(30)[:, [2, 1, 0]] / 4 + [0, 1.625, 0.6]
+    beat2(tmp_path, trans=along_z)
+    track, notes = read(tmp_path)
+    assert notes[0] == UP
+    np.testing.assert_allclose(track.trans[:, 2], track.trans[0, 2], atol=1e-6)
+
+
 def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path: Path) -> None:
     motion_x(tmp_path)
     track, notes = read(tmp_path)
@@ -147,6 +165,23 @@ def test_all_of_them_are_converted_beside_amass(embedded: Any, tmp_path: Path) -
         "BEAT2/smplxflame_30/2_scott_0_1_1/0",
         "Motion-X/humanml/000021/0",
     }
+
+
+@pytest.mark.parametrize(
+    ("keys", "owner"),
+    [
+        (("root_pos", "root_rot", "dof_pos", "fps"), "a robot's motion (GMR)"),
+        (("results",), "as ROMP's"),
+        (("body_pose", "global_orient", "transl", "betas"), "import GVHMR's hmr4d_results.pt"),
+    ],
+)
+def test_other_programs_archives_are_named_and_not_to_be_unpacked_again(
+    tmp_path: Path, keys: tuple[str, ...], owner: str
+) -> None:
+    np.savez(place(tmp_path / "GMR/walk_poses.npz"), **dict.fromkeys(keys, np.zeros(3)))
+    message = str(refusal(AMASS, tmp_path))
+    assert owner in message
+    assert message.endswith("Take the file away.")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def posed(estimate: BodyEstimate) -> np.ndarray:
 
 def fitted(estimate: BodyEstimate) -> ProjectionFit:
     """Compared with the first person."""
-    return fit(estimate, posed(estimate), planted.keypoints(0), planted.SIZE)
+    return fit(estimate, posed(estimate), [planted.keypoints(0)], planted.SIZE)
 
 
 @pytest.mark.parametrize("tool", ["wham", "vibe", "phalp"])
@@ -167,7 +167,7 @@ def test_openposes_joints_are_compared_too() -> None:
     """They have other places among the 49 than COCO's."""
     seen = planted.keypoints(0)
     seen.kp_2d[:, 25:, 2] = 0
-    found = fit(smpl(), posed(smpl()), seen, planted.SIZE)
+    found = fit(smpl(), posed(smpl()), [seen], planted.SIZE)
     assert found.distance < 1e-4
 
 

@@ -290,7 +290,7 @@ def test_other_clip_settings_write_all_clips_anew(tmp_path: Path) -> None:
 
 def test_splits_of_another_origin_are_not_written_over(tmp_path: Path) -> None:
     file = planted.write(tmp_path, "wham")
-    with pytest.raises(PipelineError, match="was not made of such files"):
+    with pytest.raises(PipelineError, match=r"not made of such files.*own stays"):
         import_bodies(
             [file], tmp_path / "clips", tmp_path / "clips", NAME, planted.models(tmp_path)
         )

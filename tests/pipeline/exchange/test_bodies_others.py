@@ -40,11 +40,16 @@ DICTS: dict[str, Any] = {
         "smpl_scaling": np.ones(1),
         "smpl_trans": np.zeros((N, 3)),
     },
+    "GLAMR's results": {"person_data": {0: {"smpl_pose": np.zeros((N, 69))}}, "meta": {}},
     "dict with x": {"x": 1},
     "list with no keys": [],
 }
 ARCHIVES: dict[str, dict[str, Any]] = {
     "BEAT2 or EMAGE": {"poses": 0, "betas": 0, "expressions": 0, "mocap_frame_rate": 30},
+    "as ROMP's": {"results": {"smpl_thetas": np.zeros((1, 72))}},
+    "import its hmr4d_results.pt": {"smpl_params_incam": {}, "K_fullimg": np.eye(3)},
+    "import GVHMR's hmr4d_results.pt": {"body_pose": 0, "global_orient": 0, "transl": 0},
+    "a motion in AMASS's form": {"poses": np.zeros((N, 66)), "betas": 0, "trans": 0},
     "an archive with a, b": {"a": 0, "b": 1},
 }
 ARRAYS: dict[str, Any] = {

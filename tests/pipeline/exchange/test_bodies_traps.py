@@ -99,7 +99,7 @@ def test_a_planted_error_is_found_with_its_name(tmp_path: Path, cause: str) -> N
     assert message.count("likely: ") == message.count(cause) > 0, message
 
 
-@pytest.mark.parametrize(("times", "refused"), [(1.2, False), (1.6, True), (0.6, True)])
+@pytest.mark.parametrize(("times", "refused"), [(1.2, False), (1.6, True), (0.5, True)])
 def test_another_focal_length_is_found_with_its_size(
     tmp_path: Path, times: float, refused: bool
 ) -> None:
