@@ -245,7 +245,8 @@ def test_a_damaged_packet_shifts_no_frame(
     video = Video(tmp_path, name)
     lost = video.record().lost
     assert video.count_frames() == N
-    assert 1 <= len(lost) <= 10  # a group of pictures
+    # a group of pictures, and those of an open one that are drawn over it
+    assert 1 <= len(lost) <= (15 if name == "hevc.mp4" else 10)
     found = numbers(video)
     assert [number for number, kind in enumerate(found) if kind == "frame_damaged"] == list(lost)
     in_group = range(10 * (packet // 10), 10 * (packet // 10) + 10)
@@ -283,6 +284,7 @@ class FailingAtItsEnd:
 class RefusedPacket:
     size = 0
     pts = None
+    dts = None
     is_keyframe = False
 
     def decode(self) -> None:
