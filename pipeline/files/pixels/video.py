@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import bisect
 import math
+import mmap
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +60,7 @@ HOLES: Final = {
     "vp8": bytes(512),
     "vp9": bytes(512),
 }
+AVI_HEADER: Final = 8  # bytes before a packet in an AVI: its name, and its size
 PICTURE_START: Final = b"\0\0\1\0"  # in each packet of MPEG-1 and MPEG-2
 DRAWN_OVER: Final = frozenset((PictureType.P, PictureType.B))  # pictures made from others
 MOST_DELAYED: Final = 16  # packets that a decoder reads on before it gives a packet's frame
@@ -66,7 +69,7 @@ PQ: Final = 16
 HLG: Final = 18
 # pixel formats that FFmpeg converts to equal RGB and BGR
 SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))
-# a header's higher rate is none: with a variable rate, it states its clock, 90000 a second or so
+# a header's rate from here on is none: with a variable rate, it states its clock, such as 90000
 MAX_FPS: Final = 1000.0
 MOST_STRETCHED: Final = 8  # width / height of a pixel; more is damage
 
@@ -140,6 +143,9 @@ class _Numbering:
     damaged: list[int] = field(default_factory=list)  # orders of damaged packets, ascending
     expected: list[_Expected] = field(default_factory=list)  # ascending
     waiting: deque[_Waiting] = field(default_factory=deque)
+    # orders of lost frames without a time, until a frame comes that was decoded later
+    untimed: list[int] = field(default_factory=list)
+    last_untimed: int = -1  # the last one of them that has a place
     key_packets: set[int] = field(default_factory=set)  # orders; some decoders mark no key frame
 
     def add_packet(self, packet: Any) -> None:
@@ -159,10 +165,19 @@ class _Numbering:
     def lose_untimed(self, order: int) -> None:
         """Note a damaged packet without a time, whose frame will not be missed later."""
         self.note_damage(order)
-        untimed = _Expected(math.inf, order)
-        if untimed in self.expected:
-            self.expected.remove(untimed)
-        self.waiting.append(_Waiting(None, order, self.chain))
+        self.untimed.append(order)
+        self.expected = [expected for expected in self.expected if expected.order != order]
+
+    def lose_listed(self) -> None:
+        """Note a packet that the file's index lists, and that is not found."""
+        self.lose_untimed(self.n_packets)
+        self.n_packets += 1
+
+    def _place_untimed(self, order: int) -> None:
+        """Let frames without a time that were lost before this packet wait for their numbers."""
+        while self.untimed and self.untimed[0] < order:
+            self.last_untimed = self.untimed.pop(0)
+            self.waiting.append(_Waiting(None, self.last_untimed, self.chain))
 
     def add_frame(self, frame: VideoFrame) -> None:
         """Add a decoded frame, and before it the frames that are lost."""
@@ -178,6 +193,7 @@ class _Numbering:
             self.chain_time = math.inf if frame.pts is None else frame.pts
         if frame.pts is not None:
             self._drop_before(frame.pts, earlier_chain)
+        self._place_untimed(order)
         own = [expected for expected in self.expected if expected.order == order]
         if own:
             self.expected.remove(own[0])
@@ -186,7 +202,9 @@ class _Numbering:
 
         if frame.is_corrupt:
             self.note_damage(order)
-        self.waiting.append(_Waiting(frame, order, self.chain))
+        # Without times, it is not known whether a frame from before a lost one is shown before it.
+        has_place = frame.pts is not None or order > self.last_untimed
+        self.waiting.append(_Waiting(frame if has_place else None, order, self.chain))
         oldest = order - MOST_DELAYED
         self.expected = [one for one in self.expected if one.time < math.inf or one.order > oldest]
 
@@ -220,6 +238,7 @@ class _Numbering:
         """Yield the rest when the decoder gives no more. Frames that are still expected are lost,
         unless the file is intact and has frameless packets.
         """
+        self._place_untimed(self.n_packets)
         if self.damaged or not self.has_frameless:
             for expected in self.expected:
                 if expected.time < math.inf:
@@ -269,10 +288,10 @@ class OpenVideo:
         self.n_hidden = 0  # those of hidden frames
 
     @property
-    def n_streams(self) -> int:
-        """Number of video streams, without cover pictures."""
+    def streams(self) -> list[VideoStream]:
+        """The video streams, without cover pictures."""
         streams = self._container.streams.video
-        return sum(not stream.disposition & Disposition.attached_pic for stream in streams)
+        return [one for one in streams if not one.disposition & Disposition.attached_pic]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -284,7 +303,7 @@ class OpenVideo:
         context = self.stream.codec_context
         rate = self.stream.average_rate or self.stream.guessed_rate
         fps = math.nan
-        if rate and rate <= MAX_FPS:
+        if rate and rate < MAX_FPS:
             fps = float(rate)
         n_frames = self.stream.frames
         duration = self._container.duration  # microseconds
@@ -305,6 +324,7 @@ class OpenVideo:
         """Decode the whole file. Yields all frames in order, and the lost ones among them."""
         context = self.stream.codec_context
         numbering = _Numbering(may_be_frameless=context.name in FRAMELESS_PACKETS)
+        listed = self._listed_positions()
         # An AVI has no times of its own; those of B-frames are wrong.
         has_times = not (self._container.format.name == "avi" and context.has_b_frames)
         packets, next_packets, after_next = tee(chain(self._packets(), [None, None]), 3)
@@ -312,8 +332,14 @@ class OpenVideo:
         for packet, next_two in zip(packets, following, strict=False):
             if not has_times:
                 packet.pts = None
-            order = numbering.n_packets
             has_frame = packet.size > 0  # the last packet is empty
+            position = packet.pos if has_frame else math.inf
+            while listed and listed[0] < position:
+                listed.popleft()
+                numbering.lose_listed()
+            if listed and listed[0] == position:
+                listed.popleft()
+            order = numbering.n_packets
             if has_frame:
                 self.n_packets += 1
                 self.n_hidden += packet.is_discard
@@ -332,6 +358,13 @@ class OpenVideo:
                 numbering.add_frame(frame)
             yield from numbering.number()
         yield from numbering.finish()
+
+    def _listed_positions(self) -> deque[int]:
+        """Positions of the packets that an AVI lists, ascending; empty for other containers."""
+        if self._container.format.name != "avi":
+            return deque()
+        entries = self.stream.index_entries
+        return deque(sorted({entry.pos + AVI_HEADER for entry in entries if entry.size}))
 
     def _is_damaged(self, packet: Any, next_two: tuple[Any, Any]) -> bool:
         """Whether a packet's content tells that it is damaged, whatever its decoder makes of it.
@@ -395,8 +428,11 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise Undecodable(f"{path} cannot be opened: {error}") from error
     with container:
-        if container.streams.best("video") is None:
+        stream = container.streams.best("video")
+        if stream is None:
             raise Undecodable(f"{path} has no video stream")
+        if stream.codec_context is None:
+            raise Undecodable(f"{path} has the codec {_codec_name(path)}, which FFmpeg cannot decode")
         video = OpenVideo(container)
         header = video.header()
         if not 0 < header.width * header.height <= MAX_PIXELS:
@@ -491,7 +527,12 @@ def view_of(stream: VideoStream, frame: VideoFrame) -> View:
 
 def _matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """The matrix of `View` that a frame states, to the nearest right angle."""
-    stored = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        stored = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV has no name for other metadata of the frame
+        clockwise = -math.radians(frame.rotation)
+        a, b = round(math.cos(clockwise)), round(math.sin(clockwise))
+        return a, b, -b, a
     if stored is None:
         return UPRIGHT
     data: Any = stored
@@ -568,3 +609,15 @@ def _pq_to_sdr() -> NDArray[np.uint8]:
 
 
 _PQ_TO_SDR: Final = _pq_to_sdr()
+
+
+# where containers name a codec: AVI, Matroska, MP4
+_CODEC: Final = re.compile(rb"vids(.{4})|(V_[A-Z0-9/_]+)|vide.*?stsd.{12}(.{4})", re.DOTALL)
+
+
+def _codec_name(path: Path) -> str:
+    """The name that a file gives its codec, for a message; FFmpeg does not tell unknown ones."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = _CODEC.search(content)
+        name = b"(unknown)" if found is None else found[found.lastindex or 0]
+    return name.decode("ascii", "replace")
