@@ -39,6 +39,7 @@ RECORD = ClipRecord(
     n_resized=0,
     n_repeated=0,
     n_streams=1,
+    stream=1,
     n_restarts=0,
     transfer=1,
     header_frames=None,

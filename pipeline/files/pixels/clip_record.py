@@ -80,6 +80,7 @@ class ClipRecord:
     n_resized: int  # of another size than the first one
     n_repeated: int  # equal to the one before
     n_streams: int  # video streams of the file
+    stream: int  # number of the one that is read, from 1
     n_restarts: int  # places where the file's own times go back: see `_join_recordings`
     transfer: int  # transfer function, by ITU-T H.273
     header_frames: int | None  # number of frames by the header; None: not stated
@@ -186,10 +187,12 @@ class ClipRecord:
                 f"{count(len(self.lost), 'frame')} cannot be decoded, such as {shown}: the file "
                 "is damaged"
             )
+        if self.n_missing:
+            remarks.append(f"the file is cut off, and lacks {self.n_missing} frames or more")
         remarks += self._remarks_on_times()
         remarks += self._remarks_on_images()
         if self.n_streams > 1:
-            remarks.append(f"{self.n_streams} video streams: the one that players choose is read")
+            remarks.append(f"{self.n_streams} video streams: number {self.stream} is read")
         if self.n_repeated > MANY_REPEATED * self.n_frames:
             remarks.append(
                 f"{self.n_repeated / self.n_frames:.0%} of the frames repeat the one before"
@@ -376,7 +379,8 @@ class Survey:
             n_interlaced=self._n_interlaced,
             n_resized=self._n_resized,
             n_repeated=self._n_repeated,
-            n_streams=video.n_streams,
+            n_streams=len(video.streams),
+            stream=video.streams.index(video.stream) + 1,
             n_restarts=int((_steps(file_times) < 0).sum()),
             transfer=int(self._first.color_trc),
             header_frames=header.n_frames,
@@ -404,16 +408,18 @@ def count_missing(video: OpenVideo, path: Path, n_packets: int | None = None) ->
     """Number of frames that the header lists and that are beyond the end of a truncated file.
 
     An MP4 lists the place of each frame. Of other files, only the number of frames is known, from
-    which the `n_packets` that were read are subtracted. None: they have not been read; then the
-    answer is 1 for any file that is cut off, which means: at least one.
+    which the `n_packets` that were read are subtracted. If one of both numbers is not known, as in
+    an MP4 of fragments, the answer is 1 for any file that is cut off, which means: at least one.
     """
     if video.index is not None:
-        return sum(entry.pos + entry.size > video.n_bytes for entry in video.index)
+        n_beyond = sum(entry.pos + entry.size > video.n_bytes for entry in video.index)
+        return n_beyond or int(is_cut_off(path))
     if not is_cut_off(path):
         return 0
-    if n_packets is None:
+    n_frames = video.header().n_frames
+    if n_packets is None or n_frames is None:
         return 1
-    return max(0, (video.header().n_frames or 0) - n_packets)
+    return max(0, n_frames - n_packets)
 
 
 def _is_copy(previous: VideoFrame, frame: VideoFrame) -> bool:

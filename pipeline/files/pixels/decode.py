@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import cv2
 import numpy as np
@@ -197,16 +197,50 @@ def _check_size(width: int, height: int) -> tuple[int, int]:
 
 
 def is_cut_off(file: Path) -> bool:
-    """Whether an AVI, Matroska or WebM file is shorter than its header states."""
+    """Whether an AVI, Matroska, WebM, MP4 or FLV file is shorter than it states."""
     try:
         with open_regular(file) as stream:
             size = os.fstat(stream.fileno()).st_size
             head = stream.read(256)
+            if head[4:8] in MP4:
+                return _mp4_end(stream, size) > size
+            if head.startswith(b"FLV"):
+                return not _ends_with_tag(stream, size)
     except OSError:
         return False
     if head.startswith(EBML):
         return _matroska_end(head) > size
     return head.startswith(b"RIFF") and _avi_end(head) > size
+
+
+def _mp4_end(stream: BinaryIO, size: int) -> int:
+    """Where the last box of an MP4 file of `size` bytes ends (ISO/IEC 14496-12, 4.2).
+
+    A box begins with its length (4 bytes) and its kind (4). A length of 1 stands for one of 8 bytes
+    behind the kind, 0 for the rest of the file.
+    """
+    end = 0
+    while end < size:
+        stream.seek(end)
+        length, kind, long_length = struct.unpack(">I4sQ", stream.read(16).ljust(16, b"\0"))
+        if length == 1:
+            length = long_length
+        if length < 8 or not kind.isalnum():
+            return 0
+        end += length
+    return end
+
+
+def _ends_with_tag(stream: BinaryIO, size: int) -> bool:
+    """Whether an FLV file of `size` bytes ends with a whole tag.
+
+    A tag has a header of 11 bytes, its kind and the length of its content (3 bytes) first, then the
+    content, and the length of both (4 bytes).
+    """
+    stream.seek(max(0, size - 4))
+    length = int.from_bytes(stream.read(4))
+    stream.seek(max(0, size - 4 - length))
+    return 11 + int.from_bytes(stream.read(4)[1:]) == length
 
 
 def _avi_end(head: bytes) -> int:

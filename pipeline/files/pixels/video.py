@@ -17,11 +17,15 @@ from __future__ import annotations
 
 import bisect
 import math
+import mmap
 import os
+import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,7 +33,7 @@ import av
 import cv2
 import numpy as np
 from av.stream import Disposition
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -45,12 +49,27 @@ FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"
 OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 # decoders of codecs with frameless packets: see `_Numbering`
 FRAMELESS_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
+# Zeros that an intact packet never has in a row. Lost sectors and unfinished downloads leave them,
+# and decoders draw them. H.264 and its successors forbid three zeros; VP8 and VP9 code a still
+# image by up to a hundred or so.
+NAL_HOLE: Final = bytes(16)
+HOLES: Final = {
+    "h264": NAL_HOLE,
+    "hevc": NAL_HOLE,
+    "vvc": NAL_HOLE,
+    "vp8": bytes(512),
+    "vp9": bytes(512),
+}
+AVI_HEADER: Final = 8  # bytes before a packet in an AVI: its name, and its size
+PICTURE_START: Final = b"\0\0\1\0"  # in each packet of MPEG-1 and MPEG-2
+DRAWN_OVER: Final = frozenset((PictureType.P, PictureType.B))  # pictures made from others
+MOST_DELAYED: Final = 16  # packets that a decoder reads on before it gives a packet's frame
 # transfer functions of HDR videos, ITU-T H.273, table 3
 PQ: Final = 16
 HLG: Final = 18
 # pixel formats that FFmpeg converts to equal RGB and BGR
 SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))
-# a header's higher rate is none: with a variable rate, it states its clock, 90000 a second or so
+# a header's rate from here on is none: with a variable rate, it states its clock, such as 90000
 MAX_FPS: Final = 1000.0
 MOST_STRETCHED: Final = 8  # width / height of a pixel; more is damage
 
@@ -74,108 +93,175 @@ class NumberedFrame(NamedTuple):
     time: float = math.nan  # s; nan: not known
 
 
+class _Expected(NamedTuple):
+    """A packet whose frame has not come from the decoder yet."""
+
+    time: float  # pts of its frame; inf: not stated
+    order: int  # of the packet, from 0, in decoding order
+
+
+class _Waiting(NamedTuple):
+    """A frame that is next to be numbered, once it is known whether it is drawn over damage."""
+
+    decoded: VideoFrame | None  # None: it is lost
+    order: int  # of its packet
+    chain: int  # order of the key frame over which it is drawn; -1: none has come before
+
+
 @dataclass(slots=True)
 class _Numbering:
     """Numbers the frames that a decoder gives, and the lost frames between them.
 
     A file has packets in decoding order, each with the time of its frame (pts). The decoder gives
-    frames in the order of their times. A time is *expected* from when its packet goes to the
-    decoder until its frame comes. If the decoder gives no frame for the packet of time 1:
+    frames in the order of their times. A packet is *expected* from when it goes to the decoder
+    until its frame comes. If the decoder gives no frame for the packet of time 1:
 
-        packets     expected_times    decoded frame    yields
+        packets     expected times    decoded frame    yields
         0, 2, 1     [0, 1, 2]         of time 0        number 0
                     [1, 2]            of time 2        number 1 (lost), number 2
 
-    A packet gives no frame for one of two reasons:
+    A packet gives no frame for one of three reasons:
 
     - It is damaged, or needs one that is: its frame is lost, and keeps its number.
     - It is *frameless*: the second field of a frame, or a reference that is never shown. Such a
       packet has no number. Only some codecs have them (FRAMELESS_PACKETS).
+    - It is shown before the first key frame, and drawn over frames that the file lacks.
 
-    The decoder does not tell which. So a file in which no packet has failed is taken for intact.
+    The decoder does not tell which. So while nothing is damaged, no frame of the last two is lost.
 
-    After a key frame is lost, the decoder draws the frames that follow over a wrong image. They
-    count as lost, too, up to the next key frame.
+    A damaged packet spoils its frame and, in decoding order, all up to the next key frame. Those of
+    them that are shown before it come from the decoder before its mark does. So each frame waits
+    until all frames that were decoded before it have come.
     """
 
     may_be_frameless: bool  # the codec has frameless packets
     n_frames: int = 0  # numbers given so far, so the next frame's number
-    is_damaged: bool = False  # a packet has failed
+    n_packets: int = 0  # so the next packet's order
     has_frameless: bool = False  # a frameless packet has been found
-    # Frames after this time are drawn over a wrong image: the time of a lost key frame; -inf if it
-    # has none, and before the first key frame; inf if the last key frame is intact.
-    wrong_after: float = -math.inf
-    expected_times: list[int] = field(default_factory=list)  # ascending
-    # times of packets with key frames, since some decoders do not mark their frames
-    key_times: set[int] = field(default_factory=set)
+    chain: int = -1  # order of the last key frame that came
+    chain_time: float = -math.inf  # its time
+    damaged: list[int] = field(default_factory=list)  # orders of damaged packets, ascending
+    expected: list[_Expected] = field(default_factory=list)  # ascending
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    # orders of lost frames without a time, until a frame comes that was decoded later
+    untimed: list[int] = field(default_factory=list)
+    last_untimed: int = -1  # the last one of them that has a place
+    key_packets: set[int] = field(default_factory=set)  # orders; some decoders mark no key frame
 
     def add_packet(self, packet: Any) -> None:
         """Note a packet before it goes to the decoder."""
-        if packet.is_discard:  # Its frame is hidden, but shown frames are drawn over it.
-            if packet.is_keyframe:
-                self.wrong_after = math.inf
-            return
-        if packet.pts is None:
-            return
-        bisect.insort(self.expected_times, packet.pts)
+        packet.opaque = self.n_packets  # the decoder hands it on to the packet's frame
         if packet.is_keyframe:
-            self.key_times.add(packet.pts)
+            self.key_packets.add(self.n_packets)
+        if not packet.is_discard:  # else its frame is hidden, but shown frames are drawn over it
+            time = math.inf if packet.pts is None else packet.pts
+            bisect.insort(self.expected, _Expected(time, self.n_packets))
+        self.n_packets += 1
 
-    def note_damage(self, packet: Any) -> None:
-        """Note a packet that the decoder has refused."""
-        self.is_damaged = True
-        if packet.is_keyframe:
-            self.wrong_after = -math.inf
-            if packet.pts is not None:
-                self.wrong_after = packet.pts
+    def note_damage(self, order: int) -> None:
+        """Note a packet that is damaged, or that the decoder has refused."""
+        bisect.insort(self.damaged, order)
 
-    def number_frame(self, frame: VideoFrame) -> Iterator[NumberedFrame]:
-        """Yield the lost frames before a decoded frame, and then the frame itself."""
-        seconds = math.nan
-        position = math.inf  # in the order of times; without a time, after all
+    def lose_untimed(self, order: int) -> None:
+        """Note a damaged packet without a time, whose frame will not be missed later."""
+        self.note_damage(order)
+        self.untimed.append(order)
+        self.expected = [expected for expected in self.expected if expected.order != order]
+
+    def lose_listed(self) -> None:
+        """Note a packet that the file's index lists, and that is not found."""
+        self.lose_untimed(self.n_packets)
+        self.n_packets += 1
+
+    def _place_untimed(self, order: int) -> None:
+        """Let frames without a time that were lost before this packet wait for their numbers."""
+        while self.untimed and self.untimed[0] < order:
+            self.last_untimed = self.untimed.pop(0)
+            self.waiting.append(_Waiting(None, self.last_untimed, self.chain))
+
+    def add_frame(self, frame: VideoFrame) -> None:
+        """Add a decoded frame, and before it the frames that are lost."""
+        order = frame.opaque
+        if order is None:
+            order = self.n_packets - 1
+        earlier_chain = self.chain
+        is_marked_key = frame.key_frame or order in self.key_packets
+        self.key_packets.discard(order)
+        # A clip may be refreshed bit by bit, from packets that are marked as key frames on.
+        if is_marked_key and frame.pict_type not in DRAWN_OVER:
+            self.chain = order
+            self.chain_time = math.inf if frame.pts is None else frame.pts
         if frame.pts is not None:
-            yield from self._drop_times_before(frame.pts)
-            if self.expected_times[:1] == [frame.pts]:
-                del self.expected_times[0]
-            elif self.is_damaged:
-                return  # a second frame of a damaged packet
-            assert frame.time is not None
-            seconds = frame.time
-            position = frame.pts
+            self._drop_before(frame.pts, earlier_chain)
+        self._place_untimed(order)
+        own = [expected for expected in self.expected if expected.order == order]
+        if own:
+            self.expected.remove(own[0])
+        elif frame.pts is not None and self.damaged:
+            return  # a second frame of a damaged packet
 
-        is_key_frame = frame.key_frame or frame.pts in self.key_times
-        if is_key_frame and position > self.wrong_after:
-            self.wrong_after = math.inf
-        if position > self.wrong_after:
-            yield self.number_lost()
-            return
-        self.key_times.discard(frame.pts)
-        yield NumberedFrame(self.n_frames, frame, seconds)
-        self.n_frames += 1
+        if frame.is_corrupt:
+            self.note_damage(order)
+        # Without times, it is not known whether a frame from before a lost one is shown before it.
+        has_place = frame.pts is not None or order > self.last_untimed
+        self.waiting.append(_Waiting(frame if has_place else None, order, self.chain))
+        oldest = order - MOST_DELAYED
+        self.expected = [one for one in self.expected if one.time < math.inf or one.order > oldest]
 
-    def _drop_times_before(self, time: int) -> Iterator[NumberedFrame]:
-        """Expect no time before this one any longer. Yields the frames that are lost thereby."""
-        n_dropped = bisect.bisect_left(self.expected_times, time)
-        del self.expected_times[:n_dropped]
-        if self.is_damaged or not self.may_be_frameless:
-            for _ in range(n_dropped):
-                yield self.number_lost()
-        elif n_dropped:
-            self.has_frameless = True
+    def _drop_before(self, time: float, chain: int) -> None:
+        """Expect no packet with an earlier time any longer: its frame is lost, or it has none.
+
+        chain: order of the key frame over which such frames are drawn.
+        """
+        while self.expected and self.expected[0].time < time:
+            dropped = self.expected.pop(0)
+            is_leading = dropped.time < self.chain_time and dropped.order > self.chain
+            is_whole = not self.damaged or self.damaged[-1] < chain
+            if is_whole and self.may_be_frameless:
+                self.has_frameless = True
+                continue
+            if is_leading and not self.damaged:
+                continue
+            if not is_leading:
+                self.note_damage(dropped.order)
+            self.waiting.append(_Waiting(None, dropped.order, chain))
+
+    def number(self) -> Iterator[NumberedFrame]:
+        """Yield the frames whose numbers and state are known by now."""
+        while self.waiting:
+            first = self.waiting[0]
+            if any(expected.order < first.order for expected in self.expected):
+                return
+            yield self._number_first()
 
     def finish(self) -> Iterator[NumberedFrame]:
-        """Yield the frames that are still expected when the decoder gives no more: all are lost,
+        """Yield the rest when the decoder gives no more. Frames that are still expected are lost,
         unless the file is intact and has frameless packets.
         """
-        if self.is_damaged or not self.has_frameless:
-            for _ in self.expected_times:
-                yield self.number_lost()
+        self._place_untimed(self.n_packets)
+        if self.damaged or not self.has_frameless:
+            for expected in self.expected:
+                if expected.time < math.inf:
+                    self.waiting.append(_Waiting(None, expected.order, self.chain))
+        while self.waiting:
+            yield self._number_first()
 
-    def number_lost(self) -> NumberedFrame:
-        """Give the next number to a lost frame."""
-        lost = NumberedFrame(self.n_frames, None)
+    def _number_first(self) -> NumberedFrame:
+        """Give the next number to the frame that waits longest."""
+        decoded, order, chain = self.waiting.popleft()
+        number = self.n_frames
         self.n_frames += 1
-        return lost
+        if decoded is None or self._is_spoilt(order, chain):
+            return NumberedFrame(number, None)
+        seconds = math.nan
+        if decoded.time is not None:
+            seconds = decoded.time
+        return NumberedFrame(number, decoded, seconds)
+
+    def _is_spoilt(self, order: int, chain: int) -> bool:
+        """Whether a packet, or one that it is drawn over, is damaged."""
+        i = bisect.bisect_left(self.damaged, chain)
+        return i < len(self.damaged) and self.damaged[i] <= order
 
 
 class OpenVideo:
@@ -186,6 +272,12 @@ class OpenVideo:
         stream = container.streams.best("video")
         assert stream is not None
         self.stream: VideoStream = stream
+        context = stream.codec_context
+        context.copy_opaque = True
+        # Damage may also claim a frame of an absurd size.
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        if context.name == "mjpeg":  # it is silent about damage, else
+            context.options |= {"err_detect": "explode"}
         threads = int(os.environ.get(THREADS, "0"))
         self.stream.codec_context.thread_count = threads
         # Not frame by frame: with such threads, damage would be reported late, and lose more
@@ -196,10 +288,10 @@ class OpenVideo:
         self.n_hidden = 0  # those of hidden frames
 
     @property
-    def n_streams(self) -> int:
-        """Number of video streams, without cover pictures."""
+    def streams(self) -> list[VideoStream]:
+        """The video streams, without cover pictures."""
         streams = self._container.streams.video
-        return sum(not stream.disposition & Disposition.attached_pic for stream in streams)
+        return [one for one in streams if not one.disposition & Disposition.attached_pic]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -211,7 +303,7 @@ class OpenVideo:
         context = self.stream.codec_context
         rate = self.stream.average_rate or self.stream.guessed_rate
         fps = math.nan
-        if rate and rate <= MAX_FPS:
+        if rate and rate < MAX_FPS:
             fps = float(rate)
         n_frames = self.stream.frames
         duration = self._container.duration  # microseconds
@@ -232,26 +324,67 @@ class OpenVideo:
         """Decode the whole file. Yields all frames in order, and the lost ones among them."""
         context = self.stream.codec_context
         numbering = _Numbering(may_be_frameless=context.name in FRAMELESS_PACKETS)
+        listed = self._listed_positions()
         # An AVI has no times of its own; those of B-frames are wrong.
         has_times = not (self._container.format.name == "avi" and context.has_b_frames)
-        for packet in self._packets():
+        packets, next_packets, after_next = tee(chain(self._packets(), [None, None]), 3)
+        following = zip(islice(next_packets, 1, None), islice(after_next, 2, None), strict=False)
+        for packet, next_two in zip(packets, following, strict=False):
             if not has_times:
                 packet.pts = None
             has_frame = packet.size > 0  # the last packet is empty
+            position = packet.pos if has_frame else math.inf
+            while listed and listed[0] < position:
+                listed.popleft()
+                numbering.lose_listed()
+            if listed and listed[0] == position:
+                listed.popleft()
+            order = numbering.n_packets
             if has_frame:
                 self.n_packets += 1
                 self.n_hidden += packet.is_discard
                 numbering.add_packet(packet)
+                if self._is_damaged(packet, next_two):
+                    numbering.note_damage(order)
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
-                numbering.note_damage(packet)
-                if has_frame and packet.pts is None:  # no time is expected, and missed later
-                    yield numbering.number_lost()
+                if has_frame and packet.pts is None:
+                    numbering.lose_untimed(order)
+                else:
+                    numbering.note_damage(order)
                 continue
             for frame in decoded:
-                yield from numbering.number_frame(frame)
+                numbering.add_frame(frame)
+            yield from numbering.number()
         yield from numbering.finish()
+
+    def _listed_positions(self) -> deque[int]:
+        """Positions of the packets that an AVI lists, ascending; empty for other containers."""
+        if self._container.format.name != "avi":
+            return deque()
+        entries = self.stream.index_entries
+        return deque(sorted({entry.pos + AVI_HEADER for entry in entries if entry.size}))
+
+    def _is_damaged(self, packet: Any, next_two: tuple[Any, Any]) -> bool:
+        """Whether a packet's content tells that it is damaged, whatever its decoder makes of it.
+
+        next_two: the packets after it; None at the end.
+        """
+        # A transport stream lacks packets; or another recording begins soon, at an earlier time.
+        if packet.is_corrupt and not _goes_back(packet, *next_two):
+            return True
+        context = self.stream.codec_context
+        content = bytes(packet)
+        if context.name in ("mpeg1video", "mpeg2video"):
+            return PICTURE_START not in content
+        hole = HOLES.get(context.name)
+        if hole is None or hole not in content:
+            return False
+        is_byte_stream = hole == NAL_HOLE and (context.extradata or b"\0\0")[:2] == b"\0\0"
+        # Zeros before a start code, or at the end, only fill it up.
+        after = content[content.index(hole) :].lstrip(b"\0")
+        return not is_byte_stream or after[:1] > b"\1"
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
@@ -269,6 +402,12 @@ class OpenVideo:
             if packet is None:
                 return
             yield packet
+
+
+def _goes_back(*packets: Any) -> bool:
+    """Whether the times of packets in decoding order decrease. None is no packet."""
+    times = [packet.dts for packet in packets if packet is not None and packet.dts is not None]
+    return times != sorted(times)
 
 
 class Undecodable(Exception):
@@ -289,8 +428,11 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise Undecodable(f"{path} cannot be opened: {error}") from error
     with container:
-        if container.streams.best("video") is None:
+        stream = container.streams.best("video")
+        if stream is None:
             raise Undecodable(f"{path} has no video stream")
+        if stream.codec_context is None:
+            raise Undecodable(f"{path} has the codec {_codec_name(path)}, which FFmpeg cannot decode")
         video = OpenVideo(container)
         header = video.header()
         if not 0 < header.width * header.height <= MAX_PIXELS:
@@ -385,7 +527,12 @@ def view_of(stream: VideoStream, frame: VideoFrame) -> View:
 
 def _matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """The matrix of `View` that a frame states, to the nearest right angle."""
-    stored = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        stored = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV has no name for other metadata of the frame
+        clockwise = -math.radians(frame.rotation)
+        a, b = round(math.cos(clockwise)), round(math.sin(clockwise))
+        return a, b, -b, a
     if stored is None:
         return UPRIGHT
     data: Any = stored
@@ -462,3 +609,15 @@ def _pq_to_sdr() -> NDArray[np.uint8]:
 
 
 _PQ_TO_SDR: Final = _pq_to_sdr()
+
+
+# where containers name a codec: AVI, Matroska, MP4
+_CODEC: Final = re.compile(rb"vids(.{4})|(V_[A-Z0-9/_]+)|vide.*?stsd.{12}(.{4})", re.DOTALL)
+
+
+def _codec_name(path: Path) -> str:
+    """The name that a file gives its codec, for a message; FFmpeg does not tell unknown ones."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = _CODEC.search(content)
+        name = b"(unknown)" if found is None else found[found.lastindex or 0]
+    return name.decode("ascii", "replace")

@@ -245,7 +245,8 @@ def test_a_damaged_packet_shifts_no_frame(
     video = Video(tmp_path, name)
     lost = video.record().lost
     assert video.count_frames() == N
-    assert 1 <= len(lost) <= 10  # a group of pictures
+    # a group of pictures, and those of an open one that are drawn over it
+    assert 1 <= len(lost) <= (15 if name == "hevc.mp4" else 10)
     found = numbers(video)
     assert [number for number, kind in enumerate(found) if kind == "frame_damaged"] == list(lost)
     in_group = range(10 * (packet // 10), 10 * (packet // 10) + 10)
@@ -283,6 +284,7 @@ class FailingAtItsEnd:
 class RefusedPacket:
     size = 0
     pts = None
+    dts = None
     is_keyframe = False
 
     def decode(self) -> None:
@@ -347,8 +349,10 @@ def test_one_of_two_streams_is_read_for_everything(tmp_path: Path, name: str) ->
     write_two_streams(tmp_path / name, (WIDTH // 2, HEIGHT // 2), (WIDTH, HEIGHT))
     video = Video(tmp_path, name)
     of_stream = {WIDTH: list(range(N)), WIDTH // 2: list(range(200, 185, -1))}
-    assert numbers(video) == of_stream[video.size()[0]]
-    assert video.record().remarks() == ["2 video streams: the one that players choose is read"]
+    width = video.size()[0]
+    assert numbers(video) == of_stream[width]
+    number = 1 if width < WIDTH else 2
+    assert video.record().remarks() == [f"2 video streams: number {number} is read"]
 
 
 @pytest.mark.parametrize("first", ["interlaced", "progressive"])
