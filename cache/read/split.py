@@ -76,8 +76,10 @@ def _refuse_inner_folder(store: Store, root: Root) -> None:
     if folder is not None:
         folder = folder.resolve()
         top = folder  # of the cache: each of its folders has a zarr.json
-        while (top.parent / "zarr.json").exists():
-            top = top.parent
+        for above in folder.parents:
+            if not (above / "zarr.json").exists():
+                break
+            top = above
         if top != folder and (is_split or not FeatureCache(root)):
             part = f"{folder.relative_to(top)} of one"
             do = f"Open the whole: cache.open({str(top)!r})."

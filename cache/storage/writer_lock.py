@@ -32,6 +32,9 @@ from cache.storage.durable import make_folder, no_regular_file, refuse_link, syn
 _OWN_FOLDERS: Final = 3
 # errors of `flock` on a file system without locks; 524: of the kernel's NFS, without a name
 _NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524)
+# An attempt fails only if another writer ends within it. If that many fail, something else is
+# wrong, such as a folder in which nothing can be made.
+_ATTEMPTS: Final = 100
 # locks that this process holds
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
@@ -53,8 +56,12 @@ class WriterLock(Lock):
         self._made = [file.parent, *(folder for folder in above if not folder.exists())]
         # descriptor of the locked file; None once it is closed
         self._fd: int | None = None
-        while self._fd is None:
+        for _ in range(_ATTEMPTS):
             self._fd = self._take()
+            if self._fd is not None:
+                break
+        else:
+            raise self._cannot_be_made()
         try:
             with contextlib.suppress(OSError):  # a full disk: the number is for messages only
                 os.ftruncate(self._fd, 0)
@@ -109,8 +116,11 @@ class WriterLock(Lock):
         try:
             try:
                 fd = os.open(self.file, os.O_RDWR | os.O_CREAT | safe, 0o666)
-            except PermissionError:
-                fd = os.open(self.file, os.O_RDONLY | safe)
+            except PermissionError as error:
+                try:
+                    fd = os.open(self.file, os.O_RDONLY | safe)
+                except FileNotFoundError:  # in a folder that may not be written
+                    raise AccessDenied.of(error) from error
         except PermissionError as error:
             raise AccessDenied.of(error) from error
         except OSError as error:
@@ -163,6 +173,15 @@ class WriterLock(Lock):
             return fd is not None and os.path.samestat(os.fstat(fd), self.file.lstat())
         except FileNotFoundError:
             return False
+
+    def _cannot_be_made(self) -> CacheError:
+        """The error after the last attempt to take the lock, for the caller to raise."""
+        return CacheError.at(
+            self.file,
+            expected="a file that a writer can make and lock",
+            found=f"none after {_ATTEMPTS} attempts: it, or a folder above it, was missing again",
+            do="Make sure that folders can be made there, and run it again.",
+        )
 
     def require(self) -> None:
         """Raise CacheError unless the locked file is still current: else there may be another

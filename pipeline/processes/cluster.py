@@ -324,8 +324,8 @@ class _Workers:
         """Update the list of usable workers, and wait until there is one: any worker, or one with a
         GPU if a worker has ever offered one.
 
-        Raises PipelineError after `patience` seconds without any, CancelledError if the scheduler
-        has gone.
+        Raises PipelineError after `patience` seconds without any, or without an answer of the
+        scheduler; CancelledError if the scheduler has gone.
         """
         began = time.monotonic()
         next_line = SLOW  # s of waiting after which a line is printed
@@ -333,27 +333,32 @@ class _Workers:
         while self._client.status == "running":
             try:
                 workers = self._ask_workers()
-            except TimeoutError:  # it is busy, or has gone: then the client's status changes
-                continue
-            self._select_usable(workers, on_any=on_any)
-            if self._usable:
-                return
-            if demand is None:  # Dask's `adapt` starts workers for tasks
-                demand = self._client.submit(int, pure=False)
-            what = "worker with a GPU" if workers else "worker"
+            except TimeoutError:  # it is busy, suspended or gone: then the client's status changes
+                wanted = "an answer of this Dask scheduler"
+            else:
+                self._select_usable(workers, on_any=on_any)
+                if self._usable:
+                    return
+                if demand is None:  # Dask's `adapt` starts workers for tasks
+                    demand = self._client.submit(int, pure=False)
+                wanted = "a Dask worker with a GPU" if workers else "a Dask worker"
             waited = time.monotonic() - began
             if waited > self._patience:
-                raise PipelineError(
-                    f"{self._address}: this Dask scheduler has had no {what} for "
-                    f"{self._patience:g} s. Start some (docs/operations.md), or wait longer "
-                    f"for queued ones: [dask] patience. {RUN_AGAIN}"
-                )
+                raise self._gave_up(wanted)
             if waited > next_line:
                 next_line = waited + EVERY
                 passed = f"{duration(waited)} of at most {duration(self._patience)}"
-                err.print(plain(f"{self._address}: waiting for a Dask {what}, {passed}"))
+                err.print(plain(f"{self._address}: waiting for {wanted}, {passed}"))
             time.sleep(LOOK_EVERY / 2)
         raise CancelledError
+
+    def _gave_up(self, wanted: str) -> PipelineError:
+        """The error after `patience` seconds of waiting, for the caller to raise."""
+        return PipelineError(
+            f"{self._address}: waited {self._patience:g} s for {wanted}. Start workers "
+            "(docs/operations.md), or wait longer for queued ones: [dask] patience. "
+            f"{RUN_AGAIN}"
+        )
 
     def _select_usable(self, workers: dict[str, Any], *, on_any: bool) -> None:
         """Update the usable workers of these: all, or, once one has offered a GPU, those with a

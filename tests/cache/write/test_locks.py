@@ -7,6 +7,7 @@ import fcntl
 import multiprocessing
 import os
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -151,6 +152,7 @@ def as_another_user(function: Callable[[], object]) -> str:
         child = os.fork()
     if not child:
         text = ""
+        signal.alarm(60)  # ends what would never end
         try:
             if os.geteuid() == 0:
                 os.setgroups([])
@@ -252,6 +254,33 @@ def test_a_lock_that_may_not_be_read_is_named(shared: Path) -> None:
     assert as_another_user(lambda: WriterLock(lock)).startswith(
         f"AccessDenied: {lock}: permission denied"
     )
+
+
+def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared: Path, toy: Any) -> None:
+    root = shared / "cache"
+    toy.write(root, toy.videos())
+    toy.write_stream(root)
+    open_to_all(root)
+    commands = {
+        ".writing": lambda: toy.write(root, [toy.video("z", [40])], plan="next"),
+        "features/resnet50/.writing": lambda: cache.delete_stream(root, SPLIT, "resnet50"),
+    }
+    for place, command in commands.items():
+        writing = root / SPLIT / place
+        writing.mkdir()
+        writing.chmod(0o755 if os.geteuid() == 0 else 0o555)
+        refused = as_another_user(command)
+        assert refused.startswith(f"AccessDenied: {writing / 'lock'}: permission denied"), refused
+
+
+@pytest.mark.parametrize("root", ["/proc/self/cache", "link"])
+def test_where_no_folder_can_be_made_the_lock_is_named_after_some_attempts(
+    root: str, shared: Path
+) -> None:
+    (shared / "link").symlink_to(shared / "nothing")
+    lock = shared / root / SPLIT / ".writing/lock"  # below `shared`, unless root is absolute
+    refused = as_another_user(lambda: WriterLock(lock))
+    assert refused.startswith(f"CacheError: {lock}: expected a file that a writer can make")
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524])

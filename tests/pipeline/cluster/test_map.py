@@ -76,6 +76,23 @@ def test_a_scheduler_that_goes_away_is_named(
         own.end()
 
 
+def test_a_scheduler_that_stopped_is_waited_for_as_long_as_for_workers(
+    made_up: ModuleType, tmp_path: Path, on_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ASK_AGAIN", 0.1)
+    own = Cluster(tmp_path, on_path)
+    try:
+        own.have(1)
+        results = mapped(own.address, made_up.Doubled(tmp_path), patience=1)
+        assert next(results) == 0
+        own.scheduler.send_signal(signal.SIGSTOP)
+        with pytest.raises(PipelineError, match="waited 1 s for an answer of this Dask scheduler"):
+            list(results)
+    finally:
+        own.scheduler.send_signal(signal.SIGCONT)
+        own.end()
+
+
 def press_once(is_time: Callable[[], bool]) -> None:
     """Press Ctrl-C when something has happened."""
 
