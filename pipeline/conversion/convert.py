@@ -5,8 +5,8 @@ A `ConversionPlan` says which videos of a split are read and which are dropped
 (`pipeline.conversion.plan`). `convert` carries it out: worker processes read videos, and this one
 writes their rows in the order of the videos, so any number of workers gives the same bytes. All of
 it is one atomic commit; a killed run is continued. The result is a `Conversion`, from which the
-commands print what happened. `record_folders` and `record_times` update what is recorded about a
-split that has nothing to convert.
+commands print what happened. `record_moves` updates what is recorded about a split that has nothing
+to convert.
 
 Words:
     account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
@@ -351,28 +351,29 @@ def _list_damage(accounts: Iterable[VideoAccount]) -> Iterator[str]:
             yield f"{account.name}: {record.remarks()[0]}"
 
 
-def record_folders(plan: ConversionPlan) -> None:
-    """Update the recorded raw and body folders of a split that is up to date."""
-    assert plan.committed is not None, "nothing is committed yet"
-    with _open_writer(plan, plan.committed.columns, plan.committed.extra.values()) as writer:
-        writer.note_again()
+def record_moves(plan: ConversionPlan) -> list[str]:
+    """Record the new places of the raw and body folders, and new file times of videos with
+    unchanged content, for a split that is up to date.
 
-
-def record_times(plan: ConversionPlan) -> str:
-    """Record new file times of videos with unchanged content, for a split that is up to date.
-
-    Returns a message; "" without any, or if the cache is read-only.
+    Returns messages; none if there is nothing new, or if the cache is read-only.
     """
+    assert plan.committed is not None, "nothing is committed yet"
     if not plan.touched and plan.kept_lines:  # with missing videos, there is no seal to renew
-        return ""
+        return []
+    lines = []
+    columns = plan.committed.columns
     try:
+        if plan.moved:
+            with _open_writer(plan, columns, plan.committed.extra.values()) as writer:
+                writer.note_again()
+            lines.append(f"recorded the new raw folder {plan.raw}")
         _record_stamps(plan, plan.digests(), (), {})
     except (OSError, cache.CacheError):
-        return ""
-    if not plan.touched:  # the commit of an earlier version has no seal
-        return ""
-    n_videos = count(len(plan.touched), "video")
-    return f"new file times of {n_videos} recorded: the content has not changed"
+        return lines
+    if plan.touched:
+        n_videos = count(len(plan.touched), "video")
+        lines.append(f"new file times of {n_videos} recorded: the content has not changed")
+    return lines
 
 
 def _record_stamps(

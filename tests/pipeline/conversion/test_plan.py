@@ -188,7 +188,7 @@ def test_a_seal_hides_no_change(
         expected, committed=found.committed, listed=found.listed, stamps={}, seen={}
     )
     if expected.touched:
-        convert.record_times(expected)
+        convert.record_moves(expected)
         assert plan().sealed
 
 
