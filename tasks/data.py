@@ -19,7 +19,7 @@ import luigi
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import IDLE
+from pipeline.cli.console import IDLE, plain
 from pipeline.cli.text import command, count, from_here
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert
@@ -168,17 +168,16 @@ class Convert(SplitTask):
         return self.recipe().plan_conversion()
 
     def up_to_date(self) -> bool:
-        """Whether the commit matches. If so, also records new times of unchanged files, and says
-        so: a complete task does not run.
+        """Whether the commit matches. If so, also records a moved raw folder and new times of
+        unchanged files, and says so: a complete task does not run.
         """
         plan = self.plan()
         if settings().convert.strict:
             convert.refuse_committed_failures(plan)
         if not plan.up_to_date or plan.problems:
             return False
-        new_times = convert.record_times(plan)
-        if new_times:
-            self.say(new_times, mark=IDLE)
+        for text in convert.record_moves(plan):
+            self.say(plain(text), mark=IDLE)
         return True
 
     def work(self) -> None:

@@ -87,7 +87,6 @@ class SplitWriter(Writer):
     #
     #     _commit, _tables     None and empty tables if nothing is committed
     #     _shards              the committed shards: column -> number as text -> record
-    #     _other_columns       whether the columns differ from the committed ones
     #     _commits, _extent    the rows [start, stop) of each commit; the end of the last
     #     _geometry            rows per shard and chunk, also of the next commit
     #     _first_row           the first row of the next commit, at a shard boundary, because
@@ -138,6 +137,8 @@ class SplitWriter(Writer):
         order. They are part of the next commit: do not append them again."""
         self.committed_videos: Mapping[str, VideoEntry] = {}
         """The videos of the current commit, by name; empty when there is none."""
+        self.has_other_columns = False
+        """Whether the columns differ from the committed ones, so that no committed video stays."""
 
     @property
     def digest(self) -> str:
@@ -164,13 +165,13 @@ class SplitWriter(Writer):
             self._tables = Tables.from_records([], self._extra.values())
             earlier = self._longest_stream()
             self._shards: Mapping[str, Mapping[str, str]] = {}
-            self._other_columns = False
+            self.has_other_columns = False
         else:
             follow_manifest(self._commit)
             self._tables = self._commit.tables
             earlier = self._commit.manifest
             self._shards = earlier["shards"]
-            self._other_columns = self._has_other_columns(earlier)
+            self.has_other_columns = self._compare_columns(earlier)
         self.committed_videos = VideoTable(self._tables).by_name()
         self._geometry = self._new_geometry
         if "geometry" in earlier:
@@ -179,7 +180,7 @@ class SplitWriter(Writer):
         self._extent = int(earlier.get("extent", 0))
         self._first_row = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
 
-    def _has_other_columns(self, committed: Mapping[str, Any]) -> bool:
+    def _compare_columns(self, committed: Mapping[str, Any]) -> bool:
         """Whether some columns are new or declared differently than in the commit. Raises
         CacheError if a committed column in `COLUMNS` is missing now.
         """
@@ -240,7 +241,7 @@ class SplitWriter(Writer):
             raise CacheError(f"{self._split}: {unknown[:5]}: not among the committed videos")
         remaining_names = self.committed_videos.keys() - self._drop
         self._invalid_shards = frozenset(invalidate)
-        if self._other_columns:
+        if self.has_other_columns:
             if remaining_names:
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
             # No committed row stays, so no committed shard does.
@@ -277,7 +278,7 @@ class SplitWriter(Writer):
 
         Raises CacheError if the columns have changed: then no committed row stays.
         """
-        if self._other_columns:
+        if self.has_other_columns:
             raise CacheError(
                 f"{self._split}: its columns have changed: video {name!r} cannot be kept"
             )
@@ -335,7 +336,7 @@ class SplitWriter(Writer):
             self._commits = [*self._commits, [self._first_row, end]]
             self._extent = end
         tables = Tables.from_records(self._new_videos, self._extra.values())
-        if not self._other_columns:
+        if not self.has_other_columns:
             tables = self._remaining.plus(tables)
         self._publish({**entries, **self._cache_entries(tables)}, tables)
         self._remove_replaced()

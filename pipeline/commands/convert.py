@@ -87,12 +87,7 @@ def _run(args: argparse.Namespace) -> int:
 def _update_records(result: CommandResult, plan: convert.ConversionPlan) -> int:
     """For a split that is up to date, record the raw folder and file times if they have changed."""
     result.line(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
-    if plan.moved:
-        convert.record_folders(plan)
-        result.line(f"  recorded the new raw folder {plan.raw}")
-    new_times = convert.record_times(plan)
-    if new_times:
-        result.line(f"  {new_times}")
+    result.lines(convert.record_moves(plan), indent=2)
     if plan.committed is not None:
         _add_without_rows(result, plan, plan.committed.manifest["accounting"])
     return _end(result, plan, plan.problems)

@@ -22,7 +22,7 @@ sums:
 Rows whose raw files are gone stay committed until the user drops them, because a partially mounted
 drive looks the same as deleted videos. A video is *missing* if the raw folder does not list it, or
 one of its files is gone. It is *unusable* if its files have changed so that the reader rejects
-it; then it keeps the rows of an earlier conversion.
+it, or finds fewer rows in it; then it keeps the rows of an earlier conversion.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ from pipeline.files.raw import changes, files
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
-UNUSABLE: Final = "with rows cannot be used any more; the rows are kept"
+UNUSABLE: Final = "would lose rows; the rows are kept"
+# entry of the manifest: videos that kept their rows when another reader converted the others
+EARLIER_READER: Final = "earlier_reader"
 DROP: Final = "--drop-removed"
 MOUNT: Final = "Mount its disk"
 NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in luigi.cfg)."
@@ -134,6 +136,13 @@ def names_with_rows(committed: cache.Split) -> frozenset[str]:
     """Names of the committed videos that have at least one track."""
     names = committed.videos.names
     return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
+
+
+def earlier_reader(committed: cache.Split | None) -> frozenset[str]:
+    """Names of the committed videos whose rows an earlier reader made."""
+    if committed is None:
+        return frozenset()
+    return frozenset(committed.manifest.get(EARLIER_READER, ()))
 
 
 def list_rejected(committed: cache.Split, dataset: Dataset, *, retry: bool) -> set[str]:
@@ -319,18 +328,16 @@ def refuse_other_folder(
     )
 
 
-def refuse_without_raw(
-    committed: cache.Split, raw: Path, missing: Collection[str], why: str
-) -> None:
-    """Raise PipelineError if all videos must be read again because of `why`, and some are
-    `missing`: their rows could not be made again.
+def refuse_other_columns(name: str, why: str, kept: Collection[str]) -> None:
+    """Raise PipelineError if the columns of a split change because of `why`, and videos should be
+    `kept`: their rows do not have the new columns.
     """
-    if missing:
-        first = "; ".join(few(sorted(missing), FEW, "plan --all"))
+    if kept:
+        first = "; ".join(few(sorted(kept), FEW, "plan --all"))
         raise PipelineError(
-            f"{committed.name}: all videos must be converted again ({why}), but "
-            f"{count(len(missing), 'video')} missing "
-            f"from {raw}: {first}. Restore them, or delete their rows: {LET_GO}"
+            f"{name}: the columns change ({why}), so all videos must be converted again, but files "
+            f"of {count(len(kept), 'video')} are missing or damaged: {first} Nothing was "
+            f"committed. Restore them, or delete their rows: {LET_GO}"
         )
 
 

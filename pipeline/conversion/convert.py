@@ -5,15 +5,15 @@ A `ConversionPlan` says which videos of a split are read and which are dropped
 (`pipeline.conversion.plan`). `convert` carries it out: worker processes read videos, and this one
 writes their rows in the order of the videos, so any number of workers gives the same bytes. All of
 it is one atomic commit; a killed run is continued. The result is a `Conversion`, from which the
-commands print what happened. `record_folders` and `record_times` update what is recorded about a
-split that has nothing to convert.
+commands print what happened. `record_moves` updates what is recorded about a split that has nothing
+to convert.
 
 Words:
     account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
     rejected    the whole video is left out, and its account says why: `account.set_aside`
     failed      rejected because of an error, not for a reason that the dataset calls harmless
-    stayed      a committed video that was read again and rejected now, and keeps what the cache has
-                of it (`_stays`)
+    stayed      a committed video that was read again, and keeps what the cache has of it: it was
+                rejected now, or would lose rows (`staying.stays`)
     unusable    a video that stayed with rows, now or in an earlier run, which are of an earlier
                 state of its files: not if it only could not be read at the moment
     unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
@@ -35,12 +35,18 @@ from cache.write.parts import wait_for_parts
 from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
-from pipeline.conversion.committed import LET_GO, empty_lines
+from pipeline.conversion.committed import (
+    EARLIER_READER,
+    earlier_reader,
+    empty_lines,
+    refuse_other_columns,
+)
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, read_videos
 from pipeline.conversion.spool import Spool
+from pipeline.conversion.staying import loses_rows, stays, why_kept
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
@@ -110,7 +116,7 @@ def convert(
 
     Called again after a kill, it continues, reads videos whose files have changed since then again,
     and ends with the same bytes. A video that cannot be used is rejected with its reason. A
-    committed video that cannot be read or used any more keeps its rows.
+    committed video that cannot be read or used any more, or would lose rows, keeps its rows.
 
     Args:
         workers: Number of local processes; not used with the cluster `dask`.
@@ -120,7 +126,7 @@ def convert(
         memory: Bytes that a process may use before it is ended and its video rejected.
 
     Raises cache.CacheError if another process writes the split, PipelineError if a video should
-    keep its rows and another reader converts all videos again.
+    keep its rows and the columns change.
     """
     if strict:
         refuse_committed_failures(plan)
@@ -139,6 +145,8 @@ def convert(
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
+        if writer.has_other_columns:
+            refuse_other_columns(plan.name, plan.why, plan.missing)
         _begin(plan, writer)
         digests, stayed = _append_videos(plan, writer, read, strict=strict, progress=progress)
         without_rows = _keep_renamed(plan, writer)
@@ -148,7 +156,7 @@ def convert(
         unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
         unusable = _find_unusable(writer, stayed)
         _record_stamps(plan, digests, unsettled, unusable)
-        totals = _commit(plan, writer, accounts)
+        totals = _commit(plan, writer, accounts, {*stayed, *without_rows})
     plan_after = replace(
         plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **without_rows}
     )
@@ -212,7 +220,13 @@ def _append_videos(
             video = ReadVideo(video.fingerprint, account)
         if strict:
             _refuse_rejected(plan, [account])
-        if _stays(plan, video, writer.committed_videos.get(name)):
+        committed = writer.committed_videos.get(name)
+        if committed is not None and stays(plan, raw_video, video, committed):
+            account = video.account_with_images
+            if writer.has_other_columns:
+                refuse_other_columns(plan.name, plan.why, [why_kept(account, committed)])
+            if strict and loses_rows(account, committed):
+                _refuse_strict(plan, why_kept(account, committed))
             writer.keep(name)
             stayed[name] = account
         else:
@@ -223,57 +237,13 @@ def _append_videos(
     return digests, stayed
 
 
-def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
-    """Whether the cache keeps what it has of a video, instead of what was read of it now.
-
-    committed: what the cache has; None for a new video. The first row that holds decides:
-
-        what was read now                           same reader   another reader (plan.differs)
-        new video                                   write         write
-        same content, rejected as before            stay          write
-        not readable at the moment                  stay          error
-        no failure, or the cache has no rows        write         write
-        the user lets rows go (drop_removed)        write         write
-        failure for a reason in UNSETTLED           stay          error
-        failure, other content                      stay          error
-        failure, same content                       stay          write
-
-    In the last row, another reader rejects content that the old one accepted: the new one is right.
-    Raises PipelineError for `error`: the rows should stay but cannot, because another reader
-    converts all videos again, and a split has the rows of one reader only.
-    """
-    if committed is None:
-        return False
-    account = video.account
-    has_same_content = committed.fingerprint == video.fingerprint
-    if account.set_aside and has_same_content:
-        if VideoAccount.from_dict(committed.account) == account:
-            return not plan.differs
-    if account.set_aside != NOT_NOW:
-        loses_rows = _has_rows(committed) and is_failure(plan.dataset, account)
-        if plan.drop_removed or not loses_rows:
-            return False
-        is_settled = account.set_aside not in UNSETTLED
-        if plan.differs and has_same_content and is_settled:
-            return False
-    if plan.differs:
-        raise PipelineError(
-            f"{plan.name}: {account.message} Nothing was committed: its rows would be lost "
-            f"({plan.why}). Restore it, or delete its rows: {LET_GO}"
-        )
-    return True
-
-
-def _has_rows(committed: cache.VideoEntry) -> bool:
-    return bool(committed.account.get("tracks_kept"))
-
-
 def _find_unusable(writer: cache.SplitWriter, stayed: Mapping[str, VideoAccount]) -> dict[str, str]:
-    """Unusable video -> its rejection. stayed: name -> account of the rejection now."""
+    """Unusable video -> why its rows are kept. stayed: name -> account of the reading now."""
     unusable = {}
     for name, account in stayed.items():
-        if _has_rows(writer.committed_videos[name]) and account.set_aside != NOT_NOW:
-            unusable[name] = account.rejection
+        committed = writer.committed_videos[name]
+        if loses_rows(account, committed) and account.set_aside != NOT_NOW:
+            unusable[name] = why_kept(account, committed)
     return unusable
 
 
@@ -302,9 +272,14 @@ def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
 
 
 def _commit(
-    plan: ConversionPlan, writer: cache.SplitWriter, accounts: list[VideoAccount]
+    plan: ConversionPlan,
+    writer: cache.SplitWriter,
+    accounts: list[VideoAccount],
+    kept: Collection[str],
 ) -> dict[str, Any]:
-    """Commit the rows. Returns the totals of the accounts."""
+    """Commit the rows. Returns the totals of the accounts. kept: videos of `plan.drop` that keep
+    their rows.
+    """
     stand_in = plan.reader["stand_in"]
     published = None if stand_in else plan.dataset.totals.get(plan.split)
     totals = Accounting(accounts).totals(published)
@@ -314,6 +289,10 @@ def _commit(
         "accounting": totals,
         "keypoints": plan.dataset.keypoints_from,
     }
+    stay = {*writer.committed_videos.keys() - {*plan.drop}, *kept}
+    earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
+    if earlier:
+        entries[EARLIER_READER] = sorted(earlier)
     writer.commit(entries)
     return totals
 
@@ -372,28 +351,29 @@ def _list_damage(accounts: Iterable[VideoAccount]) -> Iterator[str]:
             yield f"{account.name}: {record.remarks()[0]}"
 
 
-def record_folders(plan: ConversionPlan) -> None:
-    """Update the recorded raw and body folders of a split that is up to date."""
-    assert plan.committed is not None, "nothing is committed yet"
-    with _open_writer(plan, plan.committed.columns, plan.committed.extra.values()) as writer:
-        writer.note_again()
+def record_moves(plan: ConversionPlan) -> list[str]:
+    """Record the new places of the raw and body folders, and new file times of videos with
+    unchanged content, for a split that is up to date.
 
-
-def record_times(plan: ConversionPlan) -> str:
-    """Record new file times of videos with unchanged content, for a split that is up to date.
-
-    Returns a message; "" without any, or if the cache is read-only.
+    Returns messages; none if there is nothing new, or if the cache is read-only.
     """
+    assert plan.committed is not None, "nothing is committed yet"
     if not plan.touched and plan.kept_lines:  # with missing videos, there is no seal to renew
-        return ""
+        return []
+    lines = []
+    columns = plan.committed.columns
     try:
+        if plan.moved:
+            with _open_writer(plan, columns, plan.committed.extra.values()) as writer:
+                writer.note_again()
+            lines.append(f"recorded the new raw folder {plan.raw}")
         _record_stamps(plan, plan.digests(), (), {})
     except (OSError, cache.CacheError):
-        return ""
-    if not plan.touched:  # the commit of an earlier version has no seal
-        return ""
-    n_videos = count(len(plan.touched), "video")
-    return f"new file times of {n_videos} recorded: the content has not changed"
+        return lines
+    if plan.touched:
+        n_videos = count(len(plan.touched), "video")
+        lines.append(f"new file times of {n_videos} recorded: the content has not changed")
+    return lines
 
 
 def _record_stamps(
@@ -458,4 +438,8 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
 def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
     for account in accounts:
         if is_failure(plan.dataset, account):
-            raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
+            _refuse_strict(plan, account.message)
+
+
+def _refuse_strict(plan: ConversionPlan, why: str) -> None:
+    raise PipelineError(f"{plan.name}: {why} (--strict: nothing was committed)")

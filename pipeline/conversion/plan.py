@@ -10,7 +10,7 @@ Words:
     seal        all stamps of a split in one small file, which shows in seconds that none differs
     touched     a committed video with another stamp, but the same digest
     missing     a committed video with rows whose files are gone: its rows are kept
-    unusable    a committed video with rows whose files turned bad: its rows are kept, too
+    unusable    a committed video whose files turned bad or lost rows: its rows are kept, too
     reader      what reads the videos: the dataset's code, with its version and options
 """
 
@@ -28,6 +28,7 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
     UNUSABLE,
     drop_command,
+    earlier_reader,
     has_moved,
     list_rejected,
     missing_names,
@@ -35,7 +36,6 @@ from pipeline.conversion.committed import (
     recorded_reader,
     refuse_loss,
     refuse_other_folder,
-    refuse_without_raw,
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
@@ -60,7 +60,7 @@ class ConversionPlan:
     `listed`, they fill:
         sealed              kept, sealed: nothing has changed
         first conversion    append, stamps
-        other reader        append, drop, stamps, seen, differs: all videos are read again
+        other reader        append, drop, stamps, seen, missing, kept, differs: all are read again
         update              all fields but sealed, differs and invalidate
     """
 
@@ -83,7 +83,7 @@ class ConversionPlan:
     kept: int = 0  # number of committed videos that are not in `drop`, including missing ones
     # missing video -> its missing file; "": all files
     missing: Mapping[str, str] = field(default_factory=dict)
-    # unusable video -> why it was rejected
+    # unusable video -> why it was rejected, or how many rows it would lose
     unusable: Mapping[str, str] = field(default_factory=dict)
     drop_removed: bool = False  # the user lets the rows of missing and unusable videos go
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
@@ -283,9 +283,8 @@ def compare(
 
     drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos
     again. stamped: make stamps even if nothing has changed. Raises RawDataError if the raw folder
-    is missing or another dataset's; PipelineError for an unknown split, other columns, another raw
-    folder, and if all videos must be read again but some are missing; StandInMixed if demo data
-    would replace real data, or the reverse.
+    is missing or another dataset's; PipelineError for an unknown split, other columns, and another
+    raw folder; StandInMixed if demo data would replace real data, or the reverse.
     """
     dataset = dataset.detect_layout(raw, split)
     with no_collection():
@@ -330,10 +329,9 @@ def _compare_committed(
     before = committed.manifest["reader"]
     differs = tuple(find_differences(before, plan.reader))
     moved = has_moved(committed, raw)
-    retried = list_rejected(committed, plan.dataset, retry=retry)
-    unusable = {}
-    if not retry and not plan.drop_removed:
-        unusable = _find_unusable(plan)
+    unusable = {} if retry or plan.drop_removed else _find_unusable(plan)
+    earlier = earlier_reader(committed) & plan.stamps.keys() - unusable.keys()
+    retried = list_rejected(committed, plan.dataset, retry=retry) | earlier
     # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
     # folder, to tell whether it has the same videos.
     update = _plan_update(
@@ -347,10 +345,11 @@ def _compare_committed(
         n_new = len(update.new)
         refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=n_new)
     if differs:
-        why = describe(before, plan.reader)
-        refuse_without_raw(committed, raw, update.missing, why)
-        drop = tuple(committed.videos.names)
-        return replace(plan, append=tuple(plan.listed), drop=drop, why=why, differs=differs)
+        gone = update.missing
+        append = tuple(video for video in plan.listed if video.name not in gone)
+        drop = tuple(name for name in committed.videos.names if name not in gone)
+        plan = replace(plan, append=append, drop=drop, stamps=update.stamps, kept=len(gone))
+        return replace(plan, missing=gone, why=describe(before, plan.reader), differs=differs)
 
     why = _describe_update(update, retried)
     if not why and committed.has_unfinished_commit():

@@ -16,11 +16,14 @@ import errno
 import functools
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount
@@ -66,6 +69,8 @@ class ReadVideo:
     account: VideoAccount
     tracks: Sequence[cache.TrackRows] = ()
     pixels: cache.VideoEntry = NO_PIXELS  # only source, digest and size of its images are set
+    # of a committed video whose images have changed: why rows have no image now -> their number
+    lost: Mapping[str, int] = field(default_factory=dict)
     stamp: changes.Stamp = ""  # of the files that were read
     worker: str = ""  # address and host of the cluster's worker that read it
 
@@ -75,6 +80,15 @@ class ReadVideo:
         return replace(
             self.pixels, name=self.account.name, fingerprint=self.fingerprint, account=account
         )
+
+    @property
+    def account_with_images(self) -> VideoAccount:
+        """The account, in which rows without an image count as dropped."""
+        account = VideoAccount.from_dict(self.account.as_dict())
+        for why, n in self.lost.items():
+            account.drop(why, n)
+            account.kept -= n
+        return account
 
 
 Read = Callable[[Sequence[RawVideo]], Generator[ReadVideo]]
@@ -261,7 +275,10 @@ def _read_or_reject(
             # this puts errors of labels into the account
             tracks, account = dataset.read_accounted(raw, split, video, model)
         pixels = _describe_pixels(tracks, account)
-        return ReadVideo(digest, account, [track.rows for track in tracks], pixels)
+        lost: Mapping[str, int] = {}
+        if video.clip_digest not in ("", file_part(pixels.pixels)):
+            lost = _count_lost(tracks)
+        return ReadVideo(digest, account, [track.rows for track in tracks], pixels, lost)
     except MemoryError:
         raise
     except RawDataError as error:
@@ -330,6 +347,19 @@ def _describe_pixels(tracks: Sequence[Track], account: VideoAccount) -> cache.Vi
         digest = pixels_digest(digest, record.otherwise)
     width, height = source.size()
     return cache.VideoEntry(name="", source=source.spec, pixels=digest, width=width, height=height)
+
+
+def _count_lost(tracks: Sequence[Track]) -> Mapping[str, int]:
+    """Decode the images of all rows: why some cannot be decoded -> number of rows. None of a video
+    file: its `ClipRecord` has the frames that it has lost.
+    """
+    source = tracks[0].frames if tracks else None
+    if source is None or isinstance(source, Video):
+        return {}
+    frames = np.concatenate([track.frame_index for track in tracks])
+    read = source.read(np.unique(frames).tolist())
+    kinds = {frame.index: frame.kind for frame in read if frame.problem is not None}
+    return Counter(kinds[index] for index in frames.tolist() if index in kinds)
 
 
 @contextmanager

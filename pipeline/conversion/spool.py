@@ -149,7 +149,8 @@ def _as_piece(video: ReadVideo) -> tuple[dict[str, Any], dict[str, Any]]:
         arrays |= {f"{i}/extra/{name}": values for name, values in track.extra.items()}
         if track.intrinsics is not None:
             arrays[f"{i}/intrinsics/"] = track.intrinsics
-    return {"entry": asdict(video.entry), "tracks": tracks}, arrays
+    head = {"entry": asdict(video.entry), "tracks": tracks, "lost": dict(video.lost)}
+    return head, arrays
 
 
 def _from_piece(head: Mapping[str, Any], arrays: Mapping[str, Any]) -> ReadVideo:
@@ -165,4 +166,4 @@ def _from_piece(head: Mapping[str, Any], arrays: Mapping[str, Any]) -> ReadVideo
     entry = cache.VideoEntry(**head["entry"])
     account = VideoAccount.from_dict(entry.account)
     rows = [cache.TrackRows(**track) for track in tracks]
-    return ReadVideo(entry.fingerprint, account, rows, entry)
+    return ReadVideo(entry.fingerprint, account, rows, entry, head["lost"])

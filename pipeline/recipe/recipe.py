@@ -143,10 +143,8 @@ class Recipe:
     def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:
         """Convert raw videos. If the plan is up to date, only record new folders and file times."""
         if plan.up_to_date:
-            if plan.moved:
-                convert.record_folders(plan)
-            new_times = convert.record_times(plan)
-            return StepResult(details=[*filter(None, [new_times])], problems=plan.problems)
+            moves = [*map(plain, convert.record_moves(plan))]
+            return StepResult(details=moves, problems=plan.problems)
         done = convert_tracks(plan, self.settings, progress)
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
         every = command("status", "--all", "--cache", from_here(plan.root))

@@ -83,7 +83,7 @@ def mend(lab: Project, aside: Path) -> None:
     ("spoil", "says"),
     [
         (lost, "1 video missing from"),
-        (bad_label, "1 video with rows cannot be used any more"),
+        (bad_label, "1 video would lose rows"),
         (unreadable, "not converted yet: 1 changed video. The next run tries it again."),
     ],
 )

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+import cache
 from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
 
@@ -172,6 +173,18 @@ def test_new_file_times_are_recorded_and_nothing_runs(project, build) -> None:
     before = project.files()
     assert "new file times" not in build(project, "Data").words
     assert project.files() == before
+
+
+def test_a_moved_raw_folder_is_recorded_and_nothing_runs(project, build) -> None:
+    moved = (project.folder / "raw").rename(project.folder / "elsewhere")
+    project.configure({"paths": {"raw": str(moved)}})
+    ran = build(project, "Data")
+    assert (ran.code, ran.done) == (0, [])
+    assert f"· convert amass/train recorded the new raw folder {moved}/amass" in ran.words
+    opened = cache.open(project.folder / "cache")
+    for name in opened.splits:
+        assert opened[name].provenance["raw"] == str(moved.resolve() / name.partition("/")[0])
+    assert "new raw folder" not in build(project, "Data").words
 
 
 def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(

@@ -209,6 +209,17 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(most, tmp_pat
     assert (info["frames"], info["cuts"], info["persons"], info["width"]) == (30, [21], 30, 96)
 
 
+def test_people_of_a_clip_that_is_done_survive_a_kill_in_the_next_one(tmp_path, monkeypatch):
+    for name in "abc":
+        write_clip(tmp_path / f"raw/{name}.mp4", 9)
+    monkeypatch.setattr(Bright, "most", 22)
+    with pytest.raises(Killed):
+        detect_clips(
+            tmp_path / "raw", tmp_path / "out", Bright(), DetectionResources(batch_size=1000)
+        )
+    assert len([*(tmp_path / "out").glob("*.json")]) == 2
+
+
 def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "good.mp4")

@@ -103,18 +103,37 @@ def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(
     assert into.convert(root, raw, "kinetics").plan.why == "1 changed video"
 
 
-def test_another_reader_is_refused_while_a_video_is_gone(penn, by_command, monkeypatch):
+def test_a_video_that_is_gone_costs_another_reader_its_own_rows_alone(
+    penn, reads, by_command, monkeypatch, tmp_path
+):
     penn.converted()
-    before = penn.everything()
+    rows, aside = penn.rows("kp_2d"), penn.elsewhere(tmp_path / "aside")
     penn.remove("0005")
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
+    for read in ["0001", "0003"], []:
+        reads.clear()
+        assert "1 video missing from" in by_command(code=1)
+        assert [name for name in reads.names if name in ("0001", "0003", "0005")] == read
+        np.testing.assert_equal(penn.rows("kp_2d"), rows)
+    shutil.copy2(aside.label("0005"), penn.label("0005"))
+    shutil.copytree(aside.frames("0005"), penn.frames("0005"))
+    for read in ["0005"], []:  # its rows were the earlier reader's, though its files are the same
+        reads.clear()
+        by_command()
+        assert sorted(reads.names) == read
+
+
+def test_other_columns_are_refused_while_a_video_is_gone(penn, by_command, monkeypatch):
+    penn.converted()
+    digest = penn.split.manifest["digest"]
+    penn.remove("0005")
+    monkeypatch.setattr(PennAction, "columns", lambda *_, **__: (*penn.split.columns, "kp_3d"))
+    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
     shown = by_command(code=2)
-    assert "version was" in shown
+    assert "the columns change (version was" in shown
     assert "0005" in shown
     assert DROP in shown
-    assert penn.everything() == before
-    assert "converted" in by_command(DROP)
-    assert penn.rows("bbox").keys() == {"0001/0", "0003/0"}
+    assert penn.split.manifest["digest"] == digest
 
 
 # --------------------------------------------------------------------------------------------------
@@ -130,8 +149,7 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     penn.label("0003").write_bytes(before[:300])
     assert "--strict: nothing was committed" in by_command("--strict", code=2)
     problem = (
-        "penn_action/train: 1 video with rows cannot be used any more; the rows are kept: "
-        "0003: bad_label_file: "
+        "penn_action/train: 1 video would lose rows; the rows are kept: 0003: bad_label_file: "
     )
     for read in ["0003"], []:  # it is read again only after a change
         reads.clear()
@@ -153,6 +171,90 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     penn.remove("0007")
     assert "1 video read, 1 removed, 2 unchanged" in by_command(DROP)
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
+
+
+def most_pictures_deleted(penn: Any, video: str) -> None:
+    for picture in sorted(penn.frames(video).iterdir())[2:]:
+        picture.unlink()
+
+
+def most_pictures_empty(penn: Any, video: str) -> None:
+    for picture in sorted(penn.frames(video).iterdir())[2:]:
+        picture.unlink()
+        picture.touch()
+
+
+def most_pictures_cut(penn: Any, video: str) -> None:
+    for picture in sorted(penn.frames(video).iterdir())[2:]:
+        content = picture.read_bytes()
+        picture.unlink()
+        picture.write_bytes(content[: len(content) // 2])
+
+
+def fewer_frames_labelled(penn: Any, video: str) -> None:
+    penn.edit(video, lambda visible: visible * (np.arange(len(visible)) < 2)[:, None], "visibility")
+
+
+def of_the_other_split(penn: Any, video: str) -> None:
+    penn.edit(video, lambda _: -1, "train")
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        most_pictures_deleted,
+        most_pictures_empty,
+        most_pictures_cut,
+        fewer_frames_labelled,
+        of_the_other_split,
+    ],
+)
+def test_rows_that_a_video_would_lose_stay_until_they_are_dropped(lose, penn, reads, run, ran):
+    penn.converted("exact")
+    digest = penn.split.manifest["digest"]
+    rows, features = penn.rows("kp_2d"), penn.rows("features/resnet50")
+    names = "0001", "0003", "0005"
+    for name in names:
+        lose(penn, name)
+    convert_train = "convert", penn.name, *penn.places
+    assert "0001: " in ran(*convert_train, "--strict", code=2).err
+    for read in [*names], []:
+        reads.clear()
+        shown = ran(*convert_train, code=1).out
+        assert sorted(reads.names) == read
+        assert "3 videos would lose rows; the rows are kept: 0001: " in shown
+        assert DROP in shown
+        np.testing.assert_equal(penn.rows("kp_2d"), rows)
+        np.testing.assert_equal(penn.rows("features/resnet50"), features)
+    (status,) = json.loads(ran("status", "--cache", penn.root, "--json", code=1).out)
+    assert status["unusable"].keys() == {*names}
+    run(*convert_train, DROP)
+    assert penn.split.manifest["digest"] != digest
+
+
+@pytest.mark.parametrize("by_detect", [True, False])
+def test_fewer_people_are_no_loss_if_detect_has_found_them(
+    by_detect, embedded, into, ran, tmp_path
+):
+    raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
+    shutil.rmtree(raw / "keypoints")
+    ran("detect", raw, "--out", raw / "keypoints", "--detector", "demo")
+    into.convert(root, raw, "kinetics")
+    rows = n_rows(into, root)
+    for file in (raw / "keypoints/train").rglob("*.json"):
+        head, middle, tail = re.split(
+            r"(?<=\"annotations\": \[)|(?=\n\],\n\"cat)", file.read_text()
+        )
+        people = middle.split(",\n")
+        head = head if by_detect else head.replace("pipeline detect", "another tool")
+        file.write_text(head + ",\n".join(people[:-2]) + tail)
+    unusable = into.convert(root, raw, "kinetics").plan.unusable
+    assert bool(unusable) != by_detect
+    assert (n_rows(into, root) < rows) == by_detect
+
+
+def n_rows(into: Any, root: Path) -> int:
+    return sum(map(len, into.rows(root, "kinetics/train", "bbox").values()))
 
 
 def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(
@@ -187,13 +289,12 @@ def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_turned_bad(
     penn.converted()
     bad = penn.label("0003").read_bytes()[:300]
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
-    reads.fail("0003")
-    assert "Nothing was committed: its rows would be lost (version was" in by_command(code=2)
-    reads.clear()
     before = penn.label("0005").read_bytes()
     penn.label("0005").write_bytes(bad)
-    assert f"Restore it, or delete its rows: {DROP}" in by_command(code=2)
+    assert "1 video would lose rows; the rows are kept: 0005" in by_command(code=1)
+    assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0"}
     penn.label("0005").write_bytes(before)
+    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
     reads.fail("0003", RawDataError(penn.label("0003"), "x", "less", "more", "Ask."))
     assert "rejected 0003: bad_label_file" in by_command()
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
@@ -401,10 +502,11 @@ def test_a_committed_video_that_cannot_be_read_now_keeps_its_rows(penn, by_comma
     assert cache.verify(penn.root).ok
     with monkeypatch.context() as patch:
         patch.setattr(PennAction, "version", PennAction.version + 1)
-        assert "Nothing was committed" in by_command(code=2)
+        assert f"0003: {NOT_NOW}" in by_command(code=1)
     assert penn.rows("bbox").keys() == {*rows, "0007/0"}
     penn.label("0003").unlink()
     penn.label("0003").write_bytes(before)
+    by_command()
     assert "up to date" in by_command()
 
 
