@@ -54,6 +54,7 @@ class _YoloLine(NamedTuple):
 
     frame: int
     points: Doubles  # corners of the box, or joints, as in `FoundPerson`
+    box: Doubles | None  # as in `FoundPerson`
     ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
@@ -190,9 +191,11 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if ending:
                 finite_score(file, key, ending[0])
             points = YOLO.corners(file, key, values[1:N_BEFORE], size=size)
+            box = None
             if keypoints:
+                box = points[:, :2]
                 points = _joints(keypoints, size)
-            people.append(_YoloLine(frame, points, ending))
+            people.append(_YoloLine(frame, points, box, ending))
     return LabelContent(list(_found_people(people)), passed_over=n_skipped)
 
 
@@ -240,7 +243,7 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
         points = line.points
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
-        yield FoundPerson(line.frame, points, identity)
+        yield FoundPerson(line.frame, points, identity, line.box)
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:

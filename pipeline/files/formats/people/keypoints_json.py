@@ -26,7 +26,6 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json
-from pipeline.files.formats.people.axis_order import AxisOrder
 from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,
@@ -38,6 +37,7 @@ from pipeline.files.formats.people.found import (
     LabelFormat,
     Sizes,
     attributes,
+    box_of,
     finite_score,
     joint_names,
     label_error,
@@ -144,13 +144,13 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     people = []
     n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
     clip = None  # the images' name before the frame number
-    axes = AxisOrder()
     for result in results:
         category = result.get("category_id", 1)
         if category != 1:
             n_left_out[str(category)[:20]] += 1
             continue
         name, frame = _split_name(file, "image_id", result.get("image_id"))
+        box = None
         if clip is None:
             clip = name
         if name != clip:
@@ -161,11 +161,10 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
 
         if "keypoints" in result or "bbox" not in result:
             points = _joints(file, "keypoints", result.get("keypoints"))
-            axes.compare(points, result.get("bbox", result.get("box")))
+            box = box_of(result.get("bbox", result.get("box")))
         else:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
-        people.append(FoundPerson(frame, points, _identity(file, result)))
-    axes.require_x_first(file)
+        people.append(FoundPerson(frame, points, _identity(file, result), box))
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     if not any(person.identity for person in people):
         people = [person._replace(identity=None) for person in people]
@@ -330,26 +329,26 @@ def _annotations(
 
 def _add_people(file: Path, annotations: Sequence[_Annotation], content: LabelContent) -> None:
     """Add the annotations' people to `content`: their joints, or else their boxes."""
-    axes = AxisOrder()
     n_labelled = 0  # joints
     for annotation in annotations:
         key = annotation.key
         entry = annotation.entry
+        box = None
         if "keypoints" in entry or "bbox" not in entry:
             points = _coco_joints(file, key, entry, content.joints)
-            axes.compare(points, entry.get("bbox"))
             n_labelled += int(np.count_nonzero(points[:, 2]))
             points = points * annotation.image.scale
+            box = box_of(entry.get("bbox"), annotation.image.scale)
         else:
             points = annotation.corners(file)
         identity = track_id(file, key, entry)
-        content.people.append(FoundPerson(annotation.image.frame, points, identity))
-    axes.require_x_first(file)
+        content.people.append(FoundPerson(annotation.image.frame, points, identity, box))
 
     all_have_boxes = all("bbox" in annotation.entry for annotation in annotations)
     if all_have_boxes and not n_labelled:
         for i, annotation in enumerate(annotations):
-            content.people[i] = content.people[i]._replace(points=annotation.corners(file))
+            points = annotation.corners(file)
+            content.people[i] = content.people[i]._replace(points=points, box=None)
 
 
 class _CocoImage(NamedTuple):
