@@ -250,7 +250,7 @@ BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the sa
     ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
     # to_json, one frame
     ([{"box": {}, "keypoints": {"x": [1], "y": [2]}}], "'image_id'.*found nothing.*Ten lines"),
-    ([{"frame": 0, "landmarks": [{"x": 0.1, "y": 0.2}]}], "'image_id'.*Ten lines"),  # MediaPipe's
+    ([{"frame": 0, "landmarks": [{"x": 0.1, "y": 0.2}]}], "'image_id'.*MediaPipe's"),
     (
         [[{"box": {"x1": 1}, "name": "person"}]],
         "keypoints with a score each, found nothing.*Ten lines",

@@ -24,14 +24,14 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.known_files import owner_of_file
+from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
-    FORMATS,
     ONE_VIDEO,
+    ORDERS,
     FoundPerson,
     LabelContent,
     Sizes,
@@ -39,6 +39,7 @@ from pipeline.files.formats.people.found import (
 )
 from pipeline.files.formats.people.joint_orders import (
     find_order,
+    note_of_heads,
     require_named_order,
     unknown_order,
 )
@@ -54,7 +55,8 @@ SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
 # formats that are not supported; they are only recognised for error messages
 UNREAD: Final = frozenset({
     ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
-    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d",
+    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".xlsx", ".xls",
+    ".ods", ".tsv",
 })  # fmt: skip
 # the "joints" of people of whom only boxes are known
 CORNERS: Final = ("upper left corner", "lower right corner")
@@ -64,6 +66,10 @@ FEWEST: Final = 6  # least number of joints that a file must name and that are k
 # exceed 1, as they are not normalised, and a few very high ones are accepted.
 HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9
+
+# identities of people in a file: with more for so many detections, they are none
+LEAST_REPEATED: Final = 2  # detections an identity
+MIN_FRAMES: Final = 8  # of fewer, identities are used as they are
 
 _NUMBERED: Final = re.compile(
     r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?P<end>(?:_keypoints)?\.json|\.txt)", re.DOTALL
@@ -157,9 +163,10 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     """
     if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
-        owner = owner_of_file(file) or f"a {file.suffix} file"
-        actual = f"{owner}, which is not read"
-        raise label_error(file, FOLDER, expected, actual)
+        owner = f"a {file.suffix} file"
+        with reading(file, expected, do=DAMAGED):
+            owner = owner_of_file(file) or owner
+        raise label_error(file, FOLDER, expected, f"{owner}, which is not read", export_of(owner))
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     if file.suffix.lower() == ".trc":
@@ -223,7 +230,9 @@ def _several_names(folder: Path, video: str, names: Sequence[str]) -> RawDataErr
         found = f"several: {', '.join(names[:3])}"
     do = ONE_VIDEO
     if {Path(name).suffix.lower() for name in names} <= UNREAD:
-        do = FORMATS
+        owner = owner_of_file(folder / names[0])
+        found += f": {owner}" if owner else ""
+        do = export_of(owner)
     return label_error(folder, "keypoints", expected, found, do)
 
 
@@ -249,8 +258,17 @@ def _assemble(
     boxes, and for scores out of range.
     """
     by_frame: dict[int, list[FoundPerson]] = {}
+    n_copies = 0
     for person in content.people:
-        by_frame.setdefault(person.frame, []).append(person)
+        others = by_frame.setdefault(person.frame, [])
+        is_copy = person.points[:, 2].any() and any(
+            person.identity == other.identity and np.array_equal(person.points, other.points)
+            for other in others
+        )
+        if is_copy:
+            n_copies += 1
+        else:
+            others.append(person)
     n_points = _count_points(place, by_frame, file_of or {})
     note = require_joints_in_boxes(place, content.people, sizes)
 
@@ -269,6 +287,12 @@ def _assemble(
     notes = [*content.notes]
     if note:
         notes.append(note)
+    if n_copies:
+        notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
+    if points and not are_boxes:
+        notes += filter(None, [note_of_heads(skeleton, points)])
+    if content.joints is None and skeleton in chain(*(orders[1:] for orders in ORDERS.values())):
+        notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
     identity, names = _identities(identities, notes)
@@ -365,6 +389,13 @@ def _identities(
         n_without = sum(of_frame.count(None) for of_frame in identities)
         notes.append(
             f"identities are not used: {count(n_without, 'detection')} have none. People are linked"
+        )
+        return None, ()
+    n_people = sum(map(len, identities))
+    if len(identities) >= MIN_FRAMES and len(everyone) * LEAST_REPEATED > n_people:
+        notes.append(
+            f"identities are not used: {len(everyone)} of them for {count(n_people, 'detection')} "
+            f"in {count(len(identities), 'frame')}. People are linked"
         )
         return None, ()
     if len(everyone) == 1 and max(map(len, identities)) > 1:

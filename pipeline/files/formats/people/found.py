@@ -17,6 +17,8 @@ import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
+from pipeline.files.formats.known_files import FORMATS as FORMATS
+from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
@@ -43,7 +45,6 @@ CENTRE_BOX: Final = "cx cy w h"  # other boxes are "x y w h", of the upper left 
 
 # what to do about an invalid file
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
-FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = (
     "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
     "joint in pixels."
@@ -63,6 +64,18 @@ records: Final = partial(arrays.records, do=FORMATS)
 def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMATS) -> RawDataError:
     """The error for a label file with other content."""
     return RawDataError(file, key, expected, found, do)
+
+
+def other_tool_error(
+    file: Path, key: str, expected: str, found: str, do: str = OTHER_TOOL
+) -> RawDataError:
+    """The error for a file in no format that is read; it names the tool, if that is known."""
+    with arrays.reading(file, expected):
+        owner = owner_of_file(file)
+    if owner:
+        found = f"{owner}, which is not read"
+        do = export_of(owner)
+    return label_error(file, key, expected, found, do)
 
 
 class FoundPerson(NamedTuple):

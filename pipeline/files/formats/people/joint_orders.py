@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.found import EXPORT, ORDERS
-from pipeline.skeletons import BONES, Doubles, joint_names
+from pipeline.skeletons import BONES, Doubles, Skeleton, joint_names
 
 CONFIDENT: Final = 0.3  # joints with a lower score are ignored
 MIN_BONES: Final = 6  # persons who show fewer are ignored
@@ -40,6 +40,7 @@ MIDPOINT: Final = 0.2
 # Least cosine between the lines through the shoulders and through the hips. It is 0.7 or more in
 # the poses of the tests and in real data, and -0.7 or less if the sides of one pair are exchanged.
 CROSSED: Final = -0.5
+UPSIDE_DOWN: Final = 0.9  # share of the people who are, which is noted
 
 # Joint order -> joint -> the two joints whose midpoint it is by definition.
 MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
@@ -117,6 +118,23 @@ def require_named_order(place: Path, names: Sequence[str], named: Doubles, store
     fault = _fit("named", names, named).fault()
     if fault:
         refuse(_names_contradict(place, stored, fault))
+
+
+def note_of_heads(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str:
+    """A note if nearly all people (P, J, 3) of all frames are upside down; else ""."""
+    names = [_plain(name) for name in joint_names(skeleton)]
+    if not {"lshoulder", "rshoulder", "lhip", "rhip"} <= {*names}:
+        return ""
+    persons = np.concatenate(keypoints)
+    y = np.where(persons[..., 2] >= CONFIDENT, persons[..., 1], np.nan)
+    shoulders = y[:, names.index("lshoulder")] + y[:, names.index("rshoulder")]
+    hips = y[:, names.index("lhip")] + y[:, names.index("rhip")]
+    n_compared = int(np.isfinite(shoulders + hips).sum())
+    n_upside_down = int((hips < shoulders).sum())
+    if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:
+        return ""
+    people = f"{n_upside_down} of {n_compared} people have their hips above their shoulders"
+    return f"{people}: is y counted from the bottom, or the clip upside down?"
 
 
 def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
