@@ -40,6 +40,7 @@ from pipeline.clips.files import (
     ClipFiles,
     detected_file,
     images_hint,
+    is_whole,
     list_clips,
     list_files,
     read_info,
@@ -217,7 +218,7 @@ def _plan_clips(
 ) -> DetectionPlan:
     """Plan what to do for each clip. about: as in `DetectionPlan`. lost: files without a clip."""
     # a clip with the fingerprint of a lost file is that file's clip under a new name
-    lost_by_fingerprint = {target.fingerprint: target for target in lost}
+    lost_by_fingerprint = {target.fingerprint: target for target in lost if _can_be_renamed(target)}
     missing = []
     renamed = dict[ClipFiles, ClipFiles]()
     failed = {}
@@ -253,6 +254,12 @@ def _plan_clips(
         orphans=_find_orphans(lost, renamed.values()),
         weights=terms(detector) if missing or failed else [],
     )
+
+
+def _can_be_renamed(target: ClipFiles) -> bool:
+    """Whether a lost file is complete. Those in a PACK are."""
+    file = detected_file(target.out, target.clip)
+    return file is not None and (file.parent.name == PACK or is_whole(file))
 
 
 def _is_up_to_date(target: ClipFiles, video: Video) -> bool:

@@ -25,7 +25,7 @@ from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain, size
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, count, error_text, few, from_here
 from pipeline.clips import detectors
-from pipeline.clips.files import KEYPOINTS, describe_others
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
 from pipeline.commands.plan import lines
@@ -325,9 +325,6 @@ def _detect(preparation: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
     else:
         with preparation.bar("detect", preparation.dataset.name, "frame") as progress:
             result = recipe.detect(plan, progress)
-    others = describe_others(preparation.args.raw)
-    if others:
-        result = replace(result, warnings=[*result.warnings, others])
     result.report("detect", preparation.dataset.name)
     return result
 

@@ -230,9 +230,9 @@ class Dataset(ReaderOptions, ABC):
         return Origin()
 
     def unused_labels(self, raw: Path, split: str) -> str:
-        """Say in one line which labels are not used, if the raw folder has a video's labels twice.
+        """Say in one line which files of the raw folder are not used; "" if all are.
 
-        Returns "" unless some video has labels in two layouts. Lists folders; reads no label file.
+        These are labels that a video has in two layouts. Lists folders; reads no label file.
         """
         return ""
 

@@ -282,6 +282,10 @@ def _find_mismatch(
     if ends_too_late and isinstance(source, Video):
         if last < n_decoded + _count_not_shown(source):
             return _not_shown_mismatch(labels, source, found)
+    if ends_too_late and 0 < last - first < n_decoded:
+        expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
+        found = f"frames {first} to {last}: counted from {first}, or another video's"
+        return frame_mismatch(labels, expected, found, FROM_0)
     ends_too_early = every and last + 1 < n_decoded - MOST_LOST
     if ends_too_late or ends_too_early:
         expected = f"labels of the {n_decoded} frames of {source.place}"
@@ -406,6 +410,8 @@ def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> _
     """Explain points (N, 2) that are all near the image's corner: shares of its size, or metres."""
     if (points < -STRAY_JOINTS).any(axis=1).mean() > STRAY_JOINTS:
         return _Misfit("in metres, or normalised about the middle", IN_PIXELS)
+    if (points > 1 + MARGIN).any(axis=1).mean() > STRAY_JOINTS:
+        return _Misfit("in metres", IN_PIXELS)
     factors = "OpenPose does, by --keypoint_scale 0."
     if boxes:
         factors = f"multiply x and w by {size[0]}, y and h by {size[1]}."

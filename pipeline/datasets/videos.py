@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
-from pipeline.clips.files import ENDINGS, KEYPOINTS, images_hint, list_clips
+from pipeline.clips.files import ENDINGS, KEYPOINTS, describe_others, images_hint, list_clips
 from pipeline.clips.labels import ClipLabels
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
@@ -101,7 +101,7 @@ class OwnVideos(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     # used if a folder or a setting says so
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
-    version: ClassVar[int] = 7  # 7: a nearer reach of linking; 6: clips decoded by PyAV
+    version: ClassVar[int] = 8  # 8: joint orders by each bone; 7: a nearer reach of linking
     page: ClassVar[str] = ""
     added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "min_grade", "fps")
 
@@ -162,6 +162,9 @@ class OwnVideos(ClipDataset):
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
         return RawVideos([labels.video(clip) for clip in clips if self.split_of(clip) == split])
+
+    def unused_labels(self, raw: Path, split: str) -> str:
+        return describe_others(raw) if split == self.splits[0] else ""
 
     def split_of(self, clip: str) -> str:
         """The split of a clip, by its path below the raw folder."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.cli.console import err
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.formats.arrays import other_format
 from pipeline.files.raw.files import open_regular
 
 LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit
@@ -215,7 +216,8 @@ def _load(onnxruntime: Any, graph: Graph, providers: list[Any]) -> Any:
             return onnxruntime.InferenceSession(graph.content, options, providers)
         except Exception as error:  # ONNX Runtime's errors have no common class
             expected = "one that ONNX Runtime loads"
-            raise graph.error("graph", expected, _first_line(error)) from error
+            found = other_format(graph.content[:100]) or _first_line(error)
+            raise graph.error("graph", expected, found) from error
 
 
 def _check_cpu(device: str) -> None:

@@ -37,8 +37,13 @@ from pipeline.datasets.detected.people import (
     bridge_gaps,
     people,
 )
-from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_pixels
-from pipeline.errors import RawDataError
+from pipeline.datasets.pixels import (
+    DETECTED_OUTSIDE,
+    STRAY_JOINTS,
+    require_frames,
+    require_pixels,
+)
+from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.detections import Detections, read_detections, read_results
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.cuts import cuts_of
@@ -119,7 +124,7 @@ def clip_tracks(
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
     _note_unlisted(raw, labels, record, account)
 
-    detections = _fit_to_clip(labels, clip)
+    detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts: list[int] = []
     if rules.cuts:
@@ -282,10 +287,10 @@ def _note_unlisted(
         )
 
 
-def _fit_to_clip(labels: _ClipDetections, clip: Video) -> Detections:
+def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) -> Detections:
     """Convert the detections and the camera's motion to pixels of the clip's images.
 
-    Raises RawDataError if too many people are outside the images.
+    Notes joints beyond the border. Raises RawDataError if too many people are outside the images.
     """
     detections = labels.detections
     width, height = clip.size()
@@ -294,14 +299,42 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video) -> Detections:
         factor = np.array([width / labelled_width, height / labelled_height, 1])
         keypoints = [persons * factor for persons in detections.keypoints]
         detections = replace(detections, keypoints=keypoints)
+    persons = _confident_persons(detections)
+    _compare_with_border(labels.place, persons, clip, account)
     require_pixels(
         labels.place,
-        _confident_persons(detections),
+        persons,
         (width, height),
         DETECTED_OUTSIDE,
         boxes=detections.boxes_alone,
     )
     return replace(detections, camera=pixel_camera(detections.camera, width, height))
+
+
+def _compare_with_border(
+    labels: Path, persons: Doubles, clip: Video, account: VideoAccount
+) -> None:
+    """Note if more joints (N, J, 3) than DETECTED_OUTSIDE are beyond the border of the image.
+
+    Raises RawDataError if they are within the image as it is stored, before it is turned.
+    """
+    points = persons[persons[..., 2] > 0][:, :2]
+    if not len(points):
+        return
+
+    def share_beyond(size: tuple[int, int]) -> float:
+        return float(((points < -1) | (points > size)).any(axis=1).mean())
+
+    width, height = clip.size()
+    share = share_beyond((width, height))
+    if clip.view().is_turned and share_beyond((height, width)) < STRAY_JOINTS < share:
+        expected = f"keypoints of the {width} x {height} image, as players turn it"
+        found = f"{share:.0%} of the joints beyond it: those of the stored {height} x {width} image"
+        do = "Run the detector on the clip as it is decoded, turned as its rotation flag says."
+        error = RawDataError(labels, "keypoints", expected, found, do, reason="keypoints_outside")
+        refuse(error)
+    elif share > DETECTED_OUTSIDE:
+        account.notes.append(f"{share:.0%} of the joints are beyond the border of the image")
 
 
 def _confident_persons(detections: Detections) -> Doubles:

@@ -110,9 +110,20 @@ def people(
 
     longest = max(selection.too_short, default=0)
     if longest and not account.tracks_kept:
-        account.notes.append(
-            f"the longest stretch of a person has {longest} frames < min_frames {rules.min_frames}"
-        )
+        note = f"the longest stretch of a person has {longest} frames < min_frames"
+        account.notes.append(f"{note} {rules.min_frames}{_describe_identities(detections)}")
+
+
+def _describe_identities(detections: Detections) -> str:
+    """Hint that a detector may have given new identities to the same people."""
+    if detections.identity is None:
+        return ""
+    n_people = len(np.unique(np.concatenate(detections.identity)))
+    n_frames = len(detections.frame_index)
+    return (
+        f": {n_people:,} identities in {count(n_frames, 'frame')}; if one person has many, leave "
+        "identities out, and people are linked"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +298,11 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     frame_index = np.repeat(detections.frame_index, sizes)
     reason = "low_score" if detections.boxes_alone else "no_visible_joint"
     is_seen = account.drop_rows({reason: ~scores.any(axis=1)}, frame_index, everyone)
+    highest = confidence.max()
+    if 0 < highest < MIN_CONFIDENCE:
+        account.notes.append(
+            f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0"
+        )
     stops = np.cumsum(sizes)[:-1]
     seen = np.split(is_seen, stops)
     identity = detections.identity

@@ -10,6 +10,7 @@ from typing import Final
 from pipeline.files.raw.opening import open_unbuffered
 
 HDF5: Final = b"\x89HDF"
+FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 START: Final = 4096  # bytes in which words of other formats are searched
 
 # (keys, endings or first words, which a file must all have; whose file it is)
@@ -44,7 +45,32 @@ _OTHERS: Final = (
     ("xml annotations", "CVAT's XML, of 2D points"),
     ("annotations result", "Label Studio's JSON, of 2D points"),
     ("licenses categories", "COCO's JSON, of 2D points"),
+    ("item slots annotations", "V7 Darwin's JSON, of 2D points"),
+    ("landmarks", "MediaPipe's landmarks"),
+    ("pose_landmarks", "MediaPipe's landmarks"),
+    ("poseLandmarks", "MediaPipe's landmarks"),
+    ("shapes imagePath", "labelme's JSON, of 2D points"),
+    ("_via_img_metadata", "VIA's JSON, of 2D points"),
+    (".xlsx", "an Excel table"),
+    (".xls", "an Excel table"),
 )
+# How to write a file of 2D points that is read, by the first word of whose it is
+_EXPORTS: Final = {
+    "CVAT's": "Export the task as COCO Keypoints 1.0 (JSON).",
+    "DeepLabCut's": (
+        "Write the table's x, y and likelihood as COCO's JSON, with the names of the joints."
+    ),
+    "SLEAP's": "Write its tracks as COCO's JSON, with the names of the joints.",
+    "Label": "Export it as COCO.",
+    "V7": "Export it as COCO.",
+    "labelme's": "Convert it to COCO's JSON, with the names of the joints.",
+    "VIA's": "Export the annotations as COCO.",
+    "MediaPipe's": (
+        "Its 33 landmarks are shares of the image: run `python -m pipeline detect --detector "
+        "blaze_pose` on the clip."
+    ),
+    "an": "Save the table as CSV (docs/datasets/videos.md has its columns).",
+}
 
 
 def owner_of(marks: Collection[str]) -> str:
@@ -57,6 +83,11 @@ def owner_of(marks: Collection[str]) -> str:
         if set(needed.split()) <= set(marks):
             return owner
     return ""
+
+
+def export_of(owner: str) -> str:
+    """How to write the file of `owner_of` in a format that is read."""
+    return _EXPORTS.get(owner.partition(" ")[0], FORMATS)
 
 
 def owner_of_file(file: Path) -> str:

@@ -167,7 +167,7 @@ def test_time_to_plan_grows_with_the_number_of_renamed_clips_not_with_its_square
     plan = plan_detection(raw, out, Bright())
     for target in plan.missing:
         info = {"description": MADE_BY, "clip": target.clip, "fingerprint": target.fingerprint}
-        target.file.write_text(f"{json.dumps({'info': info})[:-1]},\n}}")
+        target.file.write_text(f"{json.dumps({'info': info})[:-1]},\n}}]}}\n")
         (raw / target.clip).rename(raw / f"new {target.clip}")
     n_compared = 0
 
@@ -317,6 +317,18 @@ def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(tmp_
     ran("detect", raw, "--out", tmp_path / "again")
     file = 'new/"ä".mp4.json'
     assert (out / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_a_cut_keypoint_file_is_not_renamed_like_its_clip(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "raw/keypoints"
+    write_clip(raw / "a.mp4", 5)
+    detect_clips(raw, out, Bright())
+    whole = (out / "a.mp4.json").read_bytes()
+    (out / "a.mp4.json").write_bytes(whole[:-40])
+    (raw / "a.mp4").rename(raw / "b.mp4")
+    report = detect_clips(raw, out, Bright())
+    assert (report.renamed, report.orphans) == ({}, ["a.mp4.json"])
+    assert (out / "b.mp4.json").read_bytes() == whole.replace(b"a.mp4", b"b.mp4")
 
 
 def test_files_of_others_are_left_alone_and_named(tmp_path: Path) -> None:

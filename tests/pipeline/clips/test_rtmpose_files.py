@@ -32,6 +32,11 @@ def bomb(file: Path) -> None:
 BOX = {"dets": np.zeros((1, 2, 5)), "labels": np.zeros((1, 2), np.int64)}
 # which option, what writes the file, words of the message
 REFUSED: dict[str, tuple[str, Any, str]] = {
+    "a pointer": (
+        "detector",
+        lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\n"),
+        "found a Git LFS pointer",
+    ),
     "no graph": ("detector", lambda file: file.write_bytes(b"no graph"), "ONNX Runtime loads"),
     "a picture of another layout": (
         "detector",

@@ -151,6 +151,37 @@ def box_of(points: np.ndarray) -> list[float]:
     return [*low.tolist(), *(high - low).tolist()]
 
 
+def about(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Upper left corner and size of a person's box."""
+    x, y, w, h = box_of(points)
+    return np.array([x, y, 0]), np.array([w, h, 1])
+
+
+def in_crop(points: np.ndarray) -> np.ndarray:
+    """In the crop of a top-down network, 192 x 256 px for the box and a quarter more."""
+    low, size = about(points)
+    scale = 1.25 * max(size[0] / 192, size[1] / 256)
+    return (points - low - size / 2) / [scale, scale, 1] + [96, 128, 0.5]
+
+
+def boxed(change: Callable[[np.ndarray], np.ndarray]) -> list[Any]:
+    """AlphaPose's results with boxes in pixels, and joints elsewhere."""
+    return [one | {"box": box_of(person(t))} for t, one in enumerate(results(change))]
+
+
+def in_order(names: tuple[str, ...]) -> list[Any]:
+    """Results in the joint order `names`, of somebody seen from the front."""
+    return [
+        {"image_id": t, "keypoints": standing(names, 30 + t, 60).ravel().tolist()} for t in EVERY
+    ]
+
+
+def images_called(name: str) -> dict[str, Any]:
+    """COCO's JSON with names of images by their number."""
+    images = [{"id": t, "file_name": name.format(t=t, h=f"{t * 2654435761:x}7")} for t in EVERY]
+    return coco() | {"images": images}
+
+
 def instances(t: int, **more: Any) -> dict[str, Any]:
     points = person(t)
     return {"keypoints": points[:, :2].tolist(), "keypoint_scores": points[:, 2].tolist()} | more
@@ -204,10 +235,12 @@ MISTAKES: dict[str, Mistake] = {
     "array by frames": refused("keypoints with a score|object", np.zeros((2, 17, 3)).tolist()),
     "frames as keys": refused("'0', '1'.*Ten lines", {str(t): flat(t) for t in range(5)}),
     "labelme": refused(
-        "'shapes'.*Ten lines", {"version": "5.0", "shapes": [], "imagePath": "a.jpg"}
+        "labelme's JSON.*Convert it to COCO", {"version": "5.0", "shapes": [], "imagePath": "a.jpg"}
     ),
-    "via": refused("_via_img_metadata.*Ten lines", {"_via_img_metadata": {}}),
-    "mediapipe": refused("image_id.*nothing.*Ten lines", [{"frame": 0, "landmarks": [{"x": 0.1}]}]),
+    "via": refused("VIA's JSON.*as COCO", {"_via_img_metadata": {}}),
+    "mediapipe": refused(
+        "MediaPipe's landmarks.*detect", [{"frame": 0, "landmarks": [{"x": 0.1}]}]
+    ),
     "one frame of openpose": refused("each frame|a folder|--format", openpose(0)),
     "one image of mmpose": refused("image_id.*nothing", [instances(0)]),
     # Numbers.
@@ -250,7 +283,54 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "scores of a byte": refused("0..1.*Divide them by 255", results(times(1, 1, 255))),
     "no score": nobody("no_visible_joint", results(times(1, 1, 0))),
+    "in the box": refused(
+        "60 of 60 people.*from the corner of the box. Add", boxed(lambda p: p - about(p)[0])
+    ),
+    "shares of the box": refused(
+        "60 of 60 people.*shares of the box. Multiply",
+        boxed(lambda p: (p - about(p)[0]) / about(p)[1]),
+    ),
+    "in a crop": refused("60 of 60 people.*192 x 256 crop", boxed(in_crop)),
+    "y from the bottom": refused(
+        "60 of 60 people.*y from the bottom.*120 - y",
+        [
+            one | {"box": box_of(person(t) - [0, 30, 0])}
+            for t, one in enumerate(results(lambda p: [0, 150, 0] + p * [1, -1, 1]))
+        ],
+    ),
+    "y from the bottom, in the middle": kept(
+        "60 of 60 people have their hips above their shoulders",
+        results(lambda p: [0, SIZE[1], 0] + p * [1, -1, 1]),
+    ),
+    "scores of 0.05": nobody("scores reach only 0.045", results(times(1, 1, 0.05))),
+    "metres on the ground": refused("[^,]*, in metres", results(times(1 / 60, 1 / 60, 1))),
+    # Joint orders.
+    "left leg first": kept("17 joints without names are read as h36m'", in_order("h36m")),
+    "right leg first": kept("are read as h36m_lifters'", in_order("h36m_lifters")),
+    "posetrack's": kept("are read as posetrack'", in_order("posetrack")),
+    "crossed hips": refused(
+        "as coco, shoulders and hips crossed",
+        results(lambda p: p[[*range(11), 12, 11, *range(13, 17)]]),
+    ),
+    "names the other way round": refused(
+        "names that the numbers contradict.*fit coco", coco(names=COCO_NAMES[::-1])
+    ),
+    "16 names": refused(
+        "3 for each of 16 names", coco(names=COCO_NAMES[:16], keypoints=lambda t, k: flat(t))
+    ),
+    # Identities.
+    "new identities": kept(
+        "60 of them for 60 detections in 60 frames", coco(track_id=lambda t, k: t)
+    ),
+    "new identities in alphapose": kept(
+        "60 of them for 60 detections", [one | {"idx": t + 1} for t, one in enumerate(results())]
+    ),
+    "many identities": nobody("20 identities in 60 frames", coco(track_id=lambda t, k: t // 3)),
+    "everybody twice": kept("60 detections left out", [*results(), *results()]),
     # Frames.
+    "without the first": kept("if they are counted from 1", results(first=1, n=59)),
+    "from 1000": refused("counted from 1000.*Count frames from 0", results(first=1000)),
+    "of half the rate": nobody("one in 2: are they of another frame rate", results(n=30)),
     "from 1": refused("counted from 1", results(first=1)),
     "another clip's": refused("up to frame 199", results(n=200)),
     "every fifth": nobody("one in 5", results(n=12)),
@@ -318,7 +398,24 @@ MISTAKES: dict[str, Mistake] = {
     "scores in per cent": refused("0..1.*Divide them by 100", coco(keypoint_scores=[97.0] * 17)),
     "too few scores": refused(r"keypoint_scores.*\(17\)", coco(keypoint_scores=[1.0] * 16)),
     "negative scores": nobody("no_visible_joint", coco(keypoint_scores=[-3.5] * 17)),
-    "class 0": nobody("60.*categor", results(category_id=0)),
+    "class 0": refused("0 in 60 of 60 results.*Write category_id 1", results(category_id=0)),
+    "class 7": nobody("60 results of category 7 left out: 1 is", results(category_id=7)),
+    "coco, a size in the names": refused(
+        "differ only by the frame number.*Rename", images_called("frame_{t:04d}_640.jpg")
+    ),
+    "coco, a hash in the names": refused(
+        "differ only by the frame number.*Rename", images_called("frame_{t:04d}_jpg.rf.{h}.jpg")
+    ),
+    "v7 darwin": refused(
+        "V7 Darwin.*as COCO", {"version": "2.0", "item": {"slots": []}, "annotations": []}
+    ),
+    "cvat's xml": refused(
+        "CVAT's XML.*COCO Keypoints",
+        files={"/annotations.xml": '<?xml version="1.0"?>\n<annotations></annotations>'},
+    ),
+    "a damaged hdf5": refused(
+        "Unable to .*open file.*again", b"\x89HDF\r\n\x1a\n" + bytes(99), end=".h5"
+    ),
     # MMPose, Ultralytics.
     "mmpose, from 0": refused("from 1 on", {"instance_info": [{"frame_id": 0, "instances": []}]}),
     "mmpose, 3D": refused(
@@ -382,7 +479,7 @@ MISTAKES: dict[str, Mistake] = {
         "without track, x, y, w, h", "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n", end=".csv"
     ),
     "deeplabcut": refused(
-        "line 1.*without track", "scorer,DLC,DLC,DLC\nbodyparts,nose,nose,nose\n", end=".csv"
+        "DeepLabCut's table.*COCO", "scorer,DLC,DLC,DLC\nbodyparts,nose,nose,nose\n", end=".csv"
     ),
     "empty csv": refused("empty|nothing", "", end=".csv"),
     "header alone": nobody("no person|nobody|no people", "track,frame,x,y,w,h\n", end=".csv"),
@@ -404,6 +501,19 @@ MISTAKES: dict[str, Mistake] = {
     "gzipped text": refused("gzip", gzip.compress(MOT.encode()), end=".txt"),
     "yolo in one": refused("YOLO.*each frame|a file for each frame", YOLO, end=".txt"),
     "yolo from 0": refused("from 1 on, as in YOLO", files={f"/a_{t}.txt": YOLO for t in EVERY}),
+    "yolo of another class": nobody(
+        "60 lines of class 1 left out: 0 is COCO's person",
+        files={f"/a_{t + 1}.txt": "1 0.5 0.5 0.2 0.4\n" for t in EVERY},
+    ),
+    "yolo's corners": refused(
+        "two corners.*Write the centre",
+        files={f"/a_{t + 1}.txt": "0 0.6 0.5 0.9 0.9\n" for t in EVERY},
+    ),
+    "mot in shares": refused(
+        "up to 0.9: shares of the image.*Multiply",
+        "".join(f"{t + 1},1,0.2,0.3,0.1,0.9,1,-1,-1,-1\n" for t in EVERY),
+        end=".txt",
+    ),
     "yolo in px": refused(
         "shares of the image", files={f"/a_{t + 1}.txt": "0 50 50 20 40\n" for t in EVERY}
     ),
@@ -421,6 +531,7 @@ MISTAKES: dict[str, Mistake] = {
             "yaml",
             "xml",
             "jsonl",
+            "xlsx",
         )
     },
     "trc": refused("a TRC file", b"\x80\x04N.", end=".trc"),

@@ -326,7 +326,7 @@ def test_people_of_a_worse_grade_are_dropped_if_that_is_asked_for(tmp_path: Path
     people = json.loads((raw / "keypoints/b.json").read_text())
     rng = np.random.default_rng(0)
     for person in people:
-        noise = rng.normal(0, 6, (17, 3)) * [1, 1, 0]
+        noise = rng.normal(0, 3, (17, 3)) * [1, 1, 0]
         person["keypoints"] = (np.reshape(person["keypoints"], (17, 3)) + noise).ravel().tolist()
     (raw / "keypoints/b.json").write_text(json.dumps(people))
 

@@ -13,6 +13,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.formats.people.joint_spellings import joint_called
 from pipeline.skeletons import joint_names
+from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_detections import COCO_NAMES, SIZE, N, coco_object
 
 
@@ -114,7 +115,11 @@ HALPE_26 = [
 
 
 def joint_px(t: int, j: int) -> tuple[float, float]:
-    return 100 + 4 * t + j, 50 + 8 * j
+    """Of somebody who stands, and walks 4 px a frame."""
+    name = {"Hip": "MidHip", "Head": "headtop"}.get(HALPE_26[j], HALPE_26[j]).lower()
+    names = [joint.removeprefix("OP ").lower() for joint in joint_names("halpe_26")]
+    x, y, _ = standing("halpe_26", 100 + 4 * t, 150, scale=3)[names.index(name)]
+    return float(x), float(y)
 
 
 def trc(rows: str, rate: float = 30.0) -> str:
@@ -204,7 +209,7 @@ def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path: P
         (trc(trc_rows(0, 30, z=0.4)), "found positions in space, or in m. Take Sports2D's"),
         (trc("0\t0.0\t1\t2\n"), "'line 6': expected 68 fields, found 4 fields"),
         (trc("\n0\t0.0\t1\t2\n"), "'line 7': expected 68 fields, found 4 fields"),
-        (trc(trc_rows(0, 30).replace("\t104.0\t", "\tfar\t")), "'line 6': expected numbers"),
+        (trc(trc_rows(0, 30).replace("\t100.0\t", "\tfar\t")), "'line 6': expected numbers"),
         (trc(trc_rows(0, 30), rate=0), "'line 3': expected frames per second, found 0"),
         ("PathFileType\n", "expected a TRC file: text, with five lines of header, found 1 lines"),
         (trc("0\t\t" + "\t".join(["1"] * 66)), "'Time': expected a time in s in each row"),

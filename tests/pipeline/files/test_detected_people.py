@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.files.formats.people.detections import read_detections
@@ -12,8 +13,8 @@ from tests.pipeline.files.made_detections import (
     EVERY,
     SIZE,
     N,
+    body,
     coco_object,
-    flat,
     read,
     write,
 )
@@ -70,8 +71,9 @@ def two_people(**more: Any) -> dict[str, Any]:
     for t in EVERY:
         for k in (0, 1):
             own = {key: value(t, k) for key, value in more.items()}
+            joints = np.add(body(t), [5 * k, 0, 0]).ravel().tolist()
             content["annotations"].append(
-                {"image_id": 100 + t, "category_id": 1, "keypoints": flat(t)} | own
+                {"image_id": 100 + t, "category_id": 1, "keypoints": joints} | own
             )
     return content
 

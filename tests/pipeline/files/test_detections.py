@@ -15,6 +15,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.people import box_lines, keypoints_json, mmpose
 from pipeline.files.formats.people.detections import read_detections
 from pipeline.skeletons import joint_names
+from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_detections import (
     BOXES,
     CASES,
@@ -61,7 +62,9 @@ def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(
 
 
 def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: Path) -> None:
-    content = coco_object(bbox=xywh(0))
+    content = coco_object()
+    for t in EVERY:
+        content["annotations"][t]["bbox"] = xywh(t)
     content["annotations"][3]["keypoints"] = [0.0] * 51
     found = read(write(tmp_path / "k", {"": content}))
     assert [bool(persons[..., 2].any()) for persons in found.keypoints] == [
@@ -247,7 +250,7 @@ BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the sa
     ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
     # to_json, one frame
     ([{"box": {}, "keypoints": {"x": [1], "y": [2]}}], "'image_id'.*found nothing.*Ten lines"),
-    ([{"frame": 0, "landmarks": [{"x": 0.1, "y": 0.2}]}], "'image_id'.*Ten lines"),  # MediaPipe's
+    ([{"frame": 0, "landmarks": [{"x": 0.1, "y": 0.2}]}], "'image_id'.*MediaPipe's"),
     (
         [[{"box": {"x1": 1}, "name": "person"}]],
         "keypoints with a score each, found nothing.*Ten lines",
@@ -404,27 +407,76 @@ def test_scores_in_per_cent_are_refused_and_those_a_little_over_1_are_not(
         assert said in str(caught.value)
 
 
-def test_y_before_x_is_told_by_the_boxes(tmp_path: Path) -> None:
-    def extent(t: int) -> list[float]:
-        low, high = body(t)[:, :2].min(axis=0), body(t)[:, :2].max(axis=0)
-        return [*low, *(high - low)]
+def margin_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Upper left corner and size of a detector's box around joints (J, 3)."""
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    margin = 0.05 * (high - low)
+    return low - margin, high - low + 2 * margin
 
-    for swap in (False, True):
-        order = [1, 0, 2] if swap else [0, 1, 2]
-        joints = [np.add(body(t), [60, 0, 0])[:, order].ravel().tolist() for t in EVERY]
-        boxes = [[x + 60, y, w, h] for x, y, w, h in map(extent, EVERY)]
+
+def in_crop(points: np.ndarray) -> np.ndarray:
+    """x, y in the crop of 192 x 256 px about the box and a quarter more, as top-down networks."""
+    low, size = margin_box(points)
+    scale = 1.25 * max(size[0] / 192, size[1] / 256)
+    return (points[:, :2] - low - size / 2) / scale + [96, 128]
+
+
+ELSEWHERE = {
+    "y before x": lambda points: points[:, [1, 0]],
+    "in pixels from the corner of the box": lambda points: points[:, :2] - margin_box(points)[0],
+    "in shares of the box": lambda points: (
+        (points[:, :2] - margin_box(points)[0]) / margin_box(points)[1]
+    ),
+    "in the 192 x 256 crop of a network": in_crop,
+    "y from the bottom of the image": lambda points: [0, SIZE[1]] + points[:, :2] * [1, -1],
+}
+WITH_BOXES = ("alphapose", "coco", "mmpose", "yolo")
+
+
+def with_boxes(tool: str, joints: list[np.ndarray], boxes: list[list[float]]) -> dict[str, Any]:
+    """The files of a tool that writes joints (J, 3) and boxes x y w h."""
+    flat = [points.ravel().tolist() for points in joints]
+    if tool == "alphapose":
+        return {"": [{"image_id": t, "keypoints": flat[t], "box": boxes[t]} for t in EVERY]}
+    if tool == "coco":
         content = coco_object()
         for t in EVERY:
-            content["annotations"][t] |= {"keypoints": joints[t], "bbox": boxes[t]}
-        results = [
-            one | {"keypoints": joints[t], "bbox": boxes[t]} for t, one in enumerate(RESULTS)
+            content["annotations"][t] |= {"keypoints": flat[t], "bbox": boxes[t]}
+        return {"": content}
+    if tool == "mmpose":
+        corners = [[x, y, x + w, y + h] for x, y, w, h in boxes]
+        people = [
+            {
+                "keypoints": points[:, :2].tolist(),
+                "keypoint_scores": points[:, 2].tolist(),
+                "bbox": [corners[t]],
+            }
+            for t, points in enumerate(joints)
         ]
-        for number, files in enumerate(({"": content}, {"": results})):
-            place = write(tmp_path / f"{swap}{number}", files)
-            if not swap:
-                assert read(place).n_persons == N
-                continue
-            with pytest.raises(
-                RawDataError, match=r"y before x: 100% of the joints.*Write x, y and score"
-            ):
-                read(place)
+        return {"": [{"frame_id": t, "instances": [people[t]]} for t in EVERY]}
+    lines = {}
+    for t in EVERY:
+        x, y, w, h = boxes[t]
+        shares = np.divide([x + w / 2, y + h / 2, w, h], [*SIZE, *SIZE])
+        points = (joints[t] / [*SIZE, 1]).ravel()
+        lines[f"c_{t + 1}.txt"] = " ".join(map(str, [0, *shares, *points])) + "\n"
+    return lines
+
+
+@pytest.mark.parametrize("tool", WITH_BOXES)
+def test_joints_outside_their_boxes_are_refused_with_the_cause(tmp_path: Path, tool: str) -> None:
+    right = [standing("coco", 400 + 4 * t, 120, scale=3) for t in EVERY]
+    boxes = [np.concatenate(margin_box(points)).tolist() for points in right]
+    place = write(tmp_path / "right", with_boxes(tool, right, boxes))
+    assert read(place).n_persons == N
+    for number, (cause, moved) in enumerate(ELSEWHERE.items()):
+        wrong = [np.column_stack([moved(points), points[:, 2]]) for points in right]
+        place = write(tmp_path / str(number), with_boxes(tool, wrong, boxes))
+        with pytest.raises(
+            RawDataError, match=f"8 of 8 people whose joints lie elsewhere: {cause}"
+        ):
+            read(place)
+        some = [*wrong[:2], *right[2:]]
+        place = write(tmp_path / f"{number} in two", with_boxes(tool, some, boxes))
+        note = "most joints of 2 of 8 people lie outside their boxes"
+        assert note in read(place).notes

@@ -3,6 +3,7 @@ output.
 """
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from scipy.spatial.transform import Rotation
 from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.errors import RawDataError
-from pipeline.files.formats.people.detections import find_order
 from pipeline.files.formats.people.found import ORDERS
+from pipeline.files.formats.people.joint_orders import find_order, require_named_order
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
@@ -114,7 +115,7 @@ def test_an_order_that_is_not_known_fits_none(order: str, spin49: NDArray[np.flo
     shuffled = np.random.default_rng(1).permutation(len(skeletons.joint_names(order)))
     with pytest.raises(
         RawDataError,
-        match=f"{len(shuffled)} joints in an order that is not known: as {order}, bones",
+        match=f"{len(shuffled)} joints in an order that is not known.*: as {order}, bones",
     ):
         find_order(Path(), [persons[:, shuffled] for persons in frames(spin49, order)])
 
@@ -155,3 +156,84 @@ def test_two_joints_decide_nothing(order: str, spin49: NDArray[np.float64]) -> N
     for persons in sequence:
         persons[:, 2:] = 0
     assert find_order(Path(), sequence) == order
+
+
+SIDES = ("coco", "openpose_coco", "body_25", "halpe_26", "coco_feet")
+
+
+def joints(sequence: Frames) -> NDArray[np.float64]:
+    return np.concatenate(sequence)
+
+
+def exchanged(sequence: Frames, order: str, *parts: str) -> Frames:
+    """With the sides of some joints exchanged."""
+    names = skeletons.joint_names(order)
+    others = skeletons.opposite_joints(order)
+    columns = [
+        others[j] if any(part in name.lower() for part in parts) else j
+        for j, name in enumerate(names)
+    ]
+    return [persons[:, columns] for persons in sequence]
+
+
+@pytest.mark.parametrize("order", SIDES)
+def test_hips_of_the_other_side_are_refused(order: str, spin49: NDArray[np.float64]) -> None:
+    with pytest.raises(RawDataError, match=f"as {order}, .*shoulders and hips crossed"):
+        find_order(Path(), exchanged(frames(spin49, order), order, "lhip", "rhip"))
+
+
+@pytest.mark.parametrize("pixels", [60, 600])
+@pytest.mark.parametrize("order", ["h36m", "h36m_lifters", "posetrack"])
+def test_17_joints_without_names_are_never_read_in_another_order(
+    order: str, pixels: int, hard: dict[str, NDArray[np.float64]]
+) -> None:
+    """Of people of these sizes in all poses: most are recognised, the others refused."""
+    found = []
+    for person in hard.values():
+        sequence = frames(person * [pixels / 600, pixels / 600, 1], order)
+        try:
+            found.append(find_order(Path(), sequence))
+        except RawDataError as error:
+            assert error.reason == "unknown_joint_order"
+    assert {*found} == {order} and len(found) > len(hard) / 2
+
+
+@pytest.mark.parametrize("order", SIDES)
+def test_names_that_the_numbers_contradict_are_refused_with_the_order_that_fits(
+    order: str, spin49: NDArray[np.float64], hard: dict[str, NDArray[np.float64]]
+) -> None:
+    names = skeletons.joint_names(order)
+    for person in (spin49, *hard.values()):
+        named = joints(frames(person, order))
+        require_named_order(Path(), names, named, named)
+    named = joints(frames(spin49, order))
+    with pytest.raises(RawDataError, match=f"names that the numbers contradict.* fit {order}"):
+        require_named_order(Path(), names[::-1], named, named)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02])
+@pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
+def test_joints_that_shake_are_no_false_alarm(
+    order: str, share: float, hard: dict[str, NDArray[np.float64]]
+) -> None:
+    """By shares of the person's height, about 600 px."""
+    rng = np.random.default_rng(3)
+    for name, person in hard.items():
+        shaken = person + rng.normal(0, 600 * share, person.shape) * [1, 1, 0]
+        assert find_order(Path(), frames(shaken, order)) == order, name
+
+
+def test_openpose_s_own_people_fit_their_order_each_alone() -> None:
+    """OpenPose's output for its example video: also of one person whom others hide."""
+    folder = Path(__file__).parents[4] / "shared/data/openpose/json"
+    if not folder.is_dir():
+        pytest.skip("no real samples")
+    everyone = []
+    for file in sorted(folder.glob("*.json")):
+        people = json.loads(file.read_text())["people"]
+        numbers = [person["pose_keypoints_2d"] for person in people]
+        everyone.append(np.array(numbers).reshape(-1, 25, 3))
+    assert find_order(Path(), everyone) == "body_25"
+    names = skeletons.joint_names("body_25")
+    for persons in (everyone[i : i + 4] for i in range(0, len(everyone), 4)):
+        require_named_order(Path(), names, joints(persons), joints(persons))

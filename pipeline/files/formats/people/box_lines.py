@@ -14,21 +14,25 @@ YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli.text import count
 from pipeline.files.formats.arrays import other_than_text, reading, refuse
 from pipeline.files.formats.people.found import (
     DAMAGED,
     FORMATS,
+    LARGEST_SHARE,
     FoundPerson,
     LabelContent,
     LabelFormat,
     finite_score,
     label_error,
+    other_tool_error,
     whole,
 )
 from pipeline.files.raw.files import read_regular
@@ -42,6 +46,7 @@ HEADER: Final = (
 MOT_PEOPLE: Final = (-1, 1, 2, 7)
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
+BORDER: Final = 0.02  # shares of the image by which boxes may reach beyond it
 N_BEFORE: Final = 5  # numbers of a YOLO line before its keypoints: class and box
 
 CSV: Final = LabelFormat("CSV", first=0, box="x y w h")
@@ -54,6 +59,7 @@ class _YoloLine(NamedTuple):
 
     frame: int
     points: Doubles  # corners of the box, or joints, as in `FoundPerson`
+    box: Doubles | None  # as in `FoundPerson`
     ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
 
 
@@ -107,7 +113,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         raise label_error(file, "line 1", expected, "semicolons between columns", do)
     if missing:
         found = f"{names}, without {', '.join(missing)}"
-        raise label_error(file, "line 1", expected, found, HEADER)
+        raise other_tool_error(file, "line 1", expected, found, HEADER)
     if len(rows) + 1 != len(lines):
         raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
 
@@ -139,6 +145,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     """
     people = []
     n_skipped = 0
+    largest = 0.0  # number of a box
     for key, line in lines:
         values = _floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
@@ -146,6 +153,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             do = "Write MOT's columns, or a first line that names yours."
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
 
+        largest = max(largest, *np.abs(values[2:6]))
         frame = MOT.frame(file, key, values[0])
         identity = whole(file, key, values[1])
         score = 1.0
@@ -158,6 +166,10 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
             n_skipped += 1
         else:
             people.append(FoundPerson(frame, box, None if identity < 0 else identity))
+    if lines and largest <= LARGEST_SHARE:
+        found = f"numbers up to {largest:.3g}: shares of the image"
+        do = "Multiply x and w by the image's width, y and h by its height."
+        raise label_error(file, "boxes", "x y w h in px", found, do)
     return LabelContent(people, passed_over=n_skipped)
 
 
@@ -168,7 +180,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     tell what they are. Raises RawDataError.
     """
     people: list[_YoloLine] = []
-    n_skipped = 0
+    boxes = []
+    skipped = Counter[str]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
@@ -176,7 +189,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             values = _floats(file, key, line.split())
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
             if values[0] != 0:
-                n_skipped += 1
+                skipped[f"{values[0]:g}"] += 1
                 continue
 
             line_formats.add(n_keypoints)
@@ -189,11 +202,35 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
                 whole(file, key, ending[1])
             if ending:
                 finite_score(file, key, ending[0])
-            points = YOLO.corners(file, key, values[1:N_BEFORE], size=size)
+            boxes.append(values[1:N_BEFORE])
+            points = YOLO.corners(file, key, boxes[-1], size=size)
+            box = None
             if keypoints:
+                box = points[:, :2]
                 points = _joints(keypoints, size)
-            people.append(_YoloLine(frame, points, ending))
-    return LabelContent(list(_found_people(people)), passed_over=n_skipped)
+            people.append(_YoloLine(frame, points, box, ending))
+    _require_centres(files[0][1].parent, np.reshape(boxes, (-1, 4)))
+    notes = [
+        f"{count(n, 'line')} of class {name} left out: 0 is COCO's person"
+        for name, n in skipped.items()
+    ]
+    return LabelContent(list(_found_people(people)), notes=notes)
+
+
+def _require_centres(folder: Path, boxes: Doubles) -> None:
+    """Raise RawDataError if boxes (N, 4) are two corners each, not a centre and a size.
+
+    Corners taken for a centre and a size reach beyond the image.
+    """
+    low = boxes[:, :2] - boxes[:, 2:] / 2
+    high = boxes[:, :2] + boxes[:, 2:] / 2
+    reach_out = (low < -BORDER).any(axis=1) | (high > 1 + BORDER).any(axis=1)
+    are_corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes <= 1 + BORDER).all()
+    if are_corners and reach_out.sum() > len(boxes) / 10:
+        found = f"x y x y, two corners: as a centre and a size, {reach_out.sum()} of {len(boxes)} "
+        found += "boxes reach beyond the image"
+        do = "Write the centre, width and height of each box, in shares of the image."
+        raise label_error(folder, "boxes", f"{YOLO.box} in shares of the image", found, do)
 
 
 def _count_keypoint_numbers(file: Path, key: str, n_values: int) -> int:
@@ -240,7 +277,7 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
         points = line.points
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
-        yield FoundPerson(line.frame, points, identity)
+        yield FoundPerson(line.frame, points, identity, line.box)
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:

@@ -6,17 +6,12 @@ a file     JSON of `detect` or COCO, lists of results (AlphaPose's, COCO's), MMP
 a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
 A reader of the format (`keypoints_json`, `box_lines`, `trc`) returns the people in the order of the
-file. `_assemble` groups them by frame, finds the joint order, and checks the scores.
-
-Several joint orders have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B,
-17 are COCO's or Human3.6M's. The right order is found by geometry: in a wrong order, bones are long
-compared with the body, and joints that the order defines as midpoints are not in the middle. Both
-are measured as medians over a whole sequence, which odd poses and bad detections hardly change.
+file. `_assemble` groups them by frame, finds the joint order (`joint_orders`), and checks boxes
+(`box_fit`) and scores.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,15 +22,14 @@ from typing import Final
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.errors import FOLDER, RawDataError, refuse
+from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import load_json, reading
-from pipeline.files.formats.known_files import owner_of_file
+from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
+from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.found import (
     BODY,
     DAMAGED,
-    EXPORT,
-    FORMATS,
     ONE_VIDEO,
     ORDERS,
     FoundPerson,
@@ -43,9 +37,15 @@ from pipeline.files.formats.people.found import (
     Sizes,
     label_error,
 )
+from pipeline.files.formats.people.joint_orders import (
+    find_order,
+    note_of_heads,
+    require_named_order,
+    unknown_order,
+)
 from pipeline.files.formats.people.joint_spellings import JOINT_OF_SPELLING, joint_called
 from pipeline.files.raw.files import list_names, open_regular
-from pipeline.skeletons import Doubles, Ints, Skeleton, bones, joint_names
+from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
 
 Identity = int | str | None  # of a person, as a detector tracks it
 
@@ -55,7 +55,8 @@ SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
 # formats that are not supported; they are only recognised for error messages
 UNREAD: Final = frozenset({
     ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
-    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d",
+    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".xlsx", ".xls",
+    ".ods", ".tsv",
 })  # fmt: skip
 # the "joints" of people of whom only boxes are known
 CORNERS: Final = ("upper left corner", "lower right corner")
@@ -66,28 +67,10 @@ FEWEST: Final = 6  # least number of joints that a file must name and that are k
 HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9
 
-# the joint order of a sequence, by geometry
-CONFIDENT: Final = 0.3  # joints with a lower score are ignored
-SHOWN: Final = 0.83  # persons with a smaller share of visible joints are ignored for bones
-MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
-# If the usual order fits, too, another one is taken if its bones are shorter by this factor.
-CLEARLY: Final = 0.75
-# Largest distance of a midpoint joint from its midpoint, in diagonals of the person's box. It is
-# 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25, and 0.05 in the demo data, whose neck is
-# the body model's and not midway between the shoulders.
-MIDPOINT: Final = 0.1
-# Largest mean bone length, in diagonals of the person's box. It is at most 0.26 in all poses of the
-# tests, and 0.15 in real BODY_25.
-LONGEST: Final = 0.28
+# identities of people in a file: with more for so many detections, they are none
+LEAST_REPEATED: Final = 2  # detections an identity
+MIN_FRAMES: Final = 8  # of fewer, identities are used as they are
 
-# Joint order -> joint -> the two joints whose midpoint it is by definition.
-MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
-    "body_25": {"OP Neck": ("OP LShoulder", "OP RShoulder"), "OP MidHip": ("OP LHip", "OP RHip")},
-    "openpose_coco": {"OP Neck": ("OP LShoulder", "OP RShoulder")},
-    "coco_neck": {"OP Neck": ("lshoulder", "rshoulder")},
-    "halpe_26": {"OP MidHip": ("lhip", "rhip")},
-    "h36m_lifters": {"hip": ("lhip", "rhip")},
-}
 _NUMBERED: Final = re.compile(
     r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?P<end>(?:_keypoints)?\.json|\.txt)", re.DOTALL
 )
@@ -135,7 +118,7 @@ def read_detections(place: Path, video: str, sizes: Sizes) -> Detections | None:
         return read_results(place, sizes)
     persons = trc.person_files(place, list_names(place))
     if persons:
-        return _assemble(place, trc.content_of(persons), {})
+        return _assemble(place, trc.content_of(persons))
     numbered = _numbered_files(place, video)
     results = [place / name for name in _result_names(video)]
     results = [file for file in results if file.is_file()]
@@ -164,7 +147,7 @@ def _read_numbered(
         content = keypoints_json.openpose_content(pages, sizes)
     if unused:
         content.notes.append(f"{unused[0].name} is not used: {tool}'s files are")
-    return _assemble(folder, content, file_of)
+    return _assemble(folder, content, sizes, file_of)
 
 
 def _result_names(video: str) -> list[str]:
@@ -180,9 +163,10 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
     """
     if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
-        owner = owner_of_file(file) or f"a {file.suffix} file"
-        actual = f"{owner}, which is not read"
-        raise label_error(file, FOLDER, expected, actual)
+        owner = f"a {file.suffix} file"
+        with reading(file, expected, do=DAMAGED):
+            owner = owner_of_file(file) or owner
+        raise label_error(file, FOLDER, expected, f"{owner}, which is not read", export_of(owner))
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     if file.suffix.lower() == ".trc":
@@ -191,7 +175,7 @@ def read_results(file: Path, sizes: Sizes | None = None) -> Detections:
         content = keypoints_json.content_of(file, sizes)
     else:
         content = box_lines.content_of(file)
-    return _assemble(file, content, {})
+    return _assemble(file, content, sizes)
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
@@ -246,7 +230,9 @@ def _several_names(folder: Path, video: str, names: Sequence[str]) -> RawDataErr
         found = f"several: {', '.join(names[:3])}"
     do = ONE_VIDEO
     if {Path(name).suffix.lower() for name in names} <= UNREAD:
-        do = FORMATS
+        owner = owner_of_file(folder / names[0])
+        found += f": {owner}" if owner else ""
+        do = export_of(owner)
     return label_error(folder, "keypoints", expected, found, do)
 
 
@@ -261,14 +247,30 @@ def _sort_by_frame(folder: Path, files: list[tuple[int, Path]]) -> list[tuple[in
     return files
 
 
-def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -> Detections:
+def _assemble(
+    place: Path,
+    content: LabelContent,
+    sizes: Sizes | None = None,
+    file_of: Mapping[int, Path] | None = None,
+) -> Detections:
     """Group people by frame, and find the joint order. `file_of`: the file of each frame, for
-    messages. Raises RawDataError for a mixed or unknown joint order, and for scores out of range.
+    messages. Raises RawDataError for a mixed or unknown joint order, for joints outside their
+    boxes, and for scores out of range.
     """
     by_frame: dict[int, list[FoundPerson]] = {}
+    n_copies = 0
     for person in content.people:
-        by_frame.setdefault(person.frame, []).append(person)
-    n_points = _count_points(place, by_frame, file_of)
+        others = by_frame.setdefault(person.frame, [])
+        is_copy = person.points[:, 2].any() and any(
+            person.identity == other.identity and np.array_equal(person.points, other.points)
+            for other in others
+        )
+        if is_copy:
+            n_copies += 1
+        else:
+            others.append(person)
+    n_points = _count_points(place, by_frame, file_of or {})
+    note = require_joints_in_boxes(place, content.people, sizes)
 
     frames = sorted(by_frame)
     points: list[Doubles] = []
@@ -283,6 +285,14 @@ def _assemble(place: Path, content: LabelContent, file_of: Mapping[int, Path]) -
         skeleton, points = _order_joints(place, points, content.joints)
     _require_scores(place, points)
     notes = [*content.notes]
+    if note:
+        notes.append(note)
+    if n_copies:
+        notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
+    if points and not are_boxes:
+        notes += filter(None, [note_of_heads(skeleton, points)])
+    if content.joints is None and skeleton in chain(*(orders[1:] for orders in ORDERS.values())):
+        notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
     identity, names = _identities(identities, notes)
@@ -342,14 +352,13 @@ def _order_joints(
     if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
         actual = f"{len(column_of)} among {', '.join(names)[:200]}"
-        raise _unknown_order(place, expected, actual)
+        raise unknown_order(place, expected, actual)
+    stored = points
     points = [persons[:, [*column_of.values()]] for persons in points]
     skeleton = tuple(column_of)
+    if points:
+        require_named_order(place, skeleton, np.concatenate(points), np.concatenate(stored))
     return "coco" if skeleton == joint_names("coco") else skeleton, points
-
-
-def _unknown_order(place: Path, expected: str, found: str) -> RawDataError:
-    return RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order")
 
 
 def _require_scores(place: Path, points: Sequence[Doubles]) -> None:
@@ -382,6 +391,13 @@ def _identities(
             f"identities are not used: {count(n_without, 'detection')} have none. People are linked"
         )
         return None, ()
+    n_people = sum(map(len, identities))
+    if len(identities) >= MIN_FRAMES and len(everyone) * LEAST_REPEATED > n_people:
+        notes.append(
+            f"identities are not used: {len(everyone)} of them for {count(n_people, 'detection')} "
+            f"in {count(len(identities), 'frame')}. People are linked"
+        )
+        return None, ()
     if len(everyone) == 1 and max(map(len, identities)) > 1:
         notes.append(f"identities are not used: everybody is {everyone.pop()!r}. People are linked")
         return None, ()
@@ -395,87 +411,3 @@ def _identities(
         numbers = [number_of[str(identity)] for identity in of_frame]
         numbered.append(np.array(numbers, np.int64))
     return numbered, names
-
-
-@dataclass(frozen=True, slots=True)
-class _OrderFit:
-    """How well a sequence fits one joint order. Lengths are in diagonals of the person's box."""
-
-    order: str  # a name in skeletons.JOINTS
-    # mean bone length of a person, the median over persons; NaN if too few show enough bones
-    bone: float
-    # distance of a midpoint joint from its midpoint, the median over persons, of the worst such
-    # joint; 0 if the order has none
-    midpoint: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether bones are short enough, and midpoints close enough. Bones that could not be
-        measured (NaN) are.
-        """
-        return self.midpoint <= MIDPOINT and not self.bone > LONGEST
-
-
-def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
-    """Find the joint order of one sequence by geometry, from each frame's people (P, J, 3).
-
-    ORDERS has the usual order of J joints first. Another one is chosen if the usual one does not
-    fit, or fits much worse (CLEARLY): the one with the shortest bones. Raises RawDataError if none
-    fits.
-    """
-    n_joints = keypoints[0].shape[1]
-    persons = np.concatenate(keypoints)
-    fits = [_fit(order, persons) for order in ORDERS[n_joints]]
-    usual = fits[0]
-    better = [fit for fit in fits[1:] if fit.fits]
-    if usual.fits:
-        better = [fit for fit in better if fit.bone < CLEARLY * usual.bone]
-    # Orders whose bones could not be measured are chosen last: lengths are below 1.
-    chosen = min(better, key=lambda fit: np.nan_to_num(fit.bone, nan=1.0), default=usual)
-    if not chosen.fits:
-        tried = "; ".join(
-            f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints "
-            f"{fit.midpoint:.2f} off"
-            for fit in fits
-        )
-        expected = (
-            f"a joint order in which bones are at most {LONGEST} of a person's size, and "
-            f"midpoints {MIDPOINT} off"
-        )
-        found = f"{n_joints} joints in an order that is not known: {tried}"
-        refuse(_unknown_order(place, expected, found))
-    return chosen.order
-
-
-def _fit(order: str, persons: Doubles) -> _OrderFit:
-    """Measure how well persons (N, J, 3) fit one joint order. Bones are measured on persons who
-    show most joints, midpoints on all.
-    """
-    is_confident = persons[..., 2] >= CONFIDENT
-    shows_most = is_confident.mean(axis=1) >= SHOWN
-    points = np.where(is_confident[..., None], persons[..., :2], np.nan)
-    points_of = dict(zip(joint_names(order), points.swapaxes(0, 1), strict=True))
-    with np.errstate(all="ignore"):
-        # NaN where a person shows no joint
-        extent = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)
-        diagonal = np.linalg.norm(extent, axis=-1)
-
-        starts, ends = np.transpose(bones(order))
-        lengths = np.linalg.norm(points[:, starts] - points[:, ends], axis=-1)
-        mean = np.nansum(lengths, axis=1) / np.isfinite(lengths).sum(axis=1)
-        bone = _median((mean / diagonal)[shows_most])
-
-        offsets = [0.0]
-        for joint, (a, b) in MIDPOINTS.get(order, {}).items():
-            middle = (points_of[a] + points_of[b]) / 2
-            offset = np.linalg.norm(points_of[joint] - middle, axis=-1)
-            offsets.append(_median(offset / diagonal))
-    return _OrderFit(order, bone, float(np.nanmax(offsets)))
-
-
-def _median(values: Doubles) -> float:
-    """The median; NaN with fewer than MIN_PERSONS finite values."""
-    finite = values[np.isfinite(values)]
-    if len(finite) < MIN_PERSONS:
-        return math.nan
-    return float(np.median(finite))

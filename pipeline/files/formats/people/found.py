@@ -17,6 +17,8 @@ import numpy as np
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
+from pipeline.files.formats.known_files import FORMATS as FORMATS
+from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
@@ -26,7 +28,7 @@ Sizes = Callable[[], Sequence[tuple[int, int]]]
 
 # number of joints -> the known orders, the usual one first
 ORDERS: Final = {
-    17: ("coco", "h36m_lifters"),
+    17: ("coco", "h36m_lifters", "h36m", "posetrack"),
     18: ("openpose_coco", "coco_neck"),
     25: ("body_25", "body_25b"),
     23: ("coco_feet",),
@@ -43,7 +45,6 @@ CENTRE_BOX: Final = "cx cy w h"  # other boxes are "x y w h", of the upper left 
 
 # what to do about an invalid file
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
-FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = (
     "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
     "joint in pixels."
@@ -65,6 +66,18 @@ def label_error(file: Path, key: str, expected: str, found: str, do: str = FORMA
     return RawDataError(file, key, expected, found, do)
 
 
+def other_tool_error(
+    file: Path, key: str, expected: str, found: str, do: str = OTHER_TOOL
+) -> RawDataError:
+    """The error for a file in no format that is read; it names the tool, if that is known."""
+    with arrays.reading(file, expected):
+        owner = owner_of_file(file)
+    if owner:
+        found = f"{owner}, which is not read"
+        do = export_of(owner)
+    return label_error(file, key, expected, found, do)
+
+
 class FoundPerson(NamedTuple):
     """One person in one image."""
 
@@ -72,6 +85,8 @@ class FoundPerson(NamedTuple):
     # (J, 3): x, y in px, score. If only a box is known, (2, 3): upper left and lower right corner
     points: Doubles
     identity: int | str | None = None
+    # (2, 2) px, upper left and lower right corner: where the file has a box beside joints
+    box: Doubles | None = None
 
 
 @dataclass(slots=True)
@@ -144,6 +159,26 @@ class LabelFormat:
             expected = f"a box {self.box} with a width and a height above 0"
             raise label_error(file, key, expected, found)
         return np.column_stack([corners * size, (score, score)])
+
+
+def box_of(
+    stored: object, scale: Doubles | None = None, *, corners: bool = False
+) -> Doubles | None:
+    """The corners (2, 2) px of a box beside joints; None for anything but four numbers.
+
+    stored: x y w h, or with `corners` x y x y; it may be in a list of its own. scale: (3,) px in
+    the clip for x, y and score.
+    """
+    if isinstance(stored, list) and len(stored) == 1:
+        stored = stored[0]
+    if not isinstance(stored, list) or len(stored) != 4:
+        return None
+    if not all(isinstance(value, int | float) and abs(value) <= LARGEST for value in stored):
+        return None
+    box = np.array(stored, np.float64).reshape(2, 2)
+    if not corners:
+        box[1] += box[0]
+    return box if scale is None else box * scale[:2]
 
 
 def joint_names(file: Path, key: str, names: Any) -> list[str]:

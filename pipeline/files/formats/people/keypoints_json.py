@@ -26,22 +26,22 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import kind, load_json
-from pipeline.files.formats.people.axis_order import AxisOrder
 from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,
     NUMBERS,
     ONE_VIDEO,
-    OTHER_TOOL,
     FoundPerson,
     LabelContent,
     LabelFormat,
     Sizes,
     attributes,
+    box_of,
     finite_score,
     joint_names,
     label_error,
     numbers,
+    other_tool_error,
     records,
     track_id,
     whole,
@@ -90,7 +90,7 @@ def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
         if all(isinstance(entry, dict) for entry in content):
             return _results(file, content)
     expected = "a list of results, or an object with images or instance_info"
-    raise label_error(file, "file", expected, _kind(content), OTHER_TOOL)
+    raise other_tool_error(file, "file", expected, _kind(content))
 
 
 def _kind(content: object) -> str:
@@ -144,28 +144,27 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     people = []
     n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
     clip = None  # the images' name before the frame number
-    axes = AxisOrder()
     for result in results:
         category = result.get("category_id", 1)
         if category != 1:
             n_left_out[str(category)[:20]] += 1
             continue
         name, frame = _split_name(file, "image_id", result.get("image_id"))
+        box = None
         if clip is None:
             clip = name
-        if name != clip:
-            expected = "image names that differ only by the frame number at their end"
-            found = f"{clip[:40]!r} and {name[:40]!r} before it"
-            do = f"Have the results of one video in a file. {NUMBERED}"
-            raise label_error(file, "image_id", expected, found, do)
+        _require_one_clip(file, "image_id", name, clip)
 
         if "keypoints" in result or "bbox" not in result:
             points = _joints(file, "keypoints", result.get("keypoints"))
-            axes.compare(points, result.get("bbox", result.get("box")))
+            box = box_of(result.get("bbox", result.get("box")))
         else:
             points = RESULTS.corners(file, "bbox", result["bbox"], _score(file, result))
-        people.append(FoundPerson(frame, points, _identity(file, result)))
-    axes.require_x_first(file)
+        people.append(FoundPerson(frame, points, _identity(file, result), box))
+    if not people and "0" in n_left_out:
+        found = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
+        do = "Write category_id 1, or leave it out."
+        raise label_error(file, "category_id", "1, COCO's person", found, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     if not any(person.identity for person in people):
         people = [person._replace(identity=None) for person in people]
@@ -192,8 +191,18 @@ def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
         if match is not None:
             return match["name"], int(match["number"])
     expected = "an image name that ends in the frame number, such as '35.jpg'"
-    do = OTHER_TOOL if image is None else NUMBERED
-    raise label_error(file, key, expected, kind(image), do)
+    if image is None:
+        raise other_tool_error(file, key, expected, kind(image))
+    raise label_error(file, key, expected, kind(image), NUMBERED)
+
+
+def _require_one_clip(file: Path, key: str, name: str, clip: str) -> None:
+    """Raise RawDataError if an image's name before the frame number is not that of the first."""
+    if name != clip:
+        expected = "image names that differ only by the frame number at their end"
+        found = f"{clip[:40]!r} and {name[:40]!r} before it"
+        do = f"Have the results of one video in a file. {NUMBERED}"
+        raise label_error(file, key, expected, found, do)
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
@@ -330,26 +339,26 @@ def _annotations(
 
 def _add_people(file: Path, annotations: Sequence[_Annotation], content: LabelContent) -> None:
     """Add the annotations' people to `content`: their joints, or else their boxes."""
-    axes = AxisOrder()
     n_labelled = 0  # joints
     for annotation in annotations:
         key = annotation.key
         entry = annotation.entry
+        box = None
         if "keypoints" in entry or "bbox" not in entry:
             points = _coco_joints(file, key, entry, content.joints)
-            axes.compare(points, entry.get("bbox"))
             n_labelled += int(np.count_nonzero(points[:, 2]))
             points = points * annotation.image.scale
+            box = box_of(entry.get("bbox"), annotation.image.scale)
         else:
             points = annotation.corners(file)
         identity = track_id(file, key, entry)
-        content.people.append(FoundPerson(annotation.image.frame, points, identity))
-    axes.require_x_first(file)
+        content.people.append(FoundPerson(annotation.image.frame, points, identity, box))
 
     all_have_boxes = all("bbox" in annotation.entry for annotation in annotations)
     if all_have_boxes and not n_labelled:
         for i, annotation in enumerate(annotations):
-            content.people[i] = content.people[i]._replace(points=annotation.corners(file))
+            points = annotation.corners(file)
+            content.people[i] = content.people[i]._replace(points=points, box=None)
 
 
 class _CocoImage(NamedTuple):
@@ -364,6 +373,7 @@ class _CocoImage(NamedTuple):
 def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _CocoImage]:
     """Read the images by id. Raises RawDataError if two are of one frame."""
     images = {}
+    clip = None  # the images' name before the frame number
     entries = records(file, "images", stored)
     for i, entry in enumerate(entries):
         key = f"images[{i}]"
@@ -372,7 +382,10 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
             frame = COCO.frame(file, f"{key}.frame_index", entry["frame_index"])
         else:
             name_key, name = _image_name(entry)
-            _, frame = _split_name(file, f"{key}.{name_key}", name)
+            name_of_clip, frame = _split_name(file, f"{key}.{name_key}", name)
+            if clip is None:
+                clip = name_of_clip
+            _require_one_clip(file, f"{key}.{name_key}", name_of_clip, clip)
         width = entry.get("width")
         height = entry.get("height")
         scale = _scale(file, key, (width, height), sizes)
@@ -384,8 +397,10 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
             values = numbers(file, f"{key}.camera", entry["camera"], (8,))
             camera = np.append(values, 1).reshape(3, 3)
         images[image_id] = _CocoImage(frame, scale, size, camera)
-    if len({image.frame for image in images.values()}) != len(entries):
-        raise label_error(file, "images", "each frame once", "one twice", ONE_VIDEO)
+    frames = {image.frame for image in images.values()}
+    if len(frames) != len(entries):
+        found = f"{len(frames)} frame numbers for {len(entries)} images"
+        raise label_error(file, "images", "each frame once", found, f"{ONE_VIDEO} {NUMBERED}")
     return images
 
 
@@ -477,5 +492,7 @@ def _joints(file: Path, key: str, stored: object, n_joints: int = 0) -> Doubles:
         if isinstance(stored, list) and stored and isinstance(stored[0], list):
             found = f"{len(stored)} lists"
         expected = f"one list of {', '.join(map(str, lengths))} numbers a person"
+        if n_joints:
+            expected += f", 3 for each of {n_joints} names in categories"
         raise label_error(file, key, expected, found, EXPORT)
     return numbers(file, key, stored, (len(stored),)).reshape(-1, 3)

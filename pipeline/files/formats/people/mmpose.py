@@ -23,6 +23,7 @@ from pipeline.files.formats.people.found import (
     FoundPerson,
     LabelContent,
     LabelFormat,
+    box_of,
     joint_names,
     label_error,
     numbers,
@@ -104,4 +105,6 @@ def _instance(
         lengths = ", ".join(str(n // 3) for n in NUMBERS)
         expected = f"{lengths} joints, or meta_info with their names"
         raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
-    return FoundPerson(frame, np.column_stack([points, scores]), track_id(file, key, person))
+    identity = track_id(file, key, person)
+    box = box_of(person.get("bbox"), corners=True)
+    return FoundPerson(frame, np.column_stack([points, scores]), identity, box)

@@ -1,0 +1,246 @@
+"""Find the order of a file's joints, and check that of named ones, by geometry.  [raw] -> tracks
+
+Several joint orders have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B,
+17 are COCO's, Human3.6M's or PoseTrack's. In a wrong order, at least one bone is far longer than
+the others allow, shoulders and hips are crossed, or joints that the order defines as midpoints are
+not in the middle. Each is measured as a median over a whole sequence, which odd poses and bad
+detections hardly change.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import RawDataError, refuse
+from pipeline.files.formats.people.found import EXPORT, ORDERS
+from pipeline.skeletons import BONES, Doubles, Skeleton, joint_names
+
+CONFIDENT: Final = 0.3  # joints with a lower score are ignored
+MIN_BONES: Final = 6  # persons who show fewer are ignored
+MIN_PERSONS: Final = 8  # with fewer in a sequence, the usual order is taken
+# Largest length of a bone, in its person's scale. It is at most 1.4 in all poses of the tests and
+# in real data, and in a wrong order 1.7 or more in nearly all of them.
+LONGEST: Final = 1.6
+# If the usual order fits, too, another one is taken if its bones are shorter by this factor.
+CLEARLY: Final = 0.85
+# What may be wrong about the length of a bone: m in the person's scale, and px
+NOISE: Final = 0.05
+NOISE_PX: Final = 2.0
+# Largest distance of a midpoint joint from its midpoint, in m of the person's scale. It is 0.09 in
+# the demo data, whose neck is the body model's and not midway between the shoulders.
+MIDPOINT: Final = 0.2
+# Least cosine between the lines through the shoulders and through the hips. It is 0.7 or more in
+# the poses of the tests and in real data, and -0.7 or less if the sides of one pair are exchanged.
+CROSSED: Final = -0.5
+UPSIDE_DOWN: Final = 0.9  # share of the people who are, which is noted
+
+# Joint order -> joint -> the two joints whose midpoint it is by definition.
+MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "body_25": {"OP Neck": ("OP LShoulder", "OP RShoulder"), "OP MidHip": ("OP LHip", "OP RHip")},
+    "openpose_coco": {"OP Neck": ("OP LShoulder", "OP RShoulder")},
+    "coco_neck": {"OP Neck": ("lshoulder", "rshoulder")},
+    "halpe_26": {"OP MidHip": ("lhip", "rhip")},
+    "h36m_lifters": {"hip": ("lhip", "rhip")},
+    "h36m": {"hip": ("lhip", "rhip")},
+}
+# x y z m of an adult who stands with arms stretched to the sides; right joints are mirrored. The
+# face and toes are half as large again: those of a child, or near the camera, are larger.
+_BODY: Final[Mapping[str, tuple[float, float, float]]] = {
+    "headtop": (0, 1.72, 0), "nose": (0, 1.55, 0.14), "leye": (0.045, 1.6, 0.11),
+    "lear": (0.12, 1.57, 0), "head (h36m)": (0, 1.62, 0.08), "neck": (0, 1.42, 0),
+    "lshoulder": (0.18, 1.4, 0), "lelbow": (0.45, 1.4, 0), "lwrist": (0.7, 1.4, 0),
+    "spine (h36m)": (0, 1.18, 0), "hip": (0, 0.92, 0), "midhip": (0, 0.92, 0),
+    "lhip": (0.11, 0.92, 0), "lknee": (0.11, 0.5, 0), "lankle": (0.11, 0.08, 0),
+    "lbigtoe": (0.11, 0.02, 0.18), "lsmalltoe": (0.2, 0.02, 0.11), "lheel": (0.11, 0.02, -0.05),
+}  # fmt: skip
+# distances that are no bones for drawing
+_MORE_BONES: Final = (
+    ("leye", "reye"), ("lear", "rear"), ("nose", "lshoulder"), ("nose", "rshoulder"),
+    ("nose", "neck"), ("nose", "headtop"), ("neck", "lshoulder"), ("neck", "rshoulder"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _OrderFit:
+    """How well a sequence fits one joint order; 0 or NaN is what too few persons show."""
+
+    order: str
+    bone: float  # length of the longest bone in its person's scale, the median over persons
+    ends: tuple[str, str]  # the joints of the longest bone
+    midpoint: float  # m in the person's scale from a midpoint joint to its midpoint; the worst one
+    sides: float  # cosine between the lines through the shoulders and through the hips
+
+    def fault(self) -> str:
+        """Why the sequence does not fit the order; "" if it does."""
+        if self.bone > LONGEST:
+            start, end = self.ends
+            return f"bones up to {self.bone:.1f} times too long ({start} to {end})"
+        if self.sides < CROSSED:
+            return "shoulders and hips crossed"
+        if self.midpoint > MIDPOINT:
+            return f"midpoints {self.midpoint:.1f} m off"
+        return ""
+
+
+def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
+    """Find the joint order of one sequence by geometry, from each frame's people (P, J, 3).
+
+    ORDERS has the usual order of J joints first. Another one is taken if the usual one does not
+    fit, or fits much worse (CLEARLY). Raises RawDataError if none fits, or several others do.
+    """
+    persons = np.concatenate(keypoints)
+    n_joints = persons.shape[1]
+    fits = [_fit(order, joint_names(order), persons) for order in ORDERS[n_joints]]
+    usual, *others = fits
+    better = [fit for fit in others if not fit.fault()]
+    if not usual.fault():
+        better = [fit for fit in better if fit.bone < CLEARLY * usual.bone]
+        if not better:
+            return usual.order
+    if len(better) != 1:
+        refuse(_unknown_order(place, n_joints, fits, better))
+    return better[0].order if better else usual.order
+
+
+def require_named_order(place: Path, names: Sequence[str], named: Doubles, stored: Doubles) -> None:
+    """Raise RawDataError if joints (N, J, 3), `named` in our spelling by `names`, cannot be these.
+
+    stored: (N, K, 3), all joints in the file's order.
+    """
+    fault = _fit("named", names, named).fault()
+    if fault:
+        refuse(_names_contradict(place, stored, fault))
+
+
+def note_of_heads(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str:
+    """A note if nearly all people (P, J, 3) of all frames are upside down; else ""."""
+    names = [_plain(name) for name in joint_names(skeleton)]
+    if not {"lshoulder", "rshoulder", "lhip", "rhip"} <= {*names}:
+        return ""
+    persons = np.concatenate(keypoints)
+    y = np.where(persons[..., 2] >= CONFIDENT, persons[..., 1], np.nan)
+    shoulders = y[:, names.index("lshoulder")] + y[:, names.index("rshoulder")]
+    hips = y[:, names.index("lhip")] + y[:, names.index("rhip")]
+    n_compared = int(np.isfinite(shoulders + hips).sum())
+    n_upside_down = int((hips < shoulders).sum())
+    if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:
+        return ""
+    people = f"{n_upside_down} of {n_compared} people have their hips above their shoulders"
+    return f"{people}: is y counted from the bottom, or the clip upside down?"
+
+
+def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
+    """Measure how well persons (N, J, 3) fit the joints `names`.
+
+    A person's scale, px per m, is that of all bones together, so each person counts alike.
+    """
+    is_confident = persons[..., 2] >= CONFIDENT
+    points = np.where(is_confident[..., None], persons[..., :2], np.nan)
+    columns, lengths = _bones(tuple(names))
+    point_of = dict(zip(names, points.swapaxes(0, 1), strict=True))
+    with np.errstate(all="ignore"):
+        measured = np.linalg.norm(np.subtract(*points[:, columns].transpose(2, 0, 1, 3)), axis=-1)
+        is_shown = np.isfinite(measured)
+        squares = (is_shown * lengths**2).sum(axis=1)
+        scale = np.sqrt(np.nansum(measured**2, axis=1) / squares)  # (N,) px per m
+        scale[is_shown.sum(axis=1) < MIN_BONES] = np.nan
+        without_noise = np.maximum(measured / scale[:, None] - NOISE - NOISE_PX / scale[:, None], 0)
+        longest = [_median(bone) for bone in (without_noise / lengths).T]
+
+        offsets = [0.0]
+        for joint, (a, b) in MIDPOINTS.get(order, {}).items():
+            middle = (point_of[a] + point_of[b]) / 2
+            offset = np.linalg.norm(point_of[joint] - middle, axis=-1)
+            offsets.append(_median(offset / scale))
+        sides = _agreement_of_sides({_plain(name): point for name, point in point_of.items()})
+    bone = float(np.nanmax([0.0, *longest]))
+    ends = ("", "")
+    if bone:
+        start, end = columns[longest.index(bone)]
+        ends = names[start], names[end]
+    return _OrderFit(order, bone, ends, float(np.nanmax(offsets)), sides)
+
+
+@functools.lru_cache(maxsize=64)
+def _bones(names: tuple[str, ...]) -> tuple[NDArray[np.int64], Doubles]:
+    """Columns (B, 2) of the two ends of bones, and their lengths (B,) m."""
+    plain = [_plain(name) for name in names]
+    pairs = {}
+    for ends in (*BONES, *_MORE_BONES):
+        start, end = map(_plain, ends)
+        if start in plain and end in plain:
+            pairs[plain.index(start), plain.index(end)] = math.dist(_place(start), _place(end))
+    return np.array([*pairs], np.int64).reshape(-1, 2), np.array([*pairs.values()])
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("OP ").lower()
+
+
+def _place(joint: str) -> tuple[float, float, float]:
+    if joint in _BODY:
+        return _BODY[joint]
+    x, y, z = _BODY[f"l{joint[1:]}"]
+    return -x, y, z
+
+
+def _agreement_of_sides(point_of: Mapping[str, Doubles]) -> float:
+    """Cosine between the lines through shoulders and hips, over all persons, those seen from the
+    front and from behind above all; NaN if too few show these joints.
+    """
+    ends = ("lshoulder", "rshoulder", "lhip", "rhip")
+    if not set(ends) <= set(point_of):
+        return math.nan
+    left, right, left_hip, right_hip = (point_of[joint] for joint in ends)
+    shoulders = left - right
+    hips = left_hip - right_hip
+    products = (shoulders * hips).sum(axis=-1)
+    is_shown = np.isfinite(products)
+    sizes = np.linalg.norm(shoulders, axis=-1) * np.linalg.norm(hips, axis=-1)
+    if is_shown.sum() < MIN_PERSONS or not sizes[is_shown].any():
+        return math.nan
+    return float(products[is_shown].sum() / sizes[is_shown].sum())
+
+
+def _median(values: Doubles) -> float:
+    """The median; NaN with fewer than MIN_PERSONS finite values."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < MIN_PERSONS:
+        return math.nan
+    return float(np.median(finite))
+
+
+def unknown_order(place: Path, expected: str, found: str) -> RawDataError:
+    """The error for joints in another order."""
+    return RawDataError(place, "joints", expected, found, EXPORT, reason="unknown_joint_order")
+
+
+def _unknown_order(
+    place: Path, n_joints: int, fits: Sequence[_OrderFit], fitting: Sequence[_OrderFit]
+) -> RawDataError:
+    """The error that none of the orders fits, or that several do."""
+    tried = "; ".join(f"as {fit.order}, {fit.fault()}" for fit in fits)
+    found = f"{n_joints} joints in an order that is not known, or not of people: {tried}"
+    if fitting:
+        names = " or ".join(fit.order for fit in fitting)
+        found = f"{n_joints} joints without names that may be {names}"
+    return unknown_order(place, "joints in a known order", found)
+
+
+def _names_contradict(place: Path, stored: Doubles, fault: str) -> RawDataError:
+    """The error that joints are not those that the file names, with the orders that they fit."""
+    found = f"names that the numbers contradict: {fault}"
+    orders = ORDERS.get(stored.shape[1], ())
+    fits = [_fit(order, joint_names(order), stored) for order in orders]
+    fitting = [fit.order for fit in fits if not fit.fault()]
+    if fitting:
+        found += f". Without names they fit {' or '.join(fitting)}"
+    return unknown_order(place, "joints where their names say", found)
