@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "as luigi.cfg sets it"
+OUTLIER: Final = 10
 
 
 class TrainingTask(PipelineTask):
@@ -210,7 +212,8 @@ class _TrainingView:
         self._progress = progress
         self._what = what
         self._score_of = score_of
-        self._loss = ""  # text of the last step's
+        self._loss = ""  # text of the last step's, or of the last epoch's mean
+        self._losses = list[float]()  # of this epoch's steps, for `_warn_of_outlier`
         self._scores: dict[str, str] = {}  # split -> its score in the last validation
         self._has_begun = False  # whether a step has been shown
 
@@ -226,14 +229,22 @@ class _TrainingView:
             fact("features", news.where)
 
     def _show_training(self, news: TrainingProgress) -> None:
-        """Show the loss, the last scores and the epoch; in a log, a line for each validation."""
+        """Show the loss, the last scores and the epoch; in a log, a line for each validation. Warn
+        of a step whose loss is an outlier.
+        """
         for split, metrics in news.validation.items():
             score = self._score_of(metrics)
             if score:
                 self._scores[split] = score
-        if news.terms is not None:
-            self._loss = f"loss {sum(news.terms.values()):.4g}"
         n_done = news.epoch * news.iterations + news.iteration
+        if news.terms is not None:
+            loss = sum(news.terms.values())
+            self._loss = f"loss {loss:.4g}"
+            if news.validation:
+                self._loss = f"mean {self._loss}"
+                self._losses.clear()
+            else:
+                self._warn_of_outlier(n_done, loss)
         if not self._has_begun and n_done > 1:
             fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
         self._has_begun = True
@@ -244,6 +255,15 @@ class _TrainingView:
             text = ", ".join(filter(None, [self._loss, f"validation {self._validation}"]))
             epoch = f"epoch {news.epoch + 1} of {news.epochs}"
             say("train", self._what, f"{epoch}: {text}", mark=" ")
+
+    def _warn_of_outlier(self, step: int, loss: float) -> None:
+        """Print a step whose loss is more than OUTLIER times the mean of the epoch's steps before
+        it, of which there must be OUTLIER.
+        """
+        if len(self._losses) >= OUTLIER and loss > OUTLIER * fmean(self._losses) > 0:
+            mean = fmean(self._losses)
+            warn(f"step {step:,}: loss {loss:.4g}, while this epoch's mean was {mean:.4g}")
+        self._losses.append(loss)
 
     @property
     def _validation(self) -> str:

@@ -366,7 +366,18 @@ def _check_all_inputs(s: Settings) -> None:
             or section.keys() - {"report"}
             or (section and which_runs(s, model).report)
         ):
-            check_inputs(s, model_settings(s, model))
+            config = model_settings(s, model)
+            check_inputs(s, config)
+            _check_device(section, config)
+
+
+def _check_device(section: Section, config: RunConfig) -> None:
+    """Raise ConfigError if this machine does not have the GPU that a training names."""
+    if config.device.startswith("cuda"):
+        from vibe_model.checkpoints import device_of  # imports torch
+
+        with _name_section(section):
+            device_of(config.device)
 
 
 SECTIONS: Final = Declared(check, _values, _check_all_inputs)

@@ -57,6 +57,8 @@ DASHES: Final = (
 )
 
 SETTING: Final = "SECTION.KEY=VALUE"
+SET_A_KEY: Final = f"To set a key of luigi.cfg: --set {SETTING}, such as --set paths.raw=DIR"
+QUOTE: Final = "Expected no further name; put a name that has spaces into quotes"
 # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 SET: Final = "PIPELINE_SET"
 
@@ -104,10 +106,8 @@ class _CommandParser(_Parser):
         self._refuse_misspelt(args or ())  # before argparse says that another one is required
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            problem = f"unrecognized arguments: {' '.join(unknown)}"
-            if not all(word.startswith("-") for word in unknown):
-                problem += ". Quote names that have spaces"
-            self.error(problem)
+            do = SET_A_KEY if unknown[0].startswith("-") else QUOTE
+            self.error(f"unrecognized arguments: {' '.join(unknown)}. {do}")
         return namespace, unknown
 
     def _refuse_misspelt(self, words: Iterable[str]) -> None:
@@ -122,7 +122,9 @@ class _CommandParser(_Parser):
             is_option = name.startswith("--") and " " not in name
             # argparse also accepts the beginning of an option's name
             is_known = any(option.startswith(name) for option in options)
-            hint = did_you_mean(name, options)
+            # without the dashes, which would make any two short names similar
+            names = [option[2:] for option in options if option.startswith("--")]
+            hint = did_you_mean(name.lstrip("-"), names).replace("'", "'--", 1)
             if is_option and not is_known and hint:
                 self.error(f"unrecognized arguments: {word}{hint}")
 

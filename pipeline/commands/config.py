@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Final
 
+import cache
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
+from pipeline.cli.text import error_text
+from pipeline.commands.preparation_detector import load_networks
 from pipeline.datasets.base import Dataset
-from pipeline.errors import ConfigError, did_you_mean
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
+from pipeline.files.places import require_writable
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
+from pipeline.settings.arguments import check_new_cache
 from pipeline.settings.file import LUIGI, PATH, settings_file
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
@@ -63,26 +69,38 @@ def _run(args: argparse.Namespace) -> int:
     elif not args.check:
         _show(file, chosen)
 
+    problems = list[str]()
     try:
         for package in packages:
             package.check_inputs(s)
     except ConfigError as error:
         message = str(error).removesuffix(".")
-        _warn(f"{message}. This is needed for training, not for `Data`.")
-        return int(args.check)
-
-    if not args.check:
-        return 0
-    missing = missing_files(Recipe.by_settings(s))
-    for text in missing:
-        _warn(text)
-    if not (missing or args.json):
+        problems.append(f"{message}. This is needed for training, not for `Data`.")
+    if args.check:
+        problems += _problems(s)
+    for text in problems:
+        err.print(f"{console.DOUBT} {plain(text)}")
+    if args.check and not (problems or args.json):
         out.print(f"{console.DONE} {plain(str(file))}: correct, training can start")
-    return int(bool(missing))
+    return int(args.check and bool(problems))
 
 
-def _warn(text: str) -> None:
-    err.print(f"{console.DOUBT} {plain(text)}")
+def _problems(s: Settings) -> list[str]:
+    """Messages about what `Data` or training would refuse: the checks that they make themselves."""
+    recipes = Recipe.by_settings(s)
+    problems = missing_files(recipes)
+    checks = [
+        functools.partial(check_new_cache, s, s.paths.cache),
+        functools.partial(require_writable, s.paths.runs, "Name another folder: [paths] runs"),
+    ]
+    for check in (*checks, *(recipe.refuse_random_weights for recipe in recipes)):
+        try:
+            check()
+        except (PipelineError, cache.CacheError, OSError) as error:
+            problems.append(error_text(error))
+    streams = {spec.name: spec for recipe in recipes for spec in recipe.streams}
+    problems += load_networks(s, [*streams.values()], downloads=False)
+    return [*dict.fromkeys(problems)]
 
 
 def _show(file: Path, settings: Sequence[SettingValue]) -> None:

@@ -24,7 +24,7 @@ from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, list_clips
 from pipeline.clips.plan import detected_otherwise, unlabelled_clips, usual_detector
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
@@ -32,10 +32,6 @@ from pipeline.recipe.overview import SplitPlan
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
-NO_DOWNLOAD: Final = (
-    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, "
-    "a trial run)."
-)
 
 
 def choose_detector(
@@ -66,8 +62,8 @@ def choose_detector(
             f"{args.raw}/{KEYPOINTS}."
         )
         texts = [f"{problem}. {do}"]
-        if isinstance(error, MissingAssets) and not args.plan:
-            texts += load_networks(args, settings, specs)  # name all missing weights at once
+        if isinstance(error, MissingAssets):  # name all missing weights at once
+            texts += load_networks(settings, specs, downloads=not args.plan)
         raise type(error)(" ".join(texts)) from error
     return detector
 
@@ -111,20 +107,27 @@ def keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
 
 
 def load_networks(
-    args: argparse.Namespace, settings: Settings, specs: Sequence[StreamSpec]
+    settings: Settings, specs: Sequence[StreamSpec], *, downloads: bool, do: str = ""
 ) -> list[str]:
-    """Load the networks that this process will run. Returns messages about missing weights."""
+    """Load the networks that this process will run. Returns messages about weights that are missing
+    or invalid, and about a missing device.
+
+    downloads: Also load networks whose weights may have to be downloaded. do: End of messages
+    about weights.
+    """
     messages = list[str]()
     if settings.dask.scheduler or settings.features.processes:
         return messages
     for spec in specs:
+        stream = spec.stream
+        if not (downloads or stream.weights_file or stream.stand_in):
+            continue
         try:
-            computing.load(spec.stream, settings.features.machine(), None)
-        except MissingAssets as error:
-            message = str(error)
-            if args.weights:
-                message += f" {NO_DOWNLOAD}"
-            messages.append(message)
+            computing.load(stream, settings.features.machine(), None)
+        except ConfigError as error:
+            messages.append(str(error))
+        except PipelineError as error:
+            messages.append(f"{error} {do}".rstrip())
     return messages
 
 

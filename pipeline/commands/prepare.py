@@ -39,8 +39,9 @@ from pipeline.commands.preparation_detector import (
 from pipeline.commands.summary import Summary, split_now
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
-from pipeline.errors import MissingAssets, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
+from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
 from pipeline.recipe.forecast import forecast_lines, forecasts_of
@@ -69,6 +70,10 @@ WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights "
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
     "with random weights"
+)
+OTHER_WEIGHTS: Final = (
+    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, a "
+    "trial run)."
 )
 
 
@@ -188,19 +193,16 @@ class Preparation:
         if not runnable:
             raise PipelineError(plans[0].problems[0])
         _print_plan(self, plans)
-        if args.plan:
-            missing = missing_files(self.recipes)
-            for text in missing:
-                out.print(f"{DOUBT} {plain(text)}")
-            return 2 if missing else 0
-
         self.check(plans)
+        has_skipped_splits = len(runnable) < len(plans)
+        if args.plan:
+            return 2 if has_skipped_splits else 0
+
         detected = _detect(self, plans)
         n_flaws = detected.flaws + _run_steps(self, runnable)
         pages = {plan.name: self.page(plan.recipe) for plan in runnable}
         summary = Summary(args.cache, pages, detected.warnings, self.without_weights)
         n_flaws += summary.print(runnable)
-        has_skipped_splits = len(runnable) < len(plans)
         return int(has_skipped_splits or n_flaws > 0)
 
     def plans(self) -> list[SplitPlan]:
@@ -227,7 +229,10 @@ class Preparation:
         return (self.args.pages or folder) / name
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
-        """Raise errors of later steps now: weights, packages, device, read-only folders."""
+        """Raise errors of later steps now: weights, packages, device, read-only folders. With
+        --plan, weights that would be downloaded are not checked.
+        """
+        args = self.args
         missing = missing_files(self.recipes)
         if missing:
             raise PipelineError(" ".join(missing))
@@ -239,9 +244,16 @@ class Preparation:
                     "folder of links to the clips (ln -s), and name it: --raw DIR"
                 )
         upcoming = [plan.recipe.streams for plan in plans if not (plan.up_to_date or plan.problems)]
-        failures = load_networks(self.args, self.recipes[0].settings, _unique(upcoming))
+        failures = load_networks(
+            self.recipes[0].settings,
+            _unique(upcoming),
+            downloads=not args.plan,
+            do=OTHER_WEIGHTS if args.weights else "",
+        )
         if failures:
-            raise MissingAssets(" ".join(failures))
+            raise PipelineError(" ".join(failures))
+        if upcoming and isinstance(args.cache, Path):
+            require_writable(args.cache, "Name another cache: --cache DIR")
         for plan in plans:
             _check_page(self.page(plan.recipe))
 
@@ -300,12 +312,7 @@ def _check_page(page: Path) -> None:
             f"{page}: expected no file, or an earlier page of tracks; found another file, which "
             "is not replaced. Move it, or name another folder for pages: --pages DIR"
         )
-    folder = page.absolute().parent
-    above = folder
-    while not above.exists():
-        above = above.parent
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise PipelineError(f"{folder}: cannot write pages there. Name another folder: --pages DIR")
+    require_writable(page.absolute().parent, "Name another folder for pages: --pages DIR")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -128,6 +128,12 @@ class Bedlam(Dataset):
             "Unpack bedlam-labels-smpl.zip beside it.",
         )
         for folder in folders_of(SKIPPED)
+    ) + (
+        Mistake(
+            "<scene>/mp4/<sequence>.mp4",
+            "is a video to look at, which is not read",
+            "Unpack the scene's PNG archive beside it.",
+        ),
     )
     has_image_folders: ClassVar[bool] = True
     optional_extra: ClassVar[tuple[str, ...]] = (

@@ -102,6 +102,10 @@ def export(
         raise PipelineError(
             f"--out {out}: is a folder. Name a file in it, such as {name.replace('/', '_')}.rrd."
         )
+    if out.suffix != ".rrd":
+        raise PipelineError(
+            f"--out {out}: expected a file whose name ends in .rrd, as Rerun's viewer opens no other"
+        )
     require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
     raw = None

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from cache.storage import SCHEMES
+from pipeline.errors import PipelineError
 
 _MISTAKES: Final = (  # (pattern of a text that is no path here, what to write instead)
     (re.compile(r"[\"']"), "expected a path without quotes"),
     (
         re.compile(r".*\$(\w+|\{)"),
         "expected a path without environment variables, which are not replaced here",
+    ),
+    (
+        re.compile(r".*%\(\w+\)s"),
+        "expected a path without %(...)s, which is not replaced here",
     ),
     (
         re.compile(r"[A-Za-z]:([\\/]|$)|\\\\"),
@@ -54,6 +60,27 @@ def folder_of(text: str, *, or_url: bool = False) -> Path:
     except RuntimeError as error:
         user = text.partition("/")[0]
         raise ValueError(f"expected a path: there is no home folder of {user}") from error
+
+
+def require_writable(folder: Path, do: str) -> None:
+    """Raise PipelineError, with `do`, if no file can be made in a folder, or in the folder above
+    in which it would be made.
+
+    A file without a name is made: permissions do not tell of read-only disks, or of those that
+    the administrator meets.
+    """
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise PipelineError(f"{folder}: {above} is a file, where a folder is needed. {do}")
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            return
+    except OSError as error:
+        raise PipelineError(
+            f"{folder}: nothing can be written in {above} ({error.strerror}). {do}"
+        ) from error
 
 
 def file_name(track: str) -> str:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,11 +46,14 @@ _PIECE: Final = re.compile(r"(.+\.tar\.?(?:gz|bz2)?)(?![glx]z$)[a-z]{2}")
 
 
 def misplaced_parts(
-    raw: Path, absent: Sequence[ReleasePart], names: Sequence[str] = ()
+    raw: Path,
+    parts: Sequence[ReleasePart],
+    absent: Sequence[ReleasePart],
+    names: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield messages about required parts that are missing from `raw` but lie somewhere near it.
 
-    absent: the missing parts. names: other names of the dataset's folder.
+    parts: all parts; absent: the missing ones. names: other names of the dataset's folder.
     """
     has_broken_link = False
     for path in _first_paths(raw, absent):
@@ -79,6 +83,43 @@ def misplaced_parts(
                 f"{part.what}: {min(in_other_case)} differs in capitals from {part.patterns[0]}. "
                 "Rename it and its like."
             )
+        else:
+            others = _fixed_folders(other for other in parts if other is not part)
+            yield from _find_one_folder_off(raw, part, others)
+
+
+def _fixed_folders(parts: Iterable[ReleasePart]) -> set[str]:
+    """The first folders of the parts' patterns, without wildcards: sequenceFiles/train."""
+    folders = set[str]()
+    for pattern in _patterns(parts):
+        *above, _ = pattern.rstrip("/").split("/")
+        fixed = itertools.takewhile(lambda name: not files.WILD.search(name), above)
+        folders.add("/".join(fixed))
+    return folders - {""}
+
+
+def _find_one_folder_off(raw: Path, part: ReleasePart, others: set[str]) -> Iterator[str]:
+    """Yield a message if files of a missing part are in a folder of another name, or lie one level
+    higher or deeper. others: folders of other parts, whose files these are not.
+    """
+    for pattern in globs(part.patterns):
+        names = pattern.split("/")
+        for n, name in enumerate(names[:-1]):
+            if files.WILD.search(name):
+                continue
+            for there in (["*"], [name, "*"], []):
+                glob = "/".join([*names[:n], *there, *names[n + 1 :]])
+                paths = [Path(path).relative_to(raw) for path in files.find(raw, glob, {})]
+                own = [path for path in paths if not _is_in(path, others)]
+                if own:
+                    found = raw.joinpath(*min(own).parts[: n + len(there)])
+                    expected = raw.joinpath(*names[: n + 1])
+                    yield f"{part.what}: not in {expected} but in {found}. Move or rename them."
+                    return
+
+
+def _is_in(path: Path, folders: Iterable[str]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _patterns(parts: Iterable[ReleasePart]) -> list[str]:

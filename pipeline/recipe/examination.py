@@ -171,10 +171,16 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     packed = find_archives(raw, parts)
     problems = list[str]()
     for place, why in sorted(unreadable.items()):
-        problems.append(f"{place} cannot be read: {why}. Change its permissions.")
+        problems.append(f"{place} cannot be read: {why}. Make it readable.")
     problems += bad_keypoints
     problems += _find_misplaced(dataset, raw, parts, counts, packed)
     problems += _find_mistakes(raw, dataset.mistakes)
+    for count in counts:
+        if count.known is not None and count.found > count.known:
+            problems.append(
+                f"{count.what}: the release has {count.known:,}, found {count.found:,}. Are two "
+                "releases or splits mixed here?"
+            )
 
     in_part = list[str]()
     if isinstance(dataset, Dataset):  # not the body model's files
@@ -188,6 +194,9 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
             problems += unlistable
             if not dataset.page:  # own clips need not be in every split
                 counts = [part for part in counts if part.found] or counts
+                beside = raw.parent / KEYPOINTS
+                if files.is_folder_there(beside) and not files.is_folder_there(raw / KEYPOINTS):
+                    problems.append(f"{beside} is beside {raw}. Move it there: it is not read.")
                 splits = tuple(itertools.chain.from_iterable(part.splits for part in counts))
     unusable = set[str]()
     for part_count in counts:
@@ -258,7 +267,7 @@ def _find_misplaced(
     part is not complete, messages about archives that are still packed.
     """
     absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
-    misplaced = [*misplaced_parts(raw, absent, OTHER_NAMES.get(dataset.name, ()))]
+    misplaced = [*misplaced_parts(raw, parts, absent, OTHER_NAMES.get(dataset.name, ()))]
     is_incomplete = any(not count.without and count.state != "there" for count in counts)
     if is_incomplete and not misplaced:
         return [*packed_parts(raw, packed)]

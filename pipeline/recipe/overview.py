@@ -231,9 +231,8 @@ def _plan_streams(plan: SplitPlan) -> None:
         _plan_committed(plan, plan.committed)
         if plan.problems:  # no run, and so no extraction
             return
-    if recipe.weights_setting and _will_extract(plan) and recipe.raw.is_dir():
-        for spec in recipe.streams:
-            spec.refuse_untrained(recipe.raw, recipe.settings.source.where(spec.name, "weights"))
+    if _will_extract(plan):
+        recipe.refuse_random_weights()
 
 
 def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:

@@ -125,6 +125,12 @@ class Recipe:
                 plan.spec.refuse_untrained(self.raw, setting)
         return upcoming
 
+    def refuse_random_weights(self) -> None:
+        """Raise ConfigError if luigi.cfg names random weights, and the raw folder has real data."""
+        if self.weights_setting and self.raw.is_dir():
+            for spec in self.streams:
+                spec.refuse_untrained(self.raw, self.settings.source.where(spec.name, "weights"))
+
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
         """Find people in clips. Raises as `detect_planned` does."""
         from pipeline.clips.detection.run import detect_planned

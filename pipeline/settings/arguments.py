@@ -38,6 +38,7 @@ from pipeline.cli.text import error_text, from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError, did_you_mean, similar_path
 from pipeline.files.formats import smpl_files
+from pipeline.files.places import require_writable
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, ROOT, option_type, parse_overrides, settings_file
@@ -345,6 +346,8 @@ def check_new_cache(s: Settings, root: cache.Root) -> bool:
     if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
         return False
     may_be_created = _may_be_created(s, root)
+    if isinstance(root, Path):
+        require_writable(root, "Name another folder for the cache.")
     where = s.source.where("paths", "new_cache")
     do = "To create one: --set paths.new_cache=yes"
     if may_be_created == "no":

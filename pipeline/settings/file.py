@@ -152,8 +152,11 @@ class Section(dict[str, str]):
             key = field.name
             if key not in self:
                 continue
+            base = self.file.resolve().parent
             try:
-                values[key] = _value_of(hints[key], self[key], self.file.resolve().parent)
+                if key not in self.by_set:
+                    _refuse_other_lines(self[key], base)
+                values[key] = _value_of(hints[key], self[key], base)
             except (ValueError, ConfigError) as error:
                 text = " ".join(self[key].split())
                 raise ConfigError(f"{self.where(key)} = {text}: {why_refused(error)}") from error
@@ -208,6 +211,23 @@ class SettingsFile:
             values = {**in_file, key: text}
             sections[name] = Section(self.path, name, values, {*in_file.by_set, key})
         return SettingsFile(self.path, sections)
+
+
+def _refuse_other_lines(text: str, base: Path) -> None:
+    """Raise ValueError for a value that a comment, or an indented line with another key, is part of
+    by mistake. A path below `base` that exists may have a # in its name.
+    """
+    comment = re.search(r"(^|\s)[#;].*", text)
+    if comment and not (base / text).exists():
+        raise ValueError(
+            f"{comment[0].strip()!r} is part of the value here. Put a comment in a line of its own"
+        )
+    indented = re.search(r"\n\w+\s*=", text)
+    if indented:
+        key = indented[0].strip("\n =")
+        raise ValueError(
+            f"the indented line of {key!r} is part of this value. Begin it in the first column"
+        )
 
 
 def _value_of(hint: Any, text: str, base: Path) -> Any:

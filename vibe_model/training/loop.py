@@ -56,7 +56,8 @@ class TrainingProgress:
     epochs: int
     iteration: int  # steps done in this epoch
     iterations: int
-    # The step's weighted losses; None when it was skipped, or at an epoch's end.
+    # The weighted losses: of the step, or at an epoch's end the means of its steps; None when the
+    # step was skipped.
     terms: Mapping[str, float] | None = None
     # metrics by split, at an epoch's end
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -230,7 +231,8 @@ class TrainingLoop(ABC):
         curves.epoch(trainer.state.step, validation, trainer.learning_rates())
         self._save_last(curves)
         self._settle_best()
-        self._notify(epoch, validation=validation)
+        means = trainer.state.history[-1]["losses"]
+        self._notify(epoch, terms=means or None, validation=validation)
 
     def _settle_best(self) -> None:
         """Rename best.next.pt to best.pt if its epoch is the state's best one, else delete it."""

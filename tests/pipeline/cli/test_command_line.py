@@ -154,7 +154,7 @@ MISTAKES = (  # words, and what the message names
     ("prepair", "'prepair'; did you mean 'prepare'?"),
     (
         "gc --cache {root} arm wrestling.mkv --fats",
-        "arm wrestling.mkv --fats. Quote names that have spaces (python -m",
+        "arm wrestling.mkv --fats. Expected no further name; put a name that has spaces into quotes",
     ),
     (
         "verify --cache {root} --fats",

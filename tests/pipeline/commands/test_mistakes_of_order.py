@@ -92,7 +92,7 @@ STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
 ORDERS = [
     (f"{TO_CACHE} raw/penn_action/cache", r"expected two separate folders"),
     (f"{TO_CACHE} /dev/null/cache", r"a folder is needed"),
-    (f"{CONVERT} two words", r"unrecognized arguments: two words\. Quote names that have spaces"),
+    (f"{CONVERT} two words", r"two words\. Expected no further name; put a name that has spaces"),
     (f"{TO_CACHE} raw", r"expected two separate folders"),
     (f"{CONVERT}x/y --raw luigi.cfg/x", r"luigi\.cfg"),
     (f"{TO_CACHE} luigi.cfg", r"a folder is needed"),
