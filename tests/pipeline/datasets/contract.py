@@ -60,7 +60,7 @@ class Images:
             self.files[position].unlink()
 
     def renumber(self, steps: int) -> None:
-        """Give all images that are there numbers without a gap, from so many after the first number on."""
+        """Number the images that are there without a gap, from so many after the first number."""
         contents = [file.read_bytes() for file in self.files if file.exists()]
         start = self.first + steps
         for file in self.folder.iterdir():
@@ -218,25 +218,20 @@ class ImageFolders:
         into.convert(root, raw, self.dataset, self.split)
         done = into.extract(root, f"{self.dataset}/{self.split}")
         split = cache.open(root)[f"{self.dataset}/{self.split}"]
-        ok = split.column("features/resnet50_ok")
-        wrong, damaged = 0, 0
+        (source,) = {track.frames for track in self.read(raw)[0]}
+        n_wrong, n_damaged = 0, 0
         for track in split.tracks:
-            source = (
-                next(t.frames for t in self.read(raw)[0]) if track.video == self.video else None
-            )
-            rows = range(track.start, track.stop)
-            for row, frame in zip(
-                rows, split.column("frame_index")[track.start : track.stop], strict=True
-            ):
-                file = source.path(int(frame)) if source is not None else None
-                wrong += file in resized
-                damaged += file == cut
-                assert bool(ok[row]) == (file not in resized and file != cut)
-        assert (wrong, damaged) == (
-            done.problems["other_picture_size"],
-            done.problems["picture_truncated"] + done.problems["picture_damaged"],
-        )
-        assert wrong > 0 and damaged > 0 and done.n_failed == wrong
+            if track.video != self.video:
+                continue
+            rows = slice(track.start, track.stop)
+            shown = [source.path(int(frame)) for frame in split.column("frame_index")[rows]]
+            ok = split.column("features/resnet50_ok")[rows]
+            for file, has_features in zip(shown, ok, strict=True):
+                assert bool(has_features) == (file not in resized and file != cut)
+                n_wrong += file in resized
+                n_damaged += file == cut
+        assert done.problems["other_picture_size"] == done.n_failed == n_wrong > 0
+        assert sum(done.problems.values()) - n_wrong == n_damaged > 0
         assert any(str(resized[0].parent) in example for example in done.examples)
 
 

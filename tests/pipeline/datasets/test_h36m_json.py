@@ -246,6 +246,13 @@ def test_images_that_were_extracted_at_another_rate_and_numbered_again_are_refus
         assert (len(track.frame_index), track.step) == (n_images, step)
 
 
+def test_a_missing_image_between_those_that_are_used_is_noted(raw: Path) -> None:
+    (raw / "images" / FOLDER / f"{FOLDER}_000040.jpg").unlink()  # frame 39
+    (_, account) = read(raw)
+    assert (account["kept"], account["dropped"]) == (20, {"not_sampled": 20})
+    assert account["notes"] == ["1 of 40 frames with joints have no image"]
+
+
 def test_the_210_sequences_have_the_release_s_names_and_are_found_in_it(tmp_path: Path) -> None:
     names = h36m_json.NAMES
     assert (

@@ -133,15 +133,8 @@ def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Pa
     cv2.imwrite(str(tmp_path / "f/000006.jpg"), np.full((100, 100, 3), 200, np.uint8))
     frames, rate = written(tmp_path, of_rows(track, [0, 2, 4, 6]), stand_in=True)
     assert len(frames) == 6 and rate == Fraction(25, 2)
-    assert [frame[2, 600].mean() > GREY + 2 for frame in frames] == [
-        False,
-        False,
-        True,
-        False,
-        True,
-        True,
-    ]
-    assert frames[3, 50, 90].mean() == pytest.approx(200, abs=4) and frames[3, 300, 600].mean() < 4
+    assert [frame[2, 600].mean() > GREY + 2 for frame in frames] == [False] * 2 + [True] * 4
+    np.testing.assert_allclose(frames[3, 50:90, 90:], frames[2, 50:90, 90:], atol=25)
     marked = [(frame[-14:, :120].max() > 200) for frame in frames]
     assert all(marked)
 
