@@ -48,6 +48,7 @@ N_POSE = 72
 N_FIT = 82  # numbers of pose and shape
 N_BODY = 85  # numbers of all KEYS together
 CLOSE_M: Final = 0.005  # largest distance of the joints from the labels
+FAR_M: Final = 0.025  # that in a single frame
 NEAR_M: Final = 0.6  # largest distance of `trans` from the pelvis; about 0.3 m is usual
 SHIFTS: Final = (-2, -1, 1, 2)  # by how many frames wrong frame numbers may be off
 AGAIN: Final = "Put NeuralAnnot's three files into the raw folder as they are downloaded."
@@ -55,7 +56,7 @@ AGAIN: Final = "Put NeuralAnnot's three files into the raw folder as they are do
 
 def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints) -> Doubles:
     """Read the fits of T frames of a video: (T, 82), pose in rad with the global orientation in the
-    camera, then betas. Frames without a fit are NaN.
+    camera, then betas. Frames without a fit, or with one that is elsewhere, are NaN.
 
     Args:
         video: name of the video, such as "S1/Seq2/video_0".
@@ -82,7 +83,10 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     pelvis = _Rows(joints.frames, joints.values[:, PELVIS])
     _require_bodies(raw / FITS, sequence, trans, pelvis)
 
-    _, to_rows, from_rows = np.intersect1d(rows, bodies.frames, return_indices=True)
+    frames, to_rows, from_rows = np.intersect1d(rows, bodies.frames, return_indices=True)
+    is_there = np.isin(frames, _frames_at_labels(cameras[0], joints, kp_3d, trans, pelvis))
+    to_rows = to_rows[is_there]
+    from_rows = from_rows[is_there]
     bodies_in_rows = bodies.values[from_rows]
     pose = pose_in_camera(bodies_in_rows[:, :N_POSE], cameras[0].rotation)
     fits[to_rows] = np.concatenate([pose, bodies_in_rows[:, N_POSE:N_FIT]], axis=1)
@@ -166,6 +170,19 @@ def _require_cameras(
         found += f" ({cause})"
     expected = f"joints of {WORLD} within {CLOSE_M * 1000:.0f} mm of annot3"
     raise RawDataError(file, video, expected, found, AGAIN)
+
+
+def _frames_at_labels(
+    camera: _CalibratedCamera, joints: _Rows, kp_3d: Doubles, trans: _Rows, pelvis: _Rows
+) -> Ints:
+    """The frames in which the joints are at the labels, and a body's `trans` near the pelvis."""
+    is_labelled = (joints.frames >= 0) & (joints.frames < len(kp_3d))
+    frames = joints.frames[is_labelled]
+    in_camera = joints.values[is_labelled] @ camera.rotation.T + camera.translation
+    off = np.median(np.linalg.norm(in_camera - kp_3d[frames], axis=-1), axis=1)
+    _, rows, pelvis_rows = np.intersect1d(trans.frames, pelvis.frames, return_indices=True)
+    away = np.linalg.norm(trans.values[rows] - pelvis.values[pelvis_rows], axis=-1)
+    return np.intersect1d(frames[off <= FAR_M], trans.frames[rows][away <= NEAR_M])
 
 
 def _median_length(vectors: Doubles) -> float:

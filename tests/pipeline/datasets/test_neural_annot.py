@@ -93,6 +93,23 @@ def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_o
     assert (before.pose, before.has_smpl) == (None, None)
 
 
+def test_a_single_fit_that_is_elsewhere_is_no_label(raw: Path) -> None:
+    """In the median frame, all are at the labels."""
+    plant_fits(raw)
+    for name, frame, keys in (("SMPL_NeuralAnnot", "1", ("trans",)), ("joint_3d", "3", ())):
+        file = raw / f"MPI-INF-3DHP_{name}.json"
+        content = json.loads(file.read_text())
+        entry = content["1"]["1"]
+        for key in keys:
+            entry[frame][key] = [5.0, 5.0, 5.0]
+        if not keys:
+            entry[frame] = (np.array(entry[frame]) + 100).tolist()  # mm
+        file.write_text(json.dumps(content))
+    (track,), account = read(raw)
+    assert track.frame_index[~track.has_smpl].tolist() == [1, 3]
+    assert account["notes"] == ["2 of the kept frames have no SMPL fit"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

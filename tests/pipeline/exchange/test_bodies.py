@@ -180,6 +180,12 @@ def test_a_lying_body_of_another_frame_has_no_known_cause() -> None:
     assert found.distance > NOTED
 
 
+def test_no_cause_is_a_negative_size() -> None:
+    """Bodies left of and above the image, where no resized image has them."""
+    aside = replace(smpl(), trans=planted.trans(0) - [6, 2, 0])
+    assert fitted(aside).cause == "no known cause"
+
+
 def test_the_clip_is_the_folder_or_phalps_file_up_to_the_first_dot() -> None:
     """Trap 11."""
     assert clip_of(Path("results/walk/hmr4d_results.pt"), "GVHMR") == "walk"

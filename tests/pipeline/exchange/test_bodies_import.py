@@ -246,6 +246,15 @@ def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
     assert "PHALP's person 8: 3 frames: ghost" in done.notes["walk.mp4"]
 
 
+@pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr", "tram"])
+def test_an_import_without_its_format_names_it(
+    tmp_path: Path, tool: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = planted.files_of(tmp_path, tool)[0]
+    assert main(["import", str(file), "videos", "train", "--cache", str(tmp_path / "c")]) == 2
+    assert "results of body estimators with --format bodies" in capsys.readouterr().err
+
+
 def test_results_of_no_clip_are_refused(tmp_path: Path) -> None:
     file = planted.write(tmp_path, "wham")
     moved = file.parent.rename(tmp_path / "run") / file.name

@@ -148,6 +148,12 @@ def test_fractions_of_frames_are_refused(tmp_path: Path) -> None:
         run(tmp_path, wham(frame_ids=np.arange(N) + 0.5))
 
 
+def test_one_repeated_frame_is_one_frame(tmp_path: Path) -> None:
+    run(tmp_path, wham(frame_ids=np.r_[0, 0, np.arange(2, N)]))
+    notes = cache.open(tmp_path / "c")[NAME].videos[0].account["notes"]
+    assert "WHAM's person 0: 1 frame: repeated frame" in notes
+
+
 def test_a_body_is_used_once_a_frame(tmp_path: Path) -> None:
     """Two tracks of one person share her bodies."""
     twice = track_of("walk.mp4/1", clip_rows(0).columns)
