@@ -67,6 +67,9 @@ FEWEST: Final = 6  # least number of joints that a file must name and that are k
 HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9
 
+# joint orders whose name is noted where a file does not name its joints
+UNUSUAL: Final = tuple(chain.from_iterable(orders[1:] for orders in ORDERS.values()))
+
 # identities of people in a file: with more for so many detections, they are none
 LEAST_REPEATED: Final = 2  # detections an identity
 MIN_FRAMES: Final = 8  # of fewer, identities are used as they are
@@ -291,7 +294,7 @@ def _assemble(
         notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
     if points and not are_boxes:
         notes += filter(None, [note_of_heads(skeleton, points)])
-    if content.joints is None and skeleton in chain(*(orders[1:] for orders in ORDERS.values())):
+    if skeleton in UNUSUAL:
         notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
