@@ -260,20 +260,10 @@ def _assemble(
     messages. Raises RawDataError for a mixed or unknown joint order, for joints outside their
     boxes, and for scores out of range.
     """
-    by_frame: dict[int, list[FoundPerson]] = {}
-    n_copies = 0
-    for person in content.people:
-        others = by_frame.setdefault(person.frame, [])
-        is_copy = person.points[:, 2].any() and any(
-            person.identity == other.identity and np.array_equal(person.points, other.points)
-            for other in others
-        )
-        if is_copy:
-            n_copies += 1
-        else:
-            others.append(person)
+    notes = [*content.notes]
+    by_frame = _group_by_frame(content.people, notes)
     n_points = _count_points(place, by_frame, file_of or {})
-    note = require_joints_in_boxes(place, content.people, sizes)
+    notes += filter(None, [require_joints_in_boxes(place, content.people, sizes)])
 
     frames = sorted(by_frame)
     points: list[Doubles] = []
@@ -287,11 +277,6 @@ def _assemble(
     if not are_boxes:
         skeleton, points = _order_joints(place, points, content.joints)
     _require_scores(place, points)
-    notes = [*content.notes]
-    if note:
-        notes.append(note)
-    if n_copies:
-        notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
     if points and not are_boxes:
         notes += filter(None, [note_of_heads(skeleton, points)])
     if skeleton in UNUSUAL:
@@ -311,6 +296,27 @@ def _assemble(
         notes=notes,
         camera=content.camera,
     )
+
+
+def _group_by_frame(
+    people: Sequence[FoundPerson], notes: list[str]
+) -> dict[int, list[FoundPerson]]:
+    """People by frame, without copies of the same detection, of which a note is added."""
+    by_frame: dict[int, list[FoundPerson]] = {}
+    n_copies = 0
+    for person in people:
+        others = by_frame.setdefault(person.frame, [])
+        is_copy = person.points[:, 2].any() and any(
+            person.identity == other.identity and np.array_equal(person.points, other.points)
+            for other in others
+        )
+        if is_copy:
+            n_copies += 1
+        else:
+            others.append(person)
+    if n_copies:
+        notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
+    return by_frame
 
 
 def _count_points(
