@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
+from pipeline.cli.text import count
 from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.labels import smplx
 from pipeline.errors import ConfigError, RawDataError
@@ -203,6 +205,16 @@ class Amass(Dataset):
             raise RawDataError(raw, "folder", LAYOUT, "no motion below it", UNPACK)
         # by name, not by path: the two orders differ where a name has a blank, which sorts before /
         return sorted(listed, key=lambda video: video.name)
+
+    def unused_labels(self, raw: Path, split: str) -> str:
+        """Name motions that are there twice: all of them are used."""
+        names = [file.with_suffix("").as_posix() for file in filter(_is_motion, _files(raw))]
+        times = Counter(self.origin(name).recording for name in names)
+        n_twice = sum(n > 1 for recording, n in times.items() if recording)
+        if not n_twice:
+            return ""
+        motions = count(n_twice, "motion")
+        return f"{motions} more than once, as SMPL-H and SMPL-X: keep the files of one"
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None

@@ -169,10 +169,7 @@ def frames_there(
 
 
 def lost_frames(source: Pictures | Video, n_labels: int) -> Bools:
-    """Whether each labelled frame of a video is damaged, (n_labels,). False for images.
-
-    Damaged frames keep their numbers, so later frames are not shifted.
-    """
+    """Whether each labelled frame of a video is damaged, (n_labels,). False for images."""
     lost = source.record().lost if isinstance(source, Video) else ()
     return np.isin(np.arange(n_labels), [*lost])
 
@@ -283,9 +280,8 @@ def _find_mismatch(
         if last < n_decoded + _count_not_shown(source):
             return _not_shown_mismatch(labels, source, found)
     if ends_too_late and 0 < last - first < n_decoded:
-        expected = f"frames 0 to {n_decoded - 1}, which {source.place} has"
         found = f"frames {first} to {last}: counted from {first}, or another video's"
-        return frame_mismatch(labels, expected, found, FROM_0)
+        return frame_mismatch(labels, f"frames 0 to {n_decoded - 1}", found, FROM_0)
     ends_too_early = every and last + 1 < n_decoded - MOST_LOST
     if ends_too_late or ends_too_early:
         expected = f"labels of the {n_decoded} frames of {source.place}"
@@ -295,10 +291,7 @@ def _find_mismatch(
 
 
 def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAccount) -> None:
-    """Note that labels cover only part of the video, in one of three ways.
-
-    They cover one frame in n, one stretch of the video, or at most half of the frames of a stretch.
-    """
+    """Note labels of one frame in n, of one stretch, or of at most half of a stretch's frames."""
     n_labelled = len(frames)
     first = int(frames[0])
     last = int(frames[-1])
@@ -408,9 +401,9 @@ class _Misfit(NamedTuple):
 
 def _share_or_metres(points: Floats, size: tuple[int, int], *, boxes: bool) -> _Misfit:
     """Explain points (N, 2) that are all near the image's corner: shares of its size, or metres."""
-    if (points < -STRAY_JOINTS).any(axis=1).mean() > STRAY_JOINTS:
+    if np.quantile(points.min(axis=1), STRAY_JOINTS) < -STRAY_JOINTS:
         return _Misfit("in metres, or normalised about the middle", IN_PIXELS)
-    if (points > 1 + MARGIN).any(axis=1).mean() > STRAY_JOINTS:
+    if np.quantile(points, 1 - STRAY_JOINTS) > 1 + MARGIN:
         return _Misfit("in metres", IN_PIXELS)
     factors = "OpenPose does, by --keypoint_scale 0."
     if boxes:

@@ -21,7 +21,7 @@ from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
-from tests.pipeline.datasets.by_hand import standing
+from tests.pipeline.datasets.by_hand import standing, write_video
 
 av = pytest.importorskip("av", reason="PyAV, which writes the clips, is not installed")
 
@@ -67,7 +67,11 @@ def write(file: Path, scene: Scene) -> None:
             frame.pts, frame.time_base = round(1000 * (t + t % 2 * 2 / 3) / 30), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    # Its rotation flag is a quarter turn, as of a phone that is held upright.
+    turn(file)
+
+
+def turn(file: Path) -> None:
+    """Set its rotation flag to a quarter turn, as of a phone that is held upright."""
     data = bytearray(file.read_bytes())
     at = data.index(b"tkhd") + 4 + 4 + 36  # version and flags, times to volume
     data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
@@ -100,6 +104,32 @@ def test_a_turned_clip_of_uneven_rate_in_hevc_is_read_as_it_is_shown(
         images = [image.to_ndarray(format="rgb24") for image in container.decode(video=0)]
     assert len(images) == N and images[0].shape == scene.images[0].shape
     assert np.median(np.abs(images[-1].astype(float) - scene.images[-1])) < 8
+
+
+@pytest.mark.parametrize("is_turned", [True, False])
+def test_keypoints_of_the_picture_before_it_is_turned_are_refused(
+    is_turned: bool, tmp_path: Path
+) -> None:
+    """AlphaPose's file states no size. Joints right of the image by less than a tenth of its width
+    are possible in any other clip, and noted.
+    """
+    clip = write_video(tmp_path / "a.mov", N, size=(160, 120) if is_turned else (120, 160), step=0)
+    if is_turned:
+        turn(clip)
+    assert Video(tmp_path, "a.mov").size() == (120, 160)
+    (tmp_path / "keypoints").mkdir()
+    joints = standing("coco", 117, 60).ravel().tolist()  # between 102 and 132
+    rows = [{"image_id": f"{t}.jpg", "keypoints": joints} for t in range(N)]
+    (tmp_path / "keypoints/a.json").write_text(json.dumps(rows))
+    report = Accounting()
+    tracks = list(datasets.get("videos").tracks(tmp_path, "train", report=report))
+    (account,) = report
+    if is_turned:
+        assert account.set_aside == "keypoints_outside" and not tracks
+        words = "joints beyond it: those of the stored 160 x 120 image. Run the detector on"
+        assert words in account.message
+    else:
+        assert "29% of the joints are beyond the border of the image" in account.notes
 
 
 def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:

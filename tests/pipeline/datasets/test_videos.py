@@ -491,3 +491,13 @@ def test_a_stated_rate_is_the_clips(tmp_path: Path, fps: str) -> None:
 def test_a_rate_that_is_none_is_refused(fps: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(repr(fps))):
         datasets.get("videos", fps=fps)
+
+
+def test_files_beside_clips_that_are_no_clips_are_named(tmp_path: Path, ran: Any) -> None:
+    raw = tmp_path / "raw"
+    write_clip(raw / "a.mp4")
+    write_alphapose(raw / "keypoints/a.json")
+    for name in ("b.mp4.part", "c.jpg", "notes.txt"):
+        (raw / name).touch()
+    shown = ran("convert", "videos", "train", "--raw", raw, "--cache", tmp_path / "cache")
+    assert "skipped 2 files of other kinds: b.mp4.part, c.jpg" in shown.out + shown.err

@@ -40,9 +40,13 @@ def require_joints_in_boxes(place: Path, people: Sequence[FoundPerson], sizes: S
         return ""
     points = np.stack([person.points for person in compared])
     boxes = np.stack([person.box for person in compared if person.box is not None])
-    is_shown = (points[..., 2] > 0) & np.isfinite(points).all(axis=-1)
-    has_enough = (is_shown.sum(axis=1) >= MIN_JOINTS) & (boxes[:, 1] > boxes[:, 0]).all(axis=1)
-    points = np.where(is_shown[..., None], points[..., :2], np.nan)[has_enough]
+    is_finite = np.isfinite(points).all(axis=-1)
+    is_shown = is_finite & (points[..., 2] > 0)
+    n_shown = is_shown.sum(axis=1)
+    has_area = (boxes[:, 1] > boxes[:, 0]).all(axis=1)
+    has_enough = has_area & (n_shown >= MIN_JOINTS)
+    points = np.where(is_shown[..., None], points[..., :2], np.nan)
+    points = points[has_enough]
     boxes = boxes[has_enough]
     n_outside = int((~_are_inside(points, boxes)).sum())
     if not n_outside:
@@ -66,17 +70,23 @@ def require_joints_in_boxes(place: Path, people: Sequence[FoundPerson], sizes: S
 
 def _are_inside(points: Doubles, boxes: Doubles) -> Bools:
     """Whether people's joints (N, J, 2), NaN if not shown, lie in boxes (N, 2, 2), (N,)."""
-    margin = AROUND * (boxes[:, 1:] - boxes[:, :1])
-    is_inside = (points >= boxes[:, :1] - margin) & (points <= boxes[:, 1:] + margin)
+    low = boxes[:, :1]
+    high = boxes[:, 1:]
+    margin = AROUND * (high - low)
+    is_inside = (points >= low - margin) & (points <= high + margin)
+    n_inside = is_inside.all(axis=-1).sum(axis=1)
     n_shown = np.isfinite(points).all(axis=-1).sum(axis=1)
-    return np.asarray(is_inside.all(axis=-1).sum(axis=1) >= LEAST_INSIDE * n_shown)
+    return np.asarray(n_inside >= LEAST_INSIDE * n_shown)
 
 
 def _distance(points: Doubles, boxes: Doubles) -> float:
     """Distance of the joints' extent from the box, in sizes of the box, of the median person."""
-    extents = np.stack([np.nanmin(points, axis=1), np.nanmax(points, axis=1)], axis=1)
+    low = np.nanmin(points, axis=1)
+    high = np.nanmax(points, axis=1)
+    extents = np.stack([low, high], axis=1)
     sizes = boxes[:, 1:] - boxes[:, :1]
-    return float(np.median((np.abs(extents - boxes) / sizes).max(axis=(1, 2))))
+    distances = np.abs(extents - boxes) / sizes
+    return float(np.median(distances.max(axis=(1, 2))))
 
 
 def _causes(points: Doubles, boxes: Doubles, sizes: Sizes | None) -> Iterator[_Cause]:
@@ -91,9 +101,11 @@ def _causes(points: Doubles, boxes: Doubles, sizes: Sizes | None) -> Iterator[_C
     yield _Cause("in shares of the box", f"{scale}{add[1:]}.", low + points * size)
     do = "Map the joints from the network's crop back to the image."
     for crop in CROPS:
+        width, height = crop
         factor = CROP_MARGIN * (size / crop).max(axis=-1, keepdims=True)
-        mapped = low + size / 2 + (points - np.array(crop) / 2) * factor
-        yield _Cause(f"in the {crop[0]} x {crop[1]} crop of a network", do, mapped)
+        from_centre = points - np.array(crop) / 2
+        mapped = low + size / 2 + from_centre * factor
+        yield _Cause(f"in the {width} x {height} crop of a network", do, mapped)
     if sizes is not None:
         height = sizes()[0][1]
         upright = np.abs([0, height] - points)

@@ -67,6 +67,9 @@ FEWEST: Final = 6  # least number of joints that a file must name and that are k
 HIGHEST_SCORE: Final = 10.0
 MOST_SCORES: Final = 0.9
 
+# joint orders whose name is noted where a file does not name its joints
+UNUSUAL: Final = tuple(chain.from_iterable(orders[1:] for orders in ORDERS.values()))
+
 # identities of people in a file: with more for so many detections, they are none
 LEAST_REPEATED: Final = 2  # detections an identity
 MIN_FRAMES: Final = 8  # of fewer, identities are used as they are
@@ -257,20 +260,10 @@ def _assemble(
     messages. Raises RawDataError for a mixed or unknown joint order, for joints outside their
     boxes, and for scores out of range.
     """
-    by_frame: dict[int, list[FoundPerson]] = {}
-    n_copies = 0
-    for person in content.people:
-        others = by_frame.setdefault(person.frame, [])
-        is_copy = person.points[:, 2].any() and any(
-            person.identity == other.identity and np.array_equal(person.points, other.points)
-            for other in others
-        )
-        if is_copy:
-            n_copies += 1
-        else:
-            others.append(person)
+    notes = [*content.notes]
+    by_frame = _group_by_frame(content.people, notes)
     n_points = _count_points(place, by_frame, file_of or {})
-    note = require_joints_in_boxes(place, content.people, sizes)
+    notes += filter(None, [require_joints_in_boxes(place, content.people, sizes)])
 
     frames = sorted(by_frame)
     points: list[Doubles] = []
@@ -284,14 +277,9 @@ def _assemble(
     if not are_boxes:
         skeleton, points = _order_joints(place, points, content.joints)
     _require_scores(place, points)
-    notes = [*content.notes]
-    if note:
-        notes.append(note)
-    if n_copies:
-        notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
     if points and not are_boxes:
         notes += filter(None, [note_of_heads(skeleton, points)])
-    if content.joints is None and skeleton in chain(*(orders[1:] for orders in ORDERS.values())):
+    if skeleton in UNUSUAL:
         notes.append(f"{n_points} joints without names are read as {skeleton}")
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
@@ -308,6 +296,27 @@ def _assemble(
         notes=notes,
         camera=content.camera,
     )
+
+
+def _group_by_frame(
+    people: Sequence[FoundPerson], notes: list[str]
+) -> dict[int, list[FoundPerson]]:
+    """People by frame, without copies of the same detection, of which a note is added."""
+    by_frame: dict[int, list[FoundPerson]] = {}
+    n_copies = 0
+    for person in people:
+        others = by_frame.setdefault(person.frame, [])
+        is_copy = person.points[:, 2].any() and any(
+            person.identity == other.identity and np.array_equal(person.points, other.points)
+            for other in others
+        )
+        if is_copy:
+            n_copies += 1
+        else:
+            others.append(person)
+    if n_copies:
+        notes.append(f"{count(n_copies, 'detection')} left out: the same joints a second time")
+    return by_frame
 
 
 def _count_points(

@@ -54,18 +54,36 @@ MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
 # x y z m of an adult who stands with arms stretched to the sides; right joints are mirrored. The
 # face and toes are half as large again: those of a child, or near the camera, are larger.
 _BODY: Final[Mapping[str, tuple[float, float, float]]] = {
-    "headtop": (0, 1.72, 0), "nose": (0, 1.55, 0.14), "leye": (0.045, 1.6, 0.11),
-    "lear": (0.12, 1.57, 0), "head (h36m)": (0, 1.62, 0.08), "neck": (0, 1.42, 0),
-    "lshoulder": (0.18, 1.4, 0), "lelbow": (0.45, 1.4, 0), "lwrist": (0.7, 1.4, 0),
-    "spine (h36m)": (0, 1.18, 0), "hip": (0, 0.92, 0), "midhip": (0, 0.92, 0),
-    "lhip": (0.11, 0.92, 0), "lknee": (0.11, 0.5, 0), "lankle": (0.11, 0.08, 0),
-    "lbigtoe": (0.11, 0.02, 0.18), "lsmalltoe": (0.2, 0.02, 0.11), "lheel": (0.11, 0.02, -0.05),
-}  # fmt: skip
+    "headtop": (0, 1.72, 0),
+    "nose": (0, 1.55, 0.14),
+    "leye": (0.045, 1.6, 0.11),
+    "lear": (0.12, 1.57, 0),
+    "head (h36m)": (0, 1.62, 0.08),
+    "neck": (0, 1.42, 0),
+    "lshoulder": (0.18, 1.4, 0),
+    "lelbow": (0.45, 1.4, 0),
+    "lwrist": (0.7, 1.4, 0),
+    "spine (h36m)": (0, 1.18, 0),
+    "hip": (0, 0.92, 0),
+    "midhip": (0, 0.92, 0),
+    "lhip": (0.11, 0.92, 0),
+    "lknee": (0.11, 0.5, 0),
+    "lankle": (0.11, 0.08, 0),
+    "lbigtoe": (0.11, 0.02, 0.18),
+    "lsmalltoe": (0.2, 0.02, 0.11),
+    "lheel": (0.11, 0.02, -0.05),
+}
 # distances that are no bones for drawing
 _MORE_BONES: Final = (
-    ("leye", "reye"), ("lear", "rear"), ("nose", "lshoulder"), ("nose", "rshoulder"),
-    ("nose", "neck"), ("nose", "headtop"), ("neck", "lshoulder"), ("neck", "rshoulder"),
-)  # fmt: skip
+    ("leye", "reye"),
+    ("lear", "rear"),
+    ("nose", "lshoulder"),
+    ("nose", "rshoulder"),
+    ("nose", "neck"),
+    ("nose", "headtop"),
+    ("neck", "lshoulder"),
+    ("neck", "rshoulder"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +165,9 @@ def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
     columns, lengths = _bones(tuple(names))
     point_of = dict(zip(names, points.swapaxes(0, 1), strict=True))
     with np.errstate(all="ignore"):
-        measured = np.linalg.norm(np.subtract(*points[:, columns].transpose(2, 0, 1, 3)), axis=-1)
+        starts = points[:, columns[:, 0]]
+        ends_of_bones = points[:, columns[:, 1]]
+        measured = np.linalg.norm(starts - ends_of_bones, axis=-1)
         is_shown = np.isfinite(measured)
         squares = (is_shown * lengths**2).sum(axis=1)
         scale = np.sqrt(np.nansum(measured**2, axis=1) / squares)  # (N,) px per m
