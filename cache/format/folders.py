@@ -111,16 +111,19 @@ def unmounted_streams(store: Store, split: str) -> dict[str, str]:
     """Folders of a split's features, of all or of one stream, that seem to be mount points of disks
     that are not mounted -> a message.
 
-    A mount point is an empty folder or a dead link: a commit leaves files in each of these folders,
-    and a writer that commits nothing leaves no folder.
+    A mount point is an empty folder or a dead link: a split's first commit leaves a file for all
+    features, and a stream's folder, which a writer makes first and removes last, is never empty
+    beside the stream's other arrays.
     """
     if not store.exclusive:  # an object store has no mount points
         return {}
     folder = f"{split}/{FEATURES}"
     empty = []
     with suppress(PermissionError):
-        if store.list_names(folder):
-            below = [f"{folder}/{name}" for name in stream_folders(store, split)]
+        names = store.list_names(folder)
+        if names:
+            begun = [name for name in stream_folders(store, split) if f"{name}_ok" in names]
+            below = [f"{folder}/{name}" for name in begun]
             empty = [key for key in below if _list_names(store, key) == []]
         elif FEATURES in store.list_names(split):
             empty = [folder]
