@@ -31,7 +31,7 @@ from typing import Final
 
 from cache.errors import AccessDenied, CacheError
 from cache.format import shard as shards
-from cache.format.folders import committed_names, places_of, split_folders
+from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
 from cache.format.layout import GROUP, Geometry, json_file
 from cache.format.listing import (
     ROOT,
@@ -212,9 +212,7 @@ class _Verification:
         files = self._store.read_many(keys)
         for key in keys:
             data = bytes(files.get(key, b""))
-            group = GROUP
-            if key == ROOT:
-                group = root_group(parse_list(data))
+            group = root_group(parse_list(data)) if key == ROOT else GROUP
             if data != group:
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
@@ -224,6 +222,9 @@ class _Verification:
         """As `check`; files that this user may not read count as damaged."""
         try:
             self.check(place)
+            if place.stream is None:
+                for key, message in unmounted_streams(self._store, place.split).items():
+                    self._damage(place, key, message)
         except PermissionError as error:
             self._damage(place, place.manifest, str(AccessDenied.of(error)))
 

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 
+from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import FEATURES
 from cache.format.listing import update_list
@@ -95,8 +96,40 @@ def stream_folders(store: Store, split: str) -> list[str]:
 
 
 def places_of(store: Store, split: str) -> list[Place]:
-    """The `Place` of a split, then those of its streams, committed or not."""
+    """The `Place` of a split, then those of its streams, committed or not; without streams whose
+    disk seems to be unmounted, because a lock would remove the mount point.
+    """
     streams: list[str] = []
     with suppress(PermissionError):  # reading the split's own place reports it
         streams = stream_folders(store, split)
-    return [Place(store, split, stream) for stream in (None, *streams)]
+    unmounted = unmounted_streams(store, split)
+    places = [Place(store, split, stream) for stream in (None, *streams)]
+    return [place for place in places if place.manifest_folder not in unmounted]
+
+
+def unmounted_streams(store: Store, split: str) -> dict[str, str]:
+    """Folders of a split's features, of all or of one stream, that seem to be mount points of disks
+    that are not mounted -> a message.
+
+    A mount point is an empty folder or a dead link: a split's first commit leaves a file for all
+    features, and a stream's folder, which a writer makes first and removes last, is never empty
+    beside the stream's other arrays.
+    """
+    if not store.exclusive:  # an object store has no mount points
+        return {}
+    folder = f"{split}/{FEATURES}"
+    empty = []
+    with suppress(PermissionError):
+        names = store.list_names(folder)
+        if names:
+            begun = [name for name in stream_folders(store, split) if f"{name}_ok" in names]
+            below = [f"{folder}/{name}" for name in begun]
+            empty = [key for key in below if _list_names(store, key) == []]
+        elif FEATURES in store.list_names(split):
+            empty = [folder]
+    do = "Mount its disk. If the features may go, delete this folder: they are computed again."
+    texts = {}
+    for key in empty:
+        where = store.location(key)
+        texts[key] = str(CacheError.at(where, expected="features", found="none", do=do))
+    return texts

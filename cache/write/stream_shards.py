@@ -31,6 +31,7 @@ import numpy as np
 from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
+from cache.format.folders import unmounted_streams
 from cache.format.layout import HAS_VALUE, UNDECODABLE, Geometry, stream_columns
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, shard_rows
@@ -129,6 +130,9 @@ class StreamShards:
             )
         self.columns = stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
+        for key, text in unmounted_streams(self._store, split).items():
+            if f"{self.place.manifest_folder}/".startswith(f"{key}/"):
+                raise CacheError(text)
         # this plan's checkpoints and staged shards
         self._work = StagedWork(self.place, {"plan": plan, "dim": dim, "dtype": dtype})
         self._read_state()

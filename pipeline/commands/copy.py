@@ -15,6 +15,7 @@ from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
+from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 from pipeline.settings.file import ROOT
@@ -77,6 +78,8 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
             has = ", ".join(sorted(stored)) or "no streams"
             raise PipelineError(f"--streams {stream}: these splits have {has}")
 
+    for name, split in opened.items():
+        refuse_mixed_cache(args.to, name, stand_in=bool(split.manifest.get("stand_in")))
     for name, split in opened.items():
         streams = split.streams
         if args.streams is not None:

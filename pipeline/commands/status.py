@@ -18,7 +18,7 @@ from typing import Any, Final
 from rich.table import Table
 
 import cache
-from cache.format.folders import split_folders
+from cache.format.folders import split_folders, unmounted_streams
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import VideoAccount, reason
@@ -356,6 +356,7 @@ def _split_status(split: cache.Split) -> _SplitStatus:
     )
     for name in split.streams:
         _add_stream(status, split, name)
+    status.problems += unmounted_streams(cache.store_at(split.root), split.name).values()
     _add_missing(status, split)
     _add_videos(status, split)
     return status

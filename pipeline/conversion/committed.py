@@ -27,6 +27,7 @@ it, or finds fewer rows in it; then it keeps the rows of an earlier conversion.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -299,6 +300,23 @@ def refuse_loss(
             f"would replace it. Use another cache: --cache {committed.root}-{other}, or [paths] "
             "cache in luigi.cfg."
         )
+
+
+def refuse_mixed_cache(root: cache.Root, name: str, *, stand_in: bool) -> None:
+    """Raise StandInMixed if the split `name`, which is not in the cache yet, would bring demo data
+    into a cache of real data, or the reverse.
+    """
+    features = cache.FeatureCache(root)
+    for other in features.splits:
+        with contextlib.suppress(cache.CacheError):  # another command reports it
+            before = {"stand_in": bool(features[other].manifest.get("stand_in"))}
+            if before["stand_in"] != stand_in:
+                now = kind_of({"stand_in": stand_in})
+                raise StandInMixed(
+                    f"{root}: {other} is {kind_of(before)}, and {name} would be {now}: they do not "
+                    f"share a cache. Use another one: --cache {root}-{now.split()[0]}, or [paths] "
+                    "cache in luigi.cfg."
+                )
 
 
 def _describe_reader(reader: Mapping[str, Any]) -> str:

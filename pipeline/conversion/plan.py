@@ -35,6 +35,7 @@ from pipeline.conversion.committed import (
     names_with_rows,
     recorded_reader,
     refuse_loss,
+    refuse_mixed_cache,
     refuse_other_folder,
     why_empty,
 )
@@ -301,7 +302,9 @@ def compare(
         drop_removed=drop_removed,
         listed=listed,
     )
-    if committed is not None:
+    if committed is None:
+        refuse_mixed_cache(root, plan.name, stand_in=reader["stand_in"])
+    else:
         columns = dataset.columns(split, body=reader["body"] is not None)
         refuse_loss(committed, raw, reader, columns)
         if not stamped and _is_unchanged(plan, committed):
@@ -322,13 +325,12 @@ def _compare_committed(
 
     plan: has what `compare` was asked for, and all listed videos with their stamps.
     """
-    raw = plan.raw
     with no_collection():
         seen = changes.read_stamps(plan.root, plan.name)
     plan = replace(plan, seen=seen)
     before = committed.manifest["reader"]
     differs = tuple(find_differences(before, plan.reader))
-    moved = has_moved(committed, raw)
+    moved = has_moved(committed, plan.raw)
     unusable = {} if retry or plan.drop_removed else _find_unusable(plan)
     earlier = earlier_reader(committed) & plan.stamps.keys() - unusable.keys()
     retried = list_rejected(committed, plan.dataset, retry=retry) | earlier
@@ -343,7 +345,7 @@ def _compare_committed(
     if moved and not plan.drop_removed:
         n_same = update.kept + len(update.renamed) - len(update.missing)
         n_new = len(update.new)
-        refuse_other_folder(committed, raw, n_same=n_same, missing=update.missing, n_new=n_new)
+        refuse_other_folder(committed, plan.raw, n_same=n_same, missing=update.missing, n_new=n_new)
     if differs:
         gone = update.missing
         append = tuple(video for video in plan.listed if video.name not in gone)

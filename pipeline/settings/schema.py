@@ -72,8 +72,8 @@ class ConvertSettings(ReaderOptions):
     workers: Annotated[
         NonNegativeInt, Field(description="Number of worker processes; 0: one per core")
     ] = 0
-    # Rows of videos that are missing from the raw folder, or rejected after a change. keep: keep
-    # them, and fail until the videos are back; drop: delete them. Rows of missing demo videos are
+    # Rows of videos that are missing from the raw folder, or that a changed video would lose. keep:
+    # keep them, and fail until the videos are back; drop: delete them. Those of demo videos are
     # always deleted.
     removed: Literal["keep", "drop"] = "keep"
     strict: Annotated[

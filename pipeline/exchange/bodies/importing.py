@@ -24,6 +24,7 @@ import numpy as np
 import cache
 from pipeline.body import Body
 from pipeline.cli.text import count
+from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import EXTRINSICS, INTRINSICS, PELVIS, UP
 from pipeline.datasets.labels import smplx
@@ -131,7 +132,9 @@ def import_bodies(
 
     committed = committed_split(root, name)
     before: dict[str, str] = {}  # fingerprints of the clips that an earlier import wrote
-    if committed is not None:
+    if committed is None:
+        refuse_mixed_cache(root, name, stand_in=origin["stand_in"])
+    else:
         _require_same_files(committed, entries, by_clip)
         before = {entry.name: entry.fingerprint for entry in committed.videos}
     current = {video for video, entry in entries.items() if before.get(video) == entry.fingerprint}

@@ -24,6 +24,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
+from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.conversion.identity import describe
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import committed_split
@@ -112,6 +113,7 @@ def import_database(
         origin = _origin(reader, part, tracks, provenance)
         why = _why(root, name, origin)
         if why:
+            refuse_mixed_cache(root, name, stand_in=origin["stand_in"])
             _write_tracks(root, name, tracks, origin, progress)
         cache.finish_commits(root, name)  # of an import that was killed
         stream = None

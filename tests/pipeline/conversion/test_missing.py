@@ -396,6 +396,26 @@ def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folde
     assert penn.everything() == before
 
 
+@pytest.mark.parametrize("is_demo", [True, False])
+def test_no_split_of_demo_data_is_written_beside_real_data_nor_the_reverse(
+    is_demo, penn, ran, run, tmp_path
+):
+    other = penn.elsewhere(tmp_path / "other")
+    (other if is_demo else penn).without_marker()
+    other.convert("train")
+    before, copied = other.split.manifest["digest"], tmp_path / "copied"
+    ran("convert", "penn_action", "test", "--raw", penn.raw, "--cache", copied)
+    for words in (
+        ["convert", "penn_action/test", *penn.places],
+        ["prepare", "penn_action", *penn.places],
+        ["copy", "--cache", copied, "--to", penn.root],
+    ):
+        assert run(*words) != 0
+        assert cache.open(penn.root).splits == ("penn_action/train",)
+    assert "share a cache" in ran("convert", "penn_action/test", *penn.places, code=2).err
+    assert other.split.manifest["digest"] == before
+
+
 # --------------------------------------------------------------------------------------------------
 # empty splits
 

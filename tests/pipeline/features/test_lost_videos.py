@@ -272,3 +272,37 @@ def test_a_lost_clip_costs_itself_on_several_devices(penn, into, extract, tmp_pa
     other_images(penn)
     shown = extract("homography", "--devices", "cpu,cpu")
     assert arrays_of(into, penn.root, "homography") == arrays_of(into, calm, "homography"), shown
+
+
+@pytest.mark.parametrize("folder", ["features", "features/resnet50"])
+@pytest.mark.parametrize("as_link", [False, True])
+def test_a_stream_whose_disk_is_not_mounted_is_a_problem_and_nothing_is_computed_into_it(
+    folder, as_link, penn, ran, extract, tmp_path
+):
+    ran("convert", PENN, *penn.places)
+    extract("resnet50")
+    place, aside = penn.root / PENN / folder, tmp_path / "aside"
+    place.rename(aside)
+    if as_link:
+        place.symlink_to(tmp_path / "not mounted")
+    else:
+        place.mkdir()
+    for words in (["status"], ["verify", "--fast"]):
+        assert (
+            f"{place}: expected features, found none. Mount"
+            in ran(*words, "--cache", penn.root, code=1).out
+        )
+    ran("gc", "--cache", penn.root)
+    for more in [], ["--replace"]:
+        words = ["extract", PENN, "--cache", penn.root, "--weights", "untrained:0", *more]
+        shown = ran(*words, code=2)
+        assert "Mount its disk" in shown.err + shown.out
+    assert not place.is_dir() or not [*place.iterdir()]
+    assert as_link == place.is_symlink()
+    place.unlink() if as_link else place.rmdir()
+    if folder == "features":
+        shutil.copytree(aside, place)
+        assert "up to date" in extract("resnet50")
+    else:
+        assert "rows computed" in extract("resnet50")
+    ran("status", "--cache", penn.root)
