@@ -71,10 +71,6 @@ WITHOUT_WEIGHTS: Final = (
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
     "with random weights"
 )
-OTHER_WEIGHTS: Final = (
-    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, a "
-    "trial run)."
-)
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -248,7 +244,7 @@ class Preparation:
             self.recipes[0].settings,
             _unique(upcoming),
             downloads=not args.plan,
-            do=OTHER_WEIGHTS if args.weights else "",
+            by_option=bool(args.weights),
         )
         if failures:
             raise PipelineError(" ".join(failures))
