@@ -28,7 +28,7 @@ from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS, describe_others
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
-from pipeline.commands.plan import lines
+from pipeline.commands.plan import lines, lost_videos
 from pipeline.commands.preparation_detector import (
     NO_DETECTOR,
     choose_detector,
@@ -178,7 +178,7 @@ class Preparation:
 
     def run(self) -> int:
         """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
-        was skipped.
+        was skipped; with --plan, 2 if a split cannot be planned.
         """
         args = self.args
         plans = self.plans()
@@ -191,8 +191,10 @@ class Preparation:
         _print_plan(self, plans)
         self.check(plans)
         has_skipped_splits = len(runnable) < len(plans)
+        if args.plan and has_skipped_splits:
+            return 2
         if args.plan:
-            return 2 if has_skipped_splits else 0
+            return int(any(map(lost_videos, plans)))
 
         detected = _detect(self, plans)
         n_flaws = detected.flaws + _run_steps(self, runnable)
