@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -89,11 +89,12 @@ def _problems(s: Settings) -> list[str]:
     """Messages about what `Data` or training would refuse: the checks that they make themselves."""
     recipes = Recipe.by_settings(s)
     problems = missing_files(recipes)
-    checks = [
+    checks: list[Callable[[], object]] = [
         functools.partial(check_new_cache, s, s.paths.cache),
         functools.partial(require_writable, s.paths.runs, "Name another folder: [paths] runs"),
+        *(recipe.refuse_random_weights for recipe in recipes),
     ]
-    for check in (*checks, *(recipe.refuse_random_weights for recipe in recipes)):
+    for check in checks:
         try:
             check()
         except (PipelineError, cache.CacheError, OSError) as error:

@@ -14,7 +14,7 @@ A split that is up to date has one line; another one has a line for each step, a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from pipeline import datasets
@@ -217,11 +217,7 @@ def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
     """Lines on missing videos, a split without rows, and streams that no task extracts."""
-    todo = plan.conversion
-    problems: Iterable[str] = ()
-    if todo is not None:
-        problems = todo.problems if todo.up_to_date else todo.kept_lines
-    for text in problems:
+    for text in lost_videos(plan):
         yield f"{WRONG} {plain(text)}"
     for stream in plan.unnamed:
         split = command(
@@ -233,6 +229,14 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
             f"--stream {stream.stream}"
         )
         yield f"{DOUBT} {plain(text)}"
+
+
+def lost_videos(plan: SplitPlan) -> Sequence[str]:
+    """Messages about committed videos that are missing or unusable."""
+    todo = plan.conversion
+    if todo is None:
+        return ()
+    return todo.problems if todo.up_to_date else todo.kept_lines
 
 
 def _as_dict(

@@ -32,6 +32,10 @@ from pipeline.recipe.overview import SplitPlan
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
+OTHER_WEIGHTS: Final = (
+    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, "
+    "a trial run)."
+)
 
 
 def choose_detector(
@@ -63,7 +67,8 @@ def choose_detector(
         )
         texts = [f"{problem}. {do}"]
         if isinstance(error, MissingAssets):  # name all missing weights at once
-            texts += load_networks(settings, specs, downloads=not args.plan)
+            by_option = bool(args.weights)
+            texts += load_networks(settings, specs, downloads=not args.plan, by_option=by_option)
         raise type(error)(" ".join(texts)) from error
     return detector
 
@@ -107,13 +112,13 @@ def keeps_other_keypoints(args: argparse.Namespace, detector: str) -> bool:
 
 
 def load_networks(
-    settings: Settings, specs: Sequence[StreamSpec], *, downloads: bool, do: str = ""
+    settings: Settings, specs: Sequence[StreamSpec], *, downloads: bool, by_option: bool = False
 ) -> list[str]:
     """Load the networks that this process will run. Returns messages about weights that are missing
     or invalid, and about a missing device.
 
-    downloads: Also load networks whose weights may have to be downloaded. do: End of messages
-    about weights.
+    downloads: Also load networks whose weights may have to be downloaded. by_option: --weights
+    names the weights.
     """
     messages = list[str]()
     if settings.dask.scheduler or settings.features.processes:
@@ -127,7 +132,7 @@ def load_networks(
         except ConfigError as error:
             messages.append(str(error))
         except PipelineError as error:
-            messages.append(f"{error} {do}".rstrip())
+            messages.append(f"{error} {OTHER_WEIGHTS}" if by_option else str(error))
     return messages
 
 

@@ -28,7 +28,7 @@ from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
-from pipeline.commands.plan import lines
+from pipeline.commands.plan import lines, lost_videos
 from pipeline.commands.preparation_detector import (
     NO_DETECTOR,
     choose_detector,
@@ -70,10 +70,6 @@ WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights "
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
     "with random weights"
-)
-OTHER_WEIGHTS: Final = (
-    "Or leave --weights out (tracks without features), or use untrained:0 (random weights, a "
-    "trial run)."
 )
 
 
@@ -182,7 +178,7 @@ class Preparation:
 
     def run(self) -> int:
         """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
-        was skipped.
+        was skipped; with --plan, 2 if a split cannot be planned.
         """
         args = self.args
         plans = self.plans()
@@ -195,8 +191,10 @@ class Preparation:
         _print_plan(self, plans)
         self.check(plans)
         has_skipped_splits = len(runnable) < len(plans)
+        if args.plan and has_skipped_splits:
+            return 2
         if args.plan:
-            return 2 if has_skipped_splits else 0
+            return int(any(map(lost_videos, plans)))
 
         detected = _detect(self, plans)
         n_flaws = detected.flaws + _run_steps(self, runnable)
@@ -248,7 +246,7 @@ class Preparation:
             self.recipes[0].settings,
             _unique(upcoming),
             downloads=not args.plan,
-            do=OTHER_WEIGHTS if args.weights else "",
+            by_option=bool(args.weights),
         )
         if failures:
             raise PipelineError(" ".join(failures))

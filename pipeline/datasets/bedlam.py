@@ -121,14 +121,15 @@ class Bedlam(Dataset):
         ),
         PICTURES,
     )
-    mistakes: ClassVar[tuple[Mistake, ...]] = tuple(
-        Mistake(
-            f"{folder}/",
-            "has labels in a layout that is skipped",
-            "Unpack bedlam-labels-smpl.zip beside it.",
-        )
-        for folder in folders_of(SKIPPED)
-    ) + (
+    mistakes: ClassVar[tuple[Mistake, ...]] = (
+        *(
+            Mistake(
+                f"{folder}/",
+                "has labels in a layout that is skipped",
+                "Unpack bedlam-labels-smpl.zip beside it.",
+            )
+            for folder in folders_of(SKIPPED)
+        ),
         Mistake(
             "<scene>/mp4/<sequence>.mp4",
             "is a video to look at, which is not read",

@@ -104,7 +104,7 @@ def export(
         )
     if out.suffix != ".rrd":
         raise PipelineError(
-            f"--out {out}: expected a file whose name ends in .rrd, as Rerun's viewer opens no other"
+            f"--out {out}: expected a name that ends in .rrd, as Rerun's viewer opens no other"
         )
     require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)

@@ -77,7 +77,9 @@ class WeightsSpec:
             where = ""
             if self.kind == "spin":
                 where = " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)."
-            problem = "this is a folder, where a file is needed" if path.is_dir() else "file not found"
+            problem = (
+                "this is a folder, where a file is needed" if path.is_dir() else "file not found"
+            )
             raise MissingAssets(f"weights {self}: {problem}.{where}")
         return path
 

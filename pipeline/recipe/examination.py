@@ -175,12 +175,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     problems += bad_keypoints
     problems += _find_misplaced(dataset, raw, parts, counts, packed)
     problems += _find_mistakes(raw, dataset.mistakes)
-    for count in counts:
-        if count.known is not None and count.found > count.known:
-            problems.append(
-                f"{count.what}: the release has {count.known:,}, found {count.found:,}. Are two "
-                "releases or splits mixed here?"
-            )
+    problems += _find_surplus(counts)
 
     in_part = list[str]()
     if isinstance(dataset, Dataset):  # not the body model's files
@@ -272,6 +267,16 @@ def _find_misplaced(
     if is_incomplete and not misplaced:
         return [*packed_parts(raw, packed)]
     return misplaced
+
+
+def _find_surplus(counts: Sequence[PartCount]) -> Iterator[str]:
+    """A message for each part of which there are more files than in the release."""
+    for part in counts:
+        if part.known is not None and part.found > part.known:
+            yield (
+                f"{part.what}: the release has {part.known:,}, found {part.found:,}. Are two "
+                "releases or splits mixed here?"
+            )
 
 
 def _find_mistakes(raw: Path, mistakes: Sequence[Mistake]) -> Iterator[str]:

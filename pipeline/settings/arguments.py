@@ -340,10 +340,20 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
 def check_new_cache(s: Settings, root: cache.Root) -> bool:
     """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
     new_cache forbids creating it. Returns whether there is no cache yet.
+
+    Also raises ConfigError for a folder in a cache, and PipelineError for one that cannot be made.
     """
     if isinstance(root, Path) and root.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "", str(root))
-    if cache.store_at(root).exists("zarr.json") or cache.FeatureCache(root):
+    has_splits = bool(cache.FeatureCache(root))
+    if isinstance(root, Path) and not has_splits:
+        above = [folder for folder in root.resolve().parents if (folder / "zarr.json").is_file()]
+        if above:
+            raise ConfigError(
+                f"{root}: it is in the cache {above[-1]}, which must hold nothing else. Name that "
+                "one, or a folder beside it."
+            )
+    if has_splits or cache.store_at(root).exists("zarr.json"):
         return False
     may_be_created = _may_be_created(s, root)
     if isinstance(root, Path):

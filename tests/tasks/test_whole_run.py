@@ -58,7 +58,7 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
     facts = ("numbers", "curves", "features ", "status", "report ")
     assert [line for line in lines if line and not line.startswith((*ours, *facts))] == []
     epochs = [line for line in lines if "epoch" in line and "best of" not in line]
-    line = r"  train      VIBE, tiny +epoch \d of 2: (loss \S+, )?validation PA-MPJPE [\d.]+ mm"
+    line = r"  train      VIBE, tiny +epoch \d of 2: mean loss \S+, validation PA-MPJPE [\d.]+ mm"
     assert len(epochs) == 2
     assert all(re.fullmatch(line, epoch) for epoch in epochs), epochs
 
@@ -176,14 +176,26 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(
     shown: list[tuple[int, int, str]] = []
     tell = training.progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
     tell(TrainingProgress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
-    tell(TrainingProgress(0, 8, 30, 30, validation={"3dpw/validation": {"pa_mpjpe": 99.84}}))
+    scores = {"3dpw/validation": {"pa_mpjpe": 99.84}}
+    tell(TrainingProgress(0, 8, 30, 30, terms={"2d": 5.0, "3d": 2.0}, validation=scores))
     assert capsys.readouterr().out.splitlines() == [
-        "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE "
+        "  train      VIBE, embedded, seed 3    epoch 1 of 8: mean loss 7, validation PA-MPJPE "
         "99.8 mm"
     ]
     assert shown == [
         (1, 240, "loss 8.07  epoch 1/8"),
-        (30, 240, "loss 8.07  PA-MPJPE 99.8 mm  epoch 1/8"),
+        (30, 240, "mean loss 7  PA-MPJPE 99.8 mm  epoch 1/8"),
+    ]
+
+
+def test_a_step_whose_loss_is_an_outlier_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    tell = training.progress_callback(lambda *_: None, "VIBE")
+    losses = [*[2.0] * 12, 53.0, *[2.0] * 10, 15.0, 399.0]
+    for step, loss in enumerate(losses, start=1):
+        tell(TrainingProgress(0, 1, step, 30, terms={"2d": loss}))
+    assert capsys.readouterr().out.splitlines() == [
+        "  ! step 13: loss 53, while this epoch's mean was 2",
+        "  ! step 25: loss 399, while this epoch's mean was 4.667",
     ]
 
 

@@ -132,9 +132,29 @@ def test_a_check_finds_weights_and_a_body_that_are_not_there(
 ) -> None:
     (weights := tmp_path / "spin.pt").touch()
     check = ("config", "--config", cfg, "--check")
-    ran(*check, "--set", f"resnet50.weights=spin:{weights}")
+    error = ran(*check, "--set", f"resnet50.weights=spin:{weights}", code=1).err
+    assert f"{weights}: expected " in error, "it is empty"
     weights.unlink()
     error = ran(*check, "--set", f"resnet50.weights=spin:{weights}", code=1).err
     assert f"weights spin:{weights}: file not found" in error
     (tmp_path / "body/J_regressor_extra.npy").unlink()
     assert f"{tmp_path / 'body'}: missing J_regressor_extra.npy" in ran(*check, code=1).err
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("paths.cache=/proc/x/cache", "/proc/x/cache: nothing can be written in /proc"),
+        ("paths.runs=/proc/x", "/proc/x: nothing can be written in /proc"),
+        ("paths.new_cache=no", "cache has no cache. Is its disk mounted?"),
+        ("features.device=cuda:99", "device 'cuda:99': "),
+        ("vibe.device=cuda:99", "--set [vibe] device: "),
+        ("resnet50.weights=untrained:0", "weights = untrained:0: random weights are for demo data"),
+    ],
+)
+def test_a_check_refuses_what_the_run_would_refuse(
+    setting: str, words: str, cfg: Path, ran: Any
+) -> None:
+    if "weights" in setting:
+        (cfg.parent / "raw/penn_action").mkdir(parents=True)  # real data
+    assert words in ran("config", "--config", cfg, "--check", "--set", setting, code=1).err

@@ -139,6 +139,22 @@ def moved(name: str, *folders: str, data: str = "") -> Iterator[Mistake]:
         yield mistake(f"doctor {name}", nothing, 1, where, advice, data=data_there)
 
 
+def one_off(name: str, what: str, folder: str, *others: str) -> Iterator[Mistake]:
+    """A part of the download in a folder of another name, or one level higher."""
+    for other in others:
+
+        def plant(raw: Path, other: str = other) -> None:
+            (raw / folder).rename(raw / "moved")
+            if not (raw / other).exists():
+                (raw / "moved").rename(raw / other)
+                return
+            for path in (raw / "moved").iterdir():
+                path.rename(raw / other / path.name)
+
+        words = f"{what}: not in RAW/{name}/{folder} but in RAW/{name}/{other}."
+        yield mistake(f"doctor {name}", plant, 1, words)
+
+
 def damaged(
     name: str, split: str, glob: str, code: int = 0, **contents: tuple[bytes | None, str]
 ) -> Iterator[Mistake]:
@@ -417,6 +433,34 @@ MISTAKES = [
         "convert penn_action/train", touch("__MACOSX/._a", "labels/._0001.mat"), 0, "3 kept of 3"
     ),
     mistake("convert insta_variety/train", put("train/*", GZIP), 0, "compressed with gzip"),
+    *one_off(
+        PW, "sequences of train", "sequenceFiles/train", "sequenceFiles/training", "sequenceFiles"
+    ),
+    *one_off(POSE, "training pictures", "images/train", "images/training", "images"),
+    *one_off("kinetics", "clips of train with keypoints", "keypoints/train", "keypoints"),
+    *one_off("kinetics", "clips of train", "train", "clips"),
+    *one_off(MPI, "test labels", "mpi_inf_3dhp_test_set", "test_set"),
+    *one_off(PENN, "label files", "labels", "annotations"),
+    mistake(
+        "doctor bedlam",
+        touch("bedlam/scene_30fps/mp4/seq_000000.mp4"),
+        1,
+        "seq_000000.mp4 is a video to look at, which is not read. Unpack the scene's PNG",
+        data="",
+    ),
+    mistake(
+        "doctor 3dpw",
+        touch(*(f"sequenceFiles/train/{number}.pkl" for number in range(30))),
+        0,
+        "sequences of train: the release has 24, found 31. Are two releases or splits mixed",
+    ),
+    mistake(
+        "doctor videos --raw RAW/clips",
+        touch("clips/a.mp4", "keypoints/a.json"),
+        0,
+        "RAW/keypoints is beside RAW/clips. Move it there",
+        data="",
+    ),
     *damaged(PENN, "train", "labels/*", **BOTH),
     *damaged(PW, "train", "sequenceFiles/train/*", 1, **BOTH, cut=(None, "a file that ends early")),
     *damaged("amass", "train", "*/*/*_poses.npz", **BOTH, cut=(None, "an archive without its end")),

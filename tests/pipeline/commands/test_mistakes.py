@@ -10,6 +10,8 @@ from tests.pipeline.commands.lab import SETTINGS
 
 CONVERT = "convert penn_action train --raw raw/penn_action --cache cache"
 EXTRACT = "extract penn_action/train --stream homography"
+TO_CACHE = "convert penn_action test --raw raw/penn_action --cache"
+PLAN = "prepare penn_action --plan --raw raw/penn_action --cache"
 
 # command -> what it prints, all with exit code 2
 OPTIONS = {
@@ -90,6 +92,25 @@ OPTIONS = {
     "bodies penn_action train --age 30": r"--age: expected Anny's age from 0 to 1",
     "bodies penn_action train": r"blaze_joints",
     "detect nowhere --out keypoints": r"nowhere: .*no such (file or )?folder",
+    "plan --raw raw": r"unrecognized arguments: --raw\. To set a key of luigi\.cfg: --set",
+    "doctor --raw raw --cache cache": r"unrecognized arguments: --cache\. To set a key",
+    "gc cache": r"unrecognized arguments: cache\. Expected no further name",
+    f"{CONVERT} --workers 1 2": r"unrecognized arguments: 2\. Expected no further name",
+    "prepare penn_action train --raw raw/penn_action --cache cache": r"arguments: train\. Expected no",
+    f"{TO_CACHE} cache/penn_action": r"cache/penn_action: it is in the cache .*cache, which must hold",
+    f"{TO_CACHE} cache/penn_action/train": r"train: it is in the cache .*cache, which must hold",
+    f"{TO_CACHE} cache/new": r"cache/new: it is in the cache .*Name that one, or a folder beside it",
+    f"{TO_CACHE} /proc/x/cache": r"/proc/x/cache: nothing can be written in /proc .*Name another",
+    f"{PLAN} /proc/x/cache": r"/proc/x/cache: nothing can be written in /proc",
+    f"{PLAN} new --stream resnet50 --weights spin:luigi.cfg": r"luigi\.cfg: expected tensors",
+    f"{PLAN} new --stream resnet50 --weights spin:raw": r"raw: this is a folder, where a file is needed",
+    f"{PLAN} new --stream resnet50 --weights untrained:0 --device cuda:99": r"device 'cuda:99': ",
+    "convert 3dpw val --raw raw/3dpw --cache cache": r"no split 'val'; it has train, validation, test",
+    "convert 3DPW train --raw raw/3dpw --cache cache": r"did you mean '3dpw'\?",
+    "convert penn-action train --raw raw/penn_action --cache cache": r"did you mean 'penn_action'\?",
+    "export penn_action train --cache cache --format rerun --out x.txt": r"(ends in \.rrd|needs the package)",
+    "show penn_action/val --out p.html --cache cache": r"no committed split 'penn_action/val'; there are",
+    "prepare videos --raw raw/penn_action/frames/0001 --cache new": r"no clips in this folder \(8 images;",
 }
 # lines of luigi.cfg -> what `config --check` prints, with exit code 2
 FILE = {
@@ -126,6 +147,17 @@ FILE = {
     "[vibe]\nepoch = 3": r"\[vibe\] epoch: unknown key; did you mean 'epochs'\?",
     "[vibe]\nepochs = 0": r"\[vibe\] epochs = 0: expected more than 0",
     "streams = resnet50\n[resnet50]\nweights = spin": r"\[resnet50\] weights = spin: .*spin:FILE",
+    "raw = raw  # downloads": r"line 2 \[paths\] raw = .*'# downloads' is part of the value here\. Put",
+    "raw = %(home)s/raw": r"line 2 \[paths\] raw = .*: expected a path without %\(\.\.\.\)s",
+    "runs = runs\n  cache = cache": r"line 5 \[paths\] runs = .*indented line of 'cache' is part of this",
+    "Raw = raw": r"\[paths\] Raw: unknown key; did you mean 'raw'\?",
+    "datasets = penn_action ; 3dpw": r"line 7 \[data\] datasets = .*'; 3dpw' is part of the value here",
+    "datasets = Penn_Action": r"line 7 \[data\] datasets: .*did you mean 'penn_action'\?",
+    "streams = homography,resnet50": r"line 9 \[features\] streams: 'homography,resnet50' is no stream",
+    "streams = resnet50\n[resnet50]\nweights = SPIN:x.pt": r"\[resnet50\] weights = .*spin:FILE",
+    "[convert]\nworkers = 50%": r"\[convert\] workers = 50%: expected a whole number",
+    "[detect]\ndatasets = penn_acton": r"\[detect\] datasets: .*did you mean 'penn_action'\?",
+    "[detect]\ndetector = rtmpos": r"\[detect\] detector: .*did you mean 'rtmpose'\?",
     "[penn_action]\nfoo = 1": r"\[penn_action\] foo: (unknown key|.*no settings)",
 }
 

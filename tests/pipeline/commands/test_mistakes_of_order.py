@@ -44,6 +44,11 @@ def unmounted(folder: Path) -> None:
     (folder / "cache/penn_action").mkdir()
 
 
+def without_the_videos_of_train(folder: Path) -> None:
+    for video in ("0001", "0003", "0005"):
+        (folder / f"raw/penn_action/labels/{video}.mat").unlink()
+
+
 def with_real_weights(folder: Path) -> None:
     file = folder / "luigi.cfg"
     file.write_text(
@@ -85,6 +90,12 @@ STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("pipeline verify --fast", unmounted, 1, UNMOUNTED),
     ("pipeline plan", unmounted, 2, UNMOUNTED),
     ("pipeline plan", with_real_weights, 2, r"spin\.pt"),
+    (
+        "pipeline prepare penn_action --raw raw/penn_action --cache cache --plan",
+        without_the_videos_of_train,
+        1,
+        r"penn_action/train: 3 videos missing from raw/penn_action; the rows are kept: 0001",
+    ),
     ("pipeline status", without_cache, 2, NO_CACHE),
     (EXTRACT, without_cache, 2, NO_CACHE),
 ]
@@ -104,7 +115,9 @@ ORDERS = [
     ("pipeline copy --to raw/penn_action", r"raw/penn_action: holds other files"),
     ("tasks evaluate --checkpoint nowhere.pt", r"nowhere\.pt: .*(not found|no such file)"),
     ("tasks evaluate --checkpoint luigi.cfg", r"luigi\.cfg: .*checkpoint"),
-    ("tasks evaluate --checkpoint raw", r"raw: "),
+    ("tasks evaluate --checkpoint raw", r"raw: expected a checkpoint, found a folder"),
+    ("tasks train --model vib", r"did you mean 'vibe'\?"),
+    ("tasks train --variant nope", r"--variant: expected one of .*found 'nope'"),
     ("tasks train --set vibe.epochs=no", r"\[vibe\] epochs = no: expected a whole number"),
     ("tasks trian", r"invalid choice: 'trian'; did you mean 'train'\?"),
     ("tasks report --cache nowhere", r"nowhere: "),

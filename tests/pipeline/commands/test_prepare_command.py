@@ -178,8 +178,8 @@ def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(
         "Name the folder of the clips"
         in ran(*of_clips, "--raw", tmp_path / "clips/a.mp4", code=2).err
     )
-    shown = ran(*of_clips, "--plan", "--weights", "spin:missing.pt", code=2).out
-    assert "! weights spin:" in shown and "missing.pt: file not found" in shown
+    shown = ran(*of_clips, "--plan", "--weights", "spin:missing.pt", code=2).err
+    assert "error: weights spin:" in shown and "missing.pt: file not found" in shown
     # what no detector can read needs none
     (tmp_path / "clips/a.mp4").write_bytes(b"\xff\xd8\xff\xe0")
     assert "rejected a.mp4: video_unreadable" in ran(*of_clips, code=1).out
