@@ -72,7 +72,7 @@ class InstaVariety(ClipDataset):
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 6  # 6: a nearer reach of linking; 5: clips decoded by PyAV
+    version: ClassVar[int] = 7  # 7: frames drawn over damage are lost; 6: a nearer reach
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     added: ClassVar[tuple[str, ...]] = ("fits",)
     parts: ClassVar[tuple[ReleasePart, ...]] = (

@@ -100,7 +100,7 @@ class MpiInf3dhp(Dataset):
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 5  # 5: videos decoded by PyAV; 4: fits of extreme shape are not used
+    version: ClassVar[int] = 6  # 6: frames drawn over damage are lost; 5: videos decoded by PyAV
 
     # What a track has
     recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns

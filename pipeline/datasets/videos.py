@@ -101,7 +101,7 @@ class OwnVideos(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     # used if a folder or a setting says so
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
-    version: ClassVar[int] = 7  # 7: a nearer reach of linking; 6: clips decoded by PyAV
+    version: ClassVar[int] = 8  # 8: frames drawn over damage are lost; 7: a nearer reach
     page: ClassVar[str] = ""
     added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "min_grade", "fps")
 
