@@ -121,9 +121,8 @@ class Numbering:
 
     def add_frame(self, frame: VideoFrame) -> None:
         """Add a decoded frame, and before it the frames that are lost."""
-        order = frame.opaque
-        if order is None:
-            order = self.n_packets - 1
+        handed_on: Any = frame.opaque
+        order: int = self.n_packets - 1 if handed_on is None else handed_on
         earlier_chain = self.chain
         is_marked_key = frame.key_frame or order in self.key_packets
         self.key_packets.discard(order)
