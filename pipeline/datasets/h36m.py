@@ -128,7 +128,7 @@ class Human36M(Dataset):
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
-    # 6: images under other numbers are refused; 5: videos decoded by PyAV
+    # 6: images under other numbers are refused, frames drawn over damage are lost
     version: ClassVar[int] = 6
 
     # What a track has

@@ -72,7 +72,8 @@ class InstaVariety(ClipDataset):
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 7  # 7: joint orders by each bone; 6: a nearer reach of linking
+    # 7: joint orders by each bone; frames drawn over damage are lost
+    version: ClassVar[int] = 7
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     added: ClassVar[tuple[str, ...]] = ("fits",)
     parts: ClassVar[tuple[ReleasePart, ...]] = (

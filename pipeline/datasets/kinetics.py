@@ -64,7 +64,8 @@ class Kinetics(ClipDataset):
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 11  # 11: joint orders by each bone; 10: a nearer reach of linking
+    # 11: joint orders by each bone; frames drawn over damage are lost
+    version: ClassVar[int] = 11
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", None), *_parts("val", 19_906))
     mistakes: ClassVar[tuple[Mistake, ...]] = (

@@ -102,7 +102,9 @@ class MpiInf3dhp(Dataset):
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 6  # 6: images under other numbers are refused; 5: decoded by PyAV
+    # 6: images under other numbers are refused, single fits that are elsewhere are no label,
+    # frames drawn over damage are lost
+    version: ClassVar[int] = 6
 
     # What a track has
     recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns

@@ -101,7 +101,8 @@ class OwnVideos(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     # used if a folder or a setting says so
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
-    version: ClassVar[int] = 8  # 8: joint orders by each bone; 7: a nearer reach of linking
+    # 8: joint orders by each bone; frames drawn over damage are lost
+    version: ClassVar[int] = 8
     page: ClassVar[str] = ""
     added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "min_grade", "fps")
 

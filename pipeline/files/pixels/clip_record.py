@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from pipeline.cli.text import count
 from pipeline.files.pixels.decode import is_cut_off
+from pipeline.files.pixels.numbering import NumberedFrame
 from pipeline.files.pixels.video import (
     HLG,
     PQ,
-    NumberedFrame,
     OpenVideo,
     Undecodable,
     VideoHeader,

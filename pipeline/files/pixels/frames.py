@@ -28,9 +28,9 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import NO_TEXT, identify_format
 from pipeline.files.pixels.clip_record import ClipRecord, Survey, count_missing
 from pipeline.files.pixels.decode import EBML, MP4, PictureError, decode, picture_size, read_picture
+from pipeline.files.pixels.numbering import NumberedFrame
 from pipeline.files.pixels.video import Image as Image
 from pipeline.files.pixels.video import (
-    NumberedFrame,
     OpenVideo,
     Painter,
     Undecodable,

@@ -15,7 +15,6 @@ Words:
 
 from __future__ import annotations
 
-import bisect
 import math
 import mmap
 import os
@@ -23,9 +22,9 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice, tee
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -33,12 +32,13 @@ import av
 import cv2
 import numpy as np
 from av.stream import Disposition
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.files.pixels.decode import MAX_PIXELS
+from pipeline.files.pixels.numbering import NumberedFrame, Numbering
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -47,7 +47,7 @@ THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
 FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"
 # options for FFmpeg: it follows links in play lists and in files, but a clip is one local file
 OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-# decoders of codecs with frameless packets: see `_Numbering`
+# decoders of codecs with frameless packets: see `Numbering`
 FRAMELESS_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
 # Zeros that an intact packet never has in a row. Lost sectors and unfinished downloads leave them,
 # and decoders draw them. H.264 and its successors forbid three zeros; VP8 and VP9 code a still
@@ -62,8 +62,6 @@ HOLES: Final = {
 }
 AVI_HEADER: Final = 8  # bytes before a packet in an AVI: its name, and its size
 PICTURE_START: Final = b"\0\0\1\0"  # in each packet of MPEG-1 and MPEG-2
-DRAWN_OVER: Final = frozenset((PictureType.P, PictureType.B))  # pictures made from others
-MOST_DELAYED: Final = 16  # packets that a decoder reads on before it gives a packet's frame
 # transfer functions of HDR videos, ITU-T H.273, table 3
 PQ: Final = 16
 HLG: Final = 18
@@ -83,185 +81,6 @@ class VideoHeader(NamedTuple):
     fps: float  # nan: not in the header
     width: int  # px, as stored
     height: int
-
-
-class NumberedFrame(NamedTuple):
-    """A frame of a video: its number, and what the decoder made of it."""
-
-    number: int
-    decoded: VideoFrame | None  # None: it is lost, by damage
-    time: float = math.nan  # s; nan: not known
-
-
-class _Expected(NamedTuple):
-    """A packet whose frame has not come from the decoder yet."""
-
-    time: float  # pts of its frame; inf: not stated
-    order: int  # of the packet, from 0, in decoding order
-
-
-class _Waiting(NamedTuple):
-    """A frame that is next to be numbered, once it is known whether it is drawn over damage."""
-
-    decoded: VideoFrame | None  # None: it is lost
-    order: int  # of its packet
-    chain: int  # order of the key frame over which it is drawn; -1: none has come before
-
-
-@dataclass(slots=True)
-class _Numbering:
-    """Numbers the frames that a decoder gives, and the lost frames between them.
-
-    A file has packets in decoding order, each with the time of its frame (pts). The decoder gives
-    frames in the order of their times. A packet is *expected* from when it goes to the decoder
-    until its frame comes. If the decoder gives no frame for the packet of time 1:
-
-        packets     expected times    decoded frame    yields
-        0, 2, 1     [0, 1, 2]         of time 0        number 0
-                    [1, 2]            of time 2        number 1 (lost), number 2
-
-    A packet gives no frame for one of three reasons:
-
-    - It is damaged, or needs one that is: its frame is lost, and keeps its number.
-    - It is *frameless*: the second field of a frame, or a reference that is never shown. Such a
-      packet has no number. Only some codecs have them (FRAMELESS_PACKETS).
-    - It is shown before the first key frame, and drawn over frames that the file lacks.
-
-    The decoder does not tell which. So while nothing is damaged, no frame of the last two is lost.
-
-    A damaged packet spoils its frame and, in decoding order, all up to the next key frame. Those of
-    them that are shown before it come from the decoder before its mark does. So each frame waits
-    until all frames that were decoded before it have come.
-    """
-
-    may_be_frameless: bool  # the codec has frameless packets
-    n_frames: int = 0  # numbers given so far, so the next frame's number
-    n_packets: int = 0  # so the next packet's order
-    has_frameless: bool = False  # a frameless packet has been found
-    chain: int = -1  # order of the last key frame that came
-    chain_time: float = -math.inf  # its time
-    damaged: list[int] = field(default_factory=list)  # orders of damaged packets, ascending
-    expected: list[_Expected] = field(default_factory=list)  # ascending
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    # orders of lost frames without a time, until a frame comes that was decoded later
-    untimed: list[int] = field(default_factory=list)
-    last_untimed: int = -1  # the last one of them that has a place
-    key_packets: set[int] = field(default_factory=set)  # orders; some decoders mark no key frame
-
-    def add_packet(self, packet: Any) -> None:
-        """Note a packet before it goes to the decoder."""
-        packet.opaque = self.n_packets  # the decoder hands it on to the packet's frame
-        if packet.is_keyframe:
-            self.key_packets.add(self.n_packets)
-        if not packet.is_discard:  # else its frame is hidden, but shown frames are drawn over it
-            time = math.inf if packet.pts is None else packet.pts
-            bisect.insort(self.expected, _Expected(time, self.n_packets))
-        self.n_packets += 1
-
-    def note_damage(self, order: int) -> None:
-        """Note a packet that is damaged, or that the decoder has refused."""
-        bisect.insort(self.damaged, order)
-
-    def lose_untimed(self, order: int) -> None:
-        """Note a damaged packet without a time, whose frame will not be missed later."""
-        self.note_damage(order)
-        self.untimed.append(order)
-        self.expected = [expected for expected in self.expected if expected.order != order]
-
-    def lose_listed(self) -> None:
-        """Note a packet that the file's index lists, and that is not found."""
-        self.lose_untimed(self.n_packets)
-        self.n_packets += 1
-
-    def _place_untimed(self, order: int) -> None:
-        """Let frames without a time that were lost before this packet wait for their numbers."""
-        while self.untimed and self.untimed[0] < order:
-            self.last_untimed = self.untimed.pop(0)
-            self.waiting.append(_Waiting(None, self.last_untimed, self.chain))
-
-    def add_frame(self, frame: VideoFrame) -> None:
-        """Add a decoded frame, and before it the frames that are lost."""
-        order = frame.opaque
-        if order is None:
-            order = self.n_packets - 1
-        earlier_chain = self.chain
-        is_marked_key = frame.key_frame or order in self.key_packets
-        self.key_packets.discard(order)
-        # A clip may be refreshed bit by bit, from packets that are marked as key frames on.
-        if is_marked_key and frame.pict_type not in DRAWN_OVER:
-            self.chain = order
-            self.chain_time = math.inf if frame.pts is None else frame.pts
-        if frame.pts is not None:
-            self._drop_before(frame.pts, earlier_chain)
-        self._place_untimed(order)
-        own = [expected for expected in self.expected if expected.order == order]
-        if own:
-            self.expected.remove(own[0])
-        elif frame.pts is not None and self.damaged:
-            return  # a second frame of a damaged packet
-
-        if frame.is_corrupt:
-            self.note_damage(order)
-        # Without times, it is not known whether a frame from before a lost one is shown before it.
-        has_place = frame.pts is not None or order > self.last_untimed
-        self.waiting.append(_Waiting(frame if has_place else None, order, self.chain))
-        oldest = order - MOST_DELAYED
-        self.expected = [one for one in self.expected if one.time < math.inf or one.order > oldest]
-
-    def _drop_before(self, time: float, chain: int) -> None:
-        """Expect no packet with an earlier time any longer: its frame is lost, or it has none.
-
-        chain: order of the key frame over which such frames are drawn.
-        """
-        while self.expected and self.expected[0].time < time:
-            dropped = self.expected.pop(0)
-            is_leading = dropped.time < self.chain_time and dropped.order > self.chain
-            is_whole = not self.damaged or self.damaged[-1] < chain
-            if is_whole and self.may_be_frameless:
-                self.has_frameless = True
-                continue
-            if is_leading and not self.damaged:
-                continue
-            if not is_leading:
-                self.note_damage(dropped.order)
-            self.waiting.append(_Waiting(None, dropped.order, chain))
-
-    def number(self) -> Iterator[NumberedFrame]:
-        """Yield the frames whose numbers and state are known by now."""
-        while self.waiting:
-            first = self.waiting[0]
-            if any(expected.order < first.order for expected in self.expected):
-                return
-            yield self._number_first()
-
-    def finish(self) -> Iterator[NumberedFrame]:
-        """Yield the rest when the decoder gives no more. Frames that are still expected are lost,
-        unless the file is intact and has frameless packets.
-        """
-        self._place_untimed(self.n_packets)
-        if self.damaged or not self.has_frameless:
-            for expected in self.expected:
-                if expected.time < math.inf:
-                    self.waiting.append(_Waiting(None, expected.order, self.chain))
-        while self.waiting:
-            yield self._number_first()
-
-    def _number_first(self) -> NumberedFrame:
-        """Give the next number to the frame that waits longest."""
-        decoded, order, chain = self.waiting.popleft()
-        number = self.n_frames
-        self.n_frames += 1
-        if decoded is None or self._is_spoilt(order, chain):
-            return NumberedFrame(number, None)
-        seconds = math.nan
-        if decoded.time is not None:
-            seconds = decoded.time
-        return NumberedFrame(number, decoded, seconds)
-
-    def _is_spoilt(self, order: int, chain: int) -> bool:
-        """Whether a packet, or one that it is drawn over, is damaged."""
-        i = bisect.bisect_left(self.damaged, chain)
-        return i < len(self.damaged) and self.damaged[i] <= order
 
 
 class OpenVideo:
@@ -323,13 +142,18 @@ class OpenVideo:
     def frames(self) -> Iterator[NumberedFrame]:
         """Decode the whole file. Yields all frames in order, and the lost ones among them."""
         context = self.stream.codec_context
-        numbering = _Numbering(may_be_frameless=context.name in FRAMELESS_PACKETS)
+        numbering = Numbering(may_be_frameless=context.name in FRAMELESS_PACKETS)
         listed = self._listed_positions()
         # An AVI has no times of its own; those of B-frames are wrong.
         has_times = not (self._container.format.name == "avi" and context.has_b_frames)
-        packets, next_packets, after_next = tee(chain(self._packets(), [None, None]), 3)
-        following = zip(islice(next_packets, 1, None), islice(after_next, 2, None), strict=False)
-        for packet, next_two in zip(packets, following, strict=False):
+        rate = self.stream.average_rate
+        time_base = self.stream.time_base
+        corrupt: dict[int, bool] = {}
+        if self._container.format.name == "mpegts":
+            corrupt = self._find_cut()
+            if rate and time_base:
+                numbering.step = float(1 / (rate * time_base))
+        for packet in self._packets():
             if not has_times:
                 packet.pts = None
             has_frame = packet.size > 0  # the last packet is empty
@@ -344,7 +168,9 @@ class OpenVideo:
                 self.n_packets += 1
                 self.n_hidden += packet.is_discard
                 numbering.add_packet(packet)
-                if self._is_damaged(packet, next_two):
+                is_cut = corrupt.get(packet.pts, False)
+                is_drawn_over_cut = packet.pts in corrupt and not packet.is_keyframe
+                if is_cut or is_drawn_over_cut or self._is_damaged(packet):
                     numbering.note_damage(order)
             try:
                 decoded = packet.decode()
@@ -359,6 +185,22 @@ class OpenVideo:
             yield from numbering.number()
         yield from numbering.finish()
 
+    def _find_cut(self) -> dict[int, bool]:
+        """Times of the packets that a transport stream has only in part (True), and of those after
+        them (False). FFmpeg's parser, which cuts such packets into frames, mixes these marks up.
+        """
+        times: dict[int, bool] = {}
+        options = OPTIONS | {"fflags": "noparse"}
+        with av.open(self._container.name, container_options=options) as container:
+            packets = container.demux(container.streams[self.stream.index])
+            for packet, following in pairwise(packets):
+                # Where another recording begins, the count of packets breaks off, too.
+                is_joined = following.size > 0 and (following.dts or 0) < (packet.dts or 0)
+                if packet.is_corrupt and not is_joined:
+                    times[packet.pts] = True
+                    times.setdefault(following.pts, False)
+        return times
+
     def _listed_positions(self) -> deque[int]:
         """Positions of the packets that an AVI lists, ascending; empty for other containers."""
         if self._container.format.name != "avi":
@@ -366,14 +208,8 @@ class OpenVideo:
         entries = self.stream.index_entries
         return deque(sorted({entry.pos + AVI_HEADER for entry in entries if entry.size}))
 
-    def _is_damaged(self, packet: Any, next_two: tuple[Any, Any]) -> bool:
-        """Whether a packet's content tells that it is damaged, whatever its decoder makes of it.
-
-        next_two: the packets after it; None at the end.
-        """
-        # A transport stream lacks packets; or another recording begins soon, at an earlier time.
-        if packet.is_corrupt and not _goes_back(packet, *next_two):
-            return True
+    def _is_damaged(self, packet: Any) -> bool:
+        """Whether a packet's content tells that it is damaged, whatever its decoder makes of it."""
         context = self.stream.codec_context
         content = bytes(packet)
         if context.name in ("mpeg1video", "mpeg2video"):
@@ -404,12 +240,6 @@ class OpenVideo:
             yield packet
 
 
-def _goes_back(*packets: Any) -> bool:
-    """Whether the times of packets in decoding order decrease. None is no packet."""
-    times = [packet.dts for packet in packets if packet is not None and packet.dts is not None]
-    return times != sorted(times)
-
-
 class Undecodable(Exception):
     """A file has no video that can be decoded; the message says why."""
 
@@ -432,7 +262,9 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         if stream is None:
             raise Undecodable(f"{path} has no video stream")
         if stream.codec_context is None:
-            raise Undecodable(f"{path} has the codec {_codec_name(path)}, which FFmpeg cannot decode")
+            raise Undecodable(
+                f"{path} has the codec {_codec_name(path)}, which FFmpeg cannot decode"
+            )
         video = OpenVideo(container)
         header = video.header()
         if not 0 < header.width * header.height <= MAX_PIXELS:

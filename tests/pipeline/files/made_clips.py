@@ -46,6 +46,9 @@ def number_in(image: Image) -> int:
     return int(((upper > lower) << np.arange(BITS)).sum())
 
 
+paint_bits = paint  # `Clip.paint` hides its name
+
+
 @dataclass
 class Clip:
     """How a clip is encoded. `change` edits its packets."""
@@ -64,6 +67,7 @@ class Clip:
     muxer: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     paint: Callable[[int], int] = lambda number: number  # frame -> the number that it shows
+    image: Callable[[int, int, int], Image] = paint_bits  # number, width, height -> its image
 
     def encode(self) -> bytes:
         """The file's bytes."""
@@ -85,9 +89,9 @@ class Clip:
             self.prepare(stream)
             packets: list[Any] = []
             for number in range(self.n_frames):
-                frame = av.VideoFrame.from_ndarray(paint(self.paint(number), *self.size)).reformat(
-                    format=self.pix_fmt
-                )
+                frame = av.VideoFrame.from_ndarray(
+                    self.image(self.paint(number), *self.size)
+                ).reformat(format=self.pix_fmt)
                 frame.pts = number if self.times is None else self.times[number]
                 frame.time_base = stream.codec_context.time_base or Fraction(1, self.rate)
                 self.prepare_frame(frame)

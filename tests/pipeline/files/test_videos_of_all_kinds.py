@@ -4,6 +4,7 @@ reading gives it.
 
 import functools
 import json
+import struct
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.errors import RawDataError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.pixels.decode import is_cut_off
 from pipeline.files.pixels.frames import Video
@@ -22,6 +24,7 @@ from tests.pipeline.files.made_clips import (
     MATRIX,
     WIDTH,
     Clip,
+    find_packet,
     number_in,
     trimmed,
     with_matrix,
@@ -353,6 +356,67 @@ def test_one_of_two_streams_is_read_for_everything(tmp_path: Path, name: str) ->
     assert numbers(video) == of_stream[width]
     number = 1 if width < WIDTH else 2
     assert video.record().remarks() == [f"2 video streams: number {number} is read"]
+
+
+def with_metadata(packets: list[Any]) -> list[Any]:
+    """JPEGs that say in their EXIF data that they are turned: PyAV has no name for these."""
+    entry = struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + entry
+    changed = []
+    for packet in packets:
+        content = bytes(packet)
+        header = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+        other = av.Packet(content[:2] + header + content[2:])
+        for name in ("pts", "dts", "stream", "time_base", "duration", "is_keyframe"):
+            setattr(other, name, getattr(packet, name))
+        changed.append(other)
+    return changed
+
+
+def test_metadata_without_a_name_costs_no_clip(tmp_path: Path) -> None:
+    clip = Clip("a.avi", "mjpeg", pix_fmt="yuvj420p", change=with_metadata)
+    (tmp_path / "a.avi").write_bytes(clip.encode())
+    video = Video(tmp_path, "a.avi")
+    assert video.size() == (HEIGHT, WIDTH)
+    images = [frame.image for frame in video.read(range(N))]
+    assert [number_in(np.rot90(image)) for image in images if image is not None] == list(range(N))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("h264.mp4", b"avc1"), ("h264.mkv", b"V_MPEG4/ISO/AVC")]
+)
+def test_a_codec_that_ffmpeg_does_not_know_is_named(
+    tmp_path: Path, name: str, codec: bytes
+) -> None:
+    unknown = codec[:-1] + b"Q"
+    (tmp_path / name).write_bytes(content(name).replace(codec, unknown))
+    with pytest.raises(RawDataError, match=unknown.decode()):
+        Video(tmp_path, name).header()
+
+
+@pytest.mark.parametrize("packet", [1, 17, 30])
+def test_a_chunk_of_an_avi_without_its_header_shifts_no_frame(tmp_path: Path, packet: int) -> None:
+    data = content("mpeg4.avi")
+    start = find_packet(data, packet).start
+    (tmp_path / "a.avi").write_bytes(data[: start - 8] + bytes(8) + data[start:])
+    found = numbers(Video(tmp_path, "a.avi"))
+    assert len(found) == N
+    assert found[packet] == "frame_damaged"
+    assert all(kind in (number, "frame_damaged") for number, kind in enumerate(found))
+
+
+@pytest.mark.parametrize("name", ["h264.flv", "h264_fragments.mp4"])
+def test_a_file_that_is_cut_off_is_noted(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(content(name)[:-40])
+    assert "the file is cut off" in str(Video(tmp_path, name).record().remarks())
+
+
+def test_a_rate_that_is_a_clock_forecasts_no_frames(tmp_path: Path) -> None:
+    of_a_browser = Clip(
+        "a.webm", "libvpx", times=[37 * i + i % 7 for i in range(N)], muxer={"live": "1"}
+    )
+    (tmp_path / "a.webm").write_bytes(of_a_browser.encode())
+    assert (Video(tmp_path, "a.webm").header().n_frames or N) < 2 * N
 
 
 @pytest.mark.parametrize("first", ["interlaced", "progressive"])

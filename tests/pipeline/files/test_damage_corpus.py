@@ -1,0 +1,196 @@
+"""Every packet of clips of many kinds is damaged: no frame that is given shows another frame, or
+is drawn over damage. `python tests/pipeline/files/test_damage_corpus.py` prints the table of
+docs/video-files.md.
+"""
+
+import io
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.files.pixels.frames import Video
+from tests.pipeline.files import made_clips
+from tests.pipeline.files.made_clips import Clip, Image
+
+N = 36  # frames, a key frame every 12
+SIZE = (320, 192)
+NOISE = np.random.default_rng(0)
+TEXTURE = NOISE.integers(60, 190, (2 * SIZE[1], 2 * SIZE[0]), np.uint8)
+X265 = {"x265-params": "log-level=none"}
+OPEN = {"bf": "2", "x264-params": "open-gop=1"}
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
+
+
+def paint(number: int, width: int, height: int) -> Image:
+    """A number's bits, in front of a moving texture, which makes packets as large as real ones."""
+    moved = np.roll(TEXTURE, (2 * number, 3 * number), (0, 1))[:height, :width]
+    image = np.repeat(moved[..., None], 3, axis=2)
+    middle = made_clips.paint(number, width // 2, height // 2)
+    image[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = middle
+    return image
+
+
+def clip(name: str, codec: str = "libx264", **options: str) -> Clip:
+    return Clip(name, codec, n_frames=N, size=SIZE, options={"g": "12", **options}, image=paint)
+
+
+def fragments() -> Clip:
+    made = clip("h264_fragments.mp4", bf="2")
+    made.muxer = FRAGMENTS
+    return made
+
+
+def pictures() -> Clip:
+    made = clip("mjpeg.avi", "mjpeg")
+    made.pix_fmt = "yuvj420p"
+    return made
+
+
+CLIPS: dict[str, Callable[[], Clip]] = {
+    "h264.mp4": lambda: clip("h264.mp4", bf="0"),
+    "h264_b_frames.mkv": lambda: clip("h264_b_frames.mkv", bf="3"),
+    "h264_open_gop.mkv": lambda: clip("h264_open_gop.mkv", **OPEN),
+    "h264_fragments.mp4": fragments,
+    "h264.flv": lambda: clip("h264.flv", bf="2"),
+    "h264_b_frames.avi": lambda: clip("h264_b_frames.avi", bf="2"),
+    "h264_open_gop.ts": lambda: clip("h264_open_gop.ts", **OPEN),
+    "hevc.mp4": lambda: clip("hevc.mp4", "libx265", **X265),
+    "mpeg2_b_frames.mkv": lambda: clip("mpeg2_b_frames.mkv", "mpeg2video", bf="2"),
+    "mpeg2_b_frames.ts": lambda: clip("mpeg2_b_frames.ts", "mpeg2video", bf="2"),
+    "mpeg4.avi": lambda: clip("mpeg4.avi", "mpeg4"),
+    "mpeg4_b_frames.mp4": lambda: clip("mpeg4_b_frames.mp4", "mpeg4", bf="2"),
+    "mjpeg.avi": pictures,
+    "vp9.mkv": lambda: clip("vp9.mkv", "libvpx-vp9", **{"cpu-used": "8"}),
+    "av1.mkv": lambda: clip("av1.mkv", "libsvtav1", preset="12"),
+}
+# where no decoder can know of all damage, as docs/video-files.md says
+SILENT = {"h264_b_frames.avi", "vp9.mkv", "av1.mkv", "h264_open_gop.ts", "mpeg2_b_frames.ts"}
+
+
+def holes(data: bytes, name: str) -> list[slice]:
+    """Where the packets are; of a transport stream, every second one of its own packets."""
+    if name.endswith(".ts"):
+        starts = range(0, len(data), 188)
+        video = [at for at in starts if struct.unpack_from(">H", data, at + 1)[0] & 0x1FFF == 256]
+        return [slice(at, at + 188) for at in video[1::2]]
+    with av.open(io.BytesIO(data)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    places = []
+    end = 0
+    for packet in packets:
+        start = data.index(packet, end)
+        end = start + len(packet)
+        places.append(slice(start, end))
+    return places
+
+
+def damage(data: bytes, place: slice, way: str) -> bytes:
+    """The file with a packet that is zeroed by half, zeroed, or overwritten with noise."""
+    n_bytes = place.stop - place.start
+    content = {
+        "half": data[place][: n_bytes // 2] + bytes(n_bytes - n_bytes // 2),
+        "zeros": bytes(n_bytes),
+        "noise": np.random.default_rng(place.start).bytes(n_bytes),
+    }[way]
+    return data[: place.start] + content + data[place.stop :]
+
+
+class Read(NamedTuple):
+    images: Sequence[Image | None]
+    remarks: list[str]
+
+
+def read(folder: Path, name: str, data: bytes, threads: int = 1) -> Read:
+    os.environ["VIDEO_THREADS"] = str(threads)
+    (folder / name).write_bytes(data)
+    video = Video(folder, name)
+    n_frames = video.count_frames()
+    if not n_frames:
+        return Read([], ["unreadable"])
+    images = [frame.image for frame in video.read(range(n_frames))]
+    return Read(images, video.record().remarks())
+
+
+def find_wrong(found: Read, sound: Read) -> list[int]:
+    """Numbers of the frames whose image is not that of the sound clip."""
+    wrong = []
+    for number, image in enumerate(found.images):
+        if image is None:
+            continue
+        expected: Any = sound.images[number] if number < N else None
+        is_same = expected is not None and expected.shape == image.shape
+        if not is_same or np.abs(image.astype(int) - expected).max() > 2:
+            wrong.append(number)
+    return wrong
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEO_THREADS", "1")
+
+
+FAST = ["h264.mp4", "h264_open_gop.mkv", "h264_fragments.mp4", "hevc.mp4", "mpeg2_b_frames.mkv"]
+
+
+@pytest.mark.parametrize("name", [*FAST, "mjpeg.avi", "h264_b_frames.avi"])
+def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path: Path, name: str) -> None:
+    data = CLIPS[name]().encode()
+    sound = read(tmp_path, name, data)
+    assert len(sound.images) == N
+    assert sound.remarks == []
+    places = holes(data, name)
+    assert len(places) == N
+    for place in places[1:26:6]:
+        found = read(tmp_path, name, damage(data, place, "half"))
+        assert find_wrong(found, sound) == []
+        assert len(found.images) == N
+        assert "cannot be decoded" in found.remarks[0]
+
+
+def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path) -> None:
+    data = CLIPS["h264_open_gop.mkv"]().encode()
+    for place in holes(data, "x.mkv")[::4]:
+        damaged = damage(data, place, "half")
+        one, *more = [read(tmp_path, "x.mkv", damaged, threads).images for threads in (1, 2, 4)]
+        for images in more:
+            assert [image is None for image in images] == [image is None for image in one]
+            for image, expected in zip(images, one, strict=True):
+                if image is not None:
+                    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLIPS)
+def test_no_damage_of_any_packet_gives_a_frame_of_another(tmp_path: Path, name: str) -> None:
+    _, _, n_wrong = count_damage(tmp_path, name)
+    if name not in SILENT:
+        assert n_wrong == 0
+
+
+def count_damage(folder: Path, name: str) -> tuple[int, int, int]:
+    """Numbers of holes, of lost rows and of wrong rows in all of them."""
+    data = CLIPS[name]().encode()
+    sound = read(folder, name, data)
+    assert len(sound.images) == N
+    assert sound.remarks == []
+    counts = np.zeros(3, int)
+    for place in holes(data, name):
+        for way in ("half", "zeros", "noise"):
+            found = read(folder, name, damage(data, place, way))
+            n_lost = sum(image is None for image in found.images)
+            counts += [1, n_lost, len(find_wrong(found, sound))]
+    n_holes, n_lost, n_wrong = counts.tolist()
+    return n_holes, n_lost, n_wrong
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as home:
+        for each in CLIPS:
+            print(each, *count_damage(Path(home), each), sep=" | ", flush=True)  # noqa: T201
