@@ -82,7 +82,7 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
     SPLIT: COMMANDS,
     f"{SPLIT}/.writing": (append, convert_again, extract, collect),
     f"{SPLIT}/.writing/staged": (append, collect),
-    f"{SPLIT}/tables": (append, convert_again, collect),
+    f"{SPLIT}/tables": (append, convert_again),
     f"{SPLIT}/bbox": (append, convert_again, collect),
     f"{SPLIT}/bbox/c": (append, convert_again, collect),
     f"{SPLIT}/trans": (collect,),
