@@ -39,6 +39,7 @@ from cache.storage.writer_lock import WriterLock
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
+_LARGEST: Final = 1 << 30  # bytes of a file that is read whole, such as a manifest
 _MAP_FROM: Final = 1 << 20  # bytes from which a file is mapped into memory, not read
 # a writer's folder, and the file in it that it has locked: both are removed last
 _LOCKS: Final = (".writing", "lock")
@@ -63,6 +64,11 @@ class LocalStore(Store):
 
     def read_with_etag(self, key: str) -> tuple[bytes, Etag]:
         with os.fdopen(self._open(key), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGEST:
+                expected = f"at most {_LARGEST:,} bytes"
+                do = "It is not read. Restore it from a backup."
+                raise AccessDenied.at(self.path(key), expected=expected, found=f"{size:,}", do=do)
             return file.read(), _etag_of(os.fstat(file.fileno()))
 
     def _open(self, key: str) -> int:
