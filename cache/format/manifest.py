@@ -63,6 +63,7 @@ from cache.storage.base import Etag
 _SHARED_ENTRIES: Final = ("extent", "commits", "geometry", "shards", "rows")
 _SPLIT_ENTRIES: Final = (*_SHARED_ENTRIES, "tracks")
 _STREAM_ENTRIES: Final = (*_SHARED_ENTRIES, "stream", "dim", "dtype")
+_TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
 # path of a shard or table, or of its zarr.json, below `Place.arrays_folder`
 _FILE: Final = re.compile(rf"({TABLE_FOLDER}/)?{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")
 
@@ -168,7 +169,7 @@ def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator
     if place.stream is None:
         for name in place.store.list_names(place.array_key(TABLE_FOLDER)):
             folder = f"{TABLE_FOLDER}/{name}"
-            if name != "zarr.json" and folder not in folders:
+            if _TABLE.fullmatch(name) and folder not in folders:
                 yield place.array_key(folder)
     if manifest is None or manifest["format"] == FORMAT:
         yield from earlier.find_remains(place.store, place.manifest_folder)

@@ -7,10 +7,11 @@ that is replaced only if nobody has changed it (`replace`), and a lock if the st
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 Etag = Hashable  # differs between a file and the one that has replaced it
 Root = Path | str  # a folder, or a URL such as s3://bucket/prefix
+# keys of the files that this package writes below folders that it removes: shards, small files
+# beside them, and all in a writer's folder. Other files are a user's, and stay.
+_OWN: Final = re.compile(
+    r"(.*/)?(c(/[0-9]+)+|(zarr|manifest|provenance)\.json|\.[^/]+\.tmp|\.(writing|commit)/.*)"
+)
+
+
+def is_own_file(key: str) -> bool:
+    """Whether this package gives files in folders of arrays and writers such a name.
+
+    >>> is_own_file("3dpw/train/bbox/c/5/0"), is_own_file("3dpw/train/scripts/c/main.c")
+    (True, False)
+    """
+    return _OWN.fullmatch(key) is not None
 
 
 class Lock:
@@ -148,7 +163,9 @@ class Store(ABC):
 
     @abstractmethod
     def remove(self, keys: Collection[str]) -> None:
-        """Remove files, and folders with their contents. Those that do not exist are skipped."""
+        """Remove files, and folders with the files for which `is_own_file` holds. A folder in which
+        others are left stays. Those that do not exist are skipped.
+        """
 
     def remove_empty(self, folder: str) -> bool:  # noqa: ARG002  an object store has no folders
         """Remove a folder if it is empty; safe while other processes write. Returns whether it was

@@ -120,6 +120,8 @@ def no_regular_file(path: Path) -> AccessDenied:
     """The error for a link, folder, pipe or device in the place of a file, for the caller to
     raise.
     """
-    kind = "a link to nothing" if path.is_symlink() else "a folder, pipe or device"
+    kind = "a folder, pipe or device"
+    if path.is_symlink():
+        kind = "a link" if path.exists() else "a link to nothing"
     do = "It is not read. Remove it."
     return AccessDenied.at(path, expected="a regular file", found=kind, do=do)

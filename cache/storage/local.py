@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cache.errors import AccessDenied
-from cache.storage.base import Bytes, Etag, Store
+from cache.storage.base import Bytes, Etag, Store, is_own_file
 from cache.storage.durable import (
     make_folder,
     naming,
@@ -39,6 +39,7 @@ from cache.storage.writer_lock import WriterLock
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
+_LARGEST: Final = 1 << 30  # bytes of a file that is read whole, such as a manifest
 _MAP_FROM: Final = 1 << 20  # bytes from which a file is mapped into memory, not read
 # a writer's folder, and the file in it that it has locked: both are removed last
 _LOCKS: Final = (".writing", "lock")
@@ -63,6 +64,11 @@ class LocalStore(Store):
 
     def read_with_etag(self, key: str) -> tuple[bytes, Etag]:
         with os.fdopen(self._open(key), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGEST:
+                expected = f"at most {_LARGEST:,} bytes"
+                do = "It is not read. Restore it from a backup."
+                raise AccessDenied.at(self.path(key), expected=expected, found=f"{size:,}", do=do)
             return file.read(), _etag_of(os.fstat(file.fileno()))
 
     def _open(self, key: str) -> int:
@@ -205,7 +211,7 @@ class LocalStore(Store):
             path = self._own(key)
             if path.is_dir() and not path.is_symlink():
                 with naming(path):
-                    _remove_folder(path)
+                    self._remove_folder(path)
             elif path.exists() or path.is_symlink():
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)  # noqa: PTH108
@@ -215,6 +221,29 @@ class LocalStore(Store):
         for folder in sorted(parents):
             if folder.is_dir():
                 sync_folder(folder)
+
+    def _remove_folder(self, folder: Path) -> None:
+        """Remove a folder with this package's files, the writer's lock last. A folder with other
+        files, or into which another process writes meanwhile, stays.
+        """
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name in _LOCKS)
+            for entry in entries:
+                path = Path(entry.path)
+                key = path.relative_to(self.root).as_posix()
+                is_linked_folder = entry.is_symlink() and is_own_file(f"{key}/0")
+                if entry.is_dir(follow_symlinks=False):
+                    self._remove_folder(path)
+                elif is_own_file(key) or is_linked_folder:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)  # noqa: PTH108
+            os.rmdir(folder)  # noqa: PTH106
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
 
     def remove_empty(self, folder: str) -> bool:
         try:
@@ -240,24 +269,3 @@ class LocalStore(Store):
 
 def _etag_of(status: os.stat_result) -> Etag:
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _remove_folder(folder: Path) -> None:
-    """Remove a folder with its contents, the writer's lock last. A folder into which another
-    process writes meanwhile stays.
-    """
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name in _LOCKS)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                _remove_folder(Path(entry.path))
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(entry.path)  # noqa: PTH108
-        os.rmdir(folder)  # noqa: PTH106
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from cache.errors import CacheError
-from cache.storage.base import Bytes, Etag, Lock, Store
+from cache.storage.base import Bytes, Etag, Lock, Store, is_own_file
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -149,7 +149,7 @@ class ObjectStore(Store):
     def remove(self, keys: Collection[str]) -> None:
         names: list[str] = []
         for key in keys:
-            names += self.files(key) or [key]
+            names += [name for name in self.files(key) if is_own_file(name)] or [key]
         for first in range(0, len(names), 1000):  # as many as one request takes
             with self._errors(names[first]), suppress(FileNotFoundError):
                 self._api.delete(self._objects, names[first : first + 1000])

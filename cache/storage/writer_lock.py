@@ -1,8 +1,9 @@
 """The lock of a folder of this machine against a second writer.  [cache]
 
 A writer locks a small file in its own folder, SPLIT/.writing/lock, with the kernel's `flock`, and
-writes the number of its process into it, for messages. When the process ends, in whatever way, the
-kernel releases the lock. The file may stay behind; it locks nobody out.
+writes who it is into it, for messages: its process, user and machine, and since when. When the
+process ends, in whatever way, the kernel releases the lock. The file may stay behind; it locks
+nobody out.
 
 A writer that ends well removes the file, and the folders that it has made. That is what makes the
 lock difficult: the file that one process has just opened may be removed by another, and a third one
@@ -18,8 +19,11 @@ import errno
 import fcntl
 import itertools
 import os
+import pwd
+import socket
 import stat
 import weakref
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -63,9 +67,9 @@ class WriterLock(Lock):
         else:
             raise self._cannot_be_made()
         try:
-            with contextlib.suppress(OSError):  # a full disk: the number is for messages only
+            with contextlib.suppress(OSError):  # a full disk: the text is for messages only
                 os.ftruncate(self._fd, 0)
-                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+                os.pwrite(self._fd, f"{os.getpid()} {_describe_writer()}\n".encode(), 0)
             # A killed writer may have put a manifest into place without making its name durable. A
             # power cut must not bring the manifest before it back once this writer has removed what
             # only that one names.
@@ -139,9 +143,10 @@ class WriterLock(Lock):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
-            writer = f"process {holder} writing"
-            if not _is_running(holder):
+            text = os.pread(fd, 256, 0).decode(errors="replace").strip()
+            holder, _, about = text.partition(" ")
+            writer = f"process {holder or 'unknown'} writing {about}".rstrip()
+            if not _is_running(holder or "unknown"):
                 writer += ", on another machine or in a container"
             raise Busy.at(
                 self.file.parent.parent,
@@ -225,6 +230,16 @@ def _is_writable(fd: int) -> bool:
     """Whether a file was opened for reading and writing."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     return flags & os.O_ACCMODE == os.O_RDWR
+
+
+def _describe_writer() -> str:
+    """This process's user, machine and the time, for the messages of other writers."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container need not know its users
+        user = str(os.getuid())
+    since = datetime.now(UTC).isoformat(" ", "seconds")
+    return f"(user {user} on {socket.gethostname()} since {since})"
 
 
 def _is_running(process: str) -> bool:

@@ -32,7 +32,7 @@ from cache.format.listing import missing_text, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest, unnamed_tables
 from cache.format.place import Place
 from cache.read.split import FeatureCache, require_cache
-from cache.storage.base import Lock, Root, Store
+from cache.storage.base import Lock, Root, Store, is_own_file
 from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
@@ -157,7 +157,7 @@ class _Sweep:
         for key in keys:
             files = self._files(key)
             folder, _, name = key.rpartition("/")
-            is_empty_folder = not files and name in self._store.list_names(folder)
+            is_empty_folder = name in self._store.list_names(folder) and not self._store.files(key)
             if not files and not is_empty_folder:
                 continue
             if self._is_young(key):
@@ -186,9 +186,10 @@ class _Sweep:
         return any(self._store.age(file) < self._older_than for file in self._files(key))
 
     def _files(self, key: str) -> dict[str, int]:
-        """Key -> size of the files of a folder, or of the one file that the key names."""
-        files = self._store.files(key)
-        if not files:
+        """Key -> size of this package's files in a folder, or of the file that the key names."""
+        sizes = self._store.files(key)
+        files = {name: size for name, size in sizes.items() if is_own_file(name)}
+        if not sizes:
             size = self._store.size(key)
             if size is not None:
                 files[key] = size

@@ -119,7 +119,7 @@ def open_arrays(file: Path) -> ArrayFile:
             PARQUET.function()  # raises PipelineError without pyarrow
             return _parquet(file)
         if file.suffix != ".safetensors":
-            refuse(f"a file that begins with {head!r}")
+            refuse("a file of another kind")
         return _safetensors(file)
 
 

@@ -75,7 +75,7 @@ def load_results(file: Path) -> Any:
         owner = owner_of_file(file)
         is_zlib = start.startswith(b"\x78")
         if owner or not is_zlib:
-            refuse(owner or other_format(start) or f"a file that begins with {start[:12]!r}")
+            refuse(owner or other_format(start) or "a file of another kind")
         return _load_compressed(file)
 
 

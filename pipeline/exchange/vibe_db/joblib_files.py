@@ -57,7 +57,7 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
             if content[:1] != pickle.PROTO:
-                refuse(other_format(content[:12]) or f"a file that begins with {content[:12]!r}")
+                refuse(other_format(content[:12]) or "a file of another kind")
             loaded = JoblibUnpickler(file, content).load()
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             refuse(f"{type(loaded).__name__} at the top")

@@ -163,7 +163,7 @@ def load_mat(
         head = stream.read(128)
         # without this, the file may be MATLAB v4 or v7.3
         if head[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):
-            refuse(other_format(head) or f"a file that begins with {head[:20]!r}")
+            refuse(other_format(head) or "a file of another kind")
         variables = loadmat(stream, variable_names=[*keys, *optional])
         content = {name: value for name, value in variables.items() if not name.startswith("__")}
         missing = [key for key in keys if key not in content]
@@ -190,7 +190,7 @@ def load_npz(
         head = stream.read(16)
         # NumPy would take another file for a pickle, and advise the user to trust it.
         if not head.startswith(ZIP):
-            refuse(other_format(head) or f"a file that begins with {head[:4]!r}")
+            refuse(other_format(head) or "a file of another kind")
         if not is_zipfile(stream):
             refuse("an archive without its end: it is cut off")
         stream.seek(0)
@@ -299,10 +299,10 @@ def _json_fault(content: bytes, error: Exception) -> str:
             return "JSON Lines, a value in each line"
         return f"{error}: two texts in one"
     if begins_as_json and content.rstrip()[-1:] not in (b"]", b"}"):
-        return f"JSON that is cut off: it ends with {content[-20:]!r}"
+        return "JSON that is cut off"
     if begins_as_json:
         return str(error)
-    return f"a text that begins with {content[:30]!r}"
+    return "text that is not JSON"
 
 
 def _is_json(text: bytes) -> bool:

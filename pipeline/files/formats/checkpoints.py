@@ -113,7 +113,7 @@ def _reason(file: Path, error: Exception) -> str:
     if line.isdecimal() or line.startswith("Unsupported operand"):  # bytes that are no pickle's
         with file.open("rb") as stream:
             start = stream.read(12)
-        return other_format(start) or f"a file that begins with {start!r}"
+        return other_format(start) or "a file of another kind"
     return line[:200].rstrip(".") or type(error).__name__
 
 

@@ -251,7 +251,7 @@ def load_cdf(file: Path, key: str) -> Floats:
         with open_regular(file) as stream:
             head = stream.read(16)
         if not head.startswith(MAGIC):
-            refuse(other_format(head) or f"a file that begins with {head[:4]!r}")
+            refuse(other_format(head) or "a file of another kind")
         cdf = cdflib.CDF(file)
         info = cdf.cdf_info()
         names = [*info.zVariables, *info.rVariables]

@@ -170,7 +170,7 @@ def _load_motion_x(file: Path) -> Motion:
     with reading(file, expected, do=TAKE_AWAY), open_regular(file) as stream:
         start = stream.read(16)
         if not start.startswith(b"\x93NUMPY"):
-            refuse(other_format(start) or f"a file that begins with {start[:4]!r}")
+            refuse(other_format(start) or "a file of another kind")
         stream.seek(0)
         stored = np.load(stream, allow_pickle=False)
         if stored.shape[1:] != (sum(MOTION_X.values()),):

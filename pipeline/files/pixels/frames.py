@@ -413,7 +413,7 @@ class Video:
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
             kind = identify_format(start, NO_TEXT)
-            actual = f"is {kind}" if kind else f"begins with {start[:12]!r}"
+            actual = f"is {kind}" if kind else "is of another kind"
             return f"{self.place} is no video of a known kind: it {actual}"
         return ""
 

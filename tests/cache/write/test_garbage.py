@@ -76,16 +76,22 @@ def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(
 ) -> None:
     own = ["README.txt", "toy/notes.md", ".git/config"]
     own += [f"{HOME}/{name}" for name in ("mine/file", "bbox/plot.png", "features/seen.csv")]
+    own += [f"{HOME}/{name}" for name in ("scripts/c/main.c", "tables/mine/c/0", "bbox/c/9/why")]
+    own += [f"{HOME}/features/{name}" for name in ("mine/c/readme", "gone_ok/c/x", "v1.json/plot")]
+    own += [f"{HOME}/track_notes/c/today"]
     for name in own:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("mine")
-    assert cache.gc(root).removed == []
+    assert cache.gc(root, unfinished=True).removed == []
     assert cache.verify(root).ok
     assert cache.open(root)[HOME.as_posix()].streams == ("resnet50",)
     toy.write_stream(root, stream="v1.json")  # an odd name, and a stream's all the same
     (root / HOME / "features/v1.json/c/9").mkdir()
     (root / HOME / "features/v1.json/c/9/0").write_bytes(b"shard")
     assert cache.gc(root).removed == [f"{HOME}/features/v1.json/c/9"]
+    toy.write(root, [*toy.videos(), toy.video("new", [9])])
+    cache.delete_stream(root, HOME.as_posix(), "v1.json")
+    assert cache.open(root)[HOME.as_posix()].streams == ("resnet50",)
     assert all((root / name).read_text() == "mine" for name in own)
 
 

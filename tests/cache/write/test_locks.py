@@ -6,8 +6,10 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import pwd
 import shutil
 import signal
+import socket
 import stat
 import tempfile
 import time
@@ -214,7 +216,9 @@ def test_of_another_user_s_running_writer_the_process_and_the_lock_are_named(sha
         open_to_all(shared)
         refused = as_another_user(lambda: WriterLock(lock))
     assert refused.startswith(f"Busy: {shared / 'split'}: expected no other writer")
-    assert f"process {os.getpid()} writing." in refused
+    user = pwd.getpwuid(os.getuid()).pw_name
+    found = f"process {os.getpid()} writing (user {user} on {socket.gethostname()} since 20"
+    assert found in refused
     assert f"Its lock is {lock}" in refused
 
 

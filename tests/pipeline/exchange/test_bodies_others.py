@@ -67,7 +67,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "CVAT's XML": ("annotations.xml", '<?xml version="1.0"?>\n<annotations><track/>'),
     "Label Studio": ("export.json", '[{"id": 1, "annotations": [{"result": []}]}]'),
     "COCO's JSON": ("coco.json", '{"licenses": [], "info": {}, "categories": []}'),
-    "a file that begins with": ("notes.txt", "some notes"),
+    "a file of another kind": ("notes.txt", "some notes"),
     "empty": ("empty.pkl", ""),
 }
 
