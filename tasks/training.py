@@ -18,11 +18,10 @@ import logging
 import os
 import signal
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
@@ -38,9 +37,10 @@ from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extracti
 from pipeline.features.spec import StreamSpec
 from pipeline.recipe.recipe import extract
 from pipeline.settings.sections import stream_of
-from tasks.base import PipelineTask, fact, plain, say, warn
+from tasks.base import PipelineTask, plain, warn
 from tasks.data import NETWORK, Data, Extract
 from tasks.settings import settings
+from tasks.training_view import progress_callback
 from vibe_model import models, runs
 from vibe_model.metrics import score_text
 from vibe_model.models import Model
@@ -57,12 +57,9 @@ from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
-    from vibe_model.training.feature_table import TableProgress
-    from vibe_model.training.loop import TrainingProgress
 
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 AS_SET: Final = "as luigi.cfg sets it"
-OUTLIER: Final = 10
 
 
 class TrainingTask(PipelineTask):
@@ -191,86 +188,6 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def splits_of(metrics: Mapping[str, Any]) -> list[str]:
     """The splits in metrics.json; its other keys are facts of the run."""
     return [name for name in metrics if "/" in name]
-
-
-def progress_callback(
-    progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str] = score_text
-) -> Any:
-    """Make the callback that shows a training's progress: as a bar, or as lines in a log.
-
-    score_of: Function that describes the score in a split's metrics.
-    """
-    return _TrainingView(progress, what, score_of).show
-
-
-class _TrainingView:
-    """Shows the loading of features into memory, then steps and epochs."""
-
-    def __init__(
-        self, progress: Progress, what: str, score_of: Callable[[Mapping[str, Any]], str]
-    ) -> None:
-        self._progress = progress
-        self._what = what
-        self._score_of = score_of
-        self._loss = ""  # text of the last step's, or of the last epoch's mean
-        self._losses = list[float]()  # of this epoch's steps, for `_warn_of_outlier`
-        self._scores: dict[str, str] = {}  # split -> its score in the last validation
-        self._has_begun = False  # whether a step has been shown
-
-    def show(self, news: TrainingProgress | TableProgress) -> None:
-        """Show the next step of loading or of training."""
-        from vibe_model.training.feature_table import TableProgress  # imports torch
-
-        if not isinstance(news, TableProgress):
-            self._show_training(news)
-            return
-        self._progress(news.done, news.total, f"features {news.where}")
-        if news.done == news.total:
-            fact("features", news.where)
-
-    def _show_training(self, news: TrainingProgress) -> None:
-        """Show the loss, the last scores and the epoch; in a log, a line for each validation. Warn
-        of a step whose loss is an outlier.
-        """
-        for split, metrics in news.validation.items():
-            score = self._score_of(metrics)
-            if score:
-                self._scores[split] = score
-        n_done = news.epoch * news.iterations + news.iteration
-        if news.terms is not None:
-            loss = sum(news.terms.values())
-            self._loss = f"loss {loss:.4g}"
-            if news.validation:
-                self._loss = f"mean {self._loss}"
-                self._losses.clear()
-            else:
-                self._warn_of_outlier(n_done, loss)
-        if not self._has_begun and n_done > 1:
-            fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
-        self._has_begun = True
-        # Loss first: a narrow terminal cuts the end.
-        parts = [self._loss, self._validation, f"epoch {news.epoch + 1}/{news.epochs}"]
-        self._progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
-        if news.validation and not console.out.is_terminal:
-            text = ", ".join(filter(None, [self._loss, f"validation {self._validation}"]))
-            epoch = f"epoch {news.epoch + 1} of {news.epochs}"
-            say("train", self._what, f"{epoch}: {text}", mark=" ")
-
-    def _warn_of_outlier(self, step: int, loss: float) -> None:
-        """Print a step whose loss is more than OUTLIER times the mean of the epoch's steps before
-        it, of which there must be OUTLIER.
-        """
-        if len(self._losses) >= OUTLIER and loss > OUTLIER * fmean(self._losses) > 0:
-            mean = fmean(self._losses)
-            warn(f"step {step:,}: loss {loss:.4g}, while this epoch's mean was {mean:.4g}")
-        self._losses.append(loss)
-
-    @property
-    def _validation(self) -> str:
-        """The scores, with the names of their splits if there are several."""
-        if len(self._scores) > 1:
-            return ", ".join(f"{split} {score}" for split, score in self._scores.items())
-        return "".join(self._scores.values())
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:

@@ -116,7 +116,8 @@ def changed(terminal: Terminal) -> None:
 
     # another clip of the same name, with one of the people
     write_clip(folder / "clips", "run", (1,), 140)
-    types(CONVERT, r"1 changed video")
+    types(CONVERT, r"run\.mp4: 12 of 24 rows left", code=1)
+    types(f"{CONVERT} --drop-removed", r"1 changed video")
     told = types(IMPORT.format(FILES), r"12 rows with a body \(1 clip new or changed\)")
     assert "no track lies within 15%, but" in told
     assert "walk.mp4" not in told

@@ -3,9 +3,9 @@
 Writes one keypoint file per clip (`pipeline.clips.files`), and packs the files of folders with many
 clips. Runs in this process, on a Dask cluster, or in one process per device. A worker's task is one
 clip or a few, which it decodes, detects and writes into the shared folder. Frames of equal size are
-passed to the detector in one batch, from several clips if needed, but a clip that is decoded waits
-for no other one. Results are written as they come, so memory does not grow with a clip's length.
-After a killed run, only the clips that were open are repeated.
+passed to the detector in one batch, from several clips if needed, but a clip of a batch and more
+waits for no other one. Results are written as they come, so memory does not grow with a clip's
+length. After a killed run, only the clips that were open are repeated.
 
 A key frame is one in which people are searched; with `every` > 1, they are followed from it through
 the frames after it (`pipeline.clips.detectors.two_parts`).
@@ -373,10 +373,21 @@ class _DetectionRun:
                 self._give_up(clip, task.problem)
             else:
                 self._finish(clip)
-            if task.ended:  # a clip that is decoded waits for no other one: a kill would cost it
-                frames = (frame for waiting in self.waiting.values() for frame in waiting)
-                for shape in {frame.image.shape for frame in frames if frame.clip is clip}:
-                    self._detect_batch(shape)
+            if task.ended:
+                self._detect_rest(clip)
+        for shape in list(self.waiting):
+            self._detect_batch(shape)
+
+    def _detect_rest(self, clip: _OpenClip) -> None:
+        """Detect people in the waiting frames of a clip that is decoded. Those of a clip that is
+        shorter than a batch may wait for other clips: a kill costs little of it.
+        """
+        is_long = len(clip.decoded_frames) >= self.batch_size
+        for shape, frames in list(self.waiting.items()):
+            if is_long and any(frame.clip is clip for frame in frames):
+                self._detect_batch(shape)
+            else:  # its last group may be shorter than `every`
+                self._detect_if_full(shape)
 
     def _detect_if_full(self, shape: tuple[int, ...]) -> None:
         """Detect people in the waiting frames of this shape if they fill a batch, with no room for

@@ -210,12 +210,15 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(most, tmp_pat
 
 
 def test_people_of_a_clip_that_is_done_survive_a_kill_in_the_next_one(tmp_path, monkeypatch):
-    for name in "abc":
-        write_clip(tmp_path / f"raw/{name}.mp4", 9)
+    for number, name in enumerate("abc"):
+        write_clip(tmp_path / f"raw/{name}.mp4", 9, width=96 + 32 * number)
     monkeypatch.setattr(Bright, "most", 22)
     with pytest.raises(Killed):
         detect_clips(
-            tmp_path / "raw", tmp_path / "out", Bright(), DetectionResources(batch_size=1000)
+            tmp_path / "raw",
+            tmp_path / "out",
+            Bright(),
+            DetectionResources(batch_size=4, workers=1),
         )
     assert len([*(tmp_path / "out").glob("*.json")]) == 2
 

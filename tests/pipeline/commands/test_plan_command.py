@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +167,8 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
 def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversion(
     penn, luigi_cfg, ran
 ) -> None:
+    touch(penn.raw.parent / "kinetics")
+    shutil.copy(penn.raw / "STAND_IN.json", penn.raw.parent / "kinetics")
     for clip in ("train/abseiling/a", "train/abseiling/b", "val/abseiling/c"):
         write_video(penn.raw.parent / f"kinetics/{clip}.mp4", 3)
         touch(penn.raw.parent / "kinetics/keypoints" / clip, "x_000000000000_keypoints.json")

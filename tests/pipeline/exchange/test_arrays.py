@@ -270,7 +270,7 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
         "x.npy": (objects, "Python objects"),
         "x.pkl": (
             lambda file: file.write_bytes(b"\x80\x04N."),
-            "npz, safetensors or Parquet file, found a file that",
+            "npz, safetensors or Parquet file, found a file of another kind",
         ),
         "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
         "2.safetensors": (

@@ -17,6 +17,7 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
+from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_clips import zero
 from tests.pipeline.files.test_videos_of_all_kinds import DAMAGED, WHOLE, N, content
 
@@ -25,12 +26,9 @@ DAMAGE = 17  # the packet, in decoding order
 
 
 def write_keypoints(raw: Path, clip: str, size: tuple[int, int]) -> None:
-    """One person in all frames: 17 joints on a grid in the middle of the image."""
+    """One person who stands in the middle of all frames."""
     width, height = size
-    places = np.linspace(0.1, 0.9, 17)
-    joints = np.column_stack(
-        [width * (0.4 + 0.2 * (np.arange(17) % 2)), height * places, np.full(17, 0.9)]
-    )
+    joints = standing("coco", width / 2, height / 2, scale=height / 60)
     results = [
         {"image_id": f"{t}.jpg", "keypoints": joints.ravel().tolist(), "score": 2.5}
         for t in range(N)

@@ -38,9 +38,9 @@ from pipeline.files.formats.people.found import (
     label_error,
 )
 from pipeline.files.formats.people.joint_orders import (
+    check_named_order,
     find_order,
     note_of_heads,
-    require_named_order,
     unknown_order,
 )
 from pipeline.files.formats.people.joint_spellings import JOINT_OF_SPELLING, joint_called
@@ -275,7 +275,7 @@ def _assemble(
     are_boxes = n_points == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     skeleton: Skeleton = CORNERS
     if not are_boxes:
-        skeleton, points = _order_joints(place, points, content.joints)
+        skeleton, points = _order_joints(place, points, content.joints, notes)
     _require_scores(place, points)
     if points and not are_boxes:
         notes += filter(None, [note_of_heads(skeleton, points)])
@@ -341,10 +341,10 @@ def _size_text(n_points: int) -> str:
 
 
 def _order_joints(
-    place: Path, points: list[Doubles], names: Sequence[str] | None
+    place: Path, points: list[Doubles], names: Sequence[str] | None, notes: list[str]
 ) -> tuple[Skeleton, list[Doubles]]:
     """Find the joint order, from the joints' names in the file or else by geometry. Returns it, and
-    the points of the joints in it.
+    the points of the joints in it. Adds a doubt about the names to `notes`.
     """
     if not points and names is None:
         return "coco", points
@@ -366,7 +366,8 @@ def _order_joints(
     points = [persons[:, [*column_of.values()]] for persons in points]
     skeleton = tuple(column_of)
     if points:
-        require_named_order(place, skeleton, np.concatenate(points), np.concatenate(stored))
+        named = np.concatenate(points)
+        notes += filter(None, [check_named_order(place, skeleton, named, np.concatenate(stored))])
     return "coco" if skeleton == joint_names("coco") else skeleton, points
 
 

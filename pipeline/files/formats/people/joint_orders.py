@@ -128,14 +128,23 @@ def find_order(place: Path, keypoints: Sequence[Doubles]) -> str:
     return better[0].order if better else usual.order
 
 
-def require_named_order(place: Path, names: Sequence[str], named: Doubles, stored: Doubles) -> None:
-    """Raise RawDataError if joints (N, J, 3), `named` in our spelling by `names`, cannot be these.
+def check_named_order(place: Path, names: Sequence[str], named: Doubles, stored: Doubles) -> str:
+    """Check joints (N, J, 3) that are `named` in our spelling by `names`.
 
     stored: (N, K, 3), all joints in the file's order.
+
+    Returns a note if they are doubtful, as of people seen from above; "" if not. Raises
+    RawDataError if the numbers fit another order of as many joints than their names say.
     """
     fault = _fit("named", names, named).fault()
-    if fault:
-        refuse(_names_contradict(place, stored, fault))
+    if not fault:
+        return ""
+    orders = ORDERS.get(stored.shape[1], ())
+    fits = [_fit(order, joint_names(order), stored) for order in orders]
+    fitting = [fit.order for fit in fits if not fit.fault()]
+    if fitting:
+        refuse(_names_contradict(place, fault, fitting))
+    return f"joints may not be where their names say: {fault}"
 
 
 def note_of_heads(skeleton: Skeleton, keypoints: Sequence[Doubles]) -> str:
@@ -255,12 +264,8 @@ def _unknown_order(
     return unknown_order(place, "joints in a known order", found)
 
 
-def _names_contradict(place: Path, stored: Doubles, fault: str) -> RawDataError:
+def _names_contradict(place: Path, fault: str, fitting: Sequence[str]) -> RawDataError:
     """The error that joints are not those that the file names, with the orders that they fit."""
-    found = f"names that the numbers contradict: {fault}"
-    orders = ORDERS.get(stored.shape[1], ())
-    fits = [_fit(order, joint_names(order), stored) for order in orders]
-    fitting = [fit.order for fit in fits if not fit.fault()]
-    if fitting:
-        found += f". Without names they fit {' or '.join(fitting)}"
+    orders = " or ".join(fitting)
+    found = f"names that the numbers contradict: {fault}. Without names they fit {orders}"
     return unknown_order(place, "joints where their names say", found)
