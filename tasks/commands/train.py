@@ -21,7 +21,8 @@ from pipeline.features.plan import missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.settings import settings
-from tasks.training import model_config, progress_callback
+from tasks.training import model_config
+from tasks.training_view import progress_callback
 from vibe_model import models, runs
 from vibe_model.sections import model_settings, not_small, note_missing_depth
 from vibe_model.settings import VideoConfig

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from pipeline.cli.text import python
-from tasks import training
 from tasks.evaluation import as_csv, result_rows, table_of
+from tasks.training_view import progress_callback
 from tests.tasks.conftest import PROBE, ROOT, Project
 from vibe_model.metrics import UNITS
 from vibe_model.training.loop import TrainingProgress
@@ -174,7 +174,7 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown: list[tuple[int, int, str]] = []
-    tell = training.progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
+    tell = progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
     tell(TrainingProgress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
     scores = {"3dpw/validation": {"pa_mpjpe": 99.84}}
     tell(TrainingProgress(0, 8, 30, 30, terms={"2d": 5.0, "3d": 2.0}, validation=scores))
@@ -189,7 +189,7 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(
 
 
 def test_a_step_whose_loss_is_an_outlier_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    tell = training.progress_callback(lambda *_: None, "VIBE")
+    tell = progress_callback(lambda *_: None, "VIBE")
     losses = [*[2.0] * 12, 53.0, *[2.0] * 10, 15.0, 399.0]
     for step, loss in enumerate(losses, start=1):
         tell(TrainingProgress(0, 1, step, 30, terms={"2d": loss}))
@@ -203,7 +203,7 @@ def test_scores_of_several_validation_splits_are_all_shown_by_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown: list[tuple[int, int, str]] = []
-    tell = training.progress_callback(lambda *words: shown.append(words), "VIBE")
+    tell = progress_callback(lambda *words: shown.append(words), "VIBE")
     scores = {"3dpw/validation": {"pa_mpjpe": 99.84}, "h36m/val": {"pa_mpjpe": 50.0}}
     tell(TrainingProgress(0, 8, 30, 30, validation=scores))
     text = "3dpw/validation PA-MPJPE 99.8 mm, h36m/val PA-MPJPE 50.0 mm"
