@@ -39,7 +39,7 @@ ORDER = {
         prediction evaluation training vibe api sections hmmr part_dynamics __init__
     """,
     "tasks": """
-        settings base luigi_command data training evaluation ablation hmmr part_dynamics report
+        settings base luigi_command data training_view training evaluation ablation hmmr part_dynamics report
         __init__
         commands __main__
     """,

@@ -22,7 +22,6 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +30,11 @@ from cache.storage.writer_lock import WriterLock
 from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.clips.detection.decoders import DecodedTask, Decoders
+from pipeline.clips.detection.open_clip import OpenClip, WaitingFrame
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.writing import (
     folders_to_pack,
-    open_people,
     pack_folder,
-    people_text,
     rename_clip,
     write_clip,
 )
@@ -45,8 +43,8 @@ from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
-from pipeline.files.pixels.cuts import LEAST, Histogram, cuts, difference
-from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.pixels.cuts import cuts
+from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import cores
 from pipeline.processes.cluster import connect_workers
@@ -217,95 +215,6 @@ def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
     return n_frames
 
 
-class _OpenClip:
-    """A clip in progress: its decoded frames (`add_task`) and their people (`add_people`), who are
-    written into the temporary file `text` in the order of frames.
-    """
-
-    def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
-        self.files = files
-        self.digest = digest  # `file_digest` of the clip before its first frame was decoded
-        self._every = every  # frames from one key frame to the next
-
-        # what was decoded
-        self.has_ended = False
-        self.record: ClipRecord | None = None  # known once the clip has ended
-        self.decoded_frames: list[int] = []  # their numbers in the clip, ascending
-        self.damaged_frames: list[int] = []
-        self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
-        self.camera: dict[int, list[float]] = {}  # frame before which the camera moved -> motion
-        # difference of each frame's colours from the frame before (pipeline.files.pixels.cuts)
-        self.differences: list[float] = []
-        self._last_colours: Histogram | None = None  # of the last decoded frame
-        self._last_shape = tuple[int, ...]()  # shape of the last decoded frame
-        self._last_group = -1  # number of the last decoded frame, divided by `every`
-
-        # what was detected
-        self.n_persons = 0
-        self.text = open_people(files)
-        self._waiting: dict[int, People] = {}  # frame -> people, while earlier frames are missing
-        self._n_written = 0  # number of `decoded_frames` whose people are in `text`
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the detector has seen all frames."""
-        return self.has_ended and self._n_written == len(self.decoded_frames)
-
-    def add_task(self, task: DecodedTask) -> Iterator[_WaitingFrame]:
-        """Record the frames of a task, and yield the decoded ones for the detector.
-
-        A frame is a key frame if it begins a group of `every` frames, or differs from the frame
-        before in scene or size.
-        """
-        for frame in task.frames:
-            changed = 0.0
-            if frame.colours is not None:
-                if self._last_colours is not None:
-                    changed = difference(self._last_colours, frame.colours)
-                self._last_colours = frame.colours
-            self.differences.append(changed)
-            if frame.camera is not None:
-                self.camera[frame.number] = frame.camera
-            if frame.image is None:
-                self.damaged_frames.append(frame.number)
-                continue
-            shape = frame.image.shape
-            if not self.decoded_frames:
-                height, width = shape[:2]
-                self.size = (width, height)
-            group = frame.number // self._every
-            is_same_group = self._last_group == group
-            is_same_scene = changed < LEAST and self._last_shape == shape
-            is_key = not (is_same_group and is_same_scene)
-            self.decoded_frames.append(frame.number)
-            self._last_group = group
-            self._last_shape = shape
-            yield _WaitingFrame(self, frame.number, frame.image, is_key)
-        self.has_ended |= task.ended
-        self.record = task.record or self.record
-
-    def add_people(self, frame: int, people: People) -> None:
-        """Store a frame's people, and write all those whose earlier frames are complete."""
-        self._waiting[frame] = people
-        for number in self.decoded_frames[self._n_written :]:
-            if number not in self._waiting:
-                break
-            results = self._waiting.pop(number)
-            self.text.write(people_text(number, results, self.n_persons))
-            self.n_persons += len(results.boxes)
-            self._n_written += 1
-
-
-@dataclass(frozen=True, slots=True)
-class _WaitingFrame:
-    """A frame that waits for the detector."""
-
-    clip: _OpenClip
-    number: int  # in the clip, from 0
-    image: Image
-    is_key: bool  # people are searched in it, instead of followed from the frame before
-
-
 class _DetectionRun:
     """Detects people in the clips of `todo` in this process, and adds the results to `report`.
 
@@ -347,9 +256,9 @@ class _DetectionRun:
         self.decoders = Decoders(
             plan.raw, n, self.batch_size, threads=threads, timeout=machine.timeout
         )
-        self.open_clips: dict[str, _OpenClip] = {}  # by path; without clips given up
+        self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
         # image shape -> frames that wait for a full batch
-        self.waiting = defaultdict[tuple[int, ...], list[_WaitingFrame]](list)
+        self.waiting = defaultdict[tuple[int, ...], list[WaitingFrame]](list)
         self.total = _n_frames_stated(plan.raw, todo)  # frames of clips that are not given up
         self.began = time.monotonic()
 
@@ -378,7 +287,7 @@ class _DetectionRun:
         for shape in list(self.waiting):
             self._detect_batch(shape)
 
-    def _detect_rest(self, clip: _OpenClip) -> None:
+    def _detect_rest(self, clip: OpenClip) -> None:
         """Detect people in the waiting frames of a clip that is decoded. Those of a clip that is
         shorter than a batch may wait for other clips: a kill costs little of it.
         """
@@ -404,7 +313,7 @@ class _DetectionRun:
     def _next_clips(self) -> Iterator[str]:
         for files in self.todo:
             digest = _digest_of(self.plan.raw / files.clip)
-            self.open_clips[files.clip] = _OpenClip(files, self.every, digest)
+            self.open_clips[files.clip] = OpenClip(files, self.every, digest)
             yield files.clip
 
     def _time_waits(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
@@ -440,7 +349,7 @@ class _DetectionRun:
         for clip in dict.fromkeys(frame.clip for frame in frames):
             self._finish(clip)
 
-    def _finish(self, clip: _OpenClip) -> None:
+    def _finish(self, clip: OpenClip) -> None:
         """Write the clip's file if it is complete."""
         if not clip.is_complete:
             return
@@ -457,7 +366,7 @@ class _DetectionRun:
         clip.text.close()
         self.report.detected += 1
 
-    def _why_unusable(self, clip: _OpenClip) -> RawDataError | None:
+    def _why_unusable(self, clip: OpenClip) -> RawDataError | None:
         """Why a complete clip gets no keypoint file; None if it gets one."""
         video = Video(self.plan.raw, clip.files.clip)
         if not clip.decoded_frames:
@@ -477,7 +386,7 @@ class _DetectionRun:
         )
         return RawDataError(self.plan.raw / clip.files.clip, "video", expected, found, do)
 
-    def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
+    def _give_up(self, clip: OpenClip, error: RawDataError) -> None:
         """Record why a clip gets no keypoint file, in the report and in a file (`failed`)."""
         del self.open_clips[clip.files.clip]
         clip.text.close()
@@ -485,7 +394,7 @@ class _DetectionRun:
         self.report.problems[clip.files.clip] = str(error)
         self.total -= _n_frames_stated(self.plan.raw, [clip.files])
 
-    def _info(self, clip: _OpenClip, record: ClipRecord) -> dict[str, Any]:
+    def _info(self, clip: OpenClip, record: ClipRecord) -> dict[str, Any]:
         """The `info` in the first line of the clip's keypoint file."""
         return dict(self.plan.about) | {
             "weights": list(self.plan.weights),

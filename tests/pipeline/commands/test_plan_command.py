@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -167,8 +166,6 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
 def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversion(
     penn, luigi_cfg, ran
 ) -> None:
-    touch(penn.raw.parent / "kinetics")
-    shutil.copy(penn.raw / "STAND_IN.json", penn.raw.parent / "kinetics")
     for clip in ("train/abseiling/a", "train/abseiling/b", "val/abseiling/c"):
         write_video(penn.raw.parent / f"kinetics/{clip}.mp4", 3)
         touch(penn.raw.parent / "kinetics/keypoints" / clip, "x_000000000000_keypoints.json")
@@ -178,6 +175,7 @@ def test_rows_of_a_release_are_estimated_by_its_videos_before_the_first_conversi
     for split, rows in (("train", 502), ("val", 251)):
         assert f"kinetics/{split} about {rows} rows: from an estimate of the release" in shown
     assert "disk at least " in shown, "rows of Penn Action are unknown: it is demo data"
+    luigi_cfg("penn_action", "[features]\nstreams = homography")
     penn.converted()
     shown = " ".join(ran("plan").out.split())
     assert "penn_action/test about 24 rows: 4 per video, as in penn_action/train" in shown

@@ -16,7 +16,7 @@ from pipeline import skeletons
 from pipeline.body import Body
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people.found import ORDERS
-from pipeline.files.formats.people.joint_orders import find_order, require_named_order
+from pipeline.files.formats.people.joint_orders import check_named_order, find_order
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
@@ -205,10 +205,10 @@ def test_names_that_the_numbers_contradict_are_refused_with_the_order_that_fits(
     names = skeletons.joint_names(order)
     for person in (spin49, *hard.values()):
         named = joints(frames(person, order))
-        require_named_order(Path(), names, named, named)
+        assert not check_named_order(Path(), names, named, named)
     named = joints(frames(spin49, order))
     with pytest.raises(RawDataError, match=f"names that the numbers contradict.* fit {order}"):
-        require_named_order(Path(), names[::-1], named, named)
+        check_named_order(Path(), names[::-1], named, named)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.02])
@@ -236,4 +236,4 @@ def test_openpose_s_own_people_fit_their_order_each_alone() -> None:
     assert find_order(Path(), everyone) == "body_25"
     names = skeletons.joint_names("body_25")
     for persons in (everyone[i : i + 4] for i in range(0, len(everyone), 4)):
-        require_named_order(Path(), names, joints(persons), joints(persons))
+        assert not check_named_order(Path(), names, joints(persons), joints(persons))

@@ -1,0 +1,103 @@
+"""A clip in which people are being detected.  [pixels -> raw keypoints] -> tracks"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.clips.detection.decoders import DecodedTask
+from pipeline.clips.detection.writing import open_people, people_text
+from pipeline.clips.detectors import People
+from pipeline.clips.files import ClipFiles
+from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.files.pixels.cuts import LEAST, Histogram, difference
+from pipeline.files.pixels.frames import Image
+
+
+class OpenClip:
+    """A clip in progress: its decoded frames (`add_task`) and their people (`add_people`), who are
+    written into the temporary file `text` in the order of frames.
+    """
+
+    def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
+        self.files = files
+        self.digest = digest  # `file_digest` of the clip before its first frame was decoded
+        self._every = every  # frames from one key frame to the next
+
+        # what was decoded
+        self.has_ended = False
+        self.record: ClipRecord | None = None  # known once the clip has ended
+        self.decoded_frames: list[int] = []  # their numbers in the clip, ascending
+        self.damaged_frames: list[int] = []
+        self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
+        self.camera: dict[int, list[float]] = {}  # frame before which the camera moved -> motion
+        # difference of each frame's colours from the frame before (pipeline.files.pixels.cuts)
+        self.differences: list[float] = []
+        self._last_colours: Histogram | None = None  # of the last decoded frame
+        self._last_shape = tuple[int, ...]()  # shape of the last decoded frame
+        self._last_group = -1  # number of the last decoded frame, divided by `every`
+
+        # what was detected
+        self.n_persons = 0
+        self.text = open_people(files)
+        self._waiting: dict[int, People] = {}  # frame -> people, while earlier frames are missing
+        self._n_written = 0  # number of `decoded_frames` whose people are in `text`
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the detector has seen all frames."""
+        return self.has_ended and self._n_written == len(self.decoded_frames)
+
+    def add_task(self, task: DecodedTask) -> Iterator[WaitingFrame]:
+        """Record the frames of a task, and yield the decoded ones for the detector.
+
+        A frame is a key frame if it begins a group of `every` frames, or differs from the frame
+        before in scene or size.
+        """
+        for frame in task.frames:
+            changed = 0.0
+            if frame.colours is not None:
+                if self._last_colours is not None:
+                    changed = difference(self._last_colours, frame.colours)
+                self._last_colours = frame.colours
+            self.differences.append(changed)
+            if frame.camera is not None:
+                self.camera[frame.number] = frame.camera
+            if frame.image is None:
+                self.damaged_frames.append(frame.number)
+                continue
+            shape = frame.image.shape
+            if not self.decoded_frames:
+                height, width = shape[:2]
+                self.size = (width, height)
+            group = frame.number // self._every
+            is_same_group = self._last_group == group
+            is_same_scene = changed < LEAST and self._last_shape == shape
+            is_key = not (is_same_group and is_same_scene)
+            self.decoded_frames.append(frame.number)
+            self._last_group = group
+            self._last_shape = shape
+            yield WaitingFrame(self, frame.number, frame.image, is_key)
+        self.has_ended |= task.ended
+        self.record = task.record or self.record
+
+    def add_people(self, frame: int, people: People) -> None:
+        """Store a frame's people, and write all those whose earlier frames are complete."""
+        self._waiting[frame] = people
+        for number in self.decoded_frames[self._n_written :]:
+            if number not in self._waiting:
+                break
+            results = self._waiting.pop(number)
+            self.text.write(people_text(number, results, self.n_persons))
+            self.n_persons += len(results.boxes)
+            self._n_written += 1
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFrame:
+    """A frame that waits for the detector."""
+
+    clip: OpenClip
+    number: int  # in the clip, from 0
+    image: Image
+    is_key: bool  # people are searched in it, instead of followed from the frame before
