@@ -141,7 +141,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
         "leaks": (
             "pipeline.commands.leaks",
-            "List people, recordings and images that training splits (named train) share with "
+            "List people and recordings that training splits (named train) share with "
             "other splits.",
         ),
         "show": (
