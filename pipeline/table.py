@@ -58,7 +58,7 @@ OWN: Final[dict[str, dict[str, str]]] = {
     "vibe_pipeline.protocols": {
         "default": "vibe_model.evaluation.protocols:DEFAULT",
         "published": "vibe_model.evaluation.protocols:PUBLISHED",
-        "emdb": "vibe_model.evaluation.world:EMDB",
+        "emdb": "vibe_model.evaluation.emdb:EMDB",
         "hmmr": "vibe_model.hmmr.protocol:HMMR",
     },
     "vibe_pipeline.sections": {
