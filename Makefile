@@ -79,6 +79,6 @@ docs: .venv/.ready  ## the documentation as a site, in docs/_build/html
 docs-links: .venv/.ready  ## look whether the links to other sites still lead somewhere; wants a network
 	@$(BIN)/sphinx-build --quiet --builder linkcheck --conf-dir docs . docs/_build/links
 
-clean:  ## remove the built documentation, and the demo data and what was made of it (not .venv)
-	@$(BIN)/python -m pipeline.demo.cleaning
+clean:  ## remove the built documentation, and the folder demo: demo data, and what was made of them (not .venv)
 	@rm -rf docs/_build
+	@if grep -qs '"stand_in": true' demo/body/STAND_IN.json; then rm -rf demo; fi

@@ -217,8 +217,8 @@ def random_motion(rng: np.random.Generator, body: Body) -> tuple[dict[str, NDArr
 
 def mixture(folder: Path, seeds: Sequence[int]) -> list[str]:
     """PA-MPJPE of all datasets together and of each alone, and the mean body's."""
-    data = ROOT / "data"
-    facts: Any = {"cache": data / "cache", "body": data / "embedded/body", "runs": folder}
+    demo = ROOT / "demo"
+    facts: Any = {"cache": demo / "cache", "body": demo / "body", "runs": folder}
     base = TrainConfig.embedded(**facts, evaluation=EVALUATED, hold="ram")
     paper = TrainConfig.paper()
     mixtures = {"all datasets": (paper.datasets_2d, paper.datasets_3d)}

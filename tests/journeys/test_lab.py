@@ -13,13 +13,13 @@ from tests.journeys.conftest import KIT, ROOT, Terminal, changed
 RAW = """
 from pathlib import Path
 from pipeline.demo import writing as synthetic
-synthetic.write_body(Path("data/embedded/body"))
+synthetic.write_body(Path("demo/body"))
 synthetic.write_dataset("penn_action", Path("raw/lab"), n_videos=2, n_frames=10)
 synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)
 """
 CHANGES = {
-    "raw = data/embedded/raw": "raw = raw",
-    "cache = data/cache": "cache = cache",
+    "raw = demo/raw": "raw = raw",
+    "cache = demo/cache": "cache = cache",
     "enabled = true": "enabled = false",
     "streams = resnet50": "streams = means",
 }
@@ -36,7 +36,7 @@ def nightly(terminal: Terminal) -> dict[str, int]:
         for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
         if "exit codes" in block
     )
-    script = re.sub(r"^cd .*$", "", script, flags=re.MULTILINE).replace("data/cache", "cache")
+    script = re.sub(r"^cd .*$", "", script, flags=re.MULTILINE).replace("demo/cache", "cache")
     script = script.replace(".venv/bin", str(Path(sys.executable).parent))
     ran = subprocess.run(
         ["bash", "-c", script],
@@ -177,12 +177,12 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Termin
     (folder / "demo.py").write_text(RAW.replace("raw/", "data/raw/"))
     types("python demo.py")
     types("pipeline init --real")
-    file, cache = folder / "luigi.cfg", folder / "data/cache"
+    file, cache = folder / "luigi.cfg", folder / "demo/cache"
     settings = re.sub("datasets = .*", "datasets = lab", file.read_text()).replace(
         "resnet50\n", "means\n"
     )
     file.write_text(settings)
-    assert types(DATA, r"extract +lab/train").count("· new cache data/cache\n") == 1
+    assert types(DATA, r"extract +lab/train").count("· new cache demo/cache\n") == 1
     assert (
         file.read_text().split() == settings.replace("new_cache = once", "new_cache = no").split()
     )
@@ -190,12 +190,12 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Termin
     cache.rename(folder / "unmounted")
     cache.mkdir()
     refused = (
-        r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its "
+        r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*demo/cache has no cache\. Is its "
         r"disk mounted"
     )
     assert len(re.findall(refused, types(DATA, code=2))) == 1
-    types("pipeline convert lab train --raw data/raw/lab --cache data/cache", refused, code=2)
-    types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
+    types("pipeline convert lab train --raw data/raw/lab --cache demo/cache", refused, code=2)
+    types("pipeline prepare lab --raw data/raw/lab --cache demo/cache", refused, code=2)
     types("pipeline status", r"mount its disk", code=2)
     terminal.folder = folder.parent / "of-another-user"
     terminal.folder.mkdir()

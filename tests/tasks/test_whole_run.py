@@ -116,7 +116,7 @@ def test_after_the_demo_trainings_every_model_is_clearly_better_than_the_mean_bo
     shown, _ = (process := Project(tmp_path).start("Report")).communicate()
     assert process.returncode == 0, shown
     rows = []
-    for file in (tmp_path / "runs").glob("*/results.csv"):
+    for file in (tmp_path / "demo/runs").glob("*/results.csv"):
         with file.open() as stream:
             rows += [
                 row
