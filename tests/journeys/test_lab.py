@@ -177,12 +177,12 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Termin
     (folder / "demo.py").write_text(RAW.replace("raw/", "data/raw/"))
     types("python demo.py")
     types("pipeline init --real")
-    file, cache = folder / "luigi.cfg", folder / "demo/cache"
+    file, cache = folder / "luigi.cfg", folder / "data/cache"
     settings = re.sub("datasets = .*", "datasets = lab", file.read_text()).replace(
         "resnet50\n", "means\n"
     )
     file.write_text(settings)
-    assert types(DATA, r"extract +lab/train").count("· new cache demo/cache\n") == 1
+    assert types(DATA, r"extract +lab/train").count("· new cache data/cache\n") == 1
     assert (
         file.read_text().split() == settings.replace("new_cache = once", "new_cache = no").split()
     )
@@ -190,12 +190,12 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Termin
     cache.rename(folder / "unmounted")
     cache.mkdir()
     refused = (
-        r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*demo/cache has no cache\. Is its "
+        r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its "
         r"disk mounted"
     )
     assert len(re.findall(refused, types(DATA, code=2))) == 1
-    types("pipeline convert lab train --raw data/raw/lab --cache demo/cache", refused, code=2)
-    types("pipeline prepare lab --raw data/raw/lab --cache demo/cache", refused, code=2)
+    types("pipeline convert lab train --raw data/raw/lab --cache data/cache", refused, code=2)
+    types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
     types("pipeline status", r"mount its disk", code=2)
     terminal.folder = folder.parent / "of-another-user"
     terminal.folder.mkdir()
