@@ -21,7 +21,7 @@ setup: .venv/.ready  ## the virtual environment, with everything installed
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 .venv/.ready: pyproject.toml
-	@python=$$(PYTHON="$(PYTHON)" tools/find_python.sh) && echo "Setting up .venv with $$python: 7.5 GB, about 10 minutes, once" && "$$python" -m venv .venv
+	@python=$$(PYTHON="$(PYTHON)" ./find_python.sh) && echo "Setting up .venv with $$python: 7.5 GB, about 10 minutes, once" && "$$python" -m venv .venv
 	@echo "  1/3 PyTorch and its CUDA libraries (5.4 GB, most of the time)"
 	@$(PIP) $$($(BIN)/python -c 'import tomllib; print(*(p for p in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if p.startswith("torch")))')
 	@echo "  2/3 NumPy, OpenCV, Zarr, Luigi and the rest of the pipeline"
@@ -65,7 +65,7 @@ lint: .venv/.ready  ## ruff: rules and format
 	@$(BIN)/ruff format --check .
 
 types: .venv/.ready  ## mypy --strict
-	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks tools docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/small_*.py docs/adding-a-model/former/*.py
+	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/small_*.py docs/adding-a-model/former/*.py
 
 check: lint types test  ## all that must be green before a commit
 
@@ -79,6 +79,6 @@ docs: .venv/.ready  ## the documentation as a site, in docs/_build/html
 docs-links: .venv/.ready  ## look whether the links to other sites still lead somewhere; wants a network
 	@$(BIN)/sphinx-build --quiet --builder linkcheck --conf-dir docs . docs/_build/links
 
-clean:  ## remove the built documentation, and the demo data and what was made of it (not .venv)
-	@$(BIN)/python -m pipeline.demo.cleaning
+clean:  ## remove the built documentation, and the folder demo: demo data, and what was made of them (not .venv)
 	@rm -rf docs/_build
+	@if grep -qs '"stand_in": true' demo/body/STAND_IN.json; then rm -rf demo; fi

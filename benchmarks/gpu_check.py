@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
 In order: the GPU; the tests that need one; the network without decoding, in several sizes of a
-batch and compiled; extraction of images, videos and several streams; extraction by two processes; a
+batch; extraction of images, videos and several streams; extraction by two processes; a
 training step of every model at its published sizes; a step shared by two processes, over NCCL if
 there are two GPUs. It goes on after a failure, and says what to do at the end. With 8 cores or more
 it takes about 10 minutes. `--device cpu` measures the same on a CPU; `--tiny` makes all sizes
@@ -50,14 +50,8 @@ from benchmarks.gpu_training import (
     training,
 )
 
-# Precision, crops at once (0: as usual), compiled
-NETWORKS: Final = (
-    ("fast", 0, False),
-    ("exact", 0, False),
-    ("fast", 64, False),
-    ("fast", 1024, False),
-    ("fast", 0, True),
-)
+# Precision, crops at once (0: as usual)
+NETWORKS: Final = (("fast", 0), ("exact", 0), ("fast", 64), ("fast", 1024))
 COMPARED: Final = 8192  # rows of fast and exact features
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
 TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video=True)
@@ -165,18 +159,14 @@ def network(root: Path, args: argparse.Namespace) -> Iterator[str]:
         "allocated.\n"
     )
     rows, failed = [], []
-    for precision, size, compiled in NETWORKS if on_gpu(args) else NETWORKS[:2]:
+    for precision, size in NETWORKS if on_gpu(args) else NETWORKS[:2]:
         forget_peak(args)
         try:
-            computer = weights(root, precision).load(
-                Machine(device_of(args), size, compile=compiled), None
-            )
+            computer = weights(root, precision).load(Machine(device_of(args), size), None)
             rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
         except Exception as error:
             traceback.print_exc()
-            failed.append(
-                f"{precision}, {size} at once, compile {compiled}: {type(error).__name__}: {error}"
-            )
+            failed.append(f"{precision}, {size} at once: {type(error).__name__}: {error}")
             continue
         rows.append(
             (precision, computer.arithmetic, computer.batch_size, f"{rate:,.0f}", peak(args))

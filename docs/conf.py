@@ -20,7 +20,7 @@ project = "vibe-pipeline"
 root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "api_entries"]
 include_patterns = ["*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
-exclude_patterns = ["data", "runs", ".*", "build", "dist", "docs/_build"]
+exclude_patterns = ["data", "demo", "runs", ".*", "build", "dist", "docs/_build"]
 default_role = "code"  # docstrings are plain prose with `code` in it
 nitpicky = True
 # Types in signatures are from other projects and private modules. Links to pages, files and

@@ -58,7 +58,7 @@ OWN: Final[dict[str, dict[str, str]]] = {
     "vibe_pipeline.protocols": {
         "default": "vibe_model.evaluation.protocols:DEFAULT",
         "published": "vibe_model.evaluation.protocols:PUBLISHED",
-        "emdb": "vibe_model.evaluation.world:EMDB",
+        "emdb": "vibe_model.evaluation.emdb:EMDB",
         "hmmr": "vibe_model.hmmr.protocol:HMMR",
     },
     "vibe_pipeline.sections": {
@@ -141,7 +141,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
         "leaks": (
             "pipeline.commands.leaks",
-            "List people, recordings and images that training splits (named train) share with "
+            "List people and recordings that training splits (named train) share with "
             "other splits.",
         ),
         "show": (

@@ -46,7 +46,7 @@ def warn(text: str) -> None:
 
 
 def fact(name: str, value: str) -> None:
-    """Print a name and its value: cache      data/cache"""
+    """Print a name and its value: cache      demo/cache"""
     console.out.print(f"{name:<10} {value}")
 
 

@@ -281,7 +281,7 @@ def introduce() -> None:
 
 
 def whose_data(s: Settings) -> str:
-    """Describe the data: "demo data (seed 0), in data/embedded/raw: penn_action, amass"."""
+    """Describe the data: "demo data (seed 0), in demo/raw: penn_action, amass"."""
     raw = from_here(s.paths.raw)
     demo = s.embedded_datasets
     other_names = ", ".join(

@@ -5,7 +5,6 @@
 
 import ast
 import functools
-import re
 import subprocess
 import sys
 import tomllib
@@ -18,7 +17,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.features import streams
-from tools import ways
 
 ROOT = Path(__file__).parents[1]
 # of pipeline, which are imported by name alone
@@ -246,32 +244,6 @@ def test_the_help_of_all_commands_imports_neither_numpy_nor_pydantic() -> None:
     )
     done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"--help imports {done.stderr}"
-
-
-@pytest.mark.slow
-def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(
-    tmp_path: Path,
-) -> None:
-    page = (
-        (ROOT / "docs/architecture.md")
-        .read_text()
-        .partition("\n## Ways\n")[2]
-        .partition("\n## ")[0]
-    )
-    found = ways.measure(tmp_path)
-    recorded = {
-        name: int(n) for name, n in re.findall(r"^\| `(\w+)` .*?\| (\d+)", page, re.MULTILINE)
-    }
-    assert recorded.keys() == found.keys()
-    assert {
-        name: len(files) for name, files in found.items() if len(files) > recorded[name] + 3
-    } == {}
-    for part in page.split("\n### ")[1:]:
-        heading, _, text = part.partition("\n")
-        ran = {file for name in re.findall(r"`(\w+)`", heading) for file in found[name]}
-        named = set(re.findall(r"`([\w/]+\.py)`", text))
-        assert named, heading
-        assert named - ran == set(), heading
 
 
 def test_no_file_outside_features_knows_a_streams_kind() -> None:

@@ -91,16 +91,13 @@ def cells(text: str, row: str) -> list[str]:
 
 
 MEASURED = {  # words of the command -> first cells of rows whose second cell is a positive number
-    "convert --datasets amass --scale 0.02 --frames 400": ("amass",),
     "windows --small": (
         "cache, float16",
         "memmap, np.take into the buffer",
         "h5py, opened per window",
         "zarr-python",
     ),
-    "features --cases hd1 --frames 40 --usual 2 --rounds 1 --memory 32 --device cpu": (
-        "1920 x 1080 JPEG, 1 person",
-    ),
+    "features --cases hd1 --frames 40 --rounds 1 --memory 32": ("1920 x 1080 JPEG, 1 person",),
     "scale --tracks 8 240 --rows 1024": ("in memory", "on the disk"),
     "training --small": ("usual", "ours, fp32", "ours, bf16"),
 }
@@ -110,68 +107,23 @@ MEASURED = {  # words of the command -> first cells of rows whose second cell is
 @pytest.mark.parametrize("words", MEASURED)
 def test_one_command_measures_and_writes_the_report(words: str, tmp_path: Path) -> None:
     name, *options = words.split()
-    text = ran(name, tmp_path, *options, *([] if name == "features" else ["--at", tmp_path]))
+    text = ran(name, tmp_path, *options, "--at", tmp_path)
     for row in MEASURED[words]:
         lines = [line for line in text.splitlines() if line.startswith(f"| {row} ")]
         assert lines
         for line in lines:
             number, *_ = re.findall(r"[\d,]*\.?\d+", line.removeprefix(f"| {row} "))
             assert float(number.replace(",", "")) > 0, line
-    if words == "training --small":
-        assert float(cells(text, "kp_3d")[0]) <= 1e-4, "the same loss as the usual way"
-
-
-@pytest.mark.slow
-def test_one_command_compares_decoding_with_another_checkout_and_writes_the_report(
-    tmp_path: Path,
-) -> None:
-    options = [
-        "--before",
-        ROOT,
-        "--commands",
-        "extract",
-        "--scale",
-        0.01,
-        "--rounds",
-        1,
-        "--minutes",
-        2,
-    ]
-    text = ran("decoding", tmp_path, *options, "--at", tmp_path)
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| extract | H")]
-    assert len(rows) == 4
-    for _, _, ratio, _, before, now, equal in rows:
-        assert min(float(cell.partition(" ")[0]) for cell in (ratio, before, now)) > 0
-        assert equal == "100.0% |"
-    assert float(cells(text, "2")[1]) > 0
-
-
-@pytest.mark.slow
-def test_one_command_measures_detection_and_writes_the_report(tmp_path: Path) -> None:
-    text = ran("detection", tmp_path, "--frames", 2, "--at", tmp_path)
-    assert "one person in each of 2 frames" in text
-    for name in ("yolox-tiny", "yolox-m", "rtmpose-m"):  # as large as they are published
-        for counted in cells(text, name):
-            ours, published = map(float, counted.removesuffix(")").split(" ("))
-            assert ours == pytest.approx(published, rel=0.02)
 
 
 @pytest.mark.slow
 def test_one_command_shows_what_models_learn_from_planted_features(tmp_path: Path) -> None:
-    names = ["per frame", "part dynamics", "HMMR"]
-    options = ["--motions", 60, "--seeds", 0, "--epochs", 1, "--steps", 30, "--only", *names]
+    options = ["--motions", 60, "--seeds", 0, "--epochs", 1, "--steps", 30]
     text = ran("learning", tmp_path, *options)
-    table, dynamics = (
-        text[text.index(start) :] for start in ("| PA-MPJPE |", "| 5 frames before |")
-    )
-    table = table.partition("\n\n")[0]
-    mean_body, per_frame, smoothed = (
-        [float(cell) for cell in cells(table, name)[:3]]
-        for name in ("mean body", "per frame", "per frame, smoothed")
-    )
-    assert mean_body[0] > max(per_frame[0], float(cells(table, "part dynamics")[0]))
-    assert smoothed[2] < 0.5 * per_frame[2]
-    assert float(cells(dynamics, "HMMR: true pose, still")[1]) == 0
+    errors = {}
+    for name in ("mean body", "per frame", "VIBE", "HMMR, no past and future"):
+        errors[name] = float(cells(text, name)[0])
+    assert max(errors, key=errors.__getitem__) == "mean body"
 
 
 @pytest.mark.slow

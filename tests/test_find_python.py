@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "tools" / "find_python.sh"
+SCRIPT = ROOT / "find_python.sh"
 NAMES = ("python3.13", "python3.12", "python3.11", "python3")
 # answers as a Python of another version does: whether it fits is asked by its exit code
 OTHER = "#!/bin/sh\nexit 1\n"
@@ -105,9 +105,8 @@ def test_make_setup_asks_it(programs: Path, tmp_path: Path) -> None:
     make = shutil.which("make")
     assert make is not None
     folder = tmp_path / "clone"
-    (folder / "tools").mkdir(parents=True)
-    shutil.copy(SCRIPT, folder / "tools")
-    for name in ("Makefile", "pyproject.toml"):
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", SCRIPT.name):
         shutil.copy(ROOT / name, folder)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
     for name in NAMES:

@@ -316,20 +316,16 @@ def _centre_on_hips(joints: Floats) -> Float64s:
     return centred
 
 
-def procrustes_align(
-    pred: Floats, target: Floats, *, n_fitted: int | None = None, rigid: bool = False
-) -> Float64s:
+def procrustes_align(pred: Floats, target: Floats) -> Float64s:
     """Align `pred` to `target` by a similarity transform, in least squares (Umeyama, PAMI 1991).
 
     pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A single point lands on
-    the target's mean. n_fitted: fit to the first points only. rigid: without a scale.
+    the target's mean.
     """
     pred = pred.astype(np.float64)
-    target = target[..., :n_fitted, :].astype(np.float64)
-    pred_mean = pred[..., :n_fitted, :].mean(-2, keepdims=True)
+    target = target.astype(np.float64)
     target_mean = target.mean(-2, keepdims=True)
-    centred = pred - pred_mean
-    source = centred[..., :n_fitted, :]
+    source = pred - pred.mean(-2, keepdims=True)
     goal = target - target_mean
 
     covariance = np.swapaxes(goal, -1, -2) @ source  # (..., 3, 3) eq. 38, a sum instead of a mean
@@ -342,9 +338,7 @@ def procrustes_align(
     spread = np.square(source).sum((-2, -1))
     trace = (singular * sign).sum(-1)
     scale = np.divide(trace, spread, out=np.zeros_like(spread), where=spread > 0)  # eq. 42
-    if rigid:
-        scale = np.ones_like(scale)
-    turned = scale[..., None, None] * centred @ np.swapaxes(rotation, -1, -2)
+    turned = scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2)
     aligned: Float64s = turned + target_mean
     return aligned
 

@@ -36,7 +36,6 @@ BEST: Final = "best.pt"  # the network of the best epoch
 CURVES: Final = "curves.jsonl"
 METRICS: Final = "metrics.json"  # written last: the run is finished
 SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
-WORST_WINDOWS: Final = "worst_windows"  # worst_windows.json and .csv
 
 # Keys in metrics.json.
 KEYPOINTS: Final = "keypoints"  # in a split's manifest and metrics: labels or detected

@@ -112,8 +112,8 @@ class RunConfig:
     # Where things are. None of these paths decides a number; the content there does.
 
     name: str = "run"  # start of the name of the run's folder
-    cache: CacheRoot = Path("data/cache")  # or a URL as s3://bucket/prefix
-    runs: Path = Path("runs")
+    cache: CacheRoot = Path("demo/cache")  # or a URL as s3://bucket/prefix
+    runs: Path = Path("demo/runs")
 
     # Windows.
 

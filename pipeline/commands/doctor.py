@@ -193,8 +193,8 @@ def _next_commands(
     yield from ("", "To prepare it:")
     for examination in examined:
         if examination.usable:
-            # demo data and real data need different caches; in a clone, data/cache is the demo's
-            root = "data/cache" if examination.stand_in else "cache-real"
+            # demo data and real data need different caches; in a clone, demo/cache is the demo's
+            root = "demo/cache" if examination.stand_in else "cache-real"
             options = ["--raw", str(examination.raw)]
             if datasets.get(examination.dataset).uses_body:
                 options += body_option

@@ -28,6 +28,8 @@ OF_DEMO: Final = "seed = 0\n# tiny, default or large\nsize = default\n"
 REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings for demo data
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
+    ("paths", "cache"): "data/cache",
+    ("paths", "runs"): "runs",
     ("paths", "new_cache"): "once",
     ("data", "datasets"): " ".join(datasets.RELEASES),
     ("embedded", "enabled"): "false",

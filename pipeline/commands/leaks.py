@@ -1,18 +1,17 @@
 """`python -m pipeline leaks`: overlaps of training and test splits.  [raw -> tracks] -> features ->
 training
 
-A model must not be tested on people, recordings or images that it was trained on. The command reads
-all splits of a cache and makes a list of `Comparison`s: one kind of thing (subject, recording,
-picture) in two splits, with what they share. Splits called `train` are training splits, and all
+A model must not be tested on people or recordings that it was trained on. The command reads
+all splits of a cache and makes a list of `Comparison`s: one kind of thing (subject, recording)
+in two splits, with what they share. Splits called `train` are training splits, and all
 others test splits. For example, as printed:
 
     penn_action/train and penn_action/test share 1 subject:
         S1: 0001, 0002 | 0007
 
 People (subjects) and recordings are compared by their names (`compare_names`): those of
-`Dataset.origin`, and those of people in a video's labels (`VideoAccount.subjects`). With
---pictures, a few images of each video are compared by perceptual hashes (`_compare_pictures`). The
-report of Luigi's tasks prints `summary`.
+`Dataset.origin`, and those of people in a video's labels (`VideoAccount.subjects`). The report of
+Luigi's tasks prints `summary`.
 """
 
 from __future__ import annotations
@@ -26,17 +25,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 import cache
-from pipeline.cli.command_line import Command, json_option, whole, workers_option
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, CommandResult, err
-from pipeline.cli.progress import bar
+from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin
-from pipeline.errors import PipelineError
-from pipeline.files.pixels.image_hashes import ALIKE, SampledPictures, nearest, sample_pictures
-from pipeline.processes import cores
 from pipeline.settings.arguments import cache_option
-from pipeline.settings.file import PATH
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits
 # `Dataset.recording` where recordings are videos of the web, which have one name in all datasets
@@ -46,18 +40,7 @@ NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
 def _options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
-    add = sub.add_argument
-    add(
-        "--pictures",
-        type=whole(1),
-        metavar="N",
-        help="Also decode and compare N images of each video",
-    )
-    add(
-        "--raw", type=PATH, help="Folder that contains <dataset>/, with --pictures, if it has moved"
-    )
-    add("--all", action="store_true", help="List everything that is shared or unknown")
-    workers_option(sub, "decoding processes")
+    sub.add_argument("--all", action="store_true", help="List everything that is shared or unknown")
     json_option(sub, ", with everything")
 
 
@@ -65,27 +48,11 @@ def _run(args: argparse.Namespace) -> int:
     """Print what pairs of splits share, and what is unknown. Returns 1 if training and test splits
     share anything.
     """
-    if args.raw is not None and args.pictures is None:
-        raise PipelineError("--raw needs --pictures")
     opened = cache.open(args.cache)
-    splits = [opened[name] for name in opened.splits]
-    compared = compare_names(splits)
-    if args.pictures is not None:
-        pictures = dict[str, SampledPictures]()
-        for split in splits:
-            raw = args.raw
-            if raw is not None:
-                raw /= split.name.partition("/")[0]
-            with bar(f"images     {split.name}", err, unit="video") as progress:
-                pictures[split.name] = sample_pictures(
-                    split, raw, args.pictures, cores(args.workers), progress
-                )
-        compared += _compare_pictures(pictures)
+    compared = compare_names([opened[name] for name in opened.splits])
     has_leaks = any(comparison.leaks for comparison in compared)
     result = CommandResult(compared, exit_code=int(has_leaks))
     _add_text(result, compared, every=args.all)
-    if args.pictures is None:
-        result.line("images were not compared: add --pictures 3", IDLE)
     return result.print(as_json=args.json)
 
 
@@ -152,16 +119,11 @@ def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
     return ", ".join(texts)
 
 
-# --------------------------------------------------------------------------------------------------
-# names
-
-
 class _Common(NamedTuple):
-    """One thing that two splits share: a person, a recording, or an image."""
+    """One thing that two splits share: a person or a recording."""
 
-    name: str  # of an image: "3 of 63 bits differ"
-    # its videos in either split; for an image, the frame: "frame 12 of 0001"
-    first: tuple[str, ...]
+    name: str
+    first: tuple[str, ...]  # its videos in either split
     second: tuple[str, ...]
 
 
@@ -172,7 +134,7 @@ class Comparison(NamedTuple):
 
     first: str  # name of a split
     second: str
-    what: str  # the kind: subject; sequence, motion, video or recording; picture
+    what: str  # the kind: subject; sequence, motion, video or recording
     common: tuple[_Common, ...]  # everything that is known to be shared
     unknown: str  # why some or all videos cannot be compared; "" if all can
 
@@ -340,28 +302,6 @@ def summary(compared: Sequence[Comparison]) -> str:
     if n_unknown:
         line += f" ({n_unknown} of {len(of_training)} comparisons by name are impossible)"
     return line
-
-
-# --------------------------------------------------------------------------------------------------
-# images
-
-
-def _compare_pictures(pictures: dict[str, SampledPictures]) -> list[Comparison]:
-    """Find images of test splits that look like an image of a training split: the same image, or
-    one of the same scene. pictures: by the split's name.
-    """
-    compared = []
-    for train, test in _pairs([*pictures]):
-        in_train = pictures[train]
-        in_test = pictures[test]
-        rows, bits = nearest(in_test.hashes, in_train.hashes)
-        common = list[_Common]()
-        for i in np.flatnonzero(bits <= ALIKE).tolist():
-            alike = f"{bits[i]} of 63 bits differ"
-            common.append(_Common(alike, (in_train.labels[rows[i]],), (in_test.labels[i],)))
-        unknown = "; ".join(dict.fromkeys(filter(None, (in_train.unknown, in_test.unknown))))
-        compared.append(Comparison(train, test, "picture", tuple(common), unknown))
-    return compared
 
 
 COMMAND: Final = Command(_options, _run)

@@ -2,6 +2,6 @@
 body.
 
 Each folder has a marker file STAND_IN.json with the SHA-256 of every file that was written. A
-folder with other files is never replaced or deleted, by `make clean` either. All data that are made
-from demo data are marked as such.
+folder with other files is never replaced. In a clone, all are in the folder `demo`, with all that
+is made of them; `make clean` deletes it. All data that are made from demo data are marked as such.
 """

@@ -5,6 +5,9 @@ has 6890 vertices, 24 joints, SMPL's keys, and the vertices that other code sele
 toes, heels, finger tips) in SMPL's places. It is not measured: results with it are functional tests
 only, as a marker file and a key record.
 
+The script that made the two `.npz` files beside this module is `tools/make_demo_body.py` of commit
+82862ad1. Whoever commits other files raises `VERSION`.
+
 Posing follows equations 2-10 of Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015, in
 NumPy: labels are an independent check of the pipeline's torch body.
 """
@@ -61,9 +64,7 @@ def procedural(gender: str = "neutral") -> SmplArrays:
 
 @cache
 def _load_arrays() -> dict[str, Any]:
-    """Load the arrays written by `tools/make_demo_body.py`; `v_template` and `digest` have a row
-    for each gender.
-    """
+    """Load the arrays; `v_template` and `digest` have a row for each gender."""
     arrays: dict[str, Any] = {}
     for file in FILES:
         with np.load(Path(__file__).with_name(file)) as stored:

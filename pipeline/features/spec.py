@@ -36,7 +36,6 @@ class Resources:
     batch_size: Annotated[
         int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")
     ] = 0
-    compile: Annotated[bool, Field(description="Use torch.compile (CUDA only)")] = False
     workers: Annotated[
         NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")
     ] = 0
@@ -61,7 +60,7 @@ class Resources:
         threads = 0
         if process == "cpu":
             threads = max(1, cores(0) // len(self.processes))
-        return Machine(process or self.device, self.batch_size, threads, self.compile)
+        return Machine(process or self.device, self.batch_size, threads)
 
     def decoders(self, process: str = "") -> int:
         """The number of decoding processes. `process`: as for `machine`."""

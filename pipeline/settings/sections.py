@@ -492,6 +492,3 @@ def _check_devices(s: Settings) -> None:
             raise ConfigError(
                 f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto."
             )
-    if s.features.compile and s.features.device == "cpu":
-        line = s.source.where("features", "compile")
-        raise ConfigError(f"{line} = true: this needs CUDA, and device is cpu. Delete one of both.")

@@ -81,7 +81,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "--out",
         type=PATH,
         metavar="DIR",
-        help="Folder for metrics.json, results.csv, results by track and worst windows",
+        help="Folder for metrics.json, results.csv and results by track",
     )
     json_option(sub, ": the content of metrics.json")
 

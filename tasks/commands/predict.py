@@ -13,11 +13,8 @@ from __future__ import annotations
 import argparse
 import glob
 import itertools
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
@@ -78,9 +75,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="best.pt of TrainPrVIPE, if it has moved",
     )
     model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
-    model.add_argument(
-        "--refine", action="store_true", help="Fit the bodies to the tracks' 2D joints (L-BFGS)"
-    )
     model.add_argument(
         "--smooth",
         type=positive,
@@ -246,12 +240,12 @@ def _write(
 ) -> None:
     """Carry out the job of a split, for the tracks whose names match the pattern `tracks`.
 
-    Adds the split to `result`. Prints lines about the bodies, the refinement and the overlays.
+    Adds the split to `result`. Prints lines about the bodies and the overlays.
     """
     from vibe_model.prediction import videos
 
     job.out.mkdir(parents=True, exist_ok=True)
-    options = {key: getattr(args, key) for key in ("refine", "smooth", "export")}
+    options = {key: getattr(args, key) for key in ("smooth", "export")}
     job = replace(job, tracks=tracks, overlay=overlay, **options)
     with bar(f"  {console.line('predict', job.name, '')}", console.out, unit="frame") as progress:
         predicted = videos.predict_videos(job, progress)
@@ -260,8 +254,6 @@ def _write(
         job.name,
         f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}",
     )
-    if args.refine:
-        say("refine", job.name, _describe_refinement(predicted.errors))
     if overlay and predicted.frames:
         rate = predicted.frames / max(predicted.drawing, 1e-9)
         say("overlay", job.name, f"{count(predicted.frames, 'frame')}, {rate:.0f} a second")
@@ -271,24 +263,6 @@ def _write(
     result.summaries.append(predicted.summary)
     if predicted.problems:
         result.is_incomplete = True
-
-
-def _describe_refinement(errors: Sequence[tuple[float, float]]) -> str:
-    """Describe how much the refinement improved the tracks, in a line.
-
-    errors: Each track's median distance to its 2D joints in px, before and after; NaN without 2D
-    joints.
-    """
-    better = [pair for pair in errors if pair[1] < pair[0]]
-    text = f"{len(better)} of {count(len(errors), 'track')}"
-    if better:
-        before = median(pair[0] for pair in better)
-        after = median(pair[1] for pair in better)
-        text += f", median distance to the 2D joints {before:.1f} -> {after:.1f} px"
-    n_without = sum(math.isnan(pair[0]) for pair in errors)
-    if n_without:
-        text += f"; {count(n_without, 'track')} without 2D joints"
-    return text
 
 
 def _print_places(summary: dict[str, Any], out: Path) -> None:

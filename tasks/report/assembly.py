@@ -2,8 +2,7 @@
 
 A `ReportContent` says what the page is about; its fingerprint, which the page records, tells
 whether the page is out of date. `write_report` reads the cache and the runs, makes the sections
-(results, bodies, curves, datasets, dropped data, examples) and writes the page, with a table beside
-it.
+(results, bodies, curves, datasets, dropped data, examples) and writes the page.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, from_here
 from pipeline.conversion.committed import rejected_videos
-from pipeline.errors import PipelineError
 from pipeline.features.plan import is_untrained
 from pipeline.processes.software import version
 from tasks.report.bodies import bodies_section
@@ -37,13 +35,12 @@ from tasks.report.data import (
     overview_section,
 )
 from tasks.report.page import PageSection, write_page
-from tasks.report.results import as_csv, results_section
+from tasks.report.results import results_section
 from tasks.report.runs import TrainingRun, read_json, read_run, split_uses
 from vibe_model import models, runs
-from vibe_model.result_files import write_text
-from vibe_model.runs import SEQUENCES, WORST_WINDOWS
+from vibe_model.runs import SEQUENCES
 
-VERSION: Final = 12  # raised when the page's texts or layout change
+VERSION: Final = 13  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
 TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"
@@ -87,8 +84,7 @@ class ReportContent:
 
     def _result_files(self) -> list[Path]:
         """The files of the runs and of the ablation that the page shows."""
-        tables = [f"{table}.json" for table in (SEQUENCES, WORST_WINDOWS)]
-        names = (runs.CONFIG, runs.METRICS, runs.BEST, runs.CURVES, *tables)
+        names = (runs.CONFIG, runs.METRICS, runs.BEST, runs.CURVES, f"{SEQUENCES}.json")
         files: list[Path] = []
         if self.ablation:
             files.append(self.runs_folder / ABLATION)
@@ -103,18 +99,11 @@ class ReportContent:
 
 
 def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> tuple[str, str]:
-    """Write the page, and its table of results as a .csv file beside it.
+    """Write the page, which itself reports sources that cannot be read.
 
-    The page itself reports sources that cannot be read. Returns the page's size, such as "8
-    sections, 4.1 MB", and the mark for demo data (`OpenedCache.mark`). Raises PipelineError if
-    another file has the table's name.
+    Returns the page's size, such as "8 sections, 4.1 MB", and the mark for demo data
+    (`OpenedCache.mark`).
     """
-    table = out.with_suffix(".csv")
-    if content.training and table.exists() and not recorded_fingerprint(out):
-        raise PipelineError(
-            f"{table}: expected no file, or an earlier report's table of results; found "
-            "another one, which is not replaced. Move it, or name another page: --out FILE"
-        )
     fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
     opened = open_splits(content.root)
@@ -129,11 +118,6 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     }
     if content.training:
         sections += _training_sections(content, opened, shown)
-        results = sections[0].data["splits"]  # of `results_section`, which is the first
-        if results:
-            table.parent.mkdir(parents=True, exist_ok=True)
-            write_text(table, as_csv(results))
-            facts["Results as a file"] = table.name
     progress(1, 3, "data")
     if opened.splits:
         sections += _data_sections(content, opened, shown)

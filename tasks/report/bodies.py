@@ -2,8 +2,8 @@
 page
 
 In come training runs with the predictions that evaluation wrote, and the images of the evaluated
-splits. Out goes the report's section "Bodies": for each split, the worst window of each run and one
-window of the first run's median track. A window is drawn as strips of tiles, one strip below the
+splits. Out goes the report's section "Bodies": for each split, the worst and the median track
+of the first run. A track is drawn as strips of tiles, one strip below the
 other: its frames as they are, then the same frames with the bodies of one run each. No network runs
 here.
 
@@ -39,7 +39,6 @@ from tasks.report.runs import TrainingRun
 
 TILE_PX: Final = 200  # side of a frame
 N_FRAMES: Final = 6  # per window
-MOST_WORST: Final = 3  # windows per split
 GREY: Final = 96  # for a missing frame
 # Arrays of predictions before and after a frame: "pose_minus5" is the pose 5 rows before it.
 _STEP_POSE: Final = re.compile(r"pose_(minus|plus)(\d+)")
@@ -163,26 +162,14 @@ def _choose_windows(runs: Sequence[TrainingRun], problems: list[str]) -> Iterato
             first_runs.setdefault(str(row.get("split")), run)
 
     for split, first_run in first_runs.items():
-        why = f"median track by {first_run.name}'s errors"
+        errors = f"by {first_run.name}'s errors"
         try:
             tracks = first_run.tracks_of(split)
-            yield _window(tracks[len(tracks) // 2], why)
-            yield from _worst_windows(split, runs)
+            yield _window(tracks[len(tracks) // 2], f"median track {errors}")
+            if len(tracks) > 1:
+                yield _window(tracks[0], f"worst track {errors}")
         except BROKEN as error:
             problems.append(f"{split}: {error_text(error)}")
-
-
-def _worst_windows(split: str, runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
-    """The worst window of each run in a split; one that is the worst of several runs, once."""
-    names: dict[_TrackWindow, list[str]] = {}
-    for run in runs:
-        for row in run.windows_of(split, 1):
-            name = run.name
-            if "pa_mpjpe" in row:
-                name += f" ({row['pa_mpjpe']:.0f} mm)"
-            names.setdefault(_window(row, "the worst window of"), []).append(name)
-    for worst, run_names in [*names.items()][:MOST_WORST]:
-        yield worst._replace(why=f"{worst.why} {', '.join(run_names)}")
 
 
 def _window(row: Mapping[str, Any], why: str) -> _TrackWindow:

@@ -46,39 +46,6 @@ FRAMES: Final = 3  # number of frames to draw per track
 MOST_CLIPS: Final = 30  # most of the user's own clips to list, and most tracks of each
 DRAWN_CLIPS: Final = 6  # number of these clips of which a track is drawn
 
-# Terms of the datasets, by default after registration, and the work to cite (in full:
-# docs/licences.md).
-REGISTERED: Final = "for research, after registration"
-YOUTUBE: Final = "the videos are their owners'"
-TERMS: Final[Mapping[str, str]] = {
-    "penn_action": "none stated",
-    "insta_variety": YOUTUBE,
-    "kinetics": YOUTUBE,
-    "h36m": f"{REGISTERED} and a signed licence",
-    "amass": f"{REGISTERED}; further terms for each subset",
-    "videos": "those of the clips",
-}
-CITED: Final[Mapping[str, str]] = {
-    "penn_action": "Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013",
-    "posetrack": "Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, "
-    "CVPR 2018",
-    "insta_variety": "Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, "
-    "CVPR 2019",
-    "kinetics": "Kay et al.: The Kinetics Human Action Video Dataset, arXiv:1705.06950, 2017",
-    "mpi_inf_3dhp": "Mehta et al.: Monocular 3D Human Pose Estimation in the Wild Using "
-    "Improved CNN Supervision, 3DV 2017",
-    "h36m": "Ionescu, Papava, Olaru, Sminchisescu: Human3.6M, TPAMI 36(7), 2014",
-    "3dpw": "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and "
-    "a Moving Camera, ECCV 2018",
-    "emdb": "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and "
-    "Shape in the Wild, ICCV 2023",
-    "bedlam": "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed "
-    "Lifelike Animated Motion, CVPR 2023",
-    "amass": "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and "
-    "its subsets",
-    "videos": "the detector that found the people in them",
-}
-
 
 class _TrackFrames(NamedTuple):
     """A track's name, and its first and last frame."""
@@ -93,16 +60,6 @@ class _ClipTracks(NamedTuple):
 
     clip: cache.VideoEntry
     tracks: list[_TrackFrames]
-
-
-class _Coverage(NamedTuple):
-    """How much of a dataset's release was found, for one split or all of them."""
-
-    split: str
-    unit: str  # a value of COUNTED
-    found: int
-    published: int  # number in the release
-    percent: float
 
 
 @dataclass(slots=True)
@@ -228,15 +185,11 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     comparisons = leaks.compare_names(opened.splits)
     readable = {split.name for split in opened.splits}
     gone = [(name, use) for name, use in (used or {}).items() if name not in readable]
-    cited = [name for name in opened.datasets if name in CITED]
-    releases = [(name, TERMS.get(name, REGISTERED), CITED[name]) for name in cited]
     data = {
         "header": header,
         "rows": rows,
         "problems": opened.problems,
         "gone": gone,
-        "releases": releases,
-        "demo": any(map(is_demo, opened.splits)),
         "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
         "leaks": any(comparison.leaks for comparison in comparisons),
@@ -300,7 +253,7 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
 
 
 def accounting_section(opened: OpenedCache) -> PageSection:
-    """The section of dropped data: reasons, rejected videos, coverage of the releases."""
+    """The section of dropped data: reasons, rejected videos."""
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
     left_out = _left_out(recorded)
     reasons = []
@@ -321,18 +274,10 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         if n_rejected:
             first = [*islice(texts, MOST_REJECTED)]
             faulty.append({"split": split.name, "n": n_rejected, "first": first})
-    coverage = list(_coverage(recorded))
     data = {
         "reasons": reasons,
         "rejected": faulty,
         "command": command("status", "--all", "--cache", str(opened.root)),
-        "coverage": coverage,
-        "short": [
-            f"{part.split}: {part.found:,} {part.unit} found of {part.published:,} in the release"
-            for part in coverage
-            if part.found < part.published
-        ],
-        "demo": [split.name for split in recorded if is_demo(split)],
         "unrecorded": [split.name for split in opened.splits if split not in recorded],
     }
     by_design, wrong = opened.frames_left_out()
@@ -373,33 +318,6 @@ def _left_out_of(split: cache.Split) -> str:
         if counts:
             texts.append(f"{unit}: {', '.join(counts)}")
     return "; ".join(texts) or "nothing"
-
-
-def _coverage(recorded: Sequence[cache.Split]) -> Iterator[_Coverage]:
-    """Compare the numbers of videos, tracks and frames of real data with the datasets' releases.
-
-    A dataset whose splits are all in the cache also has an entry for all of them together, if that
-    number is known.
-    """
-    real: dict[str, list[cache.Split]] = {}
-    for split in recorded:
-        is_imported = split.manifest.get("reader", {}).get("imported")
-        if not (is_demo(split) or is_imported):
-            real.setdefault(split.name.partition("/")[0], []).append(split)
-    # (label, splits, numbers in the release), such as ("3dpw/train", [...], {"frames": 22735})
-    totals: list[tuple[str, Sequence[cache.Split], Mapping[str, int]]] = []
-    for name, splits in real.items():
-        for split in splits:
-            known = split.manifest["accounting"].get("known", {})
-            totals.append((split.name, [split], known))
-        if name in datasets.names() and not datasets.broken([name]):
-            dataset = datasets.get(name)
-            if "all" in dataset.totals and len(splits) == len(dataset.splits):
-                totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
-    for label, release_splits, release in totals:
-        for counted, published in release.items():
-            n = sum(split.manifest["accounting"][counted]["found"] for split in release_splits)
-            yield _Coverage(label, COUNTED[counted], n, published, 100 * n / published)
 
 
 # --------------------------------------------------------------------------------------------------

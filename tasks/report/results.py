@@ -5,10 +5,8 @@
     splits     split -> a table for each protocol: a row for each run, for its smoothed predictions,
                for the mean body, and for published models
     dynamics   tables of past and future bodies, of runs that predict them
-    listings   tracks and windows with the largest errors
+    listings   tracks with the largest errors
     ablation   tables of ablation.json
-
-`as_csv` gives the rows of the splits as a file.
 """
 
 from __future__ import annotations
@@ -24,12 +22,10 @@ from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
-from vibe_model.result_files import csv_text
 from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY
 from vibe_model.sections import note_missing_depth
 
 MOST_TRACKS: Final = 20  # that are listed for a run and split
-MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
 Errors = Mapping[str, float]  # metric of metrics.json -> value; without metrics that lack labels
 
@@ -48,7 +44,6 @@ class _ModelErrors(NamedTuple):
 class _ResultsTable(NamedTuple):
     """A table of results whose rows may be compared with each other."""
 
-    key: str  # in the CSV file: the protocol, or "published"
     title: str
     caption: str
     rows: Sequence[_ModelErrors]
@@ -75,12 +70,12 @@ class _DynamicsTable(NamedTuple):
 
 
 class _Listing(NamedTuple):
-    """Tracks or windows of one run on one split, the worst first."""
+    """Tracks of one run on one split, the worst first."""
 
     caption: str
     split: str
     columns: Mapping[str, str]  # metrics -> their titles
-    rows: Sequence[Mapping[str, Any]]  # lines of sequences.csv or worst_windows.csv
+    rows: Sequence[Mapping[str, Any]]  # lines of sequences.csv
     look: str  # the command that shows the first row
 
 
@@ -138,12 +133,12 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
             sentences.append(_left_out(split, runs))
         title = f"Protocol “{protocol}”"
         text = " ".join(filter(None, sentences))
-        tables.append(_ResultsTable(protocol, title, split, rows, text))
+        tables.append(_ResultsTable(title, split, rows, text))
     if is_demo and figures:
         note = "These figures are for real data, the tables above for demo data."
         caption = f"{split}, real data"
         rows = [row for _, row in figures]
-        table = _ResultsTable("published", "Published figures", caption, rows, note=note)
+        table = _ResultsTable("Published figures", caption, rows, note=note)
         tables.append(table)
     return tables
 
@@ -279,35 +274,22 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
         errors = _ModelErrors(name, means, row["frames"] or None)
         tables.setdefault((row["split"], row["protocol"]), []).append(errors)
     for (split, protocol), rows in tables.items():
-        yield _ResultsTable(protocol, f"{split}, protocol “{protocol}”", split, rows)
+        yield _ResultsTable(f"{split}, protocol “{protocol}”", split, rows)
 
 
 def _listings(run: TrainingRun, cache: str) -> Iterator[_Listing]:
-    """Yield a run's results by track, and its worst windows, of each split."""
-    listed = (*run.sequences, *run.worst_windows)
-    for split in dict.fromkeys(str(row.get("split")) for row in listed):
-        title = f"{run.name} on {split}"
+    """Yield a run's results by track, of each split."""
+    for split in dict.fromkeys(str(row.get("split")) for row in run.sequences):
         tracks = run.tracks_of(split)
-        if tracks:
-            shown = f"the worst {MOST_TRACKS} of"
-            if len(tracks) <= MOST_TRACKS:
-                shown = "all"
-            n_tracks = count(len(tracks), "track")
-            caption = f"{title}: {shown} {n_tracks} (see the run's sequences.csv)"
-            yield _listing(caption, split, tracks[:MOST_TRACKS], cache)
-        windows = run.windows_of(split, MOST_WINDOWS)
-        if windows:
-            n_windows = count(len(windows), "window")
-            caption = f"{title}: worst {n_windows} (more in the run's worst_windows.csv)"
-            yield _listing(caption, split, windows, cache)
-
-
-def _listing(caption: str, split: str, rows: Sequence[Mapping[str, Any]], cache: str) -> _Listing:
-    dataset_and_part = split.split("/", 1)
-    track = str(rows[0].get("track"))
-    options = ("--cache", cache, "--track", track, "--out", "track.html")
-    look = command("show", *dataset_and_part, *options)
-    return _Listing(caption, split, _metric_titles(rows), rows, look)
+        shown = f"the worst {MOST_TRACKS} of"
+        if len(tracks) <= MOST_TRACKS:
+            shown = "all"
+        n_tracks = count(len(tracks), "track")
+        caption = f"{run.name} on {split}: {shown} {n_tracks} (see the run's sequences.csv)"
+        options = ("--cache", cache, "--track", str(tracks[0].get("track")), "--out", "track.html")
+        look = command("show", *split.split("/", 1), *options)
+        rows = tracks[:MOST_TRACKS]
+        yield _Listing(caption, split, _metric_titles(rows), rows, look)
 
 
 def _metric_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -315,24 +297,3 @@ def _metric_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     names = set().union(*rows)
     metrics = table_metrics(rows)
     return {name: metric.title for name, metric in metrics.items() if name in names}
-
-
-def as_csv(splits: Mapping[str, Sequence[_ResultsTable]]) -> str:
-    """All rows of the splits' tables, without the ablation, as CSV with a header; unknown errors
-    are empty.
-    """
-    tables = list(itertools.chain.from_iterable(splits.values()))
-    rows = itertools.chain.from_iterable(table.rows for table in tables)
-    metrics = table_metrics(row.errors for row in rows)
-    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *metrics, "frames")]
-    for split, split_tables in splits.items():
-        for table in split_tables:
-            for row in table.rows:
-                errors = [_error_text(row.errors, name) for name in metrics]
-                n_frames = "" if row.frames is None else row.frames
-                lines.append((split, table.key, row.model, *errors, n_frames))
-    return csv_text(lines)
-
-
-def _error_text(errors: Errors, metric: str) -> str:
-    return f"{errors[metric]:.2f}" if metric in errors else ""

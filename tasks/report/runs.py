@@ -19,7 +19,7 @@ from pipeline.cli.text import command
 from pipeline.errors import PipelineError
 from vibe_model import models
 from vibe_model.metrics import SCORES
-from vibe_model.runs import BEST, CONFIG, CURVES, METRICS, SEQUENCES, WORST_WINDOWS
+from vibe_model.runs import BEST, CONFIG, CURVES, METRICS, SEQUENCES
 from vibe_model.settings import VideoConfig, split_of
 
 Metrics = Mapping[str, Any]
@@ -111,7 +111,6 @@ class TrainingRun:
     metrics: Metrics  # metrics.json; empty if the run is not finished
     logged: _LoggedCurves
     sequences: Sequence[Mapping[str, Any]]  # results by track
-    worst_windows: Sequence[Mapping[str, Any]]
     problems: Sequence[str]  # of reading the folder
 
     @property
@@ -163,10 +162,6 @@ class TrainingRun:
         tracks = [row for row in self.sequences if row.get("split") == split]
         return sorted(tracks, key=badness)
 
-    def windows_of(self, split: str, most: int) -> list[Mapping[str, Any]]:
-        """At most `most` of the worst windows of a split, the worst first."""
-        return [row for row in self.worst_windows if row.get("split") == split][:most]
-
 
 def read_run(folder: Path, name: str = "") -> TrainingRun:
     """Read a run's folder. Errors are reported in `problems`."""
@@ -187,7 +182,6 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
     # a run with metrics.json is finished: training does not resume it
     rewrite = REWRITE.format(f"it and {METRICS}")
     sequences = read_json(folder / f"{SEQUENCES}.json", problems, rewrite)
-    worst_windows = read_json(folder / f"{WORST_WINDOWS}.json", problems, rewrite)
     logged = read_curves(folder)
     problems += logged.problems
     return TrainingRun(
@@ -197,7 +191,6 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
         metrics=metrics,
         logged=logged,
         sequences=sequences.get(SEQUENCES, []),
-        worst_windows=worst_windows.get(WORST_WINDOWS, []),
         problems=problems,
     )
 

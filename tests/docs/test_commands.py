@@ -248,7 +248,7 @@ def test_every_option_that_a_sentence_names_exists() -> None:
     [
         ("make everything", "no target everything"),
         (".venv/bin/python -m pipeline convrt penn_action train", "convrt"),
-        (".venv/bin/python -m pipeline verify --cache data/cache --deep", "--deep"),
+        (".venv/bin/python -m pipeline verify --cache demo/cache --deep", "--deep"),
         (".venv/bin/python -m pipeline convert penn_action", "required"),
         (".venv/bin/luigi --module tasks TrainHMR --local-scheduler", "TrainHMR"),
         (".venv/bin/luigi --module tasks TrainVIBE --backbone resnet50", "--backbone"),
@@ -346,7 +346,7 @@ def test_the_commands_of_the_readme_and_of_getting_started_run_in_their_order(
         for command in shown:
             words = shlex.split(command.text, comments=True)
             if "raw/penn_action" in words:  # the reader has downloaded it by then
-                demo = checkout / "data/embedded/raw/penn_action"
+                demo = checkout / "demo/raw/penn_action"
                 shutil.copytree(demo, checkout / "raw/penn_action", dirs_exist_ok=True)
             captured = {"capture_output": True, "text": True, "timeout": 900}
             done = subprocess.run(words, cwd=checkout, env=environment, check=False, **captured)

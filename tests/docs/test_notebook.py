@@ -18,7 +18,7 @@ NOTEBOOK = json.loads((ROOT / "docs/first-cache.ipynb").read_text())
 @pytest.fixture
 def folder(penn: Any, tmp_path: Path) -> Path:
     penn.converted("fast")
-    shutil.move(penn.root, tmp_path / "data/cache")
+    shutil.move(penn.root, tmp_path / "demo/cache")
     (tmp_path / "docs").mkdir()
     return tmp_path / "docs"
 

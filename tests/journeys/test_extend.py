@@ -96,7 +96,7 @@ def first_settings(terminal: Terminal) -> str:
 def a_dataset_and_streams(terminal: Terminal) -> None:
     """A dataset with a column of its own, and streams, of which one looks back."""
     types, folder = terminal.types, terminal.folder
-    raw = folder / "data/embedded/raw"
+    raw = folder / "demo/raw"
     raw.mkdir(parents=True)
     types(f"python {terminal.site}/lab_recordings_example.py {raw}/lab_recordings")
     types(
@@ -104,8 +104,8 @@ def a_dataset_and_streams(terminal: Terminal) -> None:
         r"convert +lab_recordings/train",
         r"rejected train/broken\S*: video_unreadable",
     )
-    terminal.is_intact("data/cache")
-    kept = terminal.frames_kept("data/cache")
+    terminal.is_intact("demo/cache")
+    kept = terminal.frames_kept("demo/cache")
     types("pipeline status lab_recordings/train", r"means", r"change", r"box_speed")
     types("pipeline doctor lab_recordings", r"tables of joints")
     header, *lines = (raw / "lab_recordings/train/alone.csv").read_text().splitlines()
@@ -117,14 +117,14 @@ def a_dataset_and_streams(terminal: Terminal) -> None:
     (raw / "lab_recordings/train/again.csv").write_text("\n".join([header, *lines]))
     shutil.copy(raw / "lab_recordings/train/alone.mp4", raw / "lab_recordings/train/again.mp4")
     types("luigi --module tasks Data", r"convert +lab_recordings/train +1 video read")
-    terminal.is_intact("data/cache")
-    assert sum(terminal.frames_kept("data/cache").values()) > sum(kept.values())
+    terminal.is_intact("demo/cache")
+    assert sum(terminal.frames_kept("demo/cache").values()) > sum(kept.values())
     read_what_was_written(terminal, contacts)
 
 
 def read_what_was_written(terminal: Terminal, contacts: Sequence[str]) -> None:
     """The new video's column, and the stream that looks back."""
-    split = cache.open(terminal.folder / "data/cache")["lab_recordings/train"]
+    split = cache.open(terminal.folder / "demo/cache")["lab_recordings/train"]
     (track,) = (track for track in split.tracks if track.name.startswith("train/again/"))
     rows = slice(track.start, track.stop)
     (contact,) = split.read([[rows.start, rows.stop]], stream=None, fields=("foot_contact",))[
@@ -141,36 +141,36 @@ def read_what_was_written(terminal: Terminal, contacts: Sequence[str]) -> None:
 
 def a_detector(terminal: Terminal) -> None:
     types, folder = terminal.types, terminal.folder
-    raw = folder / "data/embedded/raw"
+    raw = folder / "demo/raw"
     write_clip(folder / "clips/a.mp4", 30, seed=1)
     shutil.copy(raw / "3dpw/STAND_IN.json", folder / "clips")
     types("pipeline detect clips --out clips/keypoints", r"30 persons in 30 frames")
-    types("pipeline convert videos train --raw clips --cache data/cache", r"30 kept of 30")
+    types("pipeline convert videos train --raw clips --cache demo/cache", r"30 kept of 30")
     types(
-        "pipeline extract videos train --cache data/cache",
+        "pipeline extract videos train --cache demo/cache",
         r"means extracted, 30 rows",
         r"box_speed extracted, 30",
     )
-    terminal.is_intact("data/cache")
+    terminal.is_intact("demo/cache")
 
 
 def a_model_and_a_protocol(terminal: Terminal) -> None:
     """A model beside VIBE."""
     types, folder = terminal.types, terminal.folder
     types("luigi --module tasks Report", r"train +Former", r"train +VIBE", r"report +page")
-    page = (folder / "runs/report.html").read_text()
+    page = (folder / "demo/runs/report.html").read_text()
     for pattern in (r"<t[dh][^>]*>\s*Former", r"<t[dh][^>]*>\s*VIBE", r"smpl24", r"jerk error"):
         assert re.search(pattern, page), pattern
-    types("tasks train --model former", r"run +runs/former-")
-    (best,) = (folder / "runs").glob("former-*/best.pt")
+    types("tasks train --model former", r"run +demo/runs/former-")
+    (best,) = (folder / "demo/runs").glob("former-*/best.pt")
     types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former.*smpl24")
     bodies = (
-        f"tasks predict videos/train --cache data/cache --checkpoint {best} --no-overlay "
+        f"tasks predict videos/train --cache demo/cache --checkpoint {best} --no-overlay "
         "--out bodies"
     )
     types(bodies, r"30 body-frames")
     types(
-        "pipeline export lab_recordings train --cache data/cache --format vibe --stream means "
+        "pipeline export lab_recordings train --cache demo/cache --format vibe --stream means "
         "--out lab.pt",
         r"60 rows of 5 segments \(vid_name\)",
     )
@@ -179,7 +179,7 @@ def a_model_and_a_protocol(terminal: Terminal) -> None:
 def without_the_package(terminal: Terminal, plain: str) -> None:
     """Messages name what is missing, and the cache can be read."""
     types, folder = terminal.types, terminal.folder
-    (best,) = (folder / "runs").glob("former-*/best.pt")
+    (best,) = (folder / "demo/runs").glob("former-*/best.pt")
     for about in terminal.site.glob("*.dist-info"):
         shutil.rmtree(about)
     types(
@@ -205,7 +205,7 @@ def without_the_package(terminal: Terminal, plain: str) -> None:
     page = html.unescape((folder / "without.html").read_text())
     for pattern in (of_dataset, r"means \(package not installed\)", rf"model 'former', {missing}"):
         assert re.search(pattern, page), pattern
-    types("pipeline verify --cache data/cache", r"intact")
+    types("pipeline verify --cache demo/cache", r"intact")
 
 
 def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:

@@ -13,13 +13,13 @@ from tests.journeys.conftest import KIT, ROOT, Terminal, changed
 RAW = """
 from pathlib import Path
 from pipeline.demo import writing as synthetic
-synthetic.write_body(Path("data/embedded/body"))
+synthetic.write_body(Path("demo/body"))
 synthetic.write_dataset("penn_action", Path("raw/lab"), n_videos=2, n_frames=10)
 synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)
 """
 CHANGES = {
-    "raw = data/embedded/raw": "raw = raw",
-    "cache = data/cache": "cache = cache",
+    "raw = demo/raw": "raw = raw",
+    "cache = demo/cache": "cache = cache",
     "enabled = true": "enabled = false",
     "streams = resnet50": "streams = means",
 }
@@ -36,7 +36,7 @@ def nightly(terminal: Terminal) -> dict[str, int]:
         for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
         if "exit codes" in block
     )
-    script = re.sub(r"^cd .*$", "", script, flags=re.MULTILINE).replace("data/cache", "cache")
+    script = re.sub(r"^cd .*$", "", script, flags=re.MULTILINE).replace("demo/cache", "cache")
     script = script.replace(".venv/bin", str(Path(sys.executable).parent))
     ran = subprocess.run(
         ["bash", "-c", script],

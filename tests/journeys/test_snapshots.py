@@ -56,32 +56,32 @@ def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal: T
     settings = (folder / "luigi.cfg").read_text()
     (folder / "luigi.cfg").write_text(changed(settings, CHANGES) + ADDED)
     types(DATA, r"convert +3dpw/train")
-    before = contents(folder / "data/cache")
-    subprocess.run(["cp", "-al", folder / "data/cache", folder / "snapshot"], check=True)
-    types("tasks train --set paths.cache=snapshot", r"run +runs/")
-    (run,) = (folder / "runs").iterdir()
+    before = contents(folder / "demo/cache")
+    subprocess.run(["cp", "-al", folder / "demo/cache", folder / "snapshot"], check=True)
+    types("tasks train --set paths.cache=snapshot", r"run +demo/runs/")
+    (run,) = (folder / "demo/runs").iterdir()
     trained = shutil.move(run, folder / "trained")
 
-    (labels, *_) = sorted((folder / "data/embedded/raw/3dpw/sequenceFiles/train").glob("*.pkl"))
+    (labels, *_) = sorted((folder / "demo/raw/3dpw/sequenceFiles/train").glob("*.pkl"))
     change_labels(labels)
     types(DATA, r"convert +3dpw/train +1 video read")
     for split in ("train", "validation", "test"):
         types(f"pipeline extract 3dpw/{split} --replace --stream means")
     types("pipeline gc")
-    terminal.is_intact("data/cache")
+    terminal.is_intact("demo/cache")
     terminal.is_intact("snapshot")
     assert contents(folder / "snapshot") == before
 
     types("tasks train --set paths.cache=snapshot")
     assert numbers(run) == numbers(trained)
     types("tasks train")
-    (newest,) = {*(folder / "runs").iterdir()} - {run}
+    (newest,) = {*(folder / "demo/runs").iterdir()} - {run}
     assert numbers(newest) != numbers(run)
     checkpoint = f"--checkpoint {run}/best.pt --split 3dpw/test --json"
     then = terminal.types_json(f"tasks evaluate {checkpoint} --cache snapshot")
     assert then["3dpw/test"]["pa_mpjpe"] == numbers(run)[1]["pa_mpjpe"]
 
-    now = contents(folder / "data/cache")
+    now = contents(folder / "demo/cache")
     types("pipeline extract 3dpw/train --replace --stream means --cache snapshot")
     types("pipeline gc --cache snapshot")
-    assert contents(folder / "data/cache") == now
+    assert contents(folder / "demo/cache") == now

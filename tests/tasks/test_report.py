@@ -45,18 +45,12 @@ def test_the_command_writes_the_page_and_changes_nothing_else(
     assert project.files() == before
 
 
-def test_a_page_or_a_table_that_no_report_wrote_is_not_replaced(
-    project, build, tasks_command, tmp_path
-) -> None:
+def test_a_page_that_no_report_wrote_is_not_replaced(project, build, tasks_command) -> None:
     page(project).write_text("<p>my notes</p>")
     assert build(project, "Report").code == 30
     code, shown = tasks_command(project, "report")
     assert (code, "found another one, which is not replaced" in shown) == (2, True), shown
     assert page(project).read_text() == "<p>my notes</p>"
-    (tmp_path / "results.csv").write_text("mine")
-    code, shown = tasks_command(project, "report", "--out", str(tmp_path / "results.html"))
-    assert (code, f"{tmp_path / 'results.csv'}: expected no file" in shown) == (2, True), shown
-    assert (tmp_path / "results.csv").read_text() == "mine"
 
 
 def test_the_page_of_another_cache_has_its_data_alone(project, tasks_command) -> None:

@@ -32,9 +32,9 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
         None,
     )
     assert loaded.dataset("amass").parameters() == {"resampling": "decimate"}
-    own = "[features]\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
+    own = "[features]\ndevice = cuda\nbatch_size = 64\nworkers = 5\ntimeout = 9\n"
     loaded = load(tmp_path, GOOD + own + "[dask]\nscheduler = tcp://node:8786\n")
-    assert loaded.features.machine() == Machine("cuda", 64, compile=True)
+    assert loaded.features.machine() == Machine("cuda", 64)
     assert (loaded.features.decoders(), loaded.features.timeout) == (5, 9)
     assert loaded.dask.scheduler == "tcp://node:8786"
     own = "[features]\nstreams = resnet50 homography j1\n[resnet50]\nweights = untrained:2\n"
@@ -112,7 +112,6 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[resnet50]\nweights = spin\n", r"line 18 \[resnet50\] weights = spin: .*expected SPIN's checkpoint"),
         ("", "[resnet50]\nweights = untrained:x\n", r".*expected a whole number as seed, such as untrained:0"),
         ("", "[features]\nstreams = homography\n[homography]\nweights = x\n", r"line 20 .*weights: unknown key"),
-        ("", "[features]\ndevice = cpu\ncompile = true\n", r"line 19 \[features\] compile = true: this needs CUDA"),
         ("", "[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu"),
         ("", "[features]\ndevices = gpu\n", r"line 18 \[features\] devices: devices gpu: expected numbers of GPUs"),
         ("", "[features]\ndevice = cpu\ndevices = 0,1\n", r"line 19 .* devices 0,1: device cpu is set, too"),

@@ -3,13 +3,12 @@
 Training validates with `evaluate_split` and `choose_sigma`, and ends with `evaluate_all`, as does
 `tasks evaluate`. For each track: windows -> estimates (`predict_tracks`), then smoothing, bodies
 and errors (`frame_errors`). Predictions use the neutral body; each frame with features is predicted
-once. With a folder, results by track and the worst windows are written there.
+once. With a folder, results by track are written there.
 """
 
 from __future__ import annotations
 
 import functools
-import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +24,8 @@ from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.evaluation.protocols import Protocol, table_metrics
 from vibe_model.evaluation.track_errors import Means, TrackErrors
 from vibe_model.networks.video_model import VideoModel
-from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz, segments
-from vibe_model.prediction.windows import cover, select_tracks
+from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
+from vibe_model.prediction.windows import select_tracks
 from vibe_model.result_files import csv_text, write_json, write_text
 from vibe_model.settings import Reading
 
@@ -38,7 +37,6 @@ Row = dict[str, Any]
 MeasureDynamics = Callable[..., dict[str, Any]]  # see `Protocol.dynamics`
 
 PREDICTIONS: Final = "predictions"  # a folder with one per split, which has an npz per track
-N_WORST: Final = 100  # windows per split
 UNITS: Final = {
     "first_frame, last_frame": "the source's own frames, counted from 0, the last one included",
     "first_row, last_row": "rows of the split in the cache, the last one included",
@@ -123,7 +121,7 @@ def evaluate_all(
     Args:
         tracks: Pattern of track names by split.
         training: Splits in which "dynamics" finds the nearest poses.
-        folder: For results by track and worst windows by the first protocol.
+        folder: For results by track by the first protocol.
         predictions: Write one npz per track there, too, in predictions/<split>/.
         stand_in: The features are from random weights.
         about: Facts for the files, such as the run's fingerprint.
@@ -142,7 +140,7 @@ def evaluate_all(
         records, left_out = _choose_protocols(name, split, named)
         results = None
         if folder is not None:
-            results = SplitResults(name, shared.seqlen)
+            results = SplitResults(name)
             collected.append(results)
             if predictions:
                 npz_folder = folder / PREDICTIONS / name
@@ -335,92 +333,58 @@ def _add_dynamics(
 
 @dataclass(slots=True)
 class SplitResults:
-    """Results of one split: a row per track, and the N_WORST worst windows."""
+    """Results of one split: a row per track."""
 
     name: str  # of the split
-    seqlen: int  # frames per window; 0: whole stretches
     # saves a track's predictions, past and future ones too; returns the file
     save: Callable[[TrackBodies], Path] | None = None
     sequences: list[Row] = field(default_factory=list)
-    # a heap of (badness, minus first row, row), the least bad window first
-    _worst: list[tuple[float, int, Row]] = field(default_factory=list)
 
     def add(self, bodies: TrackBodies, errors: TrackErrors) -> None:
         """Add one track."""
         if not len(bodies):
             return
-        row = self._row(bodies, errors, slice(None))
-        if self.save is not None:
-            row["predictions"] = f"{PREDICTIONS}/{self.name}/{self.save(bodies).name}"
-        self.sequences.append(row)
-
-        for start, stop in segments(bodies.run):
-            for window in cover(start, stop, self.seqlen or stop - start):
-                self._add_window(self._row(bodies, errors, slice(window.start, window.stop)))
-
-    def worst(self) -> list[Row]:
-        """The worst windows, the worst first; of equally bad ones, the earlier first.
-
-        The worst window has the largest PA-MPJPE, or, without 3D labels, the smallest 2D PCK.
-        """
-        return [row for _, _, row in sorted(self._worst, reverse=True)]
-
-    def _add_window(self, row: Row) -> None:
-        if "pa_mpjpe" in row:
-            badness = row["pa_mpjpe"]
-        elif "pck_2d" in row:
-            badness = -row["pck_2d"]
-        else:
-            return
-        # First rows differ: rows themselves are never compared.
-        heapq.heappush(self._worst, (badness, -row["first_row"], row))
-        if len(self._worst) > N_WORST:
-            heapq.heappop(self._worst)
-
-    def _row(self, bodies: TrackBodies, errors: TrackErrors, part: slice) -> Row:
-        """The place and the mean errors of some frames of a track."""
-        means = Means().add(errors, part)
-        frames = bodies.frame_index[part]
-        rows = bodies.rows[part]
-        return {
+        means = Means().add(errors)
+        row = {
             "split": self.name,
             "track": bodies.track.name,
             "video": bodies.track.video,
-            "first_frame": int(frames[0]),
-            "last_frame": int(frames[-1]),
-            "first_row": int(rows[0]),
-            "last_row": int(rows[-1]),
+            "first_frame": int(bodies.frame_index[0]),
+            "last_frame": int(bodies.frame_index[-1]),
+            "first_row": int(bodies.rows[0]),
+            "last_row": int(bodies.rows[-1]),
             **means.by_error(),
             "frames_predicted": means.predicted,
             "frames": means.counted,
             "frames_2d": means.counted_2d,
         }
+        if self.save is not None:
+            row["predictions"] = f"{PREDICTIONS}/{self.name}/{self.save(bodies).name}"
+        self.sequences.append(row)
 
 
 def _write_results(
     folder: Path, collected: Sequence[SplitResults], facts: Mapping[str, Any]
 ) -> None:
-    """Write results by track and the worst windows, as JSON with the facts, and as CSV."""
+    """Write results by track, as JSON with the facts, and as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables: dict[str, list[Row]] = {runs.SEQUENCES: [], runs.WORST_WINDOWS: []}
+    rows: list[Row] = []
     for results in collected:
-        tables[runs.SEQUENCES] += results.sequences
-        tables[runs.WORST_WINDOWS] += results.worst()
+        rows += results.sequences
+    for row in rows:
+        row["stand_in"] = facts["stand_in"]
+    measured = table_metrics(rows)
+    units = {metric: record.unit for metric, record in measured.items()} | UNITS
+    content = {**facts, "units": units, runs.SEQUENCES: rows}
+    write_json(folder / f"{runs.SEQUENCES}.json", content)
 
-    for name, rows in tables.items():
-        for row in rows:
-            row["stand_in"] = facts["stand_in"]
-        measured = table_metrics(rows)
-        units = {metric: record.unit for metric, record in measured.items()} | UNITS
-        write_json(folder / f"{name}.json", {**facts, "units": units, name: rows})
-
-        columns = [*PLACE_COLUMNS, *measured, *COUNT_COLUMNS, "stand_in"]
-        if any("predictions" in row for row in rows):
-            columns.append("predictions")
-        lines = [columns]
-        for row in rows:
-            lines.append([_cell(row.get(column, "")) for column in columns])
-        write_text(folder / f"{name}.csv", csv_text(lines))
+    columns = [*PLACE_COLUMNS, *measured, *COUNT_COLUMNS, "stand_in"]
+    if any("predictions" in row for row in rows):
+        columns.append("predictions")
+    lines = [columns]
+    for row in rows:
+        lines.append([_cell(row.get(column, "")) for column in columns])
+    write_text(folder / f"{runs.SEQUENCES}.csv", csv_text(lines))
 
 
 def _cell(value: Any) -> Any:

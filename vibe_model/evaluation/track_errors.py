@@ -1,7 +1,7 @@
 """The errors of a track's frames, and their means.  features -> windows -> [evaluation]
 
 `frame_errors.Scorer` makes one `TrackErrors` for each track and protocol, and adds it to the
-protocol's `Means` of the split. `evaluate` takes means of parts of a track, too: its worst windows.
+protocol's `Means` of the split.
 """
 
 from __future__ import annotations
@@ -50,17 +50,16 @@ class Means:
     # by (model, error) and group: weighted sum, sum of weights
     sums: dict[tuple[str, str], dict[str, tuple[float, float]]] = field(default_factory=dict)
 
-    def add(self, errors: TrackErrors, part: slice = slice(None), group: str = "") -> Self:
+    def add(self, errors: TrackErrors, group: str = "") -> Self:
         """Add frames of a track to a group. All groups have the same weight."""
-        keypoints = errors.keypoints[part]
+        keypoints = errors.keypoints
         self.predicted += len(keypoints)
-        self.counted += int(errors.counted[part].sum())
+        self.counted += int(errors.counted.sum())
         self.counted_2d += int((keypoints > 0).sum())
         for model, by_frame in errors.models.items():
-            for name, track_values in by_frame.items():
-                values = track_values[part]
-                has_value = ~np.isnan(values)
-                values = values[has_value]
+            for name, by_name in by_frame.items():
+                has_value = ~np.isnan(by_name)
+                values = by_name[has_value]
                 weights = np.ones(len(values))
                 if name in errors.by_keypoint:
                     weights = keypoints[has_value]

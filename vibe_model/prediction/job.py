@@ -48,7 +48,6 @@ class PredictionJob:
     out: Path
     stand_in: bool  # made with demo data or random weights, and marked so
     raw: Path | None = None  # the raw folder; None: as recorded at conversion
-    refine: bool = False  # fit to the 2D joints
     smooth: float = 0.0  # sigma of a Gaussian over time, in frames
     tracks: str = "*"  # pattern of track names
     overlay: bool = True

@@ -36,7 +36,6 @@ from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies, write_overlay
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
-from vibe_model.prediction.refine import refine_track
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.result_files import write_json
 
@@ -55,29 +54,19 @@ class _PredictedVideos:
     bodies: int = 0  # person-frames
     frames: int = 0  # frames of all overlays
     drawing: float = 0.0  # seconds that drawing the overlays took
-    # (before, after) of each person: median px from the 2D joints before and after `refine`; NaN
-    # without joints
-    errors: list[tuple[float, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
     def add_person(self, person: _PredictedPerson) -> None:
         self.tracks += 1
         self.bodies += len(person.bodies)
-        self.errors.append((person.before_px, person.after_px))
 
 
 class _PredictedPerson(NamedTuple):
-    """The predicted bodies of a person in a video.
-
-    `before_px` and `after_px` are the median distances of the bodies' joints from the 2D joints,
-    before and after `refine`; NaN if the split has no 2D joints, or if the job does not refine.
-    """
+    """The predicted bodies of a person in a video."""
 
     video: int  # number of the video in the split
     bodies: TrackBodies
-    before_px: float
-    after_px: float
 
 
 def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
@@ -141,7 +130,7 @@ def _predict_people(
     chosen: Sequence[cache.TrackRecord],
     progress: Progress,
 ) -> Iterator[_PredictedPerson]:
-    """Predict the bodies of each chosen track, then refine and smooth them as the job says.
+    """Predict the bodies of each chosen track, then smooth them as the job says.
 
     Reports a track's frames to `progress` when the caller asks for the next track. Skips tracks
     without a decoded frame.
@@ -163,16 +152,8 @@ def _predict_people(
         if not len(bodies):
             continue
         track = int(split.track_of(np.array([bodies.track.start]))[0])
-        before_px = math.nan
-        after_px = math.nan
-        if job.refine and "kp_2d" in split.columns:
-            kp_2d = split.rows("kp_2d", bodies.track.start, bodies.track.stop)
-            of_bodies = kp_2d[bodies.rows - bodies.track.start]  # without frames that lack features
-            bodies, refined = refine_track(bodies, of_bodies, trained.generator)
-            before_px = refined.before
-            after_px = refined.after
         video = int(split.tracks.video[track])
-        yield _PredictedPerson(video, bodies.smooth_time(job.smooth), before_px, after_px)
+        yield _PredictedPerson(video, bodies.smooth_time(job.smooth))
         n_done += len(bodies)  # the caller has written their files by now
         progress(n_done, total, bodies.track.video)
 
@@ -186,17 +167,12 @@ def _write_person(
     """Write the files of one person. Returns their entry in predictions.json."""
     bodies = person.bodies
     generator = job.trained.generator
-    refined = None
-    if person.after_px < person.before_px:
-        refined = [round(px, 2) for px in (person.before_px, person.after_px)]
-    npz_facts = {**about, "video": entry.name, "refined": refined}
-    file = save_npz(job.out / BODIES, bodies, generator, about=npz_facts)
+    file = save_npz(job.out / BODIES, bodies, generator, about={**about, "video": entry.name})
     first = int(bodies.frame_index[0])
     last = int(bodies.frame_index[-1])
     facts = {
         "name": bodies.track.name,
         "file": f"{BODIES}/{file.name}",
-        "refined": refined,
     }
     if job.export:
         fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
@@ -239,7 +215,6 @@ def _about(job: PredictionJob, split: cache.Split) -> dict[str, Any]:
         "features": dict(split.stream_manifest(job.stream).get("identity") or {}),
         "seqlen": job.trained.config.seqlen,
         "steps": list(job.trained.generator.steps),
-        "refine": job.refine,
         "smooth": job.smooth,
     }
 

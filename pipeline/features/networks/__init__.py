@@ -4,12 +4,12 @@ Streams call `load` for a ResNet-50, and `run` for any other network. Both retur
 computes batches:
 
     CudaNetwork    any network on a GPU, which computes one batch while it copies the next
-    _FusedOnCpu    a ResNet-50 on a CPU, one batch per core
+    _ResNetOnCpu   a ResNet-50 on a CPU, one batch per core
     _OneByOne      any other network on a CPU, one batch per core, crop by crop
 
-The ResNet-50 uses fused convolutions, in which bias, residual sum and ReLU take one pass over the
-memory: those of cuDNN on a GPU with precision fast, and those of oneDNN on a CPU. (torch's compiler
-is as fast, but needs a C++ compiler and more time.) Other networks use torch's layers.
+All use torch's layers; those of the ResNet-50 have its batch norms folded in. On a GPU, fast
+networks are compiled. On a CPU the compiler makes bf16 14% faster, but it takes a minute, the time
+of 10,000 crops, and needs a C++ compiler.
 
 Importing this module imports torch, so streams import it only when they compute.
 """
@@ -22,25 +22,26 @@ import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.models.resnet import ResNet
 
 from cache.arrays import Floats
+from pipeline.cli.console import DOUBT, err, plain
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.networks import backbones, cudnn, onednn
+from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import (
     Loaded,
     Network,
     Normalisation,
     PlainNetwork,
+    ReorderedNetwork,
     chosen_device,
     compute,
 )
@@ -93,9 +94,9 @@ def load(
         provenance["standardisation"] = dict(statistics)
     running: Network
     if device.type == "cuda":
-        running = load_on_gpu(fold(), device, machine, fast=fast and has_bf16(device))
+        running = CudaNetwork(fold(), device, machine, fast=fast and has_bf16(device))
     else:
-        running = _FusedOnCpu(fold(), machine, fast=fast)
+        running = _ResNetOnCpu(fold(), machine, fast=fast)
     if weights.stand_in:
         running.mean = np.array(statistics["mean"], np.float32)
         running.std = np.array(statistics["std"], np.float32)
@@ -190,20 +191,11 @@ def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     """Mean and standard deviation of each feature over rendered crops, rounded so that JSON stores
     them exactly.
     """
-    exact = _FusedOnCpu(loaded, Machine(), fast=False)
+    exact = _ResNetOnCpu(loaded, Machine(), fast=False)
     features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
     mean = features.mean(axis=0)
     std = features.std(axis=0, ddof=1).clip(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}
-
-
-def load_on_gpu(folded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
-    """Put the folded ResNet-50 on a GPU; with fused convolutions if it is fast and not compiled."""
-    fused = fast and not machine.compile and cudnn.is_there()
-    if fused:
-        network = cudnn.CudnnResNet(cast("ResNet", folded.network))
-        folded = replace(folded, network=network)
-    return CudaNetwork(folded, device, machine, fast=fast, fused=fused)
 
 
 @contextlib.contextmanager
@@ -236,29 +228,17 @@ def arithmetic(*, fast: bool) -> Iterator[None]:
 class CudaNetwork(Network):
     """A network on a GPU; crops are copied as bytes and normalised there.
 
-    If `fast`, it computes in bf16, channels last, in two threads with a CUDA stream each; by
-    autocast, optionally with torch.compile, or, if `fused`, the network itself computes in bf16.
-    Otherwise it computes in fp32 without TF32, with deterministic algorithms, in batches of a fixed
-    size and in one thread.
+    If `fast`, it computes in bf16 by autocast, channels last, compiled if torch's compiler works
+    here, in two threads with a CUDA stream each. Otherwise it computes in fp32 without TF32, with
+    deterministic algorithms, in batches of a fixed size and in one thread.
     """
 
     def __init__(
-        self,
-        loaded: Loaded,
-        device: torch.device,
-        machine: Machine,
-        *,
-        fast: bool,
-        fused: bool = False,
+        self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool
     ) -> None:
-        is_compiled = machine.compile and fast
         if fast:
             super().__init__(loaded, machine.batch_size or FAST_BATCH, lanes=2)
             self.arithmetic = "bf16, autocast"
-            if fused:
-                self.arithmetic = "bf16, cuDNN's fused convolutions"
-            elif is_compiled:
-                self.arithmetic = "bf16, compiled"
         else:
             super().__init__(loaded, EXACT_BATCH, lanes=1)
             self.arithmetic = "fp32 without TF32, deterministic"
@@ -266,17 +246,29 @@ class CudaNetwork(Network):
         self._device = device
         # the adopted memory of each stream that this network computes
         self._pinned: list[NDArray[np.uint8]] = []
-        self._forward: Callable[[Tensor], Tensor] = PlainNetwork(
-            loaded, fast=fused, channels_last=fast
-        ).to(device)
-        if is_compiled:
-            # Trying all algorithms takes minutes, and ends at cuDNN's for nearly every layer.
-            self._forward = torch.compile(self._forward, dynamic=False)
+        network = PlainNetwork(loaded, fast=False, channels_last=fast)
+        self._forward: Callable[[Tensor], Tensor] = network.to(device)
         self._of_thread = threading.local()  # `stream`: the thread's CUDA stream
         self._fast = fast
-        self._autocast = fast and not fused
-        if not loaded.columns:  # compute once now: otherwise two threads would compile at once
+        if fast:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compile the network, or print why torch's compiler does not work here.
+
+        This computes once, as two threads must not compile at once.
+        """
+        uncompiled = self._forward
+        # Trying all algorithms takes minutes, and ends at cuDNN's for nearly every layer.
+        self._forward = torch.compile(uncompiled, dynamic=False)
+        try:
             self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
+            self.arithmetic = "bf16, compiled"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the compiler's errors have no common class
+            self._forward = uncompiled
+            err.print(f"{DOUBT} {plain(_not_compiled(error))}")
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory of all crops, so that the GPU copies crops while it computes. Raises
@@ -303,7 +295,7 @@ class CudaNetwork(Network):
         with torch.cuda.stream(self._stream()):
             pixels = torch.from_numpy(crops).to(self._device, non_blocking=True)
             columns = {name: values.to(self._device) for name, values in labels.items()}
-            autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._autocast)
+            autocast = torch.autocast("cuda", torch.bfloat16, enabled=self._fast)
             with _LAUNCHING, arithmetic(fast=self._fast), autocast:
                 features = self._forward(pixels, **columns)
             # This waits for this thread's stream. Afterwards, the crops' memory may be overwritten.
@@ -320,7 +312,7 @@ class CudaNetwork(Network):
         return stream
 
 
-class _FusedOnCpu(Network):
+class _ResNetOnCpu(Network):
     """The folded ResNet-50 on a CPU, in several threads (`machine.threads`; 0: one per core) with a
     batch each. The bits of the features do not depend on the number of threads.
 
@@ -331,18 +323,11 @@ class _FusedOnCpu(Network):
     device = "cpu"
 
     def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
-        size = BATCH_SIZE
-        if fast and machine.batch_size:
-            size = machine.batch_size
-        super().__init__(loaded, size, cores(machine.threads))
-        self._forward: onednn.OneDnnResNet | PlainNetwork
-        if onednn.is_there():
-            fast = fast and has_bf16(torch.device("cpu"))
-            self._forward = onednn.OneDnnResNet(loaded, fast=fast, batch_size=self.batch_size)
-            self.arithmetic = f"{'bf16' if fast else 'fp32'}, oneDNN's fused convolutions"
-        else:
-            self._forward = PlainNetwork(loaded, fast=False)
-            self.arithmetic = "fp32, layer by layer"
+        size = machine.batch_size if fast else 0
+        super().__init__(loaded, size or BATCH_SIZE, cores(machine.threads))
+        fast = fast and has_bf16(torch.device("cpu"))
+        self.arithmetic = f"{'bf16' if fast else 'fp32'}, layer by layer"
+        self._forward = ReorderedNetwork(loaded) if fast else PlainNetwork(loaded, fast=False)
 
     @torch.inference_mode()
     def _compute(
@@ -373,3 +358,12 @@ class _OneByOne(Network):
             row = {name: values[i : i + 1] for name, values in labels.items()}
             features.append(self._forward(torch.from_numpy(crops[i : i + 1]), **row).numpy())
         return np.concatenate(features)
+
+
+def _not_compiled(error: Exception) -> str:
+    """A note on a network that cannot be compiled."""
+    reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    return (
+        f"torch.compile does not work here, so features take about twice as long: {reason} "
+        "It needs a C compiler (apt install gcc python3-dev)."
+    )

@@ -10,7 +10,7 @@ call these functions, from the first to the last:
     _torchvision, _timm     ask the library for the network, and remove its classifier
 
 They return a `_HeadlessNetwork`: a network without its classifier, with facts for its provenance.
-`fold_batch_norms` prepares a ResNet for fused convolutions.
+`fold_batch_norms` puts a ResNet's batch norms into its convolutions.
 """
 
 from __future__ import annotations
@@ -159,6 +159,8 @@ class _GlobalMean(nn.Module):
     """Average over all positions, in float32: (B, 2048, 7, 7) -> (B, 2048)."""
 
     def forward(self, features: Tensor) -> Tensor:
+        if features.is_mkldnn:
+            features = features.to_dense()
         return features.float().mean((2, 3))
 
 

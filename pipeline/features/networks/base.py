@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +167,26 @@ class PlainNetwork(nn.Module):
         pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)
         features: Tensor = self.network(pixels, **labels)
         return features.float()
+
+
+class ReorderedNetwork(nn.Module):
+    """A folded ResNet in bf16 on a CPU, by torch's layers for oneDNN: their weights are reordered
+    once, where other layers do it for each batch, which takes 8% of the time.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__()
+        self.normalisation = loaded.normalisation
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # these layers of torch use TorchScript: deprecated
+            from torch.utils.mkldnn import to_mkldnn
+
+            self.network = to_mkldnn(loaded.network, torch.bfloat16)  # type: ignore[no-untyped-call]
+
+    def forward(self, crops: Tensor) -> Tensor:
+        pixels = self.normalisation(crops).contiguous().to_mkldnn(torch.bfloat16)
+        features: Tensor = self.network(pixels)
+        return features
 
 
 def chosen_device(text: str) -> torch.device:

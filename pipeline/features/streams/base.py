@@ -62,7 +62,6 @@ class Machine:
     device: str = "auto"  # auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, ...
     batch_size: int = 0  # crops in a batch; 0: chosen by device
     threads: int = 0  # number of batches at a time on a CPU; 0: one per core
-    compile: bool = False  # torch.compile on CUDA
 
 
 class Computer(Protocol):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Known = tuple[Floats, Bools]  # numbers (n, dim), and which rows are known (n,)
 
-# Joints that are SMPL's vertices 3216, 3387, 6617 and 6787, which foot sliding uses, too.
+# Joints that are SMPL's vertices 3216, 3387, 6617 and 6787.
 POINTS: Final = tuple(
     JOINTS["spin49"].index(f"OP {name}") for name in ("LBigToe", "LHeel", "RBigToe", "RHeel")
 )

@@ -220,12 +220,6 @@ def test_leaks(penn: Any, show: Any, into: Any, embedded: Any, tmp_path: Path) -
         into.convert(penn.root, amass, "amass")
         ran("by names", "leaks", "--cache", penn.root)
         ran("with the reasons", "leaks", "--all", "--cache", penn.root)
-        # a video of test shows what one of train does
-        for frame in sorted(penn.frames("0002").iterdir()):
-            shutil.copy(penn.frames("0001") / frame.name, frame)
-        for frame in sorted(penn.frames("0004").iterdir()):
-            frame.write_bytes(b"no picture")
-        ran("by pictures", "leaks", "--pictures", "1", "--workers", "1", "--cache", penn.root)
 
 
 def test_gc(penn: Any, show: Any) -> None:

@@ -281,7 +281,7 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     doctor("penn_action", "kinetics", "--raw", raw)
     (prepare,) = re.findall(" -m pipeline (prepare .*)", ran(*again).out)
     ran(*shlex.split(prepare), "--set", "convert.workers=1")
-    assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
+    assert (tmp_path / "demo/cache/penn_action/test/manifest.json").is_file()
 
 
 def test_what_is_unusual_about_clips_is_named_by_their_first_frames(

@@ -1,19 +1,12 @@
-"""`leaks`: what training and test splits share, of releases whose overlaps are known, and of
-pictures made here.
-"""
+"""`leaks`: what training and test splits share, of releases whose overlaps are known."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-import pytest
 
 import cache
 from pipeline.commands.leaks import Comparison, compare_names
-from pipeline.files.pixels.image_hashes import ALIKE, nearest, picture_hash
 from tests.made_splits import track_of, write_split
 from vibe_model.vibe.config import TrainConfig
 
@@ -241,55 +234,3 @@ def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path: Path)
     )
     for one in (subject, recording):
         assert (one.common, one.unknown) == ((), "not in the names of theirs/train and theirs/test")
-
-
-def scene(seed: int) -> Any:
-    """A picture of some soft shapes, (120, 160, 3) uint8."""
-    coarse = np.random.default_rng(seed).uniform(0, 255, (6, 8, 3)).astype(np.float32)
-    return (
-        cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
-    )
-
-
-def test_a_hash_outlives_scaling_and_compression_and_tells_scenes_apart() -> None:
-    hashes = np.array([picture_hash(scene(seed)) for seed in range(40)], np.uint64)
-    again = []
-    for seed in range(40):
-        data = cv2.imencode(
-            ".jpg", cv2.resize(scene(seed), (97, 71)), [cv2.IMWRITE_JPEG_QUALITY, 40]
-        )[1]
-        again.append(picture_hash(cv2.imdecode(data, cv2.IMREAD_COLOR)))
-    at, bits = nearest(np.array(again, np.uint64), hashes)
-    assert at.tolist() == list(range(40))
-    assert bits.max() <= ALIKE
-    others = [bin(int(a) ^ int(b)).count("1") for i, a in enumerate(hashes) for b in hashes[:i]]
-    assert min(others) > ALIKE
-    assert np.mean(others) == pytest.approx(31.5, abs=2)
-    assert picture_hash(np.full((9, 9, 3), 128, np.uint8)) is None
-    assert nearest(hashes[:2], hashes[:0])[1].tolist() == [64, 64]
-
-
-def test_pictures_in_two_splits_are_found_by_the_command(tmp_path: Path, ran: Any) -> None:
-    raw, root = tmp_path / "raw" / "penn_action", tmp_path / "cache"
-    shown = {"0001": 1, "0002": 2, "0003": 2, "0004": 4}  # 0003 shows what 0002 does, smaller
-    for video, seed in shown.items():
-        (raw / video).mkdir(parents=True)
-        for frame in range(4):
-            picture = cv2.resize(
-                scene(10 * seed + frame), None, fx=0.5 if video == "0003" else 1, fy=0.5
-            )
-            assert cv2.imwrite(str(raw / video / f"{frame:06d}.jpg"), picture)
-    (raw / "0004" / "000002.jpg").write_bytes(b"no picture")
-    write(root, {"penn_action/train": ["0001", "0002"], "penn_action/test": ["0003", "0004"]}, raw)
-    (subject, recording, picture) = json.loads(
-        ran("leaks", "--cache", root, "--pictures", 2, "--json", code=1).out
-    )
-    assert (subject["common"], recording["common"]) == ([], [])
-    assert [(one["first"], one["second"]) for one in picture["common"]] == [
-        (["frame 1 of 0002"], ["frame 1 of 0003"]),
-        (["frame 2 of 0002"], ["frame 2 of 0003"]),
-    ]
-    moved = raw.parent.rename(tmp_path / "moved")
-    shown_at = ran("leaks", "--cache", root, "--pictures", 1, "--json").out
-    assert "not found: name it with --raw" in json.loads(shown_at)[2]["unknown"]
-    ran("leaks", "--cache", root, "--pictures", 1, "--raw", moved, code=1)

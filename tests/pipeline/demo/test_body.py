@@ -3,8 +3,6 @@ numbers.
 """
 
 import runpy
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.demo import body
 from pipeline.demo.body import skin
-from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS
-from tools import make_demo_body
 
 BODY = body.procedural()
 MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -69,25 +65,3 @@ def test_the_mean_pose_is_a_person_upright_before_a_camera_whose_y_points_down()
     assert at["lfoot"][2] < at["lankle"][2]  # facing the camera, which looks along +z
     assert at["lwrist"][1] > at["lelbow"][1] > at["lshoulder"][1]  # arms hang
     np.testing.assert_allclose(at["lwrist"] * MIRROR, at["rwrist"], atol=1e-7)
-
-
-@pytest.mark.slow
-def test_the_script_makes_the_files_that_are_shipped(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tools.make_demo_body", "--out", tmp_path]
-    subprocess.run(command, cwd=Path(__file__).parents[3], check=True)
-    for file in body.FILES:
-        shipped = Path(body.__file__).with_name(file)
-        assert shipped.stat().st_size < 1_000_000
-        with np.load(tmp_path / file) as made, np.load(shipped) as expected:
-            assert made.files == expected.files
-            for name in set(made.files) - {"digest"}:
-                assert made[name].dtype == expected[name].dtype
-                np.testing.assert_allclose(
-                    made[name], expected[name], rtol=0, atol=1e-9
-                )  # processors round differently
-    for gender in GENDERS:
-        arrays = body.procedural(gender)
-        of_gender = {
-            name: value for name, value in vars(arrays).items() if isinstance(value, np.ndarray)
-        }
-        assert make_demo_body.digest(of_gender) == arrays.digest

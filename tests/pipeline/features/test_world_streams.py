@@ -178,7 +178,7 @@ def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_m
     np.testing.assert_allclose(stream.mirrored(values), mirrored, atol=1e-2)
 
 
-def test_the_points_are_those_that_foot_sliding_is_measured_by() -> None:
+def test_the_points_are_vertices_of_toes_and_heels() -> None:
     out = Body.stand_in()(**REST)
     np.testing.assert_allclose(
         out.joints[0, list(POINTS)], out.verts[0, [3216, 3387, 6617, 6787]], atol=1e-6

@@ -28,7 +28,6 @@ from tests.tasks.prediction.conftest import (
 )
 from vibe_model.checkpoints import load_trained
 from vibe_model.prediction import job as jobs
-from vibe_model.prediction import refine
 from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.videos import predict_videos
 from vibe_model.vibe.networks import VIBE
@@ -146,47 +145,6 @@ def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_delete
         for path in folder.rglob("*")
     }
     assert left == {"out/bodies", "out/bodies/mine.npz", "out/link", "outside/b.npz"}
-
-
-# --------------------------------------------------------------------------------------------------
-# refinement
-
-
-def test_refined_bodies_are_nearer_to_the_keypoints_and_say_so(
-    world, job, tmp_path, monkeypatch, capsys
-) -> None:
-    monkeypatch.setattr(refine, "ITERATIONS", 10)
-    refined = world.predicted(tmp_path / "out", "--refine", "--no-overlay")
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "refine videos/train 2 of 2 tracks, median distance to the 2D joints " in shown
-    assert "DEMO DATA" in shown
-    split = job.split()
-    for before, after, listed in zip(
-        files_of(job), files_of(refined), tracks_of(refined), strict=True
-    ):
-        track = next(track for track in split.tracks if track.name == listed["name"])
-        kp_2d = split.rows("kp_2d", track.start, track.stop)
-        seen = (kp_2d[..., 2] > 0) & refine.USED
-        px = [
-            np.median(np.linalg.norm(f["joints_2d"] - kp_2d[..., :2], axis=-1)[seen])
-            for f in (before, after)
-        ]
-        assert listed["refined"] == pytest.approx(px, rel=0.01)
-        assert px[1] < px[0]
-        about = json.loads(str(after["about"]))
-        assert (about["refine"], about["refined"]) == (True, listed["refined"])
-        assert json.loads(str(before["about"]))["refined"] is None
-
-
-def test_tracks_of_boxes_are_not_refined_but_counted(world, tmp_path, capsys) -> None:
-    boxes = write_boxes(tmp_path, "ann")
-    refined, plain = (
-        world.predicted(tmp_path / str(len(options)), *options, "--no-overlay", labels=boxes)
-        for options in (["--refine"], [])
-    )
-    assert "0 of 1 track; 1 track without 2D joints" in " ".join(capsys.readouterr().out.split())
-    assert [track["refined"] for track in tracks_of(refined)] == [None]
-    np.testing.assert_array_equal(files_of(refined)[0]["theta"], files_of(plain)[0]["theta"])
 
 
 # --------------------------------------------------------------------------------------------------

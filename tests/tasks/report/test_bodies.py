@@ -37,15 +37,13 @@ def run(
     row = {
         "split": SPLIT,
         "track": TRACK,
-        "first_frame": 4,
-        "last_frame": 19,
-        "pa_mpjpe": 70.0,
         "frames": 16,
     }
-    (folder / "sequences.json").write_text(
-        json.dumps({"sequences": [{**row, "predictions": file}]})
-    )
-    (folder / "worst_windows.json").write_text(json.dumps({"worst_windows": [row]}))
+    rows = []
+    for pa_mpjpe, first in ((70.0, 4), (60.0, 14)):  # the track is in two pieces
+        piece = {"pa_mpjpe": pa_mpjpe, "first_frame": first, "last_frame": first + 15}
+        rows.append({**row, **piece, "predictions": file})
+    (folder / "sequences.json").write_text(json.dumps({"sequences": rows}))
     pose = np.zeros((30, 72), np.float32)
     pose[:, 0] = np.pi  # pictures have y down
     arrays = {
@@ -70,7 +68,8 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
     assert (data["problems"], data["without"]) == ([], [])
     (median, _), (worst, strips) = data["drawn"]
     assert median.why == "median track by VIBE's errors"
-    assert worst.why == "the worst window of VIBE (70 mm), HMMR (70 mm)"
+    assert (median.first, worst.first) == (14, 4)
+    assert worst.why == "worst track by VIBE's errors"
     around = "HMMR at frame 13: 5 frames before, now, 5 frames later"
     assert [label for label, _ in strips] == ["frames", "VIBE", "HMMR", around]
     frames, vibe, _, three = (image for _, image in strips)
@@ -103,9 +102,11 @@ def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(ro
 
 def test_a_damaged_row_of_results_costs_its_split_and_is_reported(root, tmp_path, body):
     damaged = run(tmp_path, "VIBE")
-    (whole,) = damaged.sequences
+    whole, better = damaged.sequences
     other = {**whole, "split": "penn_action/test", "first_frame": "x"}
-    damaged = replace(damaged, sequences=[{"track": TRACK, "predictions": ""}, other, whole])
+    damaged = replace(
+        damaged, sequences=[{"track": TRACK, "predictions": ""}, other, whole, better]
+    )
     data = bodies_section(open_splits(root), [damaged], raw=None, body=body).data
     assert [window.split for window, _ in data["drawn"]] == [SPLIT, SPLIT]
     assert [problem.partition(":")[0] for problem in data["problems"]] == [

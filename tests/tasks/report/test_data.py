@@ -6,11 +6,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 
 import cache
-from pipeline.accounting import Totals
-from pipeline.datasets import get
 from pipeline.files.raw import MARKER
 from tasks.report.data import accounting_section, examples_section, open_splits, overview_section
 from tests.tasks.report.conftest import kept, person, write_split, write_stream
@@ -71,28 +68,6 @@ def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) ->
         "impossible)"
     )
     assert (data["shared"], data["leaks"]) == (share, True)
-
-
-def test_real_data_alone_is_compared_with_what_the_release_has(root: Path, tmp_path: Path) -> None:
-    tracks, known = {"0000/0": person(10)}, Totals(videos=8)
-    write_split(tmp_path, "posetrack/val", tracks, accounts=kept(2), known=known, stand_in=False)
-    data = accounting(tmp_path)
-    assert data["coverage"] == [("posetrack/val", "videos", 2, 8, 25.0)]
-    assert "2 videos found of 8 in the release" in data["short"][0]
-    assert accounting(root)["coverage"] == []
-    assert accounting(root)["demo"] == ["amass/train", "penn_action/train"]
-
-
-def test_a_release_known_over_all_splits_is_compared_when_all_are_here(tmp_path: Path) -> None:
-    total = get("penn_action").totals["all"].as_dict()["videos"]
-    for n, split in ((3, "train"), (4, "test")):
-        write_split(
-            tmp_path, f"penn_action/{split}", {"0/0": person(10)}, accounts=kept(n), stand_in=False
-        )
-        found = {what: numbers for _, what, *numbers in accounting(tmp_path)["coverage"]}
-        assert (found == {}) == (split == "train")
-    assert found["videos"] == [7, total, pytest.approx(100 * 7 / total)]
-    assert found["person-frames"][0] == 70
 
 
 def test_a_split_of_another_program_has_no_accounting(tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ from tests.tasks.report.conftest import kept, moving, person, write_split, write
 
 def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     """A real section of the report that shows no more than these problems."""
-    data = {"problems": texts, "rows": [], "gone": [], "releases": [], "weights": [], "shared": ""}
+    data = {"problems": texts, "rows": [], "gone": [], "weights": [], "shared": ""}
     return PageSection(anchor, title, "overview.html", data)
 
 
 def page(folder: Path, *sections: PageSection, mark: str = "") -> str:
     out = folder / "report.html"
-    write_page(out, sections, title="A cache", mark=mark, facts={"Cache": "data/cache"})
+    write_page(out, sections, title="A cache", mark=mark, facts={"Cache": "demo/cache"})
     return out.read_text(encoding="utf-8")
 
 
@@ -54,7 +54,7 @@ def test_sections_come_in_their_order_and_those_with_a_line_are_folded(
     assert re.findall(r'<h2 id="([^"]+)">', text) == ["first", "second", "third"]
     assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
     assert '<span class="line">all is right</span>' in text
-    assert "<dt>Cache</dt><dd>data/cache</dd>" in text
+    assert "<dt>Cache</dt><dd>demo/cache</dd>" in text
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert "<script" not in text
     assert ("DEMO DATA" in text) == ("A cache (demo data)</title>" in text) == (mark == "demo data")

@@ -1,6 +1,5 @@
 """Training, evaluation and provenance on the page, of runs whose numbers were written by hand."""
 
-import csv
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ from pipeline.skeletons import JOINTS
 from tasks.evaluation import show_notes
 from tasks.report.assembly import ReportContent, recorded_fingerprint, write_report
 from tasks.report.curves import plots_of
-from tasks.report.results import as_csv, tables_of
+from tasks.report.results import tables_of
 from tasks.report.runs import read_curves, read_run, split_uses
 from tests.tasks.report.conftest import person, write_split
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
@@ -113,15 +112,6 @@ def test_the_joints_that_the_page_names_are_those_of_the_metric() -> None:
     # results.html names these
     assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]
     assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
-
-
-def test_the_table_is_written_as_csv(make: Callable[..., Path]) -> None:
-    tables = {SPLIT: tables_of(SPLIT, [read_run(make(stand_in=True), "VIBE_1 & co")])}
-    header, first, *_ = csv.reader(as_csv(tables).splitlines())
-    found = dict(zip(header, first, strict=True))
-    named = [found[name] for name in ("split", "protocol", "model", "frames")]
-    assert named == [SPLIT, "default", "VIBE_1 & co", "1234"]
-    assert (found["pa_mpjpe"], found["pve"]) == ("51.25", "")
 
 
 def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:

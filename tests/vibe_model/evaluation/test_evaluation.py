@@ -308,7 +308,7 @@ def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_mo
 
 
 # ------------------------------------------------------------------------------------ means,
-# sequences, worst windows
+# sequences
 
 
 def errors(pa_mpjpe, keypoints=None, **others):
@@ -323,13 +323,13 @@ def errors(pa_mpjpe, keypoints=None, **others):
     return TrackErrors(~np.isnan(pa_mpjpe), keypoints, models)
 
 
-def collected(rows, run, of_them, seqlen=2):
+def collected(rows, run, of_them):
     """The results of one track of which these rows are predicted; row r is frame 10 r."""
     track, rows = (
         cache.TrackRecord("walk, slow/0", "walk, slow", 3, 200, 25.0, 1, 1.3),
         np.array(rows),
     )
-    found = SplitResults("a/test", seqlen)
+    found = SplitResults("a/test")
     bodies = dict.fromkeys(("rotmat", "shape", "camera", "bbox"), np.zeros(len(rows)))
     found.add(
         TrackBodies(track=track, rows=rows, run=np.array(run), frame_index=10 * rows, **bodies),
@@ -361,31 +361,7 @@ def test_a_sequence_has_its_own_means_and_its_place_in_the_source():
     assert collected([], [], errors([])).sequences == []
 
 
-@pytest.mark.parametrize(
-    ("run", "of_them", "metric", "expected"),
-    [
-        # Windows of 2: rows 3-4, 4-5 (moved back), 6-7, 7-8 (moved back).
-        ([0, 0, 0, 1, 1, 1], errors([1, 3, 8, 5, 7, 2]), "pa_mpjpe", [(6, 6.0), (4, 5.5), (7, 4.5), (3, 2.0)]),
-        # Without 3D labels those of the smallest 2D PCK; without any label none.
-        ([0] * 6, errors([np.nan] * 6, [2, 2, 2, 2, 0, 0], pck_2d=[100, 0, 50, 100, np.nan, np.nan]), "pck_2d",
-         [(3, 50), (5, 75)]),
-        # of equals the earlier one
-        ([0] * 6, errors([5] * 6), "pa_mpjpe", [(3, 5), (5, 5), (7, 5)]),
-    ],
-)  # fmt: skip
-def test_the_worst_windows_come_first_and_stay_within_segments(run, of_them, metric, expected):
-    worst = collected(range(3, 9), run, of_them).worst()
-    assert [(row["first_row"], row[metric]) for row in worst] == expected
-    assert all(row["first_frame"] == 10 * row["first_row"] for row in worst)
-
-
-def test_only_the_worst_windows_are_kept():
-    badness = np.random.default_rng(0).permutation(150).astype(float)
-    found = collected(range(3, 153), [0] * 150, errors(badness), seqlen=1)
-    assert [row["pa_mpjpe"] for row in found.worst()] == list(range(149, 49, -1))
-
-
-def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_path):
+def test_one_call_leaves_metrics_sequences_and_predictions(tmp_path):
     splits = {
         "a/test": MemorySplit(1, [9, 3], joints=14),
         "b/test": MemorySplit(2, [9, 3], with_3d=False),
@@ -422,16 +398,12 @@ def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_pat
             True,
         )
         assert about["fingerprint"] == "0123"
-    for name in ("sequences", "worst_windows"):
-        content = json.loads((folder / f"{name}.json").read_text())
-        assert (content["stand_in"], content["fingerprint"]) == (True, "0123")
-        lines = list(csv.DictReader((folder / f"{name}.csv").read_text().splitlines()))
-        for row, line in zip(content[name], lines, strict=True):
-            assert (line["track"], line["stand_in"]) == (row["track"], "True")
-            assert line["pa_mpjpe"] == (f"{row['pa_mpjpe']:.2f}" if "pa_mpjpe" in row else "")
-    worst = [row["pa_mpjpe"] for row in content["worst_windows"] if row["split"] == "a/test"]
-    assert worst == sorted(worst, reverse=True)
-    assert len(worst) == 4  # windows of 4 over tracks of 9 and 3 frames
+    content = json.loads((folder / "sequences.json").read_text())
+    assert (content["stand_in"], content["fingerprint"]) == (True, "0123")
+    lines = list(csv.DictReader((folder / "sequences.csv").read_text().splitlines()))
+    for row, line in zip(content["sequences"], lines, strict=True):
+        assert (line["track"], line["stand_in"]) == (row["track"], "True")
+        assert line["pa_mpjpe"] == (f"{row['pa_mpjpe']:.2f}" if "pa_mpjpe" in row else "")
     assert evaluate_all(model, splits, **STREAM) == found
     evaluate_all(model, {}, **STREAM, folder=tmp_path)
     assert (tmp_path / "sequences.csv").read_text().startswith("split,track,video,first_frame,")
