@@ -32,6 +32,7 @@ from cache.format.listing import missing_text, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest, unnamed_tables
 from cache.format.place import Place
 from cache.read.split import FeatureCache, require_cache
+from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store, is_own_file
 from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
@@ -69,15 +70,28 @@ def gc(
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
     """
-    store = require_cache(root)
+    store, splits = _find_splits(root)
     if older_than is None:
         older_than = 0.0 if store.exclusive else GRACE
     sweep = _Sweep(store, dry_run, unfinished, older_than)
-    for split in split_folders(store):
+    for split in splits:
         for place in places_of(store, split):
             sweep.run(place)
     sweep.forget_deleted()
     return sweep.collected
+
+
+def _find_splits(root: Root) -> tuple[Store, list[str]]:
+    """The store, and the splits to sweep: all of a cache; where no commit was ever made, those that
+    a killed writer has begun. Raises CacheError if there is neither.
+    """
+    store = store_at(root)
+    if not (store.exists("zarr.json") or FeatureCache(root)):
+        names = split_folders(store)
+        begun = [name for name in names if store.list_names(Place(store, name).writing)]
+        if begun:
+            return store, begun
+    return require_cache(root), split_folders(store)
 
 
 class _Sweep:
@@ -138,7 +152,8 @@ class _Sweep:
                 raise lost
         keep_unfinished = self._keeps_unfinished(place)
         if keep_unfinished:
-            text = "unfinished work, which the same command continues (--unfinished removes it)"
+            how = "--unfinished" if self._store.exclusive else "--older-than 0"
+            text = f"unfinished work, which the same command continues ({how} removes it)"
             self.collected.skipped.append(f"{self._store.location(place.manifest_folder)}: {text}")
         self._remove(find_unreferenced(place, commit, uncommitted=not keep_unfinished))
         if commit is not None and not self._dry_run:

@@ -106,8 +106,19 @@ def _run_part(args: argparse.Namespace, plan: convert.ConversionPlan) -> int:
         unreadable = Spool(plan).read_part(args.part, read, progress)
     share = count(len(args.part.share(plan.append)) - len(unreadable), "video")
     result.line(f"{plan.name}: {share} staged, not committed (why: {plan.why or 'up to date'})")
+    if _is_committed_since(plan):
+        result.line(MEANWHILE, DOUBT)
     result.problems += [account.rejection for account in unreadable]
     return result.print()
+
+
+def _is_committed_since(plan: convert.ConversionPlan) -> bool:
+    """Whether another command has committed the split since it was planned."""
+    features = cache.FeatureCache(plan.root)
+    if not features.is_committed(plan.name):
+        return False
+    before = None if plan.committed is None else plan.committed.manifest["digest"]
+    return bool(features[plan.name].manifest["digest"] != before)
 
 
 def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
@@ -183,4 +194,8 @@ def _reads(args: argparse.Namespace) -> Sequence[str]:
     return (args.dataset, "convert", *BODY)
 
 
+MEANWHILE: Final = (
+    "another command has committed the split meanwhile: what this part staged is not in it. "
+    "Convert again, or remove it with gc --unfinished (object store: gc --older-than 0)"
+)
 COMMAND: Final = Command(_options, _run, _reads, SHARDS_KEPT)

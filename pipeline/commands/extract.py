@@ -128,7 +128,7 @@ def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
 def _print_up_to_date(plan: ExtractionPlan, committed: cache.Split) -> None:
     spec = plan.spec
     if committed.known_columns.issuperset(spec.stream.needs):
-        out.print(f"{plan.split}: {spec.name} is up to date")
+        out.print(f"{plan.split}: {spec.name} is up to date (verify checks its shards)")
     else:
         out.print(f"{plan.split}: motion only, without images")
 

@@ -25,7 +25,8 @@ from typing import Any, Final
 CODE: Final = "code"
 CODE_OF: Final = "code of "  # followed by the package of a dataset, stream or detector
 PYTHON: Final = "python"
-LIBRARIES: Final = ("av", "numpy", "opencv-python", "torch")
+LIBRARIES: Final = ("av", "numpy", "opencv-python", "scipy", "torch")
+OPTIONAL: Final = ("ai-edge-litert", "onnxruntime")  # run networks; need not be installed
 # Other packages with OpenCV: without windows, or with more modules. Their numbers are the same.
 OTHER_OPENCV: Final = (
     "opencv-python-headless",
@@ -47,7 +48,8 @@ def versions(*plug_ins: object) -> dict[str, str]:
     """
     packages = {_package_of(type(plug_in).__module__) for plug_in in plug_ins}
     others = sorted(packages.difference(OWN, ["__main__"]))
-    names = [CODE, *(f"{CODE_OF}{package}" for package in others), PYTHON, *LIBRARIES]
+    names = [CODE, *(f"{CODE_OF}{package}" for package in others), PYTHON]
+    names += [*LIBRARIES, *OPTIONAL]
     return {name: version(name) for name in names}
 
 
@@ -71,15 +73,21 @@ def version(name: str) -> str:
     if name.startswith(CODE_OF):
         return _digest(_find_files(name.removeprefix(CODE_OF)))
     if name == "opencv-python":
-        return _opencv_version()
+        return _first_version(name, *OTHER_OPENCV) or _built_opencv()
+    if name in OPTIONAL:
+        return _first_version(name, f"{name}-gpu") or "none"
     return metadata.version(name)
 
 
-def _opencv_version() -> str:
-    """OpenCV's version, whichever of its packages is installed."""
-    for name in ("opencv-python", *OTHER_OPENCV):
+def _first_version(*names: str) -> str:
+    """The version of the first of these packages that is installed; "" if none is."""
+    for name in names:
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
+    return ""
+
+
+def _built_opencv() -> str:
     import cv2  # built by hand: it has no package
 
     return str(cv2.__version__)

@@ -85,7 +85,8 @@ def test_a_run_that_was_killed_with_other_code_starts_again_with_a_line(
 
 def test_the_id_follows_the_files_of_the_code_and_of_a_plug_in(other: Path, site: Path) -> None:
     here = software.versions()
-    assert here.keys() == {"code", "python", "av", "numpy", "opencv-python", "torch"}
+    libraries = {"av", "numpy", "opencv-python", "scipy", "torch", "ai-edge-litert", "onnxruntime"}
+    assert here.keys() == {"code", "python", *libraries}
     asked = "from pipeline.processes.software import version; print(version('code'))"
     answers = [
         subprocess.run(

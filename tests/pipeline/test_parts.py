@@ -205,6 +205,21 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(penn, rea
     assert into.tree(penn.root) == into.tree(penn.root.parent / "calm")
 
 
+def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
+    words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
+    read_part = spool.Spool.read_part
+
+    def read_late(self: spool.Spool, *arguments: Any) -> Any:
+        convert.convert(self._plan)
+        return read_part(self, *arguments)
+
+    monkeypatch.setattr(spool.Spool, "read_part", read_late)
+    shown = ran(*words, "--part", "1/1").out
+    assert "another command has committed the split meanwhile" in shown
+    assert "gc --unfinished" in " ".join(shown.split())
+    assert "meanwhile" not in ran(*words, "--part", "1/1").out
+
+
 def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, ran):
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
     ran(*words, "--part", "1/1")

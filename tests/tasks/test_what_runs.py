@@ -205,7 +205,7 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
     assert by_hand("convert", "3dpw/train").startswith("3dpw/train: up to date"), (
         "with the body of luigi.cfg"
     )
-    assert by_hand("extract", "3dpw/train") == "3dpw/train: resnet50 is up to date\n"
+    assert by_hand("extract", "3dpw/train").startswith("3dpw/train: resnet50 is up to date")
     assert "converted" in by_hand("convert", "amass/train", "--set", "amass.resampling=slerp")
     monkeypatch.setenv("PIPELINE_SET", "amass.resampling=slerp")
     ran = build(project, "Data")

@@ -400,6 +400,22 @@ def _find_key(stream: BinaryIO, start: int) -> int:
     return int(key[1])
 
 
+def number_of(text: str) -> float:
+    """Convert a text to a number. Raises ValueError, without a text that may be private: a link in
+    the raw folder may lead to any file, and a group reads the message.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        found = repr(text) if is_short_word(text) else f"a text of {len(text)} characters"
+        raise ValueError(f"no number: {found}") from None
+
+
+def is_short_word(text: str) -> bool:
+    """Whether a text may be shown in messages: at most 12 letters and digits."""
+    return len(text) <= 12 and (not text or text.isalnum())
+
+
 def is_number(text: str) -> bool:
     """Whether a text is a whole number of at most nine plain digits."""
     return text.isascii() and text.isdecimal() and len(text) <= 9
@@ -434,7 +450,7 @@ def kind(value: object) -> str:
     >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5)
     ('3 entries', 'an empty object', 'nothing', '2.5')
     >>> kind("x" * 100)
-    "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'..."
+    'a text of 100 characters'
     """
     match value:
         case None:
@@ -443,10 +459,10 @@ def kind(value: object) -> str:
             return f"{len(value)} entries"
         case dict():
             return "an object" if value else "an empty object"
-        case str() if len(value) > 40:
-            return f"a text {value[:40]!r}..."
-        case str():
+        case str() if is_short_word(value):
             return f"a text {value!r}"
+        case str():
+            return f"a text of {len(value)} characters"
         case int() if abs(value) > LARGEST_WHOLE:
             return "a number out of range"
         case _:

@@ -99,7 +99,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
     (row,) = json.loads(status_of("--json"))
     assert row["without_features"] == {"resnet50": {"not_finite": 1, "picture_empty": 1}}
     assert (extract().out, len(network.batches)) == (
-        "penn_action/train: resnet50 is up to date\n",
+        "penn_action/train: resnet50 is up to date (verify checks its shards)\n",
         len(seen),
     )
     assert "23 rows computed" in extract("--replace").out

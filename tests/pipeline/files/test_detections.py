@@ -143,6 +143,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,1e300,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1.5,10,10,20,40\n"}, r"'line 1': expected a whole number"),
+    ({"": "1,private words,1,1,1,1\n"}, r"expected numbers, found no number: a text of 13 char"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
     ({"": "1,1,10,10,20,40\n1,1,x\n"}, r"'line 2': expected numbers"),
     (

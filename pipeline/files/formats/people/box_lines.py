@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import other_than_text, reading, refuse
+from pipeline.files.formats.arrays import number_of, other_than_text, reading, refuse
 from pipeline.files.formats.people.found import (
     DAMAGED,
     FORMATS,
@@ -73,7 +73,7 @@ def content_of(file: Path) -> LabelContent:
     if _is_number(first.split(",")[0]):
         return _mot(file, lines)
     if _is_number(first.split()[0]):
-        found = f"numbers with spaces between them: {first[:40]!r}"
+        found = "numbers with spaces between them"
         do = (
             "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
             "with commas."
@@ -126,7 +126,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         is_name = track.isprintable() and 0 < len(track) <= 200
         is_count = number.isdecimal() and len(number) <= 12
         if not (is_name and is_count):
-            found = f"track {track!r}, frame {number!r}"
+            found = "another text"
             do = "Count frames from 0, and give every person a name."
             raise label_error(file, key, "a track and a whole number", found, do)
 
@@ -149,7 +149,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     for key, line in lines:
         values = _floats(file, key, line.split(","))
         if not 6 <= len(values) <= 10:
-            found = f"{len(values)} numbers: {line[:60]!r}"
+            found = f"{len(values)} numbers"
             do = "Write MOT's columns, or a first line that names yours."
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", found, do)
 
@@ -282,4 +282,4 @@ def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
     with reading(file, "numbers", key=key, do=FORMATS):
-        return [float(text) for text in texts]
+        return [number_of(text) for text in texts]

@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import kind, load_json
+from pipeline.files.formats.arrays import is_short_word, kind, load_json
 from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,
@@ -96,7 +96,8 @@ def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
 def _kind(content: object) -> str:
     """Short description of a file's content."""
     if content and isinstance(content, dict):
-        return f"an object with {', '.join(map(repr, content))[:80]}"
+        shown = [repr(key) for key in content if is_short_word(key)]
+        return f"an object with {', '.join(shown)[:80] or 'other keys'}"
     if content and isinstance(content, list):
         return f"a list of {len(content)}, the first {kind(content[0])}"
     return kind(content)

@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.files.formats.arrays import other_than_text, reading, refuse
+from pipeline.files.formats.arrays import number_of, other_than_text, reading, refuse
 from pipeline.files.formats.people.found import DAMAGED, FoundPerson, LabelContent, label_error
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import LARGEST, Doubles
@@ -53,7 +53,7 @@ def content_of(files: Sequence[Path]) -> LabelContent:
         joints, frames, points = _read_person(file)
         if content.joints is not None and joints != content.joints:
             expected = f"the joints of {files[0].name}"
-            raise label_error(file, "line 4", expected, ", ".join(joints)[:200])
+            raise label_error(file, "line 4", expected, f"{len(joints)} joints, other names")
         content.joints = joints
         number = re.search(r"[0-9]+$", file.stem)
         identity: str | int = file.stem
@@ -74,7 +74,7 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     names = [name.strip() for name in lines[3].split("\t")]
     joints = [name for name in names[2:] if name]
     if not joints or not lines[0].startswith("PathFileType"):
-        found = f"{lines[0][:40]!r} and {len(joints)} names of joints"
+        found = f"other text, and {len(joints)} names of joints"
         raise label_error(file, "line 1", "the header of a TRC file", found)
 
     rate = _numbers(file, "line 3", lines[2].split("\t")[:1])[0]
@@ -120,7 +120,7 @@ def _lines(file: Path) -> list[str]:
 def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
     """Convert fields to numbers; blank fields are NaN. Raises RawDataError for other texts."""
     with reading(file, "numbers", key=key, do=DAMAGED):
-        return [float(field.strip() or "nan") for field in fields]
+        return [number_of(field.strip() or "nan") for field in fields]
 
 
 def _require_px(file: Path, points: Doubles) -> None:
