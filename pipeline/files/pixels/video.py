@@ -172,13 +172,12 @@ class OpenVideo:
                 is_drawn_over_cut = packet.pts in corrupt and not packet.is_keyframe
                 if is_cut or is_drawn_over_cut or self._is_damaged(packet):
                     numbering.note_damage(order)
+            if numbering.is_over:
+                continue
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
-                if has_frame and packet.pts is None:
-                    numbering.lose_untimed(order)
-                else:
-                    numbering.note_damage(order)
+                numbering.note_damage(order)
                 continue
             for frame in decoded:
                 numbering.add_frame(frame)
@@ -218,9 +217,10 @@ class OpenVideo:
         if hole is None or hole not in content:
             return False
         is_byte_stream = hole == NAL_HOLE and (context.extradata or b"\0\0")[:2] == b"\0\0"
-        # Zeros before a start code, or at the end, only fill it up.
+        # Zeros before a start code, or at the end, only fill it up; in an AVI, to a round size.
         after = content[content.index(hole) :].lstrip(b"\0")
-        return not is_byte_stream or after[:1] > b"\1"
+        is_uneven = self._container.format.name == "avi" and len(content) % len(hole) > 0
+        return not is_byte_stream or after[:1] > b"\1" or (is_uneven and not after)
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
