@@ -50,8 +50,8 @@ OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 # decoders of codecs with frameless packets: see `Numbering`
 FRAMELESS_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
 # Zeros that an intact packet never has in a row. Lost sectors and unfinished downloads leave them,
-# and decoders draw them. H.264 and its successors forbid three zeros; VP8 and VP9 code a still
-# image by up to a hundred or so.
+# and decoders draw them. H.264 and its successors forbid three zeros; VP8 and its successors code a
+# still image by up to a hundred or so.
 NAL_HOLE: Final = bytes(16)
 HOLES: Final = {
     "h264": NAL_HOLE,
@@ -59,6 +59,7 @@ HOLES: Final = {
     "vvc": NAL_HOLE,
     "vp8": bytes(512),
     "vp9": bytes(512),
+    "av1": bytes(512),
 }
 AVI_HEADER: Final = 8  # bytes before a packet in an AVI: its name, and its size
 PICTURE_START: Final = b"\0\0\1\0"  # in each packet of MPEG-1 and MPEG-2
@@ -217,9 +218,9 @@ class OpenVideo:
         if hole is None or hole not in content:
             return False
         is_byte_stream = hole == NAL_HOLE and (context.extradata or b"\0\0")[:2] == b"\0\0"
-        # Zeros before a start code, or at the end, only fill it up; in an AVI, to a round size.
+        # Zeros before a start code only fill it up, and those at the end, to a round size.
         after = content[content.index(hole) :].lstrip(b"\0")
-        is_uneven = self._container.format.name == "avi" and len(content) % len(hole) > 0
+        is_uneven = len(content) % len(hole) > 0
         return not is_byte_stream or after[:1] > b"\1" or (is_uneven and not after)
 
     def _packets(self) -> Iterator[Any]:
