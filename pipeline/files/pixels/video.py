@@ -70,6 +70,7 @@ HLG: Final = 18
 SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))
 # a header's rate from here on is none: with a variable rate, it states its clock, such as 90000
 MAX_FPS: Final = 1000.0
+KEPT_MEMORY: Final = 31 << 20  # bytes; glibc's limit is 32 MiB
 MOST_STRETCHED: Final = 8  # width / height of a pixel; more is damage
 
 
@@ -386,6 +387,8 @@ class Painter:
         self._view = view
         self._square = view.square
         self._reformatter = VideoReformatter()
+        # glibc keeps freed memory for the next image, once as much as this has been freed.
+        np.empty(KEPT_MEMORY, np.uint8)
 
     def image(self, frame: VideoFrame) -> Image:
         """The image of a frame. A frame of another size than the first one's, in the middle of a
