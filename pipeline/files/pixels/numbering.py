@@ -40,6 +40,7 @@ class _Waiting(NamedTuple):
 
     decoded: VideoFrame | None  # None: it is lost
     order: int  # of its packet
+    newest: int  # of the packets that the decoder had when it gave this frame
     chain: int  # order of the key frame over which it is drawn; -1: none has come before
     time: float = math.inf  # inf: not known
 
@@ -68,6 +69,9 @@ class Numbering:
     A damaged packet spoils its frame and, in decoding order, all up to the next key frame. Those of
     them that are shown before it come from the decoder before its mark does. So each frame waits
     until all frames that were decoded before it have come.
+
+    A packet *without a time* shows no more where a lost frame has its place. So such a clip is lost
+    from its first damage on.
     """
 
     may_be_frameless: bool  # the codec has frameless packets
@@ -77,15 +81,14 @@ class Numbering:
     last_time: float = math.inf  # of the last numbered frame
     last_is_lost: bool = False  # it is lost
     n_packets: int = 0  # so the next packet's order
+    last_packet_time: float = 0
+    has_times: bool = True  # all packets so far have one
     has_frameless: bool = False  # a frameless packet has been found
     chain: int = -1  # order of the last key frame that came
     chain_time: float = -math.inf  # its time
     damaged: list[int] = field(default_factory=list)  # orders of damaged packets, ascending
     expected: list[_Expected] = field(default_factory=list)  # ascending
     waiting: deque[_Waiting] = field(default_factory=deque)
-    # orders of lost frames without a time, until a frame comes that was decoded later
-    untimed: list[int] = field(default_factory=list)
-    last_untimed: int = -1  # the last one of them that has a place
     key_packets: set[int] = field(default_factory=set)  # orders; some decoders mark no key frame
 
     def add_packet(self, packet: Any) -> None:
@@ -95,6 +98,8 @@ class Numbering:
             self.key_packets.add(self.n_packets)
         if not packet.is_discard:  # else its frame is hidden, but shown frames are drawn over it
             time = math.inf if packet.pts is None else packet.pts
+            self.has_times = self.has_times and packet.pts is not None
+            self.last_packet_time = time
             bisect.insort(self.expected, _Expected(time, self.n_packets))
         self.n_packets += 1
 
@@ -102,22 +107,16 @@ class Numbering:
         """Note a packet that is damaged, or that the decoder has refused."""
         bisect.insort(self.damaged, order)
 
-    def lose_untimed(self, order: int) -> None:
-        """Note a damaged packet without a time, whose frame will not be missed later."""
-        self.note_damage(order)
-        self.untimed.append(order)
-        self.expected = [expected for expected in self.expected if expected.order != order]
-
     def lose_listed(self) -> None:
         """Note a packet that the file's index lists, and that is not found."""
-        self.lose_untimed(self.n_packets)
+        self.note_damage(self.n_packets)
+        bisect.insort(self.expected, _Expected(self.last_packet_time + 0.5, self.n_packets))
         self.n_packets += 1
 
-    def _place_untimed(self, order: int) -> None:
-        """Let frames without a time that were lost before this packet wait for their numbers."""
-        while self.untimed and self.untimed[0] < order:
-            self.last_untimed = self.untimed.pop(0)
-            self.waiting.append(_Waiting(None, self.last_untimed, self.chain))
+    @property
+    def is_over(self) -> bool:
+        """Whether no later frame can get a number that is certain."""
+        return bool(self.damaged) and not self.has_times
 
     def add_frame(self, frame: VideoFrame) -> None:
         """Add a decoded frame, and before it the frames that are lost."""
@@ -132,7 +131,6 @@ class Numbering:
             self.chain_time = math.inf if frame.pts is None else frame.pts
         if frame.pts is not None:
             self._drop_before(frame.pts, earlier_chain)
-        self._place_untimed(order)
         own = [expected for expected in self.expected if expected.order == order]
         if own:
             self.expected.remove(own[0])
@@ -141,10 +139,9 @@ class Numbering:
 
         if frame.is_corrupt:
             self.note_damage(order)
-        # Without times, it is not known whether a frame from before a lost one is shown before it.
-        has_place = frame.pts is not None or order > self.last_untimed
         time = math.inf if frame.pts is None else frame.pts
-        self.waiting.append(_Waiting(frame if has_place else None, order, self.chain, time))
+        newest = self.n_packets - 1
+        self.waiting.append(_Waiting(frame, order, newest, self.chain, time))
         oldest = order - MOST_DELAYED
         self.expected = [one for one in self.expected if one.time < math.inf or one.order > oldest]
 
@@ -164,13 +161,17 @@ class Numbering:
                 continue
             if not is_leading:
                 self.note_damage(dropped.order)
-            self.waiting.append(_Waiting(None, dropped.order, chain, dropped.time))
+            self._lose(dropped, chain)
+
+    def _lose(self, lost: _Expected, chain: int) -> None:
+        self.waiting.append(_Waiting(None, lost.order, lost.order, chain, lost.time))
 
     def number(self) -> Iterator[NumberedFrame]:
         """Yield the frames whose numbers and state are known by now."""
-        while self.waiting:
+        while self.waiting and not self.is_over:
             first = self.waiting[0]
-            if any(expected.order < first.order for expected in self.expected):
+            newest = first.order if self.has_times else first.newest + 1
+            if any(expected.order < newest for expected in self.expected):
                 return
             yield from self._number_first()
 
@@ -178,11 +179,14 @@ class Numbering:
         """Yield the rest when the decoder gives no more. Frames that are still expected are lost,
         unless the file is intact and has frameless packets.
         """
-        self._place_untimed(self.n_packets)
+        if self.is_over:
+            while self.n_frames < self.n_packets:
+                yield self._number(None, math.nan)
+            return
         if self.damaged or not self.has_frameless:
             for expected in self.expected:
                 if expected.time < math.inf:
-                    self.waiting.append(_Waiting(None, expected.order, self.chain, expected.time))
+                    self._lose(expected, self.chain)
         while self.waiting:
             yield from self._number_first()
 
@@ -190,7 +194,7 @@ class Numbering:
         """Give the next number to the frame that waits longest, and to those that lack packets
         before it.
         """
-        decoded, order, chain, time = self.waiting.popleft()
+        decoded, order, _, chain, time = self.waiting.popleft()
         is_lost = decoded is None or self._is_spoilt(order, chain)
         gap = time - self.last_time
         if self.step and math.isfinite(gap) and (is_lost or self.last_is_lost):

@@ -50,8 +50,8 @@ OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 # decoders of codecs with frameless packets: see `Numbering`
 FRAMELESS_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
 # Zeros that an intact packet never has in a row. Lost sectors and unfinished downloads leave them,
-# and decoders draw them. H.264 and its successors forbid three zeros; VP8 and VP9 code a still
-# image by up to a hundred or so.
+# and decoders draw them. H.264 and its successors forbid three zeros; VP8 and its successors code a
+# still image by up to a hundred or so.
 NAL_HOLE: Final = bytes(16)
 HOLES: Final = {
     "h264": NAL_HOLE,
@@ -59,6 +59,7 @@ HOLES: Final = {
     "vvc": NAL_HOLE,
     "vp8": bytes(512),
     "vp9": bytes(512),
+    "av1": bytes(512),
 }
 AVI_HEADER: Final = 8  # bytes before a packet in an AVI: its name, and its size
 PICTURE_START: Final = b"\0\0\1\0"  # in each packet of MPEG-1 and MPEG-2
@@ -69,6 +70,7 @@ HLG: Final = 18
 SAME_AS_BGR: Final = frozenset(("yuv420p", "yuvj420p"))
 # a header's rate from here on is none: with a variable rate, it states its clock, such as 90000
 MAX_FPS: Final = 1000.0
+KEPT_MEMORY: Final = 31 << 20  # bytes; glibc's limit is 32 MiB
 MOST_STRETCHED: Final = 8  # width / height of a pixel; more is damage
 
 
@@ -172,13 +174,12 @@ class OpenVideo:
                 is_drawn_over_cut = packet.pts in corrupt and not packet.is_keyframe
                 if is_cut or is_drawn_over_cut or self._is_damaged(packet):
                     numbering.note_damage(order)
+            if numbering.is_over:
+                continue
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
-                if has_frame and packet.pts is None:
-                    numbering.lose_untimed(order)
-                else:
-                    numbering.note_damage(order)
+                numbering.note_damage(order)
                 continue
             for frame in decoded:
                 numbering.add_frame(frame)
@@ -218,9 +219,10 @@ class OpenVideo:
         if hole is None or hole not in content:
             return False
         is_byte_stream = hole == NAL_HOLE and (context.extradata or b"\0\0")[:2] == b"\0\0"
-        # Zeros before a start code, or at the end, only fill it up.
+        # Zeros before a start code only fill it up, and those at the end, to a round size.
         after = content[content.index(hole) :].lstrip(b"\0")
-        return not is_byte_stream or after[:1] > b"\1"
+        is_uneven = len(content) % len(hole) > 0
+        return not is_byte_stream or after[:1] > b"\1" or (is_uneven and not after)
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
@@ -385,6 +387,8 @@ class Painter:
         self._view = view
         self._square = view.square
         self._reformatter = VideoReformatter()
+        # glibc keeps freed memory for the next image, once as much as this has been freed.
+        np.empty(KEPT_MEMORY, np.uint8)
 
     def image(self, frame: VideoFrame) -> Image:
         """The image of a frame. A frame of another size than the first one's, in the middle of a
