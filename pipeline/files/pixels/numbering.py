@@ -75,6 +75,9 @@ class Numbering:
     """
 
     may_be_frameless: bool  # the codec has frameless packets
+    # Packets can show an earlier frame again. After damage, that may be the last key frame, which
+    # is none then: only packets tell where a key frame is.
+    shows_again: bool = False
     # mean time of a frame, for files whose damage may take whole packets along; 0: it may not
     step: float = 0
     n_frames: int = 0  # numbers given so far, so the next frame's number
@@ -123,7 +126,7 @@ class Numbering:
         handed_on: Any = frame.opaque
         order: int = self.n_packets - 1 if handed_on is None else handed_on
         earlier_chain = self.chain
-        is_marked_key = frame.key_frame or order in self.key_packets
+        is_marked_key = order in self.key_packets or (frame.key_frame and not self.shows_again)
         self.key_packets.discard(order)
         # A clip may be refreshed bit by bit, from packets that are marked as key frames on.
         if is_marked_key and frame.pict_type not in DRAWN_OVER:

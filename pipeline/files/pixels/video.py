@@ -49,6 +49,8 @@ FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"
 OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 # decoders of codecs with frameless packets: see `Numbering`
 FRAMELESS_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
+# decoders of codecs whose packets can show an earlier frame again: see `Numbering`
+SHOWS_AGAIN: Final = frozenset(("vp9", "av1", "libdav1d"))
 # Zeros that an intact packet never has in a row. Lost sectors and unfinished downloads leave them,
 # and decoders draw them. H.264 and its successors forbid three zeros; VP8 and its successors code a
 # still image by up to a hundred or so.
@@ -59,7 +61,7 @@ HOLES: Final = {
     "vvc": NAL_HOLE,
     "vp8": bytes(512),
     "vp9": bytes(512),
-    "av1": bytes(512),
+    "libdav1d": bytes(512),
 }
 AVI_HEADER: Final = 8  # bytes before a packet in an AVI: its name, and its size
 PICTURE_START: Final = b"\0\0\1\0"  # in each packet of MPEG-1 and MPEG-2
@@ -144,7 +146,10 @@ class OpenVideo:
     def frames(self) -> Iterator[NumberedFrame]:
         """Decode the whole file. Yields all frames in order, and the lost ones among them."""
         context = self.stream.codec_context
-        numbering = Numbering(may_be_frameless=context.name in FRAMELESS_PACKETS)
+        numbering = Numbering(
+            may_be_frameless=context.name in FRAMELESS_PACKETS,
+            shows_again=context.name in SHOWS_AGAIN,
+        )
         listed = self._listed_positions()
         # An AVI has no times of its own; those of B-frames are wrong.
         has_times = not (self._container.format.name == "avi" and context.has_b_frames)
@@ -219,10 +224,9 @@ class OpenVideo:
         if hole is None or hole not in content:
             return False
         is_byte_stream = hole == NAL_HOLE and (context.extradata or b"\0\0")[:2] == b"\0\0"
-        # Zeros before a start code only fill it up, and those at the end, to a round size.
+        # Zeros before a start code, and at the end, may only fill it up.
         after = content[content.index(hole) :].lstrip(b"\0")
-        is_uneven = len(content) % len(hole) > 0
-        return not is_byte_stream or after[:1] > b"\1" or (is_uneven and not after)
+        return not is_byte_stream or after[:1] > b"\1"
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
