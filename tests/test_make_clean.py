@@ -21,7 +21,9 @@ def test_a_marked_folder_of_demo_data_goes_and_any_other_stays(
     if is_marked:
         write_body(tmp_path / "demo/body")
     for _ in range(2):  # the second time, there is nothing else to do
-        done = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            ["make", "--no-print-directory", "clean"], cwd=tmp_path, capture_output=True, text=True
+        )
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         kept = ["data", "docs", "runs"]
         if not is_marked:

@@ -412,8 +412,8 @@ def number_of(text: str) -> float:
 
 
 def is_short_word(text: str) -> bool:
-    """Whether a text may be shown in messages: at most 12 letters and digits."""
-    return len(text) <= 12 and (not text or text.isalnum())
+    """Whether a text may be shown in messages: at most 12 letters, digits and signs of numbers."""
+    return re.fullmatch(r"[\w.+-]{0,12}", text) is not None
 
 
 def is_number(text: str) -> bool:

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import number_of, other_than_text, reading, refuse
+from pipeline.files.formats.arrays import kind, number_of, other_than_text, reading, refuse
 from pipeline.files.formats.people.found import (
     DAMAGED,
     FORMATS,
@@ -126,7 +126,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         is_name = track.isprintable() and 0 < len(track) <= 200
         is_count = number.isdecimal() and len(number) <= 12
         if not (is_name and is_count):
-            found = "another text"
+            found = f"{kind(number)} as the frame"
             do = "Count frames from 0, and give every person a name."
             raise label_error(file, key, "a track and a whole number", found, do)
 
