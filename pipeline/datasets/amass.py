@@ -232,14 +232,7 @@ class Amass(Dataset):
             account.notes.append(LIES)
 
         gender = gender_of(motion.gender)
-        if not gender:
-            account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
-        if motion.note:
-            account.notes.append(motion.note)
-        if motion.n_betas > MAX_BETAS:
-            account.notes.append(
-                f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
-            )
+        _note_shape(motion, gender, account)
 
         fps, positions = sample_positions(n_before, motion.rate, self.resampling)
         n_frames = len(positions)
@@ -378,6 +371,21 @@ def _require_units(file: Path, motion: Motion) -> None:
             "in mm or cm"
         )
         raise RawDataError(file, "trans", expected, found, CONVERT_UNITS, reason="other_unit")
+
+
+def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:
+    """Note what is unusual about the person's gender and shape, and what the file's reader noted.
+
+    gender: as labels have it; "" if the file states none that is known.
+    """
+    if not gender:
+        account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
+    if motion.note:
+        account.notes.append(motion.note)
+    if motion.n_betas > MAX_BETAS:
+        account.notes.append(
+            f"betas has {motion.n_betas} numbers: the first {len(motion.betas)} are used"
+        )
 
 
 def _note_speed(motion: Motion, account: VideoAccount) -> None:

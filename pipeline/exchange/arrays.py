@@ -12,7 +12,7 @@ rows. The manifest records for each file that was ever imported the images of it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -118,17 +118,13 @@ def import_array(
     _require_same_rows(split, stream, recorded, match)
     if match.digest:
         source["rows_digest"] = match.digest
-    videos = split.tracks.video[split.track_of(match.rows)]
-    match.position[np.isin(videos, replaced)] = NO_FILE_ROW
+    _leave_out(match, split, replaced)
     pixels = _pixels_by_video(split, match)
     if recorded and not is_same_origin:
         cache.invalidate(root, name, stream, split.stream_shards(stream))
 
     with _open_writer(root, name, stream, match, identity | source) as writer:
-        if writer.split_digest != split.manifest["digest"]:
-            raise cache.CacheChanged(
-                f"{name}: another process has committed meanwhile. Run it again."
-            )
+        _require_unchanged_split(writer, split)
         _write_shards(writer, match, progress)
         require_unchanged(opened.path, opened.state)
         source["files"] = {**files, opened.sha256: {**pixels, **first_pixels}}
@@ -218,6 +214,20 @@ def _replaced_videos(split: cache.Split, first_pixels: Mapping[str, str]) -> lis
         if first_pixels.get(entry.name, pixels) != pixels:
             numbers.append(number)
     return numbers
+
+
+def _leave_out(match: Match, split: cache.Split, replaced: Sequence[int]) -> None:
+    """Give the rows of the replaced videos no row of the file."""
+    videos = split.tracks.video[split.track_of(match.rows)]
+    match.position[np.isin(videos, replaced)] = NO_FILE_ROW
+
+
+def _require_unchanged_split(writer: cache.StreamWriter, split: cache.Split) -> None:
+    """Raise CacheChanged if the split has another commit than when its rows were matched."""
+    if writer.split_digest != split.manifest["digest"]:
+        raise cache.CacheChanged(
+            f"{split.name}: another process has committed meanwhile. Run it again."
+        )
 
 
 def _pixels_by_video(split: cache.Split, match: Match) -> dict[str, str]:
