@@ -112,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
     for extraction in extractions:
         if extraction.problem:
             out.show_line(extraction.problem, WRONG)
-        if extraction.problem or extraction.n_failed:
+        if extraction.problem or extraction.problems:
             failed = True
     return int(failed)
 

@@ -34,13 +34,11 @@ from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output
 from pipeline.features.engine.shards import Counts
-from pipeline.features.engine.worker import AFTER, KINDS
 from pipeline.features.inputs import raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Provenance
 from pipeline.features.videos import videos_of
-from pipeline.files.pixels.frames import OTHER_SIZE
 from pipeline.processes.cluster import connect_workers
 from pipeline.processes.settings import Dask
 from pipeline.processes.software import staging_plan, version
@@ -54,13 +52,6 @@ class Extraction(Counts):
     meter: Meter  # where the time went
     shards: int  # number of missing shards, or of those in a part's share
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
-
-    @property
-    def n_failed(self) -> int:
-        """Number of rows given up because a decoder crashed, hung or needed too much memory, or
-        because their image has another size than the labels refer to.
-        """
-        return sum(self.problems[kind] for kind in (*KINDS.values(), AFTER, OTHER_SIZE))
 
 
 class StreamExtraction:
