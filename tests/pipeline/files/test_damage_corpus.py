@@ -112,7 +112,7 @@ class Read(NamedTuple):
 def read(folder: Path, name: str, data: bytes, threads: int = 1) -> Read:
     os.environ["VIDEO_THREADS"] = str(threads)
     (folder / name).write_bytes(data)
-    images = []
+    images: list[Image | None] = []
     for frame in Video(folder, name).read(itertools.count(), Survey()):
         if frame.record is not None:
             return Read(images, frame.record.remarks())
