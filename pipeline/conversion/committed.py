@@ -162,8 +162,8 @@ def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     """Find the videos with rows that the recorded raw folder lacks now. Reads no file's content.
 
     Returns (missing, unusable): missing video -> its missing file, "" for all of its files; and
-    unusable video -> the error that the last conversion found in its present files. Both are empty if no raw
-    folder is recorded. Raises PipelineError if it is missing, or another dataset's.
+    unusable video -> the error that the last conversion found in its present files. Both are empty
+    if no raw folder is recorded. Raises PipelineError if it is missing, or another dataset's.
     """
     if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
         return {}, {}

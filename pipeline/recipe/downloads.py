@@ -59,10 +59,8 @@ def misplaced_parts(
     for path in _first_paths(raw, absent):
         if path.is_symlink() and not files.is_there(path):
             has_broken_link = True
-            yield (
-                f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or "
-                "correct the link."
-            )
+            link = files.describe_broken_link(path)
+            yield f"{path} is {link}. Mount its disk, or correct the link."
     if files.is_there(raw) and not files.is_folder_there(raw):
         yield f"{raw} is a file. Unpack it into a folder of this name."
     if has_broken_link or not absent:

@@ -169,10 +169,8 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
     Also for a broken link and for a file.
     """
     if raw.is_symlink() and not files.is_there(raw):
-        raise PipelineError(
-            f"--raw {raw}: is a link to {raw.readlink()}, which does not exist. Is its disk "
-            "mounted?"
-        )
+        link = files.describe_broken_link(raw)
+        raise PipelineError(f"--raw {raw}: is {link}. Mount its disk, or correct the link.")
     is_file = files.is_there(raw) and not files.is_folder_there(raw)
     if is_file and dataset.parts:  # datasets without parts report it themselves
         raise PipelineError(

@@ -64,7 +64,7 @@ NO_TEXT: Final = OTHERS | {  # first bytes of other files that have the name of 
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
 }
 MOST_NAMED: Final = 12  # of the names in a file, in a message
-_NAME: Final = re.compile(r"(?=.{1,40}$)[\w.-]+( [\w.-]+)?")  # one or two words
+_NAME: Final = re.compile(r"(?=.{0,40}\Z)[\w.-]*( [\w.-]*)?")  # one or two words
 _QUOTED: Final = re.compile(r"""(?<!\w)b?(['"])(.*?)\1""", re.DOTALL)  # in a library's messages
 _MARK: Final = re.compile(rb'[{}"\\]')
 _KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
@@ -435,10 +435,10 @@ def shown_names(names: Iterable[str]) -> str:
     """The first names of a file's arrays or keys, sorted, for messages.
 
     >>> shown_names(["b", "a", "machine host login me"]), shown_names([])
-    ("'a', 'b', 1 more", 'none')
+    ('a, b, 1 more', 'none')
     """
     listed = sorted(names)
-    texts = [shown(name) for name in listed if _NAME.fullmatch(name)][:MOST_NAMED]
+    texts = [name for name in listed if _NAME.fullmatch(name)][:MOST_NAMED]
     n_others = len(listed) - len(texts)
     if n_others:
         texts.append(f"{n_others} more")

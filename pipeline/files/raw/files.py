@@ -326,6 +326,16 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
 
 
+def describe_broken_link(path: Path) -> str:
+    """What a link leads to that leads nowhere, for messages: its target, or a circle of links."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return f"a link to {path.readlink()}, which leads in a circle"
+    return f"a link to {path.readlink()}, which does not exist"
+
+
 def is_folder_there(path: Path) -> bool:
     """Whether a path is a folder, or a link to one."""
     return os.path.isdir(path)  # noqa: PTH112 - as above

@@ -108,5 +108,5 @@ def test_a_librarys_message_shows_none_either(tmp_path: Path) -> None:
 def test_names_as_labels_have_them_are_shown(tmp_path: Path) -> None:
     file = tmp_path / "file.npz"
     write_npz(file)
-    with pytest.raises(RawDataError, match="found only 'poses_body', 1 more"):
+    with pytest.raises(RawDataError, match="found only poses_body, 1 more"):
         arrays.load_npz(file, ["poses"])

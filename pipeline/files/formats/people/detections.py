@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
-from pipeline.files.formats.arrays import load_json, reading, shown, shown_names
+from pipeline.files.formats.arrays import kind, load_json, reading, shown_names
 from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
@@ -410,7 +410,7 @@ def _identities(
         return None, ()
     if len(everyone) == 1 and max(map(len, identities)) > 1:
         notes.append(
-            f"identities are not used: everybody is {shown(str(everyone.pop()))}. People are linked"
+            f"identities are not used: everybody is {kind(everyone.pop())}. People are linked"
         )
         return None, ()
 
