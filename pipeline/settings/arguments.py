@@ -244,6 +244,13 @@ def setting_options(
     from_settings(sub, **{key: f"{section}.{key}" for key in (*keys, *set_only.split())})
 
 
+# what a part says that ends after the commit
+MEANWHILE: Final = (
+    "another command has committed meanwhile: what this part staged is not in it. Run the command "
+    "without --part, or remove it with gc --unfinished (object store: gc --older-than 0)"
+)
+
+
 def part_option(sub: Any, items: str) -> None:
     """Add --part to a parser or to a group of mutually exclusive options."""
     help_ = (

@@ -7,6 +7,7 @@ functions marked with `cached` read a file only once, so that all three see the 
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import functools
 import hashlib
