@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -252,9 +253,16 @@ class StreamExtraction:
                 f"{', '.join(varying)}: they agree to rounding only"
             )
             err.print(f"{DOUBT} {plain(text)}")
-        before = Counter[str](self._recorded_note.get("without_features"))
-        note["without_features"] = self.counts.problems + before
+        note["without_features"] = self.counts.problems + self._earlier_reasons()
         return note
+
+    def _earlier_reasons(self) -> Counter[str]:
+        """Why rows of the stream had no features before this run; empty if none of them is left."""
+        reasons = Counter[str](self._recorded_note.get("without_features"))
+        with contextlib.suppress(cache.CacheError):  # damaged flags: the reasons may apply
+            if reasons and not self._split.undecodable(self.plan.spec.name):
+                return Counter()
+        return reasons
 
 
 def committed_meanwhile(split: str) -> cache.CacheChanged:

@@ -106,6 +106,22 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
     assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
 
 
+def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_of, network):
+    image = penn.frames("0005") / "000002.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(b"")
+    convert()
+    extract()
+    assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+    image.unlink()
+    image.write_bytes(whole)
+    penn.add("0007")
+    (penn.frames("0007") / "000002.jpg").write_bytes(b"text")
+    convert()
+    extract()
+    assert "1 row without features in resnet50: 1 picture_format;" in status_of()
+
+
 def test_an_extraction_without_any_finite_row_ends(penn, convert, extract, network, monkeypatch):
     convert()
     monkeypatch.setattr(shards, "MOST_NOT_FINITE", 12)
