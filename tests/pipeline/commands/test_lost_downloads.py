@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import datasets
+from pipeline.datasets.threedpw import SEQUENCES
 from pipeline.recipe.examination import examine
 from tests.pipeline.commands.test_doctor import touch
 
@@ -79,6 +80,19 @@ def test_files_and_cameras_that_one_video_lacks_are_named(
     assert named, found.mistakes
     assert len(found.mistakes) <= 2, found.mistakes
     assert not any("Move or rename" in text for text in found.mistakes), found.mistakes
+
+
+def test_sequences_of_3dpw_in_the_folder_of_another_split_are_named(tmp_path: Path) -> None:
+    folder_of = {"train": "test", "test": "train", "validation": "validation"}
+    for split, names in SEQUENCES.items():
+        touch(*(tmp_path / f"sequenceFiles/{folder_of[split]}/{name}.pkl" for name in names))
+    reader = datasets.get("3dpw")
+    assert "24 of 24 sequences belong to the release's test split, such as downtown_arguing" in (
+        reader.unused_labels(tmp_path, "train")
+    )
+    assert reader.unused_labels(tmp_path, "validation") == ""
+    mistakes = examine(reader, tmp_path).mistakes
+    assert [text.partition(":")[0] for text in mistakes if "belong to" in text] == ["train", "test"]
 
 
 @pytest.mark.parametrize("dataset", ["kinetics", "videos"])
