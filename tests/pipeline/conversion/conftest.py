@@ -1,6 +1,7 @@
 """A fixture of the tests of conversions by command."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
