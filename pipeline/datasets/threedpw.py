@@ -62,8 +62,6 @@ UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
 UNPACK_WHOLE: Final = f"{UNPACK[:-1]}, without resizing images."
 # split -> number of sequences, by von Marcard et al. and the release's readme
 SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}
-# person-frames of all sequences; forecasts assume that every sequence has equally many
-ABOUT_BODIES: Final = 70_000
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,7 @@ class ThreeDPW(Dataset):
     recording: ClassVar[str] = "sequence"
     has_image_folders: ClassVar[bool] = True
     totals: ClassVar[Mapping[str, Totals]] = {
-        split: Totals(known, about=known * ABOUT_BODIES // sum(SEQUENCES.values()))
-        for split, known in SEQUENCES.items()
+        split: Totals(videos=known) for split, known in SEQUENCES.items()
     }
 
     def __post_init__(self) -> None:
