@@ -34,7 +34,7 @@ from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 
-NOT_RECORDED: Final = "not recorded"  # in the manifest of an earlier version
+NOT_RECORDED: Final = "not recorded"  # of imported features
 # reasons why all rows of a stream are extracted
 NEW: Final = "not extracted before"
 MANIFEST_LOST: Final = "its manifest is lost"

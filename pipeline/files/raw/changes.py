@@ -162,7 +162,7 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names = columns["names"]
-        unusable = dict(columns.get("unusable", {}))
+        unusable = dict(columns["unusable"])
         reasons = [unusable.get(name, "") for name in names]
         rows = zip(columns["stamps"], columns["digests"], reasons, strict=True)
         return dict(zip(names, map(Seen._make, rows), strict=True))
