@@ -141,7 +141,7 @@ class ExtraColumn:
                 problem = (
                     f"the manifest's extra column {name!r} is invalid: {error}. {OTHER_VERSION}"
                 )
-                raise CacheError(f"{problem} {OTHER_VERSION}") from error
+                raise CacheError(problem) from error
         return extras
 
     @property
