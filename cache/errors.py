@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+# what to do about a cache that this version cannot read
+OTHER_VERSION: Final = "Another version made it: convert again, into another cache."
 
 
 class CacheError(Exception):

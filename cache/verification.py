@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from cache.errors import AccessDenied, CacheError
+from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import shard as shards
 from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
 from cache.format.layout import GROUP, TABLE_FOLDER, Geometry, json_file
@@ -212,7 +212,7 @@ class _Verification:
         files = self._store.read_many(keys)
         for key in keys:
             data = bytes(files.get(key, b""))
-            group = root_group(parse_list(data)) if key == ROOT else GROUP
+            group = root_group(parse_list(data) or ()) if key == ROOT else GROUP
             if data != group:
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
@@ -358,8 +358,7 @@ class _Verification:
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown:
             state = f"columns that this version does not know: {unknown}"
-            do = "Use the version that wrote it."
-            message = self._error(place.manifest, "known columns", state, do)
+            message = self._error(place.manifest, "known columns", state, OTHER_VERSION)
             self._damage(place, place.manifest, message)
         try:
             files = commit.shard_files()

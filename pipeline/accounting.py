@@ -26,7 +26,6 @@ class Totals:
 
     videos: int | None = None
     frames: int | None = None  # person-frames found
-    about: int | None = None  # estimate for forecasts, where `frames` is unknown (docs/scale.md)
 
     def as_dict(self) -> dict[str, int]:
         return {

@@ -226,8 +226,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Inverse of `as_dict`. Raises ConfigError for unknown names."""
-        # an earlier version also wrote the setting `tag`
-        return cls(**{name: value for name, value in raw.items() if name != "tag"})
+        return cls(**raw)
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as in JSON: paths as text, tuples as lists."""

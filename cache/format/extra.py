@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 
 from cache.arrays import Array
-from cache.errors import CacheError
+from cache.errors import OTHER_VERSION, CacheError
 from cache.format.layout import (
     COLUMNS,
     FEATURES,
@@ -139,8 +139,7 @@ class ExtraColumn:
                 extras[name] = cls(name=name, **fields)
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 problem = (
-                    f"the manifest's extra column {name!r} is invalid: {error}. Use the "
-                    "version that wrote it."
+                    f"the manifest's extra column {name!r} is invalid: {error}. {OTHER_VERSION}"
                 )
                 raise CacheError(problem) from error
         return extras

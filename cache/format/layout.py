@@ -21,7 +21,6 @@ import numpy as np
 from cache.errors import CacheError
 
 FORMAT: Final = "vibe-cache 2"
-EARLIER_FORMAT: Final = "vibe-cache 1"  # can still be read: cache/format/earlier.py
 # A shard is one file, and the unit of work, recovery and checking. With 2048 float16 features it
 # has 32 MiB.
 ROWS_PER_SHARD: Final = 8192

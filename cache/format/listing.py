@@ -3,7 +3,7 @@
 A split is added to the list just after its first commit. A listed split that is missing is a
 problem: its disk may not be mounted, or somebody has deleted it. An unmounted disk leaves its mount
 point behind, an empty folder or a dead link. A deleted folder leaves nothing, and `gc` removes its
-split from the list. A cache of an earlier version has no list; the next commit or `gc` writes it.
+split from the list. The next commit writes a damaged list again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from cache.errors import Busy, CacheError, MissingSplit
-from cache.format.layout import GROUP, MANIFEST, WRITING, is_split_name, json_file
+from cache.format.layout import MANIFEST, WRITING, is_split_name, json_file
 from cache.storage.base import Store
 
 ROOT: Final = "zarr.json"  # key of the cache's Zarr group
@@ -24,10 +24,8 @@ _PATIENCE: Final = 10.0  # s to wait for other processes that change the list
 _PAUSE: Final = 0.02  # s between two attempts
 
 
-def root_group(splits: Collection[str] | None) -> bytes:
-    """The root's `zarr.json` with this list of splits, or without a list if `splits` is None."""
-    if splits is None:
-        return GROUP
+def root_group(splits: Collection[str]) -> bytes:
+    """The root's `zarr.json` with this list of splits."""
     return json_file(
         {"zarr_format": 3, "node_type": "group", "attributes": {SPLITS: sorted(splits)}}
     )
@@ -36,7 +34,7 @@ def root_group(splits: Collection[str] | None) -> bytes:
 def parse_list(root: bytes) -> frozenset[str] | None:
     """Parse the list of splits in a root `zarr.json`.
 
-    Returns None if the file has no list or is damaged; `verify` reports damage.
+    Returns None if the file is damaged, which `verify` reports.
     """
     try:
         names = json.loads(root)["attributes"][SPLITS]
@@ -49,7 +47,7 @@ def parse_list(root: bytes) -> frozenset[str] | None:
 
 
 def listed_splits(store: Store) -> frozenset[str]:
-    """Names of the listed splits; an empty set if the cache has no list."""
+    """Names of the listed splits; an empty set if the list is missing or damaged."""
     try:
         return parse_list(store.read(ROOT)) or frozenset()
     except FileNotFoundError:
@@ -64,8 +62,8 @@ def update_list(
     Writes nothing if the list has all added and no removed splits already.
 
     Args:
-        committed: all committed splits. They are added too when the list is written, because a
-            cache of an earlier version does not list them.
+        committed: all committed splits. They are added too when the list is written, because it
+            may have been damaged.
 
     Raises Busy (a CacheError) if other processes keep the list locked for 10 s.
     """

@@ -43,12 +43,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.errors import AccessDenied, CacheError
-from cache.format import earlier, layout
+from cache.errors import OTHER_VERSION, AccessDenied, CacheError
+from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.layout import (
     COLUMNS,
-    EARLIER_FORMAT,
     FORMAT,
     TABLE_FOLDER,
     ColumnSpec,
@@ -90,13 +89,6 @@ def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
     """
     manifest = _decode(place, text)
     file = place.store.location(place.manifest)
-    if manifest.get("dtype") == "bytes":
-        raise CacheError.at(
-            file,
-            expected="a stream of numbers",
-            found="bytes of an earlier version",
-            do=f"{earlier.REMOVED}, or delete the stream: cache.delete_stream.",
-        )
     try:
         problem = _problem_of(manifest, place)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -123,12 +115,12 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
         other = f"something else ({error})"
         raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
     # Check the format before the digest, which another format may define otherwise.
-    if written_as not in (FORMAT, EARLIER_FORMAT):
+    if written_as != FORMAT:
         raise CacheError.at(
             file,
             expected=f"format {FORMAT!r}",
             found=f"format {written_as!r}",
-            do="Use the version that wrote it.",
+            do=OTHER_VERSION,
         )
     if not intact:
         raise CacheError.at(
@@ -146,8 +138,6 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
     tables = Tables()
     if place.stream is not None:
         return tables, {}
-    if manifest["format"] == EARLIER_FORMAT:
-        return earlier.read_tables(place.store, place.arrays_folder, manifest)
     entries = manifest["tables"]
     keys = {name: place.array_key(table_key(name, entry)) for name, entry in entries.items()}
     files = place.store.read_many(keys.values())
@@ -161,9 +151,7 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
 
 
 def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator[str]:
-    """Keys of existing table folders that the manifest does not name, and of remains of the
-    earlier format that the manifest does not need.
-    """
+    """Keys of existing table folders that the manifest does not name."""
     named = {} if manifest is None else manifest.get("tables", {})
     folders = {table_folder(name, entry) for name, entry in named.items()}
     if place.stream is None:
@@ -171,8 +159,6 @@ def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator
             folder = f"{TABLE_FOLDER}/{name}"
             if _TABLE.fullmatch(name) and folder not in folders:
                 yield place.array_key(folder)
-    if manifest is None or manifest["format"] == FORMAT:
-        yield from earlier.find_remains(place.store, place.manifest_folder)
 
 
 def lost_manifest(place: Place) -> CacheError | None:
@@ -379,9 +365,7 @@ def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
     files = []
     for name, shards in manifest["shards"].items():
         files += [f"{name}/c/{shard}" for shard in shards]
-    if manifest["format"] == EARLIER_FORMAT:
-        files += manifest["files"]
-    elif place.stream is None:
+    if place.stream is None:
         tables = manifest["tables"]
         lost = sorted((layout.TABLES.keys() | layout.TEXTS) - tables.keys())
         if lost:

@@ -29,7 +29,6 @@ from typing import Any, ClassVar, Final, Self
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.earlier import refuse_tags
 from cache.format.folders import committed_names, places_of
 from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
@@ -68,7 +67,6 @@ class Writer(ABC):
 
     def __enter__(self) -> Self:
         refuse_unmounted(self._store, self.place.split)  # first: the lock would create folders
-        refuse_tags(self._store)
         self._lock = self._store.lock(self.place.writing)
         try:
             refuse_running_parts(self._store, self.place.writing)
@@ -277,7 +275,6 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     arrays = [place.array_key(f"{stream}{part}") for part in reversed(layout.STREAM_ARRAYS)]
     if not any(store.list_names(array) for array in arrays):
         return
-    refuse_tags(store)
     with store.lock(place.writing):
         refuse_running_parts(store, place.writing)
         # Without the manifest, no reader finds the stream. Without its zarr.json, the missing
@@ -295,7 +292,6 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
     """
     layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)
-    refuse_tags(place.store)
     with place.store.lock(place.writing):
         commit = Commit.load(place)
         if commit is None:
@@ -313,8 +309,7 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         return {shard: record for shard, record in records.items() if shard not in removed}
 
     entries = dict(commit.manifest)
-    # `publish` adds the first three; `files` is an entry of the earlier format.
-    for key in ("format", "digest", "tables", "files"):
+    for key in ("format", "digest", "tables"):  # `publish` adds these
         entries.pop(key, None)
     shards = entries["shards"]
     entries["shards"] = {array: remaining(records) for array, records in shards.items()}

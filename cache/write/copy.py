@@ -368,8 +368,7 @@ class _NewRows:
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:
     """The manifest entries that a caller gave to `commit`: all except the cache's own."""
-    excluded = {*own_entries, "files"}  # `files` is an entry of the earlier format
-    return {key: value for key, value in manifest.items() if key not in excluded}
+    return {key: value for key, value in manifest.items() if key not in own_entries}
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import AccessDenied, CacheError
-from cache.format import earlier, layout
+from cache.format import layout
 from cache.format.folders import places_of, split_folders
 from cache.format.layout import FEATURES, PROVENANCE, stream_of
 from cache.format.listing import missing_text, unmounted_folder, update_list
@@ -283,14 +283,11 @@ def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
 
     These are the commit's columns (without a commit: those that every split has), and the extra
     columns of a killed writer. Nothing names the latter: they are the other folders that have only
-    shards in them, and so no zarr.json. `unnamed_tables` finds the tables of the earlier format.
+    shards in them, and so no zarr.json.
     """
     store = place.store
     columns = list(layout.COLUMNS if commit is None else commit.columns)
     for name in store.list_names(place.manifest_folder):
-        is_earlier_table = earlier.TABLE_NAME.fullmatch(name) is not None
-        if name in columns or is_earlier_table:
-            continue
-        if store.list_names(place.array_key(name)) == [_SHARDS]:
+        if name not in columns and store.list_names(place.array_key(name)) == [_SHARDS]:
             columns.append(name)
     return columns

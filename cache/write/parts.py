@@ -27,7 +27,6 @@ from cache.write.staged import FILE, STAGED, VIDEO, Plan, unpack
 RENEW: Final = 20.0  # s between two writes of a running part's file
 FRESH: Final = 180.0  # s; a part whose file is older has been killed
 POLLS: Final = 10  # how often `wait_for_parts` looks at the files within RENEW
-_EARLIER: Final = ("journal", "spool")  # folders in `.writing` with work of an earlier version
 
 T = TypeVar("T")
 
@@ -152,8 +151,8 @@ class _OtherWork(NamedTuple):
     """Uncommitted work of other plans, which a writer with the current plan does not use."""
 
     pieces: int  # number of staged shards and videos
-    plan: Any  # plan of the first piece; None if an earlier version made it
-    host: str  # name of the machine that made the first piece
+    plan: Any  # plan of the first piece; None if the piece is damaged
+    host: str  # name of the machine that made the first piece; "" if the piece is damaged
 
 
 def find_other_work(
@@ -172,10 +171,6 @@ def find_other_work(
         if head.get("plan") != plan:
             n_pieces += len(names)
             heads.append(head)
-    for name in store.list_names(place.writing):
-        if name in _EARLIER:
-            n_pieces += 1
-            heads.append({})
     if not heads:
         return None
     return _OtherWork(n_pieces, heads[0].get("plan"), str(heads[0].get("host", "")))

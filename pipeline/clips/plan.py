@@ -47,7 +47,7 @@ from pipeline.clips.files import (
 )
 from pipeline.clips.labels import ClipLabels
 from pipeline.errors import ConfigError, PipelineError, RawDataError
-from pipeline.files.pixels.frames import MOST_LOST, Video
+from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.changes import utf8
 from pipeline.files.raw.files import digest_or_problem
@@ -264,7 +264,7 @@ def _can_be_renamed(target: ClipFiles) -> bool:
 
 def _is_up_to_date(target: ClipFiles, video: Video) -> bool:
     """Whether a clip's file is up to date. Raises PipelineError or OSError if it can have none."""
-    if target.is_up_to_date() and not _was_misread(target, video):
+    if target.is_up_to_date():
         return True
     video.require_whole()
     return False
@@ -320,23 +320,6 @@ def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
         "pixels": video.digest(),
     }
     return ClipFiles(out, video.path, fingerprint(decided_by))
-
-
-def _was_misread(target: ClipFiles, video: Video) -> bool:
-    """Whether an earlier version of `detect` decoded wrong images, or ended at a damaged frame.
-
-    That version wrote files without `record`, and decoded with OpenCV, which gives wrong images for
-    some kinds of clips. Only the header and the first frame are read, which is quick; conversion
-    decodes all frames, and refuses a file that is wrong.
-    """
-    info = read_info(detected_file(target.out, target.clip))
-    n_decoded = info.get("frames")
-    if "record" in info or type(n_decoded) is not int:
-        return False
-    clip = video.first_look()
-    n_frames = (clip.header_frames or 0) - clip.n_hidden
-    ended_early = n_frames > n_decoded + MOST_LOST
-    return bool(clip.otherwise) or ended_early
 
 
 def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFiles]:

@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     missing = [files.clip for files in plan.missing]
     for clips in detected_otherwise(plan.out, missing, detector, plan.about["options"]):
         err.print(f"  {DOUBT} replaces keypoints of {plain(clips)}")
-    with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
+    with bar(f"detect {args.raw.name}", err, unit="clip") as progress:
         report = detect_planned(
             plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress
         )

@@ -3,7 +3,7 @@
 A split that is up to date has one line; another one has a line for each step, and reasons:
 
     penn_action/train
-      convert  2 videos to read of 12, 3.1 MB of labels and videos
+      convert  2 videos to read of 12
         why    1 new video, 1 changed video
       extract  resnet50: new rows of the conversion
 
@@ -19,13 +19,11 @@ from typing import Any, Final
 
 from pipeline import datasets
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain, size
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED
-from pipeline.features.videos import unusual_clips
 from pipeline.files.raw.changes import what_differs
-from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits
 from pipeline.recipe.recipe import NO_SETTINGS, Recipe, missing_files
 from pipeline.settings.arguments import CACHE, join_split_name
@@ -59,9 +57,7 @@ def _run(args: argparse.Namespace) -> int:
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: skipped")
 
-    forecasts = forecasts_of(plans)
-    rows = [_as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
-    result = CommandResult(rows)
+    result = CommandResult([_as_dict(plan, missing) for plan in plans])
     failed = any(plan.problems or plan.refusals for plan in plans)
     if broken or missing or failed:
         result.exit_code = 2
@@ -69,7 +65,6 @@ def _run(args: argparse.Namespace) -> int:
     most = None if args.all else FEW
     for plan in plans:
         result.text += lines(plan, most, missing)
-    result.text += forecast_lines([*forecasts.values()])
     result.problems = missing
     if plans and all(map(_is_done, plans)):
         result.line(_up_to_date(plans))
@@ -109,7 +104,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         steps += _conversion(plan, plan.conversion, most)
     steps += _notes(plan)
     steps += map(plain, plan.staged)
-    steps += _extractions(plan, most)
+    steps += _extractions(plan)
     for line in steps:
         yield f"  {line}"
 
@@ -135,17 +130,17 @@ def _converts(plan: SplitPlan) -> bool:
     return plan.conversion is not None and bool(plan.conversion.why or plan.undetected)
 
 
-def _extractions(plan: SplitPlan, most: int | None) -> Iterator[str]:
+def _extractions(plan: SplitPlan) -> Iterator[str]:
     """Lines on the streams of committed rows, and on the recipe's streams of a new split."""
     if not plan.up_to_date:
         for stream in plan.extractions:
-            yield from _extraction(plan, stream, most)
+            yield from _extraction(plan, stream)
     if plan.committed is None and not plan.problems:
         for spec in plan.recipe.streams:
             yield f"{_verb(plan, spec.name)}  {plain(spec.name)}: all rows of the conversion"
 
 
-def _extraction(plan: SplitPlan, stream: StreamPlan, most: int | None) -> Iterator[str]:
+def _extraction(plan: SplitPlan, stream: StreamPlan) -> Iterator[str]:
     """Lines on one stream: its missing rows, or else the rows that the conversion will add."""
     converts = _converts(plan)
     only_drops_rows = plan.conversion is not None and not plan.conversion.append
@@ -153,20 +148,13 @@ def _extraction(plan: SplitPlan, stream: StreamPlan, most: int | None) -> Iterat
         missing = stream.missing
         n_rows = count(plan.committed.manifest["rows"], "row")
         n_shards = len(missing.shards) + len(missing.incomplete)
-        text = f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}, {size(stream.n_bytes)}"
+        text = f"{missing.rows:,} of {n_rows} in {count(n_shards, 'shard')}"
         if converts:
             text += ", and new rows of the conversion"
         yield f"extract  {plain(stream.stream)}: {text}"
         yield f"  why    {plain(stream.why)}"
-        unusual = unusual_clips(plan.committed, missing.shards)
-        if unusual and missing.replaced:
-            yield f"  {count(len(unusual), 'clip')} that earlier versions decoded otherwise:"
-            for line in few(unusual, most, "--all names them"):
-                yield f"    {plain(line)}"
     elif converts and not only_drops_rows and not stream.differs:
         yield f"{_verb(plan, stream.stream)}  {plain(stream.stream)}: new rows of the conversion"
-    if stream.has_other_keys:
-        yield "  no feature can be carried over: the stored keys are from another version"
 
 
 def _verb(plan: SplitPlan, stream: str) -> str:
@@ -194,7 +182,7 @@ def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
     """Lines on the conversion: how many videos it reads, why, and which have changed."""
     n_videos = f"{count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
-    yield f"convert  {n_videos}, {size(plan.bytes_of_labels)} of labels and videos"
+    yield f"convert  {n_videos}"
     yield f"  why    {plain(todo.why or 'keypoints come from the detection')}"
     if todo.differs or plan.committed is None:
         return
@@ -205,8 +193,6 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     videos += [f"removed  {name}" for name in todo.removed]
     for line in few(videos, most, "--all names them"):
         yield f"  {plain(line)}"
-    if plan.rows_again:
-        yield f"  the cache has {count(plan.rows_again, 'row')} of the changed videos"
 
 
 def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
@@ -239,9 +225,7 @@ def lost_videos(plan: SplitPlan) -> Sequence[str]:
     return todo.problems if todo.up_to_date else todo.kept_lines
 
 
-def _as_dict(
-    plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None
-) -> dict[str, Any]:
+def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:
     """A split's plan as JSON values. more_problems: problems of all splits. docs/terminal.md
     describes the keys.
     """
@@ -256,7 +240,6 @@ def _as_dict(
         "behind": [
             {"stream": stream.stream, "rows": stream.missing.rows} for stream in plan.unnamed
         ],
-        "forecast": forecast and forecast.as_dict(),
     }
 
 
@@ -287,24 +270,16 @@ def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
         "renamed": dict(todo.renamed),
         "missing": dict(todo.missing),
         "unusable": dict(todo.unusable),
-        "bytes_to_read": plan.bytes_of_labels,
-        "rows_again": plan.rows_again,
     }
 
 
 def _extraction_as_dict(stream: StreamPlan) -> dict[str, Any]:
-    carried = stream.missing.carried_at_most
-    if stream.has_other_keys:
-        carried = 0
     return {
         "stream": stream.stream,
         "why": stream.why,
         "identity": [difference.as_dict() for difference in stream.differs],
         "shards": len(stream.missing.shards) + len(stream.missing.incomplete),
         "rows": stream.missing.rows,
-        "carried_at_most": carried,
-        "other_keys": stream.has_other_keys,
-        "bytes": stream.n_bytes,
     }
 
 

@@ -44,7 +44,6 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
-from pipeline.recipe.forecast import forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
 from pipeline.settings.arguments import (
@@ -328,7 +327,7 @@ def _detect(preparation: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
         failures = few(list(plan.problems.values()), FEW, plan.retry_command)
         result = StepResult(details=[], warnings=failures, flaws=len(plan.problems))
     else:
-        with preparation.bar("detect", preparation.dataset.name, "frame") as progress:
+        with preparation.bar("detect", preparation.dataset.name, "clip") as progress:
             result = recipe.detect(plan, progress)
     result.report("detect", preparation.dataset.name)
     return result
@@ -420,13 +419,13 @@ STEPS: Final[Mapping[str, Callable[[Preparation, SplitPlan], int]]] = {
 
 
 def _print_plan(preparation: Preparation, plans: Sequence[SplitPlan]) -> None:
-    """Print the plans of all splits, a forecast, and whether features will be missing."""
+    """Print the plans of all splits, and whether features will be missing."""
     most = None if preparation.args.all else FEW
     texts = list[str]()
     for plan in plans:
         texts += lines(plan, most)
     texts += describe_other_keypoints(preparation.args.raw, plans)
-    for text in (*texts, *forecast_lines([*forecasts_of(plans).values()])):
+    for text in texts:
         out.print(text)
     if preparation.without_weights:
         out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")

@@ -15,11 +15,9 @@ from __future__ import annotations
 import argparse
 import functools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 import cache
 from pipeline.cli.command_line import Command, json_option, whole, workers_option
@@ -28,7 +26,6 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
-from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.plan import missing_rows
@@ -38,7 +35,6 @@ from pipeline.processes import cores
 from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.settings.file import PATH
-from pipeline.track import other_units
 
 if TYPE_CHECKING:
     from pipeline.features.recompute import Recomputed
@@ -116,8 +112,6 @@ def _run(args: argparse.Namespace) -> int:
     differing = None
     if args.digest:
         differing = _differing_digests(args, listed, result)
-    cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
-    result.lines(cameras, WRONG)
 
     refused = []
     for work in (repair, recomputed):
@@ -126,11 +120,11 @@ def _run(args: argparse.Namespace) -> int:
     for text in refused:
         err.print(f"{ERROR} {plain(text)}")
     is_ok = report.ok and (recomputed is None or recomputed.ok)
-    is_ok = is_ok and not (cameras or differing or refused)
+    is_ok = is_ok and not (differing or refused)
     result.rows = {
         "ok": is_ok,
         **{key: getattr(report, key) for key in REPORTED},
-        "problems": [*report.problems, *cameras],
+        "problems": report.problems,
         "digest": differing,
         "repair": repair and _as_dict(repair),
         "recompute": recomputed and {key: getattr(recomputed, key) for key in RECOMPUTED},
@@ -176,34 +170,6 @@ def _splits(args: argparse.Namespace) -> list[str] | None:
     for name in join_split_name(args.splits):
         names += [name] if "/" in name else choose_splits([name], cache.open(args.cache).splits)
     return names or None
-
-
-def _camera_problems(
-    root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]
-) -> Iterator[str]:
-    """Messages about stored cameras that conversion would refuse now, one for each split.
-
-    An earlier version or another program may have written them. Skipped for a damaged cache.
-    """
-    if damaged:
-        return
-    opened = cache.open(root)
-    for split_name in splits or opened.splits:
-        split = opened[split_name]
-        declared = split.extra.get(EXTRINSICS.name)
-        if declared is None or declared.shape != EXTRINSICS.shape:
-            continue
-        wrong = []  # name of a track, column, expected, found
-        for track in split.tracks:
-            cameras = split.rows(EXTRINSICS.name, track.start, track.stop)  # (N, 4, 4)
-            # a track without the column has its fill value
-            is_stored = ~np.isnan(cameras).all(axis=(1, 2))
-            stored = {EXTRINSICS.name: cameras[is_stored]}
-            wrong += [(track.name, *problem) for problem in other_units(stored)]
-        for name, column, expected, found in wrong[:1]:
-            tracks = f"{count(len(wrong), 'track')}, the first is {name}"
-            do = "Correct the reader, and convert again."
-            yield f"{split.name}: '{column}': expected {expected}, found {found} ({tracks}). {do}"
 
 
 def _verify(

@@ -28,8 +28,6 @@ def report_other_work(
     why = "; ".join(map(str, software)) or "other options or another reader"
     pieces = count(other.pieces, "piece")
     name = split if stream is None else f"{split}, {stream}"
-    text = (
-        f"{name}: unfinished work of {other.host or 'an earlier version'} is computed again "
-        f"({pieces}: {why})"
-    )
+    host = other.host or "an unknown machine"
+    text = f"{name}: unfinished work of {host} is computed again ({pieces}: {why})"
     err.print(f"{DOUBT} {plain(text)}")

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.accounting import Totals, VideoAccount
+from pipeline.accounting import VideoAccount
 from pipeline.cameras import compose, resample_linear, resample_rotations
 from pipeline.cli.text import count
 from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
@@ -132,7 +132,6 @@ class Amass(Dataset):
             "one <subset>.tar.bz2 or more, body data, SMPL+H",
         ),
     )
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=3_600_000)}
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake(
             "{amass,AMASS}/*/*/*_poses.npz",

@@ -164,11 +164,10 @@ class Dataset(ReaderOptions, ABC):
     films_by_cameras: ClassVar[bool] = False
     # videos that lack images in the release itself
     short_in_release: ClassVar[frozenset[str]] = frozenset()
-    # number of videos and frames in the full release, by split, or of all splits under "all"
+    # number of videos and frames in the full release, by split
     totals: ClassVar[Mapping[str, Totals]] = {}
     # names of extra columns that a track may lack: the cache stores the fill value for it
     optional_extra: ClassVar[tuple[str, ...]] = ()
-    every: ClassVar[int] = 1  # one of this many annotated frames is kept
     # the dataset's word for a recording: sequence, motion, or (published) video
     recording: ClassVar[str] = "recording"
     # options that were added later: part of the identity only if they differ from the default

@@ -38,7 +38,7 @@ from pipeline.boxes import tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets import h36m_json, h36m_release
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.h36m_json import JOINTS_3D, STEP
+from pipeline.datasets.h36m_json import JOINTS_3D
 from pipeline.datasets.h36m_release import FPS, METADATA, PICTURES, POSES_2D, POSES_3D, VIDEOS
 from pipeline.datasets.labels.h36m_fits import CAMERA, FILE, FITS, FOLDERS, label_files, smpl_labels
 from pipeline.errors import RawDataError
@@ -132,7 +132,6 @@ class Human36M(Dataset):
     version: ClassVar[int] = 6
 
     # What a track has
-    every: ClassVar[int] = STEP  # 25 of 50 fps
     recording: ClassVar[str] = "sequence"  # the release's word for what `origin` returns
     films_by_cameras: ClassVar[bool] = True  # four cameras film each action
     checks_fits: ClassVar[bool] = True  # the public SMPL fits are compared with the joints

@@ -94,7 +94,7 @@ class InstaVariety(ClipDataset):
     )
     # A user counted the records of the 273 files (issue 67 of the page). The number fits the
     # authors' script, which writes 50 a file.
-    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601, about=2_100_000)}
+    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         columns = super().columns(split, body=body)

@@ -75,10 +75,8 @@ class Kinetics(ClipDataset):
             "Move the clips in replacement/ over those of the same names in train/.",
         ),
     )
-    totals: ClassVar[Mapping[str, Totals]] = {  # videos: rows of the release's list
-        "train": Totals(about=61_500_000),
-        "val": Totals(19_906, about=5_000_000),
-    }
+    # rows of the release's list
+    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=19_906)}
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = raw / split

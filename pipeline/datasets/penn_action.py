@@ -69,7 +69,6 @@ class PennAction(Dataset):
     totals: ClassVar[Mapping[str, Totals]] = {  # counted over the official label files
         "train": Totals(videos=1258),
         "test": Totals(videos=1068),
-        "all": Totals(videos=2326, frames=163_841),
     }
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split

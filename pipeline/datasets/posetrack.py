@@ -101,10 +101,7 @@ class PoseTrack(Dataset):
     )
     has_image_folders: ClassVar[bool] = True
     recording: ClassVar[str] = "sequence"
-    totals: ClassVar[Mapping[str, Totals]] = {
-        "train": Totals(about=166_000),
-        "val": Totals(170, about=47_000),
-    }
+    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=170)}
 
     def origin(self, video: str) -> Origin:
         """A sequence by its number and source, in any split. The name does not tell the video it

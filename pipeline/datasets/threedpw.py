@@ -90,9 +90,6 @@ SEQUENCES: Final[Mapping[str, tuple[str, ...]]] = {
         "office_phoneCall_00", "outdoors_fencing_01",
     ),
 }  # fmt: skip
-N_SEQUENCES: Final = sum(map(len, SEQUENCES.values()))
-# person-frames of all sequences; forecasts assume that every sequence has equally many
-ABOUT_BODIES: Final = 70_000
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ class ThreeDPW(Dataset):
             "sequences' pictures",
             ("imageFiles/<sequence>/image_00000.jpg",),
             PICTURES,
-            known=N_SEQUENCES,
+            known=sum(map(len, SEQUENCES.values())),
         ),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
@@ -143,8 +140,7 @@ class ThreeDPW(Dataset):
     recording: ClassVar[str] = "sequence"
     has_image_folders: ClassVar[bool] = True
     totals: ClassVar[Mapping[str, Totals]] = {
-        split: Totals(len(names), about=len(names) * ABOUT_BODIES // N_SEQUENCES)
-        for split, names in SEQUENCES.items()
+        split: Totals(videos=len(names)) for split, names in SEQUENCES.items()
     }
 
     def __post_init__(self) -> None:

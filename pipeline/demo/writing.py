@@ -56,10 +56,10 @@ MODULES: Final = (
 _LOADED: Final = [load(f"pipeline.demo.layouts.{module}:LAYOUT") for module in MODULES]
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
 # files of `detect` besides keypoints: its lock, signs of running parts, reasons for missing files,
-# those of killed processes; and a file of an earlier version
+# those of killed processes
 _RECORD: Final = re.compile(
     rf"{re.escape(clips.KEYPOINTS)}/(.+/)?"
-    rf"({re.escape(clips.RECORDS)}/(lock|running-\d+-of-\d+|[0-9a-f]{{64}}|\..+\.tmp)|\.provenance)"
+    rf"{re.escape(clips.RECORDS)}/(lock|running-\d+-of-\d+|[0-9a-f]{{64}}|\..+\.tmp)"
 )
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
 VERSION: Final = 2  # raised whenever the same seed would give different files

@@ -278,8 +278,8 @@ def _arrow_array(values: Array, spec: ColumnSpec) -> Any:
 
 
 def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mapping[str, Any]]]:
-    """Yield (number, video, account) of each video; older accounts get the entries that they
-    lack.
+    """Yield (number, video, account) of each video; accounts of another program get the entries
+    that they lack.
     """
     for number, video in enumerate(split.videos):
         yield number, video, {**VideoAccount(video.name).as_dict(), **video.account}

@@ -53,7 +53,6 @@ CUT: Final = np.dtype(  # the box of a crop in an image
         ("mirrored", np.bool_),  # whether the crop is mirrored
     ]
 )
-COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 RAW: Final = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
@@ -195,18 +194,6 @@ def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
     for number in set(videos):
         of_video[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
     return _digests(parts, [of_video[number] for number in videos])
-
-
-def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
-    """Whether the stored features of the stream `name` are those that `stream` computes, by the
-    keys of the first rows of a few tracks.
-    """
-    first_rows = split.tracks.start
-    shards = first_rows // split.rows_per_shard
-    has_features = np.isin(shards, split.stream_shards(name))
-    rows = first_rows[has_features][:COMPARED]
-    stored = column(split.rows, f"features/{name}_key", rows)
-    return np.array_equal(stored, row_keys(split, stream, rows))
 
 
 def _label_keys(split: Split, rows: Ints, reads: Reads) -> Keys:

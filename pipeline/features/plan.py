@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from cache.format.manifest import lost_manifest, shard_rows
+from cache.format.manifest import lost_manifest
 from cache.windows import Ranges
 from pipeline.conversion.identity import Difference, describe, find_differences
 from pipeline.conversion.plan import UNFINISHED
@@ -34,7 +34,7 @@ from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 
-NOT_RECORDED: Final = "not recorded"  # in the manifest of an earlier version
+NOT_RECORDED: Final = "not recorded"  # of imported features
 # reasons why all rows of a stream are extracted
 NEW: Final = "not extracted before"
 MANIFEST_LOST: Final = "its manifest is lost"
@@ -59,15 +59,6 @@ class MissingRows:
     pending: Ranges
     rows: int  # number of rows of tracks in the missing shards and the pending ranges
     rows_per_shard: int
-    # number of rows that the stream has of removed and replaced videos, which may be carried over
-    replaced: int
-
-    @property
-    def carried_at_most(self) -> int:
-        """The largest number of missing rows that can be carried over instead of computed: reached
-        if all replaced videos have the same images and boxes as before.
-        """
-        return min(self.rows, self.replaced)
 
     @property
     def incomplete(self) -> list[int]:
@@ -110,15 +101,11 @@ def missing_rows(split: Split, stream: str | None) -> MissingRows:
     is_missing = n_live > 0
     is_missing[shards] = False
     n_pending = int((pending[:, 1] - pending[:, 0]).sum())
-    # a shard keeps the rows of removed and replaced tracks
-    n_written = sum(len(shard_rows(split.manifest, shard)) for shard in shards)
-    n_replaced = n_written - int(n_live[shards].sum())
     return MissingRows(
         shards=tuple(np.flatnonzero(is_missing).tolist()),
         pending=pending,
         rows=int(n_live[is_missing].sum()) + n_pending,
         rows_per_shard=split.rows_per_shard,
-        replaced=n_replaced,
     )
 
 

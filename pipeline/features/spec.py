@@ -94,8 +94,7 @@ class StreamSpec:
         `weights`, or else the one that provenance.json names.
         """
         identity = dict(committed.stream_manifest(name).get("identity", {}))
-        # "crops": an earlier version could compute streams from stored crops
-        if "crops" in identity or identity.get("kind") not in streams.names():
+        if identity.get("kind") not in streams.names():
             return None
         stream = streams.of_identity(identity)
         if stream is None and "weights" in identity:

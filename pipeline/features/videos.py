@@ -28,19 +28,6 @@ def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
     return np.unique(split.tracks.video[first < end]).tolist()  # type: ignore[no-any-return]
 
 
-def unusual_clips(split: Split, shards: Sequence[int]) -> list[str]:
-    """Videos with rows in these shards whose images earlier versions decoded otherwise, each with
-    the reason: "a.mp4 (interlaced)".
-    """
-    described = []
-    for number in videos_of(split, shards):
-        entry = split.videos[number]
-        _, _, otherwise = entry.pixels.partition(":")
-        if otherwise:
-            described.append(f"{entry.name} ({otherwise})")
-    return described
-
-
 def find_lost(
     pixels_of: Callable[[int], Pixels],
     videos: Iterable[int],

@@ -5,24 +5,16 @@ recipe, `plan_splits` plans the three steps detection, conversion and extraction
 it compares names, sizes and times of raw files, and reads manifests and tables. Errors are recorded
 in the `SplitPlan`, so that one broken split does not hide the others. The commands `plan` and
 `prepare` print these plans.
-
-A row of a stream is *carried over* if an extraction need not compute it, since the stream has the
-same row already, for a video that was removed, renamed or converted again: rows are compared by
-their keys, which are hashes of images and boxes. How many rows are carried over is only known after
-the conversion; `carried_at_most` is an upper limit, for the forecast of a run's time and size.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 import cache
-from cache.format.layout import FEATURES, MANIFEST
 from cache.write.parts import staged_by_parts
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, detected_file, read_info
@@ -30,14 +22,10 @@ from pipeline.clips.plan import DetectionPlan, detected_otherwise, unlabelled_cl
 from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.errors import PipelineError
-from pipeline.features.inputs import COMPARED, has_current_keys
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows
 from pipeline.features.spec import StreamSpec
-from pipeline.files.pixels import sources
-from pipeline.files.raw import changes
 from pipeline.files.raw.files import digest_or_problem
 from pipeline.recipe.recipe import Recipe
-from pipeline.recipe.sizes import RowFormat, stream_bytes
 
 
 @dataclass(slots=True)
@@ -49,17 +37,9 @@ class StreamPlan:
     # reason than `differs`
     why: str
     missing: MissingRows
-    row_format: RowFormat
     # differences between the recorded settings and the recipe's: with any, extraction is refused
     # (`SplitPlan.problems`)
     differs: tuple[Difference, ...] = ()
-    # whether the stored keys are of other code or images, so that no row is carried over
-    has_other_keys: bool = False
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes that the missing rows will take."""
-        return round(stream_bytes(self.missing.rows, *self.row_format))
 
 
 @dataclass(slots=True)
@@ -94,48 +74,6 @@ class SplitPlan:
         if self.conversion is None or not self.conversion.up_to_date:
             return False
         return not any(plan.why or plan.differs for plan in self.extractions)
-
-    @property
-    def rows_again(self) -> int:
-        """Number of rows of the committed videos that are converted again."""
-        if self.conversion is None:
-            return 0
-        return self._rows_of(self.conversion.changed)
-
-    def carried_at_most(self, stream: str, rows: float) -> float:
-        """Upper limit of the rows that may be carried over, of the `rows` that a stream lacks after
-        the conversion: its rows of videos that were, or will be, removed or converted again. If the
-        split's manifest is lost, all `rows` may be, if the stream is still there.
-        """
-        if self.conversion is None:
-            return 0
-        if self.committed is None:  # the split is new, or its manifest is lost
-            store = cache.FeatureCache(self.recipe.root).store
-            has_stream = store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
-            return rows if has_stream else 0
-        if stream not in self.committed.streams:
-            return 0
-        if any(plan.stream == stream and plan.has_other_keys for plan in self.extractions):
-            return 0
-        replaced = missing_rows(self.committed, stream).replaced
-        return min(rows, replaced + self._rows_of(self.conversion.drop))
-
-    def _rows_of(self, videos: Collection[str]) -> int:
-        """Number of committed rows of these videos."""
-        if self.committed is None:
-            return 0
-        names = frozenset(videos)
-        tracks = self.committed.tracks
-        of_video = np.array([name in names for name in self.committed.videos.names], bool)
-        return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum())
-
-    @property
-    def bytes_of_labels(self) -> int:
-        """Bytes of label and video files that the conversion reads."""
-        if self.conversion is None:
-            return 0
-        stamps = self.conversion.stamps
-        return changes.bytes_of_labels(stamps[video.name] for video in self.conversion.append)
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
@@ -249,17 +187,13 @@ def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
                 plan.refusals.append(message)
         if committed.known_columns.issuperset(spec.stream.needs):
             specs.append(spec)
-    spec_of = {spec.name: spec for spec in specs}
-    others = [_as_extracted(committed, name) for name in committed.streams if name not in spec_of]
+    planned = {spec.name for spec in specs}
+    others = [_as_extracted(committed, name) for name in committed.streams if name not in planned]
     if specs:
         plan.unnamed = [stream for stream in others if stream.why]
         plan.extractions = [_plan_stream(plan, committed, spec) for spec in specs]
     else:
         plan.extractions = others
-    # last: images whose place cannot be read are a problem of the split, and end its plan
-    for stream in plan.extractions:
-        name = stream.stream
-        stream.has_other_keys = _has_other_keys(plan.conversion, committed, name, spec_of.get(name))
 
 
 def _will_extract(plan: SplitPlan) -> bool:
@@ -269,52 +203,11 @@ def _will_extract(plan: SplitPlan) -> bool:
     return plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
 
 
-def _has_other_keys(
-    conversion: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None
-) -> bool:
-    """Whether a stream's stored keys differ from those that its rows would get now, so that no row
-    is carried over. A few are compared, and only if the conversion changes videos.
-
-    Keys of other code differ, and, if another reader converts all videos, keys of images with
-    another digest. spec: the settings; None: as recorded in the stream.
-    """
-    if conversion is None or not conversion.changed or name not in committed.streams:
-        return False
-    try:
-        spec = spec or StreamSpec.from_manifest(committed, name)
-        if spec is None:
-            return False
-        if not has_current_keys(committed, name, spec.stream):
-            return True
-    except (PipelineError, cache.CacheError):  # the extraction reports it
-        return False
-    if not conversion.differs or not spec.stream.reads.crops:
-        return False
-    return _has_other_images(conversion, committed)
-
-
-def _has_other_images(conversion: ConversionPlan, committed: cache.Split) -> bool:
-    """Whether none of the first few videos has the images that it had at its conversion."""
-    has_pixels = False
-    for number in np.unique(committed.tracks.video)[:COMPARED].tolist():
-        video = committed.videos[number]
-        if not video.pixels:
-            continue
-        source = sources.parse(conversion.raw, video.source)
-        if source.place.exists():
-            has_pixels = True
-            if sources.file_part(video.pixels) == source.digest():
-                return False
-    return has_pixels
-
-
 def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
     """The plan of a stream with the settings that it was extracted with."""
-    manifest = committed.stream_manifest(name)
     missing = missing_rows(committed, name)
     why = CHANGED if missing.rows else ""
-    row_format = RowFormat(int(manifest["dim"]), str(manifest["dtype"]))
-    return StreamPlan(name, why, missing, row_format)
+    return StreamPlan(name, why, missing)
 
 
 def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec) -> StreamPlan:
@@ -331,10 +224,4 @@ def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec) -> S
     elif compared.refusal:
         plan.refusals.append(compared.refusal)
         why = ""
-    return StreamPlan(
-        spec.name,
-        why,
-        compared.missing,
-        RowFormat(spec.stream.dim, spec.stream.dtype),
-        compared.differs,
-    )
+    return StreamPlan(spec.name, why, compared.missing, compared.differs)

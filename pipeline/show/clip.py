@@ -193,9 +193,6 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     first = int(indices[0]) % step
     stop = int(indices[-1]) + 1
 
-    total = stop  # for the progress; 0: unknown
-    if isinstance(source, Video):
-        total = source.header().n_frames or 0
     fps = math.nan
     if shown.tracks:
         fps = shown.tracks[0].record.fps
@@ -206,7 +203,7 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
             write(_draw_frame(frame, image, people, bodies, shown))
             n_written += 1
             with_rows += any(frame.index in person.rows for person in people)
-            progress(frame.index, max(total, frame.index), video)
+            progress(frame.index, max(stop, frame.index), video)
     return n_written, with_rows
 
 

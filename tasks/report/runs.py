@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.cli.text import command
 from pipeline.errors import PipelineError
 from vibe_model import models
 from vibe_model.metrics import SCORES
@@ -75,11 +74,6 @@ def read_curves(folder: Path) -> _LoggedCurves:
     logged = _LoggedCurves()
     file = folder / CURVES
     if not file.exists():
-        if any(folder.glob("events.out.tfevents.*")):
-            again = command("--logdir", str(folder), module="tensorboard.main")
-            logged.problems.append(
-                f"{folder}: trained by an earlier version, without {CURVES}. Curves: {again}"
-            )
         return logged
     number = 1  # of the line, for the message
     try:

@@ -267,7 +267,7 @@ def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal: Terminal) -
     terminal.install(KIT)
     (terminal.folder / "demo.py").write_text(LABELLED)
     types("python demo.py")
-    types("pipeline prepare 3dpw --raw 3dpw --cache cache --body body --plan", r"no forecast")
+    types("pipeline prepare 3dpw --raw 3dpw --cache cache --body body --plan", r"not converted")
     types("pipeline prepare 3dpw --raw 3dpw --cache cache", r"error: .*--body DIR", code=2)
     printed = types(
         "pipeline prepare 3dpw --raw 3dpw --cache cache --body body --stream means",

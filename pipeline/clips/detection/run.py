@@ -21,7 +21,7 @@ import math
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from cache.storage.durable import write_atomic
 from cache.storage.writer_lock import WriterLock
 from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.progress import Progress, silent, tell
+from pipeline.cli.text import count
 from pipeline.clips.detection.decoders import DecodedTask, Decoders
 from pipeline.clips.detection.open_clip import OpenClip, WaitingFrame
 from pipeline.clips.detection.report import DetectionReport
@@ -41,7 +42,7 @@ from pipeline.clips.detection.writing import (
 from pipeline.clips.detectors import DetectionResources, Detector, People, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan, plan_detection
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.pixels.frames import Video
@@ -69,7 +70,7 @@ def detect_clips(
     """Detect people in every clip below `raw` whose file `out/<clip>.json` is not up to date.
 
     A file is not up to date if it is missing, or if it was made from other pixels, weights or
-    settings. `progress` is called with numbers of frames; the total is that of the clips' headers.
+    settings. `progress` is called with numbers of clips.
     Raises what `plan_detection` and `detect_planned` raise.
     """
     plan = plan_detection(raw, out, detector)
@@ -169,7 +170,7 @@ def _run_parallel(
 
     Raises what `connect_workers` raises.
     """
-    total = _n_frames_stated(plan.raw, todo)
+    n_done = 0
     with connect_workers(dask, machine.processes, plan.raw, [plan.detector]) as workers:
         n_clips = len(todo) // (TASKS_OF_WORKER * workers.number())
         n_clips = max(1, min(MOST_CLIPS, n_clips))  # of a task
@@ -177,7 +178,8 @@ def _run_parallel(
         on_worker = functools.partial(_on_worker, plan, machine)
         for task_report in workers.as_completed(on_worker, tasks):
             report.add(task_report)
-            progress(report.frames, max(total, report.frames), f"{report.detected} clips")
+            n_done += task_report.detected + len(task_report.problems)
+            progress(n_done, len(todo), count(report.frames, "frame"))
 
 
 def _on_worker(
@@ -204,15 +206,6 @@ def _on_worker(
 @functools.lru_cache(1)
 def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]:
     return load(detector, device)
-
-
-def _n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
-    """Sum of the numbers of frames in the clips' headers; 0 for a clip that cannot be read."""
-    n_frames = 0
-    for files in todo:
-        with contextlib.suppress(PipelineError):
-            n_frames += max(0, Video(raw, files.clip).header().n_frames or 0)
-    return n_frames
 
 
 class _DetectionRun:
@@ -259,7 +252,7 @@ class _DetectionRun:
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
         # image shape -> frames that wait for a full batch
         self.waiting = defaultdict[tuple[int, ...], list[WaitingFrame]](list)
-        self.total = _n_frames_stated(plan.raw, todo)  # frames of clips that are not given up
+        self.n_done = 0  # clips that have a keypoint file, or were given up
         self.began = time.monotonic()
 
     def run(self) -> None:
@@ -342,12 +335,13 @@ class _DetectionRun:
         for frame, people in zip(frames, results, strict=True):
             frame.clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
-        n_frames = self.report.frames + len(frames)
-        self.report.frames = n_frames
-        message = f"{frames[-1].clip.files.clip}, bottleneck: {self.report.bottleneck}"
-        self.progress(n_frames, max(self.total, n_frames), message)
-        for clip in dict.fromkeys(frame.clip for frame in frames):
-            self._finish(clip)
+        self.report.frames += len(frames)
+        n_frames = count(self.report.frames, "frame")
+        clip = frames[-1].clip.files.clip
+        message = f"{n_frames}, {clip}, bottleneck: {self.report.bottleneck}"
+        self.progress(self.n_done, len(self.todo), message)
+        for open_clip in dict.fromkeys(frame.clip for frame in frames):
+            self._finish(open_clip)
 
     def _finish(self, clip: OpenClip) -> None:
         """Write the clip's file if it is complete."""
@@ -365,6 +359,7 @@ class _DetectionRun:
         del self.open_clips[clip.files.clip]
         clip.text.close()
         self.report.detected += 1
+        self.n_done += 1
 
     def _why_unusable(self, clip: OpenClip) -> RawDataError | None:
         """Why a complete clip gets no keypoint file; None if it gets one."""
@@ -392,7 +387,7 @@ class _DetectionRun:
         clip.text.close()
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
         self.report.problems[clip.files.clip] = str(error)
-        self.total -= _n_frames_stated(self.plan.raw, [clip.files])
+        self.n_done += 1
 
     def _info(self, clip: OpenClip, record: ClipRecord) -> dict[str, Any]:
         """The `info` in the first line of the clip's keypoint file."""

@@ -237,8 +237,7 @@ def _note_record(
 ) -> ClipRecord:
     """Return the clip's record (frames, times, damage), from `info` or else by decoding the clip.
 
-    Adds the record and its remarks to the account. filmed_fps: as in `Rules`. Raises RawDataError
-    if the labels come from an earlier version of `detect` that decoded other images.
+    Adds the record and its remarks to the account. filmed_fps: as in `Rules`.
     """
     stored = restore_record(labels.info.get("record"))
     if stored is not None:
@@ -248,25 +247,7 @@ def _note_record(
     if math.isfinite(filmed_fps):
         record = replace(record, filmed_fps=filmed_fps)
     account.notes.extend(record.remarks())
-    if labels.info and stored is None:
-        _refuse_other_pixels(labels.place, record)
     return record
-
-
-def _refuse_other_pixels(labels: Path, record: ClipRecord) -> None:
-    """Raise RawDataError if an earlier version of `detect` decoded this clip wrongly.
-
-    Called for labels without a record, which only such a version writes.
-    """
-    if record.otherwise:
-        expected = "keypoints of the clip as it is decoded now"
-        kinds = ", ".join(record.otherwise)
-        found = f"those of an earlier version, which decoded it wrongly ({kinds})"
-        do = (
-            "Run `python -m pipeline detect` again; if it names the clip as done, delete the "
-            "file first."
-        )
-        raise RawDataError(labels, "keypoints", expected, found, do)
 
 
 def _note_unlisted(

@@ -247,7 +247,7 @@ def _origin(
         "version": VERSION,
         "parameters": {},
         "body": None,
-        "stand_in": bool(provenance.get("demo", provenance.get("stand_in", False))),
+        "stand_in": bool(provenance.get("demo", False)),
         "imported": imported,
     }
 

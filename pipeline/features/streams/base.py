@@ -239,7 +239,7 @@ class Stream(ABC):
                 value = WeightsSpec("file", str(value))
             if isinstance(value, CropPolicy):
                 value = value.as_dict()
-                if not value:  # the default policy is left out, as older streams have no policy
+                if not value:  # the default policy is left out
                     continue
             elif isinstance(value, WeightsSpec):
                 value = value.identity()

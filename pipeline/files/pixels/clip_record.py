@@ -165,8 +165,8 @@ class ClipRecord:
 
     @property
     def otherwise(self) -> list[str]:
-        """Why its images are not those that OpenCV decodes, as earlier versions of this code did:
-        ["interlaced"]. Empty for most clips.
+        """Why its images are not those that OpenCV decodes: ["interlaced"]. Empty for most clips.
+        The digest of its pixels has these words.
         """
         kinds = {
             "interlaced": self.n_interlaced > 0,
@@ -263,7 +263,7 @@ class ClipRecord:
 
 def restore_record(values: object) -> ClipRecord | None:
     """Restore the record from the JSON values of `ClipRecord.as_dict`. Returns None for any other
-    values, such as those of an older version: the caller decodes the video again.
+    values: the caller decodes the video again.
     """
     names = {field.name for field in fields(ClipRecord)}
     if not isinstance(values, Mapping) or values.keys() != names:

@@ -193,8 +193,8 @@ def pixels_digest(file: str, otherwise: Sequence[str]) -> str:
 
     Args:
         file: `FrameSource.digest`, the digest of the files.
-        otherwise: `ClipRecord.otherwise`: properties of the clip because of which an earlier
-            version, which used OpenCV, decoded other pixels from the same file.
+        otherwise: `ClipRecord.otherwise`: properties of the clip because of which OpenCV decodes
+            other pixels from the same file.
 
     >>> pixels_digest("0f3c", ["HDR", "damaged"]), file_part("0f3c:HDR,damaged")
     ('0f3c:HDR,damaged', '0f3c')

@@ -410,9 +410,7 @@ class Painter:
         return self._view.turn(image)
 
     def _rgb(self, frame: VideoFrame) -> Image:
-        """(H, W, 3) RGB, not stretched or turned, and equal to what OpenCV decodes, bit by bit:
-        earlier versions did so, and their features stay valid.
-        """
+        """(H, W, 3) RGB, not stretched or turned, and equal to what OpenCV decodes, bit by bit."""
         image: Any
         if frame.format.name in SAME_AS_BGR:
             image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()

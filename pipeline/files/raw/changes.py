@@ -27,9 +27,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -143,21 +142,6 @@ def parse_lines(text: Stamp) -> list[_Input]:
     return inputs
 
 
-def bytes_of_labels(texts: Iterable[Stamp]) -> int:
-    """Bytes of the label and video files of the videos with these stamps. A file of several videos
-    counts once; images and missing files do not count.
-    """
-    inputs = set(chain.from_iterable(map(parse_lines, texts)))
-    total = 0
-    for file in inputs:
-        named = file.named
-        size = max(0, named.get("size", 0))
-        if file.kind == "span" and not file.is_missing:
-            size = named["stop"] - named["start"]
-        total += size
-    return total
-
-
 def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
     """Write the stamps of all committed videos, beside the commit of the split `name`. Losing them
     is safe: then the files' content is compared.
@@ -178,7 +162,7 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names = columns["names"]
-        unusable = dict(columns.get("unusable", {}))
+        unusable = dict(columns["unusable"])
         reasons = [unusable.get(name, "") for name in names]
         rows = zip(columns["stamps"], columns["digests"], reasons, strict=True)
         return dict(zip(names, map(Seen._make, rows), strict=True))

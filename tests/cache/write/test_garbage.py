@@ -22,8 +22,6 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) ->
         HOME / "trans/c/0/0": b"a column that the split does not have",
         HOME / "trans/zarr.json": b"{}",
         HOME / ".bbox.tmp": b"t",
-        HOME / ".commit/0123456789abcdef/zarr.json": b"of an earlier format",
-        HOME / "track_name/c/0/0": b"of an earlier format",
         HOME / "tables/track_name-0123456789abcdef/c/0/0": b"of a writer that was killed",
         HOME / "features/resnet50/c/77/0": b"shard",
         HOME / "features/other/c/0/0": b"a stream that was never committed",

@@ -140,15 +140,6 @@ def test_a_deleted_split_of_a_bucket_is_a_problem_until_gc_forgets_it(url: str, 
     assert cache.verify(url).ok
 
 
-def test_a_cache_of_an_earlier_version_is_listed_by_its_next_commit(root: Path, toy: Any) -> None:
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-    (root / "zarr.json").write_text(json.dumps(group, sort_keys=True, indent=1) + "\n")
-    assert cache.verify(root).ok and cache.open(root).splits == (SPLIT,)
-    convert(root, "other/train", toy)
-    assert listed(root) == ["other/train", SPLIT]
-    assert cache.verify(root).ok
-
-
 def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(
     root: Path, toy: Any
 ) -> None:

@@ -19,7 +19,6 @@ from pipeline.__main__ import parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
-from pipeline.recipe.forecast import Forecast, Step
 from tasks.__main__ import parser as parser_of_tasks
 
 Shown = pytest.CaptureFixture[str]
@@ -173,11 +172,6 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
     assert rows
     for row in rows:
         assert list(row) == documented(name)
-    forecast = Forecast(
-        "a/train", 1.0, "an assumption", steps=[Step("convert", "a", 1.0)]
-    ).as_dict()
-    (keys,) = re.findall(r"^\| `plan` \| .* `forecast` \((.*)\) \|$", DOC, re.MULTILINE)
-    assert [*forecast, *forecast["steps"][0]] == re.findall(r"`([a-z_]+)`", keys)
 
 
 def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(

@@ -27,8 +27,7 @@ from pipeline.files.formats.people.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw import MARKER
 from tests.pipeline.clips.bright import Bright, Killed, files, write_clip
-from tests.pipeline.files.made_clips import Clip, zero
-from tests.pipeline.files.test_videos_of_all_kinds import hdr
+from tests.pipeline.files.made_clips import zero
 
 
 def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
@@ -393,35 +392,3 @@ def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(
         account.name: [note for note in account.notes if "frame" in note] for account in report
     }
     assert about == {"broken.mp4": [report.video("broken.mp4").notes[0]], "whole.mp4": []}
-
-
-def test_only_clips_that_earlier_versions_decoded_wrongly_are_detected_again(
-    tmp_path: Path,
-) -> None:
-    raw, out = tmp_path / "raw", tmp_path / "out"
-    write_clip(raw / "a.mp4")
-    clip = Clip(
-        "hdr.mp4",
-        "libx265",
-        options=hdr("arib-std-b67"),
-        pix_fmt="yuv420p10le",
-        paint=lambda t: t + 1,
-    )
-    (raw / "hdr.mp4").write_bytes(clip.encode())
-    write_clip(raw / "short.mp4")
-    assert detect_clips(raw, out, Bright()).detected == 3
-    for name in ("a.mp4", "hdr.mp4", "short.mp4"):  # as versions without a record wrote them
-        file = out / f"{name}.json"
-        first, rest = file.read_text().split("\n", 1)
-        info = json.loads(first.removesuffix(",") + "}")["info"]
-        del info["record"]
-        if name == "short.mp4":  # which ended at a damaged frame
-            info["frames"] = 11
-        file.write_text(f"{json.dumps({'info': info})[:-1]},\n{rest}")
-    plan = plan_detection(raw, out, Bright())
-    assert ([files.clip for files in plan.missing], plan.n_up_to_date) == (
-        ["hdr.mp4", "short.mp4"],
-        1,
-    )
-    assert detect_clips(raw, out, Bright()).detected == 2
-    assert plan_detection(raw, out, Bright()).up_to_date

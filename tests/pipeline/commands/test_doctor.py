@@ -72,7 +72,7 @@ def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_sp
         assert not any(
             "**" in pattern or pattern.startswith("/") for pattern in globs(part.patterns)
         )
-    assert set(dataset.totals) <= {*dataset.splits, "all"}
+    assert set(dataset.totals) <= {*dataset.splits}
 
 
 def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(

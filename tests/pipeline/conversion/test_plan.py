@@ -322,15 +322,6 @@ def test_an_emptied_label_folder_has_changed_and_is_not_missing(tmp_path: Path) 
     assert changes.what_differs(was, changes.stamp(tmp_path, video)) == ["labels is missing"]
 
 
-def test_the_part_of_a_missing_file_has_no_bytes_to_read(tmp_path: Path) -> None:
-    file = tmp_path / "records"
-    file.write_bytes(b"12345678")
-    video = RawVideo("v", (Path("records"),), span=(2, 6))
-    assert changes.bytes_of_labels([changes.stamp(tmp_path, video)]) == 4
-    file.unlink()
-    assert changes.bytes_of_labels([changes.stamp(tmp_path, video)]) == 0
-
-
 def test_a_path_with_blanks_and_line_feeds_is_one_file(tmp_path: Path) -> None:
     name = "a b\nc 1.mat"
     (tmp_path / name).write_bytes(b"12345")

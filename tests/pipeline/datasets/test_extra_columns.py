@@ -200,25 +200,6 @@ def converted(reader: Dataset, raw: Path, root: Path) -> str:
     return planned.why
 
 
-class Unchecked(Steps):
-    """As a version without the check read them."""
-
-    spoil = staticmethod(spoilt(extrinsics=lambda extrinsics: 2 * extrinsics)["spoil"])
-
-    def _read(self, *arguments: Any) -> Sequence[Track]:
-        return self.read(*arguments)
-
-
-def test_verify_finds_cameras_of_earlier_versions_that_cannot_be_right(
-    raw: Path, tmp_path: Path, ran: Any
-) -> None:
-    converted(Unchecked(), raw, tmp_path)
-    ran("verify", "--cache", tmp_path, "--fast")
-    shown = ran("verify", "--cache", tmp_path, code=1).out
-    assert "steps/train: 'extrinsics': expected rows R t and 0 0 0 1" in shown
-    assert "(2 tracks, the first is a/0)" in shown
-
-
 class Fewer(Steps):
     declared = (CONTACT, EXTRINSICS)
     spoil = staticmethod(spoilt(up=None)["spoil"])

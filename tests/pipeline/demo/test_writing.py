@@ -75,14 +75,6 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path: Path
     assert not (tmp_path / "body").exists()  # refused before anything was written
 
 
-def listing_nothing(folder: Path) -> None:
-    """As an earlier version marked demo data."""
-    mark = folder / "STAND_IN.json"
-    content = json.loads(mark.read_text())
-    del content["files"]
-    mark.write_text(json.dumps(content))
-
-
 def marked_by_hand(folder: Path) -> None:
     """Made-up data of a user, as docs/adding-a-dataset.md says to mark it."""
     mark = {"stand_in": True, "what": "Random people, made up to try the reader."}
@@ -102,7 +94,6 @@ CHANGES = {
     ),
     "another content": (with_the_mark_of_demo_data, ".npz"),
     "an own mark": (marked_by_hand, "STAND_IN.json without a list of files"),
-    "a mark of an earlier version": (listing_nothing, "STAND_IN.json without a list of files"),
     "a link": (lambda folder: (folder / "mine").symlink_to(folder.parent), "mine"),
     "own keypoints": (lambda folder: _own_keypoints(folder), "keypoints/clip.mp4.json"),
 }
@@ -143,14 +134,6 @@ def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path: 
     assert list(folder.rglob("keypoints/**/*.json"))
     synthetic.write_dataset("videos", folder, n_videos=1, n_frames=5)
     assert not list(folder.rglob("keypoints/**/*.json"))
-
-
-def test_what_a_killed_run_of_an_earlier_version_moved_aside_stays(tmp_path: Path) -> None:
-    aside = tmp_path / ".raw.replaced"
-    aside.mkdir()
-    (aside / "label.mat").write_text("mine")
-    small(tmp_path / "raw")
-    assert (aside / "label.mat").read_text() == "mine"
 
 
 def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(

@@ -58,8 +58,8 @@ def test_terms_are_recorded_not_compared(
         "device": "cpu",
         "batch_size": 3,
     }
-    with monkeypatch.context() as earlier:  # a version that recorded no terms
-        earlier.setattr(WeightsSpec, "terms", lambda _: {})
+    with monkeypatch.context() as patch:  # weights without terms
+        patch.setattr(WeightsSpec, "terms", lambda _: {})
         into.extract(penn.root, **given)
     before = penn.split.stream_manifest("resnet50")
     held = into.tree(penn.root)

@@ -1,7 +1,5 @@
-"""Most clips have the pixels that OpenCV decodes, to the bit, as earlier versions did: their
-features fit.
-
-`ClipRecord.otherwise` names the other clips.
+"""Most clips have the pixels that OpenCV decodes, to the bit. `ClipRecord.otherwise` names the
+others.
 """
 
 from pathlib import Path

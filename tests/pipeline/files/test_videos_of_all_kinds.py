@@ -411,7 +411,7 @@ def test_a_file_that_is_cut_off_is_noted(tmp_path: Path, name: str) -> None:
     assert "the file is cut off" in str(Video(tmp_path, name).record().remarks())
 
 
-def test_a_rate_that_is_a_clock_forecasts_no_frames(tmp_path: Path) -> None:
+def test_a_rate_that_is_a_clock_states_no_frames(tmp_path: Path) -> None:
     of_a_browser = Clip(
         "a.webm", "libvpx", times=[37 * i + i % 7 for i in range(N)], muxer={"live": "1"}
     )

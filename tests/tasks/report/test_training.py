@@ -75,12 +75,6 @@ def test_damaged_curves_count_as_far_as_they_can_be_read(line: str, tmp_path: Pa
     assert "damaged or being written" in problem
 
 
-def test_curves_of_an_earlier_version_are_named(tmp_path: Path) -> None:
-    (tmp_path / "events.out.tfevents.1.host.1.0").touch()
-    (problem,) = read_curves(tmp_path).problems
-    assert "tensorboard.main --logdir" in problem
-
-
 def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..., Path]) -> None:
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})

@@ -1,0 +1,37 @@
+"""A cache of another format is refused with one message, and left as it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from tests.cache.toy import SPLIT
+
+REFUSED = r"manifest.json: expected format 'vibe-cache 2', found .* Another version made it"
+
+
+@pytest.mark.parametrize("version", ["vibe-cache 1", "vibe-cache 3"])
+@pytest.mark.parametrize("home", [SPLIT, f"{SPLIT}/features/resnet50"])
+def test_a_manifest_of_another_format_is_refused(
+    home: str, version: str, tmp_path: Path, toy: Any
+) -> None:
+    root = tmp_path / "cache"
+    toy.write(root, toy.videos()[:4])
+    toy.write_stream(root)
+    file = root / home / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({**manifest, "format": version}))
+    before = toy.tree(root)
+
+    with pytest.raises(cache.CacheError, match=REFUSED):
+        cache.open(root)[SPLIT].stream_manifest("resnet50")
+    with pytest.raises(cache.CacheError, match=REFUSED):
+        toy.write(root, toy.videos(), plan="second")
+        toy.write_stream(root)
+    with pytest.raises(cache.CacheError, match=REFUSED):
+        cache.copy_split(root, SPLIT, tmp_path / "copy")
+    assert "Another version made it" in " ".join(cache.verify(root).problems)
+    if home == SPLIT:
+        assert toy.tree(root) == before

@@ -1,0 +1,71 @@
+"""Another version of a reader decodes no clip again whose record is in the cache."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from pipeline.datasets.videos import OwnVideos
+from pipeline.files.raw.files import MIB
+from tests.pipeline.features.test_clips_in_the_cache import SPLIT, write_keypoints
+from tests.pipeline.files.made_clips import HEIGHT, WIDTH
+from tests.pipeline.files.test_videos_of_all_kinds import N, content
+
+NULL_PACKET = b"\x47\x1f\xff\x10" + bytes(184)  # of a transport stream (ISO/IEC 13818-1, 2.4.3.3)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """The folder of the clips."""
+    folder = tmp_path / "raw/videos"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def convert(raw: Path, luigi_cfg: Any, ran: Any) -> Callable[..., str]:
+    """What `convert` printed for the split, in one line."""
+    luigi_cfg("videos", "[videos]\nmin_frames = 5\ncuts = no")  # cuts are found by decoding
+    places = ("--raw", raw, "--cache", raw.parents[1] / "cache")
+
+    def run(*more: object, code: int = 0) -> str:
+        shown: str = ran("convert", SPLIT, *places, *more, code=code).out
+        return " ".join(shown.split())
+
+    return run
+
+
+def test_another_version_of_the_reader_takes_the_record_of_a_clip_from_the_cache(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, convert: Callable[..., str]
+) -> None:
+    """A large file has a digest of parts. The clip is between them: most of it can vanish
+    unseen.
+    """
+    clip = content("h264.ts")
+    start = clip[: len(clip) // 188 // 4 * 188]
+    blank = NULL_PACKET * (len(clip[len(start) :]) // 188)
+    before = NULL_PACKET * (2 * MIB // 188)
+    after = NULL_PACKET * (20 * MIB // 188)
+    (raw / "large.ts").write_bytes(before + clip + after)
+    write_keypoints(raw, "large.ts", (WIDTH, HEIGHT))
+    convert()
+    known = account_of(raw)["clip"]
+    assert known["times"]["n"] == N
+
+    (raw / "large.ts").write_bytes(before + start + blank + after)
+    monkeypatch.setattr(OwnVideos, "version", OwnVideos.version + 1)
+    shown = convert()
+    assert f"frames {N} kept of {N}" in shown
+    assert account_of(raw)["clip"] == known
+
+    fresh = raw.parents[1] / "fresh"
+    # without a record, the frames are missing
+    convert("--cache", fresh, code=1)
+
+
+def account_of(raw: Path) -> Any:
+    """The account of the only clip."""
+    (video,) = cache.open(raw.parents[1] / "cache")[SPLIT].videos
+    return video.account
