@@ -44,9 +44,8 @@ from pipeline.show.drawing import (
     view_box,
     views,
 )
-from pipeline.show.shown import PAGE_FRAMES, Choice, PageContent, ShownTrack, spread
+from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
-from pipeline.show.untracked import Untracked
 
 Array = NDArray[Any]
 
@@ -76,15 +75,6 @@ class _DrawnJoints(NamedTuple):
 
     labelled: Array  # (49, 3) px of the frame, and confidence
     drawn: Array  # (49, 2) px of the frame or of the crop
-
-
-class _UntrackedFrame(NamedTuple):
-    """A frame with detections that have no track."""
-
-    number: int  # in the video, from 0
-    n_detections: int
-    problem: str  # why there is no image; "" if there is one
-    image: Image | None
 
 
 class _Overlay(NamedTuple):
@@ -124,9 +114,7 @@ class Portrait(NamedTuple):
 def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
     """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
     portraits = _draw_portraits(shown, progress)  # drawn while the template is rendered
-    content: dict[str, Any] = {"shown": shown, "version": VERSION, "portraits": portraits}
-    if shown.untracked is not None:
-        content["untracked"] = _draw_untracked(shown.untracked)
+    content = {"shown": shown, "version": VERSION, "portraits": portraits}
     write(templates().get_template("page.html").stream(content), out)
 
 
@@ -261,20 +249,6 @@ def _overlay(
     is_visible = joints.labelled[:, 2] > 0
     outside = int((is_visible & ~is_inside).sum())
     return _Overlay(image, *size, rects, flat(*joints), flat(*body), radius, outside)
-
-
-def _draw_untracked(untracked: Untracked) -> Iterator[_UntrackedFrame]:
-    """Draw some of the frames that have detections without a track."""
-    indices, counts = np.unique(untracked.frame_index, return_counts=True)
-    chosen = spread(len(indices), 2 * PAGE_FRAMES)
-    frames = untracked.source.read(indices[chosen].tolist())
-    for frame, n_detections in zip(frames, counts[chosen].tolist(), strict=True):
-        image = None
-        if frame.image is not None:
-            image = frame.image.copy()
-            untracked.draw(image, frame.index, [])
-            image = _shrink(image, 2 * LONGEST_PX)
-        yield _UntrackedFrame(frame.index, n_detections, _problem(frame), image)
 
 
 def is_page(file: Path) -> bool:
