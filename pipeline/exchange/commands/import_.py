@@ -28,7 +28,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "file",
         type=PATH,
         nargs="+",
-        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, "
+        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays also npy, npz, "
         "safetensors or Parquet; with --format bodies result files; no code in it is run",
     )
     split_arguments(sub)
