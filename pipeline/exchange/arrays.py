@@ -66,8 +66,7 @@ class ArrayOptions:
     """Options of an import, besides file, split and stream."""
 
     array: str = ""  # "": the only one, or `features`
-    # "tracks" or "rows"; "": by tracks if the file has their names, and none may be missing
-    match_by: str = ""
+    match_by: str = ""  # "tracks": leave out rows of tracks that the split does not have
     weights_of: str | None = None  # description of the network that computed the numbers
 
 
@@ -94,8 +93,7 @@ def import_array(
     split = cache.open(root)[name]
     array = choose_array(opened.arrays, options.array)
     keys = find_keys(opened.arrays, options.match_by)
-    is_by_position = keys is None or options.match_by == "rows"
-    matched_by = "rows" if is_by_position else "tracks"
+    matched_by = "rows" if keys is None else "tracks"
     identity = {"kind": IMPORTED, "version": VERSION}
     identity |= {"file_sha256": opened.sha256, "weights": options.weights_of}
     source: dict[str, Any] = {"format": "arrays", "array": array, "matched_by": matched_by}

@@ -208,7 +208,7 @@ def _draw_full(image: Image, bbox: Array, scale: float, kp_2d: Array, estimated:
     radius = min(max(crop_side * DOT, longest * SMALLEST_DOT), longest * DOT)
     joints = _DrawnJoints(kp_2d, kp_2d[:, :2])
     body = _DrawnJoints(estimated, estimated[:, :2])
-    return _overlay(_shrink(image, LONGEST_PX), (width, height), rects, joints, body, radius)
+    return _overlay(_shrink(image), (width, height), rects, joints, body, radius)
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
@@ -224,10 +224,10 @@ def _rect(kind: str, centre: Array, size: Array) -> _Rect:
     return _Rect(kind, x, y, width, height)
 
 
-def _shrink(image: Image, longest: int) -> Image:
-    """Shrink an image so that its longer side is at most `longest` px."""
+def _shrink(image: Image) -> Image:
+    """Shrink an image so that its longer side is at most LONGEST_PX."""
     height, width = image.shape[:2]
-    scale = longest / max(height, width)
+    scale = LONGEST_PX / max(height, width)
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -202,21 +202,12 @@ def test_a_first_import_that_ends_early_is_continued(root: Path, tmp_path: Path)
     assert stored(root).tobytes() == X.reshape(N, 6).tobytes()
 
 
-def swapped(array: np.ndarray) -> np.ndarray:
-    return array[np.r_[0, 2, 1, 3:N]]
-
-
 def odd(array: np.ndarray, row: int, value: Any) -> np.ndarray:
     return np.array([*array[:row], value, *array[row + 1 :]])
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, options, words
     "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
-    "shuffled": (
-        {"x": X, "track": TRACK, "frame": swapped(FRAME)},
-        {"match_by": "rows"},
-        "frame 2 in row 1.*--match tr",
-    ),
     "foreign track": (
         {"x": X, **KEYS, "track": odd(TRACK, 99, "b")},
         {},
@@ -242,7 +233,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, op
         {},
         "every row once, found .*frame 3 in row 4",
     ),
-    "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add.*--match rows"),
+    "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add what is missing"),
     "no keys": ({"x": X}, {"match_by": "tracks"}, "found neither"),
     "several": ({"x": X, "y": X}, {}, "one array, or 'features', found x, y. Name one.*--array"),
     "unknown": ({"x": X}, {"array": "z"}, "an array 'z', found x"),
