@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         commands_of("tasks"),
         "python -m tasks",
         description,
+        elsewhere=dict.fromkeys(commands_of("pipeline"), "python -m pipeline"),
         complete=_check_settings,
         version=package_version,
     )

@@ -469,8 +469,9 @@ def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
             why = "not in its file, or not finite"
         else:
             reasons = row.without_features.get(stream, {})
-            why = ", ".join(reasons) or "reason not recorded"
-            # otherwise, rows have been replaced since, or a killed run found some: show no numbers
+            # Where rows have been replaced since, or a killed run found some, numbers differ, and
+            # not every reason may still apply.
+            why = " or ".join(reasons) or "reason not recorded"
             if sum(reasons.values()) == lost:
                 why = "".join(_by_reason(reasons))
             options = ("--stream", stream, "--cache", str(root), "--replace")

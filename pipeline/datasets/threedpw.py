@@ -35,7 +35,7 @@ from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.arrays import numbers, shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
@@ -316,7 +316,7 @@ def _load_actor(
     stated = sequence["genders"][number]
     gender = gender_of(stated)
     if gender not in ("male", "female"):
-        raise RawDataError(file, f"genders[{number}]", "m or f", repr(str(stated)), UNPACK)
+        raise RawDataError(file, f"genders[{number}]", "m or f", shown(str(stated)), UNPACK)
     betas = array("betas", None)[:N_BETAS]
     if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
         expected = f"at least {N_BETAS} finite numbers"

@@ -59,10 +59,8 @@ def misplaced_parts(
     for path in _first_paths(raw, absent):
         if path.is_symlink() and not files.is_there(path):
             has_broken_link = True
-            yield (
-                f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or "
-                "correct the link."
-            )
+            link = files.describe_broken_link(path)
+            yield f"{path} is {link}. Mount its disk, or correct the link."
     if files.is_there(raw) and not files.is_folder_there(raw):
         yield f"{raw} is a file. Unpack it into a folder of this name."
     if has_broken_link or not absent:
@@ -74,6 +72,7 @@ def misplaced_parts(
         yield f"{missing}: not in {raw} but in {elsewhere}. {_advise_move(raw, elsewhere)}"
         return
 
+    misplaced: dict[Path, list[tuple[str, Path]]] = {}  # folder -> (part, expected folder)
     for part in absent:
         in_other_case: list[str] = []
         for glob in globs(part.patterns):
@@ -85,7 +84,14 @@ def misplaced_parts(
             )
         else:
             others = _fixed_folders(other for other in parts if other is not part)
-            yield from _find_one_folder_off(raw, part, others)
+            place = _find_one_folder_off(raw, part, others)
+            if place is not None:
+                expected, found = place
+                misplaced.setdefault(found, []).append((part.what, expected))
+    for found, wanted in misplaced.items():  # one line, also for files of several parts
+        what = ", ".join(name for name, _ in wanted)
+        folders = ", ".join(dict.fromkeys(str(expected) for _, expected in wanted))
+        yield f"{what}: not in {folders} but in {found}. Move or rename them."
 
 
 def _fixed_folders(parts: Iterable[ReleasePart]) -> set[str]:
@@ -98,9 +104,13 @@ def _fixed_folders(parts: Iterable[ReleasePart]) -> set[str]:
     return folders - {""}
 
 
-def _find_one_folder_off(raw: Path, part: ReleasePart, others: set[str]) -> Iterator[str]:
-    """Yield a message if files of a missing part are in a folder of another name, or lie one level
-    higher or deeper. others: folders of other parts, whose files these are not.
+def _find_one_folder_off(
+    raw: Path, part: ReleasePart, others: set[str]
+) -> tuple[Path, Path] | None:
+    """The expected and the actual folder of a missing part's files that are in a folder of another
+    name, or lie one level higher or deeper; None without any.
+
+    others: folders of other parts, whose files these are not.
     """
     for pattern in globs(part.patterns):
         names = pattern.split("/")
@@ -114,8 +124,8 @@ def _find_one_folder_off(raw: Path, part: ReleasePart, others: set[str]) -> Iter
                 if own:
                     found = raw.joinpath(*min(own).parts[: n + len(there)])
                     expected = raw.joinpath(*names[: n + 1])
-                    yield f"{part.what}: not in {expected} but in {found}. Move or rename them."
-                    return
+                    return expected, found
+    return None
 
 
 def _is_in(path: Path, folders: Iterable[str]) -> bool:

@@ -24,7 +24,7 @@ from pipeline.errors import RawDataError
 from pipeline.exchange.array_files import ArrayFile, open_arrays
 from pipeline.exchange.vibe_db.joblib_files import text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
-from pipeline.files.formats.arrays import fits
+from pipeline.files.formats.arrays import fits, shown_names
 
 Array = NDArray[Any]
 
@@ -114,7 +114,7 @@ def open_database(file: Path, layout: Layout) -> Database:
     database = Database(arrays, fields, n_rows, tuple(sorted(named - fields.keys())))
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            found = f"only {', '.join(sorted(arrays.names)) or 'no arrays'}"
+            found = f"only {shown_names(arrays.names)}"
             if name in arrays.others:
                 found = "another Python object of this name; store numbers as an array of numbers"
             do = f"Check that this is the dataset's file. {OTHER_FORMATS}"

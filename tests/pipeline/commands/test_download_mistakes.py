@@ -113,11 +113,11 @@ def shrink(glob: str) -> Plant:
     return plant
 
 
-def lead_nowhere(name: str) -> Plant:
+def link(name: str, target: str) -> Plant:
     def plant(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to("/gone/disk")
+        (folder / name).symlink_to(target)
 
     return plant
 
@@ -249,21 +249,35 @@ MISTAKES = [
     ),
     mistake(
         "doctor penn_action",
-        lead_nowhere("penn_action"),
+        link("penn_action", "/gone/disk"),
         1,
         "is a link to /gone/disk, which does not exist",
         data="",
     ),
     mistake(
+        "doctor penn_action",
+        link("penn_action", "penn_action"),
+        1,
+        "is a link to penn_action, which leads in a circle",
+        data="",
+    ),
+    mistake(
         "convert penn_action/train",
-        lead_nowhere("penn_action"),
+        link("penn_action", "penn_action"),
+        2,
+        "is a link to penn_action, which leads in a circle",
+        data="",
+    ),
+    mistake(
+        "convert penn_action/train",
+        link("penn_action", "/gone/disk"),
         2,
         "is a link to /gone/disk",
         data="",
     ),
     mistake(
         "doctor penn_action",
-        lead_nowhere("frames"),
+        link("frames", "/gone/disk"),
         1,
         "penn_action/frames is a link to /gone/disk",
     ),

@@ -165,6 +165,11 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     assert "unusable: 0003: bad_label_file: " in ran("status", "--cache", penn.root, code=1).out
     assert f"✗ {problem}" in ran("plan", penn.name, "--cache", penn.root).out
     assert "0003: bad_label_file" in by_command("--retry", code=1)
+    bad = penn.label("0003").read_bytes()
+    penn.label("0003").write_bytes(before)
+    assert "0003" not in ran("status", "--cache", penn.root).out, "it may be good again"
+    penn.label("0003").write_bytes(bad)
+    by_command(code=1)
     penn.add("0007")
     by_command(code=1)
     np.testing.assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})

@@ -233,7 +233,7 @@ MISTAKES: dict[str, Mistake] = {
     "list of numbers": refused("found a list of 3, the first 1", "[1, 2, 3]"),
     "nobody": nobody("no person|nobody|no people", "[]"),
     "array by frames": refused("keypoints with a score|object", np.zeros((2, 17, 3)).tolist()),
-    "frames as keys": refused("'0', '1'.*Ten lines", {str(t): flat(t) for t in range(5)}),
+    "frames as keys": refused("0, 1.*Ten lines", {str(t): flat(t) for t in range(5)}),
     "labelme": refused(
         "labelme's JSON.*Convert it to COCO", {"version": "5.0", "shapes": [], "imagePath": "a.jpg"}
     ),
@@ -465,7 +465,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "drawn images": refused("rendered.png", files={f"/{t:06d}_rendered.png": PNG for t in EVERY}),
     "alphapose's pages": refused(
-        "people.*'bodies'", files=pages(lambda t: {"bodies": []}, end=".json")
+        "people.*bodies", files=pages(lambda t: {"bodies": []}, end=".json")
     ),
     "one array a frame": refused(
         "npy", files={f"/{t:06d}.npy": saved(np.save, person(t)) for t in EVERY}
