@@ -1,17 +1,11 @@
-"""Do temporal models learn what their papers claim: are they better than one that sees single
-frames?
+"""Does a temporal model learn what its paper claims: is it better than one that sees single frames?
 
     .venv/bin/python benchmarks/learning.py --out benchmarks/learning.md
-    make data && .venv/bin/python benchmarks/learning.py --mixture
 
 The features are planted: a fixed random network of the true pose and shape, with independent noise
 in each frame, so that only neighbouring frames help. Motions are those of the demo data, not
 rendered; validation and test have other motions than training. Networks are small; losses and
 trainers are the usual ones. DEMO DATA, no result about any model.
-
---mixture: all datasets together and each alone, with each seed, on the data of `make data`, by the
-`embedded` preset: errors on motions and cameras that training never saw, compared with the mean
-body's.
 
 Trained runs stay in the folder `--at`: a repeated command continues.
 """
@@ -37,13 +31,11 @@ from scipy.spatial.transform import Rotation
 from pipeline.body import Body
 from pipeline.demo.motion import perform, random_betas
 from vibe_model import TrainConfig, runs, training
-from vibe_model.hmmr import config as hmmr_config
 from vibe_model.models import variant_of
-from vibe_model.settings import VideoConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import ROOT, parser, report, table, write_split, write_stream
+from benchmarks.common import parser, report, table, write_split, write_stream
 
 Floats = NDArray[np.floating[Any]]
 TRAIN, VALIDATION, TEST, MOCAP = "planted/train", "planted/val", "planted/test", "planted/mocap"
@@ -71,19 +63,11 @@ COMMON: Final[Mapping[str, Any]] = {
     "threads": 1,
 }
 VIBE: Final = {"n_layers": 1, "hidden_size": 128, "disc_size": 64, "lr_generator": 2e-3}
-HMMR: Final[Mapping[str, Any]] = {
-    "width": 0,
-    "norm": "window",
-    "regressor": "spin",
-    "dropout": 0.0,
-    "lr_generator": 1e-3,
-}
 ERRORS: Final = {
     "pa_mpjpe": "PA-MPJPE",
     "mpjpe": "MPJPE",
     "accel_error": "acceleration error",
 }
-EVALUATED: Final = ("3dpw/validation", "3dpw/test", "h36m/val", "mpi_inf_3dhp/test")  # of --mixture
 Results = dict[str, list[Mapping[str, Any]]]  # by model, the metrics of each seed's run
 
 
@@ -94,11 +78,9 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=8)
     options.add_argument("--steps", type=int, default=125, help="of an epoch")
     options.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
-    options.add_argument("--mixture", action="store_true", help="of the data of `make data`")
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.at or Path(temporary)
-        lines = mixture(folder, args.seeds) if args.mixture else planted(folder, args)
+        lines = planted(args.at or Path(temporary), args)
     about = "DEMO DATA, the procedural body; no result about the models."
     report(about, "Is a temporal model better than one of single frames?", lines, args)
 
@@ -118,25 +100,14 @@ def planted(folder: Path, args: argparse.Namespace) -> list[str]:
         "checkpoint_every": args.steps,
     }
     vibe = TrainConfig.embedded(**facts, **VIBE)
-    hmmr = variant_of(hmmr_config.PRESETS["embedded"](**facts, **HMMR), "no-prior")
-    models: dict[str, VideoConfig] = {
-        "per frame": variant_of(vibe, "per-frame"),
-        "VIBE": vibe,
-        "HMMR, single view": variant_of(hmmr, "single-view"),
-        "HMMR, no past and future": variant_of(hmmr, "no-dynamics"),
-    }
-    results = train({name: (config, [TEST]) for name, config in models.items()}, args.seeds)
-    errors: Results = {}
-    for name, seeds in results.items():
-        errors[name] = [metrics[TEST] for metrics in seeds]
+    errors = train({"per frame": variant_of(vibe, "per-frame"), "VIBE": vibe}, args.seeds)
     errors["mean body"] = [errors["VIBE"][0]["baseline"]]
     rows = []
     for name, seeds in errors.items():
         cells = [mean_and_spread([metrics[error] for metrics in seeds]) for error in ERRORS]
-        base = errors["HMMR, single view" if name.startswith("HMMR") else "per frame"]
         for error in ("pa_mpjpe", "accel_error"):
             mean = statistics.mean(metrics[error] for metrics in seeds)
-            single = statistics.mean(metrics[error] for metrics in base)
+            single = statistics.mean(metrics[error] for metrics in errors["per frame"])
             cells.append(f"{100 * (mean / single - 1):+.0f} %")
         rows.append((name, *cells))
     about = (
@@ -148,16 +119,15 @@ def planted(folder: Path, args: argparse.Namespace) -> list[str]:
     return [about, "", *table(header, rows)]
 
 
-def train(models: Mapping[str, tuple[VideoConfig, Sequence[str]]], seeds: Sequence[int]) -> Results:
-    """The metrics of each model and seed. models: name -> configuration, splits to print."""
+def train(models: Mapping[str, TrainConfig], seeds: Sequence[int]) -> Results:
+    """The metrics of each model and seed on the test split."""
     results: Results = {}
     for seed in seeds:
-        for name, (config, splits) in models.items():
+        for name, config in models.items():
             folder = training.run(replace(config, seed=seed))
-            metrics = json.loads((folder / runs.METRICS).read_text())
+            metrics = json.loads((folder / runs.METRICS).read_text())[TEST]
             results.setdefault(name, []).append(metrics)
-            errors = (f"{metrics[split]['pa_mpjpe']:.1f}" for split in splits)
-            print(name, seed, *errors, flush=True)
+            print(name, seed, f"{metrics['pa_mpjpe']:.1f}", flush=True)
     return results
 
 
@@ -213,30 +183,6 @@ def random_motion(rng: np.random.Generator, body: Body) -> tuple[dict[str, NDArr
         **dict.fromkeys(("has_3d", "has_smpl", "valid"), np.ones(FRAMES, bool)),
     }
     return rows, np.concatenate([rotmat.reshape(FRAMES, 216), shape], axis=1)
-
-
-def mixture(folder: Path, seeds: Sequence[int]) -> list[str]:
-    """PA-MPJPE of all datasets together and of each alone, and the mean body's."""
-    demo = ROOT / "demo"
-    facts: Any = {"cache": demo / "cache", "body": demo / "body", "runs": folder}
-    base = TrainConfig.embedded(**facts, evaluation=EVALUATED, hold="ram")
-    paper = TrainConfig.paper()
-    mixtures = {"all datasets": (paper.datasets_2d, paper.datasets_3d)}
-    mixtures |= {name: ((), (name,)) for name in paper.datasets_3d}
-    mixtures |= {name: ((name,), ()) for name in paper.datasets_2d}
-    models = {}
-    for name, (of_2d, of_3d) in mixtures.items():
-        models[name] = (replace(base, datasets_2d=of_2d, datasets_3d=of_3d), EVALUATED)
-    results = train(models, seeds)
-    first = results["all datasets"][0]
-    results["(the mean body)"] = [{split: first[split]["baseline"] for split in EVALUATED}]
-    rows = []
-    for name, of_seeds in results.items():
-        by_split = [[metrics[split]["pa_mpjpe"] for metrics in of_seeds] for split in EVALUATED]
-        means = np.mean(by_split, axis=0).tolist()
-        rows.append((name, *map(mean_and_spread, (*by_split, means))))
-    about = "PA-MPJPE in mm: means over the seeds, ± their standard deviation."
-    return [about, "", *table(("trained on", *EVALUATED, "mean"), rows)]
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

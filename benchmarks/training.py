@@ -9,10 +9,8 @@ with the lowest and the highest, and ratios within rounds.
 
 - Ours, in fp32 and bf16: `VIBETrainer.train_step` on batches of `training.data.stream_batches`, as
 `training.run` does it.
-- Usual: databases of whole datasets in memory; one loader each for 2D, 3D and real motion, whose
-  items are single windows of eight arrays, converted on access; the same networks, but all
-  vertices of the body and three passes of the discriminator, with gradients of everything; Adam,
-  one parameter after the other.
+- Usual: the same batches and networks, but all vertices of the body and three passes of the
+  discriminator, with gradients of everything; Adam, one parameter after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import copy
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,15 +28,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
 import cache
 from pipeline.body import Body
-from pipeline.crops import normalise_keypoints
-from pipeline.skeletons import JOINTS, convert
+from pipeline.skeletons import convert
 from vibe_model import TrainConfig, losses
-from vibe_model.training.data import TrainingBatches, stream_batches
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.networks import MOTION
 from vibe_model.vibe.training import VIBETrainer
@@ -49,7 +45,7 @@ from benchmarks.common import parser, report, spread, table, write_split, write_
 
 USUAL, FP32, BF16 = "usual", "ours, fp32", "ours, bf16"
 TRACK: Final = 128  # frames
-SKELETON: Final = "body_25"  # of the 2D labels in the files that the usual way reads
+SKELETON: Final = "body_25"  # of the 2D labels
 SPLITS: Final = {"datasets_2d": "flat/train", "datasets_3d": "body/train", "motion": "mocap/train"}
 LABELS_2D: Final = ("frame_index", "bbox", "kp_2d")
 BODIES: Final = ("pose", "betas", "has_smpl")
@@ -87,13 +83,13 @@ def measure(root: Path, args: argparse.Namespace) -> Iterator[str]:
     batches = TrainingBatches(config, {name: splits[name] for name in SPLITS.values()})
     group = ProcessGroup(device=torch.device("cpu"))
     ways: dict[str, TakeStep] = {}
-    for name, changed in ((FP32, config), (BF16, replace(config, precision="bf16"))):
-        trainer = VIBETrainer(changed, Body.stand_in(), group)
+    trainers: dict[str, Any] = {
+        FP32: VIBETrainer(config, Body.stand_in(), group),
+        BF16: VIBETrainer(replace(config, precision="bf16"), Body.stand_in(), group),
+        USUAL: UsualTrainer(config, VIBETrainer(config, Body.stand_in(), group)),
+    }
+    for name, trainer in trainers.items():
         ways[name] = steps_of(trainer, stream_batches(batches, 0, device=group.device))
-    usual = UsualTrainer(config, VIBETrainer(config, Body.stand_in(), group))
-    ways[USUAL] = steps_of(
-        usual, usual_batches(splits, batches, config.seqlen, args.rounds * (args.steps + 1))
-    )
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, take_step in ways.items():
@@ -149,56 +145,6 @@ def random_labels(rng: np.random.Generator) -> Floats:
 # the usual way
 
 
-def usual_batches(
-    splits: Mapping[str, cache.Split], batches: TrainingBatches, seqlen: int, n_steps: int
-) -> Iterator[tuple[Any, ...]]:
-    """The windows that `batches` gives in these steps, by a loader for each part."""
-    picks = [batches.mixture.draw(step) for step in range(n_steps)]
-    loaders: list[Any] = []
-    for part, name in SPLITS.items():
-        starts = []
-        for step in picks:
-            starts.append(np.concatenate([pick.starts for pick in step[part]]).tolist())
-        database = Database(splits[name], seqlen)
-        loaders.append(DataLoader(database, batch_sampler=starts, num_workers=part != "motion"))
-    return zip(*loaders, strict=True)
-
-
-class Database(Dataset[Floats]):
-    """A split in memory, float32, as its file had it; item `start` is the window that begins in
-    that row.
-    """
-
-    def __init__(self, split: cache.Split, seqlen: int) -> None:
-        self._seqlen = seqlen
-        stop = max(track.stop for track in split.tracks)
-        self._rows = {name: split.rows(name, 0, stop) for name in split.columns}
-        if "resnet50" in split.streams:
-            self._rows["features"] = split.rows("features/resnet50", 0, stop).astype(np.float32)
-            own = [JOINTS["spin49"].index(name) for name in JOINTS[SKELETON]]
-            self._rows["joints2D"] = self._rows["kp_2d"][:, own]
-
-    def __getitem__(self, start: int) -> Floats:
-        n = self._seqlen
-        rows = {name: array[start : start + n] for name, array in self._rows.items()}
-        item = {
-            "features": rows.get("features", np.zeros((n, 0), np.float32)),
-            **{name: np.zeros((n, 49, 3), np.float32) for name in ("kp_2d", "kp_3d")},
-            "theta": np.zeros((n, 85), np.float32),
-            **{name: np.zeros(n, np.float32) for name in ("w_3d", "w_smpl")},
-        }
-        for t in range(n):
-            if "joints2D" in rows:
-                joints = convert(rows["joints2D"][t], source=SKELETON, target="spin49")
-                item["kp_2d"][t] = normalise_keypoints(joints, rows["bbox"][t])
-            if "pose" in rows:
-                item["theta"][t, 3:75], item["theta"][t, 75:] = rows["pose"][t], rows["betas"][t]
-                item["w_smpl"][t] = rows["has_smpl"][t]
-            if "kp_3d" in rows:
-                item["kp_3d"][t], item["w_3d"][t] = rows["kp_3d"][t, :, :3], rows["has_3d"][t]
-        return item
-
-
 class UsualTrainer:
     """Copies of our networks, and optimisers that take one parameter after the other."""
 
@@ -218,15 +164,11 @@ class UsualTrainer:
             ),
         )
 
-    def train_step(self, parts: tuple[Mapping[str, Tensor], ...]) -> dict[str, float]:
+    def train_step(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one step. Return the weighted terms."""
-        batch_2d, batch_3d, real = parts
-        batch = {name: torch.cat([batch_2d[name], batch_3d[name]]) for name in batch_2d}
-        for name in ("w_3d", "w_smpl"):
-            batch[name][: len(batch_2d[name])] = 0
-        predicted = self._generator(batch["features"])
-        fake, genuine = predicted["theta"][..., MOTION], real["theta"][..., MOTION]
-        terms = losses.generator_losses(predicted, batch, self._weights)
+        predicted = self._generator(batch.labels["features"].float())
+        fake, genuine = predicted["theta"][..., MOTION], batch.real_theta[..., MOTION]
+        terms = losses.generator_losses(predicted, batch.labels, self._weights)
         judge = self._discriminator
         scores = judge(fake), judge(genuine), judge(fake.detach())
         sides = losses.adversarial_terms(*scores, self._weights)

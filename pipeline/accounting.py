@@ -47,9 +47,6 @@ class VideoAccount:
     `found`. Then it calls one method for each track: `keep_rows` with reasons for its rows, or
     `keep_track` or `drop_track` with a number of frames. It counts frames that it drops before it
     knows the tracks by `drop` or `drop_rows`. `reject` drops the whole video.
-
-    Arguments named `people` are the dropped detections, for a subclass that draws them: arrays of
-    frame_index (frames,) and keypoints (frames, J, 3). They are ignored here.
     """
 
     name: str
@@ -68,23 +65,21 @@ class VideoAccount:
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
 
-    def drop(self, reason: str, frames: int, *people: NDArray[Any]) -> None:  # noqa: ARG002
+    def drop(self, reason: str, frames: int) -> None:
         """Count `frames` person-frames as dropped for `reason`, if there are any."""
         if frames:
             self.dropped[reason] += int(frames)
 
-    def drop_rows(
-        self, reasons: Mapping[str, ArrayLike], *people: NDArray[Any]
-    ) -> NDArray[np.bool_]:
+    def drop_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
         """Count each of N rows as dropped for the first reason that applies to it.
 
         Returns a mask (N,) of the rows to which no reason applies. reasons: name -> (N,) whether
-        the reason applies to a row. people: arrays of all N rows.
+        the reason applies to a row.
         """
         kept = np.array(True)
         for reason, applies in reasons.items():
             rows = kept & np.asarray(applies, np.bool_)
-            self.drop(reason, int(rows.sum()), *(array[rows] for array in people))
+            self.drop(reason, int(rows.sum()))
             kept = kept & ~rows
         return kept
 
@@ -116,10 +111,10 @@ class VideoAccount:
         self.tracks_kept -= 1
         return self.keep_rows(reasons)
 
-    def drop_track(self, reason: str, frames: int, *people: NDArray[Any]) -> None:
+    def drop_track(self, reason: str, frames: int) -> None:
         """Count a track, and `frames` person-frames of it, as dropped."""
         self.tracks_dropped[reason] += 1
-        self.drop(reason, frames, *people)
+        self.drop(reason, frames)
 
     def keep_track(self, frames: int) -> None:
         """Count a track, and its frames, as kept."""

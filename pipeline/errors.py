@@ -74,7 +74,7 @@ def refuse(error: RawDataError) -> None:
 
 @contextmanager
 def reading_refused() -> Iterator[list[RawDataError]]:
-    """Collect the errors of `refuse` instead of raising them, to show invalid data."""
+    """Collect the errors of `refuse` instead of raising them, to check invalid data further."""
     refusals: list[RawDataError] = []
     token = _REFUSALS.set(refusals)
     try:

@@ -44,7 +44,6 @@ class Metric:
 
     title: str
     unit: str
-    lower_is_better: bool | None  # None: neither is better
     of: Callable[[Floats, Floats], Floats]
     reads: Reads = "joints"
     span: int = 1  # successive frames per number: 3 for an acceleration
@@ -385,31 +384,22 @@ def _mean_or_nan(values: Float64s) -> float:
 # By their names in metrics.json, in the order of tables. Joints are about the protocol's root, so
 # that MPJPE is the `position_error` of these.
 METRICS: Final[Mapping[str, Metric]] = {
-    "pa_mpjpe": Metric(
-        title="PA-MPJPE", unit="mm", lower_is_better=True, of=pa_mpjpe, reads="placed joints"
-    ),
-    "mpjpe": Metric(title="MPJPE", unit="mm", lower_is_better=True, of=position_error),
-    "pve": Metric(title="PVE", unit="mm", lower_is_better=True, of=pve, reads="vertices"),
-    "pve_unposed": Metric(
-        title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"
-    ),
-    # neither better lower nor higher: it should be near that of the labels
-    "accel": Metric(
-        title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=_accel_in_place, span=3
-    ),
+    "pa_mpjpe": Metric(title="PA-MPJPE", unit="mm", of=pa_mpjpe, reads="placed joints"),
+    "mpjpe": Metric(title="MPJPE", unit="mm", of=position_error),
+    "pve": Metric(title="PVE", unit="mm", of=pve, reads="vertices"),
+    "pve_unposed": Metric(title="PVE unposed", unit="mm", of=pve, reads="vertices at rest"),
+    "accel": Metric(title="accel", unit=MM_PER_FRAME2, of=_accel_in_place, span=3),
     "accel_error": Metric(
         title="accel error",
         unit=MM_PER_FRAME2,
-        lower_is_better=True,
         of=_acceleration_error,
         span=3,
     ),
-    "pck": Metric(title="PCK", unit="%", lower_is_better=False, of=_pck_by_frame),
-    "auc": Metric(title="AUC", unit="%", lower_is_better=False, of=_auc_by_frame),
+    "pck": Metric(title="PCK", unit="%", of=_pck_by_frame),
+    "auc": Metric(title="AUC", unit="%", of=_auc_by_frame),
     "pck_2d": Metric(
         title="PCK 2D",
         unit="%",
-        lower_is_better=False,
         of=_pck_2d_by_frame,
         reads="keypoints",
         by_keypoint=True,
@@ -417,7 +407,6 @@ METRICS: Final[Mapping[str, Metric]] = {
     "pck_aligned": Metric(
         title="PCK aligned",
         unit="%",
-        lower_is_better=False,
         of=_pck_aligned_to_person,
         reads="keypoints",
     ),
@@ -429,7 +418,6 @@ SCORES: Final[Mapping[str, Metric]] = {
     "error_2d": Metric(
         title="2D error",
         unit="%",
-        lower_is_better=True,
         of=_error_2d,
         reads="keypoints",
         by_keypoint=True,

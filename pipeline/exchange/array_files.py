@@ -1,14 +1,16 @@
-"""Arrays in untrusted files: npy, npz, safetensors, Parquet.  [files] -> features
+"""Arrays in untrusted files: npy, npz, safetensors, Parquet, joblib, HDF5.  [files] -> tracks,
+features
 
 `open_arrays` tells the format by the first bytes, and returns an `ArrayFile`, whose arrays have a
-name each (that of an npy file is "array"). Arrays of npy and safetensors files are memory-mapped,
-others are read a block of rows at a time. Pickled objects are refused unread.
+name each (that of an npy file is "array"). Arrays of npz and Parquet files are read a block of rows
+at a time, others are memory-mapped or of h5py. No pickle runs code.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,18 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+import h5py
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from pipeline.errors import RawDataError
 from pipeline.exchange.formats import PARQUET
-from pipeline.exchange.vibe_db.joblib_files import Blocks
-from pipeline.files.formats.arrays import ZIP, reading, refuse
+from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays
+from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
+from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.files import open_regular
 
 Array = NDArray[Any]
 
-EXPECTED: Final = "a whole npy, npz, safetensors or Parquet file"
+EXPECTED: Final = "a whole file of arrays: npy, npz, safetensors, Parquet, joblib or HDF5"
+HDF5: Final = b"\x89HDF\r\n\x1a\n"  # first bytes of such a file
 AGAIN: Final = "Copy the file again, or write it again, as plain numbers without Python objects."
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
@@ -59,10 +65,11 @@ class ArrayFile:
     """The arrays of a file, read on use."""
 
     file: Path
-    format: str  # npy, npz, safetensors or parquet
+    format: str  # npy, npz, safetensors, parquet, joblib or hdf5
     names: tuple[str, ...]  # of its arrays
     _open: Callable[[str], Array | Blocks]  # by name
     stand_in: bool = False  # the file records that it comes from random weights or demo data
+    others: tuple[str, ...] = ()  # names of its other content
 
     def open(self, name: str) -> Array | Blocks:
         """Open an array of any type; memory-mapped if possible.
@@ -89,10 +96,11 @@ class ArrayFile:
     def memory_map(self, name: str, folder: Path | None) -> Array:
         """Open an array memory-mapped.
 
-        Arrays of npz and Parquet files are copied to an unnamed temporary file in `folder`.
+        Arrays that are not in one piece in the file are copied to an unnamed temporary one in
+        `folder`.
         """
         array = self.open(name)
-        if not isinstance(array, Blocks):
+        if isinstance(array, np.ndarray):
             return array
         with tempfile.TemporaryFile(dir=folder) as copy:
             for block in self.blocks(name):
@@ -104,22 +112,28 @@ class ArrayFile:
 def open_arrays(file: Path) -> ArrayFile:
     """Open a file in one of the formats, known by its content.
 
-    Raises RawDataError for another format, PipelineError if the library for Parquet is missing.
+    Raises RawDataError for another format, UnsafePickle if it would run code, PipelineError if the
+    library for Parquet is missing.
     """
     with reading(file, EXPECTED, do=AGAIN):
         with open_regular(file) as stream:
-            head = stream.read(6)
-        if head == npy_format.MAGIC_PREFIX:
+            head = stream.read(len(HDF5))
+        if head.startswith(npy_format.MAGIC_PREFIX):
             return ArrayFile(
                 file, "npy", ("array",), lambda _: np.load(file, mmap_mode="r", allow_pickle=False)
             )
         if head.startswith(ZIP):
             return _npz(file)
+        if head == HDF5:
+            return _hdf5(file)
+        if head.startswith(pickle.PROTO):
+            arrays, others = stored_arrays(file)
+            return ArrayFile(file, "joblib", tuple(arrays), arrays.__getitem__, others=others)
         if head.startswith(b"PAR1"):
             PARQUET.function()  # raises PipelineError without pyarrow
             return _parquet(file)
         if file.suffix != ".safetensors":
-            refuse("a file of another kind")
+            refuse(other_format(head) or "a file of another kind")
         return _safetensors(file)
 
 
@@ -200,6 +214,38 @@ def _safetensors(file: Path) -> ArrayFile:
         return Blocks(shape, wide, blocks)
 
     return ArrayFile(file, "safetensors", tuple(tensors), open_array)
+
+
+def _hdf5(file: Path) -> ArrayFile:
+    stored = h5py.File(file, "r", locking=False)
+    arrays = {}
+    for name in stored:
+        array = _plain_array(file, stored, name)
+        if array is not None:
+            arrays[name] = array
+    others = tuple(stored.keys() - arrays.keys())
+    return ArrayFile(file, "hdf5", tuple(arrays), arrays.__getitem__, others=others)
+
+
+def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Dataset | None:
+    """The dataset, memory-mapped if it is in one piece; None for another object. Raises
+    RawDataError for a dataset in another file, or with filters.
+    """
+    with reading(file, "an array in this file", key=name, do=AGAIN):
+        dataset = own_object(stored, name)
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            return None
+        if filters_of(dataset):
+            expected = "an array without filters"
+            do = f"Write it without them: h5repack -f NONE {file} PLAIN"
+            raise RawDataError(file, name, expected, "filters (compression)", do)
+        n_stored = dataset.id.get_storage_size()
+        if n_stored < dataset.nbytes:
+            refuse(f"{n_stored:,} of its {dataset.nbytes:,} bytes")
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.dtype.hasobject:
+        return dataset
+    return np.memmap(file, dataset.dtype, "r", offset, dataset.shape)
 
 
 def _parquet(file: Path) -> ArrayFile:

@@ -66,8 +66,7 @@ class ArrayOptions:
     """Options of an import, besides file, split and stream."""
 
     array: str = ""  # "": the only one, or `features`
-    # "tracks" or "rows"; "": by tracks if the file has their names, and none may be missing
-    match_by: str = ""
+    match_by: str = ""  # "tracks": leave out rows of tracks that the split does not have
     weights_of: str | None = None  # description of the network that computed the numbers
 
 
@@ -82,8 +81,8 @@ def import_array(
 ) -> ImportedArray:
     """Write an array (n, ...) of the file as a stream of the split `name`: float16, else float32.
 
-    file: npy, npz, safetensors, Parquet, or the folder of a Parquet export. An existing stream gets
-    the rows of new tracks; another file replaces all of its rows.
+    file: npy, npz, safetensors, Parquet, joblib, HDF5, or the folder of a Parquet export. An
+    existing stream gets the rows of new tracks; another file replaces all of its rows.
 
     Raises:
         RawDataError: the file is invalid; a row is missing, repeated or of no track.
@@ -94,8 +93,7 @@ def import_array(
     split = cache.open(root)[name]
     array = choose_array(opened.arrays, options.array)
     keys = find_keys(opened.arrays, options.match_by)
-    is_by_position = keys is None or options.match_by == "rows"
-    matched_by = "rows" if is_by_position else "tracks"
+    matched_by = "rows" if keys is None else "tracks"
     identity = {"kind": IMPORTED, "version": VERSION}
     identity |= {"file_sha256": opened.sha256, "weights": options.weights_of}
     source: dict[str, Any] = {"format": "arrays", "array": array, "matched_by": matched_by}
@@ -123,9 +121,14 @@ def import_array(
     if recorded and not is_same_origin:
         cache.invalidate(root, name, stream, split.stream_shards(stream))
 
-    with _open_writer(root, name, stream, match, identity | source) as writer:
+    # A number for the file: 64 bits of a hash of the import's origin, with the file's SHA-256.
+    plan = cache.fingerprint(identity | source)
+    number = int(plan[:16], 16)
+    numbers = opened.arrays.open(array)
+    dtype = "float16" if numbers.dtype.str[1:] == "f2" else "float32"
+    with open_writer(root, name, stream, match, plan, dtype) as writer:
         _require_unchanged_split(writer, split)
-        _write_shards(writer, match, progress)
+        write_shards(writer, match, number, progress)
         require_unchanged(opened.path, opened.state)
         source["files"] = {**files, opened.sha256: {**pixels, **first_pixels}}
         entries = _manifest_entries(split, match, opened.path.name, identity, source)
@@ -166,15 +169,15 @@ def _recorded_origin(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[s
     return identity | {key: source.get(key) for key in keys}
 
 
-def _open_writer(
-    root: cache.Root, name: str, stream: str, match: Match, origin: Mapping[str, Any]
+def open_writer(
+    root: cache.Root, name: str, stream: str, match: Match, origin: str, dtype: str
 ) -> cache.StreamWriter:
-    """The writer of the stream, with the shape and type of the array."""
-    plan = staging_plan(cache.fingerprint(origin))
+    """The writer of the stream, with the shape of the array. origin: fingerprint of the import's
+    origin.
+    """
+    plan = staging_plan(origin)
     report_other_work(root, name, stream, plan)
-    numbers = match.arrays.open(match.array)
-    dim = math.prod(numbers.shape[1:])
-    dtype = "float16" if numbers.dtype.str[1:] == "f2" else "float32"
+    dim = math.prod(match.arrays.open(match.array).shape[1:])
     return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
 
 
@@ -286,8 +289,10 @@ def _result(split: cache.Split, stream: str) -> ImportedArray:
     )
 
 
-def _write_shards(writer: cache.StreamWriter, match: Match, progress: Progress) -> None:
-    """Write the pending shards."""
+def write_shards(
+    writer: cache.StreamWriter, match: Match, file_number: int, progress: Progress
+) -> None:
+    """Write the pending shards. A row's key is the file's number and the row in the file."""
     place = writer.place
     form = writer.columns[str(place.stream)]
     stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
@@ -297,7 +302,9 @@ def _write_shards(writer: cache.StreamWriter, match: Match, progress: Progress) 
         progress(n_done, len(pending), "features")
         position = _file_rows(match, writer.rows(shard))
         data, ok = _read_rows(match, stored, position, form.dtype)
-        writer.write(shard, data, ok, _row_keys(writer, position))
+        file_numbers = np.full(len(position), file_number, np.uint64)
+        keys = np.stack([file_numbers, position.astype(np.uint64)], axis=1)
+        writer.write(shard, data, ok, keys)
 
 
 def _file_rows(match: Match, rows: range) -> Rows:
@@ -306,18 +313,6 @@ def _file_rows(match: Match, rows: range) -> Rows:
     position = np.full(len(rows), NO_FILE_ROW, np.int64)
     position[match.rows[first:last] - rows.start] = match.position[first:last]
     return position
-
-
-def _row_keys(writer: cache.StreamWriter, position: Rows) -> Array:
-    """Keys (n, 2) of rows: a number for the file, and the row in the file.
-
-    The number is made of the first 16 hex digits, which are 64 bits, of the plan's `identity`: a
-    hash of the import's origin with the file's SHA-256 (`_open_writer`).
-    """
-    assert isinstance(writer.plan, Mapping)
-    file_key = int(writer.plan["identity"][:16], 16)
-    file_keys = np.full(len(position), file_key, np.uint64)
-    return np.stack([file_keys, position.astype(np.uint64)], axis=1)
 
 
 def _read_rows(

@@ -90,17 +90,17 @@ def find_keys(arrays: ArrayFile, how: str) -> _KeyArrays | None:
     """The arrays of track names and frames; None if the file has neither, and rows match by
     position.
 
-    how: as in `match_rows`. With how="rows", also None if the file has one of the two arrays.
-    Otherwise, RawDataError is raised for a single one, and with how="tracks", for neither.
+    how: as in `match_rows`. Raises RawDataError for a single one, and with how="tracks", for
+    neither.
     """
     tracks = [name for name in TRACKS if name in arrays.names]
     frames = [name for name in FRAMES if name in arrays.names]
     if tracks and frames:
         return _KeyArrays(tracks[0], frames[0])
     single = [*tracks, *frames][:1]
-    if how == "tracks" or (single and how != "rows"):
+    if how == "tracks" or single:
         expected = f"track names ({', '.join(TRACKS)}) and frames ({', '.join(FRAMES)})"
-        do = "Add the other array, or match by position: --match rows."
+        do = "Add what is missing; a file without both is matched by position."
         raise RawDataError(arrays.file, "file", expected, "".join(single) or "neither", do)
     return None
 
@@ -111,17 +111,13 @@ def match_rows(
     """Find the row in the file of each row of the split. Raises RawDataError for a file with rows
     that do not belong there.
 
-    keys: from `find_keys`.
-    how:
-        "rows": by position. The file must have exactly the split's rows, in their order, and its
-            keys, if there are any, must agree.
-        "tracks": by keys. Rows of tracks that the split does not have are left out.
-        "": by keys, and such rows are an error; as "rows" without keys.
+    keys: from `find_keys`; None: by position, and the file must have exactly the split's rows.
+    how: "tracks": rows of tracks that the split does not have are left out; "": they are an error.
     """
     ranges = [*spans(split.tracks.start, split.tracks.stop)]
     rows = np.concatenate([NO_ROWS, *(np.arange(start, stop) for start, stop in ranges)])
     n_rows = arrays.open(array).shape[0]
-    if (keys is None or how == "rows") and n_rows != len(rows):
+    if keys is None and n_rows != len(rows):
         expected = f"{len(rows):,} rows as {split.name}"
         do = f"Name the file of this split, or {BY_NAMES}"
         raise RawDataError(arrays.file, "file", expected, f"{n_rows:,}", do)
@@ -140,8 +136,7 @@ def match_rows(
     is_in_split = np.searchsorted(split_keys, file_keys, side="right") > split_row
     is_left_out = (file_keys == NO_TRACK) & (how == "tracks")
     is_foreign = ~is_in_split & ~is_left_out
-    is_moved = (split_row != np.arange(n_rows)) & (how == "rows")
-    _require_rows_of(split.name, arrays, keys, how, file_keys, is_foreign, is_moved)
+    _require_rows_of(split.name, arrays, keys, file_keys, is_foreign)
 
     position = np.full(len(rows), NO_FILE_ROW, np.int64)
     position[split_row[is_in_split]] = np.flatnonzero(is_in_split)
@@ -154,32 +149,23 @@ def _require_rows_of(
     split_name: str,
     arrays: ArrayFile,
     keys: _KeyArrays,
-    how: str,
     file_keys: Rows,
     is_foreign: Bools,
-    is_moved: Bools,
 ) -> None:
-    """Raise RawDataError for the first row of the file that is foreign or moved, or has the key of
-    an earlier row. The error names the row's track and frame.
+    """Raise RawDataError for the first row of the file that is foreign, or has the key of an
+    earlier row. The error names the row's track and frame.
 
     file_keys: from `_read_keys`. is_foreign: whether the split lacks a row that is not left out.
-    is_moved: whether a row must be, and is not, at its position in the split.
     """
     is_repeated = file_keys >= 0
     is_repeated[np.unique(file_keys, return_index=True)[1]] = False  # where each key is first
-    is_wrong = is_foreign | is_repeated | is_moved
+    is_wrong = is_foreign | is_repeated
     if not is_wrong.any():
         return
     row = int(is_wrong.argmax())
     do = "Name the file of this split."
-    if is_foreign[row]:
-        expected = f"a row of {split_name}"
-    elif is_repeated[row]:
-        expected = "every row once"
-    else:
-        expected = f"the order of {split_name}"
-        do = "Match by keys: --match tracks."
-    if file_keys[row] == NO_TRACK and how != "rows":
+    expected = f"a row of {split_name}" if is_foreign[row] else "every row once"
+    if file_keys[row] == NO_TRACK:
         do = "Name the file of this split, or leave out rows of other tracks: --match tracks."
     track = _read_value(arrays, keys.tracks, row)
     frame = _read_value(arrays, keys.frames, row)

@@ -78,8 +78,8 @@ class RecordingOptions:
     tracks: int = Field(default=3, ge=1)  # else this many, spread over the split
     every: int = Field(default=1, ge=1)  # export every n-th row of each track
     pictures: bool = True  # export images and crops
-    raw: str = ""  # the dataset's raw folder; "": as recorded at conversion
-    body: str = ""  # folder of SMPL's files; "": no bodies
+    raw: Path | None = None  # the dataset's raw folder; None: as recorded at conversion
+    body: Path | None = None  # folder of SMPL's files
 
 
 def export(
@@ -108,13 +108,7 @@ def export(
         )
     require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
-    raw = None
-    if options.raw:
-        raw = Path(options.raw)
-    body = None
-    if options.body:
-        body = Path(options.body)
-    shown = from_cache(root, name, choice, raw=raw, body=body)
+    shown = from_cache(root, name, choice, raw=options.raw, body=options.body)
     part = out.with_name(f".{out.name}.part")
     part.unlink(missing_ok=True)
     recording = rr.RecordingStream("vibe-pipeline")

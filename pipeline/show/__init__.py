@@ -3,5 +3,5 @@ pixels, crops] -> features -> windows
 
 `tracks` reads tracks from the cache or from raw files; `drawing` turns joints into lines; `page`
 decodes and crops as training does, and writes the HTML; `clip` writes all frames of a video;
-`bodies` poses and draws bodies; `untracked` reads and draws detections without a track.
+`bodies` poses and draws bodies.
 """

@@ -184,8 +184,6 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     bodies = LabelledBodies(shown.body) if shown.body is not None else None
 
     frame_index = [track.rows["frame_index"] for track in shown.tracks]
-    if shown.untracked is not None:
-        frame_index.append(shown.untracked.frame_index)
     indices = np.unique(np.concatenate(frame_index))
     # The largest step that reaches every row's frame, such as 2 for rows of frames 1, 5 and 7; then
     # the clip has frames 1, 3, 5, ... No difference (one frame) gives 0.
@@ -193,9 +191,7 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     first = int(indices[0]) % step
     stop = int(indices[-1]) + 1
 
-    fps = math.nan
-    if shown.tracks:
-        fps = shown.tracks[0].record.fps
+    fps = shown.tracks[0].record.fps
     n_written = 0
     with_rows = 0
     with video_writer(out, rate_of(source, fps) / step, source.size()) as write:
@@ -209,12 +205,9 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
 
 def _only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
     """The name and the images of the tracks' video. Raises PipelineError as `write_clip` does."""
-    untracked = shown.untracked
-    if not shown.tracks and untracked is None:
+    if not shown.tracks:
         raise PipelineError(f"{shown.name}: no track for a clip. A page shows why: --out PAGE.html")
     videos = {track.record.video: track.source for track in shown.tracks}
-    if untracked is not None:
-        videos[untracked.video] = untracked.source
     if len(videos) != 1:
         raise PipelineError(
             f"{out}: a clip shows one video, found {len(videos)}. Name one: --video NAME"
@@ -234,9 +227,7 @@ def _draw_frame(
     bodies: LabelledBodies | None,
     shown: PageContent,
 ) -> Image:
-    """Draw the people with a row in this frame, and detections without a track, over a copy of its
-    image.
-    """
+    """Draw the people with a row in this frame over a copy of its image."""
     image = image.copy()
     size = _caption_size(image)
     present = [person for person in people if frame.index in person.rows]
@@ -247,8 +238,6 @@ def _draw_frame(
     taken: list[Array] = []
     for person in present:
         person.draw(image, person.rows[frame.index], size, taken)
-    if shown.untracked is not None:
-        shown.untracked.draw(image, frame.index, taken)
 
     texts = []
     absent = [person.name for person in people if person not in present]

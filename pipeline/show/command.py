@@ -67,13 +67,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "--video",
         metavar="NAME",
         default="",
-        help="show all tracks of this video, and detections without a track (default for a clip: "
-        "the first video)",
-    )
-    add(
-        "--rejected",
-        action="store_true",
-        help="show videos that conversion rejects because labels do not match the frames",
+        help="show all tracks of this video (default for a clip: the first video)",
     )
     add(
         "--frames",
@@ -91,14 +85,14 @@ def _run(args: argparse.Namespace) -> int:
             "--frames: a clip has all frames of its video. Omit --frames, or write a page."
         )
     frames = args.frames or PAGE_FRAMES
-    choice = Choice(args.tracks, tuple(args.track), args.video, frames, args.rejected)
+    choice = Choice(args.tracks, tuple(args.track), args.video, frames)
     if is_clip:
         choice = _choose_video(args, choice)
     shown = _read_tracks(args, choice)
     for warning in shown.warnings:
         err.print(f"{DOUBT} {plain(f'{shown.name}: {warning}')}")
 
-    drawn = _describe_tracks(shown)
+    drawn = count(len(shown.tracks), "track")
     with bar(f"show {shown.name}", err, unit="frame" if is_clip else "track") as progress:
         if is_clip:
             from pipeline.show.clip import write_clip  # imports SciPy
@@ -111,16 +105,6 @@ def _run(args: argparse.Namespace) -> int:
     out.print(plain(f"{shown.name}: {drawn} in {args.out} ({size(args.out.stat().st_size)})"))
     _print_quality(shown, args.out)
     return 0
-
-
-def _describe_tracks(shown: PageContent) -> str:
-    """`6 tracks and 12 detections without a track (too_short)`"""
-    tracks = count(len(shown.tracks), "track")
-    if shown.untracked is not None:
-        detections = count(len(shown.untracked.reasons), "detection")
-        reasons = ", ".join(shown.untracked.dropped)
-        tracks += f" and {detections} without a track ({reasons})"
-    return tracks
 
 
 def _print_quality(shown: PageContent, page: Path) -> None:

@@ -44,9 +44,8 @@ from pipeline.show.drawing import (
     view_box,
     views,
 )
-from pipeline.show.shown import PAGE_FRAMES, Choice, PageContent, ShownTrack, spread
+from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
-from pipeline.show.untracked import Untracked
 
 Array = NDArray[Any]
 
@@ -76,15 +75,6 @@ class _DrawnJoints(NamedTuple):
 
     labelled: Array  # (49, 3) px of the frame, and confidence
     drawn: Array  # (49, 2) px of the frame or of the crop
-
-
-class _UntrackedFrame(NamedTuple):
-    """A frame with detections that have no track."""
-
-    number: int  # in the video, from 0
-    n_detections: int
-    problem: str  # why there is no image; "" if there is one
-    image: Image | None
 
 
 class _Overlay(NamedTuple):
@@ -124,9 +114,7 @@ class Portrait(NamedTuple):
 def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
     """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
     portraits = _draw_portraits(shown, progress)  # drawn while the template is rendered
-    content: dict[str, Any] = {"shown": shown, "version": VERSION, "portraits": portraits}
-    if shown.untracked is not None:
-        content["untracked"] = _draw_untracked(shown.untracked)
+    content = {"shown": shown, "version": VERSION, "portraits": portraits}
     write(templates().get_template("page.html").stream(content), out)
 
 
@@ -220,7 +208,7 @@ def _draw_full(image: Image, bbox: Array, scale: float, kp_2d: Array, estimated:
     radius = min(max(crop_side * DOT, longest * SMALLEST_DOT), longest * DOT)
     joints = _DrawnJoints(kp_2d, kp_2d[:, :2])
     body = _DrawnJoints(estimated, estimated[:, :2])
-    return _overlay(_shrink(image, LONGEST_PX), (width, height), rects, joints, body, radius)
+    return _overlay(_shrink(image), (width, height), rects, joints, body, radius)
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
@@ -236,10 +224,10 @@ def _rect(kind: str, centre: Array, size: Array) -> _Rect:
     return _Rect(kind, x, y, width, height)
 
 
-def _shrink(image: Image, longest: int) -> Image:
-    """Shrink an image so that its longer side is at most `longest` px."""
+def _shrink(image: Image) -> Image:
+    """Shrink an image so that its longer side is at most LONGEST_PX."""
     height, width = image.shape[:2]
-    scale = longest / max(height, width)
+    scale = LONGEST_PX / max(height, width)
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -261,20 +249,6 @@ def _overlay(
     is_visible = joints.labelled[:, 2] > 0
     outside = int((is_visible & ~is_inside).sum())
     return _Overlay(image, *size, rects, flat(*joints), flat(*body), radius, outside)
-
-
-def _draw_untracked(untracked: Untracked) -> Iterator[_UntrackedFrame]:
-    """Draw some of the frames that have detections without a track."""
-    indices, counts = np.unique(untracked.frame_index, return_counts=True)
-    chosen = spread(len(indices), 2 * PAGE_FRAMES)
-    frames = untracked.source.read(indices[chosen].tolist())
-    for frame, n_detections in zip(frames, counts[chosen].tolist(), strict=True):
-        image = None
-        if frame.image is not None:
-            image = frame.image.copy()
-            untracked.draw(image, frame.index, [])
-            image = _shrink(image, 2 * LONGEST_PX)
-        yield _UntrackedFrame(frame.index, n_detections, _problem(frame), image)
 
 
 def is_page(file: Path) -> bool:

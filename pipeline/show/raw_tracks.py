@@ -1,15 +1,13 @@
 """Read tracks to show from a raw folder, video by video.  raw -> [tracks] -> page
 
 `from_raw` reads as many videos as the choice needs, as conversion would read them, and accounts for
-them. `pipeline.show.command` calls it for tracks that are not converted, and `pipeline.show.tracks`
-for videos that conversion has rejected.
+them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +20,7 @@ from pipeline.conversion.convert import is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.reading import UNEXPECTED
 from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import PipelineError, RawDataError, reading_refused
+from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.show.drawing import load_body
@@ -36,7 +34,6 @@ from pipeline.show.shown import (
     shown_track,
     spread,
 )
-from pipeline.show.untracked import DrawnAccount, Untracked
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -54,15 +51,11 @@ def from_raw(
     choice: Choice,
     *,
     body: Path | None = None,
-    videos: Container[str] | None = None,
 ) -> PageContent:
     """Read the chosen tracks from a raw folder; reads only as many videos as needed.
 
     A video on which the reader fails is rejected, with a warning unless the error is a
     RawDataError.
-
-    Args:
-        videos: Names of the videos to choose from; None: all.
 
     Raises:
         RawDataError: the folder is not the dataset's.
@@ -75,7 +68,7 @@ def from_raw(
     model = None
     if dataset.uses_body and body:
         model = load_body(body)
-    reader = _RawTracks(dataset, split, raw, choice, model, videos)
+    reader = _RawTracks(dataset, split, raw, choice, model)
     tracks = reader.choose_tracks()
     accounts = list(reader.accounts.values())
     failures = [account for account in accounts if is_failure(dataset, account)]
@@ -94,7 +87,6 @@ def from_raw(
         n_tracks=None,
         warnings=tuple(_warnings(failures)),
         tracks=tuple(tracks),
-        untracked=reader.untracked,
     )
 
 
@@ -111,19 +103,12 @@ class _RawTracks:
     """Tracks of a raw folder, read video by video.
 
     Attributes:
-        videos: The videos to choose from.
+        videos: All of the split.
         accounts: Name -> account of the videos that were read so far.
-        untracked: Detections without a track of the last video that was read.
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        split: str,
-        raw: Path,
-        choice: Choice,
-        body: Body | None,
-        videos: Container[str] | None,
+        self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None
     ) -> None:
         self._dataset = dataset.detect_layout(raw, split)
         self._split = split
@@ -131,10 +116,7 @@ class _RawTracks:
         self._choice = choice
         self._body = body
         self.videos: Sequence[RawVideo] = self._dataset.videos(raw, split)
-        if videos is not None:
-            self.videos = [video for video in self.videos if video.name in videos]
         self.accounts: dict[str, VideoAccount] = {}
-        self.untracked: Untracked | None = None
 
     def choose_tracks(self) -> list[ShownTrack]:
         """Read the tracks of the choice. Raises PipelineError if one is missing."""
@@ -143,38 +125,20 @@ class _RawTracks:
             return [self._find_track(name) for name in choice.names]
         if choice.video:
             return self._read_video(choice.video)
-        if choice.rejected:
-            return self._choose_rejected()
         return self._spread_out()
 
     def _read(self, video: RawVideo) -> list[ShownTrack]:
-        """Read and grade a video's tracks, and account for it.
-
-        If rejected videos are chosen, a valid one gives no tracks; a rejected one gives those that
-        its reader would have refused.
-        """
+        """Read and grade a video's tracks, and account for it."""
         tracks: Sequence[Track] = ()
-        refusals: list[RawDataError] = []
-        with ExitStack() as stack, caching():
-            if self._choice.rejected:
-                refusals = stack.enter_context(reading_refused())
-            account = VideoAccount(video.name)
-            if self._choice.video:
-                account = DrawnAccount(video.name)
+        with caching():
             try:
-                tracks, _ = self._dataset.read_accounted(
-                    self._raw, self._split, video, self._body, account
+                tracks, account = self._dataset.read_accounted(
+                    self._raw, self._split, video, self._body
                 )
             except Exception as error:  # keep the other videos
                 account = VideoAccount(video.name)
                 account.reject(UNEXPECTED, describe_error(error))
         self.accounts[video.name] = account
-        if refusals:
-            account.reject(refusals[0].reason, str(refusals[0]))
-            account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
-        elif self._choice.rejected:
-            return []  # the video is valid, or cannot be drawn
-        self.untracked = Untracked.from_account(account, self._raw, video, "")
         people = [track.columns | dict(track.extra) for track in tracks]
         fps = tracks[0].fps if tracks else math.nan
         source = tracks[0].frames if tracks else None
@@ -221,23 +185,13 @@ class _RawTracks:
         for video in self.videos:
             if video.name == name:
                 tracks += self._read(video)
-        if not tracks and self.untracked is None:
+        if not tracks:
             reason = "there is no such video"
             if name in self.accounts:
                 reason = self.accounts[name].rejection
             names = [video.name for video in self.videos]
             raise no_video(f"{self._dataset.name}/{self._split}", name, reason, names)
         return tracks
-
-    def _choose_rejected(self) -> list[ShownTrack]:
-        """First tracks of rejected videos, spread evenly over the split."""
-        n_tracks = self._choice.tracks
-        chosen: list[ShownTrack] = []
-        for i in spread(len(self.videos), MOST_READ * n_tracks):
-            if len(chosen) == n_tracks:
-                break
-            chosen += self._read(self.videos[i])[:1]
-        return chosen
 
     def _spread_out(self) -> list[ShownTrack]:
         """Tracks of videos spread evenly over the split.

@@ -19,7 +19,6 @@ from pipeline.estimates import BodyFit
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.raw import refuse_mixture
-from pipeline.show.untracked import Untracked
 from pipeline.skeletons import JOINTS
 from pipeline.track import FLAGS, Track
 
@@ -39,7 +38,6 @@ class Choice:
     names: tuple[str, ...] = ()
     video: str = ""
     frames: int = PAGE_FRAMES  # per track, evenly spaced
-    rejected: bool = False  # show rejected videos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -79,7 +77,6 @@ class PageContent:
     tracks: tuple[ShownTrack, ...]
     more: str = ""  # the command that shows other tracks of a cache
     digest: str = ""  # of the committed split, for `shows`
-    untracked: Untracked | None = None  # detections of the chosen video that became no track
 
 
 def refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:

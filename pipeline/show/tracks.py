@@ -1,7 +1,6 @@
 """Read tracks to show from a split of a cache.  cache -> [tracks] -> page
 
-`from_cache` chooses tracks, and reads each with its grade and its source of images. Rejected videos
-are not in a cache: they are read from the raw folder (`pipeline.show.raw_tracks`).
+`from_cache` chooses tracks, and reads each with its grade and its source of images.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -17,12 +15,11 @@ import cache
 from cache import Split
 from pipeline import grades
 from pipeline.cli.text import command
-from pipeline.conversion.committed import recorded_reader, rejected_videos, video_state
+from pipeline.conversion.committed import rejected_videos, video_state
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of, fits_of
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
-from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import (
     MOST_LISTED,
     Choice,
@@ -33,10 +30,6 @@ from pipeline.show.shown import (
     shown_track,
     spread,
 )
-from pipeline.show.untracked import Untracked, read_untracked
-
-# reasons for which a video is rejected although its labels can be drawn
-DRAWABLE: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")
 
 
 def from_cache(
@@ -55,20 +48,16 @@ def from_cache(
 
     Raises:
         cache.CacheError: the split is missing.
-        PipelineError: a track is missing; the raw folder is not recorded, or missing for rejected
-            videos.
+        PipelineError: a track is missing, or the raw folder is not recorded.
         StandInMixed: body and split are not both real or both demo data.
         MissingAssets: the body's files are missing.
     """
     split = cache.open(root)[name]
-    if choice.rejected:
-        return _rejected_from_raw(split, choice, raw, body)
     stand_in = bool(split.manifest.get("stand_in", False))
     folder = _raw_folder(split, raw)
     refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, rejections = rejected_videos(split)
-    warnings = _warnings(split, folder)
-    numbers, untracked = _choose_tracks(split, choice, raw, warnings)
+    numbers = _choose_tracks(split, choice)
     return PageContent(
         name=name,
         origin=f"the cache {root}",
@@ -81,25 +70,11 @@ def from_cache(
         n_rejected=n_rejected,
         rejected=tuple(islice(rejections, min(n_rejected, MOST_LISTED))),
         n_tracks=len(split.tracks),
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(split, folder)),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.frames)),
         more=command("show", *name.split("/"), "--cache", str(root), "--out", "tracks.html"),
         digest=str(split.manifest["digest"]),
-        untracked=untracked,
     )
-
-
-def _rejected_from_raw(
-    split: Split, choice: Choice, raw: Path | None, body: Path | None
-) -> PageContent:
-    """The chosen tracks of the rejected videos that can be drawn, by the conversion's reader."""
-    reader, raw_folder, model = recorded_reader(split, raw, body)
-    videos = set()
-    for video in split.videos:
-        if video.account.get("set_aside", "") in DRAWABLE:
-            videos.add(video.name)
-    split_name = split.name.partition("/")[2]
-    return from_raw(reader, split_name, raw_folder, choice, body=model, videos=videos)
 
 
 def _raw_folder(split: Split, raw: Path | None) -> Path | None:
@@ -129,18 +104,13 @@ def _warnings(split: Split, raw: Path | None) -> list[str]:
     return warnings
 
 
-def _choose_tracks(
-    split: Split, choice: Choice, raw: Path | None, warnings: list[str]
-) -> tuple[list[int], Untracked | None]:
-    """Numbers of the chosen tracks; for a chosen video also its detections that became no track.
-
-    Adds to `warnings` why such detections cannot be read.
-    """
+def _choose_tracks(split: Split, choice: Choice) -> list[int]:
+    """Numbers of the chosen tracks."""
     if choice.names:
-        return _track_numbers(split, choice.names), None
+        return _track_numbers(split, choice.names)
     if choice.video:
-        return _video_tracks(split, choice.video, raw, warnings)
-    return spread(len(split.tracks), choice.tracks), None
+        return _video_tracks(split, choice.video)
+    return spread(len(split.tracks), choice.tracks)
 
 
 def _track_numbers(split: Split, names: Iterable[str]) -> list[int]:
@@ -157,30 +127,18 @@ def _track_numbers(split: Split, names: Iterable[str]) -> list[int]:
     return numbers
 
 
-def _video_tracks(
-    split: Split, video: str, raw: Path | None, warnings: list[str]
-) -> tuple[list[int], Untracked | None]:
-    """Numbers of a video's tracks, and its detections that became no track.
-
-    If the latter cannot be read, the reason is added to `warnings`. Raises PipelineError if the
-    video is missing or has neither.
-    """
+def _video_tracks(split: Split, video: str) -> list[int]:
+    """Numbers of a video's tracks. Raises PipelineError if the video is missing or has none."""
     names = split.videos.names
     names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
         raise no_video(split.name, video, "there is no such video", names_with_tracks)
     number = names.index(video)
-    numbers = np.flatnonzero(split.tracks.video == number).tolist()
-
-    untracked = None
-    try:
-        untracked = read_untracked(split, split.videos[number], raw)
-    except (PipelineError, OSError) as error:
-        warnings.append(str(error))
-    if not numbers and untracked is None:
+    numbers: list[int] = np.flatnonzero(split.tracks.video == number).tolist()
+    if not numbers:
         state = video_state(split.videos[number].account, ())
         raise no_video(split.name, video, ": ".join(filter(None, state)), names_with_tracks)
-    return numbers, untracked
+    return numbers
 
 
 def _cached_tracks(

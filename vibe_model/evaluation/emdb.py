@@ -33,7 +33,6 @@ EMDB: Final = Protocol(
         "accel_error_m_s2": Metric(
             title="accel error, m/s²",
             unit="m/s²",
-            lower_is_better=True,
             of=_inner_accel_error,
             span=5,
         ),

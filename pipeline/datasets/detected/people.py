@@ -103,7 +103,7 @@ def people(
             n_frames = len(track.frame_index)
             reason = selection.reason_to_drop(track)
             if reason:
-                account.drop_track(reason, n_frames, track.frame_index, track.keypoints)
+                account.drop_track(reason, n_frames)
                 continue
             account.keep_track(n_frames)
             yield track._replace(person=_free_name(name, ".", k, taken))
@@ -176,7 +176,7 @@ class _Selection:
         """Use the parts that `cleaning` accepts; its reasons for the other frames are counted."""
         parts, dropped = clean(kp_2d[..., 2] > 0, joint_names(self.skeleton), cleaning)
         for reason, rows in dropped.items():
-            self.account.drop(reason, len(rows), frame_index[rows], kp_2d[rows])
+            self.account.drop(reason, len(rows))
         if "track_too_short" in dropped:
             self.too_short.extend(map(len, split_at_gaps(dropped["track_too_short"], 0)))
         if not parts:  # its frames are counted above; the track gets the reason of most of them
@@ -201,7 +201,7 @@ class _Selection:
 
         has_no_box = (offset < first) | (offset >= stop)
         reasons = {"no_box": has_no_box, "too_few_visible_joints": ~has_enough}
-        rows = np.flatnonzero(self.account.drop_rows(reasons, frame_index, kp_2d))
+        rows = np.flatnonzero(self.account.drop_rows(reasons))
         detected = kp_2d[rows]
         factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
         bbox = boxes[offset[rows] - first] * factors
@@ -295,9 +295,8 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, confidence)
 
     sizes = [len(persons) for persons in detections.keypoints]
-    frame_index = np.repeat(detections.frame_index, sizes)
     reason = "low_score" if detections.boxes_alone else "no_visible_joint"
-    is_seen = account.drop_rows({reason: ~scores.any(axis=1)}, frame_index, everyone)
+    is_seen = account.drop_rows({reason: ~scores.any(axis=1)})
     highest = confidence.max()
     if 0 < highest < MIN_CONFIDENCE:
         account.notes.append(
@@ -376,7 +375,7 @@ def _find_members(detections: Detections, account: VideoAccount) -> dict[int, di
         for p in np.argsort(-confidence, kind="stable"):
             by_frame = members.setdefault(int(identities[p]), {})
             if t in by_frame:
-                account.drop("duplicate_person", 1, detections.frame_index[[t]], persons[[p]])
+                account.drop("duplicate_person", 1)
             else:
                 by_frame[t] = int(p)
     return members

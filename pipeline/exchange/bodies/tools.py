@@ -170,9 +170,6 @@ def _gvhmr(content: ResultDict) -> Iterator[BodyEstimate]:
     body = content.below("smpl_params_incam")
     root = body.take("global_orient", None, 3)
     n = len(root)
-    pose = np.hstack([root, body.take("body_pose", n, N_BODY - 3)])
-    betas = body.take("betas", n, N_BETAS)
-    trans = body.take("transl", n, 3)
     cameras = content.take("K_fullimg", n, 3, 3)
     if (cameras != cameras[:1]).any():
         raise content.error("K_fullimg", "one camera for all frames", "several")
@@ -182,9 +179,9 @@ def _gvhmr(content: ResultDict) -> Iterator[BodyEstimate]:
         tool="GVHMR",
         person="0",
         frames=np.arange(n),
-        pose=pose,
-        betas=betas,
-        trans=trans,
+        pose=np.hstack([root, body.take("body_pose", n, N_BODY - 3)]),
+        betas=body.take("betas", n, N_BETAS),
+        trans=body.take("transl", n, 3),
         intrinsics=intrinsics,
         size=_size_around(intrinsics[:2, 2]),
         world_root=world.take("global_orient", n, 3),
@@ -211,16 +208,13 @@ def _wham(content: ResultDict) -> Iterator[BodyEstimate]:
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
         n = len(frames)
-        pose = entry.take("pose", n, N_POSE)
-        betas = entry.take("betas", n, N_BETAS)
-        trans = entry.take("trans", n, 3)
         yield BodyEstimate(
             tool="WHAM",
             person=person,
             frames=frames,
-            pose=pose,
-            betas=betas,
-            trans=trans,
+            pose=entry.take("pose", n, N_POSE),
+            betas=entry.take("betas", n, N_BETAS),
+            trans=entry.take("trans", n, 3),
             world_root=entry.take("pose_world", n, N_POSE)[:, :3],
             world_place=entry.take("trans_world", n, 3),
             is_place_of_hips=True,
@@ -231,9 +225,6 @@ def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
     """TRAM's result: one person. The camera, shared by all people, is in another file."""
     frames = content.frames("frame")
     n = len(frames)
-    pose = content.rotation_vectors("pred_rotmat", n, 24).reshape(n, N_POSE)
-    betas = content.take("pred_shape", n, N_BETAS)
-    trans = content.take("pred_trans", n, 1, 3)[:, 0]
     place = camera_file(content.file)
     stored = ResultDict(place, "", load_results(place))
     size = _size_around(stored.take("img_center", 2))
@@ -249,9 +240,9 @@ def _tram(content: ResultDict) -> Iterator[BodyEstimate]:
         tool="TRAM",
         person=person,
         frames=frames,
-        pose=pose,
-        betas=betas,
-        trans=trans,
+        pose=content.rotation_vectors("pred_rotmat", n, 24).reshape(n, N_POSE),
+        betas=content.take("pred_shape", n, N_BETAS),
+        trans=content.take("pred_trans", n, 1, 3)[:, 0],
         intrinsics=intrinsics,
         size=size,
         extrinsics=extrinsics,
@@ -275,16 +266,13 @@ def _prompthmr(content: ResultDict) -> Iterator[BodyEstimate]:
         frames = entry.frames("frames")
         n = len(frames)
         body = entry.below("smplx_cam")
-        pose = body.rotation_vectors("rotmat", n, 55).reshape(n, 165)
-        betas = body.take("shape", n, N_BETAS)
-        trans = body.take("trans", n, 3)
         estimate = BodyEstimate(
             tool="PromptHMR",
             person=person,
             frames=frames,
-            pose=pose,
-            betas=betas,
-            trans=trans,
+            pose=body.rotation_vectors("rotmat", n, 55).reshape(n, 165),
+            betas=body.take("shape", n, N_BETAS),
+            trans=body.take("trans", n, 3),
             intrinsics=intrinsics,
             size=size,
             is_reduced=True,
@@ -302,18 +290,14 @@ def _vibe(content: ResultDict) -> Iterator[BodyEstimate]:
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
         n = len(frames)
-        pose = entry.take("pose", n, N_POSE)
-        betas = entry.take("betas", n, N_BETAS)
-        boxes = entry.take("bboxes", n, 4)
-        crop_camera = entry.take("pred_cam", n, 3)
         yield BodyEstimate(
             tool="VIBE or TCMR",
             person=person,
             frames=frames,
-            pose=pose,
-            betas=betas,
-            boxes=boxes,
-            crop_camera=crop_camera,
+            pose=entry.take("pose", n, N_POSE),
+            betas=entry.take("betas", n, N_BETAS),
+            boxes=entry.take("bboxes", n, 4),
+            crop_camera=entry.take("pred_cam", n, 3),
         )
 
 

@@ -28,7 +28,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "file",
         type=PATH,
         nargs="+",
-        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays npy, npz, "
+        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays also npy, npz, "
         "safetensors or Parquet; with --format bodies result files; no code in it is run",
     )
     split_arguments(sub)
@@ -67,9 +67,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--array", metavar="NAME", help="array of the file (default: the only one, or features)")
     add(
         "--match",
-        choices=("tracks", "rows"),
-        help="tracks: by track and frame, leaving out tracks that only one of both has; rows: by "
-        "position (default: by track if the file has tracks)",
+        choices=("tracks",),
+        help="by track and frame, leaving out tracks that only one of both has (default: by track "
+        "and frame, and all must belong to the split; by position if the file has neither)",
     )
     add("--clips", type=ROOT, metavar="CACHE", help="cache with the clips' people, for bodies")
     add("--body", type=PATH, metavar="DIR", help="folder of SMPL's body, for bodies")

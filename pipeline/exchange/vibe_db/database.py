@@ -13,28 +13,25 @@ are a segment:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, stored_arrays, text_of
+from pipeline.exchange.array_files import ArrayFile, open_arrays
+from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
-from pipeline.files.formats.arrays import fits, reading, refuse, shown_names
-from pipeline.files.formats.hdf5 import filters_of, own_object
-from pipeline.files.raw.opening import open_unbuffered
+from pipeline.files.formats.arrays import fits, shown_names
 
 Array = NDArray[Any]
 
-HDF5: Final = b"\x89HDF\r\n\x1a\n"  # first bytes of such a file
 NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
+FORMATS: Final = ("joblib", "hdf5")
 # dtype in the layout -> dtype kinds that a file may have; for other dtypes, any numbers
 KINDS: Final = {"U": "US", "<i8": "biuUS"}
 
@@ -51,7 +48,7 @@ class Segment(NamedTuple):
 class Database:
     """The fields of an open file that its layout defines; all have `rows` rows."""
 
-    file: Path
+    arrays: ArrayFile
     fields: Mapping[str, Array]  # memory-mapped, or of h5py
     rows: int
     ignored: tuple[str, ...]  # names of other content
@@ -91,54 +88,37 @@ class Database:
             yield Segment(name, start, self.rows)
 
     def error(self, field: str, expected: str, found: str, do: str = AGAIN) -> RawDataError:
-        return RawDataError(self.file, field, expected, found, do)
+        return RawDataError(self.arrays.file, field, expected, found, do)
 
 
-@contextmanager
-def open_database(file: Path, layout: Layout) -> Iterator[Database]:
+def open_database(file: Path, layout: Layout) -> Database:
     """Open a joblib or HDF5 file with the fields of `layout`.
 
     Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or
-    length is wrong; UnsafePickle if it would run code; OSError.
+    length is wrong; UnsafePickle if it would run code.
     """
-    with open_unbuffered(file) as stream:
-        start = stream.read(len(HDF5))
-    if start != HDF5:
-        yield _check_fields(file, layout, *stored_arrays(file))
-        return
-    with ExitStack() as opened:
-        with reading(file, "an HDF5 file", do="Copy it again."):
-            stored = opened.enter_context(h5py.File(file, "r", locking=False))
-            objects = {name: _plain_array(file, stored, name) for name in stored}
-        arrays = {name: array for name, array in objects.items() if array is not None}
-        others = tuple(objects.keys() - arrays.keys())
-        yield _check_fields(file, layout, arrays, others)
-
-
-def _check_fields(
-    file: Path, layout: Layout, arrays: Mapping[str, Array], others: tuple[str, ...]
-) -> Database:
-    """The database of a file's arrays. others: names of its other objects. Raises RawDataError as
-    `open_database` does.
-    """
-    fields = {name: array for name, array in arrays.items() if name in layout.fields}
-    ignored = tuple(sorted({*arrays, *others} - fields.keys()))
+    arrays = open_arrays(file)
+    if arrays.format not in FORMATS:
+        expected = "a joblib or HDF5 file, as VIBE's and TCMR's scripts write them"
+        raise RawDataError(file, "file", expected, f"{arrays.format} arrays", OTHER_FORMATS)
+    named = {*arrays.names, *arrays.others}
+    fields: dict[str, Any] = {
+        name: arrays.open(name) for name in arrays.names if name in layout.fields
+    }
     n_rows = 0
     if "vid_name" in fields:
-        n_rows = (*fields["vid_name"].shape, 0)[0]
-    database = Database(file, fields, n_rows, ignored)
+        n_rows = fields["vid_name"].shape[0]
+    database = Database(arrays, fields, n_rows, tuple(sorted(named - fields.keys())))
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            found = f"only {shown_names(arrays)}"
+            found = f"only {shown_names(arrays.names)}"
             do = "Check that this is the dataset's file."
-            if not arrays:
+            if not arrays.names:
                 found = "no array"
                 do = OTHER_FORMATS
-            if name in others:
+            if name in arrays.others:
                 found = "another Python object of this name; store numbers as an array of numbers"
             raise database.error(name, "an array of this name", found, do)
-    if not n_rows:
-        raise database.error("vid_name", "rows", "none")
 
     for name, array in fields.items():
         found = f"{array.dtype} {array.shape}"
@@ -147,27 +127,9 @@ def _check_fields(
             raise database.error(name, f"{n_rows} rows, as in vid_name", found)
         has_shape = any(fits(array.shape[1:], shape) for shape in field.shapes)
         has_kind = array.dtype.kind in KINDS.get(field.dtype, "biuf")
-        if 0 in array.shape or not (has_shape and has_kind):
+        if not (has_shape and has_kind):
             shapes = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in field.shapes)
             content = "texts" if field.dtype == "U" else "numbers"
             expected = f"{content} of shape {shapes.replace('None', 'any')}"
             raise database.error(name, expected, found)
     return database
-
-
-def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | None:
-    """The dataset; None for another object. Raises RawDataError for a dataset in another file, or
-    with filters.
-    """
-    with reading(file, "an array in this file", key=name, do=AGAIN):
-        dataset = own_object(stored, name)
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-            return None
-        if filters_of(dataset):
-            expected = "an array without filters"
-            do = f"Write it without them: h5repack -f NONE {file} PLAIN"
-            raise RawDataError(file, name, expected, "filters (compression)", do)
-        n_stored = dataset.id.get_storage_size()
-        if n_stored < dataset.nbytes:
-            refuse(f"{n_stored:,} of its {dataset.nbytes:,} bytes")
-    return dataset

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline import datasets
@@ -30,7 +29,9 @@ from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.exchange.arrays import open_writer, write_shards
 from pipeline.exchange.formats import provenance_path
+from pipeline.exchange.matching import Match
 from pipeline.exchange.vibe_db.database import Database, open_database
 from pipeline.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
 from pipeline.exchange.vibe_db.tracks import FileReader, columns_of
@@ -106,28 +107,28 @@ def import_database(
             f"{file}: was exported from {provenance['split']} ({provenance_path(file).name}), "
             f"so it cannot become {name}. Import it as a split of its own dataset."
         )
-    with open_database(file, layout) as database:
-        layout = _resolve_layout(layout, database, provenance, options)
-        columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
-        tracks = FileReader(database, layout, dataset, part, columns, digest, state)
-        origin = _origin(reader, part, tracks, provenance)
-        why = _why(root, name, origin)
-        if why:
-            refuse_mixed_cache(root, name, stand_in=origin["stand_in"])
-            _write_tracks(root, name, tracks, origin, progress)
-        cache.finish_commits(root, name)  # of an import that was killed
-        stream = None
-        if "features" in database.fields:
-            stream = options.stream
-            if _write_stream(root, name, stream, tracks, provenance, options):
-                why = why or "its features were missing"
-        mark = ""
-        if origin["stand_in"]:
-            mark = "demo data"
-        elif provenance.get("stand_in"):
-            mark = "untrained"
-        split = cache.open(root)[name]
-        return _result(split, stream, ignored=database.ignored, mark=mark, why=why)
+    database = open_database(file, layout)
+    layout = _resolve_layout(layout, database, provenance, options)
+    columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
+    tracks = FileReader(database, layout, dataset, part, columns, digest, state)
+    origin = _origin(reader, part, tracks, provenance)
+    why = _why(root, name, origin)
+    if why:
+        refuse_mixed_cache(root, name, stand_in=origin["stand_in"])
+        _write_tracks(root, name, tracks, origin, progress)
+    cache.finish_commits(root, name)  # of an import that was killed
+    stream = None
+    if "features" in database.fields:
+        stream = options.stream
+        if _write_stream(root, name, stream, tracks, provenance, options):
+            why = why or "its features were missing"
+    mark = ""
+    if origin["stand_in"]:
+        mark = "demo data"
+    elif provenance.get("stand_in"):
+        mark = "untrained"
+    split = cache.open(root)[name]
+    return _result(split, stream, ignored=database.ignored, mark=mark, why=why)
 
 
 def _result(
@@ -233,7 +234,7 @@ def _origin(
         joints_2d = list(joint_names(layout.joints_2d))
     imported = {
         "format": "vibe",
-        "file": tracks.database.file.name,
+        "file": tracks.database.arrays.file.name,
         "sha256": tracks.digest,
         "joints_2d": joints_2d,
         "crop_scale": layout.crop_scale,
@@ -280,7 +281,7 @@ def _write_tracks(
     """Write and commit the videos of the file. A killed run continues after the last video."""
     plan = staging_plan(cache.fingerprint(origin))
     report_other_work(root, name, None, plan)
-    provenance = {"imported": str(tracks.database.file.resolve())}
+    provenance = {"imported": str(tracks.database.arrays.file.resolve())}
     with cache.SplitWriter(
         root, name, columns=tracks.columns, plan=plan, provenance=provenance
     ) as writer:
@@ -294,7 +295,7 @@ def _write_tracks(
             progress(n_rows, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals()
-        require_unchanged(tracks.database.file, tracks.state)
+        require_unchanged(tracks.database.arrays.file, tracks.state)
         writer.commit(
             {"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals}
         )
@@ -338,33 +339,15 @@ def _write_stream(
             )
         if is_current(split, stream):
             return False
-    plan = staging_plan(cache.fingerprint(identity))
-    report_other_work(root, name, stream, plan)
-    dim = tracks.database.fields["features"].shape[1]
-    with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
+    # of each row of the split, its number in the file
+    in_file = np.concatenate([video.rows for video in tracks.videos()])
+    arrays = tracks.database.arrays
+    match = Match(arrays, "features", np.arange(len(in_file)), in_file, 0, "")
+    origin = cache.fingerprint(identity)
+    with open_writer(root, name, stream, match, origin, "float16") as writer:
         if stream in split.streams:
             writer.reopen(missing_rows(split, stream).incomplete)
-        # of each row of the split, its number in the file
-        in_file = np.concatenate([video.rows for video in tracks.videos()])
-        for shard in writer.pending:
-            rows = in_file[np.asarray(writer.rows(shard))]
-            features, ok = _features(tracks.database, rows)
-            # A row's key: the file's digest and the row number.
-            key = np.full(len(rows), int(tracks.digest[:16], 16), np.uint64)
-            writer.write(shard, features, ok, np.stack([key, rows.astype(np.uint64)], axis=1))
-        require_unchanged(tracks.database.file, tracks.state)
+        write_shards(writer, match, int(tracks.digest[:16], 16), silent)
+        require_unchanged(arrays.file, tracks.state)
         writer.commit(entries)
     return True
-
-
-def _features(
-    database: Database, rows: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Features (n, dim) of rows of the file in float16, and whether they are finite."""
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    parts = [database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs]
-    with np.errstate(over="ignore", invalid="ignore"):
-        half = np.concatenate(parts).astype(np.float16)
-    ok = np.asarray(np.isfinite(half).all(axis=1))
-    half[~ok] = 0
-    return half, ok

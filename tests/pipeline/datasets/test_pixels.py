@@ -303,7 +303,7 @@ def test_a_factor_of_2_in_the_picture_s_middle_is_refused_for_detectors() -> Non
         require_pixels(Path("labels"), keypoints * [2, 2, 1], (640, 480), DETECTED_OUTSIDE)
 
 
-def test_refused_labels_can_be_read_on_to_show_them(video: Video) -> None:
+def test_refused_labels_can_be_read_on_to_check_them_further(video: Video) -> None:
     with reading_refused() as refusals:
         require_frames(Path("labels"), video, list(range(70)), VideoAccount("x"))
         require_pixels(Path("labels"), people_in(1280, 960), (160, 120))

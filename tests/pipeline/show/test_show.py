@@ -290,44 +290,6 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn: Any, tmp_path: Pat
     assert not page.main.of_class("joint")
 
 
-def test_rejected_videos_are_drawn_with_what_is_wrong(
-    embedded: Any, into: Any, page: Any, tmp_path: Path
-) -> None:
-    """Wherever they are in the list."""
-    raw, reader, root = (
-        embedded.copy("kinetics", tmp_path / "kinetics"),
-        datasets.get("kinetics"),
-        tmp_path / "cache",
-    )
-    good = [video.name for video in reader.videos(raw, "train")][:2]
-    folder = next(
-        f for f in sorted((raw / "keypoints/train").iterdir()) if list(f.glob("*_keypoints.json"))
-    )
-    (clip,) = (file for file in raw.rglob(f"{folder.name}.*") if file.suffix in (".mp4", ".avi"))
-    for name in (f"zz{k}{folder.name[3:]}" for k in (0, 1)):
-        shutil.copy(clip, clip.with_name(name + clip.suffix))
-        (folder.parent / name).mkdir()
-        for number in range(160):  # of another run, whose video was longer
-            shutil.copy(
-                max(folder.iterdir()), folder.parent / name / f"{name}_{number:012d}_keypoints.json"
-            )
-    bad = [video.name for video in reader.videos(raw, "train")][-2:]
-    reasons = {video.set_aside for video in into.convert(root, raw, "kinetics").rejected}
-    assert reasons == {"frame_count_mismatch"}
-    for source in (("--raw", raw), ("--cache", root)):
-        text = page("kinetics", "train", "--rejected", *source)
-        assert pictures(text)
-        assert "labels up to frame 159" in text.main.text
-        assert bad[0] in text.main.text
-    found = from_raw(reader, "train", raw, Choice(2, rejected=True), videos={*good, *bad})
-    assert [track.record.video for track in found.tracks] == bad
-    rejected = Choice(rejected=True)
-    moved = raw.rename(tmp_path / "moved")
-    with pytest.raises(PipelineError, match=r"does not exist.*--raw DIR"):
-        from_cache(root, "kinetics/train", rejected)
-    assert from_cache(root, "kinetics/train", rejected, raw=moved).tracks
-
-
 def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, ran: Any) -> None:
     error = ran(
         "show", "penn_action/train", "--cache", root, "--out", tmp_path / "page.pdf", code=2

@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 
 import cache
+from pipeline.accounting import VideoAccount
 from pipeline.files.raw import MARKER
 from tasks.report.data import accounting_section, examples_section, open_splits, overview_section
+from tasks.report.page import write_page
+from tests.html_pages import Page
 from tests.tasks.report.conftest import kept, person, write_split, write_stream
 
 
@@ -141,3 +144,24 @@ def test_a_missing_body_or_a_damaged_split_costs_only_what_needs_it(
     (problem,) = data["problems"]
     assert problem.startswith("penn_action/train: ")
     assert list(data["datasets"]) == ["amass"]
+
+
+def test_all_clips_are_listed_with_their_tracks_and_some_are_drawn(tmp_path: Path) -> None:
+    clips = {f"{video:04}/0": person(10 + video) for video in range(1, 9)}
+    rejected = VideoAccount("0009", found=5)
+    rejected.reject("video_unreadable", "0009: no frame")
+    write_split(tmp_path, "videos/train", clips, accounts=[*kept(8), rejected])
+    section = examples_section(open_splits(tmp_path), raw=None, body=None)
+    (split,) = section.data["datasets"]["videos"]
+    assert [tracks for _, tracks in split.clips] == [
+        *([(f"{v:04}/0", 0, 9 + v)] for v in range(1, 9)),
+        [],
+    ]
+    write_page(tmp_path / "page.html", [section], title="clips", mark="", facts={})
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert section.unfolded
+    titles = [title.text for svg in page.root.of_class("tracks") for title in svg.all("title")]
+    assert titles == [f"{v:04}/0: frames 0 to {9 + v}" for v in range(1, 9)]
+    assert "5 video_unreadable" in page.main.text
+    headings = [heading.text for heading in page.main.all("h4")]
+    assert headings == [f"videos/train: {v:04}/0" for v in (1, 2, 4, 5, 7, 8)]  # of eight, six

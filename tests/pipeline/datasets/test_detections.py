@@ -1,0 +1,40 @@
+"""People of detections: each detection is in a track, or counted with a reason."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.accounting import VideoAccount
+from pipeline.datasets.detected.people import Rules, people
+from pipeline.files.formats.people.detections import CORNERS, Detections
+from pipeline.linking import Cleaning
+from tests.pipeline.datasets.by_hand import standing
+
+
+@given(data=st.data(), boxes=st.booleans(), identified=st.booleans(), cleaned=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, cleaned) -> None:
+    n, rng = data.draw(st.integers(1, 40)), np.random.default_rng(data.draw(st.integers(0, 99)))
+    persons, identity = [], []
+    for t in range(n):
+        one = (
+            standing("coco", 60 + t, 60)
+            if not boxes
+            else np.array([[20 + t, 20, 0.9], [60 + t, 110, 0.9]])
+        )
+        few = np.stack(
+            [one + np.array([90 * p, 0, 0]) for p in range(data.draw(st.integers(1, 2)))]
+        )
+        few[..., 2] *= rng.uniform(0, 1, (len(few), 1) if boxes else few.shape[:2]) < rng.uniform(
+            0.2, 1.2
+        )
+        persons.append(few + rng.normal(size=few.shape) * [1e-3, 1e-3, 0])
+        identity.append(rng.integers(0, 2, len(few)))
+    skeleton = CORNERS if boxes else "coco"
+    found = Detections(skeleton, np.arange(n), persons, identity if identified else None, range(n))
+    account = VideoAccount("a.mp4", found=found.n_persons)
+    cleaning = Cleaning(min_frames=5, max_frames=20) if cleaned else None
+    tracks = list(people(found, account, Rules(5, cleaning=cleaning)))
+    account.check()
+    in_tracks = sum(len(track.frame_index) for track in tracks)
+    assert in_tracks + account.dropped.total() == found.n_persons
