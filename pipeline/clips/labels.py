@@ -29,7 +29,7 @@ from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, MADE_BY, entries, read_info
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
-from pipeline.files.raw import RawVideo, VideoTexts
+from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry
 from pipeline.files.raw.pack import PACK, packed_names
 
@@ -80,7 +80,7 @@ class ClipLabels:
         self._names: dict[str, _FolderNames] = {}  # by folder
         self._unmatched: dict[str, _Unmatched] = {}  # by folder
 
-    def video(self, clip: str) -> VideoTexts:
+    def video(self, clip: str) -> RawVideo:
         """A clip with its labels. `files` begins with the clip, and also has other clips to which
         the labels may belong, for `require_own_labels`.
         """
@@ -95,7 +95,8 @@ class ClipLabels:
             if path.rpartition("/")[2] in shared_names:
                 same_stem = self._clips_by_path.get(_stem(clip), ())
                 others += [other for other in same_stem if other != clip]
-        return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
+        paths = (clip, *others, *files)
+        return RawVideo(clip, tuple(map(Path, paths)), label_folders=tuple(map(Path, folders)))
 
     def find(self, clip: str, folder: str) -> _Labels:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
@@ -106,7 +107,6 @@ class ClipLabels:
         files, folders = self.list_names(folder)
         if not files and not folders:
             return (), ()
-        # as text: to make a million Path objects takes seconds
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
         packed = f"{PACK}/{clip}.json"
         is_in_pack = packed in files or _DAMAGED in files

@@ -18,8 +18,7 @@ Stamps differ between copies of the same data, so they are stored beside the com
 digests in it. A stamp counts only with the committed digest, so a crash between the two files does
 no harm.
 
-There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three
-lists. `pipeline.files.raw.seal` is faster still where nothing has changed.
+There are half a million videos: a stamp is one text, and stamps.json is three lists.
 """
 
 from __future__ import annotations
