@@ -117,7 +117,7 @@ class Kinetics(ClipDataset):
 
 
 def _list_clips(folder: Path, below: str) -> Iterator[str]:
-    """Yield video files in a split's folder and in its class folders, as paths that begin `below`."""
+    """Yield video files in a split's folder and in its class folders, as paths below `below`."""
     for entry in entries(folder):
         if is_folder_entry(entry):
             inner = (f"{below}/{entry.name}/{file.name}" for file in entries(folder / entry.name))

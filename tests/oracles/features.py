@@ -71,7 +71,7 @@ def _images(split: Split, stream: Stream) -> Any:
     """A function from a row to the images that it is computed from: its own is the last."""
     pixels_of = pixels(split, None)
 
-    @functools.lru_cache(maxsize=8)
+    @functools.lru_cache(maxsize=64)
     def decode(video: int, number: int) -> Any:
         (frame,) = pixels_of(video).decode(iter([number]))
         assert frame.image is not None, frame.problem

@@ -41,7 +41,6 @@ from pipeline.files.raw.files import (
     span_digest,
 )
 from pipeline.files.raw.opening import is_temporary
-from pipeline.files.raw.pack import PACK, packed_entry
 
 # A line for each input of a video: its kind, the numbers that NUMBERS names, and its path below the
 # raw folder.
@@ -202,9 +201,7 @@ def video_digest(raw: Path, video: RawVideo) -> str:
     paths = hashlib.sha256()
     for path, digest in zip(video.paths, digests, strict=True):
         contents.update(f"{digest}\n".encode())
-        # packed, it is the same file
-        below = _below(str(raw), str(path)).replace(f"{PACK}/", "")
-        paths.update(f"{below}\n".encode())
+        paths.update(f"{_below(str(raw), str(path))}\n".encode())
     return contents.hexdigest()[:CONTENTS] + paths.hexdigest()[CONTENTS:]
 
 
@@ -308,12 +305,8 @@ def _number_text(name: str, number: int) -> str:
 
 
 def _size_and_time(file: str) -> tuple[int, int]:
-    """Bytes and time of a file. One in a PACK has its own size, and the time of the PACK."""
-    pack, packed, _ = file.rpartition(f"/{PACK}/")
-    if packed:
-        status = os.stat(f"{pack}/{PACK}")  # noqa: PTH116 - a quarter of Path's time
-        return packed_entry(Path(file)).file_size, status.st_mtime_ns
-    status = os.stat(file)  # noqa: PTH116 - as above
+    """Bytes and time of a file."""
+    status = os.stat(file)  # noqa: PTH116 - a quarter of Path's time
     return status.st_size, status.st_mtime_ns
 
 
@@ -353,9 +346,7 @@ def _count_size_and_times(folder: str) -> tuple[int, ...]:
 
 def _why_not(error: OSError) -> int:
     """GONE or UNREADABLE, for a file or folder that this error was raised for."""
-    if is_temporary(error) or error.errno is None:  # None: a damaged PACK
-        return UNREADABLE
-    return GONE
+    return UNREADABLE if is_temporary(error) else GONE
 
 
 def _below(root: str, path: str) -> str:
