@@ -64,7 +64,7 @@ def list_clips(raw: Path, suffix: str = "") -> list[str]:
     suffix: ending that follows the name of a video file; ".json" lists the files of `detect`.
     """
     clips = []
-    for file in list_files(raw):
+    for file in _list_files(raw):
         if file.endswith(suffix) and _kind(file.removesuffix(suffix)) in EXTENSIONS:
             clips.append(file)
     return clips
@@ -89,7 +89,7 @@ def describe_others(raw: Path) -> str:
 
 def images_hint(raw: Path) -> str:
     """Advice for a folder without clips but with an archive or images; "" for another folder."""
-    for file in list_files(raw):
+    for file in _list_files(raw):
         if file.casefold().endswith(PACKED):
             return f" ({file}: unpack it)"
     images = [file for file in _files_beside_keypoints(raw) if _kind(file) in PICTURES]
@@ -102,14 +102,14 @@ def images_hint(raw: Path) -> str:
 
 
 def _files_beside_keypoints(raw: Path) -> list[str]:
-    return [file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
+    return [file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
 
 
 def _kind(file: str) -> str:
     return PurePath(file).suffix.lower()
 
 
-def list_files(raw: Path) -> list[str]:
+def _list_files(raw: Path) -> list[str]:
     """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):

@@ -123,10 +123,10 @@ class _Input(NamedTuple):
 
 def parse(text: Stamp) -> dict[str, _Input]:
     """The inputs of a stamp, by path. Raises ValueError for any other text."""
-    return {file.path: file for file in parse_lines(text)}
+    return {file.path: file for file in _parse_lines(text)}
 
 
-def parse_lines(text: Stamp) -> list[_Input]:
+def _parse_lines(text: Stamp) -> list[_Input]:
     """The inputs of a stamp, in its order. Raises ValueError for any other text."""
     if not text:
         return []
@@ -145,7 +145,7 @@ def bytes_of_labels(texts: Iterable[Stamp]) -> int:
     """Bytes of the label and video files of the videos with these stamps. A file of several videos
     counts once; images and missing files do not count.
     """
-    inputs = set(chain.from_iterable(map(parse_lines, texts)))
+    inputs = set(chain.from_iterable(map(_parse_lines, texts)))
     total = 0
     for file in inputs:
         named = file.named

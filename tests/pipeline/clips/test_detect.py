@@ -434,7 +434,8 @@ def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_anothe
     tmp_path, monkeypatch
 ):
     raw = tmp_path / "raw"
-    clip = write_clip(raw / "a.mp4", 8)
+    clip = raw / "a.mp4"
+    write_clip(clip, 8)
     detect_clips(raw, raw / "keypoints", Bright())
     dataset = datasets.get("videos", min_frames=6)
     (video,) = dataset.videos(raw, "train")
