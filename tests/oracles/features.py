@@ -1,8 +1,8 @@
 """Features of single rows, computed apart from the extraction.  tracks -> [features]
 
-A checksum cannot show that a row has the numbers of another frame. `compute_rows` finds the frame,
-box and labels of each row by itself, decodes that frame alone, and computes the row. With the
-extraction, it shares the decoder, the crop, and the stream's own code.
+A checksum cannot show that a row has the numbers of another frame. `compute_rows` finds the frame
+and box of each row by itself, decodes that frame alone, and computes the row. With the extraction,
+it shares the decoder, the crop, reading labels, and the stream's own code.
 
     python tests/oracles/features.py CACHE N
 
@@ -45,10 +45,9 @@ def compute_rows(split: Split, name: str, rows: Sequence[int]) -> NDArray[np.flo
     computer, _ = load(stream, Machine(), split.stream_manifest(name)["backbone"])
     computed = np.full((len(rows), stream.dim), np.nan, np.float32)
     if not stream.reads.crops:
-        for i, row in enumerate(rows):
-            labels = label_batch(split, np.array([row]), stream.reads)
-            values, known = compute_labels(stream, computer, labels, 1)
-            computed[i] = np.where(known, values[0], np.nan)
+        labels = label_batch(split, np.asarray(rows, np.int64), stream.reads)
+        values, known = compute_labels(stream, computer, labels, len(rows))
+        computed[known] = values[known]
         return computed
     images = _images(split, stream)
     if computer is not None:
