@@ -7,15 +7,12 @@ cache for one that they made. `scale.py` measures it.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
-from zipfile import ZipFile
 
 import numpy as np
 
@@ -31,9 +28,8 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.files.raw import MARKER, seal
+from pipeline.files.raw import MARKER
 from pipeline.files.raw import changes as inputs
-from pipeline.files.raw.pack import PACK
 
 ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
 TRACKS: Final = 4  # a video
@@ -45,24 +41,11 @@ RESNET50: Final = ResNet50(weights=WeightsSpec("untrained", "0"))
 KINETICS: Final = datasets.get("kinetics")
 
 
-def make(folder: Path, split: str, n_tracks: int, packed: bool = False) -> None:
-    """Write raw/kinetics with the clips of one split, and a cache made from it, with features.
-
-    packed: keypoints are in a file for each class, as `detect` writes them; else in AlphaPose's
-    folder for each clip.
-    """
+def make(folder: Path, split: str, n_tracks: int) -> None:
+    """Write raw/kinetics with the clips of one split, and a cache made from it, with features."""
     raw = folder / "raw/kinetics"
     root = folder / "cache"
     videos = list(make_raw(raw, split, n_tracks // TRACKS))
-    if packed:
-        shutil.rmtree(raw / "keypoints" / split)
-        for label, of_class in itertools.groupby(
-            videos, key=lambda video: video.rpartition("/")[0]
-        ):
-            (raw / "keypoints" / label).mkdir(parents=True)
-            with ZipFile(raw / "keypoints" / label / PACK, "w") as pack:
-                for video in of_class:
-                    pack.writestr(f"{PurePath(video).name}.mp4.json", "[]")
     make_cache(root, raw, split, videos)
     (folder / "luigi.cfg").write_text(
         f"[paths]\nraw = {folder / 'raw'}\nbody = body\ncache = {root}\nruns = "
@@ -118,7 +101,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         )
     ]
     own = {column: layout.COLUMNS[column] for column in KINETICS.columns(split, body=False)}
-    sealed = publish(
+    published = publish(
         Place(cache.store_at(root), name),
         {
             "rows": extent,
@@ -136,13 +119,12 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
         },
         Tables.from_records(described),
     )
-    publish_stream(root, name, sealed, written)
+    publish_stream(root, name, published, written)
     stamps = {
         video.name: inputs.Seen(inputs.stamp(raw, video), digest, "")
         for video, digest in zip(listed, digests, strict=True)
     }
     inputs.write_stamps(root, name, stamps)
-    seal.write_seal(root, name, raw, listed, stamps)
 
 
 def publish_stream(

@@ -15,7 +15,6 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS
-from pipeline.files.raw.pack import PACK
 
 PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
 _SUFFIXES: Final = (*SUFFIXES, *UNREAD, *PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")
@@ -65,8 +64,7 @@ def require_own_name(keypoints: Path, video: RawVideo, labels: Path, clip: str) 
             own_names += [f"{name}{suffix}" for suffix in (*SUFFIXES, *UNREAD)]
     # a clip's labels may lie in the folders of its path; in `keypoints` itself if it has none
     *folders, top = (keypoints / parent for parent in PurePath(video.name).parents)
-    folder = labels.parent.parent if labels.parent.name == PACK else labels.parent
-    is_in_place = folder in (folders or [top])
+    is_in_place = labels.parent in (folders or [top])
     if labels.name in own_names and is_in_place:
         return
     place = PurePath(keypoints.name, video.name).parent

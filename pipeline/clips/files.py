@@ -4,9 +4,6 @@ keypoints -> tracks
 `python -m pipeline detect` writes one file for each clip `<folders>/<clip>.mp4`:
 
     keypoints/<folders>/<clip>.mp4.json     the clip's keypoint file
-    keypoints/<folders>/detected.zip        the PACK: such files of many clips of this folder, each
-                                            as <clip>.mp4.json, with its fingerprint as comment. It
-                                            is used if there is no file of this name beside the PACK
     keypoints/.detect/<fingerprint>         why a clip has no keypoint file
 
 `pipeline.clips.labels` finds a clip's labels among these files and those of other tools. Keypoint
@@ -45,7 +42,6 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import state_of
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import VIDEOS, open_regular
-from pipeline.files.raw.pack import PACK, is_packed, packed_entry
 
 MADE_BY: Final = "python -m pipeline detect"
 # the folder beside clips in which the dataset `videos` looks for them
@@ -68,7 +64,7 @@ def list_clips(raw: Path, suffix: str = "") -> list[str]:
     suffix: ending that follows the name of a video file; ".json" lists the files of `detect`.
     """
     clips = []
-    for file in list_files(raw):
+    for file in _list_files(raw):
         if file.endswith(suffix) and _kind(file.removesuffix(suffix)) in EXTENSIONS:
             clips.append(file)
     return clips
@@ -81,8 +77,7 @@ def describe_others(raw: Path) -> str:
     """
     others = []
     for file in _files_beside_keypoints(raw):
-        is_usual = _kind(file) in (*EXTENSIONS, *BESIDE_CLIPS)
-        if not is_usual and PurePath(file).name != PACK:
+        if _kind(file) not in (*EXTENSIONS, *BESIDE_CLIPS):
             others.append(file)
     if not others:
         return ""
@@ -94,7 +89,7 @@ def describe_others(raw: Path) -> str:
 
 def images_hint(raw: Path) -> str:
     """Advice for a folder without clips but with an archive or images; "" for another folder."""
-    for file in list_files(raw):
+    for file in _list_files(raw):
         if file.casefold().endswith(PACKED):
             return f" ({file}: unpack it)"
     images = [file for file in _files_beside_keypoints(raw) if _kind(file) in PICTURES]
@@ -107,14 +102,14 @@ def images_hint(raw: Path) -> str:
 
 
 def _files_beside_keypoints(raw: Path) -> list[str]:
-    return [file for file in list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
+    return [file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
 
 
 def _kind(file: str) -> str:
     return PurePath(file).suffix.lower()
 
 
-def list_files(raw: Path) -> list[str]:
+def _list_files(raw: Path) -> list[str]:
     """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
@@ -170,18 +165,15 @@ class ClipFiles:
         if len(os.fsencode(self.file.name)) > LONGEST_NAME:
             problem = "File name too long. Rename the clip."
             raise OSError(errno.ENAMETOOLONG, problem, str(self.file))
-        file = detected_file(self.out, self.clip)
-        if file is None:
+        if not self.file.exists():
             return False
-        if file != self.file:
-            return packed_entry(file).comment == self.fingerprint.encode()
-        info = read_info(file)
+        info = read_info(self.file)
         if info.get("description") != MADE_BY:
             expected = f"a file that `{MADE_BY}` has written"
             actual = "another one, which is left as it is"
             do = "Move it, or name another folder."
-            raise RawDataError(file, "description", expected, actual, do)
-        return info.get("fingerprint") == self.fingerprint and is_whole(file)
+            raise RawDataError(self.file, "description", expected, actual, do)
+        return info.get("fingerprint") == self.fingerprint and is_whole(self.file)
 
 
 def is_whole(file: Path) -> bool:
@@ -192,17 +184,9 @@ def is_whole(file: Path) -> bool:
 
 
 def detected_file(out: Path, clip: str) -> Path | None:
-    """Path of a clip's keypoint file, or `<folder>/detected.zip/<clip>.mp4.json` of a packed one.
-
-    None if `detect` has written neither.
-    """
+    """Path of a clip's keypoint file; None if there is none."""
     file = out / f"{clip}.json"
-    if file.exists():
-        return file
-    packed = file.with_name(PACK) / file.name
-    if is_packed(packed):
-        return packed
-    return None
+    return file if file.exists() else None
 
 
 def read_info(file: Path | None) -> dict[str, Any]:
@@ -228,10 +212,7 @@ def moved_frames(clip: Video) -> NDArray[np.int64] | None:
     file = detected_file(clip.root / KEYPOINTS, clip.path)
     if file is None:
         return None
-    on_disk = file
-    if file.parent.name == PACK:
-        on_disk = file.parent
-    return _read_moved_frames(file, state_of(on_disk))
+    return _read_moved_frames(file, state_of(file))
 
 
 @functools.lru_cache(maxsize=1)  # tracks of one clip follow each other

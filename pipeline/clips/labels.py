@@ -3,8 +3,7 @@
 `ClipLabels` finds the labels of a clip `<folders>/<clip>.mp4` below a raw folder. The first of
 these names that exists is used, whichever tool wrote it:
 
-    keypoints/<folders>/<clip>.mp4.json     as `python -m pipeline detect` writes. If there is none,
-                                            the packed one: detected.zip/<clip>.mp4.json
+    keypoints/<folders>/<clip>.mp4.json     as `python -m pipeline detect` writes
     keypoints/<folders>/<clip>.mp4.txt      then .csv, then .trc
     keypoints/<folders>/<clip>.mp4/         a folder with a file for each frame, or one for all
     keypoints/<folders>/<clip>.json         then .txt, .csv, .trc
@@ -23,19 +22,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from pathlib import Path, PurePath
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, MADE_BY, entries, read_info
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
-from pipeline.files.raw import RawVideo, VideoTexts
+from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry
-from pipeline.files.raw.pack import PACK, packed_names
-
-# Listed instead of the content of a PACK that cannot be read: it may have labels of every clip in
-# its folder, and reading them raises the error.
-_DAMAGED: Final = f"{PACK}/"
 
 # A clip's labels, as (files, folders) below the raw folder: one file, one folder, or neither, such
 # as (("keypoints/train/a.mp4.json",), ()).
@@ -45,7 +39,7 @@ _Labels = tuple[tuple[str, ...], tuple[str, ...]]
 class _FolderNames(NamedTuple):
     """Names in one folder below `keypoints`, except hidden ones."""
 
-    files: set[str]  # a packed file is "detected.zip/<clip>.mp4.json"
+    files: set[str]
     folders: set[str]
 
 
@@ -80,7 +74,7 @@ class ClipLabels:
         self._names: dict[str, _FolderNames] = {}  # by folder
         self._unmatched: dict[str, _Unmatched] = {}  # by folder
 
-    def video(self, clip: str) -> VideoTexts:
+    def video(self, clip: str) -> RawVideo:
         """A clip with its labels. `files` begins with the clip, and also has other clips to which
         the labels may belong, for `require_own_labels`.
         """
@@ -95,7 +89,8 @@ class ClipLabels:
             if path.rpartition("/")[2] in shared_names:
                 same_stem = self._clips_by_path.get(_stem(clip), ())
                 others += [other for other in same_stem if other != clip]
-        return VideoTexts(clip, files=(clip, *others, *files), label_folders=folders)
+        paths = (clip, *others, *files)
+        return RawVideo(clip, tuple(map(Path, paths)), label_folders=tuple(map(Path, folders)))
 
     def find(self, clip: str, folder: str) -> _Labels:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
@@ -106,12 +101,7 @@ class ClipLabels:
         files, folders = self.list_names(folder)
         if not files and not folders:
             return (), ()
-        # as text: to make a million Path objects takes seconds
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
-        packed = f"{PACK}/{clip}.json"
-        is_in_pack = packed in files or _DAMAGED in files
-        if is_in_pack and f"{clip}.json" not in files:
-            return (f"{below}/{packed}",), ()
         for suffixes in (SUFFIXES, UNREAD):
             for name in (clip, _stem(clip)):
                 for suffix in suffixes:
@@ -122,7 +112,7 @@ class ClipLabels:
         return (), ()
 
     def list_names(self, folder: str) -> _FolderNames:
-        """List the names in `keypoints/<folder>`, with those of packed files."""
+        """List the names in `keypoints/<folder>`."""
         if folder not in self._names:
             self._names[folder] = _list_names(self._raw / KEYPOINTS / folder)
         return self._names[folder]
@@ -159,7 +149,7 @@ class ClipLabels:
         of_all = None
         files, folders = self.list_names(folder)
         for name in sorted(files | folders):
-            if name.startswith(PACK) or self._is_of_a_clip(folder, name):
+            if self._is_of_a_clip(folder, name):
                 continue
             plain_name = plain(name)
             if plain_name in NAMES_OF_ALL or name == ALPHAPOSE:
@@ -193,11 +183,6 @@ def _list_names(folder: Path) -> _FolderNames:
             names.folders.add(entry.name)
         else:
             names.files.add(entry.name)
-    if PACK in names.files:
-        try:
-            names.files.update(f"{PACK}/{name}" for name in packed_names(folder / PACK))
-        except OSError:
-            names.files.add(_DAMAGED)
     return names
 
 

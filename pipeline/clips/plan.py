@@ -19,7 +19,6 @@ has its fingerprint.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +41,6 @@ from pipeline.clips.files import (
     images_hint,
     is_whole,
     list_clips,
-    list_files,
     read_info,
 )
 from pipeline.clips.labels import ClipLabels
@@ -51,7 +49,6 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.changes import utf8
 from pipeline.files.raw.files import digest_or_problem
-from pipeline.files.raw.pack import PACK, pack_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +254,8 @@ def _plan_clips(
 
 
 def _can_be_renamed(target: ClipFiles) -> bool:
-    """Whether a lost file is complete. Those in a PACK are."""
-    file = detected_file(target.out, target.clip)
-    return file is not None and (file.parent.name == PACK or is_whole(file))
+    """Whether a lost file is complete."""
+    return target.file.exists() and is_whole(target.file)
 
 
 def _is_up_to_date(target: ClipFiles, video: Video) -> bool:
@@ -275,9 +271,8 @@ def _find_orphans(lost: Iterable[ClipFiles], renamed: Iterable[ClipFiles]) -> li
     renamed = set(renamed)
     orphans = []
     for target in lost:
-        file = detected_file(target.out, target.clip)
-        if target not in renamed and file is not None:
-            orphans.append(file.relative_to(target.out).as_posix())
+        if target not in renamed and target.file.exists():
+            orphans.append(target.file.relative_to(target.out).as_posix())
     return orphans
 
 
@@ -328,15 +323,8 @@ def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFil
     Results have the fingerprint that the file states, not that of a clip.
     """
     lost = []
-    paths = list_clips(out, ".json")
-    for path in list_files(out):
-        folder, _, name = path.rpartition("/")
-        if name == PACK:
-            with contextlib.suppress(OSError):  # a damaged PACK: each of its clips gets the error
-                paths += [
-                    f"{folder}/{packed}".removeprefix("/") for packed in pack_index(out / path)
-                ]
-    for clip in sorted({path.removesuffix(".json") for path in paths} - {*clips}):
+    found = {path.removesuffix(".json") for path in list_clips(out, ".json")}
+    for clip in sorted(found - {*clips}):
         if (raw / clip).exists():
             continue
         info = read_info(detected_file(out, clip))

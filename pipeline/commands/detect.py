@@ -77,8 +77,6 @@ def _run(args: argparse.Namespace) -> int:
 def _print_report(args: argparse.Namespace, report: DetectionReport, detector: Detector) -> None:
     if report.detected:
         out.print(plain(str(report)))
-    elif report.packed:
-        out.print(report.packed_text)
     if args.part is not None:
         out.print(
             f"part {args.part} of the clips has ended. The same command without --part detects "

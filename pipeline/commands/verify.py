@@ -1,8 +1,8 @@
 """`python -m pipeline verify`: check a cache, and drop damaged shards.  [raw -> tracks -> features]
 
 The check (`cache.verify`) returns a report: problems as text, and damaged files and shards as
-records. Options add steps, in this order: repair and a second check, comparison with recomputed
-rows, comparison with a list of digests. Stored cameras are checked, too, unless with --fast.
+records. Options add steps, in this order: repair and a second check, comparison with a list of
+digests. Stored cameras are checked, too, unless with --fast.
 
 A repair does two things. `cache.repair` removes a stream's damaged shards from its manifest, so
 that `extract` computes them again. If a shard of a split's columns is damaged, all videos with rows
@@ -13,14 +13,13 @@ carried over by their keys after that conversion.
 from __future__ import annotations
 
 import argparse
-import functools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import cache
-from pipeline.cli.command_line import Command, json_option, whole, workers_option
+from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few
@@ -30,18 +29,12 @@ from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
 from pipeline.features.plan import missing_rows
 from pipeline.features.videos import require_videos, videos_of
-from pipeline.features.weights import WeightsSpec
-from pipeline.processes import cores
 from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
 from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.settings.file import PATH
 
-if TYPE_CHECKING:
-    from pipeline.features.recompute import Recomputed
-
-# fields of the reports of a check and of recomputed rows that the JSON document has
+# fields of the report of a check that the JSON document has
 REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
-RECOMPUTED: Final = ("ok", "compared", "skipped", "refused")
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -56,42 +49,16 @@ def _options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Drop damaged shards, and print the commands that fill them again",
     )
-    add(
-        "--recompute",
-        type=whole(1),
-        nargs="?",
-        const=100,
-        metavar="N",
-        help="Recompute N random rows (default: 100) of each stream anew and compare. Exits "
-        "with 1 if a row does not match its own frame, or cannot be compared",
-    )
     help_ = "Compare with a list of digests, as status --digest prints it"
     add("--digest", type=PATH, metavar="FILE", help=help_)
-    add(
-        "--seed",
-        type=whole(0),
-        default=0,
-        help="Seed of the drawn rows, with --recompute (default: 0)",
-    )
-    add(
-        "--weights",
-        metavar="KIND:FILE",
-        help="Weights of streams that were computed with a file, with --recompute",
-    )
-    add("--raw", type=PATH, help="The dataset's raw folder, with --recompute, if it has moved")
-    workers_option(sub, "processes, with --recompute")
     json_option(sub)
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Check a cache; with options, repair, recompute or compare it. Returns 1 for problems.
+    """Check a cache; with options, repair or compare it. Returns 1 for problems.
 
     Prints every problem, files of killed runs, and repairs.
     """
-    for name in ("raw", "weights"):
-        if getattr(args, name) and not args.recompute:
-            raise PipelineError(f"--{name} needs --recompute")
-    weights = WeightsSpec.parse(args.weights) if args.weights else None
     result = CommandResult({})
     splits = _splits(args)
     listed = []
@@ -105,50 +72,23 @@ def _run(args: argparse.Namespace) -> int:
         _add_repair(result, repair)
         if repair.has_changes or repair.refused:
             report = _verify(args, splits, result)  # what remains
-    recomputed = None
-    if args.recompute:
-        recomputed = _recompute(args, splits, weights)
-        recomputed.add_lines(result)
     differing = None
     if args.digest:
         differing = _differing_digests(args, listed, result)
 
-    refused = []
-    for work in (repair, recomputed):
-        if work is not None:
-            refused += work.refused
+    refused = repair.refused if repair is not None else []
     for text in refused:
         err.print(f"{ERROR} {plain(text)}")
-    is_ok = report.ok and (recomputed is None or recomputed.ok)
-    is_ok = is_ok and not (differing or refused)
+    is_ok = report.ok and not (differing or refused)
     result.rows = {
         "ok": is_ok,
         **{key: getattr(report, key) for key in REPORTED},
         "problems": report.problems,
         "digest": differing,
         "repair": repair and _as_dict(repair),
-        "recompute": recomputed and {key: getattr(recomputed, key) for key in RECOMPUTED},
     }
     result.exit_code = 0 if is_ok else 1
     return result.print(as_json=args.json)
-
-
-def _recompute(
-    args: argparse.Namespace, splits: Sequence[str] | None, weights: WeightsSpec | None
-) -> Recomputed:
-    """Recompute random rows of every stream (--recompute), and compare them."""
-    from pipeline.features.recompute import recompute
-
-    return recompute(
-        args.cache,
-        args.recompute,
-        seed=args.seed,
-        splits=splits,
-        raw=args.raw,
-        weights=weights,
-        workers=cores(args.workers),
-        bars=functools.partial(bar, console=err, unit="row"),
-    )
 
 
 def _differing_digests(

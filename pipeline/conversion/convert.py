@@ -50,7 +50,7 @@ from pipeline.conversion.staying import loses_rows, stays, why_kept
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
-from pipeline.files.raw import RawVideo, changes, seal
+from pipeline.files.raw import RawVideo, changes
 from pipeline.processes import MEMORY, TIMEOUT
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
@@ -358,8 +358,6 @@ def record_moves(plan: ConversionPlan) -> list[str]:
     Returns messages; none if there is nothing new, or if the cache is read-only.
     """
     assert plan.committed is not None, "nothing is committed yet"
-    if not plan.touched and plan.kept_lines:  # with missing videos, there is no seal to renew
-        return []
     lines = []
     columns = plan.committed.columns
     try:
@@ -367,7 +365,8 @@ def record_moves(plan: ConversionPlan) -> list[str]:
             with _open_writer(plan, columns, plan.committed.extra.values()) as writer:
                 writer.note_again()
             lines.append(f"recorded the new raw folder {plan.raw}")
-        _record_stamps(plan, plan.digests(), (), {})
+        if plan.touched:
+            _record_stamps(plan, plan.digests(), (), {})
     except (OSError, cache.CacheError):
         return lines
     if plan.touched:
@@ -388,8 +387,6 @@ def _record_stamps(
     digests: name -> digest. unsettled: videos of which nothing is recorded, so that the next plan
     reads their content. unusable: committed videos that stayed and have rows -> their rejection.
     """
-    if plan.sealed:  # no file has changed: the records are right
-        return
     seen = {
         name: changes.Seen(stamp, digests[name], unusable="")
         for name, stamp in plan.stamps.items()
@@ -401,7 +398,6 @@ def _record_stamps(
         stamp = seen[name].stamp if name in seen else ""
         seen[name] = changes.Seen(stamp, digests[name], why)
     changes.write_stamps(plan.root, plan.name, seen)
-    seal.write_seal(plan.root, plan.name, plan.raw, plan.listed, seen)
 
 
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:

@@ -6,9 +6,8 @@ is not UTF-8 is escaped, since tables of the cache hold text.
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cache
@@ -16,12 +15,12 @@ from pipeline.cli.text import command
 from pipeline.conversion.committed import no_videos, refuse_missing_folder
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
-from pipeline.files.raw import RawVideos, VideoTexts, changes, texts_of
+from pipeline.files.raw import RawVideo, changes
 
 
 def list_videos(
     committed: cache.Split | None, dataset: Dataset, split: str, raw: Path
-) -> RawVideos:
+) -> tuple[RawVideo, ...]:
     """The split's raw videos, each with a name that tables can hold and no other video has.
 
     committed: the split in the cache; None if it is not there yet. Raises PipelineError if it has
@@ -30,9 +29,9 @@ def list_videos(
     dataset.check_split(split)
     refuse_missing_folder(raw, committed)
     had_videos = committed is not None and len(committed.videos) > 0
-    texts = list[VideoTexts]()
+    videos: Sequence[RawVideo] = ()
     try:
-        texts += texts_of(dataset.videos(raw, split))
+        videos = dataset.videos(raw, split)
     except RawDataError as error:
         if raw.name == dataset.name:  # doctor needs the folder that holds <dataset>/
             error.args = (
@@ -40,12 +39,12 @@ def list_videos(
             )
         if not had_videos:
             raise
-    if committed is not None and had_videos and not texts:
+    if committed is not None and had_videos and not videos:
         raise no_videos(raw, committed)
-    return RawVideos(_escape_names(texts))
+    return tuple(_escape_names(videos))
 
 
-def _escape_names(videos: Sequence[VideoTexts]) -> list[VideoTexts]:
+def _escape_names(videos: Sequence[RawVideo]) -> list[RawVideo]:
     """Escape names that are not UTF-8. An escaped name that another video has gets a "?"."""
     taken = {video.name for video in videos}
     named = []
@@ -57,17 +56,5 @@ def _escape_names(videos: Sequence[VideoTexts]) -> list[VideoTexts]:
         while name in taken:
             name += "?"
         taken.add(name)
-        named.append(video._replace(name=name))
+        named.append(replace(video, name=name))
     return named
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Switch garbage collection off, for millions of new objects without cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

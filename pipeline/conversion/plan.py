@@ -7,7 +7,6 @@ records; contents are read only where sizes or times differ. Nothing is written.
 Words:
     stamp       sizes and times of a video's files, as text: equal stamps, unchanged files
     digest      hash of a video's contents and paths: it tells a changed video from a touched one
-    seal        all stamps of a split in one small file, which shows in seconds that none differs
     touched     a committed video with another stamp, but the same digest
     missing     a committed video with rows whose files are gone: its rows are kept
     unusable    a committed video whose files turned bad or lost rows: its rows are kept, too
@@ -16,7 +15,7 @@ Words:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,11 +39,11 @@ from pipeline.conversion.committed import (
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
-from pipeline.conversion.listing import list_videos, no_collection
+from pipeline.conversion.listing import list_videos
 from pipeline.conversion.renamed import renamed_videos
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.files.raw import RawVideo, changes, seal
+from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
@@ -57,12 +56,11 @@ class ConversionPlan:
     It reads the videos `append`, drops the rows of the videos `drop` (a changed video is in both),
     and leaves the other committed videos alone.
 
-    `compare` makes four kinds of plans. Besides the first eight fields, `drop_removed` and
+    `compare` makes three kinds of plans. Besides the first eight fields, `drop_removed` and
     `listed`, they fill:
-        sealed              kept, sealed: nothing has changed
         first conversion    append, stamps
         other reader        append, drop, stamps, seen, missing, kept, differs: all are read again
-        update              all fields but sealed, differs and invalidate
+        update              all fields but differs and invalidate
     """
 
     dataset: Dataset
@@ -90,12 +88,11 @@ class ConversionPlan:
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
 
     # what was compared
-    listed: Sequence[RawVideo] = ()  # all videos of the raw folder
-    # by video of the updated split; empty if `sealed`
+    listed: tuple[RawVideo, ...] = ()  # all videos of the raw folder
+    # by video of the updated split
     stamps: Mapping[str, changes.Stamp] = field(default_factory=dict)
     # as recorded at the last commit: by video, its stamp then, its digest, and if it was unusable
     seen: Mapping[str, changes.Seen] = field(default_factory=dict)
-    sealed: bool = False  # the seal shows that no raw file has changed; no stamps were made
     moved: bool = False  # the raw folder has moved
     # differing parts of `reader`; if any, all videos are read again
     differs: tuple[Difference, ...] = ()
@@ -263,7 +260,6 @@ def recorded_plan(
         body=body,
         drop_removed=drop_removed,
         retry=retry,
-        stamped=True,
     )
 
 
@@ -278,19 +274,17 @@ def compare(
     body: Path | None,
     drop_removed: bool = False,
     retry: bool = False,
-    stamped: bool = False,
 ) -> ConversionPlan:
     """The plan for an opened split; None: it is not in the cache yet.
 
     drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos
-    again. stamped: make stamps even if nothing has changed. Raises RawDataError if the raw folder
-    is missing or another dataset's; PipelineError for an unknown split, other columns, and another
-    raw folder; StandInMixed if demo data would replace real data, or the reverse.
+    again. Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for
+    an unknown split, other columns, and another raw folder; StandInMixed if demo data would replace
+    real data, or the reverse.
     """
     dataset = dataset.detect_layout(raw, split)
-    with no_collection():
-        listed = list_videos(committed, dataset, split, raw)
-        reader = reader_parts(dataset, split, raw, body)
+    videos = list_videos(committed, dataset, split, raw)
+    reader = reader_parts(dataset, split, raw, body)
     plan = ConversionPlan(
         dataset,
         split,
@@ -300,19 +294,15 @@ def compare(
         reader,
         committed,
         drop_removed=drop_removed,
-        listed=listed,
+        listed=videos,
     )
     if committed is None:
         refuse_mixed_cache(root, plan.name, stand_in=reader["stand_in"])
     else:
         columns = dataset.columns(split, body=reader["body"] is not None)
         refuse_loss(committed, raw, reader, columns)
-        if not stamped and _is_unchanged(plan, committed):
-            return replace(plan, kept=len(listed), sealed=True)
-    with no_collection():
-        videos = tuple(listed)
-        stamps = {video.name: changes.stamp(raw, video) for video in videos}
-    plan = replace(plan, listed=videos, stamps=stamps)
+    stamps = {video.name: changes.stamp(raw, video) for video in videos}
+    plan = replace(plan, stamps=stamps)
     if committed is None:
         return replace(plan, append=videos, why="not converted before")
     return _compare_committed(plan, committed, retry=retry)
@@ -325,9 +315,7 @@ def _compare_committed(
 
     plan: has what `compare` was asked for, and all listed videos with their stamps.
     """
-    with no_collection():
-        seen = changes.read_stamps(plan.root, plan.name)
-    plan = replace(plan, seen=seen)
+    plan = replace(plan, seen=changes.read_stamps(plan.root, plan.name))
     before = committed.manifest["reader"]
     differs = tuple(find_differences(before, plan.reader))
     moved = has_moved(committed, plan.raw)
@@ -366,16 +354,6 @@ def _find_unusable(plan: ConversionPlan) -> dict[str, str]:
         if video.unusable and video.stamp == plan.stamps.get(name):
             unusable[name] = video.unusable
     return unusable
-
-
-@no_collection()
-def _is_unchanged(plan: ConversionPlan, committed: cache.Split) -> bool:
-    """Whether the seal of the commit shows that nothing has changed."""
-    if committed.has_unfinished_commit() or has_moved(committed, plan.raw):
-        return False
-    if committed.manifest["reader"] != plan.reader:
-        return False
-    return seal.is_sealed(plan.root, plan.name, plan.raw, plan.listed, plan.digests())
 
 
 def _plan_update(

@@ -45,7 +45,7 @@ from pipeline.files.formats.fits import FILE, N_BETAS, N_POSE, FitStore, picture
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
-from pipeline.files.raw import RawVideo, RawVideos
+from pipeline.files.raw import RawVideo
 from pipeline.skeletons import Doubles, convert
 from pipeline.track import Track
 
@@ -119,12 +119,11 @@ class InstaVariety(ClipDataset):
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
         names = [f"{split}/{clip}" for clip in list_clips(raw / split)]
         labels = ClipLabels(raw, names)
-        clips = RawVideos([labels.video(clip) for clip in names])
-        if not shards and not clips:
+        videos = [labels.video(clip) for clip in names]
+        if not shards and not videos:
             actual = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."
             raise RawDataError(raw / split, "folder", "<shard>.tfrecord files", actual, do)
-        videos = list(clips)
         for shard in shards:
             file = Path(split, shard.name)
             for i, span in enumerate(tfrecords.spans(shard)):

@@ -28,7 +28,7 @@ from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import RawVideo, RawVideos, VideoTexts
+from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry
 from pipeline.track import Track
 
@@ -98,7 +98,7 @@ class Kinetics(ClipDataset):
         for clip in labels.list_names(split).folders - stems:
             if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in stems:
                 files[f"{split}/{clip}"] = []
-        return RawVideos([_raw_video(labels, split, name, files[name]) for name in sorted(files)])
+        return [_raw_video(labels, split, name, files[name]) for name in sorted(files)]
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
@@ -115,10 +115,7 @@ class Kinetics(ClipDataset):
 
 
 def _list_clips(folder: Path, below: str) -> Iterator[str]:
-    """Yield video files in a split's folder and in its class folders, as paths that begin `below`.
-
-    Paths are strings: making a Path takes as long as all other work for a clip.
-    """
+    """Yield video files in a split's folder and in its class folders, as paths below `below`."""
     for entry in entries(folder):
         if is_folder_entry(entry):
             inner = (f"{below}/{entry.name}/{file.name}" for file in entries(folder / entry.name))
@@ -127,7 +124,7 @@ def _list_clips(folder: Path, below: str) -> Iterator[str]:
             yield f"{below}/{entry.name}"
 
 
-def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
+def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> RawVideo:
     """A clip with its labels, which are searched for its class folder, then for the split's."""
 
     def rank(file: str) -> tuple[int, str]:
@@ -142,7 +139,8 @@ def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> V
         detected, folders = labels.find(clip, split)
     if not detected and not folders and files:
         detected, folders = labels.find_similar(clip, folder)
-    return VideoTexts(name, files=(*files, *detected), label_folders=folders)
+    paths = (*files, *detected)
+    return RawVideo(name, tuple(map(Path, paths)), label_folders=tuple(map(Path, folders)))
 
 
 def _find_clip(raw: Path, video: RawVideo, account: VideoAccount) -> Video:

@@ -28,7 +28,7 @@ from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.video import MAX_FPS
-from pipeline.files.raw import RawVideo, RawVideos
+from pipeline.files.raw import RawVideo
 from pipeline.linking import Cleaning
 from pipeline.track import Track
 
@@ -162,7 +162,7 @@ class OwnVideos(ClipDataset):
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
-        return RawVideos([labels.video(clip) for clip in clips if self.split_of(clip) == split])
+        return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 
     def unused_labels(self, raw: Path, split: str) -> str:
         return describe_others(raw) if split == self.splits[0] else ""

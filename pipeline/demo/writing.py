@@ -34,7 +34,6 @@ from pipeline.demo.scene import Take
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import MARKER
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.files.raw.pack import PACK, pack_index
 from pipeline.plug_ins import load
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
@@ -248,11 +247,6 @@ def _is_by_detect(file: Path, path: str) -> bool:
     """
     if not path.startswith(f"{clips.KEYPOINTS}/"):
         return False
-    if file.name == PACK:
-        try:
-            return all(entry.comment for entry in pack_index(file).values())
-        except OSError:
-            return False
     is_keypoints = clips.read_info(file).get("description") == clips.MADE_BY
     return is_keypoints or _RECORD.fullmatch(path) is not None
 

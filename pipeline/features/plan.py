@@ -193,7 +193,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
 
     missing = missing_rows(committed, spec.name)
     why = _why_extended(committed, spec.name, missing)
-    recorded = recorded_identity(committed, spec.name)
+    recorded = _recorded_identity(committed, spec.name)
     if recorded.get("kind") == IMPORTED and identity["kind"] == IMPORTED:
         return make(why=why, missing=missing)  # settings do not name its file
     differs = tuple(find_differences(recorded, identity))
@@ -222,7 +222,7 @@ def _why_extended(committed: Split, stream: str, missing: MissingRows) -> str:
     return ""
 
 
-def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
+def _recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
     """The identity in a stream's manifest. Raises PipelineError if there is none, because another
     program wrote the stream.
     """

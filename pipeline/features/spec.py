@@ -79,31 +79,24 @@ class StreamSpec:
     raw: Path | None = None  # the raw folder now; None: as recorded
 
     @classmethod
-    def from_manifest(
-        cls,
-        committed: Split,
-        name: str,
-        *,
-        raw: Path | None = None,
-        weights: WeightsSpec | None = None,
-    ) -> StreamSpec | None:
+    def from_manifest(cls, committed: Split, name: str) -> StreamSpec | None:
         """The definition of a committed stream, from its manifest; None if its weights are missing
         or its kind is unknown.
 
         The identity in the manifest has a digest of a weights file, but no path. So the file is
-        `weights`, or else the one that provenance.json names.
+        the one that provenance.json names.
         """
         identity = dict(committed.stream_manifest(name).get("identity", {}))
         if identity.get("kind") not in streams.names():
             return None
         stream = streams.of_identity(identity)
         if stream is None and "weights" in identity:
-            weights = weights or _weights_file(committed, name)
+            weights = _weights_file(committed, name)
             if weights is not None:
                 stream = streams.of_identity({**identity, "weights": asdict(weights)})
         if stream is None:
             return None
-        return cls(name, stream, raw=raw)
+        return cls(name, stream)
 
     def missing_columns(self, committed: Split) -> str:
         """A message that the split lacks columns that the stream reads; "" if it has all of them,

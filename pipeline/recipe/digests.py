@@ -124,5 +124,5 @@ def compare_digests(
             continue
         do = "Compare release, split, settings and version (docs/digests.md)."
         if one.stream is not None:
-            do = "Computed on other hardware? To compare: verify --recompute."
+            do = "Other hardware and libraries compute other last digits (docs/digests.md)."
         yield f"{one.split}: {content}: expected the digest {one.digest}, found {digest}. {do}"

@@ -28,7 +28,6 @@ from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files
-from pipeline.files.raw.pack import PACK
 
 # dataset -> other names that downloads give to its folder
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -246,7 +245,7 @@ def _list_archives(folder: Path) -> list[Path]:
     for parent in (folder, *files.list_folders(folder)):
         for entry in files.scan_folder(parent, {}):
             path = parent / entry.name
-            is_archive = _ARCHIVE.search(entry.name) and entry.name != PACK
+            is_archive = _ARCHIVE.search(entry.name)
             if is_archive and files.is_there(path) and not files.is_folder_there(path):
                 archives.append(path)
     return sorted(archives)

@@ -19,6 +19,7 @@ from tests.packages import install_source
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 KIT = HERE / "kit"
+FEATURES_ONE_BY_ONE = ROOT / "tests/oracles/features.py"
 
 
 class Terminal:
@@ -94,10 +95,10 @@ class Terminal:
         """Every byte is as it was written, features belong to their frames, and the counts add
         up.
         """
-        found = self.types_json(f"pipeline verify --recompute 20 --json --cache {cache}")
+        found = self.types_json(f"pipeline verify --json --cache {cache}")
         assert found["ok"], found
         assert not found["notes"], found
-        assert all(stream["rows"] for stream in found["recompute"]["compared"]), found
+        self.types(f"python {FEATURES_ONE_BY_ONE} {cache} 20")
         assert self.frames_kept(cache)
 
 

@@ -44,7 +44,7 @@ synthetic.write_dataset("amass", Path("amass"), n_videos=1, n_frames=300)
 
 def files_of(folder: Path) -> dict[str, tuple[int, str]]:
     """Time and content of every file that is no lock and holds no times, by its path."""
-    notes = ("provenance.json", "stamps.json", "seal.npz", "lock")
+    notes = ("provenance.json", "stamps.json", "lock")
     files = [
         file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in notes
     ]

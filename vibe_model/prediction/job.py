@@ -17,7 +17,6 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import cache
-from cache.storage.durable import write_atomic
 from pipeline.clips.file_names import require_own_name
 from pipeline.clips.files import ENDINGS, EXTENSIONS, KEYPOINTS, entries
 from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels
@@ -26,8 +25,6 @@ from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER, is_stand_in
-from pipeline.files.raw.files import read_regular
-from pipeline.files.raw.pack import PACK
 from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
@@ -113,7 +110,7 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
         name = clip.name
         if not labels.is_dir():
             name += labels.suffix
-        links[keypoints / name] = _unpack_labels(labels, keypoints)
+        links[keypoints / name] = labels
 
     _remove_label_links(clip.name, keypoints)
     _write_links(links)
@@ -124,29 +121,16 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
 def _find_labels(clip: Path) -> Path | None:
     """Find the file or folder of a clip's keypoints, in the folder `keypoints` beside the clip.
 
-    It is a path in a ZIP file, detected.zip/a.mp4.json, if `pipeline detect` has packed it. Raises
-    RawDataError for keypoints that may belong to another clip.
+    Raises RawDataError for keypoints that may belong to another clip.
     """
     folder = clip.parent
     siblings = [entry.name for entry in entries(folder) if entry.name.lower().endswith(EXTENSIONS)]
-    video = ClipLabels(folder, siblings).video(clip.name).video()
+    video = ClipLabels(folder, siblings).video(clip.name)
     labels = labels_of(folder, video)
     if labels is not None:
         require_own_labels(video, labels)
         require_own_name(folder / KEYPOINTS, video, labels, clip.name)
     return labels
-
-
-def _unpack_labels(labels: Path, keypoints: Path) -> Path:
-    """The path of labels that a link can lead to: `labels`, or a copy of labels in a ZIP file.
-
-    keypoints: The folder for the copy. The copy is hidden, so that it is not read beside the link.
-    """
-    if labels.parent.name != PACK:
-        return labels
-    copy = keypoints / f".{labels.name}"
-    write_atomic(copy, read_regular(labels))
-    return copy
 
 
 def _remove_label_links(clip_name: str, keypoints: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from pipeline.cli.console import rate
 from pipeline.cli.text import FEW, count
-from pipeline.files.raw.pack import PACK
 
 # fields with another name in --json
 _JSON_KEYS: Final = {"detected": "done", "decoding_seconds": "decoding"}
@@ -25,7 +24,6 @@ class DetectionReport:
     detected: int = 0  # number of clips detected in this run
     up_to_date: int = 0  # number of clips whose file was up to date before
     renamed: dict[str, str] = field(default_factory=dict)  # clip -> its name when it was computed
-    packed: int = 0  # number of files that this run moved into their folder's PACK
     orphans: list[str] = field(default_factory=list)  # keypoint files of deleted clips
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no keypoint file
     frames: int = 0  # number of frames in which people were searched in this run
@@ -67,11 +65,6 @@ class DetectionReport:
         return messages
 
     @property
-    def packed_text(self) -> str:
-        """Text on packed files: "230 files now in detected.zip of their folders"."""
-        return f"{count(self.packed, 'file')} now in {PACK} of their folders"
-
-    @property
     def _speed(self) -> float:
         """Frames a second."""
         return self.frames / max(self.seconds, 1e-3)
@@ -84,8 +77,6 @@ class DetectionReport:
         text += f": {count(self.persons, 'person')} in {count(self.frames, 'frame')}"
         if self.frames:
             text += f" ({rate(self._speed, 'frame')}, bottleneck: {self.bottleneck})"
-        if self.packed:
-            text += f"; {self.packed_text}"
         return text
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Detect the people in every frame of a folder of clips.  [pixels -> raw keypoints] -> tracks
 
-Writes one keypoint file per clip (`pipeline.clips.files`), and packs the files of folders with many
-clips. Runs in this process, on a Dask cluster, or in one process per device. A worker's task is one
-clip or a few, which it decodes, detects and writes into the shared folder. Frames of equal size are
-passed to the detector in one batch, from several clips if needed, but a clip of a batch and more
-waits for no other one. Results are written as they come, so memory does not grow with a clip's
-length. After a killed run, only the clips that were open are repeated.
+Writes one keypoint file per clip (`pipeline.clips.files`). Runs in this process, on a Dask cluster,
+or in one process per device. A worker's task is one clip or a few, which it decodes, detects and
+writes into the shared folder. Frames of equal size are passed to the detector in one batch, from
+several clips if needed, but a clip of a batch and more waits for no other one. Results are written
+as they come, so memory does not grow with a clip's length. After a killed run, only the clips that
+were open are repeated.
 
 A key frame is one in which people are searched; with `every` > 1, they are followed from it through
 the frames after it (`pipeline.clips.detectors.two_parts`).
@@ -33,12 +33,7 @@ from pipeline.cli.text import count
 from pipeline.clips.detection.decoders import DecodedTask, Decoders
 from pipeline.clips.detection.open_clip import OpenClip, WaitingFrame
 from pipeline.clips.detection.report import DetectionReport
-from pipeline.clips.detection.writing import (
-    folders_to_pack,
-    pack_folder,
-    rename_clip,
-    write_clip,
-)
+from pipeline.clips.detection.writing import rename_clip, write_clip
 from pipeline.clips.detectors import DetectionResources, Detector, People, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan, plan_detection
@@ -90,7 +85,7 @@ def detect_planned(
     Args:
         dask: Cluster whose workers detect.
         part: The share of the clips that the plan has, of a detection by several processes. Takes
-            no lock, renames and packs no files; a later run without `part` does.
+            no lock and renames no files; a later run without `part` does.
 
     Raises:
         CacheError: another process, or a part, writes into the same folder.
@@ -111,19 +106,7 @@ def detect_planned(
                 report.renamed[files.clip] = before.clip
             _detect_todo(dask, plan, machine, todo, report, progress)
     report.seconds = time.monotonic() - began
-    if part is None:
-        _pack(plan, report)
     return report
-
-
-def _pack(plan: DetectionPlan, report: DetectionReport) -> None:
-    """Pack the keypoint files of folders with many of them. Adds their number to `report`."""
-    gone = [before.file for before in plan.renamed.values()]
-    folders = folders_to_pack(plan.out, gone)
-    if folders:
-        with _lock(plan.out):
-            for folder, files in folders.items():
-                report.packed += pack_folder(folder, files, gone)
 
 
 def _detect_todo(

@@ -1,42 +1,31 @@
-"""Write, rename and pack keypoint files.  pixels -> [raw keypoints] -> tracks
+"""Write and rename keypoint files.  pixels -> [raw keypoints] -> tracks
 
-`pipeline.clips.files` describes their format, and the PACK, a ZIP file with the keypoint files of
-all clips of one folder.
+`pipeline.clips.files` describes their format.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
 import tempfile
-import zipfile
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
-from cache.storage.durable import make_folder, publish, sync_folder, temporary_file, write_synced
+from cache.storage.durable import make_folder, publish, temporary_file, write_synced
 from pipeline.clips.detectors import People
 from pipeline.clips.files import (
     END,
     MADE_BY,
     ClipFiles,
-    detected_file,
-    is_whole,
-    list_clips,
     read_info,
 )
-from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.files.raw.pack import LARGEST, PACK, is_packed, pack_index
+from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import bones, joint_names
 
 SEEN: Final = 0.3  # least confidence of a joint that COCO's visibility calls visible (2)
-# a folder with this many files is packed; a class of Kinetics-400 has 250 to 1,000 clips
-MANY: Final = 200
 PLACES: Final = 2  # decimals of px
 
 
@@ -69,78 +58,9 @@ def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
 
     before: the files of the clip under its earlier name.
     """
-    earlier = detected_file(before.out, before.clip)
-    assert earlier is not None
-    info = read_info(earlier) | {"fingerprint": files.fingerprint, "clip": files.clip}
-    _write(files, _renamed_text(earlier, before.clip, files.clip, info))
-    before.file.unlink(missing_ok=True)  # if it is in a PACK, `pack_folder` removes it
-
-
-def folders_to_pack(out: Path, renamed: Collection[Path]) -> dict[Path, list[Path]]:
-    """Return the folders below `out` to pack, each with its keypoint files that are not packed.
-
-    These are folders with at least MANY such files, and folders whose PACK has a file in `renamed`
-    (the earlier files of renamed clips).
-    """
-    folders = defaultdict[Path, list[Path]](list)
-    for path in list_clips(out, ".json"):
-        file = out / path
-        folders[file.parent].append(file)
-    to_pack = {
-        folder: files
-        for folder, files in folders.items()
-        if len(files) >= MANY and os.access(folder, os.W_OK)
-    }
-    for file in renamed:
-        if is_packed(file.parent / PACK / file.name):
-            to_pack[file.parent] = folders[file.parent]
-    return to_pack
-
-
-def pack_folder(folder: Path, files: Iterable[Path], renamed: Collection[Path]) -> int:
-    """Move the complete files of `detect` in `files` into the folder's PACK; returns their number.
-
-    A file replaces a packed one of its name. Packed files in `renamed` are removed. If the process
-    is killed, a file may be in both places; then the one beside the PACK is used. A PACK of another
-    program is left as it is. Raises OSError for a damaged PACK.
-    """
-    packed = {name: entry.comment for name, entry in pack_index(folder / PACK).items()}
-    is_by_detect = all(packed.values())
-    n_packed = len(packed)
-    for file in renamed:
-        if file.parent == folder:
-            packed.pop(file.name, None)
-    added = {file.name: _fingerprint_of(file) for file in files}
-    added = {name: comment for name, comment in added.items() if comment}
-    is_same = not added and len(packed) == n_packed
-    if is_same or not is_by_detect:
-        return 0
-    with tempfile.TemporaryFile(dir=folder) as stream:
-        with zipfile.ZipFile(stream, "w") as pack:
-            for name, comment in sorted((packed | added).items()):
-                entry = zipfile.ZipInfo(name)  # without times: the same files give the same bytes
-                entry.comment = comment
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                file = folder / PACK / name
-                if name in added:
-                    file = folder / name
-                pack.writestr(entry, read_regular(file), compresslevel=1)
-        stream.seek(0)
-        temporary = temporary_file(folder / PACK, shared=True)
-        write_synced(temporary, iter(functools.partial(stream.read, 1 << 20), b""))
-    publish(temporary, folder / PACK)
-    for name in added:
-        (folder / name).unlink()
-    sync_folder(folder)
-    return len(added)
-
-
-def _fingerprint_of(file: Path) -> bytes:
-    """The fingerprint of a complete file of `detect`; empty for other files and too large ones."""
-    info = read_info(file)
-    if info.get("description") != MADE_BY or not is_whole(file) or file.stat().st_size > LARGEST:
-        return b""
-    return str(info.get("fingerprint", "")).encode()
+    info = read_info(before.file) | {"fingerprint": files.fingerprint, "clip": files.clip}
+    _write(files, _renamed_text(before.file, before.clip, files.clip, info))
+    before.file.unlink()
 
 
 def people_text(frame: int, people: People, n_before: int) -> bytes:

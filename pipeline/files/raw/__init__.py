@@ -1,16 +1,16 @@
 """Raw folders, which are untrusted.  [raw] -> tracks -> features
 
 This module has what readers and commands share: `RawVideo`, the description of one video, and the
-marker file of folders with demo data. `files` and `opening` open files, `changes` and `seal` find
-out which have changed, and `pack` reads packed folders.
+marker file of folders with demo data. `files` and `opening` open files, and `changes` finds out
+which have changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pipeline.errors import StandInMixed
 
@@ -40,60 +40,6 @@ class RawVideo:
     def paths(self) -> tuple[Path, ...]:
         """All files and folders of the video."""
         return *self.files, *self.folders, *self.label_folders
-
-
-class VideoTexts(NamedTuple):
-    """A `RawVideo` in less memory: with texts for paths, and without an earlier clip's record."""
-
-    name: str
-    files: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-    label_folders: tuple[str, ...] = ()
-    span: tuple[int, int] | None = None
-
-    @classmethod
-    def from_video(cls, video: RawVideo) -> VideoTexts:
-        return cls(
-            video.name,
-            tuple(map(str, video.files)),
-            tuple(map(str, video.folders)),
-            tuple(map(str, video.label_folders)),
-            video.span,
-        )
-
-    def video(self) -> RawVideo:
-        return RawVideo(
-            self.name,
-            tuple(map(Path, self.files)),
-            tuple(map(Path, self.folders)),
-            tuple(map(Path, self.label_folders)),
-            self.span,
-        )
-
-
-class RawVideos(Sequence[RawVideo]):
-    """A sequence of raw videos. They are stored as texts, since there may be half a million; a
-    `RawVideo` is made when it is accessed.
-    """
-
-    def __init__(self, texts: Sequence[VideoTexts]) -> None:
-        self.texts = texts
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: Any) -> Any:
-        """A `RawVideo` for a number, `RawVideos` for a slice."""
-        if isinstance(index, slice):
-            return RawVideos(self.texts[index])
-        return self.texts[index].video()
-
-
-def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
-    """The videos as texts, without making an object for each."""
-    if isinstance(videos, RawVideos):
-        return videos.texts
-    return [VideoTexts.from_video(video) for video in videos]
 
 
 def is_stand_in(folder: Path) -> bool:

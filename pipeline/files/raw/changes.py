@@ -18,8 +18,7 @@ Stamps differ between copies of the same data, so they are stored beside the com
 digests in it. A stamp counts only with the committed digest, so a crash between the two files does
 no harm.
 
-There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three
-lists. `pipeline.files.raw.seal` is faster still where nothing has changed.
+There are half a million videos: a stamp is one text, and stamps.json is three lists.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ from pipeline.files.raw.files import (
     span_digest,
 )
 from pipeline.files.raw.opening import is_temporary
-from pipeline.files.raw.pack import PACK, packed_entry
 
 # A line for each input of a video: its kind, the numbers that NUMBERS names, and its path below the
 # raw folder.
@@ -124,10 +122,10 @@ class _Input(NamedTuple):
 
 def parse(text: Stamp) -> dict[str, _Input]:
     """The inputs of a stamp, by path. Raises ValueError for any other text."""
-    return {file.path: file for file in parse_lines(text)}
+    return {file.path: file for file in _parse_lines(text)}
 
 
-def parse_lines(text: Stamp) -> list[_Input]:
+def _parse_lines(text: Stamp) -> list[_Input]:
     """The inputs of a stamp, in its order. Raises ValueError for any other text."""
     if not text:
         return []
@@ -187,9 +185,7 @@ def video_digest(raw: Path, video: RawVideo) -> str:
     paths = hashlib.sha256()
     for path, digest in zip(video.paths, digests, strict=True):
         contents.update(f"{digest}\n".encode())
-        # packed, it is the same file
-        below = _below(str(raw), str(path)).replace(f"{PACK}/", "")
-        paths.update(f"{below}\n".encode())
+        paths.update(f"{_below(str(raw), str(path))}\n".encode())
     return contents.hexdigest()[:CONTENTS] + paths.hexdigest()[CONTENTS:]
 
 
@@ -293,12 +289,8 @@ def _number_text(name: str, number: int) -> str:
 
 
 def _size_and_time(file: str) -> tuple[int, int]:
-    """Bytes and time of a file. One in a PACK has its own size, and the time of the PACK."""
-    pack, packed, _ = file.rpartition(f"/{PACK}/")
-    if packed:
-        status = os.stat(f"{pack}/{PACK}")  # noqa: PTH116 - a quarter of Path's time
-        return packed_entry(Path(file)).file_size, status.st_mtime_ns
-    status = os.stat(file)  # noqa: PTH116 - as above
+    """Bytes and time of a file."""
+    status = os.stat(file)  # noqa: PTH116 - a quarter of Path's time
     return status.st_size, status.st_mtime_ns
 
 
@@ -338,9 +330,7 @@ def _count_size_and_times(folder: str) -> tuple[int, ...]:
 
 def _why_not(error: OSError) -> int:
     """GONE or UNREADABLE, for a file or folder that this error was raised for."""
-    if is_temporary(error) or error.errno is None:  # None: a damaged PACK
-        return UNREADABLE
-    return GONE
+    return UNREADABLE if is_temporary(error) else GONE
 
 
 def _below(root: str, path: str) -> str:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
 from pipeline.files.raw.opening import note_fault, open_unbuffered
-from pipeline.files.raw.pack import PACK, read_packed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,22 +101,17 @@ def recall(kind: type[T], key: str) -> T | None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read its bytes. The path may also be of a file in a ZIP of keypoints
-    (`pack.PACK`). Links are followed.
+    """Open a file to read its bytes. Links are followed.
 
     Raises OSError as `open` does, and for a pipe, socket or device, as reading those may never end.
     """
-    if path.parent.name == PACK:
-        return io.BytesIO(read_regular(path))
     return io.BufferedReader(open_unbuffered(path))
 
 
 def read_regular(path: Path) -> bytes:
     """Read a whole file. Raises OSError as `open_regular` does."""
-    if path.parent.name != PACK:
-        with open_unbuffered(path) as stream:
-            return stream.readall()
-    return read_packed(path)
+    with open_unbuffered(path) as stream:
+        return stream.readall()
 
 
 def is_folder_entry(entry: os.DirEntry[str]) -> bool:
@@ -153,8 +147,6 @@ def file_digest(file: Path) -> str:
     """SHA-256 of a file; of a video over 16 MiB, SHA-256 of its size and its first, middle and last
     MiB. Raises OSError.
     """
-    if file.parent.name == PACK:
-        return hashlib.sha256(read_regular(file)).hexdigest()
     with io.BufferedReader(open_unbuffered(file)) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size <= HASHED_WHOLE or file.suffix.lower() not in VIDEOS:

@@ -238,7 +238,6 @@ MISTAKES = (  # words, and what the message names
     ("doctor penn --raw {root}", "no dataset is called 'penn'"),
     ("doctor penn_action --raw absent", "folder not found"),
     ("doctor penn_action --raw {file}", "is a file"),
-    ("verify --cache {root} --raw {root}", "--raw needs --recompute"),
     ("plan penn_action/val --config {cfg}", "penn_action has no split 'val'"),
     ("plan penn_action train --config absent.cfg", "absent.cfg: file not found"),
     ("plan amass --config {cfg}", "is not among penn_action"),

@@ -2,6 +2,7 @@
 bright.
 """
 
+import errno
 import json
 import os
 import platform
@@ -16,16 +17,18 @@ import pytest
 
 from cache import CacheError
 from pipeline import datasets
-from pipeline.accounting import Accounting
+from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.run import detect_clips, detect_planned
 from pipeline.clips.detectors import DetectionResources, People
 from pipeline.clips.files import MADE_BY, ClipFiles, list_clips
 from pipeline.clips.plan import plan_detection
+from pipeline.conversion import reading
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.people.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw import MARKER
+from pipeline.files.raw import files as raw_files
 from tests.pipeline.clips.bright import Bright, Killed, files, write_clip
 from tests.pipeline.files.made_clips import zero
 
@@ -392,3 +395,28 @@ def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(
         account.name: [note for note in account.notes if "frame" in note] for account in report
     }
     assert about == {"broken.mp4": [report.video("broken.mp4").notes[0]], "whole.mp4": []}
+
+
+def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_another_one(
+    tmp_path, monkeypatch
+):
+    raw = tmp_path / "raw"
+    clip = raw / "a.mp4"
+    write_clip(clip, 8)
+    detect_clips(raw, raw / "keypoints", Bright())
+    dataset = datasets.get("videos", min_frames=6)
+    (video,) = dataset.videos(raw, "train")
+    opened = raw_files.open_unbuffered
+
+    def failing(file: Path) -> Any:
+        if file == clip:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(clip))
+        return opened(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_files, "open_unbuffered", failing)
+        with pytest.raises(RawDataError, match="Input/output error"):
+            dataset.read(raw, "train", video, VideoAccount(video.name), None)
+        read = reading.read_video(dataset, "train", raw, None, video)
+    assert read.account.set_aside == "not_readable_now"
+    assert f"{clip}: input/output error. Check its disk" in read.account.message

@@ -45,7 +45,7 @@ def test_what_differs_is_named_with_what_to_do(penn: Any, listed: Path, ran: Any
     words = ("verify", "--cache", penn.root, "--digest", listed)
     shown = ran(*words, code=1)
     assert f"penn_action/train: labels: expected the digest {'0' * 64}, found" in shown.out
-    assert "Computed on other hardware? To compare: verify --recompute." in shown.out
+    assert "Other hardware and libraries compute other last digits (docs/digests.md)." in shown.out
     document = json.loads(ran(*words, "--json", code=1).out)
     assert (document["ok"], len(document["digest"])) == (False, 2)
 

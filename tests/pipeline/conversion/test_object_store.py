@@ -14,7 +14,7 @@ pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
 )
 
-OF_WRITERS = (".writing", "provenance.json", "stamps.json", "seal.npz")
+OF_WRITERS = (".writing", "provenance.json", "stamps.json")
 
 
 def objects(server: Any, url: str) -> dict[str, bytes]:

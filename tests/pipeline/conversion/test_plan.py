@@ -19,7 +19,6 @@ from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import changes
-from pipeline.files.raw.seal import SEAL
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
         assert "up to date" in ran(*words).out
     assert "times of 1 video recorded" in ran(*words).out
     changed = {path for path, state in penn.everything().items() if before[path] != state}
-    assert {Path(path).name for path in changed} <= {changes.STAMPS, SEAL, "train"}
+    assert {Path(path).name for path in changed} <= {changes.STAMPS, "train"}
     content.clear()
     assert "recorded" not in ran(*words).out
     assert content == []
@@ -109,8 +108,8 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(
     penn.edit("0003")
     # killed between the stamps and the manifest, a run leaves just this
     into.convert(tmp_path / "other", penn.raw)
-    for name in (changes.STAMPS, SEAL):
-        shutil.copy(tmp_path / "other" / penn.name / name, penn.root / penn.name / name)
+    stamps = Path(penn.name, changes.STAMPS)
+    shutil.copy(tmp_path / "other" / stamps, penn.root / stamps)
     assert [video.name for video in penn.plan().append] == ["0003"]
 
 
@@ -159,7 +158,7 @@ EDITS = {  # of a raw folder of Kinetics with a clip, whose label folder has one
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_seal_hides_no_change(
+def test_stamps_hide_no_change(
     edit: str, embedded: Any, into: Any, content: list[str], tmp_path: Path
 ) -> None:
     root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
@@ -175,24 +174,27 @@ def test_a_seal_hides_no_change(
     folder.mkdir()
     (labels := folder / "alphapose-results.json").write_text(json.dumps(people))
     into.convert(root, raw, "kinetics")
-    assert plan().sealed
-    EDITS[edit](next((raw / "train").rglob(f"{folder.name}.mp4")), labels)
     content.clear()
+    assert (plan().up_to_date, content) == (True, [])
+    EDITS[edit](next((raw / "train").rglob(f"{folder.name}.mp4")), labels)
     found = plan()
-    assert (
-        found.sealed == (edit == "nothing") == (not content and not found.why and not found.missing)
+    is_noticed = bool(content or found.why or found.missing)
+    assert is_noticed == (edit != "nothing")
+    (root / "kinetics/train" / changes.STAMPS).unlink()  # then, the content of each video is read
+    by_content = plan()
+    assert (found.append, found.drop, found.missing, found.why) == (
+        by_content.append,
+        by_content.drop,
+        by_content.missing,
+        by_content.why,
     )
-    (root / "kinetics/train" / SEAL).unlink()
-    expected = plan()
-    assert replace(found, sealed=False, stamps={}, seen={}) == replace(
-        expected, committed=found.committed, listed=found.listed, stamps={}, seen={}
-    )
-    if expected.touched:
-        convert.record_moves(expected)
-        assert plan().sealed
+    if not found.why and not found.missing:
+        convert.record_moves(by_content)
+        content.clear()
+        assert (plan().up_to_date, content) == (True, [])
 
 
-def test_a_seal_of_an_earlier_commit_hides_no_video_that_could_not_be_read(penn, reads, ran):
+def test_stamps_of_an_earlier_commit_hide_no_video_that_could_not_be_read(penn, reads, ran):
     penn.converted()
     other, away = penn.label("0005"), penn.root.parent / "away"
     at, fault = other.stat().st_mtime_ns, PermissionError(13, "Permission denied", str(other))
@@ -214,25 +216,6 @@ def test_a_seal_of_an_earlier_commit_hides_no_video_that_could_not_be_read(penn,
     reads.clear()
     ran(*words)
     assert reads.names == ["0003"]
-
-
-@pytest.mark.parametrize("seal", [None, b"", b"{}", b"PK\3\4", "cut", "bent"])
-def test_without_a_usable_seal_stamps_are_compared_and_the_next_conversion_writes_it(
-    seal, penn, content, ran
-):
-    penn.converted()
-    file = penn.root / penn.name / SEAL
-    before = file.read_bytes()
-    # as if a later zip were needed to read it
-    bent = before.replace(b"PK\1\2-\3-", b"PK\1\2-\3\xff")
-    file.unlink() if seal is None else file.write_bytes(
-        {"cut": before[:-30], "bent": bent}.get(seal, seal)
-    )
-    assert seal is None or file.read_bytes() != before
-    content.clear()
-    assert (penn.plan().up_to_date, penn.plan().sealed) == (True, False)
-    assert "up to date" in ran("convert", penn.name, *penn.places).out
-    assert (file.read_bytes(), penn.plan().sealed, content) == (before, True, [])
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from pipeline.exchange.arrays import (
 )
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
-from pipeline.features.recompute import recompute
 from pipeline.features.spec import StreamSpec
 from tests.pipeline.exchange.test_tables import make
 
@@ -355,8 +354,6 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(
         PipelineError, match=r"another origin .*weights was not set, is SPIN.*--as NAME"
     ):
         imported(root, tmp_path / "x.npy", weights_of="SPIN")
-    skipped = recompute(root, 3).skipped
-    assert [(stream.stream, stream.why) for stream in skipped] == [("mine", "it was imported")]
 
 
 def test_the_command_imports_and_others_know_the_stream(

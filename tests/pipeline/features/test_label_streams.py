@@ -14,9 +14,9 @@ import cache
 from pipeline import table
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.recompute import recompute
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream
+from tests.oracles.features import differences
 from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
 
 
@@ -97,13 +97,13 @@ def expected(toy: Toy) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_row_has_its_run_s_rows_about_it_across_shards_and_verify_agrees(toy: Toy) -> None:
+def test_a_row_has_its_run_s_rows_about_it_across_shards_as_if_computed_alone(toy: Toy) -> None:
     assert toy.extract(StreamSpec("boxes", Boxes()))["boxes"].computed == 3 * N - 1
     rows, by_hand = toy.rows("features/boxes"), expected(toy)
     for name, values in by_hand.items():
         np.testing.assert_array_equal(rows[name], values.astype(np.float32))
-    (compared,) = recompute(toy.root, 100).compared
-    assert (compared.rows, compared.largest) == (3 * N - 1, 0)
+    found = differences(cache.open(toy.root)[SPLIT], "boxes")
+    assert (len(found), found.max()) == (3 * N - 1, 0)
 
 
 def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy: Toy) -> None:
