@@ -1,4 +1,4 @@
-"""The names that a package with its own model or evaluation protocol imports from the models.
+"""The names that a package with its own model imports from the models.
 
 Names that need torch are imported when first used: settings, and whether a run is complete, are
 known without it.
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.plug_ins import import_on_use
-from vibe_model.evaluation.protocols import Labels, Protocol
-from vibe_model.metrics import METRICS, Metric
 from vibe_model.models import Model
 from vibe_model.settings import EMBEDDED, Reading, VideoConfig
 
@@ -34,7 +32,6 @@ __all__ = ["EMBEDDED", "Model", "Reading", "VideoConfig"]  # settings
 __all__ += ["Body", "Estimate", "Regressor", "VideoModel"]  # networks
 __all__ += ["ProcessGroup", "TrainingBatch", "VideoTrainer"]  # training
 __all__ += ["PUBLISHED_WEIGHTS", "generator_losses", "keypoints_2d", "keypoints_3d", "labels_of"]
-__all__ += ["METRICS", "Labels", "Metric", "Protocol"]  # protocols
 __all__ += ["ConfigError", "DataError"]
 
 _LOSSES: Final = (

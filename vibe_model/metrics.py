@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.skeletons import JOINTS, KEYPOINTS_13
 
 Floats = NDArray[np.floating[Any]]
@@ -49,12 +48,6 @@ class Metric:
     reads: Reads = "joints"
     span: int = 1  # successive frames per number: 3 for an acceleration
     by_keypoint: bool = False  # mean over labelled keypoints, not over frames
-
-    def __post_init__(self) -> None:
-        if self.span > 1 and self.reads.startswith("vertices"):
-            raise ConfigError(
-                f"{self.title}: expected a span of 1 for {self.reads}, found {self.span}"
-            )
 
 
 MM_PER_FRAME2: Final = "mm per frame²"

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline import table
 from pipeline.features.streams.homography import Homography
 from pipeline.files.raw import MARKER
-from pipeline.plug_ins import commands_of
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
@@ -178,11 +178,11 @@ READING = {  # command -> runs that together read all that it names; plan: all b
 }
 
 
-@pytest.mark.parametrize("name", sorted(commands_of("pipeline")))
+@pytest.mark.parametrize("name", sorted(table.COMMANDS["pipeline"]))
 def test_a_command_reads_only_what_it_names(
     name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch
 ):
-    module = importlib.import_module(commands_of("pipeline")[name].module)
+    module = importlib.import_module(table.COMMANDS["pipeline"][name][0])
     if name not in READING:
         assert (module.COMMAND.reads, "args.cfg" in inspect.getsource(module)) == (None, False)
         return
