@@ -370,15 +370,15 @@ def every_option(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
 
 
-def named_values(option: str, words: Iterable[str], example: str) -> dict[str, str]:
-    """Parse the NAME=VALUE words of a repeatable option. Raises ConfigError for other words."""
+def named_values(words: Iterable[str], example: str) -> dict[str, str]:
+    """Parse the NAME=VALUE words of `--set`. Raises ConfigError for other words."""
     values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals):
-            raise ConfigError(f"{option} {word}: expected NAME=VALUE, as in {option} {example}")
+            raise ConfigError(f"--set {word}: expected NAME=VALUE, as in --set {example}")
         if name in values:
-            raise ConfigError(f"{option} {word}: {name} is set to {values[name]!r} already")
+            raise ConfigError(f"--set {word}: {name} is set to {values[name]!r} already")
         values[name] = value
     return values
 

@@ -6,7 +6,7 @@ import argparse
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.text import error_text
 from pipeline.commands.preparation_detector import load_networks
-from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.places import require_writable
 from pipeline.plug_ins import load
@@ -179,7 +178,7 @@ def effective(s: Settings) -> Iterator[SettingValue]:
     broken = datasets.broken(named)
     for name in named:
         if name not in broken:
-            yield from _values_of(name, s.dataset(name), shared=fields(Dataset))
+            yield from _values_of(name, s.dataset(name))
 
     yield from load(TRAININGS).setting_values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
@@ -187,12 +186,8 @@ def effective(s: Settings) -> Iterator[SettingValue]:
             yield SettingValue(name, key, text, "Luigi's own")
 
 
-def _values_of(
-    section: str, record: Any, shared: Sequence[Field[Any]] = ()
-) -> Iterator[SettingValue]:
+def _values_of(section: str, record: Any) -> Iterator[SettingValue]:
     for field in fields(record):
-        if field in shared:
-            continue
         default = field.default
         if default is MISSING:
             default = REQUIRED

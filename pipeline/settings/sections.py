@@ -47,8 +47,6 @@ KIND: Final = "kind"  # key of a stream's section that names its class; default:
 DEMO: Final = "demo"  # detector for demo data only
 FILE: Final = Path("luigi.cfg")  # optional
 TRAININGS: Final = ("mposer", "pose_embedding")  # sections of trainings that belong to no model
-# settings that all datasets share
-SHARED: Final = tuple(f"convert.{option.name}" for option in fields(Dataset))
 
 
 @dataclass(frozen=True)
@@ -131,12 +129,8 @@ class Settings:
         return replace(self, **records)
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset with the options of its section and of [convert]. Raises what `datasets.get`
-        raises.
-        """
-        reader = self.readers.get(name) or datasets.get(name)
-        shared = [option.name for option in fields(reader) if option in fields(Dataset)]
-        return replace(reader, **{name: getattr(self.convert, name) for name in shared})
+        """A dataset with the options of its section. Raises what `datasets.get` raises."""
+        return self.readers.get(name) or datasets.get(name)
 
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
@@ -295,9 +289,8 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
     Raises ConfigError, with the line or the option, for unknown options and invalid values.
     """
     values = dict[str, Any]()
-    shared = fields(Dataset) if issubclass(kind, Dataset) else ()
     for layer in reversed(layers):
-        layer.check_keys(field.name for field in fields(kind) if field not in shared)
+        layer.check_keys(field.name for field in fields(kind))
         values |= layer.parse(kind)
     try:
         return make(**values)

@@ -100,7 +100,7 @@ def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -
     if options_class is not None:
         names = [field.name for field in fields(options_class)]
     folders = _named_folders(args, names)
-    values = named_values("--set", args.set, "NAME=VALUE") | folders
+    values = named_values(args.set, "NAME=VALUE") | folders
     if "body" in names and "body" not in values:
         values |= _default_body(args)
 
