@@ -75,10 +75,10 @@ def units_of(errors: Iterable[Container[str]]) -> str:
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
-    return position_error(_centre_on_hips(pred), _centre_on_hips(target))
+    return _position_error(_centre_on_hips(pred), _centre_on_hips(target))
 
 
-def position_error(pred: Floats, target: Floats) -> Float64s:
+def _position_error(pred: Floats, target: Floats) -> Float64s:
     """Mean distance of joints, not centred. (N, J, 3) m -> (N,) mm."""
     return _mean(_joint_errors(pred, target))
 
@@ -376,12 +376,12 @@ def _mean_or_nan(values: Float64s) -> float:
 
 
 # By their names in metrics.json, in the order of tables. Joints are about the protocol's root, so
-# that MPJPE is the `position_error` of these.
+# that MPJPE is the `_position_error` of these.
 METRICS: Final[Mapping[str, Metric]] = {
     "pa_mpjpe": Metric(
         title="PA-MPJPE", unit="mm", lower_is_better=True, of=pa_mpjpe, reads="placed joints"
     ),
-    "mpjpe": Metric(title="MPJPE", unit="mm", lower_is_better=True, of=position_error),
+    "mpjpe": Metric(title="MPJPE", unit="mm", lower_is_better=True, of=_position_error),
     "pve": Metric(title="PVE", unit="mm", lower_is_better=True, of=pve, reads="vertices"),
     "pve_unposed": Metric(
         title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"

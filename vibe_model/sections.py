@@ -167,21 +167,21 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     for name in ("strides", "window_weights"):  # the prior reads no other splits
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
     with _name_section(s.source.section(VIBE.section)):
-        return cast("MPoserConfig", replace(other_settings(s, MPOSER), **decided))
+        return cast("MPoserConfig", replace(_other_settings(s, MPOSER), **decided))
 
 
 def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
     """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises
     ConfigError.
     """
-    config = cast("PrVIPEConfig", other_settings(s, PR_VIPE))
+    config = cast("PrVIPEConfig", _other_settings(s, PR_VIPE))
     config = replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body)
     if seed < 0:
         return config
     return replace(config, seed=seed)
 
 
-def other_settings(s: Settings, training: Training) -> RunConfig:
+def _other_settings(s: Settings, training: Training) -> RunConfig:
     """Configuration of a training that belongs to no model. Raises ConfigError."""
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
@@ -239,8 +239,8 @@ def check(s: Settings) -> None:
             raise ConfigError(f"{s.source.where(name)}: {message}")
     for model in models.every():
         _check_model(s, model, model_settings(s, model))
-    other_settings(s, MPOSER)
-    other_settings(s, PR_VIPE)
+    _other_settings(s, MPOSER)
+    _other_settings(s, PR_VIPE)
 
 
 def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
@@ -350,7 +350,7 @@ def setting_values(s: Settings) -> Iterator[SettingValue]:
         preset = _preset_of(s, training)
         usual = {"preset": training.preset}
         values = {"preset": preset}
-        yield from _values_of(training, other_settings(s, training), preset, values, usual)
+        yield from _values_of(training, _other_settings(s, training), preset, values, usual)
 
 
 def _values_of(

@@ -104,7 +104,7 @@ def test_installed_metadata_of_an_earlier_state_neither_hide_nor_break_what_the_
     shown = run(tmp_path, "export", "--help")
     assert all(name in shown.stdout for name in table.OWN["vibe_pipeline.exports"])
     assert "bedlam2" in run(tmp_path, "doctor", "bedlam2", "--raw", tmp_path, code=1).stdout
-    assert "old" not in shown.stdout
+    assert "vibe,wham}" in shown.stdout
     assert shown.stderr == ""
 
 
