@@ -202,7 +202,7 @@ def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig
     return replace(config, **checkpoints)
 
 
-def _config_from_settings(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+def _config_from_settings(model: Model, variant: str, seed: int) -> VideoConfig:
     """A model's configuration by luigi.cfg, checked (`check_inputs`). Raises ConfigError.
 
     Settings of checkpoints that are not set are None. variant, seed: Override those of luigi.cfg,
