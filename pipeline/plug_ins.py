@@ -26,7 +26,6 @@ C = TypeVar("C")
 
 # Groups of entry points
 MODELS: Final = "vibe_pipeline.models"  # a model's section of luigi.cfg has its name
-DISTRIBUTION: Final = "vibe-pipeline"  # name of this package
 
 
 class PlugInError(PipelineError):
@@ -36,12 +35,7 @@ class PlugInError(PipelineError):
 @functools.cache
 def entry_points(group: str) -> EntryPoints:
     """Entry points of other installed packages in a group, searched once (20 ms)."""
-    entries = []
-    for entry in metadata.entry_points(group=group):
-        is_of_earlier_installation = entry.dist is not None and entry.dist.name == DISTRIBUTION
-        if not is_of_earlier_installation:
-            entries.append(entry)
-    return EntryPoints(entries)
+    return metadata.entry_points(group=group)
 
 
 def list_names(group: str) -> tuple[str, ...]:

@@ -1,6 +1,4 @@
-"""Broken packages cost themselves and a line. Installed metadata of an older state of ours cost
-nothing.
-"""
+"""Broken packages cost themselves and a line."""
 
 import os
 import subprocess
@@ -88,24 +86,6 @@ def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
         packages.install(site / "site", "dance", entries, dance_entry="TEXT = 'x'")
         words = ("export", "a", "b", "--cache", "cache", "--format", name, "--out", "file")
         assert problem in run(site, *words, code=2).stderr
-
-
-def test_installed_metadata_of_an_earlier_state_neither_hide_nor_break_what_the_clone_has(
-    tmp_path: Path,
-) -> None:
-    entries = {
-        "vibe_pipeline.exports": {
-            "rerun": "vibe_extensions.gone:RERUN",
-            "old": "vibe_extensions.gone:OLD",
-        }
-    }
-    entries |= {"vibe_pipeline.datasets": {"bedlam": "vibe_extensions.bedlam:Bedlam"}}
-    packages.install(tmp_path / "site", "vibe-pipeline", entries)  # found before the real ones
-    shown = run(tmp_path, "export", "--help")
-    assert all(name in shown.stdout for name in table.OWN["vibe_pipeline.exports"])
-    assert "bedlam2" in run(tmp_path, "doctor", "bedlam2", "--raw", tmp_path, code=1).stdout
-    assert "vibe,wham}" in shown.stdout
-    assert shown.stderr == ""
 
 
 def test_every_name_of_the_table_leads_to_something() -> None:
