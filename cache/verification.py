@@ -32,7 +32,7 @@ from typing import Final
 from cache.errors import AccessDenied, CacheError
 from cache.format import shard as shards
 from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
-from cache.format.layout import GROUP, Geometry, json_file
+from cache.format.layout import GROUP, TABLE_FOLDER, Geometry, json_file
 from cache.format.listing import (
     ROOT,
     listed_splits,
@@ -221,7 +221,8 @@ class _Verification:
     def check_if_readable(self, place: Place) -> None:
         """As `check`; files that this user may not read count as damaged."""
         try:
-            self.check(place)
+            if not self._is_linked(place, place.manifest_folder):
+                self.check(place)
             if place.stream is None:
                 for key, message in unmounted_streams(self._store, place.split).items():
                     self._damage(place, key, message)
@@ -252,14 +253,18 @@ class _Verification:
 
         Returns the commit, for the check of its shards; None if it cannot be read.
         """
+        self._is_linked(place, f"{place.manifest_folder}/{TABLE_FOLDER}")
         n_damaged = len(self.results.damaged)
         commit, damaged_tables = self._check_manifest(place)
         has_staged = bool(self._store.list_names(place.staged))
-        if has_staged:
+        if has_staged and not self._is_linked(place, place.staged):
             self._note(place.writing, "unfinished work; the same command continues it")
         if len(self.results.damaged) > n_damaged:  # a damaged manifest may name other files
             return commit
-        unnamed = list(find_unreferenced(place, commit, uncommitted=not has_staged))
+        unnamed = []
+        for key in find_unreferenced(place, commit, uncommitted=not has_staged):
+            if not self._is_linked(place, key):
+                unnamed.append(key)
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
             self._note(place.manifest_folder, f"{files}; `gc` removes them")
@@ -269,6 +274,18 @@ class _Verification:
                 self._damage(place, key, self._differs(key, expected, place.repair_advice), table)
             self._check_metadata(commit)
         return commit
+
+    def _is_linked(self, place: Place, key: str) -> bool:
+        """Whether a file or folder is behind a link in the split's folder. Then it is not checked,
+        because it may not be part of the cache; the link is reported once.
+        """
+        try:
+            self._store.refuse_links(key)
+        except AccessDenied as error:
+            if all(damage.what != str(error) for damage in self.results.damaged):
+                self._damage(place, place.manifest, str(error))
+            return True
+        return False
 
     def _note(self, key: str, text: str) -> None:
         """Add a note on a file or folder."""
@@ -349,6 +366,7 @@ class _Verification:
         except CacheError as error:
             self._damage(place, place.manifest, f"{self._store.location(place.manifest)}: {error}")
             return
+        files = [file for file in files if not self._is_linked(place, file.key)]
         checks = self._threads.map(self._problem_of, files)
         for file, problem in zip(files, checks, strict=True):
             if problem:

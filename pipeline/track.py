@@ -124,9 +124,9 @@ def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     return rows
 
 
-# Sizes of bodies and angles are in another unit, such as mm or degrees, if more than this share of
-# a track's frames is beyond a bound; single wild frames prove nothing.
-MAX_SHARE_BEYOND: Final = 0.5
+# Values are in another unit, such as mm or degrees, if more than this share of a track's frames is
+# beyond a bound; single wild frames prove nothing.
+MAX_SHARE_BEYOND: Final = 0.1
 # longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
 EXTENT_M: Final = (0.3, 3.0)
 MIN_BODY_JOINTS: Final = 12  # of a whole body; fewer may be a hand or a face
@@ -177,21 +177,23 @@ def _check_size(joints: NDArray[Any]) -> _Mistake:
     other_size = (extent < low) | (extent > high)
     if not len(extent) or other_size.mean() <= MAX_SHARE_BEYOND:
         return None
-    return f"bodies of {low:g} to {high:g} m", f"{np.nanmedian(extent):.3g} m"
+    return f"bodies of {low:g} to {high:g} m", f"{np.nanmedian(extent[other_size]):.3g} m"
 
 
 def _check_angles(pose: NDArray[Any]) -> _Mistake:
     rotvecs = pose.reshape(len(pose), -1, 3)
     with np.errstate(over="ignore"):  # infinity is another unit, too
         angle = np.linalg.norm(rotvecs, axis=-1).max(axis=1)
-    if (angle > MAX_ANGLE).mean() <= MAX_SHARE_BEYOND:
+    is_beyond = angle > MAX_ANGLE
+    if is_beyond.mean() <= MAX_SHARE_BEYOND:
         return None
-    return "rotations in rad, of two turns at most", f"{np.nanmedian(angle):.3g} rad"
+    found = f"{np.nanmedian(angle[is_beyond]):.3g} rad"
+    return "rotations in rad, of two turns at most", found
 
 
 def _check_translation(trans: NDArray[Any]) -> _Mistake:
-    distance = _median_distance(trans)
-    if distance > FARTHEST_M:
+    distance = _far_distance(trans)
+    if distance:
         return f"a person at most {FARTHEST_M:,.0f} m from the origin", f"{distance:,.0f} m"
     return None
 
@@ -221,8 +223,8 @@ def _check_camera(extrinsics: NDArray[Any]) -> _Mistake:
     wrong = ~is_rigid(extrinsics)
     if wrong.any():
         return "rows R t and 0 0 0 1, R a rotation", str(extrinsics[wrong][0].tolist())
-    distance = _median_distance(extrinsics[:, :3, 3])
-    if distance > FARTHEST_M:
+    distance = _far_distance(extrinsics[:, :3, 3])
+    if distance:
         limit = f"{FARTHEST_M:,.0f} m"
         return f"a camera at most {limit} from its world's origin", f"{distance:,.0f} m"
     return None
@@ -272,9 +274,13 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
             yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
 
 
-def _median_distance(points: NDArray[Any]) -> float:
-    """Median distance of points (N, 3) from the origin."""
-    return float(np.median(np.linalg.norm(points.astype(np.float64), axis=1)))
+def _far_distance(points: NDArray[Any]) -> float:
+    """Median distance of the points (N, 3) that are too far from the origin; 0 if they are few."""
+    distances = np.linalg.norm(points.astype(np.float64), axis=1)
+    is_beyond = distances > FARTHEST_M
+    if is_beyond.mean() <= MAX_SHARE_BEYOND:
+        return 0.0
+    return float(np.median(distances[is_beyond]))
 
 
 def _extents(joints: NDArray[Any]) -> Doubles:

@@ -211,11 +211,14 @@ def test_every_column_table_and_stream_is_as_recorded(split, made, gold, same):
 
 
 def test_a_short_training_has_the_recorded_losses(made, gold):
-    """Up to rounding, which differs between processors."""
+    """Up to rounding, which differs between processors. OpenCV 5 interpolates between pixels
+    exactly, OpenCV 4 at 32nds of a pixel: the crops differ, and most of all accelerations.
+    """
     ours, theirs = made["training"], gold["training"]
     assert ours.keys() == theirs.keys()
+    tolerance = 1e-3 if metadata.version("opencv-python").startswith("4.") else 0.03
     for tag, values in theirs.items():
-        assert ours[tag] == pytest.approx(values, rel=1e-3), tag
+        assert ours[tag] == pytest.approx(values, rel=tolerance), tag
 
 
 if __name__ == "__main__":

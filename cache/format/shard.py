@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +33,14 @@ _REQUEST: Final = 1 << 26  # largest request to an object store, bytes
 _RESIDUE: Final = int(google_crc32c.value(bytes(4)))
 # errors of a disk that has lost bytes
 _BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)
+
+if google_crc32c.implementation == "python":
+    warnings.warn(
+        "google-crc32c has no compiled part here: checksums of shards, and so all reading and "
+        "writing, take over 1,000 times as long. Install it again: pip install --force-reinstall "
+        "google-crc32c",
+        stacklevel=1,
+    )
 
 
 def crc32c(data: bytes) -> bytes:

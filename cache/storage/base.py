@@ -121,6 +121,11 @@ class Store(ABC):
     def files(self, folder: str) -> dict[str, int]:
         """The size in bytes of every file below a folder, at any depth, by key."""
 
+    def refuse_links(self, key: str) -> None:  # noqa: B027  an object store has none
+        """Raise AccessDenied if a key of a split, or a folder above it in the split's folder, is a
+        symbolic link.
+        """
+
     @abstractmethod
     def age(self, key: str) -> float:
         """Seconds since a file was written. Raises FileNotFoundError."""

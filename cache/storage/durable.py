@@ -103,17 +103,21 @@ def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
     publish(temporary, file)
 
 
-def refuse_link(folder: Path) -> None:
-    """Raise AccessDenied if the folder is a symbolic link: writing or deleting behind it could
-    change files that are not part of the cache.
+def refuse_link(path: Path) -> None:
+    """Raise AccessDenied if a folder or file is a symbolic link: writing or deleting behind it
+    could change files that are not part of the cache.
     """
-    if folder.is_symlink():
-        do = (
-            "Nothing is written or deleted behind it. Replace it by the folder itself, or "
-            "mount the folder there."
-        )
-        link = f"a link to {os.readlink(folder)}"  # noqa: PTH115
-        raise AccessDenied.at(folder, expected="a folder", found=link, do=do)
+    if not path.is_symlink():
+        return
+    do = "Nothing is written or deleted behind it. Replace it by the "
+    if path.is_file():
+        kind = "a file"
+        do += "file itself."
+    else:
+        kind = "a folder"
+        do += "folder itself, or mount the folder there."
+    link = f"a link to {os.readlink(path)}"  # noqa: PTH115
+    raise AccessDenied.at(path, expected=kind, found=link, do=do)
 
 
 def no_regular_file(path: Path) -> AccessDenied:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
 _LARGEST: Final = 1 << 30  # bytes of a file that is read whole, such as a manifest
+_IN_SPLIT: Final = 2  # folders above a file in <dataset>/<split>/
 _MAP_FROM: Final = 1 << 20  # bytes from which a file is mapped into memory, not read
 # a writer's folder, and the file in it that it has locked: both are removed last
 _LOCKS: Final = (".writing", "lock")
@@ -168,6 +169,13 @@ class LocalStore(Store):
                 with contextlib.suppress(FileNotFoundError):  # a writer has removed it meanwhile
                     sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
         return sizes
+
+    def refuse_links(self, key: str) -> None:
+        path = self.root
+        for depth, name in enumerate(key.split("/")):
+            path = path / name
+            if depth >= _IN_SPLIT:
+                refuse_link(path)
 
     def age(self, key: str) -> float:
         return time.time() - self.path(key).stat().st_mtime

@@ -23,6 +23,7 @@ from pipeline.files.raw import is_stand_in
 from pipeline.recipe.recipe import convert_tracks
 from pipeline.settings.arguments import (
     BODY,
+    MEANWHILE,
     body_of,
     cache_option,
     check_own_folder,
@@ -194,8 +195,4 @@ def _reads(args: argparse.Namespace) -> Sequence[str]:
     return (args.dataset, "convert", *BODY)
 
 
-MEANWHILE: Final = (
-    "another command has committed the split meanwhile: what this part staged is not in it. "
-    "Convert again, or remove it with gc --unfinished (object store: gc --older-than 0)"
-)
 COMMAND: Final = Command(_options, _run, _reads, SHARDS_KEPT)

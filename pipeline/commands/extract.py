@@ -36,7 +36,13 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.settings.arguments import cache_option, part_option, setting_options, split_arguments
+from pipeline.settings.arguments import (
+    MEANWHILE,
+    cache_option,
+    part_option,
+    setting_options,
+    split_arguments,
+)
 from pipeline.settings.file import BY_SET, PATH, Section, SettingsFile, parse_overrides
 from pipeline.settings.sections import KIND, configure, stream_of
 
@@ -112,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
     for extraction in extractions:
         if extraction.problem:
             out.show_line(extraction.problem, WRONG)
-        if extraction.problem or extraction.n_failed:
+        if extraction.problem or extraction.problems:
             failed = True
     return int(failed)
 
@@ -161,6 +167,16 @@ def _print_extraction(
     if args.part is not None:
         for video, why in extraction.lost.items():
             out.show_line(f"{video} is left to a later run: {why}", DOUBT, 2)
+        if _is_committed_since(plan):
+            out.show_line(MEANWHILE, DOUBT, 2)
+
+
+def _is_committed_since(plan: ExtractionPlan) -> bool:
+    """Whether another command has committed shards of the stream since it was planned."""
+    split = cache.open(plan.root)[plan.split]
+    if plan.missing is None or plan.spec.name not in split.streams:
+        return False
+    return not set(plan.missing.shards).isdisjoint(split.stream_shards(plan.spec.name))
 
 
 def reads(args: argparse.Namespace) -> list[str]:

@@ -373,7 +373,7 @@ def _convert(preparation: Preparation, plan: SplitPlan) -> int:
 
 
 def _extract(preparation: Preparation, plan: SplitPlan) -> int:
-    """Extract the streams of a split. Returns the number of flaws: rows lost to a crash."""
+    """Extract the streams of a split. Returns the number of flaws: rows without features."""
     recipe = plan.recipe
     split = split_now(plan)
     # conversion has reported a split without rows

@@ -2,7 +2,7 @@
 
 `_split_status` collects all that is shown about one split in a `_SplitStatus`, which also is the
 split's JSON document. From these, `_run` prints a table with a line for each split, and below it
-notes (`_add_notes`). --csv, --digest and --sizes print another document or table instead.
+notes (`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
 from pipeline.recipe.sizes import stored_bytes
-from pipeline.recipe.videos import videos_csv
+from pipeline.recipe.videos import tracks_csv, videos_csv
 from pipeline.settings import sections
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 from pipeline.settings.file import settings_file
@@ -56,6 +56,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
     sub.add_argument("--csv", action="store_true", help=help_)
+    help_ = "Print CSV with one line per track: its rows and grade"
+    sub.add_argument("--tracks", action="store_true", help=help_)
     help_ = "Print digests of labels and streams, which are equal on any machine"
     sub.add_argument("--digest", action="store_true", help=help_)
     json_option(sub, ", with all videos")
@@ -90,10 +92,9 @@ def _run(args: argparse.Namespace) -> int:
 
     rows = _read_splits(result, opened, chosen, with_sizes=args.sizes)
     result.problems += _rejected_beyond(args.max_rejected, rows)
-    if args.csv:
-        return result.print_document(
-            videos_csv([opened[row.split] for row in rows], result.problems)
-        )
+    if args.csv or args.tracks:
+        write = tracks_csv if args.tracks else videos_csv
+        return result.print_document(write([opened[row.split] for row in rows], result.problems))
     if not chosen:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
@@ -150,8 +151,10 @@ def _refuse_together(args: argparse.Namespace) -> None:
     """Raise PipelineError for options that exclude each other."""
     if args.csv and (args.json or args.sizes):
         raise PipelineError("--csv excludes --json and --sizes")
-    if args.digest and (args.csv or args.json or args.sizes):
-        raise PipelineError("--digest excludes --csv, --json and --sizes")
+    if args.tracks and (args.csv or args.json or args.sizes):
+        raise PipelineError("--tracks excludes --csv, --json and --sizes")
+    if args.digest and (args.csv or args.tracks or args.json or args.sizes):
+        raise PipelineError("--digest excludes --csv, --tracks, --json and --sizes")
 
 
 def _add_notes(
@@ -469,8 +472,9 @@ def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
             why = "not in its file, or not finite"
         else:
             reasons = row.without_features.get(stream, {})
-            why = ", ".join(reasons) or "reason not recorded"
-            # otherwise, rows have been replaced since, or a killed run found some: show no numbers
+            # Where rows have been replaced since, or a killed run found some, numbers differ, and
+            # not every reason may still apply.
+            why = " or ".join(reasons) or "reason not recorded"
             if sum(reasons.values()) == lost:
                 why = "".join(_by_reason(reasons))
             options = ("--stream", stream, "--cache", str(root), "--replace")

@@ -162,8 +162,8 @@ def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     """Find the videos with rows that the recorded raw folder lacks now. Reads no file's content.
 
     Returns (missing, unusable): missing video -> its missing file, "" for all of its files; and
-    unusable video -> the error that the last conversion found in it. Both are empty if no raw
-    folder is recorded. Raises PipelineError if it is missing, or another dataset's.
+    unusable video -> the error that the last conversion found in its present files. Both are empty
+    if no raw folder is recorded. Raises PipelineError if it is missing, or another dataset's.
     """
     if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
         return {}, {}
@@ -172,20 +172,19 @@ def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
     listed = {changes.utf8(video.name): video for video in videos}
     seen = changes.read_stamps(split.root, split.name)  # the videos as the last conversion saw them
     missing = {}
+    unusable = {}
     for name in sorted(names_with_rows(split)):
         if name not in listed:
             missing[name] = ""
             continue
         # a stamp has the size and time of each of a video's files
         before = seen[name].stamp if name in seen else None
-        lost_file = changes.lost_input(before, changes.stamp(raw, listed[name]))
+        now = changes.stamp(raw, listed[name])
+        lost_file = changes.lost_input(before, now)
         if lost_file:
             missing[name] = lost_file
-
-    unusable = {}
-    for name, video in seen.items():
-        if video.unusable and name not in missing:
-            unusable[name] = video.unusable
+        elif name in seen and seen[name].unusable and before == now:
+            unusable[name] = seen[name].unusable
     return missing, unusable
 
 

@@ -38,6 +38,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.labels import smplx
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.formats.arrays import shown
 from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.raw import RawVideo
@@ -379,7 +380,7 @@ def _note_shape(motion: Motion, gender: str, account: VideoAccount) -> None:
     gender: as labels have it; "" if the file states none that is known.
     """
     if not gender:
-        account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
+        account.notes.append(f"gender is {shown(motion.gender)}: taken for neutral")
     if motion.note:
         account.notes.append(motion.note)
     if motion.n_betas > MAX_BETAS:

@@ -60,7 +60,7 @@ from pipeline.datasets.labels.bedlam import (
 from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import state_of
+from pipeline.files.formats.arrays import shown_names, state_of
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo
@@ -277,7 +277,7 @@ def _count_rows_without_folder(
     account.found += len(absent)
     account.drop("no_picture", len(absent))
     if len(absent):
-        names = ", ".join(np.unique(absent).tolist()[:9])
+        names = shown_names(np.unique(absent).tolist())
         account.notes.append(f"{len(absent)} rows belong to sequences without a folder: {names}")
 
 

@@ -37,7 +37,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import AGAIN, numbers
+from pipeline.files.formats.arrays import AGAIN, numbers, shown, shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
@@ -212,7 +212,7 @@ def _convert_labels(file: Path, stored: Mapping[str, Any]) -> _SequenceLabels:
     n = int(array("n_frames", shape=(), whole=True))  # F
     gender = gender_of(_entry(file, stored, "gender"))
     if gender not in GENDERS:
-        found = repr(str(stored["gender"]))
+        found = shown(str(stored["gender"]))
         raise RawDataError(
             file, "gender", expected=" or ".join(GENDERS), found=found, do=OTHER_GENDER
         )
@@ -249,7 +249,7 @@ def _entry(file: Path, stored: Any, *keys: str) -> Any:
         if not isinstance(stored, dict) or key not in stored:
             actual = type(stored).__name__
             if isinstance(stored, dict):
-                actual = f"only {sorted(map(str, stored))}"
+                actual = f"only {shown_names(map(str, stored))}"
             raise RawDataError(file, "/".join(keys[:n]), "this key", actual, AGAIN)
         stored = stored[key]
     return stored

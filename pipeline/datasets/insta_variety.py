@@ -40,7 +40,7 @@ from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
-from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.arrays import reading, shown_names
 from pipeline.files.formats.fits import FILE, N_BETAS, N_POSE, FitStore, picture_name
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
@@ -232,7 +232,7 @@ class _Record:
         if len(stored) != n_values:
             actual = str(len(stored))
             if key not in self.features:
-                actual = f"only {', '.join(sorted(self.features))[:300]}"
+                actual = f"only {shown_names(self.features)}"
             raise self.error(key, f"{n_values} numbers: {shape}", actual)
         return np.array(stored, np.float64).reshape(shape)
 

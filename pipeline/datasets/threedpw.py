@@ -32,10 +32,11 @@ import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cameras import is_rigid
+from pipeline.cli.text import count
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.arrays import numbers, shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures
@@ -60,8 +61,36 @@ LABELS = "sequenceFiles.zip"
 PICTURES = "imageFiles.zip"
 UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
 UNPACK_WHOLE: Final = f"{UNPACK[:-1]}, without resizing images."
-# split -> number of sequences, by von Marcard et al. and the release's readme
-SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}
+# split -> its sequences in the release
+SEQUENCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "train": (
+        "courtyard_arguing_00", "courtyard_backpack_00", "courtyard_basketball_00",
+        "courtyard_bodyScannerMotions_00", "courtyard_box_00", "courtyard_capoeira_00",
+        "courtyard_captureSelfies_00", "courtyard_dancing_01", "courtyard_giveDirections_00",
+        "courtyard_golf_00", "courtyard_goodNews_00", "courtyard_jacket_00",
+        "courtyard_laceShoe_00", "courtyard_rangeOfMotions_00", "courtyard_relaxOnBench_00",
+        "courtyard_relaxOnBench_01", "courtyard_shakeHands_00", "courtyard_warmWelcome_00",
+        "outdoors_climbing_00", "outdoors_climbing_01", "outdoors_climbing_02",
+        "outdoors_freestyle_00", "outdoors_slalom_00", "outdoors_slalom_01",
+    ),
+    "validation": (
+        "courtyard_basketball_01", "courtyard_dancing_00", "courtyard_drinking_00",
+        "courtyard_hug_00", "courtyard_jumpBench_01", "courtyard_rangeOfMotions_01",
+        "downtown_walkDownhill_00", "outdoors_crosscountry_00", "outdoors_freestyle_01",
+        "outdoors_golf_00", "outdoors_parcours_00", "outdoors_parcours_01",
+    ),
+    "test": (
+        "downtown_arguing_00", "downtown_bar_00", "downtown_bus_00", "downtown_cafe_00",
+        "downtown_car_00", "downtown_crossStreets_00", "downtown_downstairs_00",
+        "downtown_enterShop_00", "downtown_rampAndStairs_00", "downtown_runForBus_00",
+        "downtown_runForBus_01", "downtown_sitOnStairs_00", "downtown_stairs_00",
+        "downtown_upstairs_00", "downtown_walkBridge_01", "downtown_walkUphill_00",
+        "downtown_walking_00", "downtown_warmWelcome_00", "downtown_weeklyMarket_00",
+        "downtown_windowShopping_00", "flat_guitar_01", "flat_packBags_00",
+        "office_phoneCall_00", "outdoors_fencing_01",
+    ),
+}  # fmt: skip
+N_SEQUENCES: Final = sum(map(len, SEQUENCES.values()))
 # person-frames of all sequences; forecasts assume that every sequence has equally many
 ABOUT_BODIES: Final = 70_000
 
@@ -90,15 +119,15 @@ class ThreeDPW(Dataset):
                 (f"sequenceFiles/{split}/<sequence>.pkl",),
                 LABELS,
                 (split,),
-                known,
+                len(names),
             )
-            for split, known in SEQUENCES.items()
+            for split, names in SEQUENCES.items()
         ),
         ReleasePart(
             "sequences' pictures",
             ("imageFiles/<sequence>/image_00000.jpg",),
             PICTURES,
-            known=sum(SEQUENCES.values()),
+            known=N_SEQUENCES,
         ),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
@@ -114,8 +143,8 @@ class ThreeDPW(Dataset):
     recording: ClassVar[str] = "sequence"
     has_image_folders: ClassVar[bool] = True
     totals: ClassVar[Mapping[str, Totals]] = {
-        split: Totals(known, about=known * ABOUT_BODIES // sum(SEQUENCES.values()))
-        for split, known in SEQUENCES.items()
+        split: Totals(len(names), about=len(names) * ABOUT_BODIES // N_SEQUENCES)
+        for split, names in SEQUENCES.items()
     }
 
     def __post_init__(self) -> None:
@@ -144,6 +173,21 @@ class ThreeDPW(Dataset):
         Origin(subject=None, recording='outdoors_freestyle')
         """
         return Origin(recording=re.sub(r"_[0-9]+$", "", video))
+
+    def unused_labels(self, raw: Path, split: str) -> str:
+        """Name sequences of another split: they are used, but mix training and evaluation."""
+        names = {file.stem for file in (raw / "sequenceFiles" / split).glob("[!.]*.pkl")}
+        texts = list[str]()
+        for other, official in SEQUENCES.items():
+            strange = names.intersection(official)
+            if other != split and strange:
+                texts.append(
+                    f"{len(strange)} of {count(len(names), 'sequence')} belong to the release's "
+                    f"{other} split, such as {min(strange)}"
+                )
+        if texts:
+            texts.append(f"unpack {LABELS} again")
+        return "; ".join(texts)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         folder = raw / "sequenceFiles" / split
@@ -316,7 +360,7 @@ def _load_actor(
     stated = sequence["genders"][number]
     gender = gender_of(stated)
     if gender not in ("male", "female"):
-        raise RawDataError(file, f"genders[{number}]", "m or f", repr(str(stated)), UNPACK)
+        raise RawDataError(file, f"genders[{number}]", "m or f", shown(str(stated)), UNPACK)
     betas = array("betas", None)[:N_BETAS]
     if len(betas) < N_BETAS or not (np.abs(betas) < LARGEST).all():
         expected = f"at least {N_BETAS} finite numbers"

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,13 +35,11 @@ from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output
 from pipeline.features.engine.shards import Counts
-from pipeline.features.engine.worker import AFTER, KINDS
 from pipeline.features.inputs import raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Provenance
 from pipeline.features.videos import videos_of
-from pipeline.files.pixels.frames import OTHER_SIZE
 from pipeline.processes.cluster import connect_workers
 from pipeline.processes.settings import Dask
 from pipeline.processes.software import staging_plan, version
@@ -54,13 +53,6 @@ class Extraction(Counts):
     meter: Meter  # where the time went
     shards: int  # number of missing shards, or of those in a part's share
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
-
-    @property
-    def n_failed(self) -> int:
-        """Number of rows given up because a decoder crashed, hung or needed too much memory, or
-        because their image has another size than the labels refer to.
-        """
-        return sum(self.problems[kind] for kind in (*KINDS.values(), AFTER, OTHER_SIZE))
 
 
 class StreamExtraction:
@@ -261,9 +253,16 @@ class StreamExtraction:
                 f"{', '.join(varying)}: they agree to rounding only"
             )
             err.print(f"{DOUBT} {plain(text)}")
-        before = Counter[str](self._recorded_note.get("without_features"))
-        note["without_features"] = self.counts.problems + before
+        note["without_features"] = self.counts.problems + self._earlier_reasons()
         return note
+
+    def _earlier_reasons(self) -> Counter[str]:
+        """Why rows of the stream had no features before this run; empty if none of them is left."""
+        reasons = Counter[str](self._recorded_note.get("without_features"))
+        with contextlib.suppress(cache.CacheError):  # damaged flags: the reasons may apply
+            if reasons and not self._split.undecodable(self.plan.spec.name):
+                return Counter()
+        return reasons
 
 
 def committed_meanwhile(split: str) -> cache.CacheChanged:

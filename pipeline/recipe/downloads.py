@@ -6,11 +6,14 @@
     misplaced_parts     folders of another name or one level off, broken links, other capitals
     packed_parts        archives that are still packed (`find_archives`)
     folders_in_part     image folders that were unpacked only in part
+    lost_inputs         labels and images that other videos have and one has not
+    has_gaps            folders of keypoints that lack files of frames between others
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +22,12 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.cli.text import count as count_of
+from pipeline.clips.files import EXTENSIONS
 from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
-from pipeline.files.raw import files
+from pipeline.files.raw import RawVideo, files
 from pipeline.files.raw.pack import PACK
 
 # dataset -> other names that downloads give to its folder
@@ -34,6 +39,7 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 # least share of a sequence's images; the releases' own counts differ by some frames
 LEAST_IMAGES: Final = 0.9
 SHOWN: Final = 5  # folders
+_OPENPOSE: Final = re.compile(r"[^.].*_([0-9]{1,18})_keypoints\.json")
 _ARCHIVE: Final = re.compile(
     r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE
 )
@@ -59,10 +65,8 @@ def misplaced_parts(
     for path in _first_paths(raw, absent):
         if path.is_symlink() and not files.is_there(path):
             has_broken_link = True
-            yield (
-                f"{path} is a link to {path.readlink()}, which does not exist. Mount its disk, or "
-                "correct the link."
-            )
+            link = files.describe_broken_link(path)
+            yield f"{path} is {link}. Mount its disk, or correct the link."
     if files.is_there(raw) and not files.is_folder_there(raw):
         yield f"{raw} is a file. Unpack it into a folder of this name."
     if has_broken_link or not absent:
@@ -74,6 +78,7 @@ def misplaced_parts(
         yield f"{missing}: not in {raw} but in {elsewhere}. {_advise_move(raw, elsewhere)}"
         return
 
+    misplaced: dict[Path, list[tuple[str, Path]]] = {}  # folder -> (part, expected folder)
     for part in absent:
         in_other_case: list[str] = []
         for glob in globs(part.patterns):
@@ -85,7 +90,14 @@ def misplaced_parts(
             )
         else:
             others = _fixed_folders(other for other in parts if other is not part)
-            yield from _find_one_folder_off(raw, part, others)
+            place = _find_one_folder_off(raw, part, others)
+            if place is not None:
+                expected, found = place
+                misplaced.setdefault(found, []).append((part.what, expected))
+    for found, wanted in misplaced.items():  # one line, also for files of several parts
+        what = ", ".join(name for name, _ in wanted)
+        folders = ", ".join(dict.fromkeys(str(expected) for _, expected in wanted))
+        yield f"{what}: not in {folders} but in {found}. Move or rename them."
 
 
 def _fixed_folders(parts: Iterable[ReleasePart]) -> set[str]:
@@ -98,24 +110,34 @@ def _fixed_folders(parts: Iterable[ReleasePart]) -> set[str]:
     return folders - {""}
 
 
-def _find_one_folder_off(raw: Path, part: ReleasePart, others: set[str]) -> Iterator[str]:
-    """Yield a message if files of a missing part are in a folder of another name, or lie one level
-    higher or deeper. others: folders of other parts, whose files these are not.
+def _find_one_folder_off(
+    raw: Path, part: ReleasePart, others: set[str]
+) -> tuple[Path, Path] | None:
+    """The expected and the actual folder of a missing part's files that are in a folder of another
+    name, or lie one level higher or deeper; None without any.
+
+    others: folders of other parts, whose files these are not.
     """
     for pattern in globs(part.patterns):
-        names = pattern.split("/")
+        names = pattern.rstrip("/").split("/")
+        end = pattern[len(pattern.rstrip("/")) :]
         for n, name in enumerate(names[:-1]):
             if files.WILD.search(name):
                 continue
+            expected_folder = "/".join(names[: n + 1])
             for there in (["*"], [name, "*"], []):
-                glob = "/".join([*names[:n], *there, *names[n + 1 :]])
+                glob = "/".join([*names[:n], *there, *names[n + 1 :]]) + end
                 paths = [Path(path).relative_to(raw) for path in files.find(raw, glob, {})]
-                own = [path for path in paths if not _is_in(path, others)]
+                own = [
+                    path
+                    for path in paths
+                    if not _is_in(path, others) and not path.match(expected_folder)
+                ]
                 if own:
                     found = raw.joinpath(*min(own).parts[: n + len(there)])
                     expected = raw.joinpath(*names[: n + 1])
-                    yield f"{part.what}: not in {expected} but in {found}. Move or rename them."
-                    return
+                    return expected, found
+    return None
 
 
 def _is_in(path: Path, folders: Iterable[str]) -> bool:
@@ -254,6 +276,79 @@ def folders_in_part(dataset: Dataset, raw: Path) -> list[str]:
     if n_more > 0:
         messages[SHOWN:] = [f"{n_more:,} more folders have too few images."]
     return messages
+
+
+def lost_inputs(dataset: Dataset, raw: Path) -> list[str]:
+    """Messages about files and folders of a video that are missing, while other videos of the split
+    have theirs, and about cameras that other recordings have.
+    """
+    if not (dataset.has_image_folders or dataset.films_by_cameras):
+        return []
+    found = dict[str, None]()  # messages, each once: Penn Action lists its videos in both splits
+    for split in dataset.splits:
+        try:
+            videos = dataset.videos(raw, split)
+        except (RawDataError, OSError):  # other messages tell it
+            continue
+        found |= dict.fromkeys(_missing_paths(raw, videos))
+        if dataset.films_by_cameras:
+            found |= dict.fromkeys(
+                f"{name} has no images, unlike other videos of {split}. Unpack them again."
+                for name in _without_images(dataset, videos)
+            )
+    messages = [*found]
+    n_more = len(messages) - SHOWN
+    if n_more > 0:
+        messages[SHOWN:] = [f"{n_more:,} more files, folders or videos are missing."]
+    return messages
+
+
+def _missing_paths(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
+    """Yield a message for each missing path of a kind (a suffix) that other videos have."""
+    kinds = set[str]()
+    missing = dict[Path, list[str]]()  # path -> names of its videos
+    is_there = functools.cache(lambda path: files.is_there(raw / path))
+    for video in videos:
+        for path in (*video.files, *video.folders):
+            if is_there(path):
+                kinds.add(path.suffix)
+            else:
+                missing.setdefault(path, []).append(video.name)
+    for path, names in missing.items():
+        if path.suffix in kinds:
+            shown = names[0]
+            if len(names) > 1:
+                shown += f" and {count_of(len(names) - 1, 'other video')}"
+            yield f"{raw / path} is missing, for {shown}. Unpack it again."
+
+
+def _without_images(dataset: Dataset, videos: Sequence[RawVideo]) -> list[str]:
+    """Names of the videos without images from cameras that have images of other recordings."""
+    recordings = set[str]()
+    cameras = set[str]()  # ends of the videos' names
+    with_images = set[str]()
+    for video in videos:
+        recording = dataset.origin(video.name).recording or video.name
+        recordings.add(recording)
+        if video.folders or any(path.suffix.lower() in EXTENSIONS for path in video.files):
+            cameras.add(video.name.removeprefix(recording))
+            with_images.add(video.name)
+    expected = {recording + camera for recording in recordings for camera in cameras}
+    return sorted(expected - with_images)
+
+
+def has_gaps(folder: Path) -> str:
+    """A message if a folder lacks many of OpenPose's files between its first and last one; else "".
+
+    OpenPose writes a file for each frame, also if nobody is in it.
+    """
+    names = (entry.name for entry in files.scan_folder(folder, {}))
+    matches = filter(None, map(_OPENPOSE.fullmatch, names))
+    numbers = sorted({int(match[1]) for match in matches})
+    expected = _count_without_gaps(numbers)
+    if len(numbers) >= LEAST_IMAGES * expected:
+        return ""
+    return f"{folder} has {len(numbers):,} of {expected:,} files of frames. Copy them again."
 
 
 def _count_images(

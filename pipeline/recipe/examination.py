@@ -33,6 +33,8 @@ from pipeline.recipe.downloads import (
     OTHER_NAMES,
     find_archives,
     folders_in_part,
+    has_gaps,
+    lost_inputs,
     misplaced_parts,
     packed_parts,
 )
@@ -179,7 +181,7 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
 
     in_part = list[str]()
     if isinstance(dataset, Dataset):  # not the body model's files
-        in_part = folders_in_part(dataset, raw)
+        in_part = folders_in_part(dataset, raw) + lost_inputs(dataset, raw)
         for split in splits:
             unused = dataset.unused_labels(raw, split)
             if unused:
@@ -382,6 +384,7 @@ def _count_keypoints(
         except RawDataError as error:
             errors.append(f"{error} (of the first {n} of {len(labelled)} clips with keypoints)")
     refused += errors
+    refused += filter(None, (has_gaps(path) for _, path in labelled if files.is_folder_there(path)))
     counted = PartCount.from_part(part, dataset.splits, len(labelled), None)
     if labelled and len(errors) == n:
         return counted._replace(state="invalid")

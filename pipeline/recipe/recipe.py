@@ -51,8 +51,8 @@ class StepResult:
     warnings: Sequence[str] = ()  # text that may come from untrusted files
     notes: Sequence[str] = ()  # like warnings, but a command's summary does not repeat them
     problems: Sequence[str] = ()  # why the step failed, after committing the rest
-    # number of clips that were given up or are damaged, and of rows that were lost to a crash; if
-    # it is not 0, the command exits with 1
+    # number of clips that were given up or are damaged, and of rows without features; if it is
+    # not 0, the command exits with 1
     flaws: int = 0
 
     def report(self, verb: str, what: str) -> None:
@@ -283,8 +283,8 @@ def extract(
         details.append(name + summary if named else summary)
         warnings += extraction.examples
     problems = [extraction.problem for extraction in extractions if extraction.problem]
-    n_failed = sum(extraction.n_failed for extraction in extractions)
-    return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_failed)
+    n_lost = sum(extraction.problems.total() for extraction in extractions)
+    return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_lost)
 
 
 def _summarize_conversion(done: convert.Conversion) -> str:

@@ -1,5 +1,5 @@
 """List each video of a split as a line of a CSV table: how many of its frames were kept, and its
-worst grades.
+worst grades. Or each track, with its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,36 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
                 continue
             cells = [split.name, video.name, state, why]
             cells += _frame_counts(video.account, columns)
-            grade = grades.get(number, Grade())
-            reasons_of_grade = grade.reasons if number in grades else []
-            cells += [grade.word, ", ".join(reasons_of_grade)]
-            for measure in grade:
-                cells.append("" if math.isnan(measure) else f"{round(measure, 3):g}")
+            cells += _grade_cells(grades.get(number))
             writer.writerow(map(printable, (*cells, message)))
     return text.getvalue()
+
+
+def tracks_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
+    """The table of tracks as CSV text: a header, and a line for each track with its grade.
+
+    Adds a message to `problems` for each split whose rows cannot be read.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("split", "video", "track", "rows", "grade", "grade_reasons", *Grade._fields))
+    for split in splits:
+        rows = {track.name: track.stop - track.start for track in split.tracks}
+        for video, grades in _grades(split, problems):
+            for name, grade in grades.items():
+                cells = [split.name, split.videos[video].name, name, str(rows[name])]
+                writer.writerow(map(printable, (*cells, *_grade_cells(grade))))
+    return text.getvalue()
+
+
+def _grade_cells(grade: Grade | None) -> list[str]:
+    """The cells of a grade: its word, its reasons, and each measure; empty if unknown."""
+    if grade is None:
+        return [Grade().word, "", *("" for _ in Grade._fields)]
+    cells = [grade.word, ", ".join(grade.reasons)]
+    for measure in grade:
+        cells.append("" if math.isnan(measure) else f"{round(measure, 3):g}")
+    return cells
 
 
 def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[str]:
@@ -83,10 +106,17 @@ def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[st
 
 
 def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
-    """The worst grades of each video, by its number. Adds a message to `problems` if rows cannot be
-    read.
+    """The worst grades of each video, by its number; `problems` as in `_grades`."""
+    return {
+        video: functools.reduce(Grade.worse, by_track.values())
+        for video, by_track in _grades(split, problems)
+    }
+
+
+def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict[str, Grade]]]:
+    """Yield the number of each video with the grades of its tracks by name. Adds a message to
+    `problems`, and ends, if rows cannot be read.
     """
-    worst: dict[int, Grade] = {}
     raw = committed.recorded_raw(split)
     videos = split.tracks.video.tolist()  # the tracks of a video follow one another
     try:
@@ -94,8 +124,6 @@ def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
             source = None
             if raw and split.videos[video].source:
                 source = sources.parse(Path(raw), split.videos[video].source)
-            by_track = video_grades(split, list(tracks), source)
-            worst[video] = functools.reduce(Grade.worse, by_track.values())
+            yield video, video_grades(split, list(tracks), source)
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
-    return worst

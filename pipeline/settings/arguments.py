@@ -169,10 +169,8 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
     Also for a broken link and for a file.
     """
     if raw.is_symlink() and not files.is_there(raw):
-        raise PipelineError(
-            f"--raw {raw}: is a link to {raw.readlink()}, which does not exist. Is its disk "
-            "mounted?"
-        )
+        link = files.describe_broken_link(raw)
+        raise PipelineError(f"--raw {raw}: is {link}. Mount its disk, or correct the link.")
     is_file = files.is_there(raw) and not files.is_folder_there(raw)
     if is_file and dataset.parts:  # datasets without parts report it themselves
         raise PipelineError(
@@ -244,6 +242,13 @@ def setting_options(
             options |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
         (group or sub).add_argument(f"--{key.replace('_', '-')}", **options)
     from_settings(sub, **{key: f"{section}.{key}" for key in (*keys, *set_only.split())})
+
+
+# what a part says that ends after the commit
+MEANWHILE: Final = (
+    "another command has committed meanwhile: what this part staged is not in it. Run the command "
+    "without --part, or remove it with gc --unfinished (object store: gc --older-than 0)"
+)
 
 
 def part_option(sub: Any, items: str) -> None:

@@ -126,10 +126,11 @@ def test_the_detector_of_the_page_finds_a_drawn_person_and_nobody_elsewhere(
         ((132, 170), (136, 270), 24),
     ):
         cv2.line(image, start, end, (40, 40, 40), width)
-    detect = detectors.get("hog_people", min_score=0.6).load("cpu")
+    detect = detectors.get("dark_people", wall=100).load("cpu")
     people, nobody = detect([image, np.zeros_like(image)])
     ((left, top, right, bottom),) = people.boxes
-    assert left < 84 and top < 52 and right > 156 and bottom > 270 and bottom - top < 320
+    assert 70 < left < 84 and 45 < top < 60 and 156 < right < 170 and 270 < bottom < 290
+    assert 0.3 < people.scores[0] < 1
     assert people.keypoints.shape == (1, 0, 3) and len(nobody.boxes) == 0
 
 

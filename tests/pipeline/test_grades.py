@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cache
 from pipeline.clips import files as clips
 from pipeline.demo.writing import write_dataset
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -402,6 +403,13 @@ def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path: Path, ran
     np.savez(file, **content)
     ran("convert", "amass", "train", "--raw", raw, "--cache", root)
     assert words_of(ran, root) == {"good", "bad"}
+    tracks = [*csv.DictReader(io.StringIO(ran("status", "--cache", root, "--tracks").out))]
+    split = cache.open(root)["amass/train"]
+    assert [line["track"] for line in tracks] == [*split.tracks.names]
+    assert [int(line["rows"]) for line in tracks] == [t.stop - t.start for t in split.tracks]
+    bad = [line for line in tracks if line["grade"] == "bad"]
+    assert [line["video"] for line in bad] == [file.relative_to(raw).with_suffix("").as_posix()]
+    assert "root_jump" in bad[0]["grade_reasons"] or float(bad[0]["root_jump_m"]) > 1
 
 
 def words_of(ran: Any, root: Path) -> set[str]:

@@ -26,6 +26,7 @@ from pipeline import datasets
 from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading, spool
 from pipeline.demo import writing as synthetic
+from pipeline.features import extract
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -215,9 +216,26 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
 
     monkeypatch.setattr(spool.Spool, "read_part", read_late)
     shown = ran(*words, "--part", "1/1").out
-    assert "another command has committed the split meanwhile" in shown
+    assert "another command has committed meanwhile" in shown
     assert "gc --unfinished" in " ".join(shown.split())
     assert "meanwhile" not in ran(*words, "--part", "1/1").out
+
+
+def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
+    noise, tmp_path, ran, monkeypatch
+):
+    root = Path(shutil.copytree(noise, tmp_path / "cache"))
+    words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache", root]
+    together = extract.extract_together
+
+    def extract_late(*arguments: Any, **options: Any) -> Any:
+        done = together(*arguments, **options)
+        monkeypatch.setattr(extract, "extract_together", together)
+        ran(*words)
+        return done
+
+    monkeypatch.setattr(extract, "extract_together", extract_late)
+    assert "another command has committed meanwhile" in ran(*words, "--part", "1/2").out
 
 
 def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, ran):

@@ -38,3 +38,24 @@ def test_another_unit_is_found_beside_frames_of_nan(
 ) -> None:
     rows = np.stack([np.full_like(labels, np.nan), labels, labels]).astype(np.float32)
     assert [(name, was) for name, _, was in other_units({column: rows})] == [(column, found)]
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "factor"),
+    [
+        ("kp_3d_eval", np.linspace(0, 1.7, 14)[:, None] * [0.0, 1.0, 0.0], 1000),
+        ("pose", np.full(72, 1.5), 180 / np.pi),
+        ("trans", np.array([1.0, 2.0, 3.0]), 1000),
+        ("extrinsics", np.eye(4) + np.eye(4, k=3) * 5, 1000),
+    ],
+)
+def test_another_unit_in_a_third_of_the_rows_is_found(
+    column: str, rows: np.ndarray, factor: float
+) -> None:
+    other = rows * factor
+    if column == "extrinsics":
+        other = np.eye(4) + np.eye(4, k=3) * 5 * factor
+    mixed = np.stack([rows, rows, other] * 8).astype(np.float32)
+    assert [name for name, *_ in other_units({column: mixed})] == [column]
+    wild = np.stack([rows] * 23 + [other]).astype(np.float32)
+    assert not list(other_units({column: wild})), "a single frame proves nothing"

@@ -301,7 +301,13 @@ def stream_batches(
     source = iter(loader)
 
     def read_next() -> TrainingBatch | None:
-        batch = next(source, None)
+        try:
+            batch = next(source, None)
+        except RuntimeError as error:  # a process was killed, for lack of memory perhaps
+            if "exited unexpectedly" not in str(error):
+                raise
+            do = "Check the machine's memory, or set read_workers = 0."
+            raise DataError(f"{error}, while it read batches. {do}") from error
         if batch is None:
             return None
         return on_device(batch, device, table)

@@ -28,7 +28,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from pipeline.exchange.vibe_db.joblib_files import NAMES, JoblibUnpickler
-from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
+from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse, shown_names
 from pipeline.files.formats.known_files import owner_of, owner_of_file
 from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, read_regular
@@ -86,10 +86,7 @@ def _load_zip(file: Path) -> Any:
     with open_regular(file) as stream, ZipFile(stream) as archive:
         members = {PurePath(name).name.removesuffix(".npy"): name for name in archive.namelist()}
         if "data.pkl" not in members:
-            refuse(
-                owner_of({file.suffix, *members})
-                or f"an archive with {', '.join(sorted(members)[:12])}"
-            )
+            refuse(owner_of({file.suffix, *members}) or f"an archive with {shown_names(members)}")
         if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
             refuse("a compressed archive")
         folder = PurePath(members["data.pkl"]).parent

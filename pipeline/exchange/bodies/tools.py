@@ -21,7 +21,7 @@ from pipeline.cameras import is_rotation
 from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.estimate import N_BETAS, N_BODY, N_POSE, BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import AGAIN, EXPECTED, load_results
-from pipeline.files.formats.arrays import numbers, reading
+from pipeline.files.formats.arrays import numbers, reading, shown_names
 from pipeline.files.formats.known_files import owner_of
 from pipeline.skeletons import Doubles, Ints
 
@@ -50,8 +50,7 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
             return
     owner = owner_of(keys)
     if not owner:
-        listed = ", ".join(sorted(keys)[:12]) or "no keys"
-        owner = f"{type(content).__name__} with {listed}"
+        owner = f"{type(content).__name__} with {shown_names(keys)}"
     raise RawDataError(file, "file", EXPECTED, owner, READ)
 
 

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.exchange.vibe_db.joblib_files import stored_arrays, text_of
+from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, stored_arrays, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
-from pipeline.files.formats.arrays import fits, reading, refuse
+from pipeline.files.formats.arrays import fits, reading, refuse, shown_names
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.opening import open_unbuffered
 
@@ -129,10 +129,13 @@ def _check_fields(
     database = Database(file, fields, n_rows, ignored)
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            found = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
+            found = f"only {shown_names(arrays)}"
+            do = "Check that this is the dataset's file."
+            if not arrays:
+                found = "no array"
+                do = OTHER_FORMATS
             if name in others:
                 found = "another Python object of this name; store numbers as an array of numbers"
-            do = "Check that this is the dataset's file."
             raise database.error(name, "an array of this name", found, do)
     if not n_rows:
         raise database.error("vid_name", "rows", "none")

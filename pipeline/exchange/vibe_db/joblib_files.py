@@ -30,9 +30,12 @@ from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Obje
 from pipeline.files.raw.opening import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
+OTHER_FORMATS: Final = (
+    "Name results of body estimators with --format bodies, and arrays with --format arrays."
+)
 AGAIN: Final = (
-    "Name results of body estimators with --format bodies, and arrays with --format arrays. Copy a "
-    "database again, or write it again: joblib.dump(arrays, FILE), without compress."
+    f"{OTHER_FORMATS} Copy a database again, or write it again: joblib.dump(arrays, FILE), without "
+    "compress."
 )
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 16

@@ -262,7 +262,7 @@ def _labels(
         labels["bbox"] = _boxes(database, layout, start, stop)
     if "has_3d" in columns:
         joints_3d = database.read("joints3D", start, stop)
-        _require_metres(database, joints_3d)
+        _require_metres(database, joints_3d, start)
         labels |= _labels_3d(joints_3d, layout, columns)
     if "has_smpl" in columns:
         labels |= _smpl_labels(database, start, stop)
@@ -274,15 +274,20 @@ def _labels(
     return labels
 
 
-def _require_metres(database: Database, joints_3d: Array) -> None:
-    """Raise RawDataError if 3D joints are so far from the pelvis that they must be in mm."""
-    is_labelled = np.isfinite(joints_3d) & (joints_3d != 0)
-    if is_labelled.any():
-        distance = np.median(np.abs(joints_3d[is_labelled]))
-        if distance > FARTHEST_JOINT:
-            expected = "joints in m, relative to the pelvis"
-            found = f"{distance:.0f}, as in mm"
-            raise database.error("joints3D", expected, found, OTHER_UNIT)
+def _require_metres(database: Database, joints_3d: Array, start: int) -> None:
+    """Raise RawDataError if the 3D joints of a row are so far from the pelvis that they must be in
+    mm. start: number of the first row.
+    """
+    coordinates = np.abs(joints_3d.reshape(len(joints_3d), -1).astype(np.float64))
+    is_labelled = np.isfinite(coordinates) & (coordinates != 0)
+    rows = np.flatnonzero(is_labelled.any(axis=1))
+    distances = np.nanmedian(np.where(is_labelled, coordinates, np.nan)[rows], axis=1)
+    is_far = distances > FARTHEST_JOINT
+    if is_far.any():
+        first = int(np.argmax(is_far))
+        expected = "joints in m, relative to the pelvis"
+        found = f"{distances[first]:.0f}, as in mm, in row {start + rows[first]}"
+        raise database.error("joints3D", expected, found, OTHER_UNIT)
 
 
 def _smpl_labels(database: Database, start: int, stop: int) -> Labels:

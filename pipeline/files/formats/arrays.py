@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
@@ -63,6 +63,9 @@ NO_TEXT: Final = OTHERS | {  # first bytes of other files that have the name of 
     b"\xff\xfe": "text in UTF-16, not in UTF-8",
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
 }
+MOST_NAMED: Final = 12  # of the names in a file, in a message
+_NAME: Final = re.compile(r"(?=.{0,40}\Z)[\w.-]*( [\w.-]*)?")  # one or two words
+_QUOTED: Final = re.compile(r"""(?<!\w)b?(['"])(.*?)\1""", re.DOTALL)  # in a library's messages
 _MARK: Final = re.compile(rb'[{}"\\]')
 _KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
 
@@ -86,13 +89,15 @@ def reading(
     except (PipelineError, MemoryError):
         raise
     except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
-        if type(error) in (ValueError, JSONDecodeError):
-            problem = str(error)
-        elif isinstance(error, FileNotFoundError):
+        problem = str(error)
+        if isinstance(error, FileNotFoundError):
             problem = "no such file"
         elif isinstance(error, EOFError):
             problem = "a file that ends early: it is cut off"
+        elif not isinstance(error, (_Refused, OSError)):  # a library may quote the file's content
+            problem = _QUOTED.sub(lambda quoted: shown(quoted[2]), problem)
+        if type(error) not in (ValueError, JSONDecodeError, _Refused, EOFError, FileNotFoundError):
+            problem = f"{type(error).__name__}: {problem}"
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
 
@@ -113,9 +118,13 @@ def require_unchanged(file: Path, state: tuple[int, int]) -> None:
         raise RawDataError(file, "content", expected, found, "Run the same command again.")
 
 
+class _Refused(ValueError):
+    """What was found, in words of this package."""
+
+
 def refuse(found: str) -> NoReturn:
     """Raise an error inside a `reading` block, with this text as what was found."""
-    raise ValueError(found)
+    raise _Refused(found)
 
 
 def other_format(start: bytes) -> str:
@@ -171,7 +180,7 @@ def load_mat(
             return content
         names = sorted(name for name, *_ in whosmat(stream))
 
-    found = f"only {', '.join(names)[:200] or 'none'}"
+    found = f"only {shown_names(names)}"
     do = f"Name the folder of this dataset, if it is another's file. {AGAIN}"
     raise RawDataError(file, missing[0], "a variable of this name", found, do)
 
@@ -201,7 +210,7 @@ def load_npz(
             is_other = key not in archive and owner
             with reading(file, expected, key=key, do=TAKE_AWAY if is_other else AGAIN):
                 if key not in archive:
-                    refuse(owner or f"only {sorted(archive.files)}")
+                    refuse(owner or f"only {shown_names(archive.files)}")
                 arrays[key] = np.asarray(archive[key])
     return arrays
 
@@ -337,7 +346,6 @@ def load_sequence(file: Path, keys: tuple[int, int], levels: str, *, do: str) ->
         stored: dict[str, Any] = json.loads(stream.read(stop - start) or "{}")
     for frame in stored:
         if not is_number(frame):
-            key += f"/{frame[:20]}"
             raise RawDataError(file, key, f"{levels} as numbers", "other keys", do)
     return {int(frame): stored[frame] for frame in sorted(stored, key=int)}
 
@@ -396,7 +404,7 @@ def _find_key(stream: BinaryIO, start: int) -> int:
     before = os.pread(stream.fileno(), min(start, 40), max(start - 40, 0))
     key = _KEY.search(before)
     if key is None:
-        refuse(f"{before[-20:]!r}")
+        refuse("an object without a number as its key")
     return int(key[1])
 
 
@@ -409,6 +417,32 @@ def number_of(text: str) -> float:
     except ValueError:
         found = repr(text) if is_short_word(text) else f"a text of {len(text)} characters"
         raise ValueError(f"no number: {found}") from None
+
+
+def shown(text: str) -> str:
+    """A name that stands in a file, such as of a joint, quoted for messages; of a longer text only
+    its length, as in `number_of`.
+
+    >>> shown("left shoulder"), shown("machine host login me")
+    ("'left shoulder'", 'a text of 21 characters')
+    """
+    if _NAME.fullmatch(text):
+        return repr(text)
+    return f"a text of {len(text)} characters"
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """The first names of a file's arrays or keys, sorted, for messages.
+
+    >>> shown_names(["b", "a", "machine host login me"]), shown_names([])
+    ('a, b, 1 more', 'none')
+    """
+    listed = sorted(names)
+    texts = [name for name in listed if _NAME.fullmatch(name)][:MOST_NAMED]
+    n_others = len(listed) - len(texts)
+    if n_others:
+        texts.append(f"{n_others} more")
+    return ", ".join(texts) or "none"
 
 
 def is_short_word(text: str) -> bool:

@@ -55,7 +55,7 @@ def read_calibration(file: Path, camera: int) -> Calibration:
             values = []
         are_small = (np.abs(values) < LARGEST).all()  # comparisons with NaN are false
         if len(values) != n or not are_small:
-            raise RawDataError(file, key, f"{n} numbers", " ".join(words)[:80] or "none", AGAIN)
+            raise RawDataError(file, key, f"{n} numbers", f"{len(words)} words", AGAIN)
         return values
 
     intrinsics = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]

@@ -44,6 +44,8 @@ from pipeline.files.formats.arrays import (
     other_format,
     reading,
     refuse,
+    shown,
+    shown_names,
     state_of,
 )
 from pipeline.files.raw.files import open_regular, read_regular
@@ -94,7 +96,8 @@ def _load_metadata(file: Path, _state: tuple[int, int]) -> _Metadata:
     cameras = _texts(_section(file, root, "dbcameras/index2id"))
     if tuple(cameras) != CAMERAS:
         expected = ", ".join(CAMERAS)
-        raise RawDataError(file, "index2id", expected, ", ".join(cameras), XML_AGAIN)
+        found = ", ".join(map(shown, cameras[: len(CAMERAS)])) or "none"
+        raise RawDataError(file, "index2id", expected, found, XML_AGAIN)
     values = _read_w0(file, root)
     actions = _read_actions(file, root)
     return _Metadata(_cameras(values), actions)
@@ -104,8 +107,8 @@ def _section(file: Path, root: Element, key: str) -> Element:
     """The element of this name. Raises RawDataError if there is none."""
     element = root.find(key)
     if element is None:
-        tags = sorted({child.tag for child in root})[:20]
-        raise RawDataError(file, key, "this element", f"only {tags}", XML_AGAIN)
+        tags = {child.tag for child in root}
+        raise RawDataError(file, key, "this element", f"only {shown_names(tags)}", XML_AGAIN)
     return element
 
 

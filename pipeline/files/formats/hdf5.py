@@ -17,7 +17,15 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from pipeline.files.formats.arrays import HDF5, Shape, fits, other_format, reading, refuse
+from pipeline.files.formats.arrays import (
+    HDF5,
+    Shape,
+    fits,
+    other_format,
+    reading,
+    refuse,
+    shown_names,
+)
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Doubles
 
@@ -72,7 +80,7 @@ def own_object(stored: h5py.File, key: str) -> Any:
     """
     link = stored.get(key, getlink=True)
     if link is None:
-        refuse(f"only {sorted(stored)[:20]}")
+        refuse(f"only {shown_names(stored)}")
     actual: Any = link
     is_elsewhere = not isinstance(link, h5py.HardLink)
     if not is_elsewhere:

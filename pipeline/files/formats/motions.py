@@ -25,6 +25,7 @@ from pipeline.files.formats.arrays import (
     other_format,
     reading,
     refuse,
+    shown_names,
 )
 from pipeline.files.formats.known_files import owner_of
 from pipeline.files.formats.pickles import load_labels
@@ -144,7 +145,7 @@ def _load_aist(file: Path) -> Motion:
     data = load_labels(file)
     missing = [key for key in keys if key not in data]
     if missing:
-        owner = owner_of(data) or f"only {', '.join(sorted(data)[:12])}"
+        owner = owner_of(data) or f"only {shown_names(data)}"
         raise RawDataError(file, missing[0], "a motion of AIST++", owner, TAKE_AWAY)
 
     poses = numbers(file, "smpl_poses", data["smpl_poses"], (None, 72))

@@ -156,11 +156,13 @@ class Numbering:
         while self.expected and self.expected[0].time < time:
             dropped = self.expected.pop(0)
             is_leading = dropped.time < self.chain_time and dropped.order > self.chain
+            # The file begins in the middle of a group.
+            is_headless = chain < 0 and all(key > dropped.order for key in self.key_packets)
             is_whole = not self.damaged or self.damaged[-1] < chain
             if is_whole and self.may_be_frameless:
                 self.has_frameless = True
                 continue
-            if is_leading and not self.damaged:
+            if (is_leading or is_headless) and not self.damaged:
                 continue
             if not is_leading:
                 self.note_damage(dropped.order)

@@ -7,6 +7,7 @@ functions marked with `cached` read a file only once, so that all three see the 
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import functools
 import hashlib
@@ -324,6 +325,16 @@ def _is_match(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
 def is_there(path: Path) -> bool:
     """Whether a path exists; False for broken links and without permission."""
     return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
+
+
+def describe_broken_link(path: Path) -> str:
+    """What a link leads to that leads nowhere, for messages: its target, or a circle of links."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return f"a link to {path.readlink()}, which leads in a circle"
+    return f"a link to {path.readlink()}, which does not exist"
 
 
 def is_folder_there(path: Path) -> bool:

@@ -119,6 +119,28 @@ def test_nothing_is_written_or_deleted_behind_a_link(
     assert contents(home) == before
 
 
+@pytest.mark.parametrize(
+    "place", [*sorted(PLACES.keys() - {"toy", SPLIT}), f"{SPLIT}/bbox/c/0", f"{SPLIT}/bbox/c/0/0"]
+)
+def test_verify_names_a_link_once_and_counts_nothing_behind_it(
+    place: str, root: Path, home: Path, tmp_path: Path
+) -> None:
+    link = root / place
+    if link.exists():
+        shutil.move(link, tmp_path / "disk")
+        home = tmp_path / "disk"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(home)
+    (root / SPLIT / "scripts").symlink_to(tmp_path)  # the user's own link is of no interest
+    report = cache.verify(root)
+    assert [f"{link}: expected" in problem for problem in report.problems] == [True]
+    assert f"found a link to {home}" in report.problems[0]
+    assert not report.notes
+    before = contents(home) if home.is_dir() else home.read_bytes()
+    cache.repair(root, report)
+    assert before == (contents(home) if home.is_dir() else home.read_bytes())
+
+
 def test_a_link_to_the_cache_and_links_above_it_are_followed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").symlink_to(root.parent)
     (tmp_path / "linked").symlink_to(tmp_path / "disk/cache")

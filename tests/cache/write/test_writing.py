@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -274,3 +276,13 @@ def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_wer
         rows = split.rows("kp_2d", track.start, track.stop)
         np.testing.assert_equal(rows, expected[track.name].columns["kp_2d"])
     assert cache.verify(tmp_path).ok
+
+
+def test_checksums_without_their_compiled_part_are_named_once() -> None:
+    code = """
+import google_crc32c
+google_crc32c.implementation = "python"
+import cache.format.shard
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("google-crc32c has no compiled part here") == 1

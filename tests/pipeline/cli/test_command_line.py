@@ -56,7 +56,7 @@ def test_rejected_videos_and_rows_without_features_are_in_the_document(
     penn.spoil("0003")
     (penn.frames("0005") / "000002.jpg").write_bytes(b"")
     convert()
-    shown = extract().out
+    shown = extract(code=1).out
     assert "! 1 row without features: picture_empty" in shown
     assert "0005, frame 1: " in shown
     (row,) = json.loads(status_of("--json"))
@@ -85,7 +85,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
         return numbers
 
     monkeypatch.setattr(network, "__call__", overflow)
-    shown = extract().out
+    shown = extract(code=1).out
     assert "22 rows computed" in shown and "! 1 row without features: not_finite" in shown
     assert re.search(
         r"track 000\d/0, frame \d: 3 of 2,048 numbers are not finite in float16\n", shown
@@ -101,8 +101,24 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
         "penn_action/train: resnet50 is up to date (verify checks its shards)\n",
         len(seen),
     )
-    assert "23 rows computed" in extract("--replace").out
+    assert "23 rows computed" in extract("--replace", code=1).out
     assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+
+
+def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_of, network):
+    image = penn.frames("0005") / "000002.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(b"")
+    convert()
+    extract()
+    assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
+    image.unlink()
+    image.write_bytes(whole)
+    penn.add("0007")
+    (penn.frames("0007") / "000002.jpg").write_bytes(b"text")
+    convert()
+    extract()
+    assert "1 row without features in resnet50: 1 picture_format;" in status_of()
 
 
 def test_an_extraction_without_any_finite_row_ends(penn, convert, extract, network, monkeypatch):

@@ -119,6 +119,8 @@ ORDERS = [
     ("tasks train --model vib", r"did you mean 'vibe'\?"),
     ("tasks train --variant nope", r"--variant: expected one of .*found 'nope'"),
     ("tasks train --set vibe.epochs=no", r"\[vibe\] epochs = no: expected a whole number"),
+    ("pipeline train", "no such command. Run python -m tasks train"),
+    ("tasks convert", "no such command. Run python -m pipeline convert"),
     ("tasks trian", r"invalid choice: 'trian'; did you mean 'train'\?"),
     ("tasks report --cache nowhere", r"nowhere: "),
     ("tasks report --cache cache --out nowhere/page.html --no-training", r"nowhere"),

@@ -1,14 +1,9 @@
-"""Videos that are gone, renamed, elsewhere, or not readable now: no row goes before its user says
-so.
-"""
+"""Videos that are gone, renamed or elsewhere: no row goes before its user says so."""
 
-import errno
 import json
-import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +11,11 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import datasets
-from pipeline.conversion import convert, reading
 from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
-from tests.hostile import Call
 
 NOT_NOW = "not_readable_now"
-
-
-@pytest.fixture
-def by_command(penn: Any, ran: Any) -> Callable[..., str]:
-    """`convert` of Penn Action's train split; both outputs."""
-
-    def run(*more: object, raw: Path = penn.raw, code: int = 0) -> str:
-        shown = ran("convert", penn.name, "--raw", raw, "--cache", penn.root, *more, code=code)
-        return str(shown.out + shown.err)
-
-    return run
 
 
 # --------------------------------------------------------------------------------------------------
@@ -165,6 +146,11 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     assert "unusable: 0003: bad_label_file: " in ran("status", "--cache", penn.root, code=1).out
     assert f"✗ {problem}" in ran("plan", penn.name, "--cache", penn.root).out
     assert "0003: bad_label_file" in by_command("--retry", code=1)
+    bad = penn.label("0003").read_bytes()
+    penn.label("0003").write_bytes(before)
+    assert "0003" not in ran("status", "--cache", penn.root).out, "it may be good again"
+    penn.label("0003").write_bytes(bad)
+    by_command(code=1)
     penn.add("0007")
     by_command(code=1)
     np.testing.assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
@@ -459,121 +445,3 @@ def test_a_split_whose_last_video_was_dropped_is_a_failure_everywhere(
     for words in (("extract", penn.name), ("status",)):
         assert "✗ penn_action/train: no rows" in ran(*words, "--cache", penn.root, code=1).out
     assert "✗ penn_action/train: no rows" in ran("plan", penn.name, "--cache", penn.root).out
-
-
-# -------------------------------------------------------------------------------------------------
-# not readable now
-
-
-def does_not_answer(penn: Any, video: str) -> bytes:
-    """A label file of which a read is an input/output error, also for root; its bytes before."""
-    before = bytes(penn.label(video).read_bytes())
-    penn.label(video).unlink()
-    penn.label(video).symlink_to("/proc/self/mem")
-    return before
-
-
-def test_a_video_that_cannot_be_read_now_is_read_by_every_run_until_it_works(
-    penn, reads, by_command
-):
-    before = does_not_answer(penn, "0003")
-    for _ in range(2):
-        reads.clear()
-        shown = by_command(code=1)
-        assert "0003" in reads.names
-        assert f"0003: {NOT_NOW}: {penn.label('0003')}: input/output error" in shown
-        assert "Unpack" not in shown
-        assert "--retry" not in shown
-    assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
-    penn.label("0003").unlink()
-    penn.label("0003").write_bytes(before)
-    reads.clear()
-    assert "(why: 1 unreadable video)" in by_command()
-    assert (reads.names, penn.rows("bbox").keys()) == (["0003"], {"0001/0", "0003/0", "0005/0"})
-    assert penn.plan().up_to_date
-
-
-# Unpickled in the process that reads, it ends that as the system does where memory runs out.
-ENDED = Call(eval, "__import__('os').kill(__import__('os').getpid(), 9)")
-DENIED = PermissionError(errno.EACCES, "Permission denied", "frames/0003")
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [(DENIED, "frames/0003: permission denied. Change its"), (ENDED, "")],
-    ids=["denied", "memory"],
-)
-def test_what_a_reader_meets_now_is_no_lasting_rejection(error, told, penn, reads, by_command):
-    reads.fail("0003", error)
-    assert f"0003: {NOT_NOW}: {told}" in by_command(code=1)
-    reads.clear()
-    assert "0003" not in by_command()
-    assert "0003/0" in penn.rows("bbox")
-
-
-def test_a_committed_video_that_cannot_be_read_now_keeps_its_rows(penn, by_command, monkeypatch):
-    penn.converted()
-    rows = penn.rows("kp_2d")
-    before = does_not_answer(penn, "0003")
-    penn.add("0007")
-    for _ in range(2):
-        assert f"0003: {NOT_NOW}" in by_command(code=1)
-        np.testing.assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
-    assert cache.verify(penn.root).ok
-    with monkeypatch.context() as patch:
-        patch.setattr(PennAction, "version", PennAction.version + 1)
-        assert f"0003: {NOT_NOW}" in by_command(code=1)
-    assert penn.rows("bbox").keys() == {*rows, "0007/0"}
-    penn.label("0003").unlink()
-    penn.label("0003").write_bytes(before)
-    by_command()
-    assert "up to date" in by_command()
-
-
-def test_a_picture_folder_without_permission_is_not_called_missing(
-    penn, ran, luigi_cfg, monkeypatch
-):
-    penn.converted()
-    luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
-
-    def denied(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(path: Any, *more: Any, **options: Any) -> Any:
-            if str(path) == str(penn.frames("0003")):
-                raise PermissionError(errno.EACCES, "Permission denied", path)
-            return function(path, *more, **options)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in ("listdir", "open"):
-            patch.setattr(os, name, denied(getattr(os, name)))
-        shown = ran("plan", penn.name, "--cache", penn.root).out
-    assert "changed  0003: frames/0003 cannot be read now" in shown
-
-
-def test_a_folder_that_has_no_digest_now_is_read_later(penn: Any, monkeypatch: Any) -> None:
-    dataset = datasets.get("penn_action")
-    video = dataset.videos(penn.raw, "train")[0]
-    opened = os.open
-    failures = [OSError(errno.EMFILE, "Too many open files")]
-
-    def failing_once(path: Any, flags: int, *more: Any, **options: Any) -> int:
-        if flags & os.O_DIRECTORY and failures:
-            raise failures.pop()
-        return opened(path, flags, *more, **options)
-
-    monkeypatch.setattr(os, "open", failing_once)
-    read = reading.read_video(dataset, "train", penn.raw, None, video)
-    assert (read.account.set_aside, [*read.tracks]) == (NOT_NOW, [])
-    read = reading.read_video(dataset, "train", penn.raw, None, video)
-    assert read.account.set_aside == ""
-
-
-def test_files_that_go_while_they_are_read_take_no_row(penn: Any) -> None:
-    penn.converted()
-    penn.edit("0003")
-    plan = penn.plan()
-    penn.label("0003").unlink()
-    done = convert.convert(plan)
-    assert [account.set_aside for account in done.rejected] == [NOT_NOW]
-    assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0"}

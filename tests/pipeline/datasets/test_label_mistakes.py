@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.__main__ import main
 from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.datasets.label_makers import SIZE, N, openpose, pages, zipped
 from tests.pipeline.datasets.label_mistakes import (
     GOOD,
     HTML,
@@ -21,12 +22,7 @@ from tests.pipeline.datasets.label_mistakes import (
     MISTAKES,
     NOBODY,
     REJECTED,
-    SIZE,
-    N,
-    openpose,
-    pages,
     plant,
-    zipped,
 )
 
 CLIP = "the clip"  # stands for its bytes

@@ -386,23 +386,6 @@ def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) ->
     ]
 
 
-@pytest.mark.parametrize("called", ["a.mp4.pt", "a.npz", "a.mp4.pkl"])
-def test_keypoints_of_a_kind_that_is_not_read_are_named(called: str, tmp_path: Path) -> None:
-    write_clip(tmp_path / "a.mp4", 3)
-    (tmp_path / "keypoints").mkdir()
-    (tmp_path / "keypoints" / called).write_bytes(b"\x80\x04.")
-    account = read(tmp_path)[1]["a.mp4"]
-    assert account.set_aside == "bad_label_file"
-    for words in (
-        f"keypoints/{called}: expected .json",
-        "which is not read",
-        "docs/datasets/videos.md",
-    ):
-        assert words in account.message
-    write_alphapose(tmp_path / "keypoints/a.json", 3)
-    assert read(tmp_path)[1]["a.mp4"].set_aside == ""
-
-
 def test_a_clip_without_keypoints_that_cannot_be_decoded_is_called_that(tmp_path: Path) -> None:
     write_clip(tmp_path / "whole.mp4")
     (tmp_path / "cut off.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:900])

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 
@@ -246,11 +247,15 @@ def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
     assert "PHALP's person 8: 3 frames: ghost" in done.notes["walk.mp4"]
 
 
-@pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr", "tram"])
+@pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr", "tram", ""])
 def test_an_import_without_its_format_names_it(
     tmp_path: Path, tool: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = planted.files_of(tmp_path, tool)[0]
+    file = tmp_path / "vibe_output.pkl"
+    if tool:
+        file = planted.files_of(tmp_path, tool)[0]
+    else:  # as VIBE writes it for numbered people
+        joblib.dump({"1": {"pose": np.zeros((3, 72))}}, file)
     assert main(["import", str(file), "videos", "train", "--cache", str(tmp_path / "c")]) == 2
     assert "results of body estimators with --format bodies" in capsys.readouterr().err
 

@@ -173,6 +173,9 @@ def test_joints_in_mm_and_poses_in_degrees_are_refused(tmp_path: Path) -> None:
     joints[:, 25:39] = rng.uniform(-900, 900, (N, 14, 3))  # most joints are not annotated
     with pytest.raises(RawDataError, match=r"'joints3D': expected joints in m, .* as in mm"):
         imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
+    joints[N // 3 :] /= 1000  # of two files
+    with pytest.raises(RawDataError, match=r"'joints3D': expected joints in m, .* mm, in row 0"):
+        imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
     theta = np.degrees(rng.normal(0, 0.4, (N, 82)))
     with pytest.raises(RawDataError, match="'pose': expected rotations in rad"):
         imported({"theta": theta, "vid_name": vid_names()}, "amass/train", tmp_path)

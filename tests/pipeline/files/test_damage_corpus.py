@@ -4,6 +4,7 @@ docs/video-files.md.
 """
 
 import io
+import itertools
 import os
 import struct
 import tempfile
@@ -15,6 +16,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.files.pixels.clip_record import Survey
 from pipeline.files.pixels.frames import Video
 from tests.pipeline.files import made_clips
 from tests.pipeline.files.made_clips import Clip, Image
@@ -110,12 +112,14 @@ class Read(NamedTuple):
 def read(folder: Path, name: str, data: bytes, threads: int = 1) -> Read:
     os.environ["VIDEO_THREADS"] = str(threads)
     (folder / name).write_bytes(data)
-    video = Video(folder, name)
-    n_frames = video.count_frames()
-    if not n_frames:
-        return Read([], ["unreadable"])
-    images = [frame.image for frame in video.read(range(n_frames))]
-    return Read(images, video.record().remarks())
+    images: list[Image | None] = []
+    for frame in Video(folder, name).read(itertools.count(), Survey()):
+        if frame.record is not None:
+            return Read(images, frame.record.remarks())
+        if frame.kind == "video_unreadable":
+            break
+        images.append(frame.image)
+    return Read([], ["unreadable"])
 
 
 def find_wrong(found: Read, sound: Read) -> list[int]:
@@ -155,16 +159,37 @@ def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path: Path, name: str)
             assert "cannot be decoded" in found.remarks[0]
 
 
-def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path) -> None:
-    data = CLIPS["h264_open_gop.mkv"]().encode()
-    for place in holes(data, "x.mkv")[::4]:
-        damaged = damage(data, place, "half")
-        one, *more = [read(tmp_path, "x.mkv", damaged, threads).images for threads in (1, 2, 4)]
-        for images in more:
-            assert [image is None for image in images] == [image is None for image in one]
-            for image, expected in zip(images, one, strict=True):
-                if image is not None:
-                    np.testing.assert_array_equal(image, expected)
+def require_equal(folder: Path, name: str, data: bytes) -> None:
+    """The file is read alike by 1, 2 and 4 threads."""
+    one = read(folder, name, data, 1)
+    for more in (read(folder, name, data, threads) for threads in (2, 4)):
+        assert more.remarks == one.remarks
+        assert len(more.images) == len(one.images)
+        for image, expected in zip(more.images, one.images, strict=True):
+            np.testing.assert_array_equal(image, expected)
+
+
+THREADED = ["h264_open_gop.mkv", "hevc.mp4", "mpeg2_b_frames.mkv", "mpeg4.avi"]
+
+
+@pytest.mark.parametrize("name", [*THREADED, "vp9.mkv", "av1.mkv", "mjpeg.avi"])
+def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: str) -> None:
+    small = CLIPS[name]()
+    small.n_frames = 12
+    small.size = (160, 96)
+    small.options |= {"g": "6", "slices": "4"}
+    data = small.encode()
+    for place in holes(data, name)[1::4]:
+        require_equal(tmp_path, name, damage(data, place, "half"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLIPS)
+def test_all_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: str) -> None:
+    data = CLIPS[name]().encode()
+    places = holes(data, name)
+    for place in places[:: len(places) // N]:
+        require_equal(tmp_path, name, damage(data, place, "half"))
 
 
 @pytest.mark.slow

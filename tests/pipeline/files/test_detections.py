@@ -166,7 +166,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     (
         {"c_0.json": {"persons": []}},
-        "OpenPose's object with people.*with 'persons'.*into one file for the clip",
+        "OpenPose's object with people.*with persons.*into one file for the clip",
     ),
     ({"vitpose.pt": "x"}, "vitpose.pt.*has the formats that are read"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
@@ -247,7 +247,7 @@ BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the sa
         [{"image_id": f"{m} 05.jpg", "keypoints": flat(0)} for m in (0, 1)],
         "'0 ' and '1 ' before it. .*Rename the images",
     ),
-    ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "'keypoints', 'skeleton'.*Ten lines"),
+    ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "keypoints, skeleton.*Ten lines"),
     ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
     # to_json, one frame
     ([{"box": {}, "keypoints": {"x": [1], "y": [2]}}], "'image_id'.*found nothing.*Ten lines"),

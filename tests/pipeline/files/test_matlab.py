@@ -113,7 +113,7 @@ def link(to: Any) -> Callable[[h5py.File], None]:
 @pytest.mark.parametrize(
     ("fill", "words"),
     [
-        (lambda stored: None, r"numbers of shape \(any, 2\), found only \[\]"),
+        (lambda stored: None, r"numbers of shape \(any, 2\), found only none"),
         (link(h5py.ExternalLink("secret.h5", "/a")), "ExternalLink"),
         (link(h5py.SoftLink("/b")), "SoftLink"),
         (lambda stored: stored.create_group("a"), "Group"),
@@ -154,7 +154,7 @@ def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path: Path) -> Non
     np.savez(file, a=np.arange(3), text=np.array("male"), objects=np.array([{}], object))
     found = load_npz(file, ["a"], optional=("text", "nowhere"))
     assert {key: value.tolist() for key, value in found.items()} == {"a": [0, 1, 2], "text": "male"}
-    for key, words in (("b", "only .*'objects'"), ("objects", "allow_pickle")):
+    for key, words in (("b", "only .*objects"), ("objects", "allow_pickle")):
         with pytest.raises(RawDataError, match=f"{key}'.*{words}"):
             load_npz(file, [key])
 

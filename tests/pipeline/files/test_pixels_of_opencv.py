@@ -61,6 +61,8 @@ def require_same_frames(file: Path, n_frames: int) -> None:
 
 @pytest.mark.parametrize("name", [clip.name for clip in WHOLE if clip.name not in OTHERWISE])
 def test_clips_of_all_kinds_have_the_pixels_of_opencv(tmp_path: Path, name: str) -> None:
+    if name.startswith("av1.") and OPENCV >= (5, 0):
+        pytest.skip("OpenCV 5.0 opens no AV1; the pipeline decodes with PyAV")
     (tmp_path / name).write_bytes(content(name))
     require_same_frames(tmp_path / name, N)
 

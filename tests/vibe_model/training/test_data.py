@@ -1,9 +1,12 @@
 """Batches by step: their parts, any number of workers and ranks, several streams."""
 
+import os
 import pickle
+import signal
 from collections import defaultdict
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,6 +268,22 @@ def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
     assert step == 14
     # dropout draws from it: a resumed run must find it as it was
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Killed(torch.utils.data.Dataset[Any]):
+    """Kills the process that reads it."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, step: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_ends_the_training_with_a_message():
+    killed: Any = Killed()
+    with pytest.raises(DataError, match=r"exited unexpectedly.*read_workers = 0"):
+        next(stream_batches(killed, 0, device=CPU, workers=1))
 
 
 def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, tmp_path):

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import kind, number_of, other_than_text, reading, refuse
+from pipeline.files.formats.arrays import kind, number_of, other_than_text, reading, refuse, shown
 from pipeline.files.formats.people.found import (
     DAMAGED,
     FORMATS,
@@ -112,7 +112,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
         do = "Separate columns by commas."
         raise label_error(file, "line 1", expected, "semicolons between columns", do)
     if missing:
-        found = f"{names}, without {', '.join(missing)}"
+        found = f"{len(names)} columns, without {', '.join(missing)}"
         raise other_tool_error(file, "line 1", expected, found, HEADER)
     if len(rows) + 1 != len(lines):
         raise label_error(file, "file", "a line a person and frame", "one over several", HEADER)
@@ -132,7 +132,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
         frame = int(number)
         if (track, frame) in seen:
-            found = f"track {track!r} a second time in frame {frame}"
+            found = f"track {shown(track)} a second time in frame {frame}"
             raise label_error(file, key, "one box a frame", found, HEADER)
         seen.add((track, frame))
         people.append(FoundPerson(frame, CSV.corners(file, key, _floats(file, key, box)), track))

@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
-from pipeline.files.formats.arrays import load_json, reading
+from pipeline.files.formats.arrays import kind, load_json, reading, shown_names
 from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
@@ -232,7 +232,7 @@ def _several_names(folder: Path, video: str, names: Sequence[str]) -> RawDataErr
     found = names[0]
     if len(names) > 1:
         found = f"several: {', '.join(names[:3])}"
-    do = ONE_VIDEO
+    do = f"{ONE_VIDEO} Each name ends with the frame's number."
     if {Path(name).suffix.lower() for name in names} <= UNREAD:
         owner = owner_of_file(folder / names[0])
         found += f": {owner}" if owner else ""
@@ -361,7 +361,7 @@ def _order_joints(
             column_of.setdefault(joint, column)
     if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
-        actual = f"{len(column_of)} among {', '.join(names)[:200]}"
+        actual = f"{len(column_of)} among {shown_names(names)}"
         raise unknown_order(place, expected, actual)
     stored = points
     points = [persons[:, [*column_of.values()]] for persons in points]
@@ -410,7 +410,9 @@ def _identities(
         )
         return None, ()
     if len(everyone) == 1 and max(map(len, identities)) > 1:
-        notes.append(f"identities are not used: everybody is {everyone.pop()!r}. People are linked")
+        notes.append(
+            f"identities are not used: everybody is {kind(everyone.pop())}. People are linked"
+        )
         return None, ()
 
     if not any(isinstance(identity, str) for identity in everyone):

@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import is_short_word, kind, load_json
+from pipeline.files.formats.arrays import kind, load_json, shown, shown_names
 from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,
@@ -96,8 +96,7 @@ def content_of(file: Path, sizes: Sizes | None = None) -> LabelContent:
 def _kind(content: object) -> str:
     """Short description of a file's content."""
     if content and isinstance(content, dict):
-        shown = [repr(key) for key in content if is_short_word(key)]
-        return f"an object with {', '.join(shown)[:80] or 'other keys'}"
+        return f"an object with {shown_names(content)}"
     if content and isinstance(content, list):
         return f"a list of {len(content)}, the first {kind(content[0])}"
     return kind(content)
@@ -148,7 +147,7 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     for result in results:
         category = result.get("category_id", 1)
         if category != 1:
-            n_left_out[str(category)[:20]] += 1
+            n_left_out[kind(category)] += 1
             continue
         name, frame = _split_name(file, "image_id", result.get("image_id"))
         box = None
@@ -201,7 +200,7 @@ def _require_one_clip(file: Path, key: str, name: str, clip: str) -> None:
     """Raise RawDataError if an image's name before the frame number is not that of the first."""
     if name != clip:
         expected = "image names that differ only by the frame number at their end"
-        found = f"{clip[:40]!r} and {name[:40]!r} before it"
+        found = f"{shown(clip)} and {shown(name)} before it"
         do = f"Have the results of one video in a file. {NUMBERED}"
         raise label_error(file, key, expected, found, do)
 
@@ -235,7 +234,7 @@ class _Categories(NamedTuple):
         is_known = bool(self.names) and "category_id" in annotation
         if not is_known or category in self.people:
             return None
-        return self.names.get(category, category)[:40]
+        return self.names.get(category, category)
 
 
 def _categories(file: Path, stored: object) -> _Categories:
@@ -255,10 +254,10 @@ def _categories(file: Path, stored: object) -> _Categories:
         names = joint_names(file, key, category["keypoints"])
         joints = joints or names
         if names != joints:
-            found = f"others for {people[0].get('name')!r} and {category.get('name')!r}"
+            found = f"others for {kind(people[0].get('name'))} and {kind(category.get('name'))}"
             do = "Export one skeleton for all categories of people."
             raise label_error(file, key, "the same joints for all people", found, do)
-    name_of = {str(category.get("id")): str(category.get("name"))[:40] for category in listed}
+    name_of = {str(category.get("id")): str(category.get("name")) for category in listed}
     return _Categories(frozenset(str(category.get("id")) for category in people), joints, name_of)
 
 
@@ -334,7 +333,7 @@ def _annotations(
         else:
             annotations.append(_Annotation(key, entry, images[image_id]))
     for name, n in n_left_out.items():
-        content.notes.append(f"{count(n, 'annotation')} of {name!r} left out: no people")
+        content.notes.append(f"{count(n, 'annotation')} of {shown(name)} left out: no people")
     return annotations
 
 

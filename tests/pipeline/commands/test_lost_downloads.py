@@ -1,0 +1,108 @@
+"""`doctor` names what other videos of a download have and one has not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import datasets
+from pipeline.datasets.threedpw import SEQUENCES
+from pipeline.recipe.examination import examine
+from tests.pipeline.commands.test_doctor import touch
+
+H36M = [
+    f"{subject}/{part}.54138969{camera}{suffix}"
+    for subject in ("S1", "S5")
+    for camera in ("", "1")
+    for part, suffix in (
+        ("Videos/Walking", ".mp4"),
+        ("MyPoseFeatures/D2_Positions/Walking", ".cdf"),
+        ("MyPoseFeatures/D3_Positions_mono/Walking", ".cdf"),
+    )
+]
+MPI = [
+    f"{sequence}/{name}"
+    for sequence in ("S1/Seq1", "S1/Seq2", "S2/Seq1")
+    for name in (
+        "annot.mat",
+        "camera.calibration",
+        *(f"imageFrames/video_{camera}/frame_000000.jpg" for camera in (0, 4)),
+    )
+]
+TEST = [
+    f"mpi_inf_3dhp_test_set/TS{n}/{name}"
+    for n in (1, 2)
+    for name in ("annot_data.mat", "imageSequence/img_000001.jpg")
+]
+PENN = [path for n in ("0001", "0002") for path in (f"labels/{n}.mat", f"frames/{n}/000001.jpg")]
+POSETRACK = [
+    path
+    for name in ("a", "b")
+    for path in (
+        f"images/train/{name}/000000.jpg",
+        f"posetrack_data/annotations/train/{name}.json",
+    )
+]
+THREEDPW = [
+    path
+    for name in ("a", "b")
+    for path in (f"sequenceFiles/train/{name}.pkl", f"imageFiles/{name}/image_00000.jpg")
+]
+LOST = [
+    ("mpi_inf_3dhp", MPI, "S2/Seq1/annot.mat", "for S2/Seq1/video_0 and 1 other video"),
+    ("mpi_inf_3dhp", MPI, "S2/Seq1/camera.calibration", "for S2/Seq1/video_0 and 1 other video"),
+    ("mpi_inf_3dhp", MPI, "S1/Seq2/imageFrames/video_4", "S1/Seq2/video_4 has no images"),
+    ("mpi_inf_3dhp", MPI, "S1/Seq2/imageFrames", "S1/Seq2/video_0 has no images"),
+    ("mpi_inf_3dhp", TEST, "mpi_inf_3dhp_test_set/TS2/annot_data.mat", "for TS2."),
+    ("mpi_inf_3dhp", TEST, "mpi_inf_3dhp_test_set/TS2/imageSequence", "for TS2."),
+    ("h36m", H36M, "S5/Videos/Walking.54138969.mp4", "S5/Walking.54138969 has no images"),
+    ("h36m", H36M, "S5/*/*/Walking.54138969.cdf", "for S5/Walking.54138969."),
+    ("h36m", H36M, "S5/**/Walking.541389691.*", "S5/Walking.541389691 has no images"),
+    ("penn_action", PENN, "labels/0002.mat", "for 0002."),
+    ("penn_action", PENN, "frames/0002", "for 0002."),
+    ("posetrack", POSETRACK, "images/train/b", "for b."),
+    ("3dpw", THREEDPW, "imageFiles/b", "for b."),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "lost", "expected"), LOST)
+def test_files_and_cameras_that_one_video_lacks_are_named(
+    name: str, content: list[str], lost: str, expected: str, tmp_path: Path
+) -> None:
+    touch(*(tmp_path / file for file in content))
+    whole = examine(datasets.get(name), tmp_path)
+    assert not whole.is_in_part, whole.mistakes
+    for path in sorted(tmp_path.glob(lost)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    found = examine(datasets.get(name), tmp_path)
+    named = [text for text in found.mistakes if expected in text]
+    assert found.is_in_part, found.mistakes
+    assert named, found.mistakes
+    assert len(found.mistakes) <= 2, found.mistakes
+    assert not any("Move or rename" in text for text in found.mistakes), found.mistakes
+
+
+def test_sequences_of_3dpw_in_the_folder_of_another_split_are_named(tmp_path: Path) -> None:
+    folder_of = {"train": "test", "test": "train", "validation": "validation"}
+    for split, names in SEQUENCES.items():
+        touch(*(tmp_path / f"sequenceFiles/{folder_of[split]}/{name}.pkl" for name in names))
+    reader = datasets.get("3dpw")
+    assert "24 of 24 sequences belong to the release's test split, such as downtown_arguing" in (
+        reader.unused_labels(tmp_path, "train")
+    )
+    assert reader.unused_labels(tmp_path, "validation") == ""
+    mistakes = examine(reader, tmp_path).mistakes
+    assert [text.partition(":")[0] for text in mistakes if "belong to" in text] == ["train", "test"]
+
+
+@pytest.mark.parametrize("dataset", ["kinetics", "videos"])
+def test_a_folder_of_openpose_with_holes_is_named(dataset: str, tmp_path: Path) -> None:
+    folder = tmp_path / "keypoints/train/a"
+    touch(tmp_path / "train/a.mp4")
+    touch(*(folder / f"a_{number:012d}_keypoints.json" for number in range(60)))
+    assert "files of frames" not in " ".join(examine(datasets.get(dataset), tmp_path).mistakes)
+    for number in {*range(10, 30), *range(45, 55)}:
+        (folder / f"a_{number:012d}_keypoints.json").unlink()
+    mistakes = examine(datasets.get(dataset), tmp_path).mistakes
+    (named,) = [text for text in mistakes if "files of frames" in text]
+    assert named.startswith(f"{folder} has 30 of 60 files")

@@ -1,0 +1,84 @@
+"""Images of a video's folder that give no features, as an interrupted resize or copy leaves them:
+each way ends in the same exit code.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+import cache
+
+
+def halve(file: Path) -> None:
+    halved = cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5)
+    file.unlink()  # it may be a link
+    cv2.imwrite(str(file), halved)
+
+
+def replace(file: Path, content: bytes) -> None:
+    file.unlink()
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    replace(file, file.read_bytes()[:-40])
+
+
+def empty(file: Path) -> None:
+    replace(file, b"")
+
+
+def write_text(file: Path) -> None:
+    replace(file, b"<html>404 Not Found</html>")
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def link_to_nothing(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("elsewhere.jpg")
+
+
+WAYS: dict[str, Callable[[Path], None]] = {
+    "other_picture_size": halve,
+    "picture_truncated": cut,
+    "picture_empty": empty,
+    "picture_format": write_text,
+    "picture_unreadable": make_folder,
+    "picture_missing": link_to_nothing,
+}
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_extract_ends_with_1_if_images_give_no_features(
+    kind: str, penn: Any, ran: Any, network: Any
+) -> None:
+    lost = sorted(penn.frames("0003").iterdir())[5:]
+    for file in lost:
+        WAYS[kind](file)
+    penn.convert()
+    place = ("extract", penn.name, "--cache", penn.root, "--weights", "untrained:0")
+    shown = ran(*place, code=1).out
+    assert f"{len(lost)} rows without features: {kind}" in shown
+    assert lost[0].name in "".join(shown.split())
+    split = cache.open(penn.root)[penn.name]
+    ok = split.column("features/resnet50_ok")
+    for track in split.tracks:
+        expected = [True] * 5 + [False] * 3 if track.video == "0003" else [True] * 8
+        assert [bool(value) for value in ok[track.start : track.stop]] == expected
+    assert "up to date" in ran(*place).out
+
+
+def test_prepare_ends_with_1_if_an_image_gives_no_features(
+    penn: Any, ran: Any, network: Any
+) -> None:
+    cut(penn.frames("0003") / "000003.jpg")
+    words = ("prepare", "penn_action", *penn.places, "--weights", "untrained:0")
+    assert "1 picture_truncated" in ran(*words, code=1).out
+    ran(*words)
