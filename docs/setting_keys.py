@@ -15,7 +15,6 @@ from cache import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.clips import detectors
 from pipeline.commands.config import text_of
-from pipeline.datasets.base import Dataset
 from pipeline.features import streams
 from pipeline.settings.schema import SECTION_TYPES
 from vibe_model import models
@@ -101,15 +100,10 @@ def about(cls: type[Any], name: str) -> str:
 def keys_of(
     cls: type[Any], names: Iterable[str] | None = None, defaults: Any = None
 ) -> Iterator[Key]:
-    """The keys of a record, or those of `names`; a dataset's own. defaults: a record with the
-    default values.
-    """
-    hints, shared = (
-        get_type_hints(cls),
-        dataclasses.fields(Dataset) if issubclass(cls, Dataset) else (),
-    )
+    """The keys of a record, or those of `names`. defaults: a record with the default values."""
+    hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        if field not in shared and (names is None or field.name in names):
+        if names is None or field.name in names:
             value = field.default if defaults is None else getattr(defaults, field.name)
             required = value is dataclasses.MISSING or value in ("", Path())
             choices = (

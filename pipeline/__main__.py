@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from pipeline import table
 from pipeline.cli import command_line
-from pipeline.plug_ins import commands_of
 
 SEE: Final = (
     "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by "
@@ -20,11 +20,11 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
     description = "Raw datasets -> tracks -> features in a Zarr cache."
     return command_line.parser_of(
-        commands_of("pipeline"),
+        table.COMMANDS["pipeline"],
         "python -m pipeline",
         description,
         SEE,
-        elsewhere=dict.fromkeys(commands_of("tasks"), "python -m tasks"),
+        elsewhere=dict.fromkeys(table.COMMANDS["tasks"], "python -m tasks"),
         complete=complete,
         version=_describe_version,
     )

@@ -96,21 +96,6 @@ class VideoAccount:
             self.drop_track("no_frame_left", 0)
         return rows
 
-    def take_back(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
-        """Drop rows of a track that `keep_rows` or `keep_track` has counted as kept.
-
-        Returns the indices of the kept rows, and counts as `keep_rows`.
-
-        >>> account = VideoAccount("clip", found=3, kept=3, tracks_kept=1)
-        >>> account.take_back({"too_tall": [True, False, True]})
-        array([1])
-        >>> account.kept, dict(account.dropped)
-        (1, {'too_tall': 2})
-        """
-        self.kept -= len(np.asarray(next(iter(reasons.values()))))
-        self.tracks_kept -= 1
-        return self.keep_rows(reasons)
-
     def drop_track(self, reason: str, frames: int) -> None:
         """Count a track, and `frames` person-frames of it, as dropped."""
         self.tracks_dropped[reason] += 1

@@ -45,30 +45,30 @@ from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypo
 from pipeline.track import Track
 
 if TYPE_CHECKING:
-    from pipeline.body import Body
-    from pipeline.demo.scene import calibration_crops
-    from pipeline.features.networks import chosen_device
-    from pipeline.features.networks.base import Normalisation
-    from pipeline.files.formats.hdf5 import load_hdf5
+    from pipeline.body import Body as Body
+    from pipeline.demo.scene import calibration_crops as calibration_crops
+    from pipeline.features.networks import chosen_device as chosen_device
+    from pipeline.features.networks.base import Normalisation as Normalisation
+    from pipeline.files.formats.hdf5 import load_hdf5 as load_hdf5
 
 __all__ = ["Dataset", "ExtraColumn", "Mistake", "Origin", "RawVideo", "ReleasePart"]  # datasets
 __all__ += ["Totals", "Track", "VideoAccount"]  # their tracks and accounts
-__all__ += ["EXTRINSICS", "UP", "calibration_crops", "finite_joints", "smpl_labels"]  # labels
+__all__ += ["EXTRINSICS", "UP", "finite_joints", "smpl_labels"]  # labels
 __all__ += ["extents", "smooth_boxes", "tight_boxes"]  # boxes
-__all__ += ["JOINTS", "KEYPOINTS_13", "Body", "convert", "joint_names", "keypoints_13"]  # joints
+__all__ += ["JOINTS", "KEYPOINTS_13", "convert", "joint_names", "keypoints_13"]  # joints
 __all__ += ["FrameSource", "Image", "Pictures", "Video"]  # images
 __all__ += ["frames_there", "inputs", "picture_pattern", "pictures_or_video"]  # their files
 # files of labels
-__all__ += ["load_hdf5", "load_json", "load_mat", "load_npz", "load_pickle", "numbers"]
+__all__ += ["load_json", "load_mat", "load_npz", "load_pickle", "numbers"]
 __all__ += ["open_regular", "read_regular", "whole_file_digest"]  # other files
 __all__ += ["LabelStream", "NumberStream", "PairStream", "Stream"]  # streams
 __all__ += ["ROW_RATE", "CropPolicy", "Reads"]  # their inputs
 # networks
-__all__ += ["Computer", "LabelComputer", "Machine", "Normalisation", "WeightsSpec", "chosen_device"]
+__all__ += ["Computer", "LabelComputer", "Machine", "WeightsSpec"]
 __all__ += ["Detect", "Detector", "People"]  # detectors
 __all__ += ["ConfigError", "MissingAssets", "PipelineError", "RawDataError"]  # errors
 
-_HOMES: Final = {
+LATER: Final = {  # imported when first used
     "Body": "pipeline.body",
     "calibration_crops": "pipeline.demo.scene",
     "Normalisation": "pipeline.features.networks.base",
@@ -76,6 +76,5 @@ _HOMES: Final = {
     "load_hdf5": "pipeline.files.formats.hdf5",
 }
 
-
 if not TYPE_CHECKING:  # type checkers know all names
-    __getattr__ = import_on_use(__name__, _HOMES)
+    __getattr__ = import_on_use(__name__, LATER)

@@ -1,8 +1,9 @@
-"""Registries of datasets, streams, detectors and models: built-in ones, and those of other
-packages.
+"""Registries of datasets, streams, detectors, models and exports: built-in ones, and those of
+other packages.
 
 `pipeline.table` lists what is built in ("ours" here). Another package registers a class, or a
-record of a model, by an entry point whose name is its name. Both are imported when first used.
+record of a model or an export, by an entry point whose name is its name. They are imported when
+first used.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import functools
 import pkgutil
 import traceback
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
-from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from pipeline import table
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
@@ -25,12 +26,6 @@ C = TypeVar("C")
 
 # Groups of entry points
 MODELS: Final = "vibe_pipeline.models"  # a model's section of luigi.cfg has its name
-COMMANDS: Final = "vibe_pipeline.commands"  # each leads to a CommandEntry
-# names of sections of luigi.cfg; each leads to its package's `settings.sections.Declared`
-SECTIONS: Final = "vibe_pipeline.sections"
-TASKS: Final = "vibe_pipeline.tasks"  # each leads to the class of a Luigi task
-EXPORTS: Final = "vibe_pipeline.exports"
-DISTRIBUTION: Final = "vibe-pipeline"  # name of this package
 
 
 class PlugInError(PipelineError):
@@ -40,51 +35,12 @@ class PlugInError(PipelineError):
 @functools.cache
 def entry_points(group: str) -> EntryPoints:
     """Entry points of other installed packages in a group, searched once (20 ms)."""
-    entries = []
-    for entry in metadata.entry_points(group=group):
-        is_of_earlier_installation = entry.dist is not None and entry.dist.name == DISTRIBUTION
-        if not is_of_earlier_installation:
-            entries.append(entry)
-    return EntryPoints(entries)
+    return metadata.entry_points(group=group)
 
 
-def list_names(*groups: str) -> tuple[str, ...]:
-    """Names in groups, ours first in each, without importing anything."""
-    names = list[str]()
-    for group in groups:
-        names += table.OWN.get(group, {})
-        names += [entry.name for entry in entry_points(group)]
-    return tuple(dict.fromkeys(names))
-
-
-def load_records(group: str, record: type[T], taken: Container[str] = ()) -> dict[str, T]:
-    """Load the records of a group by name, ours first.
-
-    A record of another package is left out, with a warning, if it cannot be loaded, is not of the
-    class `record`, or has a name that is in use (by another record, or in `taken`).
-    """
-    records: dict[str, T] = {name: load(value) for name, value in table.OWN.get(group, {}).items()}
-    for entry in sorted(entry_points(group), key=lambda entry: entry.name):
-        is_taken = entry.name in taken or entry.name in records
-        try:
-            records[entry.name] = _load_other(entry, record, is_taken=is_taken)
-        except PlugInError as error:
-            what = f"{group.rpartition('.')[2]}: {entry.name!r} of {_package(entry)}"
-            _warn(f"{what} is left out: {error}. Update or uninstall the package.")
-    return records
-
-
-def _load_other(entry: EntryPoint, record: type[T], *, is_taken: bool) -> T:
-    """Load another package's record. Raises PlugInError with the reason alone."""
-    if is_taken:
-        raise PlugInError("this name is in use")
-    try:
-        loaded: object = entry.load()
-    except Exception as error:
-        raise PlugInError(f"{type(error).__name__}: {error}") from error
-    if not isinstance(loaded, record):
-        raise PlugInError(f"{entry.value} is not a {record.__name__}")
-    return loaded
+def list_names(group: str) -> tuple[str, ...]:
+    """Names in a group, ours first, without importing anything."""
+    return (*table.OWN[group], *(entry.name for entry in entry_points(group)))
 
 
 @functools.cache
@@ -113,29 +69,6 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
         return load(home)
 
     return attribute
-
-
-# ----------------------------------------------------------------------------------------------
-# records of extensions
-
-
-class CommandEntry(NamedTuple):
-    """What the list of commands shows about a command, before its module is imported."""
-
-    module: str  # has a `cli.command_line.Command` as the attribute COMMAND
-    help: str  # one sentence for --help
-    program: str = "pipeline"  # `python -m pipeline` or `python -m tasks`
-
-
-def commands_of(program: str) -> dict[str, CommandEntry]:
-    """The commands of `python -m pipeline` or `python -m tasks` by name, ours first."""
-    ours = {
-        name: CommandEntry(module, text, program)
-        for name, (module, text) in table.COMMANDS[program].items()
-    }
-    taken = set[str]().union(*table.COMMANDS.values())
-    others = load_records(COMMANDS, CommandEntry, taken)
-    return ours | {name: entry for name, entry in others.items() if entry.program == program}
 
 
 @dataclass(frozen=True)

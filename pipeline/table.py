@@ -1,7 +1,7 @@
-"""Table of all built-in datasets, streams, detectors, models and commands that have a name.
+"""Table of all built-in datasets, streams, detectors, models, exports and commands.
 
 A module is imported only when its name is used. Other packages register theirs by entry points of
-the same groups (`plug_ins`).
+the same groups (`plug_ins`), except commands.
 """
 
 from __future__ import annotations
@@ -54,17 +54,6 @@ OWN: Final[dict[str, dict[str, str]]] = {
         "vibe": "vibe_model.vibe.config:MODEL",
         "hmmr": "vibe_model.hmmr:MODEL",
         "part_dynamics": "vibe_model.part_dynamics:MODEL",
-    },
-    "vibe_pipeline.protocols": {
-        "default": "vibe_model.evaluation.protocols:DEFAULT",
-        "published": "vibe_model.evaluation.protocols:PUBLISHED",
-        "emdb": "vibe_model.evaluation.emdb:EMDB",
-        "hmmr": "vibe_model.hmmr.protocol:HMMR",
-    },
-    "vibe_pipeline.sections": {
-        "mposer": "vibe_model.sections:SECTIONS",
-        "pose_embedding": "vibe_model.part_dynamics.pr_vipe.config:SECTIONS",
-        "vibe": "vibe_model.sections:SECTIONS",
     },
 }
 

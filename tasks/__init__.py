@@ -2,7 +2,6 @@
 torch.
 """
 
-from pipeline.plug_ins import TASKS, load_records
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
@@ -17,7 +16,5 @@ __all__ = ["Convert", "Data", "Extract", "ExtractBeside", "Synthesize"]
 __all__ += ["Ablation", "Evaluate", "EvaluateVIBE", "Report", "Train", "TrainMPoser", "TrainVIBE"]
 __all__ += ["EvaluateHMMR", "EvaluatePartDynamics", "TrainHMMR", "TrainPartDynamics", "TrainPrVIPE"]
 
-# Luigi finds a task by its name once its class exists
-globals().update(load_records(TASKS, type, taken=__all__))
 prepare()
 take_over_from_luigi()

@@ -8,8 +8,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from pipeline import table
 from pipeline.cli import command_line
-from pipeline.plug_ins import commands_of
 from pipeline.processes.software import package_version
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
@@ -22,10 +22,10 @@ def parser() -> argparse.ArgumentParser:
         "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
     )
     return command_line.parser_of(
-        commands_of("tasks"),
+        table.COMMANDS["tasks"],
         "python -m tasks",
         description,
-        elsewhere=dict.fromkeys(commands_of("pipeline"), "python -m pipeline"),
+        elsewhere=dict.fromkeys(table.COMMANDS["pipeline"], "python -m pipeline"),
         complete=_check_settings,
         version=package_version,
     )

@@ -15,6 +15,7 @@ from pipeline.settings import sections
 from pipeline.settings.arguments import check_new_cache, refuse_one_folder
 from pipeline.settings.file import SettingsFile, settings_file
 from pipeline.settings.sections import Settings
+from vibe_model.sections import check
 
 _TOLERANT: Final = ContextVar("tolerant", default=False)
 
@@ -48,8 +49,7 @@ def tolerating() -> Iterator[None]:
 def load(file: Path, *, tolerant: bool = False) -> Settings:
     """Read and check a whole luigi.cfg. Raises ConfigError, which names the line."""
     s = sections.load(file, tolerant=tolerant)
-    for package in sections.Declared.load():
-        package.check(s)
+    check(s)
     return s
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
-from luigi.task_register import Register, TaskClassNotFoundException
+from luigi.task_register import Register
 
 import cache
 from pipeline import plug_ins
@@ -142,24 +142,13 @@ class CheckpointTask(TrainingTask):
 
 
 def _checkpoint_task(name: str) -> type[CheckpointTask]:
-    """Find the task class of this name, also one of another package.
-
-    Raises ConfigError for an unknown name.
-    """
-    try:
-        task: type[CheckpointTask] = Register.get_task_cls(name)
-    except TaskClassNotFoundException as error:
-        raise ConfigError(
-            f"no Luigi task is called {name}: install the package that adds it"
-        ) from error
+    """The task class of this name."""
+    task: type[CheckpointTask] = Register.get_task_cls(name)
     return task
 
 
 def _checkpoint_tasks(config: VideoConfig) -> dict[str, type[CheckpointTask]]:
-    """Setting in `MADE_BY` -> task that makes its checkpoint, for the missing checkpoints.
-
-    Raises as `_checkpoint_task` does.
-    """
+    """Setting in `MADE_BY` -> task that makes its checkpoint, for the missing checkpoints."""
     tasks = {}
     for setting in config.missing_checkpoints:
         task_name, _ = config.MADE_BY[setting]
@@ -202,7 +191,7 @@ def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig
     return replace(config, **checkpoints)
 
 
-def _config_from_settings(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+def _config_from_settings(model: Model, variant: str, seed: int) -> VideoConfig:
     """A model's configuration by luigi.cfg, checked (`check_inputs`). Raises ConfigError.
 
     Settings of checkpoints that are not set are None. variant, seed: Override those of luigi.cfg,

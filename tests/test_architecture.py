@@ -34,7 +34,7 @@ ORDER = {
     """,
     "vibe_model": """
         result_files constants cameras metrics losses settings runs networks models checkpoints
-        prediction evaluation training vibe api sections hmmr part_dynamics __init__
+        prediction evaluation training vibe api hmmr part_dynamics sections __init__
     """,
     "tasks": """
         settings base luigi_command data training_view training evaluation ablation hmmr part_dynamics report

@@ -50,10 +50,9 @@ def every_record(before: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
     }
     kinds |= {f"stream {name}": streams.find(name) for name in streams.names()}
     kinds |= {f"detector {name}": detectors.find(name) for name in detectors.names()}
-    of_all_datasets = {option.name for option in fields(Dataset)}
     for name, kind in kinds.items():
         if kind.__module__.startswith(("pipeline.", "vibe_model.")):
-            yield name, record_of(kind.version, defaults_of(kind), {*kind.added} | of_all_datasets)
+            yield name, record_of(kind.version, defaults_of(kind), {*kind.added})
     for training in (
         *(models.find(name) for name in ("vibe", "hmmr", "part_dynamics")),
         MPOSER,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 from pipeline.plug_ins import import_on_use
 
 if TYPE_CHECKING:
-    from vibe_model.checkpoints import LoadReport, load_published
-    from vibe_model.training.data import Tracks
-    from vibe_model.vibe.config import TrainConfig
-    from vibe_model.vibe.networks import VIBE, MotionDiscriminator
-
-__all__ = ["VIBE", "LoadReport", "MotionDiscriminator", "Tracks", "TrainConfig", "load_published"]
+    from vibe_model.checkpoints import LoadReport as LoadReport
+    from vibe_model.checkpoints import load_published as load_published
+    from vibe_model.training.data import Tracks as Tracks
+    from vibe_model.vibe.config import TrainConfig as TrainConfig
+    from vibe_model.vibe.networks import VIBE as VIBE
+    from vibe_model.vibe.networks import MotionDiscriminator as MotionDiscriminator
 
 _HOMES: Final = {
     "VIBE": "vibe_model.vibe.networks",

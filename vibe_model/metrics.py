@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.skeletons import JOINTS, KEYPOINTS_13
 
 Floats = NDArray[np.floating[Any]]
@@ -49,12 +48,6 @@ class Metric:
     span: int = 1  # successive frames per number: 3 for an acceleration
     by_keypoint: bool = False  # mean over labelled keypoints, not over frames
 
-    def __post_init__(self) -> None:
-        if self.span > 1 and self.reads.startswith("vertices"):
-            raise ConfigError(
-                f"{self.title}: expected a span of 1 for {self.reads}, found {self.span}"
-            )
-
 
 MM_PER_FRAME2: Final = "mm per frame²"
 UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
@@ -81,10 +74,10 @@ def units_of(errors: Iterable[Container[str]]) -> str:
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
-    return position_error(_centre_on_hips(pred), _centre_on_hips(target))
+    return _position_error(_centre_on_hips(pred), _centre_on_hips(target))
 
 
-def position_error(pred: Floats, target: Floats) -> Float64s:
+def _position_error(pred: Floats, target: Floats) -> Float64s:
     """Mean distance of joints, not centred. (N, J, 3) m -> (N,) mm."""
     return _mean(_joint_errors(pred, target))
 
@@ -382,10 +375,10 @@ def _mean_or_nan(values: Float64s) -> float:
 
 
 # By their names in metrics.json, in the order of tables. Joints are about the protocol's root, so
-# that MPJPE is the `position_error` of these.
+# that MPJPE is the `_position_error` of these.
 METRICS: Final[Mapping[str, Metric]] = {
     "pa_mpjpe": Metric(title="PA-MPJPE", unit="mm", of=pa_mpjpe, reads="placed joints"),
-    "mpjpe": Metric(title="MPJPE", unit="mm", of=position_error),
+    "mpjpe": Metric(title="MPJPE", unit="mm", of=_position_error),
     "pve": Metric(title="PVE", unit="mm", of=pve, reads="vertices"),
     "pve_unposed": Metric(title="PVE unposed", unit="mm", of=pve, reads="vertices at rest"),
     "accel": Metric(title="accel", unit=MM_PER_FRAME2, of=_accel_in_place, span=3),

@@ -70,8 +70,6 @@ class Model(Training):
     # that builds a VideoModel with new parameters from (config, body).
     trainer: str
     generator: str
-    # Evaluation protocols, the tables' first one first; None: all for the split.
-    protocols: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

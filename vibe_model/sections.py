@@ -1,9 +1,9 @@
 """Sections of luigi.cfg for trainings.  [settings] -> training
 
-Each model has a section, such as [vibe]; so have the trainings that belong to no model, such as
-[mposer]. This module makes configurations (`RunConfig`) from the sections, and checks them. A
-preset is a named set of defaults; the keys of a section override it. A variant is an ablation that
-overrides keys of the section.
+Each model has a section, such as [vibe]; so have the trainings that belong to no model, [mposer]
+and [pose_embedding]. This module makes configurations (`RunConfig`) from the sections, and checks
+them. A preset is a named set of defaults; the keys of a section override it. A variant is an
+ablation that overrides keys of the section.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, Final, cast
 from cache.read.batches import TRACK_FIELDS
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.settings.file import Section
-from pipeline.settings.sections import Declared, Settings, SettingValue
+from pipeline.settings.sections import Settings, SettingValue
 from vibe_model import models
 from vibe_model.models import Model, Training
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.settings import RunConfig, VideoConfig, split_of
 from vibe_model.vibe.config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
 
@@ -166,10 +167,21 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     for name in ("strides", "window_weights"):  # the prior reads no other splits
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
     with _name_section(s.source.section(VIBE.section)):
-        return cast("MPoserConfig", replace(other_settings(s, MPOSER), **decided))
+        return cast("MPoserConfig", replace(_other_settings(s, MPOSER), **decided))
 
 
-def other_settings(s: Settings, training: Training) -> RunConfig:
+def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
+    """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises
+    ConfigError.
+    """
+    config = cast("PrVIPEConfig", _other_settings(s, PR_VIPE))
+    config = replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body)
+    if seed < 0:
+        return config
+    return replace(config, seed=seed)
+
+
+def _other_settings(s: Settings, training: Training) -> RunConfig:
     """Configuration of a training that belongs to no model. Raises ConfigError."""
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
@@ -218,7 +230,7 @@ def _name_section(section: Section, *, variant_by_option: bool = False) -> Itera
 
 
 def check(s: Settings) -> None:
-    """Raise ConfigError for mistakes in the sections of the models and of [mposer].
+    """Raise ConfigError for mistakes in the sections of all trainings.
 
     `check_inputs` checks the splits, streams and files that they name.
     """
@@ -227,7 +239,8 @@ def check(s: Settings) -> None:
             raise ConfigError(f"{s.source.where(name)}: {message}")
     for model in models.every():
         _check_model(s, model, model_settings(s, model))
-    other_settings(s, MPOSER)
+    _other_settings(s, MPOSER)
+    _other_settings(s, PR_VIPE)
 
 
 def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
@@ -326,21 +339,18 @@ def _check_columns(
             )
 
 
-def _values(s: Settings) -> Iterator[SettingValue]:
+def setting_values(s: Settings) -> Iterator[SettingValue]:
     """Yield the effective value and the default of every key of these sections."""
     for model in models.every():
         runs = which_runs(s, model)
         config = model_settings(s, model)
         usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
         yield from _values_of(model, config, runs.preset, asdict(runs), usual)
-    yield from other_values(s, MPOSER)
-
-
-def other_values(s: Settings, training: Training) -> Iterator[SettingValue]:
-    """The same as `_values`, for the section of a training that belongs to no model."""
-    preset = _preset_of(s, training)
-    config = other_settings(s, training)
-    return _values_of(training, config, preset, {"preset": preset}, {"preset": training.preset})
+    for training in (MPOSER, PR_VIPE):
+        preset = _preset_of(s, training)
+        usual = {"preset": training.preset}
+        values = {"preset": preset}
+        yield from _values_of(training, _other_settings(s, training), preset, values, usual)
 
 
 def _values_of(
@@ -358,7 +368,8 @@ def _values_of(
         yield SettingValue(training.section, key, getattr(config, key), getattr(unset, key))
 
 
-def _check_all_inputs(s: Settings) -> None:
+def check_all_inputs(s: Settings) -> None:
+    """`check_inputs` for all models whose sections or defaults say that they are trained."""
     for model in models.every():
         section = s.source.section(model.section)
         if (
@@ -378,6 +389,3 @@ def _check_device(section: Section, config: RunConfig) -> None:
 
         with _name_section(section):
             device_of(config.device)
-
-
-SECTIONS: Final = Declared(check, _values, _check_all_inputs)

@@ -45,7 +45,6 @@ GPU_FULL: Final = (
     "section, or end other programs on this GPU (nvidia-smi)."
 )
 OPEN_FILES: Final = 65_536  # number of files that this process may open, if the system allows it
-OURS: Final = ("pipeline", "tasks")  # packages of the built-in commands
 
 # characters that word processors write instead of -
 DASHES: Final = (
@@ -145,15 +144,7 @@ class _CommandParser(_Parser):
         self._module = ""
         if not module:
             return
-        try:
-            command: Command = importlib.import_module(module).COMMAND
-        except Exception as error:
-            if module.partition(".")[0] in OURS:
-                raise
-            message = f"{self.prog}: {module} cannot be loaded: {type(error).__name__}: {error}"
-            raise PipelineError(
-                f"{message}. Update or uninstall its package; --debug shows the traceback."
-            ) from error
+        command: Command = importlib.import_module(module).COMMAND
         self.set_defaults(
             run=command.run, complete=self._complete, kept=command.kept, reads=command.reads
         )
@@ -178,7 +169,7 @@ class _ShowVersion(argparse.Action):
 
 
 def parser_of(
-    commands: Mapping[str, tuple[str, str, str]],
+    commands: Mapping[str, tuple[str, str]],
     prog: str,
     description: str,
     see: str = "",
@@ -190,7 +181,7 @@ def parser_of(
     """Make the parser of all commands. In its parsed arguments, `run` is the command's function.
 
     Args:
-        commands: Name -> module, summary and program (`plug_ins.CommandEntry`).
+        commands: Name -> module, summary (`table.COMMANDS`).
         see: End of --help, before the exit codes.
         elsewhere: Command of the other program -> that program, such as "python -m tasks".
         complete: Called before `run`. It fills in settings of luigi.cfg, and refuses a `--set` that
@@ -203,7 +194,7 @@ def parser_of(
     help_ = "Show version, commit and an id of the code"
     top.add_argument("--version", action=_ShowVersion, nargs=0, const=version, help=help_)
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
-    for name, (module, help_, _) in commands.items():
+    for name, (module, help_) in commands.items():
         subparsers.add_parser(name, help=help_, description=help_, module=module, complete=complete)
     return top
 
@@ -387,15 +378,15 @@ def every_option(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
 
 
-def named_values(option: str, words: Iterable[str], example: str) -> dict[str, str]:
-    """Parse the NAME=VALUE words of a repeatable option. Raises ConfigError for other words."""
+def named_values(words: Iterable[str], example: str) -> dict[str, str]:
+    """Parse the NAME=VALUE words of `--set`. Raises ConfigError for other words."""
     values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals):
-            raise ConfigError(f"{option} {word}: expected NAME=VALUE, as in {option} {example}")
+            raise ConfigError(f"--set {word}: expected NAME=VALUE, as in --set {example}")
         if name in values:
-            raise ConfigError(f"{option} {word}: {name} is set to {values[name]!r} already")
+            raise ConfigError(f"--set {word}: {name} is set to {values[name]!r} already")
         values[name] = value
     return values
 

@@ -133,7 +133,7 @@ def usual_detector(raw: Path) -> str:
     return "demo" if is_stand_in(raw) else "rtmpose"
 
 
-def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
+def unlabelled_clips(raw: Path, *, by_any_detector: bool) -> list[str]:
     """List clips below `raw` that have no labels of another tool, so that `detect` may write them.
 
     by_any_detector: also leave out clips that have up-to-date labels of `detect` by any detector.

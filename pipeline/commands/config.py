@@ -6,7 +6,7 @@ import argparse
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.text import error_text
 from pipeline.commands.preparation_detector import load_networks
-from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.places import require_writable
+from pipeline.plug_ins import load
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
 from pipeline.settings.arguments import check_new_cache
@@ -28,6 +28,7 @@ from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
 
 REQUIRED: Final = "(required)"
+TRAININGS: Final = "vibe_model.sections"  # by name, since models build on the pipeline
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -57,9 +58,7 @@ def _run(args: argparse.Namespace) -> int:
     """
     file = args.config or settings_file()
     s = sections.load(file)
-    packages = sections.Declared.load()
-    for package in packages:
-        package.check(s)
+    load(TRAININGS).check(s)
 
     chosen = _choose(list(effective(s)), args.names)
     if not (args.all or args.names):
@@ -71,8 +70,7 @@ def _run(args: argparse.Namespace) -> int:
 
     problems = list[str]()
     try:
-        for package in packages:
-            package.check_inputs(s)
+        load(TRAININGS).check_all_inputs(s)
     except ConfigError as error:
         message = str(error).removesuffix(".")
         problems.append(f"{message}. This is needed for training, not for `Data`.")
@@ -180,21 +178,16 @@ def effective(s: Settings) -> Iterator[SettingValue]:
     broken = datasets.broken(named)
     for name in named:
         if name not in broken:
-            yield from _values_of(name, s.dataset(name), shared=fields(Dataset))
+            yield from _values_of(name, s.dataset(name))
 
-    for package in sections.Declared.load():
-        yield from package.values(s)
+    yield from load(TRAININGS).setting_values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
         for key, text in s.source.section(name).items():
             yield SettingValue(name, key, text, "Luigi's own")
 
 
-def _values_of(
-    section: str, record: Any, shared: Sequence[Field[Any]] = ()
-) -> Iterator[SettingValue]:
+def _values_of(section: str, record: Any) -> Iterator[SettingValue]:
     for field in fields(record):
-        if field in shared:
-            continue
         default = field.default
         if default is MISSING:
             default = REQUIRED

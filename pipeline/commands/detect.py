@@ -54,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
     weights = {}
     if args.weights is not None:
         weights["weights"] = args.weights
-    values = named_values("--set", args.set, "min_score=0.5") | weights
+    values = named_values(args.set, "min_score=0.5") | weights
     options = Section(BY_SET, name, values, by_option=weights)
     detector = sections.detector_of(args.cfg.source, name, options, args.every)
 

@@ -26,7 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.raw import files
 from pipeline.recipe.examination import BODY, Examination, PartCount, examine
 from pipeline.settings.file import PATH, settings_file
-from pipeline.settings.sections import SHARED, Settings, load
+from pipeline.settings.sections import Settings, load
 
 NO_SETTINGS: Final = (
     "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: "
@@ -307,7 +307,7 @@ def _reads(args: argparse.Namespace) -> Sequence[str] | None:
     """Without --raw, the whole file is read; with it, only options of datasets."""
     if args.raw is None:
         return None
-    return (*SHARED, *(args.datasets or datasets.names()))
+    return args.datasets or datasets.names()
 
 
 COMMAND: Final = Command(_options, _run, reads=_reads)

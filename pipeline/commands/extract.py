@@ -225,7 +225,7 @@ def specs_of(
     kind_of_options = ""
     if by_option:
         kind_of_options = _first_kind_with(by_option, kinds)
-    by_set = named_values("--set", args.set, "crop=size:256")
+    by_set = named_values(args.set, "crop=size:256")
     first_stream = names[0]
 
     source = args.cfg.source

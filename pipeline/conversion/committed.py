@@ -213,7 +213,7 @@ def missing_names(missing: Mapping[str, str]) -> list[str]:
     return names
 
 
-def drop_command(split: cache.Split, raw: Path | None = None) -> str:
+def drop_command(split: cache.Split, raw: Path | None) -> str:
     """The command that deletes the rows of missing and unusable videos.
 
     raw: the raw folder; None: the recorded one.

@@ -64,19 +64,14 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 def _identifying_options(dataset: Dataset) -> dict[str, Any]:
     """The dataset's options for its identity, by name.
 
-    Two kinds of options are left out while they have their default: those of `ReaderOptions`, and
-    those that were added to a dataset after its first version (`Dataset.added`). Otherwise a new
-    option, such as `fps`, would make all earlier conversions look different.
+    Options that were added to a dataset after its first version (`Dataset.added`) are left out
+    while they have their default. Otherwise a new option, such as `fps`, would make all earlier
+    conversions look different.
     """
-    options = dataset.parameters()  # without those of `ReaderOptions`
-    shared = {option.name for option in fields(Dataset)}
+    options = dataset.parameters()
     for option in fields(dataset):
-        value = getattr(dataset, option.name)
-        is_default = value == option.default
-        if option.name in dataset.added and is_default:
+        if option.name in dataset.added and getattr(dataset, option.name) == option.default:
             options.pop(option.name, None)
-        elif option.name in shared and not is_default:
-            options[option.name] = value
     return options
 
 

@@ -17,7 +17,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -125,16 +125,8 @@ class Origin(NamedTuple):
     recording: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReaderOptions:
-    """Options that all datasets share; there are none yet.
-
-    They become keys of the section [convert], whose class inherits from this one.
-    """
-
-
 @dataclass(frozen=True)
-class Dataset(ReaderOptions, ABC):
+class Dataset(ABC):
     """Reader of one dataset, in the layout of its official release.
 
     Subclasses are frozen dataclasses whose fields are the reader's options. They define `videos`
@@ -252,43 +244,13 @@ class Dataset(ReaderOptions, ABC):
         return {}
 
     def parameters(self) -> dict[str, Any]:
-        """Values of the dataset's options, which are part of the conversion's fingerprint.
-
-        Options of `ReaderOptions`, which all datasets share, are left out.
-        """
-        shared = {option.name for option in fields(Dataset)}
-        return {name: value for name, value in asdict(self).items() if name not in shared}
-
-    def reasons_to_drop(self, track: Track) -> dict[str, NDArray[np.bool_]]:
-        """Rules that drop rows of a track in any dataset: reason -> (T,) whether it applies.
-
-        A rule must cope with missing columns: tracks of AMASS have no `bbox`.
-        """
-        return {}
-
-    def _drop_rows(
-        self, track: Track, account: VideoAccount, extra: Sequence[cache.ExtraColumn]
-    ) -> Track | None:
-        """Drop the rows for which `reasons_to_drop` has a reason; None if no row is left."""
-        reasons = self.reasons_to_drop(track)
-        if not reasons:
-            return track
-
-        rows = account.take_back(reasons)
-        if not len(rows):
-            return None
-
-        values = dict(track.extra)
-        for column in extra:
-            if column.per == "row" and column.name in values:
-                values[column.name] = values[column.name][rows]
-        columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
-        return replace(track, extra=values, **columns)
+        """Values of the dataset's options, which are part of the conversion's fingerprint."""
+        return asdict(self)
 
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """Call `read`, drop rows by `reasons_to_drop`, and check the tracks.
+        """Call `read`, and check the tracks.
 
         Checks columns, units, frame numbers and whether joints lie in the images. Raises
         RawDataError for a video that cannot be used, and TypeError or CacheError for a bug of the
@@ -296,19 +258,13 @@ class Dataset(ReaderOptions, ABC):
         """
         reader = type(self).__name__
         limited = None if body is None else body.only(self.genders, reader)
-        result = self.read(raw, split, video, account, limited)
-        is_list = isinstance(result, Sequence)
-        if not is_list or not all(isinstance(track, Track) for track in result):
-            raise TypeError(f"{reader}.read: expected a list of Track, found {str(result)[:80]}")
+        tracks = self.read(raw, split, video, account, limited)
+        is_list = isinstance(tracks, Sequence)
+        if not is_list or not all(isinstance(track, Track) for track in tracks):
+            raise TypeError(f"{reader}.read: expected a list of Track, found {str(tracks)[:80]}")
 
         columns = self.columns(split, body=body is not None)
         extra = self.extra_columns(split, body=body is not None)
-        tracks = []
-        for track in result:
-            remaining = self._drop_rows(track, account, extra)
-            if remaining is not None:
-                tracks.append(remaining)
-
         candidates = (*video.label_folders, *video.files, Path(video.name))
         labels = raw / candidates[0]  # for messages
         if not tracks:

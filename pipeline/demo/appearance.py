@@ -290,7 +290,7 @@ def _floor(rng: Generator, tone: Floats32) -> Picture:
     floor *= joint
     if is_tiled:  # boards have no joints across
         floor *= joint[:, None]
-    grey = floor * _grain(rng, 0.02)
+    grey = floor * _grain(rng)
     return np.asarray(grey[..., None] * tone)
 
 
@@ -299,12 +299,12 @@ def _surroundings(rng: Generator, tone: Floats32) -> Picture:
     rows = np.linspace(1.04, 0.96, TEXTURE_PX, dtype=np.float32)[:, None]
     shades = rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32)
     columns = _resize(shades, TEXTURE_PX, 1, cv2.INTER_CUBIC)
-    grey = rows * columns * _grain(rng, 0.02)
+    grey = rows * columns * _grain(rng)
     colours = grey[..., None] * tone
     return np.asarray(np.clip(colours, 0, 1))
 
 
-def _grain(rng: Generator, contrast: float) -> Floats32:
+def _grain(rng: Generator) -> Floats32:
     """Seamless noise of several scales around 1, (TEXTURE_PX, TEXTURE_PX)."""
     total = np.zeros((TEXTURE_PX, TEXTURE_PX), np.float32)
     pad = 2
@@ -317,7 +317,7 @@ def _grain(rng: Generator, contrast: float) -> Floats32:
         middle = slice(pad * scale, -pad * scale)
         amplitude = (8 / cells) ** 0.4
         total += big[middle, middle] * amplitude
-    grain = 1 + contrast * total / total.std()
+    grain = 1 + 0.02 * total / total.std()
     return np.asarray(grain, np.float32)
 
 

@@ -10,7 +10,7 @@
      ..., "files": {"labels/0001.mat": "<SHA-256>", ...}}
 
 `files` lists all files that were written. A folder with any other file is never replaced or
-deleted, except for files of `detect` (`find_foreign`).
+deleted, except for files of `detect` (`_find_foreign`).
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def find_foreign(folder: Path) -> str:
+def _find_foreign(folder: Path) -> str:
     """Find a file that neither `new_folder` nor `detect` in demo clips wrote; "" if there is none.
 
     A marker file alone proves nothing: people mark their own made-up data, too.
@@ -214,7 +214,7 @@ def _refuse_foreign(folder: Path) -> None:
     """Raise PipelineError unless the folder is missing, empty, or has only files as `new_folder`
     wrote them.
     """
-    foreign = find_foreign(folder)
+    foreign = _find_foreign(folder)
     if foreign:
         raise PipelineError(
             f"{folder}: expected no folder, or demo data as this program wrote them; found "

@@ -19,7 +19,7 @@ from cache.storage.durable import naming, publish, sync_folder, write_atomic
 from pipeline.errors import PipelineError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.plug_ins import EXPORTS, load, load_records
+from pipeline.plug_ins import Records, load
 
 PROVENANCE: Final = "provenance.json"
 
@@ -46,6 +46,7 @@ class Exported:
 class ExportFormat:
     """A format of `export`."""
 
+    name: str
     # "module:function": (root, name, out, *, stream, replace, progress[, options]) -> Exported
     export: str
     about: str
@@ -77,25 +78,29 @@ class ExportFormat:
 
 
 VIBE: Final = ExportFormat(
-    "pipeline.exchange.vibe_db.export:export", "the database file of VIBE's and TCMR's code"
+    "vibe", "pipeline.exchange.vibe_db.export:export", "the database file of VIBE's and TCMR's code"
 )
 PARQUET: Final = ExportFormat(
+    "parquet",
     "pipeline.exchange.tables:export",
     "a folder of tables for DuckDB, pandas, polars",
     options="pipeline.exchange.tables:TableOptions",
     packages={"pyarrow": "exchange"},
 )
 WHAM: Final = ExportFormat(
+    "wham",
     "pipeline.exchange.wham.export:export",
     "a file of WHAM's dataset/parsed_data",
     options="pipeline.exchange.wham.export:WhamOptions",
 )
 GVHMR: Final = ExportFormat(
+    "gvhmr",
     "pipeline.exchange.gvhmr:export",
     "a folder hmr4d_support of GVHMR, of AMASS or BEDLAM with SMPL-X labels",
     options="pipeline.exchange.gvhmr:GvhmrOptions",
 )
 RERUN: Final = ExportFormat(
+    "rerun",
     "pipeline.exchange.rerun:export",
     "a recording of some tracks for Rerun's viewer",
     options="pipeline.exchange.rerun:RecordingOptions",
@@ -103,9 +108,9 @@ RERUN: Final = ExportFormat(
 )
 
 
-def export_formats() -> dict[str, ExportFormat]:
-    """All formats by name, those of other packages last."""
-    return load_records(EXPORTS, ExportFormat)
+FORMATS: Final[Records[ExportFormat]] = Records(
+    "export format", "vibe_pipeline.exports", ExportFormat, "name"
+)
 
 
 def provenance_path(file: Path) -> Path:

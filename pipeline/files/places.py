@@ -30,7 +30,7 @@ _MISTAKES: Final = (  # (pattern of a text that is no path here, what to write i
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
 
-def folder_of(text: str, *, or_url: bool = False) -> Path:
+def folder_of(text: str, *, or_url: bool) -> Path:
     """Parse the path of a file or folder; `~` is the home folder. If the path exists as written, it
     is returned unchanged.
 

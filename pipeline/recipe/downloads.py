@@ -54,7 +54,7 @@ def misplaced_parts(
     raw: Path,
     parts: Sequence[ReleasePart],
     absent: Sequence[ReleasePart],
-    names: Sequence[str] = (),
+    names: Sequence[str],
 ) -> Iterator[str]:
     """Yield messages about required parts that are missing from `raw` but lie somewhere near it.
 

@@ -14,7 +14,6 @@ from pydantic.dataclasses import dataclass
 
 from cache import Root
 from pipeline.clips.detectors import DetectionResources
-from pipeline.datasets.base import ReaderOptions
 from pipeline.features.spec import Resources
 from pipeline.processes.settings import Dask
 
@@ -66,7 +65,7 @@ class DetectSettings(DetectionResources):
 
 
 @dataclass(frozen=True, config=STRICT)
-class ConvertSettings(ReaderOptions):
+class ConvertSettings:
     """[convert]: raw -> tracks."""
 
     workers: Annotated[

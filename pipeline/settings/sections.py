@@ -3,8 +3,7 @@ features
 
 `load` reads the file and `--set`, parses the sections of `schema.SECTION_TYPES` and of datasets,
 and checks them; the result is a `Settings`. Streams (`stream_of`) and detectors (`detector_of`) are
-made from the sections of their names, with the options of a command. Other packages declare
-sections by entry points: see `Declared`.
+made from the sections of their names, with the options of a command.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -47,8 +46,7 @@ T = TypeVar("T")
 KIND: Final = "kind"  # key of a stream's section that names its class; default: the section's name
 DEMO: Final = "demo"  # detector for demo data only
 FILE: Final = Path("luigi.cfg")  # optional
-# settings that all datasets share
-SHARED: Final = tuple(f"convert.{option.name}" for option in fields(Dataset))
+TRAININGS: Final = ("mposer", "pose_embedding")  # sections of trainings that belong to no model
 
 
 @dataclass(frozen=True)
@@ -131,12 +129,8 @@ class Settings:
         return replace(self, **records)
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset with the options of its section and of [convert]. Raises what `datasets.get`
-        raises.
-        """
-        reader = self.readers.get(name) or datasets.get(name)
-        shared = [option.name for option in fields(reader) if option in fields(Dataset)]
-        return replace(reader, **{name: getattr(self.convert, name) for name in shared})
+        """A dataset with the options of its section. Raises what `datasets.get` raises."""
+        return self.readers.get(name) or datasets.get(name)
 
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
@@ -195,24 +189,9 @@ class SettingValue(NamedTuple):
         return f"{self.section}.{self.key}"
 
 
-class Declared(NamedTuple):
-    """Functions for the sections that a package declares, by entry points (`plug_ins.SECTIONS`)."""
-
-    check: Callable[[Settings], None]  # raises ConfigError for invalid settings
-    values: Callable[[Settings], Iterator[SettingValue]]  # all settings of its sections
-    # raises ConfigError for settings that only training refuses
-    check_inputs: Callable[[Settings], None]
-
-    @staticmethod
-    def load() -> tuple[Declared, ...]:
-        """Import the declarations of all packages."""
-        records = plug_ins.load_records(plug_ins.SECTIONS, Declared)
-        return tuple({id(record): record for record in records.values()}.values())
-
-
 def declared_names() -> tuple[str, ...]:
-    """Names of sections that packages declare, without importing the packages."""
-    return plug_ins.list_names(plug_ins.SECTIONS, plug_ins.MODELS)
+    """Names of the sections of trainings, which `vibe_model.sections` checks."""
+    return (*TRAININGS, *plug_ins.list_names(plug_ins.MODELS))
 
 
 def load(
@@ -220,7 +199,7 @@ def load(
 ) -> Settings:
     """Read and check luigi.cfg and `--set`.
 
-    Sections that other packages declare, and those of Luigi, are not checked.
+    Sections of trainings and of Luigi are not checked.
 
     Args:
         do: End of the message for a missing file.
@@ -310,9 +289,8 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
     Raises ConfigError, with the line or the option, for unknown options and invalid values.
     """
     values = dict[str, Any]()
-    shared = fields(Dataset) if issubclass(kind, Dataset) else ()
     for layer in reversed(layers):
-        layer.check_keys(field.name for field in fields(kind) if field not in shared)
+        layer.check_keys(field.name for field in fields(kind))
         values |= layer.parse(kind)
     try:
         return make(**values)

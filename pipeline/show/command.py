@@ -25,7 +25,6 @@ from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.arguments import BODY, body_of, check_own_folder, split_arguments
 from pipeline.settings.file import PATH, ROOT
-from pipeline.settings.sections import SHARED
 from pipeline.show.page import write_page
 from pipeline.show.raw_tracks import from_raw
 from pipeline.show.shown import PAGE_FRAMES, Choice, PageContent
@@ -174,7 +173,7 @@ def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
 
 
 def _reads(args: argparse.Namespace) -> tuple[str, ...]:
-    return BODY if args.cache else (args.dataset, *SHARED, *BODY)
+    return BODY if args.cache else (args.dataset, *BODY)
 
 
 COMMAND: Final = Command(_options, _run, reads=_reads)

@@ -22,7 +22,7 @@ from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks import evaluation
 from tasks.base import fact, plain
 from tasks.settings import settings
-from vibe_model import models, runs
+from vibe_model import runs
 from vibe_model.evaluation import protocols
 from vibe_model.result_files import write_json, write_text
 
@@ -128,11 +128,10 @@ def _run(args: argparse.Namespace) -> int:
         _ = opened[name]  # raises CacheError before the model is loaded
     model = load_trained(args.checkpoint, args.body or _body_setting(), args.device)
     stream = args.stream or model.stream or settings().stream.name
-    named = args.protocol or models.model_of(model.config).protocols
-    splits = _usable_splits(chosen_splits(model, opened, args.split, stream), named)
+    splits = _usable_splits(chosen_splits(model, opened, args.split, stream), args.protocol)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    by_split = _evaluate(args, model, opened, splits, named=named, stream=stream)
+    by_split = _evaluate(args, model, opened, splits, named=args.protocol, stream=stream)
     for name, split in splits.items():
         if not {"kp_3d", "kp_3d_eval"} & {*split.columns}:
             without = (

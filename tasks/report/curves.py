@@ -201,8 +201,8 @@ def _score_of(run: TrainingRun, split: str) -> Metric:
     raise KeyError(split)
 
 
-def _brief(names: Sequence[str], most: int = 28) -> list[str]:
-    """Unique names, shortened for a legend or an axis.
+def _brief(names: Sequence[str]) -> list[str]:
+    """Unique names, shortened to 28 characters for a legend or an axis.
 
     >>> _brief(["vibe", "embedded-per-frame-093a0bc1a3f8fe92"])
     ['vibe', 'embedded-per-f…bc1a3f8fe92']
@@ -210,8 +210,8 @@ def _brief(names: Sequence[str], most: int = 28) -> list[str]:
     shown: list[str] = []
     for name in names:
         short = name  # of a long one, its beginning, and its end, which tells runs apart
-        if len(name) > most:
-            short = f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
+        if len(name) > 28:
+            short = f"{name[:14]}…{name[-11:]}"
         if short in shown:
             short += f" ({len(shown) + 1})"
         shown.append(short)

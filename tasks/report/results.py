@@ -20,7 +20,7 @@ from pipeline.cli.text import command, count
 from tasks.report.page import PageSection
 from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
-from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
+from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
 from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY
 from vibe_model.sections import note_missing_depth
@@ -128,7 +128,7 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
         rows = list(_model_rows(split, protocol, runs))
         if not is_demo:
             rows += [row for figure_protocol, row in figures if figure_protocol == protocol]
-        sentences = [meaning(protocol), _describe_labels(split, protocol, runs)]
+        sentences = [find(protocol).meaning, _describe_labels(split, protocol, runs)]
         if not tables:
             sentences.append(_left_out(split, runs))
         title = f"Protocol “{protocol}”"

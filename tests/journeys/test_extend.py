@@ -1,4 +1,4 @@
-"""One package of one's own - a dataset, streams, a detector, a protocol, a model - installed by
+"""One package of one's own - a dataset, streams, a detector, a model - installed by
 pip, and used.
 """
 
@@ -13,7 +13,6 @@ import numpy as np
 import cache
 from tests.journeys.conftest import HERE, KIT, ROOT, Terminal, changed
 from tests.journeys.test_clips import write_clip
-from tests.packages import page_code
 
 CHANGES = {
     "datasets = ": "datasets = 3dpw lab_recordings\n#",
@@ -76,7 +75,6 @@ def one_package(source: Path) -> Path:
     for module in (*modules, "dataset/lab_recordings_example"):
         shutil.copy(docs / f"adding-a-{module}.py", source)
     shutil.copy(KIT / "journey_kit.py", source)
-    (source / "smpl24_protocol.py").write_text(page_code("protocol"))
     return source
 
 
@@ -154,16 +152,16 @@ def a_detector(terminal: Terminal) -> None:
     terminal.is_intact("demo/cache")
 
 
-def a_model_and_a_protocol(terminal: Terminal) -> None:
+def a_model(terminal: Terminal) -> None:
     """A model beside VIBE."""
     types, folder = terminal.types, terminal.folder
     types("luigi --module tasks Report", r"train +Former", r"train +VIBE", r"report +page")
     page = (folder / "demo/runs/report.html").read_text()
-    for pattern in (r"<t[dh][^>]*>\s*Former", r"<t[dh][^>]*>\s*VIBE", r"smpl24", r"jerk error"):
+    for pattern in (r"<t[dh][^>]*>\s*Former", r"<t[dh][^>]*>\s*VIBE"):
         assert re.search(pattern, page), pattern
     types("tasks train --model former", r"run +demo/runs/former-")
     (best,) = (folder / "demo/runs").glob("former-*/best.pt")
-    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former.*smpl24")
+    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former")
     bodies = (
         f"tasks predict videos/train --cache demo/cache --checkpoint {best} --no-overlay "
         "--out bodies"
@@ -212,5 +210,5 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
     plain = first_settings(terminal)
     a_dataset_and_streams(terminal)
     a_detector(terminal)
-    a_model_and_a_protocol(terminal)
+    a_model(terminal)
     without_the_package(terminal, plain)

@@ -1,6 +1,4 @@
-"""Broken packages cost themselves and a line. Installed metadata of an older state of ours cost
-nothing.
-"""
+"""Broken packages cost themselves and a line."""
 
 import os
 import subprocess
@@ -14,17 +12,7 @@ from pipeline.plug_ins import load
 from tests import packages
 
 ROOT = Path(__file__).parents[2]
-GROUPS = (
-    "commands",
-    "datasets",
-    "detectors",
-    "exports",
-    "models",
-    "protocols",
-    "sections",
-    "streams",
-    "tasks",
-)
+GROUPS = ("datasets", "detectors", "exports", "models", "streams")
 BROKEN = "raise ImportError('there is no torch3d')"
 
 
@@ -55,35 +43,26 @@ def broken(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def named(group: str, what: str) -> str:
-    reason = "ImportError: there is no torch3d. Update or uninstall the package."
-    return f"! {group}: {what!r} of package odd is left out: {reason}"
+def named(what: str) -> str:
+    return f"! {what} of package odd cannot be loaded: ImportError: there is no torch3d"
 
 
 def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken: Path) -> None:
     done = run(broken, "config", "--check")
     assert "correct, training can start" in done.stdout
-    model = "! model 'odd_models' of package odd cannot be loaded: ImportError: there is no torch3d"
-    assert warnings(done) == [
-        named("commands", "odd_commands"),
-        named("sections", "odd_sections"),
-        model,
-    ]
+    assert warnings(done) == [named("model 'odd_models'")]
     done = run(broken, "export", "--help")
     assert "rerun" in done.stdout
-    assert named("exports", "odd_exports") in warnings(done)
+    assert warnings(done) == [named("export format 'odd_exports'")]
     assert "evaluate" in run(broken, "--help", module="tasks").stdout
-    done = run(broken, "--module", "tasks", "Data", "--help", module="luigi")
-    assert named("tasks", "odd_tasks") in warnings(done)
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ("odd_commands",),
         ("doctor", "odd_datasets"),
         ("export", "odd/train", "--format", "odd_exports", "--out", "file"),
-        ("prepare", "videos", "--raw", ".", "--cache", "cache", "--detector", "odd_detectors"),
+        ("prepare", "videos", "--raw", ".", "--cache", "../cache", "--detector", "odd_detectors"),
     ],
 )
 def test_a_broken_thing_that_is_named_is_refused_with_its_error(
@@ -95,70 +74,18 @@ def test_a_broken_thing_that_is_named_is_refused_with_its_error(
     assert "Traceback" not in shown
 
 
-def test_a_command_whose_module_is_broken_is_refused_with_its_error(tmp_path: Path) -> None:
-    entries = {"vibe_pipeline.commands": {"dance": "dance_entry:DANCE"}}
-    entry = (
-        "from pipeline.plug_ins import CommandEntry\nDANCE = CommandEntry('dance_command', "
-        "'Dance.')"
-    )
-    packages.install(tmp_path / "site", "dance", entries, dance_entry=entry, dance_command=BROKEN)
-    assert "Dance." in run(tmp_path, "--help").stdout
-    shown = run(tmp_path, "dance", code=2).stderr
-    assert "dance_command cannot be loaded: ImportError: there is no torch3d" in shown
-    assert "bug in this program" not in shown
-
-
-def test_what_takes_one_of_our_names_or_is_of_another_kind_is_left_out(tmp_path: Path) -> None:
-    entry = (
-        "from pipeline.plug_ins import CommandEntry\nDANCE = CommandEntry('dance_command', "
-        "'Dance.')\nTEXT = 'x'"
-    )
-    commands = {
-        "status": "dance_entry:DANCE",
-        "show": "dance_entry:DANCE",
-        "text": "dance_entry:TEXT",
-    }
-    tasks = {"vibe_pipeline.tasks": {"Convert": "dance_entry:CommandEntry"}}
-    packages.install(
-        tmp_path / "site", "dance", {"vibe_pipeline.commands": commands} | tasks, dance_entry=entry
-    )
-    done = run(tmp_path, "--help")
-    assert "Dance." not in done.stdout
-    reasons = {"show": "this name is in use", "status": "this name is in use"}
-    reasons |= {"text": "dance_entry:TEXT is not a CommandEntry"}
-    expected = [
-        f"! commands: {name!r} of package dance is left out: {why}."
-        for name, why in reasons.items()
-    ]
-    assert [line.partition(" Update")[0] for line in warnings(done)] == expected
-    shown = run(tmp_path, "evaluate", "--help", module="tasks")
-    assert any(
-        "tasks: 'Convert' of package dance is left out: this name is in use" in line
-        for line in warnings(shown)
-    )
-
-
-def test_installed_metadata_of_an_earlier_state_neither_hide_nor_break_what_the_clone_has(
+def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
     tmp_path: Path,
 ) -> None:
-    entries = {
-        "vibe_pipeline.commands": {
-            "export": "vibe_extensions.gone:EXPORT",
-            "old": "vibe_extensions.gone:OLD",
-        }
-    }
-    entries |= {"vibe_pipeline.datasets": {"bedlam": "vibe_extensions.bedlam:Bedlam"}}
-    entries |= {"vibe_pipeline.tasks": {"OldTask": "vibe_extensions.gone:OldTask"}}
-    packages.install(tmp_path / "site", "vibe-pipeline", entries)  # found before the real ones
-    done = run(tmp_path, "--help")
-    ours = table.COMMANDS["pipeline"]
-    assert {name for name in ours if f"    {name} " not in done.stdout} == set()
-    assert "    old " not in done.stdout
-    shown = run(tmp_path, "export", "--help")
-    assert all(name in shown.stdout for name in table.OWN["vibe_pipeline.exports"])
-    assert "bedlam2" in run(tmp_path, "doctor", "bedlam2", "--raw", tmp_path, code=1).stdout
-    luigi = run(tmp_path, "--module", "tasks", "TrainHMMR", "--help", module="luigi")
-    assert [done.stderr, shown.stderr, luigi.stderr] == ["", "", ""]
+    for name, problem in {
+        "wham": "export format 'wham' of package dance: this name is in use",
+        "text": "of package dance: dance_entry:TEXT is not a ExportFormat whose name is 'text'",
+    }.items():
+        site = tmp_path / name
+        entries = {"vibe_pipeline.exports": {name: "dance_entry:TEXT"}}
+        packages.install(site / "site", "dance", entries, dance_entry="TEXT = 'x'")
+        words = ("export", "a", "b", "--cache", "cache", "--format", name, "--out", "file")
+        assert problem in run(site, *words, code=2).stderr
 
 
 def test_every_name_of_the_table_leads_to_something() -> None:

@@ -31,7 +31,6 @@ from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.constants import BETAS, POSE
-from vibe_model.evaluation import protocols
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.evaluation.track_errors import BASELINE, OWN, Bools, Float64s, Means, TrackErrors
 from vibe_model.losses import COMMON14
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
-Order = Literal["common14", "spin49", "smpl"]  # of joints
+Order = Literal["common14", "smpl"]  # of joints
 Pair = tuple[Floats, Floats]  # predicted and true
 
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
@@ -125,7 +124,7 @@ class Scorer:
         truths = [_Truth.from_labels(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
         # `Protocol.mean` -> the group of this track; all groups have the same weight in the means
-        groups = {"frames": "", "tracks": raw.track.name, "videos": raw.track.video}
+        groups = {"frames": "", "videos": raw.track.video}
         by_protocol = []
         for truth in truths:
             for model in MODELS:
@@ -232,10 +231,9 @@ class Scorer:
             verts = group.body(betas=label.betas, rotmat=label.rotmat).verts
             label = label._replace(verts=verts)
         meshes = {OWN: predicted, BASELINE: self._mean}
-        # Protocols with equal roots share vertices; with the same metric also its errors (N,). The
-        # key has the metric's id, since `Metric.of` of another package may be unhashable.
+        # Protocols with equal roots share vertices; with the same metric also its errors (N,).
         vertices = functools.cache(self._vertices)
-        shared: dict[tuple[str, int, Root], Floats] = {}  # by model, metric and root
+        shared: dict[tuple[str, metrics.Metric, Root], Floats] = {}  # by model, metric and root
         for truth in group.truths:
             protocol = truth.protocol
             if protocol.truth == "body":
@@ -249,7 +247,7 @@ class Scorer:
                 root = Root(protocol.joints, tuple(protocol.root_places))
             for name, metric in _vertex_metrics(protocol).items():
                 for model, mesh in meshes.items():
-                    key = (model, id(metric), root)
+                    key = (model, metric, root)
                     if key not in shared:
                         target = vertices(label, metric.reads, root)
                         pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
@@ -363,18 +361,14 @@ class _Truth:
 
     @classmethod
     def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
-        """Apply a protocol's rules to labels; all errors are nan.
-
-        Raises PlugInError if another package's rules fail.
-        """
+        """Apply a protocol's rules to labels; all errors are nan."""
         if protocol.round_labels:
             for name in ROUNDED:
                 rounded = getattr(labels, name).astype(np.float16).astype(np.float32)
                 labels = labels._replace(**{name: rounded})
-        with protocols.REGISTRY.calling(protocol.name, "rows, rows_2d"):
-            rows = np.asarray(protocol.rows(labels), np.bool_)
-            rows_2d = np.asarray(protocol.rows_2d(labels), np.bool_)
-            kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
+        rows = protocol.rows(labels)
+        rows_2d = protocol.rows_2d(labels)
+        kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
         joints = labels.joints
         counted = rows & labels.has_3d
         if protocol.truth == "body":

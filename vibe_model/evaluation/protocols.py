@@ -1,8 +1,7 @@
 """Protocols: the rules of comparing predictions with labels.  training -> [evaluation]
 
-A `Protocol` says which frames count, which joints are compared, and by which metrics. `default` and
-`published` are defined here, other protocols in modules of their own and in other packages, which
-add them by entry points of "vibe_pipeline.protocols": docs/adding-a-protocol.md.
+A `Protocol` says which frames count, which joints are compared, and by which metrics; `PROTOCOLS`
+lists them.
 
 `choose` finds the protocols for a split, and `evaluation.evaluate` applies them. Tables and reports
 read the results by `by_protocol` and `table_metrics`. Imports no torch.
@@ -18,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import PipelineError, did_you_mean
 from pipeline.estimates import estimates_of
-from pipeline.plug_ins import Records
-from pipeline.skeletons import JOINTS
-from vibe_model.metrics import METRICS, SCORES, Metric
+from pipeline.skeletons import JOINTS, correspondence
+from vibe_model.metrics import FEWEST_VISIBLE, METRICS, SCORES, Metric
 from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:
@@ -58,19 +56,19 @@ def _every(labels: Labels) -> Bools:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How to compare predictions with labels. Raises ConfigError for contradictory joints."""
+    """How to compare predictions with labels."""
 
     name: str
     meaning: str  # one sentence, for the report's tables
     metrics: Mapping[str, Metric]  # by their names in metrics.json
     # the compared joints and their order, a key of `JOINTS`
-    joints: Literal["common14", "spin49", "smpl"] = "common14"
+    joints: Literal["common14", "smpl"] = "common14"
     # Ground truth of the joints. joints: the split's 3D labels, which are common14. body: joints of
     # the label's body, an SMPL body with the pose and betas of the labels.
     truth: Literal["joints", "body"] = "joints"
     # Gender of the label's body, for its joints and its vertices. declared: as the dataset's reader
-    # made the 3D labels; own: the track's; neutral. The predicted body is always neutral.
-    body: Literal["declared", "own", "neutral"] = "declared"
+    # made the 3D labels; own: the track's. The predicted body is always neutral.
+    body: Literal["declared", "own"] = "declared"
     # Both bodies are moved so that the middle of these joints is at 0. Empty: they stay in place,
     # and absolute positions are compared.
     root: tuple[str, ...] = ("rhip", "lhip")
@@ -83,9 +81,9 @@ class Protocol:
     # acceleration. neighbours: frames that are one step apart in time. track: all counted frames of
     # a track, whatever lies between them. split: those of all tracks, as if they were one track.
     successive: Literal["neighbours", "track", "split"] = "neighbours"
-    # What has the same weight in the mean: each frame; each track or video, whatever its number of
-    # frames. A video has the frames of all its people.
-    mean: Literal["frames", "tracks", "videos"] = "frames"
+    # What has the same weight in the mean: each frame; each video, whatever its number of frames. A
+    # video has the frames of all its people.
+    mean: Literal["frames", "videos"] = "frames"
     drop_last: bool = False  # drop frames at a track's end that do not fill a window
     round_labels: bool = False  # to float16
     # For models that predict past and future bodies: "module:name" of a function that makes the
@@ -96,19 +94,6 @@ class Protocol:
     # Pattern of the splits that are evaluated by it. A protocol that is asked for by name evaluates
     # any split.
     splits: str = "*"
-
-    def __post_init__(self) -> None:
-        absent = [name for name in self.root if name not in JOINTS[self.joints]]
-        if absent:
-            raise ConfigError(
-                f"{self.name}: root: expected joints of {self.joints}, found {', '.join(absent)}"
-            )
-        if self.truth == "joints" and self.joints != "common14":
-            raise ConfigError(
-                f"{self.name}: joints: expected common14, which a split's 3D labels have, found "
-                f"{self.joints}. "
-                'Of bodies: truth = "body".'
-            )
 
     @property
     def root_places(self) -> list[int]:
@@ -124,25 +109,11 @@ class Protocol:
         return joints - root
 
     def measure(self, name: str, pred: Floats, target: Floats) -> Floats:
-        """Compute the metric `name` of N frames, (N - span + 1,).
-
-        Raises PlugInError if another package's metric fails, DataError for wrong numbers.
-        """
+        """Compute the metric `name` of N frames, (N - span + 1,)."""
         metric = self.metrics[name]
-        shape = (max(len(pred) - metric.span + 1, 0),)
-        if not shape[0]:
+        if len(pred) < metric.span:
             return np.zeros(0)
-        with REGISTRY.calling(self.name, f"metric {name}"):
-            values = np.asarray(metric.of(pred, target), np.float64)
-        if values.shape != shape or np.isinf(values).any():
-            found = f"an array of {values.shape}"
-            if values.shape == shape:
-                found = "infinite ones"
-            raise DataError(
-                f"{REGISTRY.label(self.name)}: metric {name}: expected {shape[0]} numbers, "
-                f"found {found}"
-            )
-        return values
+        return np.asarray(metric.of(pred, target), np.float64)
 
     def genders(self, split: Split) -> tuple[str, ...]:
         """Genders of the bodies with which the protocol compares predictions.
@@ -151,9 +122,7 @@ class Protocol:
         """
         if self.body == "own":
             return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
-        declared = None
-        if self.body == "declared":
-            declared = split.manifest.get("reader", {}).get("genders")
+        declared = split.manifest.get("reader", {}).get("genders")
         return tuple(declared or (NEUTRAL_BODY,))
 
     def lacking(self, split: Split) -> str:
@@ -194,11 +163,102 @@ PUBLISHED: Final = replace(
     drop_last=True,
     round_labels=True,
 )
-REGISTRY: Final[Records[Protocol]] = Records(
-    "protocol", "vibe_pipeline.protocols", Protocol, "name"
+
+_MM: Final = 1000.0  # per m
+_FPS: Final = 30.0  # at which accelerations are given
+
+
+def _inner_accel_error(pred: Floats, target: Floats) -> Floats:
+    """Acceleration error at _FPS without the first and last (WHAM). (N, J, 3) m -> (N - 4,)
+    m/s^2.
+    """
+    return METRICS["accel_error"].of(pred, target)[1:-1] * (_FPS**2 / _MM)
+
+
+# WHAM (Shin et al., CVPR 2024)
+EMDB: Final = Protocol(
+    name="emdb",
+    meaning="WHAM's evaluation on EMDB: SMPL's 24 joints of the body of the actor's gender, "
+    "relative to the middle of the hips; accelerations at 30 frames per second over the "
+    "evaluated frames of a sequence without gaps, except its first and last.",
+    metrics={
+        **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
+        "accel_error_m_s2": Metric(
+            title="accel error, m/s²",
+            unit="m/s²",
+            of=_inner_accel_error,
+            span=5,
+        ),
+    },
+    joints="smpl",
+    truth="body",
+    body="own",
+    root=("smpl_lhip", "smpl_rhip"),
+    root_vertices=True,
+    successive="track",
+    compares_with="WHAM's numbers (lib/eval/evaluate_emdb.py). GVHMR's differ: they use the "
+    "neutral body's regressor for all labels, and all accelerations. Both use every frame of "
+    "good_frames_mask; here frames without a valid box are not evaluated",
+    splits="emdb/*",
 )
-names = REGISTRY.names
-find = REGISTRY.find
+
+
+_COMMON_14: Final = correspondence("spin49", "common14")[0]
+# OpenPose's joints in common14's order, -1 for the top of the head.
+_OPENPOSE_14: Final = np.array(
+    [JOINTS["spin49"].index(f"OP {name[:2].upper()}{name[2:]}") for name in JOINTS["common14"][:12]]
+    + [JOINTS["spin49"].index("OP Neck"), -1]
+)
+
+
+def _enough_seen(labels: Labels) -> Bools:
+    """(F,) whether more than 6 of the 14 joints are visible; always true for tracks without 2D
+    labels.
+    """
+    visible = (labels.kp_2d[..., 2] > 0) & labels.valid[:, None]  # (F, 49)
+    by_openpose = visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0)
+    n_visible = (visible[:, _COMMON_14] | by_openpose).sum(-1)
+    is_enough = n_visible > FEWEST_VISIBLE
+    counted: Bools = labels.valid & (is_enough | (not visible.any()))
+    return counted
+
+
+def _enough_keypoints(labels: Labels) -> Bools:
+    """(F,) whether at least 6 keypoints are visible."""
+    n_visible = (labels.kp_2d[..., 2] > 0).sum(-1)
+    counted: Bools = labels.valid & (n_visible >= FEWEST_VISIBLE)
+    return counted
+
+
+_OF_HMMR: Final = {
+    name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "pve_unposed", "accel_error")
+} | {
+    "accel": replace(METRICS["accel"], reads="prediction"),
+    "pck_aligned": METRICS["pck_aligned"],
+}
+# Kanazawa et al., CVPR 2019
+HMMR: Final = replace(
+    DEFAULT,
+    name="hmmr",
+    meaning="HMMR's evaluation: frames with enough visible joints, and the mean over videos of "
+    "each video's mean.",
+    metrics=_OF_HMMR,
+    rows=_enough_seen,
+    rows_2d=_enough_keypoints,
+    mean="videos",
+    dynamics="vibe_model.hmmr.dynamics:bind_dynamics",
+)
+# in the order of tables
+PROTOCOLS: Final = {record.name: record for record in (DEFAULT, PUBLISHED, EMDB, HMMR)}
+
+
+def find(name: str) -> Protocol:
+    """The protocol of this name. Raises PipelineError if there is none."""
+    if name not in PROTOCOLS:
+        similar = did_you_mean(name, PROTOCOLS) or ";"
+        known = ", ".join(PROTOCOLS)
+        raise PipelineError(f"no protocol is called {name!r}{similar} known: {known}")
+    return PROTOCOLS[name]
 
 
 def choose(
@@ -209,13 +269,13 @@ def choose(
     Returns them, and name -> reason for those that cannot. named: Names of protocols; None: all
     that are meant for this split. Raises what `find` raises for a name.
     """
-    left_out: dict[str, str] = {}
     if named is None:
-        left_out = REGISTRY.broken(names())
-        loaded = (find(name) for name in names() if name not in left_out)
-        records = [record for record in loaded if fnmatchcase(split.name, record.splits)]
+        records = [
+            record for record in PROTOCOLS.values() if fnmatchcase(split.name, record.splits)
+        ]
     else:
         records = [find(name) for name in dict.fromkeys(named)]
+    left_out: dict[str, str] = {}
     for record in records:
         reason = record.lacking(split)
         if reason:
@@ -241,29 +301,15 @@ def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
     first = str(result.get("protocol", DEFAULT.name))
     numbers: dict[str, Mapping[str, Any]] = {first: result}
-    # in the registry's order, then protocols that are not installed here
-    for name in (*names(), *sorted(others)):
+    for name in PROTOCOLS:
         if name in others:
             numbers[name] = others[name]
     return numbers
 
 
 def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
-    """Metrics by name, in the order of tables.
-
-    First come all built-in metrics, then those of other packages with a number in any row.
-    """
-    others = set[str]()
-    for row in rows:
-        others.update(name for name, value in row.items() if isinstance(value, float))
-    others.difference_update(METRICS)
+    """Metrics by name, in the order of tables; those of EMDB alone if a row has them."""
     metrics = {**METRICS}
-    if others:
-        for record in REGISTRY.every():
-            metrics |= {name: of for name, of in record.metrics.items() if name in others}
+    for row in rows:
+        metrics |= {name: metric for name, metric in EMDB.metrics.items() if name in row}
     return metrics
-
-
-def meaning(name: str) -> str:
-    """A sentence on what a protocol compares, or why it cannot be loaded."""
-    return REGISTRY.not_installed(name) or REGISTRY.broken([name]).get(name) or find(name).meaning

@@ -11,10 +11,8 @@ from vibe_model.hmmr.config import PRESETS, VARIANTS, HMMRConfig
 from vibe_model.models import Model
 
 if TYPE_CHECKING:
-    from vibe_model.hmmr.generator import HMMR
-    from vibe_model.hmmr.training import PoseDiscriminator
-
-__all__ = ["HMMR", "MODEL", "PoseDiscriminator"]
+    from vibe_model.hmmr.generator import HMMR as HMMR
+    from vibe_model.hmmr.training import PoseDiscriminator as PoseDiscriminator
 
 _HOMES: Final = {  # imported on use, since settings need no torch
     "HMMR": "vibe_model.hmmr.generator",

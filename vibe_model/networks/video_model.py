@@ -94,8 +94,8 @@ def pose_estimate(
     estimate: Estimate,
     project: Project,
     *,
-    eval_joints: bool = False,
-    vertices: bool = True,
+    eval_joints: bool,
+    vertices: bool,
 ) -> dict[str, Tensor]:
     """Pose an estimate with any leading axes (here B, T).
 

@@ -11,12 +11,10 @@ from vibe_model.models import Model
 from vibe_model.part_dynamics.config import PRESETS, VARIANTS, PartDynamicsConfig
 
 if TYPE_CHECKING:
-    from vibe_model.part_dynamics import losses as part_dynamics_losses
-    from vibe_model.part_dynamics.generator import PartDynamics
-    from vibe_model.part_dynamics.pr_vipe import losses as pr_vipe_losses
-    from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
-
-__all__ = ["MODEL", "PartDynamics", "PrVIPE", "part_dynamics_losses", "pr_vipe_losses"]
+    from vibe_model.part_dynamics import losses as part_dynamics_losses  # noqa: F401
+    from vibe_model.part_dynamics.generator import PartDynamics as PartDynamics
+    from vibe_model.part_dynamics.pr_vipe import losses as pr_vipe_losses  # noqa: F401
+    from vibe_model.part_dynamics.pr_vipe.network import PrVIPE as PrVIPE
 
 _HOMES: Final = {  # imported on use, since settings need no torch
     "PartDynamics": "vibe_model.part_dynamics.generator",

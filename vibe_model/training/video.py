@@ -137,7 +137,7 @@ class VideoRun(TrainingLoop):
     """The training run of a model of video features.
 
     It trains on labelled windows and real motion, validates on other videos after each epoch, and
-    evaluates the best epoch by all protocols of the model.
+    evaluates the best epoch by all protocols.
     """
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
@@ -180,10 +180,8 @@ class VideoRun(TrainingLoop):
         self._table = self._batches.load_features(config.hold, group.device, show)
 
     def _check_evaluation(self) -> None:
-        """Raise an error for an unknown protocol, or for validation tracks that do not exist."""
+        """Raise an error for validation tracks that do not exist."""
         config = self.config
-        for name in models.model_of(config).protocols or ():
-            protocols.find(name)
         empty = [
             entry
             for entry in config.validation
@@ -290,7 +288,7 @@ class VideoRun(TrainingLoop):
         return content
 
     def results(self) -> dict[str, Any]:
-        """The best epoch's metrics on the evaluation splits, by all protocols of the model.
+        """The best epoch's metrics on the evaluation splits, by all protocols.
 
         Loads best.pt into the generator.
         """
@@ -311,7 +309,6 @@ class VideoRun(TrainingLoop):
             generator,
             {name: self.splits[name] for name in config.evaluation},
             tracks=config.tracks,
-            named=models.model_of(config).protocols,
             training={name: self.splits[name] for name in config.splits_of("datasets_3d")},
             smoothed_too=sigma,
             folder=self.folder,

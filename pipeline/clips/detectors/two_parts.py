@@ -107,7 +107,7 @@ def run_chains(
     start: Callable[[_Images], list[Result]],
     step: Callable[[_Images, Sequence[Result]], list[Result]],
     images: _Images,
-    keys: Sequence[bool] = (),
+    keys: Sequence[bool],
 ) -> list[Result]:
     """Compute a result for each image: by `start` in key frames, else by `step`.
 

@@ -21,7 +21,7 @@ from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
 from pipeline.estimates import estimates_of
-from pipeline.exchange.formats import export_formats
+from pipeline.exchange.formats import FORMATS
 from pipeline.settings.arguments import BODY, body_of, cache_option, split_arguments
 from pipeline.settings.file import BY_SET, PATH, Section
 
@@ -30,9 +30,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_arguments(sub)
     cache_option(sub)
-    formats = export_formats()
-    about = "; ".join(f"{name}: {form.about}" for name, form in formats.items())
-    add("--format", required=True, choices=formats, help=about)
+    about = "; ".join(f"{form.name}: {form.about}" for form in FORMATS.every())
+    add("--format", required=True, choices=FORMATS.names(), help=about)
     add(
         "--out",
         type=PATH,
@@ -63,7 +62,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Write the split in the chosen format."""
     name = f"{args.dataset}/{args.split}"
-    export_format = export_formats()[args.format]
+    export_format = FORMATS.find(args.format)
     export = export_format.function()
     if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
@@ -101,7 +100,7 @@ def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -
     if options_class is not None:
         names = [field.name for field in fields(options_class)]
     folders = _named_folders(args, names)
-    values = named_values("--set", args.set, "NAME=VALUE") | folders
+    values = named_values(args.set, "NAME=VALUE") | folders
     if "body" in names and "body" not in values:
         values |= _default_body(args)
 

@@ -35,14 +35,10 @@ FILTERS: Final = frozenset(
 )
 
 
-def load_hdf5(
-    file: Path, shapes: Mapping[str, Collection[Shape]], optional: Collection[str] = ()
-) -> dict[str, Doubles]:
+def load_hdf5(file: Path, shapes: Mapping[str, Collection[Shape]]) -> dict[str, Doubles]:
     """Read arrays of numbers by name.
 
-    Args:
-        shapes: the names of the arrays, and the allowed shapes of each (None: any length).
-        optional: names that may be missing.
+    shapes: the names of the arrays, and the allowed shapes of each (None: any length).
 
     MATLAB stores axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError
     for another file, a missing or other array, and numbers that are not in the file itself.
@@ -55,8 +51,7 @@ def load_hdf5(
         if actual not in ("", HDF5):
             refuse(actual)
         with h5py.File(file, "r", locking=False) as stored:  # raw folders may be read-only
-            present = [key for key in shapes if key not in optional or key in stored]
-            return {key: _read(file, stored, key, shapes[key]) for key in present}
+            return {key: _read(file, stored, key, allowed) for key, allowed in shapes.items()}
 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> Doubles:

@@ -18,11 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import datasets
+from pipeline import datasets, table
 from pipeline.cli.console import plain
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.engine import shards
-from pipeline.plug_ins import commands_of
 from tests.cache import toy
 
 ROOT = Path(__file__).parents[3]
@@ -309,14 +308,14 @@ def test_without_the_packages_a_command_is_one_line() -> None:
 
 
 def test_every_command_explains_itself(ran: Any) -> None:
-    assert all(word in ran("--help").out for word in commands_of("pipeline"))
+    assert all(word in ran("--help").out for word in table.COMMANDS["pipeline"])
     assert ran("help").out == ran("--help").out
     release = metadata.version("vibe-pipeline")
     assert re.fullmatch(
         rf"vibe-pipeline {release} \((commit \w+(-dirty)?, )?code \w{{12}}\)\n",
         ran("--version").out,
     )
-    for name in commands_of("pipeline"):
+    for name in table.COMMANDS["pipeline"]:
         shown = ran(name, "--help").out
         assert shown.startswith(f"usage: python -m pipeline {name} ")
         assert name not in ("convert", "extract") or all(word in shown for word in datasets.names())

@@ -5,11 +5,8 @@ default.
 import dataclasses
 import importlib
 import inspect
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,9 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline import table
 from pipeline.features.streams.homography import Homography
 from pipeline.files.raw import MARKER
-from pipeline.plug_ins import commands_of
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
@@ -178,11 +175,11 @@ READING = {  # command -> runs that together read all that it names; plan: all b
 }
 
 
-@pytest.mark.parametrize("name", sorted(commands_of("pipeline")))
+@pytest.mark.parametrize("name", sorted(table.COMMANDS["pipeline"]))
 def test_a_command_reads_only_what_it_names(
     name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch
 ):
-    module = importlib.import_module(commands_of("pipeline")[name].module)
+    module = importlib.import_module(table.COMMANDS["pipeline"][name][0])
     if name not in READING:
         assert (module.COMMAND.reads, "args.cfg" in inspect.getsource(module)) == (None, False)
         return
@@ -393,60 +390,3 @@ def test_a_body_yet_to_be_made_is_no_problem_of_another_package_s_dataset(
     # `config --check` has nothing to say
     assert missing_files(Recipe.by_settings(load(file))) == []
     assert "after the demo data are made" in ran("plan").out
-
-
-FIELD = "max_box: float | None = None  # Rows with a taller box are dropped (px)"
-USE = """if self.max_box is not None and track.bbox is not None:
-            return {"too_tall": track.bbox[:, 3] > self.max_box}"""
-CALLS = """
-import sys
-from docs.setting_keys import sections
-from pipeline import datasets
-from pipeline.__main__ import main
-from tasks.data import Convert
-for words in sys.argv[1:]:
-    print("exit", main(words.split()), flush=True)
-print([name for name, keys in sections().items() for key in keys if key.name == "max_box" and key.about])
-print(Convert(dataset="penn_action", split="train").complete(), datasets.get("amass").parameters())
-"""
-
-
-def test_a_filter_of_all_datasets_with_an_option_is_one_field_and_one_use(
-    penn, luigi_cfg, tmp_path
-):
-    base = Path(
-        shutil.copytree(ROOT / "pipeline", tmp_path / "changed/pipeline"), "datasets/base.py"
-    )
-    text = re.sub(
-        r'(class ReaderOptions:\n    """(?s:.*?)"""\n)', rf"\1\n    {FIELD}\n", base.read_text()
-    )
-    hook = r'(def reasons_to_drop\(.*\n +"""(?s:.*?)"""\n)'
-    base.write_text(re.sub(hook, rf"\1        {USE}\n", text))
-    penn.converted()
-    heights = np.concatenate([*penn.rows("bbox").values()])[:, 3]
-    key, limit, plan = "max_box", float(np.median(heights)), f"plan {penn.name}"
-    luigi_cfg(more=f"[convert]\n{key} = {limit}")
-    convert = f"convert {penn.name} --raw {penn.raw} --cache {penn.root}"
-    words = [
-        f"{plan} --set convert.{key}=none",
-        plan,
-        f"config convert.{key}",
-        convert,
-        f"{convert} --retry",
-    ]
-    words += [f"{convert} --set convert.{key}=tall", f"{convert} --set penn_action.{key}=1"]
-    found = {**os.environ, "PYTHONPATH": f"{base.parents[2]}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", CALLS, *words], env=found, capture_output=True, text=True, check=True
-    )
-    old, changed, config, new, retry, *refused, seen = re.split(r"exit \d\n", done.stdout)
-    assert "convert" not in old, "a cache from before the option is up to date"
-    assert f"parameters.{key} was not set, is {limit}" in changed
-    assert f"convert.{key}  {limit}  default: none\n" in config
-    dropped = int((heights > limit).sum())
-    assert f"frames {len(heights) - dropped} kept of {len(heights)}, {dropped} too_tall" in new
-    assert max(array[:, 3].max() for array in penn.rows("bbox").values()) <= limit
-    assert "up to date" in retry, "of the recorded options"
-    assert [seen, refused] == ["['convert']\nTrue {'resampling': 'slerp'}\n", ["", ""]]
-    assert f"[convert] {key} = tall: expected a number\n" in done.stderr
-    assert f"[penn_action] {key}: unknown key" in done.stderr

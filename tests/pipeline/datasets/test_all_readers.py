@@ -150,25 +150,6 @@ def garble(raw: Path, videos: list[RawVideo]) -> None:
             stream.write(b"\xa5" * (stop - start - 16))
 
 
-@every_split_with_pixels
-def test_a_rule_about_rows_of_all_datasets_is_one_method(name, split, embedded, monkeypatch):
-    before, after, dataset = Accounting(), Accounting(), datasets.get(name)
-    whole = list(dataset.tracks(embedded.raw(name), split, report=before))
-    tallest = max(track.bbox[:, 3].max() for track in whole)  # px
-    monkeypatch.setattr(
-        Dataset, "reasons_to_drop", lambda _, track: {"too_tall": track.bbox[:, 3] == tallest}
-    )
-    # checks each track, and the sums
-    left = list(dataset.tracks(embedded.raw(name), split, report=after))
-    assert all((track.bbox[:, 3] < tallest).all() for track in left)
-    dropped = sum((track.bbox[:, 3] == tallest).sum() for track in whole)
-    frames, found = before.totals()["frames"], after.totals()["frames"]
-    assert found == frames | {
-        "kept": frames["kept"] - dropped,
-        "dropped": frames["dropped"] | {"too_tall": dropped},
-    }
-
-
 @pytest.mark.parametrize("name", RELEASES)
 def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_by_one(
     name, embedded, tmp_path

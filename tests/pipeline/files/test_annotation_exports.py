@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import read_detections
-from pipeline.files.formats.people.joint_spellings import joint_called
+from pipeline.files.formats.people.joint_orders import joint_called
 from pipeline.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_detections import COCO_NAMES, SIZE, N, coco_object

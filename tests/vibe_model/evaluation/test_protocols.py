@@ -1,6 +1,4 @@
-"""A package's protocol of 24 joints against SMPL's equations in NumPy; whole tracks; what is
-refused and left out.
-"""
+"""EMDB's protocol against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
 
 import json
 from dataclasses import replace
@@ -9,25 +7,19 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pipeline import plug_ins
 from pipeline.demo.body import procedural
-from pipeline.errors import ConfigError, DataError, PipelineError
+from pipeline.errors import DataError, PipelineError
 from tasks.evaluation import as_csv, result_rows
-from tests.packages import install, install_page
 from tests.pipeline.test_body import smpl_paper
-from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
+from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Bodies, Oracle
 from tests.vibe_model.evaluation.test_genders import stand_in
-from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
-from vibe_model import TrainConfig, training
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.hmmr import HMMR
-from vibe_model.hmmr import protocol as hmmr_protocol
 from vibe_model.metrics import METRICS
 from vibe_model.prediction.predict import predict_tracks
-from vibe_model.vibe import config as vibe
 
 
 @pytest.fixture
@@ -72,22 +64,6 @@ def by_hand(split, theta, root):
                 middle = joints[root].mean(0)
                 posed[key].append((joints - middle, verts - middle))
     return [np.stack(arrays) for bodies in posed.values() for arrays in zip(*bodies, strict=True)]
-
-
-def test_a_packages_protocol_of_24_joints_is_that_of_smpls_equations(world, site):
-    install_page(site, "protocol")
-    split, model = world
-    pred, pred_verts, true, true_verts = by_hand(split, model.theta.detach().numpy(), [0])
-    counted = np.setdiff1d(np.arange(18), [2, 8, 11])
-    found = evaluate_all(model, {"a/test": split}, **STREAM)["a/test"]["smpl24"]
-    assert found["frames"] == 15
-    assert found["mpjpe"] == pytest.approx(distance(pred, true)[counted].mean(), rel=1e-6)
-    assert found["pve"] == pytest.approx(distance(pred_verts, true_verts)[counted].mean(), rel=1e-6)
-    # Four neighbours of which all count: of rows 3-5 none, of 12-13 none, of 14-17 one.
-    jerk = 1000 * np.linalg.norm(np.diff(pred[14:18] - true[14:18], n=3, axis=0), axis=-1).mean()
-    assert found["jerk_error"] == pytest.approx(jerk, rel=1e-5)
-    assert found["label_body"] == "female, male, neutral"
-    assert 0 < found["pa_mpjpe"] < found["mpjpe"] < found["baseline"]["mpjpe"]
 
 
 def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
@@ -173,74 +149,13 @@ def test_whole_tracks_are_evaluated_beside_windows(world):
     )
 
 
-BROKEN = """
-from dataclasses import replace
-from vibe_model.evaluation.protocols import DEFAULT
-from vibe_model.metrics import METRICS
-
-def raising(pred, target):
-    return {}["missing"]
-
-def short(pred, target):
-    return pred[:-1, 0, 0]
-
-of = lambda name, function: replace(DEFAULT, name=name, metrics={"mpjpe": replace(METRICS["mpjpe"], of=function)})
-RAISING, SHORT, TEXT = of("raising", raising), of("short", short), "a text"
-"""
-
-
-def test_what_a_package_gets_wrong_is_named_with_the_package(site):
-    named = {name: f"broken:{name.upper()}" for name in ("raising", "short", "text")}
-    install(site, "broken-protocols", {"vibe_pipeline.protocols": named}, broken=BROKEN)
-    split, model = MemorySplit(0, [9], joints=14), small_vibe()
-    with pytest.raises(
-        plug_ins.PlugInError,
-        match="'raising' of package broken-protocols failed in metric mpjpe: Key",
-    ):
-        evaluate_split(model, split, **STREAM, protocol="raising")
-    with pytest.raises(
-        DataError, match=r"broken-protocols: metric mpjpe: expected 9 numbers, found .* \(8,\)"
-    ):
-        evaluate_split(model, split, **STREAM, protocol="short")
-    with pytest.raises(
-        plug_ins.PlugInError, match="package broken-protocols: broken:TEXT is not a Protocol"
-    ):
-        evaluate_split(model, split, **STREAM, protocol="text")
-    records, left_out = protocols.choose(split)
-    assert [record.name for record in records] == [
-        "default",
-        "published",
-        "hmmr",
-        "raising",
-        "short",
-    ]
-    assert list(left_out) == ["text"]
-    with pytest.raises(PipelineError, match=r"did you mean 'raising'.* raising, short, text"):
-        protocols.find("rasing")
-
-
-def test_a_protocol_is_left_out_by_name_where_a_split_lacks_what_it_compares(world, site, tmp_path):
-    install_page(site, "protocol")
-    split, model = world
-    split.columns = ("kp_2d",)
-    found = evaluate_all(model, {"a/test": split}, **STREAM, folder=tmp_path)["a/test"]
-    assert found["left_out"] == {
-        "smpl24": "it has no pose, betas, has_smpl, which protocol smpl24 makes its joints of"
-    }
-    assert list(protocols.by_protocol(found)) == ["default", "published", "hmmr"]
-    for call in (lambda: evaluate_all(model, {"a/test": split}, **STREAM, named=["smpl24"]),
-                 lambda: evaluate_split(model, split, **STREAM, protocol="smpl24")):  # fmt: skip
-        with pytest.raises(DataError, match="no pose, betas, has_smpl"):
-            call()
-
-
-def test_estimated_bodies_are_no_ground_truth(world, site, tmp_path):
+def test_estimated_bodies_are_no_ground_truth(world):
     """Their rows are not valid, and their clips are validated by 2D joints as before."""
-    install_page(site, "protocol")
     split, model = world
+    split.name = "emdb/emdb1"
     split.rows["w_smpl"][:] = 0
     split.rows["valid"][:] = 1
-    before = evaluate_all(model, {"a/test": split}, **STREAM)["a/test"]
+    before = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
     validated = evaluate_split(model, split, **STREAM, protocol=protocols.VALIDATION_2D)
     assert before["pck_2d"] > 0
     assert validated["error_2d"] > 0
@@ -249,11 +164,11 @@ def test_estimated_bodies_are_no_ground_truth(world, site, tmp_path):
     split.rows["valid"][:] = 0
     estimates = {"walk.mp4": {"tool": "WHAM", "files": {"wham_output.pkl": "1f2e"}}}
     split.manifest["reader"] = {"imported": {"format": "bodies", "estimates": estimates}}
-    after = evaluate_all(model, {"a/test": split}, **STREAM)["a/test"]
-    reason = after.pop("left_out")["smpl24"]
-    assert reason == "its bodies are estimates of WHAM, no ground truth for protocol smpl24"
+    after = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
+    reason = after.pop("left_out")["emdb"]
+    assert reason == "its bodies are estimates of WHAM, no ground truth for protocol emdb"
     for name, number in before.items():
-        if name not in protocols.names():
+        if name not in protocols.PROTOCOLS:
             assert after[name] == number, name
     again = evaluate_split(model, split, **STREAM, protocol=protocols.VALIDATION_2D)
     assert again == validated
@@ -261,54 +176,47 @@ def test_estimated_bodies_are_no_ground_truth(world, site, tmp_path):
         evaluate_split(model, split, **STREAM, protocol="emdb")
 
 
-def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packages_a_column(
-    world, site, tmp_path
+def test_a_protocol_is_left_out_by_name_where_a_split_lacks_what_it_compares(world):
+    split, model = world
+    split.columns = ("kp_2d",)
+    split.name = "emdb/emdb1"
+    found = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
+    assert found["left_out"] == {
+        "emdb": "it has no pose, betas, has_smpl, which protocol emdb makes its joints of"
+    }
+    assert list(protocols.by_protocol(found)) == ["default", "published", "hmmr"]
+    for call in (lambda: evaluate_all(model, {split.name: split}, **STREAM, named=["emdb"]),
+                 lambda: evaluate_split(model, split, **STREAM, protocol="emdb")):  # fmt: skip
+        with pytest.raises(DataError, match="no pose, betas, has_smpl"):
+            call()
+    with pytest.raises(PipelineError, match=r"did you mean 'default'.* default, published, emdb"):
+        protocols.find("defualt")
+
+
+def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_column(
+    world, tmp_path
 ):
-    install_page(site, "protocol")
     split, model = world
     found = evaluate_all(
-        model, {"a/test": split}, **STREAM, folder=tmp_path, named=["smpl24", "hmmr"]
+        model, {"a/test": split}, **STREAM, folder=tmp_path, named=["emdb", "hmmr"]
     )["a/test"]
-    assert (found["protocol"], list(protocols.by_protocol(found))) == ("smpl24", ["smpl24", "hmmr"])
+    assert (found["protocol"], list(protocols.by_protocol(found))) == ("emdb", ["emdb", "hmmr"])
     sequences = json.loads((tmp_path / "sequences.json").read_text())
-    assert sequences["units"]["jerk_error"] == "mm per frame³"
-    assert ["jerk_error" in row for row in sequences["sequences"]] == [False, False, True]
-    assert (
-        "auc,pck_2d,pck_aligned,jerk_error,frames_predicted"
-        in (tmp_path / "sequences.csv").read_text()
-    )
+    assert sequences["units"]["accel_error_m_s2"] == "m/s²"
+    header = (tmp_path / "sequences.csv").read_text()
+    assert "auc,pck_2d,pck_aligned,accel_error_m_s2,frames_predicted" in header
     rows = result_rows({"a/test": found}, title="Bodies")
     assert [(row["protocol"], row["model"]) for row in rows] == [
-        (protocol, name) for protocol in ("smpl24", "hmmr") for name in ("Bodies", "mean body")
+        (protocol, name) for protocol in ("emdb", "hmmr") for name in ("Bodies", "mean body")
     ]
-    assert rows[0]["jerk_error"] == found["jerk_error"]
-    assert as_csv(rows).splitlines()[0].endswith("pck_aligned,jerk_error,frames")
-
-
-def test_a_model_is_evaluated_by_the_protocols_that_its_record_names(tmp_path, monkeypatch):
-    in_memory(monkeypatch, "vibe")
-    config = like_vibe(TrainConfig, tmp_path, regressor_size=7, epochs=1, iterations=1)
-    monkeypatch.setattr(
-        "vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "defualt"))
-    )
-    with pytest.raises(PipelineError, match="did you mean 'default'"):
-        training.run(config)
-    assert not list(tmp_path.rglob("last.pt")), "before the first step"
-    monkeypatch.setattr(
-        "vibe_model.vibe.config.MODEL", replace(vibe.MODEL, protocols=("hmmr", "default"))
-    )
-    result = json.loads((training.run(config) / "metrics.json").read_text())
-    by_split = {
-        split: list(protocols.by_protocol(numbers))
-        for split, numbers in result.items()
-        if "/" in split
-    }
-    assert set(map(tuple, by_split.values())) == {("hmmr", "default")}
+    assert rows[0]["accel_error_m_s2"] == found["accel_error_m_s2"]
+    assert as_csv(rows).splitlines()[0].endswith("pck_aligned,accel_error_m_s2,frames")
 
 
 def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monkeypatch):
     split = MemorySplit(0, [9], joints=14)
-    monkeypatch.setattr(hmmr_protocol, "HMMR", replace(hmmr_protocol.HMMR, splits="emdb/*"))
+    of_emdb = replace(protocols.HMMR, splits="emdb/*")
+    monkeypatch.setitem(protocols.PROTOCOLS, "hmmr", of_emdb)
     assert [record.name for record in protocols.choose(split)[0]] == ["default", "published"]
     assert [record.name for record in protocols.choose(split, ["hmmr"])[0]] == ["hmmr"]
     split.name = "emdb/emdb1"
@@ -318,15 +226,3 @@ def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monke
         "emdb",
         "hmmr",
     ]
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"root": ("smpl_pelvis",)}, "root: expected joints of common14, found smpl_pelvis"),
-        ({"joints": "smpl", "root": ()}, "joints: expected common14"),
-    ],
-)
-def test_a_protocol_that_contradicts_itself_is_refused(changes, reason):
-    with pytest.raises(ConfigError, match=reason):
-        replace(protocols.DEFAULT, **changes)

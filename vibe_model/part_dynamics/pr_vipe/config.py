@@ -6,18 +6,15 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final, Literal, cast
+from typing import ClassVar, Final, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
-from pipeline.settings.sections import Declared, Settings
 from vibe_model.models import Training
-from vibe_model.sections import other_settings, other_values
 from vibe_model.settings import RunConfig, Share
 
 
@@ -132,22 +129,3 @@ PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
 PR_VIPE: Final = Training(
     title="Pr-VIPE", section="pose_embedding", config=PrVIPEConfig, presets=PRESETS, preset="usual"
 )
-
-
-def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
-    """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises
-    ConfigError.
-    """
-    config = cast("PrVIPEConfig", other_settings(s, PR_VIPE))
-    config = replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body)
-    if seed < 0:
-        return config
-    return replace(config, seed=seed)
-
-
-def _check(s: Settings) -> None:
-    other_settings(s, PR_VIPE)
-
-
-# Part dynamics checks the shared splits.
-SECTIONS: Final = Declared(_check, lambda s: other_values(s, PR_VIPE), lambda _: None)

@@ -83,15 +83,15 @@ def render_views(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0
     return _Views(keypoints, turned)
 
 
-def has_foreshortened_limb(poses: Tensor, depth: float, degrees: float = 15.0) -> Tensor:
-    """Whether a limb is within `degrees` of its viewing ray: (N, 13, 3) in camera axes -> (N,)."""
+def has_foreshortened_limb(poses: Tensor, depth: float) -> Tensor:
+    """Whether a limb is within 15 degrees of its viewing ray: (N, 13, 3) in camera axes -> (N,)."""
     points = poses + poses.new_tensor((0.0, 0.0, depth))
     start = points[:, _LIMB_STARTS]
     end = points[:, _LIMB_ENDS]
     limb = end - start
     ray = start + end
     cosine = functional.cosine_similarity(limb, ray, dim=-1)
-    is_foreshortened = cosine.abs() > math.cos(math.radians(degrees))
+    is_foreshortened = cosine.abs() > math.cos(math.radians(15.0))
     return is_foreshortened.any(-1)
 
 

@@ -38,12 +38,13 @@ from pipeline.files.formats.people.found import (
     label_error,
 )
 from pipeline.files.formats.people.joint_orders import (
+    JOINT_OF_SPELLING,
     check_named_order,
     find_order,
+    joint_called,
     note_of_heads,
     unknown_order,
 )
-from pipeline.files.formats.people.joint_spellings import JOINT_OF_SPELLING, joint_called
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.skeletons import Doubles, Ints, Skeleton, joint_names
 
