@@ -17,6 +17,7 @@ PLAN = "prepare penn_action --plan --raw raw/penn_action --cache"
 OPTIONS = {
     "statsu": r"invalid choice: 'statsu'; did you mean 'status'\?",
     "status --cahce cache": r"unrecognized arguments: --cahce; did you mean '--cache'\?",
+    "status -cache cache": r"unrecognized arguments: -cache; did you mean '--cache'\?",
     "status \N{EN DASH}\N{EN DASH}cache cache": r"long dash.* Type - or --",
     "status \N{EN DASH}all": r"long dash",
     "status penn_acton": r"no split 'penn_acton' in the cache; did you mean 'penn_action",
