@@ -219,7 +219,7 @@ MISTAKES: dict[str, Mistake] = {
         "each once, found 'nose' twice", coco(names=[*COCO_NAMES[:16], "nose"])
     ),
     "names of several words": refused(
-        "'my long clip 2 ' and 'my long clip 1 ' before it",
+        "'my long clip 07 ' and 'my long clip 9e3779b17 ' before it",
         images_called("my long clip {h} {t:04d}.jpg"),
     ),
     "one person, in half of the frames": nobody(
