@@ -263,6 +263,14 @@ def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
         assert into.everything(tmp_path) == before, words
 
 
+@pytest.mark.parametrize("dataset", datasets.names())
+def test_a_split_that_a_dataset_does_not_have_is_refused_by_name(dataset, ran, tmp_path):
+    (tmp_path / "raw").mkdir()
+    places = ("--raw", tmp_path / "raw", "--cache", tmp_path / "cache")
+    shown = ran("convert", dataset, "tset", *places, code=2).err
+    assert shown.startswith(f"error: {dataset} has no split 'tset'; it has "), shown
+
+
 def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any) -> None:
     wrong = ("convert", "penn_action", "val", *penn.places)
     for arguments in (("--debug", *wrong), (*wrong, "--debug")):
