@@ -109,13 +109,13 @@ class ArrayFile:
             return np.memmap(copy, array.dtype, "r", shape=array.shape)
 
 
-def open_arrays(file: Path) -> ArrayFile:
-    """Open a file in one of the formats, known by its content.
+def open_arrays(file: Path, do: str = AGAIN) -> ArrayFile:
+    """Open a file in one of the formats, known by its content. do: the advice of an error.
 
     Raises RawDataError for another format, UnsafePickle if it would run code, PipelineError if the
     library for Parquet is missing.
     """
-    with reading(file, EXPECTED, do=AGAIN):
+    with reading(file, EXPECTED, do=do):
         with open_regular(file) as stream:
             head = stream.read(len(HDF5))
         if head.startswith(npy_format.MAGIC_PREFIX):

@@ -50,7 +50,8 @@ def read_estimates(file: Path) -> Iterator[BodyEstimate]:
             return
     owner = owner_of(keys)
     if not owner:
-        owner = f"{type(content).__name__} with {shown_names(keys)}"
+        named = shown_names(keys) if keys else "no keys"
+        owner = f"{type(content).__name__} with {named}"
     raise RawDataError(file, "file", EXPECTED, owner, READ)
 
 

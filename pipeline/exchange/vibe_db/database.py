@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.exchange.array_files import ArrayFile, open_arrays
+from pipeline.exchange.vibe_db import joblib_files
 from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
 from pipeline.files.formats.arrays import fits, shown_names
@@ -97,7 +98,7 @@ def open_database(file: Path, layout: Layout) -> Database:
     Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or
     length is wrong; UnsafePickle if it would run code.
     """
-    arrays = open_arrays(file)
+    arrays = open_arrays(file, do=joblib_files.AGAIN)
     if arrays.format not in FORMATS:
         expected = "a joblib or HDF5 file, as VIBE's and TCMR's scripts write them"
         raise RawDataError(file, "file", expected, f"{arrays.format} arrays", OTHER_FORMATS)
