@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +22,11 @@ from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
-from cache.format.folders import possible_splits, stream_folders
+from cache.format.folders import possible_splits
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
-from cache.format.manifest import Commit, has_unfinished_commit, read_manifest
+from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
-from cache.format.shown import Lines, Shown
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.arguments import DEFAULT_STREAM, StreamFields
 from cache.read.batches import TRACK_FIELDS, OpenSplit
@@ -89,7 +87,7 @@ def _refuse_inner_folder(store: Store, root: Root) -> None:
         raise CacheError.at(location, expected="a feature cache", found="one split of one", do=do)
 
 
-class FeatureCache(Shown, Mapping[str, "Split"]):
+class FeatureCache(Mapping[str, "Split"]):
     """All splits of a cache, by name "<dataset>/<split>". Each look-up opens the newest commit.
 
     A split that the cache's list names but that is missing, for example because its disk is not
@@ -153,19 +151,11 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
         """Raise MissingSplit if a listed split's disk, or its dataset's, seems to be unmounted."""
         refuse_unmounted(self.store, name)
 
-    def _summary(self) -> tuple[str, Lines]:
-        lines: Lines = []
-        for name in self.splits:
-            counts = "a problem: open it"
-            with suppress(CacheError):
-                current = read_manifest(Place(self.store, name))
-                if current is not None:
-                    counts = f"{current[0]['rows']:,} rows, {current[0]['tracks']:,} tracks"
-            lines.append((name, counts, ", ".join(stream_folders(self.store, name))))
-        return f"{self.root}, splits: {len(lines)}", lines
+    def __repr__(self) -> str:
+        return f"cache.open({str(self.root)!r})"
 
 
-class Split(Shown, OpenSplit):
+class Split(OpenSplit):
     """One committed state of <dataset>/<split>: read its tracks, rows and windows.
 
     To see later commits, open the split again. When a pickled split is loaded, as in a worker, it
@@ -205,21 +195,9 @@ class Split(Shown, OpenSplit):
             finders = tuple(extra.FINDERS)
         return _reopen, (self.root, self.name, self._commit.digest, finders)
 
-    def _summary(self) -> tuple[str, Lines]:
-        streams = []
-        for name in self.streams:
-            manifest = self.stream_manifest(name)
-            streams.append(f"{name} ({manifest['dim']}, {manifest['dtype']})")
-        title = f"{self.name}: {self.manifest['rows']:,} rows of {len(self.tracks):,} tracks"
-        n_frames = np.diff(self.runs)
-        runs = f"{len(n_frames):,} of consecutive frames, up to {n_frames.max(initial=0):,}"
-        return f"{title}, {len(self.videos):,} videos", [
-            ("cache", str(self.root)),
-            ("columns", ", ".join(self.columns)),
-            ("of tracks", ", ".join(self._track_fields)),
-            ("streams", ", ".join(streams) or "none"),
-            ("runs", runs),
-        ]
+    def __repr__(self) -> str:
+        counts = f"{self.manifest['rows']:,} rows of {len(self.tracks):,} tracks"
+        return f"Split {self.name}: {counts}, {len(self.videos):,} videos"
 
     @property
     def provenance(self) -> Mapping[str, Any]:
