@@ -251,8 +251,13 @@ class Mixture:
             if not len(first_row):
                 continue
             pick = Pick(split, first_row, slice(1), copy)
+            dtypes = {}  # of features, as stored
+            for stream, copied in part.copy_streams[copy].items():
+                field_name = stream if part.streams else "features"
+                dtypes[field_name] = part.splits[split].stream_manifest(copied)["dtype"]
             for name, array in _read(part, pick, self.seqlen, part.fields).items():
-                shape, widest = fields.setdefault(name, (array.shape[2:], array.dtype))
+                dtype = np.dtype(dtypes.get(name, array.dtype))
+                shape, widest = fields.setdefault(name, (array.shape[2:], dtype))
                 first = first_split.setdefault(name, split)
                 if shape != array.shape[2:]:
                     raise CacheError(
@@ -260,7 +265,7 @@ class Mixture:
                         f"in {first} and {array.shape[2:]} in {split}. They cannot be in one "
                         "batch: leave one of them out."
                     )
-                fields[name] = (shape, np.result_type(widest, array.dtype))
+                fields[name] = (shape, np.result_type(widest, dtype))
         return fields
 
 
@@ -275,27 +280,18 @@ def _read(
 
     Args:
         fields: names of the fields, in which the part's own streams are named, not their copies.
-        out: a buffer for each field; None: make arrays, in which features have their stored dtype.
+        out: a buffer for each field, of any float dtype for features; None: make arrays.
 
     Returns the arrays (b, T, ...) by field.
     """
     split = part.splits[pick.split]
     windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
     copies = part.copy_streams[pick.copy]  # stream of the part -> the copy to read
-    dtypes: dict[str, Any] = {}  # copy -> dtype of its features
-    for stream, copy in copies.items():
-        field_name = stream if part.streams else "features"
-        if field_name not in fields:
-            continue
-        if out is None:
-            dtypes[copy] = split.stream_manifest(copy)["dtype"]
-        else:
-            dtypes[copy] = out[field_name].dtype
 
     # One stream: its field is `features`, whatever the copy is. None: labels only.
     if not part.streams:
         copy_or_none = None if part.stream is None else copies[part.stream]
-        return split.read(windows, copy_or_none, tuple(fields), dtypes, out)
+        return split.read(windows, copy_or_none, tuple(fields), out=out)
 
     # Several streams: their fields have the copies' names in `Split.read`, and get the part's back.
     copy_fields = _copy_fields(fields, copies)
@@ -307,7 +303,6 @@ def _read(
         streams=tuple(copies.values()),
         history={copies[stream]: n_rows for stream, n_rows in part.history.items()},
         fields=[copy_fields[name] for name in fields],
-        dtype=dtypes,
         out=buffers,
     )
     return {name: batch[copy_fields[name]] for name in fields}

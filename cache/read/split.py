@@ -356,7 +356,7 @@ class Split(OpenSplit):
         windows: ArrayLike,
         stream: str | None = DEFAULT_STREAM,
         fields: Sequence[str] | None = None,
-        dtype: DTypeLike | Mapping[str, DTypeLike] = "float32",
+        dtype: DTypeLike = "float32",
         out: Mapping[str, Array] | None = None,
         *,
         streams: Sequence[str] | None = None,
@@ -371,9 +371,10 @@ class Split(OpenSplit):
             fields: the fields to read, listed at `Split`. None: `features`, `kp_2d`, `kp_3d`,
                 `theta`, `w_3d`, `w_smpl`, `valid`, and `kp_3d_eval` if the split has it. With
                 `streams`, the fields `<stream>` and `<stream>_ok` take the place of `features`.
-            dtype: dtype of features, for all or by stream: float16, float32 (default) or float64.
-                Labels and flags are float32.
-            out: buffers to fill and return, by field, with the right shapes and dtypes.
+            dtype: dtype of features: float16, float32 (default) or float64. Labels and flags are
+                float32.
+            out: buffers to fill and return, by field, with the right shapes and dtypes. For
+                features, a buffer of another of these dtypes may be given in place of `dtype`.
             streams: several streams instead of `stream`, each as a field of its own name.
             history: number of rows to read before each window, by stream of `streams`.
 

@@ -33,7 +33,7 @@ class ReadArguments(NamedTuple):
 
     stream: str | None
     fields: Sequence[str] | None
-    dtype: DTypeLike | Mapping[str, DTypeLike]
+    dtype: DTypeLike
     streams: Sequence[str] | None
     history: Mapping[str, int] | None
 
