@@ -190,13 +190,7 @@ class OpenSplit:
         """The rows (B, T, ...) of a column as stored; None if the split has no such column."""
         if name not in self.manifest["shards"]:
             return None
-        return self._read_rows(name, windows.starts, windows.seqlen)
-
-    def _read_rows(self, name: str, starts: Ints, seqlen: int) -> Array:
-        reader = self._reader(name)
-        rows = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
-        reader.read(starts, seqlen, rows)
-        return rows
+        return self._reader(name).stored(windows.starts, windows.seqlen)
 
     def _reader(self, name: str) -> Rows:
         """The reader of a column, or of a stream's array `features/<stream>`, with `_ok` or `_key`.

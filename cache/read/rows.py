@@ -131,6 +131,12 @@ class Rows(ABC):
             self._fill(starts, seqlen, contiguous)
             out[...] = contiguous
 
+    def stored(self, starts: Ints, seqlen: int) -> Array:
+        """Read windows into a new array (B, seqlen, *trailing), as stored."""
+        rows = np.empty((len(starts), seqlen, *self.trailing), self.dtype.newbyteorder("="))
+        self.read(starts, seqlen, rows)
+        return rows
+
     @abstractmethod
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         """Fill `out`, which is contiguous, as `read` does. The array has the rows."""
@@ -435,8 +441,8 @@ def _copy(rows: Array, out: Array) -> None:
 
 
 def widen(half: NDArray[np.float16], out: Floats) -> None:
-    """Convert float16 to float32 exactly, including infinities and NaN, several times as fast as
-    NumPy does.
+    """Convert float16 to float32 exactly, including infinities and NaN, 1.5 times as fast as NumPy
+    2.4 does.
 
     If the bits of a float16 are moved to the positions that they have in a float32, the result is
     the number times 2^-112, also for subnormal numbers; it is then multiplied by 2^112.

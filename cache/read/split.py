@@ -187,7 +187,7 @@ class Split(OpenSplit):
     #     _track_fields        field -> its value for each track
     #     _stream              opens a stream
     #     _find_array          the array of a column or stream
-    #     _read_rows, _read    read rows of an array, and a batch
+    #     _reader, _read       the reader of an array's rows; read a batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         finders: tuple[FindMirror, ...] = ()
@@ -348,7 +348,7 @@ class Split(OpenSplit):
                     f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track"
                 )
             return self._track_fields[name][track]
-        rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
+        rows: Array = self._reader(name).stored(np.array([start]), stop - start)[0]
         return rows
 
     def read(
