@@ -70,7 +70,7 @@ def torch_windows(
     stride: int = 16,
     stream: str | None = DEFAULT_STREAM,
     fields: Sequence[str] | None = None,
-    dtype: DTypeLike | Mapping[str, DTypeLike] = "float32",
+    dtype: DTypeLike = "float32",
     *,
     streams: Sequence[str] | None = None,
     history: Mapping[str, int] | None = None,

@@ -1,85 +1,25 @@
-"""Random orders that are computed where they are needed.  [cache]
+"""The random order in which a training reads the windows of several splits.  [cache]
 
-`Draws` is an endless random sequence of windows of several splits, of which a `Mixture` takes the
-draws of one step. It is made of `Permutation`s, which compute single elements of a random order
-without storing it. Both depend only on their keys, so that any process finds the same draws.
+`Draws` is an endless sequence of windows, of which a `Mixture` takes the draws of one step. It
+depends only on its key, so that any process finds the same draws from any step on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.arrays import Ints
 
-_FEISTEL_ROUNDS: Final = 12  # with fewer, the orders of five elements are not equally likely
-_MIX: Final = np.uint64(0xD6E8FEB86659FD93)  # any odd number with bits everywhere
-_HALF: Final = np.uint64(32)
-_BLOCK: Final = 4096  # draws computed at once: computing a single one takes nearly as long
 
-
-class DrawnWindows(NamedTuple):
-    """Random windows of several splits, (count,) each."""
-
-    split: Ints  # number of each window's split
-    window: Ints  # number of each window within its split
-
-    def select(self, chosen: slice) -> DrawnWindows:
-        return DrawnWindows(self.split[chosen], self.window[chosen])
-
-
-class Permutation:
-    """A random permutation of 0 .. n - 1 that is computed element by element, without memory.
-
-    Each `key`, of texts and integers, gives another permutation.
-
-    >>> sorted(Permutation(5, "seed", 3)(np.arange(5)).tolist())
-    [0, 1, 2, 3, 4]
-
-    It is a Feistel network over pairs (left, right), with slightly more than n pairs. Results that
-    are not below n (fewer than about sqrt(n)) are permuted again.
-    """
-
-    def __init__(self, n: int, *key: str | int) -> None:
-        if n < 1:
-            raise ValueError(f"expected something to permute, found {n} elements")
-        n_left = math.isqrt(n - 1) + 1
-        self._n = np.uint64(n)
-        self._left = np.uint64(n_left)
-        self._right = np.uint64(-(-n // n_left))
-        digest = hashlib.shake_256(repr(key).encode()).digest(8 * _FEISTEL_ROUNDS)
-        self._keys = np.frombuffer(digest, "<u8").astype(np.uint64)
-
-    def __call__(self, positions: Ints) -> Ints:
-        """The elements (N,) at these positions (N,) of the permutation."""
-        elements = self._shuffle(positions.astype(np.uint64))
-        beyond = elements >= self._n
-        while beyond.any():
-            elements[beyond] = self._shuffle(elements[beyond])
-            beyond = elements >= self._n
-        return elements.astype(np.int64)
-
-    def _shuffle(self, number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left, right = np.divmod(number, self._right)
-        for turn, key in enumerate(self._keys):
-            if turn % 2:
-                right = (right + hash_bits(left ^ key) % self._right) % self._right
-            else:
-                left = (left + hash_bits(right ^ key) % self._left) % self._left
-        return left * self._right + right
-
-
-def hash_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash so that every output bit depends on every input bit."""
-    for _ in range(2):
-        bits = (bits ^ (bits >> _HALF)) * _MIX
-    return bits ^ (bits >> _HALF)
+def random_numbers(*key: str | int) -> np.random.Generator:
+    """NumPy's generator for a key of texts and integers. Each key gives other numbers."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 class Draws:
@@ -91,6 +31,8 @@ class Draws:
     including, floor((r + 1) w n) of each split's sequence, and shuffles those of all splits
     together. So R rounds have exactly floor(R w n) draws of a split, and each of its windows is
     drawn as often as the others, or once more.
+
+    The order of one round is in memory: 8 bytes for each of its draws.
 
     Args:
         sizes: number of windows by split; 0 is allowed, but not for all.
@@ -114,80 +56,60 @@ class Draws:
         heaviest = max(with_windows, default=None)
         if heaviest is None:
             raise ValueError(f"expected windows, found none in {', '.join(sizes) or 'no splits'}")
-        self._names = tuple(sizes)
-        self._sizes = tuple(sizes.values())
+        self._sizes = dict(sizes)
         self._key = key
-        # how many draws a round has on average, by split and in all
-        self._per_round = [size * chosen[name] / heaviest for name, size in sizes.items()]
-        self._all_per_round = sum(self._per_round, Fraction(0))
-        self._block = min(_BLOCK, int(self._all_per_round))
-        # the block computed last: its number and draws
-        self._last: tuple[int, DrawnWindows] | None = None
+        # how many draws a round has on average, by split
+        self._per_round = {name: n * chosen[name] / heaviest for name, n in sizes.items()}
+        self._rounds_per_draw = 1 / sum(self._per_round.values(), Fraction(0))
+        # the round whose order was computed last, and its order
+        self._last: tuple[int, Ints] | None = None
 
-    def take(self, start: int, count: int) -> DrawnWindows:
-        """Return draws `start` to `start + count - 1`."""
-        first = start // self._block
-        last = (start + count - 1) // self._block
-        blocks = [self._block_of(number) for number in range(first, last + 1)]
-        begin = start - first * self._block
-        return _join(blocks).select(slice(begin, begin + count))
-
-    def _round_starts(self, round_: int) -> list[int]:
-        """Position of a round's first draw in each split's sequence."""
-        return [math.floor(round_ * n) for n in self._per_round]
-
-    def _block_of(self, number: int) -> DrawnWindows:
-        """The draws of one block of `_block` draws, from memory if they were computed last."""
-        last = self._last  # read once: another thread may replace it
-        if last is not None and last[0] == number:
-            return last[1]
-        start = number * self._block
-        drawn = self._compute(start, start + self._block)
-        self._last = (number, drawn)
-        return drawn
-
-    def _compute(self, start: int, stop: int) -> DrawnWindows:
-        """Draws `start` to `stop - 1`, which may be in several rounds."""
+    def take(self, start: int, count: int) -> Ints:
+        """Return draws `start` to `start + count - 1`: (count,) numbers of windows, which count
+        through all splits in the order of `sizes`.
+        """
+        stop = start + count
         # `start` is in this round or a later one: floors make rounds begin earlier than on average
-        round_ = math.floor(start / self._all_per_round)
-        parts: list[DrawnWindows] = []
+        round_ = _floor(start, self._rounds_per_draw)
+        taken = []
         while start < stop:
-            begins = self._round_starts(round_)
-            ends = self._round_starts(round_ + 1)
-            first = sum(begins)  # number of draws in all earlier rounds
-            end = min(sum(ends), stop)
+            first = self._first_draw(round_)
+            end = min(self._first_draw(round_ + 1), stop)
             if start < end:
-                positions = np.arange(start - first, end - first)
-                parts.append(self._draw_round(round_, positions, begins, ends))
+                taken.append(self._order(round_)[start - first : end - first])
                 start = end
             round_ += 1
-        return _join(parts)
+        return np.concatenate(taken)
 
-    def _draw_round(
-        self, round_: int, positions: Ints, begins: list[int], ends: list[int]
-    ) -> DrawnWindows:
-        """Draws at positions (N,) of a round, which takes [begin, end) of each split's sequence."""
-        counts = np.subtract(ends, begins, dtype=np.int64)
-        stops = np.cumsum(counts)
-        starts = stops - counts
-        # Before the shuffle, the round has the draws of the first split, then of the second, ...
-        shuffle = Permutation(int(stops[-1]), *self._key, "round", round_)
-        unshuffled = shuffle(positions)
-        split = np.searchsorted(stops, unshuffled, side="right").astype(np.int64)
-        in_sequence = unshuffled - starts[split] + np.array(begins, np.int64)[split]
+    def _first_draw(self, round_: int) -> int:
+        """Number of draws in all earlier rounds."""
+        return sum(_floor(round_, n) for n in self._per_round.values())
 
-        # A split's sequence is one permutation of its windows after the other.
-        window = np.empty_like(in_sequence)
-        for number in np.unique(split).tolist():
-            draws = np.flatnonzero(split == number)
-            size = self._sizes[number]
-            repetition, position = np.divmod(in_sequence[draws], size)
-            for nth in np.unique(repetition).tolist():
-                order = Permutation(size, *self._key, "split", self._names[number], nth)
-                is_nth = repetition == nth
-                window[draws[is_nth]] = order(position[is_nth])
-        return DrawnWindows(split, window)
+    def _order(self, round_: int) -> Ints:
+        """All draws of a round, from memory if they were computed last."""
+        last = self._last  # read once: another thread may replace it
+        if last is not None and last[0] == round_:
+            return last[1]
+        drawn = []
+        n_before = 0  # windows of the earlier splits
+        for name, size in self._sizes.items():
+            start = _floor(round_, self._per_round[name])
+            stop = _floor(round_ + 1, self._per_round[name])
+            while start < stop:
+                # the split's sequence is one order of its windows after the other
+                repetition, first = divmod(start, size)
+                order = random_numbers(*self._key, "split", name, repetition).permutation(size)
+                order += n_before
+                part = order[first : first + stop - start]
+                drawn.append(part)
+                start += len(part)
+            n_before += size
+        order = np.concatenate(drawn)
+        random_numbers(*self._key, "round", round_).shuffle(order)
+        self._last = (round_, order)
+        return order
 
 
-def _join(parts: Sequence[DrawnWindows]) -> DrawnWindows:
-    return DrawnWindows(*map(np.concatenate, zip(*parts, strict=True)))
+def _floor(number: int, fraction: Fraction) -> int:
+    """The product, rounded down; much faster than `math.floor(number * fraction)`."""
+    return number * fraction.numerator // fraction.denominator

@@ -17,7 +17,6 @@ Users name only the part's own streams; `_read` reads the copy and gives it the 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cache.arrays import Array, Ints
-from cache.draws import Draws, hash_bits
+from cache.draws import Draws, random_numbers
 from cache.errors import CacheError
 from cache.windows import Ranges, StreamRows, is_within
 
@@ -181,40 +180,31 @@ class Mixture:
 
     def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
         """This rank's windows of a part in a step, ordered by split, copy and row."""
-        # Choose split, window and copy of the step's `count` windows; take this rank's.
-        step_windows = self._draws[part.name].take(step * part.count, part.count)
-        step_copies = self._draw_copies(part, step)
+        # Choose window and copy of the step's `count` windows; take this rank's.
         rank_slice = self._rank_slices[part.name]
-        drawn = step_windows.select(rank_slice)
-        drawn_copies = step_copies[rank_slice]
+        windows = self._draws[part.name].take(step * part.count, part.count)[rank_slice]
+        n_copies = len(part.copy_streams)
+        copies = np.zeros(part.count, np.int64)
+        if n_copies > 1:  # with a key of its own, so that the copy does not depend on the window
+            generator = random_numbers(self._seed, part.name, "copy", step)
+            copies = generator.integers(n_copies, size=part.count)
+        copies = copies[rank_slice]
 
         # Group them by split and copy: one pick each.
-        n_copies = len(part.copy_streams)
         picks = []
         end = 0
-        for number, (split, starts) in enumerate(self._starts[part.name].items()):
+        n_before = 0  # windows of the earlier splits
+        for split, starts in self._starts[part.name].items():
+            stop = n_before + len(starts)
+            is_of_split = (n_before <= windows) & (windows < stop)
             for copy in range(n_copies):
-                is_chosen = (drawn.split == number) & (drawn_copies == copy)
-                chosen = drawn.window[is_chosen]
+                chosen = windows[is_of_split & (copies == copy)] - n_before
                 if len(chosen):
                     rows = slice(end, end + len(chosen))
                     picks.append(Pick(split, np.sort(starts[chosen]), rows, copy))
                     end = rows.stop
+            n_before = stop
         return picks
-
-    def _draw_copies(self, part: MixturePart, step: int) -> Ints:
-        """The copy number of each window of a step, for all ranks (count,): a hash of the number of
-        the draw, with a key of its own, so that it does not depend on the window drawn.
-        """
-        n_copies = len(part.copy_streams)
-        if n_copies == 1:
-            return np.zeros(part.count, np.int64)
-        first = step * part.count
-        draws = np.arange(first, first + part.count, dtype=np.uint64)
-        key = repr((self._seed, part.name, "copy"))
-        digest = hashlib.shake_256(key.encode()).digest(8)
-        mixed = hash_bits(draws ^ np.frombuffer(digest, "<u8"))
-        return (mixed % np.uint64(n_copies)).astype(np.int64)
 
     def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
         """Read the fields of drawn windows. Returns arrays (B, T, ...) by part and field.
@@ -261,8 +251,13 @@ class Mixture:
             if not len(first_row):
                 continue
             pick = Pick(split, first_row, slice(1), copy)
+            dtypes = {}  # of features, as stored
+            for stream, copied in part.copy_streams[copy].items():
+                field_name = stream if part.streams else "features"
+                dtypes[field_name] = part.splits[split].stream_manifest(copied)["dtype"]
             for name, array in _read(part, pick, self.seqlen, part.fields).items():
-                shape, widest = fields.setdefault(name, (array.shape[2:], array.dtype))
+                dtype = np.dtype(dtypes.get(name, array.dtype))
+                shape, widest = fields.setdefault(name, (array.shape[2:], dtype))
                 first = first_split.setdefault(name, split)
                 if shape != array.shape[2:]:
                     raise CacheError(
@@ -270,7 +265,7 @@ class Mixture:
                         f"in {first} and {array.shape[2:]} in {split}. They cannot be in one "
                         "batch: leave one of them out."
                     )
-                fields[name] = (shape, np.result_type(widest, array.dtype))
+                fields[name] = (shape, np.result_type(widest, dtype))
         return fields
 
 
@@ -285,27 +280,18 @@ def _read(
 
     Args:
         fields: names of the fields, in which the part's own streams are named, not their copies.
-        out: a buffer for each field; None: make arrays, in which features have their stored dtype.
+        out: a buffer for each field, of any float dtype for features; None: make arrays.
 
     Returns the arrays (b, T, ...) by field.
     """
     split = part.splits[pick.split]
     windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
     copies = part.copy_streams[pick.copy]  # stream of the part -> the copy to read
-    dtypes: dict[str, Any] = {}  # copy -> dtype of its features
-    for stream, copy in copies.items():
-        field_name = stream if part.streams else "features"
-        if field_name not in fields:
-            continue
-        if out is None:
-            dtypes[copy] = split.stream_manifest(copy)["dtype"]
-        else:
-            dtypes[copy] = out[field_name].dtype
 
     # One stream: its field is `features`, whatever the copy is. None: labels only.
     if not part.streams:
         copy_or_none = None if part.stream is None else copies[part.stream]
-        return split.read(windows, copy_or_none, tuple(fields), dtypes, out)
+        return split.read(windows, copy_or_none, tuple(fields), out=out)
 
     # Several streams: their fields have the copies' names in `Split.read`, and get the part's back.
     copy_fields = _copy_fields(fields, copies)
@@ -317,7 +303,6 @@ def _read(
         streams=tuple(copies.values()),
         history={copies[stream]: n_rows for stream, n_rows in part.history.items()},
         fields=[copy_fields[name] for name in fields],
-        dtype=dtypes,
         out=buffers,
     )
     return {name: batch[copy_fields[name]] for name in fields}

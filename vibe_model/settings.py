@@ -97,7 +97,7 @@ class Reading(NamedTuple):
 class RunConfig:
     """Settings of every training. Raises ConfigError for invalid values and contradictions."""
 
-    # Part of the run's fingerprint, such as {"version": 3}. It is raised by hand if, after a change
+    # Part of the run's fingerprint, such as {"version": 4}. It is raised by hand if, after a change
     # of the code, equal inputs and settings give other numbers.
     VERSION: ClassVar[Mapping[str, int]]
     # Settings that do not affect results, such as paths, and how often the state is saved. The

@@ -27,7 +27,6 @@ from cache.format.extra import ExtraColumn
 from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical, shard_key
 from cache.format.records import VideoEntry
 from cache.format.shard import crc32c, sha256
-from cache.format.shown import Lines, Shown
 from cache.storage.base import Bytes
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
-_SHOWN: Final = 7  # records that `_summary` reads; a console shows at most that many
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
 
@@ -286,7 +284,7 @@ class _Table(Sequence[_R], ABC):
         return list(map(self._record, chosen))
 
 
-class TrackTable(Shown, _Table[TrackRecord]):
+class TrackTable(_Table[TrackRecord]):
     """The track table: records one by one, or whole columns as arrays."""
 
     def __init__(self, tables: Tables) -> None:
@@ -333,13 +331,8 @@ class TrackTable(Shown, _Table[TrackRecord]):
     def names(self) -> list[str]:
         return self.tables.texts("track_name")
 
-    def _summary(self) -> tuple[str, Lines]:
-        rows = f"{int((self.stop - self.start).sum()):,} rows"
-        lines: Lines = [("track", "rows", "step", "fps", "gender")]
-        for track in self[:_SHOWN]:
-            cells = (f"{track.start}:{track.stop}", str(track.step), f"{track.fps:g}")
-            lines.append((track.name, *cells, track.gender))
-        return f"of {len(self):,} tracks, {rows}", lines + [()] * (len(self) - _SHOWN)
+    def __repr__(self) -> str:
+        return f"TrackTable of {len(self):,} tracks, {int((self.stop - self.start).sum()):,} rows"
 
     def to_pandas(self) -> pandas.DataFrame:
         """The tracks as a DataFrame: the fields of `TrackRecord`, and scalar extra columns.

@@ -1,4 +1,4 @@
-"""Parse the arguments of `Split.read` that choose streams and dtypes.  features -> [windows]"""
+"""Parse the arguments of `Split.read` that choose streams and the dtype.  features -> [windows]"""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ class DefaultName(str):
 
 
 DEFAULT_STREAM: Final = DefaultName("resnet50")
-_FLOAT32: Final = np.dtype(np.float32)
-_FLOATS: Final = (np.dtype("float16"), _FLOAT32, np.dtype("float64"))  # dtypes of read features
+FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # of read features
 
 
 class StreamFields(NamedTuple):
@@ -93,25 +92,10 @@ class StreamFields(NamedTuple):
         return {**self.features, **self.flags}
 
 
-def stream_dtypes(
-    dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]
-) -> dict[str, np.dtype[Any]]:
-    """The dtype of each stream's features, from one dtype for all or a dict (default: float32).
-
-    Raises ValueError for a dtype that is no float, and for a stream that is not in `streams`.
-    """
-    if not isinstance(dtype, Mapping):
-        return dict.fromkeys(streams, _float_dtype(dtype))
-    strange = sorted(dtype.keys() - set(streams))
-    if strange:
-        raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
-    dtypes = {name: _float_dtype(given) for name, given in dtype.items()}
-    return {**dict.fromkeys(streams, _FLOAT32), **dtypes}
-
-
-def _float_dtype(given: Any) -> np.dtype[Any]:
+def float_dtype(given: DTypeLike) -> np.dtype[Any]:
+    """The dtype of read features. Raises ValueError unless it is one of `FLOATS`."""
     with suppress(TypeError):
         dtype: np.dtype[Any] = np.dtype(given)
-        if dtype in _FLOATS:
+        if dtype in FLOATS:
             return dtype
     raise ValueError(f"dtype is {given!r}, expected float16, float32 or float64")

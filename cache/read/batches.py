@@ -45,7 +45,7 @@ from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.tables import TrackTable
 from cache.read import labels
-from cache.read.arguments import DEFAULT_STREAM, DefaultName, StreamFields, stream_dtypes
+from cache.read.arguments import DEFAULT_STREAM, FLOATS, DefaultName, StreamFields, float_dtype
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, StreamWindows, open_column
 
@@ -190,13 +190,7 @@ class OpenSplit:
         """The rows (B, T, ...) of a column as stored; None if the split has no such column."""
         if name not in self.manifest["shards"]:
             return None
-        return self._read_rows(name, windows.starts, windows.seqlen)
-
-    def _read_rows(self, name: str, starts: Ints, seqlen: int) -> Array:
-        reader = self._reader(name)
-        rows = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
-        reader.read(starts, seqlen, rows)
-        return rows
+        return self._reader(name).stored(windows.starts, windows.seqlen)
 
     def _reader(self, name: str) -> Rows:
         """The reader of a column, or of a stream's array `features/<stream>`, with `_ok` or `_key`.
@@ -243,17 +237,21 @@ class OpenSplit:
         windows: Array,
         chosen: StreamFields,
         fields: Sequence[str] | None,
-        dtype: DTypeLike | Mapping[str, DTypeLike],
+        dtype: DTypeLike,
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
         """Read a batch; `Split.read` describes the arguments and the result."""
         checked = self._check_windows(windows)
         names = self._check_fields(fields, [*chosen.stream_by_field])
-        dtypes = stream_dtypes(dtype, chosen.streams)
+        feature_dtype = float_dtype(dtype)
         buffers = out or {}
         _refuse_unknown_buffers(buffers, names)
 
-        stream_fields = self._make_stream_fields(chosen, dtypes, names, checked)
+        feature_dtypes = dict.fromkeys(chosen.features, feature_dtype)
+        for name in chosen.features.keys() & buffers.keys():
+            if buffers[name].dtype in FLOATS:
+                feature_dtypes[name] = buffers[name].dtype
+        stream_fields = self._make_stream_fields(chosen, feature_dtypes, names, checked)
         crops = None  # only needed for labels in the crop
         if any(map(self._changes_in_mirror, names)):
             crops = self._stream_crops(chosen.streams, checked.track)
@@ -281,7 +279,9 @@ class OpenSplit:
         names: Sequence[str],
         windows: _Windows,
     ) -> dict[str, _Field]:
-        """The fields among `names` that come from streams, by name."""
+        """The fields among `names` that come from streams, by name. `dtypes`: of features, by
+        field.
+        """
         starts = windows.starts
         run_starts = starts
         if chosen.history:
@@ -302,7 +302,7 @@ class OpenSplit:
             reader = readers[stream]
             if name in chosen.features:
                 shape = windows.shape(reader.trailing, n_before)
-                fields[name] = _Field(shape, dtypes[stream], reader.fill)
+                fields[name] = _Field(shape, dtypes[name], reader.fill)
             else:
                 fields[name] = _Field(windows.shape((), n_before), _FLOAT32, reader.fill_flags)
         return fields

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +22,11 @@ from cache.crop_policy import CropPolicy
 from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
-from cache.format.folders import possible_splits, stream_folders
+from cache.format.folders import possible_splits
 from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
-from cache.format.manifest import Commit, has_unfinished_commit, read_manifest
+from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
-from cache.format.shown import Lines, Shown
 from cache.format.tables import TrackTable, VideoTable
 from cache.read.arguments import DEFAULT_STREAM, StreamFields
 from cache.read.batches import TRACK_FIELDS, OpenSplit
@@ -89,7 +87,7 @@ def _refuse_inner_folder(store: Store, root: Root) -> None:
         raise CacheError.at(location, expected="a feature cache", found="one split of one", do=do)
 
 
-class FeatureCache(Shown, Mapping[str, "Split"]):
+class FeatureCache(Mapping[str, "Split"]):
     """All splits of a cache, by name "<dataset>/<split>". Each look-up opens the newest commit.
 
     A split that the cache's list names but that is missing, for example because its disk is not
@@ -153,19 +151,11 @@ class FeatureCache(Shown, Mapping[str, "Split"]):
         """Raise MissingSplit if a listed split's disk, or its dataset's, seems to be unmounted."""
         refuse_unmounted(self.store, name)
 
-    def _summary(self) -> tuple[str, Lines]:
-        lines: Lines = []
-        for name in self.splits:
-            counts = "a problem: open it"
-            with suppress(CacheError):
-                current = read_manifest(Place(self.store, name))
-                if current is not None:
-                    counts = f"{current[0]['rows']:,} rows, {current[0]['tracks']:,} tracks"
-            lines.append((name, counts, ", ".join(stream_folders(self.store, name))))
-        return f"{self.root}, splits: {len(lines)}", lines
+    def __repr__(self) -> str:
+        return f"cache.open({str(self.root)!r})"
 
 
-class Split(Shown, OpenSplit):
+class Split(OpenSplit):
     """One committed state of <dataset>/<split>: read its tracks, rows and windows.
 
     To see later commits, open the split again. When a pickled split is loaded, as in a worker, it
@@ -197,7 +187,7 @@ class Split(Shown, OpenSplit):
     #     _track_fields        field -> its value for each track
     #     _stream              opens a stream
     #     _find_array          the array of a column or stream
-    #     _read_rows, _read    read rows of an array, and a batch
+    #     _reader, _read       the reader of an array's rows; read a batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         finders: tuple[FindMirror, ...] = ()
@@ -205,21 +195,9 @@ class Split(Shown, OpenSplit):
             finders = tuple(extra.FINDERS)
         return _reopen, (self.root, self.name, self._commit.digest, finders)
 
-    def _summary(self) -> tuple[str, Lines]:
-        streams = []
-        for name in self.streams:
-            manifest = self.stream_manifest(name)
-            streams.append(f"{name} ({manifest['dim']}, {manifest['dtype']})")
-        title = f"{self.name}: {self.manifest['rows']:,} rows of {len(self.tracks):,} tracks"
-        n_frames = np.diff(self.runs)
-        runs = f"{len(n_frames):,} of consecutive frames, up to {n_frames.max(initial=0):,}"
-        return f"{title}, {len(self.videos):,} videos", [
-            ("cache", str(self.root)),
-            ("columns", ", ".join(self.columns)),
-            ("of tracks", ", ".join(self._track_fields)),
-            ("streams", ", ".join(streams) or "none"),
-            ("runs", runs),
-        ]
+    def __repr__(self) -> str:
+        counts = f"{self.manifest['rows']:,} rows of {len(self.tracks):,} tracks"
+        return f"Split {self.name}: {counts}, {len(self.videos):,} videos"
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -370,7 +348,7 @@ class Split(Shown, OpenSplit):
                     f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track"
                 )
             return self._track_fields[name][track]
-        rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
+        rows: Array = self._reader(name).stored(np.array([start]), stop - start)[0]
         return rows
 
     def read(
@@ -378,7 +356,7 @@ class Split(Shown, OpenSplit):
         windows: ArrayLike,
         stream: str | None = DEFAULT_STREAM,
         fields: Sequence[str] | None = None,
-        dtype: DTypeLike | Mapping[str, DTypeLike] = "float32",
+        dtype: DTypeLike = "float32",
         out: Mapping[str, Array] | None = None,
         *,
         streams: Sequence[str] | None = None,
@@ -393,9 +371,10 @@ class Split(Shown, OpenSplit):
             fields: the fields to read, listed at `Split`. None: `features`, `kp_2d`, `kp_3d`,
                 `theta`, `w_3d`, `w_smpl`, `valid`, and `kp_3d_eval` if the split has it. With
                 `streams`, the fields `<stream>` and `<stream>_ok` take the place of `features`.
-            dtype: dtype of features, for all or by stream: float16, float32 (default) or float64.
-                Labels and flags are float32.
-            out: buffers to fill and return, by field, with the right shapes and dtypes.
+            dtype: dtype of features: float16, float32 (default) or float64. Labels and flags are
+                float32.
+            out: buffers to fill and return, by field, with the right shapes and dtypes. For
+                features, a buffer of another of these dtypes may be given in place of `dtype`.
             streams: several streams instead of `stream`, each as a field of its own name.
             history: number of rows to read before each window, by stream of `streams`.
 

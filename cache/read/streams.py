@@ -118,10 +118,7 @@ class OpenStream:
 
     def read(self, part: str, starts: Ints, seqlen: int = 1) -> Array:
         """Read windows (B, seqlen, ...) of one array as stored, even rows without features."""
-        reader = self.reader(part)
-        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
-        reader.read(starts, seqlen, out)
-        return out
+        return self.reader(part).stored(starts, seqlen)
 
     def rows_with_flag(self, *flags: int) -> Ranges:
         """Ascending ranges of rows whose `ok` flag is one of `flags`, including rows of replaced

@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 
 from cache.arrays import Ints
 from cache.errors import CacheChanged, CacheError
-from cache.format.shown import Lines, Shown
 from cache.windows import Tail
 
 if TYPE_CHECKING:
@@ -34,12 +33,12 @@ class ReadArguments(NamedTuple):
 
     stream: str | None
     fields: Sequence[str] | None
-    dtype: DTypeLike | Mapping[str, DTypeLike]
+    dtype: DTypeLike
     streams: Sequence[str] | None
     history: Mapping[str, int] | None
 
 
-class TorchWindows(Shown, Dataset[Item]):
+class TorchWindows(Dataset[Item]):
     """The windows of one or more splits as a map-style dataset: see `cache.torch_windows`.
 
     Window numbers count through the splits in order. Worker processes open the splits again.
@@ -96,13 +95,9 @@ class TorchWindows(Shown, Dataset[Item]):
                     items[place][name] = window
         return items
 
-    def _summary(self) -> tuple[str, Lines]:
-        lines: Lines = [("splits", ", ".join(split.name for split in self._splits))]
-        if len(self):
-            for name, values in self[0].items():
-                lines.append((name, f"{tuple(values.shape)} {values.dtype}"))
-        title = f"{len(self):,} of {self.seqlen} frames, stride {self.stride}"
-        return title, lines
+    def __repr__(self) -> str:
+        names = ", ".join(split.name for split in self._splits)
+        return f"TorchWindows of {names}: {len(self):,} of {self.seqlen} frames"
 
     @property
     def _identity(self) -> str:

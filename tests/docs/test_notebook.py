@@ -44,7 +44,14 @@ def test_the_notebook_runs_and_shows_what_its_headings_say(
     cells = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
     shown = [run_cell(cell, names) for cell in cells]
     starts = [text.partition(" ")[0] for text in shown]
-    assert starts == ["FeatureCache", "Split", "TrackTable", "{'features':", "TorchWindows", ""]
+    assert starts == [
+        "('penn_action/train',)",
+        "(Split",
+        "TrackRecord(name='0001/0',",
+        "{'features':",
+        "TorchWindows",
+        "",
+    ]
     assert names["batch"]["features"].shape[1:] == names["drawn"]["features"].shape[1:]
     assert len(names["left"].lines) > 20
     assert [line.get_label() for line in names["right"].lines] == ["rwrist", "lwrist"]

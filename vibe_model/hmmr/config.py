@@ -21,7 +21,7 @@ from vibe_model.settings import EMBEDDED, RunConfig, Share, VideoConfig
 class HMMRConfig(VideoConfig):
     """HMMR's settings, in addition to those of every model."""
 
-    VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 1}
+    VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 2}
     FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {
         "discriminator_weight",
         "least_scale",

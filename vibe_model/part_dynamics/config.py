@@ -28,7 +28,7 @@ HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a sec
 class PartDynamicsConfig(VideoConfig):
     """Part dynamics' settings, in addition to those of every model."""
 
-    VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 2}
+    VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 3}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
     MODEL: ClassVar[str] = "part_dynamics"
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {

@@ -24,7 +24,7 @@ PUBLISHED_STRIDES: Final = {"penn_action/train": 4, "posetrack/train": 4, "3dpw/
 class TrainConfig(VideoConfig):
     """The settings of VIBE, beside those of every model; the defaults are the published ones."""
 
-    VERSION: ClassVar[Mapping[str, int]] = {"version": 3}
+    VERSION: ClassVar[Mapping[str, int]] = {"version": 4}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"mposer"}
     FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {"discriminator_weight"}
     MODEL: ClassVar[str] = "vibe"
@@ -200,7 +200,7 @@ class MPoserConfig(RunConfig):
     none.
     """
 
-    VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 1}
+    VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 2}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "checkpoint_every"})
 
     name: str = "mposer"

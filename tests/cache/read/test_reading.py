@@ -56,8 +56,6 @@ class TestBatches:
             split.windows(stream=3)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"history: .*'3'"):
             split.read([(40, 48)], streams=["resnet50"], history={"resnet50": "3"})  # type: ignore[dict-item]
-        with pytest.raises(ValueError, match=r"\['resnet'\], which are not among the streams"):
-            split.read([(40, 48)], streams=["resnet50"], dtype={"resnet": "float16"})
 
     def test_buffers_that_do_not_fit_are_refused(self, split: cache.Split) -> None:
         for buffer in (np.zeros((1, 4), "f4"), np.zeros((1, 8), "f8")):

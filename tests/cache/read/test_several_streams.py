@@ -128,11 +128,15 @@ def test_labels_and_the_single_stream_are_the_same_beside_it(split: cache.Split)
     np.testing.assert_array_equal(several.pop("resnet50"), single.pop("features"))
     for name, array in single.items():
         np.testing.assert_array_equal(several[name], array)
-    dtypes = {"pairs.j1": "float64"}
+    fields = ["resnet50", "pairs.j1", "frame_index"]
+    wide = np.empty((len(windows), T, 3))
     some = split.read(
-        windows, streams=("resnet50", "pairs.j1"), fields=["pairs.j1", "frame_index"], dtype=dtypes
+        windows, streams=fields[:2], fields=fields, dtype="float16", out={"pairs.j1": wide}
     )
+    assert some["pairs.j1"] is wide
+    np.testing.assert_array_equal(wide, several["pairs.j1"][:, 2:])
     assert {name: array.dtype for name, array in some.items()} == {
+        "resnet50": "float16",
         "pairs.j1": "float64",
         "frame_index": "int64",
     }

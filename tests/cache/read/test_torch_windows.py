@@ -50,7 +50,7 @@ def test_a_batch_is_one_read_of_each_split_in_any_order(split, tmp_path, toy, mo
     reading: dict[str, Any] = {
         "streams": ["resnet50"],
         "history": {"resnet50": 2},
-        "dtype": {"resnet50": "float16"},
+        "dtype": "float16",
     }
     windows = cache.torch_windows([split, more], 4, 4, fields=["kp_2d", "resnet50"], **reading)
     first, second = (opened.windows(4, 4, streams=["resnet50"]) for opened in (split, more))
