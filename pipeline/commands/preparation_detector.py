@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan
+from pipeline.settings.file import SettingsFile
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
@@ -56,16 +57,15 @@ def choose_detector(
     if not _has_clips_to_detect(args, name):
         return None
     try:
-        detector = detector_of(args.cfg.source, name, every=args.every)
+        detector = detector_of(name_every(args, name), name)
         if not (args.plan and detector.downloads):
             detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:
-        problem = _with_options_of_prepare(str(error), name)
         do = (
             "Or name another --detector, or put keypoints of another tool into "
             f"{args.raw}/{KEYPOINTS}."
         )
-        texts = [f"{problem}. {do}"]
+        texts = [f"{str(error).rstrip('.')}. {do}"]
         if isinstance(error, MissingAssets):  # name all missing weights at once
             by_option = bool(args.weights)
             texts += load_networks(settings, specs, downloads=not args.plan, by_option=by_option)
@@ -81,20 +81,22 @@ def _has_clips_to_detect(args: argparse.Namespace, detector: str) -> bool:
     return any(_is_whole(args.raw, clip) for clip in clips)
 
 
-def _with_options_of_prepare(message: str, detector: str) -> str:
-    """Replace options of `detect` in an error message by those of `prepare`, and end it without a
-    full stop.
+def name_every(args: argparse.Namespace, detector: str) -> SettingsFile:
+    """The settings with the key of the detector's section that `--every` names.
 
-    >>> _with_options_of_prepare("Try --set min_score=0.3.", "rtmpose")
-    'Try --set rtmpose.min_score=0.3'
-    >>> _with_options_of_prepare("Try --weights FILE", "rtmpose")
-    'Try --detector rtmpose --set rtmpose.weights=FILE'
+    Raises ConfigError for N above 1 if the detector does not have this option.
     """
-    # complete already: `--set [rtmpose] every`, as errors name settings, and `--set rtmpose.every=`
-    complete = rf"\[|{re.escape(detector)}\."
-    message = re.sub(f"--set (?!{complete})", f"--set {detector}.", message)
-    message = message.rstrip(".")
-    return message.replace("--weights ", f"--detector {detector} --set {detector}.weights=")
+    source: SettingsFile = args.cfg.source
+    has_option = "every" in {field.name for field in fields(detectors.find(detector))}
+    if args.every is None or (args.every == 1 and not has_option):
+        return source
+    if not has_option:
+        do = "Leave --every out, or use a detector with two networks, such as rtmpose."
+        raise ConfigError(
+            f"--every {args.every}: the detector {detector} finds people and joints in one step. "
+            f"{do}"
+        )
+    return source.override(detector, "every", str(args.every), "--every")
 
 
 def _is_whole(raw: Path, clip: str) -> bool:

@@ -218,7 +218,7 @@ MISTAKES = (  # words, and what the message names
     ("extract penn_action/train --cache {root} --weights file:no.pt", "no.pt"),
     ("extract penn_action/train --cache {root} --stream ../x", "../x"),
     ("extract penn_action/train --cache {root} --batch-size -1", "found '-1'"),
-    ("extract penn_action/train --cache {root} --set a=1 --set a=2", "a is set to '1' already"),
+    ("extract penn_action/train --cache {root} --set a=1", "expected SECTION.KEY=VALUE"),
     (
         "prepare videos --raw {clips} --cache {root} --detector yolo",
         "no detector is called 'yolo'; known: ",
