@@ -16,7 +16,6 @@ from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources, Detector
 from pipeline.clips.files import describe_others
 from pipeline.clips.plan import detected_otherwise, plan_detection, usual_detector
-from pipeline.commands.preparation_detector import name_every
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import PATH
@@ -50,7 +49,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none, or lost frames."""
     name = args.detector or usual_detector(args.raw)
-    source = name_every(args, name)
+    source = sections.name_every(args.cfg.source, name, args.every)
     if args.weights is not None:
         source = source.override(name, "weights", args.weights, "--weights")
     detector = sections.detector_of(source, name)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +28,7 @@ from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan
-from pipeline.settings.file import SettingsFile
-from pipeline.settings.sections import Settings, detector_of
+from pipeline.settings.sections import Settings, detector_of, name_every
 
 NO_DETECTOR: Final = "none"
 OTHER_WEIGHTS: Final = (
@@ -57,7 +55,7 @@ def choose_detector(
     if not _has_clips_to_detect(args, name):
         return None
     try:
-        detector = detector_of(name_every(args, name), name)
+        detector = detector_of(name_every(args.cfg.source, name, args.every), name)
         if not (args.plan and detector.downloads):
             detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:
@@ -79,24 +77,6 @@ def _has_clips_to_detect(args: argparse.Namespace, detector: str) -> bool:
         return False  # the dataset's reader reports the expected files
     clips = unlabelled_clips(args.raw, by_any_detector=keeps_other_keypoints(args, detector))
     return any(_is_whole(args.raw, clip) for clip in clips)
-
-
-def name_every(args: argparse.Namespace, detector: str) -> SettingsFile:
-    """The settings with the key of the detector's section that `--every` names.
-
-    Raises ConfigError for N above 1 if the detector does not have this option.
-    """
-    source: SettingsFile = args.cfg.source
-    has_option = "every" in {field.name for field in fields(detectors.find(detector))}
-    if args.every is None or (args.every == 1 and not has_option):
-        return source
-    if not has_option:
-        do = "Leave --every out, or use a detector with two networks, such as rtmpose."
-        raise ConfigError(
-            f"--every {args.every}: the detector {detector} finds people and joints in one step. "
-            f"{do}"
-        )
-    return source.override(detector, "every", str(args.every), "--every")
 
 
 def _is_whole(raw: Path, clip: str) -> bool:
