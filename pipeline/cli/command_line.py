@@ -125,7 +125,7 @@ class _CommandParser(_Parser):
                     f"{word}: it begins with a long dash, as word processors write it. Type - or --"
                 )
             name = word.partition("=")[0]
-            is_option = name.startswith("--") and " " not in name
+            is_option = name.startswith("-") and " " not in name
             # argparse also accepts the beginning of an option's name
             is_known = any(option.startswith(name) for option in options)
             # without the dashes, which would make any two short names similar

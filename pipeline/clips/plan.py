@@ -176,12 +176,18 @@ def plan_detection(
         part: Plan only this share of the clips.
 
     Raises:
-        ConfigError: There are no clips, or a stand-in detector is used on real data.
+        ConfigError: There are no clips, `out` is their folder, or a stand-in detector is used on
+            real data.
         MissingAssets: Weights are missing.
         PlugInError: Another package's detector fails.
     """
     one_clip = raw.is_file()  # if so, other files in `out` are not orphans, but of other clips
     raw, clips = _clips_of(raw)
+    if out.resolve() == raw.resolve():
+        raise ConfigError(
+            f"--out {out}: this is the folder of the clips. Name {out / KEYPOINTS}, where "
+            "`convert` reads them."
+        )
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
         raise ConfigError(

@@ -17,7 +17,12 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.errors import PipelineError
-from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
+from pipeline.settings.arguments import (
+    cache_option,
+    choose_splits,
+    refuse_place_in_cache,
+    splits_argument,
+)
 from pipeline.settings.file import ROOT
 
 
@@ -48,10 +53,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _refuse_other_files(to: cache.Root) -> None:
-    """Raise PipelineError for a folder with files that is no cache."""
-    if not isinstance(to, Path) or not to.is_dir():
+    """Raise PipelineError for a folder with files that is no cache, and for one in a cache."""
+    if not isinstance(to, Path) or (to / "zarr.json").exists() or cache.FeatureCache(to):
         return
-    if (to / "zarr.json").exists() or cache.FeatureCache(to):
+    refuse_place_in_cache(to)
+    if not to.is_dir():
         return
     names = {file.name for file in to.iterdir() if not file.name.startswith(".")} - {"lost+found"}
     if names:

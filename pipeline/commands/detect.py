@@ -29,7 +29,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         type=PATH,
         required=True,
         metavar="KEYPOINTS",
-        help="output folder: a JSON file per clip; many in one zip",
+        help="output folder: a JSON file per clip",
     )
     known = ", ".join(detectors.names())
     add("--detector", help=f"{known} (default: from [detect], else rtmpose, or demo for demo data)")

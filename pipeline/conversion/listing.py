@@ -26,7 +26,6 @@ def list_videos(
     committed: the split in the cache; None if it is not there yet. Raises PipelineError if it has
     videos and the folder has none; RawDataError if the folder is not the dataset's.
     """
-    dataset.check_split(split)
     refuse_missing_folder(raw, committed)
     had_videos = committed is not None and len(committed.videos) > 0
     videos: Sequence[RawVideo] = ()

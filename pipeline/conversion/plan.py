@@ -282,6 +282,7 @@ def compare(
     an unknown split, other columns, and another raw folder; StandInMixed if demo data would replace
     real data, or the reverse.
     """
+    dataset.check_split(split)
     dataset = dataset.detect_layout(raw, split)
     videos = list_videos(committed, dataset, split, raw)
     reader = reader_parts(dataset, split, raw, body)

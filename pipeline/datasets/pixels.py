@@ -459,3 +459,22 @@ def require_source_pixels(
     size = _size(source)
     if size is not None and size != stated:
         require_pixels(labels, keypoints, size, do=SAME_SIZE)
+
+
+def require_visible(
+    labels: Path, keypoints: Floats, pictures: Pictures, account: VideoAccount
+) -> None:
+    """Refuse joints (N, J, 3) that people have marked in images, as `require_pixels`, if over a
+    fifth are far outside; note them if over 2 % are. For labels that state no size.
+    """
+    size = _size(pictures)
+    points = keypoints[keypoints[..., 2] > 0][:, :2]
+    if size is None or not len(points):
+        return
+    require_pixels(labels, keypoints, size, DETECTED_OUTSIDE, do=SAME_SIZE)
+    share = _far_outside(points, size).mean()
+    if share > STRAY_JOINTS:
+        account.notes.append(
+            f"{share:.0%} of the joints are far outside the {size[0]} x {size[1]} images: were "
+            "they made smaller?"
+        )

@@ -32,9 +32,9 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.labels.posetrack import LABELS, PICTURES, TODAY, UNPACK, Coco, load_coco
 from pipeline.datasets.numbering import require_numbers, require_rate
-from pipeline.datasets.pixels import RESIZED, no_pictures, require_size
+from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import kind
+from pipeline.files.formats.arrays import shown
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import read_regular
@@ -177,6 +177,8 @@ class PoseTrack(Dataset):
         person_id = coco.person_ids()
         boxes = corner_boxes_with_margin(kp_2d, BOX_MARGIN) if coco.of_21 else coco.boxes()
         images = _find_images(raw, video, coco, account)
+        if coco.size is None:
+            require_visible(raw / file, kp_2d, images.pictures, account)
         frame_index = images.frame_index[coco.picture]
         n_seen = (kp_2d[..., 2] > 0).sum(axis=1)
         reasons = _reasons_to_drop(coco, n_seen, boxes, images.problems)
@@ -262,7 +264,8 @@ def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles
     unknown = [name for name in names if name not in SPIN49_NAMES]
     if unknown:
         expected = f"none but {', '.join(SPIN49_NAMES)}"
-        raise RawDataError(coco.file, "categories[0].keypoints", expected, kind(unknown[0]), UNPACK)
+        key = "categories[0].keypoints"
+        raise RawDataError(coco.file, key, expected, shown(unknown[0]), UNPACK)
     joints = coco.keypoints(len(names))
     joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # VIBE's rule: not the third number
     return tuple(SPIN49_NAMES[name] for name in names), finite_joints(joints, account)
@@ -303,7 +306,7 @@ def _match_names(
     patterns = Counter(pattern for pattern, _ in numbered if pattern)
     if not patterns:
         expected = "names with a number at the end, such as 000000.jpg"
-        raise RawDataError(file, "file_name", expected, kind(file_names[0]), UNPACK)
+        raise RawDataError(file, "file_name", expected, shown(file_names[0]), UNPACK)
     pattern, n_alike = patterns.most_common(1)[0]
     pictures = Pictures(raw, pattern)
     frame_index = np.array([number for _, number in numbered], np.int64)
@@ -323,10 +326,10 @@ def _match_names(
         raise no_pictures(pictures.place, expected, UNPACK)
     for applies, problem in ((misnamed, f"are not called {pattern}"), (absent, "are not there")):
         if applies.any():
-            first = kind(file_names[int(applies.argmax())])
+            first = shown(file_names[int(applies.argmax())])
             account.notes.append(
                 f"{int(applies.sum())} of {len(file_names)} labelled pictures {problem}: the "
-                f"first has {first}"
+                f"first is {first}"
             )
     problems = {"other_file_name": misnamed, "no_picture": absent}
     return _LabelledImages(pictures, frame_index, problems)
@@ -346,7 +349,7 @@ def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
         expected = f"a path below {raw}, without '..' or '\\'"
         do = f"Trust nothing in this file: download the annotations again. {TODAY}"
         raise RawDataError(
-            file, "file_name", expected, kind(name), do, reason="path_outside"
+            file, "file_name", expected, shown(name), do, reason="path_outside"
         ) from error
     match = _NUMBERED.fullmatch(str(PurePosixPath(name)))
     if match is None or not name.isprintable():

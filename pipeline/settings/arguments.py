@@ -355,6 +355,16 @@ def _refuse_misspelt_cache(root: cache.Root) -> None:
             )
 
 
+def refuse_place_in_cache(root: Path) -> None:
+    """Raise ConfigError if a new cache would be in another one."""
+    above = [folder for folder in root.resolve().parents if (folder / "zarr.json").is_file()]
+    if above:
+        raise ConfigError(
+            f"{root}: it is in the cache {above[-1]}, which must hold nothing else. Name that one, "
+            "or a folder beside it."
+        )
+
+
 def check_new_cache(s: Settings, root: cache.Root) -> bool:
     """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
     new_cache forbids creating it. Returns whether there is no cache yet.
@@ -365,12 +375,7 @@ def check_new_cache(s: Settings, root: cache.Root) -> bool:
         raise NotADirectoryError(errno.ENOTDIR, "", str(root))
     has_splits = bool(cache.FeatureCache(root))
     if isinstance(root, Path) and not has_splits:
-        above = [folder for folder in root.resolve().parents if (folder / "zarr.json").is_file()]
-        if above:
-            raise ConfigError(
-                f"{root}: it is in the cache {above[-1]}, which must hold nothing else. Name that "
-                "one, or a folder beside it."
-            )
+        refuse_place_in_cache(root)
     if has_splits or cache.store_at(root).exists("zarr.json"):
         return False
     may_be_created = _may_be_created(s, root)

@@ -120,6 +120,8 @@ def _describe_identities(detections: Detections) -> str:
         return ""
     n_people = len(np.unique(np.concatenate(detections.identity)))
     n_frames = len(detections.frame_index)
+    if n_people == 1:
+        return ""
     return (
         f": {n_people:,} identities in {count(n_frames, 'frame')}; if one person has many, leave "
         "identities out, and people are linked"

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import kind, load_json, records, table, whole
+from pipeline.files.formats.arrays import kind, load_json, records, shown, table, whole
 from pipeline.skeletons import Doubles, Ints
 
 LABELS: Final = "posetrack21_annotations.zip (or 2018's posetrack18_v0.45_public_labels.tar.gz)"
@@ -68,7 +68,7 @@ class Coco:
             raise RawDataError(self.file, key, "the names of the joints", kind(names), UNPACK)
         for i, name in enumerate(names):
             if not isinstance(name, str) or name in names[:i]:
-                raise RawDataError(self.file, key, "names, each once", kind(name), UNPACK)
+                raise RawDataError(self.file, key, "names, each once", shown(name), UNPACK)
         return names
 
     def track_ids(self) -> Ints:

@@ -64,7 +64,8 @@ NO_TEXT: Final = OTHERS | {  # first bytes of other files that have the name of 
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
 }
 MOST_NAMED: Final = 12  # of the names in a file, in a message
-_NAME: Final = re.compile(r"(?=.{0,40}\Z)[\w.-]*( [\w.-]*)?")  # one or two words
+LONGEST_SHOWN: Final = 40  # characters of a name in a file, in a message
+_NAME: Final = re.compile(r"[\w./-]*( [\w./-]*)?")  # one or two words, or a path
 _QUOTED: Final = re.compile(r"""(?<!\w)b?(['"])(.*?)\1""", re.DOTALL)  # in a library's messages
 _MARK: Final = re.compile(rb'[{}"\\]')
 _KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
@@ -419,16 +420,28 @@ def number_of(text: str) -> float:
         raise ValueError(f"no number: {found}") from None
 
 
-def shown(text: str) -> str:
-    """A name that stands in a file, such as of a joint, quoted for messages; of a longer text only
-    its length, as in `number_of`.
+def shown(name: object) -> str:
+    """A name that stands in a file, such as of a joint or an image, quoted for messages: the
+    beginning and end of a long one. Of a longer text only its length, as in `number_of`; of another
+    value what `kind` says.
 
     >>> shown("left shoulder"), shown("machine host login me")
     ("'left shoulder'", 'a text of 21 characters')
+    >>> shown("2021-05-04_subject_12_session_3_camera_left_000017.jpg")
+    "'2021-05-04_subject_12_se...000017.jpg'"
     """
-    if _NAME.fullmatch(text):
-        return repr(text)
-    return f"a text of {len(text)} characters"
+    if not isinstance(name, str):
+        return kind(name)
+    if _NAME.fullmatch(name):
+        return repr(shortened(name))
+    return f"a text of {len(name)} characters"
+
+
+def shortened(name: str) -> str:
+    """The beginning and end of a name of more than 40 characters, for messages."""
+    if len(name) <= LONGEST_SHOWN:
+        return name
+    return f"{name[:24]}...{name[-10:]}"
 
 
 def shown_names(names: Iterable[str]) -> str:
@@ -438,7 +451,8 @@ def shown_names(names: Iterable[str]) -> str:
     ('a, b, 1 more', 'none')
     """
     listed = sorted(names)
-    texts = [name for name in listed if _NAME.fullmatch(name)][:MOST_NAMED]
+    fitting = [name for name in listed if _NAME.fullmatch(name)][:MOST_NAMED]
+    texts = [*map(shortened, fitting)]
     n_others = len(listed) - len(texts)
     if n_others:
         texts.append(f"{n_others} more")

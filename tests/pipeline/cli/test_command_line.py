@@ -110,14 +110,14 @@ def test_reasons_go_with_the_rows_that_had_them(penn, convert, extract, status_o
     whole = image.read_bytes()
     image.write_bytes(b"")
     convert()
-    extract()
+    extract(code=1)
     assert "1 row without features in resnet50: 1 picture_empty;" in status_of()
     image.unlink()
     image.write_bytes(whole)
     penn.add("0007")
     (penn.frames("0007") / "000002.jpg").write_bytes(b"text")
     convert()
-    extract()
+    extract(code=1)
     assert "1 row without features in resnet50: 1 picture_format;" in status_of()
 
 
@@ -264,6 +264,14 @@ def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
         assert shown.err.startswith("error: "), words
         assert message.format(**places) in shown.err, words
         assert into.everything(tmp_path) == before, words
+
+
+@pytest.mark.parametrize("dataset", datasets.names())
+def test_a_split_that_a_dataset_does_not_have_is_refused_by_name(dataset, ran, tmp_path):
+    (tmp_path / "raw").mkdir()
+    places = ("--raw", tmp_path / "raw", "--cache", tmp_path / "cache")
+    shown = ran("convert", dataset, "tset", *places, code=2).err
+    assert shown.startswith(f"error: {dataset} has no split 'tset'; it has "), shown
 
 
 def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any) -> None:

@@ -305,6 +305,15 @@ def test_one_clip_is_detected_as_in_its_folder(tmp_path: Path, ran: Any) -> None
     )
 
 
+@pytest.mark.parametrize("clips", ["raw", "raw/a.mp4"])
+def test_the_folder_of_the_clips_is_no_place_for_keypoints(clips, tmp_path, ran):
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    (tmp_path / "raw" / MARKER).write_text("{}")
+    said = ran("detect", tmp_path / clips, "--out", tmp_path / "raw", code=2).err
+    assert f"folder of the clips. Name {tmp_path / 'raw/keypoints'}, where" in said
+    assert {file.name for file in (tmp_path / "raw").iterdir()} == {"a.mp4", MARKER}
+
+
 def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(tmp_path, ran):
     raw, out = tmp_path / "raw", tmp_path / "raw/keypoints"
     for k, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):

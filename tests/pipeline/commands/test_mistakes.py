@@ -17,6 +17,7 @@ PLAN = "prepare penn_action --plan --raw raw/penn_action --cache"
 OPTIONS = {
     "statsu": r"invalid choice: 'statsu'; did you mean 'status'\?",
     "status --cahce cache": r"unrecognized arguments: --cahce; did you mean '--cache'\?",
+    "status -cache cache": r"unrecognized arguments: -cache; did you mean '--cache'\?",
     "status \N{EN DASH}\N{EN DASH}cache cache": r"long dash.* Type - or --",
     "status \N{EN DASH}all": r"long dash",
     "status penn_acton": r"no split 'penn_acton' in the cache; did you mean 'penn_action",
@@ -43,6 +44,7 @@ OPTIONS = {
     "verify --digest luigi.cfg": r"luigi\.cfg, line 1: expected SHA-256, split and content",
     "gc --older-than 1h": r"expected a whole number of at least 0, found '1h'",
     "copy --to cache": r"--to cache: this is the cache itself",
+    "copy --to cache/copy": r"cache/copy: it is in the cache .*Name that one, or a folder beside it",
     "copy --to s3:/bucket": r"--to: .*two slashes",
     "copy --to copy --streams resnet50": r"--streams resnet50: these splits have no streams",
     "copy": r"the following arguments are required: --to",

@@ -215,6 +215,16 @@ MISTAKES: dict[str, Mistake] = {
     "new identities in alphapose": kept(
         "60 of them for 60 detections", [one | {"idx": t + 1} for t, one in enumerate(results())]
     ),
+    "a joint's name twice": refused(
+        "each once, found 'nose' twice", coco(names=[*COCO_NAMES[:16], "nose"])
+    ),
+    "names of several words": refused(
+        "'my long clip 07 ' and 'my long clip 9e3779b17 ' before it",
+        images_called("my long clip {h} {t:04d}.jpg"),
+    ),
+    "one person, in half of the frames": nobody(
+        "has 30 frames < min_frames 40'", coco() | {"annotations": coco()["annotations"][:30]}
+    ),
     "many identities": nobody("20 identities in 60 frames", coco(track_id=lambda t, k: t // 3)),
     "everybody twice": kept("60 detections left out", [*results(), *results()]),
     # Frames.

@@ -127,7 +127,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
         ),
         (
             (("categories", 0, "keypoints", 4), "left_ear"),
-            "expected names, each once, found a text",
+            "expected names, each once, found 'left_ear'",
         ),
         (
             (("categories", 0, "keypoints", 4), "right_eye"),
@@ -251,7 +251,10 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
             (ALPHAPOSE, [result(0) | {"image_id": "frame.jpg"}]),
             "'image_id': expected an image name",
         ),
-        ((ALPHAPOSE, [result(0) | {"image_id": "x" * 10_000}]), "found a text of 10000 characters"),
+        (
+            (ALPHAPOSE, [result(0) | {"image_id": "x" * 10_000}]),
+            "found 'xxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxx'",
+        ),
         ((ALPHAPOSE, [result(0) | {"keypoints": [1, 2]}]), "numbers a person, found 2 entries"),
         ((ALPHAPOSE, [result(0) | {"idx": float("nan")}]), "'idx': expected a whole number"),
         ((ALPHAPOSE, [result(0) | {"idx": [[[1]]]}]), "'idx': expected a whole number"),

@@ -340,6 +340,27 @@ def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(
     assert re.search(note, shown), shown
 
 
+@pytest.mark.parametrize(
+    ("side", "set_aside", "note"),
+    [
+        (330, "", ""),
+        (260, "", "of the joints are far outside the 260 x 260 images"),
+        (200, "keypoints_outside", ""),
+    ],
+)
+def test_joints_outside_the_images_of_one_sequence_are_noted_or_refused(
+    side: int, set_aside: str, note: str, tmp_path: Path
+) -> None:
+    """Joints reach to 330 px."""
+    write(tmp_path)
+    for file in (tmp_path / "images/val").rglob("*.jpg"):
+        file.write_bytes(by_hand.jpeg(side, side))
+    account = read(tmp_path)[1]
+    assert account["set_aside"] == set_aside
+    assert note in "".join(account["notes"])
+    assert bool(note) == bool(account["notes"])
+
+
 def test_images_at_half_size_are_a_doubt_about_the_videos_that_are_kept(
     tmp_path: Path, ran: Any
 ) -> None:

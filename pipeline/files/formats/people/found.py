@@ -186,9 +186,12 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
     a list of different texts.
     """
     are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not are_texts or len(set(names)) < len(names):
-        found = arrays.kind(names)
-        raise label_error(file, key, "the names of the joints, each once", found)
+    expected = "the names of the joints, each once"
+    if not are_texts:
+        raise label_error(file, key, expected, arrays.kind(names))
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise label_error(file, key, expected, f"{arrays.shown(name)} twice")
     return list(names)
 
 

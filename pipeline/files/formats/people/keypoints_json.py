@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import kind, load_json, shown, shown_names
+from pipeline.files.formats.arrays import kind, load_json, shortened, shown, shown_names
 from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,
@@ -193,14 +193,14 @@ def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
     expected = "an image name that ends in the frame number, such as '35.jpg'"
     if image is None:
         raise other_tool_error(file, key, expected, kind(image))
-    raise label_error(file, key, expected, kind(image), NUMBERED)
+    raise label_error(file, key, expected, shown(image), NUMBERED)
 
 
 def _require_one_clip(file: Path, key: str, name: str, clip: str) -> None:
     """Raise RawDataError if an image's name before the frame number is not that of the first."""
     if name != clip:
         expected = "image names that differ only by the frame number at their end"
-        found = f"{shown(clip)} and {shown(name)} before it"
+        found = f"{shortened(clip)!r} and {shortened(name)!r} before it"
         do = f"Have the results of one video in a file. {NUMBERED}"
         raise label_error(file, key, expected, found, do)
 
@@ -254,7 +254,7 @@ def _categories(file: Path, stored: object) -> _Categories:
         names = joint_names(file, key, category["keypoints"])
         joints = joints or names
         if names != joints:
-            found = f"others for {kind(people[0].get('name'))} and {kind(category.get('name'))}"
+            found = f"others for {shown(people[0].get('name'))} and {shown(category.get('name'))}"
             do = "Export one skeleton for all categories of people."
             raise label_error(file, key, "the same joints for all people", found, do)
     name_of = {str(category.get("id")): str(category.get("name")) for category in listed}
