@@ -409,7 +409,7 @@ def _is_setting(text: str) -> bool:
 def _override_settings(args: argparse.Namespace) -> Iterator[None]:
     """Let `--set SECTION.KEY=VALUE` override luigi.cfg within the block, also in child processes.
 
-    A command may have a `--set NAME=VALUE` of its own, such as `extract --set crop=size:256`. So
+    A command may have a `--set NAME=VALUE` of its own, such as `export --set features=yes`. So
     the words of `args.set` are divided: those of luigi.cfg move to `args.settings`, the command's
     stay.
     """

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import Final
 
-from pipeline.cli.command_line import Command, every_option, json_option, named_values
+from pipeline.cli.command_line import Command, every_option, json_option
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -18,7 +18,7 @@ from pipeline.clips.files import describe_others
 from pipeline.clips.plan import detected_otherwise, plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
-from pipeline.settings.file import BY_SET, PATH, Section
+from pipeline.settings.file import PATH
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -38,8 +38,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="FILE|pretrained",
         help="the network's weights (pretrained: downloaded once)",
     )
-    help_ = "option of the detector, such as min_score=0.5 (repeatable)"
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_)
     every_option(sub)
     part_option(sub, "clips")
     setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
@@ -51,12 +49,10 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none, or lost frames."""
     name = args.detector or usual_detector(args.raw)
-    weights = {}
+    source = sections.name_every(args.cfg.source, name, args.every)
     if args.weights is not None:
-        weights["weights"] = args.weights
-    values = named_values(args.set, "min_score=0.5") | weights
-    options = Section(BY_SET, name, values, by_option=weights)
-    detector = sections.detector_of(args.cfg.source, name, options, args.every)
+        source = source.override(name, "weights", args.weights, "--weights")
+    detector = sections.detector_of(source, name)
 
     plan = plan_detection(args.raw, args.out, detector, part=args.part)
     missing = [files.clip for files in plan.missing]

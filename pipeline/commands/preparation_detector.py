@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -29,7 +28,7 @@ from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan
-from pipeline.settings.sections import Settings, detector_of
+from pipeline.settings.sections import Settings, detector_of, name_every
 
 NO_DETECTOR: Final = "none"
 OTHER_WEIGHTS: Final = (
@@ -56,16 +55,15 @@ def choose_detector(
     if not _has_clips_to_detect(args, name):
         return None
     try:
-        detector = detector_of(args.cfg.source, name, every=args.every)
+        detector = detector_of(name_every(args.cfg.source, name, args.every), name)
         if not (args.plan and detector.downloads):
             detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:
-        problem = _with_options_of_prepare(str(error), name)
         do = (
             "Or name another --detector, or put keypoints of another tool into "
             f"{args.raw}/{KEYPOINTS}."
         )
-        texts = [f"{problem}. {do}"]
+        texts = [f"{str(error).rstrip('.')}. {do}"]
         if isinstance(error, MissingAssets):  # name all missing weights at once
             by_option = bool(args.weights)
             texts += load_networks(settings, specs, downloads=not args.plan, by_option=by_option)
@@ -79,22 +77,6 @@ def _has_clips_to_detect(args: argparse.Namespace, detector: str) -> bool:
         return False  # the dataset's reader reports the expected files
     clips = unlabelled_clips(args.raw, by_any_detector=keeps_other_keypoints(args, detector))
     return any(_is_whole(args.raw, clip) for clip in clips)
-
-
-def _with_options_of_prepare(message: str, detector: str) -> str:
-    """Replace options of `detect` in an error message by those of `prepare`, and end it without a
-    full stop.
-
-    >>> _with_options_of_prepare("Try --set min_score=0.3.", "rtmpose")
-    'Try --set rtmpose.min_score=0.3'
-    >>> _with_options_of_prepare("Try --weights FILE", "rtmpose")
-    'Try --detector rtmpose --set rtmpose.weights=FILE'
-    """
-    # complete already: `--set [rtmpose] every`, as errors name settings, and `--set rtmpose.every=`
-    complete = rf"\[|{re.escape(detector)}\."
-    message = re.sub(f"--set (?!{complete})", f"--set {detector}.", message)
-    message = message.rstrip(".")
-    return message.replace("--weights ", f"--detector {detector} --set {detector}.weights=")
 
 
 def _is_whole(raw: Path, clip: str) -> bool:

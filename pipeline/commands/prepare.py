@@ -62,7 +62,6 @@ DEFAULTS: Final = {
         ("pages", "weights", "stream", "body", "detector", "every", "device", "kind", "precision")
     ),
     **dict.fromkeys(("plan", "all", "replace"), False),
-    "set": (),
 }
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
 WITHOUT_WEIGHTS: Final = (
@@ -95,7 +94,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add(
         "--weights", help="Weights of the network, as for extract (default: from luigi.cfg, if any)"
     )
-    add("--stream", help="Name of the stream, as for extract (default: [features] streams)")
+    add("--stream", help="Name of the stream, as for extract")
     add(
         "--body",
         type=PATH,
@@ -106,8 +105,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     every_option(sub)
     help_ = "Device: auto, cpu, cuda, cuda:1, ... (default: [detect] device, [features] device)"
     add("--device", type=option_type(DeviceName), help=help_)
-    from_settings(sub, detector="detect.detector")
-    sub.set_defaults(kind=None, precision=None, set=[], replace=False)  # of extract's options
+    from_settings(sub, detector="detect.detector", stream="features.streams")
+    sub.set_defaults(kind=None, precision=None, replace=False)  # of extract's options
 
 
 def _reads(args: argparse.Namespace) -> list[str]:
@@ -144,9 +143,9 @@ class Preparation:
         check_own_folder(args.raw, dataset)
         settings = args.cfg
         if args.device is not None:
-            settings = settings.override(
-                {"detect.device": args.device, "features.device": args.device}
-            )
+            detect = replace(settings.detect, device=args.device, devices=None)
+            features = replace(settings.features, device=args.device, devices=None)
+            settings = replace(settings, detect=detect, features=features)
         demo = is_stand_in(args.raw)
         body = body_of(args, dataset, demo=demo)
         if dataset.uses_body and body is None:
@@ -261,17 +260,14 @@ def _streams_by_split(
     """The streams to extract of each split: `streams`, or those that the arguments name. A split
     for which no weights are named is left out.
     """
-    committed = dict[str, cache.Split | None]()
-    for split in dataset.splits:
-        committed[split] = committed_split(args.cache, f"{dataset.name}/{split}")
     streams_of = dict[str, tuple[StreamSpec, ...]]()
     for split in dataset.splits:
-        source = _find_weights_source(committed, split)
         name = f"{dataset.name}/{split}"
+        committed = committed_split(args.cache, name)
         try:
-            specs = streams or extract_command.specs_of(args, name, source, stand_in=demo)
+            specs = streams or extract_command.specs_of(args, name, committed, stand_in=demo)
         except extract_command.NoWeights:
-            if args.stream is not None:
+            if "streams" in args.cfg.source.section("features").options:
                 raise
             continue
         streams_of[split] = tuple(
@@ -286,18 +282,6 @@ def _unique(streams: Iterable[Sequence[StreamSpec]]) -> list[StreamSpec]:
     for specs in streams:
         by_name |= {spec.name: spec for spec in specs}
     return [*by_name.values()]
-
-
-def _find_weights_source(
-    committed: Mapping[str, cache.Split | None], name: str
-) -> cache.Split | None:
-    """The split whose weights a split uses: itself, or, if it is new, another one with streams."""
-    if committed[name] is not None:
-        return committed[name]
-    for split in committed.values():
-        if split is not None and split.streams:
-            return split
-    return None
 
 
 def _check_page(page: Path) -> None:

@@ -42,6 +42,7 @@ REPLACE: Final = "--replace"
 # reasons why an existing stream is extended: shards are missing; only rows in its shards are
 CHANGED: Final = "the split has changed"
 WAITING: Final = "some videos could not be read before"
+# what to do about a stream that differs from its record
 OTHER_NAME: Final = (
     "Use another stream name (--stream NAME, [features] streams), or recompute it: extract "
     "--replace."
@@ -148,7 +149,8 @@ class ExtractionPlan:
         """
         stream = f"{self.split}: stream {self.spec.name!r}"
         if self.differs:
-            return f"{stream} was extracted differently: {self.difference_text}. {OTHER_NAME}"
+            advice = f"{continue_by(self.spec.name)} {OTHER_NAME}"
+            return f"{stream} was extracted differently: {self.difference_text}. {advice}"
         if not self.why or self.spec.stream.kind != IMPORTED:
             return ""
         do = f"Import it: import FILE {self.split} --format arrays --as {self.spec.name}"
@@ -198,7 +200,18 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
         return make(why=why, missing=missing)  # settings do not name its file
     differs = tuple(find_differences(recorded, identity))
     text = describe(recorded, identity)
+    file = committed.stream_provenance(spec.name).get("weights_file")
+    if file and recorded.get("weights") != identity.get("weights"):
+        text += f" (weights then: {file})"
     return make(why=why, missing=missing, differs=differs, difference_text=text)
+
+
+def continue_by(stream: str) -> str:
+    """Advice: how to name the options with which an existing stream was extracted."""
+    return (
+        f"To continue it, name its options: [{stream}] in luigi.cfg, --set {stream}.KEY=VALUE, "
+        "--kind, --weights or --precision."
+    )
 
 
 def _why_all_rows(committed: Split, stream: str, *, replace: bool) -> str:

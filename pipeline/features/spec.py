@@ -1,13 +1,12 @@
 """A stream to extract, and the resources for it.  tracks -> [features] -> windows
 
-Commands and Luigi tasks make a `StreamSpec` from the settings (`pipeline.settings.sections`), or
-from the manifest of a committed stream (`StreamSpec.from_manifest`). `Resources` are settings.
+Commands and Luigi tasks make a `StreamSpec` from the settings (`pipeline.settings.sections`).
+`Resources` are settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +15,9 @@ from pydantic.dataclasses import dataclass as validated
 
 from cache import Split
 from pipeline.errors import ConfigError
-from pipeline.features import streams
 from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
 from pipeline.features.streams.network import ResNet50
-from pipeline.features.weights import FILES, FORMS, WeightsSpec
+from pipeline.features.weights import FORMS
 from pipeline.files.raw import is_stand_in
 from pipeline.processes import cores
 from pipeline.processes.settings import DeviceName, DeviceNames, device_names
@@ -78,26 +76,6 @@ class StreamSpec:
     stream: Stream = field(default_factory=ResNet50)  # its kind and options
     raw: Path | None = None  # the raw folder now; None: as recorded
 
-    @classmethod
-    def from_manifest(cls, committed: Split, name: str) -> StreamSpec | None:
-        """The definition of a committed stream, from its manifest; None if its weights are missing
-        or its kind is unknown.
-
-        The identity in the manifest has a digest of a weights file, but no path. So the file is
-        the one that provenance.json names.
-        """
-        identity = dict(committed.stream_manifest(name).get("identity", {}))
-        if identity.get("kind") not in streams.names():
-            return None
-        stream = streams.of_identity(identity)
-        if stream is None and "weights" in identity:
-            weights = _weights_file(committed, name)
-            if weights is not None:
-                stream = streams.of_identity({**identity, "weights": asdict(weights)})
-        if stream is None:
-            return None
-        return cls(name, stream)
-
     def missing_columns(self, committed: Split) -> str:
         """A message that the split lacks columns that the stream reads; "" if it has all of them,
         or if the split has no boxes.
@@ -123,18 +101,3 @@ class StreamSpec:
             f"{setting} = {weights}: random weights are for demo data, and {raw} is real "
             f"data. Name trained weights: {forms}."
         )
-
-
-def _weights_file(committed: Split, name: str) -> WeightsSpec | None:
-    """The weights file that a stream's provenance.json names; None if none is recorded, or the file
-    is missing or has changed.
-    """
-    file = committed.stream_provenance(name).get("weights_file")
-    identity = committed.stream_manifest(name).get("identity", {}).get("weights")
-    if not isinstance(file, str) or not isinstance(identity, Mapping):
-        return None
-    if not Path(file).is_file():
-        return None
-    weights = WeightsSpec(str(identity.get("kind")), file)
-    is_same = weights.kind in FILES and weights.identity() == identity
-    return weights if is_same else None

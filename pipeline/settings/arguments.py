@@ -41,7 +41,14 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.places import require_writable
 from pipeline.files.raw import files, is_stand_in
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI, ROOT, option_type, parse_overrides, settings_file
+from pipeline.settings.file import (
+    LUIGI,
+    ROOT,
+    SettingsFile,
+    option_type,
+    parse_overrides,
+    settings_file,
+)
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, declared_names
 
@@ -293,7 +300,13 @@ def complete(args: argparse.Namespace) -> None:
         return
 
     file = getattr(args, "config", None) or settings_file()
-    args.cfg = sections.load(file, tolerant=True, optional=file == sections.FILE).override(given)
+    source = SettingsFile.read(file, optional=file == sections.FILE).apply_overrides()
+    for name, setting in options.items():
+        section, _, key = setting.partition(".")
+        if setting in given and section != "paths":  # --cache is compared with [paths] cache
+            option = f"--{name.replace('_', '-')}"
+            source = source.override(section, key, str(given[setting]), option)
+    args.cfg = sections.parse(source, tolerant=True)
     for name, setting in options.items():
         if setting not in given:
             setattr(args, name, args.cfg.value(setting))
@@ -327,7 +340,7 @@ def _print_cache_of_settings(args: argparse.Namespace, file: Path) -> None:
     if args.cache is None:
         do = "Run from the project's folder, or name the cache: --cache DIR."
         raise ConfigError(f"{file.resolve()}: file not found. {do}")
-    is_set = "cache" in args.cfg.source.section("paths").by_set
+    is_set = "cache" in args.cfg.source.section("paths").options
     origin = "--set" if is_set else file.name
     err.print(plain(f"cache      {from_here(args.cache)} ({origin}, [paths] cache)"))
 

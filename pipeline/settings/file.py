@@ -53,7 +53,9 @@ LUIGI: Final = frozenset(
     }
 )
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter)
-BY_SET: Final = Path("--set")  # the "file" of settings on the command line
+BY_SET: Final = "--set"
+# settings of which only one is set: an option replaces the file's value of the other one
+EXCLUSIVE: Final = {"device": "devices", "devices": "device"}
 NO_FILE: Final = "Run from the project's folder, or set LUIGI_CONFIG_PATH."
 
 
@@ -65,15 +67,13 @@ class Section(dict[str, str]):
         file: Path,
         name: str,
         values: Mapping[str, str] | None = None,
-        by_set: Iterable[str] = (),
-        by_option: Iterable[str] = (),
+        options: Mapping[str, str] | None = None,
     ) -> None:
-        """by_set: keys set by `--set`. by_option: keys set by a command's options (--weights)."""
+        """options: Keys set on the command line -> the option, such as --weights or --set."""
         super().__init__(values or {})
         self.file = file
         self.name = name
-        self.by_set = frozenset(by_set)
-        self.by_option = frozenset(by_option)
+        self.options = options or {}
 
     def where(self, key: str = "") -> str:
         """Where a key is set, for messages.
@@ -83,12 +83,13 @@ class Section(dict[str, str]):
         luigi.cfg, line 23 [features] precision   in the file; a missing key has the section's line
         luigi.cfg [features] precision            nowhere: the file does not have the section
         """
-        if key in self.by_option:
-            return f"--{key}"
+        option = self.options.get(key, BY_SET)
+        if option != BY_SET:
+            return option
         line = self.line(key if key in self else "")
         place = str(self.file)
-        if key in self.by_set or (self.by_set and not line):
-            place = str(BY_SET)
+        if key in self.options or (self.options and not line):
+            place = BY_SET
         elif line:
             place += f", line {line}"
         return f"{place} [{self.name}] {key}".rstrip()
@@ -111,7 +112,7 @@ class Section(dict[str, str]):
     def drop_keys(self, *keys: str) -> Section:
         """The section without these keys."""
         values = {key: text for key, text in self.items() if key not in keys}
-        return Section(self.file, self.name, values, self.by_set, self.by_option)
+        return Section(self.file, self.name, values, self.options)
 
     def prefix_line(self, message: str) -> str:
         """Prefix an error message with the line of the key that it is about.
@@ -119,7 +120,8 @@ class Section(dict[str, str]):
         Checks of several settings write messages that begin with a key's name, or have it among
         their words. Without a key of this section, the line is the section's.
 
-        >>> section = Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, by_set=["epochs"])
+        >>> options = {"epochs": "--set"}
+        >>> section = Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, options)
         >>> section.prefix_line("epochs: expected 1")
         '--set [vibe] epochs: expected 1'
         """
@@ -142,7 +144,8 @@ class Section(dict[str, str]):
             raise ConfigError(f"{self.where(key)}: unknown key{hint}")
 
     def parse(self, spec: type[Any]) -> dict[str, Any]:
-        """Parse the keys that are fields of `spec`. Paths are relative to the file's folder.
+        """Parse the keys that are fields of `spec`. Paths are relative to the file's folder, on the
+        command line to the working folder.
 
         Raises ConfigError, with the line, for an invalid value.
         """
@@ -153,8 +156,10 @@ class Section(dict[str, str]):
             if key not in self:
                 continue
             base = self.file.resolve().parent
+            if key in self.options:
+                base = Path.cwd()
             try:
-                if key not in self.by_set:
+                if key not in self.options:
                     _refuse_other_lines(self[key], base)
                 values[key] = _value_of(hints[key], self[key], base)
             except (ValueError, ConfigError) as error:
@@ -177,12 +182,14 @@ class SettingsFile:
         return self.section(section).where(key)
 
     @staticmethod
-    def read(file: Path, do: str = NO_FILE) -> SettingsFile:
-        """Read the file's sections.
+    def read(file: Path, do: str = NO_FILE, *, optional: bool = False) -> SettingsFile:
+        """Read the file's sections. optional: A missing file has none.
 
         Raises ConfigError, with the line, for a file in another format, and with `do` for a missing
         file.
         """
+        if optional and not file.exists():
+            return SettingsFile(file, {})
         if not file.exists():
             raise ConfigError(f"{file.resolve()}: file not found. {do}")
         lines = _lines(file)
@@ -205,12 +212,20 @@ class SettingsFile:
 
     def apply_overrides(self) -> SettingsFile:
         """Override sections with `--set`. Raises ConfigError for an invalid one."""
-        sections = dict(self.sections)
+        source = self
         for name, key, text in parse_overrides():
-            in_file = sections.get(name, Section(self.path, name))
-            values = {**in_file, key: text}
-            sections[name] = Section(self.path, name, values, {*in_file.by_set, key})
-        return SettingsFile(self.path, sections)
+            source = source.override(name, key, text)
+        return source
+
+    def override(self, name: str, key: str, text: str, option: str = BY_SET) -> SettingsFile:
+        """Set a key of the section `name`. option: The option of the command line that does so."""
+        section = self.section(name)
+        other = EXCLUSIVE.get(key, "")
+        if other not in section.options:
+            section = section.drop_keys(other)
+        options = {**section.options, key: option}
+        section = Section(self.path, name, {**section, key: text}, options)
+        return SettingsFile(self.path, {**self.sections, name: section})
 
 
 def _refuse_other_lines(text: str, base: Path) -> None:

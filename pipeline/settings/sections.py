@@ -30,7 +30,7 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.processes import cores
 from pipeline.processes.settings import Dask
-from pipeline.settings.file import BY_SET, LUIGI, NO_FILE, Section, SettingsFile
+from pipeline.settings.file import LUIGI, NO_FILE, Section, SettingsFile
 from pipeline.settings.schema import (
     SECTION_TYPES,
     ConvertSettings,
@@ -111,23 +111,6 @@ class Settings:
             section = "named_paths"
         return getattr(getattr(self, section), key, None)
 
-    def override(self, values: Mapping[str, Any]) -> Settings:
-        """Replace settings, given as SECTION.KEY -> value, except those of [paths].
-
-        A value of `device` or `devices` also resets the other one to its default.
-        """
-        changed: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
-            section, _, key = name.partition(".")
-            keys = changed.setdefault(section, {})
-            if key in ("device", "devices"):
-                keys.setdefault("device", "auto")
-                keys.setdefault("devices", None)
-            keys[key] = value
-        changed.pop("paths", None)
-        records = {name: replace(getattr(self, name), **keys) for name, keys in changed.items()}
-        return replace(self, **records)
-
     def dataset(self, name: str) -> Dataset:
         """A dataset with the options of its section. Raises what `datasets.get` raises."""
         return self.readers.get(name) or datasets.get(name)
@@ -195,7 +178,11 @@ def declared_names() -> tuple[str, ...]:
 
 
 def load(
-    file: Path, do: str = NO_FILE, *, tolerant: bool = False, optional: bool = False
+    file: Path,
+    do: str = NO_FILE,
+    *,
+    tolerant: bool = False,
+    optional: bool = False,
 ) -> Settings:
     """Read and check luigi.cfg and `--set`.
 
@@ -208,15 +195,17 @@ def load(
 
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
-    is_missing = optional and not file.exists()
-    source = SettingsFile(file, {})
-    if not is_missing:
-        source = SettingsFile.read(file, do)
-    source = source.apply_overrides()
+    source = SettingsFile.read(file, do, optional=optional)
+    return parse(source.apply_overrides(), tolerant=tolerant)
+
+
+def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
+    """Parse and check settings that are read. Raises as `load` does."""
+    has_file = source.path.exists()
     _check_sections(source, tolerant=tolerant)
-    values = _parse_sections(source, has_file=not is_missing)
+    values = _parse_sections(source, has_file=has_file)
     data = values.pop("data", DataSettings(()))
-    if not is_missing:
+    if has_file:
         data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
     implied = None  # the detector that is used if none is named
     if values["embedded"].enabled and "detector" not in source.section("detect"):
@@ -229,8 +218,10 @@ def load(
         readers=_readers_of(source),
         detector=_detector_named(source, values["detect"], implied),
     )
-    # parse the streams, to check them, if the file has settings of streams
-    if source.sections.keys() & {"features", *streams.names()}:
+    # parse the streams, to check them, if the file has settings of streams; a command that names
+    # its own stream first looks for it in the cache
+    is_named = "streams" in source.section("features").options
+    if not is_named and source.sections.keys() & {"features", *streams.names()}:
         _ = s.streams
     if s.named_paths is not None:
         _check_folders(s.paths, source)
@@ -306,56 +297,53 @@ def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]
 # streams
 
 
-def stream_of(
-    source: SettingsFile, name: str, kind: str = "", options: Section | None = None
-) -> StreamSpec:
-    """A stream with the options of its section, else of its kind's section. Raises ConfigError.
+def kind_of(source: SettingsFile, name: str) -> str:
+    """A stream's kind: the key `kind` of its section, else its name."""
+    return source.section(name).get(KIND, name)
 
-    Args:
-        kind: overrides the section's `kind`, whose default is the stream's name.
-        options: options of a command, which override both sections.
-    """
+
+def stream_of(source: SettingsFile, name: str) -> StreamSpec:
+    """A stream with the options of its section, else of its kind's section. Raises ConfigError."""
     section = source.section(name)
-    kind = kind or section.get(KIND, name)
+    kind = kind_of(source, name)
     try:
         stream_class = streams.find(kind)
     except PipelineError as error:
         do = ""
         if KIND not in section:
-            do = f" Name its kind in a section [{name}]: kind = resnet50."
+            do = f" Name its kind: --kind resnet50, or in a section [{name}]: kind = resnet50."
         where = section.where(KIND) if section else source.where("features", "streams")
         raise ConfigError(f"{where}: {error}{do}") from error
     layers = [section.drop_keys(KIND)]
     if kind != name:
         layers.append(source.section(kind))
-    if options is not None:
-        layers.insert(0, options)
     return StreamSpec(name, configure(layers, stream_class, functools.partial(streams.get, kind)))
 
 
-def detector_of(
-    source: SettingsFile, name: str, options: Section | None = None, every: int | None = None
-) -> Detector:
-    """A detector with the options of its section, overridden by those of a command.
-
-    Raises ConfigError for `every` (of --every) above 1 if the detector does not have this option.
-    """
+def detector_of(source: SettingsFile, name: str) -> Detector:
+    """A detector with the options of its section. Raises ConfigError."""
     section = source.section(name)
-    if every is not None and "every" in {field.name for field in fields(detectors.find(name))}:
-        of_command = options or Section(BY_SET, name)
-        values = {**of_command, "every": str(every)}
-        options = Section(BY_SET, name, values, by_option={*of_command.by_option, "every"})
-    elif every is not None and every > 1:
-        do = "Leave --every out, or use a detector with two networks, such as rtmpose."
-        raise ConfigError(
-            f"--every {every}: the detector {name} finds people and joints in one step. {do}"
-        )
-    layers = [section] if options is None else [options, section]
-    detector = configure(layers, detectors.find(name), functools.partial(detectors.get, name))
+    detector = configure([section], detectors.find(name), functools.partial(detectors.get, name))
     # paths of luigi.cfg are relative to its folder, paths of options to the working folder
     below = detector.below(source.path.resolve().parent)
-    of_file = section.keys() - (options or {}).keys()
+    of_file = section.keys() - section.options.keys()
     return replace(detector, **{key: getattr(below, key) for key in of_file})
+
+
+def name_every(source: SettingsFile, detector: str, every: int | None) -> SettingsFile:
+    """Set the key `every` of the detector's section, if `--every` names it.
+
+    Raises ConfigError for N above 1 if the detector does not have this option.
+    """
+    has_option = "every" in {field.name for field in fields(detectors.find(detector))}
+    if every is None or (every == 1 and not has_option):
+        return source
+    if not has_option:
+        do = "Leave --every out, or use a detector with two networks, such as rtmpose."
+        raise ConfigError(
+            f"--every {every}: the detector {detector} finds people and joints in one step. {do}"
+        )
+    return source.override(detector, "every", str(every), "--every")
 
 
 def _detector_named(
@@ -406,7 +394,7 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
         if name not in section_names and name not in LUIGI:
             similar = did_you_mean(name, [*section_names, *LUIGI])
             message = f"{section.where()}: unknown section{similar or '.'} {do}"
-            _refuse(message, warn=tolerant and not (similar or section.by_set))
+            _refuse(message, warn=tolerant and not (similar or section.options))
     # Luigi itself would end with a traceback
     exit_codes = source.section("retcode")
     for key, text in exit_codes.items():

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from pipeline.features import streams
 from pipeline.features.computing import compute_batch, compute_labels, compute_row, load
 from pipeline.features.inputs import column, crop_labels, cuts, label_batch, pixels
 from pipeline.features.plan import IMPORTED
-from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine, Stream
 
 # Relative difference that no sound row reaches. Rows differ by up to 0.0004 (float16, batches of
@@ -39,9 +39,7 @@ def computed_rows(split: Split, name: str) -> NDArray[np.int64]:
 
 def compute_rows(split: Split, name: str, rows: Sequence[int]) -> NDArray[np.float32]:
     """Features (n, dim) of a stream's rows, NaN where they are unknown."""
-    spec = StreamSpec.from_manifest(split, name)
-    assert spec is not None, f"{split.name}: {name} cannot be computed here"
-    stream = spec.stream
+    stream = _recorded_stream(split, name)
     computer, _ = load(stream, Machine(), split.stream_manifest(name)["backbone"])
     computed = np.full((len(rows), stream.dim), np.nan, np.float32)
     if not stream.reads.crops:
@@ -64,6 +62,19 @@ def compute_rows(split: Split, name: str, rows: Sequence[int]) -> NDArray[np.flo
         if numbers is not None:
             computed[i] = numbers
     return computed
+
+
+def _recorded_stream(split: Split, name: str) -> Stream:
+    """The stream with its recorded options, and the file of weights that provenance.json names."""
+    identity = split.stream_manifest(name)["identity"]
+    stream = streams.of_identity(identity)
+    file = split.stream_provenance(name).get("weights_file")
+    if stream is None and file is not None:
+        weights = {"kind": identity["weights"]["kind"], "argument": file}
+        stream = streams.of_identity({**identity, "weights": weights})
+    assert stream is not None, f"{split.name}: {name} cannot be computed here"
+    assert stream.identity() == identity, f"{split.name}: {name} has other weights now"
+    return stream
 
 
 def _images(split: Split, stream: Stream) -> Any:

@@ -105,7 +105,7 @@ def _check_embeddings(embedding: Path, stream: str, splits: Mapping[str, Split])
         if weights.get("file_sha256", digest) != digest:
             raise DataError(
                 f"{name}: stream {stream} was computed by another embedding than {embedding}. "
-                "Extract it again with --set weights=file:FILE --replace, or set `embedding` to "
+                "Extract it again with --weights file:FILE --replace, or set `embedding` to "
                 "its file."
             )
 

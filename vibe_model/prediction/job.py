@@ -25,7 +25,6 @@ from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER, is_stand_in
-from pipeline.settings.file import BY_SET, Section
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2, Trained
@@ -199,13 +198,11 @@ def _feature_stream(trained: Trained, settings: Settings, weights: str | None) -
                 "--weights."
             )
         stream = trained.config.stream
-        # as --set [hmr2] checkpoint=FILE does
-        options = Section(BY_SET, stream, {"checkpoint": str(trained.checkpoint)})
-        return stream_of(settings.source, stream, options=options)
+        checkpoint = str(trained.checkpoint)
+        return stream_of(settings.source.override(stream, "checkpoint", checkpoint), stream)
     if weights is not None:
-        # as --set [resnet50] weights=NAME does, but messages about it name the option --weights
-        options = Section(BY_SET, ResNet50.kind, {"weights": weights}, by_option=("weights",))
-        return stream_of(settings.source, ResNet50.kind, options=options)
+        source = settings.source.override(ResNet50.kind, "weights", weights, "--weights")
+        return stream_of(source, ResNet50.kind)
     return settings.stream
 
 

@@ -188,9 +188,9 @@ class RTMPose(TwoPartDetector):
         for option, name, release in absent:
             if release is None:
                 names = ", ".join((PRETRAINED, *PUBLISHED[option]))
-                setting = "--weights " if option == "weights" else f"--set {option}="
                 raise MissingAssets(
-                    f"{option} {name!r}: file not found. Set {setting}FILE, or one of {names}."
+                    f"{option} {name!r}: file not found. Name it: --set rtmpose.{option}=FILE, or "
+                    f"one of {names}."
                 )
         _download_all(absent)
         detector, pose = map(_read_graph, parts)
@@ -208,7 +208,7 @@ class RTMPose(TwoPartDetector):
         if len(named) != 1:
             raise ConfigError(
                 f"family: the name of {detector.file} does not contain yolox or rtmdet, whose "
-                "inputs differ. Set --set family=yolox or --set family=rtmdet."
+                "inputs differ. Name it: --set rtmpose.family=yolox or --set rtmpose.family=rtmdet."
             )
         return named[0]
 
@@ -263,7 +263,8 @@ def _download_all(networks: Iterable[_NetworkOption]) -> None:
             )
     if problems:
         raise MissingAssets(
-            f"{''.join(problems)}Or name your files: --weights FILE --set detector=FILE. "
+            f"{''.join(problems)}Or name your files: --set rtmpose.weights=FILE "
+            "--set rtmpose.detector=FILE. "
             "Without them: the same command with --detector blaze_pose."
         )
 

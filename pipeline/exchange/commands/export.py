@@ -104,7 +104,8 @@ def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -
     if "body" in names and "body" not in values:
         values |= _default_body(args)
 
-    section = Section(BY_SET, args.format, values, by_set=values)
+    options = dict.fromkeys(values, BY_SET)
+    section = Section(Path(BY_SET), args.format, values, options)
     section.check_keys(names)
     if options_class is None:
         return {}

@@ -252,7 +252,7 @@ class Stream(ABC):
         identity has unknown options, if the path of its file is missing, and for several files.
 
         An identity from a manifest has a file's digest, but no path. If there is one file, and its
-        key is "weights", the caller may put its path there (as `StreamSpec.from_manifest` does):
+        key is "weights", the caller may put its path there:
 
             {"kind": "hmr2", ..., "weights": {"kind": "file", "argument": "hmr2a.ckpt"}}
         """

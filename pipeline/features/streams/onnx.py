@@ -83,7 +83,7 @@ class Onnx(NumberStream):
 
     kind: ClassVar[str] = "onnx"
     dtype: ClassVar[str] = "float32"
-    where: ClassVar[str] = "Name an ONNX file: [SECTION] weights, or --set weights=FILE."
+    where: ClassVar[str] = "Name an ONNX file: [SECTION] weights, or --set SECTION.weights=FILE."
 
     def __post_init__(self) -> None:
         if self.weights == Path():

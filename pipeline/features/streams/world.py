@@ -152,7 +152,8 @@ class Stationary(LabelStream):
         if self.body.stem not in GENDERS:
             expected = ", ".join(f"{stem}.pkl" for stem in GENDERS)
             raise ConfigError(
-                f"body {str(self.body)!r}: expected one of SMPL's files: --set body=DIR/{expected}"
+                f"body {str(self.body)!r}: expected one of SMPL's files: "
+                f"--set stationary.body=DIR/{expected}"
             )
         if self.world not in WORLDS:
             raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}")
@@ -292,7 +293,7 @@ class Hmr2(NetworkStream):
 
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
-            raise ConfigError(f"checkpoint is not set. Set --set checkpoint=FILE: {self.where}")
+            raise ConfigError(f"checkpoint is not set: --set hmr2.checkpoint=FILE. {self.where}")
         super().__post_init__()
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError(

@@ -164,6 +164,7 @@ def test_a_split_without_the_body_says_so_at_every_conversion(
         assert last.endswith("--body DIR")
 
 
+EXPORT = "export penn_action/train --cache {root} --format parquet --out new.parquet"
 MISTAKES = (  # words, and what the message names
     ("", "required: command"),
     ("prepair", "'prepair'; did you mean 'prepare'?"),
@@ -218,13 +219,15 @@ MISTAKES = (  # words, and what the message names
     ("extract penn_action/train --cache {root} --weights file:no.pt", "no.pt"),
     ("extract penn_action/train --cache {root} --stream ../x", "../x"),
     ("extract penn_action/train --cache {root} --batch-size -1", "found '-1'"),
-    ("extract penn_action/train --cache {root} --set a=1 --set a=2", "a is set to '1' already"),
+    ("extract penn_action/train --cache {root} --set a=1", "expected SECTION.KEY=VALUE"),
     (
         "prepare videos --raw {clips} --cache {root} --detector yolo",
         "no detector is called 'yolo'; known: ",
     ),
     ("copy --cache {root} --to {root}", "--to {root}: this is the cache itself"),
-    ("detect {penn} --out {root}/new --set quality", "expected NAME=VALUE"),
+    ("detect {penn} --out {root}/new --set quality", "expected SECTION.KEY=VALUE"),
+    (f"{EXPORT} --set quality", "expected NAME=VALUE"),
+    (f"{EXPORT} --set a=1 --set a=2", "a is set to '1' already"),
     ("import file.pt penn_action/train --format vibe", "required: --cache"),
     ("synthesize --out {root}/new --seed -1", "found '-1'"),
     ("synthesize --out {foreign}", "foreign"),

@@ -54,20 +54,22 @@ class Odd(Detector):
     ("options", "words"),
     [
         (["--weights", "/none"], "failed in identity: FileNotFoundError"),
-        (["--set", "fast=false"], "failed in load: ValueError: no such mode"),
+        (["--set", "odd.fast=false"], "failed in load: ValueError: no such mode"),
         ([], "failed in the function that load returned: ZeroDivisionError"),
-        (["--set", "least=2"], r": expected a list of 3 People.*found a NoneType in it"),
         (["--set", "odd.least=2"], r": expected a list of 3 People.*found a NoneType in it"),
-        (["--set", "least=3"], r": expected .* People.*found a tuple in it"),
-        (["--set", "least=4"], r": expected .* boxes \(P, 4\).*found boxes list of 1"),
-        (["--set", "least=5"], r": expected .* all finite.*found keypoints that are not finite"),
+        (["--set", "odd.least=3"], r": expected .* People.*found a tuple in it"),
+        (["--set", "odd.least=4"], r": expected .* boxes \(P, 4\).*found boxes list of 1"),
         (
-            ["--set", "least=6"],
+            ["--set", "odd.least=5"],
+            r": expected .* all finite.*found keypoints that are not finite",
+        ),
+        (
+            ["--set", "odd.least=6"],
             r": expected .* confidences 0 to 1.*found confidences of keypoints of 50 to 50",
         ),
-        (["--set", "least=7"], r": expected .* People.*found scores without a length: None"),
-        (["--set", "least=8"], r": expected .* People.*found keypoints list of 1 people"),
-        (["--set", "least=9"], r": expected .* People.*found boxes of type object"),
+        (["--set", "odd.least=7"], r": expected .* People.*found scores without a length: None"),
+        (["--set", "odd.least=8"], r": expected .* People.*found keypoints list of 1 people"),
+        (["--set", "odd.least=9"], r": expected .* People.*found boxes of type object"),
     ],
 )
 def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
@@ -163,7 +165,7 @@ def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, ran: Any) -> None:
     write_clip(tmp_path / "raw/a.mp4", 3)
     words = ("detect", tmp_path / "raw", "--out", tmp_path / "out")
     assert "only in demo data" in ran(*words, "--detector", "demo", code=2).err
-    assert "--set detector=FILE" in ran(*words, code=2).err
+    assert "--set rtmpose.detector=FILE" in ran(*words, code=2).err
     (tmp_path / "raw" / MARKER).write_text("{}")
     assert "stand-in" in ran(*words).out
     assert json.loads((tmp_path / "out/a.mp4.json").read_text())["info"]["stand_in"] is True

@@ -279,7 +279,13 @@ def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
         "--detector",
         "rtmpose",
     )
-    words = (*words, "--weights", graphs["weights"], "--set", f"detector={graphs['detector']}")
+    words = (
+        *words,
+        "--weights",
+        graphs["weights"],
+        "--set",
+        f"rtmpose.detector={graphs['detector']}",
+    )
     assert "6 persons in 6 frames" in ran(*words).out
     results = read_results(tmp_path / "keypoints/a.avi.json")
     x = [keypoints[0][8, 0] for keypoints in results.keypoints]
@@ -288,4 +294,4 @@ def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
     assert info["options"] == RTMPose(**graphs).identity()
     assert info["weights"] == RTMPose(**graphs).terms()
     assert "1 clip up to date" in ran(*words).out
-    assert json.loads(ran(*words, "--set", "min_score=0.95", "--json").out)["persons"] == 0
+    assert json.loads(ran(*words, "--set", "rtmpose.min_score=0.95", "--json").out)["persons"] == 0

@@ -135,7 +135,8 @@ def test_published_weights_are_downloaded_once_and_compared_with_their_digest(
     detector = RTMPose(weights=graphs["weights"])
     assert detector.downloads
     with pytest.raises(
-        MissingAssets, match=r"yolox_tiny.*zip.*--weights FILE --set detector=FILE.*blaze_pose"
+        MissingAssets,
+        match=r"yolox_tiny.*zip.*--set rtmpose.weights=FILE --set rtmpose.detector=FILE.*blaze_pose",
     ):
         detector.identity()
     assert not capsys.readouterr().err

@@ -23,7 +23,7 @@ from pipeline.show import page
 from tests.pipeline.datasets.by_hand import write_video
 
 
-def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_are_given_once(
+def test_real_data_without_weights_become_tracks_and_existing_features_need_the_same_weights(
     penn, ran, network
 ):
     penn.without_marker()
@@ -34,9 +34,8 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     assert not cache.open(penn.root)["penn_action/test"].streams
     shown = ran(*words, "--weights", "untrained:0").out
     assert shown.count("✓ extract") == shown.count("features resnet50 (untrained)") == 2
-    # a split that is new has the features of the others
     shutil.rmtree(penn.root / "penn_action/test")
-    shown = ran(*words).out
+    shown = ran(*words, "--weights", "untrained:0").out
     assert "no features" not in shown
     assert "hours not known" not in shown, "another split has told the speed"
     assert penn.root.with_name(f"{penn.root.name}-penn_action-test.html").is_file()
@@ -44,6 +43,10 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     assert list(cache.open(penn.root)["penn_action/test"].streams) == ["resnet50"]
     shown = ran(*words, "--weights", "untrained:1", code=2)
     assert "was extracted differently" in shown.err
+    shutil.rmtree(penn.root / "penn_action/test")
+    assert "no features: no weights are named" in ran(*words).out, (
+        "a new split has to be given them"
+    )
 
 
 def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_converts(penn, ran):
@@ -146,14 +149,11 @@ def test_messages_about_a_detector_name_its_own_settings(
     )
 
     def identity(_: Any) -> Any:
-        raise MissingAssets("weights '': expected a file, found none: --weights FILE.whl")
+        raise MissingAssets("weights: found no file. Name one: --set rtmpose.weights=FILE.whl.")
 
     monkeypatch.setattr(prepare.detectors, "identity", identity)
     shown = ran(*of_clips, code=2).err
-    assert (
-        "found none: --detector rtmpose --set rtmpose.weights=FILE.whl. Or name another --detector"
-        in shown
-    )
+    assert "Name one: --set rtmpose.weights=FILE.whl. Or name another --detector" in shown
 
 
 def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(

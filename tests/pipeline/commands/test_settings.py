@@ -275,32 +275,60 @@ def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(
     assert "folder not found" in convert_3dpw().err
 
 
-def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
-    penn, network, luigi_cfg, ran, tmp_path
-):
+def test_a_stream_goes_on_with_its_weights_if_they_are_named(
+    penn: Any, network: Any, luigi_cfg: Any, ran: Any, tmp_path: Path
+) -> None:
     penn.without_marker()
-    (file := tmp_path / "w.pt").write_bytes(b"weights")
+    file = tmp_path / "w.pt"
+    file.write_bytes(b"weights")
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
     ran("convert", penn.name, *penn.places)
     # only the command line may name them for real data
     assert "--weights untrained:0" in ran(*words, code=2).err
-    ran(*words, "--weights", f"file:{file}", "--precision", "exact")
-    assert "resnet50 is up to date" in ran(*words).out
-    penn.add("0101")
-    moved = file.rename(tmp_path / "moved.pt")
-    ran("convert", penn.name, *penn.places)
+    named = ("--weights", f"file:{file}", "--precision", "exact")
+    ran(*words, *named)
     refused = ran(*words, code=2).err
-    assert str(file) in refused
-    assert "--weights file:FILE" in refused
+    assert f"is untrained:0 (weights then: {file})" in refused
+    assert "--weights" in refused.partition("To continue it")[2]
+    assert "resnet50 is up to date" in ran(*words, *named).out
+
+    penn.add("0101")
+    ran("convert", penn.name, *penn.places)
+    moved = file.rename(tmp_path / "moved.pt")
+    assert "file not found" in ran(*words, *named, code=2).err
     luigi_cfg(more=f"[resnet50]\nweights = file:{moved}\nprecision = exact")  # the same bytes
     assert "8 rows computed" in ran(*words).out
-    file.write_bytes(b"others")
-    luigi_cfg(more=f"[resnet50]\nweights = file:{file}")
-    assert "up to date" in ran(*words).out, "of the new commit, the file that moved is recorded"
     moved.write_bytes(b"others")
-    assert str(moved) in ran(*words, code=2).err
-    assert "precision was exact, is fast" in ran(*words, "--weights", f"file:{file}", code=2).err
+    assert "weights was file:" in ran(*words, code=2).err
+
+
+def test_random_weights_of_a_stream_of_real_data_are_named_once(
+    penn: Any, network: Any, luigi_cfg: Any, ran: Any
+) -> None:
+    penn.without_marker()
+    luigi_cfg(more="[resnet50]\nweights = untrained:0")
+    ran("convert", penn.name, *penn.places)
+    words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
+    ran(*words, "--weights", "untrained:0")
+    penn.add("0101")
+    ran("convert", penn.name, *penn.places)
+    assert "8 rows computed" in ran(*words).out
+    assert "--weights untrained:0" in ran(*words, "--replace", code=2).err
+
+
+def test_a_stream_that_no_setting_names_is_refused_with_what_is_recorded(
+    penn: Any, network: Any, ran: Any
+) -> None:
+    penn.converted()
+    words = ("extract", penn.name, "--cache", penn.root, "--workers", 1, "--stream", "other")
+    assert "Name its kind: --kind resnet50" in ran(*words, code=2).err
+    named = ("--kind", "resnet50", "--set", "other.weights=untrained:4")
+    ran(*words, *named)
+    refused = ran(*words, code=2).err
+    recorded = ["kind resnet50", "weights untrained:4", "precision fast", "--set other.KEY=VALUE"]
+    assert [text for text in recorded if text not in refused] == []
+    assert "up to date" in ran(*words, *named).out
 
 
 def test_a_new_stream_is_what_luigi_cfg_says(
@@ -361,8 +389,10 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
     assert penn.split.stream_manifest("homography")["identity"]["kind"] == "homography"
     ran(*words, "--stream", "pr_vipe", "--kind", "resnet50")
     assert penn.split.stream_manifest("pr_vipe")["identity"]["kind"] == "resnet50"
-    assert "up to date" in ran(*words, "--stream", "pr_vipe").out, "it is what it was extracted as"
-    other = ran(*words, "--stream", "pr_vipe", "--set", "resnet50.precision=exact", code=2)
+    named = ("--stream", "pr_vipe", "--kind", "resnet50")
+    assert "kind was resnet50, is pr_vipe" in ran(*words, "--stream", "pr_vipe", code=2).err
+    assert "up to date" in ran(*words, *named).out
+    other = ran(*words, *named, "--set", "resnet50.precision=exact", code=2)
     assert "precision was fast, is exact" in other.err
 
 
@@ -371,12 +401,14 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
 ):
     write_video(tmp_path / "clips/a.avi", 1, size=(64, 64))
     words = ("detect", tmp_path / "clips", "--out", tmp_path / "k")
-    refused = ran(*words, "--weights", "w.pt", "--set", "min_score=x", code=2).err
-    assert [word for word in ("--set", "min_score = x", "a number") if word not in refused] == []
-    assert "'min_score'" in ran(*words, "--weights", "w.pt", "--set", "min_scor=1", code=2).err
+    refused = ran(*words, "--set", "rtmpose.min_score=x", code=2).err
+    place = "--set [rtmpose] min_score = x"
+    assert [word for word in (place, "a number") if word not in refused] == []
+    assert "'min_score'" in ran(*words, "--set", "rtmpose.min_scor=1", code=2).err
+    assert "expected SECTION.KEY=VALUE" in ran(*words, "--set", "min_score=1", code=2).err
     luigi_cfg(more="[detect]\ndetector = rtmpose\n[rtmpose]\ndetector = w.pt\nmin_score = 0.5")
     assert str(tmp_path / "w.pt") in ran(*words, code=2).err
-    other = ran(*words, "--set", "detector=other.pt", code=2).err
+    other = ran(*words, "--set", "rtmpose.detector=other.pt", code=2).err
     assert "other.pt" in other
     assert str(tmp_path / "other.pt") not in other, "a path of the command is one from here"
     assert "min_score 2" in ran(*words, "--set", "rtmpose.min_score=2", code=2).err

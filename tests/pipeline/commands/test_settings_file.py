@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
-from pipeline.settings.file import BY_SET, Section, SettingsFile
+from pipeline.settings.file import SettingsFile
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -111,16 +111,23 @@ def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path: Path) -> N
     )
 
 
-def test_a_copy_of_a_section_knows_what_options_of_the_command_set(tmp_path: Path) -> None:
-    (tmp_path / "luigi.cfg").write_text("")
-    source = SettingsFile.read(tmp_path / "luigi.cfg")
-    values = {"weights": "", "kind": "rtmpose"}
-    options = Section(BY_SET, "rtmpose", values, by_set=["kind"], by_option=["weights"])
-    kept = options.drop_keys("kind")
-    assert kept.where("weights") == "--weights"
-    with pytest.raises(ConfigError, match=r"^--weights = : expected a value"):
-        sections.detector_of(source, "rtmpose", kept, every=2)
-    kept = kept.drop_keys("weights")
-    assert sections.detector_of(source, "rtmpose", kept, every=2).every == 2
-    with pytest.raises(ConfigError, match=r"^--every = "):
-        sections.detector_of(source, "rtmpose", every="often")
+def test_an_option_of_a_command_sets_a_key_and_an_error_names_the_option(tmp_path: Path) -> None:
+    source = of(tmp_path, "[rtmpose]\nevery = 3\n")
+    named = source.override("rtmpose", "every", "2", "--every")
+    assert sections.detector_of(named, "rtmpose").every == 2
+    assert sections.detector_of(source, "rtmpose").every == 3
+    assert named.where("rtmpose", "every") == "--every"
+    with pytest.raises(ConfigError, match=r"^--every = often: "):
+        sections.detector_of(source.override("rtmpose", "every", "often", "--every"), "rtmpose")
+
+
+@pytest.mark.parametrize(("key", "other"), [("device", "devices"), ("devices", "device")])
+def test_an_option_of_one_device_is_in_place_of_the_file_s_devices(
+    tmp_path: Path, key: str, other: str
+) -> None:
+    values = {"device": "cpu", "devices": "0,1"}
+    source = of(tmp_path, f"[features]\n{other} = {values[other]}\n")
+    named = source.override("features", key, values[key])
+    assert dict(named.section("features")) == {key: values[key]}
+    both = named.override("features", other, values[other])  # it is an error to name both
+    assert dict(both.section("features")) == values

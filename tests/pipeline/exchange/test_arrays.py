@@ -383,10 +383,8 @@ def test_the_command_imports_and_others_know_the_stream(
         "mine (imported)" in printed
         and "1 row without features in mine: not in its file, or not finite" in printed
     )
-    assert (
-        "mine is up to date"
-        in ran("extract", penn.name, "--stream", "mine", "--cache", penn.root).out
-    )
+    extract = ("extract", penn.name, "--stream", "mine", "--kind", "imported", "--cache", penn.root)
+    assert "mine is up to date" in ran(*extract).out
     shard = next(
         file for file in (penn.root / penn.name / "features/mine/c").rglob("*") if file.is_file()
     )
@@ -395,5 +393,4 @@ def test_the_command_imports_and_others_know_the_stream(
     assert f"import x.npz {penn.name.replace('/', ' ')} --format arrays --as mine" in " ".join(
         printed.split()
     )
-    extracted = ran("extract", penn.name, "--stream", "mine", "--cache", penn.root, code=2)
-    assert "imported and cannot be extracted" in extracted.err
+    assert "imported and cannot be extracted" in ran(*extract, code=2).err

@@ -28,7 +28,14 @@ STREAMS = {
 }
 OPTIONS = {
     "resnet50": ("--kind", "resnet50", "--weights", "untrained:0"),
-    "resnet50.j1": ("--kind", "resnet50", "--weights", "untrained:0", "--set", "crop=jitter:1"),
+    "resnet50.j1": (
+        "--kind",
+        "resnet50",
+        "--weights",
+        "untrained:0",
+        "--set",
+        "resnet50.j1.crop=jitter:1",
+    ),
     "pr_vipe": ("--kind", "pr_vipe", "--weights", "untrained:0"),
     "homography": ("--kind", "homography"),
 }

@@ -134,9 +134,9 @@ def test_the_commands_extract_and_read_it(tmp_path: Path, ran: Any) -> None:
         "crop_per_box": 1.2,
     }
     values["outputs"] = "of_K_fullimg of_cliff_cond of_bbx_xys of_wh colour"
-    options = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    options = [word for name, value in values.items() for word in ("--set", f"hmr.{name}={value}")]
     ran(*extracted, *options)
-    assert "up to date" in ran(*extracted).out  # as recorded
+    assert "up to date" in ran(*extracted, *options).out
     split = cache.open(root)[SPLIT]
     found = differences(split, "hmr")
     assert len(found) == 3 * N
