@@ -56,8 +56,6 @@ WHAT_TO_DO: Final = {
 }
 LATER: Final = "The next run reads it again."
 UNEXPECTED: Final = "unexpected_error"  # reason for a video on which the reader's code failed
-# Reasons that a faulty disk may have caused: the next plan reads the files' content again.
-UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})
 NO_PIXELS: Final = cache.VideoEntry(name="")
 
 
