@@ -311,21 +311,9 @@ def refuse_other_columns(name: str, why: str, kept: Collection[str]) -> None:
 
 def why_empty(committed: cache.Split) -> list[str]:
     """Say why a converted split has no rows, with the most common reason; empty if it has any."""
-    if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
-        return []
-    accounts = (VideoAccount.from_dict(video.account) for video in committed.videos)
-    return empty_lines(committed.name, committed.manifest["accounting"], accounts)
-
-
-def empty_lines(
-    name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]
-) -> list[str]:
-    """`why_empty` for the split `name` from the totals and the accounts of its videos.
-
-    totals: the manifest's accounting, such as {"videos": {"found": 12, "kept": 0, ...}, ...}.
-    """
-    videos = totals["videos"]
-    if videos["kept"]:
+    name = committed.name
+    videos = committed.manifest.get("accounting", {}).get("videos")
+    if committed.manifest["rows"] or videos is None or videos["kept"]:
         return []
     if not videos["found"]:
         dataset_name, _, split = name.partition("/")
@@ -335,7 +323,8 @@ def empty_lines(
         return [f"{name}: no rows: the raw folder has no video of this split."]
 
     by_reason: dict[str, list[VideoAccount]] = {}
-    for account in accounts:
+    for video in committed.videos:
+        account = VideoAccount.from_dict(video.account)
         why = _main_reason(account)
         if why:
             by_reason.setdefault(why, []).append(account)

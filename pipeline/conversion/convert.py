@@ -34,16 +34,16 @@ from pipeline.cli.text import command, count
 from pipeline.conversion.committed import (
     EARLIER_READER,
     earlier_reader,
-    empty_lines,
+    list_rejected,
     refuse_other_columns,
+    why_empty,
 )
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind, why_kept
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, read_videos
+from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
 from pipeline.conversion.spool import Spool
-from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.raw import RawVideo, changes
@@ -202,12 +202,6 @@ def _append_videos(
     for raw_video, video in zip(todo, read(todo), strict=True):
         account = video.account
         name = account.name
-        failed = is_failure(plan.dataset, account)
-        # A file that is being copied is no damaged one: it is read again, not judged.
-        if failed and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
-            message = f"{plan.raw}: files of {name} changed while they were read. {LATER}"
-            account.reject(NOT_NOW, message)
-            video = ReadVideo(video.fingerprint, account)
         if strict:
             _refuse_rejected(plan, [account])
         committed = writer.committed_videos.get(name)
@@ -303,7 +297,8 @@ def _summarize(
     if n_unreadable:
         n_videos = count(n_unreadable, "video")
         problems.append(f"{plan.name}: {n_videos} could not be read now. {LATER}")
-    problems += empty_lines(plan.name, totals, accounts)
+    if not totals["videos"]["kept"]:
+        problems += why_empty(cache.open(plan.root)[plan.name])
 
     doubtful, notes = doubts.notes(appended)
     return Conversion(
@@ -373,13 +368,6 @@ def _record_stamps(
     changes.write_stamps(plan.root, plan.name, seen)
 
 
-def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
-    """Whether the video was rejected because of an error, and not for a reason that is normal for
-    the dataset, such as images without labels.
-    """
-    return bool(account.set_aside) and account.set_aside not in dataset.harmless
-
-
 def refuse_committed_failures(plan: ConversionPlan) -> None:
     """What `strict` asks of the videos that a plan does not read: raise PipelineError if one was
     rejected because of an error.
@@ -388,18 +376,15 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         return
     for why in plan.unusable.values():
         raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
-    if plan.committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
-        return
-    drop = set(plan.drop)
-    videos = (video for video in plan.committed.videos if video.name not in drop)
-    accounts = (VideoAccount.from_dict(video.account) for video in videos)
-    failed = [account for account in accounts if is_failure(plan.dataset, account)]
+    failed = list_rejected(plan.committed, plan.dataset, retry=True) - {*plan.drop}
     if failed:
+        number = plan.committed.videos.names.index(min(failed))
+        message = plan.committed.videos[number].account["message"]
         n_more = len(failed) - 1
         more = f", and {n_more:,} more" if n_more else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         raise PipelineError(
-            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this "
+            f"{plan.name}: {message} (--strict: an earlier conversion rejected this "
             f"video{more}) Correct it, then: {again}"
         )
 

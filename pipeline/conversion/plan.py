@@ -14,7 +14,7 @@ Words:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +41,6 @@ from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
 from pipeline.conversion.listing import list_videos
 from pipeline.conversion.renamed import renamed_videos
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
 
@@ -206,29 +205,6 @@ class ConversionPlan:
             for name, video in self.seen.items()
             if isinstance(video.stamp, str) and digests.get(name) == video.digest
         }
-
-    def read_again(self, names: Collection[str]) -> ConversionPlan:
-        """The plan to read only these committed videos again, even if their raw files have not
-        changed.
-
-        Missing videos stay as they are. Raises PipelineError if the split is not committed, or its
-        reader differs.
-        """
-        if self.committed is None:
-            raise PipelineError(f"{self.root}: {self.name} is not converted yet. Convert it first.")
-        if self.differs:
-            raise PipelineError(
-                f"{self.name}: all videos must be converted again ({self.why}). Do that first."
-            )
-        present = set(names) - self.missing.keys()
-        videos = tuple(video for video in self.listed if video.name in present)
-        drop = tuple(video.name for video in videos)
-        # The other videos keep their recorded stamps: new ones would hide changes.
-        stamps = self.recorded_stamps() | {name: self.stamps[name] for name in drop}
-        why = ""
-        if videos:
-            why = f"{count(len(videos), 'video')} to read again"
-        return replace(self, append=videos, drop=drop, renamed={}, stamps=stamps, why=why)
 
 
 def plan_conversion(
