@@ -205,16 +205,16 @@ def _append_videos(
         if strict:
             _refuse_rejected(plan, [account])
         committed = writer.committed_videos.get(name)
-        why = None if committed is None else why_kept(plan, raw_video, video, committed)
-        if why is None:
+        stays = None if committed is None else why_kept(plan, raw_video, video, committed)
+        if stays is None:
             writer.append(video.entry, video.tracks)
         else:
             if writer.has_other_columns:
-                refuse_other_columns(plan.name, plan.why, [why.why])
-            if strict and why.kind == UNUSABLE:
-                _refuse_strict(plan, why.why)
+                refuse_other_columns(plan.name, plan.why, [stays.why])
+            if strict and stays.kind == UNUSABLE:
+                _refuse_strict(plan, stays.why)
             writer.keep(name)
-            kept[name] = why
+            kept[name] = stays
         digests[name] = video.fingerprint
         n_done += 1
         progress(n_done, len(plan.append), name)

@@ -278,16 +278,13 @@ def compare(
         committed,
         drop_removed=drop_removed,
         listed=videos,
+        stamps={video.name: changes.stamp(raw, video) for video in videos},
     )
     if committed is None:
         refuse_mixed_cache(root, plan.name, stand_in=reader["stand_in"])
-    else:
-        columns = dataset.columns(split, body=reader["body"] is not None)
-        refuse_loss(committed, raw, reader, columns)
-    stamps = {video.name: changes.stamp(raw, video) for video in videos}
-    plan = replace(plan, stamps=stamps)
-    if committed is None:
         return replace(plan, append=videos, why="not converted before")
+    columns = dataset.columns(split, body=reader["body"] is not None)
+    refuse_loss(committed, raw, reader, columns)
     return _compare_committed(plan, committed, retry=retry)
 
 
