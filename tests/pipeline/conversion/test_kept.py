@@ -116,11 +116,11 @@ class Lab:
         for suffix in suffixes or (".txt", ".note", ".key"):
             (self.raw / video).with_suffix(suffix).unlink(missing_ok=True)
 
-    def plan(self, **options: bool) -> convert.ConversionPlan:
+    def plan(self, **options: Any) -> convert.ConversionPlan:
         reader = type("Lines", (Lines,), {"version": self.version})()
         split = plan.committed_split(self.root, NAME)
-        places = {"raw": self.raw, "root": self.root, "body": None}
-        return plan.compare(split, reader, "train", **places, **options)
+        raw, root = self.raw, self.root
+        return plan.compare(split, reader, "train", raw=raw, root=root, body=None, **options)
 
     def convert(self, **options: bool) -> dict[str, str]:
         """Run the command. Returns the videos that are kept -> of which kind."""
@@ -278,3 +278,8 @@ def test_a_renamed_video_without_rows_leaves_the_old_ones(drop: bool, tmp_path: 
         assert lab.convert(drop_removed=drop) == ({} if drop else {"v": MISSING})
         kept = {} if drop else {"v": (5, "")}
         assert lab.committed == {**kept, "other": (2, ""), "w": (0, "bad_label_file")}
+
+
+def test_reading_that_ended_early_settles_nothing() -> None:
+    ended = {*reading.WHAT_TO_DO} - {"machine_memory"}  # which is NOT_NOW
+    assert {reading.UNEXPECTED, NOT_NOW, *ended} == UNSETTLED
