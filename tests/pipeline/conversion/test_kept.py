@@ -84,7 +84,8 @@ class Lab:
     has: str = "0"
     by_earlier_reader: bool = False
     is_still_unusable: bool = False
-    is_read: bool = False  # by the last command
+    must_read: bool = False
+    was_read: bool = False  # `v`, by the last command
 
     def __post_init__(self) -> None:
         if not self.folder.exists():
@@ -125,7 +126,7 @@ class Lab:
     def convert(self, **options: bool) -> dict[str, str]:
         """Run the command. Returns the videos that are kept -> of which kind."""
         todo = self.plan(**options)
-        assert ("v" in {video.name for video in todo.append}) == self.is_read
+        self.was_read = "v" in {video.name for video in todo.append}
         if todo.up_to_date:
             convert.record_moves(todo)
         else:
@@ -148,7 +149,7 @@ class Lab:
         """The kind by which `v` is kept, "" for none. now: what its file says, "" without a file.
         changed: since the command before. other: by another reader than then.
         """
-        self.is_read = False
+        self.must_read = False
         if not now:
             kept = MISSING if self.rows and not drop else ""
             self.by_earlier_reader = bool(kept) and (self.by_earlier_reader or other)
@@ -163,7 +164,7 @@ class Lab:
         must_retry = REJECTED.get(self.has) == NOT_NOW or (retry and self.has in REJECTED)
         if is_same and not (must_retry or other or self.by_earlier_reader):
             return ""
-        self.is_read = True
+        self.must_read = True
         kept = self._expect_read(given_by(now, self.version), is_same, drop=drop, other=other)
         self.is_still_unusable = kept == UNUSABLE and self._is_settled(now)
         if kept:
@@ -215,6 +216,7 @@ def check(lab: Lab, now: str, *, drop: bool, retry: bool, other: bool) -> None:
     expected = lab.expect(now, changed=changed, drop=drop, retry=retry, other=other)
     kept = lab.convert(drop_removed=drop, retry=retry)
     assert kept == ({"v": expected} if expected else {})
+    assert lab.was_read == lab.must_read
 
     committed = lab.committed
     assert committed.pop("other") == (2, "")
@@ -259,7 +261,6 @@ def test_each_cell_of_the_rule(before: list[str], option: str, tmp_path: Path) -
 def test_a_video_without_one_of_its_files_is_missing(drop: bool, tmp_path: Path) -> None:
     lab = Lab(tmp_path / "lab")
     check(lab, "5", **NONE)
-    lab.is_read = False
     lab.remove("v", ".note")
     for _ in range(2):
         assert lab.plan(drop_removed=drop).missing == ({} if drop else {"v": "v.note"})
@@ -271,7 +272,6 @@ def test_a_video_without_one_of_its_files_is_missing(drop: bool, tmp_path: Path)
 def test_a_renamed_video_without_rows_leaves_the_old_ones(drop: bool, tmp_path: Path) -> None:
     lab = Lab(tmp_path / "lab")
     check(lab, "5", **NONE)
-    lab.is_read = False
     for suffix in (".txt", ".note"):
         (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
     for _ in range(2):
