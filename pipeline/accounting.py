@@ -218,6 +218,10 @@ class Reason(NamedTuple):
 
 # reason of a video that could not be read for now; every run reads it again until it can
 NOT_NOW: Final = "not_readable_now"
+# Reasons that a faulty disk may have caused: the next plan reads the files' content again.
+UNSETTLED: Final = frozenset(
+    {NOT_NOW, "reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
+)
 
 # Reasons for frames that sampling skips; no person is lost by them.
 SAMPLED: Final = frozenset({"not_sampled", "resampled"})

@@ -56,7 +56,7 @@ def test_the_cache_that_scale_measures_is_like_any_other(tmp_path: Path) -> None
     ).unlink()  # then contents decide: they are true too
     places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
     plan = convert.plan_conversion(datasets.get("kinetics"), "train", **places)
-    assert (plan.why, plan.kept, len(plan.touched)) == ("", 60, 60)
+    assert (plan.why, plan.n_left_alone, len(plan.touched)) == ("", 60, 60)
 
 
 def test_windows_that_differ_end_the_benchmark(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
     n_videos = {
         "read": len(todo.append),
         "of": len(todo.stamps or todo.listed),
-        "kept": todo.kept,
+        "kept": todo.n_left_alone,
         "touched": len(todo.touched),
     }
     return {

@@ -27,6 +27,7 @@ from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, si
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion import committed
+from pipeline.conversion.kept import MISSING, UNUSABLE, kept_now, of_kind
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
@@ -388,7 +389,9 @@ def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
 def _add_missing(status: _SplitStatus, split: cache.Split) -> None:
     """Add committed videos that are missing or unusable now."""
     try:
-        status.missing, status.unusable = committed.find_missing(split)
+        kept = kept_now(split)
+        status.missing = of_kind(kept, MISSING)
+        status.unusable = of_kind(kept, UNUSABLE)
     except (PipelineError, OSError) as error:
         status.unlisted = error_text(error)
     if status.missing:
@@ -397,7 +400,7 @@ def _add_missing(status: _SplitStatus, split: cache.Split) -> None:
         status.problems.append(f"{split.name}: {n} missing from {raw}; the rows are kept")
     if status.unusable:
         n = count(len(status.unusable), "video")
-        status.problems.append(f"{split.name}: {n} {committed.UNUSABLE}")
+        status.problems.append(f"{split.name}: {n} {committed.WOULD_LOSE}")
     if status.unlisted:
         status.problems.append(f"{split.name}: {status.unlisted}")
     else:

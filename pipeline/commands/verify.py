@@ -253,24 +253,31 @@ def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> 
             f"{', '.join(files)}. Nothing was changed. Delete the split with its features, and "
             "import it again."
         )
-    plan = recorded_plan(split).read_again(names)
+    plan = recorded_plan(split)
+    if plan.differs:
+        raise PipelineError(
+            f"{split.name}: all videos must be converted again ({plan.why}). Do that first."
+        )
     with_body = ["--body", str(plan.body)] if plan.body else []
     fill = command(
         "convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body
     )
-    gone = sorted(names - set(plan.drop))
+    gone = sorted(names - (plan.stamps.keys() - plan.missing.keys()))
     if gone:
         raise PipelineError(
             f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from "
             f"{plan.raw}, first {gone[0]}. "
             f"Nothing was changed. Restore the files, or delete the rows: {fill} --drop-removed"
         )
-    stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in names}
-    convert(replace(plan, append=(), stamps=stamps, invalidate=tuple(sorted(shards))))
+    # The other videos keep their recorded stamps: new ones would hide changes.
+    stamps = {name: stamp for name, stamp in plan.recorded_stamps().items() if name not in names}
+    drop = tuple(sorted(names))
+    damaged = tuple(sorted(shards))
+    convert(replace(plan, append=(), drop=drop, renamed={}, stamps=stamps, invalidate=damaged))
     repair.commands.append(f"{fill}  # {n_videos}")
     for stream in split.streams:
         repair.commands.append(_extract_command(split, stream))
-    return plan.drop
+    return drop
 
 
 def _fill_command(split: cache.Split, stream: str) -> str:

@@ -4,7 +4,6 @@ The cache records of each split which reader made its rows, from which folders, 
 each video. Commands and plans ask these records:
 
     recorded_reader     how to convert the split again
-    find_missing        which of its videos are missing from the raw folder now
     refuse_...          would a new conversion destroy data instead of updating it?
     why_empty           why has the split no rows?
     video_state         what became of a video?
@@ -18,11 +17,6 @@ A cache of another program may not have these fields. The manifest's entry "acco
 sums:
 
     {"videos": {"found": 12, "kept": 0, "set_aside": {"no_label": 12}, ...}, ...}
-
-Rows whose raw files are gone stay committed until the user drops them, because a partially mounted
-drive looks the same as deleted videos. A video is *missing* if the raw folder does not list it, or
-one of its files is gone. It is *unusable* if its files have changed so that the reader rejects
-it, or finds fewer rows in it; then it keeps the rows of an earlier conversion.
 """
 
 from __future__ import annotations
@@ -41,11 +35,11 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.identity import kind_of
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed, similar_path
-from pipeline.files.raw import changes, files
+from pipeline.files.raw import files
 
 OTHER_SPLIT: Final = "of another split"  # state of a video
 NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another program
-UNUSABLE: Final = "would lose rows; the rows are kept"
+WOULD_LOSE: Final = "would lose rows; the rows are kept"
 # entry of the manifest: videos that kept their rows when another reader converted the others
 EARLIER_READER: Final = "earlier_reader"
 DROP: Final = "--drop-removed"
@@ -76,10 +70,10 @@ def recorded_reader(
             f"{split.name}: was not converted from raw data here: it cannot be converted again"
         )
     raw = raw_folder(split, raw)
-    return _recorded_dataset(split, raw), raw, _body_folder(split, body)
+    return recorded_dataset(split, raw), raw, _body_folder(split, body)
 
 
-def _recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
+def recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     """The dataset whose reader made the split, with its options and the layout of the folder."""
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     options = dict(parameters)
@@ -156,49 +150,6 @@ def list_rejected(committed: cache.Split, dataset: Dataset, *, retry: bool) -> s
     if not reasons:  # no look at every video, of which there may be 400,000
         return set()
     return {video.name for video in committed.videos if video.account["set_aside"] in reasons}
-
-
-def find_missing(split: cache.Split) -> tuple[dict[str, str], dict[str, str]]:
-    """Find the videos with rows that the recorded raw folder lacks now. Reads no file's content.
-
-    Returns (missing, unusable): missing video -> its missing file, "" for all of its files; and
-    unusable video -> the error that the last conversion found in its present files. Both are empty
-    if no raw folder is recorded. Raises PipelineError if it is missing, or another dataset's.
-    """
-    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
-        return {}, {}
-    raw = _mounted_raw(split)
-    videos = _recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
-    listed = {changes.utf8(video.name): video for video in videos}
-    seen = changes.read_stamps(split.root, split.name)  # the videos as the last conversion saw them
-    missing = {}
-    unusable = {}
-    for name in sorted(names_with_rows(split)):
-        if name not in listed:
-            missing[name] = ""
-            continue
-        # a stamp has the size and time of each of a video's files
-        before = seen[name].stamp if name in seen else None
-        now = changes.stamp(raw, listed[name])
-        lost_file = changes.lost_input(before, now)
-        if lost_file:
-            missing[name] = lost_file
-        elif name in seen and seen[name].unusable and before == now:
-            unusable[name] = seen[name].unusable
-    return missing, unusable
-
-
-def _mounted_raw(split: cache.Split) -> Path:
-    """The recorded raw folder. Raises PipelineError if it is missing or empty."""
-    raw = Path(recorded_raw(split))
-    if not raw.is_dir():
-        again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
-        raise PipelineError(
-            f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}"
-        )
-    if not files.list_names(raw):
-        raise no_videos(raw, split)
-    return raw
 
 
 def missing_names(missing: Mapping[str, str]) -> list[str]:
@@ -360,21 +311,9 @@ def refuse_other_columns(name: str, why: str, kept: Collection[str]) -> None:
 
 def why_empty(committed: cache.Split) -> list[str]:
     """Say why a converted split has no rows, with the most common reason; empty if it has any."""
-    if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
-        return []
-    accounts = (VideoAccount.from_dict(video.account) for video in committed.videos)
-    return empty_lines(committed.name, committed.manifest["accounting"], accounts)
-
-
-def empty_lines(
-    name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]
-) -> list[str]:
-    """`why_empty` for the split `name` from the totals and the accounts of its videos.
-
-    totals: the manifest's accounting, such as {"videos": {"found": 12, "kept": 0, ...}, ...}.
-    """
-    videos = totals["videos"]
-    if videos["kept"]:
+    name = committed.name
+    videos = committed.manifest.get("accounting", {}).get("videos")
+    if committed.manifest["rows"] or videos is None or videos["kept"]:
         return []
     if not videos["found"]:
         dataset_name, _, split = name.partition("/")
@@ -384,7 +323,8 @@ def empty_lines(
         return [f"{name}: no rows: the raw folder has no video of this split."]
 
     by_reason: dict[str, list[VideoAccount]] = {}
-    for account in accounts:
+    for video in committed.videos:
+        account = VideoAccount.from_dict(video.account)
         why = _main_reason(account)
         if why:
             by_reason.setdefault(why, []).append(account)

@@ -12,14 +12,10 @@ Words:
     account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
     rejected    the whole video is left out, and its account says why: `account.set_aside`
     failed      rejected because of an error, not for a reason that the dataset calls harmless
-    stayed      a committed video that was read again, and keeps what the cache has of it: it was
-                rejected now, or would lose rows (`staying.stays`)
-    unusable    a video that stayed with rows, now or in an earlier run, which are of an earlier
-                state of its files: not if it only could not be read at the moment
+    kept        why a committed video keeps rows that its files do not give now
+                (`pipeline.conversion.kept`)
     unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
                 again
-    missing     a committed video that keeps rows which no file has now: its files are gone, or were
-                renamed to a video without rows (`_keep_renamed`)
 """
 
 from __future__ import annotations
@@ -32,22 +28,23 @@ from typing import Any
 import cache
 from cache.format.layout import WRITING
 from cache.write.parts import wait_for_parts
-from pipeline.accounting import NOT_NOW, Accounting, VideoAccount
+from pipeline.accounting import NOT_NOW, UNSETTLED, Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import (
     EARLIER_READER,
     earlier_reader,
-    empty_lines,
+    list_rejected,
     refuse_other_columns,
+    why_empty,
 )
 from pipeline.conversion.doubts import Doubts
+from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.conversion.reading import LATER, UNEXPECTED, UNSETTLED, ReadVideo, read_videos
+from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
 from pipeline.conversion.spool import Spool
-from pipeline.conversion.staying import loses_rows, stays, why_kept
-from pipeline.datasets.base import Dataset
+from pipeline.conversion.staying import why_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.raw import RawVideo, changes
@@ -85,7 +82,7 @@ class Conversion:
         """How many videos were read and how many not, `1 video read, 3 unchanged`; "" if all were
         read.
         """
-        if not self.plan.kept:
+        if not self.plan.n_left_alone:
             return ""
         parts = [f"{count(self.n_read, 'video')} read"]
         n_removed = len(self.plan.removed)
@@ -148,19 +145,13 @@ def convert(
         if writer.has_other_columns:
             refuse_other_columns(plan.name, plan.why, plan.missing)
         _begin(plan, writer)
-        digests, stayed = _append_videos(plan, writer, read, strict=strict, progress=progress)
-        without_rows = _keep_renamed(plan, writer)
+        digests, kept = _append_videos(plan, writer, read, strict=strict, progress=progress)
+        kept |= _keep_renamed(plan, writer)
         accounts = _accounts(writer)
-
-        outcomes = [*accounts, *stayed.values()]
-        unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
-        unusable = _find_unusable(writer, stayed)
-        _record_stamps(plan, digests, unsettled, unusable)
-        totals = _commit(plan, writer, accounts, {*stayed, *without_rows})
-    plan_after = replace(
-        plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **without_rows}
-    )
-    return _summarize(plan_after, totals, accounts, stayed, doubts)
+        _record_stamps(plan, digests, accounts, kept)
+        totals = _commit(plan, writer, accounts, kept)
+    plan_after = replace(plan, kept={**plan.kept, **kept})
+    return _summarize(plan_after, totals, accounts, doubts)
 
 
 def _open_writer(
@@ -194,13 +185,13 @@ def _append_videos(
     *,
     strict: bool,
     progress: Progress,
-) -> tuple[dict[str, str], dict[str, VideoAccount]]:
+) -> tuple[dict[str, str], dict[str, Kept]]:
     """Read and write the videos that a killed run has not written already.
 
-    Returns two mappings by video name: the digest of every video of the split, and, of the
-    committed videos that stayed, the account of their rejection now.
+    Returns two mappings by video name: the digest of every video of the split, and the committed
+    videos that were read, and are kept.
     """
-    stayed: dict[str, VideoAccount] = {}
+    kept: dict[str, Kept] = {}
     finished = writer.journalled
     digests = plan.digests() | finished
     if strict:
@@ -212,58 +203,40 @@ def _append_videos(
     for raw_video, video in zip(todo, read(todo), strict=True):
         account = video.account
         name = account.name
-        failed = is_failure(plan.dataset, account)
-        # A file that is being copied is no damaged one: it is read again, not judged.
-        if failed and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
-            message = f"{plan.raw}: files of {name} changed while they were read. {LATER}"
-            account.reject(NOT_NOW, message)
-            video = ReadVideo(video.fingerprint, account)
         if strict:
             _refuse_rejected(plan, [account])
         committed = writer.committed_videos.get(name)
-        if committed is not None and stays(plan, raw_video, video, committed):
-            account = video.account_with_images
-            if writer.has_other_columns:
-                refuse_other_columns(plan.name, plan.why, [why_kept(account, committed)])
-            if strict and loses_rows(account, committed):
-                _refuse_strict(plan, why_kept(account, committed))
-            writer.keep(name)
-            stayed[name] = account
-        else:
+        stays = None if committed is None else why_kept(plan, raw_video, video, committed)
+        if stays is None:
             writer.append(video.entry, video.tracks)
+        else:
+            if writer.has_other_columns:
+                refuse_other_columns(plan.name, plan.why, [stays.why])
+            if strict and stays.kind == UNUSABLE:
+                _refuse_strict(plan, stays.why)
+            writer.keep(name)
+            kept[name] = stays
         digests[name] = video.fingerprint
         n_done += 1
         progress(n_done, len(plan.append), name)
-    return digests, stayed
+    return digests, kept
 
 
-def _find_unusable(writer: cache.SplitWriter, stayed: Mapping[str, VideoAccount]) -> dict[str, str]:
-    """Unusable video -> why its rows are kept. stayed: name -> account of the reading now."""
-    unusable = {}
-    for name, account in stayed.items():
-        committed = writer.committed_videos[name]
-        if loses_rows(account, committed) and account.set_aside != NOT_NOW:
-            unusable[name] = why_kept(account, committed)
-    return unusable
-
-
-def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:
+def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, Kept]:
     """Keep the rows of renamed videos that have none under their new names, such as clips that
-    were renamed without their keypoint file.
-
-    Returns their old names -> their new names and why, as `ConversionPlan.missing`.
+    were renamed without their keypoint file. Returns their old names.
     """
-    without_rows: dict[str, str] = {}
+    kept: dict[str, Kept] = {}
     if plan.drop_removed or not plan.renamed:
-        return without_rows
+        return kept
     now = {account.name: account for account in _accounts(writer)}
     for name, old_name in plan.renamed.items():
         had_rows = writer.committed_videos[old_name].account["tracks_kept"]
         if had_rows and not now[name].tracks_kept:
             why = f": {now[name].set_aside}" if now[name].set_aside else ""
-            without_rows[old_name] = f"rows under its new name {name}{why}"
+            kept[old_name] = Kept(MISSING, f"rows under its new name {name}{why}")
             writer.keep(old_name)
-    return without_rows
+    return kept
 
 
 def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
@@ -301,13 +274,11 @@ def _summarize(
     plan: ConversionPlan,
     totals: Mapping[str, Any],
     accounts: Sequence[VideoAccount],
-    stayed: Mapping[str, VideoAccount],
     doubts: Doubts,
 ) -> Conversion:
     """The result of a commit.
 
-    plan: with the unusable and missing videos of this run, too. accounts: of all videos of the
-    commit. stayed: name -> account of the rejection now, of committed videos that stayed.
+    plan: with the videos that this run kept, too. accounts: of all videos of the commit.
     """
     names = {video.name for video in plan.append}
     appended = [account for account in accounts if account.name in names]
@@ -315,10 +286,11 @@ def _summarize(
     n_of_split = sum(not account.other_split for account in accounts)
 
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
-    written = names - stayed.keys()
-    rejected = [account for account in failed if account.name in written]
-    # unusable videos are in `kept_lines`
-    rejected += [account for name, account in stayed.items() if name not in plan.unusable]
+    read = {account.name: account for account in appended}
+    for name, video in plan.kept.items():
+        if video.kind == NOT_NOW and video.account is not None:
+            read[name] = video.account
+    rejected = [account for account in read.values() if is_failure(plan.dataset, account)]
     rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)
 
     problems = [*plan.kept_lines]
@@ -326,7 +298,8 @@ def _summarize(
     if n_unreadable:
         n_videos = count(n_unreadable, "video")
         problems.append(f"{plan.name}: {n_videos} could not be read now. {LATER}")
-    problems += empty_lines(plan.name, totals, accounts)
+    if not totals["videos"]["kept"]:
+        problems += why_empty(cache.open(plan.root)[plan.name])
 
     doubtful, notes = doubts.notes(appended)
     return Conversion(
@@ -378,33 +351,22 @@ def record_moves(plan: ConversionPlan) -> list[str]:
 def _record_stamps(
     plan: ConversionPlan,
     digests: Mapping[str, str],
-    unsettled: Collection[str],
-    unusable: Mapping[str, str],
+    accounts: Iterable[VideoAccount],
+    kept: Mapping[str, Kept],
 ) -> None:
     """Record which files each video was read from, so that the next plan can tell whether they have
-    changed.
+    changed: none of an unsettled video, so that the next plan reads its content.
 
-    digests: name -> digest. unsettled: videos of which nothing is recorded, so that the next plan
-    reads their content. unusable: committed videos that stayed and have rows -> their rejection.
+    digests: name -> digest. accounts: of the commit. kept: by this run.
     """
-    seen = {
-        name: changes.Seen(stamp, digests[name], unusable="")
-        for name, stamp in plan.stamps.items()
-        if name not in unsettled
-    }
-    # those that were unusable before this run, and were not read again
-    seen |= {name: plan.seen[name] for name in plan.unusable}
-    for name, why in unusable.items():
-        stamp = seen[name].stamp if name in seen else ""
-        seen[name] = changes.Seen(stamp, digests[name], why)
+    outcomes = [*accounts, *(video.account for video in kept.values() if video.account)]
+    unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
+    unusable = of_kind(kept, UNUSABLE)
+    seen = {name: plan.seen[name] for name in plan.unusable}  # not read by this run
+    for name, stamp in plan.stamps.items():
+        if name not in unsettled and name not in seen:
+            seen[name] = changes.Seen(stamp, digests[name], unusable.get(name, ""))
     changes.write_stamps(plan.root, plan.name, seen)
-
-
-def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
-    """Whether the video was rejected because of an error, and not for a reason that is normal for
-    the dataset, such as images without labels.
-    """
-    return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
@@ -415,18 +377,15 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         return
     for why in plan.unusable.values():
         raise PipelineError(f"{plan.name}: {why} (--strict: its rows are of an earlier state)")
-    if plan.committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
-        return
-    drop = set(plan.drop)
-    videos = (video for video in plan.committed.videos if video.name not in drop)
-    accounts = (VideoAccount.from_dict(video.account) for video in videos)
-    failed = [account for account in accounts if is_failure(plan.dataset, account)]
+    failed = list_rejected(plan.committed, plan.dataset, retry=True) - {*plan.drop}
     if failed:
+        number = plan.committed.videos.names.index(min(failed))
+        message = plan.committed.videos[number].account["message"]
         n_more = len(failed) - 1
         more = f", and {n_more:,} more" if n_more else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         raise PipelineError(
-            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this "
+            f"{plan.name}: {message} (--strict: an earlier conversion rejected this "
             f"video{more}) Correct it, then: {again}"
         )
 

@@ -8,14 +8,13 @@ Words:
     stamp       sizes and times of a video's files, as text: equal stamps, unchanged files
     digest      hash of a video's contents and paths: it tells a changed video from a touched one
     touched     a committed video with another stamp, but the same digest
-    missing     a committed video with rows whose files are gone: its rows are kept
-    unusable    a committed video whose files turned bad or lost rows: its rows are kept, too
+    kept        why committed videos keep rows that their files do not give now
     reader      what reads the videos: the dataset's code, with its version and options
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,13 +24,12 @@ from cache import fingerprint
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
-    UNUSABLE,
+    WOULD_LOSE,
     drop_command,
     earlier_reader,
     has_moved,
     list_rejected,
     missing_names,
-    names_with_rows,
     recorded_reader,
     refuse_loss,
     refuse_mixed_cache,
@@ -39,10 +37,10 @@ from pipeline.conversion.committed import (
     why_empty,
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
+from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
 from pipeline.conversion.listing import list_videos
 from pipeline.conversion.renamed import renamed_videos
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
 
@@ -59,7 +57,7 @@ class ConversionPlan:
     `compare` makes three kinds of plans. Besides the first eight fields, `drop_removed` and
     `listed`, they fill:
         first conversion    append, stamps
-        other reader        append, drop, stamps, seen, missing, kept, differs: all are read again
+        other reader        append, drop, stamps, seen, kept, differs: all are read again
         update              all fields but differs and invalidate
     """
 
@@ -79,11 +77,7 @@ class ConversionPlan:
     invalidate: tuple[int, ...] = ()  # damaged shards to delete; `drop` has their videos
 
     # videos that stay
-    kept: int = 0  # number of committed videos that are not in `drop`, including missing ones
-    # missing video -> its missing file; "": all files
-    missing: Mapping[str, str] = field(default_factory=dict)
-    # unusable video -> why it was rejected, or how many rows it would lose
-    unusable: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, Kept] = field(default_factory=dict)  # without what their files give now
     drop_removed: bool = False  # the user lets the rows of missing and unusable videos go
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
 
@@ -124,6 +118,21 @@ class ConversionPlan:
         return not self.why
 
     @property
+    def missing(self) -> dict[str, str]:
+        """Missing video -> its missing file; "": all files."""
+        return of_kind(self.kept, MISSING)
+
+    @property
+    def unusable(self) -> dict[str, str]:
+        """Unusable video -> why it was rejected, or how many rows it would lose."""
+        return of_kind(self.kept, UNUSABLE)
+
+    @property
+    def n_left_alone(self) -> int:
+        """Number of committed videos that are not in `drop`, including missing ones."""
+        return 0 if self.committed is None else len(self.committed.videos) - len(self.drop)
+
+    @property
     def kept_lines(self) -> list[str]:
         """Messages about missing and unusable videos whose rows stay, with what to do; empty
         without any.
@@ -142,7 +151,7 @@ class ConversionPlan:
         if self.unusable:
             n_videos = count(len(self.unusable), "video")
             shown = " ".join(few([*self.unusable.values()], FEW, status))
-            lines.append(f"{self.name}: {n_videos} {UNUSABLE}: {shown} Restore them, {or_delete}")
+            lines.append(f"{self.name}: {n_videos} {WOULD_LOSE}: {shown} Restore them, {or_delete}")
         return lines
 
     @property
@@ -196,32 +205,6 @@ class ConversionPlan:
             for name, video in self.seen.items()
             if isinstance(video.stamp, str) and digests.get(name) == video.digest
         }
-
-    def read_again(self, names: Collection[str]) -> ConversionPlan:
-        """The plan to read only these committed videos again, even if their raw files have not
-        changed.
-
-        Missing videos stay as they are. Raises PipelineError if the split is not committed, or its
-        reader differs.
-        """
-        if self.committed is None:
-            raise PipelineError(f"{self.root}: {self.name} is not converted yet. Convert it first.")
-        if self.differs:
-            raise PipelineError(
-                f"{self.name}: all videos must be converted again ({self.why}). Do that first."
-            )
-        present = set(names) - self.missing.keys()
-        videos = tuple(video for video in self.listed if video.name in present)
-        drop = tuple(video.name for video in videos)
-        # The other videos keep their recorded stamps: new ones would hide changes.
-        stamps = self.recorded_stamps() | {name: self.stamps[name] for name in drop}
-        kept = len(self.committed.videos) - len(videos)
-        why = ""
-        if videos:
-            why = f"{count(len(videos), 'video')} to read again"
-        return replace(
-            self, append=videos, drop=drop, kept=kept, renamed={}, stamps=stamps, why=why
-        )
 
 
 def plan_conversion(
@@ -296,16 +279,13 @@ def compare(
         committed,
         drop_removed=drop_removed,
         listed=videos,
+        stamps={video.name: changes.stamp(raw, video) for video in videos},
     )
     if committed is None:
         refuse_mixed_cache(root, plan.name, stand_in=reader["stand_in"])
-    else:
-        columns = dataset.columns(split, body=reader["body"] is not None)
-        refuse_loss(committed, raw, reader, columns)
-    stamps = {video.name: changes.stamp(raw, video) for video in videos}
-    plan = replace(plan, stamps=stamps)
-    if committed is None:
         return replace(plan, append=videos, why="not converted before")
+    columns = dataset.columns(split, body=reader["body"] is not None)
+    refuse_loss(committed, raw, reader, columns)
     return _compare_committed(plan, committed, retry=retry)
 
 
@@ -316,45 +296,39 @@ def _compare_committed(
 
     plan: has what `compare` was asked for, and all listed videos with their stamps.
     """
-    plan = replace(plan, seen=changes.read_stamps(plan.root, plan.name))
+    seen = changes.read_stamps(plan.root, plan.name)
     before = committed.manifest["reader"]
     differs = tuple(find_differences(before, plan.reader))
     moved = has_moved(committed, plan.raw)
-    unusable = {} if retry or plan.drop_removed else _find_unusable(plan)
-    earlier = earlier_reader(committed) & plan.stamps.keys() - unusable.keys()
+    kept = {} if plan.drop_removed else find_kept(committed, plan.stamps, seen)
+    if retry:
+        kept = {name: video for name, video in kept.items() if video.kind == MISSING}
+    plan = replace(plan, seen=seen, kept=kept)
+    earlier = earlier_reader(committed) & plan.stamps.keys() - plan.unusable.keys()
     retried = list_rejected(committed, plan.dataset, retry=retry) | earlier
     # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
     # folder, to tell whether it has the same videos.
-    update = _plan_update(
-        replace(plan, unusable=unusable),
-        committed,
-        retried,
-        compare_contents=moved or not differs,
-    )
+    update = _plan_update(plan, committed, retried, compare_contents=moved or not differs)
+    missing = update.missing
     if moved and not plan.drop_removed:
-        n_same = update.kept + len(update.renamed) - len(update.missing)
+        n_same = update.n_left_alone + len(update.renamed) - len(missing)
         n_new = len(update.new)
-        refuse_other_folder(committed, plan.raw, n_same=n_same, missing=update.missing, n_new=n_new)
+        refuse_other_folder(committed, plan.raw, n_same=n_same, missing=missing, n_new=n_new)
     if differs:
-        gone = update.missing
-        append = tuple(video for video in plan.listed if video.name not in gone)
-        drop = tuple(name for name in committed.videos.names if name not in gone)
-        plan = replace(plan, append=append, drop=drop, stamps=update.stamps, kept=len(gone))
-        return replace(plan, missing=gone, why=describe(before, plan.reader), differs=differs)
+        return replace(
+            plan,
+            append=tuple(video for video in plan.listed if video.name not in missing),
+            drop=tuple(name for name in committed.videos.names if name not in missing),
+            stamps=update.stamps,
+            kept={name: update.kept[name] for name in missing},
+            why=describe(before, plan.reader),
+            differs=differs,
+        )
 
     why = _describe_update(update, retried)
     if not why and committed.has_unfinished_commit():
         why = UNFINISHED
-    return replace(update, moved=moved and not update.missing, why=why)
-
-
-def _find_unusable(plan: ConversionPlan) -> dict[str, str]:
-    """Videos that were unusable when they were last read, and have not changed since -> why."""
-    unusable = {}
-    for name, video in plan.seen.items():
-        if video.unusable and video.stamp == plan.stamps.get(name):
-            unusable[name] = video.unusable
-    return unusable
+    return replace(update, moved=moved and not missing, why=why)
 
 
 def _plan_update(
@@ -364,6 +338,7 @@ def _plan_update(
 
     Returns the update without `why` and `moved`.
 
+    plan: has the stamps of all listed videos, and in `kept` those that stay by their stamps.
     retried: committed videos to read again, even if they have not changed. compare_contents:
     compute the digests of videos with other stamps; without, these are neither touched nor changed.
     """
@@ -371,98 +346,51 @@ def _plan_update(
     committed_digests = plan.digests()
     recorded = plan.recorded_stamps()
     new = [video for video in plan.listed if video.name not in committed_digests]
-    suspects = _find_suspects(plan, committed_digests, recorded)
+    compared = committed_digests.keys() - plan.unusable.keys()
     digests = {}
-    if compare_contents:
-        digests = {video.name: changes.video_digest(plan.raw, video) for video in suspects}
-    with_same_content = {
-        name for name, digest in digests.items() if digest == committed_digests[name]
-    }
-    touched = with_same_content - retried
-    reread = (digests.keys() - with_same_content) | retried
+    for video in plan.listed:
+        is_other = video.name in compared and recorded.get(video.name) != plan.stamps[video.name]
+        if is_other and compare_contents:
+            digests[video.name] = changes.video_digest(plan.raw, video)
+    same = {name for name, digest in digests.items() if digest == committed_digests[name]}
+    reread = (digests.keys() - same) | retried
     changed = [video for video in plan.listed if video.name in reread]
 
     # committed videos that are not listed: renamed, missing, or else removed
-    unlisted = {
-        name: digest for name, digest in committed_digests.items() if name not in plan.stamps
-    }
-    renamed = renamed_videos(committed, plan.raw, unlisted, [*new, *changed], digests)
-    old_names = set(renamed.values())
-    vanished = [name for name in unlisted if name not in old_names]
-    missing: dict[str, str] = {}
-    if not plan.drop_removed:
-        altered = [video for video in suspects if video.name not in touched]
-        missing = _find_missing(plan, committed, recorded, vanished, altered)
+    gone = {name: digest for name, digest in committed_digests.items() if name not in plan.stamps}
+    renamed = renamed_videos(committed, plan.raw, gone, [*new, *changed], digests)
+    found = same.union(renamed.values())
+    kept = {name: video for name, video in plan.kept.items() if name not in found}
 
     # a changed video may be missing, too: if a file is gone
-    replaced = [video for video in changed if video.name not in missing]
-    removed = set(vanished) - missing.keys()
-    drop = old_names | removed | {video.name for video in replaced}
-    stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in missing}
-    # missing videos keep their recorded stamps: new ones would hide that something is missing
-    stamps |= {name: recorded[name] for name in missing if name in recorded}
+    replaced = [video for video in changed if video.name not in kept]
+    drop = (gone.keys() - kept.keys()) | {video.name for video in replaced}
+    stamps = dict(plan.stamps)
+    for name in of_kind(kept, MISSING):
+        # they keep their recorded stamps: new ones would hide that something is missing
+        stamps.pop(name, None)
+        if name in recorded:
+            stamps[name] = recorded[name]
     return replace(
         plan,
         append=tuple(sorted(new + replaced, key=lambda video: video.name)),
         drop=tuple(sorted(drop)),
         stamps=stamps,
-        kept=len(committed_digests) - len(drop),
-        touched=tuple(video.name for video in suspects if video.name in touched),
-        missing=missing,
+        touched=tuple(name for name in digests if name in same - retried),
+        kept=kept,
         renamed=renamed,
     )
 
 
-def _find_suspects(
-    plan: ConversionPlan,
-    digests: Mapping[str, str],
-    recorded: Mapping[str, changes.Stamp],
-) -> list[RawVideo]:
-    """Committed videos that may have changed: their stamp is not the recorded one.
-
-    Unusable videos are not among them: their files are still those that were found unusable.
-    """
-    compared = digests.keys() - plan.unusable.keys()
-    suspects = []
-    for video in plan.listed:
-        if video.name in compared and recorded.get(video.name) != plan.stamps[video.name]:
-            suspects.append(video)
-    return suspects
-
-
-def _find_missing(
-    plan: ConversionPlan,
-    committed: cache.Split,
-    recorded: Mapping[str, changes.Stamp],
-    vanished: Collection[str],
-    altered: Collection[RawVideo],
-) -> dict[str, str]:
-    """Videos with rows whose files are gone -> the missing file; "": all files.
-
-    vanished: committed videos that the raw folder does not list. altered: those that it lists with
-    another stamp and perhaps other content, which may be because a file is gone.
-    """
-    if not vanished and not altered:  # no look at the tracks, of which there may be millions
-        return {}
-    with_rows = names_with_rows(committed)
-    missing = {name: "" for name in vanished if name in with_rows}
-    for video in altered:
-        path = changes.lost_input(recorded.get(video.name), plan.stamps[video.name])
-        if path and video.name in with_rows:
-            missing[video.name] = path
-    return missing
-
-
 def _describe_update(update: ConversionPlan, retried: set[str]) -> str:
     """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not."""
-    committed = update.digests().keys()
-    names = {video.name for video in update.append} - update.renamed.keys()
+    changed = set(update.changed)
     counts = {
-        "new video": len(names - committed),
-        "changed video": len(names & (committed - retried)),
+        "new video": len(update.new),
+        "changed video": len(changed - retried),
         "renamed video": len(update.renamed),
         "removed video": len(update.removed),
-        "unreadable video": len(names & retried),
+        "unreadable video": len(changed & retried),
     }
     return ", ".join(count(n, noun) for noun, n in counts.items() if n)
 

@@ -56,8 +56,6 @@ WHAT_TO_DO: Final = {
 }
 LATER: Final = "The next run reads it again."
 UNEXPECTED: Final = "unexpected_error"  # reason for a video on which the reader's code failed
-# Reasons that a faulty disk may have caused: the next plan reads the files' content again.
-UNSETTLED: Final = frozenset({UNEXPECTED, NOT_NOW, *WHAT_TO_DO})
 NO_PIXELS: Final = cache.VideoEntry(name="")
 
 
@@ -135,11 +133,9 @@ def read_videos(
                 same_group=_share_label_file,
                 preload=functools.partial(_body, body, plan.dataset.genders[0]),
             )
-        for video, read in zip(videos, results, strict=True):
-            if isinstance(read, Failed):
-                yield _reject_video(plan.raw, video, read)
-            else:
-                yield _refuse_other_files(plan, video, read)
+        for video, result in zip(videos, results, strict=True):
+            read = _reject_video(plan, video, result) if isinstance(result, Failed) else result
+            yield _refuse_other_files(plan, video, read)
 
 
 class _WithClips(Sequence[RawVideo]):
@@ -173,11 +169,12 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     """Return the video as it was read; or rejected, if the files that were read differ from those
     that this process sees now.
     """
-    if read.stamp == plan.stamps[video.name]:
-        return read
-    digest = changes.video_digest(plan.raw, video)
-    if digest == read.fingerprint:
-        return read
+    planned = plan.stamps[video.name]
+    failed = is_failure(plan.dataset, read.account)
+    # A file that is being copied is no damaged one: it is read again, not judged.
+    if not failed or changes.stamp(plan.raw, video) == planned:
+        if read.stamp == planned or read.fingerprint == changes.video_digest(plan.raw, video):
+            return read
     message = f"{plan.raw}: files of {video.name} changed while they were read."
     if read.worker:
         difference = changes.describe_difference(read.stamp, changes.stamp(plan.raw, video))
@@ -187,7 +184,14 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
         )
     account = VideoAccount(video.name)
     account.reject(NOT_NOW, f"{message} {LATER}")
-    return ReadVideo(digest, account)
+    return ReadVideo(changes.video_digest(plan.raw, video), account)
+
+
+def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
+    """Whether the video was rejected because of an error, and not for a reason that is normal for
+    the dataset, such as images without labels.
+    """
+    return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
 def _read_on_worker(
@@ -225,14 +229,15 @@ def _require_reader(
         raise PipelineError(f"this worker would read otherwise ({parts}). {do}")
 
 
-def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
+def _reject_video(plan: ConversionPlan, video: RawVideo, failed: Failed) -> ReadVideo:
     """The result for a video whose reading process crashed, hung or needed too much memory."""
     account = VideoAccount(video.name)
     do = WHAT_TO_DO[failed.reason]
-    message = f"{_place(raw, video)}: the process that read it {failed.message}. {do}"
+    message = f"{_place(plan.raw, video)}: the process that read it {failed.message}. {do}"
     reason = NOT_NOW if failed.reason == "machine_memory" else failed.reason
     account.reject(reason, message)
-    return ReadVideo(changes.video_digest(raw, video), account)
+    digest = changes.video_digest(plan.raw, video)
+    return ReadVideo(digest, account, stamp=plan.stamps[video.name])
 
 
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:

@@ -26,7 +26,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import LATER, Read, ReadVideo
+from pipeline.conversion.reading import Read, ReadVideo
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 
@@ -75,22 +75,14 @@ class Spool:
             n_done = len(share) - len(todo)
             for video, result in zip(todo, read(todo), strict=True):
                 account = result.account
-                if changes.stamp(self._plan.raw, video) != self._plan.stamps[video.name]:
-                    message = f"{video.name}: its files changed while they were read. {LATER}"
-                    account.reject(NOT_NOW, message)
                 if account.set_aside == NOT_NOW:
                     unreadable.append(account)
                 else:
-                    name = f"{self._piece_prefix(video)}{result.fingerprint}"
+                    name = f"{_piece_prefix(video, result.stamp)}{result.fingerprint}"
                     self._work.put(name, *_as_piece(result))
                 n_done += 1
                 progress(n_done, len(share), video.name)
         return unreadable
-
-    def _piece_prefix(self, video: RawVideo) -> str:
-        """The name of a video's piece without the digest, for files with the stamp of the plan."""
-        stamp = cache.fingerprint({"stamp": self._plan.stamps[video.name]})[:32]
-        return f"{_video_key(video)}-{stamp}-"
 
     def _find_piece(self, video: RawVideo) -> str:
         """The name of a video's piece with the same stamp, else with the same digest of its files;
@@ -99,7 +91,7 @@ class Spool:
         if not self._pieces:  # skip hashing the names of half a million videos
             return ""
         names = self._pieces.get(_video_key(video), [])
-        prefix = self._piece_prefix(video)
+        prefix = _piece_prefix(video, self._plan.stamps[video.name])
         same = [name for name in names if name.startswith(prefix)]
         if names and not same:
             digest = changes.video_digest(self._plan.raw, video)
@@ -131,6 +123,11 @@ class Spool:
 def _video_key(video: RawVideo) -> str:
     """How the names of all pieces of a video begin: their kind and the hash of its name."""
     return f"{VIDEO}-{cache.fingerprint({'video': video.name})[:32]}"
+
+
+def _piece_prefix(video: RawVideo, stamp: changes.Stamp) -> str:
+    """The name of a video's piece without the digest, for files with this stamp."""
+    return f"{_video_key(video)}-{cache.fingerprint({'stamp': stamp})[:32]}-"
 
 
 # A piece has a head, JSON values, and arrays. The head has the video's entry, and the fields of its

@@ -1,62 +1,43 @@
-"""Which committed videos keep the rows that the cache has of them, after they were read again.
-[raw -> tracks]
-
-Files that were lost, cut off or damaged in part look like corrected ones. So a video that would
-lose rows keeps them, until its files are restored or the user lets the rows go.
+"""Whether a committed video that was read again keeps what the cache has of it: the lines of
+`pipeline.conversion.kept` that ask what was read.  [raw -> tracks]
 """
 
 from __future__ import annotations
 
 import cache
-from pipeline.accounting import NOT_NOW, VideoAccount
+from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.files import MADE_BY, read_info
 from pipeline.clips.labels import labels_of
 from pipeline.conversion.committed import OTHER_SPLIT
+from pipeline.conversion.kept import AS_BEFORE, UNUSABLE, Kept
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import UNSETTLED, ReadVideo
+from pipeline.conversion.reading import ReadVideo
 from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import RawVideo
 
 
-def stays(
+def why_kept(
     plan: ConversionPlan, raw_video: RawVideo, video: ReadVideo, committed: cache.VideoEntry
-) -> bool:
-    """Whether the cache keeps what it has of a committed video, instead of what was read now.
-
-    The first row that holds decides:
-
-        what was read now                           same reader   another reader (plan.differs)
-        same content, rejected as before            stay          write
-        not readable at the moment                  stay          stay
-        no row fewer                                write         write
-        the user lets rows go (drop_removed)        write         write
-        people whom `detect` found again            write         write
-        failure for a reason in UNSETTLED           stay          stay
-        rows fewer, other content                   stay          stay
-        rows fewer, same content                    stay          write
-
-    In the last row, another reader drops what the old one accepted: the new one is right. What
-    stays when the reader differs is read again by every plan (EARLIER_READER).
+) -> Kept | None:
+    """Why the cache keeps what it has of a committed video, instead of `video`, which was read now.
+    None if it does not.
     """
     account = video.account_with_images
     has_same_content = committed.fingerprint == video.fingerprint
-    if account.set_aside and has_same_content:
-        if VideoAccount.from_dict(committed.account) == account:
-            return not plan.differs
     if account.set_aside == NOT_NOW:
-        return True
-    if plan.drop_removed or not loses_rows(account, committed):
-        return False
+        return Kept(NOT_NOW, account.rejection, account)
+    is_settled = has_same_content and account.set_aside not in UNSETTLED
+    if account.kept >= int(committed.account.get("kept", 0)):
+        is_rejected_again = has_same_content and account.set_aside and not plan.differs
+        if is_rejected_again and VideoAccount.from_dict(committed.account) == account:
+            return Kept(AS_BEFORE, account.rejection, account)
+        return None
+    if plan.drop_removed or (plan.differs and is_settled):
+        return None
     if not account.set_aside and _is_detected_again(plan, raw_video, video, committed):
-        return False
-    is_settled = account.set_aside not in UNSETTLED
-    return not (plan.differs and has_same_content and is_settled)
-
-
-def loses_rows(account: VideoAccount, committed: cache.VideoEntry) -> bool:
-    """Whether fewer rows were read now than the commit has of the video."""
-    return account.kept < int(committed.account.get("kept", 0))
+        return None
+    return Kept(UNUSABLE, _describe_loss(account, committed), account)
 
 
 def _is_detected_again(
@@ -69,8 +50,8 @@ def _is_detected_again(
     return labels is not None and read_info(labels).get("description") == MADE_BY
 
 
-def why_kept(account: VideoAccount, committed: cache.VideoEntry) -> str:
-    """Why the rows of a committed video stay, by the account of what was read now."""
+def _describe_loss(account: VideoAccount, committed: cache.VideoEntry) -> str:
+    """Why a video has fewer rows than the commit, by the account of what was read now."""
     if account.set_aside:
         return account.rejection
     reasons = [f"{n:,} {reason}" for reason, n in account.dropped.items()]

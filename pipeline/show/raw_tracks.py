@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline import grades
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.convert import is_failure
 from pipeline.conversion.identity import reader_parts
-from pipeline.conversion.reading import UNEXPECTED
+from pipeline.conversion.reading import UNEXPECTED, is_failure
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo

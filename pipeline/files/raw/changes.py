@@ -121,22 +121,15 @@ class _Input(NamedTuple):
 
 
 def parse(text: Stamp) -> dict[str, _Input]:
-    """The inputs of a stamp, by path. Raises ValueError for any other text."""
-    return {file.path: file for file in _parse_lines(text)}
-
-
-def _parse_lines(text: Stamp) -> list[_Input]:
-    """The inputs of a stamp, in its order. Raises ValueError for any other text."""
-    if not text:
-        return []
-    inputs = []
-    for line in text.split("\n"):
+    """The inputs of a stamp, by path, in its order. Raises ValueError for any other text."""
+    inputs = {}
+    for line in text.split("\n") if text else ():
         kind, _, numbers_and_path = line.partition(" ")
         n = len(NUMBERS.get(kind, ()))
         *numbers, path = numbers_and_path.split(" ", n)
         if kind not in NUMBERS or len(numbers) != n:
             raise ValueError(f"no line of a stamp: {line!r}")
-        inputs.append(_Input(kind, tuple(map(int, numbers)), path))
+        inputs[path] = _Input(kind, tuple(map(int, numbers)), path)
     return inputs
 
 
@@ -196,13 +189,10 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
     was: the earlier stamp. If it is not known, all inputs are taken to have been there.
     """
     inputs = parse(now)
-    earlier_inputs = _parse_stored(was)
+    before = _parse_stored(was)
     present = _present(inputs)
-    present_before = {*inputs}
-    if earlier_inputs is not None:
-        present_before = _present(earlier_inputs)
-    has_new = bool(present - present_before)
-    if has_new:
+    present_before = {*inputs} if before is None else _present(before)
+    if present - present_before:
         return ""
     return min(present_before - present, default="")
 

@@ -111,7 +111,7 @@ def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(
     done = convert.convert(penn.plan(drop_removed=True))
     assert done.plan.why == "1 new video, 2 changed videos, 1 removed video"
     assert done.video_counts == "2 videos read, 1 removed, 1 unchanged", "0002 is the other split's"
-    assert (done.plan.kept, done.plan.drop) == (3, ("0002", "0003", "0005"))
+    assert (done.plan.n_left_alone, done.plan.drop) == (3, ("0002", "0003", "0005"))
     assert (reads.names, done.totals["videos"]["found"]) == (["0002", "0003", "0007"], 3)
     after = penn.rows("kp_2d")
     assert after.keys() == {"0001/0", "0003/0", "0007/0"}

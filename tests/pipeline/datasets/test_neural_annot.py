@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.conversion import convert, plan
-from pipeline.conversion.committed import find_missing
+from pipeline.conversion.kept import kept_now
 from pipeline.errors import PipelineError
 from tests.pipeline.datasets.test_mpi_inf_3dhp import (
     MPI,
@@ -190,7 +190,7 @@ def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(
     assert late.why == "shared was not set, is fits NeuralAnnot"
     convert.convert(late)
     assert {"pose", "betas", "has_smpl"} <= set(cache.open(root)[name].columns)
-    assert find_missing(cache.open(root)[name]) == ({}, {})
+    assert kept_now(cache.open(root)[name]) == {}
     again = into.extract(root, name)
     assert (again.computed, again.carried) == (0, N)
     assert conversion().up_to_date

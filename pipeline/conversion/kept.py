@@ -1,0 +1,112 @@
+"""Why committed videos keep rows that their raw files do not give now.  [raw -> tracks]
+
+Files that were lost, cut off or damaged in part look like corrected ones, and a disk that is not
+mounted looks like deleted videos. So rows stay until their files are restored, or until the user
+lets them go. One record says so of a split: `kept`, a mapping of videos to `Kept`. The first line
+that holds decides; lines 1 and 2 without reading the video (`find_kept`), the others by what was
+read of it now (`staying.why_kept`, and the last one `convert`):
+
+    the raw folder has now                                      kept as     not if
+    no file of the video, or not all of its files               MISSING     drop
+    the files that were UNUSABLE when they were last read       UNUSABLE    drop, retry, reader
+    files that cannot be read at the moment                     NOT_NOW
+    the content of the commit, which is rejected as it was      AS_BEFORE   reader
+    files of which fewer rows are read than the cache has       UNUSABLE    drop, detected, settled
+    a renamed video, of which no row is read                    MISSING     drop
+
+    drop        the user lets rows of missing and unusable videos go: `drop_removed`
+    retry       the user has rejected and unusable videos read again
+    reader      another reader reads all videos again. What it keeps, the next plan reads again
+                (EARLIER_READER)
+    detected    `detect` has found people again, by the user's settings
+    settled     another reader drops, of the same content, what the old one accepted, for a reason
+                that is not in UNSETTLED
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cache
+from pipeline.accounting import VideoAccount
+from pipeline.cli.text import command
+from pipeline.conversion.committed import (
+    names_with_rows,
+    no_videos,
+    recorded_dataset,
+    recorded_raw,
+)
+from pipeline.errors import PipelineError
+from pipeline.files.raw import changes, files
+
+MISSING: Final = "missing"
+UNUSABLE: Final = "unusable"
+AS_BEFORE: Final = "rejected as before"
+NEVER_SEEN: Final = (None, "", "")  # the fields of `changes.Seen`
+
+
+class Kept(NamedTuple):
+    """Why the cache keeps what it has of a committed video."""
+
+    kind: str  # MISSING, UNUSABLE, NOT_NOW or AS_BEFORE
+    why: str  # MISSING: the file that is gone, "" for all of them; else a sentence
+    account: VideoAccount | None = None  # of what was read now; None: the video was not read
+
+
+def of_kind(kept: Mapping[str, Kept], kind: str) -> dict[str, str]:
+    """The videos of one kind -> why they are kept."""
+    return {name: video.why for name, video in sorted(kept.items()) if video.kind == kind}
+
+
+def find_kept(
+    split: cache.Split, stamps: Mapping[str, changes.Stamp], seen: Mapping[str, changes.Seen]
+) -> dict[str, Kept]:
+    """The videos with rows that are missing, or as unusable as when they were last read.
+
+    stamps: of all videos that the raw folder has now, by name. seen: `changes.read_stamps`. Where
+    the earlier stamp of a video is not known, all of its files are taken to have been there.
+    """
+    kept = {}
+    for name in split.videos.names:
+        now = stamps.get(name)
+        stamp, _, unusable = seen.get(name, NEVER_SEEN)
+        if now is None:
+            kept[name] = Kept(MISSING, "")
+        elif stamp != now:
+            file = changes.lost_input(stamp, now)
+            if file:
+                kept[name] = Kept(MISSING, file)
+        elif unusable:
+            kept[name] = Kept(UNUSABLE, unusable)
+    if not kept:  # no look at the tracks, of which there may be millions
+        return kept
+    with_rows = names_with_rows(split)
+    return {name: why for name, why in kept.items() if name in with_rows}
+
+
+def kept_now(split: cache.Split) -> dict[str, Kept]:
+    """`find_kept` for the recorded raw folder as it is now. Reads no file's content.
+
+    Empty if no raw folder is recorded. Raises PipelineError if it is missing, or another dataset's.
+    """
+    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
+        return {}
+    raw = _mounted_raw(split)
+    videos = recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
+    stamps = {changes.utf8(video.name): changes.stamp(raw, video) for video in videos}
+    return find_kept(split, stamps, changes.read_stamps(split.root, split.name))
+
+
+def _mounted_raw(split: cache.Split) -> Path:
+    """The recorded raw folder. Raises PipelineError if it is missing or empty."""
+    raw = Path(recorded_raw(split))
+    if not raw.is_dir():
+        again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
+        raise PipelineError(
+            f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}"
+        )
+    if not files.list_names(raw):
+        raise no_videos(raw, split)
+    return raw

@@ -1,0 +1,285 @@
+"""The rule by which committed videos keep rows (`pipeline.conversion.kept`): all of its cells, and
+histories, beside a model of it.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
+from pipeline.conversion import convert, plan, reading
+from pipeline.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, find_kept
+from pipeline.datasets.base import Dataset
+from pipeline.errors import RawDataError
+from pipeline.files.raw import RawVideo, changes
+from pipeline.track import Track
+
+NAME = "lines/train"
+BROKEN = "unexpected_error"
+# what a file says -> why its video is rejected
+REJECTED = {"bad": "bad_label_file", "broken": BROKEN, "denied": NOT_NOW}
+
+
+def given_by(content: str, version: int) -> str:
+    """What a reader of this version finds in a file: a number of rows, or a key of REJECTED.
+    Versions with an even number find what stands behind a slash.
+    """
+    first, _, second = content.split()[0].partition("/")
+    return second if second and version % 2 == 0 else first
+
+
+@dataclass(frozen=True)
+class Lines(Dataset):
+    """<video>.txt, with a note <video>.note that is not read; rows only with <video>.key."""
+
+    name: ClassVar[str] = "lines"
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://example.org"
+    has_pixels: ClassVar[bool] = False
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return ("frame_index",)
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        names = sorted(file.stem for file in raw.glob("*.txt"))
+        return [RawVideo(name, (Path(f"{name}.txt"), Path(f"{name}.note"))) for name in names]
+
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
+    ) -> Sequence[Track]:
+        file = raw / video.files[0]
+        found = given_by(file.read_text(), self.version)
+        if found == "bad":
+            raise RawDataError(file, "lines", expected="a number", found="none", do="Ask.")
+        if found == "broken":
+            raise ValueError("a bug")
+        if found == "denied":
+            raise PermissionError(13, "Permission denied", str(file))
+        if not file.with_suffix(".key").exists():
+            raise RawDataError(file, "key", expected="a key", found="none", do="Ask.")
+        account.found = int(found)
+        account.keep_track(int(found))
+        return [self.track(split, video, fps=25.0, frame_index=np.arange(int(found)))]
+
+
+@dataclass
+class Lab:
+    """A raw folder with the videos `v` and `other`, its cache, and what is expected of `v`."""
+
+    folder: Path
+    version: int = 1
+    clock: int = 0
+    # the model: the committed content of `v` and what the cache has of it; "" if it has no `v`
+    content: str = ""
+    has: str = "0"
+    by_earlier_reader: bool = False
+    is_still_unusable: bool = False
+    must_read: bool = False
+    was_read: bool = False  # `v`, by the last command
+
+    def __post_init__(self) -> None:
+        if not self.folder.exists():
+            self.raw.mkdir(parents=True)
+            self.write("other", "2")
+
+    @property
+    def raw(self) -> Path:
+        return self.folder / "raw"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def rows(self) -> int:
+        """Number of the committed rows of `v`."""
+        return int(self.has) if self.has.isdigit() else 0
+
+    def write(self, video: str, content: str) -> None:
+        """Write all files of a video, at a time of their own."""
+        self.clock += 1
+        for suffix, text in ((".txt", content), (".note", ""), (".key", "")):
+            file = (self.raw / video).with_suffix(suffix)
+            file.write_text(text)
+            os.utime(file, (self.clock, self.clock))
+
+    def remove(self, video: str, *suffixes: str) -> None:
+        for suffix in suffixes or (".txt", ".note", ".key"):
+            (self.raw / video).with_suffix(suffix).unlink(missing_ok=True)
+
+    def plan(self, **options: Any) -> convert.ConversionPlan:
+        reader = type("Lines", (Lines,), {"version": self.version})()
+        split = plan.committed_split(self.root, NAME)
+        raw, root = self.raw, self.root
+        return plan.compare(split, reader, "train", raw=raw, root=root, body=None, **options)
+
+    def convert(self, **options: bool) -> dict[str, str]:
+        """Run the command. Returns the videos that are kept -> of which kind."""
+        todo = self.plan(**options)
+        self.was_read = "v" in {video.name for video in todo.append}
+        if todo.up_to_date:
+            convert.record_moves(todo)
+        else:
+            todo = convert.convert(todo).plan
+        return {name: video.kind for name, video in todo.kept.items()}
+
+    @property
+    def committed(self) -> dict[str, tuple[int, str]]:
+        """Of each committed video: the number of its rows, and why it was rejected."""
+        split = cache.open(self.root)[NAME]
+        found = {video.name: (0, video.account["set_aside"]) for video in split.videos}
+        for track in split.tracks:
+            found[track.video] = (track.stop - track.start, found[track.video][1])
+        return found
+
+    # ----------------------------------------------------------------------------------------------
+    # the model
+
+    def expect(self, now: str, *, changed: bool, drop: bool, retry: bool, other: bool) -> str:
+        """The kind by which `v` is kept, "" for none. now: what its file says, "" without a file.
+        changed: since the command before. other: by another reader than then.
+        """
+        self.must_read = False
+        if not now:
+            kept = MISSING if self.rows and not drop else ""
+            self.by_earlier_reader = bool(kept) and (self.by_earlier_reader or other)
+            self.is_still_unusable = False
+            if not kept:
+                self.content, self.has = "", "0"
+            return kept
+        still_unusable = self.is_still_unusable and not changed and bool(self.rows)
+        if still_unusable and not (drop or retry or other):
+            return UNUSABLE
+        is_same = now == self.content
+        must_retry = REJECTED.get(self.has) == NOT_NOW or (retry and self.has in REJECTED)
+        if is_same and not (must_retry or other or self.by_earlier_reader):
+            return ""
+        self.must_read = True
+        kept = self._expect_read(given_by(now, self.version), is_same, drop=drop, other=other)
+        self.is_still_unusable = kept == UNUSABLE and self._is_settled(now)
+        if kept:
+            self.by_earlier_reader = self.by_earlier_reader or other
+        else:
+            self.content, self.has = now, given_by(now, self.version)
+            self.by_earlier_reader = False
+        return kept
+
+    def _is_settled(self, now: str) -> bool:
+        return REJECTED.get(given_by(now, self.version), "") not in UNSETTLED
+
+    def _expect_read(self, found: str, is_same: bool, *, drop: bool, other: bool) -> str:
+        """The same for a video that was read, and in which `found` was found."""
+        if found == "denied":
+            return NOT_NOW if self.content else ""
+        n_found = int(found) if found.isdigit() else 0
+        if n_found >= self.rows:
+            return AS_BEFORE if is_same and found == self.has in REJECTED and not other else ""
+        is_right = other and is_same and REJECTED.get(found, "") not in UNSETTLED
+        return "" if drop or is_right else UNUSABLE
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ordered_map(job: Any, videos: Any, *_: Any, **__: Any) -> Iterator[Any]:
+        return map(job, videos)
+
+    monkeypatch.setattr(reading, "ordered_map", ordered_map)
+
+
+CONTENTS = ("5", "5 again", "3", "3/5", "5/3", "5/bad", "5/broken", "bad", "broken", "denied")
+FLAGS = st.booleans()
+STEPS = st.tuples(st.sampled_from([*CONTENTS, "", "unchanged"]), FLAGS, FLAGS, FLAGS)
+
+
+def check(lab: Lab, now: str, *, drop: bool, retry: bool, other: bool) -> None:
+    """Change the file of `v`, run the command, and compare with the model."""
+    file = lab.raw / "v.txt"
+    before = file.read_text() if file.exists() else ""
+    changed = now != "unchanged"
+    if not changed:
+        now = before
+    elif now:
+        lab.write("v", now)
+    else:
+        lab.remove("v")
+    lab.version += other
+    expected = lab.expect(now, changed=changed, drop=drop, retry=retry, other=other)
+    kept = lab.convert(drop_removed=drop, retry=retry)
+    assert kept == ({"v": expected} if expected else {})
+    assert lab.was_read == lab.must_read
+
+    committed = lab.committed
+    assert committed.pop("other") == (2, "")
+    is_there = {"v": (lab.rows, REJECTED.get(lab.has, ""))} if lab.content else {}
+    assert committed == is_there
+
+    # what `status` says, without reading a file
+    stamps = {video.name: changes.stamp(lab.raw, video) for video in Lines().videos(lab.raw, "")}
+    shown = find_kept(cache.open(lab.root)[NAME], stamps, changes.read_stamps(lab.root, NAME))
+    lasting = expected == MISSING or lab.is_still_unusable
+    assert {name: video.kind for name, video in shown.items()} == (kept if lasting else {})
+
+
+@settings(max_examples=30)
+@given(st.lists(STEPS, min_size=2, max_size=6))
+def test_any_history_of_a_video_keeps_the_rows_that_the_rule_names(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, bool, bool, bool]]
+) -> None:
+    lab = Lab(tmp_path_factory.mktemp("lab") / "lab")
+    lab.convert()
+    for now, drop, retry, other in history:
+        check(lab, now, drop=drop, retry=retry, other=other)
+
+
+NONE = {"drop": False, "retry": False, "other": False}
+
+
+@pytest.mark.parametrize("option", [*NONE, "none"])
+@pytest.mark.parametrize("before", [["5/3"], ["5/broken"], ["5/3", "1"], ["bad"], ["denied"]])
+def test_each_cell_of_the_rule(before: list[str], option: str, tmp_path: Path) -> None:
+    first = Lab(tmp_path / "lab")
+    for content in before:
+        check(first, content, **NONE)
+    shutil.copytree(first.folder, tmp_path / "aside")
+    for now in dict.fromkeys([before[0], *CONTENTS, "", "unchanged"]):
+        shutil.rmtree(first.folder)
+        shutil.copytree(tmp_path / "aside", first.folder)
+        check(replace(first), now, **{name: name == option for name in NONE})
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_video_without_one_of_its_files_is_missing(drop: bool, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab")
+    check(lab, "5", **NONE)
+    lab.remove("v", ".note")
+    for _ in range(2):
+        assert lab.plan(drop_removed=drop).missing == ({} if drop else {"v": "v.note"})
+        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": MISSING})
+        assert lab.committed["v"] == (5, "")
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_renamed_video_without_rows_leaves_the_old_ones(drop: bool, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab")
+    check(lab, "5", **NONE)
+    for suffix in (".txt", ".note"):
+        (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
+    for _ in range(2):
+        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": MISSING})
+        kept = {} if drop else {"v": (5, "")}
+        assert lab.committed == {**kept, "other": (2, ""), "w": (0, "bad_label_file")}
+
+
+def test_reading_that_ended_early_settles_nothing() -> None:
+    ended = {*reading.WHAT_TO_DO} - {"machine_memory"}  # which is NOT_NOW
+    assert {reading.UNEXPECTED, NOT_NOW, *ended} == UNSETTLED
