@@ -14,10 +14,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
+from cache.arrays import Array
 from cache.errors import CacheError
 
 FORMAT: Final = "vibe-cache 2"
@@ -55,45 +56,56 @@ _CONVERTIBLE: Final = {"f": "fiu", "i": "iu", "u": "bu"}
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnSpec:
-    """How a column is stored: the shape of one row, the dtype, and the fill value for missing rows,
-    which no valid row has.
-    """
+class Column:
+    """One array of a split or stream, and how it is stored."""
 
-    trailing: tuple[int, ...]
+    name: str
+    shape: tuple[int, ...]  # of the value of one row or track
     dtype: np.dtype[Any]
-    fill: float | int
-    about: str
+    fill: float | int  # stands for a missing value; no valid value equals it
+    about: str  # its meaning, in one line
+    unit: str = ""
+    per: Literal["row", "track"] = "row"
 
     @property
     def row_bytes(self) -> int:
-        return math.prod(self.trailing) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def description(self) -> str:
+        """The column's meaning and unit, as its zarr.json has it."""
+        return f"{self.about} [{self.unit}]" if self.unit else self.about
+
+    def empty(self, n: int) -> Array:
+        """A new array (n, *shape) of fill values."""
+        return np.full((n, *self.shape), self.fill, self.dtype)
 
     def metadata(self, extent: int, geometry: Geometry) -> bytes:
         """The zarr.json of this column with `extent` rows. Chunks are not compressed; each chunk
         and the shard's index have a crc32c checksum.
         """
         configuration = {
-            "chunk_shape": [geometry.rows_per_chunk, *self.trailing],
+            "chunk_shape": [geometry.rows_per_chunk, *self.shape],
             "codecs": [_bytes_codec(self.dtype), _CRC32C],
             "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
             "index_location": "end",
         }
         codec = {"name": "sharding_indexed", "configuration": configuration}
         return _metadata(
-            shape=(extent, *self.trailing),
-            chunk=(geometry.rows_per_shard, *self.trailing),
+            shape=(extent, *self.shape),
+            chunk=(geometry.rows_per_shard, *self.shape),
             dtype=self.dtype,
             fill=self.fill,
             codecs=[codec],
-            attributes={"about": self.about},
+            attributes={"about": self.description},
         )
 
-    def problem(self, array: Any, shape: tuple[int, ...]) -> str:
-        """Why an array cannot be stored in this column with `shape`; "" if it can.
+    def problem(self, array: Any, n_rows: int) -> str:
+        """Why an array cannot be this column's value for a track of `n_rows` rows; "" if it can.
 
         Floats may be rounded to the column's dtype; integers must fit exactly.
         """
+        shape = (n_rows, *self.shape) if self.per == "row" else self.shape
         if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
             return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
         if array.dtype.kind not in _CONVERTIBLE[self.dtype.kind]:
@@ -109,27 +121,31 @@ class ColumnSpec:
         return ""
 
 
-def _floats(*trailing: int, about: str) -> ColumnSpec:
-    return ColumnSpec(trailing, np.dtype("<f4"), math.nan, about)
+def _floats(name: str, *shape: int, about: str) -> Column:
+    return Column(name, shape, np.dtype("<f4"), math.nan, about)
 
 
-def _flag(about: str) -> ColumnSpec:
-    return ColumnSpec((), np.dtype("u1"), 255, about)
+def _flag(name: str, about: str) -> Column:
+    return Column(name, (), np.dtype("u1"), 255, about)
 
 
-COLUMNS: Final[Mapping[str, ColumnSpec]] = {
-    "frame_index": ColumnSpec((), np.dtype("<i8"), -1, "the video's own frame count, from 0"),
-    "bbox": _floats(4, about="centre x, centre y, width, height: px of the full picture"),
-    "kp_2d": _floats(49, 3, about="x px, y px, confidence 0..1"),
-    "kp_3d": _floats(49, 4, about="x m, y m, z m, confidence: camera axes, pelvis at 0"),
-    "kp_3d_eval": _floats(14, 3, about="x m, y m, z m: camera axes"),
-    "trans": _floats(3, about="m"),
-    "pose": _floats(72, about="SMPL axis-angle, rad, global orientation in the camera"),
-    "betas": _floats(10, about="SMPL shape"),
-    "has_3d": _flag("kp_3d is known in this row"),
-    "has_smpl": _flag("pose and betas are known in this row"),
-    "valid": _flag("evaluation may use this row"),
-}
+def _by_name(*columns: Column) -> dict[str, Column]:
+    return {column.name: column for column in columns}
+
+
+COLUMNS: Final[Mapping[str, Column]] = _by_name(
+    Column("frame_index", (), np.dtype("<i8"), -1, "the video's own frame count, from 0"),
+    _floats("bbox", 4, about="centre x, centre y, width, height: px of the full picture"),
+    _floats("kp_2d", 49, 3, about="x px, y px, confidence 0..1"),
+    _floats("kp_3d", 49, 4, about="x m, y m, z m, confidence: camera axes, pelvis at 0"),
+    _floats("kp_3d_eval", 14, 3, about="x m, y m, z m: camera axes"),
+    _floats("trans", 3, about="m"),
+    _floats("pose", 72, about="SMPL axis-angle, rad, global orientation in the camera"),
+    _floats("betas", 10, about="SMPL shape"),
+    _flag("has_3d", "kp_3d is known in this row"),
+    _flag("has_smpl", "pose and betas are known in this row"),
+    _flag("valid", "evaluation may use this row"),
+)
 
 
 # tables that hold texts
@@ -161,15 +177,15 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 }
 
 
-def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
+def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, Column]:
     """The three arrays of a feature stream by name: features, `ok` flags and keys."""
     stored = np.dtype(dtype).newbyteorder("<")
     about_key = "what the features were computed from, hashed"
-    return {
-        stream: ColumnSpec((dim,), stored, math.nan, "features"),
-        f"{stream}_ok": _flag("1: features are there; 0: the picture was not readable"),
-        f"{stream}_key": ColumnSpec((2,), np.dtype("<u8"), NO_KEY, about_key),
-    }
+    return _by_name(
+        Column(stream, (dim,), stored, math.nan, "features"),
+        _flag(f"{stream}_ok", "1: features are there; 0: the picture was not readable"),
+        Column(f"{stream}_key", (2,), np.dtype("<u8"), NO_KEY, about_key),
+    )
 
 
 def stream_of(array: str) -> str:

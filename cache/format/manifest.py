@@ -50,7 +50,7 @@ from cache.format.layout import (
     COLUMNS,
     FORMAT,
     TABLE_FOLDER,
-    ColumnSpec,
+    Column,
     Geometry,
 )
 from cache.format.place import Place
@@ -252,18 +252,15 @@ class Commit:
         return note
 
     @property
-    def columns(self) -> Mapping[str, ColumnSpec]:
+    def columns(self) -> Mapping[str, Column]:
         """All columns that the manifest may name, by name: those of a split with its extra columns
         per row, or the arrays of a stream.
         """
         manifest = self.manifest
         if "stream" in manifest:
             return layout.stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
-        columns = dict(COLUMNS)
-        for name, column in ExtraColumn.from_manifest(manifest).items():
-            if column.per == "row":
-                columns[name] = column.spec
-        return columns
+        extra = ExtraColumn.from_manifest(manifest)
+        return {**COLUMNS, **{name: extra[name] for name in extra if extra[name].per == "row"}}
 
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
         """The zarr.json of a column with `extent` rows (default: those of this commit)."""
@@ -319,11 +316,11 @@ class Commit:
         """
         geometry = Geometry(**self.manifest["geometry"])
         files = []
-        for name, spec in self.columns.items():
+        for name, column in self.columns.items():
             records = self.manifest["shards"].get(name, {})
-            encoding = ShardLayout(spec, geometry)
+            encoding = ShardLayout(column, geometry)
             for number in sorted(map(int, records)):
-                key = layout.shard_key(self.place.array_key(name), number, spec.trailing)
+                key = layout.shard_key(self.place.array_key(name), number, column.shape)
                 n_rows = len(shard_rows(self.manifest, number))
                 record = records[str(number)]
                 files.append(ShardFile(name, key, number, record, n_rows, encoding))

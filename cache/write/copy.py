@@ -245,14 +245,13 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     """
     values = {name: source.rows(name, track.start, track.stop) for name in source.columns}
     values |= track.extra
-    columns = {}
-    extra = {}
+    known = {**COLUMNS, **source.extra}
+    columns: dict[str, Array] = {}
+    extra: dict[str, Array] = {}
     for name, array in values.items():
-        if name in source.extra:
-            if not _is_fill(array, source.extra[name].spec.fill):
-                extra[name] = array
-        elif not _is_fill(array, COLUMNS[name].fill):
-            columns[name] = array
+        if not _is_fill(array, known[name].fill):
+            target = extra if name in source.extra else columns
+            target[name] = array
     for label, flag in NEEDS_FLAG.items():
         if flag not in columns:
             columns.pop(label, None)

@@ -23,7 +23,7 @@ import numpy as np
 from cache.arrays import Array
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import ColumnSpec, Geometry
+from cache.format.layout import Column, Geometry
 from cache.format.place import Place
 from cache.format.records import TrackRows
 from cache.format.shard import ShardLayout, size_of
@@ -49,7 +49,7 @@ class SplitShards:
     def __init__(
         self,
         place: Place,
-        columns: Mapping[str, ColumnSpec],
+        columns: Mapping[str, Column],
         geometry: Geometry,
         first_row: int,
         work: StagedWork,
@@ -68,10 +68,9 @@ class SplitShards:
         """Column -> number of a written shard -> its record for the manifest."""
         # appended videos that the next staged shard will name
         self._unstaged: list[Video] = []
-        # the rows of the shard that is not full yet, by column: (rows_per_shard, *trailing)
+        # the rows of the shard that is not full yet, by column: (rows_per_shard, *shape)
         self._buffers = {
-            name: np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
-            for name, spec in columns.items()
+            name: column.empty(geometry.rows_per_shard) for name, column in columns.items()
         }
         # the pieces that `read_staged` read, by shard, ascending
         self._pieces: dict[int, Mapping[str, Any]] = {}
@@ -83,7 +82,7 @@ class SplitShards:
         self._unstaged.append(video)
 
     def _add_rows(self, rows: Mapping[str, Array]) -> None:
-        """Add the rows of a track: column -> (n_rows, *trailing). Missing columns are filled with
+        """Add the rows of a track: column -> (n_rows, *shape). Missing columns are filled with
         their fill value.
         """
         size = self._geometry.rows_per_shard
@@ -92,12 +91,12 @@ class SplitShards:
         while n_added < n_rows:
             offset = self.next_row % size
             n_fitting = min(size - offset, n_rows - n_added)
-            for name, spec in self._columns.items():
+            for name, column in self._columns.items():
                 buffer = self._buffers[name][offset : offset + n_fitting]
                 if name in rows:
                     buffer[...] = rows[name][n_added : n_added + n_fitting]
                 else:
-                    buffer[...] = spec.fill
+                    buffer[...] = column.fill
             n_added += n_fitting
             self.next_row += n_fitting
             if offset + n_fitting == size:
@@ -113,9 +112,9 @@ class SplitShards:
         """Write the first `n_rows` rows of the buffers as a shard, and stage it."""
         shard = self._shard_of(self.next_row - 1)
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        for name, spec in self._columns.items():
+        for name, column in self._columns.items():
             rows = self._buffers[name][:n_rows]
-            data, record = ShardLayout(spec, self._geometry).encode(rows)
+            data, record = ShardLayout(column, self._geometry).encode(rows)
             self._store.put(self._shard_key(name, shard), data, temporary=self._place.temporary)
             self.records[name][shard] = record
         self._stage(shard, {name: records[shard] for name, records in self.records.items()})
@@ -201,20 +200,20 @@ class SplitShards:
         if not n_rows:
             return
         start = next_row - n_rows
-        for name, spec in self._columns.items():
+        for name, column in self._columns.items():
             reader = Rows.kind(self._store)(
                 self._store,
                 self._place.array_key(name),
-                ShardLayout(spec, self._geometry),
+                ShardLayout(column, self._geometry),
                 n_rows=next_row,
                 records={str(shard): self._pieces[shard]["files"][name]},
                 check_current=lambda: None,  # not committed: there is no manifest to compare
             )
-            window = self._buffers[name][None, :n_rows]  # (1, n_rows, *trailing)
+            window = self._buffers[name][None, :n_rows]  # (1, n_rows, *shape)
             reader.read(np.array([start]), n_rows, window)
 
     def _shard_of(self, row: int) -> int:
         return row // self._geometry.rows_per_shard
 
     def _shard_key(self, name: str, shard: int) -> str:
-        return layout.shard_key(self._place.array_key(name), shard, self._columns[name].trailing)
+        return layout.shard_key(self._place.array_key(name), shard, self._columns[name].shape)

@@ -123,10 +123,10 @@ class SplitWriter(Writer):
             names = sorted({*COLUMNS, *self._extra})
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {names}")
         chosen = {*columns, "frame_index"}
-        self._columns = {name: spec for name, spec in COLUMNS.items() if name in chosen}
+        self._columns = {name: column for name, column in COLUMNS.items() if name in chosen}
         for name, column in self._extra.items():
             if column.per == "row":
-                self._columns[name] = column.spec
+                self._columns[name] = column
         self._plan = plan
         self._new_geometry = Geometry(
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK

@@ -255,8 +255,7 @@ class StreamShards:
 
     def _no_features(self, n: int) -> FoundRows:
         """New arrays for n rows, for the caller to fill: none has features yet."""
-        spec = self.columns[self._stream]
-        data = np.zeros((n, *spec.trailing), spec.dtype)
+        data = np.zeros((n, self._dim), self._dtype)
         return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
@@ -292,8 +291,8 @@ class StreamShards:
         temporary = {name: f"{folder}/.{shard}-{target.token}-{name}" for name in target.file_keys}
         try:
             records = {}
-            for name, spec in self.columns.items():
-                file, record = ShardLayout(spec, self.geometry).encode(arrays[name])
+            for name, column in self.columns.items():
+                file, record = ShardLayout(column, self.geometry).encode(arrays[name])
                 self._store.put(target.file_keys[name], file, temporary=temporary[name])
                 records[name] = record
             staged = Staged(
@@ -344,8 +343,7 @@ class StreamShards:
 
         def fill_rows(suffix: str, rows: Bools, values: Array) -> Array:
             """The array to store: the values in these rows, the fill value in others."""
-            spec = self.columns[f"{self._stream}{suffix}"]
-            array = np.full((n_rows, *spec.trailing), spec.fill, spec.dtype)
+            array = self.columns[f"{self._stream}{suffix}"].empty(n_rows)
             array[rows] = values[rows]
             return array
 
@@ -364,7 +362,7 @@ class StreamShards:
 
     def _file_key(self, name: str, shard: int) -> str:
         """The file key of an array's shard under its final name."""
-        return layout.shard_key(self.place.array_key(name), shard, self.columns[name].trailing)
+        return layout.shard_key(self.place.array_key(name), shard, self.columns[name].shape)
 
     def title(self, shard: int) -> str:
         return f"{self.place.split}: stream {self._stream}, shard {shard}"

@@ -80,7 +80,7 @@ def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
     of_2d, of_3d = (
         (
             sum(
-                int(np.prod(COLUMNS[name].trailing)) * COLUMNS[name].dtype.itemsize
+                int(np.prod(COLUMNS[name].shape)) * COLUMNS[name].dtype.itemsize
                 for name in labels
             )
             + features
