@@ -252,6 +252,15 @@ class Commit:
         return note
 
     @property
+    def shards(self) -> dict[int, dict[str, str]]:
+        """The manifest's records of all shards: number -> array -> record."""
+        shards: dict[int, dict[str, str]] = {}
+        for name, records in self.manifest["shards"].items():
+            for number, record in records.items():
+                shards.setdefault(int(number), {})[name] = record
+        return shards
+
+    @property
     def columns(self) -> Mapping[str, Column]:
         """All columns that the manifest may name, by name: those of a split with its extra columns
         per row, or the arrays of a stream.

@@ -86,7 +86,7 @@ class SplitWriter(Writer):
     # `_open` reads the current commit, on entry and after each commit:
     #
     #     _commit, _tables     None and empty tables if nothing is committed
-    #     _shards              the committed shards: column -> number as text -> record
+    #     _shards              the committed shards: number -> column -> record
     #     _commits, _extent    the rows [start, stop) of each commit; the end of the last
     #     _geometry            rows per shard and chunk, also of the next commit
     #     _first_row           the first row of the next commit, at a shard boundary, because
@@ -123,10 +123,10 @@ class SplitWriter(Writer):
             names = sorted({*COLUMNS, *self._extra})
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {names}")
         chosen = {*columns, "frame_index"}
-        self._columns = {name: column for name, column in COLUMNS.items() if name in chosen}
+        self.columns = {name: column for name, column in COLUMNS.items() if name in chosen}
         for name, column in self._extra.items():
             if column.per == "row":
-                self._columns[name] = column
+                self.columns[name] = column
         self._plan = plan
         self._new_geometry = Geometry(
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK
@@ -164,13 +164,13 @@ class SplitWriter(Writer):
             create_groups(self.place)
             self._tables = Tables.from_records([], self._extra.values())
             earlier = self._longest_stream()
-            self._shards: Mapping[str, Mapping[str, str]] = {}
+            self._shards: dict[int, dict[str, str]] = {}
             self.has_other_columns = False
         else:
             follow_manifest(self._commit)
             self._tables = self._commit.tables
             earlier = self._commit.manifest
-            self._shards = earlier["shards"]
+            self._shards = self._commit.shards
             self.has_other_columns = self._compare_columns(earlier)
         self.committed_videos = VideoTable(self._tables).by_name()
         self._geometry = self._new_geometry
@@ -184,7 +184,8 @@ class SplitWriter(Writer):
         """Whether some columns are new or declared differently than in the commit. Raises
         CacheError if a committed column in `COLUMNS` is missing now.
         """
-        gone = sorted(self._shards.keys() & COLUMNS.keys() - self._columns.keys())
+        names = committed["shards"].keys()
+        gone = sorted(names & COLUMNS.keys() - self.columns.keys())
         if gone:
             do = (
                 "A split keeps its columns over all commits: bring them, or remove the split "
@@ -199,7 +200,7 @@ class SplitWriter(Writer):
         declared = ExtraColumn.from_manifest(committed)
         stored = {name: column.stored_as for name, column in declared.items()}
         target = {name: column.stored_as for name, column in self._extra.items()}
-        return stored != target or not self._columns.keys() <= self._shards.keys()
+        return stored != target or not self.columns.keys() <= names
 
     def _longest_stream(self) -> Mapping[str, Any]:
         """The manifest of the stream with the largest extent; {} if there is no stream.
@@ -245,8 +246,7 @@ class SplitWriter(Writer):
             if remaining_names:
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
             # No committed row stays, so no committed shard does.
-            committed = set[str]().union(*self._shards.values())
-            self._invalid_shards = frozenset(map(int, committed))
+            self._invalid_shards = frozenset(self._shards)
         self._keys = keys
         self._remaining = self._tables.drop_videos(self._drop)
         self._refuse_invalid_rows()
@@ -258,7 +258,7 @@ class SplitWriter(Writer):
         self._track_names = set(self._remaining.texts("track_name"))
         self._work = StagedWork(self.place, self._staged_conditions())
         self._new_shards = SplitShards(
-            self.place, self._columns, self._geometry, self._first_row, self._work, self._lock
+            self.place, self.columns, self._geometry, self._first_row, self._work, self._lock
         )
         self._resume()
 
@@ -300,7 +300,7 @@ class SplitWriter(Writer):
                 do = "drop it in begin to replace it"
             raise CacheError(f"{self._split}: video {entry.name!r} exists already: {do}")
         for track in tracks:
-            check_track(track, entry.name, self._columns, self._extra.values())
+            check_track(track, entry.name, self.columns, self._extra.values())
         first_row = self._new_shards.next_row
         video = video_record(entry, tracks, first_row, self._extra.values())
         if self._keys is not None:
@@ -346,25 +346,17 @@ class SplitWriter(Writer):
 
     def _remove_replaced(self) -> None:
         """Remove columns that the split no longer has, and the shards that `begin` invalidated."""
-        gone = sorted(self._shards.keys() - self._columns.keys())
-        self._store.remove([self.place.array_key(name) for name in gone])
-        self._store.remove(self.place.shard_folders(self._columns, self._invalid_shards))
+        if self._commit is not None:
+            gone = sorted(self._commit.manifest["shards"].keys() - self.columns.keys())
+            self._store.remove([self.place.array_key(name) for name in gone])
+        self._store.remove(self.place.shard_folders(self.columns, self._invalid_shards))
 
     def _cache_entries(self, tables: Tables) -> dict[str, Any]:
         """The manifest's entries that are not the caller's, except those that `publish` adds.
 
         tables: those of the next commit.
         """
-        shards: dict[str, dict[str, str]] = {}
-        for name, records in self._new_shards.records.items():
-            committed = self._shards.get(name, {})
-            shards[name] = {
-                number: record
-                for number, record in committed.items()
-                if int(number) not in self._invalid_shards
-            }
-            for shard, record in records.items():
-                shards[name][str(shard)] = record
+        shards = {n: self._shards[n] for n in self._shards.keys() - self._invalid_shards}
         entries = {
             "rows": int((tables["track_stop"] - tables["track_start"]).sum()),
             "tracks": len(tables["track_start"]),
@@ -372,7 +364,7 @@ class SplitWriter(Writer):
             "extent": self._extent,
             "commits": self._commits,
             "geometry": asdict(self._geometry),
-            "shards": shards,
+            "shards": self._manifest_shards({**shards, **self._new_shards.records}),
         }
         if self._extra:
             entries[EXTRA] = {name: column.as_json() for name, column in self._extra.items()}
@@ -385,7 +377,7 @@ class SplitWriter(Writer):
         staged = self._new_shards.read_staged()
         usable = [video for video in staged if self._is_usable(video)]
         if not usable:
-            self._remove_uncommitted_shards()
+            self._remove_uncommitted({**COLUMNS, **self.columns})
             return
         # Of all staged videos: rows of finished ones that are not usable are skipped.
         self._new_shards.resume(staged)
@@ -414,20 +406,9 @@ class SplitWriter(Writer):
             # With keys, other videos may be dropped than before: `_is_usable` checks each video.
             "drop": sorted(self._drop) if self._keys is None else "by keys",
             "invalidate": sorted(self._invalid_shards),
-            "columns": sorted(self._columns),
+            "columns": sorted(self.columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
         }
         if self._extra:
             conditions[EXTRA] = [column.stored_as for column in self._extra.values()]
         return conditions
-
-    def _remove_uncommitted_shards(self) -> None:
-        """Remove the shards after the current commit. In a store without locks, only the pieces
-        that record this plan's shards.
-        """
-        self._work.remove_shards()
-        n_committed = 0
-        if self._commit is not None:
-            n_committed = self._first_row // self._geometry.rows_per_shard
-        for name in {**COLUMNS, **self._columns}:
-            self._remove_shards(name, keep=range(n_committed))
