@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -348,6 +348,14 @@ class Commit:
             if split_record not in (record, ""):
                 foreign.append(int(shard))
         return foreign
+
+
+def shards_entry(
+    arrays: Iterable[str], shards: Mapping[int, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The manifest's entry for shards, as `Commit.shards` returns them, of these arrays."""
+    numbers = sorted(shards)
+    return {name: {str(n): shards[n][name] for n in numbers} for name in arrays}
 
 
 def has_shards(manifest: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:

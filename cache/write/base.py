@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Final, Self
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.folders import committed_names, places_of
-from cache.format.layout import PROVENANCE, Column, json_file
+from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import Commit, has_unfinished_commit, read_notes, unnamed_tables
 from cache.format.place import Place
@@ -52,14 +52,11 @@ class Writer(ABC):
     Entering raises MissingSplit if the split's disk seems to be unmounted, and Busy (a CacheError)
     if another writer, or a part of an array job, is running.
 
-    A subclass defines `own_entries` and `columns`, and an `_open` that sets the other attributes.
+    A subclass defines `own_entries`, and an `_open` that sets `_commit` and `_started`.
     """
 
     own_entries: ClassVar[frozenset[str]]
     """Keys of the manifest that are the cache's own."""
-    columns: Mapping[str, Column]
-    """Columns per row that the next commit has, or the arrays of a stream, by name."""
-    _work: StagedWork  # the staged work of the writer's plan
     _lock: Lock  # held from entry to exit; set by `__enter__`
     _commit: Commit | None  # the current one; None if nothing is committed
     _started: float  # when the work on the next commit began (s since 1970)
@@ -119,22 +116,17 @@ class Writer(ABC):
         keys = [f"{self.place.writing}/{name}" for name in names]
         self._store.remove([staged, *keys])
 
-    def _remove_uncommitted(self, arrays: Iterable[str]) -> None:
+    def _remove_uncommitted(self, arrays: Iterable[str], work: StagedWork) -> None:
         """Remove the uncommitted shards of these arrays that killed writers have written under
         final names, as new shards will have the same names, and the pieces that record them. In a
-        store without locks, other writers may be running, and only the pieces of this plan go.
+        store without locks, other writers may be running, and only the pieces of `work` go.
         """
-        self._work.remove_shards()
+        work.remove_shards()
         if self._store.exclusive:
             committed = {} if self._commit is None else self._commit.shards
             for name in arrays:
                 gone = [n for n in self.place.shards_on_disk(name) if n not in committed]
                 self._store.remove(self.place.shard_folders([name], gone))
-
-    def _manifest_shards(self, shards: Mapping[int, Mapping[str, str]]) -> dict[str, Any]:
-        """The manifest's entry for shards: number -> array -> record."""
-        numbers = sorted(shards)
-        return {name: {str(n): shards[n][name] for n in numbers} for name in self.columns}
 
     def _publish(
         self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None = None

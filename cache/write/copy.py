@@ -215,15 +215,15 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         rows_per_shard=geometry.rows_per_shard,
         rows_per_chunk=geometry.rows_per_chunk,
     ) as writer:
-        writer.begin()
-        finished = set(writer.journalled)
+        following = writer.begin()
+        finished = set(following.journalled)
         for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
             entry = source.videos[number]
             if entry.name not in finished:
-                writer.append(entry, [_to_track_rows(source, track) for track in tracks])
+                following.append(entry, [_to_track_rows(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(manifest["rows"]), source.name)
-        writer.commit(_callers_entries(manifest, SplitWriter.own_entries))
+        following.commit(_callers_entries(manifest, SplitWriter.own_entries))
 
 
 def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:

@@ -52,7 +52,7 @@ from cache.arrays import Array, Keys
 from cache.errors import CacheError
 from cache.format.folders import create_groups
 from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
-from cache.format.manifest import Commit
+from cache.format.manifest import Commit, shards_entry
 from cache.format.shard import ShardFile, ShardLayout, size_of
 from cache.format.tables import Tables
 from cache.read.streams import OpenStream
@@ -249,7 +249,7 @@ class StreamWriter(StreamShards, Writer):
             "split_digest": "" if self.pending else self.split_digest,
             "commits": split["commits"],
             "geometry": split["geometry"],
-            "shards": self._manifest_shards(self._accepted),
+            "shards": shards_entry(self.columns, self._accepted),
             "rows": rows,
         }
         pending_rows = self._find_pending_rows(body, new_shards)
@@ -282,7 +282,8 @@ class StreamWriter(StreamShards, Writer):
         these shards. Its etag is that of the manifest's file, which they compare to see whether
         their commit has been replaced (`StalenessCheck`).
         """
-        records = self._manifest_shards({shard: self._accepted[shard] for shard in shards})
+        accepted = {shard: self._accepted[shard] for shard in shards}
+        records = shards_entry(self.columns, accepted)
         etag = None if self._commit is None else self._commit.etag
         commit = Commit(self.place, {**body, "shards": records}, Tables(), etag)
         return OpenStream(commit, self.split.manifest)
@@ -300,7 +301,7 @@ class StreamWriter(StreamShards, Writer):
                 self._read_state()
         self._accepted = dict(self.committed)
         if not self._work.names(SHARD):  # killed writers had other plans
-            self._remove_uncommitted(self.columns)
+            self._remove_uncommitted(self.columns, self._work)
         self.refused = []
         for kind in (SHARD, STAGED):
             self._accept_staged(self.list_staged(kind))

@@ -145,18 +145,18 @@ def convert(
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
-        if writer.has_other_columns:
+        if writer.state.has_other_columns:
             refuse_other_columns(plan.name, plan.why, plan.missing)
-        _begin(plan, writer)
-        digests, stayed = _append_videos(plan, writer, read, strict=strict, progress=progress)
-        without_rows = _keep_renamed(plan, writer)
-        accounts = _accounts(writer)
+        following = _begin(plan, writer)
+        digests, stayed = _append_videos(plan, following, read, strict=strict, progress=progress)
+        without_rows = _keep_renamed(plan, following)
+        accounts = _accounts(following)
 
         outcomes = [*accounts, *stayed.values()]
         unsettled = {account.name for account in outcomes if account.set_aside in UNSETTLED}
-        unusable = _find_unusable(writer, stayed)
+        unusable = _find_unusable(following, stayed)
         _record_stamps(plan, digests, unsettled, unusable)
-        totals = _commit(plan, writer, accounts, {*stayed, *without_rows})
+        totals = _commit(plan, following, accounts, {*stayed, *without_rows})
     plan_after = replace(
         plan, unusable={**plan.unusable, **unusable}, missing={**plan.missing, **without_rows}
     )
@@ -176,20 +176,20 @@ def _open_writer(
     )
 
 
-def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> None:
-    """Begin the commit. Raises CacheChanged if the plan is older than the newest commit."""
+def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> cache.NextCommit:
+    """Begin the next commit. Raises CacheChanged if the plan is older than the newest commit."""
     planned_digest = "" if plan.committed is None else plan.committed.manifest["digest"]
-    if writer.digest != planned_digest:
+    if writer.state.digest != planned_digest:
         raise cache.CacheChanged(
             f"{plan.name}: another run has committed since the plan was made. Run it again."
         )
     keys = {video.name: plan.stamps[video.name] for video in plan.append}
-    writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
+    return writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
 
 
 def _append_videos(
     plan: ConversionPlan,
-    writer: cache.SplitWriter,
+    following: cache.NextCommit,
     read: Callable[[Sequence[RawVideo]], Iterator[ReadVideo]],
     *,
     strict: bool,
@@ -201,10 +201,10 @@ def _append_videos(
     committed videos that stayed, the account of their rejection now.
     """
     stayed: dict[str, VideoAccount] = {}
-    finished = writer.journalled
+    finished = following.journalled
     digests = plan.digests() | finished
     if strict:
-        earlier = [account for account in _accounts(writer) if account.name in finished]
+        earlier = [account for account in _accounts(following) if account.name in finished]
         _refuse_rejected(plan, earlier)
     n_done = len(finished)
     progress(n_done, len(plan.append), "")
@@ -220,34 +220,36 @@ def _append_videos(
             video = ReadVideo(video.fingerprint, account)
         if strict:
             _refuse_rejected(plan, [account])
-        committed = writer.committed_videos.get(name)
+        committed = following.state.videos.get(name)
         if committed is not None and stays(plan, raw_video, video, committed):
             account = video.account_with_images
-            if writer.has_other_columns:
+            if following.state.has_other_columns:
                 refuse_other_columns(plan.name, plan.why, [why_kept(account, committed)])
             if strict and loses_rows(account, committed):
                 _refuse_strict(plan, why_kept(account, committed))
-            writer.keep(name)
+            following.keep(name)
             stayed[name] = account
         else:
-            writer.append(video.entry, video.tracks)
+            following.append(video.entry, video.tracks)
         digests[name] = video.fingerprint
         n_done += 1
         progress(n_done, len(plan.append), name)
     return digests, stayed
 
 
-def _find_unusable(writer: cache.SplitWriter, stayed: Mapping[str, VideoAccount]) -> dict[str, str]:
+def _find_unusable(
+    following: cache.NextCommit, stayed: Mapping[str, VideoAccount]
+) -> dict[str, str]:
     """Unusable video -> why its rows are kept. stayed: name -> account of the reading now."""
     unusable = {}
     for name, account in stayed.items():
-        committed = writer.committed_videos[name]
+        committed = following.state.videos[name]
         if loses_rows(account, committed) and account.set_aside != NOT_NOW:
             unusable[name] = why_kept(account, committed)
     return unusable
 
 
-def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, str]:
+def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str, str]:
     """Keep the rows of renamed videos that have none under their new names, such as clips that
     were renamed without their keypoint file.
 
@@ -256,24 +258,24 @@ def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, 
     without_rows: dict[str, str] = {}
     if plan.drop_removed or not plan.renamed:
         return without_rows
-    now = {account.name: account for account in _accounts(writer)}
+    now = {account.name: account for account in _accounts(following)}
     for name, old_name in plan.renamed.items():
-        had_rows = writer.committed_videos[old_name].account["tracks_kept"]
+        had_rows = following.state.videos[old_name].account["tracks_kept"]
         if had_rows and not now[name].tracks_kept:
             why = f": {now[name].set_aside}" if now[name].set_aside else ""
             without_rows[old_name] = f"rows under its new name {name}{why}"
-            writer.keep(old_name)
+            following.keep(old_name)
     return without_rows
 
 
-def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
+def _accounts(following: cache.NextCommit) -> list[VideoAccount]:
     """The accounts of all videos that the next commit has so far."""
-    return [*map(VideoAccount.from_dict, writer.accounts())]
+    return [*map(VideoAccount.from_dict, following.accounts())]
 
 
 def _commit(
     plan: ConversionPlan,
-    writer: cache.SplitWriter,
+    following: cache.NextCommit,
     accounts: list[VideoAccount],
     kept: Collection[str],
 ) -> dict[str, Any]:
@@ -289,11 +291,11 @@ def _commit(
         "accounting": totals,
         "keypoints": plan.dataset.keypoints_from,
     }
-    stay = {*writer.committed_videos.keys() - {*plan.drop}, *kept}
+    stay = {*following.state.videos.keys() - {*plan.drop}, *kept}
     earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
     if earlier:
         entries[EARLIER_READER] = sorted(earlier)
-    writer.commit(entries)
+    following.commit(entries)
     return totals
 
 
