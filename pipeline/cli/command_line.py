@@ -85,8 +85,8 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [*map(str, action.choices or ())]
-        if value in self._elsewhere:
-            program = self._elsewhere[value]
+        program = self._elsewhere.get(str(value))  # a value without words is a list
+        if program is not None:
             raise argparse.ArgumentError(action, f"no such command. Run {program} {value}")
         if names and str(value) not in names:
             hint = did_you_mean(str(value), names) or ";"  # "; did you mean 'plan'?" or ";"
