@@ -38,12 +38,8 @@ FindMirror = Callable[[str, str], Mirror | None]
 
 EXTRA: Final = "extra"  # entry of a split's manifest
 FUNCTION: Final = "function"  # stands for a mirror function in a manifest
-# default fill value by dtype; uint8 is for flags, 0 or 1
-FILLS: Final[Mapping[str, float | int]] = {
-    **dict.fromkeys(("float32", "float64"), math.nan),
-    **dict.fromkeys(("int8", "int16", "int32", "int64"), -1),
-    "uint8": 255,
-}
+# uint8 is for flags, 0 or 1
+DTYPES: Final = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _READ: Final = ("theta", "w_3d", "w_smpl", "gender")  # fields of a batch that are no columns
 _RESERVED: Final = frozenset({*COLUMNS, *TABLES, *TEXTS, *_READ, FEATURES})
@@ -52,32 +48,22 @@ _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraColumn(Column):
-    """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`.
+    """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`. Its
+    dtype is one of DTYPES; its name is a lower-case letter, then lower-case letters, digits and _.
 
     Raises ValueError for an invalid declaration.
     """
 
-    name: str  # a lower-case letter, then lower-case letters, digits and _
-    about: str  # its meaning, in one line
-    unit: str = ""
-    shape: tuple[int, ...] = ()  # shape of the value of one row or track
-    # a key of FILLS: float32, float64, int8, int16, int32, int64, or uint8 for flags, 0 or 1
-    dtype: Any = "float32"
-    # stands for a missing value, so no valid value may equal it; None: NaN for floats, -1 for
-    # integers, 255 for flags
-    fill: Any = None
-    per: Literal["row", "track"] = "row"
     # how mirroring the image changes a value; None: not at all
     mirror: Pairs | Mirror | Literal["function"] | None = None
     gaps: bool = False  # a writer may leave out rows of a track by writing NaN in all their numbers
 
     def __post_init__(self) -> None:
-        dtype = str(self.dtype)
-        if self.fill is None:
-            object.__setattr__(self, "fill", FILLS.get(dtype, 0))
-        if dtype in FILLS:
-            object.__setattr__(self, "dtype", np.dtype(dtype).newbyteorder("<"))
-        problem = self._problem()
+        if str(self.dtype) not in DTYPES:
+            problem = f"dtype {self.dtype!r}, expected one of {', '.join(DTYPES)}"
+        else:
+            Column.__post_init__(self)
+            problem = self._problem()
         if problem:
             raise ValueError(f"extra column {self.name!r}: {problem}")
 
@@ -94,8 +80,6 @@ class ExtraColumn(Column):
             return "the cache uses this name for something else: choose another"
         if not self.about.strip() or "\n" in self.about + self.unit:
             return "expected its meaning in one line (about)"
-        if str(self.dtype) not in FILLS:
-            return f"dtype {self.dtype!r}, expected one of {', '.join(FILLS)}"
         if not isinstance(self.shape, tuple) or not all(map(_is_length, self.shape)):
             return f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
         if self.per not in ("row", "track"):

@@ -53,6 +53,7 @@ NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 # kind of a column's dtype (`np.dtype.kind`) -> kinds of arrays that may be written to it
 _CONVERTIBLE: Final = {"f": "fiu", "i": "iu", "u": "bu"}
+FILLS: Final = {"f": math.nan, "i": -1, "u": 255}  # default fill value by kind of dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,23 @@ class Column:
     """One array of a split or stream, and how it is stored."""
 
     name: str
-    shape: tuple[int, ...]  # of the value of one row or track
-    dtype: np.dtype[Any]
-    fill: float | int  # stands for a missing value; no valid value equals it
     about: str  # its meaning, in one line
     unit: str = ""
+    shape: tuple[int, ...] = ()  # of the value of one row or track
+    dtype: Any = "float32"  # kept as a little-endian `np.dtype`; uint8 is for flags, 0 or 1
+    # stands for a missing value, so no valid value may equal it; None: NaN for floats, -1 for
+    # integers, 255 for flags
+    fill: Any = None
     per: Literal["row", "track"] = "row"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype).newbyteorder("<"))
+        if self.fill is None:
+            object.__setattr__(self, "fill", FILLS[self.dtype.kind])
 
     @property
     def row_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        return int(math.prod(self.shape) * self.dtype.itemsize)
 
     @property
     def description(self) -> str:
@@ -121,30 +129,22 @@ class Column:
         return ""
 
 
-def _floats(name: str, *shape: int, about: str) -> Column:
-    return Column(name, shape, np.dtype("<f4"), math.nan, about)
-
-
-def _flag(name: str, about: str) -> Column:
-    return Column(name, (), np.dtype("u1"), 255, about)
-
-
 def _by_name(*columns: Column) -> dict[str, Column]:
     return {column.name: column for column in columns}
 
 
 COLUMNS: Final[Mapping[str, Column]] = _by_name(
-    Column("frame_index", (), np.dtype("<i8"), -1, "the video's own frame count, from 0"),
-    _floats("bbox", 4, about="centre x, centre y, width, height: px of the full picture"),
-    _floats("kp_2d", 49, 3, about="x px, y px, confidence 0..1"),
-    _floats("kp_3d", 49, 4, about="x m, y m, z m, confidence: camera axes, pelvis at 0"),
-    _floats("kp_3d_eval", 14, 3, about="x m, y m, z m: camera axes"),
-    _floats("trans", 3, about="m"),
-    _floats("pose", 72, about="SMPL axis-angle, rad, global orientation in the camera"),
-    _floats("betas", 10, about="SMPL shape"),
-    _flag("has_3d", "kp_3d is known in this row"),
-    _flag("has_smpl", "pose and betas are known in this row"),
-    _flag("valid", "evaluation may use this row"),
+    Column("frame_index", "the video's own frame count, from 0", dtype="int64"),
+    Column("bbox", "centre x, centre y, width, height: px of the full picture", shape=(4,)),
+    Column("kp_2d", "x px, y px, confidence 0..1", shape=(49, 3)),
+    Column("kp_3d", "x m, y m, z m, confidence: camera axes, pelvis at 0", shape=(49, 4)),
+    Column("kp_3d_eval", "x m, y m, z m: camera axes", shape=(14, 3)),
+    Column("trans", "m", shape=(3,)),
+    Column("pose", "SMPL axis-angle, rad, global orientation in the camera", shape=(72,)),
+    Column("betas", "SMPL shape", shape=(10,)),
+    Column("has_3d", "kp_3d is known in this row", dtype="uint8"),
+    Column("has_smpl", "pose and betas are known in this row", dtype="uint8"),
+    Column("valid", "evaluation may use this row", dtype="uint8"),
 )
 
 
@@ -179,12 +179,12 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, Column]:
     """The three arrays of a feature stream by name: features, `ok` flags and keys."""
-    stored = np.dtype(dtype).newbyteorder("<")
+    about_ok = "1: features are there; 0: the picture was not readable"
     about_key = "what the features were computed from, hashed"
     return _by_name(
-        Column(stream, (dim,), stored, math.nan, "features"),
-        _flag(f"{stream}_ok", "1: features are there; 0: the picture was not readable"),
-        Column(f"{stream}_key", (2,), np.dtype("<u8"), NO_KEY, about_key),
+        Column(stream, "features", shape=(dim,), dtype=dtype),
+        Column(f"{stream}_ok", about_ok, dtype="uint8"),
+        Column(f"{stream}_key", about_key, shape=(2,), dtype="uint64", fill=NO_KEY),
     )
 
 

@@ -268,8 +268,8 @@ class Commit:
         manifest = self.manifest
         if "stream" in manifest:
             return layout.stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
-        extra = ExtraColumn.from_manifest(manifest)
-        return {**COLUMNS, **{name: extra[name] for name in extra if extra[name].per == "row"}}
+        known = {**COLUMNS, **ExtraColumn.from_manifest(manifest)}
+        return {name: column for name, column in known.items() if column.per == "row"}
 
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
         """The zarr.json of a column with `extent` rows (default: those of this commit)."""

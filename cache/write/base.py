@@ -32,7 +32,13 @@ from cache.format import layout
 from cache.format.folders import committed_names, places_of
 from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
-from cache.format.manifest import Commit, has_unfinished_commit, read_notes, unnamed_tables
+from cache.format.manifest import (
+    Commit,
+    has_unfinished_commit,
+    read_notes,
+    shards_entry,
+    unnamed_tables,
+)
 from cache.format.place import Place
 from cache.format.shard import sha256
 from cache.format.tables import Tables, table_entry, table_key
@@ -308,19 +314,17 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
 
 def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
     """Remove shards as `invalidate` does. The caller holds the writer's lock."""
-    removed = {str(shard) for shard in numbers}
-
-    def remaining(records: Mapping[str, str]) -> dict[str, str]:
-        return {shard: record for shard, record in records.items() if shard not in removed}
-
     entries = dict(commit.manifest)
     for key in ("format", "digest", "tables"):  # `publish` adds these
         entries.pop(key, None)
-    shards = entries["shards"]
-    entries["shards"] = {array: remaining(records) for array, records in shards.items()}
+    arrays = entries["shards"].keys()
+    remaining = commit.shards
+    for number in numbers:
+        remaining.pop(number, None)
+    entries["shards"] = shards_entry(arrays, remaining)
     if place.stream is not None:
         entries["split_digest"] = ""  # the stream may lack shards of the split now
-        entries["rows"] = remaining(entries["rows"])
+        entries["rows"] = {str(number): entries["rows"][str(number)] for number in remaining}
     note = {**commit.note, "invalidated": sorted(numbers)}
     publish(
         place,
@@ -331,4 +335,4 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         started=time.time(),
         keep_staged=True,
     )
-    place.store.remove(place.shard_folders(shards, numbers))
+    place.store.remove(place.shard_folders(arrays, numbers))

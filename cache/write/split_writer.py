@@ -90,15 +90,12 @@ class SplitWriter(Writer):
         super().__init__(Place(store_at(root), split), provenance)
         self._split = split
         self._extra = columns_by_name(extra)
-        unknown = sorted(set(columns) - COLUMNS.keys() - self._extra.keys())
+        known = {**COLUMNS, **self._extra}
+        unknown = sorted(set(columns) - known.keys())
         if unknown:
-            names = sorted({*COLUMNS, *self._extra})
-            raise CacheError(f"{split}: no such columns: {unknown}. Known: {names}")
-        chosen = {*columns, "frame_index"}
-        self._columns = {name: column for name, column in COLUMNS.items() if name in chosen}
-        for name, column in self._extra.items():
-            if column.per == "row":
-                self._columns[name] = column
+            raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(known)}")
+        chosen = {*columns, "frame_index", *self._extra}
+        self._columns = {n: known[n] for n in known if n in chosen and known[n].per == "row"}
         self._plan = plan
         self._new_geometry = Geometry(
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK

@@ -96,6 +96,8 @@ class StreamShards(ShardFiles):
     committed: dict[int, dict[str, str]]
     """The shards that the stream has for the split's rows: number -> array -> the manifest's
     record."""
+    _accepted: dict[int, dict[str, str]]
+    """Committed shards and, in a `StreamWriter`, accepted ones: number -> array -> record."""
     foreign: list[int]
     """Numbers of the shards that the stream has for other rows than the split has now."""
 
@@ -148,6 +150,7 @@ class StreamShards(ShardFiles):
             shards = self._commit.shards
             for shard in sorted(shards.keys() - set(self.foreign)):
                 self.committed[shard] = shards[shard]
+        self._accepted = dict(self.committed)
         # Features can only be carried over from rows of replaced or removed tracks.
         self._has_replaced_rows = any(
             self._is_partly_replaced(shard, n_live) for shard in self.committed
@@ -297,9 +300,18 @@ class StreamShards(ShardFiles):
         prefix = f"{self._work.folder}/{FILE}-{shard}-{token}"
         return {name: f"{prefix}-{name}" for name in self.columns}
 
+    @property
+    def pending(self) -> list[int]:
+        """Shards that have rows of committed tracks and no features yet: they are neither
+        committed nor, by this writer or a killed one with the same plan, accepted.
+        """
+        return [shard for shard in self.live_shards if shard not in self._accepted]
+
     def _require_pending(self, shard: int) -> None:
-        if shard not in self.live_shards or shard in self.committed:
-            raise CacheError(f"{self.title(shard)}: is not pending")
+        if shard in self._accepted or shard not in self.live_shards:
+            raise CacheError(
+                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
+            )
 
     def _put_piece(self, staged: Staged) -> None:
         """Record a shard whose files are written in a piece, and remove its checkpoint."""

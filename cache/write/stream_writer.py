@@ -53,7 +53,7 @@ from cache.errors import CacheError
 from cache.format.folders import create_groups
 from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
 from cache.format.manifest import Commit, shards_entry
-from cache.format.shard import ShardFile, ShardLayout, size_of
+from cache.format.shard import ShardFile, ShardLayout
 from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage.base import Root
@@ -95,8 +95,6 @@ class StreamWriter(StreamShards, Writer):
             PENDING_ROWS,
         }
     )
-    _accepted: dict[int, dict[str, str]]
-    """Committed and accepted shards: number -> array -> the manifest's record."""
 
     def __init__(
         self,
@@ -115,13 +113,6 @@ class StreamWriter(StreamShards, Writer):
         """Messages about staged shards that were not accepted at entry; they are still pending."""
         self.varying: set[str] = set()
         """Names of the entries of `made` that differ between the uncommitted shards."""
-
-    @property
-    def pending(self) -> list[int]:
-        """Shards that have rows of committed tracks and no features yet, neither committed nor
-        written by this writer or a killed one with the same plan.
-        """
-        return [shard for shard in self.live_shards if shard not in self._accepted]
 
     def write(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
         """Write the features of one pending shard with n `rows`, durably.
@@ -178,28 +169,22 @@ class StreamWriter(StreamShards, Writer):
             raise CacheError(
                 f"{title}: expected what is staged to be of {form}, found {staged_form}. {do}"
             )
-        for name in self.columns:
-            file = self._staged_file(staged, name)
-            if file is None or file.problem(self._store, fast=True):
+        final = self._final_keys(staged.shard)
+        n_rows = len(self.rows(staged.shard))
+        for name, column in self.columns.items():
+            file_key = staged.keys[name]
+            # Another key is none that a shard of this stream can have.
+            is_own = file_key == final[name] or file_key.startswith(f"{self.place.staged}/")
+            encoding = ShardLayout(column, self.geometry)
+            record = staged.records[name]
+            file = ShardFile(name, file_key, staged.shard, record, n_rows, encoding)
+            if not is_own or file.problem(self._store, fast=True):
                 raise CacheError.at(
-                    self._store.location(staged.keys[name]),
-                    expected=f"{size_of(staged.records[name])} bytes that were staged",
+                    self._store.location(file_key),
+                    expected=f"{file.size} bytes that were staged",
                     found="no such file, or a damaged one",
                     do=do,
                 )
-
-    def _staged_file(self, staged: Staged, name: str) -> ShardFile | None:
-        """The file of one array of a staged shard; None if its key is not one that a shard of this
-        stream can have.
-        """
-        file_key = staged.keys[name]
-        shard = staged.shard
-        is_final = file_key == self._final_keys(shard)[name]
-        if not is_final and not file_key.startswith(f"{self.place.staged}/"):
-            return None
-        encoding = ShardLayout(self.columns[name], self.geometry)
-        n_rows = len(self.rows(shard))
-        return ShardFile(name, file_key, shard, staged.records[name], n_rows, encoding)
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make committed shards pending again, in a commit of its own. Shards that are not
@@ -233,9 +218,7 @@ class StreamWriter(StreamShards, Writer):
         split = self.split.manifest
         # The digest of each shard's rows. Shards that the split has dropped stay, because their
         # features may be carried over.
-        rows: dict[str, str] = {}
-        if self._commit is not None:
-            rows.update(self._commit.manifest["rows"])
+        rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
         new_shards = sorted(self._accepted.keys() - self.committed.keys())
         for shard in new_shards:
             rows[str(shard)] = self.rows_record(shard)
@@ -299,7 +282,6 @@ class StreamWriter(StreamShards, Writer):
             if self.foreign:  # they were computed for other rows: make them pending
                 invalidate_shards(self.place, self._commit, self.foreign)
                 self._read_state()
-        self._accepted = dict(self.committed)
         if not self._work.names(SHARD):  # killed writers had other plans
             self._remove_uncommitted(self.columns, self._work)
         self.refused = []
@@ -325,9 +307,3 @@ class StreamWriter(StreamShards, Writer):
         for name in self.made.keys() | made.keys():
             if made.get(name) != self.made.get(name):
                 self.varying.add(name)
-
-    def _require_pending(self, shard: int) -> None:
-        if shard in self._accepted or shard not in self.live_shards:
-            raise CacheError(
-                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
-            )

@@ -176,9 +176,7 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, Column]:
         )
     if stream:
         dim = split.rows(f"features/{stream}", 0, 0).shape[1]
-        specs["features"] = Column(
-            "features", (dim,), np.dtype("<f4"), np.nan, f"of the stream {stream}"
-        )
+        specs["features"] = Column("features", f"of the stream {stream}", shape=(dim,))
     return specs
 
 
@@ -206,11 +204,10 @@ def _row_groups(
 
 def _track_specs(split: cache.Split) -> dict[str, Column]:
     """Columns of the track table, with the dataset's extra columns per track."""
-    number = np.dtype("<f8")
     return {
-        "fps": Column("fps", (), number, np.nan, "frames per second of the video"),
-        "crop_scale": Column("crop_scale", (), number, np.nan, "crop side / box side"),
-        "intrinsics": Column("intrinsics", (3, 3), number, np.nan, "px"),
+        "fps": Column("fps", "frames per second of the video", dtype="float64"),
+        "crop_scale": Column("crop_scale", "crop side / box side", dtype="float64"),
+        "intrinsics": Column("intrinsics", "px", shape=(3, 3), dtype="float64"),
     } | {name: extra for name, extra in split.extra.items() if extra.per == "track"}
 
 
@@ -243,7 +240,7 @@ def _track_names(split: cache.Split, track: Array) -> Group:
 
 def _is_flag(spec: Column) -> bool:
     """Whether a column is true, false or (255) unknown."""
-    return spec.dtype == np.uint8 and spec.fill == 255
+    return bool(spec.dtype == np.uint8 and spec.fill == 255)
 
 
 def _arrow_type(spec: Column) -> Any:

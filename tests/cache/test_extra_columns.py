@@ -99,7 +99,7 @@ def root(tmp_path: Path) -> Path:
 
 columns = st.tuples(
     st.lists(st.integers(1, 3), max_size=3).map(tuple),
-    st.sampled_from([*extra.FILLS]),
+    st.sampled_from([*extra.DTYPES]),
     st.sampled_from(["row", "track"]),
 )
 
