@@ -48,8 +48,10 @@ _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraColumn(Column):
-    """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`. Its
-    dtype is one of DTYPES; its name is a lower-case letter, then lower-case letters, digits and _.
+    """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`.
+
+    Its fields are those of `Column`, given by name, and two more. The dtype is one of DTYPES; the
+    name is a lower-case letter, then lower-case letters, digits and _.
 
     Raises ValueError for an invalid declaration.
     """

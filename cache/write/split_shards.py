@@ -28,8 +28,7 @@ from cache.format.records import TrackRows
 from cache.format.shard import ShardLayout, size_of
 from cache.read.rows import Rows
 from cache.storage.base import Lock
-from cache.write.shard_files import ShardFiles
-from cache.write.staged import SHARD, StagedWork
+from cache.write.staged import SHARD, ShardFiles, StagedWork
 
 Video = Mapping[str, Any]  # a record that `video_record` made
 

@@ -288,3 +288,24 @@ import cache.format.shard
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.count("google-crc32c has no compiled part here") == 1
+
+
+def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_time(
+    tmp_path: Path, toy: Any
+) -> None:
+    with toy.writer(tmp_path, "plan") as writer:
+        following = writer.begin()
+        following.append(*toy.video("a", [10]))
+        with pytest.raises(CacheError, match="commit first"):
+            writer.begin()
+        following.commit({})
+        files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        with pytest.raises(CacheError, match="is made"):
+            following.append(*toy.video("b", [70]))
+        with pytest.raises(CacheError, match="is made"):
+            following.commit({})
+        assert files == {file: file.read_bytes() for file in files}
+        late = writer.begin()
+        late.append(*toy.video("b", [70]))
+        late.commit({})
+    assert [*cache.open(tmp_path)[toy.SPLIT].videos.names] == ["a", "b"]
