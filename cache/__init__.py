@@ -26,9 +26,10 @@ from cache.format.tables import TrackRecord
 from cache.read.arguments import DEFAULT_STREAM
 from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
+from cache.repairs import Repaired, repair
 from cache.storage import is_url, store_at
 from cache.storage.base import Root
-from cache.verification import Damage, Repaired, VerifyReport, repair, verify
+from cache.verification import Damage, VerifyReport, verify
 from cache.write.base import delete_stream, finish_commits, invalidate
 from cache.write.checks import check_track
 from cache.write.copy import Copied, copy_split

@@ -2,12 +2,7 @@
 
 `verify` goes through every split and stream of a cache (each a `Place`) and compares its files with
 what the manifest says of them. It changes nothing; what it found is a `VerifyReport`.
-
-`repair` takes that report. Files that follow from others are written again: metadata, and the text
-of a manifest. Shards hold data and cannot be: a damaged one is taken off the manifest, then
-removed. Then rows of a stream are pending again, and rows of a split must be converted again
-(`Repaired.rows`). A damaged table or manifest takes a new conversion. A repair can be killed and
-repeated.
+`cache.repair` takes that report.
 
 Words:
     small file    any file but a shard: a manifest, a table, or a zarr.json
@@ -22,33 +17,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import shard as shards
-from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
-from cache.format.layout import GROUP, TABLE_FOLDER, Geometry, json_file
+from cache.format.folders import places_of, split_folders, unmounted_streams
+from cache.format.layout import GROUP, TABLE_FOLDER, json_file
 from cache.format.listing import (
     ROOT,
     listed_splits,
     missing_text,
     parse_list,
-    refuse_unmounted,
     root_group,
-    update_list,
 )
 from cache.format.manifest import Commit, lost_manifest, parse_manifest, read_manifest, read_tables
 from cache.format.place import Place
 from cache.format.shard import ShardFile
-from cache.format.tables import Tables
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Root, Store
-from cache.write.base import invalidate
 from cache.write.gc import find_unreferenced
 
 # called with the shards checked, the shards in all, and the speed
@@ -395,123 +386,3 @@ class _Verification:
 
     def _error(self, key: str, expected: str, found: str, do: str) -> str:
         return str(CacheError.at(self._store.location(key), expected=expected, found=found, do=do))
-
-
-@dataclass(slots=True)
-class Repaired:
-    """Result of `repair`. Keys are below the cache."""
-
-    restored: list[str] = field(default_factory=list)  # small files that were written again
-    removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
-    # (split, stream) -> numbers of removed shards, whose rows must be extracted again
-    streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
-    # split -> numbers of damaged shards that stay, because tracks have rows in them: their videos
-    # must be converted again
-    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)  # messages: remaining damage, and what to do
-
-
-def repair(root: Root, report: VerifyReport) -> Repaired:
-    """Repair what `verify` found damaged or stale. Damaged shards are checked again: those that are
-    intact by now stay.
-
-    Raises CacheError when there is no cache at `root`, OSError when files may not be read.
-    """
-    store = require_cache(root)
-    repaired = Repaired()
-    # (split, stream; "" for the split itself) whose manifest and metadata are written again
-    to_restore = {(split, stream or "") for split, stream in report.stale}
-    damaged_shards = defaultdict[tuple[str, str], set[int]](set)
-    for damage in report.damaged:
-        home = (damage.split, damage.stream or "")
-        if damage.shard is not None:
-            damaged_shards[home].add(damage.shard)
-        elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
-            _restore_group(store, damage.key)
-            repaired.restored.append(damage.key)
-        else:
-            to_restore.add(home)
-    # a split first: a stream is of its split
-    for home in sorted({*to_restore, *damaged_shards}):
-        split, stream = home
-        place = Place(store, split, stream or None)
-        try:
-            refuse_unmounted(store, split)
-            if home in to_restore:
-                _restore_manifest(place, repaired)
-            # Also without damaged shards: a damaged table raises here.
-            _remove_shards(place, damaged_shards[home], repaired)
-        except CacheError as error:  # still repair the other splits and streams
-            repaired.refused.append(str(error))
-        except PermissionError as error:
-            repaired.refused.append(str(AccessDenied.of(error)))
-    return repaired
-
-
-def _restore_group(store: Store, key: str) -> None:
-    """Write a group's zarr.json again. The root's lists the splits: a list that can be read is
-    kept, else it is made from the committed splits.
-    """
-    group = GROUP
-    if key == ROOT:
-        root = store.read_many([ROOT]).get(ROOT, b"")
-        names = parse_list(bytes(root))
-        if names is None:
-            names = frozenset(committed_names(store))
-        group = root_group(names)
-    store.put_small({key: group}, key.rpartition("/")[0])
-
-
-def _restore_manifest(place: Place, repaired: Repaired) -> None:
-    """Write the text of a manifest again, and the metadata that follows from it. Raises CacheError
-    if the manifest is damaged, or if there is another writer.
-    """
-    store = place.store
-    with store.lock(place.writing):
-        current = read_manifest(place)
-        if current is None:
-            return
-        manifest, etag = current
-        text = json_file(manifest)
-        if store.read(place.manifest) != text:
-            store.replace(place.manifest, text, expected=etag)
-            repaired.restored.append(place.manifest)
-        stale = Commit(place, manifest, Tables(), etag).find_stale_metadata()
-        if stale:
-            update_list(store, add=[place.split], committed=committed_names(store))
-            store.put_small(stale, place.arrays_folder)
-        repaired.restored += sorted(stale)
-
-
-def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
-    """Remove the reported shards that are still damaged: all of them from a stream; from a split
-    only those without rows of tracks. The others stay, in `repaired.rows`.
-
-    Raises CacheError if the manifest or a table is damaged, or if there is no manifest.
-    """
-    commit = Commit.load(place)
-    if commit is None:
-        raise lost_manifest(place) or CacheError(
-            f"{place.store.location(place.manifest_folder)}: nothing is committed there"
-        )
-    suspects = [file for file in commit.shard_files() if file.number in reported]
-    damaged = {file.number for file in suspects if file.problem(place.store, fast=False)}
-    if place.stream is None:
-        with_rows = damaged.intersection(
-            commit.tables.live_shards(Geometry(**commit.manifest["geometry"]))
-        )
-        if with_rows:
-            repaired.rows[place.split] = tuple(sorted(with_rows))
-        damaged -= with_rows
-    if not damaged:
-        return
-
-    files = []
-    for folder in place.shard_folders(commit.manifest["shards"], damaged):
-        for key in place.store.files(folder) or [folder]:
-            if place.store.exists(key):
-                files.append(key)
-    invalidate(place.store.root, place.split, place.stream, damaged)
-    repaired.removed += files
-    if place.stream is not None:
-        repaired.streams[place.split, place.stream] = tuple(sorted(damaged))

@@ -23,7 +23,7 @@ from tests.tasks.conftest import GOOD, load
 from vibe_model import sections
 
 # not in the package
-ELSEWHERE = {"dataset": (), "stream": (-1,), "model": (-3,)}
+ELSEWHERE = {"dataset": (), "stream": (), "model": (-3,)}
 
 
 def page(kind: str) -> str:

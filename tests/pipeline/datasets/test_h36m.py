@@ -348,11 +348,11 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
         ),
         (
             json.dumps({"2": {"1": {"zero": fit_of(0)}}}),
-            "'2/1/zero': expected action, subaction and frame as numbers",
+            "'2/1': expected action, subaction and frame as numbers, found other keys",
         ),
         (
             json.dumps({"2": {"1": {"": fit_of(0)}}}),
-            "'2/1/': expected action, subaction and frame as numbers",
+            "'2/1': expected action, subaction and frame as numbers, found other keys",
         ),
         ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
     ],
