@@ -118,14 +118,14 @@ def write_split(
 ) -> None:
     """Write a split with one track per video; of each track's arrays, these columns."""
     with cache.SplitWriter(root, name, columns=columns, plan="made up") as writer:
-        writer.begin()
+        following = writer.begin()
         for number, rows in enumerate(tracks):
             video, labels = f"{number:06d}", {column: rows[column] for column in columns}
             track = cache.TrackRows(
                 name=f"{video}/0", video=video, step=1, fps=25.0, crop_scale=1.3, columns=labels
             )
-            writer.append(cache.VideoEntry(name=video), [track])
-        writer.commit({"stand_in": True})
+            following.append(cache.VideoEntry(name=video), [track])
+        following.commit({"stand_in": True})
 
 
 def write_stream(

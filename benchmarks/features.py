@@ -131,7 +131,7 @@ def make(work: Path, key: str, case: Case, n_crops: int) -> None:
         plan="made up",
         provenance={"raw": str(work / "raw")},
     ) as writer:
-        writer.begin()
+        following = writer.begin()
         n_frames = max(1, n_crops // case.persons)
         for number in range(-(-n_frames // FRAMES)):
             video = f"{number:06d}"
@@ -145,8 +145,8 @@ def make(work: Path, key: str, case: Case, n_crops: int) -> None:
             entry = cache.VideoEntry(
                 name=video, source=case.spec, pixels=pixels, width=width, height=height
             )
-            writer.append(entry, tracks)
-        writer.commit({"stand_in": True})
+            following.append(entry, tracks)
+        following.commit({"stand_in": True})
 
 
 def boxes(n: int, size: tuple[int, int], seed: int) -> Floats:

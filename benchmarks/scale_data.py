@@ -186,9 +186,9 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
     for column in columns:
         spec = layout.COLUMNS[column]
         one_shard = np.arange(layout.ROWS_PER_SHARD, dtype=spec.dtype).reshape(
-            -1, *[1] * len(spec.trailing)
+            -1, *[1] * len(spec.shape)
         )
-        rows[column] = np.resize(one_shard, (n_rows, *spec.trailing))
+        rows[column] = np.resize(one_shard, (n_rows, *spec.shape))
     rows["frame_index"] = np.arange(n_rows)
     write_split(root, name, columns, [rows])
     with cache.StreamWriter(root, name, "resnet50", dim=DIM, plan="template") as stream:
@@ -209,14 +209,14 @@ def linked(
     full: int,
     rest: int,
     written: Mapping[str, Mapping[str, str]],
-    spec: layout.ColumnSpec,
+    spec: layout.Column,
 ) -> dict[str, str]:
     """Link an array's shards from 1 to `full` - 1 to the first one; the last moves behind. Return
     their records.
     """
 
     def file(shard: int) -> Path:
-        path = Path(layout.shard_key(str(array), shard, spec.trailing))
+        path = Path(layout.shard_key(str(array), shard, spec.shape))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -34,6 +34,7 @@ from cache.write.base import delete_stream, finish_commits, invalidate
 from cache.write.checks import check_track
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
+from cache.write.next_commit import NextCommit, SplitState
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_shards import Staged, StreamShards
 from cache.write.stream_writer import StreamWriter
@@ -51,7 +52,8 @@ __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns
 __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]
 # writing
-__all__ += ["SplitWriter", "Staged", "StreamShards", "StreamWriter", "check_track", "fingerprint"]
+__all__ += ["NextCommit", "SplitState", "SplitWriter", "Staged", "StreamShards", "StreamWriter"]
+__all__ += ["check_track", "fingerprint"]
 # copies and removal
 __all__ += ["Copied", "copy_split"]
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]

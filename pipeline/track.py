@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CROP_SCALE: Final = 1.3
 
 # The cache's columns that hold yes or no, and those that hold floats.
-FLAGS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.uint8)
+FLAGS: Final = tuple(name for name, column in cache.COLUMNS.items() if column.dtype == np.uint8)
 FLOATS: Final = tuple(name for name in cache.COLUMNS if name not in ("frame_index", *FLAGS))
 PELVIS: Final = JOINTS["spin49"].index("hip")
 

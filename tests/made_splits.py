@@ -35,10 +35,10 @@ def write_split(
         )
     )
     with cache.SplitWriter(root, name, **{"columns": columns, "plan": "test", **options}) as writer:
-        writer.begin(drop=drop)
+        following = writer.begin(drop=drop)
         for entry, tracks in videos:
-            writer.append(entry, tracks)
-        writer.commit(recorded)
+            following.append(entry, tracks)
+        following.commit(recorded)
     return cache.open(root)[name]
 
 

@@ -25,7 +25,7 @@ from cache.format.layout import (
     FEATURES,
     TABLES,
     TEXTS,
-    ColumnSpec,
+    Column,
     json_fill,
     stream_of,
 )
@@ -38,12 +38,8 @@ FindMirror = Callable[[str, str], Mirror | None]
 
 EXTRA: Final = "extra"  # entry of a split's manifest
 FUNCTION: Final = "function"  # stands for a mirror function in a manifest
-# default fill value by dtype; uint8 is for flags, 0 or 1
-FILLS: Final[Mapping[str, float | int]] = {
-    **dict.fromkeys(("float32", "float64"), math.nan),
-    **dict.fromkeys(("int8", "int16", "int32", "int64"), -1),
-    "uint8": 255,
-}
+# uint8 is for flags, 0 or 1
+DTYPES: Final = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _READ: Final = ("theta", "w_3d", "w_smpl", "gender")  # fields of a batch that are no columns
 _RESERVED: Final = frozenset({*COLUMNS, *TABLES, *TEXTS, *_READ, FEATURES})
@@ -51,30 +47,25 @@ _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExtraColumn:
+class ExtraColumn(Column):
     """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`.
+
+    Its fields are those of `Column`, given by name, and two more. The dtype is one of DTYPES; the
+    name is a lower-case letter, then lower-case letters, digits and _.
 
     Raises ValueError for an invalid declaration.
     """
 
-    name: str  # a lower-case letter, then lower-case letters, digits and _
-    about: str  # its meaning, in one line
-    unit: str = ""
-    shape: tuple[int, ...] = ()  # shape of the value of one row or track
-    # a key of FILLS: float32, float64, int8, int16, int32, int64, or uint8 for flags, 0 or 1
-    dtype: str = "float32"
-    # stands for a missing value, so no valid value may equal it; None: NaN for floats, -1 for
-    # integers, 255 for flags
-    fill: float | int | None = None
-    per: Literal["row", "track"] = "row"
     # how mirroring the image changes a value; None: not at all
     mirror: Pairs | Mirror | Literal["function"] | None = None
     gaps: bool = False  # a writer may leave out rows of a track by writing NaN in all their numbers
 
     def __post_init__(self) -> None:
-        if self.fill is None:
-            object.__setattr__(self, "fill", FILLS.get(self.dtype, 0))
-        problem = self._problem()
+        if str(self.dtype) not in DTYPES:
+            problem = f"dtype {self.dtype!r}, expected one of {', '.join(DTYPES)}"
+        else:
+            Column.__post_init__(self)
+            problem = self._problem()
         if problem:
             raise ValueError(f"extra column {self.name!r}: {problem}")
 
@@ -91,8 +82,6 @@ class ExtraColumn:
             return "the cache uses this name for something else: choose another"
         if not self.about.strip() or "\n" in self.about + self.unit:
             return "expected its meaning in one line (about)"
-        if self.dtype not in FILLS:
-            return f"dtype {self.dtype!r}, expected one of {', '.join(FILLS)}"
         if not isinstance(self.shape, tuple) or not all(map(_is_length, self.shape)):
             return f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
         if self.per not in ("row", "track"):
@@ -117,12 +106,12 @@ class ExtraColumn:
         return ""
 
     def _fill_is_representable(self) -> bool:
-        if not self.dtype.startswith("float"):
+        if self.dtype.kind != "f":
             limits = np.iinfo(self.dtype)
             return isinstance(self.fill, int) and limits.min <= self.fill <= limits.max
         if not isinstance(self.fill, float) or math.isinf(self.fill):
             return False
-        return math.isnan(self.fill) or float(np.dtype(self.dtype).type(self.fill)) == self.fill
+        return math.isnan(self.fill) or float(self.dtype.type(self.fill)) == self.fill
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> dict[str, Self]:
@@ -145,20 +134,12 @@ class ExtraColumn:
         return extras
 
     @property
-    def spec(self) -> ColumnSpec:
-        """The shape, dtype and fill value as the cache stores the column."""
-        about = f"{self.about} [{self.unit}]" if self.unit else self.about
-        assert self.fill is not None
-        return ColumnSpec(self.shape, np.dtype(self.dtype).newbyteorder("<"), self.fill, about)
-
-    @property
     def array(self) -> str:
         """The name of the Zarr array that stores the column."""
         return self.name if self.per == "row" else f"track_{self.name}"
 
     def as_json(self) -> dict[str, Any]:
         """The column's entry in the manifest: all fields except `name` and `gaps`."""
-        assert self.fill is not None
         mirror: Any = self.mirror
         if isinstance(mirror, tuple):
             mirror = [list(pair) for pair in mirror]
@@ -168,7 +149,7 @@ class ExtraColumn:
             "about": self.about,
             "unit": self.unit,
             "shape": list(self.shape),
-            "dtype": self.dtype,
+            "dtype": self.dtype.name,
             "fill": json_fill(self.fill),
             "per": self.per,
             "mirror": mirror,
@@ -180,9 +161,8 @@ class ExtraColumn:
         return {key: value for key, value in self.as_json().items() if key not in ("about", "unit")}
 
     def problem(self, array: Any, n_rows: int) -> str:
-        """Why an array cannot be this column's value for a track of `n_rows` rows; "" if it can."""
-        shape = (n_rows, *self.shape) if self.per == "row" else self.shape
-        problem = self.spec.problem(array, shape)
+        """As `Column.problem`; also refuses values that equal the fill value."""
+        problem = Column.problem(self, array, n_rows)
         if problem:
             return problem
         if self.gaps:

@@ -14,10 +14,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
+from cache.arrays import Array
 from cache.errors import CacheError
 
 FORMAT: Final = "vibe-cache 2"
@@ -52,48 +53,67 @@ NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 # kind of a column's dtype (`np.dtype.kind`) -> kinds of arrays that may be written to it
 _CONVERTIBLE: Final = {"f": "fiu", "i": "iu", "u": "bu"}
+FILLS: Final = {"f": math.nan, "i": -1, "u": 255}  # default fill value by kind of dtype
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnSpec:
-    """How a column is stored: the shape of one row, the dtype, and the fill value for missing rows,
-    which no valid row has.
-    """
+class Column:
+    """One array of a split or stream, and how it is stored."""
 
-    trailing: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fill: float | int
-    about: str
+    name: str
+    about: str  # its meaning, in one line
+    unit: str = ""
+    shape: tuple[int, ...] = ()  # of the value of one row or track
+    dtype: Any = "float32"  # kept as a little-endian `np.dtype`; uint8 is for flags, 0 or 1
+    # stands for a missing value, so no valid value may equal it; None: NaN for floats, -1 for
+    # integers, 255 for flags
+    fill: Any = None
+    per: Literal["row", "track"] = "row"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype).newbyteorder("<"))
+        if self.fill is None:
+            object.__setattr__(self, "fill", FILLS[self.dtype.kind])
 
     @property
     def row_bytes(self) -> int:
-        return math.prod(self.trailing) * self.dtype.itemsize
+        return int(math.prod(self.shape) * self.dtype.itemsize)
+
+    @property
+    def description(self) -> str:
+        """The column's meaning and unit, as its zarr.json has it."""
+        return f"{self.about} [{self.unit}]" if self.unit else self.about
+
+    def empty(self, n: int) -> Array:
+        """A new array (n, *shape) of fill values."""
+        return np.full((n, *self.shape), self.fill, self.dtype)
 
     def metadata(self, extent: int, geometry: Geometry) -> bytes:
         """The zarr.json of this column with `extent` rows. Chunks are not compressed; each chunk
         and the shard's index have a crc32c checksum.
         """
         configuration = {
-            "chunk_shape": [geometry.rows_per_chunk, *self.trailing],
+            "chunk_shape": [geometry.rows_per_chunk, *self.shape],
             "codecs": [_bytes_codec(self.dtype), _CRC32C],
             "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
             "index_location": "end",
         }
         codec = {"name": "sharding_indexed", "configuration": configuration}
         return _metadata(
-            shape=(extent, *self.trailing),
-            chunk=(geometry.rows_per_shard, *self.trailing),
+            shape=(extent, *self.shape),
+            chunk=(geometry.rows_per_shard, *self.shape),
             dtype=self.dtype,
             fill=self.fill,
             codecs=[codec],
-            attributes={"about": self.about},
+            attributes={"about": self.description},
         )
 
-    def problem(self, array: Any, shape: tuple[int, ...]) -> str:
-        """Why an array cannot be stored in this column with `shape`; "" if it can.
+    def problem(self, array: Any, n_rows: int) -> str:
+        """Why an array cannot be this column's value for a track of `n_rows` rows; "" if it can.
 
         Floats may be rounded to the column's dtype; integers must fit exactly.
         """
+        shape = (n_rows, *self.shape) if self.per == "row" else self.shape
         if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
             return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
         if array.dtype.kind not in _CONVERTIBLE[self.dtype.kind]:
@@ -109,27 +129,23 @@ class ColumnSpec:
         return ""
 
 
-def _floats(*trailing: int, about: str) -> ColumnSpec:
-    return ColumnSpec(trailing, np.dtype("<f4"), math.nan, about)
+def _by_name(*columns: Column) -> dict[str, Column]:
+    return {column.name: column for column in columns}
 
 
-def _flag(about: str) -> ColumnSpec:
-    return ColumnSpec((), np.dtype("u1"), 255, about)
-
-
-COLUMNS: Final[Mapping[str, ColumnSpec]] = {
-    "frame_index": ColumnSpec((), np.dtype("<i8"), -1, "the video's own frame count, from 0"),
-    "bbox": _floats(4, about="centre x, centre y, width, height: px of the full picture"),
-    "kp_2d": _floats(49, 3, about="x px, y px, confidence 0..1"),
-    "kp_3d": _floats(49, 4, about="x m, y m, z m, confidence: camera axes, pelvis at 0"),
-    "kp_3d_eval": _floats(14, 3, about="x m, y m, z m: camera axes"),
-    "trans": _floats(3, about="m"),
-    "pose": _floats(72, about="SMPL axis-angle, rad, global orientation in the camera"),
-    "betas": _floats(10, about="SMPL shape"),
-    "has_3d": _flag("kp_3d is known in this row"),
-    "has_smpl": _flag("pose and betas are known in this row"),
-    "valid": _flag("evaluation may use this row"),
-}
+COLUMNS: Final[Mapping[str, Column]] = _by_name(
+    Column("frame_index", "the video's own frame count, from 0", dtype="int64"),
+    Column("bbox", "centre x, centre y, width, height: px of the full picture", shape=(4,)),
+    Column("kp_2d", "x px, y px, confidence 0..1", shape=(49, 3)),
+    Column("kp_3d", "x m, y m, z m, confidence: camera axes, pelvis at 0", shape=(49, 4)),
+    Column("kp_3d_eval", "x m, y m, z m: camera axes", shape=(14, 3)),
+    Column("trans", "m", shape=(3,)),
+    Column("pose", "SMPL axis-angle, rad, global orientation in the camera", shape=(72,)),
+    Column("betas", "SMPL shape", shape=(10,)),
+    Column("has_3d", "kp_3d is known in this row", dtype="uint8"),
+    Column("has_smpl", "pose and betas are known in this row", dtype="uint8"),
+    Column("valid", "evaluation may use this row", dtype="uint8"),
+)
 
 
 # tables that hold texts
@@ -161,15 +177,15 @@ TABLES: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 }
 
 
-def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
+def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, Column]:
     """The three arrays of a feature stream by name: features, `ok` flags and keys."""
-    stored = np.dtype(dtype).newbyteorder("<")
+    about_ok = "1: features are there; 0: the picture was not readable"
     about_key = "what the features were computed from, hashed"
-    return {
-        stream: ColumnSpec((dim,), stored, math.nan, "features"),
-        f"{stream}_ok": _flag("1: features are there; 0: the picture was not readable"),
-        f"{stream}_key": ColumnSpec((2,), np.dtype("<u8"), NO_KEY, about_key),
-    }
+    return _by_name(
+        Column(stream, "features", shape=(dim,), dtype=dtype),
+        Column(f"{stream}_ok", about_ok, dtype="uint8"),
+        Column(f"{stream}_key", about_key, shape=(2,), dtype="uint64", fill=NO_KEY),
+    )
 
 
 def stream_of(array: str) -> str:

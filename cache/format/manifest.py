@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ from cache.format.layout import (
     COLUMNS,
     FORMAT,
     TABLE_FOLDER,
-    ColumnSpec,
+    Column,
     Geometry,
 )
 from cache.format.place import Place
@@ -252,18 +252,24 @@ class Commit:
         return note
 
     @property
-    def columns(self) -> Mapping[str, ColumnSpec]:
+    def shards(self) -> dict[int, dict[str, str]]:
+        """The manifest's records of all shards: number -> array -> record."""
+        shards: dict[int, dict[str, str]] = {}
+        for name, records in self.manifest["shards"].items():
+            for number, record in records.items():
+                shards.setdefault(int(number), {})[name] = record
+        return shards
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
         """All columns that the manifest may name, by name: those of a split with its extra columns
         per row, or the arrays of a stream.
         """
         manifest = self.manifest
         if "stream" in manifest:
             return layout.stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
-        columns = dict(COLUMNS)
-        for name, column in ExtraColumn.from_manifest(manifest).items():
-            if column.per == "row":
-                columns[name] = column.spec
-        return columns
+        known = {**COLUMNS, **ExtraColumn.from_manifest(manifest)}
+        return {name: column for name, column in known.items() if column.per == "row"}
 
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
         """The zarr.json of a column with `extent` rows (default: those of this commit)."""
@@ -319,11 +325,11 @@ class Commit:
         """
         geometry = Geometry(**self.manifest["geometry"])
         files = []
-        for name, spec in self.columns.items():
+        for name, column in self.columns.items():
             records = self.manifest["shards"].get(name, {})
-            encoding = ShardLayout(spec, geometry)
+            encoding = ShardLayout(column, geometry)
             for number in sorted(map(int, records)):
-                key = layout.shard_key(self.place.array_key(name), number, spec.trailing)
+                key = layout.shard_key(self.place.array_key(name), number, column.shape)
                 n_rows = len(shard_rows(self.manifest, number))
                 record = records[str(number)]
                 files.append(ShardFile(name, key, number, record, n_rows, encoding))
@@ -342,6 +348,14 @@ class Commit:
             if split_record not in (record, ""):
                 foreign.append(int(shard))
         return foreign
+
+
+def shards_entry(
+    arrays: Iterable[str], shards: Mapping[int, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The manifest's entry for shards, as `Commit.shards` returns them, of these arrays."""
+    numbers = sorted(shards)
+    return {name: {str(n): shards[n][name] for n in numbers} for name in arrays}
 
 
 def has_shards(manifest: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:

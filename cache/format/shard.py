@@ -20,7 +20,7 @@ import numpy as np
 
 from cache.arrays import Array
 from cache.errors import CacheError
-from cache.format.layout import ColumnSpec, Geometry
+from cache.format.layout import Column, Geometry
 from cache.storage.base import Bytes, Store
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
@@ -59,13 +59,13 @@ def sha256(data: bytes | Bytes) -> str:
 class ShardLayout:
     """How a column's rows are arranged in its shard files."""
 
-    spec: ColumnSpec
+    column: Column
     geometry: Geometry
 
     @property
     def chunk_bytes(self) -> int:
         """Size of a chunk with its checksum, in bytes."""
-        return self.geometry.rows_per_chunk * self.spec.row_bytes + 4
+        return self.geometry.rows_per_chunk * self.column.row_bytes + 4
 
     @property
     def index_bytes(self) -> int:
@@ -73,18 +73,18 @@ class ShardLayout:
         return self.geometry.chunks * 16 + 4
 
     def encode(self, rows: Array) -> tuple[bytes, str]:
-        """Encode `rows` (n, *trailing), 1 <= n <= `rows_per_shard`, as a shard.
+        """Encode `rows` (n, *shape), 1 <= n <= `rows_per_shard`, as a shard.
 
         Returns the bytes of the shard file, and its record for the manifest. The last chunk is
         filled up with the fill value; chunks that would hold only padding are absent. Raises
         ValueError if the dtype or shape is wrong.
         """
-        spec = self.spec
+        column = self.column
         size = self.geometry.rows_per_chunk
         is_shard = 0 < len(rows) <= self.geometry.rows_per_shard
-        if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not is_shard:
-            raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
-        padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
+        if rows.dtype != column.dtype or rows.shape[1:] != column.shape or not is_shard:
+            raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {column}")
+        padding = column.empty(-len(rows) % size)
         parts = list[bytes]()
         checksums = list[bytes]()
         for start in range(0, len(rows), size):

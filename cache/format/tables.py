@@ -199,8 +199,7 @@ def parse_table(file: Bytes, entry: Mapping[str, Any]) -> Array:
 
 def _extra_table(column: ExtraColumn, tracks: Sequence[Mapping[str, Any]]) -> Array:
     """The table (N, ...) of an extra track column, from the records of N tracks."""
-    spec = column.spec
-    table = np.full((len(tracks), *spec.trailing), spec.fill, spec.dtype)
+    table = column.empty(len(tracks))
     for number, track in enumerate(tracks):
         if column.array in track:
             table[number] = track[column.array]

@@ -99,8 +99,8 @@ class Rows(ABC):
         self._records = records
         self._check_current = check_current
         self._location = store.location(array)
-        self.trailing = layout.spec.trailing
-        self.dtype = layout.spec.dtype
+        self.trailing = layout.column.shape
+        self.dtype = layout.column.dtype
         self._geometry = layout.geometry
         self._prepare()
 
@@ -146,7 +146,7 @@ class _MappedRows(Rows):
     """Rows in shard files on a disk, which are memory-mapped and stay open between reads."""
 
     def _prepare(self) -> None:
-        self._row_bytes = self._layout.spec.row_bytes
+        self._row_bytes = self._layout.column.row_bytes
         # Open shards by number; `_OPEN_SHARDS` limits how many all readers have. Readers do not
         # share maps: a split that is opened again reads the files that exist now.
         self._maps: dict[int, _MappedShard] = {}

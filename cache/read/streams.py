@@ -288,7 +288,7 @@ def _record_if_all_computed(n_rows: int, geometry: Geometry) -> str:
     """The record "<size>:<digest>" that a manifest has of a shard with `n_rows` flags, if all of
     them are COMPUTED. Flags of all streams are stored alike.
     """
-    spec = stream_columns("any", 1, "float16")["any_ok"]
+    column = stream_columns("any", 1, "float16")["any_ok"]
     flags = np.ones(n_rows, np.uint8)  # COMPUTED is 1
-    _, record = ShardLayout(spec, geometry).encode(flags)
+    _, record = ShardLayout(column, geometry).encode(flags)
     return record

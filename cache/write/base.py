@@ -21,7 +21,7 @@ import platform
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -32,13 +32,20 @@ from cache.format import layout
 from cache.format.folders import committed_names, places_of
 from cache.format.layout import PROVENANCE, json_file
 from cache.format.listing import refuse_unmounted, update_list
-from cache.format.manifest import Commit, has_unfinished_commit, read_notes, unnamed_tables
+from cache.format.manifest import (
+    Commit,
+    has_unfinished_commit,
+    read_notes,
+    shards_entry,
+    unnamed_tables,
+)
 from cache.format.place import Place
 from cache.format.shard import sha256
 from cache.format.tables import Tables, table_entry, table_key
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
+from cache.write.staged import StagedWork
 
 NOTES: Final = 100  # `provenance.json` has notes on this many last commits
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
@@ -115,13 +122,17 @@ class Writer(ABC):
         keys = [f"{self.place.writing}/{name}" for name in names]
         self._store.remove([staged, *keys])
 
-    def _remove_shards(self, name: str, keep: Collection[int]) -> None:
-        """Remove an array's shards that are not in `keep`. Does nothing in a store without locks,
-        where they may belong to a running writer.
+    def _remove_uncommitted(self, arrays: Iterable[str], work: StagedWork) -> None:
+        """Remove the uncommitted shards of these arrays that killed writers have written under
+        final names, as new shards will have the same names, and the pieces that record them. In a
+        store without locks, other writers may be running, and only the pieces of `work` go.
         """
+        work.remove_shards()
         if self._store.exclusive:
-            gone = [number for number in self.place.shards_on_disk(name) if number not in keep]
-            self._store.remove(self.place.shard_folders([name], gone))
+            committed = {} if self._commit is None else self._commit.shards
+            for name in arrays:
+                gone = [n for n in self.place.shards_on_disk(name) if n not in committed]
+                self._store.remove(self.place.shard_folders([name], gone))
 
     def _publish(
         self, entries: Mapping[str, Any], tables: Tables, note: Mapping[str, Any] | None = None
@@ -303,19 +314,17 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
 
 def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
     """Remove shards as `invalidate` does. The caller holds the writer's lock."""
-    removed = {str(shard) for shard in numbers}
-
-    def remaining(records: Mapping[str, str]) -> dict[str, str]:
-        return {shard: record for shard, record in records.items() if shard not in removed}
-
     entries = dict(commit.manifest)
     for key in ("format", "digest", "tables"):  # `publish` adds these
         entries.pop(key, None)
-    shards = entries["shards"]
-    entries["shards"] = {array: remaining(records) for array, records in shards.items()}
+    arrays = entries["shards"].keys()
+    remaining = commit.shards
+    for number in numbers:
+        remaining.pop(number, None)
+    entries["shards"] = shards_entry(arrays, remaining)
     if place.stream is not None:
         entries["split_digest"] = ""  # the stream may lack shards of the split now
-        entries["rows"] = remaining(entries["rows"])
+        entries["rows"] = {str(number): entries["rows"][str(number)] for number in remaining}
     note = {**commit.note, "invalidated": sorted(numbers)}
     publish(
         place,
@@ -326,4 +335,4 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         started=time.time(),
         keep_staged=True,
     )
-    place.store.remove(place.shard_folders(shards, numbers))
+    place.store.remove(place.shard_folders(arrays, numbers))

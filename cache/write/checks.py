@@ -51,13 +51,8 @@ def check_track(
         if label in track.columns and flag not in track.columns:
             refuse(f"{label} comes without {flag}, which marks its known rows")
     n_rows = len(track.columns["frame_index"])
-    for name, array in track.columns.items():
-        column = COLUMNS[name]
-        problem = column.problem(array, (n_rows, *column.trailing))
-        if problem:
-            refuse(f"{name} {problem}")
-    for name, array in track.extra.items():
-        problem = extras[name].problem(array, n_rows)
+    for name, array in {**track.columns, **track.extra}.items():
+        problem = {**COLUMNS, **extras}[name].problem(array, n_rows)
         if problem:
             refuse(f"{name} {problem}")
     frames = track.columns["frame_index"].astype(np.int64)

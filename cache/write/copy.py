@@ -215,15 +215,15 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         rows_per_shard=geometry.rows_per_shard,
         rows_per_chunk=geometry.rows_per_chunk,
     ) as writer:
-        writer.begin()
-        finished = set(writer.journalled)
+        following = writer.begin()
+        finished = set(following.journalled)
         for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
             entry = source.videos[number]
             if entry.name not in finished:
-                writer.append(entry, [_to_track_rows(source, track) for track in tracks])
+                following.append(entry, [_to_track_rows(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(manifest["rows"]), source.name)
-        writer.commit(_callers_entries(manifest, SplitWriter.own_entries))
+        following.commit(_callers_entries(manifest, SplitWriter.own_entries))
 
 
 def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
@@ -245,14 +245,13 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     """
     values = {name: source.rows(name, track.start, track.stop) for name in source.columns}
     values |= track.extra
-    columns = {}
-    extra = {}
+    known = {**COLUMNS, **source.extra}
+    columns: dict[str, Array] = {}
+    extra: dict[str, Array] = {}
     for name, array in values.items():
-        if name in source.extra:
-            if not _is_fill(array, source.extra[name].spec.fill):
-                extra[name] = array
-        elif not _is_fill(array, COLUMNS[name].fill):
-            columns[name] = array
+        if not _is_fill(array, known[name].fill):
+            target = extra if name in source.extra else columns
+            target[name] = array
     for label, flag in NEEDS_FLAG.items():
         if flag not in columns:
             columns.pop(label, None)

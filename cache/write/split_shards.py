@@ -22,19 +22,18 @@ import numpy as np
 
 from cache.arrays import Array
 from cache.errors import CacheError
-from cache.format import layout
-from cache.format.layout import ColumnSpec, Geometry
+from cache.format.layout import Column, Geometry
 from cache.format.place import Place
 from cache.format.records import TrackRows
 from cache.format.shard import ShardLayout, size_of
 from cache.read.rows import Rows
 from cache.storage.base import Lock
-from cache.write.staged import SHARD, StagedWork
+from cache.write.staged import SHARD, ShardFiles, StagedWork
 
 Video = Mapping[str, Any]  # a record that `video_record` made
 
 
-class SplitShards:
+class SplitShards(ShardFiles):
     """The shards of the rows from `first_row` on. Call `append` for each video, then `write_last`.
     To continue the work of a killed writer, call `read_staged` and `resume` before.
 
@@ -49,29 +48,25 @@ class SplitShards:
     def __init__(
         self,
         place: Place,
-        columns: Mapping[str, ColumnSpec],
+        columns: Mapping[str, Column],
         geometry: Geometry,
         first_row: int,
         work: StagedWork,
         lock: Lock,
     ) -> None:
-        self._place = place
-        self._store = place.store
-        self._columns = columns
-        self._geometry = geometry
+        super().__init__(place, columns, work)
+        self.geometry = geometry
         self._first_row = first_row
-        self._work = work
         self._lock = lock
         self.next_row = first_row
         """The row that is appended next."""
-        self.records: dict[str, dict[int, str]] = {name: {} for name in columns}
-        """Column -> number of a written shard -> its record for the manifest."""
+        self.records: dict[int, Mapping[str, str]] = {}
+        """Number of a written shard -> column -> its record for the manifest."""
         # appended videos that the next staged shard will name
         self._unstaged: list[Video] = []
-        # the rows of the shard that is not full yet, by column: (rows_per_shard, *trailing)
+        # the rows of the shard that is not full yet, by column: (rows_per_shard, *shape)
         self._buffers = {
-            name: np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
-            for name, spec in columns.items()
+            name: column.empty(geometry.rows_per_shard) for name, column in columns.items()
         }
         # the pieces that `read_staged` read, by shard, ascending
         self._pieces: dict[int, Mapping[str, Any]] = {}
@@ -83,21 +78,21 @@ class SplitShards:
         self._unstaged.append(video)
 
     def _add_rows(self, rows: Mapping[str, Array]) -> None:
-        """Add the rows of a track: column -> (n_rows, *trailing). Missing columns are filled with
+        """Add the rows of a track: column -> (n_rows, *shape). Missing columns are filled with
         their fill value.
         """
-        size = self._geometry.rows_per_shard
+        size = self.geometry.rows_per_shard
         n_rows = len(rows["frame_index"])
         n_added = 0
         while n_added < n_rows:
             offset = self.next_row % size
             n_fitting = min(size - offset, n_rows - n_added)
-            for name, spec in self._columns.items():
+            for name, column in self.columns.items():
                 buffer = self._buffers[name][offset : offset + n_fitting]
                 if name in rows:
                     buffer[...] = rows[name][n_added : n_added + n_fitting]
                 else:
-                    buffer[...] = spec.fill
+                    buffer[...] = column.fill
             n_added += n_fitting
             self.next_row += n_fitting
             if offset + n_fitting == size:
@@ -105,7 +100,7 @@ class SplitShards:
 
     def write_last(self) -> None:
         """Write the last shard, which is not full, if it has any rows."""
-        n_buffered = self.next_row % self._geometry.rows_per_shard
+        n_buffered = self.next_row % self.geometry.rows_per_shard
         if n_buffered:
             self._write_shard(n_buffered)
 
@@ -113,12 +108,10 @@ class SplitShards:
         """Write the first `n_rows` rows of the buffers as a shard, and stage it."""
         shard = self._shard_of(self.next_row - 1)
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        for name, spec in self._columns.items():
-            rows = self._buffers[name][:n_rows]
-            data, record = ShardLayout(spec, self._geometry).encode(rows)
-            self._store.put(self._shard_key(name, shard), data, temporary=self._place.temporary)
-            self.records[name][shard] = record
-        self._stage(shard, {name: records[shard] for name, records in self.records.items()})
+        rows = {name: buffer[:n_rows] for name, buffer in self._buffers.items()}
+        temporary = dict.fromkeys(self.columns, self.place.temporary)
+        self.records[shard] = self._write_files(rows, self._final_keys(shard), temporary)
+        self._stage(shard, self.records[shard])
         self._unstaged = []
 
     def _stage(self, shard: int, files: Mapping[str, str]) -> None:
@@ -155,8 +148,7 @@ class SplitShards:
         first = self._shard_of(self._first_row)
         shard = self._shard_of(self.next_row)  # it is written again
         pieces = self._pieces
-        for name in self._columns:
-            self.records[name] = {n: pieces[n]["files"][name] for n in range(first, shard)}
+        self.records = {n: pieces[n]["files"] for n in range(first, shard)}
         if shard in pieces:
             staged = pieces[shard]["videos"]
             self._unstaged = [video for video in staged if video["stop"] <= self.next_row]
@@ -177,7 +169,7 @@ class SplitShards:
         while end in self._pieces and self._is_finished(end):
             end += 1
         while True:
-            limit = end * self._geometry.rows_per_shard
+            limit = end * self.geometry.rows_per_shard
             next_row = max((stop for stop in stops if stop <= limit), default=self._first_row)
             try:
                 self._read_buffers(next_row)
@@ -188,8 +180,9 @@ class SplitShards:
 
     def _is_finished(self, shard: int) -> bool:
         """Whether all files of a staged shard exist with their full size."""
+        keys = self._final_keys(shard)
         for name, record in self._pieces[shard]["files"].items():
-            if self._store.size(self._shard_key(name, shard)) != size_of(record):
+            if self._store.size(keys[name]) != size_of(record):
                 return False
         return True
 
@@ -197,24 +190,21 @@ class SplitShards:
         """Read the rows before `next_row` in its shard into the buffers. Raises CacheError if they
         are damaged.
         """
-        shard, n_rows = divmod(next_row, self._geometry.rows_per_shard)
+        shard, n_rows = divmod(next_row, self.geometry.rows_per_shard)
         if not n_rows:
             return
         start = next_row - n_rows
-        for name, spec in self._columns.items():
+        for name, column in self.columns.items():
             reader = Rows.kind(self._store)(
                 self._store,
-                self._place.array_key(name),
-                ShardLayout(spec, self._geometry),
+                self.place.array_key(name),
+                ShardLayout(column, self.geometry),
                 n_rows=next_row,
                 records={str(shard): self._pieces[shard]["files"][name]},
                 check_current=lambda: None,  # not committed: there is no manifest to compare
             )
-            window = self._buffers[name][None, :n_rows]  # (1, n_rows, *trailing)
+            window = self._buffers[name][None, :n_rows]  # (1, n_rows, *shape)
             reader.read(np.array([start]), n_rows, window)
 
     def _shard_of(self, row: int) -> int:
-        return row // self._geometry.rows_per_shard
-
-    def _shard_key(self, name: str, shard: int) -> str:
-        return layout.shard_key(self._place.array_key(name), shard, self._columns[name].trailing)
+        return row // self.geometry.rows_per_shard

@@ -1,31 +1,20 @@
 """Write rows of a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
 
     with SplitWriter(root, "3dpw/train", columns=("bbox", "kp_2d"), plan="v1") as writer:
-        writer.begin(drop=["old_video"])
+        following = writer.begin(drop=["old_video"])
         for entry, tracks in videos:
-            if entry.name not in writer.journalled:
-                writer.append(entry, tracks)
-        writer.commit({"dataset": "3dpw"})
+            if entry.name not in following.journalled:
+                following.append(entry, tracks)
+        following.commit({"dataset": "3dpw"})
 
-The next commit has the videos that stay, then the appended ones. New rows begin at a shard
-boundary; `SplitShards` writes and stages them shard by shard. After a kill, `begin` of the next
-writer with the same plan resumes. Words for videos that the killed writer has appended:
-
-    staged       a staged shard names the video; files of its rows may have been lost since
-    finished     staged, and its rows are before the first shard that is missing or has another
-                 size; a partial shard is also read
-    usable       staged, and the next commit still needs it with the same rows (`_is_usable`)
-    journalled   finished and usable: the next commit has it, and the caller does not append it
-
-The rows of a finished video that is not usable stay in the shards, but no track refers to them.
+`SplitWriter` has the lock and the committed state; `NextCommit` has what is added to it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from cache.errors import CacheError
@@ -35,21 +24,20 @@ from cache.format.folders import create_groups, stream_folders
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit, read_manifest
 from cache.format.place import Place
-from cache.format.records import TrackRows, VideoEntry, video_record
-from cache.format.tables import Tables, VideoTable
+from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest
-from cache.write.checks import check_track, columns_by_name
-from cache.write.split_shards import SplitShards, Video
-from cache.write.staged import Plan, StagedWork
+from cache.write.checks import columns_by_name
+from cache.write.next_commit import NextCommit, SplitState
+from cache.write.staged import Plan
 
 
 class SplitWriter(Writer):
-    """The one writer of a split. Use it as a context manager: call `begin`, `append` for every new
-    or changed video, then `commit`.
+    """The one writer of a split. Use it as a context manager: `begin` the next commit, append
+    videos to it, and commit it.
 
-    Leaving without `commit` changes nothing for readers. The next writer with the same `plan`
+    Leaving without a commit changes nothing for readers. The next writer with the same `plan`
     continues with the finished shards; a writer with another plan removes them.
 
     Args:
@@ -83,24 +71,8 @@ class SplitWriter(Writer):
         }
     )
 
-    # `_open` reads the current commit, on entry and after each commit:
-    #
-    #     _commit, _tables     None and empty tables if nothing is committed
-    #     _shards              the committed shards: column -> number as text -> record
-    #     _commits, _extent    the rows [start, stop) of each commit; the end of the last
-    #     _geometry            rows per shard and chunk, also of the next commit
-    #     _first_row           the first row of the next commit, at a shard boundary, because
-    #                          committed shards never change
-    #
-    # `begin` sets up the next commit, to which `keep` and `append` add:
-    #
-    #     _drop, _remaining    names of committed videos to drop; the tables of those that stay
-    #     _invalid_shards      numbers of committed shards to remove
-    #     _keys                the keys of videos to append; None: the plan decides all rows
-    #     _new_videos          records of journalled and appended videos, in the order of their rows
-    #     _video_names         names of all videos that the next commit has so far
-    #     _track_names         names of their tracks
-    #     _work, _new_shards   its staged work; the shards of its rows
+    state: SplitState
+    """What is committed now. Set on entry and after each commit."""
 
     def __init__(
         self,
@@ -118,73 +90,54 @@ class SplitWriter(Writer):
         super().__init__(Place(store_at(root), split), provenance)
         self._split = split
         self._extra = columns_by_name(extra)
-        unknown = sorted(set(columns) - COLUMNS.keys() - self._extra.keys())
+        known = {**COLUMNS, **self._extra}
+        unknown = sorted(set(columns) - known.keys())
         if unknown:
-            names = sorted({*COLUMNS, *self._extra})
-            raise CacheError(f"{split}: no such columns: {unknown}. Known: {names}")
-        chosen = {*columns, "frame_index"}
-        self._columns = {name: spec for name, spec in COLUMNS.items() if name in chosen}
-        for name, column in self._extra.items():
-            if column.per == "row":
-                self._columns[name] = column.spec
+            raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(known)}")
+        chosen = {*columns, "frame_index", *self._extra}
+        self._columns = {n: known[n] for n in known if n in chosen and known[n].per == "row"}
         self._plan = plan
         self._new_geometry = Geometry(
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK
         )
-        self._has_begun = False
-        self.journalled: dict[str, str] = {}
-        """Fingerprints, by name, of videos that a killed writer with the same plan has finished, in
-        order. They are part of the next commit: do not append them again."""
-        self.committed_videos: Mapping[str, VideoEntry] = {}
-        """The videos of the current commit, by name; empty when there is none."""
-        self.has_other_columns = False
-        """Whether the columns differ from the committed ones, so that no committed video stays."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the current commit; "" if there is none."""
-        return "" if self._commit is None else self._commit.digest
-
-    def accounts(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the accounts of all videos that the next commit has so far: first those that stay
-        from the current commit, then the journalled and appended ones. Call it after `begin`.
-        """
-        videos = VideoTable(self._remaining)
-        for number in range(len(videos)):
-            yield videos.account(number)
-        for video in self._new_videos:
-            yield video["account"]
+        # what `begin` returned; None after its commit
+        self._next: NextCommit | None = None
 
     def _open(self) -> None:
         self._started = time.time()
         if self._store.exclusive:
             self._store.remove([self.place.temporary])
         self._commit = Commit.load(self.place)
+        has_other_columns = False
         if self._commit is None:
             create_groups(self.place)
-            self._tables = Tables.from_records([], self._extra.values())
+            tables = Tables.from_records([], self._extra.values())
             earlier = self._longest_stream()
-            self._shards: Mapping[str, Mapping[str, str]] = {}
-            self.has_other_columns = False
         else:
             follow_manifest(self._commit)
-            self._tables = self._commit.tables
+            tables = self._commit.tables
             earlier = self._commit.manifest
-            self._shards = earlier["shards"]
-            self.has_other_columns = self._compare_columns(earlier)
-        self.committed_videos = VideoTable(self._tables).by_name()
-        self._geometry = self._new_geometry
+            has_other_columns = self._compare_columns(earlier)
+        geometry = self._new_geometry
         if "geometry" in earlier:
-            self._geometry = Geometry(**earlier["geometry"])
-        self._commits: list[list[int]] = list(earlier.get("commits", []))
-        self._extent = int(earlier.get("extent", 0))
-        self._first_row = self._geometry.shards(self._extent) * self._geometry.rows_per_shard
+            geometry = Geometry(**earlier["geometry"])
+        self.state = SplitState(
+            place=self.place,
+            columns=self._columns,
+            extra=self._extra,
+            commit=self._commit,
+            tables=tables,
+            commits=list(earlier.get("commits", [])),
+            geometry=geometry,
+            has_other_columns=has_other_columns,
+        )
 
     def _compare_columns(self, committed: Mapping[str, Any]) -> bool:
         """Whether some columns are new or declared differently than in the commit. Raises
         CacheError if a committed column in `COLUMNS` is missing now.
         """
-        gone = sorted(self._shards.keys() & COLUMNS.keys() - self._columns.keys())
+        names = committed["shards"].keys()
+        gone = sorted(names & COLUMNS.keys() - self._columns.keys())
         if gone:
             do = (
                 "A split keeps its columns over all commits: bring them, or remove the split "
@@ -199,7 +152,7 @@ class SplitWriter(Writer):
         declared = ExtraColumn.from_manifest(committed)
         stored = {name: column.stored_as for name, column in declared.items()}
         target = {name: column.stored_as for name, column in self._extra.items()}
-        return stored != target or not self._columns.keys() <= self._shards.keys()
+        return stored != target or not self._columns.keys() <= names
 
     def _longest_stream(self) -> Mapping[str, Any]:
         """The manifest of the stream with the largest extent; {} if there is no stream.
@@ -220,8 +173,8 @@ class SplitWriter(Writer):
         *,
         invalidate: Collection[int] = (),
         keys: Mapping[str, str] | None = None,
-    ) -> None:
-        """Start a commit, and resume the work of a killed writer with the same plan.
+    ) -> NextCommit:
+        """Start the next commit, and resume the work of a killed writer with the same plan.
 
         Args:
             drop: names of committed videos to remove or replace.
@@ -233,201 +186,32 @@ class SplitWriter(Writer):
         Raises CacheError for unknown videos, for a shard with rows of a track that stays, and for a
         video that stays although the columns have changed.
         """
-        if self._has_begun:
+        if self._next is not None:
             raise CacheError(f"{self._split}: begin was called before: commit first")
-        self._drop = frozenset(drop)
-        unknown = sorted(self._drop - self.committed_videos.keys())
-        if unknown:
-            raise CacheError(f"{self._split}: {unknown[:5]}: not among the committed videos")
-        remaining_names = self.committed_videos.keys() - self._drop
-        self._invalid_shards = frozenset(invalidate)
-        if self.has_other_columns:
-            if remaining_names:
-                raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
-            # No committed row stays, so no committed shard does.
-            committed = set[str]().union(*self._shards.values())
-            self._invalid_shards = frozenset(map(int, committed))
-        self._keys = keys
-        self._remaining = self._tables.drop_videos(self._drop)
-        self._refuse_invalid_rows()
-
-        self._has_begun = True
-        self.journalled = {}
-        self._new_videos: list[Video] = []
-        self._video_names = remaining_names
-        self._track_names = set(self._remaining.texts("track_name"))
-        self._work = StagedWork(self.place, self._staged_conditions())
-        self._new_shards = SplitShards(
-            self.place, self._columns, self._geometry, self._first_row, self._work, self._lock
+        self._next = NextCommit(
+            self.state,
+            self._plan,
+            self._lock,
+            self._commit_next,
+            drop=drop,
+            invalidate=invalidate,
+            keys=keys,
         )
-        self._resume()
+        if not self._next.is_resumed:
+            self._remove_uncommitted({**COLUMNS, **self._columns}, self._next.work)
+        return self._next
 
-    def _refuse_invalid_rows(self) -> None:
-        """Raise CacheError if a shard to remove has rows of a track that stays."""
-        live_shards = self._remaining.live_shards(self._geometry)
-        needed = sorted(self._invalid_shards.intersection(live_shards))
-        if needed:
-            raise CacheError(
-                f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their "
-                "videos, too"
-            )
-
-    def keep(self, name: str) -> None:
-        """Keep a committed video that `begin` was told to drop; the caller does not append it then.
-        None of its rows may be in a shard that `begin` invalidates; this is not checked.
-
-        Raises CacheError if the columns have changed: then no committed row stays.
-        """
-        if self.has_other_columns:
-            raise CacheError(
-                f"{self._split}: its columns have changed: video {name!r} cannot be kept"
-            )
-        self._drop -= {name}
-        self._remaining = self._tables.drop_videos(self._drop)
-        self._video_names.add(name)
-        self._track_names.update(self._remaining.texts("track_name"))
-
-    def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
-        """Add one video with its tracks. A video without tracks is added for its account.
-
-        Raises CacheError for a video or track that exists already, and as `check_track` does.
-        """
-        if not self._has_begun:
-            raise CacheError(f"{self._split}: append before begin")
-        if entry.name in self._video_names:
-            do = "append each video once"
-            if entry.name in self.committed_videos:
-                do = "drop it in begin to replace it"
-            raise CacheError(f"{self._split}: video {entry.name!r} exists already: {do}")
-        for track in tracks:
-            check_track(track, entry.name, self._columns, self._extra.values())
-        first_row = self._new_shards.next_row
-        video = video_record(entry, tracks, first_row, self._extra.values())
-        if self._keys is not None:
-            video["key"] = self._keys[entry.name]
-        names = [track.name for track in tracks]
-        if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
-            raise CacheError(
-                f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}"
-            )
-        self._add_video(video)
-        self._new_shards.append(video, tracks)
-
-    def _add_video(self, video: Video) -> None:
-        """Add a video, without its rows, to what the next commit has so far."""
-        self._new_videos.append(video)
-        self._video_names.add(video["name"])
-        self._track_names.update(track["name"] for track in video["tracks"])
-
-    def commit(self, entries: Mapping[str, Any]) -> None:
-        """Commit atomically, then read the new state for the next `begin`.
-
-        Args:
-            entries: the caller's entries of the manifest, as JSON values.
-
-        Raises CacheError if a key of `entries` is in `own_entries`.
-        """
-        if not self._has_begun:
-            raise CacheError(f"{self._split}: commit before begin")
+    def _commit_next(self, following: NextCommit, entries: Mapping[str, Any]) -> None:
+        """Commit what `begin` returned, with the caller's entries of the manifest."""
         self._refuse(entries)
-        self._new_shards.write_last()
-        end = self._new_shards.next_row
-        if end > self._first_row:
-            self._commits = [*self._commits, [self._first_row, end]]
-            self._extent = end
-        tables = Tables.from_records(self._new_videos, self._extra.values())
-        if not self.has_other_columns:
-            tables = self._remaining.plus(tables)
-        self._publish({**entries, **self._cache_entries(tables)}, tables)
-        self._remove_replaced()
+        own, tables = following.finish()
+        before = self.state
+        self._publish({**entries, **own}, tables)
+        following.is_made = True
+        self._next = None
+        if before.commit is not None:
+            gone = sorted(before.commit.manifest["shards"].keys() - self._columns.keys())
+            self._store.remove([self.place.array_key(name) for name in gone])
+        self._store.remove(self.place.shard_folders(self._columns, following.invalid_shards))
         self._remove_unfinished(self.place.staged)
-        self._has_begun = False
         self._open()
-
-    def _remove_replaced(self) -> None:
-        """Remove columns that the split no longer has, and the shards that `begin` invalidated."""
-        gone = sorted(self._shards.keys() - self._columns.keys())
-        self._store.remove([self.place.array_key(name) for name in gone])
-        self._store.remove(self.place.shard_folders(self._columns, self._invalid_shards))
-
-    def _cache_entries(self, tables: Tables) -> dict[str, Any]:
-        """The manifest's entries that are not the caller's, except those that `publish` adds.
-
-        tables: those of the next commit.
-        """
-        shards: dict[str, dict[str, str]] = {}
-        for name, records in self._new_shards.records.items():
-            committed = self._shards.get(name, {})
-            shards[name] = {
-                number: record
-                for number, record in committed.items()
-                if int(number) not in self._invalid_shards
-            }
-            for shard, record in records.items():
-                shards[name][str(shard)] = record
-        entries = {
-            "rows": int((tables["track_stop"] - tables["track_start"]).sum()),
-            "tracks": len(tables["track_start"]),
-            "videos": len(tables["video_name"]),
-            "extent": self._extent,
-            "commits": self._commits,
-            "geometry": asdict(self._geometry),
-            "shards": shards,
-        }
-        if self._extra:
-            entries[EXTRA] = {name: column.as_json() for name, column in self._extra.items()}
-        return entries
-
-    def _resume(self) -> None:
-        """Take over the journalled videos. If no staged video is usable, remove the uncommitted
-        shards that killed writers have left.
-        """
-        staged = self._new_shards.read_staged()
-        usable = [video for video in staged if self._is_usable(video)]
-        if not usable:
-            self._remove_uncommitted_shards()
-            return
-        # Of all staged videos: rows of finished ones that are not usable are skipped.
-        self._new_shards.resume(staged)
-        for video in usable:
-            if video["stop"] <= self._new_shards.next_row:
-                self._add_video(video)
-        self.journalled = {video["name"]: video["fingerprint"] for video in self._new_videos}
-
-    def _is_usable(self, video: Video) -> bool:
-        """Whether the next commit needs a staged video with the same rows: it is to be appended,
-        its key is unchanged, and no video that stays has a track of the same name.
-
-        Without keys, that follows from `_staged_conditions`.
-        """
-        if self._keys is None:
-            return True
-        if video["key"] != self._keys.get(video["name"]):
-            return False
-        return self._track_names.isdisjoint(track["name"] for track in video["tracks"])
-
-    def _staged_conditions(self) -> dict[str, Any]:
-        """Everything that must be equal for staged shards to be used again."""
-        conditions: dict[str, Any] = {
-            "plan": self._plan,
-            "base": None if self._commit is None else self._commit.digest,
-            # With keys, other videos may be dropped than before: `_is_usable` checks each video.
-            "drop": sorted(self._drop) if self._keys is None else "by keys",
-            "invalidate": sorted(self._invalid_shards),
-            "columns": sorted(self._columns),
-            "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
-        }
-        if self._extra:
-            conditions[EXTRA] = [column.stored_as for column in self._extra.values()]
-        return conditions
-
-    def _remove_uncommitted_shards(self) -> None:
-        """Remove the shards after the current commit. In a store without locks, only the pieces
-        that record this plan's shards.
-        """
-        self._work.remove_shards()
-        n_committed = 0
-        if self._commit is not None:
-            n_committed = self._first_row // self._geometry.rows_per_shard
-        for name in {**COLUMNS, **self._columns}:
-            self._remove_shards(name, keep=range(n_committed))

@@ -36,12 +36,11 @@ from cache.format.layout import HAS_VALUE, UNDECODABLE, Geometry, stream_columns
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, shard_rows
 from cache.format.place import Place
-from cache.format.shard import ShardLayout
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.key_index import KeyIndex
-from cache.write.staged import FILE, ROWS, STAGED, Plan, StagedWork
+from cache.write.staged import FILE, ROWS, SHARD, STAGED, Plan, ShardFiles, StagedWork
 
 Arrays = Mapping[str, Array]  # the arrays of one shard, by name
 
@@ -67,15 +66,7 @@ class Staged:
     made: dict[str, Any]  # `StreamShards.made`
 
 
-class ShardTarget(NamedTuple):
-    """Where the files of a shard are written."""
-
-    token: str  # random part of temporary names
-    file_keys: dict[str, str]  # by array
-    piece: str  # name of the piece that records the shard
-
-
-class StreamShards:
+class StreamShards(ShardFiles):
     """One state of a split and its stream, for computing and staging shards. Threads may share it.
 
     Args:
@@ -104,6 +95,8 @@ class StreamShards:
     committed: dict[int, dict[str, str]]
     """The shards that the stream has for the split's rows: number -> array -> the manifest's
     record."""
+    _accepted: dict[int, dict[str, str]]
+    """Committed shards and, in a `StreamWriter`, accepted ones: number -> array -> record."""
     foreign: list[int]
     """Numbers of the shards that the stream has for other rows than the split has now."""
 
@@ -118,7 +111,6 @@ class StreamShards:
         plan: Plan = "",
     ) -> None:
         layout.check_names(split, stream)
-        self._store = store_at(root)
         self._stream = stream  # also the name of the array of features
         self._dim = dim
         self._dtype = dtype
@@ -128,13 +120,13 @@ class StreamShards:
             raise CacheError(
                 f"stream {stream}: {self.form}: expected 1 or more of float16 or float32"
             )
-        self.columns = stream_columns(stream, dim, dtype)
-        self.place = Place(self._store, split, stream)
+        place = Place(store_at(root), split, stream)
+        # this plan's checkpoints and staged shards
+        work = StagedWork(place, {"plan": plan, "dim": dim, "dtype": dtype})
+        super().__init__(place, stream_columns(stream, dim, dtype), work)
         for key, text in unmounted_streams(self._store, split).items():
             if f"{self.place.manifest_folder}/".startswith(f"{key}/"):
                 raise CacheError(text)
-        # this plan's checkpoints and staged shards
-        self._work = StagedWork(self.place, {"plan": plan, "dim": dim, "dtype": dtype})
         self._read_state()
 
     def _read_state(self) -> None:
@@ -154,10 +146,10 @@ class StreamShards:
         if self._commit is not None:
             self._refuse_other_form(self._commit.manifest)
             self.foreign = self._commit.foreign_shards(self.split.manifest)
-            by_array = self._commit.manifest["shards"]  # array -> shard -> record
-            numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
-            for shard in sorted(numbers):
-                self.committed[shard] = {name: by_array[name][str(shard)] for name in by_array}
+            shards = self._commit.shards
+            for shard in sorted(shards.keys() - set(self.foreign)):
+                self.committed[shard] = shards[shard]
+        self._accepted = dict(self.committed)
         # Features can only be carried over from rows of replaced or removed tracks.
         self._has_replaced_rows = any(
             self._is_partly_replaced(shard, n_live) for shard in self.committed
@@ -255,16 +247,15 @@ class StreamShards:
 
     def _no_features(self, n: int) -> FoundRows:
         """New arrays for n rows, for the caller to fill: none has features yet."""
-        spec = self.columns[self._stream]
-        data = np.zeros((n, *spec.trailing), spec.dtype)
+        data = np.zeros((n, self._dim), self._dtype)
         return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
-    def list_staged(self) -> dict[int, Staged]:
-        """Shards that any process has staged with this plan, by number; only those for the rows
-        that the split has now.
+    def list_staged(self, kind: str = STAGED) -> dict[int, Staged]:
+        """Shards that are staged with this plan, by number; only those for the rows that the split
+        has now. The kind of their pieces is STAGED, or SHARD if the files have their final names.
         """
         shards = {}
-        for head, _ in self._work.read(self._work.names(STAGED)).values():
+        for head, _ in self._work.read(self._work.names(kind)).values():
             staged = Staged(**head["staged"])
             if staged.rows == self.rows_record(staged.shard):
                 shards[staged.shard] = staged
@@ -279,49 +270,54 @@ class StreamShards:
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
         self._require_pending(shard)
-        token = secrets.token_hex(8)
-        prefix = f"{self._work.folder}/{FILE}-{shard}-{token}"
-        file_keys = {name: f"{prefix}-{name}" for name in self.columns}
         arrays = self.check_arrays(shard, data, ok, keys)
-        target = ShardTarget(token, file_keys, staged_piece(shard, token))
-        return self._write(shard, arrays, target)
-
-    def _write(self, shard: int, arrays: Arrays, target: ShardTarget) -> Staged:
-        """Write a shard's checked arrays to the target, and record it there."""
+        token = secrets.token_hex(8)
         folder = self._work.folder
-        temporary = {name: f"{folder}/.{shard}-{target.token}-{name}" for name in target.file_keys}
+        temporary = {name: f"{folder}/.{shard}-{token}-{name}" for name in self.columns}
+        file_keys = self._keys_to_stage(shard, token)
         try:
-            records = {}
-            for name, spec in self.columns.items():
-                file, record = ShardLayout(spec, self.geometry).encode(arrays[name])
-                self._store.put(target.file_keys[name], file, temporary=temporary[name])
-                records[name] = record
             staged = Staged(
                 shard=shard,
                 rows=self.rows_record(shard),
                 form=self.form,
-                token=target.token,
-                keys=target.file_keys,
-                records=records,
+                token=token,
+                keys=file_keys,
+                records=self._write_files(arrays, file_keys, temporary),
                 made=dict(self.made),
             )
             if self.plan:
-                self._put_piece(target.piece, staged)
+                self._put_piece(staged)
         except BaseException:
-            self._store.remove(temporary.values())
             # A file outside of the folder of staged work may be a committed one.
-            written = [key for key in target.file_keys.values() if key.startswith(folder)]
-            self._store.remove(written)
+            written = [key for key in file_keys.values() if key.startswith(folder)]
+            self._store.remove([*temporary.values(), *written])
             raise
         return staged
 
-    def _require_pending(self, shard: int) -> None:
-        if shard not in self.live_shards or shard in self.committed:
-            raise CacheError(f"{self.title(shard)}: is not pending")
+    def _keys_to_stage(self, shard: int, token: str) -> dict[str, str]:
+        """The keys of a shard's files while it is staged, by array."""
+        prefix = f"{self._work.folder}/{FILE}-{shard}-{token}"
+        return {name: f"{prefix}-{name}" for name in self.columns}
 
-    def _put_piece(self, name: str, staged: Staged) -> None:
+    @property
+    def pending(self) -> list[int]:
+        """Shards that have rows of committed tracks and no features yet: they are neither
+        committed nor, by this writer or a killed one with the same plan, accepted.
+        """
+        return [shard for shard in self.live_shards if shard not in self._accepted]
+
+    def _require_pending(self, shard: int) -> None:
+        if shard in self._accepted or shard not in self.live_shards:
+            raise CacheError(
+                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
+            )
+
+    def _put_piece(self, staged: Staged) -> None:
         """Record a shard whose files are written in a piece, and remove its checkpoint."""
-        self._work.put(name, {"staged": asdict(staged)})
+        piece = f"{STAGED}-{staged.shard}-{staged.token}"
+        if staged.keys == self._final_keys(staged.shard):
+            piece = f"{SHARD}-{staged.shard}"
+        self._work.put(piece, {"staged": asdict(staged)})
         self._work.remove([f"{ROWS}-{staged.shard}"])
 
     def check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
@@ -344,8 +340,7 @@ class StreamShards:
 
         def fill_rows(suffix: str, rows: Bools, values: Array) -> Array:
             """The array to store: the values in these rows, the fill value in others."""
-            spec = self.columns[f"{self._stream}{suffix}"]
-            array = np.full((n_rows, *spec.trailing), spec.fill, spec.dtype)
+            array = self.columns[f"{self._stream}{suffix}"].empty(n_rows)
             array[rows] = values[rows]
             return array
 
@@ -362,17 +357,8 @@ class StreamShards:
             f"{self._stream}_key": fill_rows("_key", live, keys),
         }
 
-    def _file_key(self, name: str, shard: int) -> str:
-        """The file key of an array's shard under its final name."""
-        return layout.shard_key(self.place.array_key(name), shard, self.columns[name].trailing)
-
     def title(self, shard: int) -> str:
         return f"{self.place.split}: stream {self._stream}, shard {shard}"
-
-
-def staged_piece(shard: int, token: str) -> str:
-    """The name of the piece that records a shard under temporary names."""
-    return f"{STAGED}-{shard}-{token}"
 
 
 def _form_of(dim: int, dtype: str) -> str:

@@ -41,10 +41,8 @@ writers and other processes have staged. `reopen` makes committed shards pending
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -53,16 +51,16 @@ import numpy as np
 from cache.arrays import Array, Keys
 from cache.errors import CacheError
 from cache.format.folders import create_groups
-from cache.format.layout import NO_KEY, PENDING_ROWS, UNDECODABLE
-from cache.format.manifest import Commit
-from cache.format.shard import ShardFile, ShardLayout, size_of
+from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
+from cache.format.manifest import Commit, shards_entry
+from cache.format.shard import ShardFile, ShardLayout
 from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage.base import Root
 from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.write.base import Writer, follow_manifest, invalidate_shards
-from cache.write.staged import SHARD, Plan
-from cache.write.stream_shards import ShardTarget, Staged, StreamShards, staged_piece
+from cache.write.staged import SHARD, STAGED, Plan
+from cache.write.stream_shards import Staged, StreamShards
 
 
 class StreamWriter(StreamShards, Writer):
@@ -97,8 +95,6 @@ class StreamWriter(StreamShards, Writer):
             PENDING_ROWS,
         }
     )
-    _accepted: dict[int, dict[str, str]]
-    """Committed and accepted shards: number -> array -> the manifest's record."""
 
     def __init__(
         self,
@@ -118,13 +114,6 @@ class StreamWriter(StreamShards, Writer):
         self.varying: set[str] = set()
         """Names of the entries of `made` that differ between the uncommitted shards."""
 
-    @property
-    def pending(self) -> list[int]:
-        """Shards that have rows of committed tracks and no features yet, neither committed nor
-        written by this writer or a killed one with the same plan.
-        """
-        return [shard for shard in self.live_shards if shard not in self._accepted]
-
     def write(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
         """Write the features of one pending shard with n `rows`, durably.
 
@@ -142,16 +131,9 @@ class StreamWriter(StreamShards, Writer):
         """
         self.accept(self.stage(shard, data, ok, keys))
 
-    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
-        """Write a shard as `StreamShards.stage` does, but under its final names. `accept` makes it
-        part of the next commit.
-        """
+    def _keys_to_stage(self, shard: int, token: str) -> dict[str, str]:  # noqa: ARG002
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        self._require_pending(shard)
-        arrays = self.check_arrays(shard, data, ok, keys)
-        token = secrets.token_hex(8)
-        target = ShardTarget(token, self._final_file_keys(shard), _final_piece(shard))
-        return self._write(shard, arrays, target)
+        return self._final_keys(shard)
 
     def accept(self, staged: Staged) -> None:
         """Make a shard that `StreamShards.stage` has written, in any process, part of the next
@@ -163,13 +145,14 @@ class StreamWriter(StreamShards, Writer):
         self._require_pending(staged.shard)
         self._check(staged)
         self._lock.require()
-        final = self._final_file_keys(staged.shard)
+        final = self._final_keys(staged.shard)
         if staged.keys != final:
             for name, file_key in staged.keys.items():
                 self._store.rename(file_key, final[name])
-            self._put_piece(_final_piece(staged.shard), replace(staged, keys=final))
-            self._work.remove([staged_piece(staged.shard, staged.token)])
-        self._note_accepted(staged)
+            self._put_piece(replace(staged, keys=final))
+            self._work.remove([f"{STAGED}-{staged.shard}-{staged.token}"])
+        self._note_made(staged.made)
+        self._accepted[staged.shard] = dict(staged.records)
 
     def _check(self, staged: Staged) -> None:
         """Raise CacheError unless a staged shard's weights, rows and files fit this stream."""
@@ -186,37 +169,22 @@ class StreamWriter(StreamShards, Writer):
             raise CacheError(
                 f"{title}: expected what is staged to be of {form}, found {staged_form}. {do}"
             )
-        for name in self.columns:
-            file = self._staged_file(staged, name)
-            if file is None or file.problem(self._store, fast=True):
+        final = self._final_keys(staged.shard)
+        n_rows = len(self.rows(staged.shard))
+        for name, column in self.columns.items():
+            file_key = staged.keys[name]
+            # Another key is none that a shard of this stream can have.
+            is_own = file_key == final[name] or file_key.startswith(f"{self.place.staged}/")
+            encoding = ShardLayout(column, self.geometry)
+            record = staged.records[name]
+            file = ShardFile(name, file_key, staged.shard, record, n_rows, encoding)
+            if not is_own or file.problem(self._store, fast=True):
                 raise CacheError.at(
-                    self._store.location(staged.keys[name]),
-                    expected=f"{size_of(staged.records[name])} bytes that were staged",
+                    self._store.location(file_key),
+                    expected=f"{file.size} bytes that were staged",
                     found="no such file, or a damaged one",
                     do=do,
                 )
-
-    def _staged_file(self, staged: Staged, name: str) -> ShardFile | None:
-        """The file of one array of a staged shard; None if its key is not one that a shard of this
-        stream can have.
-        """
-        file_key = staged.keys[name]
-        shard = staged.shard
-        is_final = file_key == self._file_key(name, shard)
-        if not is_final and not file_key.startswith(f"{self.place.staged}/"):
-            return None
-        encoding = ShardLayout(self.columns[name], self.geometry)
-        n_rows = len(self.rows(shard))
-        return ShardFile(name, file_key, shard, staged.records[name], n_rows, encoding)
-
-    def _note_accepted(self, staged: Staged) -> None:
-        """Make a checked shard, whose files have their final names, part of the next commit."""
-        self._note_made(staged.made)
-        self._accepted[staged.shard] = dict(staged.records)
-
-    def _final_file_keys(self, shard: int) -> dict[str, str]:
-        """The keys that a shard's files have when it is committed, by array."""
-        return {name: self._file_key(name, shard) for name in self.columns}
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make committed shards pending again, in a commit of its own. Shards that are not
@@ -229,9 +197,7 @@ class StreamWriter(StreamShards, Writer):
         for shard in shards:
             n_rows = len(self.rows(shard))
             first = np.array([self.rows(shard).start])
-            data = stream.read("", first, n_rows)[0]
-            ok = stream.read("_ok", first, n_rows)[0]
-            keys = stream.read("_key", first, n_rows)[0]
+            data, ok, keys = [stream.read(part, first, n_rows)[0] for part in STREAM_ARRAYS]
             data[ok == UNDECODABLE] = 0
             computed = np.flatnonzero(self.live(shard) & (keys != NO_KEY).any(axis=1))
             self.checkpoint(shard, computed, data[computed], ok[computed], keys[computed])
@@ -252,9 +218,7 @@ class StreamWriter(StreamShards, Writer):
         split = self.split.manifest
         # The digest of each shard's rows. Shards that the split has dropped stay, because their
         # features may be carried over.
-        rows: dict[str, str] = {}
-        if self._commit is not None:
-            rows.update(self._commit.manifest["rows"])
+        rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
         new_shards = sorted(self._accepted.keys() - self.committed.keys())
         for shard in new_shards:
             rows[str(shard)] = self.rows_record(shard)
@@ -268,9 +232,7 @@ class StreamWriter(StreamShards, Writer):
             "split_digest": "" if self.pending else self.split_digest,
             "commits": split["commits"],
             "geometry": split["geometry"],
-            "shards": {
-                name: self._manifest_records(name, sorted(self._accepted)) for name in self.columns
-            },
+            "shards": shards_entry(self.columns, self._accepted),
             "rows": rows,
         }
         pending_rows = self._find_pending_rows(body, new_shards)
@@ -303,14 +265,11 @@ class StreamWriter(StreamShards, Writer):
         these shards. Its etag is that of the manifest's file, which they compare to see whether
         their commit has been replaced (`StalenessCheck`).
         """
-        records = {name: self._manifest_records(name, shards) for name in self.columns}
+        accepted = {shard: self._accepted[shard] for shard in shards}
+        records = shards_entry(self.columns, accepted)
         etag = None if self._commit is None else self._commit.etag
         commit = Commit(self.place, {**body, "shards": records}, Tables(), etag)
         return OpenStream(commit, self.split.manifest)
-
-    def _manifest_records(self, name: str, shards: Iterable[int]) -> dict[str, str]:
-        """The manifest's records of an array's shards."""
-        return {str(shard): self._accepted[shard][name] for shard in shards}
 
     def _open(self) -> None:
         """Read the committed state under the lock, finish what killed writers have left, and accept
@@ -323,44 +282,18 @@ class StreamWriter(StreamShards, Writer):
             if self.foreign:  # they were computed for other rows: make them pending
                 invalidate_shards(self.place, self._commit, self.foreign)
                 self._read_state()
-        self._accepted = dict(self.committed)
-        final_pieces = self._work.names(SHARD)
-        if final_pieces:
-            self._accept_final_names(final_pieces)
-        else:
-            self._remove_leftovers()
-        self._accept_temporary_names()
-
-    def _remove_leftovers(self) -> None:
-        """Remove shards that killed writers of other plans have written under final names, as this
-        plan's shards will have the same names. Does nothing in a store without locks, where these
-        writers may be running.
-        """
-        if self._store.exclusive:
-            self._work.remove_shards()
-            for name in self.columns:
-                self._remove_shards(name, keep=self.committed)
-
-    def _accept_final_names(self, pieces: Collection[str]) -> None:
-        """Accept the shards that a killed writer with this plan has staged under final names. They
-        stay valid after later commits of the split, as a shard's rows never change.
-        """
-        for head, _ in self._work.read(pieces).values():
-            staged = Staged(**head["staged"])
-            if staged.shard in self.pending:
-                with suppress(CacheError, FileNotFoundError):  # else it is computed again
-                    self._check(staged)
-                    self._note_accepted(staged)
-
-    def _accept_temporary_names(self) -> None:
-        """Accept the pending shards that any process has staged under temporary names."""
+        if not self._work.names(SHARD):  # killed writers had other plans
+            self._remove_uncommitted(self.columns, self._work)
         self.refused = []
+        for kind in (SHARD, STAGED):
+            self._accept_staged(self.list_staged(kind))
+
+    def _accept_staged(self, shards: Mapping[int, Staged]) -> None:
+        """Accept the pending ones of these shards, which any process has staged."""
         pending = set(self.pending)
-        for shard, staged in self.list_staged().items():
-            if shard not in pending:
-                continue
+        for shard in sorted(pending & shards.keys()):
             try:
-                self.accept(staged)
+                self.accept(shards[shard])
             except (CacheError, FileNotFoundError) as error:  # it is computed again
                 self.refused.append(str(error))
 
@@ -374,14 +307,3 @@ class StreamWriter(StreamShards, Writer):
         for name in self.made.keys() | made.keys():
             if made.get(name) != self.made.get(name):
                 self.varying.add(name)
-
-    def _require_pending(self, shard: int) -> None:
-        if shard in self._accepted or shard not in self.live_shards:
-            raise CacheError(
-                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
-            )
-
-
-def _final_piece(shard: int) -> str:
-    """The name of the piece that records a shard under its final names."""
-    return f"{SHARD}-{shard}"

@@ -142,14 +142,14 @@ def convert(
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)
     report_other_work(plan.root, plan.name, None, plan.staging)
     with _open_writer(plan, columns, extra) as writer:
-        if writer.has_other_columns:
+        if writer.state.has_other_columns:
             refuse_other_columns(plan.name, plan.why, plan.missing)
-        _begin(plan, writer)
-        digests, kept = _append_videos(plan, writer, read, strict=strict, progress=progress)
-        kept |= _keep_renamed(plan, writer)
-        accounts = _accounts(writer)
+        following = _begin(plan, writer)
+        digests, kept = _append_videos(plan, following, read, strict=strict, progress=progress)
+        kept |= _keep_renamed(plan, following)
+        accounts = _accounts(following)
         _record_stamps(plan, digests, accounts, kept)
-        totals = _commit(plan, writer, accounts, kept)
+        totals = _commit(plan, following, accounts, kept)
     plan_after = replace(plan, kept={**plan.kept, **kept})
     return _summarize(plan_after, totals, accounts, doubts)
 
@@ -167,20 +167,20 @@ def _open_writer(
     )
 
 
-def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> None:
-    """Begin the commit. Raises CacheChanged if the plan is older than the newest commit."""
+def _begin(plan: ConversionPlan, writer: cache.SplitWriter) -> cache.NextCommit:
+    """Begin the next commit. Raises CacheChanged if the plan is older than the newest commit."""
     planned_digest = "" if plan.committed is None else plan.committed.manifest["digest"]
-    if writer.digest != planned_digest:
+    if writer.state.digest != planned_digest:
         raise cache.CacheChanged(
             f"{plan.name}: another run has committed since the plan was made. Run it again."
         )
     keys = {video.name: plan.stamps[video.name] for video in plan.append}
-    writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
+    return writer.begin(drop=plan.drop, invalidate=plan.invalidate, keys=keys)
 
 
 def _append_videos(
     plan: ConversionPlan,
-    writer: cache.SplitWriter,
+    following: cache.NextCommit,
     read: Callable[[Sequence[RawVideo]], Iterator[ReadVideo]],
     *,
     strict: bool,
@@ -192,10 +192,10 @@ def _append_videos(
     videos that were read, and are kept.
     """
     kept: dict[str, Kept] = {}
-    finished = writer.journalled
+    finished = following.journalled
     digests = plan.digests() | finished
     if strict:
-        earlier = [account for account in _accounts(writer) if account.name in finished]
+        earlier = [account for account in _accounts(following) if account.name in finished]
         _refuse_rejected(plan, earlier)
     n_done = len(finished)
     progress(n_done, len(plan.append), "")
@@ -205,16 +205,16 @@ def _append_videos(
         name = account.name
         if strict:
             _refuse_rejected(plan, [account])
-        committed = writer.committed_videos.get(name)
+        committed = following.state.videos.get(name)
         stays = None if committed is None else why_kept(plan, raw_video, video, committed)
         if stays is None:
-            writer.append(video.entry, video.tracks)
+            following.append(video.entry, video.tracks)
         else:
-            if writer.has_other_columns:
+            if following.state.has_other_columns:
                 refuse_other_columns(plan.name, plan.why, [stays.why])
             if strict and stays.kind == UNUSABLE:
                 _refuse_strict(plan, stays.why)
-            writer.keep(name)
+            following.keep(name)
             kept[name] = stays
         digests[name] = video.fingerprint
         n_done += 1
@@ -222,31 +222,31 @@ def _append_videos(
     return digests, kept
 
 
-def _keep_renamed(plan: ConversionPlan, writer: cache.SplitWriter) -> dict[str, Kept]:
+def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str, Kept]:
     """Keep the rows of renamed videos that have none under their new names, such as clips that
     were renamed without their keypoint file. Returns their old names.
     """
     kept: dict[str, Kept] = {}
     if plan.drop_removed or not plan.renamed:
         return kept
-    now = {account.name: account for account in _accounts(writer)}
+    now = {account.name: account for account in _accounts(following)}
     for name, old_name in plan.renamed.items():
-        had_rows = writer.committed_videos[old_name].account["tracks_kept"]
+        had_rows = following.state.videos[old_name].account["tracks_kept"]
         if had_rows and not now[name].tracks_kept:
             why = f": {now[name].set_aside}" if now[name].set_aside else ""
             kept[old_name] = Kept(MISSING, f"rows under its new name {name}{why}")
-            writer.keep(old_name)
+            following.keep(old_name)
     return kept
 
 
-def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
+def _accounts(following: cache.NextCommit) -> list[VideoAccount]:
     """The accounts of all videos that the next commit has so far."""
-    return [*map(VideoAccount.from_dict, writer.accounts())]
+    return [*map(VideoAccount.from_dict, following.accounts())]
 
 
 def _commit(
     plan: ConversionPlan,
-    writer: cache.SplitWriter,
+    following: cache.NextCommit,
     accounts: list[VideoAccount],
     kept: Collection[str],
 ) -> dict[str, Any]:
@@ -262,11 +262,11 @@ def _commit(
         "accounting": totals,
         "keypoints": plan.dataset.keypoints_from,
     }
-    stay = {*writer.committed_videos.keys() - {*plan.drop}, *kept}
+    stay = {*following.state.videos.keys() - {*plan.drop}, *kept}
     earlier = stay if plan.differs else stay & earlier_reader(plan.committed)
     if earlier:
         entries[EARLIER_READER] = sorted(earlier)
-    writer.commit(entries)
+    following.commit(entries)
     return totals
 
 

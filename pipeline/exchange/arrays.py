@@ -296,7 +296,7 @@ def write_shards(
     place = writer.place
     form = writer.columns[str(place.stream)]
     stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
-    stored = stored.reshape(len(stored), *form.trailing)
+    stored = stored.reshape(len(stored), *form.shape)
     pending = writer.pending
     for n_done, shard in enumerate(pending):
         progress(n_done, len(pending), "features")

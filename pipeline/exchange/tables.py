@@ -4,7 +4,7 @@ Each file is written a group of its lines at a time, as a dict from column to va
 
     {"row": [0, 1, ...], "track_name": [...], "kp_2d": (n, 49, 3), ...}
 
-Columns are those of TYPES, then the cache's own, which have a `ColumnSpec`. docs/exports.md lists
+Columns are those of TYPES, then the cache's own, which have a `Column`. docs/exports.md lists
 them.
 """
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as validated
 
 import cache
-from cache.format.layout import COLUMNS, ColumnSpec
+from cache.format.layout import COLUMNS, Column
 from pipeline.accounting import VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
@@ -137,13 +137,13 @@ def _write(
     folder: Path,
     table: str,
     origin: Mapping[str, Any],
-    specs: Mapping[str, ColumnSpec],
+    specs: Mapping[str, Column],
     groups: Iterable[Group],
 ) -> None:
     """Write a table: the columns of TYPES, then those of `specs` as stored in the cache."""
     fields = [pa.field(name, kind) for name, kind in TYPES[table].items()]
     for name, spec in specs.items():
-        fields.append(pa.field(name, _arrow_type(spec), metadata={"about": spec.about}))
+        fields.append(pa.field(name, _arrow_type(spec), metadata={"about": spec.description}))
     metadata = {}
     for key, value in origin.items():
         metadata[key] = value if isinstance(value, str) else json.dumps(value)
@@ -162,11 +162,11 @@ def _write(
 # rows and tracks
 
 
-def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
+def _row_specs(split: cache.Split, stream: str) -> dict[str, Column]:
     """The split's columns, and `features` if there is a stream. Raises PipelineError for a
     duplicate name.
     """
-    all_specs = {**COLUMNS, **{name: extra.spec for name, extra in split.extra.items()}}
+    all_specs = {**COLUMNS, **split.extra}
     specs = {name: all_specs[name] for name in split.columns}
     duplicates = sorted(TYPES["rows"].keys() & specs.keys())
     if duplicates:
@@ -176,7 +176,7 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
         )
     if stream:
         dim = split.rows(f"features/{stream}", 0, 0).shape[1]
-        specs["features"] = ColumnSpec((dim,), np.dtype("<f4"), np.nan, f"of the stream {stream}")
+        specs["features"] = Column("features", f"of the stream {stream}", shape=(dim,))
     return specs
 
 
@@ -202,14 +202,13 @@ def _row_groups(
         yield {"row": rows, **_track_names(split, track), "run_number": run, **values}
 
 
-def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
+def _track_specs(split: cache.Split) -> dict[str, Column]:
     """Columns of the track table, with the dataset's extra columns per track."""
-    number = np.dtype("<f8")
     return {
-        "fps": ColumnSpec((), number, np.nan, "frames per second of the video"),
-        "crop_scale": ColumnSpec((), number, np.nan, "crop side / box side"),
-        "intrinsics": ColumnSpec((3, 3), number, np.nan, "px"),
-    } | {name: extra.spec for name, extra in split.extra.items() if extra.per == "track"}
+        "fps": Column("fps", "frames per second of the video", dtype="float64"),
+        "crop_scale": Column("crop_scale", "crop side / box side", dtype="float64"),
+        "intrinsics": Column("intrinsics", "px", shape=(3, 3), dtype="float64"),
+    } | {name: extra for name, extra in split.extra.items() if extra.per == "track"}
 
 
 def _track_groups(split: cache.Split) -> Iterator[Group]:
@@ -239,28 +238,28 @@ def _track_names(split: cache.Split, track: Array) -> Group:
     return values
 
 
-def _is_flag(spec: ColumnSpec) -> bool:
+def _is_flag(spec: Column) -> bool:
     """Whether a column is true, false or (255) unknown."""
-    return spec.dtype == np.uint8 and spec.fill == 255
+    return bool(spec.dtype == np.uint8 and spec.fill == 255)
 
 
-def _arrow_type(spec: ColumnSpec) -> Any:
+def _arrow_type(spec: Column) -> Any:
     """Arrow type of a column; nested lists of fixed size for array values."""
     kind = pa.from_numpy_dtype(spec.dtype)
     if _is_flag(spec):
         kind = pa.bool_()
-    for size in reversed(spec.trailing):
+    for size in reversed(spec.shape):
         kind = pa.list_(kind, size)
     return kind
 
 
-def _arrow_array(values: Array, spec: ColumnSpec) -> Any:
+def _arrow_array(values: Array, spec: Column) -> Any:
     """Values (n, ...) as an Arrow array, with null for the fill value; lists of floats keep NaN.
 
     No list is null, since pyarrow before version 24 cannot read null lists of fixed size.
     """
     mask = None
-    if not spec.trailing or spec.dtype.kind != "f":
+    if not spec.shape or spec.dtype.kind != "f":
         is_unknown = values == spec.fill
         if np.isnan(spec.fill):
             is_unknown = np.isnan(values)
@@ -268,7 +267,7 @@ def _arrow_array(values: Array, spec: ColumnSpec) -> Any:
     if _is_flag(spec):
         values = values == 1
     array = pa.array(values.reshape(-1), mask=mask)
-    for size in reversed(spec.trailing):
+    for size in reversed(spec.shape):
         array = pa.FixedSizeListArray.from_arrays(array, size)
     return array
 

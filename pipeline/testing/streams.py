@@ -214,8 +214,8 @@ def _random_column(name: str, rng: Generator) -> NDArray[Any]:
     if name == "frame_index":
         return np.arange(N)
     if column.dtype.kind in "iu":
-        return rng.integers(0, 2, (N, *column.trailing)).astype(column.dtype)
-    values = rng.normal(0, 0.3, (N, *column.trailing))
+        return rng.integers(0, 2, (N, *column.shape)).astype(column.dtype)
+    values = rng.normal(0, 0.3, (N, *column.shape))
     if name == "bbox":
         centre = rng.uniform(100, 200, (N, 2))
         side = rng.uniform(80, 120, N)

@@ -151,12 +151,12 @@ def convert(
     with SplitWriter(
         root, SPLIT, columns=COLUMNS, plan=repr(sorted(target.items())), **sizes
     ) as writer:
-        held = {name: entry.fingerprint for name, entry in writer.committed_videos.items()}
+        held = {name: entry.fingerprint for name, entry in writer.state.videos.items()}
         marks = {name: _mark(video) for name, video in target.items()}
         drop = {name for name, mark in held.items() if marks.get(name) != mark or name in again}
-        writer.begin(sorted(drop), invalidate=without)
+        following = writer.begin(sorted(drop), invalidate=without)
         for name, video in target.items():
-            if (name not in held or name in drop) and name not in writer.journalled:
+            if (name not in held or name in drop) and name not in following.journalled:
                 tracks = [
                     TrackRows(
                         name=f"{name}/{n}",
@@ -168,8 +168,8 @@ def convert(
                     )
                     for n in range(len(video[1]))
                 ]
-                writer.append(entry_of(video), tracks)
-        writer.commit({"target": sorted(target)})
+                following.append(entry_of(video), tracks)
+        following.commit({"target": sorted(target)})
 
 
 def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: list[int]) -> None:

@@ -200,9 +200,9 @@ def test_another_fact_of_a_track_gives_another_digest(
         columns["frame_index"] = columns["frame_index"] * facts["step"]
         track = cache.TrackRows(video="a", columns=columns, **facts)
         with toy.writer(tmp_path / name, "plan", columns=made_up.COLUMNS) as split:
-            split.begin()
-            split.append(cache.VideoEntry(name="a"), [track])
-            split.commit({})
+            following = split.begin()
+            following.append(cache.VideoEntry(name="a"), [track])
+            following.commit({})
         digest.append(cache.content_digest(cache.open(tmp_path / name)[toy.SPLIT]))
     assert digest[0] != digest[1]
 

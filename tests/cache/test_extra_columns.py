@@ -58,11 +58,11 @@ def write(
     root: Path, videos: list[toy.Video], columns: tuple[ExtraColumn, ...] = DECLARED, **drop: Any
 ) -> None:
     with toy.writer(root, "plan", extra=columns) as writer:
-        writer.begin(**drop)
+        following = writer.begin(**drop)
         for entry, tracks in videos:
-            if entry.name not in writer.journalled:
-                writer.append(entry, tracks)
-        writer.commit({})
+            if entry.name not in following.journalled:
+                following.append(entry, tracks)
+        following.commit({})
 
 
 def require(root: Path, columns: tuple[ExtraColumn, ...] = DECLARED) -> cache.Split:
@@ -99,7 +99,7 @@ def root(tmp_path: Path) -> Path:
 
 columns = st.tuples(
     st.lists(st.integers(1, 3), max_size=3).map(tuple),
-    st.sampled_from([*extra.FILLS]),
+    st.sampled_from([*extra.DTYPES]),
     st.sampled_from(["row", "track"]),
 )
 
@@ -126,9 +126,9 @@ def test_a_killed_writer_goes_on_and_gc_removes_what_it_left(tmp_path: Path) -> 
     videos = [video("a", [70]), video("b", [50])]
     for root in (tmp_path / "killed", tmp_path / "left"):
         with toy.writer(root, "plan", extra=DECLARED) as writer:
-            writer.begin()
-            writer.append(*videos[0])
-            writer.append(*videos[1])
+            following = writer.begin()
+            following.append(*videos[0])
+            following.append(*videos[1])
     write(tmp_path / "killed", videos)
     require(tmp_path / "killed")
     write(tmp_path / "whole", videos)
@@ -168,22 +168,22 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
     root, n_without
 ):
     with cache.SplitWriter(root, "toy/val", columns=(), plan="p") as writer:
-        writer.begin()
+        following = writer.begin()
         rows = {"frame_index": np.arange(9)}
         camera = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1.0]])
         about: Any = {"video": "a", "step": 1, "fps": 25, "crop_scale": 1.3, "columns": rows}
-        writer.append(
+        following.append(
             cache.VideoEntry(name="a", width=640, height=480),
             [
                 cache.TrackRows(name="a/0", gender="female", intrinsics=camera, **about),
                 cache.TrackRows(name="a/1", **about),
             ],
         )
-        writer.append(
+        following.append(
             cache.VideoEntry(name="b"),
             [cache.TrackRows(name="b/0", **about | {"video": "b"})][:n_without],
         )
-        writer.commit({})
+        following.commit({})
     split = cache.open(root)["toy/val"]
     for name in ("contact", "up"):
         with pytest.raises(CacheError, match=rf"no field or column '{name}'"):
@@ -280,14 +280,14 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path
 def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path: Path) -> None:
     def begin(columns: Collection[str], drop: Collection[str]) -> None:
         with cache.SplitWriter(tmp_path, "toy/val", columns=columns, plan=str(columns)) as writer:
-            writer.begin(drop=drop)
+            following = writer.begin(drop=drop)
             arrays = {"frame_index": np.arange(3), "valid": np.ones(3, np.bool_)}
             rows: Any = {name: arrays[name] for name in ("frame_index", *columns)}
             track = cache.TrackRows(
                 name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=rows
             )
-            writer.append(cache.VideoEntry(name="a"), [track])
-            writer.commit({})
+            following.append(cache.VideoEntry(name="a"), [track])
+            following.commit({})
 
     begin((), ())
     with pytest.raises(CacheError, match="drop all"):

@@ -65,9 +65,9 @@ def writer(root: Any, plan: str, **options: Any) -> SplitWriter:
 def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Path:
     """A conversion that ends when it has appended these videos; its staged work."""
     with writer(root, plan) as split:
-        split.begin()
+        following = split.begin()
         for one in appended:
-            split.append(*one)
+            following.append(*one)
     return root / SPLIT / ".writing/staged"
 
 
@@ -75,12 +75,12 @@ def write(
     root: Path, target: Sequence[Video], *, drop: Sequence[str] = (), plan: str = "plan"
 ) -> None:
     with writer(root, plan) as split:
-        split.begin(drop)
+        following = split.begin(drop)
         for entry, tracks in target:
-            committed = entry.name in split.committed_videos and entry.name not in drop
-            if not committed and entry.name not in split.journalled:
-                split.append(entry, tracks)
-        split.commit({"dataset": "toy", "plan": plan})
+            committed = entry.name in split.state.videos and entry.name not in drop
+            if not committed and entry.name not in following.journalled:
+                following.append(entry, tracks)
+        following.commit({"dataset": "toy", "plan": plan})
 
 
 def keys(rows: np.ndarray) -> np.ndarray:
@@ -129,9 +129,9 @@ def split_of(
     rows = {"frame_index": np.arange(len(next(iter(rows.values())))), **rows}
     one = TrackRows(name="a/0", video="a", step=1, fps=25, crop_scale=crop_scale, columns=rows)
     with writer(root, "p", columns=rows, **sizes) as split:
-        split.begin()
-        split.append(VideoEntry(name="a"), [one])
-        split.commit({})
+        following = split.begin()
+        following.append(VideoEntry(name="a"), [one])
+        following.commit({})
     return cache.open(root)[SPLIT]
 
 

@@ -79,10 +79,7 @@ def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
     features = 2048 * np.dtype("float16").itemsize + 1 + 16  # flag, key
     of_2d, of_3d = (
         (
-            sum(
-                int(np.prod(COLUMNS[name].trailing)) * COLUMNS[name].dtype.itemsize
-                for name in labels
-            )
+            sum(int(np.prod(COLUMNS[name].shape)) * COLUMNS[name].dtype.itemsize for name in labels)
             + features
         )
         / 1000

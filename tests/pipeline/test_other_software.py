@@ -73,8 +73,8 @@ def test_a_run_that_was_killed_with_other_code_starts_again_with_a_line(
     ran(*words, calm)
     begun = (
         "import sys\nimport cache.write.split_writer as writer\nwriter.ROWS_PER_SHARD, "
-        "writer.ROWS_PER_CHUNK = 16, 8\nfrom cache.write.split_writer import SplitWriter\n"
-        "SplitWriter.commit = lambda *args, **options: sys.exit(9)\nfrom pipeline.__main__ "
+        "writer.ROWS_PER_CHUNK = 16, 8\nfrom cache import NextCommit\n"
+        "NextCommit.commit = lambda *args, **options: sys.exit(9)\nfrom pipeline.__main__ "
         "import main\nmain(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", begun, *map(str, words), str(penn.root)]

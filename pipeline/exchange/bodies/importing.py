@@ -148,16 +148,18 @@ def import_bodies(
     with cache.SplitWriter(
         root, name, columns=[*split.columns, *LABELS], plan=plan, extra=EXTRA
     ) as writer:
-        writer.begin(drop=to_drop)  # all other committed clips stay
-        n_with_body = _write_clips(writer, split, changed, by_clip, bodies)
+        following = writer.begin(drop=to_drop)  # all other committed clips stay
+        n_with_body = _write_clips(following, split, changed, by_clip, bodies)
         accounting = split.manifest.get("accounting", {})
-        writer.commit({"reader": origin, "stand_in": origin["stand_in"], "accounting": accounting})
+        following.commit(
+            {"reader": origin, "stand_in": origin["stand_in"], "accounting": accounting}
+        )
     why = f"{count(len(changed), 'clip')} new or changed"
     return ImportedBodies(n_with_body, {video: by_clip[video].notes for video in by_clip}, why)
 
 
 def _write_clips(
-    writer: cache.SplitWriter,
+    following: cache.NextCommit,
     split: cache.Split,
     entries: Sequence[cache.VideoEntry],
     by_clip: Mapping[str, _Clip],
@@ -165,8 +167,8 @@ def _write_clips(
 ) -> int:
     """Append these clips of the split, with their bodies. Returns the number of rows with a body.
 
-    Clips that a killed import of the same files has finished are in `writer.journalled`: they are
-    matched again for their notes and rows, but not appended again.
+    Clips that a killed import of the same files has finished are in `following.journalled`: they
+    are matched again for their notes and rows, but not appended again.
     """
     by_video = itertools.groupby(split.tracks, lambda track: track.video)
     tracks = {video: list(group) for video, group in by_video}
@@ -180,8 +182,8 @@ def _write_clips(
             account = {**entry.account, "notes": notes, "body_fits": clip.fits}
             entry = replace(entry, account=account)
         n_with_body += sum(int(track.has_body.sum()) for track in labelled)
-        if entry.name not in writer.journalled:
-            writer.append(entry, [track.rows() for track in labelled])
+        if entry.name not in following.journalled:
+            following.append(entry, [track.rows() for track in labelled])
     return n_with_body
 
 

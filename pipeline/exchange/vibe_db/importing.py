@@ -285,18 +285,18 @@ def _write_tracks(
     with cache.SplitWriter(
         root, name, columns=tracks.columns, plan=plan, provenance=provenance
     ) as writer:
-        writer.begin()
-        finished = set(writer.journalled)
+        following = writer.begin()
+        finished = set(following.journalled)
         n_rows = 0
         for video in tracks.videos():
             n_rows += video.account.found
             if video.entry.name not in finished:
-                writer.append(video.entry, [track.rows for track in video.tracks])
+                following.append(video.entry, [track.rows for track in video.tracks])
             progress(n_rows, tracks.database.rows, "labels")
-        accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
+        accounts = [VideoAccount.from_dict(dict(account)) for account in following.accounts()]
         totals = Accounting(accounts).totals()
         require_unchanged(tracks.database.arrays.file, tracks.state)
-        writer.commit(
+        following.commit(
             {"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals}
         )
 

@@ -54,7 +54,7 @@ def split(root: Path) -> Opened:
 
 def column(home: Path, name: str, manifest: Manifest) -> dict[int, Numbers]:
     spec = layout.COLUMNS[name]
-    return read_column(home, name, manifest, [*spec.trailing], spec.dtype.name)
+    return read_column(home, name, manifest, [*spec.shape], spec.dtype.name)
 
 
 def flags(base: Path) -> dict[int, Numbers]:
@@ -93,7 +93,7 @@ def test_a_stream_reads_as_documented(root: Path) -> None:
     manifest, _ = open_manifest(base / "resnet50")
     assert manifest["split_digest"] == cache.open(root)["toy/train"].manifest["digest"]
     for name, spec in layout.stream_columns("resnet50", manifest["dim"], manifest["dtype"]).items():
-        theirs = read_column(base, name, manifest, [*spec.trailing], spec.dtype.name)
+        theirs = read_column(base, name, manifest, [*spec.shape], spec.dtype.name)
         ours = cache.open(root)["toy/train"].column(f"features/{name}")
         for number in manifest["shards"][name]:
             rows = shard_rows(manifest, int(number))
@@ -208,7 +208,7 @@ def test_the_document_names_every_column_with_its_shape_type_and_fill() -> None:
     ):
         documented[name.strip("`")] = (tuple(int(n) for n in trailing.split(",") if n), dtype, fill)
     ours = {
-        name: (spec.trailing, spec.dtype.name, "NaN" if math.isnan(spec.fill) else str(spec.fill))
+        name: (spec.shape, spec.dtype.name, "NaN" if math.isnan(spec.fill) else str(spec.fill))
         for name, spec in layout.COLUMNS.items()
     }
     assert documented == ours

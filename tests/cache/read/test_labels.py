@@ -83,11 +83,11 @@ def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int
     columns: dict[str, Any] = {"frame_index": np.arange(n_rows)}
     for name in sorted(names - {"frame_index"}):
         spec = cache.COLUMNS[name]
-        shape = (n_rows, *spec.trailing)
+        shape = (n_rows, *spec.shape)
         if spec.dtype.kind == "f":
             usual = rng.normal(size=shape).astype("f4")
             # rows that hold any at all
-            some = rng.random((n_rows, *(1 for _ in spec.trailing))) < 0.5
+            some = rng.random((n_rows, *(1 for _ in spec.shape))) < 0.5
             columns[name] = np.where(
                 some & (rng.random(shape) < 0.1), rng.choice(HOSTILE, shape), usual
             )

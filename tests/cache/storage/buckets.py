@@ -68,11 +68,11 @@ def write_narrow(
 ) -> None:
     """A commit of these videos, where they are not there yet."""
     with SplitWriter(root, SPLIT, plan=plan, **NARROW) as writer:
-        writer.begin(drop)
+        following = writer.begin(drop)
         for video in videos:
-            if video[0].name not in {*writer.committed_videos, *writer.journalled} - {*drop}:
-                writer.append(*narrow(video))
-        writer.commit(entries)
+            if video[0].name not in {*writer.state.videos, *following.journalled} - {*drop}:
+                following.append(*narrow(video))
+        following.commit(entries)
 
 
 def two_commits(root: Any, toy: Any) -> None:

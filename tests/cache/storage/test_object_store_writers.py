@@ -200,9 +200,9 @@ def race(
         with SplitWriter(store, SPLIT, plan=f"plan-{number}", **NARROW) as writer:
             if moment == "opening":
                 meet()
-            writer.begin()
-            writer.append(*narrow(toy.video("a", [20, 25 + seed], seed=seed)))
-            writer.commit({"by": number})
+            following = writer.begin()
+            following.append(*narrow(toy.video("a", [20, 25 + seed], seed=seed)))
+            following.commit({"by": number})
         answers[number] = "committed"
     except CacheError as error:
         answers[number] = str(error)

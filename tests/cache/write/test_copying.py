@@ -23,10 +23,10 @@ def replaced(made: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     """
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
     with toy.writer(root, "second", provenance={"raw": "/raw"}) as writer:
-        writer.begin(["b", "d", "f"])
+        following = writer.begin(["b", "d", "f"])
         for name, lengths in {"b": [40], "d": [1, 30]}.items():
-            writer.append(*toy.video(name, lengths, seed=5))
-        writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
+            following.append(*toy.video(name, lengths, seed=5))
+        following.commit({"dataset": "toy", "plan": "second", "stand_in": True})
     toy.write_stream(root, bad_rows=[170, 200])
     (root / SPLIT / "stamps.json").write_text("{}")
     return root

@@ -181,14 +181,14 @@ def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(
 
 def test_a_split_with_a_writer_is_skipped(root: Path, toy: Any) -> None:
     with toy.writer(root, "running") as writer:
-        writer.begin()
-        writer.append(*toy.video("z", [40]))
+        following = writer.begin()
+        following.append(*toy.video("z", [40]))
         shard = root / HOME / "bbox/c/5/0"
         assert shard.exists()
         found = cache.gc(root, unfinished=True)
         assert any("no other writer" in text for text in found.skipped)
         assert shard.exists()
-        writer.commit({})
+        following.commit({})
     assert cache.verify(root).ok
 
 

@@ -26,9 +26,9 @@ PARALLEL = 8
 def convert(root: Any, split: str, toy: Any) -> None:
     """A first commit of a split, of one video."""
     with cache.SplitWriter(root, split, plan="p", **NARROW) as writer:
-        writer.begin()
-        writer.append(*narrow(toy.video("a", [5])))
-        writer.commit({})
+        following = writer.begin()
+        following.append(*narrow(toy.video("a", [5])))
+        following.commit({})
 
 
 def listed(root: Any) -> list[str]:

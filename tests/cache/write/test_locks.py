@@ -68,17 +68,17 @@ def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
 ):
     lock, videos = tmp_path / SPLIT / ".writing/lock", toy.videos()
     with pytest.raises(CacheError, match="lock"), toy.writer(tmp_path, "plan") as writer:
-        writer.begin()
+        following = writer.begin()
         for video in videos[:2]:
-            writer.append(*video)
+            following.append(*video)
         lock.unlink()
         if how == "replaced":
             lock.write_text("1\n")
         toy.write(tmp_path, toy.videos(seed), plan="second")
         files = toy.tree(tmp_path)
         for video in videos[2:]:
-            writer.append(*video)
-        writer.commit({})
+            following.append(*video)
+        following.commit({})
     assert toy.tree(tmp_path) == files
     assert cache.verify(tmp_path).ok
 

@@ -90,7 +90,7 @@ def test_a_commit_that_is_made_again_changes_no_file(tmp_path: Path, toy: Any) -
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     toy.write(tmp_path, [])
     with toy.writer(tmp_path, "next") as writer:
-        assert dict(writer.committed_videos) == {entry.name: entry for entry, _ in videos}
+        assert dict(writer.state.videos) == {entry.name: entry for entry, _ in videos}
     assert {
         path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
     } == times
@@ -110,8 +110,8 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
     (root / toy.SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):
         with toy.writer(root, plan, provenance={"raw": plan}) as writer:
-            writer.begin(["a"] if plan == "second" else ["b"])
-            writer.commit({})
+            following = writer.begin(["a"] if plan == "second" else ["b"])
+            following.commit({})
         assert cache.open(root)[toy.SPLIT].provenance["raw"] == plan
     notes = json.loads((root / toy.SPLIT / "provenance.json").read_text())["commits"]
     assert [note["software"]["numpy"] for note in notes.values()] == [np.__version__] * 2
@@ -128,8 +128,8 @@ def test_the_last_hundred_commits_are_noted_whatever_their_digests(root: Path, t
     }
     file.write_text(json.dumps({"commits": notes}))
     with toy.writer(root, "next") as writer:
-        writer.begin(["a"])
-        writer.commit({})
+        following = writer.begin(["a"])
+        following.commit({})
     noted = json.loads(file.read_text())["commits"]
     current = cache.open(root)[toy.SPLIT].manifest["digest"]
     assert noted.keys() == {current, *(digest for digest, minute in minutes.items() if minute > 20)}
@@ -178,10 +178,10 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(
     toy.write(tmp_path, [toy.video("z", [3])])
     before = toy.tree(tmp_path)
     with toy.writer(tmp_path, "p") as writer:
-        writer.begin()
+        following = writer.begin()
         for match, video in REFUSED.values():
             with pytest.raises(CacheError, match=match):
-                writer.append(*video(toy))
+                following.append(*video(toy))
     assert toy.tree(tmp_path) == before
 
 
@@ -189,12 +189,12 @@ def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path: Path, t
     toy.write(tmp_path, [toy.video("a", [3])])
     entry, _ = toy.video("b", [3])
     with toy.writer(tmp_path, "p") as writer:
-        writer.begin(["a"])
-        writer.keep("a")
+        following = writer.begin(["a"])
+        following.keep("a")
         with pytest.raises(CacheError, match="video 'a' exists already"):
-            writer.append(*toy.video("a", [3]))
+            following.append(*toy.video("a", [3]))
         with pytest.raises(CacheError, match="a track of that name exists already"):
-            writer.append(entry, [replace(toy.track("a/0", 3), video="b")])
+            following.append(entry, [replace(toy.track("a/0", 3), video="b")])
 
 
 def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: Any) -> None:
@@ -202,9 +202,9 @@ def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: An
     with toy.writer(tmp_path, "p") as writer:
         with pytest.raises(CacheError, match="not among the committed videos"):
             writer.begin(["z"])
-        writer.begin()
+        following = writer.begin()
         with pytest.raises(CacheError, match="rows"):
-            writer.commit({"rows": 3})
+            following.commit({"rows": 3})
 
 
 @pytest.mark.parametrize(
@@ -251,13 +251,15 @@ def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_wer
 
     def run(videos: Any, *, commit: bool = False) -> list[str]:
         with toy.writer(tmp_path, "reader") as writer:
-            writer.begin(keys={name: entry.fingerprint for name, (entry, _) in videos.items()})
-            taken_over = [*writer.journalled]
+            following = writer.begin(
+                keys={name: entry.fingerprint for name, (entry, _) in videos.items()}
+            )
+            taken_over = [*following.journalled]
             for name, video in videos.items():
                 if name not in taken_over:
-                    writer.append(*video)
+                    following.append(*video)
             if commit:
-                writer.commit({})
+                following.commit({})
             return taken_over
 
     assert run(before) == []
@@ -286,3 +288,24 @@ import cache.format.shard
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.count("google-crc32c has no compiled part here") == 1
+
+
+def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_time(
+    tmp_path: Path, toy: Any
+) -> None:
+    with toy.writer(tmp_path, "plan") as writer:
+        following = writer.begin()
+        following.append(*toy.video("a", [10]))
+        with pytest.raises(CacheError, match="commit first"):
+            writer.begin()
+        following.commit({})
+        files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        with pytest.raises(CacheError, match="is made"):
+            following.append(*toy.video("b", [70]))
+        with pytest.raises(CacheError, match="is made"):
+            following.commit({})
+        assert files == {file: file.read_bytes() for file in files}
+        late = writer.begin()
+        late.append(*toy.video("b", [70]))
+        late.commit({})
+    assert [*cache.open(tmp_path)[toy.SPLIT].videos.names] == ["a", "b"]

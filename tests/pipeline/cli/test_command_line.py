@@ -370,10 +370,10 @@ def test_a_cache_of_another_program_has_no_accounts(
 ) -> None:
     monkeypatch.setattr(toy, "SPLIT", "penn_action/train")
     with toy.writer(tmp_path, "plan") as split:
-        split.begin()
+        following = split.begin()
         for video, tracks in toy.videos():
-            split.append(replace(video, account={}), tracks)
-        split.commit({})
+            following.append(replace(video, account={}), tracks)
+        following.commit({})
     shown = ran("status", "--cache", tmp_path, "--all").out
     assert shown.splitlines()[1].split() == [
         "penn_action/train",

@@ -316,7 +316,7 @@ def test_splits_of_another_origin_are_not_written_over(tmp_path: Path) -> None:
 def test_a_killed_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = planted.write(tmp_path, "wham")
     with monkeypatch.context() as patched:
-        patched.setattr(cache.SplitWriter, "commit", lambda *_: sys.exit("killed"))
+        patched.setattr(cache.NextCommit, "commit", lambda *_: sys.exit("killed"))
         with pytest.raises(SystemExit):
             run(tmp_path, file)
     assert not cache.FeatureCache(tmp_path / "c").is_committed(NAME)

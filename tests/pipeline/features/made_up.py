@@ -32,15 +32,15 @@ def convert(root: Path, n_videos: int, n_frames: int, rows_per_shard: int = 16) 
     columns = {"frame_index": np.arange(n_frames), "bbox": bbox}
     geometry = {"rows_per_shard": rows_per_shard, "rows_per_chunk": 8}
     with cache.SplitWriter(root, SPLIT, columns=tuple(columns), plan="", **geometry) as writer:
-        writer.begin()
+        following = writer.begin()
         for video in map(str, range(n_videos)):
             track = cache.TrackRows(
                 name=f"{video}/0", video=video, step=1, fps=30.0, crop_scale=1.0, columns=columns
             )
-            writer.append(
+            following.append(
                 cache.VideoEntry(name=video, pixels=video, width=SIDE, height=SIDE), [track]
             )
-        writer.commit({"stand_in": True})
+        following.commit({"stand_in": True})
 
 
 def decoders_of(parent: int) -> list[int]:

@@ -115,7 +115,7 @@ class Toy:
             rows_per_chunk=8,
             provenance={"raw": str(self.raw)},
         ) as writer:
-            writer.begin()
+            following = writer.begin()
             for video in range(videos):
                 source = self._video(video) if video % 2 else self._pictures(video)
                 entry = cache.VideoEntry(
@@ -126,8 +126,8 @@ class Toy:
                     height=SIDE,
                 )
                 tracks = [self._track(f"v{video}", person, rng) for person in range(persons)]
-                writer.append(entry, tracks)
-            writer.commit({"stand_in": True})
+                following.append(entry, tracks)
+            following.commit({"stand_in": True})
 
     def _track(self, video: str, person: int, rng: np.random.Generator) -> cache.TrackRows:
         """A person who walks at random, in the frames that the layout leaves."""

@@ -27,8 +27,8 @@ def drop_a_video(root, name):
     with cache.SplitWriter(
         root, name, columns=cache.open(root)[name].columns, plan="new"
     ) as writer:
-        writer.begin(drop=["v0"])
-        writer.commit({"stand_in": True})
+        following = writer.begin(drop=["v0"])
+        following.commit({"stand_in": True})
 
 
 def assert_same(ours, theirs):

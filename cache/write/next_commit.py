@@ -1,0 +1,281 @@
+"""The next commit of a split: the videos that stay, then the appended ones.  raw -> [tracks] ->
+features -> windows
+
+New rows begin at a shard boundary; `SplitShards` writes and stages them shard by shard. After a
+kill, the `NextCommit` of the next writer with the same plan resumes. Words for videos that the
+killed writer has appended:
+
+    staged       a staged shard names the video; files of its rows may have been lost since
+    finished     staged, and its rows are before the first shard that is missing or has another
+                 size; a partial shard is also read
+    usable       staged, and the next commit still needs it with the same rows (`_is_usable`)
+    journalled   finished and usable: the next commit has it, and the caller does not append it
+
+The rows of a finished video that is not usable stay in the shards, but no track refers to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from cache.errors import CacheError
+from cache.format.extra import EXTRA, ExtraColumn
+from cache.format.layout import Column, Geometry
+from cache.format.manifest import Commit, shards_entry
+from cache.format.place import Place
+from cache.format.records import TrackRows, VideoEntry, video_record
+from cache.format.tables import Tables, VideoTable
+from cache.storage.base import Lock
+from cache.write.checks import check_track
+from cache.write.split_shards import SplitShards, Video
+from cache.write.staged import Plan, StagedWork
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitState:
+    """What is committed of a split, and the columns of its next commit."""
+
+    place: Place
+    columns: Mapping[str, Column]  # per row, including extra ones
+    extra: Mapping[str, ExtraColumn]
+    commit: Commit | None  # None if nothing is committed
+    tables: Tables  # of the commit; without rows if there is none
+    commits: list[list[int]]  # the rows [start, stop) of each commit
+    geometry: Geometry  # also of the next commit
+    has_other_columns: bool  # the columns differ from the committed ones: no committed video stays
+
+    @property
+    def digest(self) -> str:
+        """Digest of the current commit; "" if there is none."""
+        return "" if self.commit is None else self.commit.digest
+
+    @cached_property
+    def videos(self) -> Mapping[str, VideoEntry]:
+        """The committed videos, by name."""
+        return VideoTable(self.tables).by_name()
+
+    @property
+    def shards(self) -> dict[int, dict[str, str]]:
+        """The committed shards: number -> column -> record."""
+        return {} if self.commit is None else self.commit.shards
+
+    @property
+    def extent(self) -> int:
+        """The end of the last commit."""
+        return self.commits[-1][1] if self.commits else 0
+
+    @property
+    def first_row(self) -> int:
+        """The first row of the next commit, at a shard boundary, because committed shards never
+        change.
+        """
+        return self.geometry.shards(self.extent) * self.geometry.rows_per_shard
+
+
+class NextCommit:
+    """The next commit of a split, which `SplitWriter.begin` returns. Call `append` for every new or
+    changed video, then `commit`.
+    """
+
+    journalled: dict[str, str]
+    """Fingerprints, by name, of videos that a killed writer with the same plan has finished, in
+    order. They are part of this commit: do not append them again."""
+
+    def __init__(
+        self,
+        state: SplitState,
+        plan: Plan,
+        lock: Lock,
+        commit: Callable[[NextCommit, Mapping[str, Any]], None],
+        *,
+        drop: Collection[str],
+        invalidate: Collection[int],
+        keys: Mapping[str, str] | None,
+    ) -> None:
+        self.state = state
+        """What is committed before it."""
+        self._split = state.place.split
+        self._commit = commit
+        self._keys = keys  # of videos to append; None: the plan decides all rows
+        self._drop = frozenset(drop)  # names of committed videos
+        unknown = sorted(self._drop - state.videos.keys())
+        if unknown:
+            raise CacheError(f"{self._split}: {unknown[:5]}: not among the committed videos")
+        # names of all videos, and of their tracks, that this commit has so far
+        self._video_names = state.videos.keys() - self._drop
+        self.invalid_shards = frozenset(invalidate)
+        """Numbers of the committed shards to remove."""
+        if state.has_other_columns:
+            if self._video_names:
+                raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
+            self.invalid_shards = frozenset(state.shards)  # no committed row stays
+        self._remaining = state.tables.drop_videos(self._drop)  # tables of videos that stay
+        self._refuse_invalid_rows()
+        self._track_names = set(self._remaining.texts("track_name"))
+        # records of journalled and appended videos, in the order of their rows
+        self._new_videos: list[Video] = []
+        self.work = StagedWork(state.place, self._staged_conditions(plan))
+        """The staged work of the commit's plan."""
+        self._shards = SplitShards(
+            state.place, state.columns, state.geometry, state.first_row, self.work, lock
+        )
+        self.is_resumed = self._resume()
+        """Whether rows of a killed writer are used."""
+        self.journalled = {video["name"]: video["fingerprint"] for video in self._new_videos}
+        self.is_made = False
+        """Whether it is committed: then it takes no more videos. The writer sets it."""
+
+    def _refuse_invalid_rows(self) -> None:
+        """Raise CacheError if a shard to remove has rows of a track that stays."""
+        live_shards = self._remaining.live_shards(self.state.geometry)
+        needed = sorted(self.invalid_shards.intersection(live_shards))
+        if needed:
+            raise CacheError(
+                f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their "
+                "videos, too"
+            )
+
+    def _staged_conditions(self, plan: Plan) -> dict[str, Any]:
+        """Everything that must be equal for staged shards to be used again."""
+        conditions: dict[str, Any] = {
+            "plan": plan,
+            "base": self.state.digest or None,
+            # With keys, other videos may be dropped than before: `_is_usable` checks each video.
+            "drop": sorted(self._drop) if self._keys is None else "by keys",
+            "invalidate": sorted(self.invalid_shards),
+            "columns": sorted(self.state.columns),
+            "geometry": [self.state.geometry.rows_per_shard, self.state.geometry.rows_per_chunk],
+        }
+        if self.state.extra:
+            conditions[EXTRA] = [column.stored_as for column in self.state.extra.values()]
+        return conditions
+
+    def _resume(self) -> bool:
+        """Take over the journalled videos. Returns False if no staged video is usable."""
+        staged = self._shards.read_staged()
+        usable = [video for video in staged if self._is_usable(video)]
+        if not usable:
+            return False
+        # Of all staged videos: rows of finished ones that are not usable are skipped.
+        self._shards.resume(staged)
+        for video in usable:
+            if video["stop"] <= self._shards.next_row:
+                self._add_video(video)
+        return True
+
+    def _is_usable(self, video: Video) -> bool:
+        """Whether this commit needs a staged video with the same rows: it is to be appended,
+        its key is unchanged, and no video that stays has a track of the same name.
+
+        Without keys, that follows from `_staged_conditions`.
+        """
+        if self._keys is None:
+            return True
+        if video["key"] != self._keys.get(video["name"]):
+            return False
+        return self._track_names.isdisjoint(track["name"] for track in video["tracks"])
+
+    def accounts(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the accounts of all videos that this commit has so far: first those that stay from
+        the commit before, then the journalled and appended ones.
+        """
+        videos = VideoTable(self._remaining)
+        for number in range(len(videos)):
+            yield videos.account(number)
+        for video in self._new_videos:
+            yield video["account"]
+
+    def keep(self, name: str) -> None:
+        """Keep a committed video that `begin` was told to drop; the caller does not append it then.
+        None of its rows may be in a shard that `begin` invalidates; this is not checked.
+
+        Raises CacheError if the columns have changed: then no committed row stays.
+        """
+        if self.state.has_other_columns:
+            raise CacheError(
+                f"{self._split}: its columns have changed: video {name!r} cannot be kept"
+            )
+        self._drop -= {name}
+        self._remaining = self.state.tables.drop_videos(self._drop)
+        self._video_names.add(name)
+        self._track_names.update(self._remaining.texts("track_name"))
+
+    def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
+        """Add one video with its tracks. A video without tracks is added for its account.
+
+        Raises CacheError for a video or track that exists already, and as `check_track` does.
+        """
+        self._require_not_made()
+        if entry.name in self._video_names:
+            do = "append each video once"
+            if entry.name in self.state.videos:
+                do = "drop it in begin to replace it"
+            raise CacheError(f"{self._split}: video {entry.name!r} exists already: {do}")
+        for track in tracks:
+            check_track(track, entry.name, self.state.columns, self.state.extra.values())
+        first_row = self._shards.next_row
+        video = video_record(entry, tracks, first_row, self.state.extra.values())
+        if self._keys is not None:
+            video["key"] = self._keys[entry.name]
+        names = [track.name for track in tracks]
+        if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
+            raise CacheError(
+                f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}"
+            )
+        self._add_video(video)
+        self._shards.append(video, tracks)
+
+    def _add_video(self, video: Video) -> None:
+        """Add a video, without its rows, to what this commit has so far."""
+        self._new_videos.append(video)
+        self._video_names.add(video["name"])
+        self._track_names.update(track["name"] for track in video["tracks"])
+
+    def commit(self, entries: Mapping[str, Any]) -> None:
+        """Commit atomically. The writer's next `begin` starts from the new state.
+
+        Args:
+            entries: the caller's entries of the manifest, as JSON values.
+
+        Raises CacheError if a key of `entries` is in `SplitWriter.own_entries`.
+        """
+        self._require_not_made()
+        self._commit(self, entries)
+
+    def _require_not_made(self) -> None:
+        """Raise CacheError after `commit`: the rows of more videos would be in its shards."""
+        if self.is_made:
+            raise CacheError(f"{self._split}: this commit is made: call begin for the next one")
+
+    def finish(self) -> tuple[dict[str, Any], Tables]:
+        """Write the last shard. Returns the manifest's entries that are not the caller's, except
+        those that `publish` adds, and the tables.
+        """
+        self._shards.write_last()
+        state = self.state
+        commits = state.commits
+        extent = state.extent
+        end = self._shards.next_row
+        if end > state.first_row:
+            commits = [*commits, [state.first_row, end]]
+            extent = end
+        tables = Tables.from_records(self._new_videos, state.extra.values())
+        if not state.has_other_columns:
+            tables = self._remaining.plus(tables)
+        shards = state.shards
+        staying = {n: shards[n] for n in shards.keys() - self.invalid_shards}
+        entries = {
+            "rows": int((tables["track_stop"] - tables["track_start"]).sum()),
+            "tracks": len(tables["track_start"]),
+            "videos": len(tables["video_name"]),
+            "extent": extent,
+            "commits": commits,
+            "geometry": asdict(state.geometry),
+            "shards": shards_entry(state.columns, {**staying, **self._shards.records}),
+        }
+        if state.extra:
+            entries[EXTRA] = {name: column.as_json() for name, column in state.extra.items()}
+        return entries, tables

@@ -1,0 +1,95 @@
+"""Processes of the pool that are none: their tasks run in this process.
+
+A pool's process imports SciPy, h5py and PyAV again, which most tests need not pay for. Tasks, works
+and results are pickled as for real processes, so that what cannot be sent still fails.
+"""
+
+import contextlib
+import mmap
+import os
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+from pipeline.processes import NO_TASK, Failed, pool, server
+
+REAL_PROCESS = server.Process
+REAL_WAIT = pool.wait
+
+
+class InlineProcess:
+    """Stands for a `server.Process`, and for its pipe: a task is run when it is sent."""
+
+    has_begun = True
+    place = NO_TASK
+
+    def __init__(
+        self,
+        main: Callable[..., None],
+        work: Callable[..., Any],
+        *,
+        fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        preload: Callable[[], object] | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self.pipe = self
+        self._work = pickle.loads(pickle.dumps(work))
+        self._env = dict(env or {})
+        self._results = deque[tuple[float, bytes]]()
+        pickle.dumps(preload)
+        if fds:
+            self._work.share(*(mmap.mmap(fd, os.fstat(fd).st_size) for fd in fds))
+
+    def send_bytes(self, message: bytes) -> None:
+        arguments = pickle.loads(message)
+        began = time.perf_counter()
+        with mock.patch.dict(os.environ, self._env):
+            try:
+                outcome = pickle.dumps((self._work(*arguments), None))
+            except Exception as error:
+                outcome = pickle.dumps((None, pool._sendable(error)))
+        self._results.append((time.perf_counter() - began, outcome))
+
+    def recv(self) -> tuple[float, bytes]:
+        return self._results.popleft()
+
+    def poll(self) -> bool:
+        return bool(self._results)
+
+    def close(self) -> None:
+        self._results.clear()
+
+    def reset_silence(self) -> None:
+        pass
+
+    def silence(self) -> float:
+        return 0.0
+
+    def kill(self, *, timeout: float | None = None) -> Failed:
+        return Failed("reader_crashed", "was closed")
+
+
+def _wait(pipes: Sequence[InlineProcess], patience: float) -> list[InlineProcess]:
+    ready = [pipe for pipe in pipes if pipe.poll()]
+    if not ready:
+        time.sleep(min(patience, 0.001))
+    return ready
+
+
+@contextlib.contextmanager
+def inline_processes() -> Iterator[None]:
+    with mock.patch.object(pool, "Process", InlineProcess), mock.patch.object(pool, "wait", _wait):
+        yield
+
+
+@contextlib.contextmanager
+def real_processes() -> Iterator[None]:
+    with (
+        mock.patch.object(pool, "Process", REAL_PROCESS),
+        mock.patch.object(pool, "wait", REAL_WAIT),
+    ):
+        yield
