@@ -169,7 +169,7 @@ def _add_repair(result: CommandResult, repair: _Repair) -> None:
     for split, videos in repair.dropped.items():
         result.line(f"{split}: rows of {count(len(videos), 'video')} dropped")
     if repair.commands:
-        result.line("to fill them again:")
+        result.line("to fill them again, with each stream's options as before:")
         result.lines(repair.commands, indent=2)
     elif not (repair.files.restored or repair.files.removed or repair.refused):
         result.line("nothing to repair")

@@ -38,8 +38,8 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import CONVERT_UNITS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.labels import smplx
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.arrays import shown
 from pipeline.files.formats.motions import ENDINGS, N_BETAS, SMPL_JOINTS, Motion, load_motion
+from pipeline.files.formats.names import shown
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import Doubles

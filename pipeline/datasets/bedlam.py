@@ -60,7 +60,8 @@ from pipeline.datasets.labels.bedlam import (
 from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import shown_names, state_of
+from pipeline.files.formats.arrays import state_of
+from pipeline.files.formats.names import shown_names
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
 from pipeline.files.raw import RawVideo

@@ -37,7 +37,8 @@ from pipeline.datasets.base import (
 )
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import AGAIN, numbers, shown, shown_names
+from pipeline.files.formats.arrays import AGAIN, numbers
+from pipeline.files.formats.names import shown, shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures

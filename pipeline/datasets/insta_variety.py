@@ -40,8 +40,9 @@ from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
-from pipeline.files.formats.arrays import reading, shown_names
+from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.fits import FILE, N_BETAS, N_POSE, FitStore, picture_name
+from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures

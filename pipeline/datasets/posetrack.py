@@ -34,7 +34,7 @@ from pipeline.datasets.labels.posetrack import LABELS, PICTURES, TODAY, UNPACK, 
 from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import shown
+from pipeline.files.formats.names import shown
 from pipeline.files.pixels.frames import Pictures, below
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import read_regular

@@ -36,7 +36,8 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.arrays import numbers, shown
+from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.names import shown
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
 from pipeline.files.pixels.frames import Pictures

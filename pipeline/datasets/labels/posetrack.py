@@ -23,7 +23,8 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import kind, load_json, records, shown, table, whole
+from pipeline.files.formats.arrays import load_json, records, table, whole
+from pipeline.files.formats.names import kind, shown
 from pipeline.skeletons import Doubles, Ints
 
 LABELS: Final = "posetrack21_annotations.zip (or 2018's posetrack18_v0.45_public_labels.tar.gz)"

@@ -28,8 +28,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from pipeline.exchange.vibe_db.joblib_files import NAMES, JoblibUnpickler
-from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse, shown_names
+from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
 from pipeline.files.formats.known_files import owner_of, owner_of_file
+from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.files.raw.opening import open_unbuffered

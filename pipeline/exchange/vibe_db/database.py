@@ -25,7 +25,8 @@ from pipeline.exchange.array_files import ArrayFile, open_arrays
 from pipeline.exchange.vibe_db import joblib_files
 from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
-from pipeline.files.formats.arrays import fits, shown_names
+from pipeline.files.formats.arrays import fits
+from pipeline.files.formats.names import shown_names
 
 Array = NDArray[Any]
 

@@ -44,10 +44,9 @@ from pipeline.files.formats.arrays import (
     other_format,
     reading,
     refuse,
-    shown,
-    shown_names,
     state_of,
 )
+from pipeline.files.formats.names import shown, shown_names
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles, Floats, Ints
 

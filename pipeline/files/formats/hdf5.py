@@ -17,15 +17,8 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from pipeline.files.formats.arrays import (
-    HDF5,
-    Shape,
-    fits,
-    other_format,
-    reading,
-    refuse,
-    shown_names,
-)
+from pipeline.files.formats.arrays import HDF5, Shape, fits, other_format, reading, refuse
+from pipeline.files.formats.names import shown_names
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Doubles
 

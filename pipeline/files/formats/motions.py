@@ -25,9 +25,9 @@ from pipeline.files.formats.arrays import (
     other_format,
     reading,
     refuse,
-    shown_names,
 )
 from pipeline.files.formats.known_files import owner_of
+from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST, Doubles

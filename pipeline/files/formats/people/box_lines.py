@@ -22,7 +22,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import kind, number_of, other_than_text, reading, refuse, shown
+from pipeline.files.formats.arrays import number_of, other_than_text, reading, refuse
+from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.people.found import (
     DAMAGED,
     FORMATS,

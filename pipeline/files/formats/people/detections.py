@@ -23,8 +23,9 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import FOLDER, RawDataError
-from pipeline.files.formats.arrays import kind, load_json, reading, shown_names
+from pipeline.files.formats.arrays import load_json, reading
 from pipeline.files.formats.known_files import export_of, owner_of_file
+from pipeline.files.formats.names import kind, shown_names
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
 from pipeline.files.formats.people.box_fit import require_joints_in_boxes
 from pipeline.files.formats.people.found import (

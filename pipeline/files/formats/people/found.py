@@ -19,6 +19,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.known_files import FORMATS as FORMATS
 from pipeline.files.formats.known_files import export_of, owner_of_file
+from pipeline.files.formats.names import kind, shown
 from pipeline.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
@@ -188,10 +189,10 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
     are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     expected = "the names of the joints, each once"
     if not are_texts:
-        raise label_error(file, key, expected, arrays.kind(names))
+        raise label_error(file, key, expected, kind(names))
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise label_error(file, key, expected, f"{arrays.shown(name)} twice")
+            raise label_error(file, key, expected, f"{shown(name)} twice")
     return list(names)
 
 
@@ -202,7 +203,7 @@ def finite_score(file: Path, key: str, score: float) -> float:
     except OverflowError:  # a whole number of hundreds of digits
         number = math.inf
     if not math.isfinite(number):
-        raise label_error(file, key, "a finite confidence", arrays.kind(score))
+        raise label_error(file, key, "a finite confidence", kind(score))
     return number
 
 

@@ -25,7 +25,8 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import kind, load_json, shortened, shown, shown_names
+from pipeline.files.formats.arrays import load_json
+from pipeline.files.formats.names import kind, shortened, shown, shown_names
 from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.files.formats.arrays import kind
+from pipeline.files.formats.names import kind
 from pipeline.files.formats.people.found import (
     EXPORT,
     NUMBERS,
