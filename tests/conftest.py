@@ -141,6 +141,26 @@ def no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def tasks_run_in_this_process() -> Iterator[None]:
+    """But those of tests with the mark `processes`."""
+    from tests.inline_processes import inline_processes
+
+    with inline_processes():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def tasks_run_in_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("processes") is None:
+        yield
+        return
+    from tests.inline_processes import real_processes
+
+    with real_processes():
+        yield
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
     """A real S3 server, and a client that is not ours."""

@@ -38,6 +38,8 @@ from tests.pipeline.features.test_extraction_killed import convert as convert_no
 from tests.trees import contents
 from tests.waiting import await_that
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 # A command that is killed at one of its writes, by a seed; "" for none.
 RUNNER = """
@@ -93,7 +95,7 @@ def kill_and_run_again(ran: Any, words: Sequence[object], rounds: int = 1) -> No
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of noisy images in 20 shards."""
-    return convert_noise(tmp_path_factory.mktemp("noise"), 8)
+    return convert_noise(tmp_path_factory.mktemp("noise"), 8, cut_short=False)
 
 
 @ROUNDS

@@ -26,6 +26,8 @@ from pipeline.processes.ordered import ordered_map
 from pipeline.processes.pool import Pool
 from tests.waiting import LIMIT, await_that, with_growing_limit
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 

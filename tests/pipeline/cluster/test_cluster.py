@@ -33,6 +33,8 @@ from tests.other_code import copy_code
 from tests.pipeline.cluster.conftest import Cluster, dask, mapped
 from tests.waiting import LIMIT
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 PENN = "penn_action/train"
 

@@ -18,6 +18,8 @@ from pipeline.processes.settings import Dask
 from tests.pipeline.cluster.conftest import ITEMS, Cluster, mapped
 from tests.waiting import await_that
 
+pytestmark = pytest.mark.processes
+
 GPU = ("--resources", "GPU=1")
 
 

@@ -23,6 +23,8 @@ from pipeline.processes.software import version
 from tests.other_code import copy_code, run_other
 from tests.pipeline.cluster.conftest import Cluster
 
+pytestmark = pytest.mark.processes
+
 PENN = "penn_action/train"
 ONE = Resources(workers=1)
 TWO = Resources(workers=1, devices="cpu,cpu")

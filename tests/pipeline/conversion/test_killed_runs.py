@@ -20,6 +20,8 @@ import cache
 from cache.write.staged import unpack
 from pipeline.conversion import convert
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 
 # What a killed process runs. It dies by SIGKILL at its n-th fsync: each shard, journal line and

@@ -14,6 +14,8 @@ from pipeline.conversion import convert, reading
 from pipeline.datasets.penn_action import PennAction
 from tests.hostile import Call
 
+pytestmark = pytest.mark.processes
+
 NOT_NOW = "not_readable_now"
 
 

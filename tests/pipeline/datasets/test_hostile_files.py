@@ -37,6 +37,8 @@ from tests.pipeline.files.made_detections import CASES, SIZE, N, write
 from tests.trees import contents
 from tests.waiting import with_growing_limit
 
+pytestmark = pytest.mark.processes
+
 MIB = 1 << 20
 PATIENCE = 20  # s for a case; the usual one takes a hundredth of a second
 # a picture of 8192 x 8192, the largest accepted, takes 200 MiB, and is decoded into a second one

@@ -15,6 +15,8 @@ from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import connect_workers
 from pipeline.processes.settings import NO_CLUSTER, Dask, device_names
 
+pytestmark = pytest.mark.processes
+
 PENN = "penn_action/train"
 TWO = Resources(workers=2, devices="cpu,cpu")
 

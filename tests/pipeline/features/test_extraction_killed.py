@@ -24,6 +24,8 @@ from pipeline.features.spec import Resources, StreamSpec
 from tests.pipeline.features.conftest import write_split
 from tests.waiting import await_that
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 SPLIT = "penn_action/train"
 SHARD = 8  # rows
@@ -66,8 +68,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert(tmp_path_factory.mktemp("small"), SHARD)
 
 
-def convert(folder: Path, rows_per_shard: int) -> Path:
-    """A cache of small noisy pictures, with a second person in every video; one picture is cut
+def convert(folder: Path, rows_per_shard: int, *, cut_short: bool = True) -> Path:
+    """A cache of small noisy pictures, with a second person in every video; one picture may be cut
     short.
     """
     raw, root, rng = folder / "raw", folder / "cache", np.random.default_rng(5)
@@ -77,7 +79,8 @@ def convert(folder: Path, rows_per_shard: int) -> Path:
             picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
             cv2.imwrite(str(raw / f"{number}/{frame:06d}.jpg"), picture)
     cut = raw / "3/000005.jpg"
-    cut.write_bytes(cut.read_bytes()[:-50])
+    if cut_short:
+        cut.write_bytes(cut.read_bytes()[:-50])
 
     def track(video: int, person: int, length: int) -> cache.TrackRows:
         bbox = np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1))

@@ -10,6 +10,8 @@ import pytest
 
 from pipeline.files.raw import RawVideo, changes, files
 
+pytestmark = pytest.mark.processes
+
 
 def raw_video(root: Path) -> RawVideo:
     (root / "labels").mkdir(parents=True)
