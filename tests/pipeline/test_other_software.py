@@ -52,7 +52,7 @@ def test_videos_that_a_part_of_other_code_has_read_are_read_again(
 
 
 def test_shards_that_parts_of_other_code_have_staged_are_computed_again(other, tmp_path, into, ran):
-    calm = convert_noise(tmp_path, 8)
+    calm = convert_noise(tmp_path, 8, cut_short=False)
     root = Path(shutil.copytree(calm, tmp_path / "parts"))
     words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache"]
     ran(*words, calm)
@@ -130,7 +130,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
     other, tmp_path, into, made_up, monkeypatch, capsys
 ):
     """Random weights differ between kinds of processors."""
-    root = convert_noise(tmp_path, 8)
+    root = convert_noise(tmp_path, 8, cut_short=False)
     calm = Path(shutil.copytree(root, tmp_path / "calm"))
 
     def extract(at: Path, part: Part | None, sha256: str) -> Extraction:

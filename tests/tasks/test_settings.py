@@ -107,7 +107,7 @@ EACH_ITS_GPU = r"with \[dask\] scheduler, each worker has its own GPU"
         ("", "[features]\nstreams = ../x\n", r"line 18 \[features\] streams: '\.\./x' is no stream's name"),
         ("", "[features]\nstreams =\n", r"line 18 \[features\] streams: expected different names of streams"),
         ("", "[features]\nstreams = resnet50 resnet50\n", r"line 18 .*different names of streams, found resnet50 res"),
-        ("", "[features]\nstreams = resnet50 colours\n", r"line 18 .*'colours'.* Name its kind in a section"),
+        ("", "[features]\nstreams = resnet50 colours\n", r"line 18 .*'colours'.* Name its kind.* in a section"),
         ("", TWO_STREAMS + "crop = jitter:0\n", r"line 21 \[j1\] crop = jitter:0: jitter 0.*expected a copy from 1"),
         ("", "[resnet50]\nweights = spin\n", r"line 18 \[resnet50\] weights = spin: .*expected SPIN's checkpoint"),
         ("", "[resnet50]\nweights = untrained:x\n", r".*expected a whole number as seed, such as untrained:0"),

@@ -188,7 +188,7 @@ def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(
         (tmp_path / f"keypoints/{name}.mp4.json").write_text('{"keypoints": []}')
     found = look("videos", tmp_path)
     assert counts(found)["videos of train with keypoints"] == (2, None, "invalid")
-    assert problems(found).count("found an object with 'keypoints'") == 2
+    assert problems(found).count("found an object with keypoints") == 2
     doctor("videos", "--raw", tmp_path, code=1)
     (tmp_path / "keypoints/a.mp4.json").write_text('[{"image_id": "0.jpg", "bbox": [1, 2, 3, 4]}]')
     assert counts(look("videos", tmp_path))["videos of train with keypoints"] == (2, None, "there")

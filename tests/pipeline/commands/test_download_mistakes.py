@@ -439,7 +439,7 @@ MISTAKES = [
     *one_off(POSE, "training pictures", "images/train", "images/training", "images"),
     *one_off("kinetics", "clips of train with keypoints", "keypoints/train", "keypoints"),
     *one_off("kinetics", "clips of train", "train", "clips"),
-    *one_off(MPI, "test labels", "mpi_inf_3dhp_test_set", "test_set"),
+    *one_off(MPI, "test labels, test pictures", "mpi_inf_3dhp_test_set", "test_set"),
     *one_off(PENN, "label files", "labels", "annotations"),
     mistake(
         "doctor bedlam",
