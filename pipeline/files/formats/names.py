@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Final
 
 LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 MOST_NAMED: Final = 12  # of the names in a file, in a message
 LONGEST_SHOWN: Final = 40  # characters of a name in a file, in a message
+IMAGES: Final = (".jpg", ".jpeg", ".png")
 _NAME: Final = re.compile(r"[\w./-]*( [\w./-]*)?")  # one or two words, or a path
 
 
 def shown(name: object) -> str:
-    """A name that stands in a file, such as of a joint or an image, quoted for messages: the
-    beginning and end of a long one. Of a longer text only its length, as in `number_of`; of another
-    value what `kind` says.
+    """A name that stands in a file, such as of a joint or an image, quoted for messages: of a long
+    one of an image its beginning and end. Of a longer text only its length, as in `number_of`; of
+    another value what `kind` says.
 
     >>> shown("left shoulder"), shown("machine host login me")
     ("'left shoulder'", 'a text of 21 characters')
@@ -28,7 +30,8 @@ def shown(name: object) -> str:
     """
     if not isinstance(name, str):
         return kind(name)
-    if _NAME.fullmatch(name):
+    is_file = PurePath(name).suffix.lower() in IMAGES
+    if _NAME.fullmatch(name) and (is_file or len(name) <= LONGEST_SHOWN):
         return repr(shortened(name))
     return f"a text of {len(name)} characters"
 
@@ -47,8 +50,8 @@ def shown_names(names: Iterable[str]) -> str:
     ('a, b, 1 more', 'none')
     """
     listed = sorted(names)
-    fitting = [name for name in listed if _NAME.fullmatch(name)][:MOST_NAMED]
-    texts = [*map(shortened, fitting)]
+    texts = [name for name in listed if len(name) <= LONGEST_SHOWN and _NAME.fullmatch(name)]
+    del texts[MOST_NAMED:]
     n_others = len(listed) - len(texts)
     if n_others:
         texts.append(f"{n_others} more")

@@ -61,10 +61,6 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "json keys": (write_json(NAMES), keypoints_json.content_of),
     "json list": (write_json([LINE]), keypoints_json.content_of),
     "image name": (write_json([{"image_id": LINE}]), keypoints_json.content_of),
-    "image names": (
-        write_json([RESULT, RESULT | {"image_id": f"{LINE} 1.jpg"}]),
-        keypoints_json.content_of,
-    ),
     "categories": (
         write_json(
             {**COCO, "categories": [PERSON, {**PERSON, "name": LINE, "keypoints": ["a", "b"]}]}
