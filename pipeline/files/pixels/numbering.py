@@ -96,7 +96,9 @@ class Numbering:
 
     def add_packet(self, packet: Any) -> None:
         """Note a packet before it goes to the decoder."""
-        packet.opaque = self.n_packets  # the decoder hands it on to the packet's frame
+        # The decoder hands it on to the packet's frame. PyAV finds it by its address: a number is
+        # shared by all open videos, and gone once one of them is done with it; a tuple is not.
+        packet.opaque = (self.n_packets,)
         if packet.is_keyframe:
             self.key_packets.add(self.n_packets)
         if not packet.is_discard:  # else its frame is hidden, but shown frames are drawn over it
@@ -124,7 +126,7 @@ class Numbering:
     def add_frame(self, frame: VideoFrame) -> None:
         """Add a decoded frame, and before it the frames that are lost."""
         handed_on: Any = frame.opaque
-        order: int = self.n_packets - 1 if handed_on is None else handed_on
+        order: int = self.n_packets - 1 if handed_on is None else handed_on[0]
         earlier_chain = self.chain
         is_marked_key = order in self.key_packets or (frame.key_frame and not self.shows_again)
         self.key_packets.discard(order)

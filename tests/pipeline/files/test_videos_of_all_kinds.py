@@ -484,3 +484,28 @@ def test_a_record_is_restored_from_json(tmp_path: Path, name: str) -> None:
     assert restored.view == record.view
     assert restore_record({**record.as_dict(), "aspect": [1, 0]}) is None
     assert restore_record({"n": 40}) is None
+
+
+@pytest.mark.parametrize("damage", [None, 17])
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_b_frames.mp4"])
+def test_videos_that_are_decoded_in_turn_do_not_take_each_other_s_numbers(
+    tmp_path: Path, name: str, damage: int | None
+) -> None:
+    """Another video's frames come, and it is closed, while one is decoded."""
+    data = content(name)
+    if damage is not None:
+        data = zero(data, damage)
+    (tmp_path / name).write_bytes(data)
+    expected = numbers(Video(tmp_path, name))
+    videos = [Video(tmp_path, name).read(range(N)) for _ in range(2)]
+    shown: list[list[Any]] = [[], []]
+    for step in range(2 * N):
+        if step == N:
+            del videos[1]  # half-way
+        turn = step % len(videos)
+        frame = next(videos[turn], None)
+        if frame is not None:
+            problem: Any = frame.kind
+            shown[turn].append(problem if frame.image is None else number_in(frame.image))
+    assert shown[0] == expected
+    assert shown[1] == expected[: len(shown[1])]
