@@ -21,8 +21,6 @@ from tests.pipeline.datasets.by_hand import standing
 from tests.pipeline.files.made_clips import zero
 from tests.pipeline.files.test_videos_of_all_kinds import DAMAGED, WHOLE, N, content
 
-pytestmark = pytest.mark.processes
-
 SPLIT = "videos/train"
 DAMAGE = 17  # the packet, in decoding order
 
