@@ -93,16 +93,14 @@ def import_array(
     split = cache.open(root)[name]
     array = choose_array(opened.arrays, options.array)
     keys = find_keys(opened.arrays, options.match_by)
-    matched_by = "rows" if keys is None else "tracks"
-    identity = {"kind": IMPORTED, "version": VERSION}
-    identity |= {"file_sha256": opened.sha256, "weights": options.weights_of}
-    source: dict[str, Any] = {"format": "arrays", "array": array, "matched_by": matched_by}
+    identity = _identity(opened, options)
+    source: dict[str, Any] = {"format": "arrays", "array": array}
+    source["matched_by"] = "rows" if keys is None else "tracks"
 
     # compared before rows are matched, which is slow: a stream that is up to date needs no match
     recorded = _recorded_manifest(split, stream)
-    origin = identity | source
     recorded_origin = _recorded_origin(recorded, source)
-    is_same_origin = recorded_origin == origin
+    is_same_origin = recorded_origin == identity | source
     files = recorded.get(IMPORTED, {}).get("files", {})
     first_pixels: dict[str, str] = files.get(opened.sha256, {})
     replaced = _replaced_videos(split, first_pixels)
@@ -110,7 +108,7 @@ def import_array(
     if is_same_origin and is_current(split, stream):
         return replace(_result(split, stream), is_written=False, replaced=names)
     if recorded:
-        _require_same_origin(split, stream, recorded_origin, origin)
+        _require_same_origin(split, stream, recorded_origin, identity | source)
 
     match = match_rows(split, opened.arrays, array, keys, options.match_by)
     _require_same_rows(split, stream, recorded, match)
@@ -121,11 +119,9 @@ def import_array(
     if recorded and not is_same_origin:
         cache.invalidate(root, name, stream, split.stream_shards(stream))
 
-    # A number for the file: 64 bits of a hash of the import's origin, with the file's SHA-256.
     plan = cache.fingerprint(identity | source)
-    number = int(plan[:16], 16)
-    numbers = opened.arrays.open(array)
-    dtype = "float16" if numbers.dtype.str[1:] == "f2" else "float32"
+    number = int(plan[:16], 16)  # of the import's origin, with the file's SHA-256
+    dtype = _stored_dtype(opened.arrays.open(array).dtype)
     with open_writer(root, name, stream, match, plan, dtype) as writer:
         _require_unchanged_split(writer, split)
         write_shards(writer, match, number, progress)
@@ -134,6 +130,16 @@ def import_array(
         entries = _manifest_entries(split, match, opened.path.name, identity, source)
         writer.commit(entries, note={IMPORTED: str(opened.path.resolve())})
     return replace(_result(cache.open(root)[name], stream), replaced=names)
+
+
+def _identity(opened: _OpenedFile, options: ArrayOptions) -> dict[str, Any]:
+    identity = {"kind": IMPORTED, "version": VERSION}
+    return identity | {"file_sha256": opened.sha256, "weights": options.weights_of}
+
+
+def _stored_dtype(dtype: np.dtype[Any]) -> str:
+    """Type of a stream's numbers: float16 is kept, all others become float32."""
+    return "float16" if dtype.str[1:] == "f2" else "float32"
 
 
 class _OpenedFile(NamedTuple):

@@ -22,6 +22,7 @@ GZIP = b"\x1f\x8b\x08" + bytes(50)
 PAGE, LFS, EMPTY = "found a web page", "found a Git LFS pointer", "found empty (0 bytes)"
 PENN, POSE, MPI, H36M, PW = "penn_action", "posetrack", "mpi_inf_3dhp", "h36m", "3dpw"
 
+CONVERT_PENN = "convert penn_action/train"
 JSON = "json"  # Human3.6M in 3DMPPE's layout
 
 Plant = Callable[[Path], Any]  # changes the folder raw/<dataset>
@@ -229,7 +230,7 @@ MISTAKES = [
         data="",
     ),
     mistake(
-        "convert penn_action/train",
+        CONVERT_PENN,
         touch("penn_action"),
         2,
         "--raw RAW/penn_action: is a file. Unpack it",
@@ -250,19 +251,13 @@ MISTAKES = [
         data="",
     ),
     mistake(
-        "convert penn_action/train",
+        CONVERT_PENN,
         link("penn_action", "penn_action"),
         2,
         "is a link to penn_action, which leads in a circle",
         data="",
     ),
-    mistake(
-        "convert penn_action/train",
-        link("penn_action", "/gone/disk"),
-        2,
-        "is a link to /gone/disk",
-        data="",
-    ),
+    mistake(CONVERT_PENN, link("penn_action", "/gone/disk"), 2, "is a link to /gone/disk", data=""),
     mistake(
         "doctor penn_action",
         link("frames", "/gone/disk"),
@@ -347,12 +342,7 @@ MISTAKES = [
         "missing: label files",
         "get     Penn_Action.tar.gz",
     ),
-    mistake(
-        "convert penn_action/train",
-        drop("labels"),
-        2,
-        "labels: expected a folder with <0001>.mat label",
-    ),
+    mistake(CONVERT_PENN, drop("labels"), 2, "labels: expected a folder with <0001>.mat label"),
     mistake(
         "convert posetrack/train", drop("images"), 2, "images/train: expected a folder with <seq>/"
     ),
@@ -396,22 +386,14 @@ MISTAKES = [
         1,
         "as 000000.png",
     ),
-    mistake(
-        "convert penn_action/train",
-        rename("frames/*", lambda f: f.name[1:]),
-        1,
-        "no_picture",
-        "no_label",
-    ),
+    mistake(CONVERT_PENN, rename("frames/*", lambda f: f.name[1:]), 1, "no_picture", "no_label"),
     mistake(
         "convert h36m/train",
         rename("S*/*/D3*", lambda _: "D3_Positions"),
         1,
         "found 2D alone. Unpack",
     ),
-    mistake(
-        "convert penn_action/train", shrink("frames/*/*"), 1, "other_picture_size", "240 x 135"
-    ),
+    mistake(CONVERT_PENN, shrink("frames/*/*"), 1, "other_picture_size", "240 x 135"),
     mistake(
         "convert 3dpw/train",
         shrink("imageFiles/*/*"),
@@ -419,19 +401,9 @@ MISTAKES = [
         "other_picture_size",
         "without resizing images",
     ),
-    mistake(
-        "convert penn_action/train",
-        put("frames/0001/*", b"", every=True),
-        0,
-        "no_picture",
-        "(0 bytes)",
-    ),
-    mistake(
-        "convert penn_action/train", touch("labels/0001.mat:Zone.Identifier"), 0, "3 kept of 3"
-    ),
-    mistake(
-        "convert penn_action/train", touch("__MACOSX/._a", "labels/._0001.mat"), 0, "3 kept of 3"
-    ),
+    mistake(CONVERT_PENN, put("frames/0001/*", b"", every=True), 0, "no_picture", "(0 bytes)"),
+    mistake(CONVERT_PENN, touch("labels/0001.mat:Zone.Identifier"), 0, "3 kept of 3"),
+    mistake(CONVERT_PENN, touch("__MACOSX/._a", "labels/._0001.mat"), 0, "3 kept of 3"),
     mistake("convert insta_variety/train", put("train/*", GZIP), 0, "compressed with gzip"),
     *one_off(
         PW, "sequences of train", "sequenceFiles/train", "sequenceFiles/training", "sequenceFiles"
