@@ -20,12 +20,13 @@ from typing import IO, Any, Final
 
 import h5py
 import numpy as np
+from h5py import h5t
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.exchange.formats import PARQUET
-from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays
+from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays, text_of
 from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.files import open_regular
@@ -91,7 +92,10 @@ class ArrayFile:
                 return
             rows = _rows_per_block(array.shape, array.dtype)
             for start in range(0, len(array), rows):
-                yield array[start : start + rows]
+                block = array[start : start + rows]
+                if block.dtype.hasobject:  # texts of any length, as h5py writes them
+                    block = np.array([text_of(text) for text in block.tolist()])
+                yield block
 
     def memory_map(self, name: str, folder: Path | None) -> Array:
         """Open an array memory-mapped.
@@ -126,15 +130,15 @@ def open_arrays(file: Path, do: str = AGAIN) -> ArrayFile:
             return _npz(file)
         if head == HDF5:
             return _hdf5(file)
+        if file.suffix == ".safetensors":  # it begins with a length, which may be any byte
+            return _safetensors(file)
         if head.startswith(pickle.PROTO):
             arrays, others = stored_arrays(file)
             return ArrayFile(file, "joblib", tuple(arrays), arrays.__getitem__, others=others)
         if head.startswith(b"PAR1"):
             PARQUET.function()  # raises PipelineError without pyarrow
             return _parquet(file)
-        if file.suffix != ".safetensors":
-            refuse(other_format(head) or "a file of another kind")
-        return _safetensors(file)
+        return refuse(other_format(head) or "a file of another kind")
 
 
 def _npz(file: Path) -> ArrayFile:
@@ -218,23 +222,24 @@ def _safetensors(file: Path) -> ArrayFile:
 
 def _hdf5(file: Path) -> ArrayFile:
     stored = h5py.File(file, "r", locking=False)
-    arrays = {}
+    arrays = []
     for name in stored:
-        array = _plain_array(file, stored, name)
-        if array is not None:
-            arrays[name] = array
-    others = tuple(stored.keys() - arrays.keys())
-    return ArrayFile(file, "hdf5", tuple(arrays), arrays.__getitem__, others=others)
+        with reading(file, "an array in this file", key=name, do=AGAIN):
+            dataset = own_object(stored, name)
+            if isinstance(dataset, h5py.Dataset) and dataset.shape is not None:
+                arrays.append(name)
+    others = tuple(stored.keys() - set(arrays))
+    return ArrayFile(
+        file, "hdf5", tuple(arrays), lambda name: _plain_array(file, stored, name), others=others
+    )
 
 
-def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Dataset | None:
-    """The dataset, memory-mapped if it is in one piece; None for another object. Raises
-    RawDataError for a dataset in another file, or with filters.
+def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Dataset:
+    """The dataset, memory-mapped if it is in one piece of NumPy's own numbers. Raises RawDataError
+    for a dataset with filters.
     """
     with reading(file, "an array in this file", key=name, do=AGAIN):
         dataset = own_object(stored, name)
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-            return None
         if filters_of(dataset):
             expected = "an array without filters"
             do = f"Write it without them: h5repack -f NONE {file} PLAIN"
@@ -243,7 +248,11 @@ def _plain_array(file: Path, stored: h5py.File, name: str) -> Array | h5py.Datas
         if n_stored < dataset.nbytes:
             refuse(f"{n_stored:,} of its {dataset.nbytes:,} bytes")
     offset = dataset.id.get_offset()
-    if offset is None or dataset.dtype.hasobject:
+    # HDF5 can have numbers of 12 bits, for example.
+    is_plain = not dataset.dtype.hasobject and dataset.id.get_type() == h5t.py_create(
+        dataset.dtype, logical=True
+    )
+    if offset is None or not is_plain:
         return dataset
     return np.memmap(file, dataset.dtype, "r", offset, dataset.shape)
 

@@ -31,6 +31,7 @@ from pipeline.exchange.vibe_db.joblib_files import text_of
 Rows = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
 FRAMES: Final = ("frame_index", "frame", "frame_id")
 USUAL: Final = "features"  # the array to import if the file has several
@@ -140,7 +141,7 @@ def match_rows(
 
     position = np.full(len(rows), NO_FILE_ROW, np.int64)
     position[split_row[is_in_split]] = np.flatnonzero(is_in_split)
-    if arrays.open(keys.tracks).dtype.kind in "US":
+    if arrays.open(keys.tracks).dtype.kind in TEXTS:
         digest = ""
     return Match(arrays, array, rows, position, int(is_left_out.sum()), digest)
 
@@ -194,7 +195,7 @@ def _read_tracks(arrays: ArrayFile, name: str, names: list[str], n_rows: int) ->
     """The number of each row's track in the split, or NO_TRACK or OUT_OF_RANGE. The array has the
     tracks' names, or their numbers.
     """
-    _require_column(arrays, name, "USiu", "track names", n_rows)
+    _require_column(arrays, name, f"{TEXTS}iu", "track names", n_rows)
     number_of = {track: number for number, track in enumerate(names)}
     parts = []
     for block in arrays.blocks(name):

@@ -69,6 +69,7 @@ def safetensors(file: Path, arrays: dict[str, np.ndarray], **changed: Any) -> No
         }
         data += array.tobytes()
     text = json.dumps({"__metadata__": {"by": "hand"}, **header}).encode()
+    text += b" " * (-len(text) % 128)  # its length may begin as a pickle does: 0x80
     file.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
@@ -92,9 +93,12 @@ def parquet(file: Path, arrays: dict[str, Any], *, fixed: bool = True) -> None:
 
 
 def hdf5(file: Path, arrays: dict[str, Any], *, chunks: bool | None) -> None:
+    """Names are texts of any length in chunks, else of a fixed one."""
     with h5py.File(file, "w") as stored:
         for name, array in arrays.items():
-            values = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+            values = array
+            if array.dtype.kind == "U":
+                values = array.astype(object) if chunks else np.char.encode(array, "utf-8")
             stored.create_dataset(name, data=values, chunks=chunks)
 
 
@@ -127,6 +131,42 @@ def test_a_row_of_the_stream_is_the_file_s_row(
     assert manifest["imported"]["shape"] == [N, 3, 2] and manifest["imported"]["dtype"] == dtype
     assert manifest["imported"]["file"] == name and manifest["identity"]["kind"] == "imported"
     assert not imported(root, tmp_path / name).is_written
+
+
+def test_numbers_of_a_safetensors_file_of_any_header_length(root: Path, tmp_path: Path) -> None:
+    first_bytes = set()
+    for n in (1, 100, 200):
+        safetensors(tmp_path / "x.safetensors", {"n" * n: X.astype(np.float32)})
+        first_bytes.add((tmp_path / "x.safetensors").read_bytes()[0])
+        imported(root, tmp_path / "x.safetensors", f"of_{n}")
+        np.testing.assert_array_equal(stored(root, f"of_{n}"), X.reshape(N, 6).astype(np.float32))
+    assert first_bytes == {0, 0x80}
+
+
+def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(
+    root: Path, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("packed", data=X.reshape(N, 6), compression="gzip")
+        file.create_dataset("features", data=X.reshape(N, 6))
+    imported(root, tmp_path / "x.h5")
+    np.testing.assert_array_equal(stored(root), X.reshape(N, 6).astype(np.float32))
+    with pytest.raises(RawDataError, match="h5repack"):
+        imported(root, tmp_path / "x.h5", "packed", array="packed")
+
+
+def test_hdf5_numbers_of_12_bits_are_those_that_h5py_reads(root: Path, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        kind = h5py.h5t.STD_I16LE.copy()
+        kind.set_precision(12)
+        kind.set_offset(4)
+        space = h5py.h5s.create_simple((N, 6))
+        numbers = np.arange(6 * N, dtype=np.int16).reshape(N, 6) % 2000 - 1000
+        h5py.h5d.create(file.id, b"x", kind, space).write(
+            h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(numbers)
+        )
+    imported(root, tmp_path / "x.h5")
+    np.testing.assert_array_equal(stored(root), numbers)
 
 
 def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(
