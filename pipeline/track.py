@@ -125,8 +125,9 @@ def _known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 
 
 # Values are in another unit, such as mm or degrees, if more than this share of a track's frames is
-# beyond a bound; single wild frames prove nothing.
+# beyond a bound, or of a short track more than this number; a single wild frame proves nothing.
 MAX_SHARE_BEYOND: Final = 0.1
+MAX_BEYOND: Final = 1
 # longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
 EXTENT_M: Final = (0.3, 3.0)
 MIN_BODY_JOINTS: Final = 12  # of a whole body; fewer may be a hand or a face
@@ -158,6 +159,13 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
                 yield name, *mistake
 
 
+def _are_many(is_beyond: NDArray[np.bool_]) -> bool:
+    """Whether frames beyond a bound, (N,), prove another unit: many are, or all."""
+    n_beyond = int(is_beyond.sum())
+    many = max(MAX_BEYOND, MAX_SHARE_BEYOND * len(is_beyond))
+    return n_beyond > many or 0 < n_beyond == len(is_beyond)
+
+
 # (expected, found), parts of a message: ("a confidence within [0, 1]", "1.7"); None: no mistake
 _Mistake = tuple[str, str] | None
 
@@ -175,7 +183,7 @@ def _check_size(joints: NDArray[Any]) -> _Mistake:
     extent = _extents(joints)
     low, high = EXTENT_M
     other_size = (extent < low) | (extent > high)
-    if not len(extent) or other_size.mean() <= MAX_SHARE_BEYOND:
+    if not _are_many(other_size):
         return None
     return f"bodies of {low:g} to {high:g} m", f"{np.nanmedian(extent[other_size]):.3g} m"
 
@@ -185,7 +193,7 @@ def _check_angles(pose: NDArray[Any]) -> _Mistake:
     with np.errstate(over="ignore"):  # infinity is another unit, too
         angle = np.linalg.norm(rotvecs, axis=-1).max(axis=1)
     is_beyond = angle > MAX_ANGLE
-    if is_beyond.mean() <= MAX_SHARE_BEYOND:
+    if not _are_many(is_beyond):
         return None
     found = f"{np.nanmedian(angle[is_beyond]):.3g} rad"
     return "rotations in rad, of two turns at most", found
@@ -278,7 +286,7 @@ def _far_distance(points: NDArray[Any]) -> float:
     """Median distance of the points (N, 3) that are too far from the origin; 0 if they are few."""
     distances = np.linalg.norm(points.astype(np.float64), axis=1)
     is_beyond = distances > FARTHEST_M
-    if is_beyond.mean() <= MAX_SHARE_BEYOND:
+    if not _are_many(is_beyond):
         return 0.0
     return float(np.median(distances[is_beyond]))
 

@@ -59,3 +59,13 @@ def test_another_unit_in_a_third_of_the_rows_is_found(
     assert [name for name, *_ in other_units({column: mixed})] == [column]
     wild = np.stack([rows] * 23 + [other]).astype(np.float32)
     assert not list(other_units({column: wild})), "a single frame proves nothing"
+
+
+@pytest.mark.parametrize("n_rows", range(2, 10))
+def test_one_wild_frame_of_a_short_track_is_no_other_unit(n_rows: int) -> None:
+    joints = np.linspace(0, 1.7, 14)[:, None] * [0.0, 1.0, 0.0]
+    rows = np.stack([joints] * n_rows).astype(np.float32)
+    rows[0] *= 1000
+    assert not list(other_units({"kp_3d_eval": rows}))
+    rows[1:] *= 1000
+    assert [name for name, *_ in other_units({"kp_3d_eval": rows})] == ["kp_3d_eval"]
