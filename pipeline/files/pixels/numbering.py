@@ -159,7 +159,8 @@ class Numbering:
             dropped = self.expected.pop(0)
             is_leading = dropped.time < self.chain_time and dropped.order > self.chain
             # The file begins in the middle of a group.
-            is_headless = chain < 0 and all(key > dropped.order for key in self.key_packets)
+            is_headless = chain < 0 and not self.waiting and not self.n_frames
+            is_headless = is_headless and all(key > dropped.order for key in self.key_packets)
             is_whole = not self.damaged or self.damaged[-1] < chain
             if is_whole and self.may_be_frameless:
                 self.has_frameless = True

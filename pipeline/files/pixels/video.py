@@ -224,9 +224,10 @@ class OpenVideo:
         if hole is None or hole not in content:
             return False
         is_byte_stream = hole == NAL_HOLE and (context.extradata or b"\0\0")[:2] == b"\0\0"
-        # Zeros before a start code, and at the end, may only fill it up.
+        # Zeros before a start code, and at the end, may only fill it up: an AVI's, to a round size.
         after = content[content.index(hole) :].lstrip(b"\0")
-        return not is_byte_stream or after[:1] > b"\1"
+        is_uneven = self._container.format.name == "avi" and len(content) % len(hole) > 0
+        return not is_byte_stream or after[:1] > b"\1" or (is_uneven and not after)
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The

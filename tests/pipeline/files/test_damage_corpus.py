@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import av
 import numpy as np
@@ -110,7 +111,11 @@ class Read(NamedTuple):
 
 
 def read(folder: Path, name: str, data: bytes, threads: int = 1) -> Read:
-    os.environ["VIDEO_THREADS"] = str(threads)
+    with mock.patch.dict(os.environ, {"VIDEO_THREADS": str(threads)}):
+        return _read(folder, name, data)
+
+
+def _read(folder: Path, name: str, data: bytes) -> Read:
     (folder / name).write_bytes(data)
     images: list[Image | None] = []
     for frame in Video(folder, name).read(itertools.count(), Survey()):
@@ -157,6 +162,18 @@ def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path: Path, name: str)
         if found.remarks != ["unreadable"]:
             assert len(found.images) == N
             assert "cannot be decoded" in found.remarks[0]
+
+
+def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path: Path) -> None:
+    name = "h264_b_frames.avi"
+    data = CLIPS[name]().encode()
+    sound = read(tmp_path, name, data)
+    uneven = [place for place in holes(data, name)[::2] if (place.stop - place.start) % 4]
+    assert len(uneven) > 5
+    for place in uneven:
+        middle = (place.start + place.stop + 1) // 2
+        damaged = data[:middle] + bytes(place.stop - middle) + data[place.stop :]
+        assert find_wrong(read(tmp_path, name, damaged), sound) == []
 
 
 def require_equal(folder: Path, name: str, data: bytes) -> None:
