@@ -67,9 +67,11 @@ class Coco:
         names = categories[0].get("keypoints") if categories else None
         if not isinstance(names, list) or not names:
             raise RawDataError(self.file, key, "the names of the joints", kind(names), UNPACK)
-        for i, name in enumerate(names):
-            if not isinstance(name, str) or name in names[:i]:
+        seen = set[str]()
+        for name in names:
+            if not isinstance(name, str) or name in seen:
                 raise RawDataError(self.file, key, "names, each once", shown(name), UNPACK)
+            seen.add(name)
         return names
 
     def track_ids(self) -> Ints:

@@ -63,7 +63,9 @@ NO_TEXT: Final = OTHERS | {  # first bytes of other files that have the name of 
     b"\xff\xfe": "text in UTF-16, not in UTF-8",
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
 }
-_QUOTED: Final = re.compile(r"""(?<!\w)b?(['"])(.*?)\1""", re.DOTALL)  # in a library's messages
+_QUOTED: Final = re.compile(
+    r"""(?<!\w)b?(['"])((?:\\.|(?!\1).)*)\1""", re.DOTALL
+)  # in a library's messages
 _MARK: Final = re.compile(rb'[{}"\\]')
 _KEY: Final = re.compile(rb'"([0-9]{1,9})"\s*:\s*\Z')
 
@@ -92,10 +94,12 @@ def reading(
             problem = "no such file"
         elif isinstance(error, EOFError):
             problem = "a file that ends early: it is cut off"
-        elif not isinstance(error, (_Refused, OSError)):  # a library may quote the file's content
-            problem = _QUOTED.sub(lambda quoted: shown(quoted[2]), problem)
-        if type(error) not in (ValueError, JSONDecodeError, _Refused, EOFError, FileNotFoundError):
+        elif isinstance(error, OSError):
             problem = f"{type(error).__name__}: {problem}"
+        elif not isinstance(error, _Refused):  # a library may quote the file's content
+            problem = _QUOTED.sub(lambda quoted: shown(quoted[2]), problem)
+            if type(error) not in (ValueError, JSONDecodeError):
+                problem = f"{type(error).__name__}: {problem}"
         raise RawDataError(file, key, expected, problem[:300], do, reason=reason) from error
 
 

@@ -1,7 +1,7 @@
 """Names and values that stand in files, for messages.  [raw] -> tracks
 
 A link in a raw folder may lead to any file, and a group reads the messages: they show names of one
-or two words, and of other texts their length.
+or two words, up to 40 characters, and of other texts their length.
 """
 
 from __future__ import annotations

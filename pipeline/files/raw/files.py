@@ -321,12 +321,16 @@ def is_there(path: Path) -> bool:
 
 def describe_broken_link(path: Path) -> str:
     """What a link leads to that leads nowhere, for messages: its target, or a circle of links."""
+    why = "does not exist"
     try:
         path.stat()
+    except FileNotFoundError:
+        pass
     except OSError as error:
+        why = f"cannot be read: {error.strerror}"
         if error.errno == errno.ELOOP:
-            return f"a link to {path.readlink()}, which leads in a circle"
-    return f"a link to {path.readlink()}, which does not exist"
+            why = "leads in a circle"
+    return f"a link to {path.readlink()}, which {why}"
 
 
 def is_folder_there(path: Path) -> bool:

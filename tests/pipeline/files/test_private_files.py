@@ -95,9 +95,10 @@ def test_no_message_shows_text_of_a_private_file(case: str, tmp_path: Path) -> N
     assert SECRET not in str(caught.value)
 
 
-def test_a_librarys_message_shows_none_either(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [LINE, f"""it's {LINE}" """])
+def test_a_librarys_message_shows_none_either(text: str, tmp_path: Path) -> None:
     with pytest.raises(RawDataError) as caught, arrays.reading(tmp_path / "file", "numbers"):
-        np.array([LINE]).astype(float)
+        np.array([text]).astype(float)
     assert SECRET not in str(caught.value)
 
 

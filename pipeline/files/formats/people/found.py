@@ -190,9 +190,11 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
     expected = "the names of the joints, each once"
     if not are_texts:
         raise label_error(file, key, expected, kind(names))
-    for i, name in enumerate(names):
-        if name in names[:i]:
+    seen = set[str]()
+    for name in names:
+        if name in seen:
             raise label_error(file, key, expected, f"{shown(name)} twice")
+        seen.add(name)
     return list(names)
 
 
