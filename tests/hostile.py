@@ -1,8 +1,10 @@
 """Files that must not harm: pickles that call something, and how much memory reading takes."""
 
 import gc
+import os
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -25,3 +27,13 @@ def memory_peak(run: Callable[[], Any]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+THINGS: dict[str, Callable[[Path], None]] = {
+    "folder": lambda path: path.mkdir(),
+    "dangling": lambda path: path.symlink_to("nowhere/at/all"),
+    "loop": lambda path: path.symlink_to(path.name),
+    "fifo": lambda path: os.mkfifo(path),
+    "endless": lambda path: path.symlink_to("/dev/zero"),
+    "absent": lambda path: None,
+}

@@ -6,14 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import cache
 from pipeline.features.streams.onnx import read_part
 from tests.journeys.conftest import KIT, Terminal
+from tests.journeys.made_inputs import write_clip
 from tests.onnx_graphs import Graph
-from tests.pipeline.datasets.by_hand import encode
 
 SETTINGS = """
 [paths]
@@ -57,17 +56,6 @@ synthetic.write_dataset("3dpw", Path("raw/3dpw"), n_videos=1, n_frames=10)
 DETECT = "pipeline detect clips --out clips/keypoints --detector red"
 CONVERT = "pipeline convert videos train --raw clips --cache mine"
 EXTRACT = "pipeline extract videos train --cache mine"
-
-
-def write_clip(file: Path, n_frames: int, *, seed: int, person: bool = True) -> None:
-    """Somebody all in red, before a grey wall."""
-    rng = np.random.default_rng(seed)
-    wall = cv2.resize(rng.integers(30, 140, (18, 24), np.uint8), (96, 72))[..., None].repeat(3, 2)
-    images = [wall.copy() for _ in range(n_frames)]
-    for frame, image in enumerate(images if person else ()):
-        left, top = int(12 + 30 * (1 + np.sin(frame / 9 + seed))), 10 + frame % 5
-        cv2.rectangle(image, (left, top), (left + 14, top + 46), (40, 40, 230), -1)
-    encode(file, images)
 
 
 def rows_of(terminal: Terminal, cache: str = "mine", *, code: int = 0) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 import cache
 from tests.journeys.conftest import KIT, Terminal
-from tests.journeys.test_lab import CHANGES
-from tests.pipeline.datasets.test_h36m_json import write_scene
-from tests.pipeline.datasets.test_posetrack21 import add_21
+from tests.journeys.made_inputs import CHANGES
+from tests.pipeline.datasets.made_h36m_json import write_scene
+from tests.pipeline.datasets.made_posetrack import add_21
 
 SPLITS = ("h36m/train", "h36m/val", "posetrack/train", "posetrack/val")
 

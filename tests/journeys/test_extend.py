@@ -12,7 +12,7 @@ import numpy as np
 
 import cache
 from tests.journeys.conftest import HERE, KIT, ROOT, Terminal, changed
-from tests.journeys.test_clips import write_clip
+from tests.journeys.made_inputs import write_clip
 
 CHANGES = {
     "datasets = ": "datasets = 3dpw lab_recordings\n#",

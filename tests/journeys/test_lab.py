@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.journeys.conftest import FEATURES_ONE_BY_ONE, KIT, ROOT, Terminal, changed
+from tests.journeys.made_inputs import CHANGES
 
 RAW = """
 from pathlib import Path
@@ -17,12 +18,6 @@ synthetic.write_body(Path("demo/body"))
 synthetic.write_dataset("penn_action", Path("raw/lab"), n_videos=2, n_frames=10)
 synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)
 """
-CHANGES = {
-    "raw = demo/raw": "raw = raw",
-    "cache = demo/cache": "cache = cache",
-    "enabled = true": "enabled = false",
-    "streams = resnet50": "streams = means",
-}
 DATA = "luigi --module tasks Data"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import cache
 from tests.journeys.conftest import KIT, Terminal
-from tests.journeys.test_clips import write_clip
+from tests.journeys.made_inputs import write_clip
 
 PREPARE = (
     "prepare videos --raw clips --cache out/cache --detector red --stream means --set "

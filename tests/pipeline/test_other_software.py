@@ -20,8 +20,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import software
 from tests.other_code import ROOT, copy_code, run_other
-from tests.pipeline.features.test_extraction_killed import SPLIT
-from tests.pipeline.features.test_extraction_killed import convert as convert_noise
+from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes.settings import NO_CLUSTER
 from pipeline.recipe.overview import plan_splits
 from tests.cache.storage.buckets import objects
-from tests.pipeline.features.test_extraction_killed import SPLIT
-from tests.pipeline.features.test_extraction_killed import convert as convert_noise
+from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.trees import contents
 from tests.waiting import await_that
 

@@ -219,3 +219,14 @@ def write_split(
     values = lambda rows: random.normal(size=(len(rows), FEATURE_SIZE))  # noqa: E731
     computed = lambda rows: ~np.isin(np.arange(len(rows)), undecodable)  # noqa: E731
     made_splits.write_stream(root, split, stream, values, computed, dim=FEATURE_SIZE, dtype=dtype)
+
+
+def everything_matters(module, seed=0):
+    """Every parameter and statistic random, in evaluation mode, float64."""
+    random = torch.Generator().manual_seed(seed)
+    module = module.double().eval()
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            drawn = torch.rand(value.shape, generator=random, dtype=torch.float64)
+            value.copy_(0.5 + drawn if "var" in name or name == "sigma" else drawn - 0.5)
+    return module

@@ -1,8 +1,13 @@
 """A small body with Anny's names, made here: every keypoint is a vertex that hangs on one bone."""
 
 import numpy as np
+import torch
 
+from pipeline.bodies import fitting
+from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
 from pipeline.bodies.body_file import BodyArrays
+from pipeline.bodies.fitting import BLAZE, BONES
+from pipeline.rotations import axis_angle_to_matrix
 
 MIDDLE = {  # bone -> parent, head in m; the body faces -y, z is up, its left is at +x
     "root": ("", (0, 0, 0)),
@@ -88,3 +93,34 @@ def make_body() -> BodyArrays:
         bone_names=np.array([*bones]),
         keypoint_names=np.array(names),
     )
+
+
+TO_CAMERA = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # upright, facing the camera
+
+
+def height_of(body: AnnyBody, rest: RestBody) -> float:
+    return float(np.ptp(body.points(rest)[:, 2].numpy()))
+
+
+def plant(arrays: BodyArrays, n: int, parameters: dict[str, float]) -> tuple[np.ndarray, float]:
+    """Joints (n, 33, 4) of a body that turns, walks and waves, about the middle of the hips; and
+    its height in m.
+    """
+    body = AnnyBody(arrays, BONES)
+    rest = body.shape(torch.tensor([parameters.get(name, 0.5) for name in PARAMETERS]))
+    angles, t = torch.zeros(n, len(BONES), 3), torch.arange(n) / 15
+    for side, sign in (("L", 1), ("R", -1)):
+        angles[:, BONES.index(f"upperleg01.{side}"), 0] = 0.6 * sign * torch.sin(t)
+        angles[:, BONES.index(f"lowerleg01.{side}"), 0] = 0.5 - 0.4 * torch.cos(t)
+        angles[:, BONES.index(f"upperarm01.{side}"), 1] = -0.9 * sign * torch.sin(t / 2)
+        angles[:, BONES.index(f"lowerarm01.{side}"), 2] = 0.7 * sign * torch.cos(t / 3)
+    angles[:, BONES.index("spine04"), 2] = 0.2 * torch.sin(t)
+    matrices = axis_angle_to_matrix(angles)
+    matrices[:, 0] = TO_CAMERA @ axis_angle_to_matrix(torch.stack([0 * t, 0 * t, t / 2], 1))
+    shown = body.keypoints(rest, body.pose(rest, matrices, torch.zeros(n, 3))).numpy()
+    blaze, own, *_ = fitting.match_points(body)
+    joints = np.zeros((n, len(BLAZE), 4))
+    joints[:, blaze, :3], joints[..., 3] = shown[:, own], 1
+    hips = [BLAZE.index("left_hip"), BLAZE.index("right_hip")]
+    joints[..., :3] -= joints[:, hips, :3].mean(1, keepdims=True)
+    return joints, height_of(body, rest)

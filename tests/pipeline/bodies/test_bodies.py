@@ -15,59 +15,20 @@ import torch
 
 import cache
 from pipeline.bodies import fitting, writing
-from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
-from pipeline.bodies.body_file import FILE, BodyArrays, body_file, read_body
+from pipeline.bodies.body import PARAMETERS, AnnyBody
+from pipeline.bodies.body_file import BodyArrays, body_file, read_body
 from pipeline.bodies.fitting import BLAZE, BONES, Fitter
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.arrays import import_array
 from pipeline.exchange.vibe_db.importing import Options, import_database
-from pipeline.files.packages import cache_folder
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import JOINTS
-from tests.pipeline.bodies.made_body import make_body
+from tests.pipeline.bodies.made_body import height_of, make_body, plant
 from tests.pipeline.exchange.made_databases import posetrack
 from tests.trees import everything
 
-TO_CAMERA = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # upright, facing the camera
 LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
-
-
-def height_of(body: AnnyBody, rest: RestBody) -> float:
-    return float(np.ptp(body.points(rest)[:, 2].numpy()))
-
-
-def plant(arrays: BodyArrays, n: int, parameters: dict[str, float]) -> tuple[np.ndarray, float]:
-    """Joints (n, 33, 4) of a body that turns, walks and waves, about the middle of the hips; and
-    its height in m.
-    """
-    body = AnnyBody(arrays, BONES)
-    rest = body.shape(torch.tensor([parameters.get(name, 0.5) for name in PARAMETERS]))
-    angles, t = torch.zeros(n, len(BONES), 3), torch.arange(n) / 15
-    for side, sign in (("L", 1), ("R", -1)):
-        angles[:, BONES.index(f"upperleg01.{side}"), 0] = 0.6 * sign * torch.sin(t)
-        angles[:, BONES.index(f"lowerleg01.{side}"), 0] = 0.5 - 0.4 * torch.cos(t)
-        angles[:, BONES.index(f"upperarm01.{side}"), 1] = -0.9 * sign * torch.sin(t / 2)
-        angles[:, BONES.index(f"lowerarm01.{side}"), 2] = 0.7 * sign * torch.cos(t / 3)
-    angles[:, BONES.index("spine04"), 2] = 0.2 * torch.sin(t)
-    matrices = axis_angle_to_matrix(angles)
-    matrices[:, 0] = TO_CAMERA @ axis_angle_to_matrix(torch.stack([0 * t, 0 * t, t / 2], 1))
-    shown = body.keypoints(rest, body.pose(rest, matrices, torch.zeros(n, 3))).numpy()
-    blaze, own, *_ = fitting.match_points(body)
-    joints = np.zeros((n, len(BLAZE), 4))
-    joints[:, blaze, :3], joints[..., 3] = shown[:, own], 1
-    hips = [BLAZE.index("left_hip"), BLAZE.index("right_hip")]
-    joints[..., :3] -= joints[:, hips, :3].mean(1, keepdims=True)
-    return joints, height_of(body, rest)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the user that holds the small body."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    cache_folder().mkdir(parents=True)
-    np.savez(cache_folder() / FILE, **make_body()._asdict())
-    return cache_folder()
 
 
 def test_a_turned_bone_carries_what_hangs_on_it(home: Path) -> None:

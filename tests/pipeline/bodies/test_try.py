@@ -23,8 +23,7 @@ from pipeline.clips.detectors import blaze_pose
 from pipeline.errors import MissingAssets
 from pipeline.features.streams import blaze as blaze_stream
 from pipeline.files.packages import cache_folder, fetch_files
-from tests.pipeline.bodies.made_body import make_body
-from tests.pipeline.bodies.test_bodies import home, plant  # noqa: F401 - a fixture
+from tests.pipeline.bodies.made_body import make_body, plant
 from tests.pipeline.datasets.by_hand import encode
 from tests.trees import everything
 
@@ -96,7 +95,7 @@ class PlantedJoints(NumberStream):
 
 
 @pytest.fixture
-def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: F811
+def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A clip in the cache folder, and a detector and a stream in place of BlazePose's; the list of
     what is loaded.
     """

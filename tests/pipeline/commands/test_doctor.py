@@ -17,6 +17,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
 from pipeline.recipe.examination import BODY, Examination, examine
+from tests.pipeline.commands.made_downloads import counts, look, touch
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip, with_matrix
 
@@ -27,25 +28,11 @@ def doctor(ran: Any) -> Any:
     return lambda *words, code=1: str(ran("doctor", *words, code=code).out)
 
 
-def touch(*files: Path) -> None:
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-
-
 def penn(raw: Path, n_videos: int = 3) -> Path:
     """Names as in the download; the files hold no label and no picture."""
     for number in range(1, n_videos + 1):
         touch(raw / f"labels/{number:04d}.mat", raw / f"frames/{number:04d}/000001.jpg")
     return raw
-
-
-def look(name: str, raw: Path) -> Examination:
-    return examine(datasets.get(name), raw)
-
-
-def counts(examination: Examination) -> dict[str, tuple[int, int | None, str]]:
-    return {part.what: (part.found, part.known, part.state) for part in examination.parts}
 
 
 def problems(examination: Examination) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import pytest
 
-from tests.pipeline.datasets.test_h36m_json import write_scene
+from tests.pipeline.datasets.made_h36m_json import write_scene
 
 HTML = b"<!DOCTYPE html><html><body>Sign in</body></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"

@@ -8,7 +8,7 @@ import pytest
 from pipeline import datasets
 from pipeline.datasets.threedpw import SEQUENCES
 from pipeline.recipe.examination import examine
-from tests.pipeline.commands.test_doctor import touch
+from tests.pipeline.commands.made_downloads import touch
 
 H36M = [
     f"{subject}/{part}.54138969{camera}{suffix}"

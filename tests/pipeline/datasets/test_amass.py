@@ -16,34 +16,9 @@ from pipeline.datasets.amass import LIES, sample_positions
 from pipeline.errors import ConfigError
 from tests.fixtures import convert_into
 from tests.pipeline.datasets.by_hand import read_one, refusal
+from tests.pipeline.datasets.made_motions import smplx, write_motion
 
 AMASS = datasets.get("amass")
-
-
-def write_motion(
-    raw: Path,
-    name: str = "ACCAD/s1/walk_poses",
-    n_frames: int = 601,
-    rate: float = 120.0,
-    **changes: Any,
-) -> None:
-    """Joint j turns about its own axis at (j + 1) / 100 rad/s; the body moves at 1 m/s along x."""
-    n_joints = changes.pop("n_joints", 52)
-    time = np.arange(n_frames) / rate
-    axes = Rotation.random(n_joints, random_state=0).apply([1, 0, 0])
-    speed = (np.arange(n_joints) + 1) / 100
-    poses = time[:, None, None] * speed[:, None] * axes
-    data: dict[str, Any] = {
-        "poses": poses.reshape(n_frames, -1),
-        "betas": np.arange(16) / 10,
-        "trans": np.column_stack([time, 0 * time, 1 + 0 * time]),
-        "gender": "male",
-        "mocap_framerate": rate,
-    }
-    data |= changes
-    file = raw / f"{name}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, **{key: value for key, value in data.items() if value is not None})
 
 
 def read(raw: Path, **options: Any) -> Any:
@@ -327,10 +302,6 @@ def test_rotations_between_frames_are_scipys_slerp(seed: int) -> None:
         expected = Slerp(np.arange(5), Rotation.from_rotvec(rotvec[:, joint]))(position)
         difference = (Rotation.from_rotvec(ours[:, joint]).inv() * expected).magnitude()
         np.testing.assert_allclose(difference, 0, atol=1e-7)
-
-
-def smplx(raw: Path, name: str = "ACCAD/s1/wave_stageii", **changes: Any) -> None:
-    write_motion(raw, name, n_joints=55, mocap_frame_rate=120.0, mocap_framerate=None, **changes)
 
 
 def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_path: Path) -> None:

@@ -15,59 +15,60 @@ import pytest
 
 from pipeline import datasets
 from tests.pipeline.datasets import (
-    test_3dpw,
-    test_amass,
-    test_insta_variety,
-    test_kinetics,
-    test_mpi_inf_3dhp,
-    test_penn_action,
-    test_posetrack,
+    by_hand,
+    made_3dpw,
+    made_insta_variety,
+    made_kinetics,
+    made_motions,
+    made_mpi_inf_3dhp,
+    made_penn_action,
+    made_posetrack,
 )
 from tests.pipeline.datasets.by_hand import refusal
-from tests.pipeline.datasets.test_kinetics import CLIP, result
-from tests.pipeline.datasets.test_mpi_inf_3dhp import cell
-from tests.pipeline.datasets.test_posetrack import NAMES
+from tests.pipeline.datasets.made_kinetics import CLIP, result
+from tests.pipeline.datasets.made_mpi_inf_3dhp import cell
+from tests.pipeline.datasets.made_posetrack import NAMES
 
 
 def posetrack(raw: Path, changed: tuple[tuple[Any, ...], Any]) -> None:
     """The sequence's JSON with another value at a place in it; without a place, another text."""
     place, value = changed
-    labels = test_posetrack.content()
+    labels = made_posetrack.content()
     labels["categories"][0]["keypoints"] = list(NAMES)
     if place:
         functools.reduce(operator.getitem, place[:-1], labels)[place[-1]] = value
-    test_posetrack.write(raw, labels if place else value)
+    made_posetrack.write(raw, labels if place else value)
 
 
 def kinetics(raw: Path, changed: tuple[str, Any]) -> None:
     """One file of keypoints more, or another one in its place."""
     name, content = changed
-    test_kinetics.write_video(
-        raw / f"train/abseiling/{CLIP}.mp4", test_kinetics.N, size=test_kinetics.SIZE
+    by_hand.write_video(
+        raw / f"train/abseiling/{CLIP}.mp4", made_kinetics.N, size=made_kinetics.SIZE
     )
-    folder = test_kinetics.write_openpose(raw, {} if name == f"{CLIP}.json" else None)
+    folder = made_kinetics.write_openpose(raw, {} if name == f"{CLIP}.json" else None)
     (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def mpi(raw: Path, changes: dict[str, Any]) -> None:
-    test_mpi_inf_3dhp.write_annot(raw, **changes)
-    test_mpi_inf_3dhp.write_pictures(raw)
+    made_mpi_inf_3dhp.write_annot(raw, **changes)
+    made_mpi_inf_3dhp.write_pictures(raw)
 
 
 WRITERS: Final[dict[str, Callable[[Path, Any], object]]] = {
-    "penn_action": lambda raw, changes: test_penn_action.write_video(raw, **changes),
+    "penn_action": lambda raw, changes: made_penn_action.write_video(raw, **changes),
     "posetrack": posetrack,
     "mpi_inf_3dhp": mpi,
-    "mpi_inf_3dhp test": lambda raw, changes: test_mpi_inf_3dhp.write_test(raw, **changes),
-    "3dpw": lambda raw, changes: test_3dpw.write(raw, test_3dpw.sequence() | changes),
-    "amass": lambda raw, changes: test_amass.write_motion(raw, **changes),
-    "insta_variety": lambda raw, changes: test_insta_variety.write(
-        raw, test_insta_variety.clip(**changes)
+    "mpi_inf_3dhp test": lambda raw, changes: made_mpi_inf_3dhp.write_test(raw, **changes),
+    "3dpw": lambda raw, changes: made_3dpw.write(raw, made_3dpw.sequence() | changes),
+    "amass": lambda raw, changes: made_motions.write_motion(raw, **changes),
+    "insta_variety": lambda raw, changes: made_insta_variety.write(
+        raw, made_insta_variety.clip(**changes)
     ),
     "kinetics": kinetics,
 }
 OPENPOSE, ALPHAPOSE = f"{CLIP}_000000000010_keypoints.json", f"{CLIP}.json"
-N_MPI = test_mpi_inf_3dhp.N
+N_MPI = made_mpi_inf_3dhp.N
 
 DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words of the error
     "penn_action": [

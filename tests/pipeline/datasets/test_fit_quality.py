@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import cache
-from tests.pipeline.datasets.test_mpi_inf_3dhp import raw, read
-from tests.pipeline.datasets.test_neural_annot import plant_fits
+from tests.pipeline.datasets.made_mpi_inf_3dhp import plant_fits, raw, read
 
 __all__ = ["raw"]  # a fixture
 

@@ -32,6 +32,7 @@ from pipeline.files.pixels.sources import parse
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
 from pipeline.track import column_problems
+from tests.hostile import THINGS
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_detections import CASES, SIZE, N, write
 from tests.trees import contents
@@ -99,16 +100,6 @@ CONTENT: dict[str, Callable[[bytes, int], bytes]] = {
     "claiming": claiming,
     "zeros": lambda data, _: bytes(len(data)),
     "doubled": lambda data, _: data + data,
-}
-
-
-THINGS: dict[str, Callable[[Path], None]] = {
-    "folder": lambda path: path.mkdir(),
-    "dangling": lambda path: path.symlink_to("nowhere/at/all"),
-    "loop": lambda path: path.symlink_to(path.name),
-    "fifo": lambda path: os.mkfifo(path),
-    "endless": lambda path: path.symlink_to("/dev/zero"),
-    "absent": lambda path: None,
 }
 
 

@@ -8,49 +8,17 @@ import pytest
 from pipeline import datasets
 from pipeline.boxes import smooth_boxes
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, standing, write_video
+from tests.pipeline.datasets.by_hand import read_one, write_video
+from tests.pipeline.datasets.made_kinetics import CLIP, SIZE, N, person, result, write_openpose
 
 KINETICS = datasets.get("kinetics")
-CLIP = "AbCdEf-_012_000004_000014"
 SPIN49 = JOINTS["spin49"]
-N, SIZE = 72, (640, 240)  # frames of the clip, px
-
-
-def person(x: float = 100, confidence: float = 0.9, order: str = "body_25") -> np.ndarray:
-    return standing(order, x, 200, confidence)
-
-
-ONE = {t: [person()] for t in range(30)}
-
-
-def write_openpose(
-    raw: Path, frames: dict[int, list[np.ndarray]] | None = None, clip: str = CLIP
-) -> Path:
-    """By default, one person in the first 30 frames."""
-    folder = raw / "keypoints/train" / clip
-    folder.mkdir(parents=True, exist_ok=True)
-    for frame, persons in (ONE if frames is None else frames).items():
-        people = [{"person_id": [-1], "pose_keypoints_2d": p.reshape(-1).tolist()} for p in persons]
-        content = {"version": 1.3, "people": people}
-        (folder / f"{clip}_{frame:012d}_keypoints.json").write_text(json.dumps(content))
-    return folder
 
 
 def write_alphapose(raw: Path, results: list[dict[str, Any]], clip: str = CLIP) -> None:
     folder = raw / "keypoints/train" / clip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{clip}.json").write_text(json.dumps(results))
-
-
-def result(frame: int, x: float = 100, score: float = 2.5, **more: Any) -> dict[str, Any]:
-    keypoints = person(x, score, "coco").reshape(-1).tolist()
-    return {
-        "image_id": f"{frame}.jpg",
-        "category_id": 1,
-        "keypoints": keypoints,
-        "score": 3.1,
-        **more,
-    }
 
 
 def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:

@@ -12,63 +12,17 @@ import cache
 from pipeline.conversion import convert, plan
 from pipeline.conversion.kept import kept_now
 from pipeline.errors import PipelineError
-from tests.pipeline.datasets.test_mpi_inf_3dhp import (
+from tests.pipeline.datasets.made_mpi_inf_3dhp import (
     MPI,
-    TEST_JOINTS,
-    TRAIN_JOINTS,
+    TURNED,
     N,
+    fit_of,
+    plant_fits,
     raw,
     read,
-    write_annot,
 )
 
 __all__ = ["raw"]  # a fixture
-
-TURNED = Rotation.from_rotvec([[0.3, -1.2, 0.5], [0, 1, 2]]).as_matrix()  # two cameras of a world
-SHIFTED = np.array([[10.0, 200, 3500], [-300, 50, 4000]])  # mm
-NATIVE = [next(n for n, joint in TRAIN_JOINTS.items() if joint == theirs) for theirs in TEST_JOINTS]
-
-
-def fit_of(frame: int) -> dict[str, Any]:
-    rng = np.random.default_rng(frame)
-    return {"pose": rng.normal(0, 0.4, 72), "shape": rng.normal(0, 1, 10)}
-
-
-def plant_fits(raw: Path, frames: Any = range(N), **changes: Any) -> None:
-    """A walking person in a world with two cameras, 0 and 1; the release has the first one's
-    labels.
-
-    Without changes, the files agree with it. joints, trans: change the numbers of all frames; late:
-    frames that they are counted too late. unknown: first frames whose labels are NaN.
-    """
-    rng = np.random.default_rng(3)
-    walk = np.cumsum(rng.normal(30, 10, (30, 1, 3)), axis=0)  # mm: two frames are 50 mm apart
-    world = rng.normal(0, 300, (28, 3)) + walk
-    labels = (world @ TURNED[0].T + SHIFTED[0])[:N]
-    labels[: changes.get("unknown", 0)] = np.nan
-    write_annot(raw, kp_3d=labels)
-    scale, moved = changes.get("joints", 1), changes.get("trans", lambda x: x)
-    late, late_fits = changes.get("late", 0), changes.get("late_fits", 0)
-    joints = {frame + late: (scale * world[frame][NATIVE]).tolist() for frame in range(30)}
-    fits = {}
-    for frame in frames:
-        pelvis = world[frame][NATIVE[14]] / 1000
-        trans = moved(np.add(pelvis, (0.02, 0.25, -0.03)))
-        fits[frame + late_fits] = {
-            k: v.tolist() for k, v in (fit_of(frame) | {"trans": trans}).items()
-        }
-    order = changes.get("order", (0, 1))
-    cameras = {
-        str(k): {
-            "R": TURNED[c].tolist(),
-            "t": SHIFTED[c].tolist(),
-            "focal": [75, 75],
-            "princpt": [50, 25],
-        }
-        for k, c in enumerate(order)
-    }
-    for name, content in (("SMPL_NeuralAnnot", fits), ("joint_3d", joints), ("camera_1k", cameras)):
-        (raw / f"MPI-INF-3DHP_{name}.json").write_text(json.dumps({"1": {"2": {}, "1": content}}))
 
 
 def test_neural_annots_fits_become_bodies_in_the_camera_for_the_rows_that_have_one(

@@ -10,42 +10,12 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import jpeg, read_one, refusal, touch
+from tests.pipeline.datasets.by_hand import jpeg, read_one, refusal
+from tests.pipeline.datasets.made_penn_action import write_video
 
 PENN = datasets.get("penn_action")
 # headtop, lshoulder, rshoulder, ... rankle
 INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
-
-
-def write_video(
-    raw: Path,
-    name: str = "0001",
-    n_frames: int = 3,
-    train: int = 1,
-    pictures: Any = None,
-    **changes: Any,
-) -> dict[str, Any]:
-    """One video as officially stored: joint j of frame i at (10 j + i + 1, 20 j + 1)."""
-    i, j = np.mgrid[:n_frames, :13]
-    label: dict[str, Any] = {
-        "x": (10 * j + i + 1).astype(float),
-        "y": (20 * j + 1).astype(float),
-        "visibility": np.ones((n_frames, 13), np.uint8),
-        "train": train,
-        "nframes": np.uint8(n_frames),
-        "bbox": np.tile([1.0, 1, 130, 250], (n_frames, 1)),
-        "dimensions": np.array([270, 480, n_frames], np.uint16),
-        "action": "squat",
-        "pose": "left",
-    }
-    label |= changes
-    (raw / "labels").mkdir(parents=True, exist_ok=True)
-    savemat(
-        raw / "labels" / f"{name}.mat",
-        {key: value for key, value in label.items() if value is not None},
-    )
-    touch(raw / "frames" / name, *map("{:06d}.jpg".format, pictures or range(1, n_frames + 1)))
-    return label
 
 
 read = functools.partial(read_one, PENN)

@@ -1,4 +1,3 @@
-import functools
 import json
 import re
 from pathlib import Path
@@ -7,89 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import datasets
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
+from tests.pipeline.datasets.made_posetrack import (
+    NAMES,
+    POSETRACK,
+    SEQ,
+    annotation,
+    content,
+    image,
+    read,
+    refusal,
+    write,
+)
 
-POSETRACK = datasets.get("posetrack")
-SEQ = "000001_mpii_test"
-NAMES = [
-    "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
-    "left_ankle",
-    "right_ankle",
-]  # fmt: skip
 # nose, neck, headtop, lear, ...
 INTO_SPIN49 = [44, 37, 38, 47, 48, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
 SAMPLE = Path(__file__).parents[3].parent / "shared" / "data" / "posetrack"
-
-Json = dict[str, Any]
-
-
-def image(frame: int, *, seq: str = SEQ, labelled: Any = True, **changes: Any) -> Json:
-    """A picture as the release lists it: its id is 1, the sequence's number and the frame's."""
-    name = f"images/val/{seq}/{frame:06d}.jpg"
-    number = int(f"1{seq[:6]}{frame:04d}")
-    said = {"has_no_densepose": True, "is_labeled": labelled, "file_name": name, "nframes": 100}
-    return said | {"frame_id": number, "vid_id": seq[:6], "id": number} | changes
-
-
-def annotation(frame: int, person: int = 0, *, seq: str = SEQ, **changes: Any) -> Json:
-    """Joint j of a person in a frame at (10 j + frame + 1, 20 j + 100 person + 1), in a box of 100
-    x 200 px.
-    """
-    joints = [
-        n for j in range(17) for n in (10.0 * j + frame + 1, 20.0 * j + 100 * person + 1, 1.0)
-    ]
-    said: Json = {"bbox_head": [5, 5, 20, 20], "keypoints": joints, "track_id": person}
-    said |= {
-        "image_id": int(f"1{seq[:6]}{frame:04d}"),
-        "bbox": [frame + 10.0, 20.0, 100.0, 200.0],
-        "scores": [],
-    }
-    return said | {"category_id": 1, "id": person} | changes
-
-
-def content(annotations: Any = None, images: Any = None, **changes: Any) -> Json:
-    """Ten labelled pictures with one person in each, unless told otherwise."""
-    images = [image(t) for t in range(10)] if images is None else images
-    annotations = [annotation(t) for t in range(10)] if annotations is None else annotations
-    categories = [
-        {
-            "supercategory": "person",
-            "id": 1,
-            "name": "person",
-            "keypoints": NAMES,
-            "skeleton": [[16, 14]],
-        }
-    ]
-    return {"images": images, "annotations": annotations, "categories": categories} | changes
-
-
-def write(
-    raw: Path,
-    labels: Any = None,
-    seq: str = SEQ,
-    folder: str = "posetrack_data/annotations",
-    pictures: Any = range(10),
-) -> Path:
-    """One sequence; pictures are empty files."""
-    if labels is None:
-        labels = content(
-            [annotation(t, seq=seq) for t in range(10)], [image(t, seq=seq) for t in range(10)]
-        )
-    file = raw / folder / "val" / f"{seq}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(labels if isinstance(labels, str) else json.dumps(labels))
-    by_hand.touch(raw / "images/val" / seq, *map("{:06d}.jpg".format, pictures))
-    return file
-
-
-read = functools.partial(by_hand.read_one, POSETRACK, split="val")
-
-
-refusal = functools.partial(by_hand.refusal, POSETRACK, split="val")
 
 
 def test_a_person_becomes_a_track_with_its_joints_under_their_names(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import cache
 from pipeline.accounting import Accounting
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
-from tests.pipeline.datasets.test_posetrack import (
+from tests.pipeline.datasets.made_posetrack import (
     POSETRACK,
-    Json,
+    add_21,
     annotation,
     content,
     image,
@@ -23,59 +23,6 @@ from tests.pipeline.datasets.test_posetrack import (
     refusal,
     write,
 )
-
-
-def labels_of_21(labels: Json, rng: np.random.Generator) -> tuple[Json, int]:
-    """A sequence's labels as PoseTrack21 has them, and the number of people with a box alone in
-    labelled frames.
-
-    Two such people are added to every frame. Boxes are drawn by hand, third numbers of joints are 0
-    or 1, ids are texts in every second frame, and person 40 + track_id is in all sequences.
-    """
-    images, annotations, alone = [], [], 0
-    for i, old in enumerate(labels["images"]):
-        new = (
-            {"id": str(old["id"]), "frame_id": old["id"]}
-            if i % 2
-            else {"id": old["id"], "image_id": old["id"]}
-        )
-        new |= {key: old[key] for key in ("is_labeled", "file_name", "nframes")}
-        new |= {
-            "vid_id": int(old["vid_id"]) if i % 2 else old["vid_id"],
-            "has_labeled_person": True,
-        }
-        images.append(new | {"ignore_regions_x": [], "ignore_regions_y": []})
-        box = {"image_id": new["id"], "bbox": [1, 2, 30, 40], "category_id": 1}
-        for k, keypoints in ((8, []), (9, [0] * 51)):
-            annotations.append(
-                box | {"keypoints": keypoints, "track_id": k, "person_id": 90 + k, "id": i}
-            )
-        alone += 2 * old["is_labeled"]
-    for old in labels["annotations"]:
-        joints = np.reshape(old["keypoints"], (-1, 3))
-        joints[:, 2] = rng.integers(0, 2, len(joints))
-        new = {key: old[key] for key in ("bbox_head", "track_id", "category_id", "id")}
-        new |= {"keypoints": joints.ravel().tolist(), "bbox": rng.uniform(20, 60, 4).tolist()}
-        annotations.append(
-            new | {"person_id": 40 + old["track_id"], "image_id": str(old["image_id"])}
-        )
-        alone += not joints[:, :2].any()
-    return {"images": images, "annotations": annotations, "categories": labels["categories"]}, alone
-
-
-def add_21(raw: Path, later: Path | None = None) -> int:
-    """Write PoseTrack21's labels beside those of 2018, which go to the folder `later`. The number
-    of `labels_of_21`.
-    """
-    rng, alone = np.random.default_rng(0), 0
-    for file in sorted(raw.glob("posetrack_data/annotations/*/*.json")):
-        labels, n = labels_of_21(json.loads(file.read_text()), rng)
-        (folder := raw / "posetrack_data" / file.parent.name).mkdir(exist_ok=True)
-        (folder / file.name).write_text(json.dumps(labels))
-        alone += n
-    if later is not None:
-        shutil.move(raw / "posetrack_data/annotations", later)
-    return alone
 
 
 @pytest.mark.parametrize("folder", ["posetrack_data", "posetrack_data/annotations", "annotations"])

@@ -14,7 +14,7 @@ from tests.pipeline.datasets.contract import (
     SHIFTED,
     ImageFolders,
 )
-from tests.pipeline.datasets.test_h36m_json import write_scene
+from tests.pipeline.datasets.made_h36m_json import write_scene
 
 
 class TestPennAction(ImageFolders):

@@ -28,8 +28,7 @@ from pipeline.skeletons import convert
 from pipeline.testing import datasets as contract
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
-from tests.pipeline.files.made_clips import Clip
-from tests.pipeline.files.test_videos_of_all_kinds import widen
+from tests.pipeline.files.made_clips import Clip, widen
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:

@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+import cache
 from pipeline.body import Body
 from pipeline.cameras import project
 from pipeline.datasets.base import PELVIS
 from pipeline.demo.body import procedural
 from pipeline.exchange.bodies.estimate import pinhole
-from pipeline.exchange.bodies.importing import BodyModels
+from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import FOCAL
 from pipeline.skeletons import JOINTS
+from tests.made_splits import track_of, write_split
+from tests.pipeline.exchange import planted_bodies as planted
 
 SIZE = (640, 480)
 DIAGONAL = 800.0
@@ -275,3 +278,36 @@ def write_tram(folder: Path, people: Any = None, camera: Any = None) -> list[Pat
 def files_of(folder: Path, tool: str) -> list[Path]:
     """A tool's files of the clip `walk`."""
     return write_tram(folder) if tool == "tram" else [write(folder, tool)]
+
+
+NAME = "videos/train"
+
+
+def write_clips(
+    root: Path,
+    size: tuple[int, int] = planted.SIZE,
+    *,
+    confidence: float = 1,
+    name: str = "walk.mp4",
+) -> None:
+    """Two people in walk.mp4, and one in other.mp4."""
+
+    def rows(video: str, person: int) -> cache.TrackRows:
+        seen = planted.keypoints(person)
+        box = np.column_stack([seen.kp_2d[:, 39, :2], seen.height, seen.height])
+        columns = {
+            "frame_index": seen.frame_index,
+            "bbox": box.astype(np.float32),
+            "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
+        }
+        return track_of(f"{video}/{person}", columns)
+
+    videos = []
+    for video, people in ((name, (0, 1)), ("other.mp4", (0,))):
+        entry = cache.VideoEntry(name=video, width=size[0], height=size[1], fingerprint="ab")
+        videos.append((entry, [rows(video, person) for person in people]))
+    write_split(root, NAME, videos)
+
+
+def run(tmp_path: Path, *files: Path) -> ImportedBodies:
+    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, planted.models(tmp_path))

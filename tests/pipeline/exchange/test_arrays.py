@@ -26,7 +26,7 @@ from pipeline.exchange.arrays import (
 from pipeline.exchange.tables import TableOptions, export
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from tests.pipeline.exchange.test_tables import make
+from tests.made_splits import make
 
 N, NAME = 120, "made/train"
 TRACK = np.repeat(["a.b/ü 1/0", "a.b/ü 1/ß.x"], N // 2)  # as `make` writes them

@@ -16,7 +16,7 @@ from pipeline.cameras import project
 from pipeline.demo import writing
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.estimates import estimates_of, fits_of
-from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
+from pipeline.exchange.bodies.importing import BodyModels, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
 from pipeline.show.shown import Choice, ShownTrack
@@ -24,51 +24,21 @@ from pipeline.show.tracks import from_cache
 from tasks.evaluation import show_notes
 from tasks.report.curves import curves_section
 from tasks.report.runs import read_run
-from tests.made_splits import track_of, write_split, write_stream
+from tests.made_splits import write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
+from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips
 from tests.vibe_model.builders import SMALL
 from vibe_model import training
 from vibe_model.runs import CONFIG, METRICS
 from vibe_model.training.data import TrainingBatches
 from vibe_model.vibe.config import TrainConfig
 
-NAME = "videos/train"
 COLUMNS = ("frame_index", "bbox", "kp_2d")
-
-
-def write_clips(
-    root: Path,
-    size: tuple[int, int] = planted.SIZE,
-    *,
-    confidence: float = 1,
-    name: str = "walk.mp4",
-) -> None:
-    """Two people in walk.mp4, and one in other.mp4."""
-
-    def rows(video: str, person: int) -> cache.TrackRows:
-        seen = planted.keypoints(person)
-        box = np.column_stack([seen.kp_2d[:, 39, :2], seen.height, seen.height])
-        columns = {
-            "frame_index": seen.frame_index,
-            "bbox": box.astype(np.float32),
-            "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
-        }
-        return track_of(f"{video}/{person}", columns)
-
-    videos = []
-    for video, people in ((name, (0, 1)), ("other.mp4", (0,))):
-        entry = cache.VideoEntry(name=video, width=size[0], height=size[1], fingerprint="ab")
-        videos.append((entry, [rows(video, person) for person in people]))
-    write_split(root, NAME, videos)
 
 
 @pytest.fixture(autouse=True)
 def clips(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     write_clips(tmp_path / "clips", **getattr(request, "param", {}))
-
-
-def run(tmp_path: Path, *files: Path) -> ImportedBodies:
-    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, planted.models(tmp_path))
 
 
 @pytest.mark.parametrize("tool", ["wham", "vibe", "tram"])

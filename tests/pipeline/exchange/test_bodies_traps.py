@@ -15,7 +15,7 @@ from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.projection import NOTED, REFUSED, SMPLX_PELVIS
 from pipeline.skeletons import JOINTS
 from tests.pipeline.exchange import planted_bodies as planted
-from tests.pipeline.exchange.test_bodies_import import NAME, run, write_clips
+from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips
 
 QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # of a turn about the optical axis
 

@@ -25,7 +25,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.formats import fits
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
-from tests.pipeline.datasets.test_insta_variety import clip, put, write
+from tests.pipeline.datasets.made_insta_variety import clip, put, write
 
 NAMES = ("tag/clip/frame000001", "tag/clip/frame000002", "tag/clip/frame000003")
 RNG = np.random.default_rng(0)

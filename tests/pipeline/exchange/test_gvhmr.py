@@ -15,8 +15,8 @@ from pipeline.__main__ import main
 from pipeline.errors import PipelineError
 from pipeline.exchange.gvhmr import GvhmrOptions, export
 from tests.fixtures import convert_into
-from tests.pipeline.datasets.test_amass import smplx, write_motion
-from tests.pipeline.datasets.test_bedlam import SEQ, SUBJECTS, labels, write
+from tests.pipeline.datasets.made_bedlam import SEQ, SUBJECTS, labels, write
+from tests.pipeline.datasets.made_motions import smplx, write_motion
 from tests.pipeline.show.made_tracks import add_stream
 
 N, HOLE = 40, 33  # images of a sequence; of the second person, one is not labelled

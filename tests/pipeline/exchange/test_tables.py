@@ -18,7 +18,7 @@ from cache.format.extra import ExtraColumn
 from pipeline.errors import PipelineError
 from pipeline.exchange import formats, tables
 from pipeline.exchange.tables import TableOptions, export
-from tests.made_splits import track_of, write_split, write_stream
+from tests.made_splits import make, track_of, write_split, write_stream
 
 TABLES = ("videos", "tracks", "rows", "accounting")
 
@@ -32,45 +32,6 @@ def numbers(column: Any, fill: Any = np.nan) -> np.ndarray:
     rows = column.to_pylist()
     shape = np.shape(next((row for row in rows if row is not None), fill))
     return np.array([np.full(shape, fill) if row is None else row for row in rows])
-
-
-def make(root: Path, name: str = "made/train", n_rows: int = 60, **track: Any) -> cache.Split:
-    """Two videos of strange names: one of two tracks with a gap and columns of the dataset's own,
-    one rejected.
-    """
-    extra = [
-        ExtraColumn(name="foot_contact", about="which foot touches", shape=(2,), dtype="uint8"),
-        ExtraColumn(name="action", about="number of what is done", dtype="int16"),
-        ExtraColumn(name="height", about="of the person", unit="m", dtype="float64", per="track"),
-    ]
-    frames = np.r_[np.arange(n_rows // 2), np.arange(n_rows // 2) + n_rows]
-    columns = {
-        "frame_index": frames,
-        "bbox": np.full((n_rows, 4), 100, np.float32),
-        "kp_2d": np.random.default_rng(0).random((n_rows, 49, 3), np.float32),
-    }
-    pose, betas = np.ones((n_rows, 72), np.float32), np.ones((n_rows, 10))
-    smpl = {"pose": pose, "betas": betas, "has_smpl": np.ones(n_rows, bool)}
-    own = {
-        "foot_contact": np.tile(np.array([0, 1], np.uint8), (n_rows, 1)),
-        "height": np.array(1.75),
-    }
-    action = {"action": np.arange(n_rows, dtype=np.int16)}
-    first = track_of("a.b/ü 1/0", columns | smpl, extra=own, crop_scale=1.2, **track)
-    second = track_of("a.b/ü 1/ß.x", columns, extra=action, crop_scale=1.2, **track)
-    kept = {
-        "found": 2 * n_rows + 3,
-        "kept": 2 * n_rows,
-        "tracks_kept": 2,
-        "dropped": {"no_visible_joint": 3},
-    }
-    bad = {"found": 0, "kept": 0, "set_aside": "bad_label_file", "message": "it, too, is bad"}
-    accounts = {"a.b/ü 1": (kept, [first, second]), 'comma, "quote"': (bad, [])}
-    videos = [
-        (cache.VideoEntry(name=video, account=of), tracks)
-        for video, (of, tracks) in accounts.items()
-    ]
-    return write_split(root, name, videos, {"stand_in": False}, extra=extra)
 
 
 @pytest.mark.parametrize("name", ["penn_action/train", "3dpw/train", "amass/train"])

@@ -2,7 +2,7 @@
 a small network.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,8 @@ import pytest
 import torch
 from torchvision.models.resnet import Bottleneck, ResNet
 
-import cache
 from pipeline.features import networks
 from pipeline.features.networks import backbones
-from pipeline.files.pixels import sources
-from tests import made_splits
 
 
 @pytest.fixture
@@ -23,35 +20,6 @@ def root(penn: Any) -> Path:
     penn.converted()
     root: Path = penn.root
     return root
-
-
-def write_split(
-    root: Path,
-    split: str,
-    raw: Path,
-    tracks: Mapping[str, Sequence[cache.TrackRows]],
-    plan: str = "",
-    rows_per_shard: int = 8,
-) -> None:
-    """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures in
-    `raw`.
-    """
-    videos = []
-    for video, of_video in tracks.items():
-        suffix = next((raw / video).iterdir()).suffix
-        pixels = sources.parse(raw, f"pictures:{video}/{{:06d}}{suffix}+0")
-        width, height = pixels.size()
-        about = {"source": pixels.spec, "pixels": pixels.digest(), "width": width, "height": height}
-        videos.append((cache.VideoEntry(name=video, **about), of_video))
-    about = {
-        "plan": plan,
-        "provenance": {"raw": str(raw)},
-        "rows_per_shard": rows_per_shard,
-        "rows_per_chunk": 8,
-    }
-    made_splits.write_split(
-        root, split, videos, drop=list(tracks) if (root / split).exists() else [], **about
-    )
 
 
 def make_small() -> ResNet:

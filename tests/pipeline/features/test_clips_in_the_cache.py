@@ -4,7 +4,6 @@ damage is named.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -17,25 +16,10 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
-from tests.pipeline.datasets.by_hand import standing
-from tests.pipeline.files.made_clips import zero
-from tests.pipeline.files.test_videos_of_all_kinds import DAMAGED, WHOLE, N, content
+from tests.pipeline.files.made_clips import DAMAGED, WHOLE, N, content, write_keypoints, zero
 
 SPLIT = "videos/train"
 DAMAGE = 17  # the packet, in decoding order
-
-
-def write_keypoints(raw: Path, clip: str, size: tuple[int, int]) -> None:
-    """One person who stands in the middle of all frames."""
-    width, height = size
-    joints = standing("coco", width / 2, height / 2, scale=height / 60)
-    results = [
-        {"image_id": f"{t}.jpg", "keypoints": joints.ravel().tolist(), "score": 2.5}
-        for t in range(N)
-    ]
-    file = raw / "keypoints" / f"{clip}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results))
 
 
 def run(command: str, raw: Path, root: Path) -> int:

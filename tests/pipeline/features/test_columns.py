@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -29,58 +28,12 @@ from pipeline.features.streams.base import LabelStream, Machine
 from pipeline.features.streams.network import NetworkStream, Precision
 from pipeline.testing.streams import stream_problems
 from tests.oracles.features import SAME, differences
-from tests.pipeline.features.conftest import write_split
+from tests.pipeline.features.made_pictures import SPLIT, N, box_of, convert, expected
 
-SPLIT = "penn_action/train"
 SMALL = CropPolicy(size=16)
-N = 7  # frames a video
-SIZES = {"a": (120, 90), "b": (64, 100)}  # width, height px
-SCALES = {"a/0": 1.2, "a/1": 1.3, "b/0": 1.0}
 COLUMNS = ("bbox", "crop_scale", "image_size", "intrinsics")
 DIM = 3 + 4 + 1 + 2 + 9
-NOTHING: Mapping[str, np.ndarray] = {}
 ONE_WORKER = Resources(device="cpu", workers=1, batch_size=4)
-
-
-def box_of(name: str) -> np.ndarray:
-    """(N, 4) of a track: it moves."""
-    person, t = float(name[-1]), np.arange(N)
-    side = 20 + 3 * t
-    return np.column_stack([30 + 20 * person + 4 * t, 40 + 5 * t, side, side]).astype(np.float32)
-
-
-def camera_of(name: str, focal: float) -> np.ndarray:
-    width, height = SIZES[name[0]]
-    return np.array([[500 + 10 * float(name[-1]), 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-
-
-def convert(
-    folder: Path, boxes: Mapping[str, np.ndarray] = NOTHING, *, focal: float | None = 510.0
-) -> Path:
-    """Videos `a` of two persons and `b` of one, in shards of 8 rows. focal: of b's camera; None: no
-    cameras.
-    """
-    root, raw = folder / "cache", folder / "raw"
-    tracks: dict[str, list[cache.TrackRows]] = {video: [] for video in SIZES}
-    for video, (width, height) in {} if raw.exists() else SIZES.items():
-        (raw / video).mkdir(parents=True)
-        for frame in range(N):
-            scene = np.random.default_rng(frame).integers(
-                0, 256, (height // 10, width // 8, 3), np.uint8
-            )
-            cv2.imwrite(str(raw / f"{video}/{frame:06d}.png"), cv2.resize(scene, (width, height)))
-    for name, scale in SCALES.items():
-        columns = {"frame_index": np.arange(N), "bbox": boxes.get(name, box_of(name))}
-        camera = None if focal is None else camera_of(name, focal if name[0] == "b" else 510.0)
-        about: dict[str, Any] = {
-            "name": name,
-            "video": name[0],
-            "columns": columns,
-            "intrinsics": camera,
-        }
-        tracks[name[0]].append(cache.TrackRows(**about, step=1, fps=30.0, crop_scale=scale))
-    write_split(root, SPLIT, raw, tracks, plan=f"{boxes} {focal}")
-    return root
 
 
 class Beside(torch.nn.Module):
@@ -156,22 +109,6 @@ def extracted(root: Path, stream: Any, resources: Resources = ONE_WORKER) -> Ext
     return extract_together(
         [plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream))], resources
     )[0]
-
-
-def expected(boxes: Mapping[str, np.ndarray] = NOTHING, focal: float = 510.0) -> np.ndarray:
-    """(3 * N, DIM - 3) columns of all rows."""
-    return np.array(
-        [
-            [
-                *box,
-                scale,
-                *SIZES[name[0]],
-                *camera_of(name, focal if name[0] == "b" else 510.0).ravel(),
-            ]
-            for name, scale in SCALES.items()
-            for box in boxes.get(name, box_of(name))
-        ]
-    )
 
 
 def stored(root: Path, stream: str) -> np.ndarray:

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 import cache
@@ -21,15 +19,13 @@ from pipeline.features import extract as features
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from tests.pipeline.features.conftest import write_split
+from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.waiting import await_that
 
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[3]
-SPLIT = "penn_action/train"
 SHARD = 8  # rows
-LENGTHS = (30, 7, 8, 50, 21)  # frames of the videos; their tracks go across the ends of shards
 
 # What a killed process runs. It dies when it has written three checkpoints, or three shards.
 RUNNER = """
@@ -65,42 +61,13 @@ def runner(on_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert(tmp_path_factory.mktemp("small"), SHARD)
-
-
-def convert(folder: Path, rows_per_shard: int, *, cut_short: bool = True) -> Path:
-    """A cache of small noisy pictures, with a second person in every video; one picture may be cut
-    short.
-    """
-    raw, root, rng = folder / "raw", folder / "cache", np.random.default_rng(5)
-    for number, n_frames in enumerate(LENGTHS):
-        (raw / f"{number}").mkdir(parents=True)
-        for frame in range(n_frames):
-            picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
-            cv2.imwrite(str(raw / f"{number}/{frame:06d}.jpg"), picture)
-    cut = raw / "3/000005.jpg"
-    if cut_short:
-        cut.write_bytes(cut.read_bytes()[:-50])
-
-    def track(video: int, person: int, length: int) -> cache.TrackRows:
-        bbox = np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1))
-        columns = {"frame_index": np.arange(length), "bbox": bbox}
-        about: dict[str, Any] = {
-            "name": f"{video}/{person}",
-            "video": f"{video}",
-            "columns": columns,
-        }
-        return cache.TrackRows(**about, step=1, fps=30.0, crop_scale=1.2)
-
-    tracks = {f"{i}": [track(i, 0, n), track(i, 1, n // 3)] for i, n in enumerate(LENGTHS)}
-    write_split(root, SPLIT, raw, tracks, rows_per_shard=rows_per_shard)
-    return root
+    return convert_noise(tmp_path_factory.mktemp("small"), SHARD)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with fewer rows than a shard, as a folder of clips has."""
-    return convert(tmp_path_factory.mktemp("one_shard"), 512)
+    return convert_noise(tmp_path_factory.mktemp("one_shard"), 512)
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ recomputes.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,92 +19,17 @@ from cache import CropPolicy, Jitter
 from pipeline import crops, homography
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, PairStream
 from pipeline.files.pixels import sources
 from tests import made_splits
 from tests.pipeline.datasets.by_hand import encode
-from tests.pipeline.features.conftest import write_split
+from tests.pipeline.features.made_toy import SIDE, SPLIT, N, Toy, picture
 
-SPLIT = "toy/train"
-SIDE, N = 96, 10  # px, frames a video
 JITTERED = CropPolicy(size=64, region=(64, 48), scale=1.1, jitter=Jitter(copy=1, seed=3))
 ROWS = 3 * N - 1
 MIRRORED = CropPolicy(size=100, jitter=Jitter(copy=1, seed=3, flip=1))
-RNG = np.random.default_rng(2)
-SCENE = cv2.GaussianBlur(RNG.integers(0, 256, (SIDE + 60, SIDE + 60, 3), np.uint8), (0, 0), 2)
-
-
-def picture(frame: int) -> np.ndarray:
-    """A still scene, seen by a camera that moves by 2 and 1 px a frame."""
-    return SCENE[frame : frame + SIDE, 2 * frame : 2 * frame + SIDE]
-
-
-class Toy:
-    """Two videos: `a` of two persons, `b` of one, whose frame 5 is missing. `change` edits a
-    track's columns.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.raw, self.root = folder / "raw", folder / "cache"
-
-    def film(self) -> None:
-        for video in "ab":
-            (self.raw / video).mkdir(parents=True)
-            for frame in range(N):
-                cv2.imwrite(str(self.raw / f"{video}/{frame:06d}.png"), picture(frame)[..., ::-1])
-
-    def copy(self, folder: Path) -> Toy:
-        """Pictures and cache in another folder."""
-        copied = Toy(folder)
-        shutil.copytree(self.raw, copied.raw)
-        shutil.copytree(self.root, copied.root)
-        provenance = copied.root / SPLIT / "provenance.json"
-        provenance.write_text(provenance.read_text().replace(str(self.raw), str(copied.raw)))
-        return copied
-
-    def convert(
-        self, change: Callable[[str, dict[str, Any]], None] = lambda name, columns: None
-    ) -> None:
-        """All of it, as conversion does: in place of what is there."""
-        persons = {video: range(n) for video, n in (("a", 2), ("b", 1))}
-        tracks = {
-            video: [self._track(f"{video}/{i}", change) for i in of]
-            for video, of in persons.items()
-        }
-        write_split(self.root, SPLIT, self.raw, tracks, plan=str(id(change)))
-
-    def _track(self, name: str, change: Callable[[str, dict[str, Any]], None]) -> cache.TrackRows:
-        video, person = name.split("/")
-        frame = np.arange(N) if video == "a" else np.delete(np.arange(N), 5)
-        box = np.array([40 + 10 * int(person), 50, 50, 60], np.float32)
-        rng = np.random.default_rng(int(person) + 5)
-        kp_2d = np.concatenate(
-            [rng.uniform(20, 80, (len(frame), 49, 2)), np.ones((len(frame), 49, 1))], -1
-        )
-        about = {
-            "frame_index": frame,
-            "bbox": np.tile(box, (len(frame), 1)),
-            "kp_2d": kp_2d.astype(np.float32),
-        }
-        about |= {"crop_scale": 1.2}
-        change(name, about)
-        scale = about.pop("crop_scale")
-        runs = dict(video=video, step=1, fps=30.0, crop_scale=float(scale))  # noqa: C408
-        return cache.TrackRows(name=name, columns=about, **runs)  # type: ignore[arg-type]
-
-    def extract(
-        self, *specs: StreamSpec, workers: int = 2, batch_size: int = 4
-    ) -> dict[str, Extraction]:
-        plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
-        done = extract_together(plans, Resources(workers=workers, batch_size=batch_size))
-        return {extraction.plan.spec.name: extraction for extraction in done}
-
-    def rows(self, name: str) -> dict[str, np.ndarray]:
-        split = cache.open(self.root)[SPLIT]
-        return {track.name: split.rows(name, track.start, track.stop) for track in split.tracks}
 
 
 def every_kind(made_up: ModuleType) -> list[StreamSpec]:

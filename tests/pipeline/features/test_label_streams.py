@@ -17,7 +17,7 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream
 from tests.oracles.features import differences
-from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
+from tests.pipeline.features.made_toy import SPLIT, N, Toy
 
 
 @dataclass(frozen=True, kw_only=True)

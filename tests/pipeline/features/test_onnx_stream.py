@@ -19,7 +19,7 @@ from pipeline.features.streams.onnx import Onnx, read_part
 from pipeline.testing import StreamContract
 from tests.onnx_graphs import Graph
 from tests.oracles.features import SAME, differences
-from tests.pipeline.features.test_columns import SPLIT, N, convert, expected
+from tests.pipeline.features.made_pictures import SPLIT, N, convert, expected
 
 SHAPES = {
     "image": (3, 24, 16),

@@ -9,10 +9,9 @@ import pytest
 import cache
 from pipeline.datasets.videos import OwnVideos
 from pipeline.files.raw.files import MIB
-from tests.pipeline.features.test_clips_in_the_cache import SPLIT, write_keypoints
-from tests.pipeline.files.made_clips import HEIGHT, WIDTH
-from tests.pipeline.files.test_videos_of_all_kinds import N, content
+from tests.pipeline.files.made_clips import HEIGHT, WIDTH, N, content, write_keypoints
 
+SPLIT = "videos/train"
 NULL_PACKET = b"\x47\x1f\xff\x10" + bytes(184)  # of a transport stream (ISO/IEC 13818-1, 2.4.3.3)
 
 

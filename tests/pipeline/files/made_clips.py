@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import json
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +16,8 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.pipeline.datasets.by_hand import standing
 
 Image = NDArray[np.uint8]
 
@@ -180,3 +184,189 @@ def write_two_streams(file: Path, small: tuple[int, int], large: tuple[int, int]
                 container.mux(stream.encode(frame))
         for stream in streams:
             container.mux(stream.encode(None))
+
+
+X265 = {"x265-params": "log-level=none"}
+
+
+INTERLACED = {"flags": "+ilme+ildct", "x264-params": "interlaced=1:tff=1"}
+
+
+N = 40
+
+
+INTERLACED_CLIPS = (
+    "interlaced.mp4",
+    "interlaced.ts",
+    "interlaced_mpeg2.ts",
+    "interlaced_mpeg2_b_frames.mpg",
+    "interlaced_mpeg4.avi",
+)
+
+
+def hdr(transfer: str) -> dict[str, str]:
+    """Options of x265."""
+    return {
+        "x265-params": f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+    }
+
+
+def widen(stream: Any) -> None:
+    stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+
+def doubled(packets: list[Any]) -> list[Any]:
+    """Two packets have one time, each."""
+    for first, second in zip(packets[::2], packets[1::2], strict=True):
+        second.pts = first.pts
+        second.dts = first.dts
+    return packets
+
+
+def shifted(packets: list[Any], n_frames: int) -> list[Any]:
+    """All packets come earlier or later."""
+    for packet in packets:
+        packet.pts += n_frames
+        packet.dts += n_frames
+    return packets
+
+
+WHOLE = [
+    Clip("h264.mp4"),
+    Clip("h264_b_frames.mp4", options={"bf": "3"}),
+    Clip("h264_fragments.mp4", muxer={"movflags": "frag_keyframe+empty_moov"}),
+    Clip("h264_header_first.mp4", muxer={"movflags": "faststart"}),
+    Clip("h264_open_gop.mkv", options={"bf": "2", "x264-params": "open-gop=1"}),
+    Clip("h264_refresh.mp4", options={"x264-params": "intra-refresh=1"}),
+    Clip("h264_422.mp4", pix_fmt="yuv422p"),
+    Clip("h264_444.mp4", pix_fmt="yuv444p"),
+    Clip("h264_10_bit.mp4", pix_fmt="yuv420p10le"),
+    Clip("h264_grey.mp4", pix_fmt="gray"),
+    Clip("h264_odd.mp4", size=(WIDTH + 1, HEIGHT + 1), pix_fmt="yuv444p"),
+    Clip("h264.mov"),
+    Clip("h264.mkv"),
+    Clip("h264.avi", options={"bf": "0"}),
+    Clip("h264_b_frames.avi", options={"bf": "2"}),
+    Clip("h264.ts"),
+    Clip("h264.m2ts", muxer={"mpegts_m2ts_mode": "1"}),
+    Clip("h264.flv"),
+    Clip("h264.3gp"),
+    Clip("hevc.mp4", "libx265", options=X265),
+    Clip("hevc.mkv", "libx265", options=X265),
+    Clip("hevc.ts", "libx265", options=X265),
+    Clip("hevc_10_bit.mp4", "libx265", options=X265, pix_fmt="yuv420p10le"),
+    Clip("mpeg4.mp4", "mpeg4"),
+    Clip("mpeg4.avi", "mpeg4"),
+    Clip("mpeg4_b_frames.avi", "mpeg4", options={"bf": "2"}),
+    Clip("mpeg4_b_frames.mp4", "mpeg4", options={"bf": "2"}),
+    Clip("mpeg4.mkv", "mpeg4"),
+    Clip("mpeg2.mpg", "mpeg2video"),
+    Clip("mpeg2_b_frames.mpg", "mpeg2video", options={"bf": "2"}),
+    Clip("mpeg2.ts", "mpeg2video", options={"bf": "2"}),
+    Clip("mpeg2.mkv", "mpeg2video"),
+    Clip("mjpeg.avi", "mjpeg", pix_fmt="yuvj420p"),
+    Clip("mjpeg.mov", "mjpeg", pix_fmt="yuvj420p"),
+    Clip("vp8.webm", "libvpx"),
+    Clip(
+        "vp8_hidden_references.webm", "libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "12"}
+    ),
+    Clip("vp9.webm", "libvpx-vp9", options={"cpu-used": "8"}),
+    Clip(
+        "vp9_hidden_references.mkv",
+        "libvpx-vp9",
+        options={"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "12"},
+    ),
+    Clip("av1.mkv", "libsvtav1", options={"preset": "12"}),
+    Clip("av1.mp4", "libsvtav1", options={"preset": "12"}),
+    Clip("wmv2.wmv", "wmv2"),
+    Clip("flv1.flv", "flv"),
+    Clip("ffv1.mkv", "ffv1"),
+    Clip("prores.mov", "prores_ks", pix_fmt="yuv422p10le"),
+    Clip("uneven.mp4", times=[33 * i + 5 * (i % 3) for i in range(N)]),
+    Clip("uneven.mkv", times=[33 * i + 5 * (i % 3) for i in range(N)]),
+    Clip("uneven.webm", "libvpx", times=[33 * i + 5 * (i % 3) for i in range(N)]),
+    Clip("pause.mkv", times=[40 * i + 2000 * (i > 20) for i in range(N)]),
+    Clip("late_start.mkv", times=[40 * i + 5000 for i in range(N)]),
+    Clip("interlaced.mp4", options=INTERLACED),
+    Clip("interlaced.ts", options=INTERLACED),
+    Clip("interlaced_mpeg2.ts", "mpeg2video", options={"flags": "+ilme+ildct"}),
+    Clip(
+        "interlaced_mpeg2_b_frames.mpg", "mpeg2video", options={"flags": "+ilme+ildct", "bf": "2"}
+    ),
+    Clip("interlaced_mpeg4.avi", "mpeg4", options={"flags": "+ilme+ildct"}),
+    Clip("mpeg1.mpg", "mpeg1video"),
+    Clip("dnxhd.mov", "dnxhd", size=(1280, 720), pix_fmt="yuv422p", options={"b": "60M"}),
+    Clip("prores_other.mov", "prores_aw", pix_fmt="yuv422p10le"),
+    Clip("cineform.mov", "cfhd", pix_fmt="yuv422p10le"),
+    Clip("animation.mov", "qtrle", pix_fmt="rgb24"),
+    Clip("road.mov", "rpza", pix_fmt="rgb555le"),
+    Clip("sorenson.mov", "svq1", pix_fmt="yuv410p"),
+    Clip("png.mov", "png", pix_fmt="rgb24"),
+    Clip("v210.mov", "v210", pix_fmt="yuv422p10le"),
+    Clip("screen.flv", "flashsv", pix_fmt="bgr24"),
+    Clip("rgb.mkv", "libx264rgb", pix_fmt="rgb24"),
+    Clip("grey_16_bit.mkv", "ffv1", pix_fmt="gray16le"),
+    Clip("vp9_444.webm", "libvpx-vp9", pix_fmt="yuv444p", options={"cpu-used": "8"}),
+    *(
+        Clip(f"{codec}.avi", codec)
+        for codec in ("ffvhuff", "utvideo", "magicyuv", "snow", "asv2", "jpeg2000")
+    ),
+    *(Clip(f"{codec}.avi", codec) for codec in ("msmpeg4v2", "msmpeg4", "wmv1", "rawvideo")),
+    Clip("huffyuv.avi", "huffyuv", pix_fmt="yuv422p"),
+    Clip("cinepak.avi", "cinepak", pix_fmt="rgb24"),
+    Clip("zmbv.avi", "zmbv", pix_fmt="bgr0"),
+    Clip("doubled_times.mkv", options={"bf": "0"}, change=lambda packets: doubled(packets)),
+    Clip(
+        "negative_times.mkv",
+        change=lambda packets: shifted(packets, -3),
+        muxer={"avoid_negative_ts": "disabled"},
+    ),
+    Clip("hlg.mp4", "libx265", options=hdr("arib-std-b67"), pix_fmt="yuv420p10le"),
+    Clip("pq.mp4", "libx265", options=hdr("smpte2084"), pix_fmt="yuv420p10le"),
+    Clip("wide_pixels.mp4", prepare=lambda stream: widen(stream)),
+    Clip("dv.avi", "dvvideo", size=(720, 576)),
+    Clip("h263.3gp", "h263", size=(176, 144)),
+    Clip(
+        "slow_motion.mp4",
+        rate=30,
+        muxer={"movflags": "use_metadata_tags"},
+        metadata={"com.android.capture.fps": "240.0"},
+    ),
+]
+
+
+@functools.cache
+def content(name: str) -> bytes:
+    """The bytes of a clip of `WHOLE`."""
+    (clip,) = (clip for clip in WHOLE if clip.name == name)
+    return clip.encode()
+
+
+DAMAGED = [
+    "h264.mp4",
+    "h264_b_frames.mp4",
+    "h264.mkv",
+    "h264.mov",
+    "h264.flv",
+    "hevc.mp4",
+    "mpeg4.mp4",
+    "mpeg4.avi",
+    "mjpeg.avi",
+    "vp9.webm",
+    "vp8.webm",
+    "av1.mkv",
+    "wmv2.wmv",
+]
+
+
+def write_keypoints(raw: Path, clip: str, size: tuple[int, int]) -> None:
+    """One person who stands in the middle of all frames."""
+    width, height = size
+    joints = standing("coco", width / 2, height / 2, scale=height / 60)
+    results = [
+        {"image_id": f"{t}.jpg", "keypoints": joints.ravel().tolist(), "score": 2.5}
+        for t in range(N)
+    ]
+    file = raw / "keypoints" / f"{clip}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results))

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.files.pixels.frames import Video
-from tests.pipeline.files.made_clips import Image
-from tests.pipeline.files.test_videos_of_all_kinds import INTERLACED_CLIPS, WHOLE, N, content
+from tests.pipeline.files.made_clips import INTERLACED_CLIPS, WHOLE, Image, N, content
 
 OTHERWISE = {*INTERLACED_CLIPS, "hlg.mp4", "pq.mp4", "wide_pixels.mp4", "dv.avi", "h263.3gp"}
 OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))

@@ -22,7 +22,7 @@ from pipeline.files.raw.files import (
     span_digest,
 )
 from pipeline.files.raw.opening import faults
-from tests.pipeline.datasets.test_hostile_files import THINGS
+from tests.hostile import THINGS
 
 
 def make_socket(path: Path) -> None:

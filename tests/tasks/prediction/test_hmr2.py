@@ -21,7 +21,7 @@ from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.hostile import Call
-from tests.pipeline.features.test_hmr2 import TINY, made_up
+from tests.pipeline.features.made_hmr2 import TINY, made_up
 from tests.tasks.prediction.conftest import SHORT, World, the_body
 from vibe_model.checkpoints import load_trained
 

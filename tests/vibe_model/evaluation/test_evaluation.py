@@ -13,48 +13,13 @@ import cache
 from pipeline.errors import DataError, PipelineError, StandInMixed
 from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
+from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import SplitResults, choose_sigma, evaluate_all, evaluate_split
 from vibe_model.evaluation.published import DYNAMICS, FIGURES, figures_of
 from vibe_model.evaluation.track_errors import Means, TrackErrors
 from vibe_model.metrics import METRICS
-from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies
-
-STREAM = {"stream": "resnet50", "seqlen": 4}
-
-
-class Oracle(VideoModel):
-    """In place of VIBE: the feature of a frame is its row number, and so is its camera; the body is
-    looked up.
-    """
-
-    def __init__(self, body, verts, kp_2d):
-        super().__init__()
-        self.body = body
-        self.verts = torch.nn.Parameter(torch.as_tensor(verts, dtype=torch.float32))
-        self.kp_2d = kp_2d
-        self.windows = []
-
-    @property
-    def joints(self):
-        return self.body.common14(self.verts).detach().numpy()
-
-    def regress(self, features):
-        assert not self.training
-        row = features[..., 0]
-        self.windows += [tuple(window) for window in row[:, [0, -1]].long().tolist()]
-        camera = torch.stack((row, torch.zeros(row.shape), torch.zeros(row.shape)), dim=-1)
-        return Estimate(
-            torch.eye(3).expand(*row.shape, 24, 3, 3), torch.zeros(*row.shape, 10), camera
-        )
-
-    def pose(self, estimate, eval_joints=False, vertices=True):
-        row = estimate.camera[..., 0].long()
-        verts = self.verts[row]
-        out = {"kp_2d": torch.as_tensor(self.kp_2d)[row]}
-        out["kp_3d"] = self.body.common14(verts) if eval_joints else self.body.to_joints @ verts
-        return out | ({"verts": self.verts[row]} if vertices else {})
 
 
 @pytest.fixture
@@ -66,12 +31,6 @@ def world():
     noise = random.normal(size=verts.shape) * 0.05
     kp_2d = split.rows["kp_2d"][..., :2] + np.float32(random.normal(size=(16, 49, 2)) * 0.1)
     return split, Oracle(body, verts + noise, kp_2d), noise
-
-
-def true_verts(body, theta):
-    theta = torch.tensor(theta)
-    rotmat = axis_angle_to_matrix(theta[:, 3:75].reshape(-1, 24, 3))
-    return body(betas=theta[:, 75:], rotmat=rotmat).verts.numpy()
 
 
 def evaluate(world, **settings):
@@ -269,22 +228,6 @@ def test_smoothed_predictions_are_evaluated_beside_the_others():
         }
         assert found["smoothed"]["accel"] < 0.5 * found["accel"]
         assert expected["sigma"] == 1.5
-
-
-class Bodies(VideoModel):
-    """In place of VIBE: the feature of a frame is its row number, and its pose and shape are looked
-    up.
-    """
-
-    def __init__(self, body, theta):
-        super().__init__()
-        self.body, self.theta, self.n_windows = body, torch.nn.Parameter(torch.as_tensor(theta)), 0
-
-    def regress(self, features):
-        self.n_windows += len(features)
-        theta = self.theta[features[..., 0].long()]
-        pose = axis_angle_to_matrix(theta[..., 3:75].reshape(*theta.shape[:-1], 24, 3))
-        return Estimate(pose, theta[..., 75:], theta[..., :3])
 
 
 def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_motion():

@@ -1,27 +1,16 @@
 """Splits whose 3D labels are of gendered bodies: one body a row, for joints and for vertices."""
 
-import functools
-
 import numpy as np
 import pytest
-import torch
 
 from pipeline.body import Body
 from pipeline.errors import MissingAssets
 from pipeline.files.formats import smpl_files
 from tests.vibe_model.builders import MemorySplit
-from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_verts
+from tests.vibe_model.evaluation.made_models import STREAM, Oracle, stand_in, true_verts
 from vibe_model.evaluation.evaluate import evaluate_split
 
 HIPS = [1, 4]  # of Human3.6M's joints
-
-
-@functools.cache
-def stand_in():
-    body = Body.stand_in()
-    # `Oracle` has no other joints than those that are compared
-    body.to_joints = torch.zeros(49, 6890)
-    return body
 
 
 def of_genders(*genders):

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.rotations import axis_angle_to_matrix
 from tests.vibe_model.builders import MemorySplit, TinyBody
-from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_verts
+from tests.vibe_model.evaluation.made_models import STREAM, Oracle, true_verts
 from vibe_model import metrics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.track_errors import Means, TrackErrors

@@ -10,10 +10,9 @@ from scipy.spatial.transform import Rotation
 from pipeline.demo.body import procedural
 from pipeline.errors import DataError, PipelineError
 from tasks.evaluation import as_csv, result_rows
-from tests.pipeline.test_body import smpl_paper
+from tests.oracles.body import smpl_paper
 from tests.vibe_model.builders import MemorySplit, TinyBody
-from tests.vibe_model.evaluation.test_evaluation import STREAM, Bodies, Oracle
-from tests.vibe_model.evaluation.test_genders import stand_in
+from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, stand_in
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer

@@ -9,22 +9,11 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from tests.vibe_model.builders import TinyBody, small_vibe
+from tests.vibe_model.builders import TinyBody, everything_matters, small_vibe
 from vibe_model.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
 from vibe_model.part_dynamics.generator import REGIONS, RegionConvolution, RegionDecoder
 
 SIZES = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}  # as the small VIBE's
-
-
-def everything_matters(module, seed=0):
-    """Every parameter and statistic random, in evaluation mode, float64."""
-    random = torch.Generator().manual_seed(seed)
-    module = module.double().eval()
-    for name, value in module.state_dict().items():
-        if value.is_floating_point():
-            drawn = torch.rand(value.shape, generator=random, dtype=torch.float64)
-            value.copy_(0.5 + drawn if "var" in name or name == "sigma" else drawn - 0.5)
-    return module
 
 
 def small_decoder(recombine="multiply", **changes):

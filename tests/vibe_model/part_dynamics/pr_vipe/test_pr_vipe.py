@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
 
-from tests.vibe_model.part_dynamics.test_part_dynamics import everything_matters
+from tests.vibe_model.builders import everything_matters
 from vibe_model.metrics import np_mpjpe
 from vibe_model.part_dynamics import PrVIPE, pr_vipe_losses
 from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances

@@ -1,0 +1,19 @@
+"""The user's cache folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.bodies.body_file import FILE
+from pipeline.files.packages import cache_folder
+from tests.pipeline.bodies.made_body import make_body
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the user that holds the small body."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cache_folder().mkdir(parents=True)
+    np.savez(cache_folder() / FILE, **make_body()._asdict())
+    return cache_folder()
