@@ -172,6 +172,18 @@ MISTAKES: dict[str, Mistake] = {
         "0..1, found scores from 90 to 90. Divide them by 100", results(times(1, 1, 100))
     ),
     "scores of a byte": refused("0..1.*Divide them by 255", results(times(1, 1, 255))),
+    "scores up to 3": kept("", results(times(1, 1, 3))),
+    "scores of boxes in per cent": refused(
+        "0..1.*Divide them by 100",
+        [{"image_id": t, "category_id": 1, "bbox": box_of(person(t)), "score": 90} for t in EVERY],
+    ),
+    "scores in place of visibility in per cent": refused(
+        "0..1.*Divide them by 100", coco(keypoints=lambda t, k: flat(t, times(1, 1, 100)))
+    ),
+    "yolo in per cent": refused(
+        "0..1.*Divide them by 100",
+        files={f"/a_{t + 1}.txt": "0 0.5 0.5 0.2 0.4 90 2\n" for t in EVERY},
+    ),
     "no score": nobody("no_visible_joint", results(times(1, 1, 0))),
     "in the box": refused(
         "60 of 60 people.*from the corner of the box. Add", boxed(lambda p: p - about(p)[0])

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
-from pipeline.demo.body import procedural, rest_joints, skin
-from pipeline.skeletons import JOINTS, convert
+from pipeline.demo.body import procedural, skin
+from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
 
 EMDB = datasets.get("emdb")
@@ -131,25 +131,6 @@ def test_labels_are_exact(gender: str, tmp_path: Path, body: Body) -> None:
     np.testing.assert_allclose(track.kp_3d_eval[:, [2, 3]], eval_joints[:, [4, 1]], atol=1e-5)
 
 
-def test_the_camera_takes_the_labels_back_into_the_world(tmp_path: Path, body: Body) -> None:
-    data = sequence()
-    write(tmp_path, data)
-    track, _ = read(tmp_path, body)
-    extrinsics, up = track.extra["extrinsics"], track.extra["up"]
-    assert (extrinsics.dtype, up.tolist()) == (np.float32, [0, 1, 0])
-    np.testing.assert_allclose(extrinsics, data["camera"]["extrinsics"], atol=1e-6)
-    pelvis = rest_joints(procedural("female"), data["smpl"]["betas"])[0]
-    root, trans = cameras.to_world(track.pose[:, :3], track.trans, extrinsics, pelvis)
-    np.testing.assert_allclose(trans, data["smpl"]["trans"], atol=1e-6)
-    turns = Rotation.from_rotvec(root).inv() * Rotation.from_rotvec(data["smpl"]["poses_root"])
-    assert turns.magnitude().max() < 1e-6
-    head, hips = (
-        track.kp_2d[:, JOINTS["spin49"].index(name), 1] for name in ("OP Neck", "OP MidHip")
-    )
-    assert (head < hips).all()  # up in the world is up in the picture
-    assert ((extrinsics[:, :3, :3] @ up)[:, 1] < -0.9).all()
-
-
 def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path: Path) -> None:
     data = sequence()
     data["good_frames_mask"][[0, 1]] = False
@@ -235,14 +216,3 @@ def test_traps_are_refused_by_name(
         file.unlink()
     error = refusal(EMDB, tmp_path, "emdb1")
     assert (error.reason, word in str(error)) == (reason, True), str(error)
-
-
-def test_the_24_joints_are_named(tmp_path: Path) -> None:
-    data = sequence()
-    data["kp2d"][3, SMPL.index("smpl_lelbow")] = np.nan
-    write(tmp_path, data)
-    track, account = read(tmp_path)
-    visible = convert(np.ones((1, 24, 1)), source="smpl", target="spin49")[0, :, 0] > 0
-    assert (track.kp_2d[0, :, 2] > 0).tolist() == visible.tolist()
-    assert track.kp_2d[3, JOINTS["spin49"].index("lelbow"), 2] == 0
-    assert any("not finite" in note for note in account["notes"])

@@ -34,23 +34,6 @@ def accounts(raw: Path) -> list[tuple[str, int, str]]:
     return [(account.set_aside, account.kept, account.message) for account in report]
 
 
-def test_an_example_becomes_one_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
-    write(tmp_path, clip())
-    (track,), account = read(tmp_path)
-    assert (track.dataset, track.split) == ("insta_variety", "train")
-    assert (track.video, track.name) == ("train/clips_00/00000", "train/clips_00/00000/0")
-    assert track.frame_index.tolist() == [0, 1, 2]
-    assert np.isnan(track.fps)  # the release names none
-    assert track.crop_scale == 1.0
-    assert track.kp_2d.dtype == track.bbox.dtype == np.float32
-    for names, more in ((BODY, 0), (FACE, 0.5), (TOES, 0.25)):
-        i, j = np.mgrid[:3, : len(names)]
-        expected = np.stack([10 * j + i + 1 + more, 15 * j + 2 + more, np.ones_like(j)], axis=-1)
-        np.testing.assert_array_equal(track.kp_2d[:, put(names)], expected)
-    assert track.kp_2d[..., 2].sum() == 3 * 25
-    assert (account["found"], account["kept"], account["notes"]) == (3, 3, [])
-
-
 def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path: Path) -> None:
     sizes = [(224, 224), (300, 200), (200, 100)]
     xys = np.ones((3, 2, 14))

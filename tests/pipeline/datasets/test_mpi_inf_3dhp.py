@@ -44,21 +44,10 @@ def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_na
     raw: Path,
 ) -> None:
     (track,), account = read(raw)
-    assert (track.name, track.video, track.split, track.fps) == (
-        "S1/Seq1/video_0/0",
-        "S1/Seq1/video_0",
-        "train",
-        25,
-    )
-    assert track.frame_index.tolist() == list(range(N))
     for native, joint in TRAIN_JOINTS.items():
         np.testing.assert_array_equal(track.kp_2d[:, joint, :2], labels_2d()[:, native])
     assert (track.kp_2d[..., 2] > 0).sum() == (track.kp_3d[..., 3] > 0).sum() == 17 * N
-    assert set(np.unique(track.kp_2d[..., 2])) == {0, 1}
-    assert track.has_3d.all()
-    assert (track.valid, track.kp_3d_eval, track.pose) == (None, None, None)
-    assert track.crop_scale == 1.3
-    assert {a.dtype for a in (track.kp_2d, track.kp_3d, track.bbox)} == {np.dtype(np.float32)}
+    assert (track.has_3d.all(), track.valid, track.kp_3d_eval) == (True, None, None)
     assert (account["found"], account["kept"], account["notes"]) == (N, N, [])
     # The box is tight, times 1.1. Joints 3 to 25: x from 26 to 70, so side 44 around 48; y from 33
     # to 55, around 44.

@@ -18,7 +18,6 @@ from tests.fixtures import convert_into
 from tests.pipeline.datasets.by_hand import read_one, refusal
 
 AMASS = datasets.get("amass")
-Y_UP = Rotation.from_rotvec([-np.pi / 2, 0, 0])  # from z up
 N = 301  # frames
 
 
@@ -167,52 +166,23 @@ def test_all_of_them_are_converted_beside_amass(embedded: Any, tmp_path: Path) -
     }
 
 
-@pytest.mark.parametrize(
-    ("keys", "owner"),
-    [
-        (("root_pos", "root_rot", "dof_pos", "fps"), "a robot's motion (GMR)"),
-        (("results",), "as ROMP's"),
-        (("body_pose", "global_orient", "transl", "betas"), "import GVHMR's hmr4d_results.pt"),
-    ],
-)
-def test_other_programs_archives_are_named_and_not_to_be_unpacked_again(
-    tmp_path: Path, keys: tuple[str, ...], owner: str
-) -> None:
-    np.savez(place(tmp_path / "GMR/walk_poses.npz"), **dict.fromkeys(keys, np.zeros(3)))
-    message = str(refusal(AMASS, tmp_path))
-    assert owner in message
-    assert message.endswith("Take the file away.")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "owner"),
-    [
-        (
-            "walk.pkl",
-            {"root_pos": 0, "root_rot": 0, "dof_pos": 0, "fps": 30},
-            "robot's motion (GMR)",
-        ),
-        ("walk.pkl", {"pose_aa": 0, "root_trans_offset": 0, "dof": 0}, "a robot's motion (ASAP)"),
-        ("walk.pkl", {"pose": 0, "betas": 0}, "only betas, pose"),
-        ("walk.npy", np.zeros((60, 22, 3)), "joints of HumanML3D"),
-        ("walk.npy", np.zeros((60, 263)), "features of HumanML3D"),
-        ("walk.npy", np.zeros((60, 72)), "an array of shape (60, 72)"),
-        ("walk.npy", b"\x93NUMP", "a file of another kind"),
-    ],
-)
-def test_other_programs_motions_are_refused_by_name(
-    tmp_path: Path, name: str, content: Any, owner: str
-) -> None:
-    file = place(tmp_path / "other" / name)
-    if isinstance(content, dict):
-        file.write_bytes(pickle.dumps(content))
-    elif isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        np.save(file, content)
-    error = refusal(AMASS, tmp_path)
-    assert str(error).startswith(f"{file}: ")
-    assert owner in str(error)
+def test_other_programs_motions_are_refused_by_name(tmp_path: Path) -> None:
+    """All that have names are in test_bodies_others.py."""
+    for suffix, content, owner in (
+        ("npz", {"root_pos": 0, "root_rot": 0, "dof_pos": 0, "fps": 30}, "robot's motion (GMR)"),
+        ("pkl", {"pose": 0, "betas": 0}, "only betas, pose"),
+        ("npy", np.zeros((60, 72)), "an array of shape (60, 72)"),
+    ):
+        file = place(tmp_path / suffix / f"other/walk_poses.{suffix}")
+        if suffix == "npz":
+            np.savez(file, **content)
+        elif suffix == "pkl":
+            file.write_bytes(pickle.dumps(content))
+        else:
+            np.save(file, content)
+        message = str(refusal(AMASS, tmp_path / suffix))
+        assert message.startswith(f"{file}: ") and owner in message
+        assert message.endswith("Take the file away.")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.io import savemat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg, read_one, refusal
 from tests.pipeline.datasets.made_penn_action import write_video
@@ -24,25 +22,12 @@ read = functools.partial(read_one, PENN)
 def test_a_video_becomes_one_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
     label = write_video(tmp_path)
     (track,), account = read(tmp_path)
-    assert (track.dataset, track.split, track.name, track.video) == (
-        "penn_action",
-        "train",
-        "0001/0",
-        "0001",
-    )
-    assert track.frame_index.tolist() == [0, 1, 2]
-    assert np.isnan(track.fps)  # the release names none
     np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 0], label["x"])  # 1-based, as stored
     np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 1], label["y"])
-    assert track.kp_2d[..., 2].sum() == 3 * 13
-    assert track.kp_2d.dtype == track.bbox.dtype == np.float32
-    assert track.crop_scale == 1.3
     assert (account["found"], account["kept"], account["notes"]) == (3, 3, [])
     # The box is tight: x from 1 to 121, y from 1 to 241: side 240 around (61, 121); one pixel
     # further right each frame.
-    np.testing.assert_array_equal(
-        track.bbox, [[61, 121, 240, 240], [62, 121, 240, 240], [63, 121, 240, 240]]
-    )
+    np.testing.assert_array_equal(track.bbox, [[61 + i, 121, 240, 240] for i in range(3)])
 
 
 @pytest.mark.parametrize("stored", [np.uint8, np.uint16, np.int32, np.float32])
@@ -159,18 +144,6 @@ def test_what_decides_nothing_never_costs_its_video(
     assert (account["kept"], account["set_aside"]) == (3, "")
     (told,) = account["notes"]
     assert note in told
-
-
-def test_a_missing_folder_and_files_of_another_dataset_are_called_that(tmp_path: Path) -> None:
-    with pytest.raises(RawDataError, match=r"pennaction: expected .*, found no such folder"):
-        PENN.videos(tmp_path / "pennaction", "train")
-    write_video(tmp_path)
-    savemat(tmp_path / "labels/0001.mat", {"annot2": np.zeros(3), "cameras": np.zeros(3)})
-    _, account = read(tmp_path)
-    assert (
-        "found only annot2, cameras. Name the folder of this dataset, if it is another's file"
-        in account["message"]
-    )
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.01])

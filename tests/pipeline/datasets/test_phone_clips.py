@@ -130,26 +130,3 @@ def test_keypoints_of_the_picture_before_it_is_turned_are_refused(
         assert words in account.message
     else:
         assert "29% of the joints are beyond the border of the image" in account.notes
-
-
-def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:
-    """OpenCV does not know when its last frame is shown."""
-    with av.open(str(tmp_path / "a.avi"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
-        stream.options = {"bf": "2", "b_strategy": "0"}
-        for t in range(N):
-            frame = av.VideoFrame.from_ndarray(
-                np.full((120, 160, 3), 2 * t, np.uint8), format="rgb24"
-            )
-            frame.pts = t
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    joints = standing("coco", 80, 60).ravel().tolist()
-    (tmp_path / "keypoints").mkdir()
-    rows = [{"image_id": f"{t}.jpg", "keypoints": joints} for t in range(N)]
-    (tmp_path / "keypoints/a.json").write_text(json.dumps(rows))
-    report = Accounting()
-    assert len(list(datasets.get("videos").tracks(tmp_path, "train", report=report))) == 1
-    (account,) = report
-    assert [note for note in account.notes if "rate" in note] == []

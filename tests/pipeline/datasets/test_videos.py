@@ -22,7 +22,7 @@ from pipeline.__main__ import main
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
 from pipeline.demo.files import mp4_writer
-from pipeline.errors import ConfigError, RawDataError
+from pipeline.errors import ConfigError
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
 from pipeline.testing import datasets as contract
@@ -306,17 +306,6 @@ def test_a_person_beyond_a_limit_is_counted_and_graded(option, column, reason, t
     assert "max_jitter or max_limb_spread is 0; expected more than 0 %" in refused.err
 
 
-def test_labels_without_a_person_are_named(tmp_path: Path) -> None:
-    write_clip(tmp_path / "a.mp4")
-    (tmp_path / "keypoints").mkdir()
-    images = [{"id": 1, "file_name": "1.jpg"}]
-    labels = {"images": images, "annotations": []}
-    (tmp_path / "keypoints/a.json").write_text(json.dumps(labels))
-    tracks, accounts = read(tmp_path)
-    assert not tracks
-    assert "a.json has no person in any frame" in accounts["a.mp4"].notes
-
-
 def test_people_of_a_worse_grade_are_dropped_if_that_is_asked_for(tmp_path: Path, ran: Any) -> None:
     raw = tmp_path / "raw"
     for name in "ab":
@@ -415,12 +404,6 @@ def test_keypoints_of_another_clip_are_refused(detected: Path, tmp_path: Path) -
     account = read(raw)[1][clip.relative_to(raw).as_posix()]
     assert account.set_aside == "bad_label_file"
     assert "detect` again" in account.message
-
-
-def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(RawDataError, match="end in"):
-            datasets.get("videos").videos(folder, "train")
 
 
 def test_keypoints_count_in_stored_or_in_shown_pixels_as_their_file_states(tmp_path: Path) -> None:

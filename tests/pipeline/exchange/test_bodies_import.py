@@ -1,8 +1,6 @@
 """Estimated bodies become labels of the people whom they lie on, and stay marked."""
 
 import html
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +19,10 @@ from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
 from pipeline.show.shown import Choice, ShownTrack
 from pipeline.show.tracks import from_cache
-from tasks.evaluation import show_notes
-from tasks.report.curves import curves_section
-from tasks.report.runs import read_run
 from tests.made_splits import write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
 from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips
 from tests.vibe_model.builders import SMALL
-from vibe_model import training
-from vibe_model.runs import CONFIG, METRICS
 from vibe_model.training.data import TrainingBatches
 from vibe_model.vibe.config import TrainConfig
 
@@ -209,14 +202,6 @@ def test_a_person_without_sharp_joints_is_told_unchecked(tmp_path: Path) -> None
     assert "not checked" in done.notes["walk.mp4"][0]
 
 
-def test_ghosts_get_no_body_and_are_noted(tmp_path: Path) -> None:
-    """Trap 5, and trap 7: PHALP's bodies are far away and lie on the people."""
-    file = planted.write(tmp_path, "phalp")
-    done = run(tmp_path, file)
-    assert done.with_body == 2 * planted.N - 3
-    assert "PHALP's person 8: 3 frames: ghost" in done.notes["walk.mp4"]
-
-
 @pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr", "tram", ""])
 def test_an_import_without_its_format_names_it(
     tmp_path: Path, tool: str, capsys: pytest.CaptureFixture[str]
@@ -283,16 +268,6 @@ def test_splits_of_another_origin_are_not_written_over(tmp_path: Path) -> None:
         import_bodies([file], tmp_path / "c", tmp_path / "d", NAME, planted.models(tmp_path))
 
 
-def test_a_killed_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = planted.write(tmp_path, "wham")
-    with monkeypatch.context() as patched:
-        patched.setattr(cache.NextCommit, "commit", lambda *_: sys.exit("killed"))
-        with pytest.raises(SystemExit):
-            run(tmp_path, file)
-    assert not cache.FeatureCache(tmp_path / "c").is_committed(NAME)
-    assert run(tmp_path, file).with_body == 2 * planted.N
-
-
 def test_demo_bodies_are_for_demo_clips_alone(tmp_path: Path) -> None:
     write_split(tmp_path / "clips", NAME, [], {"stand_in": False}, columns=COLUMNS)
     with pytest.raises(StandInMixed, match="demo data"):
@@ -311,15 +286,6 @@ def test_an_exported_database_of_estimates_is_imported_as_estimates(tmp_path: Pa
     again = tmp_path / "again"
     assert main(["import", str(database), "videos", "train", "--cache", str(again)]) == 0
     assert estimates_of(cache.open(again)[NAME]) == "estimates of WHAM"
-
-
-def test_status_says_that_bodies_are_estimates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = planted.write(tmp_path, "wham")
-    run(tmp_path, file)
-    assert main(["status", "--cache", str(tmp_path / "c")]) == 0
-    assert "(estimates of WHAM)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_training_takes_bodies_of_named_splits_alone(tmp_path: Path) -> None:
@@ -346,45 +312,6 @@ def test_training_takes_bodies_of_named_splits_alone(tmp_path: Path) -> None:
     named = replace(config, datasets_2d=(), datasets_3d=(NAME,))
     labels = TrainingBatches(named, splits)[0].labels
     assert labels["w_smpl"].any()
-
-
-def test_a_run_says_that_it_was_trained_on_estimates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In its files, in the table of results and on the report's page."""
-    run(tmp_path, planted.write(tmp_path, "wham"))
-    root = tmp_path / "c"
-    write_stream(root, NAME, "resnet50", lambda rows: np.zeros((len(rows), 6), np.float32), dim=6)
-    writing.write_body(tmp_path / "body")
-    config = TrainConfig(
-        cache=root,
-        runs=tmp_path / "runs",
-        body=tmp_path / "body",
-        datasets_2d=(),
-        datasets_3d=(NAME,),
-        prior="none",
-        validation=(NAME,),
-        evaluation=(),
-        seqlen=4,
-        batch_size=4,
-        iterations=1,
-        epochs=1,
-        device="cpu",
-        **SMALL,
-    )
-    folder = training.run(config)
-    for name in (CONFIG, METRICS):
-        assert json.loads((folder / name).read_text())["estimates"] == {NAME: "estimates of WHAM"}
-    show_notes(json.loads((folder / METRICS).read_text()), config)
-    shown = capsys.readouterr()
-    told = " ".join((shown.out + shown.err).split())
-    assert "trained on the bodies of videos/train: estimates of WHAM, no ground truth" in told
-    page = curves_section([read_run(folder)])
-    (_, facts, _) = page.data["runs"][0]
-    assert "videos/train (estimates of WHAM)" in facts.values()
-
-    others = replace(config, datasets_2d=(NAME,), datasets_3d=())
-    assert "estimates" not in json.loads((training.run(others) / METRICS).read_text())
 
 
 def test_a_damaged_split_names_the_files_of_its_damaged_clips(

@@ -190,20 +190,6 @@ def test_motions_become_poses_and_shapes_without_pictures(tmp_path: Path) -> Non
     assert "trans" not in split.columns
 
 
-def test_insta_variety_s_hdf5_file_is_read(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "insta_train_db.h5", "w") as stored:
-        stored["vid_name"] = np.array(vid_names(*("train_1.tfrecord-0", "train_1.tfrecord-1")), "S")
-        stored["frame_id"] = FRAMES
-        stored["joints2D"], stored["features"] = keypoints(25), feature_rows()
-    import_database(tmp_path / "insta_train_db.h5", tmp_path / "cache", "insta_variety/train")
-    split = cache.open(tmp_path / "cache")["insta_variety/train"]
-    assert next((t.name, t.crop_scale) for t in split.tracks) == ("train_1.tfrecord-0/0", 1.0)
-    heel = SPIN.index("OP RHeel")
-    batch = split.read([[0, 16]], stream="resnet50")
-    # as existing code has it
-    assert batch["kp_2d"][0, 1, heel, :2] == pytest.approx([2 * 100 / 224 - 1, -1])
-
-
 # -----------------------------------------------------------------------------------------------
 # what is not all there
 

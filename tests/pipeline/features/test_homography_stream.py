@@ -9,7 +9,6 @@ import pytest
 from cache import CropPolicy
 from pipeline import homography
 from pipeline.demo.scene import calibration_crops
-from pipeline.errors import ConfigError
 from pipeline.features import streams
 
 
@@ -47,15 +46,3 @@ def test_its_identity_has_its_method_and_not_the_computer_it_was_computed_on() -
     assert stream.provenance["opencv"] == cv2.__version__
     assert stream.provenance["cpu_features"]
     assert not stream.provenance["stand_in"]
-
-
-@pytest.mark.parametrize(
-    ("crop", "message"),
-    [
-        (CropPolicy(size=91), "crop of 91 px: too small.*at least 92 px"),
-        (CropPolicy(size=256, region=(256, 192)), "crop: a homography needs the whole crop"),
-    ],
-)
-def test_crops_without_a_homography_are_refused(crop: CropPolicy, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        streams.get("homography", crop=crop)

@@ -3,7 +3,6 @@ each row alone.
 """
 
 import functools
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,12 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine, NumberStream, PairStream
 from pipeline.files.pixels import sources
-from tests.oracles.features import SAME, computed_rows, differences
+from tests.oracles.features import SAME, differences
 from tests.pipeline.datasets.by_hand import encode
 
 SPLIT = "toy/train"
 SMALL = CropPolicy(size=16)
 SIDE = 96  # px
-ROWS = (2, 13, 30, 8, 33)
 SCENE = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 256, (400, 400, 3), np.uint8), (0, 0), 4
 )
@@ -189,22 +187,6 @@ class Toy:
         done = extract_together(plans, Resources(workers=workers))
         return {of_stream.plan.spec.name: of_stream for of_stream in done}
 
-    def plant(self, stream: str, changed: Mapping[int, Any]) -> None:
-        """Other numbers of some rows: all else stays, as after a mistake in an extraction."""
-        split = self.split
-        manifest, extent = split.stream_manifest(stream), int(split.manifest["extent"])
-        form = {"dim": manifest["dim"], "dtype": manifest["dtype"]}
-        ok, keys = (split.rows(f"features/{stream}_{part}", 0, extent) for part in ("ok", "key"))
-        data = split.rows(f"features/{stream}", 0, extent)
-        for row, value in changed.items():
-            data[row] = value
-        cache.delete_stream(self.root, SPLIT, stream)
-        with cache.StreamWriter(self.root, SPLIT, stream, plan="planted", **form) as writer:
-            for shard in writer.pending:
-                rows = slice(writer.rows(shard).start, writer.rows(shard).stop)
-                writer.write(shard, data[rows], ok[rows], keys[rows])
-            writer.commit({name: manifest[name] for name in ("identity", "backbone", "stand_in")})
-
 
 def specs() -> list[StreamSpec]:
     every = {
@@ -219,38 +201,6 @@ def specs() -> list[StreamSpec]:
         "motion": Followed(),  # of pairs of crops, and labels
     }
     return [StreamSpec(name, stream) for name, stream in every.items()]
-
-
-@pytest.fixture(scope="module")
-def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """Streams of every kind, of images and of a video. Only to be read."""
-    toy = Toy(tmp_path_factory.mktemp("toy"), videos=2, frames=9, persons=2)
-    toy.extract(*specs())
-    return toy
-
-
-@pytest.fixture
-def toy(every_kind: Toy, tmp_path: Path) -> Toy:
-    """A copy, to be changed."""
-    copy = object.__new__(Toy)
-    copy.__dict__ |= every_kind.__dict__ | {
-        "root": Path(shutil.copytree(every_kind.root, tmp_path / "cache"))
-    }
-    return copy
-
-
-def test_a_row_of_any_kind_with_its_neighbour_s_numbers_is_noticed_and_no_other(toy: Toy) -> None:
-    split = toy.split
-    planted = dict(zip(split.streams, ROWS, strict=True))
-    for name, row in planted.items():
-        toy.plant(name, {row: split.rows(f"features/{name}", row - 1, row)[0]})
-    split = toy.split
-    rows = {name: computed_rows(split, name) for name in planted}
-    different = {name: rows[name][~(differences(split, name) < SAME)] for name in planted}
-    assert different == {name: [row] for name, row in planted.items()}
-    assert {name: len(of_stream) for name, of_stream in rows.items()} == {
-        name: 32 if name in ("homography", "motion") else 36 for name in planted
-    }
 
 
 @pytest.mark.parametrize(

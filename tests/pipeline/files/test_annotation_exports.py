@@ -5,7 +5,6 @@ them.
 import json
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -226,30 +225,3 @@ def test_other_and_damaged_trc_files_are_refused(tmp_path: Path, text: str, word
 
 # --------------------------------------------------------------------------------------------------
 # tools whose files are not read
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "owner"),
-    [
-        ("walk.xml", '<?xml version="1.0"?>\n<annotations><track id="0"/>', "CVAT's XML"),
-        ("walk.bvh", "HIERARCHY\nROOT Hips\n", "a BVH file"),
-        ("walk.c3d", "\x02P", "a C3D file"),
-        ("walk.yaml", "a: 1", "a .yaml file"),
-    ],
-)
-def test_files_of_other_tools_are_named(
-    tmp_path: Path, name: str, content: str, owner: str
-) -> None:
-    file = tmp_path / name
-    file.write_text(content)
-    with pytest.raises(RawDataError, match=f"found {owner}.*which is not read"):
-        read_detections(file, "walk", lambda: [SIZE])
-
-
-def test_sleaps_analysis_file_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "walk.h5"
-    with h5py.File(file, "w") as content:
-        for key in ("tracks", "node_names", "point_scores"):
-            content[key] = np.zeros(3)
-    with pytest.raises(RawDataError, match="found SLEAP's analysis file"):
-        read_detections(file, "walk", lambda: [SIZE])

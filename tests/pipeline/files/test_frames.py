@@ -1,4 +1,3 @@
-import functools
 import pickle
 import struct
 import tempfile
@@ -47,7 +46,6 @@ def test_png_decodes_to_the_very_pixels_and_jpeg_nearly() -> None:
     np.testing.assert_allclose(decode(jpeg(smooth, cv2.IMWRITE_JPEG_QUALITY, 100)), smooth, atol=6)
 
 
-@functools.cache
 def encode(
     name: str, codec: str, change: Callable[[list[Any]], list[Any]] = list, **options: str
 ) -> bytes:
@@ -81,18 +79,6 @@ def join_two(packets: list[Any]) -> list[Any]:
         for key in ("dts", "pts", "time_base", "stream"):
             setattr(packets[i], key, getattr(packet, key))
     return packets
-
-
-def overwrite(data: bytes, share: float, new: bytes) -> bytes:
-    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
-    at = begin + int(share * (end - begin - len(new)))
-    return data[:at] + new + data[at + len(new) :]
-
-
-def shorten(data: bytes) -> bytes:
-    """With an edit list that hides the last two frames."""
-    at = data.index(b"elst") + 12
-    return data[:at] + (int.from_bytes(data[at : at + 4]) - 80).to_bytes(4) + data[at + 4 :]
 
 
 @pytest.mark.parametrize(
@@ -301,35 +287,21 @@ RECORDS = ["", "x.tfrecord", "x@5", "x@5+", "x@+5", "@1+2", "x@-1+2", "x@1+2\n",
 PATTERNS = ["a/1.jpg", "{:06d}/{:06d}.jpg", "{:06d}/a.jpg", "a/{}.jpg"]
 
 
-MIXED = functools.partial(encode, "x.mp4", "libx264", bf="2")
 # file, content, frames with their numbers
-KINDS: dict[str, tuple[str, Callable[[], bytes], int]] = {
-    "a hole": ("x.mp4", lambda: overwrite(MIXED(), 0.4, bytes(3000)), 60),
-    "noise": ("x.mp4", lambda: overwrite(MIXED(), 0.7, NOISE.tobytes()[:4000]), 60),
-    "a bad last packet": ("x.mp4", lambda: overwrite(MIXED(), 1, bytes(2000)), 60),
-    "an edit list": ("x.mp4", lambda: shorten(MIXED()), 58),
-    "no first picture": (
-        "x.mkv",
-        functools.partial(encode, "x.mkv", "libx264", lambda packets: packets[5:]),
-        40,
-    ),
-    "empty packets": ("x.avi", functools.partial(encode, "x.avi", "mpeg4", pause), 60),
-    "two pictures in a packet": (
-        "x.avi",
-        functools.partial(encode, "x.avi", "mpeg4", join_two, bf="2"),
-        60,
-    ),
+KINDS: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "an empty packet": pause,
+    "two pictures": join_two,
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_of_unusual_files_are_counted(kind: str, tmp_path: Path) -> None:
-    name, content, n_frames = KINDS[kind]
-    (tmp_path / name).write_bytes(content())
-    video = Video(tmp_path, name)
-    assert video.count_frames() == n_frames
-    assert [frame.index for frame in video.read(range(n_frames))] == list(range(n_frames))
-    assert next(iter(video.read([n_frames]))).kind == "video_ended"
+    options = {"bf": "2"} if kind == "two pictures" else {}
+    (tmp_path / "x.avi").write_bytes(encode("x.avi", "mpeg4", KINDS[kind], **options))
+    video = Video(tmp_path, "x.avi")
+    assert video.count_frames() == 60
+    assert [frame.index for frame in video.read(range(60))] == list(range(60))
+    assert next(iter(video.read([60]))).kind == "video_ended"
 
 
 @pytest.mark.parametrize(

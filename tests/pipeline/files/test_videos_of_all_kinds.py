@@ -74,13 +74,9 @@ def test_each_frame_has_the_number_that_is_painted_into_it(tmp_path: Path, name:
     assert [number_in(image) for image in shown if image is not None] == few
 
 
-@pytest.mark.parametrize("threads", ["1", "4"])
 @pytest.mark.parametrize("packet", [0, 17, N - 1])
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_packet_shifts_no_frame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, packet: int, threads: str
-) -> None:
-    monkeypatch.setenv("VIDEO_THREADS", threads)
+def test_a_damaged_packet_shifts_no_frame(tmp_path: Path, name: str, packet: int) -> None:
     (tmp_path / name).write_bytes(zero(content(name), packet))
     video = Video(tmp_path, name)
     lost = video.record().lost
