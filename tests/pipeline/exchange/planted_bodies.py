@@ -3,6 +3,7 @@
 They are SMPL's stand-in. Its SMPL-X is the same body, higher in its own frame.
 """
 
+import functools
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ SIZE = (640, 480)
 DIAGONAL = 800.0
 N = 12
 HEIGHT = 300.0  # px of the boxes
-BODY = Body.stand_in()
+smpl = functools.cache(Body.stand_in)
 HANDS = np.linspace(-0.3, 0.3, 90)  # mean pose, rad
 
 
@@ -56,7 +57,7 @@ def trans(person: int, n: int = N, away: float = 5.0) -> np.ndarray:
 
 def keypoints(person: int, focal: float = DIAGONAL, away: float = 5.0) -> Keypoints:
     """What a perfect detector has of them."""
-    joints = BODY.posed_joints(pose(person), betas(person))[0] + trans(person, away=away)[:, None]
+    joints = smpl().posed_joints(pose(person), betas(person))[0] + trans(person, away=away)[:, None]
     places = project(joints, pinhole(focal, SIZE))
     kp_2d = np.dstack([places, np.ones(places.shape[:2])])
     return Keypoints(np.arange(N), kp_2d, np.full(N, HEIGHT))
@@ -87,7 +88,7 @@ def world_root(person: int) -> np.ndarray:
 
 def hips(person: int) -> np.ndarray:
     """(N, 3) m, their middle in the camera."""
-    joints = BODY.posed_joints(pose(person), betas(person))[0]
+    joints = smpl().posed_joints(pose(person), betas(person))[0]
     sides = [JOINTS["spin49"].index(name) for name in ("lhip", "rhip")]
     return joints[:, sides].mean(axis=1) + trans(person)
 
@@ -170,7 +171,7 @@ def smplx_file(folder: Path) -> Path:
 
 
 def models(folder: Path) -> BodyModels:
-    return BodyModels(BODY, SmplxJoints.load(smplx_file(folder)))
+    return BodyModels(smpl(), SmplxJoints.load(smplx_file(folder)))
 
 
 def gvhmr(**changed: Any) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def gvhmr(**changed: Any) -> dict[str, Any]:
         "transl": trans(0) - SMPLX_PELVIS,
     } | changed
     incam = {key: torch.tensor(values).float() for key, values in body.items()}
-    pelvis = BODY.posed_joints(pose(0), betas(0))[0][:, PELVIS]
+    pelvis = smpl().posed_joints(pose(0), betas(0))[0][:, PELVIS]
     rest = pelvis + SMPLX_PELVIS
     world = incam | {
         "global_orient": torch.tensor(world_root(0)).float(),

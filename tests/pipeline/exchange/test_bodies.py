@@ -38,7 +38,7 @@ def smpl(person: int = 0) -> BodyEstimate:
 
 
 def posed(estimate: BodyEstimate) -> np.ndarray:
-    return planted.BODY.posed_joints(estimate.pose, estimate.betas)[0]
+    return planted.smpl().posed_joints(estimate.pose, estimate.betas)[0]
 
 
 def fitted(estimate: BodyEstimate) -> ProjectionFit:
@@ -83,9 +83,9 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path: Path) -> None:
     skeleton = planted.models(tmp_path).smplx
     assert skeleton is not None
-    parents = planted.BODY.smpl.parents.tolist()
+    parents = planted.smpl().smpl.parents.tolist()
     joints = skeleton.joints(planted.pose(1)[:, :66], planted.betas(1), parents) - SMPLX_PELVIS
-    expected = planted.BODY.posed_joints(planted.pose(1), planted.betas(1))[0]
+    expected = planted.smpl().posed_joints(planted.pose(1), planted.betas(1))[0]
     names = JOINTS["spin49"]
     for name in ("lshoulder", "rankle", "lwrist", "OP RHip", "OP MidHip"):
         at = names.index(name)

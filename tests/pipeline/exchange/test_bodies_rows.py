@@ -25,7 +25,7 @@ Content = dict[int, dict[str, np.ndarray]]
 
 def clip_rows(person: int) -> cache.TrackRows:
     """What a perfect detector has of a person."""
-    joints = planted.BODY.posed_joints(planted.pose(person, N), planted.betas(person, N))[0]
+    joints = planted.smpl().posed_joints(planted.pose(person, N), planted.betas(person, N))[0]
     places = project(
         joints + planted.trans(person, N)[:, None], pinhole(planted.DIAGONAL, planted.SIZE)
     )

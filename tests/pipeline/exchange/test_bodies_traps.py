@@ -21,7 +21,7 @@ QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # of a turn about the 
 
 
 def mid_hip(person: int) -> np.ndarray:
-    joints = planted.BODY.posed_joints(planted.pose(person), planted.betas(person))[0]
+    joints = planted.smpl().posed_joints(planted.pose(person), planted.betas(person))[0]
     return joints[:, JOINTS["spin49"].index("OP MidHip")]
 
 
