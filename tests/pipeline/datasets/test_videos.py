@@ -249,91 +249,63 @@ def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     assert dict(accounts["a.mp4"].dropped) == {"too_few_visible_joints": 25, "face_only": 45}
 
 
-@pytest.mark.parametrize(
-    ("option", "column", "reason"),
-    [
-        ("max_jitter", "jitter_2d_percent", "joints_shake"),
-        ("max_limb_spread", "limb_spread_2d_percent", "limbs_vary"),
-    ],
-)
-def test_a_person_beyond_a_limit_is_counted_and_graded(option, column, reason, tmp_path, ran):
-    raw, root, other = tmp_path / "raw", tmp_path / "cache", tmp_path / "other"
-    write_clip(raw / "a.mp4")
-    write_clip(raw / "b.mp4")
-    write_alphapose(raw / "keypoints/a.json")
-    write_alphapose(raw / "keypoints/b.json")
-    people = json.loads((raw / "keypoints/b.json").read_text())
-    noise = np.random.default_rng(0).normal(0, 2, (60, 17, 3)) * [1, 1, 0]
-    for person, wrong in zip(people, noise, strict=True):
-        person["keypoints"] = (np.reshape(person["keypoints"], (17, 3)) + wrong).ravel().tolist()
-    (raw / "keypoints/b.json").write_text(json.dumps(people))
-    ran("convert", "videos", "train", "--raw", raw, "--cache", root)
-    assert not reader_parts(datasets.get("videos"), "train", raw, None)["parameters"].keys() & {
-        option
-    }
-    lines = {
-        line["video"]: line
-        for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))
-    }
-    steady, shaking = (float(lines[name][column]) for name in ("a.mp4", "b.mp4"))
-    assert steady < 0.1 < 3 < shaking
-    assert lines["a.mp4"]["visible_percent"] == "100"
-    assert lines["a.mp4"]["skating_2d_percent_s"] == lines["a.mp4"]["jitter_3d_mm"] == ""  # unknown
-
-    limit = f"videos.{option}={(steady + shaking) / 2}"
-    out = ran("convert", "videos", "train", "--raw", raw, "--cache", other, "--set", limit).out
-    assert f"1 kept of 2, 1 {reason}" in out and f"60 kept of 120, 60 {reason}" in out
-    page = tmp_path / "b.html"
-    words = ("show", "videos", "train", "--cache", other, "--video", "b.mp4", "--out", page)
-    assert f"without a track: {reason}" in ran(*words, code=2).err
-    out = ran("show", "videos", "train", "--cache", root, "--video", "a.mp4", "--out", page).out
-    verdict = "doubtful: 98 % of the clip's frames repeat the one before"
-    assert f"  a.mp4/0: {verdict}" in out
-    assert f"{lines['a.mp4']['grade']}: {lines['a.mp4']['grade_reasons']}" == verdict
-    assert verdict in html.unescape(page.read_text())
-    refused = ran(
-        "convert",
-        "videos",
-        "train",
-        "--raw",
-        raw,
-        "--cache",
-        other,
-        "--set",
-        f"videos.{option}=0",
-        code=2,
-    )
-    assert "max_jitter or max_limb_spread is 0; expected more than 0 %" in refused.err
-
-
-def test_people_of_a_worse_grade_are_dropped_if_that_is_asked_for(tmp_path: Path, ran: Any) -> None:
+@pytest.fixture
+def shaking(tmp_path: Path) -> Path:
+    """A folder of two clips: the joints of b.mp4's person shake."""
     raw = tmp_path / "raw"
     for name in "ab":
         write_clip(raw / f"{name}.mp4")
         write_alphapose(raw / f"keypoints/{name}.json")
     people = json.loads((raw / "keypoints/b.json").read_text())
-    rng = np.random.default_rng(0)
-    for person in people:
-        noise = rng.normal(0, 3, (17, 3)) * [1, 1, 0]
-        person["keypoints"] = (np.reshape(person["keypoints"], (17, 3)) + noise).ravel().tolist()
+    noise = np.random.default_rng(0).normal(0, 2, (60, 17, 3)) * [1, 1, 0]
+    for person, wrong in zip(people, noise, strict=True):
+        person["keypoints"] = (np.reshape(person["keypoints"], (17, 3)) + wrong).ravel().tolist()
     (raw / "keypoints/b.json").write_text(json.dumps(people))
+    return raw
 
-    kept = {}
-    for min_grade in ("", "doubtful"):
-        root = tmp_path / f"cache-{min_grade}"
-        setting = ["--set", f"videos.min_grade={min_grade}"] if min_grade else []
-        ran("convert", "videos", "train", "--raw", raw, "--cache", root, *setting)
-        split = cache.open(root)["videos/train"]
-        kept[min_grade] = [track.video for track in split.tracks]
-        dropped = split.manifest["accounting"]["frames"]["dropped"]
-        assert dropped.get("low_grade", 0) == 60 * (2 - len(kept[min_grade]))
-    assert kept == {"": ["a.mp4", "b.mp4"], "doubtful": ["a.mp4"]}
 
-    convert = ("convert", "videos", "train", "--raw", raw, "--cache", tmp_path / "other", "--set")
+def test_a_person_beyond_a_limit_or_of_a_worse_grade_is_counted_and_dropped(
+    shaking: Path, tmp_path: Path, ran: Any
+) -> None:
+    root = tmp_path / "cache"
+    convert = ("convert", "videos", "train", "--raw", shaking, "--cache")
+    ran(*convert, root)
+    parameters = reader_parts(datasets.get("videos"), "train", shaking, None)["parameters"]
+    assert not parameters.keys() & {"max_jitter", "max_limb_spread", "min_grade"}
+    shown = csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))
+    lines = {line["video"]: line for line in shown}
+    a, b = lines["a.mp4"], lines["b.mp4"]
+    assert (a["visible_percent"], a["skating_2d_percent_s"], a["jitter_3d_mm"]) == ("100", "", "")
+    verdict = "doubtful: 98 % of the clip's frames repeat the one before"
+    assert f"{a['grade']}: {a['grade_reasons']}" == verdict
+    page = tmp_path / "b.html"
+    show = ("show", "videos", "train", "--cache")
+    assert f"a.mp4/0: {verdict}" in ran(*show, root, "--video", "a.mp4", "--out", page).out
+    assert verdict in html.unescape(page.read_text())
+    limits = {"min_grade": ("doubtful", "low_grade")}
+    for option, column, reason in (
+        ("max_jitter", "jitter_2d_percent", "joints_shake"),
+        ("max_limb_spread", "limb_spread_2d_percent", "limbs_vary"),
+    ):
+        steady, shaking_by = float(a[column]), float(b[column])
+        assert steady < 0.1 < 3 < shaking_by
+        limits[option] = (str((steady + shaking_by) / 2), reason)
+    for option, (value, reason) in limits.items():
+        other = tmp_path / option
+        out = ran(*convert, other, "--set", f"videos.{option}={value}").out
+        assert f"1 kept of 2, 1 {reason}" in out and f"60 kept of 120, 60 {reason}" in out
+        assert [track.video for track in cache.open(other)["videos/train"].tracks] == ["a.mp4"]
+    without = ran(*show, other, "--video", "b.mp4", "--out", page, code=2).err
+    assert f"without a track: {reason}" in without
     # every frame of a.mp4 repeats the one before
-    assert "2 low_grade" in ran(*convert, "videos.min_grade=good", code=1).out
-    refused = ran(*convert, "videos.min_grade=great", code=2)
-    assert "doubtful" in refused.err and "great" in refused.err
+    assert "2 low_grade" in ran(*convert, other, "--set", "videos.min_grade=good", code=1).out
+    assert "doubtful" in ran(*convert, other, "--set", "videos.min_grade=great", code=2).err
+
+
+@pytest.mark.parametrize("option", ["max_jitter", "max_limb_spread"])
+def test_a_limit_of_0_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match="is 0; expected more than 0 %"):
+        datasets.get("videos", **{option: 0.0})
 
 
 def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) -> None:

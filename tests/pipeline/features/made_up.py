@@ -84,8 +84,9 @@ class Mean:
     def release(self) -> None: ...
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        middle: np.ndarray = crops[:, 112, 112].astype(np.float32)
-        return middle
+        middle = crops.shape[1] // 2, crops.shape[2] // 2
+        colours: np.ndarray = crops[:, *middle].astype(np.float32)
+        return colours
 
 
 @dataclass(frozen=True, kw_only=True)

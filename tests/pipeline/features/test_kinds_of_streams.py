@@ -4,7 +4,6 @@ recomputes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +27,6 @@ from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.features.made_toy import SIDE, SPLIT, N, Toy, picture
 
 JITTERED = CropPolicy(size=64, region=(64, 48), scale=1.1, jitter=Jitter(copy=1, seed=3))
-ROWS = 3 * N - 1
 MIRRORED = CropPolicy(size=100, jitter=Jitter(copy=1, seed=3, flip=1))
 
 
@@ -43,18 +41,6 @@ def every_kind(made_up: ModuleType) -> list[StreamSpec]:
         "whole": made_up.Whole(),
     }
     return [StreamSpec(name, stream) for name, stream in kinds.items()]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _colour(made_up: ModuleType) -> Iterator[None]:
-    """Colours of crops of any size."""
-
-    def middle(self: Any, crops: Any) -> Any:
-        return crops[:, crops.shape[1] // 2, crops.shape[2] // 2].astype(np.float32)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(made_up.Mean, "__call__", middle)
-        yield
 
 
 @pytest.fixture(scope="module")

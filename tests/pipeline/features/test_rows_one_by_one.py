@@ -3,10 +3,9 @@ each row alone.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,69 +18,16 @@ from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine, NumberStream, PairStream
 from pipeline.files.pixels import sources
 from tests.oracles.features import SAME, differences
 from tests.pipeline.datasets.by_hand import encode
 
 SPLIT = "toy/train"
-SMALL = CropPolicy(size=16)
 SIDE = 96  # px
 SCENE = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 256, (400, 400, 3), np.uint8), (0, 0), 4
 )
 SCENE = cv2.normalize(SCENE, None, 0, 255, cv2.NORM_MINMAX)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tiny(NumberStream):
-    """The mean colours of 16 parts of a small crop."""
-
-    crop: CropPolicy = SMALL
-
-    kind: ClassVar[str] = "tiny"
-    dim: ClassVar[int] = 48
-    dtype: ClassVar[str] = "float32"
-
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
-        return _Means()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Followed(PairStream):
-    """The mean colours of 16 parts of the pair's crops, and the left hip, by the later row's
-    keypoints.
-    """
-
-    kind: ClassVar[str] = "followed"
-    dim: ClassVar[int] = 98
-    columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
-
-    def pair(self, previous: np.ndarray, current: np.ndarray, kp_2d: np.ndarray) -> np.ndarray:
-        means = _Means()(np.stack([previous, current])).ravel()
-        return np.concatenate([means, kp_2d[27, :2]]).astype(np.float32)
-
-
-class _Means:
-    batch_size, lanes = 64, 1
-    provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
-
-    def adopt(self, memory: np.ndarray) -> None: ...
-
-    def release(self) -> None: ...
-
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        n, side = len(batch), batch.shape[1] // 4
-        means = batch.reshape(n, 4, side, 4, side, 3).mean((2, 4)).reshape(n, 48)
-        return np.asarray(means, np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _registered() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(table.OWN[streams.ENTRY_POINTS], "tiny", f"{__name__}:Tiny")
-        patch.setitem(table.OWN[streams.ENTRY_POINTS], "followed", f"{__name__}:Followed")
-        yield
 
 
 class Toy:
@@ -188,17 +134,20 @@ class Toy:
         return {of_stream.plan.spec.name: of_stream for of_stream in done}
 
 
-def specs() -> list[StreamSpec]:
+@pytest.fixture
+def specs(made_up: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[StreamSpec]:
+    """Streams of every kind."""
+    for kind, name in {"colour": "Colour", "followed": "Followed"}.items():
+        monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], kind, f"made_up:{name}")
+    jitter = Jitter(copy=1, flip=0.6, seed=3)
     every = {
-        "tiny": Tiny(),
-        "tiny.j1": Tiny(
-            crop=CropPolicy(
-                size=32, region=(16, 16), scale=1.1, jitter=Jitter(copy=1, flip=0.6, seed=3)
-            )
+        "colour": made_up.Colour(crop=CropPolicy(size=16)),
+        "colour.j1": made_up.Colour(
+            crop=CropPolicy(size=32, region=(16, 16), scale=1.1, jitter=jitter)
         ),
         "homography": streams.get("homography"),
         "pr_vipe": streams.get("pr_vipe"),
-        "motion": Followed(),  # of pairs of crops, and labels
+        "followed": made_up.Followed(),  # of pairs of crops, and labels
     }
     return [StreamSpec(name, stream) for name, stream in every.items()]
 
@@ -207,13 +156,13 @@ def specs() -> list[StreamSpec]:
     "layout", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3))]
 )
 def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(
-    tmp_path, layout
+    tmp_path, layout, specs
 ):
     """With gaps, steps, shards that several videos share, videos of several shards; by any number
     of processes.
     """
     toy = Toy(tmp_path, videos=3, frames=21, persons=3, layout=layout)
-    done = toy.extract(*specs(), workers=layout)
+    done = toy.extract(*specs, workers=layout)
     split = toy.split
     largest = {name: differences(split, name).max() for name in split.streams}
     assert all(difference < SAME for difference in largest.values()), largest
@@ -221,14 +170,14 @@ def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decod
         name: split.rows(f"features/{name}_ok", 0, int(split.manifest["extent"]))
         for name in split.streams
     }
-    live = split.track_of(np.arange(len(rows["tiny"]))) >= 0
+    live = split.track_of(np.arange(len(rows["colour"]))) >= 0
     first = np.isin(np.arange(len(live)), split.runs[:, 0])
-    assert (rows["tiny"][live] == cache.COMPUTED).all()
+    assert (rows["colour"][live] == cache.COMPUTED).all()
     assert (rows["homography"][live & first] == cache.UNDEFINED).all()
     assert (rows["homography"][live & ~first] == cache.COMPUTED).all()
     frames = split.rows("frame_index", 0, len(live))[live]
     video = split.tracks.video[split.track_of(np.flatnonzero(live))]
-    assert done["tiny"].meter.frames == len({*zip(video.tolist(), frames.tolist(), strict=True)})
+    assert done["colour"].meter.frames == len({*zip(video.tolist(), frames.tolist(), strict=True)})
 
 
 def test_rows_of_a_second_commit_have_the_numbers_of_their_frames(penn: Any, into: Any) -> None:
