@@ -1,5 +1,6 @@
 """BEDLAM's labels and pictures, by hand."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ def labels(
     return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
 
+@functools.cache
+def picture() -> bytes:
+    return bytes(cv2.imencode(".png", np.zeros((720, 1280, 3), np.uint8))[1])
+
+
 def write(
     raw: Path,
     data: Any,
@@ -66,7 +72,7 @@ def write(
 ) -> Path:
     place = touch(raw / scene / "png" / SEQ)
     for i in range(0, 5 * N, 5) if pictures is None else pictures:
-        cv2.imwrite(str(place / f"{SEQ}_{i:04d}.png"), np.zeros((720, 1280, 3), np.uint8))
+        (place / f"{SEQ}_{i:04d}.png").write_bytes(picture())
     file = raw / folder / f"{scene}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(file, **data)

@@ -3,6 +3,7 @@ refused.
 """
 
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,21 @@ KEYS = {"track": TRACK, "frame": FRAME}
 SAFE = {"float16": "F16", "float32": "F32", "float64": "F64", "int32": "I32", "uint8": "U8"}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Only to be copied."""
+    root = tmp_path_factory.mktemp("made") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache.write.split_writer, "ROWS_PER_SHARD", 32)
+        patch.setattr(cache.write.split_writer, "ROWS_PER_CHUNK", 16)
+        make(root)
+    return root
+
+
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_SHARD", 32)
-    monkeypatch.setattr(cache.write.split_writer, "ROWS_PER_CHUNK", 16)
+def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(array_files, "ROWS", 50)
-    make(tmp_path / "cache")
-    return tmp_path / "cache"
+    return Path(shutil.copytree(made, tmp_path / "cache"))
 
 
 def imported(root: Path, file: Path, stream: str = "mine", **options: Any) -> ImportedArray:

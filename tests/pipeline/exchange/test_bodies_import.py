@@ -2,6 +2,7 @@
 
 import functools
 import html
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +33,21 @@ from vibe_model.vibe.config import TrainConfig
 COLUMNS = ("frame_index", "bbox", "kp_2d")
 
 
+@pytest.fixture(scope="module")
+def usual_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Only to be copied."""
+    root = tmp_path_factory.mktemp("usual") / "clips"
+    write_clips(root)
+    return root
+
+
 @pytest.fixture(autouse=True)
-def clips(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips", **getattr(request, "param", {}))
+def clips(request: pytest.FixtureRequest, usual_clips: Path, tmp_path: Path) -> None:
+    changed = getattr(request, "param", {})
+    if changed:
+        write_clips(tmp_path / "clips", **changed)
+    else:
+        shutil.copytree(usual_clips, tmp_path / "clips")
 
 
 class Imported(NamedTuple):
