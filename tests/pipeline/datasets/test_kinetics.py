@@ -177,29 +177,6 @@ def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path: Path) 
     assert "1700000002360000" in account["message"]
 
 
-def test_pictures_that_alphapose_names_share_what_is_before_the_number(raw: Path) -> None:
-    results = [result(t) | {"image_id": f"clip01_{t:06d}.jpg"} for t in range(30)]
-    write_alphapose(raw, results)
-    file = raw / f"keypoints/train/{CLIP}/{CLIP}.json"
-    file.rename(file.with_name("alphapose-results.json"))  # as AlphaPose calls it
-    assert read(raw)[1]["kept"] == 30
-    write_alphapose(raw, [*results, result(0) | {"image_id": "clip02_000000.jpg"}])
-    account = read(raw)[1]
-    assert account["set_aside"] == "bad_label_file"
-    assert all(word in account["message"] for word in ("'clip01_'", "'clip02_'", "one video"))
-
-
-def test_a_clip_with_another_extension_is_missing(raw: Path) -> None:
-    write_openpose(raw)
-    clip = raw / f"train/abseiling/{CLIP}.mp4"
-    clip.rename(clip.with_suffix(".MOV"))
-    assert read(raw)[1]["kept"] == 30
-    clip.with_suffix(".MOV").rename(clip.with_suffix(".wmv"))
-    account = read(raw)[1]
-    assert account["set_aside"] == "video_missing"
-    assert "Convert it to MP4" in account["message"]
-
-
 def test_a_split_of_which_no_clip_is_kept_has_failed(
     raw: Path, into: Any, tmp_path_factory: Any
 ) -> None:

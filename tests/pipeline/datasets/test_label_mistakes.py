@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.__main__ import main
 from tests.pipeline.datasets.by_hand import write_video
-from tests.pipeline.datasets.label_makers import SIZE, N, openpose, pages, zipped
+from tests.pipeline.datasets.label_makers import SIZE, N, zipped
 from tests.pipeline.datasets.label_mistakes import (
     GOOD,
     HTML,
@@ -204,20 +204,3 @@ def test_a_clip_that_has_another_tool_s_keypoints_under_another_name_is_not_dete
         "prepare", "videos", "--plan", "--raw", tmp_path / "raw", "--cache", tmp_path / "cache"
     ).out
     assert re.search(r"detect +1 clip, .*\n +none\.mp4", plan)
-
-
-def test_kinetics_names_keypoints_of_another_name(tmp_path: Path, ran: Any) -> None:
-    write_video(tmp_path / "raw/train/jump/AbC_000001_000011.mp4", N, size=SIZE, step=0)
-    plant(tmp_path / "raw", "train/jump/abc_000001_000011.mp4", {".json": GOOD})
-    plant(tmp_path / "raw", "train/dance", pages(openpose))  # of a clip that is gone
-    shown = ran(
-        "convert",
-        "kinetics",
-        "train",
-        "--raw",
-        tmp_path / "raw",
-        "--cache",
-        tmp_path / "cache",
-        code=1,
-    )
-    assert re.search(r"abc_\w+\.mp4\.json: 'name': .*other capitals\. Rename it", shown.out)

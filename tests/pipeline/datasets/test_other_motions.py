@@ -11,10 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from tests.fixtures import convert_into
 from tests.pipeline.datasets.by_hand import read_one, refusal
 
 AMASS = datasets.get("amass")
@@ -148,22 +146,6 @@ def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path: Path) -> None:
     np.testing.assert_allclose(after_1_s[1:], expected[1:], atol=1e-5)
     np.testing.assert_allclose(track.betas[0], np.arange(10) / 10, rtol=1e-6)
     assert track.extra["smplx_n_betas"] == 10
-
-
-def test_all_of_them_are_converted_beside_amass(embedded: Any, tmp_path: Path) -> None:
-    raw, root = embedded.copy("amass", tmp_path / "amass"), tmp_path / "cache"
-    convert_into(root, raw, "amass")
-    before = [track.name for track in cache.open(root)["amass/train"].tracks]
-    for write in (beat2, aist, motion_x):
-        write(raw)
-    convert_into(root, raw, "amass")
-    split = cache.open(root)["amass/train"]
-    added = {track.name for track in split.tracks}.difference(before)
-    assert added == {
-        "AIST++/gBR_sBM_cAll_d04_mBR0_ch01/0",
-        "BEAT2/smplxflame_30/2_scott_0_1_1/0",
-        "Motion-X/humanml/000021/0",
-    }
 
 
 def test_other_programs_motions_are_refused_by_name(tmp_path: Path) -> None:

@@ -173,16 +173,6 @@ def video(tmp_path: Path) -> Video:
     return Video(tmp_path, "clip.mp4")
 
 
-def test_frames_that_an_edit_list_hides_are_not_counted(video: Video) -> None:
-    assert (video.count_frames(), video.record().n_hidden) == (60, 0)
-    cut_at_start(video.place, 20)
-    assert video.header().n_frames == 60
-    assert (video.count_frames(), video.record().n_hidden) == (40, 20)
-    shown = next(video.read([0])).image
-    assert shown is not None
-    assert abs(float(shown.mean()) - 5 * 20) < 4  # frame 0 is what was frame 20
-
-
 @pytest.mark.parametrize(
     ("frames", "every", "words"),
     [

@@ -13,7 +13,7 @@ from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.formats.people.joint_orders import joint_called
 from pipeline.skeletons import joint_names
 from tests.pipeline.datasets.by_hand import standing
-from tests.pipeline.files.made_detections import COCO_NAMES, SIZE, N, coco_object
+from tests.pipeline.files.made_detections import SIZE, N, coco_object
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,6 @@ from tests.pipeline.files.made_detections import COCO_NAMES, SIZE, N, coco_objec
 )
 def test_a_joint_is_known_in_any_usual_spelling(name: str, ours: str | None) -> None:
     assert joint_called(name) == ours
-
-
-def test_names_of_one_letter_for_a_side_give_the_same_joints(tmp_path: Path) -> None:
-    content = coco_object()
-    spelled = [name.replace("left_", "L").replace("right_", "R") for name in COCO_NAMES]
-    content["categories"] = [{"id": 1, "name": "person", "keypoints": spelled}]
-    file = tmp_path / "clip.json"
-    file.write_text(json.dumps(content))
-    found = read_detections(file, "clip", lambda: [SIZE])
-    assert found.skeleton == "coco"
-    assert found.keypoints[0].shape[-2:] == (len(joint_names("coco")), 3)
 
 
 def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path: Path) -> None:
