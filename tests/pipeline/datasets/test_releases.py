@@ -4,12 +4,13 @@ from pathlib import Path
 
 import cv2
 
-from pipeline.demo.writing import write_dataset
+from pipeline.demo.scene import Take
 from pipeline.files.pixels.frames import Video
 from tests.pipeline.datasets.contract import (
     ANOTHER_START,
     EXACT,
     HALF,
+    N_FRAMES,
     RENUMBERED,
     SHIFTED,
     ImageFolders,
@@ -58,8 +59,8 @@ class TestMpiInf3dhpFrom1(TestMpiInf3dhpOfImages):
         }
     )
 
-    def write(self, raw: Path, n_frames: int) -> None:
-        super().write(raw, n_frames)
+    def write(self, demo: Path, takes: list[Take], raw: Path) -> None:
+        super().write(demo, takes, raw)
         for file in sorted((raw / self.images).iterdir(), reverse=True):
             file.rename(file.with_name(f"frame_{int(file.stem[6:]) + 1:06d}.jpg"))
 
@@ -84,11 +85,11 @@ class TestHuman36M(ImageFolders):
     )
     undecided = frozenset({SHIFTED})  # videos have more frames than poses
 
-    def write(self, raw: Path, n_frames: int) -> None:
-        write_dataset(self.dataset, raw, n_videos=self.n_videos, n_frames=n_frames)
+    def write(self, demo: Path, takes: list[Take], raw: Path) -> None:
+        super().write(demo, takes, raw)
         file = raw / f"S1/Videos/{self.video[3:]}.mp4"
         (raw / self.images).mkdir(parents=True)
-        for frame in Video(raw, file.relative_to(raw).as_posix()).read(range(n_frames)):
+        for frame in Video(raw, file.relative_to(raw).as_posix()).read(range(N_FRAMES)):
             name = raw / self.images / f"{frame.index:06d}.png"
             cv2.imwrite(str(name), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
         file.unlink()
@@ -107,15 +108,13 @@ class TestHuman36MOfJson(ImageFolders):
     )
     undecided = frozenset({SHIFTED})
 
-    def write(self, raw: Path, n_frames: int) -> None:
-        released = raw.with_name("released")
-        takes = write_dataset(self.dataset, released, n_videos=1, n_frames=n_frames)
+    def write(self, demo: Path, takes: list[Take], raw: Path) -> None:
         (take,) = (take for take in takes if take.shot.name == self.video)
         write_scene(take, raw, is_place=False, fits="smpl_param")
-        frames = Video(released, f"S1/Videos/{self.video[3:]}.mp4").read(range(n_frames))
+        frames = Video(demo, f"S1/Videos/{self.video[3:]}.mp4").read(range(N_FRAMES))
         for file, frame in zip(sorted((raw / self.images).iterdir()), frames, strict=True):
             cv2.imwrite(str(file), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-        (raw / "STAND_IN.json").write_bytes((released / "STAND_IN.json").read_bytes())
+        (raw / "STAND_IN.json").write_bytes((demo / "STAND_IN.json").read_bytes())
 
 
 class TestEmdb(ImageFolders):

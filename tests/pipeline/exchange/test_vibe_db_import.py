@@ -398,7 +398,7 @@ def test_memory_of_imports_and_of_an_export_does_not_grow_with_the_rows(tmp_path
     monkeypatch.setattr(rows, "BATCH", 64)
     monkeypatch.setattr(array_files, "ROWS", 64)
     peaks: dict[str, list[int]] = {"import": [], "array": [], "export": []}
-    for times in (1, 5, 25):  # once to import modules; the features of 800 more rows are 6.5 MB
+    for times in (1, 3, 13):  # once to import modules; the features of 400 more rows are 3.3 MB
         held = {
             name: np.concatenate([values] * times)
             for name, values in posetrack(img_name=None).items()
