@@ -81,30 +81,21 @@ def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_p
 
 def test_a_pose_lifters_right_leg_comes_first(tmp_path: Path) -> None:
     """Somebody who faces the camera, so the right side is on the image's left."""
-    hip, right_leg, left_leg = (
-        [(50, 50)],
-        [(45, 50), (44, 70), (43, 90)],
-        [(55, 50), (56, 70), (57, 90)],
+    # as MMPose's h36m.py: the hip, the right leg, the left leg, the trunk, the left arm, the right
+    places = (
+        "50 50  45 50 44 70 43 90  55 50 56 70 57 90  50 40 50 30 50 25 50 20  "
+        "60 30 65 40 70 50  40 30 35 40 30 50"
     )
-    trunk, left_arm, right_arm = (
-        [(50, 40), (50, 30), (50, 25), (50, 20)],
-        [(60, 30), (65, 40)],
-        [(40, 30), (35, 40)],
-    )
-    # as MMPose's h36m.py
-    order = [*hip, *right_leg, *left_leg, *trunk, *left_arm, (70, 50), *right_arm, (30, 50)]
-    flat = [number for x, y in order for number in (x, y, 0.9)]
+    xy = np.array(places.split(), float).reshape(17, 2)
+    flat = np.column_stack([xy, np.full(17, 0.9)]).ravel().tolist()
     results = [{"image_id": t, "category_id": 1, "keypoints": flat, "score": 0.9} for t in EVERY]
     found = read(write(tmp_path / "k", {"": results}))
     names = joint_names(found.skeleton)
-    at = {name: tuple(found.keypoints[0][0, names.index(name), :2]) for name in names}
-    assert (at["rknee"], at["rankle"], at["lknee"], at["lankle"]) == (
-        (44, 70),
-        (43, 90),
-        (56, 70),
-        (57, 90),
-    )
-    assert (at["rwrist"], at["lwrist"], at["headtop"]) == ((30, 50), (70, 50), (50, 20))
+    for name, place in {
+        "rknee": (44, 70), "rankle": (43, 90), "lknee": (56, 70), "lankle": (57, 90),
+        "rwrist": (30, 50), "lwrist": (70, 50), "headtop": (50, 20),
+    }.items():  # fmt: skip
+        assert tuple(found.keypoints[0][0, names.index(name), :2]) == place, name
 
 
 def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path: Path) -> None:
