@@ -55,22 +55,16 @@ class Commands:
         numbers: list[float] = self.penn.rows("features/mine")[f"{video}/0"].ravel().tolist()
         return numbers
 
+    def types(self, *more: str, code: int = 0) -> Any:
+        """What the import prints."""
+        words = ("import", self.file, self.penn.name, *self.place, "--format", "arrays")
+        return self.ran(*words, "--as", "mine", *more, code=code)
+
     def imports(self, *more: str, refused: bool = False) -> str:
         """What is printed. Every number that the stream then has must be its video's and
         frame's.
         """
-        words = [
-            "import",
-            self.file,
-            self.penn.name,
-            *self.place,
-            "--format",
-            "arrays",
-            "--as",
-            "mine",
-            *more,
-        ]
-        printed = self.ran(*words, code=2 if refused else 0)
+        printed = self.types(*more, code=2 if refused else 0)
         for track, row in self.penn.rows("features/mine").items() if not refused else ():
             expected = [1000 * int(track[:4]) + frame for frame in range(8)]
             assert np.isnan(row).all() or row.ravel().tolist() == expected, track
@@ -129,19 +123,8 @@ def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_ta
 
 def refuse_old_images(lab: Commands, *more: str) -> None:
     """Import twice. What is printed names the replaced video 0005, whose rows have no features."""
-    words = [
-        "import",
-        lab.file,
-        lab.penn.name,
-        *lab.place,
-        "--format",
-        "arrays",
-        "--as",
-        "mine",
-        *more,
-    ]
     for _ in range(2):
-        printed = " ".join(lab.ran(*words, code=1).err.split())
+        printed = " ".join(lab.types(*more, code=1).err.split())
         old = f"since the first import of {lab.file.name}, whose numbers are of the old images"
         assert f"{old}: 0005." in printed
         assert np.isnan(lab.numbers("0005")).all()
@@ -165,7 +148,7 @@ def test_a_file_has_no_numbers_for_a_video_that_was_replaced_after_its_import(
     assert "24 of 24 rows" in lab.imports()
     lab.replace("0005")
     lab.write("0001", "0003", "0005", of=of, new="0005")
-    ran("import", lab.file, penn.name, *lab.place, "--format", "arrays", "--as", "mine")
+    lab.types()
     assert lab.numbers("0005") == [5000.5 + frame for frame in range(8)]
     assert lab.numbers("0001") == [1000 + frame for frame in range(8)]
 
@@ -185,7 +168,7 @@ def test_other_new_videos_of_a_file_are_taken_beside_one_that_was_replaced(
     refuse_old_images(lab, "--match", "tracks")
     assert lab.numbers("0007") == [7000 + frame for frame in range(8)]
     lab.write("0001", "0003", "0005", "0007", new="0005")
-    ran("import", lab.file, penn.name, *lab.place, "--format", "arrays", "--as", "mine")
+    lab.types()
     assert lab.numbers("0005") == [5000.5 + frame for frame in range(8)]
 
 
@@ -198,7 +181,7 @@ def test_a_video_that_was_replaced_gets_no_number_of_a_file_that_was_imported_be
     first = lab.file
     lab.file = tmp_path / "y.npz"
     lab.write("0001", "0003", "0005", new="0001")
-    ran("import", lab.file, penn.name, *lab.place, "--format", "arrays", "--as", "mine")
+    lab.types()
     assert lab.numbers("0001") == [1000.5 + frame for frame in range(8)]
     lab.replace("0005")
     lab.file = first
