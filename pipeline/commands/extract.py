@@ -18,7 +18,6 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, pl
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty
-from pipeline.conversion.identity import as_text
 from pipeline.errors import PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import ExtractionPlan, continue_by, plan_extraction
@@ -216,10 +215,9 @@ def _refuse_unnamed(source: SettingsFile, committed: cache.Split, stream_name: s
     """Raise PipelineError for an existing stream whose kind neither a setting nor its name says."""
     if kind_of(source, stream_name) in streams.names():
         return
-    identity = as_text(committed.stream_manifest(stream_name).get("identity", {}))
+    advice = continue_by(committed, stream_name)
     raise PipelineError(
-        f"{committed.name}: no setting names the kind of stream {stream_name!r}. It was extracted "
-        f"with: {identity}. {continue_by(stream_name)}"
+        f"{committed.name}: no setting names the kind of stream {stream_name!r}. {advice}"
     )
 
 
