@@ -144,6 +144,17 @@ def test_numbers_of_a_safetensors_file_of_any_header_length(root: Path, tmp_path
     assert first_bytes == {0, 0x80}
 
 
+def test_a_file_of_hdf5_is_closed_with_its_last_reader(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=X, chunks=(1, *X.shape[1:]))
+    arrays = array_files.open_arrays(tmp_path / "x.h5")
+    assert arrays.open("x").shape == X.shape
+    with pytest.raises(OSError, match="already open"):
+        h5py.File(tmp_path / "x.h5", "a")
+    del arrays
+    h5py.File(tmp_path / "x.h5", "a").close()
+
+
 def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(
     root: Path, tmp_path: Path
 ) -> None:
@@ -319,6 +330,7 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
             lambda file: file.write_bytes(b"\x1f\x8b"),
             "Parquet, joblib or HDF5, found a file compressed with gzip",
         ),
+        "x.joblib": (lambda file: joblib.dump({"x": X}, file, compress=3), "without compress"),
         "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
         "2.safetensors": (
             lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]),
