@@ -194,10 +194,10 @@ def specs_of(
 
 def _stream_names(args: argparse.Namespace) -> tuple[str, ...]:
     """The names of the streams: of --stream, else of --kind, else of [features]."""
-    names: tuple[str, ...] = args.cfg.features.streams
     is_named = "streams" in args.cfg.source.section("features").options
-    if args.kind and not is_named:
+    if args.kind is not None and not is_named:
         return (args.kind,)
+    names: tuple[str, ...] = args.cfg.stream_names
     return names
 
 
@@ -206,7 +206,7 @@ def _named_keys(args: argparse.Namespace, names: Sequence[str]) -> SettingsFile:
     source: SettingsFile = args.cfg.source
     for key in (KIND, "weights", "precision"):
         value = getattr(args, key)
-        if value:
+        if value is not None:
             source = source.override(names[0], key, value, f"--{key}")
     return source
 

@@ -330,6 +330,15 @@ def test_a_stream_that_no_setting_names_is_refused_with_the_command_that_names_i
     assert "up to date" in ran(*again).out
 
 
+@pytest.mark.parametrize(
+    "option", ["--stream=", "--kind=", "--weights=", "--set=features.streams=", "--stream=a b a"]
+)
+def test_an_empty_option_is_not_the_default(option: str, penn: Any, network: Any, ran: Any) -> None:
+    penn.converted()
+    refused = ran("extract", penn.name, "--cache", penn.root, option, code=2).err
+    assert option.partition("=")[0] in refused
+
+
 def test_a_new_stream_is_what_luigi_cfg_says(
     penn: Any, network: Any, luigi_cfg: Any, ran: Any
 ) -> None:
