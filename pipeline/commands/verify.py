@@ -22,7 +22,8 @@ import cache
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, count, few
+from pipeline.conversion.committed import DROP, convert_command
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
@@ -261,16 +262,13 @@ def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> 
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({plan.why}). Do that first."
         )
-    with_body = ["--body", str(plan.body)] if plan.body else []
-    fill = command(
-        "convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body
-    )
+    fill = convert_command(split, str(plan.raw))
     gone = sorted(names - (plan.stamps.keys() - plan.missing.keys()))
     if gone:
         raise PipelineError(
             f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from "
             f"{plan.raw}, first {gone[0]}. "
-            f"Nothing was changed. Restore the files, or delete the rows: {fill} --drop-removed"
+            f"Nothing was changed. Restore the files, or delete the rows: {fill} {DROP}"
         )
     # The other videos keep their recorded stamps: new ones would hide changes.
     stamps = {name: stamp for name, stamp in plan.recorded_stamps().items() if name not in names}

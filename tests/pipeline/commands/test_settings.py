@@ -97,6 +97,28 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
     assert amass(*other) == "slerp"
 
 
+def test_a_command_that_is_printed_names_the_options_of_the_conversion(
+    embedded: Any, ran: Any, tmp_path: Path
+) -> None:
+    raw = tmp_path / "amass"
+    shutil.copytree(embedded.raw("amass"), raw)
+    root = tmp_path / "cache"
+    words = ("convert", "amass/train", "--raw", raw, "--cache", root, "--workers", 1)
+    option = ("--set", "amass.resampling=decimate")
+    ran(*words, *option)
+    name = cache.open(root)["amass/train"].videos[0].name
+    for file in raw.rglob(f"{Path(name).name}*.npz"):
+        file.unlink()
+    shown = ran(*words, *option, code=1)
+    printed = " ".join((shown.out + shown.err).split()).partition("delete their rows: ")[2]
+    dropped = ran(*shlex.split(printed.partition(" -m pipeline ")[2])).out
+    assert "1 removed" in dropped
+    assert "0 videos read" in dropped
+    split = cache.open(root)["amass/train"]
+    assert split.manifest["reader"]["parameters"]["resampling"] == "decimate"
+    assert name not in split.videos.names
+
+
 @pytest.mark.parametrize("there", [False, True], ids=["without luigi.cfg", "with luigi.cfg"])
 @pytest.mark.parametrize(
     ("words", "setting", "named"),
