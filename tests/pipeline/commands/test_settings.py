@@ -248,6 +248,16 @@ def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(amass, luigi_
     assert amass() == "decimate"
 
 
+def test_an_option_with_the_value_none_overrides_the_setting(
+    penn: Any, network: Any, luigi_cfg: Any, ran: Any
+) -> None:
+    penn.converted()
+    luigi_cfg(more="[dask]\nscheduler = nonsense://\n[features]\ndevices = cpu,cpu")
+    words = ("extract", penn.name, "--cache", penn.root, "--workers", 1, "--replace")
+    assert "rows computed" in ran(*words, "--scheduler", "none", "--devices", "none").out
+    assert network.batches, "in this process"
+
+
 def test_options_are_settings_unless_they_are_given(penn: Any, luigi_cfg: Any, ran: Any) -> None:
     penn.spoil("0001")
     luigi_cfg(more="[convert]\nstrict = true\nworkers = 1")
