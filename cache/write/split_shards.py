@@ -62,7 +62,7 @@ class SplitShards(ShardFiles):
         """The row that is appended next."""
         self.records: dict[int, Mapping[str, str]] = {}
         """Number of a written shard -> column -> its record for the manifest."""
-        # appended videos that the next staged shard will name
+        # appended videos that the piece of the shard that is not full yet will name
         self._unstaged: list[Video] = []
         # the rows of the shard that is not full yet, by column: (rows_per_shard, *shape)
         self._buffers = {
@@ -97,6 +97,7 @@ class SplitShards(ShardFiles):
             self.next_row += n_fitting
             if offset + n_fitting == size:
                 self._write_shard(size)
+                self._unstaged = []
 
     def write_last(self) -> None:
         """Write the last shard, which is not full, if it has any rows."""
@@ -112,7 +113,6 @@ class SplitShards(ShardFiles):
         temporary = dict.fromkeys(self.columns, self.place.temporary)
         self.records[shard] = self._write_files(rows, self._final_keys(shard), temporary)
         self._stage(shard, self.records[shard])
-        self._unstaged = []
 
     def _stage(self, shard: int, files: Mapping[str, str]) -> None:
         """Write or replace the piece of a shard, with the videos in `_unstaged`. files: column ->
