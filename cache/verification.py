@@ -351,12 +351,7 @@ class _Verification:
             state = f"columns that this version does not know: {unknown}"
             message = self._error(place.manifest, "known columns", state, OTHER_VERSION)
             self._damage(place, place.manifest, message)
-        try:
-            files = commit.shard_files()
-        except CacheError as error:
-            self._damage(place, place.manifest, f"{self._store.location(place.manifest)}: {error}")
-            return
-        files = [file for file in files if not self._is_linked(place, file.key)]
+        files = [file for file in commit.shard_files() if not self._is_linked(place, file.key)]
         checks = self._threads.map(self._problem_of, files)
         for file, problem in zip(files, checks, strict=True):
             if problem:
