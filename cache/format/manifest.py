@@ -196,7 +196,7 @@ def read_notes(place: Place) -> dict[str, Any]:
     Returns {} if the file is missing or damaged.
     """
     try:
-        text = place.store.read(f"{place.manifest_folder}/{layout.PROVENANCE}")
+        text = place.store.read(place.provenance)
         notes: dict[str, Any] = json.loads(text)["commits"]
         is_intact = all(isinstance(note, dict) for note in notes.values())
     except (ValueError, OSError, TypeError, KeyError, AttributeError):
@@ -291,6 +291,11 @@ class Commit:
         if tables:
             files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
         return {self.place.array_key(name): data for name, data in files.items()}
+
+    def table_keys(self) -> list[str]:
+        """The keys of the files of all tables."""
+        tables = self.manifest.get("tables", {})
+        return [self.place.array_key(table_key(name, entry)) for name, entry in tables.items()]
 
     def is_earlier_metadata(self, array: str, data: bytes) -> bool:
         """Whether `data` can be the zarr.json of a column or table in an earlier commit.
