@@ -51,8 +51,8 @@ _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 class ExtraColumn(Column):
     """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`.
 
-    Its fields are those of `Column`, given by name, and two more. The dtype is one of DTYPES; the
-    name is a lower-case letter, then lower-case letters, digits and _.
+    Its fields are those of `Column`, and two more, which are given by name. The dtype is one of
+    DTYPES; the name is a lower-case letter, then lower-case letters, digits and _.
 
     Raises ValueError for an invalid declaration.
     """

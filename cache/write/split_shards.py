@@ -1,9 +1,9 @@
 """Rows of a split's next commit, written one shard at a time.  raw -> [tracks] -> features ->
 windows
 
-`SplitWriter` makes one `SplitShards` for each commit and appends tracks to it. Rows are buffered
-until a shard is full. The shard is then written and staged: its files have their final names, and
-the piece `shard-<number>` of staged work is
+Each `NextCommit` makes one `SplitShards` and appends tracks to it. Rows are buffered until a shard
+is full. The shard is then written and staged: its files have their final names, and the piece
+`shard-<number>` of staged work is
 
     {"shard": 12, "files": {"bbox": "<record>", ...}, "videos": [{"name": ..., "stop": ...}, ...]}
 
@@ -28,7 +28,8 @@ from cache.format.records import TrackRows
 from cache.format.shard import ShardLayout, size_of
 from cache.read.rows import Rows
 from cache.storage.base import Lock
-from cache.write.staged import SHARD, ShardFiles, StagedWork
+from cache.write.shard_files import ShardFiles
+from cache.write.staged import SHARD, StagedWork
 
 Video = Mapping[str, Any]  # a record that `video_record` made
 

@@ -41,7 +41,8 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.key_index import KeyIndex
-from cache.write.staged import FILE, ROWS, SHARD, STAGED, Plan, ShardFiles, StagedWork
+from cache.write.shard_files import ShardFiles
+from cache.write.staged import FILE, ROWS, SHARD, STAGED, Plan, StagedWork
 
 Arrays = Mapping[str, Array]  # the arrays of one shard, by name
 
