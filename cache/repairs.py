@@ -54,8 +54,8 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     for damage in report.damaged:
         try:
             store.refuse_links(damage.key)
-        except AccessDenied as error:  # the user has put it there
-            repaired.refused.append(str(error))
+        except AccessDenied:  # `what` says what the user can do about the link
+            repaired.refused.append(damage.what)
             continue
         home = (damage.split, damage.stream or "")
         if damage.shard is not None:

@@ -34,6 +34,7 @@ from cache.format.listing import (
     missing_text,
     parse_list,
     root_group,
+    unmounted_folder,
 )
 from cache.format.manifest import Commit, lost_manifest, parse_manifest, read_manifest, read_tables
 from cache.format.place import Place
@@ -214,7 +215,8 @@ class _Verification:
     def check_if_readable(self, place: Place) -> None:
         """As `check`; files that this user may not read count as damaged."""
         try:
-            if not self._is_linked(place, place.manifest_folder):
+            is_unmounted = bool(unmounted_folder(self._store, place.split))
+            if is_unmounted or not self._is_linked(place, place.manifest_folder):
                 self.check(place)
             if place.stream is None:
                 for key, message in unmounted_streams(self._store, place.split).items():
