@@ -279,7 +279,12 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
             raise Undecodable(
                 f"{path} claims {header.width} x {header.height} px, expected 1 to {MAX_PIXELS}"
             )
-        yield video
+        try:
+            yield video
+        finally:
+            # Without the GIL, unlike the decoder's own end, which would wait forever for a thread
+            # of it that waits for the GIL to let go of a packet's `opaque`.
+            stream.codec_context.flush_buffers()
 
 
 UPRIGHT: Final = (1, 0, 0, 1)  # the matrix of frames that are shown as they are stored
