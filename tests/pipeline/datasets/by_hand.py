@@ -3,8 +3,9 @@ order.
 """
 
 import functools
+import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def refusal(dataset: Dataset, raw: Path, split: str = "train") -> RawDataError:
         str(caught.value),
     )
     return caught.value
+
+
+def write_alphapose(file: Path, people: Mapping[int, Any], **more: Any) -> None:
+    """AlphaPose's results of one person: the joints (J, 3) by frame; `more`: of each result."""
+    results = [
+        {"image_id": f"{t}.jpg", "keypoints": np.ravel(joints).tolist(), "score": 2.5} | more
+        for t, joints in people.items()
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results))
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
+from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import standing, write_video
 
 N_FRAMES = 40
@@ -19,11 +20,7 @@ People = dict[int, list[float]]  # number of a frame, as its name counts it -> i
 
 
 def write_alphapose(folder: Path, people: People) -> None:
-    results = [
-        {"image_id": f"{number}.jpg", "keypoints": joints, "score": 2.5}
-        for number, joints in people.items()
-    ]
-    (folder / "a.mp4.json").write_text(json.dumps(results))
+    by_hand.write_alphapose(folder / "a.mp4.json", people)
 
 
 def write_openpose(folder: Path, people: People) -> None:

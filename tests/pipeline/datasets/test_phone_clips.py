@@ -5,7 +5,6 @@ The clips are demo people, so that the demo detector sees them: turned by metada
 uneven rate.
 """
 
-import json
 import shutil
 import struct
 from fractions import Fraction
@@ -21,7 +20,7 @@ from pipeline.accounting import Accounting
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
-from tests.pipeline.datasets.by_hand import standing, write_video
+from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 
 av = pytest.importorskip("av", reason="PyAV, which writes the clips, is not installed")
 
@@ -117,10 +116,8 @@ def test_keypoints_of_the_picture_before_it_is_turned_are_refused(
     if is_turned:
         turn(clip)
     assert Video(tmp_path, "a.mov").size() == (120, 160)
-    (tmp_path / "keypoints").mkdir()
-    joints = standing("coco", 117, 60).ravel().tolist()  # between 102 and 132
-    rows = [{"image_id": f"{t}.jpg", "keypoints": joints} for t in range(N)]
-    (tmp_path / "keypoints/a.json").write_text(json.dumps(rows))
+    joints = standing("coco", 117, 60)  # between 102 and 132
+    write_alphapose(tmp_path / "keypoints/a.json", dict.fromkeys(range(N), joints))
     report = Accounting()
     tracks = list(datasets.get("videos").tracks(tmp_path, "train", report=report))
     (account,) = report

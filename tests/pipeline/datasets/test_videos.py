@@ -27,6 +27,7 @@ from pipeline.files.raw import MARKER
 from pipeline.skeletons import convert
 from pipeline.testing import datasets as contract
 from pipeline.track import Track
+from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
 from tests.pipeline.files.made_clips import Clip, widen
 
@@ -43,12 +44,8 @@ def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
 
 def write_alphapose(file: Path, n: int = 60, **more: Any) -> None:
     """Somebody who walks a pixel a frame."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    joints = [standing("coco", 30 + t, 60).ravel().tolist() for t in range(n)]
-    results = [
-        {"image_id": f"{t}.jpg", "keypoints": joints[t], "score": 2.5} | more for t in range(n)
-    ]
-    file.write_text(json.dumps(results))
+    people = {t: standing("coco", 30 + t, 60) for t in range(n)}
+    by_hand.write_alphapose(file, people, **more)
 
 
 def read(
@@ -233,17 +230,19 @@ def test_names_that_two_people_would_share_cost_no_clip(tmp_path: Path, ran: Any
 
 
 def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
-    def result(t: int, visible: slice) -> dict[str, Any]:
-        keypoints = np.zeros((17, 3))
-        keypoints[visible] = standing("coco", 60, 60)[visible]
-        return {"image_id": f"{t}.jpg", "keypoints": keypoints.ravel().tolist()}
-
     write_clip(tmp_path / "a.mp4", 120)
-    few, face, body = slice(0, 3), slice(0, 7), slice(0, 17)
-    spans = [(0, 10, few), (10, 60, body), (60, 70, few), (70, 115, face), (115, 120, few)]
-    results = [result(t, visible) for start, stop, visible in spans for t in range(start, stop)]
-    (tmp_path / "keypoints").mkdir()
-    (tmp_path / "keypoints/a.json").write_text(json.dumps(results))
+    few, face, body = 3, 7, 17  # of COCO's joints, the first
+    people = {}
+    for start, stop, n in (
+        (0, 10, few),
+        (10, 60, body),
+        (60, 70, few),
+        (70, 115, face),
+        (115, 120, few),
+    ):
+        joints = standing("coco", 60, 60) * (np.arange(17) < n)[:, None]
+        people |= dict.fromkeys(range(start, stop), joints)
+    by_hand.write_alphapose(tmp_path / "keypoints/a.json", people)
     (track,), accounts = read(tmp_path)
     assert track.frame_index.tolist() == list(range(10, 60))
     assert dict(accounts["a.mp4"].dropped) == {"too_few_visible_joints": 25, "face_only": 45}

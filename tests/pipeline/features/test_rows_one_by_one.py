@@ -19,6 +19,7 @@ from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels import sources
+from tests.made_splits import write_split
 from tests.oracles.features import SAME, differences
 from tests.pipeline.datasets.by_hand import encode
 
@@ -50,28 +51,20 @@ class Toy:
         self.frames = frames
         self.layout = layout
         rng = np.random.default_rng(layout)
-        with cache.SplitWriter(
-            self.root,
-            SPLIT,
-            columns=("frame_index", "bbox", "kp_2d"),
-            plan="toy",
-            rows_per_shard=16,
-            rows_per_chunk=8,
-            provenance={"raw": str(self.raw)},
-        ) as writer:
-            following = writer.begin()
-            for video in range(videos):
-                source = self._video(video) if video % 2 else self._pictures(video)
-                entry = cache.VideoEntry(
-                    name=f"v{video}",
-                    source=source,
-                    pixels=sources.parse(self.raw, source).digest(),
-                    width=SIDE,
-                    height=SIDE,
-                )
-                tracks = [self._track(f"v{video}", person, rng) for person in range(persons)]
-                following.append(entry, tracks)
-            following.commit({"stand_in": True})
+        entries = []
+        for video in range(videos):
+            source = self._video(video) if video % 2 else self._pictures(video)
+            entry = cache.VideoEntry(
+                name=f"v{video}",
+                source=source,
+                pixels=sources.parse(self.raw, source).digest(),
+                width=SIDE,
+                height=SIDE,
+            )
+            tracks = [self._track(f"v{video}", person, rng) for person in range(persons)]
+            entries.append((entry, tracks))
+        sizes = {"rows_per_shard": 16, "rows_per_chunk": 8}
+        write_split(self.root, SPLIT, entries, provenance={"raw": str(self.raw)}, **sizes)
 
     def _track(self, video: str, person: int, rng: np.random.Generator) -> cache.TrackRows:
         """A person who walks at random, in the frames that the layout leaves."""

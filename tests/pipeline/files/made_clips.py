@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.pipeline.datasets.by_hand import standing
+from tests.pipeline.datasets.by_hand import standing, write_alphapose
 
 Image = NDArray[np.uint8]
 
@@ -361,12 +360,5 @@ DAMAGED = [
 
 def write_keypoints(raw: Path, clip: str, size: tuple[int, int]) -> None:
     """One person who stands in the middle of all frames."""
-    width, height = size
-    joints = standing("coco", width / 2, height / 2, scale=height / 60)
-    results = [
-        {"image_id": f"{t}.jpg", "keypoints": joints.ravel().tolist(), "score": 2.5}
-        for t in range(N)
-    ]
-    file = raw / "keypoints" / f"{clip}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results))
+    joints = standing("coco", size[0] / 2, size[1] / 2, scale=size[1] / 60)
+    write_alphapose(raw / "keypoints" / f"{clip}.json", dict.fromkeys(range(N), joints))
