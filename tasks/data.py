@@ -27,8 +27,9 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import ConfigError
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
-from pipeline.recipe.recipe import Recipe, StepResult
-from tasks.base import UP_TO_DATE, PipelineTask, warn
+from pipeline.recipe import steps
+from pipeline.recipe.recipe import Recipe
+from tasks.base import PipelineTask, warn
 from tasks.settings import settings
 
 # Tasks that use the GPU or all cores: one at a time, whatever Luigi's workers ([resources] network
@@ -116,7 +117,7 @@ class Detect(PipelineTask):
     def work(self) -> None:
         plan = self.plan()
         with self.progress() as progress:
-            result = self.recipe().detect(plan, progress)
+            result = steps.detect(plan, settings(), progress)
         self.report(result)
 
 
@@ -183,9 +184,7 @@ class Convert(SplitTask):
     def work(self) -> None:
         plan = self.plan()
         with self.progress() as progress:
-            result = self.recipe().convert(plan, progress)
-        if plan.up_to_date:  # Luigi also runs it after a required task that had something to do
-            result = replace(result, details=result.details or [UP_TO_DATE], mark=IDLE)
+            result = steps.convert(plan, settings(), progress)
         if not self.problems_fail and self._has_rows():
             result = replace(result, notes=[*result.notes, *result.problems], problems=())
         self.report(result)
@@ -218,15 +217,11 @@ class Extract(SplitTask):
         return [ConvertFirst(dataset=self.dataset, split=self.split)]
 
     def up_to_date(self) -> bool:
-        return not self.recipe().plan_extraction()
+        return all(plan.up_to_date for plan in self.recipe().plan_extraction())
 
     def work(self) -> None:
-        recipe = self.recipe()
-        plans = recipe.plan_extraction()
-        result = StepResult(details=[UP_TO_DATE], mark=IDLE)
-        if plans:
-            with self.progress() as progress:
-                result = recipe.extract(plans, progress)
+        with self.progress() as progress:
+            result = steps.extract(self.recipe().plan_extraction(), settings(), progress)
         self.report(replace(result, problems=[*self._conversion_problems(), *result.problems]))
 
     def _conversion_problems(self) -> list[str]:

@@ -35,7 +35,7 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.recipe.recipe import extract
+from pipeline.recipe.steps import extract
 from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask, plain, warn
 from tasks.data import NETWORK, Data, Extract

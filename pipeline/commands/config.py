@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,9 +88,9 @@ def _problems(s: Settings) -> list[str]:
     recipes = Recipe.by_settings(s)
     problems = missing_files(recipes)
     checks: list[Callable[[], object]] = [
-        functools.partial(check_new_cache, s, s.paths.cache),
-        functools.partial(require_writable, s.paths.runs, "Name another folder: [paths] runs"),
-        *(recipe.refuse_random_weights for recipe in recipes),
+        partial(check_new_cache, s, s.paths.cache),
+        partial(require_writable, s.paths.runs, "Name another folder: [paths] runs"),
+        *(partial(recipe.refuse_random_weights, recipe.streams) for recipe in recipes),
     ]
     for check in checks:
         try:

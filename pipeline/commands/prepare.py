@@ -44,8 +44,10 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
+from pipeline.recipe import steps
 from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
+from pipeline.recipe.recipe import Recipe, missing_files
+from pipeline.recipe.steps import LAYOUT, StepResult
 from pipeline.settings.arguments import (
     BODY,
     body_of,
@@ -312,7 +314,7 @@ def _detect(preparation: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
         result = StepResult(details=[], warnings=failures, flaws=len(plan.problems))
     else:
         with preparation.bar("detect", preparation.dataset.name, "clip") as progress:
-            result = recipe.detect(plan, progress)
+            result = steps.detect(plan, recipe.settings, progress)
     result.report("detect", preparation.dataset.name)
     return result
 
@@ -346,7 +348,7 @@ def _convert(preparation: Preparation, plan: SplitPlan) -> int:
     if conversion is None or not plan.up_to_date:
         conversion = recipe.plan_conversion()
     with preparation.bar("convert", recipe.name, "video") as progress:
-        result = recipe.convert(conversion, progress)
+        result = steps.convert(conversion, recipe.settings, progress)
     details = result.details
     if conversion.up_to_date:
         details = ()
@@ -362,11 +364,11 @@ def _extract(preparation: Preparation, plan: SplitPlan) -> int:
     # conversion has reported a split without rows
     if plan.up_to_date or split is None or not split.manifest["rows"]:
         return 0
-    upcoming = recipe.plan_extraction()
+    upcoming = [plan for plan in recipe.plan_extraction() if not plan.up_to_date]
     if not upcoming:
         return 0
     with preparation.bar("extract", recipe.name) as progress:
-        result = recipe.extract(upcoming, progress)
+        result = steps.extract(upcoming, recipe.settings, progress)
     result.report("extract", recipe.name)
     return result.flaws
 
@@ -385,7 +387,7 @@ def _show(preparation: Preparation, plan: SplitPlan) -> int:
         n = write_split_page(
             recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
         )
-    details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
+    details = [f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"]
     StepResult(details=details).report("show", recipe.name)
     return 0
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import cache
 from pipeline.cli.console import DOUBT, STAND_IN, VERB, out, plain
 from pipeline.cli.text import FEW, command, count, few, from_here
-from pipeline.commands.convert import accounting_lines
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.features.plan import missing_rows, stream_label
 from pipeline.recipe.overview import SplitPlan
+from pipeline.recipe.steps import accounting_lines
 
 
 def split_now(plan: SplitPlan) -> cache.Split | None:

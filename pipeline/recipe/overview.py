@@ -170,7 +170,7 @@ def _plan_streams(plan: SplitPlan) -> None:
         if plan.problems:  # no run, and so no extraction
             return
     if _will_extract(plan):
-        recipe.refuse_random_weights()
+        recipe.refuse_random_weights(recipe.streams)
 
 
 def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:

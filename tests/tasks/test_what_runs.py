@@ -201,11 +201,9 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
 
     project.configure({"amass": {"resampling": "decimate"}})
     assert build(project, "Convert", dataset="amass", split="train").done == ["convert amass/train"]
-    assert by_hand("convert", "amass/train").startswith("amass/train: up to date")
-    assert by_hand("convert", "3dpw/train").startswith("3dpw/train: up to date"), (
-        "with the body of luigi.cfg"
-    )
-    assert by_hand("extract", "3dpw/train").startswith("3dpw/train: resnet50 is up to date")
+    assert "up to date, " in by_hand("convert", "amass/train")
+    assert "up to date, " in by_hand("convert", "3dpw/train"), "with the body of luigi.cfg"
+    assert "resnet50 is up to date" in by_hand("extract", "3dpw/train")
     assert "converted" in by_hand("convert", "amass/train", "--set", "amass.resampling=slerp")
     monkeypatch.setenv("PIPELINE_SET", "amass.resampling=slerp")
     ran = build(project, "Data")

@@ -98,7 +98,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
     (row,) = json.loads(status_of("--json"))
     assert row["without_features"] == {"resnet50": {"not_finite": 1, "picture_empty": 1}}
     assert (extract().out, len(network.batches)) == (
-        "penn_action/train: resnet50 is up to date (verify checks its shards)\n",
+        "· extract    penn_action/train         resnet50 is up to date (verify checks its shards)\n",
         len(seen),
     )
     assert "23 rows computed" in extract("--replace", code=1).out
@@ -150,7 +150,7 @@ def test_motion_without_pictures_has_no_features(
     into.convert(tmp_path, embedded.raw("amass"), "amass")
     assert (
         ran("extract", "amass", "train", "--cache", tmp_path).out
-        == "amass/train: motion only, without images\n"
+        == "· extract    amass/train               motion only, without images\n"
     )
 
 
