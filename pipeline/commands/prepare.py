@@ -28,7 +28,7 @@ from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
-from pipeline.commands.plan import lines, lost_videos
+from pipeline.commands.plan import lines
 from pipeline.commands.preparation_detector import (
     NO_DETECTOR,
     choose_detector,
@@ -194,7 +194,7 @@ class Preparation:
         if args.plan and has_skipped_splits:
             return 2
         if args.plan:
-            return int(any(map(lost_videos, plans)))
+            return int(any(plan.lost_videos for plan in plans))
 
         detected = _detect(self, plans)
         n_flaws = detected.flaws + _run_steps(self, runnable)
