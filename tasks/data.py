@@ -25,7 +25,6 @@ from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import ConfigError
-from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
 from pipeline.recipe import steps
 from pipeline.recipe.recipe import Recipe
@@ -89,17 +88,7 @@ class Detect(PipelineTask):
         return [Synthesize()] if settings().embedded.enabled else []
 
     def recipe(self) -> Recipe:
-        s = settings()
-        raw = s.raw(self.dataset)
-        where = s.source.where("detect", "detector")
-        if s.detector is None:
-            raise ConfigError(f"{where}: names no detector")
-        if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
-            raise ConfigError(
-                f"{where} = {s.detector.name}: finds people only in demo data. Use rtmpose, or "
-                "none."
-            )
-        return Recipe.from_settings(s, self.dataset, "")
+        return Recipe.from_settings(settings(), self.dataset, "")
 
     def plan(self) -> DetectionPlan:
         return self.recipe().plan_detection()

@@ -20,8 +20,8 @@ from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
-from pipeline.errors import MissingAssets, PipelineError
-from pipeline.features.plan import ExtractionPlan, plan_extraction
+from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
@@ -59,9 +59,11 @@ class Recipe:
 
     def plan_detection(self) -> DetectionPlan:
         """Plan the detection in the raw folder, which all splits of the dataset share. Raises as
-        `pipeline.clips.plan.plan_detection` does.
+        `pipeline.clips.plan.plan_detection` does, and ConfigError without a detector.
         """
-        assert self.detector is not None
+        if self.detector is None:
+            setting = self.settings.source.where("detect", "detector")
+            raise ConfigError(f"{setting}: names no detector")
         only = unlabelled_clips(self.raw, by_any_detector=self.by_any_detector)
         return plan_detection(self.raw, self.raw / KEYPOINTS, self.detector, only)
 
@@ -81,10 +83,14 @@ class Recipe:
         Raises as `pipeline.features.plan.plan_extraction` does, and ConfigError for random weights
         on real data.
         """
-        plans = [
-            plan_extraction(self.root, self.name, replace(spec, raw=self.raw))
-            for spec in self.streams
-        ]
+        plans = []
+        for spec in self.streams:
+            spec_here = replace(spec, raw=self.raw)
+            replaces = False
+            if spec.stream.is_trained:  # other weights replace its rows, in seconds without pixels
+                committed = cache.open(self.root)[self.name]
+                replaces = bool(compare_stream(committed, spec_here).differs)
+            plans.append(plan_extraction(self.root, self.name, spec_here, replace=replaces))
         self.refuse_random_weights([plan.spec for plan in plans if not plan.up_to_date])
         return plans
 
