@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cache
 from pipeline.cli.console import DOUBT, STAND_IN, VERB, out, plain
-from pipeline.cli.text import FEW, command, count, few, from_here
+from pipeline.cli.text import FEW, command, few, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
-from pipeline.features.plan import missing_rows, stream_label
+from pipeline.features.plan import stream_label
 from pipeline.recipe.overview import SplitPlan
 from pipeline.recipe.steps import accounting_lines
 
@@ -58,7 +58,8 @@ class Summary:
         out.print(title)
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
-        out.print(f"  features {plain(', '.join(_stream_labels(split))) or 'none'}")
+        streams = [stream_label(split, stream) for stream in split.streams]
+        out.print(f"  features {plain(', '.join(streams)) or 'none'}")
         page = self.pages[plan.name]
         if shows(page, split.manifest["digest"]):
             out.print(f"  page {plain(from_here(page))}")
@@ -87,17 +88,6 @@ class Summary:
 
     def _status(self) -> str:
         return command("status", "--all", "--cache", str(self.root))
-
-
-def _stream_labels(split: cache.Split) -> list[str]:
-    labels = list[str]()
-    for stream in split.streams:
-        lack = ""
-        n_missing = missing_rows(split, stream).rows
-        if n_missing:
-            lack = f"{count(n_missing, 'row')} missing"
-        labels.append(stream_label(split, stream, lack))
-    return labels
 
 
 def _has_inputs(plan: SplitPlan, split: cache.Split) -> bool:

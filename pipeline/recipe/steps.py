@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from cache.write.parts import Part
-from pipeline.accounting import NOT_NOW, reason
+from pipeline.accounting import NOT_NOW, without_rows_text
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, line, out, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
@@ -168,7 +168,7 @@ def _without_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]
     n_failed = 0
     for why, n in totals["videos"]["set_aside"].items():
         if why in plan.dataset.harmless:
-            yield f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"
+            yield without_rows_text(why, n)
         elif why != NOT_NOW:
             n_failed += n
     if n_failed:

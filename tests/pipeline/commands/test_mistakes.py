@@ -39,7 +39,7 @@ OPTIONS = {
     "status --max-rejected many": r"expected a percentage such as 2%",
     "status --csv --json": r"--csv excludes --json",
     "status --tracks --json": r"--tracks excludes --csv, --json",
-    "status --digest --json": r"--digest excludes --csv, --tracks, --json and --sizes",
+    "status --digest --json": r"--digest excludes --tracks, --csv, --json and --sizes",
     "verify --digest digets.txt": r"digets\.txt",
     "verify --digest luigi.cfg": r"luigi\.cfg, line 1: expected SHA-256, split and content",
     "gc --older-than 1h": r"expected a whole number of at least 0, found '1h'",
