@@ -70,9 +70,14 @@ class StepResult:
 
 
 def detect(plan: DetectionPlan, s: Settings, progress: Progress) -> StepResult:
-    """Find people in clips. Raises as `detect_planned` does."""
+    """Find people in clips. If the plan is up to date, clips that failed before are only named.
+    Raises as `detect_planned` does.
+    """
     from pipeline.clips.detection.run import detect_planned
 
+    if plan.up_to_date:
+        report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
+        return describe_detection(plan, report)
     report = detect_planned(plan, s.detect, dask=s.dask, progress=progress)
     return describe_detection(plan, report)
 
@@ -93,7 +98,7 @@ def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResu
     texts = (describe_others(plan.raw), stand_in, *report.doubts, *failures)
     return StepResult(
         details=details,
-        mark=DONE if has_results else DOUBT,
+        mark=DONE if has_results else IDLE,
         warnings=[*filter(None, texts)],
         flaws=len(report.problems) + len(report.damaged),
     )
