@@ -11,9 +11,8 @@ nothing to do, and else carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
 import luigi
 
@@ -233,19 +232,34 @@ class Data(PipelineTask):
     def what(self) -> str:
         return count(len(settings().data.datasets), "dataset")
 
-    def requires(self) -> Iterator[PipelineTask]:
-        needs_no_pixels = any(not spec.stream.reads.crops for spec in settings().streams)
-        for enabled in _enabled_splits():
-            has_features = enabled.has_pixels or needs_no_pixels
-            stage = Extract if has_features else Convert
-            yield stage(dataset=enabled.dataset, split=enabled.split)
+    def requires(self) -> list[SplitTask]:
+        """The task of each split of the datasets in [data] datasets. Raises ConfigError if [paths]
+        raw is not a folder.
+        """
+        s = settings()
+        if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
+            raise ConfigError(
+                f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name "
+                "the one that holds <dataset>/ folders, or mount its disk."
+            )
+        needs_no_pixels = any(not spec.stream.reads.crops for spec in s.streams)
+        tasks = list[SplitTask]()
+        for name in s.data.datasets:
+            try:
+                dataset = datasets.get(name)
+            except PlugInError:
+                tasks.append(Convert(dataset=name, split="*"))  # it fails with the reason
+                continue
+            stage = Extract if dataset.has_pixels or needs_no_pixels else Convert
+            tasks += [stage(dataset=name, split=split) for split in dataset.splits]
+        return tasks
 
     def up_to_date(self) -> bool:
         return True  # it is only asked when all required tasks are complete
 
     @property
     def flaw(self) -> str:
-        return _rejected_text(*(enabled.name for enabled in _enabled_splits()))
+        return _rejected_text(*(task.what for task in self.requires()))
 
     def show(self) -> None:
         """Name datasets of the cache that [data] datasets does not have."""
@@ -255,7 +269,7 @@ class Data(PipelineTask):
 
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
-        names = [enabled.name for enabled in _enabled_splits()]
+        names = [task.what for task in self.requires()]
         n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
         self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
         status = command("status", "--cache", from_here(opened.root))
@@ -263,40 +277,6 @@ class Data(PipelineTask):
             if not n_rows[name]:
                 warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
         self.show()
-
-
-class _EnabledSplit(NamedTuple):
-    """A split of a dataset in [data] datasets."""
-
-    dataset: str
-    split: str
-    has_pixels: bool  # whether the dataset has images, from which crops can be made
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}/{self.split}"
-
-
-def _enabled_splits() -> Iterator[_EnabledSplit]:
-    """The splits of the datasets in [data] datasets.
-
-    A dataset of a broken package has one split `*`, whose conversion fails with the reason. Raises
-    ConfigError if [paths] raw is not a folder.
-    """
-    s = settings()
-    if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
-        raise ConfigError(
-            f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name "
-            "the one that holds <dataset>/ folders, or mount its disk."
-        )
-    for name in s.data.datasets:
-        try:
-            dataset = datasets.get(name)
-        except PlugInError:
-            yield _EnabledSplit(name, "*", has_pixels=False)
-            continue
-        for split in dataset.splits:
-            yield _EnabledSplit(name, split, dataset.has_pixels)
 
 
 def _rejected_text(*names: str) -> str:
