@@ -307,35 +307,43 @@ def _show_warnings(metrics: Metrics, config: object) -> None:
         console.out.print(DEMO_DATA)
 
 
-def _show_dynamics(metrics: Metrics) -> None:
-    """Print the errors of past and future bodies, of each split by the first protocol with them."""
+def dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
+    """Split -> errors of past and future bodies by the first protocol with them, of such splits:
+
+    {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by model and step
+    in frames.
+    """
+    found = dict[str, Metrics]()
     for split in splits_of(metrics):
         for numbers in by_protocol(metrics[split]).values():
             if numbers.get("dynamics"):
-                _show_steps(split, numbers["dynamics"], stand_in=metrics["stand_in"])
-                break
+                found.setdefault(split, numbers["dynamics"])
+    return found
 
 
-def _show_steps(split: str, dynamics: Mapping[str, Any], *, stand_in: bool) -> None:
-    """Print a table of a split's errors by step of time, beside published figures on real data.
+def step_titles(by_step: Mapping[str, float]) -> list[str]:
+    """The titles of steps in frames: -5 frames, now, +5 frames."""
+    return [f"{int(step):+d} frames" if int(step) else "now" for step in by_step]
 
-    dynamics: {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by
-    model and step in frames.
+
+def _show_dynamics(metrics: Metrics) -> None:
+    """Print a table of each split's errors by step of time, beside published figures on real
+    data.
     """
-    rows = dict(dynamics["pa_mpjpe"])
-    if not stand_in:
-        rows |= published.DYNAMICS.get(split, {})
-    table = console.table(f"{split}, past and future")
-    steps = list(next(iter(rows.values())))
-    for step in steps:
-        title = "now" if step == "0" else f"{int(step):+d} frames"
-        table.add_column(title, justify="right", no_wrap=True)
-    for model, errors in rows.items():
-        table.add_row(model, *(_one_digit(errors.get(step)) for step in steps))
-    console.out.print()
-    console.out.print(table)
-    tracks = count(dynamics["tracks"], "track")
-    console.out.print(f"[dim]PA-MPJPE from one frame, mean over {tracks}[/dim]")
+    for split, dynamics in dynamics_of(metrics).items():
+        rows = dict(dynamics["pa_mpjpe"])
+        if not metrics["stand_in"]:
+            rows |= published.DYNAMICS.get(split, {})
+        table = console.table(f"{split}, past and future")
+        steps = next(iter(rows.values()))
+        for title in step_titles(steps):
+            table.add_column(title, justify="right", no_wrap=True)
+        for model, errors in rows.items():
+            table.add_row(model, *(_one_digit(errors.get(step)) for step in steps))
+        console.out.print()
+        console.out.print(table)
+        tracks = count(dynamics["tracks"], "track")
+        console.out.print(f"[dim]PA-MPJPE from one frame, mean over {tracks}[/dim]")
 
 
 def rows_beside_published(metrics: Metrics, title: str = VIBE.title) -> dict[str, list[ResultRow]]:

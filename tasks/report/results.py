@@ -17,7 +17,15 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from pipeline.cli.text import command, count
-from tasks.evaluation import MEAN_BODY, ResultRow, metric_titles, published_row, rows_of_run
+from tasks.evaluation import (
+    MEAN_BODY,
+    ResultRow,
+    dynamics_of,
+    metric_titles,
+    published_row,
+    rows_of_run,
+    step_titles,
+)
 from tasks.report.page import PageSection
 from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
@@ -154,24 +162,15 @@ def _dynamics(run: TrainingRun) -> Iterator[_DynamicsTable]:
     """PA-MPJPE of past, present and future bodies predicted from one frame
     (`vibe_model.hmmr.dynamics`).
     """
-    for split, errors in run.splits.items():
-        measured = [numbers for numbers in by_protocol(errors).values() if "dynamics" in numbers]
-        if not measured:
-            continue
-        table = measured[0]["dynamics"]
+    for split, table in dynamics_of(run.metrics).items():
         errors_by_step = table["pa_mpjpe"]
-        first = next(iter(errors_by_step.values()))
         frames = count(table["frames"], "frame")
         tracks = count(table["tracks"], "track")
         yield _DynamicsTable(
             caption=f"{run.name}, {split}: {frames} of {tracks}",
-            header=[_step_title(int(step)) for step in first],
+            header=step_titles(next(iter(errors_by_step.values()))),
             rows={model: [*by_step.values()] for model, by_step in errors_by_step.items()},
         )
-
-
-def _step_title(step: int) -> str:
-    return f"{step:+d} frames" if step else "now"
 
 
 def _model_rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> list[ResultRow]:
