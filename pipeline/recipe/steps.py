@@ -245,7 +245,8 @@ def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
     if done.kept:
         text += f", {done.kept:,} kept of an earlier run or of parts"
     if spec.stream.stand_in:
-        text += f", with {'demo' if spec.stream.weights_file else 'random'} weights"
+        weights = "DEMO DATA" if spec.stream.weights_file else "UNTRAINED"
+        text += f", {weights}: only for trial runs"
     return f"{text} (why: {done.plan.why})"
 
 
