@@ -16,7 +16,7 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain
+from pipeline.cli.console import DONE, DOUBT, CommandResult, plain
 from pipeline.cli.text import command
 from pipeline.clips.files import list_clips
 from pipeline.commands.init import tool
@@ -24,6 +24,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import files
 from pipeline.recipe.examination import BODY, Examination, PartCount, examine
+from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import Settings, load
 
@@ -71,9 +72,7 @@ def _run(args: argparse.Namespace) -> int:
     if settings is None or not settings.embedded.enabled:  # else demo data will be made there
         _require_folder(raw, settings)
     enabled = _all_of(raw) if settings is None else settings.data.datasets
-    broken = datasets.broken(enabled)
-    for text in broken.values():
-        err.print(f"{DOUBT} {plain(text)}: skipped")
+    broken = warn_of_broken(enabled)
     names = args.datasets or [name for name in enabled if name not in broken]
     readers = [args.cfg.dataset(name) for name in names]
     examined = _examine_all(readers, raw, args.body, settings)

@@ -17,16 +17,15 @@ import argparse
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from pipeline import datasets
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain
+from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED, ExtractionPlan
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.overview import SplitPlan, plan_splits
 from pipeline.recipe.recipe import NO_SETTINGS, Recipe, missing_files
-from pipeline.settings.arguments import CACHE, join_split_name
+from pipeline.settings.arguments import CACHE, join_split_name, warn_of_broken
 from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import load
 
@@ -53,9 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     missing = missing_files(recipes)
     broken = dict[str, str]()
     if not args.names:
-        broken = datasets.broken(settings.data.datasets)
-    for text in broken.values():
-        err.print(f"{DOUBT} {plain(text)}: skipped")
+        broken = warn_of_broken(settings.data.datasets)
 
     result = CommandResult([_as_dict(plan, missing) for plan in plans])
     failed = any(plan.problems or plan.refusals for plan in plans)

@@ -199,7 +199,7 @@ class Preparation:
         detected = _detect(self, plans)
         n_flaws = detected.flaws + _run_steps(self, runnable)
         pages = {plan.name: self.page(plan.recipe) for plan in runnable}
-        summary = Summary(args.cache, pages, detected.warnings, self.without_weights)
+        summary = Summary(args.cache, pages, detected.warnings)
         n_flaws += summary.print(runnable)
         return int(has_skipped_splits or n_flaws > 0)
 

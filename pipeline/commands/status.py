@@ -35,7 +35,12 @@ from pipeline.recipe.digests import list_digests
 from pipeline.recipe.sizes import stored_bytes
 from pipeline.recipe.videos import tracks_csv, videos_csv
 from pipeline.settings import sections
-from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
+from pipeline.settings.arguments import (
+    cache_option,
+    choose_splits,
+    splits_argument,
+    warn_of_broken,
+)
 from pipeline.settings.file import settings_file
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
@@ -85,7 +90,9 @@ def _run(args: argparse.Namespace) -> int:
     """
     _refuse_together(args)
     opened = cache.open(args.cache)
-    _warn_of_broken_packages(opened)
+    installed = datasets.names()
+    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
+    warn_of_broken(name for name in names if name in installed)
     chosen = choose_splits(args.splits, opened.splits)
     result = CommandResult([])
     if args.digest:
@@ -108,14 +115,6 @@ def _run(args: argparse.Namespace) -> int:
     if not args.sizes:
         _add_notes(result, args, opened, rows)
     return result.print(as_json=args.json)
-
-
-def _warn_of_broken_packages(opened: cache.FeatureCache) -> None:
-    """Print a warning about datasets of the cache that are installed, but cannot be loaded."""
-    installed = datasets.names()
-    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
-    for text in datasets.broken(name for name in names if name in installed).values():
-        err.print(f"{DOUBT} {plain(text)}")
 
 
 def _read_splits(

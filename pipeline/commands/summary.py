@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,23 +30,23 @@ class Summary:
     root: cache.Root
     pages: Mapping[str, Path]  # split -> its page
     printed: Sequence[str]  # messages about clips that were printed, and are not repeated
-    without_weights: bool  # no weights are named, so there are no features
 
     def print(self, plans: Sequence[SplitPlan]) -> int:
         """Print the summary. Returns the number of rejected videos."""
         n_rejected = 0
-        n_rows = 0
         with_inputs = list[str]()  # splits that a model can be run on
         for plan in plans:
             split = split_now(plan)
             if split is None:
                 continue
             n_rejected += self._print_split(plan, split)
-            n_rows += split.manifest["rows"]
             if split.manifest["rows"] and _has_inputs(plan, split):
                 with_inputs.append(plan.name)
-        for title, text in self._next_commands(with_inputs, n_rows):
-            out.print(f"{title:<{VERB}} {plain(text)}")
+        out.print(f"{'videos':<{VERB}} {plain(self._status())}")
+        if with_inputs:
+            options = ["--cache", str(self.root), "--checkpoint", "FILE", "--body", "DIR"]
+            bodies = command("predict", with_inputs[0], *options, module="tasks")
+            out.print(f"{'bodies':<{VERB}} {plain(bodies)}")
         return n_rejected
 
     def _print_split(self, plan: SplitPlan, split: cache.Split) -> int:
@@ -75,16 +75,6 @@ class Summary:
         if any(text.startswith(f"{raw / name}: ") for text in self.printed):
             return f"rejected {name}: {reason} (see above)"
         return f"rejected {rejection}"
-
-    def _next_commands(self, with_inputs: Sequence[str], n_rows: int) -> Iterator[tuple[str, str]]:
-        """Yield (purpose, command) for each useful next command."""
-        yield "videos", self._status()
-        if self.without_weights and n_rows:
-            yield "features", "the same command with --weights"
-        if with_inputs:
-            options = ["--cache", str(self.root), "--checkpoint", "FILE", "--body", "DIR"]
-            yield "bodies", command("predict", with_inputs[0], *options, module="tasks")
-        yield "more", "the same command, after adding or changing videos"
 
     def _status(self) -> str:
         return command("status", "--all", "--cache", str(self.root))

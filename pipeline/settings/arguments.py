@@ -26,7 +26,7 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
@@ -168,6 +168,14 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     if not names:
         return list(splits)
     return [split for split in splits if split in names or dataset_of[split] in names]
+
+
+def warn_of_broken(names: Iterable[str]) -> dict[str, str]:
+    """Print a warning about each dataset that cannot be loaded. Returns their errors by name."""
+    broken = datasets.broken(names)
+    for text in broken.values():
+        err.print(f"{DOUBT} {plain(text)}: skipped")
+    return broken
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
