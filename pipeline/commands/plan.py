@@ -155,24 +155,28 @@ def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
     """Lines on the conversion: how many videos it reads, why, and which have changed."""
-    n_videos = f"{count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
-    yield f"convert  {n_videos}"
+    yield f"convert  {count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
     yield f"  why    {plain(todo.why or 'keypoints come from the detection')}"
-    if todo.differs or plan.committed is None:
-        return
-    videos = [f"new      {name}" for name in todo.new]
-    for name, differences in _changed_videos(todo).items():
+    named = _named_videos(plan, todo)
+    videos = [f"new      {name}" for name in named["new"]]
+    for name, differences in named["changed"].items():
         videos.append(f"changed  {name}: {'; '.join(differences)}")
-    videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
-    videos += [f"removed  {name}" for name in todo.removed]
+    if not todo.differs:
+        videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
+    videos += [f"removed  {name}" for name in named["removed"]]
     for line in few(videos, most, "--all names them"):
         yield f"  {plain(line)}"
 
 
-def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
-    """Changed video -> how its files differ from those that were converted."""
+def _named_videos(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
+    """New, changed (with how their files differ from those that were converted) and removed videos;
+    none if all are read.
+    """
+    if plan.committed is None or todo.differs:
+        return {"new": [], "changed": {}, "removed": []}
     recorded = todo.recorded_stamps()
-    return {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
+    changed = {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
+    return {"new": todo.new, "changed": changed, "removed": todo.removed}
 
 
 def _unnamed(plan: SplitPlan) -> Iterator[str]:
@@ -208,13 +212,6 @@ def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
     todo = plan.conversion
     if todo is None:
         return None
-    new = list[str]()
-    changed = dict[str, list[str]]()
-    removed = list[str]()
-    if plan.committed is not None and not todo.differs:
-        new += todo.new
-        changed |= _changed_videos(todo)
-        removed += todo.removed
     n_videos = {
         "read": len(todo.append),
         "of": len(todo.stamps or todo.listed),
@@ -225,9 +222,7 @@ def _conversion_as_dict(plan: SplitPlan) -> dict[str, Any] | None:
         "why": todo.why,
         "reader": [difference.as_dict() for difference in todo.differs],
         "videos": n_videos,
-        "new": new,
-        "changed": changed,
-        "removed": removed,
+        **_named_videos(plan, todo),
         "renamed": dict(todo.renamed),
         "missing": dict(todo.missing),
         "unusable": dict(todo.unusable),
