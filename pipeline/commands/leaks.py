@@ -78,8 +78,7 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
     for both, kinds in unshared.items():
         result.line(f"{both} share no {' and no '.join(kinds)}", DONE)
     if unknown and not every:
-        text = _summarize_unknown(unknown)
-        result.line(f"unknown: {text} (leaks --all prints the reasons)", DOUBT)
+        result.line(f"{_count_unknown(compared)} (leaks --all prints the reasons)", DOUBT)
         return
     for (what, why), pairs in unknown.items():
         where = ", ".join(pairs)
@@ -99,24 +98,6 @@ def _add_common(result: CommandResult, comparison: Comparison, both: str, *, eve
     named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in common]
     most = None if every else FEW
     result.lines(few(named, most, "leaks --all"), indent=4)
-
-
-def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
-    """One line without the reasons, such as `subjects of 12 pairs of splits, recordings of a/train
-    and b/test`.
-
-    unknown: (kind of thing, reason) -> pairs of splits.
-    """
-    by_what = defaultdict[str, list[str]](list)
-    for (what, _), pairs in unknown.items():
-        by_what[what] += pairs
-    texts = list[str]()
-    for what, pairs in by_what.items():
-        which = pairs[0]
-        if len(pairs) > 1:
-            which = f"{len(pairs):,} pairs of splits"
-        texts.append(f"{what}s of {which}")
-    return ", ".join(texts)
 
 
 class _Common(NamedTuple):
@@ -276,11 +257,15 @@ def summary(compared: Sequence[Comparison]) -> str:
         for c in of_training
         if c.leaks
     ]
-    n_unknown = sum(bool(comparison.unknown) for comparison in of_training)
     line = "; ".join(shared) or "training and test splits share no name of a person or recording"
-    if n_unknown:
-        line += f" ({n_unknown} of {len(of_training)} comparisons by name are impossible)"
+    if any(comparison.unknown for comparison in of_training):
+        line += f" ({_count_unknown(of_training)})"
     return line
+
+
+def _count_unknown(compared: Sequence[Comparison]) -> str:
+    n_unknown = sum(bool(comparison.unknown) for comparison in compared)
+    return f"{n_unknown} of {len(compared)} comparisons by name are impossible"
 
 
 COMMAND: Final = Command(_options, _run)

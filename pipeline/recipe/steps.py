@@ -84,13 +84,14 @@ def detect(plan: DetectionPlan, s: Settings, progress: Progress) -> StepResult:
 
 def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResult:
     """The result of a detection. Its flaws are clips that have no keypoints, or lost frames."""
-    details = []
+    counts = []
     has_results = report.detected or report.renamed
     if has_results or not report.up_to_date:
-        details.append(str(report))
-    details += [f"renamed {before} -> {clip}" for clip, before in report.renamed.items()]
+        counts.append(str(report))
     if report.up_to_date:
-        details.append(f"{count(report.up_to_date, 'clip')} up to date")
+        counts.append(f"{count(report.up_to_date, 'clip')} up to date")
+    details = ["; ".join(counts)]
+    details += [f"renamed {before} -> {clip}" for clip, before in report.renamed.items()]
     stand_in = ""
     if plan.detector.stand_in:
         stand_in = "stand-in detector: use these keypoints only to try the pipeline"
