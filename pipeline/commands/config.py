@@ -23,7 +23,7 @@ from pipeline.plug_ins import load
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
 from pipeline.settings.arguments import check_new_cache
-from pipeline.settings.file import LUIGI, PATH, settings_file
+from pipeline.settings.file import LUIGI, settings_file
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
 
@@ -41,12 +41,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Only check the file. Exits with 1 if training would be refused",
     )
-    add(
-        "--config",
-        type=PATH,
-        metavar="FILE",
-        help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)",
-    )
     sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
 
 
@@ -56,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
     Problems that concern only training are warnings. Returns 1 if files are missing that training
     needs, and with --check for settings that training refuses.
     """
-    file = args.config or settings_file()
+    file = settings_file()
     s = sections.load(file)
     load(TRAININGS).check(s)
 

@@ -24,9 +24,9 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.plan import IMPORTED, ExtractionPlan
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import NO_SETTINGS, Recipe, missing_files
+from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings.arguments import CACHE, join_split_name, warn_of_broken
-from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.settings.file import ROOT, settings_file
 from pipeline.settings.sections import load
 
 
@@ -39,14 +39,13 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="Datasets or splits (default: [data] datasets)",
     )
     add("--all", action="store_true", help="Name every video instead of the first few")
-    add("--config", type=PATH, help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
     add("--cache", type=ROOT, help=f"{CACHE} (default: [paths] cache)")
     json_option(sub, ", with all videos")
 
 
 def _run(args: argparse.Namespace) -> int:
     """Print what would run, split by split. Returns 2 if a split has an error."""
-    settings = load(args.config or settings_file(), NO_SETTINGS)
+    settings = load(settings_file())
     recipes = Recipe.by_settings(settings, join_split_name(args.names), args.cache)
     plans = plan_splits(recipes)
     missing = missing_files(recipes)

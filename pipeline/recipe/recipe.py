@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import cache
 from pipeline import datasets
@@ -28,10 +27,6 @@ from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import body_for_fits
 from pipeline.settings.sections import Settings
-
-NO_SETTINGS: Final = (
-    "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
-)
 
 
 @dataclass(frozen=True, slots=True)

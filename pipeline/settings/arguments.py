@@ -2,7 +2,7 @@
 features
 
 A setting comes from the command's option, else from `--set`, else from luigi.cfg, else it has its
-default. luigi.cfg is the file named by `--config` or LUIGI_CONFIG_PATH, else ./luigi.cfg, which may
+default. luigi.cfg is the file named by LUIGI_CONFIG_PATH, else ./luigi.cfg, which may
 be missing.
 
 A command's `options` function adds options by `cache_option`, `setting_options` and others, which
@@ -15,7 +15,6 @@ command by attributes of the parsed arguments:
     reads          `command_line.Command.reads`: a function, or None
     settings       words SECTION.KEY=VALUE of `--set`
     command        the command's name, for messages
-    config         the file of `--config`, or None; absent for commands without this option
     cfg            set by `complete`: the `Settings`
 """
 
@@ -307,7 +306,7 @@ def complete(args: argparse.Namespace) -> None:
     if is_complete and not reads_more:
         return
 
-    file = getattr(args, "config", None) or settings_file()
+    file = settings_file()
     source = SettingsFile.read(file, optional=file == sections.FILE).apply_overrides()
     for name, setting in options.items():
         section, _, key = setting.partition(".")

@@ -147,11 +147,11 @@ def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) 
     assert not EvaluateVIBE().complete()
 
 
-def test_plan_lists_what_runs_and_why(project, build, capsys) -> None:
-    file = ("--config", str(project.cfg))
+def test_plan_lists_what_runs_and_why(project, build, within, capsys) -> None:
+    within(project)
     project.configure({"amass": {"resampling": "decimate"}})
     added = add_video(project)
-    assert main(["plan", *file, "--json"]) == 0
+    assert main(["plan", "--json"]) == 0
     todo = {split["split"]: split for split in json.loads(capsys.readouterr().out)}
     assert [name for name, split in todo.items() if not split["nothing_to_do"]] == [
         "3dpw/train",
@@ -161,7 +161,7 @@ def test_plan_lists_what_runs_and_why(project, build, capsys) -> None:
     assert todo["amass/train"]["convert"]["why"] == "parameters.resampling was slerp, is decimate"
     done = ["convert 3dpw/train", "convert amass/train", "data 2 datasets", "extract 3dpw/train"]
     assert sorted(build(project, "Data").done) == done
-    assert main(["plan", *file]) == 0
+    assert main(["plan"]) == 0
     assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 

@@ -240,10 +240,9 @@ MISTAKES = (  # words, and what the message names
     ("doctor penn --raw {root}", "no dataset is called 'penn'"),
     ("doctor penn_action --raw absent", "folder not found"),
     ("doctor penn_action --raw {file}", "is a file"),
-    ("plan penn_action/val --config {cfg}", "penn_action has no split 'val'"),
-    ("plan penn_action train --config absent.cfg", "absent.cfg: file not found"),
-    ("plan amass --config {cfg}", "is not among penn_action"),
-    ("plan pen --config {cfg}", "known: penn_action"),
+    ("plan penn_action/val", "penn_action has no split 'val'"),
+    ("plan amass", "is not among penn_action"),
+    ("plan pen", "known: penn_action"),
 )
 
 

@@ -85,8 +85,6 @@ OPTIONS = {
     "prepare penn_action --cache cache": r"required: --raw",
     "prepare penn_action --raw raw/pen_action --cache cache": r"no such folder; did you mean 'penn_action'\?",
     "detect raw --out keypoints --detector rtmpos": r"did you mean 'rtmpose'\?",
-    "plan --config luigi.cgf": r"luigi\.cgf: file not found",
-    "config --check --config nowhere/luigi.cfg": r"nowhere/luigi\.cfg: file not found",
     "config pahts": r"pahts.*did you mean 'paths'\?",
     "show penn_action/train --cache cache --out nowhere/": r"nowhere",
     "export penn_action train --cache cache --format vib --out x": r"did you mean 'vibe'\?",
