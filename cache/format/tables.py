@@ -190,6 +190,12 @@ def table_key(name: str, entry: Mapping[str, Any]) -> str:
     return shard_key(table_folder(name, entry), 0, entry["shape"][1:])
 
 
+def table_size(entry: Mapping[str, Any]) -> int:
+    """The size of a table's file in bytes: its numbers, at least one, and their CRC-32C."""
+    n_numbers = math.prod(max(1, n) for n in entry["shape"])
+    return int(n_numbers * np.dtype(entry["dtype"]).itemsize + 4)
+
+
 def parse_table(file: Bytes, entry: Mapping[str, Any]) -> Array:
     """View a table's file as its array."""
     shape = tuple(entry["shape"])

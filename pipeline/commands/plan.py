@@ -19,8 +19,9 @@ from typing import Any, Final
 
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, count, few
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.features.again import fill_command
 from pipeline.features.plan import IMPORTED, ExtractionPlan
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.overview import SplitPlan, plan_splits
@@ -181,14 +182,10 @@ def _named_videos(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
 def _unnamed(plan: SplitPlan) -> Iterator[str]:
     """Messages about incomplete streams that no task extracts."""
     for stream, n_rows in plan.unnamed.items():
-        split = command(
-            "extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root)
-        )
+        assert plan.committed is not None
         rows = count(n_rows, "row")
-        yield (
-            f"stream {stream}: {rows} missing, and not in [features] streams: {split} "
-            f"--stream {stream}"
-        )
+        fill = fill_command(plan.committed, stream)
+        yield f"stream {stream}: {rows} missing, and not in [features] streams: {fill}"
 
 
 def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:

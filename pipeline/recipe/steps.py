@@ -135,8 +135,8 @@ def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) ->
     counts = "; ".join(accounting_lines(done.totals, done.uncounted_note))
     summary = f"{done.video_counts or 'converted'} (why: {plan.why}): {counts}"
     rejected = [f"rejected {account.rejection}" for account in done.rejected]
-    unused = filter(None, [plan.dataset.unused_labels(plan.raw, plan.split)])
-    notes = [f"note {note}" for note in (*unused, *done.doubts, *done.damaged, *done.notes)]
+    labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
+    notes = [f"note {note}" for note in (*labels, *done.doubts, *done.damaged, *done.notes)]
     return StepResult(
         details=[summary, *plan.renamed_lines],
         mark=DONE if done.totals["frames"]["kept"] else DOUBT,
