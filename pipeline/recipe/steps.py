@@ -136,7 +136,7 @@ def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) ->
     summary = f"{done.video_counts or 'converted'} (why: {plan.why}): {counts}"
     rejected = [f"rejected {account.rejection}" for account in done.rejected]
     labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
-    notes = [f"note {note}" for note in (*labels, *done.doubts, *done.damaged, *done.notes)]
+    notes = [f"note {note}" for note in (*labels, *done.damaged, *done.notes)]
     return StepResult(
         details=[summary, *plan.renamed_lines],
         mark=DONE if done.totals["frames"]["kept"] else DOUBT,
