@@ -27,7 +27,7 @@ from cache.format.layout import Column, Geometry
 from cache.format.manifest import Commit, shards_entry
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, video_record
-from cache.format.tables import Tables, VideoTable
+from cache.format.tables import Tables, VideoTable, encode_texts
 from cache.storage.base import Lock
 from cache.write.checks import check_track
 from cache.write.split_shards import SplitShards, Video
@@ -228,6 +228,8 @@ class NextCommit:
             raise CacheError(
                 f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}"
             )
+        # A video that no table takes would be journalled, and refused by each commit.
+        encode_texts([entry.name, entry.source, entry.pixels, entry.fingerprint, *names])
         self.is_open = False
         self._add_video(video)
         self._shards.append(video, tracks)
