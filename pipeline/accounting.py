@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.cli.text import count
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -202,8 +204,8 @@ class Accounting:
 
 def _by_reason(counts: Iterable[Counter[str]]) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
+    for by_reason in counts:
+        total.update(by_reason)
     return dict(sorted(total.items()))
 
 
@@ -309,3 +311,8 @@ UNKNOWN: Final = Reason("a reason of another package: see its documentation", Fa
 def reason(name: str) -> Reason:
     """The meaning of a reason; `UNKNOWN` for one of another package."""
     return REASONS.get(name, UNKNOWN)
+
+
+def without_rows_text(why: str, n: int) -> str:
+    """A line about n videos that were rejected for a harmless reason."""
+    return f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"

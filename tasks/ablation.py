@@ -25,6 +25,7 @@ from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
 from tasks.data import Data
+from tasks.evaluation import MEAN_BODY, ResultRow, metric_titles, rows_of_run
 from tasks.settings import settings
 from tasks.training import Train, read_metrics, splits_of, train_config
 from vibe_model import runs
@@ -306,34 +307,24 @@ class AblationTable:
         """Yield the rows of a split and protocol: the mean body, the variants, and published
         figures. No row if the protocol did not evaluate every run.
         """
-        results = self._results_by_variant(split, protocol)
-        if not results:
+        by_model: dict[str, list[ResultRow]] = {MEAN_BODY: []}  # title -> rows of its seeds
+        for variant, by_seed in self.by_variant.items():
+            for metrics in by_seed.values():
+                for row in rows_of_run(split, metrics[split], _title(variant)):
+                    if row.protocol == protocol:
+                        by_model.setdefault(row.model, []).append(row)
+        seeds = [len(by_seed) for by_seed in self.by_variant.values()]
+        mean_body = by_model[MEAN_BODY]
+        if len(mean_body) < sum(seeds):
             return
-        first_run = next(iter(results.values()))[0]
-        # "baseline": the mean body's errors, which are the same for every run
-        by_model = {"constant mean body": [first_run["baseline"]]}  # title -> results of its runs
-        for variant, by_seed in results.items():
-            by_model[_title(variant)] = by_seed
-            if variant == PER_FRAME and all("smoothed" in numbers for numbers in by_seed):
-                smoothed = [numbers["smoothed"] for numbers in by_seed]
-                by_model["per frame, smoothed in time"] = smoothed
-        for model, by_seed in by_model.items():
-            errors = _mean_errors(by_seed)
-            yield _AblationRow(split, protocol, model, len(by_seed), first_run["frames"], errors)
+        del mean_body[1:]  # it is the same for every run
+        for model, rows in by_model.items():
+            if model == MEAN_BODY or len(rows) in seeds:  # all seeds have smoothed predictions
+                errors = _mean_errors([row.errors for row in rows])
+                frames = mean_body[0].frames or 0
+                yield _AblationRow(split, protocol, model, len(rows), frames, errors)
         if (split, protocol) == published.ABLATION_OF and not self.stand_in:
             yield from _published_rows()
-
-    def _results_by_variant(self, split: str, protocol: str) -> dict[str, list[Metrics]]:
-        """Variant -> results of its seeds; {} if this protocol did not evaluate every run."""
-        results: dict[str, list[Metrics]] = {}
-        for variant, by_seed in self.by_variant.items():
-            results[variant] = []
-            for metrics in by_seed.values():
-                numbers = by_protocol(metrics[split]).get(protocol)
-                if not numbers:
-                    return {}
-                results[variant].append(numbers)
-        return results
 
 
 def _published_rows() -> Iterator[_AblationRow]:
@@ -345,28 +336,27 @@ def _published_rows() -> Iterator[_AblationRow]:
         yield _AblationRow(split, protocol, title, seeds=0, frames=0, errors=errors)
 
 
-def _mean_errors(by_seed: Sequence[Metrics]) -> dict[str, _MeanError]:
+def _mean_errors(by_seed: Sequence[Mapping[str, float]]) -> dict[str, _MeanError]:
     """Mean and spread of those errors that all seeds have."""
     errors = {}
-    for name in table_metrics(by_seed):
-        if all(name in metrics for metrics in by_seed):
-            values = [float(metrics[name]) for metrics in by_seed]
-            spread = None
-            if len(values) > 1:
-                spread = stdev(values)
-            errors[name] = _MeanError(fmean(values), spread)
+    for name in by_seed[0]:
+        if not all(name in numbers for numbers in by_seed):
+            continue
+        values = [numbers[name] for numbers in by_seed]
+        spread = None
+        if len(values) > 1:
+            spread = stdev(values)
+        errors[name] = _MeanError(fmean(values), spread)
     return errors
 
 
 def _show_errors(rows: Sequence[_AblationRow]) -> None:
     """Print those errors that the paper reports; if there are none of them, all errors."""
-    metrics = table_metrics(row.means for row in rows)
-    with_errors = set().union(*(row.errors for row in rows))
-    measured = [name for name in metrics if name in with_errors]
-    names = [name for name in measured if name in _PAPER_METRICS] or measured
-    table = console.table("", *(metrics[name].title for name in names))
+    titles = metric_titles([row.errors for row in rows])
+    shown = {name: title for name, title in titles.items() if name in _PAPER_METRICS} or titles
+    table = console.table("", *shown.values())
     for row in rows:
-        table.add_row(row.model, *(row.text(name) for name in names))
+        table.add_row(row.model, *(row.text(name) for name in shown))
     console.show(table)
 
 

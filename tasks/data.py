@@ -11,9 +11,8 @@ nothing to do, and else carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
 import luigi
 
@@ -25,10 +24,10 @@ from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import ConfigError
-from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
-from pipeline.recipe.recipe import Recipe, StepResult
-from tasks.base import UP_TO_DATE, PipelineTask, warn
+from pipeline.recipe import steps
+from pipeline.recipe.recipe import Recipe
+from tasks.base import PipelineTask, warn
 from tasks.settings import settings
 
 # Tasks that use the GPU or all cores: one at a time, whatever Luigi's workers ([resources] network
@@ -88,17 +87,7 @@ class Detect(PipelineTask):
         return [Synthesize()] if settings().embedded.enabled else []
 
     def recipe(self) -> Recipe:
-        s = settings()
-        raw = s.raw(self.dataset)
-        where = s.source.where("detect", "detector")
-        if s.detector is None:
-            raise ConfigError(f"{where}: names no detector")
-        if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
-            raise ConfigError(
-                f"{where} = {s.detector.name}: finds people only in demo data. Use rtmpose, or "
-                "none."
-            )
-        return Recipe.from_settings(s, self.dataset, "")
+        return Recipe.from_settings(settings(), self.dataset, "")
 
     def plan(self) -> DetectionPlan:
         return self.recipe().plan_detection()
@@ -116,7 +105,7 @@ class Detect(PipelineTask):
     def work(self) -> None:
         plan = self.plan()
         with self.progress() as progress:
-            result = self.recipe().detect(plan, progress)
+            result = steps.detect(plan, settings(), progress)
         self.report(result)
 
 
@@ -183,9 +172,7 @@ class Convert(SplitTask):
     def work(self) -> None:
         plan = self.plan()
         with self.progress() as progress:
-            result = self.recipe().convert(plan, progress)
-        if plan.up_to_date:  # Luigi also runs it after a required task that had something to do
-            result = replace(result, details=result.details or [UP_TO_DATE], mark=IDLE)
+            result = steps.convert(plan, settings(), progress)
         if not self.problems_fail and self._has_rows():
             result = replace(result, notes=[*result.notes, *result.problems], problems=())
         self.report(result)
@@ -218,15 +205,11 @@ class Extract(SplitTask):
         return [ConvertFirst(dataset=self.dataset, split=self.split)]
 
     def up_to_date(self) -> bool:
-        return not self.recipe().plan_extraction()
+        return all(plan.up_to_date for plan in self.recipe().plan_extraction())
 
     def work(self) -> None:
-        recipe = self.recipe()
-        plans = recipe.plan_extraction()
-        result = StepResult(details=[UP_TO_DATE], mark=IDLE)
-        if plans:
-            with self.progress() as progress:
-                result = recipe.extract(plans, progress)
+        with self.progress() as progress:
+            result = steps.extract(self.recipe().plan_extraction(), settings(), progress)
         self.report(replace(result, problems=[*self._conversion_problems(), *result.problems]))
 
     def _conversion_problems(self) -> list[str]:
@@ -249,19 +232,34 @@ class Data(PipelineTask):
     def what(self) -> str:
         return count(len(settings().data.datasets), "dataset")
 
-    def requires(self) -> Iterator[PipelineTask]:
-        needs_no_pixels = any(not spec.stream.reads.crops for spec in settings().streams)
-        for enabled in _enabled_splits():
-            has_features = enabled.has_pixels or needs_no_pixels
-            stage = Extract if has_features else Convert
-            yield stage(dataset=enabled.dataset, split=enabled.split)
+    def requires(self) -> list[SplitTask]:
+        """The task of each split of the datasets in [data] datasets. Raises ConfigError if [paths]
+        raw is not a folder.
+        """
+        s = settings()
+        if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
+            raise ConfigError(
+                f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name "
+                "the one that holds <dataset>/ folders, or mount its disk."
+            )
+        needs_no_pixels = any(not spec.stream.reads.crops for spec in s.streams)
+        tasks = list[SplitTask]()
+        for name in s.data.datasets:
+            try:
+                dataset = datasets.get(name)
+            except PlugInError:
+                tasks.append(Convert(dataset=name, split="*"))  # it fails with the reason
+                continue
+            stage = Extract if dataset.has_pixels or needs_no_pixels else Convert
+            tasks += [stage(dataset=name, split=split) for split in dataset.splits]
+        return tasks
 
     def up_to_date(self) -> bool:
         return True  # it is only asked when all required tasks are complete
 
     @property
     def flaw(self) -> str:
-        return _rejected_text(*(enabled.name for enabled in _enabled_splits()))
+        return _rejected_text(*(task.what for task in self.requires()))
 
     def show(self) -> None:
         """Name datasets of the cache that [data] datasets does not have."""
@@ -271,7 +269,7 @@ class Data(PipelineTask):
 
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
-        names = [enabled.name for enabled in _enabled_splits()]
+        names = [task.what for task in self.requires()]
         n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
         self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
         status = command("status", "--cache", from_here(opened.root))
@@ -279,40 +277,6 @@ class Data(PipelineTask):
             if not n_rows[name]:
                 warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
         self.show()
-
-
-class _EnabledSplit(NamedTuple):
-    """A split of a dataset in [data] datasets."""
-
-    dataset: str
-    split: str
-    has_pixels: bool  # whether the dataset has images, from which crops can be made
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}/{self.split}"
-
-
-def _enabled_splits() -> Iterator[_EnabledSplit]:
-    """The splits of the datasets in [data] datasets.
-
-    A dataset of a broken package has one split `*`, whose conversion fails with the reason. Raises
-    ConfigError if [paths] raw is not a folder.
-    """
-    s = settings()
-    if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
-        raise ConfigError(
-            f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name "
-            "the one that holds <dataset>/ folders, or mount its disk."
-        )
-    for name in s.data.datasets:
-        try:
-            dataset = datasets.get(name)
-        except PlugInError:
-            yield _EnabledSplit(name, "*", has_pixels=False)
-            continue
-        for split in dataset.splits:
-            yield _EnabledSplit(name, split, dataset.has_pixels)
 
 
 def _rejected_text(*names: str) -> str:

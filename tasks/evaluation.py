@@ -21,9 +21,9 @@ The tables call them "mean body" and "per frame".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import luigi
 from rich.table import Table
@@ -36,7 +36,7 @@ from tasks.training import MODEL_NAMES, Train, model_config, read_metrics, split
 from vibe_model import models, runs
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
-from vibe_model.metrics import METRICS, units_of
+from vibe_model.metrics import units_of
 from vibe_model.models import Model
 from vibe_model.result_files import csv_text, write_text
 from vibe_model.sections import VIBE, note_missing_depth, which_runs
@@ -46,9 +46,20 @@ RESULTS: Final = "results.csv"
 WIDE: Final = 120  # least width of a table in columns of the terminal: numbers must not be cut
 
 Metrics = Mapping[str, Any]  # content of metrics.json
-# {"split": "3dpw/test", "protocol": "default", "model": "VIBE", "pa_mpjpe": 51.9, ..., "frames":
-# 35515}: a row of `result_rows`. A number that is missing is "".
-ResultRow = Mapping[str, Any]
+MEAN_BODY: Final = "mean body"
+
+
+class ResultRow(NamedTuple):
+    """A row of a table: one model on one split, by one protocol."""
+
+    split: str
+    protocol: str
+    model: str
+    errors: Mapping[str, float]  # by metric of metrics.json; without metrics that lack labels
+    frames: int | None  # number of evaluated frames; None: unknown
+    # below the model's name on a page: source of published figures, width of smoothing, or a run's
+    # size and inputs
+    about: str = ""
 
 
 class Evaluate(PipelineTask):
@@ -87,9 +98,9 @@ class Evaluate(PipelineTask):
 
     def show(self) -> None:
         folder = self._folder()
-        tables: dict[str, list[dict[str, Any]]] = {}
+        tables: dict[str, list[ResultRow]] = {}
         for row in _all_rows(self.record):
-            tables.setdefault(f"{row['split']}, {row['protocol']}", []).append(row)
+            tables.setdefault(f"{row.split}, {row.protocol}", []).append(row)
         for title, rows in tables.items():
             console.out.print()
             console.show(table_of(title, rows), least=WIDE)
@@ -127,7 +138,7 @@ def _per_frame_variant(model: Model) -> str:
     return "+".join([*others, model.baseline])
 
 
-def _all_rows(model: Model) -> list[dict[str, Any]]:
+def _all_rows(model: Model) -> list[ResultRow]:
     """The rows of the model's run and of its per-frame model's, as luigi.cfg sets them."""
     metrics = read_metrics(runs.run_folder(model_config(model)))
     config = per_frame_config(model)
@@ -137,69 +148,69 @@ def _all_rows(model: Model) -> list[dict[str, Any]]:
     return result_rows(metrics, per_frame, title=model.title)
 
 
+def rows_of_run(split: str, entry: Metrics, title: str) -> Iterator[ResultRow]:
+    """Yield the rows of a split's entry in metrics.json by each protocol: the model, its smoothed
+    predictions (no smoothing may be the best on validation), and the mean body.
+    """
+    for protocol, numbers in by_protocol(entry).items():
+        if not numbers:
+            continue
+        # without frames with 3D labels, the errors are of those with 2D labels
+        frames = int(numbers.get("frames") or numbers.get("frames_2d") or 0)
+        row = ResultRow(split, protocol, title, _errors_of(numbers), frames)
+        yield row
+        smoothed = numbers.get("smoothed")
+        if smoothed:
+            width = f"Gaussian of {smoothed['sigma']:g} frames"
+            errors = _errors_of(smoothed)
+            yield row._replace(model=f"{title}, smoothed", errors=errors, about=width)
+        yield row._replace(model=MEAN_BODY, errors=_errors_of(numbers["baseline"]))
+
+
+def _errors_of(numbers: Metrics) -> dict[str, float]:
+    """The numbers of an entry of metrics.json that tables show."""
+    return {name: float(numbers[name]) for name in table_metrics([numbers]) if name in numbers}
+
+
 def result_rows(
     metrics: Metrics, per_frame: Metrics | None = None, *, title: str = VIBE.title
-) -> list[dict[str, Any]]:
-    """Make rows for a table from metrics.json: split, protocol, model, and its errors.
+) -> list[ResultRow]:
+    """Make rows for a table from metrics.json.
 
     The models are the trained one; the per-frame model, plain and smoothed, if `per_frame` has its
     metrics.json; and the mean body. A protocol made for the dataset, such as emdb, comes first.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[ResultRow] = []
     for split in splits_of(metrics):
         trained = title
         keypoints = metrics[split].get(runs.KEYPOINTS)
         if keypoints:
             trained += f", keypoints {keypoints}"
-        results = by_protocol(metrics[split])
+        of_split = [*rows_of_run(split, metrics[split], trained)]
+        if per_frame is not None:
+            of_split += rows_of_run(split, per_frame[split], "per frame")
         dataset = split.partition("/")[0]
         # a protocol with the dataset's name first, since False sorts before True
-        for protocol in sorted(results, key=lambda name: name != dataset):
-            numbers = results[protocol]
-            by_model = {trained: numbers}
-            if per_frame is not None:
-                by_model |= _per_frame_numbers(per_frame[split], protocol)
-            by_model["mean body"] = numbers["baseline"]
-            # without frames with 3D labels, the errors are of those with 2D labels
-            frames = numbers["frames"] or numbers.get("frames_2d", 0)
-            rows += _rows_of_models(split, protocol, by_model, frames)
-    return rows
-
-
-def _per_frame_numbers(entry: Metrics, protocol: str) -> dict[str, Metrics]:
-    """Title -> errors of the per-frame model, {} without any, and smoothed ones if it has them: no
-    smoothing may be the best on validation.
-
-    entry: the split's entry in the metrics.json of the per-frame model.
-    """
-    numbers = by_protocol(entry).get(protocol, {})
-    by_model = {"per frame": numbers}
-    if "smoothed" in numbers:
-        by_model["per frame, smoothed"] = numbers["smoothed"]
-    return by_model
-
-
-def _rows_of_models(
-    split: str, protocol: str, by_model: Mapping[str, Metrics], frames: int
-) -> list[dict[str, Any]]:
-    """The rows of a split and protocol, from each model's numbers by that protocol."""
-    measured = table_metrics(by_model.values())
-    rows = []
-    for model, numbers in by_model.items():
-        row = {"split": split, "protocol": protocol, "model": model}
-        row |= {name: numbers.get(name, "") for name in measured}
-        rows.append(row | {"frames": frames})
+        for protocol in sorted(by_protocol(metrics[split]), key=lambda name: name != dataset):
+            by_model = {row.model: row for row in of_split if row.protocol == protocol}
+            rows += sorted(by_model.values(), key=lambda row: row.model == MEAN_BODY)
     return rows
 
 
 def as_csv(rows: Sequence[ResultRow]) -> str:
     """`result_rows` as CSV with a header; numbers have two digits, missing errors are empty."""
-    columns = ("split", "protocol", "model", *table_metrics(rows), "frames")
-    lines: list[Sequence[Any]] = [columns]
+    metrics = table_metrics(row.errors for row in rows)
+    lines: list[Sequence[Any]] = [("split", "protocol", "model", *metrics, "frames")]
     for row in rows:
-        cells = [row.get(name, "") for name in columns]
-        lines.append([round(cell, 2) if isinstance(cell, float) else cell for cell in cells])
+        errors = [round(row.errors[name], 2) if name in row.errors else "" for name in metrics]
+        lines.append([row.split, row.protocol, row.model, *errors, row.frames])
     return csv_text(lines)
+
+
+def metric_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Metrics that any row has -> their titles."""
+    names = set().union(*rows)
+    return {name: metric.title for name, metric in table_metrics(rows).items() if name in names}
 
 
 def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) -> Table:
@@ -207,34 +218,31 @@ def table_of(title: str, rows: Sequence[ResultRow], *, protocols: bool = False) 
 
     rows: Rows of the split, from `result_rows`. protocols: Add a column of protocols.
     """
-    metrics = table_metrics(rows)
-    with_number = set[str]()
-    for row in rows:
-        with_number.update(name for name, cell in row.items() if cell != "")
-    measured = [name for name in metrics if name in with_number]
-    minor: set[str] = set()  # left out, so that the table fits into the terminal
-    if "pve" in measured:
-        minor = {"pck", "auc", "pck_2d"}
-    elif "mpjpe" in measured:
-        minor = {"pck_2d"}
-    shown = [name for name in measured if name not in minor]
+    titles = metric_titles([row.errors for row in rows])
+    minor: tuple[str, ...] = ()  # left out, so that the table fits into the terminal
+    if "pve" in titles:
+        minor = ("pck", "auc", "pck_2d")
+    elif "mpjpe" in titles:
+        minor = ("pck_2d",)
+    for name in minor:
+        titles.pop(name, None)
 
     text_columns = ["protocol"] if protocols else []
     table = console.table(title, *text_columns)
-    for column in (*(metrics[name].title for name in shown), "frames"):
+    for column in (*titles.values(), "frames"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        cells = [row["model"]]
+        cells = [row.model]
         if protocols:
-            cells.append(row["protocol"])
-        cells += [_one_digit(row.get(name, "")) for name in shown]
-        cells.append(f"{row['frames']:,}" if row["frames"] else "-")
+            cells.append(row.protocol)
+        cells += [_one_digit(row.errors.get(name)) for name in titles]
+        cells.append(f"{row.frames:,}" if row.frames else "-")
         table.add_row(*cells)
     return table
 
 
-def _one_digit(error: float | str) -> str:
-    return "-" if error == "" else f"{error:.1f}"
+def _one_digit(error: float | None) -> str:
+    return "-" if error is None else f"{error:.1f}"
 
 
 def show_notes(metrics: Metrics, config: object, note: str = "") -> None:
@@ -299,52 +307,60 @@ def _show_warnings(metrics: Metrics, config: object) -> None:
         console.out.print(DEMO_DATA)
 
 
-def _show_dynamics(metrics: Metrics) -> None:
-    """Print the errors of past and future bodies, of each split by the first protocol with them."""
+def dynamics_of(metrics: Metrics) -> dict[str, Metrics]:
+    """Split -> errors of past and future bodies by the first protocol with them, of such splits:
+
+    {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by model and step
+    in frames.
+    """
+    found = dict[str, Metrics]()
     for split in splits_of(metrics):
         for numbers in by_protocol(metrics[split]).values():
             if numbers.get("dynamics"):
-                _show_steps(split, numbers["dynamics"], stand_in=metrics["stand_in"])
-                break
+                found.setdefault(split, numbers["dynamics"])
+    return found
 
 
-def _show_steps(split: str, dynamics: Mapping[str, Any], *, stand_in: bool) -> None:
-    """Print a table of a split's errors by step of time, beside published figures on real data.
+def step_titles(by_step: Mapping[str, float]) -> list[str]:
+    """The titles of steps in frames: -5 frames, now, +5 frames."""
+    return [f"{int(step):+d} frames" if int(step) else "now" for step in by_step]
 
-    dynamics: {"pa_mpjpe": {"constant": {"-5": 71.2, "0": 58.1, ...}, ...}, "tracks": 24}, by
-    model and step in frames.
+
+def _show_dynamics(metrics: Metrics) -> None:
+    """Print a table of each split's errors by step of time, beside published figures on real
+    data.
     """
-    rows = dict(dynamics["pa_mpjpe"])
-    if not stand_in:
-        rows |= published.DYNAMICS.get(split, {})
-    table = console.table(f"{split}, past and future")
-    steps = list(next(iter(rows.values())))
-    for step in steps:
-        title = "now" if step == "0" else f"{int(step):+d} frames"
-        table.add_column(title, justify="right", no_wrap=True)
-    for model, errors in rows.items():
-        table.add_row(model, *(_one_digit(errors.get(step, "")) for step in steps))
-    console.out.print()
-    console.out.print(table)
-    tracks = count(dynamics["tracks"], "track")
-    console.out.print(f"[dim]PA-MPJPE from one frame, mean over {tracks}[/dim]")
+    for split, dynamics in dynamics_of(metrics).items():
+        rows = dict(dynamics["pa_mpjpe"])
+        if not metrics["stand_in"]:
+            rows |= published.DYNAMICS.get(split, {})
+        table = console.table(f"{split}, past and future")
+        steps = next(iter(rows.values()))
+        for title in step_titles(steps):
+            table.add_column(title, justify="right", no_wrap=True)
+        for model, errors in rows.items():
+            table.add_row(model, *(_one_digit(errors.get(step)) for step in steps))
+        console.out.print()
+        console.out.print(table)
+        tracks = count(dynamics["tracks"], "track")
+        console.out.print(f"[dim]PA-MPJPE from one frame, mean over {tracks}[/dim]")
 
 
-def rows_beside_published(
-    metrics: Metrics, title: str = VIBE.title
-) -> dict[str, list[dict[str, Any]]]:
+def rows_beside_published(metrics: Metrics, title: str = VIBE.title) -> dict[str, list[ResultRow]]:
     """Split -> rows of a table: the model and the mean body by protocol, then published figures.
 
     On demo data, there are no published figures.
     """
-    rows: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[ResultRow]] = {}
     for row in result_rows(metrics, title=title):
-        rows.setdefault(row["split"], []).append(row)
-    if metrics["stand_in"]:
-        return rows
-    for split, shown in rows.items():
-        for figures in published.figures_of(split):
-            row = {"split": split, "protocol": figures.protocol, "model": figures.model}
-            row |= {name: figures.errors.get(name, "") for name in METRICS}
-            shown.append(row | {"frames": ""})
+        rows.setdefault(row.split, []).append(row)
+    if not metrics["stand_in"]:
+        for split, shown in rows.items():
+            shown += map(published_row, published.figures_of(split))
     return rows
+
+
+def published_row(figures: published.PublishedFigures) -> ResultRow:
+    """The row of a published model."""
+    place = (figures.split, figures.protocol, figures.model)
+    return ResultRow(*place, figures.errors, None, figures.source)

@@ -7,6 +7,7 @@ from pathlib import Path
 import luigi
 
 from pipeline.errors import ConfigError
+from tasks.base import PipelineTask
 from tasks.data import Convert
 from tasks.evaluation import Evaluate
 from tasks.settings import settings
@@ -43,7 +44,7 @@ class TrainPrVIPE(CheckpointTask):
         return _embedding_in_settings() or best_of(config)
 
     @classmethod
-    def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs
+    def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:  # noqa: ARG003 - the same for all runs
         if _embedding_in_settings():
             return []
         return [cls()]

@@ -33,9 +33,8 @@ from pipeline.cli import console
 from pipeline.cli.command_line import Terminated
 from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError, DataError
-from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.recipe.recipe import extract
+from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask, plain, warn
 from tasks.data import NETWORK, Data, Extract
@@ -134,7 +133,7 @@ class CheckpointTask(TrainingTask):
 
     @classmethod
     @abstractmethod
-    def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
+    def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
         """Tasks that make the checkpoint; none if the settings name a file. Raises ConfigError.
 
         variant, seed: Those of the model's training, as in `TrainingTask`.
@@ -232,7 +231,7 @@ class TrainMPoser(CheckpointTask):
         return best_of(mposer_config(train_config() if train is None else train))
 
     @classmethod
-    def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
+    def required_tasks(cls, variant: str, seed: int) -> list[PipelineTask]:
         return [cls(variant=variant, seed=seed)]
 
     def config(self) -> MPoserConfig:
@@ -270,9 +269,10 @@ class Train(TrainingTask):
         extracted_by_data = {spec.name for spec in settings().streams}
         beside = {extra.stream for extra in config.extra_streams.values()} - extracted_by_data
         for split, streams in config.streams.items():
-            tasks += [
-                ExtractBeside(split=split, stream=stream) for stream in streams if stream in beside
-            ]
+            dataset, _, part = split.partition("/")
+            for stream in streams:
+                if stream in beside:
+                    tasks.append(ExtractBeside(dataset=dataset, split=part, stream=stream))
         return tasks
 
     def work(self) -> None:
@@ -300,56 +300,32 @@ class TrainVIBE(Train):
     model = "vibe"
 
 
-class ExtractBeside(PipelineTask):
+class ExtractBeside(Extract):
     """Extract an extra stream of a model, by its section of luigi.cfg or with weights that another
     task trains.
     """
 
-    verb = "extract"
-    priority = 1
-    resources = NETWORK
-    split = luigi.Parameter()
     stream = luigi.Parameter()
+    flaw = ""  # `Extract` has it
 
     @property
     def what(self) -> str:
-        return f"{self.split} {self.stream}"
+        return f"{super().what} {self.stream}"
 
-    def requires(self) -> list[luigi.Task]:
-        dataset, split = str(self.split).split("/")
-        tasks: list[luigi.Task] = [Extract(dataset=dataset, split=split)]
+    def requires(self) -> list[PipelineTask]:
+        tasks: list[PipelineTask] = [Extract(dataset=self.dataset, split=self.split)]
         trained_by = self._spec().stream.trained_by
         if trained_by:
             # the variant and the seed that luigi.cfg sets
             tasks += _checkpoint_task(trained_by).required_tasks(variant="", seed=-1)
         return tasks
 
-    def plan(self) -> ExtractionPlan:
-        """Plan the extraction. Raises ConfigError for random weights on real data."""
-        root = settings().paths.cache
-        raw = settings().raw(str(self.split).split("/")[0])
+    def recipe(self) -> Recipe:
         spec = self._spec()
-        task_name = spec.stream.trained_by
-        if task_name:
-            checkpoint = _checkpoint_task(task_name).checkpoint(None)
+        if spec.stream.trained_by:
+            checkpoint = _checkpoint_task(spec.stream.trained_by).checkpoint(None)
             spec = replace(spec, stream=spec.stream.with_weights(checkpoint))
-
-        # Other weights replace a trained stream's rows: this takes seconds, and no pixels.
-        committed = cache.open(root)[self.split]
-        replaces = spec.stream.is_trained and bool(compare_stream(committed, spec).differs)
-
-        plan = plan_extraction(root, self.split, replace(spec, raw=raw), replace=replaces)
-        if not plan.up_to_date:
-            plan.spec.refuse_untrained(raw, settings().source.where(str(self.stream), "weights"))
-        return plan
-
-    def up_to_date(self) -> bool:
-        return self.plan().up_to_date
-
-    def work(self) -> None:
-        with self.progress() as progress:
-            result = extract([self.plan()], settings(), progress)
-        self.report(result)
+        return replace(super().recipe(), streams=(spec,))
 
     def _spec(self) -> StreamSpec:
         return stream_of(settings().source, str(self.stream))

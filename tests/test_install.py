@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from pipeline import datasets
 from pipeline.__main__ import main
-from pipeline.commands import init
 from tasks import settings
 
 ROOT = Path(__file__).parents[1]
@@ -121,12 +121,23 @@ def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it
     tmp_path, monkeypatch
 ):
     assert main(["init", str(tmp_path), "--real"]) == 0
-    before, after = values(init.TEMPLATE.read_text()), values((tmp_path / "luigi.cfg").read_text())
+    before = values((ROOT / "pipeline/commands/templates/luigi.cfg").read_text())
+    after = values((tmp_path / "luigi.cfg").read_text())
     of_demo = {("embedded", "seed"), ("embedded", "size")}
     assert before.keys() - after.keys() == of_demo
-    assert {
+    changed = {
         key: after.get(key) for key in before.keys() - of_demo if before[key] != after.get(key)
-    } == dict(init.REAL)
+    }
+    assert changed == {
+        ("paths", "raw"): "data/raw",
+        ("paths", "body"): "data/body",
+        ("paths", "cache"): "data/cache",
+        ("paths", "runs"): "runs",
+        ("paths", "new_cache"): "once",
+        ("data", "datasets"): " ".join(datasets.RELEASES),
+        ("embedded", "enabled"): "false",
+        ("resnet50", "weights"): "spin:data/model_checkpoint.pt",
+    }
     assert settings.load(tmp_path / "luigi.cfg").embedded.enabled is False
     assert "demo data" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
     monkeypatch.chdir(tmp_path)
@@ -204,12 +215,14 @@ def test_an_installed_package_runs_from_an_empty_folder(tools: Path, tmp_path: P
 
     ran([tools / "vibe-pipeline", "init"], tmp_path)
     cfg = tmp_path / "luigi.cfg"
-    tiny = {
-        ("embedded", "size"): "tiny",
-        ("data", "datasets"): "penn_action amass",
-        ("convert", "workers"): "1",
-    }
-    cfg.write_text(init.set_values(cfg.read_text(), tiny))
+    text = cfg.read_text()
+    for key, value in (
+        ("size", "tiny"),
+        ("datasets", "penn_action amass"),
+        ("workers", "1"),
+    ):
+        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+    cfg.write_text(text)
     shown = ran(
         [tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"],
         tmp_path,

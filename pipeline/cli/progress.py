@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ class Progress(Protocol):
     """A function that reports progress: units done, the total, and a short message ("S1/Seq1")."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
-
-
-# name of the work -> a context manager that shows its bar, such as `partial(bar, console=out)`
-Bars = Callable[[str], AbstractContextManager[Progress]]
 
 
 def silent(done: int, total: int, message: str = "") -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from pipeline.plug_ins import load
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
 from pipeline.settings.arguments import check_new_cache
-from pipeline.settings.file import LUIGI, PATH, settings_file
+from pipeline.settings.file import LUIGI, settings_file
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
 
@@ -42,12 +42,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Only check the file. Exits with 1 if training would be refused",
     )
-    add(
-        "--config",
-        type=PATH,
-        metavar="FILE",
-        help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)",
-    )
     sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
 
 
@@ -57,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     Problems that concern only training are warnings. Returns 1 if files are missing that training
     needs, and with --check for settings that training refuses.
     """
-    file = args.config or settings_file()
+    file = settings_file()
     s = sections.load(file)
     load(TRAININGS).check(s)
 
@@ -89,9 +83,9 @@ def _problems(s: Settings) -> list[str]:
     recipes = Recipe.by_settings(s)
     problems = missing_files(recipes)
     checks: list[Callable[[], object]] = [
-        functools.partial(check_new_cache, s, s.paths.cache),
-        functools.partial(require_writable, s.paths.runs, "Name another folder: [paths] runs"),
-        *(recipe.refuse_random_weights for recipe in recipes),
+        partial(check_new_cache, s, s.paths.cache),
+        partial(require_writable, s.paths.runs, "Name another folder: [paths] runs"),
+        *(partial(recipe.refuse_random_weights, recipe.streams) for recipe in recipes),
     ]
     for check in checks:
         try:

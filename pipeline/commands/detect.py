@@ -7,15 +7,13 @@ from dataclasses import fields
 from typing import Final
 
 from pipeline.cli.command_line import Command, every_option, json_option
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
+from pipeline.cli.console import DOUBT, err, out, plain, show_json
 from pipeline.cli.progress import bar
-from pipeline.cli.text import count
 from pipeline.clips import detectors
-from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.run import detect_planned
-from pipeline.clips.detectors import DetectionResources, Detector
-from pipeline.clips.files import describe_others
+from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.plan import detected_otherwise, plan_detection, usual_detector
+from pipeline.recipe.steps import describe_detection
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import PATH
@@ -63,32 +61,17 @@ def _run(args: argparse.Namespace) -> int:
             plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress
         )
 
+    result = describe_detection(plan, report)
     if args.json:
         show_json(report.as_dict() | {"stand_in": detector.stand_in})
-    else:
-        _print_report(args, report, detector)
-    return int(bool(report.problems or report.damaged))
-
-
-def _print_report(args: argparse.Namespace, report: DetectionReport, detector: Detector) -> None:
-    if report.detected:
-        out.print(plain(str(report)))
+        return int(bool(result.flaws))
+    code = result.print("detect", args.raw.name)
     if args.part is not None:
         out.print(
             f"part {args.part} of the clips has ended. The same command without --part detects "
             "missing ones"
         )
-    for clip, before in report.renamed.items():
-        out.print(plain(f"renamed {before} -> {clip}, with its keypoints"))
-    if report.up_to_date:
-        out.print(f"{count(report.up_to_date, 'clip')} up to date")
-    others = describe_others(args.raw)
-    if others:
-        out.print(f"  {DOUBT} {plain(others)}")
-    if detector.stand_in and (report.detected or report.up_to_date):
-        out.print(f"  {STAND_IN} stand-in detector: use these keypoints only to try the pipeline")
-    for message in (*report.doubts, *report.problems.values()):
-        out.print(f"  {DOUBT} {plain(message)}")
+    return code
 
 
 def _reads(args: argparse.Namespace) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ from rich.table import Table
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
-from pipeline.cli.console import DONE, DOUBT, CommandResult, err, plain
+from pipeline.cli.console import DONE, DOUBT, CommandResult, plain
 from pipeline.cli.text import command
 from pipeline.clips.files import list_clips
 from pipeline.commands.init import tool
@@ -25,6 +24,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import files
 from pipeline.recipe.examination import BODY, Examination, PartCount, examine
+from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import Settings, load
 
@@ -67,14 +67,15 @@ def _run(args: argparse.Namespace) -> int:
         unknown = datasets.unknown(name)
         if unknown:
             raise PipelineError(unknown)
-    scope = _Scope.from_args(args)
-    if not scope.demo:
-        _require_folder(scope.raw, scope.settings)
-    broken = datasets.broken(scope.enabled)
-    for text in broken.values():
-        err.print(f"{DOUBT} {plain(text)}: skipped")
-    names = args.datasets or [name for name in scope.enabled if name not in broken]
-    examined = _examine_all([args.cfg.dataset(name) for name in names], scope)
+    settings = None if args.raw is not None else load(settings_file(), NO_SETTINGS)
+    raw = args.raw if settings is None else settings.paths.raw
+    if settings is None or not settings.embedded.enabled:  # else demo data will be made there
+        _require_folder(raw, settings)
+    enabled = _all_of(raw) if settings is None else settings.data.datasets
+    broken = warn_of_broken(enabled)
+    names = args.datasets or [name for name in enabled if name not in broken]
+    readers = [args.cfg.dataset(name) for name in names]
+    examined = _examine_all(readers, raw, args.body, settings)
 
     result = CommandResult({"examined": examined}, [_table(examined)])
     for examination in examined:
@@ -83,68 +84,43 @@ def _run(args: argparse.Namespace) -> int:
     if missing or broken:
         result.exit_code = 1
     body_option = list[str]()
-    if scope.named_body is not None:
-        body_option = ["--body", str(scope.named_body)]
+    if args.body is not None:
+        body_option = ["--body", str(args.body)]
     if missing:
         again = [*args.datasets]
-        if scope.settings is None:
-            again += ["--raw", str(scope.raw)]
+        if settings is None:
+            again += ["--raw", str(raw)]
         result.line("")
         result.line(f"Then check again: {command('doctor', *again, *body_option)}")
     else:
-        result.text += [
-            plain(text) for text in _next_commands(scope.settings, examined, body_option)
-        ]
+        result.lines(_next_commands(settings, examined, body_option))
     return result.print(as_json=args.json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """The folders and datasets to examine, by the command's options or by luigi.cfg."""
+def _examine_all(
+    readers: Sequence[Dataset], raw: Path, body: Path | None, settings: Settings | None
+) -> list[Examination]:
+    """Examine the raw folders of datasets, and the body model's folder if there is one.
 
-    raw: Path  # contains <dataset>/
-    body: Path | None
-    named_body: Path | None  # the body of the option --body
-    enabled: Sequence[str]  # datasets that are examined if none is named
-    settings: Settings | None  # luigi.cfg; None: with --raw, it is not read
-    demo: bool = False  # [embedded] enabled: missing demo data will be made when needed
-
-    @classmethod
-    def from_args(cls, args: argparse.Namespace) -> _Scope:
-        if args.raw is not None:
-            return cls(
-                raw=args.raw,
-                body=args.body,
-                named_body=args.body,
-                enabled=_all_of(args.raw),
-                settings=None,
-            )
-        settings = load(settings_file(), NO_SETTINGS)
-        return cls(
-            raw=settings.paths.raw,
-            body=args.body or settings.paths.body,
-            named_body=args.body,
-            enabled=settings.data.datasets,
-            settings=settings,
-            demo=settings.embedded.enabled,
-        )
-
-
-def _examine_all(readers: Sequence[Dataset], scope: _Scope) -> list[Examination]:
-    """Examine the raw folders of datasets, and the body model's folder if there is one."""
+    body: of the option --body. settings: luigi.cfg; None: with --raw, it is not read.
+    """
+    demo = settings is not None and settings.embedded.enabled
     examined = list[Examination]()
     for reader in readers:
-        examination = examine(reader, _own_folder(scope.raw, reader.name))
-        if scope.demo and reader.name in datasets.WITH_DEMO_DATA:
+        examination = examine(reader, _own_folder(raw, reader.name))
+        if demo and reader.name in datasets.WITH_DEMO_DATA:
             examination = examination.replace_missing(TO_BE_MADE)
         examined.append(examination)
-    if scope.body is not None:
-        body = examine(BODY, scope.body)
-        if scope.demo:
-            body = body.replace_missing(TO_BE_MADE)
-        elif scope.named_body is None and not any(reader.uses_body for reader in readers):
-            body = body.replace_missing(NOT_NEEDED)
-        examined.append(body)
+    folder = body
+    if folder is None and settings is not None:
+        folder = settings.paths.body
+    if folder is not None:
+        of_body = examine(BODY, folder)
+        if demo:
+            of_body = of_body.replace_missing(TO_BE_MADE)
+        elif body is None and not any(reader.uses_body for reader in readers):
+            of_body = of_body.replace_missing(NOT_NEEDED)
+        examined.append(of_body)
     return examined
 
 

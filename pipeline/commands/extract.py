@@ -14,17 +14,16 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, plain
+from pipeline.cli.console import WRONG, err, out
 from pipeline.cli.progress import bar
-from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import PipelineError
-from pipeline.features import extract, streams
-from pipeline.features.plan import ExtractionPlan, continue_by, plan_extraction
+from pipeline.features import streams
+from pipeline.features.plan import continue_by, plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.weights import KINDS
+from pipeline.recipe.steps import extract
 from pipeline.settings.arguments import (
-    MEANWHILE,
     cache_option,
     from_settings,
     part_option,
@@ -74,29 +73,10 @@ def _run(args: argparse.Namespace) -> int:
     stand_in = bool(committed.manifest.get("stand_in"))
     requested = specs_of(args, name, committed, stand_in=stand_in)
     specs = [spec for spec in requested if _has_columns(spec, committed)]
-    failed = len(specs) < len(requested)
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
-    upcoming = [plan for plan in plans if not plan.up_to_date]
-    for plan in plans:
-        if plan.up_to_date:
-            _print_up_to_date(plan, committed)
-    if not upcoming:
-        return int(failed)
-
     with bar(f"extract {name}", err) as progress:
-        extractions = extract.extract_together(
-            upcoming, args.cfg.features, dask=args.cfg.dask, part=args.part, progress=progress
-        )
-
-    for extraction in extractions:
-        if extraction.shards or not extraction.problem:
-            _print_extraction(args, extraction, named=len(specs) > 1)
-    for extraction in extractions:
-        if extraction.problem:
-            out.show_line(extraction.problem, WRONG)
-        if extraction.problem or extraction.problems:
-            failed = True
-    return int(failed)
+        result = extract(plans, args.cfg, progress, args.part)
+    return result.print("extract", name) or int(len(specs) < len(requested))
 
 
 def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
@@ -105,54 +85,6 @@ def _has_columns(spec: StreamSpec, committed: cache.Split) -> bool:
     if refusal:
         out.show_line(refusal, WRONG)
     return not refusal
-
-
-def _print_up_to_date(plan: ExtractionPlan, committed: cache.Split) -> None:
-    spec = plan.spec
-    if committed.known_columns.issuperset(spec.stream.needs):
-        out.print(f"{plan.split}: {spec.name} is up to date (verify checks its shards)")
-    else:
-        out.print(f"{plan.split}: motion only, without images")
-
-
-def _print_extraction(
-    args: argparse.Namespace, extraction: extract.Extraction, *, named: bool
-) -> None:
-    """Print what was computed, and what could not be. named: print the stream's name, too."""
-    plan = extraction.plan
-    stream = plan.spec.stream
-    name = f"{plan.spec.name} " if named else ""
-    text = f"{plan.split}: {name}extracted"
-    if args.part is not None:
-        text = f"{plan.split}: {name}{count(extraction.shards, 'shard')} staged, not committed"
-    text += f", {count(extraction.computed, 'row')} computed ({extraction.meter})"
-    text += f", {extraction.carried:,} carried over"
-    if extraction.kept:
-        text += f", {extraction.kept:,} kept of an earlier run or of parts"
-    out.show_line(f"{text} (why: {plan.why})")
-
-    if stream.stand_in and stream.weights_file:
-        file = plain(stream.weights_file.name)
-        out.print(f"  {STAND_IN} {file} comes from demo data: only for trial runs")
-    elif stream.stand_in:
-        out.print(f"  {UNTRAINED} a network with random weights: only for trial runs")
-    for kind, rows in extraction.problems.items():
-        out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
-    for example in extraction.examples:
-        out.show_line(example, indent=4)
-    if args.part is not None:
-        for video, why in extraction.lost.items():
-            out.show_line(f"{video} is left to a later run: {why}", DOUBT, 2)
-        if _is_committed_since(plan):
-            out.show_line(MEANWHILE, DOUBT, 2)
-
-
-def _is_committed_since(plan: ExtractionPlan) -> bool:
-    """Whether another command has committed shards of the stream since it was planned."""
-    split = cache.open(plan.root)[plan.split]
-    if plan.missing is None or plan.spec.name not in split.streams:
-        return False
-    return not set(plan.missing.shards).isdisjoint(split.stream_shards(plan.spec.name))
 
 
 def reads(args: argparse.Namespace) -> list[str]:

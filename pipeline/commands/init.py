@@ -5,11 +5,9 @@ project.
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,21 +17,12 @@ from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
 from pipeline.settings.file import PATH
 
-TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
-ABOUT_REAL: Final = """\
-# All paths and settings, for real data: set [data] datasets to those that you have.
-# The effective settings, and where each comes from: python -m pipeline config.
-"""
-OF_DEMO: Final = "seed = 0\n# tiny, default or large\nsize = default\n"
-REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings for demo data
-    ("paths", "raw"): "data/raw",
-    ("paths", "body"): "data/body",
-    ("paths", "cache"): "data/cache",
-    ("paths", "runs"): "runs",
-    ("paths", "new_cache"): "once",
-    ("data", "datasets"): " ".join(datasets.RELEASES),
-    ("embedded", "enabled"): "false",
-    ("resnet50", "weights"): "spin:data/model_checkpoint.pt",
+TEMPLATES: Final = Path(__file__).parent / "templates"
+REAL: Final = {  # values in the template for real data
+    "raw": "data/raw",
+    "body": "data/body",
+    "weights": "spin:data/model_checkpoint.pt",
+    "datasets": " ".join(datasets.RELEASES),
 }
 
 
@@ -65,18 +54,14 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Write FOLDER/luigi.cfg, and print what to do next."""
-    text = TEMPLATE.read_text(encoding="utf-8")
+    text = (TEMPLATES / "luigi.cfg").read_text(encoding="utf-8")
     file = args.folder / "luigi.cfg"
-    options = {
-        ("paths", "raw"): args.raw,
-        ("paths", "body"): args.body,
-        ("resnet50", "weights"): args.weights,
-    }
+    options = {key: getattr(args, key) for key in ("raw", "body", "weights")}
     named = {key: absolute(value) for key, value in options.items() if value is not None}
-    if named and not args.real:
-        raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
-        text = _fill_template(text, named)
+        text = (TEMPLATES / "real.cfg").read_text(encoding="utf-8").format(**{**REAL, **named})
+    elif named:
+        raise PipelineError("--raw, --body and --weights are for real data: add --real")
 
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -98,38 +83,6 @@ def _run(args: argparse.Namespace) -> int:
         out.print(plain(f"{heading:<10} {step}"))
         heading = ""
     return 0
-
-
-def _fill_template(template: str, named: Mapping[tuple[str, str], str]) -> str:
-    """Fill in the template for real data: REAL, overridden by the settings in `named`."""
-    _, _, settings = template.partition("\n\n")  # without its heading
-    text = set_values(f"{ABOUT_REAL}\n{settings}", {**REAL, **named})
-    if OF_DEMO not in text:
-        raise KeyError(f"the template has no {OF_DEMO!r}")
-    return text.replace(OF_DEMO, "")
-
-
-def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
-    """Replace values of keys in a settings file. Raises KeyError for a missing key.
-
-    >>> set_values("[paths]\\nraw = a  # here\\n", {("paths", "raw"): "b"})
-    '[paths]\\nraw = b\\n'
-    """
-    section = ""
-    missing = dict(values)
-    lines = []
-    for line in text.splitlines():
-        heading = re.fullmatch(r"\[(\w+)\]\s*", line)
-        if heading:
-            section = heading[1]
-        key = line.partition("=")[0].strip()
-        if (section, key) in missing:
-            line = f"{key} = {missing.pop((section, key))}"
-        lines.append(line)
-    if missing:
-        keys = ", ".join(f"[{section}] {key}" for section, key in missing)
-        raise KeyError(f"the template has no {keys}")
-    return "\n".join(lines) + "\n"
 
 
 def absolute(value: Path | str) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -78,8 +78,7 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
     for both, kinds in unshared.items():
         result.line(f"{both} share no {' and no '.join(kinds)}", DONE)
     if unknown and not every:
-        text = _summarize_unknown(unknown)
-        result.line(f"unknown: {text} (leaks --all prints the reasons)", DOUBT)
+        result.line(f"{_count_unknown(compared)} (leaks --all prints the reasons)", DOUBT)
         return
     for (what, why), pairs in unknown.items():
         where = ", ".join(pairs)
@@ -99,24 +98,6 @@ def _add_common(result: CommandResult, comparison: Comparison, both: str, *, eve
     named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in common]
     most = None if every else FEW
     result.lines(few(named, most, "leaks --all"), indent=4)
-
-
-def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
-    """One line without the reasons, such as `subjects of 12 pairs of splits, recordings of a/train
-    and b/test`.
-
-    unknown: (kind of thing, reason) -> pairs of splits.
-    """
-    by_what = defaultdict[str, list[str]](list)
-    for (what, _), pairs in unknown.items():
-        by_what[what] += pairs
-    texts = list[str]()
-    for what, pairs in by_what.items():
-        which = pairs[0]
-        if len(pairs) > 1:
-            which = f"{len(pairs):,} pairs of splits"
-        texts.append(f"{what}s of {which}")
-    return ", ".join(texts)
 
 
 class _Common(NamedTuple):
@@ -149,64 +130,67 @@ class Comparison(NamedTuple):
         return _is_training(self.first) and not _is_training(self.second)
 
 
-class _Origins(NamedTuple):
-    """Names of the subjects and recordings that the videos of one split show. Only videos with
-    tracks count.
+class _Names(NamedTuple):
+    """The names of the subjects, or of the recordings, that the videos of one split show. Only
+    videos with tracks count.
     """
 
     split: str
-    recording: str  # the dataset's word for a recording, such as sequence
-    people: str  # splits with the same value name subjects alike, so that names can be compared
-    videos: tuple[str, ...]
-    # "subject" and "recording" -> (video, name), such as ("0001", "S1"); None: unknown name
-    by_field: Mapping[str, Sequence[tuple[str, str | None]]]
+    what: str  # the dataset's word, such as subject or sequence
+    scope: str  # splits of one scope name things alike, so that names can be compared
+    videos: Mapping[str, list[str]]  # name -> its videos
+    nameless: str  # videos without a known name: the split, or "3 of 10 videos of a/train"; or ""
 
     @classmethod
-    def from_split(cls, split: cache.Split) -> _Origins:
-        """Ask the dataset's reader for the names; if it is not installed, all are unknown."""
-        people = split.name.partition("/")[0]
-        recording = "recording"
-        reader = find_installed(people)
-        if reader:
-            recording = reader.recording
-            people = reader.people or people
-        numbers = np.unique(split.tracks.video).tolist()
-        videos = tuple(split.videos.names[number] for number in numbers)
-        subjects = list[tuple[str, str | None]]()
-        recordings = list[tuple[str, str | None]]()
-        for number, video in zip(numbers, videos, strict=True):
-            origin = reader.origin(video) if reader else Origin()
-            recordings.append((video, origin.recording))
-            labelled = [origin.subject]
-            if not origin.subject:
-                labelled = split.videos.account(number).get("subjects") or [origin.subject]
-            subjects += [(video, name) for name in dict.fromkeys(labelled)]
-        if reader and reader.people:  # tracks are named VIDEO/SUBJECT
-            subjects.clear()
-            for track in dict.fromkeys(split.tracks.names):
-                video, _, subject = track.rpartition("/")
-                subjects.append((video, subject))
-        by_field = {"subject": subjects, "recording": recordings}
-        return cls(split.name, recording, people, videos, by_field)
-
-    def videos_by_name(self, field: str) -> dict[str, list[str]]:
-        """Name of each subject, or of each recording -> its videos. field: a key of `by_field`."""
-        videos: dict[str, list[str]] = defaultdict(list)
-        for video, name in self.by_field[field]:
+    def from_pairs(
+        cls, split: str, what: str, scope: str, pairs: Sequence[tuple[str, str | None]]
+    ) -> _Names:
+        """Group (video, name) by name; None: unknown."""
+        videos = defaultdict[str, list[str]](list)
+        for video, name in pairs:
             if name is not None:
                 videos[name].append(video)
-        return videos
+        nameless = ""
+        n_nameless = sum(name is None for _, name in pairs)
+        n_videos = len({video for video, _ in pairs})
+        if n_nameless:
+            nameless = split
+            if n_nameless < n_videos:
+                nameless = f"{n_nameless:,} of {count(n_videos, 'video')} of {split}"
+        return cls(split, what, scope, videos, nameless)
 
-    def nameless(self, field: str) -> str:
-        """The videos without a known name, as text: the split, or "3 of 10 videos of a/train"; ""
-        if all have one.
-        """
-        n = sum(name is None for _, name in self.by_field[field])
-        if n == 0:
-            return ""
-        if n < len(self.videos):
-            return f"{n:,} of {count(len(self.videos), 'video')} of {self.split}"
-        return self.split
+
+def _names_of(split: cache.Split) -> tuple[_Names, _Names]:
+    """Ask the dataset's reader for the names of subjects and of recordings; if it is not installed,
+    all are unknown.
+    """
+    dataset = split.name.partition("/")[0]
+    reader = find_installed(dataset)
+    subjects = list[tuple[str, str | None]]()
+    recordings = list[tuple[str, str | None]]()
+    for number in np.unique(split.tracks.video).tolist():
+        video = split.videos.names[number]
+        origin = reader.origin(video) if reader else Origin()
+        recordings.append((video, origin.recording))
+        labelled = [origin.subject]
+        if not origin.subject:
+            labelled = split.videos.account(number).get("subjects") or [origin.subject]
+        subjects += [(video, name) for name in dict.fromkeys(labelled)]
+    if reader and reader.people:  # tracks are named VIDEO/SUBJECT
+        subjects.clear()
+        for track in dict.fromkeys(split.tracks.names):
+            video, _, subject = track.rpartition("/")
+            subjects.append((video, subject))
+    people = dataset
+    recording = "recording"
+    if reader:
+        people = reader.people or dataset
+        recording = reader.recording
+    scope = PUBLISHED if recording == PUBLISHED else dataset
+    return (
+        _Names.from_pairs(split.name, "subject", people, subjects),
+        _Names.from_pairs(split.name, recording, scope, recordings),
+    )
 
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
@@ -217,72 +201,48 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
       name people alike; returned if they share something;
     - a split with itself, for recordings that it has twice.
     """
-    by_split = {split.name: _Origins.from_split(split) for split in splits}
+    names = {split.name: _names_of(split) for split in splits}
+    training = [*filter(_is_training, names)]
+    tests = [name for name in names if name not in training]
     compared = list[Comparison]()
-    for train, test in _pairs([*by_split]):
-        compared += _compare_origins(by_split[train], by_split[test])
-    for first, second in itertools.combinations(by_split.values(), 2):
-        dataset = first.split.partition("/")[0]
-        is_one_dataset = second.split.partition("/")[0] == dataset
-        are_of_training = _is_training(first.split) and _is_training(second.split)
+    for train, test in itertools.product(training, tests):
+        compared += map(_compare, names[train], names[test])
+    for first, second in itertools.combinations(names, 2):
+        dataset = first.partition("/")[0]
+        is_one_dataset = second.partition("/")[0] == dataset
         others = list[Comparison]()
-        if is_one_dataset and f"{dataset}/{TRAIN}" not in by_split:
-            others = [c for c in _compare_origins(first, second) if c.what != "subject"]
-        elif are_of_training and first.people == second.people:
-            others = [*_compare_origins(first, second)]
+        if is_one_dataset and f"{dataset}/{TRAIN}" not in names:
+            others.append(_compare(names[first][1], names[second][1]))
+        elif first in training and second in training:
+            if names[first][0].scope == names[second][0].scope:
+                others += map(_compare, names[first], names[second])
         compared += [comparison for comparison in others if comparison.common]
-    for origins in by_split.values():
-        if origins.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
-            compared += _find_twice(origins)
+    for name, (_, recordings) in names.items():
+        twice = list[_Common]()
+        for recording, videos in sorted(recordings.videos.items()):
+            if len(videos) > 1:
+                twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
+        # a sequence may have several cameras
+        if twice and recordings.what in ("motion", PUBLISHED):
+            compared.append(Comparison(name, name, recordings.what, tuple(twice), ""))
     return compared
-
-
-def _find_twice(origins: _Origins) -> Iterator[Comparison]:
-    """A split compared with itself, if it has a recording twice."""
-    twice = list[_Common]()
-    for recording, videos in sorted(origins.videos_by_name("recording").items()):
-        if len(videos) > 1:
-            twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
-    if twice:
-        name = origins.split
-        yield Comparison(name, name, origins.recording, tuple(twice), "")
-
-
-def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The names of every training split with every test split."""
-    training = [name for name in names if _is_training(name)]
-    test = [name for name in names if not _is_training(name)]
-    return [*itertools.product(training, test)]
 
 
 def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-def _compare_origins(first: _Origins, second: _Origins) -> Iterator[Comparison]:
-    """Compare the subjects of two splits, then their recordings: two comparisons."""
-    is_one_dataset = first.split.partition("/")[0] == second.split.partition("/")[0]
-    are_published = first.recording == second.recording == PUBLISHED
-    recording = "recording"
-    if first.recording == second.recording:
-        recording = first.recording
-    for field, what, are_comparable in (
-        ("subject", "subject", first.people == second.people),
-        ("recording", recording, is_one_dataset or are_published),
-    ):
-        if not are_comparable:
-            yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
-            continue
-        in_first = first.videos_by_name(field)
-        in_second = second.videos_by_name(field)
-        common = list[_Common]()
-        for name in sorted(in_first.keys() & in_second.keys()):
-            common.append(_Common(name, tuple(in_first[name]), tuple(in_second[name])))
-        unknown = ""
-        nameless = [*filter(None, (first.nameless(field), second.nameless(field)))]
-        if nameless:
-            unknown = f"not in the names of {' and '.join(nameless)}"
-        yield Comparison(first.split, second.split, what, tuple(common), unknown)
+def _compare(first: _Names, second: _Names) -> Comparison:
+    """Compare the subjects of two splits, or their recordings."""
+    what = first.what if first.what == second.what else "recording"
+    common = list[_Common]()
+    unknown = NOT_COMPARABLE
+    if first.scope == second.scope:
+        for name in sorted(first.videos.keys() & second.videos.keys()):
+            common.append(_Common(name, tuple(first.videos[name]), tuple(second.videos[name])))
+        nameless = " and ".join(filter(None, (first.nameless, second.nameless)))
+        unknown = nameless and f"not in the names of {nameless}"
+    return Comparison(first.split, second.split, what, tuple(common), unknown)
 
 
 def summary(compared: Sequence[Comparison]) -> str:
@@ -297,11 +257,15 @@ def summary(compared: Sequence[Comparison]) -> str:
         for c in of_training
         if c.leaks
     ]
-    n_unknown = sum(bool(comparison.unknown) for comparison in of_training)
     line = "; ".join(shared) or "training and test splits share no name of a person or recording"
-    if n_unknown:
-        line += f" ({n_unknown} of {len(of_training)} comparisons by name are impossible)"
+    if any(comparison.unknown for comparison in of_training):
+        line += f" ({_count_unknown(of_training)})"
     return line
+
+
+def _count_unknown(compared: Sequence[Comparison]) -> str:
+    n_unknown = sum(bool(comparison.unknown) for comparison in compared)
+    return f"{n_unknown} of {len(compared)} comparisons by name are impossible"
 
 
 COMMAND: Final = Command(_options, _run)

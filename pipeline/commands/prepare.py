@@ -23,12 +23,12 @@ from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
 from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain, size
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import FEW, count, error_text, few, from_here
+from pipeline.cli.text import FEW, count, error_text, from_here
 from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
-from pipeline.commands.plan import lines, lost_videos
+from pipeline.commands.plan import lines
 from pipeline.commands.preparation_detector import (
     NO_DETECTOR,
     choose_detector,
@@ -44,8 +44,10 @@ from pipeline.features.spec import StreamSpec
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
+from pipeline.recipe import steps
 from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import LAYOUT, Recipe, StepResult, missing_files
+from pipeline.recipe.recipe import Recipe, missing_files
+from pipeline.recipe.steps import LAYOUT, StepResult
 from pipeline.settings.arguments import (
     BODY,
     body_of,
@@ -192,12 +194,12 @@ class Preparation:
         if args.plan and has_skipped_splits:
             return 2
         if args.plan:
-            return int(any(map(lost_videos, plans)))
+            return int(any(plan.lost_videos for plan in plans))
 
         detected = _detect(self, plans)
         n_flaws = detected.flaws + _run_steps(self, runnable)
         pages = {plan.name: self.page(plan.recipe) for plan in runnable}
-        summary = Summary(args.cache, pages, detected.warnings, self.without_weights)
+        summary = Summary(args.cache, pages, detected.warnings)
         n_flaws += summary.print(runnable)
         return int(has_skipped_splits or n_flaws > 0)
 
@@ -304,16 +306,12 @@ def _detect(preparation: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
     """Detect people once for all splits, and print the result. Flaws: clips that cannot be used."""
     recipes = [plan.recipe for plan in plans if plan.undetected or plan.detection is not None]
     if not recipes:
-        return StepResult(details=[])
+        return NOTHING
     recipe = recipes[0]  # any one: all share the raw folder and the detector
-    plan = recipe.plan_detection()
-    if plan.up_to_date:
-        failures = few(list(plan.problems.values()), FEW, plan.retry_command)
-        result = StepResult(details=[], warnings=failures, flaws=len(plan.problems))
-    else:
-        with preparation.bar("detect", preparation.dataset.name, "clip") as progress:
-            result = recipe.detect(plan, progress)
-    result.report("detect", preparation.dataset.name)
+    name = preparation.dataset.name
+    with preparation.bar("detect", name, "clip") as progress:
+        result = steps.detect(recipe.plan_detection(), recipe.settings, progress)
+    result.report("detect", name)
     return result
 
 
@@ -323,13 +321,14 @@ def _run_steps(preparation: Preparation, plans: Sequence[SplitPlan]) -> int:
     """
     printed = list[str]()  # with the plan
     for plan in plans:
-        if plan.conversion:
-            printed += plan.conversion.kept_lines
+        printed += plan.lost_videos
     n_flaws = 0
     for verb, step in STEPS.items():
         for plan in plans:
             try:
-                n_flaws += step(preparation, plan)
+                result = step(preparation, plan)
+                n_flaws += result.flaws
+                result.report(verb, plan.name)
             except ERRORS as error:
                 n_flaws += 1
                 texts = error_text(error, [preparation.args.cache]).split("\n")
@@ -339,59 +338,51 @@ def _run_steps(preparation: Preparation, plans: Sequence[SplitPlan]) -> int:
     return n_flaws
 
 
-def _convert(preparation: Preparation, plan: SplitPlan) -> int:
-    """Convert a split. Returns the number of flaws: clips that are damaged."""
+def _convert(preparation: Preparation, plan: SplitPlan) -> StepResult:
+    """Convert a split. Flaws: clips that are damaged."""
     recipe = plan.recipe
     conversion = plan.conversion
     if conversion is None or not plan.up_to_date:
         conversion = recipe.plan_conversion()
     with preparation.bar("convert", recipe.name, "video") as progress:
-        result = recipe.convert(conversion, progress)
-    details = result.details
+        result = steps.convert(conversion, recipe.settings, progress)
     if conversion.up_to_date:
-        details = ()
-    # the summary has the warnings
-    replace(result, details=details, warnings=()).report("convert", recipe.name)
-    return result.flaws
+        result = replace(result, details=(), notes=())
+    return replace(result, warnings=())  # the summary has them
 
 
-def _extract(preparation: Preparation, plan: SplitPlan) -> int:
-    """Extract the streams of a split. Returns the number of flaws: rows without features."""
+def _extract(preparation: Preparation, plan: SplitPlan) -> StepResult:
+    """Extract the streams of a split. Flaws: rows without features."""
     recipe = plan.recipe
     split = split_now(plan)
     # conversion has reported a split without rows
     if plan.up_to_date or split is None or not split.manifest["rows"]:
-        return 0
-    upcoming = recipe.plan_extraction()
-    if not upcoming:
-        return 0
+        return NOTHING
+    upcoming = [plan for plan in recipe.plan_extraction() if not plan.up_to_date]
     with preparation.bar("extract", recipe.name) as progress:
-        result = recipe.extract(upcoming, progress)
-    result.report("extract", recipe.name)
-    return result.flaws
+        return steps.extract(upcoming, recipe.settings, progress)
 
 
-def _show(preparation: Preparation, plan: SplitPlan) -> int:
-    """Write the page of a split, if its content has changed. Returns the number of flaws: 0."""
+def _show(preparation: Preparation, plan: SplitPlan) -> StepResult:
+    """Write the page of a split, if its content has changed."""
     from pipeline.show.page import shows, write_split_page
 
     recipe = plan.recipe
     split = split_now(plan)
     page = preparation.page(recipe)
     if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
-        return 0
+        return NOTHING
     page.parent.mkdir(parents=True, exist_ok=True)
     with preparation.bar("show", recipe.name, "track") as progress:
         n = write_split_page(
             recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
         )
-    details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
-    StepResult(details=details).report("show", recipe.name)
-    return 0
+    detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
+    return StepResult(details=[detail])
 
 
-# verb -> step, which returns its number of flaws
-STEPS: Final[Mapping[str, Callable[[Preparation, SplitPlan], int]]] = {
+NOTHING: Final = StepResult(details=())
+STEPS: Final[Mapping[str, Callable[[Preparation, SplitPlan], StepResult]]] = {
     "convert": _convert,
     "extract": _extract,
     "show": _show,

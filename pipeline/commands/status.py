@@ -21,7 +21,7 @@ import cache
 from cache.format.folders import split_folders, unmounted_streams
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
-from pipeline.accounting import VideoAccount, reason
+from pipeline.accounting import VideoAccount, without_rows_text
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, size, table
 from pipeline.cli.progress import bar
@@ -31,15 +31,22 @@ from pipeline.conversion.kept import MISSING, UNUSABLE, kept_now, of_kind
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.again import fill_command
-from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
+from pipeline.features.plan import is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
 from pipeline.recipe.sizes import stored_bytes
 from pipeline.recipe.videos import tracks_csv, videos_csv
 from pipeline.settings import sections
-from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
+from pipeline.settings.arguments import (
+    cache_option,
+    choose_splits,
+    splits_argument,
+    warn_of_broken,
+)
 from pipeline.settings.file import settings_file
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
+# options for another output than the table; the first three exclude those after them
+DOCUMENTS: Final = ("digest", "tracks", "csv", "json", "sizes")
 VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
@@ -84,7 +91,9 @@ def _run(args: argparse.Namespace) -> int:
     """
     _refuse_together(args)
     opened = cache.open(args.cache)
-    _warn_of_broken_packages(opened)
+    installed = datasets.names()
+    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
+    warn_of_broken(name for name in names if name in installed)
     chosen = choose_splits(args.splits, opened.splits)
     result = CommandResult([])
     if args.digest:
@@ -107,14 +116,6 @@ def _run(args: argparse.Namespace) -> int:
     if not args.sizes:
         _add_notes(result, args, opened, rows)
     return result.print(as_json=args.json)
-
-
-def _warn_of_broken_packages(opened: cache.FeatureCache) -> None:
-    """Print a warning about datasets of the cache that are installed, but cannot be loaded."""
-    installed = datasets.names()
-    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
-    for text in datasets.broken(name for name in names if name in installed).values():
-        err.print(f"{DOUBT} {plain(text)}")
 
 
 def _read_splits(
@@ -151,12 +152,10 @@ def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
 
 def _refuse_together(args: argparse.Namespace) -> None:
     """Raise PipelineError for options that exclude each other."""
-    if args.csv and (args.json or args.sizes):
-        raise PipelineError("--csv excludes --json and --sizes")
-    if args.tracks and (args.csv or args.json or args.sizes):
-        raise PipelineError("--tracks excludes --csv, --json and --sizes")
-    if args.digest and (args.csv or args.tracks or args.json or args.sizes):
-        raise PipelineError("--digest excludes --csv, --tracks, --json and --sizes")
+    for number, name in enumerate(("digest", "tracks", "csv"), start=1):
+        *others, last = [f"--{other}" for other in DOCUMENTS[number:]]
+        if getattr(args, name) and any(getattr(args, other) for other in DOCUMENTS[number:]):
+            raise PipelineError(f"--{name} excludes {', '.join(others)} and {last}")
 
 
 def _add_notes(
@@ -227,50 +226,41 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
     noted = []
     for video in row.videos:
         name = video["name"]
-        notes = []
+        notes = video["notes"]
         if video["failed"]:
             account = VideoAccount(name, set_aside=video["set_aside"], message=video["message"])
             rejected.append(account.rejection)
         else:
-            if video["set_aside"]:
-                without_rows[video["set_aside"]] += 1
-            notes += _by_reason(video["dropped"])
-        notes += video["notes"]
+            without_rows[video["set_aside"]] += 1
+            notes = [*filter(None, [_by_reason(video["dropped"])]), *notes]
         if every and notes and name not in row.without_track:
             noted.append(f"{name}: {'; '.join(notes)}")
+    del without_rows[""]
 
     yield DOUBT, rejected
-    yield (
-        IDLE,
-        [
-            f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"
-            for why, n in without_rows.items()
-        ],
-    )
+    yield IDLE, [without_rows_text(why, n) for why, n in without_rows.items()]
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row.without_track.items()]
     yield IDLE, noted
     yield IDLE, [f"missing: {name}" for name in committed.missing_names(row.missing)]
     yield DOUBT, [f"unusable: {rejection}" for rejection in row.unusable.values()]
 
 
-def _by_reason(dropped: Mapping[str, int]) -> list[str]:
-    """Numbers by reason as one text, such as "20 no_visible_joint, 3 no_box"; none: []."""
-    if not dropped:
-        return []
-    return [", ".join(f"{n:,} {reason}" for reason, n in dropped.items())]
+def _by_reason(dropped: Mapping[str, int]) -> str:
+    """Numbers by reason as one text, such as "20 no_visible_joint, 3 no_box"."""
+    return ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
 
 
 def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
     """One line for each split. columns: indices of COLUMNS."""
     shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
-        dropped = _by_reason(row.accounting.get("frames", {}).get("dropped", {}))
+        dropped = [_by_reason(row.accounting.get("frames", {}).get("dropped", {}))]
         if row.uncounted:
             dropped.append(f"{count(row.uncounted, 'unreadable video')} not counted")
         cells = (
             _marked_name(row),
             *(_counts(row.accounting, unit) for unit in ("videos", "tracks", "frames")),
-            ", ".join(dropped) or "-",
+            ", ".join(filter(None, dropped)) or "-",
             plain(", ".join(row.streams)) or "-",
         )
         shown.add_row(*(cells[i] for i in columns))
@@ -372,8 +362,7 @@ def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
     label = f"{name} (damaged)"
     status.undecodable[name] = None
     try:
-        lacks = "" if is_current(split, name) else "rows missing"
-        label = stream_label(split, name, lacks)
+        label = stream_label(split, name)
         weights = weights_of(split, name)
         if weights:
             status.weights[name] = weights | {"untrained": is_untrained(split, name)}
@@ -480,7 +469,7 @@ def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
             # not every reason may still apply.
             why = " or ".join(reasons) or "reason not recorded"
             if sum(reasons.values()) == lost:
-                why = "".join(_by_reason(reasons))
+                why = _by_reason(reasons)
             why += f"; to try again: {fill_command(split, stream, '--replace')}"
         yield f"{row.split}: {count(lost, 'row')} without features in {stream}: {why}"
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cache
 from pipeline.cli.console import DOUBT, STAND_IN, VERB, out, plain
-from pipeline.cli.text import FEW, command, count, few, from_here
-from pipeline.commands.convert import accounting_lines
+from pipeline.cli.text import FEW, command, few, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
-from pipeline.features.plan import missing_rows, stream_label
+from pipeline.features.plan import stream_label
 from pipeline.recipe.overview import SplitPlan
+from pipeline.recipe.steps import accounting_lines
 
 
 def split_now(plan: SplitPlan) -> cache.Split | None:
@@ -30,23 +30,23 @@ class Summary:
     root: cache.Root
     pages: Mapping[str, Path]  # split -> its page
     printed: Sequence[str]  # messages about clips that were printed, and are not repeated
-    without_weights: bool  # no weights are named, so there are no features
 
     def print(self, plans: Sequence[SplitPlan]) -> int:
         """Print the summary. Returns the number of rejected videos."""
         n_rejected = 0
-        n_rows = 0
         with_inputs = list[str]()  # splits that a model can be run on
         for plan in plans:
             split = split_now(plan)
             if split is None:
                 continue
             n_rejected += self._print_split(plan, split)
-            n_rows += split.manifest["rows"]
             if split.manifest["rows"] and _has_inputs(plan, split):
                 with_inputs.append(plan.name)
-        for title, text in self._next_commands(with_inputs, n_rows):
-            out.print(f"{title:<{VERB}} {plain(text)}")
+        out.print(f"{'videos':<{VERB}} {plain(self._status())}")
+        if with_inputs:
+            options = ["--cache", str(self.root), "--checkpoint", "FILE", "--body", "DIR"]
+            bodies = command("predict", with_inputs[0], *options, module="tasks")
+            out.print(f"{'bodies':<{VERB}} {plain(bodies)}")
         return n_rejected
 
     def _print_split(self, plan: SplitPlan, split: cache.Split) -> int:
@@ -58,7 +58,8 @@ class Summary:
         out.print(title)
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
-        out.print(f"  features {plain(', '.join(_stream_labels(split))) or 'none'}")
+        streams = [stream_label(split, stream) for stream in split.streams]
+        out.print(f"  features {plain(', '.join(streams)) or 'none'}")
         page = self.pages[plan.name]
         if shows(page, split.manifest["digest"]):
             out.print(f"  page {plain(from_here(page))}")
@@ -75,29 +76,8 @@ class Summary:
             return f"rejected {name}: {reason} (see above)"
         return f"rejected {rejection}"
 
-    def _next_commands(self, with_inputs: Sequence[str], n_rows: int) -> Iterator[tuple[str, str]]:
-        """Yield (purpose, command) for each useful next command."""
-        yield "videos", self._status()
-        if self.without_weights and n_rows:
-            yield "features", "the same command with --weights"
-        if with_inputs:
-            options = ["--cache", str(self.root), "--checkpoint", "FILE", "--body", "DIR"]
-            yield "bodies", command("predict", with_inputs[0], *options, module="tasks")
-        yield "more", "the same command, after adding or changing videos"
-
     def _status(self) -> str:
         return command("status", "--all", "--cache", str(self.root))
-
-
-def _stream_labels(split: cache.Split) -> list[str]:
-    labels = list[str]()
-    for stream in split.streams:
-        lack = ""
-        n_missing = missing_rows(split, stream).rows
-        if n_missing:
-            lack = f"{count(n_missing, 'row')} missing"
-        labels.append(stream_label(split, stream, lack))
-    return labels
 
 
 def _has_inputs(plan: SplitPlan, split: cache.Split) -> bool:

@@ -85,7 +85,6 @@ def _run(args: argparse.Namespace) -> int:
     result.rows = {
         "ok": is_ok,
         **{key: getattr(report, key) for key in REPORTED},
-        "problems": report.problems,
         "digest": differing,
         "repair": repair and _as_dict(repair),
     }

@@ -69,8 +69,8 @@ class Conversion:
     plan: ConversionPlan
     totals: Mapping[str, Any]
     rejected: tuple[VideoAccount, ...]  # failed videos of this run, unexpected errors first
-    notes: tuple[str, ...] = ()  # on videos of this run: "<video>: <note>"
-    doubts: tuple[str, ...] = ()  # the same on labels that may not belong to their images
+    # on videos of this run: "<video>: <note>"; first on labels that may not belong to their images
+    notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()  # why the command fails after the commit
     damaged: tuple[str, ...] = ()  # videos of this run with lost frames: "<video>: <remark>"
     n_read: int = 0  # videos that were read, without those of other splits
@@ -301,13 +301,11 @@ def _summarize(
     if not totals["videos"]["kept"]:
         problems += why_empty(cache.open(plan.root)[plan.name])
 
-    doubtful, notes = doubts.notes(appended)
     return Conversion(
         plan,
         totals,
         rejected=tuple(rejected),
-        notes=notes,
-        doubts=doubtful,
+        notes=doubts.notes(appended),
         damaged=tuple(_list_damage(appended)),
         problems=tuple(problems),
         n_read=n_read,

@@ -85,16 +85,14 @@ class Doubts:
             size = video.pixels.width, video.pixels.height
             self._reaches.append(float((furthest / size).max()))
 
-    def notes(self, accounts: Iterable[VideoAccount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The notes of these videos in two lists of `<video>: <note>`: doubts, which every command
-        shows, and all other notes.
-        """
+    def notes(self, accounts: Iterable[VideoAccount]) -> tuple[str, ...]:
+        """The notes of these videos, `<video>: <note>` each, with doubts first."""
         doubts = self._size_note()
         others = list[str]()
         for account in accounts:
             lines = doubts if account.name in self._stale else others
             lines += [f"{account.name}: {note}" for note in account.notes]
-        return tuple(doubts), tuple(others)
+        return (*doubts, *others)
 
     def _size_note(self) -> list[str]:
         """A note that the images seem to have another size than the labelled ones; empty if not."""

@@ -28,7 +28,7 @@ import cache
 from cache import Split
 from cache.format.manifest import lost_manifest
 from cache.windows import Ranges
-from pipeline.cli.text import command
+from pipeline.cli.text import command, count
 from pipeline.conversion.identity import Difference, describe, find_differences
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
@@ -281,18 +281,17 @@ def weights_of(committed: Split, stream: str) -> dict[str, str]:
     }
 
 
-def stream_label(committed: Split, stream: str, missing: str) -> str:
-    """A stream's name with warnings, such as "resnet50 (untrained, rows missing)". `missing`: text
-    about missing rows, or "".
-    """
+def stream_label(committed: Split, stream: str) -> str:
+    """A stream's name with warnings, such as "resnet50 (untrained, 16 rows missing)"."""
     kind = str((committed.stream_manifest(stream).get("identity") or {}).get("kind", ""))
     marks = []
     if kind == IMPORTED:
         marks.append(IMPORTED)
     if is_untrained(committed, stream):
         marks.append("untrained")
-    if missing:
-        marks.append(missing)
+    n_missing = missing_rows(committed, stream).rows
+    if n_missing:
+        marks.append(f"{count(n_missing, 'row')} missing")
     if kind and streams.not_installed(kind):
         marks.append("package not installed")
     if not marks:

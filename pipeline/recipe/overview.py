@@ -19,27 +19,11 @@ from cache.write.parts import staged_by_parts
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import EXTENSIONS, KEYPOINTS, detected_file, read_info
 from pipeline.clips.plan import DetectionPlan, detected_otherwise, unlabelled_clips
-from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.errors import PipelineError
-from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows
-from pipeline.features.spec import StreamSpec
+from pipeline.features.plan import ExtractionPlan, compare_stream, missing_rows
 from pipeline.files.raw.files import digest_or_problem
 from pipeline.recipe.recipe import Recipe
-
-
-@dataclass(slots=True)
-class StreamPlan:
-    """Extraction of one stream, of the rows that are committed now."""
-
-    stream: str  # name
-    # reason for the extraction; "" if there is nothing to extract, or if it is refused for another
-    # reason than `differs`
-    why: str
-    missing: MissingRows
-    # differences between the recorded settings and the recipe's: with any, extraction is refused
-    # (`SplitPlan.problems`)
-    differs: tuple[Difference, ...] = ()
 
 
 @dataclass(slots=True)
@@ -49,10 +33,10 @@ class SplitPlan:
     recipe: Recipe
     committed: cache.Split | None = None  # the split in the cache, if any
     conversion: ConversionPlan | None = None
-    # for the committed rows, without those that the conversion adds
-    extractions: list[StreamPlan] = field(default_factory=list)
-    # incomplete streams in the cache that no setting or option names
-    unnamed: list[StreamPlan] = field(default_factory=list)
+    # of the recipe's streams, for the committed rows, without those that the conversion adds
+    extractions: list[ExtractionPlan] = field(default_factory=list)
+    # incomplete streams in the cache that no setting or option names -> number of missing rows
+    unnamed: dict[str, int] = field(default_factory=dict)
     # of the whole raw folder; None also until the detector's weights are downloaded
     detection: DetectionPlan | None = None
     undetected: tuple[str, ...] = ()  # clips of this split that the detector has to do
@@ -74,6 +58,27 @@ class SplitPlan:
         if self.conversion is None or not self.conversion.up_to_date:
             return False
         return not any(plan.why or plan.differs for plan in self.extractions)
+
+    @property
+    def converts(self) -> bool:
+        """Whether the conversion has something to do, now or after the detection."""
+        return self.conversion is not None and bool(self.conversion.why or self.undetected)
+
+    @property
+    def lost_videos(self) -> Sequence[str]:
+        """Messages about committed videos that are missing or unusable."""
+        if self.conversion is None:
+            return ()
+        if self.conversion.up_to_date:
+            return self.conversion.problems
+        return self.conversion.kept_lines
+
+    @property
+    def complete_streams(self) -> list[str]:
+        """The streams of a split that is up to date, without incomplete ones that are not named."""
+        if self.committed is None:
+            return []
+        return [name for name in self.committed.streams if name not in self.unnamed]
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
@@ -167,61 +172,32 @@ def _plan_streams(plan: SplitPlan) -> None:
     recipe = plan.recipe
     if plan.committed is not None:
         _plan_committed(plan, plan.committed)
-        if plan.problems:  # no run, and so no extraction
-            return
-    if _will_extract(plan):
-        recipe.refuse_random_weights()
+    todo = plan.conversion
+    adds_rows = plan.committed is None or bool(todo and (todo.append or plan.undetected))
+    if not plan.problems and (adds_rows or any(stream.why for stream in plan.extractions)):
+        recipe.refuse_random_weights(recipe.streams)
 
 
 def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
-    """Set `plan.extractions` and `plan.unnamed`, and add to `plan.refusals`.
-
-    Plans the recipe's streams for which the split has the columns. If there is none, plans every
-    stream in the cache with the settings that it was extracted with.
+    """Set `plan.extractions` and `plan.unnamed`. A refusal of a stream is added to `plan.problems`
+    if it was extracted with other settings, else to `plan.refusals`.
     """
-    specs = list[StreamSpec]()
     for spec in plan.recipe.streams:
+        message = ""
         if spec.stream.reads.crops:
             message = spec.missing_columns(committed)
-            if message:
-                plan.refusals.append(message)
-        if committed.known_columns.issuperset(spec.stream.needs):
-            specs.append(spec)
-    planned = {spec.name for spec in specs}
-    others = [_as_extracted(committed, name) for name in committed.streams if name not in planned]
-    if specs:
-        plan.unnamed = [stream for stream in others if stream.why]
-        plan.extractions = [_plan_stream(plan, committed, spec) for spec in specs]
-    else:
-        plan.extractions = others
-
-
-def _will_extract(plan: SplitPlan) -> bool:
-    """Whether a run has rows to extract, now or after its conversion."""
-    if plan.committed is None or any(stream.why for stream in plan.extractions):
-        return True
-    return plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
-
-
-def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
-    """The plan of a stream with the settings that it was extracted with."""
-    missing = missing_rows(committed, name)
-    why = CHANGED if missing.rows else ""
-    return StreamPlan(name, why, missing)
-
-
-def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec) -> StreamPlan:
-    """The plan of a stream with the settings `spec`.
-
-    A refusal is added to `plan.problems` if the settings differ from the recorded ones, else to
-    `plan.refusals`: then the stream is not extracted, and its `why` is "".
-    """
-    compared = compare_stream(committed, replace(spec, raw=plan.recipe.raw))
-    assert compared.missing is not None, "a split with boxes has pixels"
-    why = compared.why
-    if compared.differs:
-        plan.problems.append(compared.refusal)
-    elif compared.refusal:
-        plan.refusals.append(compared.refusal)
-        why = ""
-    return StreamPlan(spec.name, why, compared.missing, compared.differs)
+        stream = compare_stream(committed, replace(spec, raw=plan.recipe.raw))
+        if stream.differs:
+            plan.problems.append(stream.refusal)
+        elif stream.refusal:
+            message = stream.refusal
+            stream = replace(stream, why="")  # it is not extracted
+        if message:
+            plan.refusals.append(message)
+        if stream.missing is not None:
+            plan.extractions.append(stream)
+    planned = {stream.spec.name for stream in plan.extractions}
+    for name in committed.streams:
+        n_missing = missing_rows(committed, name).rows
+        if n_missing and name not in planned:
+            plan.unnamed[name] = n_missing

@@ -1,8 +1,8 @@
 """Recipe: inputs, settings and steps of one split.  [raw -> tracks -> features] -> windows
 
 The commands `plan` and `prepare`, and Luigi's tasks, make recipes from luigi.cfg and options. They
-plan a recipe's steps (`plan_detection`, `plan_conversion`, `plan_extraction`) and run the plans
-(`detect`, `convert`, `extract`).
+plan a recipe's steps (`plan_detection`, `plan_conversion`, `plan_extraction`), and carry out the
+plans by `pipeline.recipe.steps`.
 """
 
 from __future__ import annotations
@@ -11,60 +11,22 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DONE, DOUBT, IDLE, line, out, plain
-from pipeline.cli.progress import Progress
-from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
 from pipeline.conversion import convert
 from pipeline.datasets.base import Dataset
-from pipeline.errors import MissingAssets, PipelineError
-from pipeline.features.plan import ExtractionPlan, plan_extraction
+from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.plug_ins import PlugInError
-from pipeline.settings.arguments import body_for_fits, check_new_cache, forbid_new_cache
+from pipeline.settings.arguments import body_for_fits
 from pipeline.settings.sections import Settings
-
-if TYPE_CHECKING:
-    from pipeline.features.extract import Extraction
-
-FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
-LAYOUT: Final = "\n\t"  # control characters that are printed: messages may have several lines
-NO_SETTINGS: Final = (
-    "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    """The result of a step, as messages to print."""
-
-    details: Sequence[str]  # in rich's markup; each ends a line of its own
-    mark: str = DONE  # the symbol at the start of these lines
-    warnings: Sequence[str] = ()  # text that may come from untrusted files
-    notes: Sequence[str] = ()  # like warnings, but a command's summary does not repeat them
-    problems: Sequence[str] = ()  # why the step failed, after committing the rest
-    # number of clips that were given up or are damaged, and of rows without features; if it is
-    # not 0, the command exits with 1
-    flaws: int = 0
-
-    def report(self, verb: str, what: str) -> None:
-        """Print lines such as `✓ convert    3dpw/train    28 videos, ...`, and warnings. Raises
-        PipelineError with the problems, if there are any.
-        """
-        for detail in self.details:
-            out.print(f"{self.mark} {line(verb, what, detail)}")
-        for text in (*self.warnings, *self.notes):
-            out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
-        if self.problems:
-            raise PipelineError("\n".join(self.problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +54,11 @@ class Recipe:
 
     def plan_detection(self) -> DetectionPlan:
         """Plan the detection in the raw folder, which all splits of the dataset share. Raises as
-        `pipeline.clips.plan.plan_detection` does.
+        `pipeline.clips.plan.plan_detection` does, and ConfigError without a detector.
         """
-        assert self.detector is not None
+        if self.detector is None:
+            setting = self.settings.source.where("detect", "detector")
+            raise ConfigError(f"{setting}: names no detector")
         only = unlabelled_clips(self.raw, by_any_detector=self.by_any_detector)
         return plan_detection(self.raw, self.raw / KEYPOINTS, self.detector, only)
 
@@ -108,65 +72,28 @@ class Recipe:
             drop_removed=self.drop_removed,
         )
 
-    def plan_extraction(self, streams: Sequence[StreamSpec] | None = None) -> list[ExtractionPlan]:
-        """Plan the recipe's streams, or `streams`. Returns the plans that are not up to date.
+    def plan_extraction(self) -> list[ExtractionPlan]:
+        """Plan the recipe's streams.
 
         Raises as `pipeline.features.plan.plan_extraction` does, and ConfigError for random weights
         on real data.
         """
-        specs = self.streams if streams is None else streams
-        plans = [
-            plan_extraction(self.root, self.name, replace(spec, raw=self.raw)) for spec in specs
-        ]
-        upcoming = [plan for plan in plans if not plan.up_to_date]
-        if self.weights_setting:
-            for plan in upcoming:
-                setting = self.settings.source.where(plan.spec.name, "weights")
-                plan.spec.refuse_untrained(self.raw, setting)
-        return upcoming
+        plans = []
+        for spec in self.streams:
+            spec_here = replace(spec, raw=self.raw)
+            replaces = False
+            if spec.stream.is_trained:  # other weights replace its rows, in seconds without pixels
+                committed = cache.open(self.root)[self.name]
+                replaces = bool(compare_stream(committed, spec_here).differs)
+            plans.append(plan_extraction(self.root, self.name, spec_here, replace=replaces))
+        self.refuse_random_weights([plan.spec for plan in plans if not plan.up_to_date])
+        return plans
 
-    def refuse_random_weights(self) -> None:
+    def refuse_random_weights(self, specs: Sequence[StreamSpec]) -> None:
         """Raise ConfigError if luigi.cfg names random weights, and the raw folder has real data."""
         if self.weights_setting and self.raw.is_dir():
-            for spec in self.streams:
+            for spec in specs:
                 spec.refuse_untrained(self.raw, self.settings.source.where(spec.name, "weights"))
-
-    def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
-        """Find people in clips. Raises as `detect_planned` does."""
-        from pipeline.clips.detection.run import detect_planned
-
-        dask = self.settings.dask
-        report = detect_planned(plan, self.settings.detect, dask=dask, progress=progress)
-        failures = few(list(report.problems.values()), FEW, plan.retry_command)
-        has_results = report.detected or report.renamed
-        return StepResult(
-            details=[plain(str(report))],
-            mark=DONE if has_results else DOUBT,
-            warnings=[*report.doubts, *failures],
-            flaws=len(report.problems) + len(report.damaged),
-        )
-
-    def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:
-        """Convert raw videos. If the plan is up to date, only record new folders and file times."""
-        if plan.up_to_date:
-            moves = [*map(plain, convert.record_moves(plan))]
-            return StepResult(details=moves, problems=plan.problems)
-        done = convert_tracks(plan, self.settings, progress)
-        rejected = [f"rejected {account.rejection}" for account in done.rejected]
-        every = command("status", "--all", "--cache", from_here(plan.root))
-        notes = [*filter(None, [plan.dataset.label_note(plan.raw, plan.split)]), *done.doubts]
-        return StepResult(
-            details=[_summarize_conversion(done), *map(plain, plan.renamed_lines)],
-            mark=DONE if done.totals["frames"]["kept"] else DOUBT,
-            warnings=few(rejected, FEW, every),
-            flaws=len(done.damaged),
-            notes=few([f"note {note}" for note in (*notes, *done.damaged)], FEW, every),
-            problems=done.problems,
-        )
-
-    def extract(self, plans: Sequence[ExtractionPlan], progress: Progress) -> StepResult:
-        """Extract streams. Raises as `extract_together` does."""
-        return extract(plans, self.settings, progress, named=len(self.streams) > 1)
 
     @classmethod
     def by_settings(
@@ -247,92 +174,3 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
             except MissingAssets as error:
                 messages.append(str(error))
     return list(dict.fromkeys(messages))
-
-
-def convert_tracks(
-    plan: convert.ConversionPlan, s: Settings, progress: Progress
-) -> convert.Conversion:
-    """Convert one split, and tell the user if that makes a new cache. Raises as
-    `check_new_cache` and `convert` do.
-    """
-    is_new = check_new_cache(s, plan.root)
-    done = convert.convert(
-        plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
-    )
-    if is_new:
-        out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
-    forbid_new_cache(s, plan.root)
-    return done
-
-
-def extract(
-    plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, *, named: bool = False
-) -> StepResult:
-    """Extract streams of one split. `named`: begin each message with the stream's name. Raises as
-    `extract_together` does.
-    """
-    # imported here, because importing the engine is slow
-    from pipeline.features.extract import extract_together
-
-    extractions = extract_together(plans, s.features, dask=s.dask, progress=progress)
-    details = []
-    warnings: list[str] = []
-    for extraction in extractions:
-        name = f"[bold]{plain(extraction.plan.spec.name)}[/bold] "
-        summary = _summarize_extraction(extraction)
-        details.append(name + summary if named else summary)
-        warnings += extraction.examples
-    problems = [extraction.problem for extraction in extractions if extraction.problem]
-    n_lost = sum(extraction.problems.total() for extraction in extractions)
-    return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_lost)
-
-
-def _summarize_conversion(done: convert.Conversion) -> str:
-    """Sum up a conversion in one line, such as: 1 video read, 9 unchanged: 10 videos (1 rejected),
-    12 tracks, 380 of 400 frames kept (20 no_visible_joint)
-    """
-    videos = done.totals["videos"]
-    frames = done.totals["frames"]
-    without_rows = []
-    n_rejected = 0
-    for reason, n in videos["set_aside"].items():
-        if reason in done.plan.dataset.harmless:
-            without_rows.append(f"{n:,} {reason}")
-        else:
-            n_rejected += n
-    if n_rejected:
-        without_rows.append(f"[yellow]{n_rejected:,} rejected[/yellow]")
-    dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
-    dropped = (dropped + done.uncounted_note).removeprefix("; ")
-
-    text = count(videos["kept"], "video")
-    if done.video_counts:
-        text = f"{done.video_counts}: {text}"
-    if without_rows:
-        text += f" ({', '.join(without_rows)})"
-    text += f", {count(done.totals['tracks']['kept'], 'track')}"
-    text += f", {frames['kept']:,} of {frames['found']:,} frames kept"
-    if dropped:
-        text += f" ({dropped})"
-    return text + _why(done.plan.why)
-
-
-def _summarize_extraction(done: Extraction) -> str:
-    """Sum up an extraction in one line, such as: 380 rows in 12 s (31 rows/s on cpu, bottleneck:
-    model), 20 rows carried over
-    """
-    parts = []
-    if done.computed:
-        rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
-        parts.append(f"{count(done.computed, 'row')} in {done.meter.elapsed:.0f} s ({rate})")
-    if done.carried:
-        parts.append(f"{count(done.carried, 'row')} carried over")
-    parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
-    return (", ".join(parts) or "no rows") + _why(done.plan.why)
-
-
-def _why(why: str) -> str:
-    """Why a step was run, to append to a line; "" if it was run for the first time."""
-    if not why or why in FIRST_TIME:
-        return ""
-    return f"  [dim]why: {plain(why)}[/dim]"

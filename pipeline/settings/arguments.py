@@ -2,7 +2,7 @@
 features
 
 A setting comes from the command's option, else from `--set`, else from luigi.cfg, else it has its
-default. luigi.cfg is the file named by `--config` or LUIGI_CONFIG_PATH, else ./luigi.cfg, which may
+default. luigi.cfg is the file named by LUIGI_CONFIG_PATH, else ./luigi.cfg, which may
 be missing.
 
 A command's `options` function adds options by `cache_option`, `setting_options` and others, which
@@ -15,7 +15,6 @@ command by attributes of the parsed arguments:
     reads          `command_line.Command.reads`: a function, or None
     settings       words SECTION.KEY=VALUE of `--set`
     command        the command's name, for messages
-    config         the file of `--config`, or None; absent for commands without this option
     cfg            set by `complete`: the `Settings`
 """
 
@@ -26,7 +25,7 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
@@ -170,6 +169,14 @@ def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     return [split for split in splits if split in names or dataset_of[split] in names]
 
 
+def warn_of_broken(names: Iterable[str]) -> dict[str, str]:
+    """Print a warning about each dataset that cannot be loaded. Returns their errors by name."""
+    broken = datasets.broken(names)
+    for text in broken.values():
+        err.print(f"{DOUBT} {plain(text)}: skipped")
+    return broken
+
+
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
     """Raise PipelineError if --raw is not the dataset's own folder, but one level above or below.
 
@@ -310,7 +317,7 @@ def complete(args: argparse.Namespace) -> None:
     if is_complete and not reads_more:
         return
 
-    file = getattr(args, "config", None) or settings_file()
+    file = settings_file()
     source = SettingsFile.read(file, optional=file == sections.FILE).apply_overrides()
     for name, setting in options.items():
         section, _, key = setting.partition(".")

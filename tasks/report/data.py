@@ -171,7 +171,8 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         sizes.append((n_videos, len(split.tracks), _n_rows(split)))
         kind = "demo" if is_demo(split) else "real"
         row: list[Cell] = [split.name, estimates_of(split) or kind, *sizes[-1]]
-        row += [_person_time([split]), _streams_of(split, opened)]
+        streams = [stream_label(split, name) for name in split.streams]
+        row += [_person_time([split]), ", ".join(streams) or "none"]
         if used is not None:
             row.append(used.get(split.name, "nothing"))
         row.append(_left_out_of(split))
@@ -200,18 +201,6 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     return PageSection(
         "datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems)
     )
-
-
-def _streams_of(split: cache.Split, opened: OpenedCache) -> str:
-    """A split's streams as text, with their numbers of missing rows."""
-    labels = list[str]()
-    for name in split.streams:
-        note = ""
-        n_missing = opened.missing[split.name, name]
-        if n_missing:
-            note = f"{count(n_missing, 'row')} missing"
-        labels.append(stream_label(split, name, note))
-    return ", ".join(labels) or "none"
 
 
 def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:

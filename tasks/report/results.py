@@ -17,6 +17,15 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from pipeline.cli.text import command, count
+from tasks.evaluation import (
+    MEAN_BODY,
+    ResultRow,
+    dynamics_of,
+    metric_titles,
+    published_row,
+    rows_of_run,
+    step_titles,
+)
 from tasks.report.page import PageSection
 from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
@@ -26,19 +35,6 @@ from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY
 from vibe_model.sections import note_missing_depth
 
 MOST_TRACKS: Final = 20  # that are listed for a run and split
-MEAN_BODY: Final = "mean body"
-Errors = Mapping[str, float]  # metric of metrics.json -> value; without metrics that lack labels
-
-
-class _ModelErrors(NamedTuple):
-    """A row of a table: one model on one split, by one protocol."""
-
-    model: str
-    errors: Errors
-    frames: int | None  # number of evaluated frames; None if unknown
-    # below the model's name: source of published figures, width of smoothing, or a run's size and
-    # inputs
-    about: str = ""
 
 
 class _ResultsTable(NamedTuple):
@@ -46,14 +42,14 @@ class _ResultsTable(NamedTuple):
 
     title: str
     caption: str
-    rows: Sequence[_ModelErrors]
+    rows: Sequence[ResultRow]
     meaning: str = ""  # sentences about the protocol and the labels
     note: str = ""  # why the rows may not be compared with other tables
 
     @property
     def columns(self) -> dict[str, str]:
         """The errors that any row has -> their titles."""
-        return _metric_titles([row.errors for row in self.rows])
+        return metric_titles([row.errors for row in self.rows])
 
     @property
     def counted(self) -> bool:
@@ -125,9 +121,9 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
 
     tables = list[_ResultsTable]()
     for protocol in protocols:
-        rows = list(_model_rows(split, protocol, runs))
+        rows = _model_rows(split, protocol, runs)
         if not is_demo:
-            rows += [row for figure_protocol, row in figures if figure_protocol == protocol]
+            rows += [row for row in figures if row.protocol == protocol]
         sentences = [find(protocol).meaning, _describe_labels(split, protocol, runs)]
         if not tables:
             sentences.append(_left_out(split, runs))
@@ -137,8 +133,7 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
     if is_demo and figures:
         note = "These figures are for real data, the tables above for demo data."
         caption = f"{split}, real data"
-        rows = [row for _, row in figures]
-        table = _ResultsTable("Published figures", caption, rows, note=note)
+        table = _ResultsTable("Published figures", caption, figures, note=note)
         tables.append(table)
     return tables
 
@@ -167,55 +162,31 @@ def _dynamics(run: TrainingRun) -> Iterator[_DynamicsTable]:
     """PA-MPJPE of past, present and future bodies predicted from one frame
     (`vibe_model.hmmr.dynamics`).
     """
-    for split, errors in run.splits.items():
-        measured = [numbers for numbers in by_protocol(errors).values() if "dynamics" in numbers]
-        if not measured:
-            continue
-        table = measured[0]["dynamics"]
+    for split, table in dynamics_of(run.metrics).items():
         errors_by_step = table["pa_mpjpe"]
-        first = next(iter(errors_by_step.values()))
         frames = count(table["frames"], "frame")
         tracks = count(table["tracks"], "track")
         yield _DynamicsTable(
             caption=f"{run.name}, {split}: {frames} of {tracks}",
-            header=[_step_title(int(step)) for step in first],
+            header=step_titles(next(iter(errors_by_step.values()))),
             rows={model: [*by_step.values()] for model, by_step in errors_by_step.items()},
         )
 
 
-def _step_title(step: int) -> str:
-    return f"{step:+d} frames" if step else "now"
-
-
-def _model_rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[_ModelErrors]:
-    """Yield rows for each run, for its smoothed predictions, and for the mean body.
+def _model_rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> list[ResultRow]:
+    """Rows for each run, for its smoothed predictions, and for the mean body.
 
     The mean body is the same for all runs, so it has one row.
     """
-    with_baseline: Mapping[str, Any] = {}  # of the last run
+    by_model: dict[str, ResultRow] = {}
     for run in runs:
-        run_errors = by_protocol(run.splits[split])
-        if protocol not in run_errors:
-            continue
-        errors = run_errors[protocol]
-        n_frames = _count_frames(errors)
-        about = ""
-        if protocol == next(iter(run_errors)):
-            about = _describe_run(run, split)
-        yield _ModelErrors(run.name, _select_metrics(errors), n_frames, about)
-
-        smoothed = errors.get("smoothed")
-        if isinstance(smoothed, Mapping):
-            sigma = smoothed.get("sigma")
-            width = ""
-            if isinstance(sigma, int | float):
-                width = f"Gaussian of {sigma:g} frames"
-            name = f"{run.name}, smoothed"
-            yield _ModelErrors(name, _select_metrics(smoothed), n_frames, width)
-        with_baseline = errors
-    if with_baseline:
-        n_frames = _count_frames(with_baseline)
-        yield _ModelErrors(MEAN_BODY, _select_metrics(with_baseline["baseline"]), n_frames)
+        first = next(iter(by_protocol(run.splits[split])))
+        for row in rows_of_run(split, run.splits[split], run.name):
+            if row.model == run.name and protocol == first:
+                row = row._replace(about=_describe_run(run, split))
+            if row.protocol == protocol:
+                by_model[row.model] = row
+    return sorted(by_model.values(), key=lambda row: row.model == MEAN_BODY)
 
 
 def _describe_run(run: TrainingRun, split: str) -> str:
@@ -235,8 +206,8 @@ def _describe_run(run: TrainingRun, split: str) -> str:
     return "; ".join(parts)
 
 
-def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, _ModelErrors]]:
-    """(protocol, row) of each published model, with a note on models trained like the first run."""
+def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[ResultRow]:
+    """The row of each published model, with a note on models trained like the first run."""
     trained_alike = ""
     with_3dpw = None
     if runs and runs[0].config is not None:
@@ -244,35 +215,25 @@ def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[st
         word = "with" if with_3dpw else "without"
         trained_alike = f"; trained {word} 3DPW, as {runs[0].name} here"
 
-    figures = []
-    for paper in published.figures_of(split):
-        source = paper.source
-        if paper.with_3dpw == with_3dpw:
-            source += trained_alike
-        row = _ModelErrors(paper.model, _select_metrics(paper.errors), None, source)
-        figures.append((paper.protocol, row))
-    return figures
-
-
-def _select_metrics(errors: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an entry of metrics.json that tables show."""
-    return {name: float(errors[name]) for name in table_metrics([errors]) if name in errors}
-
-
-def _count_frames(errors: Mapping[str, Any]) -> int:
-    return int(errors.get("frames") or errors.get("frames_2d") or 0)
+    rows = []
+    for figures in published.figures_of(split):
+        row = published_row(figures)
+        if figures.with_3dpw == with_3dpw:
+            row = row._replace(about=row.about + trained_alike)
+        rows.append(row)
+    return rows
 
 
 def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
     """Yield a table for each split and protocol of ablation.json."""
-    tables: dict[tuple[str, str], list[_ModelErrors]] = {}  # by split and protocol
+    tables: dict[tuple[str, str], list[ResultRow]] = {}  # by split and protocol
     for row in content.get("rows", []):
         means = {name: value["mean"] for name, value in row["errors"].items()}
         name = row["model"]
         if row["seeds"] > 1:
             name += f" (mean of {row['seeds']} seeds)"
-        errors = _ModelErrors(name, means, row["frames"] or None)
-        tables.setdefault((row["split"], row["protocol"]), []).append(errors)
+        place = (row["split"], row["protocol"])
+        tables.setdefault(place, []).append(ResultRow(*place, name, means, row["frames"] or None))
     for (split, protocol), rows in tables.items():
         yield _ResultsTable(f"{split}, protocol “{protocol}”", split, rows)
 
@@ -289,11 +250,4 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[_Listing]:
         options = ("--cache", cache, "--track", str(tracks[0].get("track")), "--out", "track.html")
         look = command("show", *split.split("/", 1), *options)
         rows = tracks[:MOST_TRACKS]
-        yield _Listing(caption, split, _metric_titles(rows), rows, look)
-
-
-def _metric_titles(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Metrics that any row has -> their titles."""
-    names = set().union(*rows)
-    metrics = table_metrics(rows)
-    return {name: metric.title for name, metric in metrics.items() if name in names}
+        yield _Listing(caption, split, metric_titles(rows), rows, look)

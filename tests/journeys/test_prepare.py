@@ -87,8 +87,8 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(
     types(
         prepare,
         r"81 persons in 81 frames",
-        r"81 of 81 frames kept",
-        r"81 rows in",
+        r"frames 81 kept of 81",
+        r"81 rows computed",
         r"page out/cache-videos-train",
     )
     assert features(terminal) == 81
@@ -106,7 +106,7 @@ def add_and_rename_clips(terminal: Terminal, clips: Path, prepare: str) -> None:
     """A new clip is read alone; a renamed one keeps its rows, with or without its keypoints."""
     types = terminal.types
     write_clip(clips / "c.mp4", 42, seed=3)
-    types(prepare, r"1 clip: 42 persons", r"1 video read, 2 unchanged", r"42 rows in")
+    types(prepare, r"1 clip: 42 persons", r"1 video read, 2 unchanged", r"42 rows computed")
     assert features(terminal) == 123
 
     (clips / "a.mp4").rename(clips / "renamed.mp4")
@@ -115,7 +115,7 @@ def add_and_rename_clips(terminal: Terminal, clips: Path, prepare: str) -> None:
     types(bare, rf"1 video missing .*the rows are kept: {lost}", code=1)
     types(bare, r"1 video missing .*the rows are kept: a\.mp4\.", code=1)
     (clips / "keypoints/a.mp4.json").rename(clips / "keypoints/renamed.mp4.json")
-    types(bare, r"1 renamed", r"renamed a\.mp4 -> renamed\.mp4", r"40 rows carried over")
+    types(bare, r"1 renamed", r"renamed a\.mp4 -> renamed\.mp4", r"40 carried over")
     types(prepare, r"up to date \(3 videos, means\)")
     page = (terminal.folder / "out/cache-videos-train.html").read_text()
     assert "renamed.mp4/0" in page
@@ -161,7 +161,7 @@ def miss_a_clip(terminal: Terminal, clips: Path, prepare: str) -> None:
 
     another = prepare.replace("--stream means", "--stream homography")
     waits = r"homography: 41 rows of 1 video wait for images: more/b\.mp4 \(no "
-    types(another, r"112 rows in", waits, r"homography \(41 rows missing\)", code=1)
+    types(another, r"112 rows computed", waits, r"homography \(41 rows missing\)", code=1)
     types(
         another,
         r"✗ extract +videos/train +.*homography: 41 rows of 1 video wait for images",
@@ -169,7 +169,7 @@ def miss_a_clip(terminal: Terminal, clips: Path, prepare: str) -> None:
     )
     (terminal.folder / "b.mp4").rename(clips / "more/b.mp4")
     types(prepare, r"videos 4 kept of 4")
-    types(another, r"41 rows in", r"features homography, means")
+    types(another, r"41 rows computed", r"features homography, means")
     # Without a detector, the people whom another one found are kept.
     types(prepare.replace("--detector red ", ""), r"up to date")
 

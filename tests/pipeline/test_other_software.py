@@ -60,7 +60,7 @@ def test_shards_that_parts_of_other_code_have_staged_are_computed_again(other, t
         run_other(other, *words, root, "--part", part)
     shown = ran(*words, root)
     assert says_why(shown.err, "14 pieces")
-    assert ": extracted, 0 rows computed" not in shown.out
+    assert "extracted, 0 rows computed" not in shown.out
     assert into.tree(root) == into.tree(calm)
 
 

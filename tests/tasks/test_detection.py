@@ -98,7 +98,7 @@ def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(
 ) -> None:
     (own_clips.folder / "raw/videos" / MARKER).unlink()
     message = build(own_clips, "Detect", dataset="videos").only_failure(30)
-    assert "[detect] detector = demo: finds people only in demo data" in message
+    assert "demo finds people only in demo data, but " in message
 
 
 def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips):

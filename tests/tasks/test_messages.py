@@ -239,10 +239,8 @@ def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_a
     ran = build(project, "Convert", dataset="amass", split="train")
     n = f"{len(motions)} video{'s' * (len(motions) > 1)}"
     assert "amass/train: no rows" in ran.only_failure(FAILED)
-    assert (
-        f"0 of 0 frames kept (frames of {n.replace(' ', ' unreadable ')} are not counted)"
-        in ran.words
-    )
+    unreadable = n.replace(" ", " unreadable ")
+    assert f"frames 0 kept of 0; frames of {unreadable} are not counted" in ran.words
     again = build(project, "Convert", dataset="amass", split="train")
     assert "bad_label_file" in again.only_failure(FAILED)
     project.configure({"convert": {"strict": "true"}})

@@ -176,7 +176,7 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     ],
 )
 def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
-    tmp_path, capsys, own, message
+    tmp_path, capsys, monkeypatch, own, message
 ) -> None:
     file = tmp_path / "luigi.cfg"
     given = {
@@ -187,7 +187,8 @@ def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
     }
     lines = [f"{key} = {value}" for key, value in {**given, "prior": "none", **own}.items()]
     file.write_text(GOOD.replace("preset = embedded", "\n".join(lines)))
-    assert pipeline(["config", "--check", "--config", str(file)]) == 1
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(file))
+    assert pipeline(["config", "--check"]) == 1
     shown = " ".join(capsys.readouterr().err.split())
     assert message in shown
     assert shown.endswith(". This is needed for training, not for `Data`.")

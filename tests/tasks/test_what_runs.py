@@ -147,11 +147,11 @@ def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) 
     assert not EvaluateVIBE().complete()
 
 
-def test_plan_lists_what_runs_and_why(project, build, capsys) -> None:
-    file = ("--config", str(project.cfg))
+def test_plan_lists_what_runs_and_why(project, build, within, capsys) -> None:
+    within(project)
     project.configure({"amass": {"resampling": "decimate"}})
     added = add_video(project)
-    assert main(["plan", *file, "--json"]) == 0
+    assert main(["plan", "--json"]) == 0
     todo = {split["split"]: split for split in json.loads(capsys.readouterr().out)}
     assert [name for name, split in todo.items() if not split["nothing_to_do"]] == [
         "3dpw/train",
@@ -161,7 +161,7 @@ def test_plan_lists_what_runs_and_why(project, build, capsys) -> None:
     assert todo["amass/train"]["convert"]["why"] == "parameters.resampling was slerp, is decimate"
     done = ["convert 3dpw/train", "convert amass/train", "data 2 datasets", "extract 3dpw/train"]
     assert sorted(build(project, "Data").done) == done
-    assert main(["plan", *file]) == 0
+    assert main(["plan"]) == 0
     assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -201,11 +201,9 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
 
     project.configure({"amass": {"resampling": "decimate"}})
     assert build(project, "Convert", dataset="amass", split="train").done == ["convert amass/train"]
-    assert by_hand("convert", "amass/train").startswith("amass/train: up to date")
-    assert by_hand("convert", "3dpw/train").startswith("3dpw/train: up to date"), (
-        "with the body of luigi.cfg"
-    )
-    assert by_hand("extract", "3dpw/train").startswith("3dpw/train: resnet50 is up to date")
+    assert "up to date, " in by_hand("convert", "amass/train")
+    assert "up to date, " in by_hand("convert", "3dpw/train"), "with the body of luigi.cfg"
+    assert "resnet50 is up to date" in by_hand("extract", "3dpw/train")
     assert "converted" in by_hand("convert", "amass/train", "--set", "amass.resampling=slerp")
     monkeypatch.setenv("PIPELINE_SET", "amass.resampling=slerp")
     ran = build(project, "Data")

@@ -163,11 +163,11 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
             44.0, smoothed=smoothed, published=of(45.0, smoothed={"sigma": 2.0, "pa_mpjpe": 46.0})
         )
     }
-    found = [(row["model"], row["pa_mpjpe"]) for row in result_rows(own, per_frame)]
+    found = [(row.model, row.errors["pa_mpjpe"]) for row in result_rows(own, per_frame)]
     names = ("VIBE", "per frame", "per frame, smoothed", "mean body")
     expected = (41.3496, 44.0, 43.5, 50.0, 42.0, 45.0, 46.0, 50.0)
     assert found == [*zip(2 * names, expected, strict=True)]
-    unsmoothed = {row["model"] for row in result_rows(own, {"h36m/val": of(44.0)})}
+    unsmoothed = {row.model for row in result_rows(own, {"h36m/val": of(44.0)})}
     assert unsmoothed == {"VIBE", "per frame", "mean body"}, "no row without numbers"
     assert next(table_of("", result_rows(own)).columns[1].cells) == "41.3", "rounded once"
 

@@ -26,7 +26,7 @@ HMMR_RELEASED: Final = "doc/eval.md of github.com/akanazawa/human_dynamics"
 
 
 @dataclass(frozen=True, slots=True)
-class _PublishedFigures:
+class PublishedFigures:
     """One model's published errors on one split: mm, accelerations mm per frame^2, PCK %."""
 
     model: str
@@ -198,7 +198,7 @@ _HMMR: Final[Mapping[tuple[str, str], tuple[float | None, ...]]] = {
 }
 
 
-def _hmmr_figures(split: str) -> list[_PublishedFigures]:
+def _hmmr_figures(split: str) -> list[PublishedFigures]:
     """The figures of HMMR's models on one split, from the columns of `_HMMR`."""
     figures = []
     for (model, source), numbers in _HMMR.items():
@@ -208,16 +208,16 @@ def _hmmr_figures(split: str) -> list[_PublishedFigures]:
                 errors[name] = value
         if source == HMMR_RELEASED and "accel_error" in errors:
             errors["accel"] = errors.pop("accel_error")
-        figures.append(_PublishedFigures(f"HMMR, {model}", False, source, split, errors, "hmmr"))
+        figures.append(PublishedFigures(f"HMMR, {model}", False, source, split, errors, "hmmr"))
     return figures
 
 
-def _all_figures() -> tuple[_PublishedFigures, ...]:
+def _all_figures() -> tuple[PublishedFigures, ...]:
     """The rows of all tables above, in the order in which reports print them."""
-    figures = [_PublishedFigures(*model, split, errors) for model, split, errors in _ROWS]
+    figures = [PublishedFigures(*model, split, errors) for model, split, errors in _ROWS]
     for model, by_split in _PARTDYN.items():
         for split, errors in by_split.items():
-            figures.append(_PublishedFigures(model, False, PARTDYN_PAPER, split, errors))
+            figures.append(PublishedFigures(model, False, PARTDYN_PAPER, split, errors))
     for split in dict.fromkeys(split for split, _ in _COLUMNS):
         figures += _hmmr_figures(split)
     return tuple(figures)
@@ -236,7 +236,7 @@ DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
 }
 
 
-def figures_of(split: str) -> list[_PublishedFigures]:
+def figures_of(split: str) -> list[PublishedFigures]:
     """Published figures of a split.
 
     >>> published = [row for row in figures_of("h36m/val") if row.protocol == "published"]

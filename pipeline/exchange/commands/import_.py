@@ -12,8 +12,8 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
-from pipeline.commands.convert import accounting_lines
 from pipeline.errors import ConfigError
+from pipeline.recipe.steps import accounting_lines
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.skeletons import JOINTS

@@ -34,8 +34,9 @@ log_level = INFO
 
 
 @pytest.fixture
-def cfg(tmp_path: Path) -> Path:
+def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "luigi.cfg").write_text(CFG)
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "luigi.cfg"))
     (body := tmp_path / "body").mkdir()
     for name in smpl_files.missing(body):
         (body / name.partition(" ")[0]).touch()
@@ -70,7 +71,7 @@ def test_what_config_prints(cfg: Path, golden: Any, monkeypatch: pytest.MonkeyPa
 def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(
     cfg: Path, ran: Any
 ) -> None:
-    settings = values(ran, "--all", "--config", cfg)
+    settings = values(ran, "--all")
     found = {
         (setting["section"], setting["key"]): (setting["value"], setting["default"])
         for setting in settings
@@ -91,7 +92,7 @@ def test_what_is_set_for_one_command_is_forgotten_after_it(
     cfg: Path, ran: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("PIPELINE_SET", "vibe.epochs=4\nvibe.seed=1")
-    named = values(ran, "--config", cfg, "vibe.epochs", "vibe.seed", "--set", "vibe.epochs=9")
+    named = values(ran, "vibe.epochs", "vibe.seed", "--set", "vibe.epochs=9")
     assert [setting["value"] for setting in named] == [9, 1]
     assert os.environ["PIPELINE_SET"] == "vibe.epochs=4\nvibe.seed=1"
 
@@ -107,11 +108,11 @@ def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, ran: Any) -
         ("resnet50.j1.weights", "resnet50.j1", ["weights"]),
         ("resnet50.precision", "resnet50", ["precision"]),
     ):
-        found = values(ran, "--config", cfg, name)
+        found = values(ran, name)
         assert [(setting["section"], setting["key"]) for setting in found] == [
             (section, key) for key in keys
         ]
-    error = ran("config", "--config", cfg, "resnet50.j1.weigths", code=2).err
+    error = ran("config", "resnet50.j1.weigths", code=2).err
     assert "[resnet50.j1] has no key 'weigths'; did you mean 'weights'?" in error
 
 
@@ -119,7 +120,7 @@ def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_
     cfg, ran, monkeypatch
 ):
     monkeypatch.setenv("PIPELINE_SET", "rubbish")
-    error = ran("config", "--config", cfg, code=2).err
+    error = ran("config", code=2).err
     assert error.startswith("error: PIPELINE_SET=rubbish: expected SECTION.KEY=VALUE")
     monkeypatch.setenv("PIPELINE_SET", "")
     monkeypatch.setenv("LUIGI_CONFIG_PATH", "")
@@ -131,7 +132,7 @@ def test_a_check_finds_weights_and_a_body_that_are_not_there(
     cfg: Path, tmp_path: Path, ran: Any
 ) -> None:
     (weights := tmp_path / "spin.pt").touch()
-    check = ("config", "--config", cfg, "--check")
+    check = ("config", "--check")
     error = ran(*check, "--set", f"resnet50.weights=spin:{weights}", code=1).err
     assert f"{weights}: expected " in error, "it is empty"
     weights.unlink()
@@ -157,4 +158,4 @@ def test_a_check_refuses_what_the_run_would_refuse(
 ) -> None:
     if "weights" in setting:
         (cfg.parent / "raw/penn_action").mkdir(parents=True)  # real data
-    assert words in ran("config", "--config", cfg, "--check", "--set", setting, code=1).err
+    assert words in ran("config", "--check", "--set", setting, code=1).err

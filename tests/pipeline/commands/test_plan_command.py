@@ -23,7 +23,8 @@ from tests.waiting import await_that
 @pytest.fixture
 def plan(penn: Any, ran: Any, luigi_cfg: Any) -> Callable[..., str]:
     """The output of `plan` for Penn Action's train split."""
-    words = ("plan", "penn_action/train", "--config", luigi_cfg())
+    luigi_cfg()
+    words = ("plan", "penn_action/train")
     return lambda *more, code=0: str(ran(*words, *more, code=code).out)
 
 
@@ -105,9 +106,12 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
 @pytest.fixture
 def by_cfg(penn: Any, luigi_cfg: Any, ran: Any) -> Callable[..., Any]:
     """What `plan` shows by a luigi.cfg: `by_cfg("amass", datasets="penn_action amass").out`."""
-    return lambda *words, code=0, **settings: ran(
-        "plan", *words, "--config", luigi_cfg(**settings), code=code
-    )
+
+    def by_cfg(*words: Any, code: int = 0, **settings: str) -> Any:
+        luigi_cfg(**settings)
+        return ran("plan", *words, code=code)
+
+    return by_cfg
 
 
 def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(
@@ -191,11 +195,12 @@ def test_a_damaged_split_is_a_problem_of_its_own(file, penn, network, luigi_cfg,
     penn.convert("test")
     (damaged,) = (penn.root / penn.name).glob(file)
     damaged.write_bytes(damaged.read_bytes()[:20])
-    shown = ran("plan", "--config", luigi_cfg(), code=2)
+    luigi_cfg()
+    shown = ran("plan", code=2)
     assert "✗ " in shown.out
     assert str(damaged) in shown.out
     assert "penn_action/test" in shown.out, "the other split is planned all the same"
-    (train, test) = json.loads(ran("plan", "--config", luigi_cfg(), "--json", code=2).out)
+    (train, test) = json.loads(ran("plan", "--json", code=2).out)
     assert len(train["problems"]) == 1
     assert test["problems"] == []
 

@@ -79,8 +79,7 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
     assert amass("--set", "amass.resampling=decimate") == "decimate"  # there need be no luigi.cfg
     luigi_cfg("amass", DECIMATE)
     place = ("amass", "train", "--raw", embedded.raw("amass"))
-    up_to_date = "amass/train: up to date"
-    assert ran("convert", *place, "--cache", tmp_path / "cache").out.startswith(up_to_date)
+    assert "up to date" in ran("convert", *place, "--cache", tmp_path / "cache").out
     plan = (
         "plan",
         "amass",
@@ -89,7 +88,7 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
         "--cache",
         tmp_path / "cache",
     )
-    assert up_to_date in ran(*plan).out
+    assert "amass/train: up to date" in ran(*plan).out
     other = ("--set", "amass.resampling=slerp")
     assert "resampling was decimate, is slerp" in ran(*plan, *other).out
     ran("show", *place, "--out", tmp_path / "page.html", "--tracks", 1)

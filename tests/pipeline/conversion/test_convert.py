@@ -21,6 +21,7 @@ from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
+from pipeline.recipe import steps
 from tests.packages import without
 
 SPLITS = [
@@ -227,10 +228,8 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, ran, penn, tmp_
     recipe = replace(
         penn.recipe(), dataset=datasets.get("kinetics"), raw=raw, root=tmp_path / "recipe"
     )
-    assert (
-        "1 video (1 no_keypoints), "
-        in recipe.convert(recipe.plan_conversion(), lambda *_: None).details[0]
-    )
+    result = steps.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None)
+    assert "videos 1 kept of 2, 1 no_keypoints; " in result.details[0]
     done = into.convert(root, raw, "kinetics", strict=True)
     assert done.totals["videos"] == {
         "found": 2,

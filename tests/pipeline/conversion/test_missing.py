@@ -14,12 +14,19 @@ import cache
 from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
+from pipeline.recipe import steps
+from pipeline.recipe.steps import StepResult
 
 NOT_NOW = "not_readable_now"
 
 
 # --------------------------------------------------------------------------------------------------
 # gone
+
+
+def convert_step(penn: Any) -> StepResult:
+    """What `prepare` and Luigi's task print of a conversion."""
+    return steps.convert(penn.plan(), penn.recipe().settings, lambda *_: None)
 
 
 def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(
@@ -138,7 +145,7 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
         assert f"✗ {problem}" in shown
         assert f"or delete their rows: {sys.executable} -m pipeline convert {penn.name}" in shown
         assert ("rejected" in shown, reads.names) == (False, read)
-    problems = penn.recipe().convert(penn.plan(), lambda *_: None).problems
+    problems = convert_step(penn).problems
     assert problems == [*penn.plan().kept_lines], "Luigi's task fails"
     assert "--strict: its rows are of an earlier state" in by_command("--strict", code=2)
     (status,) = json.loads(ran("status", "--cache", penn.root, "--json", code=1).out)
@@ -311,7 +318,7 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_comm
     assert penn.plan().up_to_date
     assert cache.verify(penn.root).ok
     rename(penn, *(f"002{number} 003{number}" for number in range(6)))
-    details = penn.recipe().convert(penn.plan(), lambda *_: None).details
+    details = convert_step(penn).details
     assert [*details[1:6]] == [f"renamed 002{number} -> 003{number}" for number in range(5)]
     assert re.match("and 1 more: .* -m pipeline status --csv", details[6])
 
@@ -439,9 +446,7 @@ def test_a_split_whose_last_video_was_dropped_is_a_failure_everywhere(
     penn.remove("0001", "0003", "0005")
     for shown in (by_command(DROP, code=1), by_command(code=1)):
         assert "✗ penn_action/train: no rows: the raw folder has no video of this split." in shown
-    assert "no rows" in penn.recipe().convert(penn.plan(), lambda *_: None).problems[0], (
-        "so Luigi's task fails"
-    )
+    assert "no rows" in convert_step(penn).problems[0], "so Luigi's task fails"
     for words in (("extract", penn.name), ("status",)):
         assert "✗ penn_action/train: no rows" in ran(*words, "--cache", penn.root, code=1).out
     assert "✗ penn_action/train: no rows" in ran("plan", penn.name, "--cache", penn.root).out

@@ -11,6 +11,7 @@ import pytest
 
 import cache
 from pipeline.accounting import Accounting
+from pipeline.recipe import steps
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
 from tests.pipeline.datasets.made_posetrack import (
@@ -106,7 +107,7 @@ def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(
     shown = ran("doctor", "posetrack", "--raw", tmp_path).out
     assert "complete" not in shown and "missing" not in shown
     recipe = Recipe(POSETRACK, "train", raw, root, load(Path("no luigi.cfg"), optional=True))
-    assert not recipe.convert(recipe.plan_conversion(), lambda *_: None).notes
+    assert not steps.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None).notes
     into.extract(root, "posetrack/train")
     rows, n_batches = into.rows(root, "posetrack/train", "bbox"), len(network.batches)
     shutil.move(tmp_path / "later", raw / "posetrack_data/annotations")
@@ -117,9 +118,8 @@ def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(
     assert line in " ".join(ran("doctor", "posetrack", "--raw", tmp_path).out.split())
     plan = recipe.plan_conversion()
     assert len(plan.changed) == 2
-    assert recipe.convert(plan, lambda *_: None).notes == [
-        f"note {line}{raw / 'posetrack_data/train'} do not"
-    ]
+    notes = steps.convert(plan, recipe.settings, lambda *_: None).notes
+    assert notes[0] == f"note {line}{raw / 'posetrack_data/train'} do not"
     into.extract(root, "posetrack/train")
     assert len(network.batches) == n_batches > 0
     assert into.rows(root, "posetrack/train", "bbox").keys() == rows.keys()

@@ -80,5 +80,5 @@ def test_prepare_ends_with_1_if_an_image_gives_no_features(
 ) -> None:
     cut(penn.frames("0003") / "000003.jpg")
     words = ("prepare", "penn_action", *penn.places, "--weights", "untrained:0")
-    assert "1 picture_truncated" in ran(*words, code=1).out
+    assert "1 row without features: picture_truncated" in ran(*words, code=1).out
     ran(*words)

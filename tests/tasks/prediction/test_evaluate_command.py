@@ -89,13 +89,13 @@ def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_d
     result = {"3dpw/test": {**values, "published": values}}
     real = evaluation.rows_beside_published({"stand_in": False, **result})["3dpw/test"]
     demo = evaluation.rows_beside_published({"stand_in": True, **result})["3dpw/test"]
-    assert [row["model"] for row in demo] == ["VIBE", "mean body", "VIBE", "mean body"]
+    assert [row.model for row in demo] == ["VIBE", "mean body", "VIBE", "mean body"]
     assert real[:4] == demo
     # the paper's, without and with 3DPW
-    assert {row["pa_mpjpe"] for row in real[4:]} >= {56.5, 51.9}
-    assert [row["protocol"] for row in real[4:]] == 6 * ["published"] + 9 * ["hmmr"]
+    assert {row.errors.get("pa_mpjpe") for row in real[4:]} >= {56.5, 51.9}
+    assert [row.protocol for row in real[4:]] == 6 * ["published"] + 9 * ["hmmr"]
     emdb = evaluation.rows_beside_published(
         {"stand_in": True, "emdb/emdb1": {**values, "emdb": values}}
     )["emdb/emdb1"]
     # first the dataset's own
-    assert [row["protocol"] for row in emdb] == ["emdb", "emdb", "default", "default"]
+    assert [row.protocol for row in emdb] == ["emdb", "emdb", "default", "default"]

@@ -205,10 +205,10 @@ def test_the_first_named_protocol_has_the_results_by_track_and_emdbs_metric_a_co
     header = (tmp_path / "sequences.csv").read_text()
     assert "auc,pck_2d,pck_aligned,accel_error_m_s2,frames_predicted" in header
     rows = result_rows({"a/test": found}, title="Bodies")
-    assert [(row["protocol"], row["model"]) for row in rows] == [
+    assert [(row.protocol, row.model) for row in rows] == [
         (protocol, name) for protocol in ("emdb", "hmmr") for name in ("Bodies", "mean body")
     ]
-    assert rows[0]["accel_error_m_s2"] == found["accel_error_m_s2"]
+    assert rows[0].errors["accel_error_m_s2"] == found["accel_error_m_s2"]
     assert as_csv(rows).splitlines()[0].endswith("pck_aligned,accel_error_m_s2,frames")
 
 

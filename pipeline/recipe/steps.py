@@ -1,0 +1,259 @@
+"""Steps of a split: carry out plans, and say what was done.  [raw -> tracks -> features]
+
+The commands `detect`, `convert`, `extract` and `prepare`, and Luigi's tasks, run these functions
+with a plan (`pipeline.recipe.recipe`) and the settings, and print the `StepResult`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import cache
+from cache.write.parts import Part
+from pipeline.accounting import NOT_NOW, without_rows_text
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, line, out, plain
+from pipeline.cli.progress import Progress
+from pipeline.cli.text import FEW, command, count, few, from_here
+from pipeline.clips.detection.report import DetectionReport
+from pipeline.clips.files import describe_others
+from pipeline.clips.plan import DetectionPlan
+from pipeline.conversion import convert as conversion
+from pipeline.errors import PipelineError
+from pipeline.features.plan import ExtractionPlan
+from pipeline.settings.arguments import MEANWHILE, check_new_cache, forbid_new_cache
+from pipeline.settings.sections import Settings
+
+if TYPE_CHECKING:
+    from pipeline.features.extract import Extraction
+
+LAYOUT: Final = "\n\t"  # control characters that are printed: messages may have several lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """The result of a step, as messages to print."""
+
+    details: Sequence[str]  # each ends a line of its own
+    mark: str = DONE  # the symbol at the start of these lines
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()  # like warnings, but a command's summary does not repeat them
+    problems: Sequence[str] = ()  # why the step failed, after committing the rest
+    # number of clips that were given up or are damaged, and of rows without features; if it is
+    # not 0, the command exits with 1
+    flaws: int = 0
+
+    def _show(self, verb: str, what: str) -> None:
+        """Print lines such as `✓ convert    3dpw/train    ...`, then warnings and notes."""
+        for detail in self.details:
+            out.print(f"{self.mark} {line(verb, what, plain(detail))}")
+        for text in (*self.warnings, *self.notes):
+            out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
+
+    def report(self, verb: str, what: str) -> None:
+        """Print the result. Raises PipelineError with the problems, if there are any."""
+        self._show(verb, what)
+        if self.problems:
+            raise PipelineError("\n".join(self.problems))
+
+    def print(self, verb: str, what: str) -> int:
+        """Print the result of a command of its own, with its problems. Returns the exit code."""
+        self._show(verb, what)
+        for problem in self.problems:
+            out.show_line(problem, WRONG)
+        return int(bool(self.problems or self.flaws))
+
+
+# --------------------------------------------------------------------------------------------------
+# detection
+
+
+def detect(plan: DetectionPlan, s: Settings, progress: Progress) -> StepResult:
+    """Find people in clips. If the plan is up to date, clips that failed before are only named.
+    Raises as `detect_planned` does.
+    """
+    from pipeline.clips.detection.run import detect_planned
+
+    if plan.up_to_date:
+        report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
+        return describe_detection(plan, report)
+    report = detect_planned(plan, s.detect, dask=s.dask, progress=progress)
+    return describe_detection(plan, report)
+
+
+def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResult:
+    """The result of a detection. Its flaws are clips that have no keypoints, or lost frames."""
+    counts = []
+    has_results = report.detected or report.renamed
+    if has_results or not report.up_to_date:
+        counts.append(str(report))
+    if report.up_to_date:
+        counts.append(f"{count(report.up_to_date, 'clip')} up to date")
+    details = ["; ".join(counts)]
+    details += [f"renamed {before} -> {clip}" for clip, before in report.renamed.items()]
+    stand_in = ""
+    if plan.detector.stand_in:
+        stand_in = "stand-in detector: use these keypoints only to try the pipeline"
+    failures = few([*report.problems.values()], FEW, plan.retry_command)
+    texts = (describe_others(plan.raw), stand_in, *report.doubts, *failures)
+    return StepResult(
+        details=details,
+        mark=DONE if has_results else IDLE,
+        warnings=[*filter(None, texts)],
+        flaws=len(report.problems) + len(report.damaged),
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# conversion
+
+
+def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) -> StepResult:
+    """Convert one split, and tell the user if that makes a new cache. If the plan is up to date,
+    only record new folders and file times.
+
+    Raises as `check_new_cache` and `conversion.convert` do.
+    """
+    if plan.up_to_date and plan.committed is not None:
+        if s.convert.strict:
+            conversion.refuse_committed_failures(plan)
+        details = [f"up to date, {count(plan.n_videos, 'video')}", *conversion.record_moves(plan)]
+        totals = plan.committed.manifest["accounting"]
+        notes = [*_without_rows(plan, totals)]
+        return StepResult(details=details, mark=IDLE, notes=notes, problems=plan.problems)
+
+    is_new = check_new_cache(s, plan.root)
+    done = conversion.convert(
+        plan, workers=s.workers, strict=s.convert.strict, dask=s.dask, progress=progress
+    )
+    if is_new:
+        out.print(f"{IDLE} new cache {plain(from_here(plan.root))}")
+    forbid_new_cache(s, plan.root)
+
+    every = command("status", "--all", "--cache", from_here(plan.root))
+    counts = "; ".join(accounting_lines(done.totals, done.uncounted_note))
+    summary = f"{done.video_counts or 'converted'} (why: {plan.why}): {counts}"
+    rejected = [f"rejected {account.rejection}" for account in done.rejected]
+    labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
+    notes = [f"note {note}" for note in (*labels, *done.damaged, *done.notes)]
+    return StepResult(
+        details=[summary, *plan.renamed_lines],
+        mark=DONE if done.totals["frames"]["kept"] else DOUBT,
+        warnings=few(rejected, FEW, every),
+        flaws=len(done.damaged),
+        notes=[*_without_rows(plan, done.totals), *few(notes, FEW, every)],
+        problems=done.problems,
+    )
+
+
+def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
+    """Yield lines on videos, tracks and frames: found = kept + dropped by reason.
+
+    totals: `Accounting.totals`. not_counted: end of the line on frames.
+    """
+    for unit, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
+        counts = totals[unit]
+        text = f"{unit} {counts['kept']:,} kept of {counts['found']:,}"
+        if unit in totals["known"]:
+            text += f" ({totals['known'][unit]:,} in the release)"
+        for why, n in counts[dropped].items():
+            text += f", {n:,} {why}"
+        n_without = counts.get("without_tracks")
+        if n_without:
+            text += f", {n_without:,} without a track"
+        if unit == "frames":
+            text += not_counted
+        yield text
+
+
+def _without_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]:
+    """Yield notes on videos without rows for a harmless reason, on rejected videos, and on a split
+    without a body model.
+    """
+    n_failed = 0
+    for why, n in totals["videos"]["set_aside"].items():
+        if why in plan.dataset.harmless:
+            yield without_rows_text(why, n)
+        elif why != NOT_NOW:
+            n_failed += n
+    if n_failed:
+        again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
+        how = f"retried when their files change, or with: {again}"
+        yield f"{count(n_failed, 'rejected video')}: {how}"
+    if plan.dataset.uses_body and plan.body is None:
+        places = ["--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR"]
+        again = command("convert", plan.name, *places)
+        yield (
+            "converted without a body model: no 3D joints. To add them, before extracting "
+            f"features, delete {plan.root}/{plan.name}, then: {again}"
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# extraction
+
+
+def extract(
+    plans: Sequence[ExtractionPlan], s: Settings, progress: Progress, part: Part | None = None
+) -> StepResult:
+    """Extract streams of one split; a `part` stages its share. Raises as `extract_together` does.
+
+    Its flaws are rows without features.
+    """
+    # imported here, because importing the engine is slow
+    from pipeline.features.extract import extract_together
+
+    details = [_describe_up_to_date(plan) for plan in plans if plan.up_to_date]
+    upcoming = [plan for plan in plans if not plan.up_to_date]
+    if not upcoming:
+        return StepResult(details=details, mark=IDLE)
+    extractions = extract_together(upcoming, s.features, dask=s.dask, part=part, progress=progress)
+
+    warnings = []
+    for extraction in extractions:
+        if extraction.shards or not extraction.problem:
+            details.append(_describe_extraction(extraction, is_part=part is not None))
+        for kind, n in extraction.problems.items():
+            warnings.append(f"{count(n, 'row')} without features: {kind}")
+        warnings += extraction.examples
+        if part is not None:
+            for video, why in extraction.lost.items():
+                warnings.append(f"{video} is left to a later run: {why}")
+            if _is_committed_since(extraction.plan):
+                warnings.append(MEANWHILE)
+    problems = [extraction.problem for extraction in extractions if extraction.problem]
+    n_lost = sum(extraction.problems.total() for extraction in extractions)
+    return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_lost)
+
+
+def _describe_up_to_date(plan: ExtractionPlan) -> str:
+    if plan.missing is None:
+        return "motion only, without images"
+    return f"{plan.spec.name} is up to date (verify checks its shards)"
+
+
+def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
+    """Sum up an extraction: resnet50 extracted, 380 rows computed (31 rows/s on cpu), 20 carried
+    over (why: ...)
+    """
+    spec = done.plan.spec
+    did = "extracted"
+    if is_part:
+        did = f"{count(done.shards, 'shard')} staged, not committed"
+    text = f"{spec.name} {did}, {count(done.computed, 'row')} computed ({done.meter})"
+    text += f", {done.carried:,} carried over"
+    if done.kept:
+        text += f", {done.kept:,} kept of an earlier run or of parts"
+    if spec.stream.stand_in:
+        weights = "DEMO DATA" if spec.stream.weights_file else "UNTRAINED"
+        text += f", {weights}: only for trial runs"
+    return f"{text} (why: {done.plan.why})"
+
+
+def _is_committed_since(plan: ExtractionPlan) -> bool:
+    """Whether another command has committed shards of the stream since it was planned."""
+    split = cache.open(plan.root)[plan.split]
+    if plan.missing is None or plan.spec.name not in split.streams:
+        return False
+    return not set(plan.missing.shards).isdisjoint(split.stream_shards(plan.spec.name))
