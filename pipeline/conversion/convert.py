@@ -43,7 +43,7 @@ from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
-from pipeline.conversion.spool import Spool
+from pipeline.conversion.spool import Spool, read_on_cluster
 from pipeline.conversion.staying import why_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
@@ -116,7 +116,8 @@ def convert(
     committed video that cannot be read or used any more, or would lose rows, keeps its rows.
 
     Args:
-        workers: Number of local processes; not used with the cluster `dask`.
+        workers: Number of processes of this machine. With the cluster `dask`, they only read videos
+            that its workers cannot read.
         strict: Raise PipelineError for a video that was rejected because of an error, now or
             earlier, and commit nothing.
         timeout: Seconds without progress after which a process is ended and its video rejected.
@@ -132,11 +133,10 @@ def convert(
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = Doubts(plan, strict=strict)
 
-    read_raw = functools.partial(
-        read_videos, plan, workers=workers, dask=dask, timeout=timeout, memory=memory
-    )
+    read_raw = functools.partial(read_videos, plan, workers=workers, timeout=timeout, memory=memory)
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
+        read_on_cluster(plan, videos, dask, progress)
         return doubts.watch(Spool(plan).read(videos, read_raw))
 
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)

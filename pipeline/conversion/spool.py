@@ -1,7 +1,8 @@
-"""Videos that parts of an array job have read, until a command commits them.  [raw -> tracks]
+"""Videos that parts have read, until a command commits them.  [raw -> tracks]
 
-Each part reads its share of a split's videos into the `Spool` (`read_part`), and the command that
-commits takes them from there (`read`). A video is one piece of the cache's staged work, named
+Each part, of an array job (`read_part`) or of a worker of a cluster (`read_on_cluster`), reads its
+share of a split's videos into the `Spool`, and the command that commits takes them from there. A
+video is one piece of the cache's staged work, named
 
     <kind>-<hash of the video's name>-<hash of its stamp>-<digest of its files>
 
@@ -10,10 +11,11 @@ The stamp tells cheaply whether raw files have changed; see `pipeline.files.raw.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import cache
 from cache.format.folders import create_groups
@@ -24,11 +26,16 @@ from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
+from pipeline.conversion.identity import find_differences, reader_parts
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import Read, ReadVideo
+from pipeline.conversion.reading import Read, ReadVideo, WithClips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
+from pipeline.processes.cluster import run_parts
+from pipeline.processes.settings import Dask
+
+MOST_VIDEOS: Final = 1000  # in a part of a worker: progress is reported after each part
 
 
 class Spool:
@@ -58,31 +65,33 @@ class Spool:
                 else:
                     yield next(read_now)
 
-    def read_part(self, part: Part, read: Read, progress: Progress) -> list[VideoAccount]:
-        """Read this part's share of the plan's videos into the spool. Returns the accounts of
+    def fill(
+        self, videos: Sequence[RawVideo], read: Read, progress: Progress
+    ) -> list[VideoAccount]:
+        """Read those of the videos that are not in the spool into it. Returns the accounts of
         videos that cannot be read now.
         """
-        store = self._place.store
-        share = part.share(self._plan.append)
-        todo = [video for video in share if not self._find_piece(video)]
+        todo = self.find_missing(videos)
         if not todo:
             return []
         unreadable = []
-        report_other_work(self._plan.root, self._plan.name, None, self._plan.staging)
         self._report_changed(todo)
-        with part.running(store, self._place.writing):
-            create_groups(self._place)
-            n_done = len(share) - len(todo)
-            for video, result in zip(todo, read(todo), strict=True):
-                account = result.account
-                if account.set_aside == NOT_NOW:
-                    unreadable.append(account)
-                else:
-                    name = f"{_piece_prefix(video, result.stamp)}{result.fingerprint}"
-                    self._work.put(name, *_as_piece(result))
-                n_done += 1
-                progress(n_done, len(share), video.name)
+        create_groups(self._place)
+        n_done = len(videos) - len(todo)
+        for video, result in zip(todo, read(todo), strict=True):
+            account = result.account
+            if account.set_aside == NOT_NOW:
+                unreadable.append(account)
+            else:
+                name = f"{_piece_prefix(video, result.stamp)}{result.fingerprint}"
+                self._work.put(name, *_as_piece(result))
+            n_done += 1
+            progress(n_done, len(videos), video.name)
         return unreadable
+
+    def find_missing(self, videos: Sequence[RawVideo]) -> list[RawVideo]:
+        """Those of the videos that are not in the spool, or were read from other files."""
+        return [video for video in videos if not self._find_piece(video)]
 
     def _find_piece(self, video: RawVideo) -> str:
         """The name of a video's piece with the same stamp, else with the same digest of its files;
@@ -118,6 +127,79 @@ class Spool:
                 f"{location}: was damaged, and is removed now. Run the command again."
             )
         return _from_piece(*pieces[name])
+
+
+def read_part(
+    plan: ConversionPlan, part: Part, *, workers: int, dask: Dask, progress: Progress
+) -> list[VideoAccount]:
+    """Read an array job's share of the plan's videos into the spool, by processes of this machine
+    or on a cluster. Returns the accounts of videos that cannot be read now.
+    """
+    place = Place(cache.store_at(plan.root), plan.name)
+    share = part.share(plan.append)
+    if not share:
+        return []
+    report_other_work(plan.root, plan.name, None, plan.staging)
+    with part.running(place.store, place.writing):
+        read_on_cluster(plan, share, dask, progress)
+        read = functools.partial(read_videos, plan, workers=workers)
+        return Spool(plan).fill(share, read, progress)
+
+
+def read_on_cluster(
+    plan: ConversionPlan, videos: Sequence[RawVideo], dask: Dask, progress: Progress
+) -> None:
+    """Read videos into the spool, on the workers of a cluster if `dask` names one. Prints a line if
+    some are left to this machine, because a worker cannot read them.
+    """
+    if dask.scheduler is None:
+        return
+    todo: Sequence[RawVideo] = Spool(plan).find_missing(videos)
+    if not todo:
+        return
+    if plan.committed is not None:
+        todo = WithClips(todo, plan.committed)
+    unreadable = list[VideoAccount]()
+    n_done = 0
+    folders = plan.raw, plan.root, plan.body
+    without_videos = ConversionPlan(plan.dataset, plan.split, *folders, plan.reader, None)
+    read = functools.partial(_read_on_worker, without_videos)
+    plug_ins = [plan.dataset]
+    parts = run_parts(
+        read, todo, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=plug_ins, on_gpus=False
+    )
+    with closing(parts):
+        for part, of_part in parts:
+            unreadable += of_part
+            n_done += len(part)
+            progress(n_done, len(todo), "read by Dask workers")
+    if unreadable:
+        n_videos = count(len(unreadable), "video")
+        text = f"{plan.name}: {n_videos} read again here, first {unreadable[0].rejection}"
+        err.print(f"{DOUBT} {plain(text)}")
+
+
+def _read_on_worker(
+    plan: ConversionPlan,
+    part: Sequence[RawVideo],
+    progress: Progress,
+    device: str,  # noqa: ARG001
+) -> list[VideoAccount]:
+    """Read the videos of a part into the spool, in a worker. plan: without videos.
+
+    Raises PipelineError if this worker would read otherwise than the command that commits, for
+    example because it has other files of the body model.
+    """
+    others = find_differences(
+        plan.reader, reader_parts(plan.dataset, plan.split, plan.raw, plan.body)
+    )
+    if others:
+        differences = "; ".join(map(str, others))
+        do = "Mount the same raw and body folders there."
+        raise PipelineError(f"this worker would read otherwise ({differences}). {do}")
+    stamps = {video.name: changes.stamp(plan.raw, video) for video in part}
+    plan = replace(plan, append=tuple(part), stamps=stamps)
+    return Spool(plan).fill(part, functools.partial(read_videos, plan, workers=1), progress)
 
 
 def _video_key(video: RawVideo) -> str:

@@ -32,7 +32,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Split, Staged, StreamShards
+from cache import Split, StreamShards
 from cache.arrays import Ints
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_batch, compute_labels, load
@@ -61,22 +61,18 @@ REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels gets in one call
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
-# Counts of a shard's rows, and the shard if it is only staged, for a `StreamWriter` to accept.
-Written = tuple[Counts, Staged | None]
-
 
 class Output:
     """A stream while a run computes it.
 
-    `begin` sets the shards to compute. Before the first batch, `load` loads the network, and
-    `use_slots` gives the memory of the slots. Both are only called when a row is to be decoded.
+    Before the first batch, `load` loads the network, and `use_slots` gives the memory of the slots.
+    Both are only called when a row is to be decoded.
 
     Args:
         target: numbers of the shards to compute, ascending.
         stream_shards: the stream in the cache.
         write_shard: `StreamShards.stage` or `StreamWriter.write`; called in the writing thread.
         recorded: provenance of the rows that the stream already has.
-        agreed: the provenance to record; None: that of the network in this process.
     """
 
     def __init__(
@@ -85,17 +81,16 @@ class Output:
         stream: Stream,
         stream_shards: StreamShards,
         target: Sequence[int],
-        write_shard: Callable[..., Staged | None],
+        write_shard: Callable[..., object],
         recorded: Provenance | None,
-        agreed: Provenance | None = None,
     ) -> None:
         self.stream = stream
+        self.target = target
+        self.shards = OpenShards(split, stream_shards, stream, target)
         self._split = split
         self._stream_shards = stream_shards
         self._write_shard = write_shard
         self._recorded = recorded
-        self._agreed = agreed
-        self.begin(target)
         self.provenance: Provenance | None = None  # None: no network has been loaded
         self.computing = 0  # number of batches that are being computed
         self.writing = 0  # number of shards that are being written
@@ -109,20 +104,15 @@ class Output:
         self._slots: NDArray[np.uint8]  # (slots, bytes) contents of the slots
         self._sizes: Ints  # (slots,) see `worker.Slots`
 
-    def begin(self, target: Sequence[int]) -> None:
-        """Set the next shards to compute. All earlier ones must be finished."""
-        self.target = target
-        self.shards = OpenShards(self._split, self._stream_shards, self.stream, target)
-
-    def write(self, shard: PendingShard) -> Written:
-        """Write a complete shard to the cache."""
+    def write(self, shard: PendingShard) -> Counts:
+        """Write a complete shard to the cache. Returns the counts of its rows."""
         self._stream_shards.made = self._stream_shards.made or self.provenance or {}
-        return shard.counts, self._write_shard(shard.number, shard.values, shard.ok, shard.keys)
+        self._write_shard(shard.number, shard.values, shard.ok, shard.keys)
+        return shard.counts
 
     def load_computer(self, machine: Machine) -> Any:
         """Load the stream's computer; None if decoding processes compute its rows."""
-        computer, provenance = load(self.stream, machine, self._recorded)
-        self.provenance = self._agreed or provenance
+        computer, self.provenance = load(self.stream, machine, self._recorded)
         return computer
 
     def load(self, machine: Machine, workers: int) -> Slots:
@@ -172,7 +162,7 @@ class Output:
         finally:
             if self._computer is not None:
                 self._computer.release()
-            del self._slots, self._sizes  # a later extraction has others
+            del self._slots, self._sizes
 
     def _images(self, slots: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = self.stream.policy.size
@@ -211,9 +201,7 @@ class Run:
     """One extraction of a split's shards in this process: iterate over `results`.
 
     Before the first row is decoded, the networks are loaded, and there is a pool of decoding
-    processes, with slots. The pool and the slots end with `results`. But in the process of a
-    device, which ends with its extraction, the next `results` uses them and the networks again,
-    after `Output.begin` has set other shards.
+    processes, with slots. The pool and the slots end with `results`.
     """
 
     split: Split
@@ -227,13 +215,11 @@ class Run:
         self.meter = Meter()
         self._progress: Callable[[int, Meter], None]  # set by `results`
         self._tasks: Tasks  # set by `results`
-        # Ends the pool: releases the slots, ends the processes, and deletes `_pool`.
-        self._stack = contextlib.ExitStack()
-        self._pool: Pool[Task, Decoded]  # set only while there is a pool
+        self._pool: Pool[Task, Decoded]  # set by `_start_pool`
         # running computation -> output and batch
         self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
         # number of the output, and the shard that is being written
-        self._writing: deque[tuple[int, Future[Written]]] = deque()
+        self._writing: deque[tuple[int, Future[Counts]]] = deque()
         self._saving: deque[Future[None]] = deque()  # checkpoints
         self._saved = time.monotonic()  # when the last checkpoints were begun
         self._reported = 0.0  # when progress was reported last
@@ -243,7 +229,7 @@ class Run:
         """The provenance of each output; None if its network was not loaded."""
         return [out.provenance for out in self.outputs]
 
-    def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
+    def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Counts]]:
         """Compute all target shards. Yields each shard once it is written: the number of its
         output, and the result of `Output.write`.
 
@@ -262,7 +248,7 @@ class Run:
         self.meter.stop()
         self._report()
 
-    def _compute_labels(self, out: Output) -> Iterator[tuple[int, Written]]:
+    def _compute_labels(self, out: Output) -> Iterator[tuple[int, Counts]]:
         """Compute the shards of a stream of labels, without decoding."""
         self.meter.decoders = 0
         computer: Any = None
@@ -294,7 +280,7 @@ class Run:
         finally:
             save()
 
-    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
+    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Counts]]:
         """Compute the shards of streams of crops."""
         self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
         # the jobs of each video; [] if its rows are carried over
@@ -307,32 +293,34 @@ class Run:
             yield from self._write_carried()
         yield from self._write_carried()
 
-    def _write_carried(self) -> Iterator[tuple[int, Written]]:
+    def _write_carried(self) -> Iterator[tuple[int, Counts]]:
         """Write open shards that have no rows left to compute."""
         for i, out in enumerate(self.outputs):
             for shard in out.shards.take_finished():
                 yield i, out.write(shard)
                 self._report()
 
-    def _compute_jobs(self, videos: Iterator[list[Job]]) -> Iterator[tuple[int, Written]]:
+    def _compute_jobs(self, videos: Iterator[list[Job]]) -> Iterator[tuple[int, Counts]]:
         """Compute shards with decoding processes and networks. videos: the jobs of each video."""
-        try:
-            workers = self.resources.decoders(self.process)
-            if not hasattr(self, "_pool"):
-                self._start_pool(workers)
+        workers = self.resources.decoders(self.process)
+        with contextlib.ExitStack() as stack:
+            self._start_pool(stack, workers, self._tasks_of_jobs(videos))
             self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
             self.meter.note_device(self.provenance)
             self._tasks.batches = [out.batches for out in self.outputs]
             self._tasks.task_rows = min(out.task_rows for out in self.outputs)
             self._report()
-            self._pool.begin(self._tasks_of_jobs(videos))
             yield from self._loop()
-        finally:
-            if not self.process:
-                self._stack.close()
 
-    def _start_pool(self, workers: int) -> None:
-        """Load the networks, and make the pool: its processes share the slots with this process."""
+    def _start_pool(
+        self,
+        stack: contextlib.ExitStack,
+        workers: int,
+        jobs: Iterator[Iterator[Task | None] | None],
+    ) -> None:
+        """Load the networks, and make the pool, until `stack` is closed: its processes share the
+        slots with this process.
+        """
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(
@@ -341,7 +329,7 @@ class Run:
         slots = [out.load(self.resources.machine(self.process), workers) for out in self.outputs]
         self._pool = Pool(
             [CropDecoding(slots)] * workers,
-            iter(()),
+            jobs,
             ahead=AHEAD,
             timeout=self.resources.timeout,
             skips=True,
@@ -349,10 +337,9 @@ class Run:
             # with fewer processes than cores, each may use several threads to decode
             env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
         )
-        self._stack.callback(delattr, self, "_pool")
-        self._stack.enter_context(self._pool)
+        stack.enter_context(self._pool)
         for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
-            self._stack.enter_context(out.use_slots(*of_output.map(memory)))
+            stack.enter_context(out.use_slots(*of_output.map(memory)))
 
     def _tasks_of_jobs(self, videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
         """Yield the tasks of each job; None while another job would open too many shards."""
@@ -366,7 +353,7 @@ class Run:
         n_not_computed = sum(out.shards.not_computed for out in self.outputs)
         self._progress(self.meter.rows + n_not_computed, self.meter)
 
-    def _loop(self) -> Iterator[tuple[int, Written]]:
+    def _loop(self) -> Iterator[tuple[int, Counts]]:
         """The main loop: send tasks, compute full batches, write finished shards, until all is
         done.
 
@@ -441,7 +428,7 @@ class Run:
             for save in out.shards.save(self._tasks.uncompared_rows()):
                 self._saving.append(writer.submit(save))
 
-    def _write(self, out: Output, shard: PendingShard) -> Written:
+    def _write(self, out: Output, shard: PendingShard) -> Counts:
         with self.meter.measure("write"):
             return out.write(shard)
 
