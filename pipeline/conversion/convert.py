@@ -43,7 +43,7 @@ from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
-from pipeline.conversion.spool import Spool, read_on_cluster
+from pipeline.conversion.spool import Spool
 from pipeline.conversion.staying import why_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
@@ -136,7 +136,8 @@ def convert(
     read_raw = functools.partial(read_videos, plan, workers=workers, timeout=timeout, memory=memory)
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
-        read_on_cluster(plan, videos, dask, progress)
+        if dask.scheduler is not None:
+            Spool(plan).fill(videos, read_raw, progress, dask)
         return doubts.watch(Spool(plan).read(videos, read_raw))
 
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)

@@ -1,6 +1,6 @@
 """Videos that parts have read, until a command commits them.  [raw -> tracks]
 
-Each part, of an array job (`read_part`) or of a worker of a cluster (`read_on_cluster`), reads its
+Each part, of an array job (`read_part`) or of a worker of a cluster (`_read_on_worker`), reads its
 share of a split's videos into the `Spool`, and the command that commits takes them from there. A
 video is one piece of the cache's staged work, named
 
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import cache
 from cache.format.folders import create_groups
+from cache.format.layout import WRITING
 from cache.format.place import Place
 from cache.write.parts import Part
 from cache.write.staged import VIDEO, StagedWork
@@ -33,7 +34,7 @@ from pipeline.conversion.reading import Read, ReadVideo, WithClips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.cluster import run_parts
-from pipeline.processes.settings import Dask
+from pipeline.processes.settings import NO_CLUSTER, Dask
 
 MOST_VIDEOS: Final = 1000  # in a part of a worker: progress is reported after each part
 
@@ -66,17 +67,24 @@ class Spool:
                     yield next(read_now)
 
     def fill(
-        self, videos: Sequence[RawVideo], read: Read, progress: Progress
+        self,
+        videos: Sequence[RawVideo],
+        read: Read,
+        progress: Progress,
+        dask: Dask = NO_CLUSTER,
     ) -> list[VideoAccount]:
-        """Read those of the videos that are not in the spool into it. Returns the accounts of
-        videos that cannot be read now.
+        """Read those of the videos that are not in the spool into it: on the cluster `dask`, if it
+        names one, and then those that are left by `read`. Returns the accounts of videos that
+        cannot be read now.
         """
-        todo = self.find_missing(videos)
+        todo = self._find_missing(videos)
         if not todo:
             return []
-        unreadable = []
         self._report_changed(todo)
         create_groups(self._place)
+        if dask.scheduler is not None:
+            todo = _read_on_cluster(self._plan, todo, dask, progress)
+        unreadable = []
         n_done = len(videos) - len(todo)
         for video, result in zip(todo, read(todo), strict=True):
             account = result.account
@@ -89,7 +97,7 @@ class Spool:
             progress(n_done, len(videos), video.name)
         return unreadable
 
-    def find_missing(self, videos: Sequence[RawVideo]) -> list[RawVideo]:
+    def _find_missing(self, videos: Sequence[RawVideo]) -> list[RawVideo]:
         """Those of the videos that are not in the spool, or were read from other files."""
         return [video for video in videos if not self._find_piece(video)]
 
@@ -135,48 +143,41 @@ def read_part(
     """Read an array job's share of the plan's videos into the spool, by processes of this machine
     or on a cluster. Returns the accounts of videos that cannot be read now.
     """
-    place = Place(cache.store_at(plan.root), plan.name)
     share = part.share(plan.append)
     if not share:
         return []
     report_other_work(plan.root, plan.name, None, plan.staging)
-    with part.running(place.store, place.writing):
-        read_on_cluster(plan, share, dask, progress)
+    with part.running(plan.root, f"{plan.name}/{WRITING}"):
         read = functools.partial(read_videos, plan, workers=workers)
-        return Spool(plan).fill(share, read, progress)
+        return Spool(plan).fill(share, read, progress, dask)
 
 
-def read_on_cluster(
+def _read_on_cluster(
     plan: ConversionPlan, videos: Sequence[RawVideo], dask: Dask, progress: Progress
-) -> None:
-    """Read videos into the spool, on the workers of a cluster if `dask` names one. Prints a line if
-    some are left to this machine, because a worker cannot read them.
+) -> list[RawVideo]:
+    """Read videos into the spool on the workers of a cluster. Returns those that they could not
+    read, or of which they have other files, and prints a line about them.
     """
-    if dask.scheduler is None:
-        return
-    todo: Sequence[RawVideo] = Spool(plan).find_missing(videos)
-    if not todo:
-        return
-    if plan.committed is not None:
-        todo = WithClips(todo, plan.committed)
-    unreadable = list[VideoAccount]()
-    n_done = 0
     folders = plan.raw, plan.root, plan.body
     without_videos = ConversionPlan(plan.dataset, plan.split, *folders, plan.reader, None)
     read = functools.partial(_read_on_worker, without_videos)
-    plug_ins = [plan.dataset]
+    todo = videos
+    if plan.committed is not None:
+        todo = WithClips(videos, plan.committed)
     parts = run_parts(
-        read, todo, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=plug_ins, on_gpus=False
+        read, todo, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=[plan.dataset], on_gpus=False
     )
+    n_done = 0
     with closing(parts):
-        for part, of_part in parts:
-            unreadable += of_part
+        for part, _ in parts:
             n_done += len(part)
-            progress(n_done, len(todo), "read by Dask workers")
-    if unreadable:
-        n_videos = count(len(unreadable), "video")
-        text = f"{plan.name}: {n_videos} read again here, first {unreadable[0].rejection}"
-        err.print(f"{DOUBT} {plain(text)}")
+            progress(n_done, len(videos), "read by Dask workers")
+    left = Spool(plan)._find_missing(videos)
+    if left:
+        why = "Dask workers cannot read them now, or have other files"
+        text = f"{count(len(left), 'video')} read here, first {left[0].name}: {why}"
+        err.print(f"{DOUBT} {plain(f'{plan.name}: {text}')}")
+    return left
 
 
 def _read_on_worker(
@@ -184,7 +185,7 @@ def _read_on_worker(
     part: Sequence[RawVideo],
     progress: Progress,
     device: str,  # noqa: ARG001
-) -> list[VideoAccount]:
+) -> None:
     """Read the videos of a part into the spool, in a worker. plan: without videos.
 
     Raises PipelineError if this worker would read otherwise than the command that commits, for
@@ -199,7 +200,7 @@ def _read_on_worker(
         raise PipelineError(f"this worker would read otherwise ({differences}). {do}")
     stamps = {video.name: changes.stamp(plan.raw, video) for video in part}
     plan = replace(plan, append=tuple(part), stamps=stamps)
-    return Spool(plan).fill(part, functools.partial(read_videos, plan, workers=1), progress)
+    Spool(plan).fill(part, functools.partial(read_videos, plan, workers=1), progress)
 
 
 def _video_key(video: RawVideo) -> str:

@@ -149,10 +149,12 @@ def _compute(
     run = Run(
         split=split, outputs=outputs, pixels_of=pixels_of, resources=resources, process=device
     )
-    for i, counts in run.results(report):
-        streams[i].counts.add(counts)
-    by_stream = zip(streams, run.provenance, strict=True)
-    return [stream.finish(provenance, run.meter) for stream, provenance in by_stream]
+    run.compute(report)
+    extractions = []
+    for stream, output in zip(streams, outputs, strict=True):
+        stream.counts.add(output.counts)
+        extractions.append(stream.finish(output.provenance, run.meter))
+    return extractions
 
 
 def _compute_on_workers(

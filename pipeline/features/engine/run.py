@@ -1,9 +1,9 @@
 """One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops ->
 features]
 
-`extract.py` makes a `Run` with an `Output` for each stream, and iterates over `Run.results`. One
-loop (`Run._loop`) sends tasks to decoding processes, full batches to the networks' threads, and
-finished shards to the writing thread. Memory is a fixed number of slots and a few open shards.
+`extract.py` makes a `Run` with an `Output` for each stream, and calls `Run.compute`. One loop
+(`Run._loop`) sends tasks to decoding processes, full batches to the networks' threads, and finished
+shards to the writing thread. Memory is a fixed number of slots and a few open shards.
 
 An *output* is a stream while it is computed, with its own open shards, slots, batches and network.
 Outputs that are computed together share the decoded frames. `tasks.py` explains jobs, tasks, slots
@@ -92,6 +92,7 @@ class Output:
         self._write_shard = write_shard
         self._recorded = recorded
         self.provenance: Provenance | None = None  # None: no network has been loaded
+        self.counts = Counts()  # of the rows of written shards
         self.computing = 0  # number of batches that are being computed
         self.writing = 0  # number of shards that are being written
         # set by `load`
@@ -104,11 +105,11 @@ class Output:
         self._slots: NDArray[np.uint8]  # (slots, bytes) contents of the slots
         self._sizes: Ints  # (slots,) see `worker.Slots`
 
-    def write(self, shard: PendingShard) -> Counts:
-        """Write a complete shard to the cache. Returns the counts of its rows."""
+    def write(self, shard: PendingShard) -> None:
+        """Write a complete shard to the cache, and count its rows."""
         self._stream_shards.made = self._stream_shards.made or self.provenance or {}
         self._write_shard(shard.number, shard.values, shard.ok, shard.keys)
-        return shard.counts
+        self.counts.add(shard.counts)
 
     def load_computer(self, machine: Machine) -> Any:
         """Load the stream's computer; None if decoding processes compute its rows."""
@@ -198,10 +199,10 @@ class Output:
 
 @dataclass(kw_only=True)
 class Run:
-    """One extraction of a split's shards in this process: iterate over `results`.
+    """One extraction of a split's shards in this process, by `compute`.
 
     Before the first row is decoded, the networks are loaded, and there is a pool of decoding
-    processes, with slots. The pool and the slots end with `results`.
+    processes, with slots. The pool and the slots end with `compute`.
     """
 
     split: Split
@@ -213,25 +214,19 @@ class Run:
 
     def __post_init__(self) -> None:
         self.meter = Meter()
-        self._progress: Callable[[int, Meter], None]  # set by `results`
-        self._tasks: Tasks  # set by `results`
-        self._pool: Pool[Task, Decoded]  # set by `_start_pool`
+        self._progress: Callable[[int, Meter], None]  # set by `compute`
+        self._tasks: Tasks  # set by `compute`
+        self._pool: Pool[Task, Decoded]  # set by `_compute_jobs`
         # running computation -> output and batch
         self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
-        # number of the output, and the shard that is being written
-        self._writing: deque[tuple[int, Future[Counts]]] = deque()
+        # output of a shard that is being written
+        self._writing: deque[tuple[Output, Future[None]]] = deque()
         self._saving: deque[Future[None]] = deque()  # checkpoints
         self._saved = time.monotonic()  # when the last checkpoints were begun
         self._reported = 0.0  # when progress was reported last
 
-    @property
-    def provenance(self) -> list[Provenance | None]:
-        """The provenance of each output; None if its network was not loaded."""
-        return [out.provenance for out in self.outputs]
-
-    def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Counts]]:
-        """Compute all target shards. Yields each shard once it is written: the number of its
-        output, and the result of `Output.write`.
+    def compute(self, progress: Callable[[int, Meter], None]) -> None:
+        """Compute and write all target shards.
 
         Args:
             progress: called a few times a second with the number of finished rows of all streams.
@@ -242,13 +237,13 @@ class Run:
         self._progress = progress
         if self.pixels_of is None:
             (out,) = self.outputs
-            yield from self._compute_labels(out)
+            self._compute_labels(out)
         else:
-            yield from self._compute_crops(self.pixels_of)
+            self._compute_crops(self.pixels_of)
         self.meter.stop()
         self._report()
 
-    def _compute_labels(self, out: Output) -> Iterator[tuple[int, Counts]]:
+    def _compute_labels(self, out: Output) -> None:
         """Compute the shards of a stream of labels, without decoding."""
         self.meter.decoders = 0
         computer: Any = None
@@ -265,7 +260,7 @@ class Run:
                 todo = shard.todo(shard.start, shard.stop)
                 if len(todo) and computer is None:
                     computer = out.load_computer(self.resources.machine(self.process))
-                    self.meter.note_device(self.provenance)
+                    self._note_device()
                 for first in range(0, len(todo), at_once):
                     rows = todo[first : first + at_once]
                     labels = label_batch(self.split, rows, out.stream.reads)
@@ -276,11 +271,11 @@ class Run:
                         save()
                     self._report()
                 for finished in out.shards.take_finished():
-                    yield 0, self._write(out, finished)
+                    self._write(out, finished)
         finally:
             save()
 
-    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Counts]]:
+    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> None:
         """Compute the shards of streams of crops."""
         self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
         # the jobs of each video; [] if its rows are carried over
@@ -288,48 +283,34 @@ class Run:
         # Before the first job, no process is started and no network loaded.
         for jobs in videos:
             if jobs:
-                yield from self._compute_jobs(itertools.chain([jobs], videos))
+                self._compute_jobs(itertools.chain([jobs], videos))
                 break
-            yield from self._write_carried()
-        yield from self._write_carried()
+            self._write_carried()
+        self._write_carried()
 
-    def _write_carried(self) -> Iterator[tuple[int, Counts]]:
+    def _write_carried(self) -> None:
         """Write open shards that have no rows left to compute."""
-        for i, out in enumerate(self.outputs):
+        for out in self.outputs:
             for shard in out.shards.take_finished():
-                yield i, out.write(shard)
+                out.write(shard)
                 self._report()
 
-    def _compute_jobs(self, videos: Iterator[list[Job]]) -> Iterator[tuple[int, Counts]]:
-        """Compute shards with decoding processes and networks. videos: the jobs of each video."""
-        workers = self.resources.decoders(self.process)
-        with contextlib.ExitStack() as stack:
-            self._start_pool(stack, workers, self._tasks_of_jobs(videos))
-            self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
-            self.meter.note_device(self.provenance)
-            self._tasks.batches = [out.batches for out in self.outputs]
-            self._tasks.task_rows = min(out.task_rows for out in self.outputs)
-            self._report()
-            yield from self._loop()
-
-    def _start_pool(
-        self,
-        stack: contextlib.ExitStack,
-        workers: int,
-        jobs: Iterator[Iterator[Task | None] | None],
-    ) -> None:
-        """Load the networks, and make the pool, until `stack` is closed: its processes share the
-        slots with this process.
+    def _compute_jobs(self, videos: Iterator[list[Job]]) -> None:
+        """Load the networks, and compute shards with them and with decoding processes, which share
+        the slots with this process. videos: the jobs of each video.
         """
+        workers = self.resources.decoders(self.process)
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(
                 f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
             )
         slots = [out.load(self.resources.machine(self.process), workers) for out in self.outputs]
+        self._tasks.batches = [out.batches for out in self.outputs]
+        self._tasks.task_rows = min(out.task_rows for out in self.outputs)
         self._pool = Pool(
             [CropDecoding(slots)] * workers,
-            jobs,
+            self._tasks_of_jobs(videos),
             ahead=AHEAD,
             timeout=self.resources.timeout,
             skips=True,
@@ -337,9 +318,14 @@ class Run:
             # with fewer processes than cores, each may use several threads to decode
             env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
         )
-        stack.enter_context(self._pool)
-        for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
-            stack.enter_context(out.use_slots(*of_output.map(memory)))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._pool)
+            for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
+                stack.enter_context(out.use_slots(*of_output.map(memory)))
+            self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
+            self._note_device()
+            self._report()
+            self._loop()
 
     def _tasks_of_jobs(self, videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
         """Yield the tasks of each job; None while another job would open too many shards."""
@@ -348,12 +334,15 @@ class Run:
             while not all(out.has_room for out in self.outputs):
                 yield None
 
+    def _note_device(self) -> None:
+        self.meter.note_device([out.provenance for out in self.outputs])
+
     def _report(self) -> None:
         self._reported = time.monotonic()
         n_not_computed = sum(out.shards.not_computed for out in self.outputs)
         self._progress(self.meter.rows + n_not_computed, self.meter)
 
-    def _loop(self) -> Iterator[tuple[int, Counts]]:
+    def _loop(self) -> None:
         """The main loop: send tasks, compute full batches, write finished shards, until all is
         done.
 
@@ -379,9 +368,9 @@ class Run:
                     if time.monotonic() - self._reported > REPORT_EVERY:
                         self._report()
                     while self._writing and self._writing[0][1].done():
-                        i, written = self._writing.popleft()
-                        self.outputs[i].writing -= 1
-                        yield i, written.result()
+                        out, written = self._writing.popleft()
+                        out.writing -= 1
+                        written.result()
             finally:  # also after an error: start no other batch, and save the computed rows
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
@@ -411,7 +400,7 @@ class Run:
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         for i, out in enumerate(self.outputs):
             for shard in out.shards.take_finished(self._tasks.uncompared_shards(i)):
-                self._writing.append((i, writer.submit(self._write, out, shard)))
+                self._writing.append((out, writer.submit(self._write, out, shard)))
                 out.writing += 1
 
     def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
@@ -428,9 +417,9 @@ class Run:
             for save in out.shards.save(self._tasks.uncompared_rows()):
                 self._saving.append(writer.submit(save))
 
-    def _write(self, out: Output, shard: PendingShard) -> Counts:
+    def _write(self, out: Output, shard: PendingShard) -> None:
         with self.meter.measure("write"):
-            return out.write(shard)
+            out.write(shard)
 
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close batches if no task can fill them: none is

@@ -118,18 +118,12 @@ class Cluster:
         return dask(self.folder, self._path, *options, **start)
 
 
-def dask(
-    folder: Path, path: Path, *options: str, code: Path = ROOT, keep: Sequence[int] = ()
-) -> subprocess.Popen[bytes]:
-    """`dask` with these options, with the folder `path` beside the code on its path. keep: open
-    files that it gets.
-    """
+def dask(folder: Path, path: Path, *options: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
+    """`dask` with these options, with the folder `path` beside the code on its path."""
     environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(code), str(path)])}
     with (folder / f"{options[0]}.log").open("ab") as log:
         words = [sys.executable, "-m", "dask", *options]
-        return subprocess.Popen(
-            words, cwd=folder, env=environment, stdout=log, stderr=log, pass_fds=keep
-        )
+        return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="session")

@@ -84,12 +84,12 @@ def test_a_scheduler_that_goes_away_is_named(
 def test_a_scheduler_that_stopped_is_waited_for_as_long_as_for_workers(
     made_up: ModuleType, tmp_path: Path, on_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "ASK_AGAIN", 0.1)
     own = Cluster(tmp_path, on_path)
     try:
         own.have(1)
         results = mapped(own.address, made_up.Doubled(tmp_path), patience=1)
         assert next(results) == 0
+        monkeypatch.setattr(cluster, "ASK_AGAIN", 0.1)
         own.scheduler.send_signal(signal.SIGSTOP)
         with pytest.raises(PipelineError, match="waited 1 s for an answer of this Dask scheduler"):
             list(results)
@@ -154,7 +154,8 @@ def test_a_result_that_does_not_arrive_is_asked_for_again(
     results = mapped(running.address, made_up.Doubled(tmp_path), most=5)
     assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
     monkeypatch.setattr(cluster, "ANSWER", 0.2)  # s for a result; connecting had longer
-    await_that(lambda: len(made_up.logged(tmp_path)) > 10)  # the second part has ended
+    await_that(lambda: len(made_up.logged(tmp_path)) == 10)
+    await_that(lambda: {*running.states()} == {"memory"})  # the second part has ended
     worker.send_signal(signal.SIGSTOP)
     going_on = threading.Timer(1, worker.send_signal, [signal.SIGCONT])
     going_on.start()
