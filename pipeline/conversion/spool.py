@@ -33,7 +33,7 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.reading import Read, ReadVideo, WithClips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
-from pipeline.processes.cluster import run_parts
+from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 MOST_VIDEOS: Final = 1000  # in a part of a worker: progress is reported after each part
@@ -196,8 +196,7 @@ def _read_on_worker(
     )
     if others:
         differences = "; ".join(map(str, others))
-        do = "Mount the same raw and body folders there."
-        raise PipelineError(f"this worker would read otherwise ({differences}). {do}")
+        raise PipelineError(f"this worker would read otherwise ({differences}). {SAME_FILES}")
     stamps = {video.name: changes.stamp(plan.raw, video) for video in part}
     plan = replace(plan, append=tuple(part), stamps=stamps)
     Spool(plan).fill(part, functools.partial(read_videos, plan, workers=1), progress)

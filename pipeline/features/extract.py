@@ -39,7 +39,7 @@ from pipeline.features.videos import (
     require_videos,
     videos_of,
 )
-from pipeline.processes.cluster import run_parts
+from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 __all__ = ["Extraction", "extract_together"]
@@ -210,9 +210,9 @@ def _extract_part(
     for plan in plans:
         differences = find_differences(plan.identity, plan.spec.stream.identity())
         if differences:
+            text = "; ".join(map(str, differences))
             raise PipelineError(
-                f"{split.name}: this worker would compute {plan.spec.name} otherwise: "
-                f"{'; '.join(map(str, differences))}. Mount the same files there."
+                f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
             )
     machine = resources.machine(device)
     streams = [StreamExtraction(plan, split, machine) for plan in plans]

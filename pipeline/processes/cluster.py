@@ -54,6 +54,7 @@ HOW_TO_START: Final = (
     "Start one (docs/operations.md), name another address, or leave it out to use only this "
     "machine."
 )
+SAME_FILES: Final = "Mount the same files there."
 RUN_AGAIN: Final = "Finished work is kept: run the same command again."
 
 

@@ -34,16 +34,16 @@ from pipeline.clips.detection.decoders import DecodedTask, Decoders
 from pipeline.clips.detection.open_clip import OpenClip, WaitingFrame
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.writing import rename_clip, write_clip
-from pipeline.clips.detectors import DetectionResources, Detector, People, load
+from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan, plan_detection
-from pipeline.errors import RawDataError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import cores
-from pipeline.processes.cluster import run_parts
+from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
@@ -145,7 +145,12 @@ def _detect_part(
     progress: Progress,
     device: str,
 ) -> DetectionReport:
-    """Detect the clips of a part in a worker, but not those that a lost worker has finished."""
+    """Detect the clips of a part in a worker, but not those that a lost worker has finished.
+
+    Raises PipelineError if this worker has other weights than the command.
+    """
+    if identity(plan.detector) != plan.about["options"]:
+        raise PipelineError(f"this worker has other weights of {plan.detector.name}. {SAME_FILES}")
     report = DetectionReport()
     todo = [files for files in part if not files.is_up_to_date()]
     if todo:

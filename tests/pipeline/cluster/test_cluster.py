@@ -168,7 +168,7 @@ def test_videos_that_a_worker_cannot_read_are_read_again_by_name(
 
 
 def test_a_worker_with_other_labels_of_all_videos_or_other_weights_is_refused(
-    two, penn, made_up, tmp_path
+    two, penn, made_up, embedded, tmp_path
 ):
     plan = penn.plan(root=tmp_path / "new")
     plan = replace(plan, reader={**plan.reader, "shared": "of another file"})
@@ -183,10 +183,17 @@ def test_a_worker_with_other_labels_of_all_videos_or_other_weights_is_refused(
     plan = replace(plan, identity={**plan.identity, "weights": "of another file"})
     with pytest.raises(
         PipelineError,
-        match=r"^Dask worker at tcp://\S+ on \S+: penn_action/train: this worker would compute "
-        r"colour otherwise: weights was of another file, is not set. Mount the same",
+        match=r"^Dask worker at tcp://\S+ on \S+: this worker would compute colour otherwise "
+        r"\(weights was of another file, is not set\). Mount the same files there.",
     ):
         extract_together([plan], Resources(workers=1), dask=Dask(two.address))
+    detection = plan_detection(embedded.raw("kinetics"), tmp_path / "out", detectors.get("demo"))
+    detection = replace(detection, about={**detection.about, "options": {"weights": "another"}})
+    with pytest.raises(
+        PipelineError,
+        match=r"^Dask worker at tcp://\S+ on \S+: this worker has other weights of demo.",
+    ):
+        detect_planned(detection, DetectionResources(workers=1), dask=Dask(two.address))
 
 
 def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(
