@@ -32,7 +32,10 @@ class Draws:
     together. So R rounds have exactly floor(R w n) draws of a split, and each of its windows is
     drawn as often as the others, or once more.
 
-    The order of one round is in memory: 8 bytes for each of its draws.
+    The order of one round is in memory: 8 bytes for each of its draws. To compute it takes about
+    0.1 us for each window of the splits that it draws from, also where a small weight takes few.
+
+    NumPy's feature releases may give another order for a key.
 
     Args:
         sizes: number of windows by split; 0 is allowed, but not for all.

@@ -52,6 +52,11 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     to_restore = {(split, stream or "") for split, stream in report.stale}
     damaged_shards = defaultdict[tuple[str, str], set[int]](set)
     for damage in report.damaged:
+        try:
+            store.refuse_links(damage.key)
+        except AccessDenied:  # `what` says what the user can do about the link
+            repaired.refused.append(damage.what)
+            continue
         home = (damage.split, damage.stream or "")
         if damage.shard is not None:
             damaged_shards[home].add(damage.shard)

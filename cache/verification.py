@@ -27,13 +27,14 @@ from typing import Final
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import shard as shards
 from cache.format.folders import places_of, split_folders, unmounted_streams
-from cache.format.layout import GROUP, TABLE_FOLDER, json_file
+from cache.format.layout import GROUP, json_file
 from cache.format.listing import (
     ROOT,
     listed_splits,
     missing_text,
     parse_list,
     root_group,
+    unmounted_folder,
 )
 from cache.format.manifest import Commit, lost_manifest, parse_manifest, read_manifest, read_tables
 from cache.format.place import Place
@@ -202,6 +203,8 @@ class _Verification:
         """
         files = self._store.read_many(keys)
         for key in keys:
+            if self._is_linked(Place(self._store, split), key):
+                continue
             data = bytes(files.get(key, b""))
             group = root_group(parse_list(data) or ()) if key == ROOT else GROUP
             if data != group:
@@ -212,7 +215,8 @@ class _Verification:
     def check_if_readable(self, place: Place) -> None:
         """As `check`; files that this user may not read count as damaged."""
         try:
-            if not self._is_linked(place, place.manifest_folder):
+            is_unmounted = bool(unmounted_folder(self._store, place.split))
+            if is_unmounted or not self._is_linked(place, place.manifest_folder):
                 self.check(place)
             if place.stream is None:
                 for key, message in unmounted_streams(self._store, place.split).items():
@@ -244,7 +248,6 @@ class _Verification:
 
         Returns the commit, for the check of its shards; None if it cannot be read.
         """
-        self._is_linked(place, f"{place.manifest_folder}/{TABLE_FOLDER}")
         n_damaged = len(self.results.damaged)
         commit, damaged_tables = self._check_manifest(place)
         has_staged = bool(self._store.list_names(place.staged))
@@ -260,21 +263,24 @@ class _Verification:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
             self._note(place.manifest_folder, f"{files}; `gc` removes them")
         if commit is not None:
-            for key, table in damaged_tables.items():
+            small = (place.manifest, place.provenance, *commit.table_keys(), *commit.metadata())
+            linked = {key for key in small if self._is_linked(place, key)}
+            for key in sorted(damaged_tables.keys() - linked):
                 expected = "the file that the manifest names by its digest"
-                self._damage(place, key, self._differs(key, expected, place.repair_advice), table)
-            self._check_metadata(commit)
+                message = self._differs(key, expected, place.repair_advice)
+                self._damage(place, key, message, damaged_tables[key])
+            self._check_metadata(commit, linked)
         return commit
 
     def _is_linked(self, place: Place, key: str) -> bool:
-        """Whether a file or folder is behind a link in the split's folder. Then it is not checked,
-        because it may not be part of the cache; the link is reported once.
+        """Whether a file or folder is a link, or behind one. Then it is not checked, because it may
+        not be part of the cache; the link is reported once.
         """
         try:
             self._store.refuse_links(key)
         except AccessDenied as error:
             if all(damage.what != str(error) for damage in self.results.damaged):
-                self._damage(place, place.manifest, str(error))
+                self._damage(place, key, str(error))
             return True
         return False
 
@@ -316,15 +322,15 @@ class _Verification:
         else:
             self._note(place.manifest_folder, "nothing is committed yet")
 
-    def _check_metadata(self, commit: Commit) -> None:
+    def _check_metadata(self, commit: Commit, linked: Collection[str]) -> None:
         """Check the zarr.json of each array. One that is missing, or of an earlier commit, is
-        stale: a killed commit left it. Any other content is damage.
+        stale: a killed commit left it. Any other content is damage. Keys in `linked` are skipped.
         """
         place = commit.place
-        changed = commit.find_stale_metadata()
+        changed = commit.find_stale_metadata().keys() - set(linked)
         files = self._store.read_many(changed)
         n_stale = 0
-        for key in changed:
+        for key in sorted(changed):
             array = key.removeprefix(f"{place.arrays_folder}/").removesuffix("/zarr.json")
             is_earlier = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
             if is_earlier or self._store.etag(key) is None:
@@ -351,12 +357,7 @@ class _Verification:
             state = f"columns that this version does not know: {unknown}"
             message = self._error(place.manifest, "known columns", state, OTHER_VERSION)
             self._damage(place, place.manifest, message)
-        try:
-            files = commit.shard_files()
-        except CacheError as error:
-            self._damage(place, place.manifest, f"{self._store.location(place.manifest)}: {error}")
-            return
-        files = [file for file in files if not self._is_linked(place, file.key)]
+        files = [file for file in commit.shard_files() if not self._is_linked(place, file.key)]
         checks = self._threads.map(self._problem_of, files)
         for file, problem in zip(files, checks, strict=True):
             if problem:

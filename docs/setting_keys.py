@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_typ
 
 from cache import CropPolicy, Jitter
 from pipeline import datasets
+from pipeline.cli.text import text_of
 from pipeline.clips import detectors
-from pipeline.commands.config import text_of
+from pipeline.commands.config import EMPTY
 from pipeline.features import streams
 from pipeline.settings.schema import SECTION_TYPES
 from vibe_model import models
@@ -109,8 +110,12 @@ def keys_of(
             choices = (
                 get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
             )
-            default = "required" if required else text_of(value) or "(empty)"
+            default = "required" if required else _shown(value)
             yield Key(field.name, default, about(cls, field.name), choices)
+
+
+def _shown(value: Any) -> str:
+    return text_of(value) or EMPTY
 
 
 def _trained(training: Training) -> Iterator[Key]:
@@ -123,7 +128,7 @@ def _trained(training: Training) -> Iterator[Key]:
         yield key._replace(choices=choices.get(key.name, ()))
     configs = {name: preset() for name, preset in training.presets.items()}
     for key in keys_of(training.config, training.settable, configs[training.preset]):
-        values = {name: text_of(getattr(config, key.name)) for name, config in configs.items()}
+        values = {name: _shown(getattr(config, key.name)) for name, config in configs.items()}
         others = {name: value for name, value in values.items() if value != key.default}
         yield key._replace(presets=others, decides=key.name not in training.config.NEUTRAL)
 

@@ -80,7 +80,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
         "plan": (
             "pipeline.commands.plan",
-            "Show what `make data` would convert and extract, how much, and why.",
+            "Show what `make data` would convert and extract, and why.",
         ),
         "convert": (
             "pipeline.commands.convert",

@@ -23,6 +23,7 @@ from cache.errors import OTHER_VERSION, CacheError
 from cache.format.layout import (
     COLUMNS,
     FEATURES,
+    LARGEST_ROW,
     TABLES,
     TEXTS,
     Column,
@@ -50,8 +51,8 @@ _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 class ExtraColumn(Column):
     """A column of rows or tracks that a dataset's reader declares, such as `foot_contact`.
 
-    Its fields are those of `Column`, given by name, and two more. The dtype is one of DTYPES; the
-    name is a lower-case letter, then lower-case letters, digits and _.
+    Its fields are those of `Column`, and two more, which are given by name. The dtype is one of
+    DTYPES; the name is a lower-case letter, then lower-case letters, digits and _.
 
     Raises ValueError for an invalid declaration.
     """
@@ -84,6 +85,8 @@ class ExtraColumn(Column):
             return "expected its meaning in one line (about)"
         if not isinstance(self.shape, tuple) or not all(map(_is_length, self.shape)):
             return f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
+        if math.prod(self.shape) > LARGEST_ROW:
+            return f"shape {self.shape}, expected up to {LARGEST_ROW:,} numbers"
         if self.per not in ("row", "track"):
             return f"per {self.per!r}, expected row or track"
         is_valid_flag = self.dtype == "uint8" and self.fill in (0, 1)

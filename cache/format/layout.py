@@ -26,6 +26,8 @@ FORMAT: Final = "vibe-cache 2"
 # has 32 MiB.
 ROWS_PER_SHARD: Final = 8192
 ROWS_PER_CHUNK: Final = 64  # one checksum covers a chunk
+LARGEST_SHARD: Final = 1 << 24  # most rows of a shard
+LARGEST_ROW: Final = 1 << 24  # most numbers of a row in one column
 # A stream stores a key of two 64-bit words per row, hashed from what the features were computed
 # from. Both words have this value in rows without a track or still to be computed.
 NO_KEY: Final = 2**64 - 1
@@ -208,11 +210,11 @@ class Geometry:
     rows_per_chunk: int = ROWS_PER_CHUNK
 
     def __post_init__(self) -> None:
-        is_positive = self.rows_per_chunk > 0 and self.rows_per_shard > 0
-        if not is_positive or self.rows_per_shard % self.rows_per_chunk:
+        is_possible = self.rows_per_chunk > 0 and 0 < self.rows_per_shard <= LARGEST_SHARD
+        if not is_possible or self.rows_per_shard % self.rows_per_chunk:
             raise CacheError(
                 f"a shard of {self.rows_per_shard} rows cannot be cut into chunks of "
-                f"{self.rows_per_chunk}: choose a positive multiple"
+                f"{self.rows_per_chunk}: choose a positive multiple, up to {LARGEST_SHARD:,}"
             )
 
     @property

@@ -45,6 +45,7 @@ import numpy as np
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import layout
+from cache.format.entries import check_entries
 from cache.format.extra import ExtraColumn
 from cache.format.layout import (
     COLUMNS,
@@ -55,16 +56,10 @@ from cache.format.layout import (
 )
 from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, sha256
-from cache.format.tables import Tables, parse_table, table_folder, table_key
+from cache.format.tables import Tables, parse_table, table_folder, table_key, table_size
 from cache.storage.base import Etag
 
-# entries that a manifest must have
-_SHARED_ENTRIES: Final = ("extent", "commits", "geometry", "shards", "rows")
-_SPLIT_ENTRIES: Final = (*_SHARED_ENTRIES, "tracks")
-_STREAM_ENTRIES: Final = (*_SHARED_ENTRIES, "stream", "dim", "dtype")
 _TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
-# path of a shard or table, or of its zarr.json, below `Place.arrays_folder`
-_FILE: Final = re.compile(rf"({TABLE_FOLDER}/)?{layout.NAME}/(zarr\.json|c(/[0-9]+)+)")
 
 
 def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
@@ -90,15 +85,19 @@ def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
     manifest = _decode(place, text)
     file = place.store.location(place.manifest)
     try:
-        problem = _problem_of(manifest, place)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        problem = f"other entries ({error!r})"
-    if problem:
+        check_entries(manifest, place.stream)
+    except ValueError as error:
         title = f"split {place.split}"
         if place.stream is not None:
             title = f"stream {place.stream!r} of {place.split}"
-        expected = f"the manifest of {title}"
-        raise CacheError.at(file, expected=expected, found=problem, do=place.repair_advice)
+        raise CacheError.at(
+            file,
+            expected=f"the manifest of {title}",
+            found=str(error),
+            do=place.repair_advice,
+        ) from error
+    except CacheError as error:
+        raise CacheError(f"{file}: {error}") from error
     return manifest
 
 
@@ -143,8 +142,10 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
     files = place.store.read_many(keys.values())
     wrong = {}
     for name, key in keys.items():
-        if key in files and sha256(files[key]) == entries[name]["sha256"]:
-            tables[name] = parse_table(files[key], entries[name])
+        entry = entries[name]
+        is_named = key in files and sha256(files[key]) == entry["sha256"]
+        if is_named and len(files[key]) == table_size(entry):
+            tables[name] = parse_table(files[key], entry)
         else:
             wrong[key] = name
     return tables, wrong
@@ -195,7 +196,7 @@ def read_notes(place: Place) -> dict[str, Any]:
     Returns {} if the file is missing or damaged.
     """
     try:
-        text = place.store.read(f"{place.manifest_folder}/{layout.PROVENANCE}")
+        text = place.store.read(place.provenance)
         notes: dict[str, Any] = json.loads(text)["commits"]
         is_intact = all(isinstance(note, dict) for note in notes.values())
     except (ValueError, OSError, TypeError, KeyError, AttributeError):
@@ -291,6 +292,11 @@ class Commit:
             files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
         return {self.place.array_key(name): data for name, data in files.items()}
 
+    def table_keys(self) -> list[str]:
+        """The keys of the files of all tables."""
+        tables = self.manifest.get("tables", {})
+        return [self.place.array_key(table_key(name, entry)) for name, entry in tables.items()]
+
     def is_earlier_metadata(self, array: str, data: bytes) -> bool:
         """Whether `data` can be the zarr.json of a column or table in an earlier commit.
 
@@ -319,10 +325,7 @@ class Commit:
         return {key: data for key, data in expected.items() if key not in intact}
 
     def shard_files(self) -> list[ShardFile]:
-        """All shards that the manifest names, sorted by column and number.
-
-        Raises CacheError if a shard's rows are in none of the manifest's commits.
-        """
+        """All shards that the manifest names, sorted by column and number."""
         geometry = Geometry(**self.manifest["geometry"])
         files = []
         for name, column in self.columns.items():
@@ -364,31 +367,6 @@ def has_shards(manifest: Mapping[str, Any], shards: Mapping[str, Mapping[str, st
         if not records.items() <= manifest["shards"].get(array, {}).items():
             return False
     return True
-
-
-def _problem_of(manifest: Mapping[str, Any], place: Place) -> str:
-    """Why an untrusted manifest cannot belong to a place; "" if it can."""
-    entries = _SPLIT_ENTRIES if place.stream is None else _STREAM_ENTRIES
-    for name in entries:
-        if name not in manifest:
-            return f"no {name!r}"
-    if manifest.get("stream") != place.stream:
-        if "stream" in manifest:
-            return f"that of stream {manifest['stream']!r}"
-        return "that of a split"
-    files = []
-    for name, shards in manifest["shards"].items():
-        files += [f"{name}/c/{shard}" for shard in shards]
-    if place.stream is None:
-        tables = manifest["tables"]
-        lost = sorted((layout.TABLES.keys() | layout.TEXTS) - tables.keys())
-        if lost:
-            return f"no table {lost[0]!r}"
-        files += [table_key(name, entry) for name, entry in tables.items()]
-    for name in files:
-        if _FILE.fullmatch(name) is None:
-            return f"the name {name!r}"
-    return ""
 
 
 def rows_record(split: Mapping[str, Any], shard: int) -> str:

@@ -46,6 +46,11 @@ class Place:
         return f"{self.manifest_folder}/{layout.MANIFEST}"
 
     @property
+    def provenance(self) -> str:
+        """The key of the notes on commits."""
+        return f"{self.manifest_folder}/{layout.PROVENANCE}"
+
+    @property
     def writing(self) -> str:
         """The folder of a writer's lock, temporary files and uncommitted work."""
         return f"{self.manifest_folder}/{layout.WRITING}"

@@ -1,6 +1,6 @@
 """Videos and tracks to write, and their records in JSON.  raw -> [tracks] -> features -> windows
 
-A caller of `SplitWriter.append` gives a `VideoEntry` and its `TrackRows`. `video_record` turns them
+A caller of `NextCommit.append` gives a `VideoEntry` and its `TrackRows`. `video_record` turns them
 into the record that is stored in uncommitted work, and from which `Tables.from_records` makes the
 split's tables: all about a video and its tracks, except the rows themselves.
 """

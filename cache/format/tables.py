@@ -71,7 +71,7 @@ class Tables(dict[str, Array]):
             kind, _, key = name.partition("_")
             records = tracks if kind == "track" else videos
             columns[name] = [record[key] for record in records]
-        tables = cls({name: _encode_texts(columns[name]) for name in TEXTS})
+        tables = cls({name: encode_texts(columns[name]) for name in TEXTS})
         for name, (dtype, trailing) in TABLES.items():
             tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
         for column in extra:
@@ -190,6 +190,12 @@ def table_key(name: str, entry: Mapping[str, Any]) -> str:
     return shard_key(table_folder(name, entry), 0, entry["shape"][1:])
 
 
+def table_size(entry: Mapping[str, Any]) -> int:
+    """The size of a table's file in bytes: its numbers, at least one, and their CRC-32C."""
+    n_numbers = math.prod(max(1, n) for n in entry["shape"])
+    return int(n_numbers * np.dtype(entry["dtype"]).itemsize + 4)
+
+
 def parse_table(file: Bytes, entry: Mapping[str, Any]) -> Array:
     """View a table's file as its array."""
     shape = tuple(entry["shape"])
@@ -206,15 +212,20 @@ def _extra_table(column: ExtraColumn, tracks: Sequence[Mapping[str, Any]]) -> Ar
     return table
 
 
-def _encode_texts(texts: Sequence[str]) -> Array:
+def encode_texts(texts: Sequence[str]) -> Array:
     """Encode N texts as (N, L) uint8; L is the longest text's length in bytes. Raises CacheError
-    for a text that contains NUL or is too long.
+    for a text that contains NUL, is too long, or is no UTF-8.
     """
-    data = [text.encode() for text in texts]
-    for raw in data:
+    data = []
+    for text in texts:
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            raw = b"\0"
         if b"\0" in raw or len(raw) > _LONGEST_TEXT:
-            expected = f"up to {_LONGEST_TEXT} bytes without NUL"
-            raise CacheError(f"{raw[:80]!r}... is no text for a table: expected {expected}")
+            expected = f"up to {_LONGEST_TEXT} bytes of UTF-8 without NUL"
+            raise CacheError(f"{text[:80]!r}... is no text for a table: expected {expected}")
+        data.append(raw)
     width = max(map(len, data), default=0) or 1
     return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
 

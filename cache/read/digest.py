@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +44,8 @@ def content_digest(split: Split, stream: str | None = None) -> str:
     else:
         arrays = [f"{FEATURES}/{stream}", f"{FEATURES}/{stream}_ok"]
         manifest = split.stream_manifest(stream)
-        crop = (manifest.get("identity") or {}).get("crop")
+        identity = manifest.get("identity")
+        crop = identity.get("crop") if isinstance(identity, Mapping) else None
         header = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}
         ranges = split.runs_with([stream])
 

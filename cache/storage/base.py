@@ -122,8 +122,8 @@ class Store(ABC):
         """The size in bytes of every file below a folder, at any depth, by key."""
 
     def refuse_links(self, key: str) -> None:  # noqa: B027  an object store has none
-        """Raise AccessDenied if a key of a split, or a folder above it in the split's folder, is a
-        symbolic link.
+        """Raise AccessDenied if a file or folder, or one above it below the root, is a symbolic
+        link.
         """
 
     @abstractmethod

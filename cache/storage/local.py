@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
 _LARGEST: Final = 1 << 30  # bytes of a file that is read whole, such as a manifest
-_IN_SPLIT: Final = 2  # folders above a file in <dataset>/<split>/
 _MAP_FROM: Final = 1 << 20  # bytes from which a file is mapped into memory, not read
 # a writer's folder, and the file in it that it has locked: both are removed last
 _LOCKS: Final = (".writing", "lock")
@@ -172,10 +171,9 @@ class LocalStore(Store):
 
     def refuse_links(self, key: str) -> None:
         path = self.root
-        for depth, name in enumerate(key.split("/")):
+        for name in key.split("/"):
             path = path / name
-            if depth >= _IN_SPLIT:
-                refuse_link(path)
+            refuse_link(path)
 
     def age(self, key: str) -> float:
         return time.time() - self.path(key).stat().st_mtime

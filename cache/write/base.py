@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Final, Self
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.folders import committed_names, places_of
-from cache.format.layout import PROVENANCE, json_file
+from cache.format.layout import json_file
 from cache.format.listing import refuse_unmounted, update_list
 from cache.format.manifest import (
     Commit,
@@ -257,10 +257,7 @@ def _add_note(place: Place, digest: str, facts: Mapping[str, Any], started: floa
 
 def _write_notes(place: Place, notes: Mapping[str, Any]) -> None:
     """Write the notes of all commits, by their manifests' digests."""
-    place.store.put_small(
-        {f"{place.manifest_folder}/{PROVENANCE}": json_file({"commits": notes})},
-        place.manifest_folder,
-    )
+    place.store.put_small({place.provenance: json_file({"commits": notes})}, place.manifest_folder)
 
 
 def finish_commits(root: Root, split: str) -> None:

@@ -51,8 +51,9 @@ def check_track(
         if label in track.columns and flag not in track.columns:
             refuse(f"{label} comes without {flag}, which marks its known rows")
     n_rows = len(track.columns["frame_index"])
+    known = {**COLUMNS, **extras}
     for name, array in {**track.columns, **track.extra}.items():
-        problem = {**COLUMNS, **extras}[name].problem(array, n_rows)
+        problem = known[name].problem(array, n_rows)
         if problem:
             refuse(f"{name} {problem}")
     frames = track.columns["frame_index"].astype(np.int64)

@@ -237,7 +237,7 @@ def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRe
 
 
 def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
-    """A committed track in the form that `SplitWriter.append` takes.
+    """A committed track in the form that `NextCommit.append` takes.
 
     A column that holds only fill values is left out, because the track was appended without it.
     `append` refuses labels without their flags, which readers take as unknown: these labels are

@@ -221,7 +221,7 @@ def find_unreferenced(place: Place, commit: Commit | None, *, uncommitted: bool)
     """
     names = place.store.list_names(place.manifest_folder)
     if uncommitted and commit is None and PROVENANCE in names:  # of a commit that was never made
-        yield f"{place.manifest_folder}/{PROVENANCE}"
+        yield place.provenance
     yield from _find_being_written(place, uncommitted=uncommitted)
     if uncommitted:
         yield from _find_unnamed_shards(place, commit)

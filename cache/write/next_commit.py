@@ -27,7 +27,7 @@ from cache.format.layout import Column, Geometry
 from cache.format.manifest import Commit, shards_entry
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, video_record
-from cache.format.tables import Tables, VideoTable
+from cache.format.tables import Tables, VideoTable, encode_texts
 from cache.storage.base import Lock
 from cache.write.checks import check_track
 from cache.write.split_shards import SplitShards, Video
@@ -125,8 +125,9 @@ class NextCommit:
         self.is_resumed = self._resume()
         """Whether rows of a killed writer are used."""
         self.journalled = {video["name"]: video["fingerprint"] for video in self._new_videos}
-        self.is_made = False
-        """Whether it is committed: then it takes no more videos. The writer sets it."""
+        self.is_open = True
+        """Whether it takes more videos. False once the writer replaces the manifest, and after an
+        error while rows were added, some of which are missing then."""
 
     def _refuse_invalid_rows(self) -> None:
         """Raise CacheError if a shard to remove has rows of a track that stays."""
@@ -194,6 +195,7 @@ class NextCommit:
 
         Raises CacheError if the columns have changed: then no committed row stays.
         """
+        self._require_open()
         if self.state.has_other_columns:
             raise CacheError(
                 f"{self._split}: its columns have changed: video {name!r} cannot be kept"
@@ -206,9 +208,10 @@ class NextCommit:
     def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
         """Add one video with its tracks. A video without tracks is added for its account.
 
-        Raises CacheError for a video or track that exists already, and as `check_track` does.
+        Raises CacheError for a video or track that exists already, and as `check_track` does. After
+        an error of the store, enter the writer again: it continues with the finished videos.
         """
-        self._require_not_made()
+        self._require_open()
         if entry.name in self._video_names:
             do = "append each video once"
             if entry.name in self.state.videos:
@@ -225,8 +228,12 @@ class NextCommit:
             raise CacheError(
                 f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}"
             )
+        # A video that no table takes would be journalled, and refused by each commit.
+        encode_texts([entry.name, entry.source, entry.pixels, entry.fingerprint, *names])
+        self.is_open = False
         self._add_video(video)
         self._shards.append(video, tracks)
+        self.is_open = True
 
     def _add_video(self, video: Video) -> None:
         """Add a video, without its rows, to what this commit has so far."""
@@ -240,15 +247,20 @@ class NextCommit:
         Args:
             entries: the caller's entries of the manifest, as JSON values.
 
-        Raises CacheError if a key of `entries` is in `SplitWriter.own_entries`.
+        Raises CacheError if a key of `entries` is in `SplitWriter.own_entries`, and if the writer
+        was entered again since. After an error of the store, the commit may be made, and files
+        that it replaces be left. Enter the writer again: its `state` shows it.
         """
-        self._require_not_made()
+        self._require_open()
         self._commit(self, entries)
 
-    def _require_not_made(self) -> None:
+    def _require_open(self) -> None:
         """Raise CacheError after `commit`: the rows of more videos would be in its shards."""
-        if self.is_made:
-            raise CacheError(f"{self._split}: this commit is made: call begin for the next one")
+        if not self.is_open:
+            raise CacheError(
+                f"{self._split}: this commit is made, or an error has ended it: call begin for the "
+                "next one; after an error, enter the writer again, which continues"
+            )
 
     def finish(self) -> tuple[dict[str, Any], Tables]:
         """Write the last shard. Returns the manifest's entries that are not the caller's, except

@@ -1,9 +1,9 @@
 """Rows of a split's next commit, written one shard at a time.  raw -> [tracks] -> features ->
 windows
 
-`SplitWriter` makes one `SplitShards` for each commit and appends tracks to it. Rows are buffered
-until a shard is full. The shard is then written and staged: its files have their final names, and
-the piece `shard-<number>` of staged work is
+Each `NextCommit` makes one `SplitShards` and appends tracks to it. Rows are buffered until a shard
+is full. The shard is then written and staged: its files have their final names, and the piece
+`shard-<number>` of staged work is
 
     {"shard": 12, "files": {"bbox": "<record>", ...}, "videos": [{"name": ..., "stop": ...}, ...]}
 
@@ -28,7 +28,8 @@ from cache.format.records import TrackRows
 from cache.format.shard import ShardLayout, size_of
 from cache.read.rows import Rows
 from cache.storage.base import Lock
-from cache.write.staged import SHARD, ShardFiles, StagedWork
+from cache.write.shard_files import ShardFiles
+from cache.write.staged import SHARD, StagedWork
 
 Video = Mapping[str, Any]  # a record that `video_record` made
 
@@ -62,7 +63,7 @@ class SplitShards(ShardFiles):
         """The row that is appended next."""
         self.records: dict[int, Mapping[str, str]] = {}
         """Number of a written shard -> column -> its record for the manifest."""
-        # appended videos that the next staged shard will name
+        # appended videos that the piece of the shard that is not full yet will name
         self._unstaged: list[Video] = []
         # the rows of the shard that is not full yet, by column: (rows_per_shard, *shape)
         self._buffers = {
@@ -97,6 +98,7 @@ class SplitShards(ShardFiles):
             self.next_row += n_fitting
             if offset + n_fitting == size:
                 self._write_shard(size)
+                self._unstaged = []
 
     def write_last(self) -> None:
         """Write the last shard, which is not full, if it has any rows."""
@@ -112,7 +114,6 @@ class SplitShards(ShardFiles):
         temporary = dict.fromkeys(self.columns, self.place.temporary)
         self.records[shard] = self._write_files(rows, self._final_keys(shard), temporary)
         self._stage(shard, self.records[shard])
-        self._unstaged = []
 
     def _stage(self, shard: int, files: Mapping[str, str]) -> None:
         """Write or replace the piece of a shard, with the videos in `_unstaged`. files: column ->

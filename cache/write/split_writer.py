@@ -100,7 +100,7 @@ class SplitWriter(Writer):
         self._new_geometry = Geometry(
             rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK
         )
-        # what `begin` returned; None after its commit
+        # what `begin` returned; None before that, and after its commit
         self._next: NextCommit | None = None
 
     def _open(self) -> None:
@@ -131,6 +131,7 @@ class SplitWriter(Writer):
             geometry=geometry,
             has_other_columns=has_other_columns,
         )
+        self._next = None  # last: another `begin` needs the new state
 
     def _compare_columns(self, committed: Mapping[str, Any]) -> bool:
         """Whether some columns are new or declared differently than in the commit. Raises
@@ -187,7 +188,8 @@ class SplitWriter(Writer):
         video that stays although the columns have changed.
         """
         if self._next is not None:
-            raise CacheError(f"{self._split}: begin was called before: commit first")
+            do = "commit first; after an error, enter the writer again"
+            raise CacheError(f"{self._split}: begin was called before: {do}")
         self._next = NextCommit(
             self.state,
             self._plan,
@@ -204,11 +206,13 @@ class SplitWriter(Writer):
     def _commit_next(self, following: NextCommit, entries: Mapping[str, Any]) -> None:
         """Commit what `begin` returned, with the caller's entries of the manifest."""
         self._refuse(entries)
+        if following is not self._next:
+            do = "call begin, and append its videos again"
+            raise CacheError(f"{self._split}: the writer was entered again since begin: {do}")
         own, tables = following.finish()
         before = self.state
+        following.is_open = False  # also if it fails: the manifest may have been replaced
         self._publish({**entries, **own}, tables)
-        following.is_made = True
-        self._next = None
         if before.commit is not None:
             gone = sorted(before.commit.manifest["shards"].keys() - self._columns.keys())
             self._store.remove([self.place.array_key(name) for name in gone])

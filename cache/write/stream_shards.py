@@ -31,8 +31,9 @@ import numpy as np
 from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
+from cache.format.entries import FEATURE_DTYPES
 from cache.format.folders import unmounted_streams
-from cache.format.layout import HAS_VALUE, UNDECODABLE, Geometry, stream_columns
+from cache.format.layout import HAS_VALUE, LARGEST_ROW, UNDECODABLE, Geometry, stream_columns
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, shard_rows
 from cache.format.place import Place
@@ -40,7 +41,8 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.key_index import KeyIndex
-from cache.write.staged import FILE, ROWS, SHARD, STAGED, Plan, ShardFiles, StagedWork
+from cache.write.shard_files import ShardFiles
+from cache.write.staged import FILE, ROWS, SHARD, STAGED, Plan, StagedWork
 
 Arrays = Mapping[str, Array]  # the arrays of one shard, by name
 
@@ -116,10 +118,9 @@ class StreamShards(ShardFiles):
         self._dtype = dtype
         self.plan = plan
         self.form = _form_of(dim, dtype)
-        if dtype not in ("float16", "float32") or dim < 1:
-            raise CacheError(
-                f"stream {stream}: {self.form}: expected 1 or more of float16 or float32"
-            )
+        if dtype not in FEATURE_DTYPES or not 0 < dim <= LARGEST_ROW:
+            expected = f"1 to {LARGEST_ROW:,} of {' or '.join(FEATURE_DTYPES)}"
+            raise CacheError(f"stream {stream}: {self.form}: expected {expected}")
         place = Place(store_at(root), split, stream)
         # this plan's checkpoints and staged shards
         work = StagedWork(place, {"plan": plan, "dim": dim, "dtype": dtype})

@@ -111,9 +111,11 @@ class StreamWriter(StreamShards, Writer):
         StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype, plan=plan)
         Writer.__init__(self, self.place, provenance)
         self.refused: list[str] = []
-        """Messages about staged shards that were not accepted; they are still pending."""
+        """Messages about staged shards that were not accepted since the commits were read last. They
+        are still pending.
+        """
         self.varying: set[str] = set()
-        """Names of the entries of `made` that differ between the uncommitted shards."""
+        """Names of the entries of `made` that differ between the shards accepted so far."""
 
     def write(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
         """Write the features of one pending shard with n `rows`, durably.
@@ -157,7 +159,7 @@ class StreamWriter(StreamShards, Writer):
 
     def _check(self, staged: Staged) -> None:
         """Raise CacheError unless a staged shard's weights, rows and files fit this stream."""
-        do = "Compute it again, with StreamShards opened again."
+        do = "The shard stays pending, and is to be computed again."
         title = self.title(staged.shard)
         weights = staged.made.get("sha256")
         stream_weights = self.made.get("sha256")

@@ -7,9 +7,9 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 FEW: Final = 5  # lines of a long list that are shown
 AGAIN: Final = "then run the same command again."
@@ -65,6 +65,21 @@ def from_here(place: str | Path) -> str:
     if place.is_relative_to(Path.cwd()):
         place = place.relative_to(Path.cwd())
     return str(place)
+
+
+def text_of(value: Any) -> str:
+    """A value as it is written in luigi.cfg.
+
+    >>> text_of(True), text_of(None), text_of(("a/b", "c/d")), text_of({"a/b": 4}), text_of(())
+    ('true', 'none', 'a/b c/d', 'a/b:4', '')
+    """
+    if isinstance(value, Mapping):
+        value = [f"{name}:{number}" for name, number in value.items()]
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def few(lines: Sequence[str], most: int | None, where: str) -> list[str]:

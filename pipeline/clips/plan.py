@@ -90,7 +90,8 @@ class DetectionPlan:
         words = ["detect", from_here(self.raw), "--out", from_here(self.out)]
         words += ["--detector", self.detector.name]
         for field in fields(self.detector):
-            words += ["--set", f"{field.name}={getattr(self.detector, field.name)}"]
+            value = getattr(self.detector, field.name)
+            words += ["--set", f"{self.detector.name}.{field.name}={value}"]
         return command(*words)
 
 

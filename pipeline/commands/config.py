@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import err, out, plain
-from pipeline.cli.text import error_text
+from pipeline.cli.text import error_text, text_of
 from pipeline.commands.preparation_detector import load_networks
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.files.places import require_writable
@@ -28,6 +28,7 @@ from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
 
 REQUIRED: Final = "(required)"
+EMPTY: Final = "(empty)"
 TRAININGS: Final = "vibe_model.sections"  # by name, since models build on the pipeline
 
 
@@ -109,8 +110,8 @@ def _show(file: Path, settings: Sequence[SettingValue]) -> None:
     for style in ("bold", "", "dim"):
         table.add_column(overflow="fold", style=style)
     for setting in settings:
-        value = text_of(setting.value)
-        default = text_of(setting.default)
+        value = text_of(setting.value) or EMPTY
+        default = text_of(setting.default) or EMPTY
         about = f"default: {default}"
         if default == REQUIRED:
             about = "required"
@@ -146,21 +147,6 @@ def _choose(settings: Sequence[SettingValue], names: Sequence[str]) -> list[Sett
                 f"[{section}] has no key {key!r}{close or ';'} known: {', '.join(keys)}"
             )
     return [setting for setting in settings if {setting.section, setting.name} & set(names)]
-
-
-def text_of(value: Any) -> str:
-    """A value as it is written in luigi.cfg.
-
-    >>> text_of(True), text_of(None), text_of(("a/b", "c/d")), text_of({"a/b": 4}), text_of(())
-    ('true', 'none', 'a/b c/d', 'a/b:4', '(empty)')
-    """
-    if isinstance(value, Mapping):
-        value = [f"{name}:{number}" for name, number in value.items()]
-    if isinstance(value, tuple | list):
-        return " ".join(map(str, value)) or "(empty)"
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
 
 
 def effective(s: Settings) -> Iterator[SettingValue]:

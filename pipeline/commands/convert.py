@@ -76,8 +76,8 @@ def _run(args: argparse.Namespace) -> int:
     rejected = [f"rejected {account.rejection}" for account in conversion.rejected]
     result.lines(few(rejected, FEW, every), DOUBT, 2)
     _add_without_rows(result, plan, conversion.totals)
-    unused = filter(None, [plan.dataset.unused_labels(plan.raw, plan.split)])
-    notes = [f"note {note}" for note in (*unused, *conversion.doubts, *conversion.notes)]
+    labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
+    notes = [f"note {note}" for note in (*labels, *conversion.doubts, *conversion.notes)]
     result.lines(few(notes, FEW, every), DOUBT, 2)
     result.lines(plan.renamed_lines, indent=2)
     result.exit_code = int(args.retry and bool(rejected))

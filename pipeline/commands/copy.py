@@ -14,9 +14,10 @@ import cache
 from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
 from pipeline.cli.progress import bar
-from pipeline.cli.text import command, count
+from pipeline.cli.text import count
 from pipeline.conversion.committed import refuse_mixed_cache
 from pipeline.errors import PipelineError
+from pipeline.features.again import fill_command
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
@@ -92,11 +93,11 @@ def _copy_splits(args: argparse.Namespace, problems: list[str]) -> Sequence[str]
             streams = tuple(stream for stream in named if stream in split.streams)
         with bar(f"copy {name}", err, unit="row") as progress:
             copied = cache.copy_split(args.cache, name, args.to, streams=streams, progress=progress)
-        _print_copied(args.cache, name, copied)
+        _print_copied(split, copied)
     return [*opened]
 
 
-def _print_copied(root: cache.Root, name: str, copied: cache.Copied) -> None:
+def _print_copied(split: cache.Split, copied: cache.Copied) -> None:
     rows = count(copied.rows, "row")
     wrote = [rows] if copied.wrote_rows else []
     if copied.streams:
@@ -104,15 +105,15 @@ def _print_copied(root: cache.Root, name: str, copied: cache.Copied) -> None:
     text = "up to date"
     if wrote:
         text = f"copied {' with '.join(wrote)}"
-    out.print(plain(f"{name}: {text}"))
+    out.print(plain(f"{split.name}: {text}"))
 
     for stream, missing in copied.missing.items():
-        extract = command("extract", name, "--cache", str(root), "--stream", stream)
+        fill = fill_command(split, stream)
         text = (
-            f"{stream} of {name} is incomplete: {copied.rows - missing:,} of {rows} copied, "
-            f"{missing:,} missing in {root}, too. To add them: {extract}"
+            f"{stream} of {split.name} is incomplete: {copied.rows - missing:,} of {rows} copied, "
+            f"{missing:,} missing in {split.root}, too. Copy again after: {fill}"
         )
-        out.print(f"{DOUBT} {plain(text)}, then copy again")
+        out.print(f"{DOUBT} {plain(text)}")
 
 
 COMMAND: Final = Command(_options, _run, kept=SHARDS_KEPT)

@@ -18,7 +18,6 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, pl
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.conversion.committed import why_empty
-from pipeline.conversion.identity import as_text
 from pipeline.errors import PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import ExtractionPlan, continue_by, plan_extraction
@@ -195,10 +194,10 @@ def specs_of(
 
 def _stream_names(args: argparse.Namespace) -> tuple[str, ...]:
     """The names of the streams: of --stream, else of --kind, else of [features]."""
-    names: tuple[str, ...] = args.cfg.features.streams
     is_named = "streams" in args.cfg.source.section("features").options
-    if args.kind and not is_named:
+    if args.kind is not None and not is_named:
         return (args.kind,)
+    names: tuple[str, ...] = args.cfg.stream_names
     return names
 
 
@@ -207,7 +206,7 @@ def _named_keys(args: argparse.Namespace, names: Sequence[str]) -> SettingsFile:
     source: SettingsFile = args.cfg.source
     for key in (KIND, "weights", "precision"):
         value = getattr(args, key)
-        if value:
+        if value is not None:
             source = source.override(names[0], key, value, f"--{key}")
     return source
 
@@ -216,10 +215,9 @@ def _refuse_unnamed(source: SettingsFile, committed: cache.Split, stream_name: s
     """Raise PipelineError for an existing stream whose kind neither a setting nor its name says."""
     if kind_of(source, stream_name) in streams.names():
         return
-    identity = as_text(committed.stream_manifest(stream_name).get("identity", {}))
+    advice = continue_by(committed, stream_name)
     raise PipelineError(
-        f"{committed.name}: no setting names the kind of stream {stream_name!r}. It was extracted "
-        f"with: {identity}. {continue_by(stream_name)}"
+        f"{committed.name}: no setting names the kind of stream {stream_name!r}. {advice}"
     )
 
 

@@ -20,8 +20,9 @@ from typing import Any, Final
 from pipeline import datasets
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, err, plain
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, count, few
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.features.again import fill_command
 from pipeline.features.plan import IMPORTED
 from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits
@@ -206,14 +207,10 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
     for text in lost_videos(plan):
         yield f"{WRONG} {plain(text)}"
     for stream in plan.unnamed:
-        split = command(
-            "extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root)
-        )
+        assert plan.committed is not None
         rows = count(stream.missing.rows, "row")
-        text = (
-            f"stream {stream.stream}: {rows} missing, and not in [features] streams: {split} "
-            f"--stream {stream.stream}"
-        )
+        fill = fill_command(plan.committed, stream.stream)
+        text = f"stream {stream.stream}: {rows} missing, and not in [features] streams: {fill}"
         yield f"{DOUBT} {plain(text)}"
 
 

@@ -30,6 +30,7 @@ from pipeline.conversion import committed
 from pipeline.conversion.kept import MISSING, UNUSABLE, kept_now, of_kind
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
+from pipeline.features.again import fill_command
 from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
 from pipeline.recipe.sizes import stored_bytes
@@ -176,7 +177,7 @@ def _add_notes(
     for row in rows:
         result.lines(_incomplete_download(row), DOUBT)
     for row in rows:
-        result.lines(_lost_lines(row, args.cache), DOUBT)
+        result.lines(_lost_lines(row, opened[row.split]), DOUBT)
 
     folders: Iterable[str] = split_folders(opened.store)  # also those that are not committed
     if args.splits:
@@ -464,7 +465,7 @@ def _weights_lines(row: _SplitStatus) -> Iterator[str]:
             yield f"weights of {stream}: {weights['network']}, {terms}, sha256 {digest}"
 
 
-def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
+def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
     """Rows without features, by reason."""
     # labels of imported streams, as of `stream_label`: "NAME (imported ...)"
     imported = {label.partition(" ")[0] for label in row.streams if "(imported" in label}
@@ -480,8 +481,7 @@ def _lost_lines(row: _SplitStatus, root: cache.Root) -> Iterator[str]:
             why = " or ".join(reasons) or "reason not recorded"
             if sum(reasons.values()) == lost:
                 why = "".join(_by_reason(reasons))
-            options = ("--stream", stream, "--cache", str(root), "--replace")
-            why += f"; to try again: {command('extract', row.split, *options)}"
+            why += f"; to try again: {fill_command(split, stream, '--replace')}"
         yield f"{row.split}: {count(lost, 'row')} without features in {stream}: {why}"
 
 

@@ -22,11 +22,13 @@ import cache
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, size
 from pipeline.cli.progress import bar
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, count, few
+from pipeline.conversion.committed import DROP, convert_command
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import files_of, recorded_estimates
+from pipeline.features.again import fill_command
 from pipeline.features.plan import missing_rows
 from pipeline.features.videos import require_videos, videos_of
 from pipeline.recipe.digests import ListedDigest, compare_digests, read_list
@@ -169,7 +171,7 @@ def _add_repair(result: CommandResult, repair: _Repair) -> None:
     for split, videos in repair.dropped.items():
         result.line(f"{split}: rows of {count(len(videos), 'video')} dropped")
     if repair.commands:
-        result.line("to fill them again, with each stream's options as before:")
+        result.line("to fill them again:")
         result.lines(repair.commands, indent=2)
     elif not (repair.files.restored or repair.files.removed or repair.refused):
         result.line("nothing to repair")
@@ -204,7 +206,9 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
             repair.refused.append(str(error))
     for name, stream in repair.files.streams:
         if name not in repair.dropped:  # otherwise, all of its streams are extracted again
-            repair.commands.append(_fill_command(cache.open(root)[name], stream))
+            split = cache.open(root)[name]
+            rows = count(missing_rows(split, stream).rows, "row")
+            repair.commands.append(f"{fill_command(split, stream)}  # {rows} of {stream}")
     return repair
 
 
@@ -258,43 +262,22 @@ def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> 
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({plan.why}). Do that first."
         )
-    with_body = ["--body", str(plan.body)] if plan.body else []
-    fill = command(
-        "convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body
-    )
+    fill = convert_command(split, str(plan.raw))
     gone = sorted(names - (plan.stamps.keys() - plan.missing.keys()))
     if gone:
         raise PipelineError(
             f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from "
             f"{plan.raw}, first {gone[0]}. "
-            f"Nothing was changed. Restore the files, or delete the rows: {fill} --drop-removed"
+            f"Nothing was changed. Restore the files, or delete the rows: {fill} {DROP}"
         )
     # The other videos keep their recorded stamps: new ones would hide changes.
     stamps = {name: stamp for name, stamp in plan.recorded_stamps().items() if name not in names}
     drop = tuple(sorted(names))
     damaged = tuple(sorted(shards))
+    extractions = [fill_command(split, stream) for stream in split.streams]
     convert(replace(plan, append=(), drop=drop, renamed={}, stamps=stamps, invalidate=damaged))
-    repair.commands.append(f"{fill}  # {n_videos}")
-    for stream in split.streams:
-        repair.commands.append(_extract_command(split, stream))
+    repair.commands += [f"{fill}  # {n_videos}", *extractions]
     return drop
-
-
-def _fill_command(split: cache.Split, stream: str) -> str:
-    """The command that fills a stream's missing rows, with their number as a comment."""
-    reader = split.manifest.get("reader", {})
-    imported = split.stream_manifest(stream).get("imported") or reader.get("imported")
-    fill = _extract_command(split, stream)
-    if imported and imported["format"] != "bodies":  # streams of imported bodies are extracted
-        words = ["import", imported["file"], *split.name.split("/")]
-        words += ["--format", imported["format"], "--as", stream]
-        fill = command(*words, "--cache", str(split.root))
-    rows = count(missing_rows(split, stream).rows, "row")
-    return f"{fill}  # {rows} of {stream}"
-
-
-def _extract_command(split: cache.Split, stream: str) -> str:
-    return command("extract", split.name, "--stream", stream, "--cache", str(split.root))
 
 
 COMMAND: Final = Command(_options, _run)

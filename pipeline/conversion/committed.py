@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,7 +32,7 @@ import numpy as np
 import cache
 from pipeline import datasets
 from pipeline.accounting import NOT_NOW, VideoAccount, reason
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, command, count, few, text_of
 from pipeline.conversion.identity import kind_of
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed, similar_path
@@ -169,11 +170,28 @@ def drop_command(split: cache.Split, raw: Path | None) -> str:
 
     raw: the raw folder; None: the recorded one.
     """
-    named = ["--raw", str(raw or recorded_raw(split))]
+    return convert_command(split, str(raw or recorded_raw(split)), DROP)
+
+
+def convert_command(split: cache.Split, raw: str, *more: str) -> str:
+    """The command that converts a committed split with its recorded options.
+
+    raw: the raw folder. more: further options.
+    """
+    words = ["convert", split.name, "--raw", raw]
     body = split.provenance.get("body")
     if body:
-        named += ["--body", str(body)]
-    return command("convert", split.name, *named, "--cache", str(split.root), DROP)
+        words += ["--body", str(body)]
+    words += ["--cache", str(split.root)]
+    name = split.name.partition("/")[0]
+    usual: Mapping[str, Any] = {}
+    dataset = datasets.find_installed(name)
+    if dataset is not None:
+        usual = {option.name: option.default for option in fields(dataset)}
+    for key, value in split.manifest["reader"].get("parameters", {}).items():
+        if text_of(value) != text_of(usual.get(key)):
+            words += ["--set", f"{name}.{key}={text_of(value)}"]
+    return command(*words, *more)
 
 
 def refuse_missing_folder(raw: Path, committed: cache.Split | None) -> None:

@@ -31,8 +31,8 @@ from typing import Final, NamedTuple
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.cli.text import command
 from pipeline.conversion.committed import (
+    convert_command,
     names_with_rows,
     no_videos,
     recorded_dataset,
@@ -103,7 +103,7 @@ def _mounted_raw(split: cache.Split) -> Path:
     """The recorded raw folder. Raises PipelineError if it is missing or empty."""
     raw = Path(recorded_raw(split))
     if not raw.is_dir():
-        again = command("convert", split.name, "--raw", "DIR", "--cache", str(split.root))
+        again = convert_command(split, "DIR")
         raise PipelineError(
             f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}"
         )

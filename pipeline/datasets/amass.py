@@ -206,7 +206,7 @@ class Amass(Dataset):
         # by name, not by path: the two orders differ where a name has a blank, which sorts before /
         return sorted(listed, key=lambda video: video.name)
 
-    def unused_labels(self, raw: Path, split: str) -> str:
+    def label_note(self, raw: Path, split: str) -> str:
         """Name motions that are there twice: all of them are used."""
         names = [file.with_suffix("").as_posix() for file in filter(_is_motion, _files(raw))]
         times = Counter(self.origin(name).recording for name in names)

@@ -220,10 +220,9 @@ class Dataset(ABC):
         """Derive person and recording from a video's name; by default unknown. Reads no file."""
         return Origin()
 
-    def unused_labels(self, raw: Path, split: str) -> str:
-        """Say in one line which files of the raw folder are not used; "" if all are.
-
-        These are labels that a video has in two layouts. Lists folders; reads no label file.
+    def label_note(self, raw: Path, split: str) -> str:
+        """One line on labels that are not used, that are there twice, or that are in the folder of
+        another split; "" without any. Lists folders; reads no label file.
         """
         return ""
 

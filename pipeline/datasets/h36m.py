@@ -215,7 +215,7 @@ class Human36M(Dataset):
             raise RawDataError(raw, "folders", expected, "none of them", do)
         return sorted(listed.values(), key=lambda video: video.name)
 
-    def unused_labels(self, raw: Path, split: str) -> str:
+    def label_note(self, raw: Path, split: str) -> str:
         json_folders = {video.folders[0] for video in h36m_json.list_videos(raw, SUBJECTS[split])}
         if not json_folders:
             return ""

@@ -137,7 +137,7 @@ class PoseTrack(Dataset):
             if not name.startswith(".")  # left behind by file managers
         ]
 
-    def unused_labels(self, raw: Path, split: str) -> str:
+    def label_note(self, raw: Path, split: str) -> str:
         unused = raw / POSETRACK21 / split
         names_of_21 = {file.name for file in unused.glob("[!.]*.json")}
         names_of_2018: set[str] = set()

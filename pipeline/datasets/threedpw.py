@@ -171,8 +171,8 @@ class ThreeDPW(Dataset):
         """
         return Origin(recording=re.sub(r"_[0-9]+$", "", video))
 
-    def unused_labels(self, raw: Path, split: str) -> str:
-        """Name sequences of another split: they are used, but mix training and evaluation."""
+    def label_note(self, raw: Path, split: str) -> str:
+        """Name sequences of another split: used here, they mix training and evaluation."""
         names = {file.stem for file in (raw / "sequenceFiles" / split).glob("[!.]*.pkl")}
         texts = list[str]()
         for other, official in SEQUENCES.items():

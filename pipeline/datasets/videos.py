@@ -164,7 +164,7 @@ class OwnVideos(ClipDataset):
         labels = ClipLabels(raw, clips)
         return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 
-    def unused_labels(self, raw: Path, split: str) -> str:
+    def label_note(self, raw: Path, split: str) -> str:
         return describe_others(raw) if split == self.splits[0] else ""
 
     def split_of(self, clip: str) -> str:

@@ -36,6 +36,7 @@ Array = NDArray[Any]
 EXPECTED: Final = "a whole file of arrays: npy, npz, safetensors, Parquet, joblib or HDF5"
 HDF5: Final = b"\x89HDF\r\n\x1a\n"  # first bytes of such a file
 AGAIN: Final = "Copy the file again, or write it again, as plain numbers without Python objects."
+WHOLE: Final = f"{AGAIN} With joblib: joblib.dump(arrays, FILE), without compress."
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
 LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
@@ -63,7 +64,7 @@ DTYPES: Final = {  # type in a safetensors file -> NumPy's
 
 @dataclass(frozen=True, slots=True)
 class ArrayFile:
-    """The arrays of a file, read on use."""
+    """The arrays of a file, read on use. An HDF5 file is closed when its last reader is gone."""
 
     file: Path
     format: str  # npy, npz, safetensors, parquet, joblib or hdf5
@@ -113,7 +114,7 @@ class ArrayFile:
             return np.memmap(copy, array.dtype, "r", shape=array.shape)
 
 
-def open_arrays(file: Path, do: str = AGAIN) -> ArrayFile:
+def open_arrays(file: Path, do: str = WHOLE) -> ArrayFile:
     """Open a file in one of the formats, known by its content. do: the advice of an error.
 
     Raises RawDataError for another format, UnsafePickle if it would run code, PipelineError if the

@@ -28,10 +28,12 @@ import cache
 from cache import Split
 from cache.format.manifest import lost_manifest
 from cache.windows import Ranges
+from pipeline.cli.text import command
 from pipeline.conversion.identity import Difference, describe, find_differences
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import PipelineError
 from pipeline.features import streams
+from pipeline.features.again import fill_command
 from pipeline.features.spec import StreamSpec
 
 NOT_RECORDED: Final = "not recorded"  # of imported features
@@ -135,26 +137,13 @@ class ExtractionPlan:
     missing: MissingRows | None = None  # the rows to extract
     # differences between the recorded identity and this one; if any, the extraction is refused
     differs: tuple[Difference, ...] = ()
-    difference_text: str = ""  # `differs`, for messages
+    # why it is not extracted: it differs from the recorded one, or its rows are imported; "": it is
+    refusal: str = ""
 
     @property
     def up_to_date(self) -> bool:
         """Whether there is nothing to extract."""
         return not self.why
-
-    @property
-    def refusal(self) -> str:
-        """Why the stream cannot be extracted: it differs from the recorded one, or its missing rows
-        must be imported from a file. "" if it can.
-        """
-        stream = f"{self.split}: stream {self.spec.name!r}"
-        if self.differs:
-            advice = f"{continue_by(self.spec.name)} {OTHER_NAME}"
-            return f"{stream} was extracted differently: {self.difference_text}. {advice}"
-        if not self.why or self.spec.stream.kind != IMPORTED:
-            return ""
-        do = f"Import it: import FILE {self.split} --format arrays --as {self.spec.name}"
-        return f"{stream} is imported and cannot be extracted ({self.why}). {do}"
 
 
 def plan_extraction(
@@ -191,26 +180,40 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
 
     why = _why_all_rows(committed, spec.name, replace=replace)
     if why:
-        return make(why=why, missing=missing_rows(committed, None), replace=why != NEW)
+        missing = missing_rows(committed, None)
+        refusal = _refuse_imported(committed, spec, why)
+        return make(why=why, missing=missing, replace=why != NEW, refusal=refusal)
 
     missing = missing_rows(committed, spec.name)
     why = _why_extended(committed, spec.name, missing)
     recorded = _recorded_identity(committed, spec.name)
-    if recorded.get("kind") == IMPORTED and identity["kind"] == IMPORTED:
-        return make(why=why, missing=missing)  # settings do not name its file
+    if recorded.get("kind") == identity["kind"] == IMPORTED:  # settings do not name its file
+        return make(why=why, missing=missing, refusal=_refuse_imported(committed, spec, why))
     differs = tuple(find_differences(recorded, identity))
-    text = describe(recorded, identity)
-    file = committed.stream_provenance(spec.name).get("weights_file")
-    if file and recorded.get("weights") != identity.get("weights"):
-        text += f" (weights then: {file})"
-    return make(why=why, missing=missing, differs=differs, difference_text=text)
+    refusal = ""
+    if differs:
+        about = f"{committed.name}: stream {spec.name!r} was extracted differently"
+        advice = f"{OTHER_NAME} {continue_by(committed, spec.name)}"
+        refusal = f"{about}: {describe(recorded, identity)}. {advice}"
+    return make(why=why, missing=missing, differs=differs, refusal=refusal)
 
 
-def continue_by(stream: str) -> str:
+def _refuse_imported(committed: Split, spec: StreamSpec, why: str) -> str:
+    """Why rows of an imported stream are not extracted; "" for other streams and without rows."""
+    if not why or spec.stream.kind != IMPORTED:
+        return ""
+    words = ["import", "FILE", committed.name, "--format", "arrays", "--as", spec.name]
+    do = command(*words, "--cache", str(committed.root))
+    if spec.name in committed.streams:
+        do = fill_command(committed, spec.name)
+    about = f"{committed.name}: stream {spec.name!r} is imported and cannot be extracted ({why})"
+    return f"{about}. Import it: {do}"
+
+
+def continue_by(committed: Split, stream: str) -> str:
     """Advice: how to name the options with which an existing stream was extracted."""
     return (
-        f"To continue it, name its options: [{stream}] in luigi.cfg, --set {stream}.KEY=VALUE, "
-        "--kind, --weights or --precision."
+        f"To continue it, name its options in luigi.cfg, or here: {fill_command(committed, stream)}"
     )
 
 

@@ -183,9 +183,9 @@ def examine(dataset: Dataset | _BodyFiles, raw: Path) -> Examination:
     if isinstance(dataset, Dataset):  # not the body model's files
         in_part = folders_in_part(dataset, raw) + lost_inputs(dataset, raw)
         for split in splits:
-            unused = dataset.unused_labels(raw, split)
-            if unused:
-                problems.append(f"{split}: {unused}")
+            note = dataset.label_note(raw, split)
+            if note:
+                problems.append(f"{split}: {note}")
         if not parts:
             counts, unlistable = _count_videos(dataset, raw, stand_in=stand_in)
             problems += unlistable

@@ -154,7 +154,7 @@ class Recipe:
         done = convert_tracks(plan, self.settings, progress)
         rejected = [f"rejected {account.rejection}" for account in done.rejected]
         every = command("status", "--all", "--cache", from_here(plan.root))
-        notes = [*filter(None, [plan.dataset.unused_labels(plan.raw, plan.split)]), *done.doubts]
+        notes = [*filter(None, [plan.dataset.label_note(plan.raw, plan.split)]), *done.doubts]
         return StepResult(
             details=[_summarize_conversion(done), *map(plain, plan.renamed_lines)],
             mark=DONE if done.totals["frames"]["kept"] else DOUBT,

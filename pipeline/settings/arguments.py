@@ -26,7 +26,7 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
@@ -246,9 +246,20 @@ def setting_options(
         if hints[key] is bool or bool in get_args(hints[key]):
             options["action"] = "store_true"
         else:
-            options |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
+            options |= {"type": _checked_text(hints[key]), "metavar": key.split("_")[-1].upper()}
         (group or sub).add_argument(f"--{key.replace('_', '-')}", **options)
     from_settings(sub, **{key: f"{section}.{key}" for key in (*keys, *set_only.split())})
+
+
+def _checked_text(hint: Any) -> Callable[[str], str]:
+    """Type for argparse: a text that a setting of this type can be set to, such as none."""
+    parse = option_type(hint)
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
 
 
 # what a part says that ends after the commit

@@ -221,7 +221,7 @@ class SettingsFile:
         """Set a key of the section `name`. option: The option of the command line that does so."""
         section = self.section(name)
         other = EXCLUSIVE.get(key, "")
-        if other not in section.options:
+        if text not in ("", "none") and other not in section.options:
             section = section.drop_keys(other)
         options = {**section.options, key: option}
         section = Section(self.path, name, {**section, key: text}, options)

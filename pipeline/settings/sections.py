@@ -80,12 +80,9 @@ class Settings:
             )
         return self.named_paths
 
-    @functools.cached_property
-    def streams(self) -> tuple[StreamSpec, ...]:
-        """The streams that [features] streams names, with the options of their sections.
-
-        Raises ConfigError, with the line.
-        """
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """[features] streams. Raises ConfigError for invalid and repeated names, and for none."""
         where = self.source.where("features", "streams")
         names = self.features.streams
         if not names or len(set(names)) < len(names):
@@ -97,7 +94,15 @@ class Settings:
                 check_names("dataset/split", name)
             except CacheError as error:
                 raise ConfigError(f"{where}: {error}") from error
-        return tuple(stream_of(self.source, name) for name in names)
+        return names
+
+    @functools.cached_property
+    def streams(self) -> tuple[StreamSpec, ...]:
+        """The streams that [features] streams names, with the options of their sections.
+
+        Raises ConfigError, with the line.
+        """
+        return tuple(stream_of(self.source, name) for name in self.stream_names)
 
     @property
     def stream(self) -> StreamSpec:
@@ -312,7 +317,7 @@ def stream_of(source: SettingsFile, name: str) -> StreamSpec:
         do = ""
         if KIND not in section:
             do = f" Name its kind: --kind resnet50, or in a section [{name}]: kind = resnet50."
-        where = section.where(KIND) if section else source.where("features", "streams")
+        where = section.where(KIND) if KIND in section else source.where("features", "streams")
         raise ConfigError(f"{where}: {error}{do}") from error
     layers = [section.drop_keys(KIND)]
     if kind != name:

@@ -11,6 +11,7 @@ Sides come from the joints' names, so that a wrong order shows as limbs that cro
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -219,11 +220,16 @@ def draw_text(
     colour: Sequence[int] = (255, 255, 255),
 ) -> None:
     """Draw a text with a black outline, readable on anything, in place."""
-    place = (left, bottom)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    scale = 0.4 * size
-    cv2.putText(image, text, place, font, scale, (0, 0, 0), round(3 * size), cv2.LINE_AA)
-    cv2.putText(image, text, place, font, scale, colour, round(size), cv2.LINE_AA)
+    width = round(size)
+
+    def draw(x: int, y: int, colour: Sequence[int]) -> None:
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(image, text, (x, y), font, 0.4 * size, colour, width, cv2.LINE_AA)
+
+    # Thick letters are no outline in OpenCV 5, where they are wider.
+    for x, y in itertools.product((left - width, left + width), (bottom - width, bottom + width)):
+        draw(x, y, (0, 0, 0))
+    draw(left, bottom, colour)
 
 
 def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | None, str]:

@@ -17,6 +17,7 @@ from typing import Final
 from pipeline.cli import console, text
 from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
+from pipeline.features.again import fill_command
 from pipeline.features.plan import missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
@@ -81,7 +82,7 @@ def _warn_of_missing_rows(config: VideoConfig) -> None:
             n_rows = missing_rows(split, stream).rows
             if n_rows:
                 rows = text.count(n_rows, "row")
-                do = text.command("extract", name, "--stream", stream, "--cache", str(config.cache))
+                do = fill_command(split, stream)
                 warn(f"{name}: {rows} not extracted yet, and so not trained on: {do}")
 
 

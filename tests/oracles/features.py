@@ -160,4 +160,6 @@ def main(root: str, n: int) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python tests/oracles/features.py CACHE N")
     sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -117,6 +117,12 @@ def test_all_that_is_missing_is_named_with_where_to_get_it(folder: Path) -> None
         assert "python -m pipeline synthesize" in str(error.value)
 
 
+def test_a_file_in_place_of_the_folder_is_called_so(folder: Path) -> None:
+    for what in (smpl_files.load, smpl_files.body_files):
+        with pytest.raises(MissingAssets, match=r"SMPL_NEUTRAL\.pkl: this is a file"):
+            what(folder / "SMPL_NEUTRAL.pkl")
+
+
 def test_a_gender_that_is_not_there_is_missing_and_an_unknown_one_a_mistake(folder: Path) -> None:
     assert smpl_files.missing(folder, "male") == ["SMPL_MALE.pkl (or .npz)"]
     with pytest.raises(MissingAssets, match=r"SMPL_MALE\.pkl"):

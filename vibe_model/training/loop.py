@@ -111,8 +111,12 @@ class TrainingLoop(ABC):
         self.folder = runs.run_folder(config, splits)
         self.fingerprint = self.folder.name.rpartition("-")[2]
         # last.pt records it; a run is only resumed from a last.pt with the same values
-        self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}
         software = {name: version(name) for name in ("numpy", "smplx", "torch")}
+        self.identity: dict[str, Any] = {
+            "fingerprint": self.fingerprint,
+            # Its feature releases, not its bug fixes, may give other random orders of windows.
+            "numpy": ".".join(software["numpy"].split(".")[:2]),
+        }
         # Beginning of config.json and metrics.json.
         self.facts: dict[str, Any] = {
             "fingerprint": self.fingerprint,

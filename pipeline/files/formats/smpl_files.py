@@ -211,6 +211,8 @@ def _model_file(folder: Path, gender: str) -> Path | None:
 
 def _require_model_file(folder: Path, gender: str) -> Path:
     """The model file of a gender. Raises MissingAssets unless it and the other files exist."""
+    if folder.is_file():
+        raise MissingAssets(f"{folder}: this is a file. Name the folder of SMPL's files.")
     model_file = _model_file(folder, gender)
     names = missing(folder, gender)
     if model_file is None or names:

@@ -47,10 +47,10 @@ THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
 FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"
 # options for FFmpeg: it follows links in play lists and in files, but a clip is one local file
 OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-# decoders of codecs with frameless packets: see `Numbering`
+# codecs with frameless packets: see `Numbering`
 FRAMELESS_PACKETS: Final = frozenset(("h264", "mpeg1video", "mpeg2video", "vc1", "vp8", "vp9"))
-# decoders of codecs whose packets can show an earlier frame again: see `Numbering`
-SHOWS_AGAIN: Final = frozenset(("vp9", "av1", "libdav1d"))
+# codecs whose packets can show an earlier frame again: see `Numbering`
+SHOWS_AGAIN: Final = frozenset(("vp9", "av1"))
 # Zeros that an intact packet never has in a row. Lost sectors and unfinished downloads leave them,
 # and decoders draw them. H.264 and its successors forbid three zeros; VP8 and its successors code a
 # still image by up to a hundred or so.
@@ -61,7 +61,7 @@ HOLES: Final = {
     "vvc": NAL_HOLE,
     "vp8": bytes(512),
     "vp9": bytes(512),
-    "libdav1d": bytes(512),
+    "av1": bytes(512),
 }
 AVI_HEADER: Final = 8  # bytes before a packet in an AVI: its name, and its size
 PICTURE_START: Final = b"\0\0\1\0"  # in each packet of MPEG-1 and MPEG-2
@@ -96,10 +96,11 @@ class OpenVideo:
         assert stream is not None
         self.stream: VideoStream = stream
         context = stream.codec_context
+        self._codec = context.codec.canonical_name  # whichever decoder it has
         context.copy_opaque = True
         # Damage may also claim a frame of an absurd size.
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        if context.name == "mjpeg":  # it is silent about damage, else
+        if self._codec == "mjpeg":  # it is silent about damage, else
             context.options |= {"err_detect": "explode"}
         threads = int(os.environ.get(THREADS, "0"))
         self.stream.codec_context.thread_count = threads
@@ -147,8 +148,8 @@ class OpenVideo:
         """Decode the whole file. Yields all frames in order, and the lost ones among them."""
         context = self.stream.codec_context
         numbering = Numbering(
-            may_be_frameless=context.name in FRAMELESS_PACKETS,
-            shows_again=context.name in SHOWS_AGAIN,
+            may_be_frameless=self._codec in FRAMELESS_PACKETS,
+            shows_again=self._codec in SHOWS_AGAIN,
         )
         listed = self._listed_positions()
         # An AVI has no times of its own; those of B-frames are wrong.
@@ -218,9 +219,9 @@ class OpenVideo:
         """Whether a packet's content tells that it is damaged, whatever its decoder makes of it."""
         context = self.stream.codec_context
         content = bytes(packet)
-        if context.name in ("mpeg1video", "mpeg2video"):
+        if self._codec in ("mpeg1video", "mpeg2video"):
             return PICTURE_START not in content
-        hole = HOLES.get(context.name)
+        hole = HOLES.get(self._codec)
         if hole is None or hole not in content:
             return False
         is_byte_stream = hole == NAL_HOLE and (context.extradata or b"\0\0")[:2] == b"\0\0"
@@ -278,7 +279,12 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
             raise Undecodable(
                 f"{path} claims {header.width} x {header.height} px, expected 1 to {MAX_PIXELS}"
             )
-        yield video
+        try:
+            yield video
+        finally:
+            # Without the GIL, unlike the decoder's own end, which would wait forever for a thread
+            # of it that waits for the GIL to let go of a packet's `opaque`.
+            stream.codec_context.flush_buffers()
 
 
 UPRIGHT: Final = (1, 0, 0, 1)  # the matrix of frames that are shown as they are stored

@@ -43,7 +43,7 @@ def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) 
             (root / key).write_bytes(data)
         for one in staged:
             with pytest.raises(
-                CacheError, match=r"expected what is staged to be of .*Compute it again"
+                CacheError, match=r"expected what is staged to be of .*is to be computed again"
             ):
                 writer.accept(one)
         assert writer.pending == [0, 1, 2, 3, 4]
@@ -61,7 +61,7 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
         shard, features, ok, keys = toy.given(wide, 1)
         of_five = wide.stage(shard, features, ok, keys)
         for one in (of_five, other.stage(*toy.given(other, 1))):
-            with pytest.raises(CacheError, match="Compute it again"):
+            with pytest.raises(CacheError, match="is to be computed again"):
                 writer.accept(one)
         gone = shards.stage(*toy.given(shards, 2))
         (root / gone.keys["resnet50_ok"]).unlink()

@@ -7,6 +7,7 @@ is known in closed form.
 """
 
 import json
+import shlex
 import sys
 import zipfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.clips import detectors
 from pipeline.clips.detectors import graphs as of_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
+from pipeline.clips.plan import plan_detection
 from pipeline.errors import ConfigError
 from pipeline.files.formats.people.detections import read_results
 from tests.pipeline.clips.blobs import (
@@ -35,6 +37,7 @@ from tests.pipeline.clips.blobs import (
     constant,
     scene,
 )
+from tests.pipeline.clips.bright import write_clip
 from tests.pipeline.datasets.by_hand import encode
 
 CPU = "CPUExecutionProvider"
@@ -295,3 +298,13 @@ def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
     assert info["weights"] == RTMPose(**graphs).terms()
     assert "1 clip up to date" in ran(*words).out
     assert json.loads(ran(*words, "--set", "rtmpose.min_score=0.95", "--json").out)["persons"] == 0
+
+
+def test_the_printed_command_detects_again_with_the_same_options(
+    tmp_path: Path, graphs: dict[str, str], ran: Any
+) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    detector = RTMPose(**graphs, every=2)
+    words = shlex.split(plan_detection(tmp_path / "raw", tmp_path / "out", detector).retry_command)
+    ran(*words[words.index("detect") :])
+    assert plan_detection(tmp_path / "raw", tmp_path / "out", detector).up_to_date

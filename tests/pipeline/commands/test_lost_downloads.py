@@ -88,9 +88,9 @@ def test_sequences_of_3dpw_in_the_folder_of_another_split_are_named(tmp_path: Pa
         touch(*(tmp_path / f"sequenceFiles/{folder_of[split]}/{name}.pkl" for name in names))
     reader = datasets.get("3dpw")
     assert "24 of 24 sequences belong to the release's test split, such as downtown_arguing" in (
-        reader.unused_labels(tmp_path, "train")
+        reader.label_note(tmp_path, "train")
     )
-    assert reader.unused_labels(tmp_path, "validation") == ""
+    assert reader.label_note(tmp_path, "validation") == ""
     mistakes = examine(reader, tmp_path).mistakes
     assert [text.partition(":")[0] for text in mistakes if "belong to" in text] == ["train", "test"]
 

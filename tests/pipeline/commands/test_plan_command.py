@@ -207,9 +207,7 @@ def test_a_stream_to_import_is_no_work_for_extract(
     assert "import   mine: all rows of the conversion" in plan()
     penn.converted()
     shown = plan(code=2)
-    assert (
-        "stream 'mine' is imported and cannot be extracted (not extracted before). Import it: "
-        "import FILE" in shown
-    )
+    assert "stream 'mine' is imported and cannot be extracted (not extracted before)" in shown
+    assert f"import FILE {penn.name} --format arrays --as mine --cache" in shown
     assert "extract " not in shown
     assert as_json(code=2)["extract"][0]["why"] == ""

@@ -52,12 +52,9 @@ def test_a_damaged_shard_costs_just_its_rows(
     assert dropped in shown
     assert shown.splitlines()[-1].startswith("✓ intact: ")
     assert penn.split.manifest["accounting"]["videos"]["kept"] == kept
-    lines = shown.partition("options as before:\n")[2].splitlines()
+    lines = shown.partition("to fill them again:\n")[2].splitlines()
     for line in (line for line in lines if " -m pipeline " in line):
-        words = shlex.split(line, comments=True)[3:]
-        if words[0] == "extract":  # options of a stream are named again
-            words += ["--precision", "exact"]
-        ran(*words)
+        ran(*shlex.split(line, comments=True)[3:])
     assert (len(network.batches), set(reads.names)) == (batches, read)
     assert numbers(penn) == before
     assert penn.split.manifest["accounting"]["videos"]["kept"] == 3

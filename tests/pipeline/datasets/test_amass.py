@@ -436,7 +436,7 @@ def test_a_mirrored_smplx_pose_poses_the_mirrored_body() -> None:
 def test_a_motion_in_two_releases_is_named(tmp_path: Path) -> None:
     write_motion(tmp_path, "ACCAD/s1/walk_poses")
     write_motion(tmp_path, "ACCAD/s1/run_poses")
-    assert AMASS.unused_labels(tmp_path, "train") == ""
+    assert AMASS.label_note(tmp_path, "train") == ""
     smplx(tmp_path, "ACCAD/ACCAD/s1/walk_stageii")
     named = "1 motion more than once, as SMPL-H and SMPL-X: keep the files of one"
-    assert AMASS.unused_labels(tmp_path, "train") == named
+    assert AMASS.label_note(tmp_path, "train") == named

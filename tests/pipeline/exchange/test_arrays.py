@@ -3,6 +3,7 @@ refused.
 """
 
 import json
+import shlex
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,17 @@ def test_numbers_of_a_safetensors_file_of_any_header_length(root: Path, tmp_path
         imported(root, tmp_path / "x.safetensors", f"of_{n}")
         np.testing.assert_array_equal(stored(root, f"of_{n}"), X.reshape(N, 6).astype(np.float32))
     assert first_bytes == {0, 0x80}
+
+
+def test_a_file_of_hdf5_is_closed_with_its_last_reader(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=X, chunks=(1, *X.shape[1:]))
+    arrays = array_files.open_arrays(tmp_path / "x.h5")
+    assert arrays.open("x").shape == X.shape
+    with pytest.raises(OSError, match="already open"):
+        h5py.File(tmp_path / "x.h5", "a")
+    del arrays
+    h5py.File(tmp_path / "x.h5", "a").close()
 
 
 def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(
@@ -318,6 +330,7 @@ def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> No
             lambda file: file.write_bytes(b"\x1f\x8b"),
             "Parquet, joblib or HDF5, found a file compressed with gzip",
         ),
+        "x.joblib": (lambda file: joblib.dump({"x": X}, file, compress=3), "without compress"),
         "1.safetensors": (lambda file: file.write_bytes(b"\xff" * 9), "a header of"),
         "2.safetensors": (
             lambda file: safetensors(file, {"x": X}, data_offsets=[0, 4]),
@@ -406,12 +419,14 @@ def test_the_command_imports_and_others_know_the_stream(
         "track": np.repeat(tracks.names, [*map(len, frames)])[1:],
         "frame": np.concatenate(frames)[1:],
     }
-    np.savez(tmp_path / "x.npz", x=np.ones((len(keys["track"]), 5), np.float16), **keys)
+    numbers = np.ones((len(keys["track"]), 5), np.float16)
+    np.savez(tmp_path / "x.npz", x=numbers, y=numbers, **keys)
     words = ["import", tmp_path / "x.npz", penn.name, "--cache", penn.root, "--format", "arrays"]
     assert (
         "--joints-2d: --format arrays has no such option"
         in ran(*words, "--joints-2d", "spin49", code=2).err
     )
+    words += ["--array", "x", "--weights-of", "its network"]
     assert "--as NAME" in ran(*words, code=2).err
     n, printed = len(keys["track"]) + 1, " ".join(ran(*words, "--as", "mine").out.split())
     assert (
@@ -430,7 +445,9 @@ def test_the_command_imports_and_others_know_the_stream(
     )
     shard.unlink()
     printed = ran("verify", "--cache", penn.root, "--repair").out
-    assert f"import x.npz {penn.name.replace('/', ' ')} --format arrays --as mine" in " ".join(
-        printed.split()
-    )
-    assert "imported and cannot be extracted" in ran(*extract, code=2).err
+    refused = ran(*extract, code=2).err
+    assert "imported and cannot be extracted" in refused
+    for message in (printed, refused):
+        command = message.partition(" -m pipeline import ")[2].partition("\n")[0]
+        ran("import", *shlex.split(command, comments=True))
+    assert "mine is up to date" in ran(*extract).out

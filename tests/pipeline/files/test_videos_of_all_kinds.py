@@ -18,7 +18,13 @@ from pipeline.errors import RawDataError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.pixels.decode import is_cut_off
 from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.video import OpenVideo
+from pipeline.files.pixels.video import (
+    FRAMELESS_PACKETS,
+    HOLES,
+    SHOWS_AGAIN,
+    OpenVideo,
+    open_video,
+)
 from tests.pipeline.files.made_clips import (
     HEIGHT,
     MATRIX,
@@ -382,6 +388,11 @@ def test_metadata_without_a_name_costs_no_clip(tmp_path: Path) -> None:
     assert [number_in(np.rot90(image)) for image in images if image is not None] == list(range(N))
 
 
+@pytest.mark.parametrize("name", sorted({*FRAMELESS_PACKETS, *SHOWS_AGAIN, *HOLES}))
+def test_codecs_have_one_name_whichever_decoder_reads_them(name: str) -> None:
+    assert av.Codec(name, "r").canonical_name == name
+
+
 @pytest.mark.parametrize(
     ("name", "codec"), [("h264.mp4", b"avc1"), ("h264.mkv", b"V_MPEG4/ISO/AVC")]
 )
@@ -509,3 +520,17 @@ def test_videos_that_are_decoded_in_turn_do_not_take_each_other_s_numbers(
             shown[turn].append(problem if frame.image is None else number_in(frame.image))
     assert shown[0] == expected
     assert shown[1] == expected[: len(shown[1])]
+
+
+def test_an_av1_clip_can_be_closed_while_its_decoder_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder's threads let go of packets, which takes the GIL."""
+    monkeypatch.setenv("VIDEO_THREADS", "8")
+    (tmp_path / "av1.mkv").write_bytes(content("av1.mkv"))
+    for n_read in range(200):
+        with open_video(tmp_path / "av1.mkv") as video:
+            frames = video.frames()
+            for _ in range(1 + n_read % 30):
+                next(frames)
+        del video, frames

@@ -92,7 +92,7 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     banded = frames[:, 2, 600].mean(axis=1) > GREY + 2  # grey at the top where a track has no row
     assert banded.tolist() == [i not in (2, 3) for i in range(9)]
     box = [frame[150, 300].astype(int) for frame in frames]  # the first one's upper edge
-    assert [int(np.ptp(colour)) > 40 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
+    assert [int(np.ptp(colour)) > 20 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
 
 
 def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> 
         track = made(tmp_path, 2, name="f/somebody_of_a_long_name", bbox=bbox)
         frames, _ = written(tmp_path, shown(track))
         letters = np.ptp(frames[0][low : low + 18, left : left + 180].astype(int), axis=-1) > 40
-        assert letters.sum() > 300, (x, y)  # about 700
+        assert letters.sum() > 150, (x, y)  # about 500; in OpenCV 5 about 250
 
 
 def test_names_of_people_who_stand_close_do_not_cover_each_other(tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+"""Check the entries of a manifest, which may come from anywhere.  [cache]
+
+`check_entries` compares them with docs/cache-format.md: the types and ranges of all entries that
+this package uses, and what they say of one another. Later code takes them as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from cache.errors import CacheError
+from cache.format.extra import EXTRA, ExtraColumn
+from cache.format.layout import (
+    LARGEST_ROW,
+    PENDING_ROWS,
+    STREAM_ARRAYS,
+    TABLES,
+    TEXTS,
+    Geometry,
+    is_name,
+)
+
+FEATURE_DTYPES: Final = ("float16", "float32")
+# entries that a manifest must have
+_SHARED_ENTRIES: Final = ("extent", "commits", "geometry", "shards", "rows")
+_SPLIT_ENTRIES: Final = (*_SHARED_ENTRIES, "tracks", "videos", "tables")
+_STREAM_ENTRIES: Final = (*_SHARED_ENTRIES, "stream", "dim", "dtype", "split_digest")
+_MOST_SHARDS: Final = 1 << 24  # arrays of one entry per shard are made
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,7}")  # of a shard
+_RECORD: Final = re.compile(r"[0-9]{1,15}:[0-9a-f]{16}")  # of a shard's file
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def check_entries(manifest: Mapping[str, Any], stream: str | None) -> None:
+    """Raise ValueError, with what was found, for a manifest that cannot be that of a split (stream
+    None) or of the stream. Raises CacheError for extra columns that this version does not know.
+    """
+    for name in _SPLIT_ENTRIES if stream is None else _STREAM_ENTRIES:
+        if name not in manifest:
+            raise ValueError(f"no {name!r}")
+    if manifest.get("stream") != stream:
+        if "stream" in manifest:
+            raise ValueError(f"that of stream {manifest['stream']!r}")
+        raise ValueError("that of a split")
+    geometry = _geometry(manifest["geometry"])
+    _check_commits(manifest, geometry)
+    _check_shards(manifest, geometry)
+    if stream is None:
+        _check_tables(manifest)
+    else:
+        _check_stream(manifest, stream)
+
+
+def _geometry(entry: Any) -> Geometry:
+    sizes = entry.values() if isinstance(entry, dict) else [None]
+    _require(all(map(_is_count, sizes)), "geometry", entry)
+    try:
+        return Geometry(**entry)
+    except (TypeError, CacheError) as error:
+        raise ValueError(f"geometry {entry} ({error})") from error
+
+
+def _check_commits(manifest: Mapping[str, Any], geometry: Geometry) -> None:
+    commits = manifest["commits"]
+    _require(_are_ranges(commits), "commits", commits)
+    is_aligned = all(start % geometry.rows_per_shard == 0 for start, _ in commits)
+    _require(is_aligned, "commits", commits)
+    extent = manifest["extent"]
+    end = commits[-1][1] if commits else 0
+    is_end = _is_count(extent) and extent == end
+    _require(is_end and geometry.shards(extent) <= _MOST_SHARDS, "extent", extent)
+
+
+def _check_shards(manifest: Mapping[str, Any], geometry: Geometry) -> None:
+    """All arrays have the same shards, in the rows of the commits."""
+    shards = manifest["shards"]
+    _require(isinstance(shards, dict) and bool(shards), "shards", shards)
+    numbers: Collection[str] = next(iter(shards.values()))
+    for name, records in shards.items():
+        _require(is_name(name), "the name", name)
+        is_complete = isinstance(records, dict) and records.keys() == set(numbers)
+        _require(is_complete and _match(_RECORD, records.values()), f"shards of {name!r}", records)
+    _require(_match(_NUMBER, numbers), "shards", [*numbers])
+    starts = [start for start, _ in manifest["commits"]]
+    for number in numbers:
+        row = int(number) * geometry.rows_per_shard
+        index = bisect_right(starts, row) - 1
+        is_covered = index >= 0 and row < manifest["commits"][index][1]
+        _require(is_covered, "the shard", number)
+
+
+def _check_tables(manifest: Mapping[str, Any]) -> None:
+    """The tables, and how many entries they have, of a split that has `frame_index`."""
+    _require("frame_index" in manifest["shards"], "shards of", [*manifest["shards"]])
+    for name in ("rows", "tracks", "videos"):
+        _require(_is_count(manifest[name]), name, manifest[name])
+    extra = manifest.get(EXTRA, {})
+    is_extra = isinstance(extra, dict) and all(isinstance(e, dict) for e in extra.values())
+    _require(is_extra, EXTRA, extra)
+    forms: dict[str, tuple[Any, tuple[int, ...]]] = dict(TABLES)
+    for column in ExtraColumn.from_manifest(manifest).values():
+        if column.per == "track":
+            forms[column.array] = column.dtype, column.shape
+    tables = manifest["tables"]
+    _require(isinstance(tables, dict), "tables", tables)
+    lost = sorted((forms.keys() | TEXTS) - tables.keys())
+    if lost:
+        raise ValueError(f"no table {lost[0]!r}")
+    counts = {"track": manifest["tracks"], "video": manifest["videos"]}
+    for name, entry in tables.items():
+        _require(name in forms or name in TEXTS, "the table", name)
+        is_table = isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "sha256"}
+        _require(is_table and _match(_SHA256, [entry["sha256"]]), f"table {name!r}", entry)
+        shape = entry["shape"]
+        is_shape = isinstance(shape, list) and bool(shape) and all(map(_is_count, shape))
+        _require(is_shape, f"table {name!r}", entry)
+        n_entries = shape[0]
+        if name != "video_account":  # it has bytes of all videos
+            n_entries = counts.setdefault(name.partition("_")[0], shape[0])
+        dtype, trailing = forms.get(name, ("u1", tuple(shape[1:])))
+        is_text = name not in forms and len(shape) == 2 and shape[1] > 0
+        is_known = (name in forms or is_text) and shape == [n_entries, *trailing]
+        _require(is_known and entry["dtype"] == np.dtype(dtype).name, f"table {name!r}", entry)
+
+
+def _check_stream(manifest: Mapping[str, Any], stream: str) -> None:
+    dim = manifest["dim"]
+    _require(_is_count(dim) and 0 < dim <= LARGEST_ROW, "dim", dim)
+    _require(manifest["dtype"] in FEATURE_DTYPES, "dtype", manifest["dtype"])
+    _require(isinstance(manifest["split_digest"], str), "split_digest", manifest["split_digest"])
+    shards = manifest["shards"]
+    arrays = {f"{stream}{part}" for part in STREAM_ARRAYS}
+    _require(shards.keys() == arrays, "shards of", [*shards])
+    rows = manifest["rows"]
+    has_rows = isinstance(rows, dict) and rows.keys() == shards[stream].keys()
+    _require(has_rows and all(isinstance(row, str) for row in rows.values()), "rows", rows)
+    pending = manifest.get(PENDING_ROWS, [])
+    _require(_are_ranges(pending), PENDING_ROWS, pending)
+    _require(not pending or pending[-1][1] <= manifest["extent"], PENDING_ROWS, pending)
+
+
+def _require(is_right: bool, title: str, found: Any) -> None:
+    if not is_right:
+        text = repr(found)
+        if len(text) > 80:
+            text = f"{text[:80]}..."
+        raise ValueError(f"{title} {text}")
+
+
+def _is_count(number: Any) -> bool:
+    return type(number) is int and number >= 0  # a bool is an int, too
+
+
+def _are_ranges(ranges: Any) -> bool:
+    """Whether this is a list of [start, stop) that are not empty, ascending and disjoint."""
+    if not isinstance(ranges, list):
+        return False
+    end = 0
+    for pair in ranges:
+        is_pair = isinstance(pair, list) and len(pair) == 2 and all(map(_is_count, pair))
+        if not is_pair or not end <= pair[0] < pair[1]:
+            return False
+        end = pair[1]
+    return True
+
+
+def _match(pattern: re.Pattern[str], texts: Collection[Any]) -> bool:
+    return all(isinstance(text, str) and pattern.fullmatch(text) for text in texts)

@@ -1,0 +1,136 @@
+"""A manifest from elsewhere, with any wrong entry and a digest that matches: each command raises
+CacheError, or reports it, and never fails otherwise.
+"""
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import CacheError, ExtraColumn, TrackRows, VideoEntry
+from cache.format.layout import json_file
+from tests.cache import toy
+
+SPLIT = toy.SPLIT
+WRONG: tuple[Any, ...] = (None, True, -1, 3, 2**62, 10**30, 0.5, "x", "", [], [[]], ["x"], {})
+WRONG += ({"x": "y"}, [[0, 0.5]], [[5, 1]], [[0, 2**62]], {"0": "8:0"}, "int8", [-1], [2, 3])
+NAMES = ("x", "../x", "007", "9" * 30, "")
+TABLES = ("track_start", "track_height", "run_stop", "video_name", "video_account")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A split of 40 rows with extra columns, and a stream of it."""
+    root = tmp_path / "cache"
+    columns = {
+        "frame_index": np.arange(40),
+        "valid": np.ones(40, bool),
+    }
+    extra = [
+        ExtraColumn(name="height", about="of the body", unit="m", per="track", dtype="float32"),
+        ExtraColumn(name="hands", about="seen", shape=(2,), dtype="int8", mirror=((0, 1),)),
+    ]
+    values: Any = {"height": np.float32(1.8), "hands": np.zeros((40, 2), np.int8)}
+    track = TrackRows(
+        name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=columns, extra=values
+    )
+    with toy.writer(root, "p", columns=columns, extra=extra) as writer:
+        following = writer.begin()
+        following.append(VideoEntry(name="a"), [track])
+        following.commit({"dataset": "toy"})
+    toy.write_stream(root, bad_rows=[3], identity={"crop": {}})
+    return root
+
+
+def places(value: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """The paths of all entries, at any depth."""
+    if path:
+        yield path
+    inner: Any = ()
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for key, entry in inner:
+        yield from places(entry, *path, key)
+
+
+def changed(manifest: Any, path: tuple[Any, ...], value: Any, *, renamed: bool = False) -> Any:
+    """A copy with another value in one place; or with another name for the value there."""
+    copy = json.loads(json.dumps(manifest))
+    holder = copy
+    for key in path[:-1]:
+        holder = holder[key]
+    if renamed:
+        holder[value] = holder.pop(path[-1])
+    else:
+        holder[path[-1]] = value
+    return copy
+
+
+def others(manifest: Any) -> Iterator[tuple[str, Any]]:
+    """Manifests in which one entry is wrong, missing or has another name; what it is."""
+    values = itertools.cycle(WRONG)  # each entry gets some, so that all entries get all
+    for path in places(manifest):
+        is_like_others = path[0] == "tables" and path[1:2] and path[1] not in TABLES
+        if path[0] in ("digest", "format") or is_like_others:
+            continue
+        title = "/".join(map(str, path))
+        for value in itertools.islice(values, 5):
+            yield f"{title}: {value}", changed(manifest, path, value)
+        if isinstance(path[-1], str):
+            for name in NAMES:
+                yield f"{title} as {name}", changed(manifest, path, name, renamed=True)
+
+
+def use(root: Path) -> None:
+    """Check, repair and read all that manifests tell. Raises CacheError."""
+    cache.repair(root, cache.verify(root))
+    split = cache.open(root)[SPLIT]
+    repr(split)
+    split.read([[4, 8]], fields=["features", "valid", "hands"])
+    split.windows(4, stream="resnet50")
+    split.pending_rows("resnet50")
+    split.undecodable("resnet50")
+    split.rows("height", 0, 40)
+    assert [*split.tracks, *split.videos]
+    cache.content_digest(split)
+    cache.content_digest(split, "resnet50")
+
+
+@pytest.mark.parametrize("place", ["", "features/resnet50/"])
+def test_a_wrong_entry_of_a_manifest_ends_in_no_other_error(
+    place: str, small: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "changed"
+    shutil.copytree(small, root)
+    file = root / SPLIT / place / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    n_refused = 0
+    for title, other in others(manifest):
+        body = {key: value for key, value in other.items() if key != "digest"}
+        file.write_bytes(json_file({**body, "digest": cache.fingerprint(body)}))
+        try:
+            cache.open(root)[SPLIT].stream_manifest("resnet50")
+        except CacheError:
+            n_refused += 1
+            if n_refused % 10:
+                continue  # each command reads it alike
+            assert not cache.verify(root).ok
+        except Exception as error:
+            raise AssertionError(title) from error
+        try:
+            use(root)
+        except CacheError:
+            pass
+        except Exception as error:
+            raise AssertionError(title) from error
+        shutil.rmtree(root)
+        shutil.copytree(small, root)
+    assert n_refused > 100

@@ -1,0 +1,177 @@
+"""A caller that goes on with its writer after an error of the disk loses no committed row, and
+what is committed later is whole.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import CacheError
+from cache.storage.local import LocalStore
+from tests.cache.toy import SPLIT
+
+COLUMNS = ("frame_index", "bbox")
+LENGTHS = {"a": 30, "b": 10, "c": 45, "d": 10, "e": 8}  # shards have 32 rows
+FAILED = (CacheError, OSError)
+CHANGES = ("put", "put_small", "rename", "replace", "remove")
+
+
+def boxes(toy: Any, name: str) -> Any:
+    """A video of one track, with few columns."""
+    entry, (track,) = toy.video(name, [LENGTHS[name]])
+    return entry, [replace(track, columns={name: track.columns[name] for name in COLUMNS})]
+
+
+def write(root: Path, toy: Any, names: str, drop: Collection[str] = (), plan: str = "p") -> None:
+    with toy.writer(root, plan, columns=COLUMNS) as writer:
+        following = writer.begin(drop)
+        for name in names:
+            if name not in following.journalled:
+                following.append(*boxes(toy, name))
+        following.commit({})
+
+
+def write_on(root: Path, toy: Any, drop: Collection[str]) -> None:
+    """Commit c and d, then e, and go on whatever fails."""
+    with toy.writer(root, "p", columns=COLUMNS) as writer:
+        following = writer.begin(drop)
+        for name in "cd":
+            with contextlib.suppress(*FAILED):
+                following.append(*boxes(toy, name))
+        for _ in range(2):
+            with contextlib.suppress(*FAILED):
+                following.commit({})
+            with contextlib.suppress(*FAILED):
+                following.append(*boxes(toy, "e"))
+        with contextlib.suppress(*FAILED):
+            later = writer.begin()
+            later.append(*boxes(toy, "e"))
+            later.commit({})
+
+
+def committed(root: Path, toy: Any) -> set[str]:
+    """Check every committed row. Returns the names of the committed videos."""
+    if not (root / SPLIT / "manifest.json").exists():
+        return set()
+    split = cache.open(root)[SPLIT]
+    for track in split.tracks:
+        _, (expected,) = boxes(toy, track.video)
+        rows = split.rows("bbox", track.start, track.stop)
+        np.testing.assert_array_equal(rows, expected.columns["bbox"])
+    return set(split.videos.names)
+
+
+@contextlib.contextmanager
+def full_at(number: int, *, done: bool) -> Iterator[list[str]]:
+    """The store's change with this number, from 0, raises ENOSPC, before or after it is done.
+    Yields the names of all changes.
+    """
+    made: list[str] = []
+
+    def change(name: str, function: Callable[..., None]) -> Callable[..., None]:
+        def call(self: LocalStore, *args: Any, **options: Any) -> None:
+            if not args[0]:  # nothing to remove or write
+                return
+            is_full = len(made) == number
+            made.append(name)
+            if done or not is_full:
+                function(self, *args, **options)
+            if is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.root))
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(LocalStore, name, change(name, getattr(LocalStore, name)))
+        yield made
+
+
+@pytest.mark.parametrize(("first", "done"), [("", False), ("ab", True)])
+def test_whichever_change_fails_a_writer_that_goes_on_keeps_every_committed_row(
+    first: str, done: bool, tmp_path: Path, toy: Any
+) -> None:
+    if first:
+        write(tmp_path / "first", toy, first)
+    drop = {"b"} & set(first)
+    before, after = set(first), set(first) - drop | set("cd")
+    root = tmp_path / "cache"
+    for number in itertools.count():
+        shutil.rmtree(root, ignore_errors=True)
+        if first:
+            shutil.copytree(tmp_path / "first", root)
+        with full_at(number, done=done) as made, contextlib.suppress(*FAILED):
+            write_on(root, toy, drop)
+        held = committed(root, toy)
+        assert held in (before, after, after | {"e"}), (number, made)
+        write(root, toy, "".join(sorted(set("cde") - held)), drop & held)
+        assert committed(root, toy) == after | {"e"}, (number, made)
+        if number >= len(made):  # nothing has failed
+            break
+    assert cache.verify(root).ok
+
+
+def test_videos_stay_journalled_when_commits_find_a_full_disk(tmp_path: Path, toy: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
+        following = writer.begin()
+        following.append(*boxes(toy, "c"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LocalStore, "replace", refuse)
+            for _ in range(2):
+                with pytest.raises(FAILED):
+                    following.commit({})
+        with pytest.raises(CacheError, match="enter the writer again"):
+            following.keep("c")
+        with pytest.raises(CacheError, match="enter the writer again"):
+            writer.begin()
+    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
+        following = writer.begin()
+        assert [*following.journalled] == ["c"]
+        following.commit({})
+    assert committed(tmp_path, toy) == {"c"}
+
+
+def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(
+    tmp_path: Path, toy: Any
+) -> None:
+    writer = toy.writer(tmp_path, "p", columns=COLUMNS)
+    with writer:
+        early = writer.begin()
+        early.append(*boxes(toy, "a"))
+    write(tmp_path, toy, "c", plan="other")
+    with writer:
+        with pytest.raises(CacheError, match="entered again since begin"):
+            early.commit({})
+        following = writer.begin()
+        following.append(*boxes(toy, "d"))
+        following.commit({})
+        with pytest.raises(CacheError, match="is made"):
+            following.keep("c")
+    assert committed(tmp_path, toy) == {"c", "d"}
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "a\0b", "\ud800"])
+def test_a_video_that_no_table_takes_is_refused_when_it_is_appended(
+    text: str, tmp_path: Path, toy: Any
+) -> None:
+    entry, tracks = boxes(toy, "a")
+    with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
+        following = writer.begin()
+        with pytest.raises(CacheError, match="no text for a table"):
+            following.append(replace(entry, source=text), tracks)
+        following.append(*boxes(toy, "b"))
+        following.commit({})
+    assert [video.name for video in cache.open(tmp_path)[SPLIT].videos] == ["b"]
