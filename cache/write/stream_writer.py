@@ -111,8 +111,8 @@ class StreamWriter(StreamShards, Writer):
         StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype, plan=plan)
         Writer.__init__(self, self.place, provenance)
         self.refused: list[str] = []
-        """Messages about staged shards that were not accepted since the commits were read last. They
-        are still pending.
+        """Messages about staged shards that were not accepted since the commits were read last.
+        They are still pending.
         """
         self.varying: set[str] = set()
         """Names of the entries of `made` that differ between the shards accepted so far."""
