@@ -94,8 +94,6 @@ def run_parts(
         works = [functools.partial(run_part, submitter, do, device) for device in devices]
         yield from _run_on_devices(works, devices, _cut(items, most, lambda: len(devices)))
         return
-    for name in ("distributed", "distributed.client"):  # this module reports what is lost
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     client = _connect(dask.scheduler)
     cluster = _Cluster(client, dask.patience, on_gpus=on_gpus)
     try:
@@ -147,8 +145,10 @@ def _connect(scheduler: str) -> Client:
     distributed asserts that a scheduler's first message comes alone. A busy scheduler may send a
     second one with it; then another trial succeeds.
     """
-    import distributed
+    import distributed  # which sets its loggers' levels
 
+    for name in ("distributed", "distributed.client"):  # this module reports what is lost
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     location = _scheduler_location(scheduler)
     for _ in range(TRIALS_TO_CONNECT):
         try:
