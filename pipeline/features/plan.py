@@ -211,10 +211,11 @@ def _refuse_imported(committed: Split, spec: StreamSpec, why: str) -> str:
 
 
 def continue_by(committed: Split, stream: str) -> str:
-    """Advice: how to name the options with which an existing stream was extracted."""
-    return (
-        f"To continue it, name its options in luigi.cfg, or here: {fill_command(committed, stream)}"
-    )
+    """Advice: how to continue an existing stream with the options that it was made with."""
+    do = fill_command(committed, stream)
+    if "imported" in committed.stream_manifest(stream):
+        return f"It is imported; to continue it: {do}"
+    return f"To continue it, name its options in luigi.cfg, or here: {do}"
 
 
 def _why_all_rows(committed: Split, stream: str, *, replace: bool) -> str:
