@@ -27,7 +27,8 @@ A shard is staged in one of two ways:
 A staged shard (`Staged`) has a file key, the path in the store, and a record, "<size>:<digest>" for
 the manifest, for each of the three files. `accept` renames files that have temporary names, and
 replaces the first kind of piece by the second. On entry, a writer accepts the shards that killed
-writers and other processes have staged. `reopen` makes committed shards pending again.
+writers and other processes have staged, and later when it is told to. `reopen` makes committed
+shards pending again.
 
 `StreamWriter` has this state from its bases:
 
@@ -110,8 +111,8 @@ class StreamWriter(StreamShards, Writer):
         StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype, plan=plan)
         Writer.__init__(self, self.place, provenance)
         self.refused: list[str] = []
-        """Messages about staged shards that were not accepted when the commits were read last. They
-        are still pending.
+        """Messages about staged shards that were not accepted since the commits were read last.
+        They are still pending.
         """
         self.varying: set[str] = set()
         """Names of the entries of `made` that differ between the shards accepted so far."""
@@ -287,17 +288,22 @@ class StreamWriter(StreamShards, Writer):
         if not self._work.names(SHARD):  # killed writers had other plans
             self._remove_uncommitted(self.columns, self._work)
         self.refused = []
-        for kind in (SHARD, STAGED):
-            self._accept_staged(self.list_staged(kind))
+        self.accept_staged(SHARD)
+        self.accept_staged()
 
-    def _accept_staged(self, shards: Mapping[int, Staged]) -> None:
-        """Accept the pending ones of these shards, which any process has staged."""
-        pending = set(self.pending)
-        for shard in sorted(pending & shards.keys()):
+    def accept_staged(self, kind: str = STAGED) -> None:
+        """Accept the pending shards that other processes have staged with this plan. A refused one
+        is forgotten, so that any process computes it again.
+
+        kind: as for `list_staged`.
+        """
+        shards = self.list_staged(kind)
+        for shard in sorted(shards.keys() & set(self.pending)):
             try:
                 self.accept(shards[shard])
-            except (CacheError, FileNotFoundError) as error:  # it is computed again
+            except (CacheError, FileNotFoundError) as error:
                 self.refused.append(str(error))
+                self._work.remove([f"{STAGED}-{shard}-{shards[shard].token}"])
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
         """Compare how a shard was made with how the first one was, and record in `varying` the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,8 +13,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import ConversionPlan, plan_conversion, recorded_plan
-from pipeline.conversion.reading import read_videos
-from pipeline.conversion.spool import Spool
+from pipeline.conversion.spool import read_part
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.recipe.steps import convert
@@ -75,8 +73,9 @@ def _run_part(args: argparse.Namespace, plan: ConversionPlan) -> int:
         )
     result = CommandResult(None)
     with bar(f"convert {plan.name}", err, unit="video") as progress:
-        read = functools.partial(read_videos, plan, workers=args.cfg.workers, dask=args.cfg.dask)
-        unreadable = Spool(plan).read_part(args.part, read, progress)
+        unreadable = read_part(
+            plan, args.part, workers=args.cfg.workers, dask=args.cfg.dask, progress=progress
+        )
     share = count(len(args.part.share(plan.append)) - len(unreadable), "video")
     result.line(f"{plan.name}: {share} staged, not committed (why: {plan.why or 'up to date'})")
     if _is_committed_since(plan):

@@ -188,7 +188,7 @@ def convert_command(split: cache.Split, raw: str, *more: str) -> str:
     dataset = datasets.find_installed(name)
     if dataset is not None:
         usual = {option.name: option.default for option in fields(dataset)}
-    for key, value in split.manifest["reader"].get("parameters", {}).items():
+    for key, value in split.manifest.get("reader", {}).get("parameters", {}).items():
         if text_of(value) != text_of(usual.get(key)):
             words += ["--set", f"{name}.{key}={text_of(value)}"]
     return command(*words, *more)

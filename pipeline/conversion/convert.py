@@ -116,7 +116,8 @@ def convert(
     committed video that cannot be read or used any more, or would lose rows, keeps its rows.
 
     Args:
-        workers: Number of local processes; not used with the cluster `dask`.
+        workers: Number of processes of this machine. With the cluster `dask`, they only read videos
+            that its workers cannot read.
         strict: Raise PipelineError for a video that was rejected because of an error, now or
             earlier, and commit nothing.
         timeout: Seconds without progress after which a process is ended and its video rejected.
@@ -132,11 +133,11 @@ def convert(
     extra = plan.dataset.extra_columns(plan.split, body=has_body)
     doubts = Doubts(plan, strict=strict)
 
-    read_raw = functools.partial(
-        read_videos, plan, workers=workers, dask=dask, timeout=timeout, memory=memory
-    )
+    read_raw = functools.partial(read_videos, plan, workers=workers, timeout=timeout, memory=memory)
 
     def read(videos: Sequence[RawVideo]) -> Iterator[ReadVideo]:
+        if dask.scheduler is not None:
+            Spool(plan).fill(videos, read_raw, progress, dask)
         return doubts.watch(Spool(plan).read(videos, read_raw))
 
     wait_for_parts(plan.root, f"{plan.name}/{WRITING}", tell)

@@ -1,4 +1,4 @@
-"""Read videos, by local processes or on a Dask cluster.  [raw -> tracks] -> features -> windows
+"""Read videos, by processes of this machine.  [raw -> tracks] -> features -> windows
 
 Reading a video gives its tracks and an account of its frames (`ReadVideo`). A video that cannot be
 read is rejected: it gives an account with the reason, and no tracks. Conversion calls
@@ -7,18 +7,17 @@ read is rejected: it gives an account with the reason, and no tracks. Conversion
 - `_read_or_reject`: the reader refuses the files, or fails;
 - `read_video`: the system failed while files were read (`files.raw.opening`);
 - `_reject_video`: the reading process crashed or hung;
-- `_refuse_other_files`: other files were read than this process sees.
+- `_refuse_other_files`: files changed while they were read.
 """
 
 from __future__ import annotations
 
 import errno
 import functools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,10 +26,9 @@ import numpy as np
 
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount
-from pipeline.conversion.identity import find_differences, reader_parts
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset, describe_error
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
@@ -38,10 +36,7 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, remember
 from pipeline.files.raw.opening import faults, note_fault
 from pipeline.processes import MEMORY, TIMEOUT, Failed
-from pipeline.processes.cluster import connect_cluster
-from pipeline.processes.on_worker import describe_worker
 from pipeline.processes.ordered import ordered_map
-from pipeline.processes.settings import Dask
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -70,7 +65,6 @@ class ReadVideo:
     # of a committed video whose images have changed: why rows have no image now -> their number
     lost: Mapping[str, int] = field(default_factory=dict)
     stamp: changes.Stamp = ""  # of the files that were read
-    worker: str = ""  # address and host of the cluster's worker that read it
 
     @property
     def entry(self) -> cache.VideoEntry:
@@ -97,48 +91,37 @@ def read_videos(
     videos: Sequence[RawVideo],
     *,
     workers: int,
-    dask: Dask,
     timeout: float = TIMEOUT,
     memory: int = MEMORY,
 ) -> Generator[ReadVideo]:
-    """Read every video, by local processes or on a Dask cluster, and yield the results in order.
+    """Read every video, by other processes, and yield the results in order.
 
     Videos are read ahead of the caller, but only a bounded number of them.
 
     Args:
-        workers: number of local processes; not used with a cluster.
-        timeout: seconds after which a local process that hangs is ended.
-        memory: memory limit of a local process.
-
-    Raises PipelineError if the cluster's workers do not see the raw folder.
+        workers: number of processes.
+        timeout: seconds after which a process that hangs is ended.
+        memory: memory limit of a process.
     """
     body = plan.body if plan.reader["body"] else None
     arguments = plan.dataset, plan.split, plan.raw, body
-    results: Iterator[ReadVideo | Failed]
     if plan.committed is not None:
-        videos = _WithClips(videos, plan.committed)
-    with ExitStack() as stack:
-        if dask.scheduler is not None and videos:
-            reader = json.dumps(dict(plan.reader))
-            on_worker = functools.partial(_read_on_worker, reader, *arguments)
-            cluster = stack.enter_context(connect_cluster(dask, plan.raw, [plan.dataset]))
-            results = cluster.map(on_worker, videos, _share_label_file)
-        else:
-            results = ordered_map(
-                functools.partial(read_video, *arguments),
-                videos,
-                workers,
-                timeout=timeout,
-                memory=memory,
-                same_group=_share_label_file,
-                preload=functools.partial(_body, body, plan.dataset.genders[0]),
-            )
-        for video, result in zip(videos, results, strict=True):
-            read = _reject_video(plan, video, result) if isinstance(result, Failed) else result
-            yield _refuse_other_files(plan, video, read)
+        videos = WithClips(videos, plan.committed)
+    results = ordered_map(
+        functools.partial(read_video, *arguments),
+        videos,
+        workers,
+        timeout=timeout,
+        memory=memory,
+        same_group=_share_label_file,
+        preload=functools.partial(_body, body, plan.dataset.genders[0]),
+    )
+    for video, result in zip(videos, results, strict=True):
+        read = _reject_video(plan, video, result) if isinstance(result, Failed) else result
+        yield _refuse_other_files(plan, video, read)
 
 
-class _WithClips(Sequence[RawVideo]):
+class WithClips(Sequence[RawVideo]):
     """Raw videos, each with the record of its clip that a committed split has (`ClipRecord`).
 
     Records are looked up when a video is accessed, because there may be 400,000 videos.
@@ -167,7 +150,7 @@ class _WithClips(Sequence[RawVideo]):
 
 def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) -> ReadVideo:
     """Return the video as it was read; or rejected, if the files that were read differ from those
-    that this process sees now.
+    of now.
     """
     planned = plan.stamps[video.name]
     failed = is_failure(plan.dataset, read.account)
@@ -175,15 +158,9 @@ def _refuse_other_files(plan: ConversionPlan, video: RawVideo, read: ReadVideo) 
     if not failed or changes.stamp(plan.raw, video) == planned:
         if read.stamp == planned or read.fingerprint == changes.video_digest(plan.raw, video):
             return read
-    message = f"{plan.raw}: files of {video.name} changed while they were read."
-    if read.worker:
-        difference = changes.describe_difference(read.stamp, changes.stamp(plan.raw, video))
-        message = (
-            f"{read.worker} read other files than there are here: {difference}. Mount the "
-            "same raw folder there."
-        )
     account = VideoAccount(video.name)
-    account.reject(NOT_NOW, f"{message} {LATER}")
+    message = f"{plan.raw}: files of {video.name} changed while they were read. {LATER}"
+    account.reject(NOT_NOW, message)
     return ReadVideo(changes.video_digest(plan.raw, video), account)
 
 
@@ -192,41 +169,6 @@ def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
     the dataset, such as images without labels.
     """
     return bool(account.set_aside) and account.set_aside not in dataset.harmless
-
-
-def _read_on_worker(
-    reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
-) -> ReadVideo | Failed:
-    """Read a video on a worker of a cluster.
-
-    Args:
-        reader: `reader_parts` of the process that commits, as JSON.
-
-    Raises PipelineError if this worker would read the video differently.
-    """
-    _require_reader(reader, dataset, split, raw, body)
-    try:
-        read = read_video(dataset, split, raw, body, video)
-    except MemoryError:
-        return Failed("machine_memory", "needed more memory than there is")
-    return replace(read, worker=describe_worker())
-
-
-@functools.cache  # an exception is not cached: the comparison is repeated until it succeeds
-def _require_reader(
-    reader: str, dataset: Dataset, split: str, raw: Path, body: Path | None
-) -> None:
-    """Raise PipelineError if this worker's identity of the split differs from `reader`, for example
-    because it has other files of the body model.
-    """
-    expected = json.loads(reader)
-    if not expected["body"]:
-        body = None
-    others = find_differences(expected, reader_parts(dataset, split, raw, body))
-    if others:
-        parts = "; ".join(map(str, others))
-        do = "Mount the same raw and body folders there."
-        raise PipelineError(f"this worker would read otherwise ({parts}). {do}")
 
 
 def _reject_video(plan: ConversionPlan, video: RawVideo, failed: Failed) -> ReadVideo:

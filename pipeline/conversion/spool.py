@@ -1,7 +1,8 @@
-"""Videos that parts of an array job have read, until a command commits them.  [raw -> tracks]
+"""Videos that parts have read, until a command commits them.  [raw -> tracks]
 
-Each part reads its share of a split's videos into the `Spool` (`read_part`), and the command that
-commits takes them from there (`read`). A video is one piece of the cache's staged work, named
+Each part, of an array job (`read_part`) or of a worker of a cluster (`_read_on_worker`), reads its
+share of a split's videos into the `Spool`, and the command that commits takes them from there. A
+video is one piece of the cache's staged work, named
 
     <kind>-<hash of the video's name>-<hash of its stamp>-<digest of its files>
 
@@ -10,13 +11,15 @@ The stamp tells cheaply whether raw files have changed; see `pipeline.files.raw.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import cache
 from cache.format.folders import create_groups
+from cache.format.layout import WRITING
 from cache.format.place import Place
 from cache.write.parts import Part
 from cache.write.staged import VIDEO, StagedWork
@@ -24,11 +27,16 @@ from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
+from pipeline.conversion.identity import find_differences, reader_parts
 from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.conversion.reading import Read, ReadVideo
+from pipeline.conversion.reading import Read, ReadVideo, WithClips, read_videos
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
+from pipeline.processes.cluster import SAME_FILES, run_parts
+from pipeline.processes.settings import NO_CLUSTER, Dask
+
+MOST_VIDEOS: Final = 1000  # in a part of a worker: progress is reported after each part
 
 
 class Spool:
@@ -58,31 +66,40 @@ class Spool:
                 else:
                     yield next(read_now)
 
-    def read_part(self, part: Part, read: Read, progress: Progress) -> list[VideoAccount]:
-        """Read this part's share of the plan's videos into the spool. Returns the accounts of
-        videos that cannot be read now.
+    def fill(
+        self,
+        videos: Sequence[RawVideo],
+        read: Read,
+        progress: Progress,
+        dask: Dask = NO_CLUSTER,
+    ) -> list[VideoAccount]:
+        """Read those of the videos that are not in the spool into it: on the cluster `dask`, if it
+        names one, and then those that are left by `read`. Returns the accounts of videos that
+        cannot be read now.
         """
-        store = self._place.store
-        share = part.share(self._plan.append)
-        todo = [video for video in share if not self._find_piece(video)]
+        todo = self._find_missing(videos)
         if not todo:
             return []
-        unreadable = []
-        report_other_work(self._plan.root, self._plan.name, None, self._plan.staging)
         self._report_changed(todo)
-        with part.running(store, self._place.writing):
-            create_groups(self._place)
-            n_done = len(share) - len(todo)
-            for video, result in zip(todo, read(todo), strict=True):
-                account = result.account
-                if account.set_aside == NOT_NOW:
-                    unreadable.append(account)
-                else:
-                    name = f"{_piece_prefix(video, result.stamp)}{result.fingerprint}"
-                    self._work.put(name, *_as_piece(result))
-                n_done += 1
-                progress(n_done, len(share), video.name)
+        create_groups(self._place)
+        if dask.scheduler is not None:
+            todo = _read_on_cluster(self._plan, todo, dask, progress)
+        unreadable = []
+        n_done = len(videos) - len(todo)
+        for video, result in zip(todo, read(todo), strict=True):
+            account = result.account
+            if account.set_aside == NOT_NOW:
+                unreadable.append(account)
+            else:
+                name = f"{_piece_prefix(video, result.stamp)}{result.fingerprint}"
+                self._work.put(name, *_as_piece(result))
+            n_done += 1
+            progress(n_done, len(videos), video.name)
         return unreadable
+
+    def _find_missing(self, videos: Sequence[RawVideo]) -> list[RawVideo]:
+        """Those of the videos that are not in the spool, or were read from other files."""
+        return [video for video in videos if not self._find_piece(video)]
 
     def _find_piece(self, video: RawVideo) -> str:
         """The name of a video's piece with the same stamp, else with the same digest of its files;
@@ -118,6 +135,71 @@ class Spool:
                 f"{location}: was damaged, and is removed now. Run the command again."
             )
         return _from_piece(*pieces[name])
+
+
+def read_part(
+    plan: ConversionPlan, part: Part, *, workers: int, dask: Dask, progress: Progress
+) -> list[VideoAccount]:
+    """Read an array job's share of the plan's videos into the spool, by processes of this machine
+    or on a cluster. Returns the accounts of videos that cannot be read now.
+    """
+    share = part.share(plan.append)
+    if not share:
+        return []
+    report_other_work(plan.root, plan.name, None, plan.staging)
+    with part.running(plan.root, f"{plan.name}/{WRITING}"):
+        read = functools.partial(read_videos, plan, workers=workers)
+        return Spool(plan).fill(share, read, progress, dask)
+
+
+def _read_on_cluster(
+    plan: ConversionPlan, videos: Sequence[RawVideo], dask: Dask, progress: Progress
+) -> list[RawVideo]:
+    """Read videos into the spool on the workers of a cluster. Returns those that they could not
+    read, or of which they have other files, and prints a line about them.
+    """
+    folders = plan.raw, plan.root, plan.body
+    without_videos = ConversionPlan(plan.dataset, plan.split, *folders, plan.reader, None)
+    read = functools.partial(_read_on_worker, without_videos)
+    todo = videos
+    if plan.committed is not None:
+        todo = WithClips(videos, plan.committed)
+    parts = run_parts(
+        read, todo, dask, most=MOST_VIDEOS, shared=plan.raw, plug_ins=[plan.dataset], on_gpus=False
+    )
+    n_done = 0
+    with closing(parts):
+        for part, _ in parts:
+            n_done += len(part)
+            progress(n_done, len(videos), "read by Dask workers")
+    left = Spool(plan)._find_missing(videos)
+    if left:
+        why = "Dask workers cannot read them now, or have other files"
+        text = f"{count(len(left), 'video')} read here, first {left[0].name}: {why}"
+        err.print(f"{DOUBT} {plain(f'{plan.name}: {text}')}")
+    return left
+
+
+def _read_on_worker(
+    plan: ConversionPlan,
+    part: Sequence[RawVideo],
+    progress: Progress,
+    device: str,  # noqa: ARG001
+) -> None:
+    """Read the videos of a part into the spool, in a worker. plan: without videos.
+
+    Raises PipelineError if this worker would read otherwise than the command that commits, for
+    example because it has other files of the body model.
+    """
+    others = find_differences(
+        plan.reader, reader_parts(plan.dataset, plan.split, plan.raw, plan.body)
+    )
+    if others:
+        differences = "; ".join(map(str, others))
+        raise PipelineError(f"this worker would read otherwise ({differences}). {SAME_FILES}")
+    stamps = {video.name: changes.stamp(plan.raw, video) for video in part}
+    plan = replace(plan, append=tuple(part), stamps=stamps)
+    Spool(plan).fill(part, functools.partial(read_videos, plan, workers=1), progress)
 
 
 def _video_key(video: RawVideo) -> str:

@@ -7,38 +7,45 @@ The commands, recipes and Luigi tasks call `extract_together` with a plan for ea
 1. finds their missing shards (`StreamExtraction`), except those of videos that are lost, which
    means that they are missing, changed or unreadable;
 2. opens the streams in the cache, which gives a run its outputs;
-3. runs: `engine.run.Run` in this process, or `ParallelRun` on workers, which use `Run` themselves;
-4. commits each stream.
+3. computes the shards by `engine.run.Run`: in this process, or in parts, each of which a worker (a
+   device's process, or one of a cluster) computes and stages by `_extract_part`;
+4. commits each stream; but a part of an array job stages its shards, as workers do.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Final
 
 import cache
 from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
-from pipeline.errors import ConfigError
-from pipeline.features.engine.run import Run
-from pipeline.features.inputs import Pixels, pixels
-from pipeline.features.parallel_run import ParallelRun
+from pipeline.conversion.identity import find_differences
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features.engine.meter import Meter
+from pipeline.features.engine.run import Output, Run
+from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan
 from pipeline.features.spec import Resources
 from pipeline.features.stream_extraction import Extraction, StreamExtraction
+from pipeline.features.streams.base import Machine
 from pipeline.features.videos import (
     computable_shards,
     find_lost,
     require_videos,
     videos_of,
 )
+from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 __all__ = ["Extraction", "extract_together"]
 
 HERE: Final = Resources()  # the whole machine
+MOST_SHARDS: Final = 16  # in a part of a worker: progress, in shards, is reported after each part
 
 
 def extract_together(
@@ -98,10 +105,12 @@ def _extract(
     """Extract streams that read the same images, or one stream of labels."""
     first = plans[0]
     split = cache.open(first.root)[first.split]
+    has_workers = bool(resources.processes) or dask.scheduler is not None
+    # where there are workers, this machine may have no GPU
+    machine = Machine("cpu") if has_workers else resources.machine()
     with ExitStack() as stack:
-        streams = [StreamExtraction(plan, split, resources, dask) for plan in plans]
+        streams = [StreamExtraction(plan, split, machine) for plan in plans]
         shards: Sequence[int] = sorted(set().union(*(s.missing.shards for s in streams)))
-        pixels_of = None
         if first.spec.stream.reads.crops:
             if any(plan.replace for plan in plans):
                 require_videos(split, first.spec.raw, shards)
@@ -113,20 +122,103 @@ def _extract(
         if part is not None:
             shards = part.share(shards)
         outputs = [stream.open(stack, part, frozenset(shards)) for stream in streams]
+        if has_workers and any(output.target for output in outputs):
+            return _compute_on_workers(split, streams, resources, dask, progress)
+        return _compute(split, streams, outputs, resources, progress)
 
-        run: Run | ParallelRun
-        if dask.scheduler is None and not resources.processes:
-            run = Run(split=split, outputs=outputs, pixels_of=pixels_of, resources=resources)
-        else:
-            run = ParallelRun(dask, split, streams, resources)
-        rows = split.rows_by_shard()
-        n_rows = sum(int(rows[output.target].sum()) for output in outputs)
-        results = run.results(lambda n_done, meter: progress(n_done, n_rows, str(meter)))
-        for i, (counts, _) in results:
-            streams[i].counts.add(counts)
 
-        by_stream = zip(streams, run.provenance, strict=True)
-        return [stream.finish(provenance, run.meter) for stream, provenance in by_stream]
+def _compute(
+    split: Split,
+    streams: Sequence[StreamExtraction],
+    outputs: Sequence[Output],
+    resources: Resources,
+    progress: Progress,
+    device: str = "",
+) -> list[Extraction]:
+    """Compute the outputs of the streams in this process. device: as for `Resources.machine`."""
+    spec = streams[0].plan.spec
+    pixels_of = None
+    if spec.stream.reads.crops:
+        pixels_of = pixels(split, spec.raw)
+    rows = split.rows_by_shard()
+    n_rows = sum(int(rows[output.target].sum()) for output in outputs)
+
+    def report(n_done: int, meter: Meter) -> None:
+        progress(n_done, n_rows, str(meter))
+
+    run = Run(
+        split=split, outputs=outputs, pixels_of=pixels_of, resources=resources, process=device
+    )
+    run.compute(report)
+    extractions = []
+    for stream, output in zip(streams, outputs, strict=True):
+        stream.counts.add(output.counts)
+        extractions.append(stream.finish(output.provenance, run.meter))
+    return extractions
+
+
+def _compute_on_workers(
+    split: Split,
+    streams: Sequence[StreamExtraction],
+    resources: Resources,
+    dask: Dask,
+    progress: Progress,
+) -> list[Extraction]:
+    """Compute the streams' target shards in parts, on devices or a cluster."""
+    spec = streams[0].plan.spec
+    shared = raw_folder(split, spec.raw) if spec.stream.reads.crops else None
+    targets = [frozenset(stream.target) for stream in streams]
+    shards = sorted(frozenset().union(*targets))
+    plans = [replace(stream.plan, replace=False) for stream in streams]
+    plug_ins = [plan.spec.stream for plan in plans]
+    extract = functools.partial(_extract_part, plans, targets, resources)
+    devices = resources.processes
+    parts = run_parts(
+        extract, shards, dask, devices, most=MOST_SHARDS, shared=shared, plug_ins=plug_ins
+    )
+    meter = Meter()
+    n_done = 0
+    with closing(parts):
+        for part, extractions in parts:
+            for stream, extraction in zip(streams, extractions, strict=True):
+                stream.take(extraction)
+            meter.include_part(extractions[0].meter)
+            n_done += len(part)
+            progress(n_done, len(shards), str(meter))
+    meter.stop()
+    return [stream.finish(None, meter) for stream in streams]
+
+
+def _extract_part(
+    plans: Sequence[ExtractionPlan],
+    targets: Sequence[frozenset[int]],
+    resources: Resources,
+    part: Sequence[int],
+    progress: Progress,
+    device: str,
+) -> list[Extraction]:
+    """Compute and stage a part, in a worker.
+
+    Args:
+        plans: of streams that read the same images, or of one stream of labels.
+        targets: by stream, the shards to compute in all parts.
+        part: numbers of shards.
+
+    Raises PipelineError if this worker would compute differently.
+    """
+    split = cache.open(plans[0].root)[plans[0].split]
+    for plan in plans:
+        differences = find_differences(plan.identity, plan.spec.stream.identity())
+        if differences:
+            text = "; ".join(map(str, differences))
+            raise PipelineError(
+                f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
+            )
+    machine = resources.machine(device)
+    streams = [StreamExtraction(plan, split, machine) for plan in plans]
+    by_stream = zip(streams, targets, strict=True)
+    outputs = [stream.open_part(target.intersection(part)) for stream, target in by_stream]
+    return _compute(split, streams, outputs, resources, progress, device)
 
 
 def _find_lost_videos(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
 from cache import Split
@@ -20,52 +20,28 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import FORMS
 from pipeline.files.raw import is_stand_in
 from pipeline.processes import cores
-from pipeline.processes.settings import DeviceName, DeviceNames, device_names
+from pipeline.processes.settings import Computing
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
-class Resources:
+class Resources(Computing):
     """Resources of an extraction on this machine. They are settings of the section [features],
     whose class inherits from this one.
     """
 
-    device: DeviceName = "auto"
-    devices: DeviceNames = None  # Replaces device
     batch_size: Annotated[
         int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")
-    ] = 0
-    workers: Annotated[
-        NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")
     ] = 0
     timeout: Annotated[
         PositiveFloat, Field(description="Seconds without progress until a decoder is ended")
     ] = 60
 
-    @property
-    def processes(self) -> tuple[str, ...]:
-        """Names of the devices that get a process each, such as ("cuda:0", "cuda:1"); (): the
-        calling process computes. Raises ConfigError for invalid names.
-        """
-        return device_names(self.devices or "", self.device)
-
     def machine(self, process: str = "") -> Machine:
-        """The device and its options.
-
-        Args:
-            process: the device of this process, if there is one process per device; "": there is
-                not. On a CPU, it gets a share of the cores.
-        """
+        """The device and its options. `process`: as for `decoders`."""
         threads = 0
         if process == "cpu":
             threads = max(1, cores(0) // len(self.processes))
         return Machine(process or self.device, self.batch_size, threads)
-
-    def decoders(self, process: str = "") -> int:
-        """The number of decoding processes. `process`: as for `machine`."""
-        n = cores(self.workers)
-        if process:
-            n = max(1, n // len(self.processes))
-        return n
 
 
 @dataclass(frozen=True, slots=True)

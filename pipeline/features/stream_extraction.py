@@ -15,34 +15,32 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cache
 from cache import Split
 from cache.write.parts import Part, wait_for_parts
+from cache.write.staged import SHARD, STAGED
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import tell
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
 from pipeline.conversion.other_work import report_other_work
+from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Output
 from pipeline.features.engine.shards import Counts
-from pipeline.features.inputs import raw_folder
 from pipeline.features.plan import ExtractionPlan, missing_rows
-from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Provenance
+from pipeline.features.streams.base import Machine, Provenance
 from pipeline.features.videos import videos_of
-from pipeline.processes.cluster import connect_workers
-from pipeline.processes.settings import Dask
 from pipeline.processes.software import staging_plan, version
+
+Shards = TypeVar("Shards", bound=cache.StreamShards)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,23 +58,21 @@ class StreamExtraction:
 
     1. `StreamExtraction(plan, ...)` finds the missing rows;
     2. `set_lost`, for a stream of crops, leaves out rows of videos that cannot be read now;
-    3. `open` opens the stream in the cache, and returns the output for a run;
-    4. during the run, the caller adds to `counts`. Shards that workers staged go through `accept`;
+    3. `open` opens the stream in the cache, and returns the output for a run; on a worker, which
+       only stages shards, `open_part`;
+    4. during the run, the caller adds to `counts`. Parts of workers go through `take`;
     5. `finish` commits the stream.
     """
 
-    # set by `open`
-    staging: Mapping[str, Any]  # the plan under which shards are staged
+    # set by `open` and `open_part`
     target: Sequence[int]  # shards that the run computes
     _n_missing: int  # number of finished and target shards
 
-    def __init__(
-        self, plan: ExtractionPlan, split: Split, resources: Resources, dask: Dask
-    ) -> None:
+    def __init__(self, plan: ExtractionPlan, split: Split, machine: Machine) -> None:
+        """machine: where the network is loaded if no row is computed."""
         self.plan = plan
         self._split = split
-        self._resources = resources
-        self._dask = dask
+        self._machine = machine
         self.counts = Counts()  # of the rows of this extraction
         # names of videos that could not be read before the run, and why
         self.lost: Mapping[str, str] = {}
@@ -112,23 +108,33 @@ class StreamExtraction:
         """
         plan = self.plan
         names = plan.root, plan.split, plan.spec.name
-        stream = plan.spec.stream
+        folder = self._split.place(plan.spec.name).writing
         if part is None:
-            wait_for_parts(plan.root, self._split.place(plan.spec.name).writing, tell)
+            wait_for_parts(plan.root, folder, tell)
         if plan.replace or (self.reopened and part is None):
             # If the weights cannot be loaded, this raises before any features are deleted.
             self._load_provenance()
         if plan.replace:
             cache.delete_stream(*names)
-        self.staging = staging_plan(cache.fingerprint(dict(plan.identity)), stream)
-        options: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype, "plan": self.staging}
-        report_other_work(*names, self.staging)
-        if part is None:
-            writer = stack.enter_context(cache.StreamWriter(*names, **options))
-            return self._open_writer(writer, share)
-        shards = cache.StreamShards(*names, **options)
-        stack.enter_context(part.running(plan.root, shards.place.writing))
-        return self._open_part(shards, share)
+        report_other_work(*names, self._staging)
+        if part is not None:
+            stack.enter_context(part.running(plan.root, folder))
+            return self.open_part(share)
+        writer = stack.enter_context(self._in_cache(cache.StreamWriter))
+        return self._open_writer(writer, share)
+
+    @property
+    def _staging(self) -> Mapping[str, Any]:
+        """The plan under which shards are staged."""
+        plan = self.plan
+        return staging_plan(cache.fingerprint(dict(plan.identity)), plan.spec.stream)
+
+    def _in_cache(self, opened: Callable[..., Shards]) -> Shards:
+        """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
+        plan = self.plan
+        stream = plan.spec.stream
+        names = plan.root, plan.split, plan.spec.name
+        return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=self._staging)
 
     def _open_writer(self, writer: cache.StreamWriter, share: frozenset[int]) -> Output:
         """Make the output for a run that commits. Staged shards that the writer refused are
@@ -145,16 +151,17 @@ class StreamExtraction:
         finished = share.intersection(self.missing.shards) - target
         return self._output(writer, writer.write, target, finished)
 
-    def _open_part(self, shards: cache.StreamShards, share: frozenset[int]) -> Output:
-        """Make the output for a part, which does not reopen shards."""
+    def open_part(self, share: frozenset[int]) -> Output:
+        """Make the output for a part, which stages shards, and reopens and commits none."""
+        shards = self._in_cache(cache.StreamShards)
         missing = share.intersection(self.missing.shards)
-        finished = missing.intersection(shards.list_staged())
+        finished = missing.intersection([*shards.list_staged(STAGED), *shards.list_staged(SHARD)])
         return self._output(shards, shards.stage, missing - finished, finished)
 
     def _output(
         self,
         shards: cache.StreamShards,
-        write: Callable[..., cache.Staged | None],
+        write: Callable[..., object],
         target: frozenset[int],
         finished: frozenset[int],
     ) -> Output:
@@ -167,32 +174,28 @@ class StreamExtraction:
         return Output(self._split, self.plan.spec.stream, shards, self.target, write, self.recorded)
 
     def _load_provenance(self) -> Provenance:
-        """Load the stream and return its provenance, on a worker if there are workers, because this
-        machine may have no GPU.
-        """
-        spec = self.plan.spec
-        resources = self._resources
-        load_stream = functools.partial(load_provenance, spec, resources, None)
-        if self._dask.scheduler is None and not resources.processes:
-            return load_stream()
-        shared = shared_folder(self._split, spec)
-        with connect_workers(self._dask, resources.processes, shared, [spec.stream]) as workers:
-            return workers.run_one(load_stream)
+        """Load the stream and return its provenance."""
+        return load(self.plan.spec.stream, self._machine, None)[1]
 
-    def accept(self, staged: cache.Staged) -> None:
-        """Make a worker's shard part of the stream's commit; a part leaves it staged."""
+    def take(self, part: Counts) -> None:
+        """Add a worker's part, and accept its shards, which are staged."""
+        self.counts.add(part)
         if self._writer is not None:
-            self._writer.accept(staged)
+            self._writer.accept_staged()
 
     def finish(self, provenance: Provenance | None, meter: Meter) -> Extraction:
         """Commit, unless this is a part, or the stream is new and no shard of it is written.
 
-        provenance: that of the network; None: the run loaded none.
+        provenance: that of the network; None: the run loaded none. Raises PipelineError if shards
+        of workers were refused.
         """
         extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
         extraction.add(self.counts)
         writer = self._writer
         if writer is not None:
+            if not set(self.target).isdisjoint(writer.pending):
+                refused = "; ".join(writer.refused[-1:]) or committed_meanwhile(self.plan.split)
+                raise PipelineError(f"{refused} Use workers of one kind.")
             is_empty = writer.live_shards and writer.pending == writer.live_shards
             if self.recorded or not is_empty:
                 self._commit(writer, provenance)
@@ -227,8 +230,6 @@ class StreamExtraction:
         """Commit the stream. Its provenance is that of the run; if the run loaded no network, that
         of the staged shards, of the stream's earlier rows, or of the network, loaded now.
         """
-        pending = sorted(set(self.target) & set(writer.pending))
-        assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or writer.made or self.recorded or self._load_provenance())
         stand_in = backbone.get("stand_in") or self._split.manifest.get("stand_in")
         entries = {
@@ -268,17 +269,3 @@ class StreamExtraction:
 def committed_meanwhile(split: str) -> cache.CacheChanged:
     """The error that the split has been committed since it was opened."""
     return cache.CacheChanged(f"{split}: another process has committed meanwhile. Run it again.")
-
-
-def shared_folder(split: Split, spec: StreamSpec) -> Path | None:
-    """The raw folder, which all workers must be able to read; None for a stream of labels."""
-    if not spec.stream.reads.crops:
-        return None
-    return raw_folder(split, spec.raw)
-
-
-def load_provenance(
-    spec: StreamSpec, resources: Resources, recorded: Provenance | None, device: str = ""
-) -> Provenance:
-    """Load the stream in this process, and return its provenance."""
-    return load(spec.stream, resources.machine(device), recorded)[1]

@@ -1,9 +1,9 @@
 """Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
 
 `pool.Pool` gives tasks to processes, and replaces processes that end or hang; `ordered.ordered_map`
-is a `map` on such a pool. `cluster` runs one process for each GPU, or uses the workers of a Dask
-cluster; `settings` has the settings of both. This module has what a process and its parent share:
-limits, signs of life, and the result of a task whose process failed.
+is a `map` on such a pool. `cluster` runs parts of a step in one process for each GPU, or on the
+workers of a Dask cluster; `settings` has the settings of both. This module has what a process and
+its parent share: limits, signs of life, and the result of a task whose process failed.
 
 Processes are forked by a server: a fresh interpreter with one thread, which has imported the
 modules that processes need. So only the first process waits for imports, and no thread of the

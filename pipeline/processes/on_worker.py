@@ -1,80 +1,72 @@
-"""Functions that run on the workers of a Dask cluster, or in the process of a device.  raw ->
-tracks -> features
+"""What runs on a Dask worker, or in the process of a device, to do a part.  [raw -> tracks ->
+features]
 
-`cluster` sends them: `run_task` runs each task of a Dask worker, `run_on_device` each call of a
-device's process. Both first check that the worker has the software and files of the process that
-submitted the task (`Submitter`). `run_each` and `run_interruptible` are tasks of a Dask worker.
+`cluster` sends `run_part`. It first checks that the worker has the software and files of the
+process that sent it (`Submitter`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import platform
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
-from pipeline.processes.software import version, versions
+from pipeline.processes.software import version
 
 T = TypeVar("T")
 R = TypeVar("R")
+# a function that does a part: called as do(part, progress, device)
+DoPart = Callable[[Sequence[T], Progress, str], R]
 
 # The threads of a worker share its working folder, and readers are not thread-safe.
-_one_task: Final = threading.Lock()
+_one_part: Final = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Submitter:
-    """Facts about the process that submits tasks, which a worker must share."""
+    """Facts about the process that sends parts, which a worker must share."""
 
-    versions: tuple[tuple[str, str], ...]  # names and versions: `pipeline.processes.software`
+    versions: Mapping[str, str]  # of code and libraries: `pipeline.processes.software`
     folder: Path  # its working folder, to which relative paths refer
     shared: Path | None  # a file or folder that the worker must see; None: none
 
-    @classmethod
-    def here(cls, shared: Path | None, plug_ins: Sequence[object]) -> Submitter:
-        """The facts about this process. `plug_ins`: datasets, streams and detectors in use."""
-        return cls(tuple(versions(*plug_ins).items()), Path.cwd(), shared)
 
+def run_part(submitter: Submitter, do: DoPart[T, R], device: str, part: Sequence[T]) -> R:
+    """Do a part in this process. Raises PipelineError if it has other software than the submitter
+    or does not see the shared files, and what `do` raises.
 
-def run_task(submitter: Submitter, task: Callable[[], R]) -> R:
-    """Run a task on a Dask worker, in the submitter's working folder. Raises PipelineError if the
-    worker has other software or does not see the shared files, and what the task raises.
+    device: the device whose process this is; "": this is a Dask worker, which works in the
+    submitter's working folder.
     """
-    in_folder: AbstractContextManager[None] = contextlib.nullcontext()
-    if submitter.folder.is_dir():
-        in_folder = contextlib.chdir(submitter.folder)
-    with _one_task, in_folder:
-        _require_same_software(submitter, describe_worker())
+    label = device
+    progress = silent
+    with contextlib.ExitStack() as stack:
+        if not device:
+            label = _describe_worker()
+            progress = _make_needed_check()
+            stack.enter_context(_one_part)
+            if submitter.folder.is_dir():
+                stack.enter_context(contextlib.chdir(submitter.folder))
+        _require_same_software(submitter, label)
         try:
-            return task()
+            return do(part, progress, device)
         except PipelineError as error:
             if type(error) is PipelineError:  # others have more than a message
-                error.args = (f"{describe_worker()}: {error}",)
+                error.args = (f"{label}: {error}",)
             raise
 
 
-def run_on_device(
-    submitter: Submitter, job: Callable[..., R], *arguments: object, device: str
-) -> R:
-    """Run a job in a device's process. Raises PipelineError if the process has other software than
-    the submitter, and what the job raises.
-    """
-    _require_same_software(submitter, device)
-    return job(*arguments, device=device)
-
-
-@functools.cache  # an exception is not cached
 def _require_same_software(submitter: Submitter, label: str) -> None:
     """Raise PipelineError if this worker has other code or libraries than the submitter, or does
     not see the shared files. label: The worker's name in the message.
     """
-    for name, expected in submitter.versions:
+    for name, expected in submitter.versions.items():
         found = version(name)
         if found != expected:
             do = "Use the same code and environment, and start both again."
@@ -85,34 +77,15 @@ def _require_same_software(submitter: Submitter, label: str) -> None:
         raise PipelineError(f"{label}: {submitter.shared} not found. Share it under the same path.")
 
 
-def describe_worker() -> str:
-    """The address and machine of the Dask worker that runs this task, for messages."""
+def _describe_worker() -> str:
+    """The address and machine of the Dask worker that runs this part, for messages."""
     from distributed import get_worker
 
     return f"Dask worker at {get_worker().address} on {platform.node()}"
 
 
-def run_each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Run a job for each item, and return the results. Raises InterruptedError, between two items,
-    when the results are no longer needed.
-    """
-    require_needed = _make_needed_check()
-    results = []
-    for item in items:
-        require_needed()
-        results.append(job(item))
-    return results
-
-
-def run_interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
-    """Return job(item, alive). The job should call `alive()` from time to time, which raises
-    InterruptedError when the result is no longer needed.
-    """
-    return job(item, _make_needed_check())
-
-
-def _make_needed_check() -> Callable[[], None]:
-    """Make a function that raises InterruptedError if the result of this Dask task is no longer
+def _make_needed_check() -> Callable[..., None]:
+    """Make a progress function that raises InterruptedError if the result of this part is no longer
     needed.
     """
     from distributed import get_worker
@@ -120,7 +93,7 @@ def _make_needed_check() -> Callable[[], None]:
     worker: Any = get_worker()
     key = worker.get_current_task()
 
-    def require_needed() -> None:
+    def require_needed(*_: object) -> None:
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             raise InterruptedError("its result is no longer needed")

@@ -158,11 +158,6 @@ class Pool(Generic[T, R]):
             os.ftruncate(fd, size)
         self.shared = [mmap.mmap(fd, size) for fd, size in zip(self._fds, shared, strict=True)]
 
-    def begin(self, jobs: Iterator[Iterable[T | None] | None]) -> None:
-        """Take the tasks from other jobs, once `poll` has returned all results of those before."""
-        self._jobs = jobs
-        self._has_more_jobs = True
-
     def __enter__(self) -> Self:
         return self
 

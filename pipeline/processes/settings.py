@@ -1,6 +1,6 @@
 """Settings of processes: the devices that they compute on, and a Dask cluster.
 
-`device` and `devices` are keys of [features] and [detect], and [dask] is a section (`Dask`).
+[features] and [detect] have the keys of `Computing`, and [dask] is a section (`Dask`).
 `device_names` parses `devices`, such as 0,1: one process on each of two GPUs.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
 from pipeline.errors import ConfigError
+from pipeline.processes import TIMEOUT, cores
 
 
 def _check_device(text: str) -> str:
@@ -31,6 +32,38 @@ DeviceName = Annotated[
 DeviceNames = Annotated[
     str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")
 ]
+
+
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+class Computing:
+    """Devices, processes and limits of a step on this machine. They do not change results."""
+
+    device: DeviceName = "auto"
+    devices: DeviceNames = None
+    batch_size: NonNegativeInt = 0  # 0: chosen
+    workers: Annotated[
+        NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")
+    ] = 0
+    timeout: PositiveFloat = TIMEOUT  # s
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Names of the devices that get a process each, such as ("cuda:0", "cuda:1"); (): the
+        calling process computes. Raises ConfigError for invalid names.
+        """
+        return device_names(self.devices or "", self.device)
+
+    def decoders(self, process: str = "") -> int:
+        """The number of decoding processes.
+
+        Args:
+            process: the device of this process, which gets its share of the cores, if there is one
+                process per device; "": there is not.
+        """
+        n = cores(self.workers)
+        if process:
+            n = max(1, n // len(self.processes))
+        return n
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})

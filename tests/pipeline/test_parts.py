@@ -2,7 +2,6 @@
 the commit.
 """
 
-import functools
 import os
 import random
 import re
@@ -23,6 +22,8 @@ from cache.errors import Busy
 from cache.write import parts
 from cache.write.parts import Part
 from pipeline import datasets
+from pipeline.cli.progress import silent
+from pipeline.commands import convert as convert_command
 from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading, spool
 from pipeline.demo import writing as synthetic
@@ -179,8 +180,8 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
         for name in ("calm", "parts")
     )
     convert.convert(calm)
-    read = functools.partial(reading.read_videos, root, workers=1, dask=NO_CLUSTER)
-    assert spool.Spool(root).read_part(Part(1, 1), read, lambda *_: None) == []
+    options = {"workers": 1, "dask": NO_CLUSTER, "progress": silent}
+    assert spool.read_part(root, Part(1, 1), **options) == []
     monkeypatch.setattr(reading, "read_video", None)
     convert.convert(root)
     assert into.tree(tmp_path / "parts") == into.tree(tmp_path / "calm")
@@ -209,13 +210,13 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(penn, rea
 
 def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
-    read_part = spool.Spool.read_part
+    read_part = spool.read_part
 
-    def read_late(self: spool.Spool, *arguments: Any) -> Any:
-        convert.convert(self._plan)
-        return read_part(self, *arguments)
+    def read_late(plan: convert.ConversionPlan, part: Part, **options: Any) -> Any:
+        convert.convert(plan)
+        return read_part(plan, part, **options)
 
-    monkeypatch.setattr(spool.Spool, "read_part", read_late)
+    monkeypatch.setattr(convert_command, "read_part", read_late)
     shown = ran(*words, "--part", "1/1").out
     assert "another command has committed meanwhile" in shown
     assert "gc --unfinished" in " ".join(shown.split())

@@ -1,16 +1,16 @@
 """Detect the people in every frame of a folder of clips.  [pixels -> raw keypoints] -> tracks
 
-Writes one keypoint file per clip (`pipeline.clips.files`). Runs in this process, on a Dask cluster,
-or in one process per device. A worker's task is one clip or a few, which it decodes, detects and
-writes into the shared folder. Frames of equal size are passed to the detector in one batch, from
-several clips if needed, but a clip of a batch and more waits for no other one. Results are written
-as they come, so memory does not grow with a clip's length. After a killed run, only the clips that
-were open are repeated.
+Writes one keypoint file per clip (`pipeline.clips.files`). Runs in this process, or in parts, each
+of which a worker does: the process of a device or of a Dask cluster. A part is one clip or a few,
+which the worker decodes, detects and writes into the shared folder. Frames of equal size are passed
+to the detector in one batch, from several clips if needed, but a clip of a batch and more waits for
+no other one. Results are written as they come, so memory does not grow with a clip's length. After
+a killed run, only the clips that were open are repeated.
 
 A key frame is one in which people are searched; with `every` > 1, they are followed from it through
 the frames after it (`pipeline.clips.detectors.two_parts`).
 
-A `_DetectionRun` detects the clips of one task, or all clips if there are no workers.
+A `_DetectionRun` detects the clips of one part, or all clips if there are no workers.
 """
 
 from __future__ import annotations
@@ -34,22 +34,19 @@ from pipeline.clips.detection.decoders import DecodedTask, Decoders
 from pipeline.clips.detection.open_clip import OpenClip, WaitingFrame
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.writing import rename_clip, write_clip
-from pipeline.clips.detectors import DetectionResources, Detector, People, load
+from pipeline.clips.detectors import DetectionResources, Detector, People, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.clips.plan import DetectionPlan, plan_detection
-from pipeline.errors import RawDataError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import cores
-from pipeline.processes.cluster import connect_workers
+from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
-MOST_CLIPS: Final = 16  # per task of a worker
-# Least number of tasks per worker, if there are enough clips: more and smaller tasks mean that no
-# worker idles for long at the end.
-TASKS_OF_WORKER: Final = 4
+MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
 WAITING: Final = 4  # batches' worth of frames of several sizes that may wait for a full batch
 UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 
@@ -120,11 +117,59 @@ def _detect_todo(
     """Detect the clips `todo` in this process or, if so set up, in others. Adds to `report`."""
     if not todo:
         return
-    if dask.scheduler is not None or machine.processes:
-        _run_parallel(dask, plan, machine, todo, report, progress)
+    if dask.scheduler is None and not machine.processes:
+        _detect(plan, machine, "", todo, report, progress)
         return
-    detect = load(plan.detector, machine.device)
-    _DetectionRun(plan, machine, todo, report, detect, progress).run()
+    n_done = 0
+    detect = functools.partial(_detect_part, plan, machine)
+    parts = run_parts(
+        detect,
+        todo,
+        dask,
+        machine.processes,
+        most=MOST_CLIPS,
+        shared=plan.raw,
+        plug_ins=[plan.detector],
+    )
+    with contextlib.closing(parts):
+        for part, of_part in parts:
+            report.add(of_part)
+            n_done += len(part)
+            progress(n_done, len(todo), count(report.frames, "frame"))
+
+
+def _detect_part(
+    plan: DetectionPlan,
+    machine: DetectionResources,
+    part: Sequence[ClipFiles],
+    progress: Progress,
+    device: str,
+) -> DetectionReport:
+    """Detect the clips of a part in a worker, but not those that a lost worker has finished.
+
+    Raises PipelineError if this worker has other weights than the command.
+    """
+    if identity(plan.detector) != plan.about["options"]:
+        raise PipelineError(f"this worker has other weights of {plan.detector.name}. {SAME_FILES}")
+    report = DetectionReport()
+    todo = [files for files in part if not files.is_up_to_date()]
+    if todo:
+        _detect(plan, machine, device, todo, report, progress)
+    return report
+
+
+def _detect(
+    plan: DetectionPlan,
+    machine: DetectionResources,
+    device: str,
+    todo: Sequence[ClipFiles],
+    report: DetectionReport,
+    progress: Progress,
+) -> None:
+    """Detect clips in this process. device: as for `Computing.decoders`."""
+    detect = _load_cached(plan.detector, device or machine.device)
+    n_decoders = min(machine.decoders(device), len(todo))
+    _DetectionRun(plan, machine, n_decoders, todo, report, detect, progress).run()
 
 
 @contextlib.contextmanager
@@ -139,51 +184,6 @@ def _lock(out: Path) -> Iterator[None]:
         for temporary in list(out.rglob(f".*.{hex_digit * 8}.tmp")):  # as durable.py names them
             temporary.unlink()
         yield
-
-
-def _run_parallel(
-    dask: Dask,
-    plan: DetectionPlan,
-    machine: DetectionResources,
-    todo: Sequence[ClipFiles],
-    report: DetectionReport,
-    progress: Progress,
-) -> None:
-    """Detect on a cluster, or on the machine's devices. Adds to `report`.
-
-    Raises what `connect_workers` raises.
-    """
-    n_done = 0
-    with connect_workers(dask, machine.processes, plan.raw, [plan.detector]) as workers:
-        n_clips = len(todo) // (TASKS_OF_WORKER * workers.number())
-        n_clips = max(1, min(MOST_CLIPS, n_clips))  # of a task
-        tasks = [todo[start : start + n_clips] for start in range(0, len(todo), n_clips)]
-        on_worker = functools.partial(_on_worker, plan, machine)
-        for task_report in workers.as_completed(on_worker, tasks):
-            report.add(task_report)
-            n_done += task_report.detected + len(task_report.problems)
-            progress(n_done, len(todo), count(report.frames, "frame"))
-
-
-def _on_worker(
-    plan: DetectionPlan,
-    machine: DetectionResources,
-    todo: Sequence[ClipFiles],
-    alive: Callable[[], None],
-    device: str = "",
-) -> DetectionReport:
-    """Detect a task's clips on a worker. alive: to be called often; it ends a task whose result is
-    no longer needed. device: of the worker; "": `machine`'s.
-    """
-
-    def progress(done: int, total: int, message: str = "") -> None:  # noqa: ARG001
-        alive()
-
-    report = DetectionReport()
-    machine = machine.share(device)
-    detect = _load_cached(plan.detector, machine.device)
-    _DetectionRun(plan, machine, todo, report, detect, progress).run()
-    return report
 
 
 @functools.lru_cache(1)
@@ -210,6 +210,7 @@ class _DetectionRun:
         self,
         plan: DetectionPlan,
         machine: DetectionResources,
+        n_decoders: int,
         todo: Sequence[ClipFiles],
         report: DetectionReport,
         detect: Callable[..., list[People]],
@@ -227,10 +228,9 @@ class _DetectionRun:
         batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
         # rounded up to whole groups, so that a task of a decoder, which is as long, has them too
         self.batch_size = math.ceil(batch_size / self.every) * self.every
-        n = max(1, min(cores(machine.workers), len(todo)))
-        threads = max(1, cores(0) // n)
+        threads = max(1, cores(0) // n_decoders)
         self.decoders = Decoders(
-            plan.raw, n, self.batch_size, threads=threads, timeout=machine.timeout
+            plan.raw, n_decoders, self.batch_size, threads=threads, timeout=machine.timeout
         )
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
         # image shape -> frames that wait for a full batch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
 
@@ -20,8 +20,8 @@ from pydantic.dataclasses import dataclass as validated
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
-from pipeline.processes import TIMEOUT, cores
-from pipeline.processes.settings import DeviceName, DeviceNames, device_names
+from pipeline.processes import TIMEOUT
+from pipeline.processes.settings import Computing
 
 __all__ = [
     "Detect",
@@ -119,35 +119,18 @@ class Detector(ABC):
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
-class DetectionResources:
+class DetectionResources(Computing):
     """Devices, processes and limits of a detection. They do not change results.
 
     The model of luigi.cfg's section [detect] inherits from this class.
     """
 
-    device: DeviceName = "auto"
-    devices: DeviceNames = None  # replaces `device`: one process on each
     batch_size: Annotated[
         NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")
-    ] = 0
-    workers: Annotated[
-        NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")
     ] = 0
     timeout: Annotated[
         PositiveFloat, Field(description="Seconds without progress until a clip is given up")
     ] = TIMEOUT
-
-    @property
-    def processes(self) -> tuple[str, ...]:
-        """Devices, each with its own process; () if this process detects. Raises ConfigError."""
-        return device_names(self.devices or "", self.device)
-
-    def share(self, device: str) -> DetectionResources:
-        """Resources for the process of one device, with its share of the cores; all for ""."""
-        if not device:
-            return self
-        workers = max(1, cores(self.workers) // len(self.processes))
-        return replace(self, device=device, workers=workers, devices=None)
 
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"

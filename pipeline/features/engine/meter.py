@@ -33,20 +33,18 @@ class Meter:
     seconds: dict[str, float] = field(default_factory=dict)
     frames: int = 0  # decoded
     rows: int = 0  # computed
+    worked: float | None = None  # s that all workers have worked, if there are workers
 
     def add(self, **seconds: float) -> None:
         with _ADDING:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
-    def note_device(self, provenance: Sequence[Provenance | None], processes: int = 1) -> None:
-        """Set `device` from the provenance of several streams' networks, if there is a network.
-        `processes`: the number of processes with such a device each.
-        """
+    def note_device(self, provenance: Sequence[Provenance | None]) -> None:
+        """Set `device` from the provenance of several streams' networks, if there is a network."""
         for of_stream in provenance:
             if of_stream and "device" in of_stream:
-                device = str(of_stream["device"])
-                self.device = f"{processes} x {device}" if processes > 1 else device
+                self.device = str(of_stream["device"])
                 return
 
     def include(self, other: Meter) -> None:
@@ -54,6 +52,14 @@ class Meter:
         self.frames = self.frames + other.frames
         self.rows = self.rows + other.rows
         self.add(**other.seconds)
+
+    def include_part(self, part: Meter) -> None:
+        """Add the part of a worker. All workers are alike."""
+        self.include(part)
+        self.worked = (self.worked or 0.0) + part.elapsed
+        self.decoders = part.decoders
+        self.lanes = part.lanes
+        self.device = part.device or self.device
 
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -80,7 +86,7 @@ class Meter:
         shares: dict[str, float] = {}
         for stage in STAGES:
             if stage in self.seconds:
-                share = self.seconds[stage] / self.elapsed / many.get(stage, 1)
+                share = self.seconds[stage] / (self.worked or self.elapsed) / many.get(stage, 1)
                 shares[stage] = min(1.0, share)
         return shares
 

@@ -1,9 +1,9 @@
 """One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops ->
 features]
 
-`extract.py` makes a `Run` with an `Output` for each stream, and iterates over `Run.results`. One
-loop (`Run._loop`) sends tasks to decoding processes, full batches to the networks' threads, and
-finished shards to the writing thread. Memory is a fixed number of slots and a few open shards.
+`extract.py` makes a `Run` with an `Output` for each stream, and calls `Run.compute`. One loop
+(`Run._loop`) sends tasks to decoding processes, full batches to the networks' threads, and finished
+shards to the writing thread. Memory is a fixed number of slots and a few open shards.
 
 An *output* is a stream while it is computed, with its own open shards, slots, batches and network.
 Outputs that are computed together share the decoded frames. `tasks.py` explains jobs, tasks, slots
@@ -32,7 +32,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Split, Staged, StreamShards
+from cache import Split, StreamShards
 from cache.arrays import Ints
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_batch, compute_labels, load
@@ -61,22 +61,18 @@ REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels gets in one call
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
-# Counts of a shard's rows, and the shard if it is only staged, for a `StreamWriter` to accept.
-Written = tuple[Counts, Staged | None]
-
 
 class Output:
     """A stream while a run computes it.
 
-    `begin` sets the shards to compute. Before the first batch, `load` loads the network, and
-    `use_slots` gives the memory of the slots. Both are only called when a row is to be decoded.
+    Before the first batch, `load` loads the network, and `use_slots` gives the memory of the slots.
+    Both are only called when a row is to be decoded.
 
     Args:
         target: numbers of the shards to compute, ascending.
         stream_shards: the stream in the cache.
         write_shard: `StreamShards.stage` or `StreamWriter.write`; called in the writing thread.
         recorded: provenance of the rows that the stream already has.
-        agreed: the provenance to record; None: that of the network in this process.
     """
 
     def __init__(
@@ -85,18 +81,18 @@ class Output:
         stream: Stream,
         stream_shards: StreamShards,
         target: Sequence[int],
-        write_shard: Callable[..., Staged | None],
+        write_shard: Callable[..., object],
         recorded: Provenance | None,
-        agreed: Provenance | None = None,
     ) -> None:
         self.stream = stream
+        self.target = target
+        self.shards = OpenShards(split, stream_shards, stream, target)
         self._split = split
         self._stream_shards = stream_shards
         self._write_shard = write_shard
         self._recorded = recorded
-        self._agreed = agreed
-        self.begin(target)
         self.provenance: Provenance | None = None  # None: no network has been loaded
+        self.counts = Counts()  # of the rows of written shards
         self.computing = 0  # number of batches that are being computed
         self.writing = 0  # number of shards that are being written
         # set by `load`
@@ -109,20 +105,15 @@ class Output:
         self._slots: NDArray[np.uint8]  # (slots, bytes) contents of the slots
         self._sizes: Ints  # (slots,) see `worker.Slots`
 
-    def begin(self, target: Sequence[int]) -> None:
-        """Set the next shards to compute. All earlier ones must be finished."""
-        self.target = target
-        self.shards = OpenShards(self._split, self._stream_shards, self.stream, target)
-
-    def write(self, shard: PendingShard) -> Written:
-        """Write a complete shard to the cache."""
+    def write(self, shard: PendingShard) -> None:
+        """Write a complete shard to the cache, and count its rows."""
         self._stream_shards.made = self._stream_shards.made or self.provenance or {}
-        return shard.counts, self._write_shard(shard.number, shard.values, shard.ok, shard.keys)
+        self._write_shard(shard.number, shard.values, shard.ok, shard.keys)
+        self.counts.add(shard.counts)
 
     def load_computer(self, machine: Machine) -> Any:
         """Load the stream's computer; None if decoding processes compute its rows."""
-        computer, provenance = load(self.stream, machine, self._recorded)
-        self.provenance = self._agreed or provenance
+        computer, self.provenance = load(self.stream, machine, self._recorded)
         return computer
 
     def load(self, machine: Machine, workers: int) -> Slots:
@@ -172,7 +163,7 @@ class Output:
         finally:
             if self._computer is not None:
                 self._computer.release()
-            del self._slots, self._sizes  # a later extraction has others
+            del self._slots, self._sizes
 
     def _images(self, slots: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = self.stream.policy.size
@@ -208,12 +199,10 @@ class Output:
 
 @dataclass(kw_only=True)
 class Run:
-    """One extraction of a split's shards in this process: iterate over `results`.
+    """One extraction of a split's shards in this process, by `compute`.
 
     Before the first row is decoded, the networks are loaded, and there is a pool of decoding
-    processes, with slots. The pool and the slots end with `results`. But in the process of a
-    device, which ends with its extraction, the next `results` uses them and the networks again,
-    after `Output.begin` has set other shards.
+    processes, with slots. The pool and the slots end with `compute`.
     """
 
     split: Split
@@ -225,27 +214,19 @@ class Run:
 
     def __post_init__(self) -> None:
         self.meter = Meter()
-        self._progress: Callable[[int, Meter], None]  # set by `results`
-        self._tasks: Tasks  # set by `results`
-        # Ends the pool: releases the slots, ends the processes, and deletes `_pool`.
-        self._stack = contextlib.ExitStack()
-        self._pool: Pool[Task, Decoded]  # set only while there is a pool
+        self._progress: Callable[[int, Meter], None]  # set by `compute`
+        self._tasks: Tasks  # set by `compute`
+        self._pool: Pool[Task, Decoded]  # set by `_compute_jobs`
         # running computation -> output and batch
         self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
-        # number of the output, and the shard that is being written
-        self._writing: deque[tuple[int, Future[Written]]] = deque()
+        # output of a shard that is being written
+        self._writing: deque[tuple[Output, Future[None]]] = deque()
         self._saving: deque[Future[None]] = deque()  # checkpoints
         self._saved = time.monotonic()  # when the last checkpoints were begun
         self._reported = 0.0  # when progress was reported last
 
-    @property
-    def provenance(self) -> list[Provenance | None]:
-        """The provenance of each output; None if its network was not loaded."""
-        return [out.provenance for out in self.outputs]
-
-    def results(self, progress: Callable[[int, Meter], None]) -> Iterator[tuple[int, Written]]:
-        """Compute all target shards. Yields each shard once it is written: the number of its
-        output, and the result of `Output.write`.
+    def compute(self, progress: Callable[[int, Meter], None]) -> None:
+        """Compute and write all target shards.
 
         Args:
             progress: called a few times a second with the number of finished rows of all streams.
@@ -256,13 +237,13 @@ class Run:
         self._progress = progress
         if self.pixels_of is None:
             (out,) = self.outputs
-            yield from self._compute_labels(out)
+            self._compute_labels(out)
         else:
-            yield from self._compute_crops(self.pixels_of)
+            self._compute_crops(self.pixels_of)
         self.meter.stop()
         self._report()
 
-    def _compute_labels(self, out: Output) -> Iterator[tuple[int, Written]]:
+    def _compute_labels(self, out: Output) -> None:
         """Compute the shards of a stream of labels, without decoding."""
         self.meter.decoders = 0
         computer: Any = None
@@ -279,7 +260,7 @@ class Run:
                 todo = shard.todo(shard.start, shard.stop)
                 if len(todo) and computer is None:
                     computer = out.load_computer(self.resources.machine(self.process))
-                    self.meter.note_device(self.provenance)
+                    self._note_device()
                 for first in range(0, len(todo), at_once):
                     rows = todo[first : first + at_once]
                     labels = label_batch(self.split, rows, out.stream.reads)
@@ -290,11 +271,11 @@ class Run:
                         save()
                     self._report()
                 for finished in out.shards.take_finished():
-                    yield 0, self._write(out, finished)
+                    self._write(out, finished)
         finally:
             save()
 
-    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> Iterator[tuple[int, Written]]:
+    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> None:
         """Compute the shards of streams of crops."""
         self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
         # the jobs of each video; [] if its rows are carried over
@@ -302,46 +283,34 @@ class Run:
         # Before the first job, no process is started and no network loaded.
         for jobs in videos:
             if jobs:
-                yield from self._compute_jobs(itertools.chain([jobs], videos))
+                self._compute_jobs(itertools.chain([jobs], videos))
                 break
-            yield from self._write_carried()
-        yield from self._write_carried()
+            self._write_carried()
+        self._write_carried()
 
-    def _write_carried(self) -> Iterator[tuple[int, Written]]:
+    def _write_carried(self) -> None:
         """Write open shards that have no rows left to compute."""
-        for i, out in enumerate(self.outputs):
+        for out in self.outputs:
             for shard in out.shards.take_finished():
-                yield i, out.write(shard)
+                out.write(shard)
                 self._report()
 
-    def _compute_jobs(self, videos: Iterator[list[Job]]) -> Iterator[tuple[int, Written]]:
-        """Compute shards with decoding processes and networks. videos: the jobs of each video."""
-        try:
-            workers = self.resources.decoders(self.process)
-            if not hasattr(self, "_pool"):
-                self._start_pool(workers)
-            self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
-            self.meter.note_device(self.provenance)
-            self._tasks.batches = [out.batches for out in self.outputs]
-            self._tasks.task_rows = min(out.task_rows for out in self.outputs)
-            self._report()
-            self._pool.begin(self._tasks_of_jobs(videos))
-            yield from self._loop()
-        finally:
-            if not self.process:
-                self._stack.close()
-
-    def _start_pool(self, workers: int) -> None:
-        """Load the networks, and make the pool: its processes share the slots with this process."""
+    def _compute_jobs(self, videos: Iterator[list[Job]]) -> None:
+        """Load the networks, and compute shards with them and with decoding processes, which share
+        the slots with this process. videos: the jobs of each video.
+        """
+        workers = self.resources.decoders(self.process)
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(
                 f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
             )
         slots = [out.load(self.resources.machine(self.process), workers) for out in self.outputs]
+        self._tasks.batches = [out.batches for out in self.outputs]
+        self._tasks.task_rows = min(out.task_rows for out in self.outputs)
         self._pool = Pool(
             [CropDecoding(slots)] * workers,
-            iter(()),
+            self._tasks_of_jobs(videos),
             ahead=AHEAD,
             timeout=self.resources.timeout,
             skips=True,
@@ -349,10 +318,14 @@ class Run:
             # with fewer processes than cores, each may use several threads to decode
             env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
         )
-        self._stack.callback(delattr, self, "_pool")
-        self._stack.enter_context(self._pool)
-        for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
-            self._stack.enter_context(out.use_slots(*of_output.map(memory)))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._pool)
+            for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
+                stack.enter_context(out.use_slots(*of_output.map(memory)))
+            self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
+            self._note_device()
+            self._report()
+            self._loop()
 
     def _tasks_of_jobs(self, videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
         """Yield the tasks of each job; None while another job would open too many shards."""
@@ -361,12 +334,15 @@ class Run:
             while not all(out.has_room for out in self.outputs):
                 yield None
 
+    def _note_device(self) -> None:
+        self.meter.note_device([out.provenance for out in self.outputs])
+
     def _report(self) -> None:
         self._reported = time.monotonic()
         n_not_computed = sum(out.shards.not_computed for out in self.outputs)
         self._progress(self.meter.rows + n_not_computed, self.meter)
 
-    def _loop(self) -> Iterator[tuple[int, Written]]:
+    def _loop(self) -> None:
         """The main loop: send tasks, compute full batches, write finished shards, until all is
         done.
 
@@ -392,9 +368,9 @@ class Run:
                     if time.monotonic() - self._reported > REPORT_EVERY:
                         self._report()
                     while self._writing and self._writing[0][1].done():
-                        i, written = self._writing.popleft()
-                        self.outputs[i].writing -= 1
-                        yield i, written.result()
+                        out, written = self._writing.popleft()
+                        out.writing -= 1
+                        written.result()
             finally:  # also after an error: start no other batch, and save the computed rows
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
@@ -424,7 +400,7 @@ class Run:
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         for i, out in enumerate(self.outputs):
             for shard in out.shards.take_finished(self._tasks.uncompared_shards(i)):
-                self._writing.append((i, writer.submit(self._write, out, shard)))
+                self._writing.append((out, writer.submit(self._write, out, shard)))
                 out.writing += 1
 
     def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
@@ -441,9 +417,9 @@ class Run:
             for save in out.shards.save(self._tasks.uncompared_rows()):
                 self._saving.append(writer.submit(save))
 
-    def _write(self, out: Output, shard: PendingShard) -> Written:
+    def _write(self, out: Output, shard: PendingShard) -> None:
         with self.meter.measure("write"):
-            return out.write(shard)
+            out.write(shard)
 
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close batches if no task can fill them: none is

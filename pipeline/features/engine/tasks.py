@@ -53,9 +53,6 @@ FEWEST_ROWS: Final = 16  # in a task, so that small batches are soon full
 MOST_ROWS: Final = 64  # in a task; sending more at once saves nothing
 MOST_PERSONS: Final = 256  # of one frame in a job; the others are in another job
 
-# Job numbers are unique in this process, as decoding processes may stay for a later `Tasks`.
-_JOB_NUMBERS: Final = itertools.count()
-
 NO_ROW: Final = -1  # the "row" of an empty slot
 Rows = Ints  # rows, by their numbers in the split
 
@@ -109,6 +106,7 @@ class Tasks:
         self._comparing: dict[int, Job] = {}
         # task number -> its job, and by output, its rows and their slots
         self._running: dict[int, tuple[Job, list[_TaskRows]]] = {}
+        self._job_numbers = itertools.count()
         self._task_numbers = itertools.count()
 
     def jobs_by_video(self) -> Iterator[list[Job]]:
@@ -182,7 +180,7 @@ class Tasks:
         ]
         n_kept = _frames_to_keep(frame, previous_frame)
         return Job(
-            next(_JOB_NUMBERS),
+            next(self._job_numbers),
             pixels,
             job_rows,
             frame,

@@ -27,7 +27,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -102,11 +101,6 @@ class _Input(NamedTuple):
     kind: str  # a key of NUMBERS
     numbers: tuple[int, ...]
     path: str  # below the raw folder
-
-    @property
-    def named(self) -> dict[str, int]:
-        """The numbers by their names in NUMBERS."""
-        return dict(zip(NUMBERS[self.kind], self.numbers, strict=True))
 
     @property
     def is_empty(self) -> bool:
@@ -242,40 +236,6 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
                 state = "cannot be read now"
             lines.append(f"{path} {state}")
     return lines
-
-
-def describe_difference(there: Stamp, here: Stamp) -> str:
-    """The first input of a video that differs between two machines, by the stamps that they made.
-
-    >>> describe_difference("file 5 1 a.mat", "file 7 1 a.mat")
-    'a.mat (size 5 there, 7 here)'
-    """
-    others = parse(there)
-    for path, file in parse(here).items():
-        other = others.get(path)
-        if other == file:
-            continue
-        if other is None or other.kind != file.kind:
-            return f"{path} (missing there)"
-        texts = []
-        for name, number in file.named.items():
-            number_there = other.named[name]
-            if number_there != number:
-                there_text = _number_text(name, number_there)
-                texts.append(f"{name} {there_text} there, {_number_text(name, number)} here")
-        return f"{path} ({', '.join(texts)})"
-    return "further files there"
-
-
-def _number_text(name: str, number: int) -> str:
-    """A number of a stamp, named as in NUMBERS, as a person reads it; times in UTC."""
-    if number == GONE:
-        return "missing"
-    if number == UNREADABLE:
-        return "unreadable"
-    if name in ("time", "newest"):
-        return f"{datetime.fromtimestamp(number / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
-    return f"{number:,}"
 
 
 def _size_and_time(file: str) -> tuple[int, int]:

@@ -75,6 +75,23 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
         assert writer.pending == [1, 2, 3, 4]
 
 
+def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(
+    root: Path, toy: Any
+) -> None:
+    """So that any process computes a refused shard again."""
+    shards = shards_of(root, plan="weights")
+    with writer_of(root) as writer:
+        staged = [shards.stage(*toy.given(shards, shard)) for shard in (0, 1, 2)]
+        (root / staged[1].keys["resnet50_ok"]).unlink()
+        writer.accept_staged()
+        assert writer.pending == [1, 3, 4]
+        assert len(writer.refused) == 1
+        assert shards.list_staged() == {}
+        shards.stage(*toy.given(shards, 1))
+        writer.accept_staged()
+        assert writer.pending == [3, 4]
+
+
 @pytest.mark.parametrize("stream", FORMS)
 def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(
     root: Path, toy: Any, stream: str

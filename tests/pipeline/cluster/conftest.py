@@ -1,5 +1,6 @@
 """A scheduler and as many workers as a test needs, as processes of the session."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -7,12 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import distributed
 import pytest
 
+from pipeline.cli.progress import Progress
 from pipeline.processes import cluster
 from pipeline.processes.settings import Dask
 from tests.waiting import await_that
@@ -115,18 +118,12 @@ class Cluster:
         return dask(self.folder, self._path, *options, **start)
 
 
-def dask(
-    folder: Path, path: Path, *options: str, code: Path = ROOT, keep: Sequence[int] = ()
-) -> subprocess.Popen[bytes]:
-    """`dask` with these options, with the folder `path` beside the code on its path. keep: open
-    files that it gets.
-    """
+def dask(folder: Path, path: Path, *options: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
+    """`dask` with these options, with the folder `path` beside the code on its path."""
     environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(code), str(path)])}
     with (folder / f"{options[0]}.log").open("ab") as log:
         words = [sys.executable, "-m", "dask", *options]
-        return subprocess.Popen(
-            words, cwd=folder, env=environment, stdout=log, stderr=log, pass_fds=keep
-        )
+        return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="session")
@@ -143,8 +140,30 @@ def two(running: Cluster) -> Cluster:
     return running
 
 
+@dataclass(frozen=True)
+class Each:
+    """Does a part: calls a job for each item."""
+
+    job: Callable[[Any], Any]
+
+    def __call__(self, part: Sequence[Any], progress: Progress, device: str) -> list[Any]:
+        results = []
+        for item in part:
+            progress(len(results), len(part))
+            results.append(self.job(item))
+        return results
+
+
 def mapped(
-    at: str, job: Any, items: Any = ITEMS, shared: Path | None = None, patience: float = 600
+    at: str,
+    job: Any,
+    items: Any = ITEMS,
+    shared: Path | None = None,
+    patience: float = 600,
+    most: int = 100,
 ) -> Iterator[Any]:
-    with cluster.connect_cluster(Dask(at, patience), shared) as workers:
-        yield from workers.map(job, items, lambda one, other: False)
+    """The results of a job for each item, in the order in which parts end."""
+    parts = cluster.run_parts(Each(job), items, Dask(at, patience), most=most, shared=shared)
+    with contextlib.closing(parts):
+        for _, results in parts:
+            yield from results

@@ -1,4 +1,4 @@
-"""Functions are mapped in order over a cluster whose workers come and go."""
+"""Parts are done on a cluster whose workers come and go."""
 
 import os
 import re
@@ -14,7 +14,6 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.processes import cluster
-from pipeline.processes.settings import Dask
 from tests.pipeline.cluster.conftest import ITEMS, Cluster, mapped
 from tests.waiting import await_that
 
@@ -35,12 +34,13 @@ def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path
 
 
 def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
-    most = 2 * cluster.AHEAD * cluster.TOGETHER  # of two workers
-    results = mapped(two.address, made_up.Doubled(tmp_path), range(20 * most))
-    assert next(results) == 0
+    of_part = 8
+    most = 2 * cluster.WAITING * of_part  # of two workers
+    results = mapped(two.address, made_up.Doubled(tmp_path), range(20 * most), most=of_part)
+    first = next(results)
     time.sleep(0.5)  # in which more would begin
-    assert len(made_up.logged(tmp_path)) <= most + cluster.TOGETHER
-    assert list(results) == [2 * item for item in range(1, 20 * most)]
+    assert len(made_up.logged(tmp_path)) <= most + of_part
+    assert sorted([first, *results]) == [2 * item for item in range(20 * most)]
 
 
 def test_ctrl_c_ends_the_wait_for_a_worker(
@@ -75,7 +75,8 @@ def test_a_scheduler_that_goes_away_is_named(
         (tmp_path / "open").touch()
         own.start_scheduler(own.address.rpartition(":")[2])
         own.add()
-        assert list(mapped(own.address, made_up.Doubled(tmp_path))) == [2 * item for item in ITEMS]
+        results = mapped(own.address, made_up.Doubled(tmp_path))
+        assert sorted(results) == [2 * item for item in ITEMS]
     finally:
         own.end()
 
@@ -83,12 +84,12 @@ def test_a_scheduler_that_goes_away_is_named(
 def test_a_scheduler_that_stopped_is_waited_for_as_long_as_for_workers(
     made_up: ModuleType, tmp_path: Path, on_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "ASK_AGAIN", 0.1)
     own = Cluster(tmp_path, on_path)
     try:
         own.have(1)
         results = mapped(own.address, made_up.Doubled(tmp_path), patience=1)
         assert next(results) == 0
+        monkeypatch.setattr(cluster, "ASK_AGAIN", 0.1)
         own.scheduler.send_signal(signal.SIGSTOP)
         with pytest.raises(PipelineError, match="waited 1 s for an answer of this Dask scheduler"):
             list(results)
@@ -124,6 +125,8 @@ def test_workers_that_come_late_and_go_are_waited_for(
                 await_that(
                     lambda: running.ask(lambda dask_scheduler: dask_scheduler.adaptive_target()) > 0
                 )
+                # s for a result; connecting had longer
+                monkeypatch.setattr(cluster, "ANSWER", 0.5)
                 name = running.add()
                 await_that(lambda n=n_begun: len(made_up.logged(tmp_path)) > n)  # type: ignore[misc]
                 running.kill(name)
@@ -132,13 +135,10 @@ def test_workers_that_come_late_and_go_are_waited_for(
             running.add()
 
     coming = threading.Thread(target=come_and_go)
-    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
-        monkeypatch.setattr(cluster, "ANSWER", 0.5)  # s for a result; connecting had longer
-        coming.start()
-        job = made_up.Doubled(tmp_path, gate=12)
-        results = list(workers.map(job, ITEMS, lambda one, other: False))
+    coming.start()
+    results = list(mapped(running.address, made_up.Doubled(tmp_path, gate=12)))
     coming.join()
-    assert results == [2 * item for item in ITEMS]
+    assert sorted(results) == [2 * item for item in ITEMS]
     assert len(running.workers) == 1
     assert re.search(
         r": waiting for a Dask worker, \d+ s of at most 10 min", capsys.readouterr().err
@@ -151,33 +151,31 @@ def test_a_result_that_does_not_arrive_is_asked_for_again(
     """The worker has stopped, and Dask believes that it is there."""
     running.have(1)
     (worker,) = running.workers.values()
-    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
-        monkeypatch.setattr(cluster, "ANSWER", 0.2)  # s for a result; connecting had longer
-        results = workers.map(made_up.Doubled(tmp_path), ITEMS, lambda one, other: False)
-        assert next(results) == 0
-        await_that(lambda: len(made_up.logged(tmp_path)) > cluster.TOGETHER)
-        worker.send_signal(signal.SIGSTOP)
-        going_on = threading.Timer(1, worker.send_signal, [signal.SIGCONT])
-        going_on.start()
-        assert list(results) == [2 * item for item in ITEMS[1:]]
-        going_on.join()
+    results = mapped(running.address, made_up.Doubled(tmp_path), most=5)
+    assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
+    monkeypatch.setattr(cluster, "ANSWER", 0.2)  # s for a result; connecting had longer
+    await_that(lambda: len(made_up.logged(tmp_path)) == 10)
+    await_that(lambda: {*running.states()} == {"memory"})  # the second part has ended
+    worker.send_signal(signal.SIGSTOP)
+    going_on = threading.Timer(1, worker.send_signal, [signal.SIGCONT])
+    going_on.start()
+    assert sorted(results) == [2 * item for item in ITEMS[5:]]
+    going_on.join()
 
 
-def test_a_task_that_ends_its_workers_ends_the_work(running: Cluster, tmp_path: Path) -> None:
+def test_a_part_that_ends_its_workers_ends_the_work(running: Cluster, tmp_path: Path) -> None:
     """Dask allows three losses."""
     running.have(5)
-    with cluster.connect_cluster(Dask(running.address, 600)) as workers:
-        results = workers.as_completed(_die_at_zero, [tmp_path / str(item) for item in range(8)])
-        with pytest.raises(
-            PipelineError,
-            match="4 workers were lost while they ran the same task, the last one tcp:",
-        ):
-            list(results)
+    results = mapped(running.address, _die_at_zero, [tmp_path / str(item) for item in range(8)])
+    with pytest.raises(
+        PipelineError, match="4 workers were lost while they ran the same part, the last one tcp:"
+    ):
+        list(results)
     running.await_workers(1)
     assert len((tmp_path / "0").read_text()) == 4
 
 
-def _die_at_zero(file: Path, alive: Any) -> str:
+def _die_at_zero(file: Path) -> str:
     with file.open("a") as log:
         log.write("x")
     if file.name == "0":
@@ -188,10 +186,10 @@ def _die_at_zero(file: Path, alive: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_workers", "options"), [(1, GPU), (2, ())])
-def test_five_losses_each_at_another_task_cost_only_what_was_running(
+def test_five_losses_each_at_another_part_cost_only_what_was_running(
     running, tmp_path, n_workers, options
 ):
-    """Dask counts a loss also against the task that waited on the worker."""
+    """Dask counts a loss also against the part that waited on the worker."""
     running.have(0)
     for _ in range(n_workers):
         running.add(*options)
@@ -205,15 +203,11 @@ def test_five_losses_each_at_another_task_cost_only_what_was_running(
             running.add(*options)
 
     threading.Thread(target=take_away).start()
-    with cluster.connect_workers(Dask(running.address)) as workers:
-        assert sorted(
-            workers.as_completed(_slow, [tmp_path / f"done-{i}" for i in range(12)])
-        ) == sorted(ITEMS[:12])
+    files = [tmp_path / f"done-{i}" for i in range(12)]
+    assert sorted(mapped(running.address, _slow, files, most=1)) == sorted(ITEMS[:12])
 
 
-def _slow(file: Path, alive: Any) -> int:
-    for _ in range(20):
-        time.sleep(0.1)
-        alive()
+def _slow(file: Path) -> int:
+    time.sleep(2)
     file.touch()
     return int(file.name.removeprefix("done-"))

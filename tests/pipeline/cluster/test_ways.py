@@ -29,10 +29,12 @@ PENN = "penn_action/train"
 ONE = Resources(workers=1)
 TWO = Resources(workers=1, devices="cpu,cpu")
 WAYS = pytest.mark.parametrize("way", ["parts", "devices", "dask"])
+# "mixed": an array job, of which one part runs on devices and one on a cluster, then devices
+KILLED = ["parts", "devices", "dask", "mixed"]
 SLOW = [
     pytest.param(way, seed, marks=pytest.mark.slow)
-    for way, seed in itertools.product(["parts", "devices", "dask"], range(1, 7))
-    if (way, seed) != ("dask", 1)  # test_parts.py and test_devices.py kill the others
+    for way, seed in itertools.product(KILLED, range(1, 7))
+    if (way, seed) != ("mixed", 1)  # it has all others
 ]
 # Runs the command line after a file of its code has changed.
 EDITED_MEANWHILE = """
@@ -51,11 +53,11 @@ sys.exit(main(sys.argv[1:]))
 # ------------------------------------------------------------------------------- killed at random
 
 
-@pytest.mark.parametrize(("way", "seed"), [("dask", 1), *SLOW])
+@pytest.mark.parametrize(("way", "seed"), [("mixed", 1), *SLOW])
 def test_killed_at_random_they_end_with_the_bytes_of_one_run(
     way, seed, request, penn, made_up, into, tmp_path, small_shards
 ):
-    penn.add("0100", "0101", "0102")
+    penn.add(*(f"{100 + i:04d}" for i in range(7)))
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     for root in (alone, shared):
         into.convert(root, penn.raw)
@@ -66,17 +68,25 @@ def test_killed_at_random_they_end_with_the_bytes_of_one_run(
     (tmp_path / "calls").unlink()
     fatal = tuple(random.Random(seed).sample(range(n_calls), 3))
     spec = StreamSpec("means", made_up.Mortal(folder=str(tmp_path), fatal=fatal))
+    if way in ("dask", "mixed"):
+        running: Cluster = request.getfixturevalue("running")
+        running.have(0)
+        running.have(4)
+        dask = {"dask": Dask(running.address)}
     if way == "parts":
-        end_parts(shared, spec)
+        end_parts(shared, spec, Part(1, 2), Part(2, 2))
         done = extract(shared, spec, ONE)
         assert done.computed == 0  # all is staged
     elif way == "devices":
         done = run_until_done(shared, spec, TWO)
+    elif way == "dask":
+        done = run_until_done(shared, spec, ONE, **dask)
     else:
-        running: Cluster = request.getfixturevalue("running")
-        running.have(0)
-        running.have(4)
-        done = run_until_done(shared, spec, ONE, dask=Dask(running.address))
+        end_parts(shared, spec, Part(1, 4))
+        run_until_done(shared, spec, TWO, part=Part(2, 4))
+        run_until_done(shared, spec, ONE, part=Part(3, 4), **dask)
+        done = run_until_done(shared, spec, TWO)
+        assert 0 < done.computed < done.kept
     assert done.problems == {}
     assert len((tmp_path / "calls").read_text().splitlines()) > max(fatal)
     assert into.tree(shared) == into.tree(alone)
@@ -87,15 +97,15 @@ def extract(root: Path, spec: StreamSpec, resources: Resources, **options: Any) 
     return done
 
 
-def end_parts(root: Path, spec: StreamSpec) -> None:
-    """Run two parts at once, again until both have ended by themselves."""
-    codes = [-signal.SIGKILL]
+def end_parts(root: Path, spec: StreamSpec, *parts: Part) -> None:
+    """Run parts at once, again until all have ended by themselves."""
+    codes = {-signal.SIGKILL}
     while -signal.SIGKILL in codes:
-        parts = [start_part(root, spec, Part(k, 2)) for k in (1, 2)]
-        for part in parts:
+        started = [start_part(root, spec, part) for part in parts]
+        for part in started:
             part.join()
-        codes = [part.exitcode for part in parts]
-    assert codes == [0, 0]
+        codes = {part.exitcode for part in started}
+    assert codes == {0}
 
 
 def start_part(root: Path, spec: StreamSpec, part: Part) -> Any:
@@ -111,7 +121,7 @@ def run_until_done(root: Path, spec: StreamSpec, resources: Resources, **options
         try:
             return extract(root, spec, resources, **options)
         except PipelineError as error:
-            assert re.search("ended at the same task|were lost while they ran", str(error))
+            assert re.search("ended at the same part|were lost while they ran", str(error))
     return extract(root, spec, resources, **options)
 
 

@@ -1,18 +1,19 @@
 """Several devices of one machine, a process for each: here two CPUs."""
 
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.cli.progress import Progress
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.processes.cluster import connect_workers
+from pipeline.processes.cluster import run_parts
 from pipeline.processes.settings import NO_CLUSTER, Dask, device_names
 
 pytestmark = pytest.mark.processes
@@ -56,33 +57,29 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
     ]
     assert into.tree(shared) == into.tree(alone)
     assert [(one.computed, one.problems) for one in done] == [(24, {})] * 2
-    assert reported[-1] == (24, 24)
+    assert reported[-1] == (2, 2)  # shards
     processes = set((logs[1] / "log").read_text().splitlines())
     assert {line.split()[0] for line in processes} == {"cpu"}
     assert len(processes) == (3 if dies else 2)
     assert len(set((logs[0] / "log").read_text().splitlines())) == 1
 
 
-def test_the_process_of_a_device_keeps_its_decoding_processes(roots, made_up, tmp_path):
-    (tmp_path / "pids").mkdir()
-    spec = StreamSpec("steps", made_up.Steps(folder=str(tmp_path / "pids")))
-    extract_together([plan_extraction(roots[0], PENN, spec)], Resources(workers=1, devices="cpu"))
-    assert len(list((tmp_path / "pids").iterdir())) == 1  # for both shards, each a task of its own
-
-
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
     spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
     with pytest.raises(
-        PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"
+        PipelineError, match=r"cpu: 2 processes ended at the same part, the last one was killed"
     ):
         extract_together([plan_extraction(roots[0], PENN, spec)], TWO)
 
 
-def test_what_a_job_raises_comes_with_its_device() -> None:
-    with connect_workers(NO_CLUSTER, ("cpu", "cpu")) as devices, pytest.raises(TypeError) as caught:
-        list(devices.as_completed(sys.intern, ["one", "two"]))
-    assert str(caught.value).startswith("cpu: ")
+def test_what_a_part_raises_comes_with_its_device() -> None:
+    with pytest.raises(PipelineError, match=r"^cpu: two of one") as caught:
+        list(run_parts(_refuse, ["one", "two"], NO_CLUSTER, ("cpu", "cpu"), most=1))
     assert "In a process of its own" in caught.value.__notes__[0]
+
+
+def _refuse(part: Sequence[str], progress: Progress, device: str) -> None:
+    raise PipelineError("two of one")
 
 
 @pytest.mark.parametrize(
