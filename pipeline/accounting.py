@@ -313,6 +313,6 @@ def reason(name: str) -> Reason:
     return REASONS.get(name, UNKNOWN)
 
 
-def without_rows_text(why: str, n: int) -> str:
+def describe_no_rows(why: str, n: int) -> str:
     """A line about n videos that were rejected for a harmless reason."""
     return f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}"

@@ -19,7 +19,7 @@ from pipeline.cli.progress import bar
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.plan import continue_by, plan_extraction
+from pipeline.features.plan import advise_continuing, plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.weights import KINDS
 from pipeline.recipe.steps import extract
@@ -147,7 +147,7 @@ def _refuse_unnamed(source: SettingsFile, committed: cache.Split, stream_name: s
     """Raise PipelineError for an existing stream whose kind neither a setting nor its name says."""
     if kind_of(source, stream_name) in streams.names():
         return
-    advice = continue_by(committed, stream_name)
+    advice = advise_continuing(committed, stream_name)
     raise PipelineError(
         f"{committed.name}: no setting names the kind of stream {stream_name!r}. {advice}"
     )

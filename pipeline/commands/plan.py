@@ -99,7 +99,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         if todo is not None and plan.converts:
             steps += _conversion(plan, todo, most)
     steps += [f"{WRONG} {plain(text)}" for text in plan.lost_videos]
-    steps += [f"{DOUBT} {plain(text)}" for text in _unnamed(plan)]
+    steps += [f"{DOUBT} {plain(text)}" for text in _list_unnamed(plan)]
     steps += map(plain, plan.staged)
     if not plan.up_to_date:
         steps += _extractions(plan)
@@ -179,7 +179,7 @@ def _named_videos(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
     return {"new": todo.new, "changed": changed, "removed": todo.removed}
 
 
-def _unnamed(plan: SplitPlan) -> Iterator[str]:
+def _list_unnamed(plan: SplitPlan) -> Iterator[str]:
     """Messages about incomplete streams that no task extracts."""
     for stream, n_rows in plan.unnamed.items():
         assert plan.committed is not None

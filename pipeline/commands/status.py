@@ -21,7 +21,7 @@ import cache
 from cache.format.folders import split_folders, unmounted_streams
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
-from pipeline.accounting import VideoAccount, without_rows_text
+from pipeline.accounting import VideoAccount, describe_no_rows
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, size, table
 from pipeline.cli.progress import bar
@@ -238,7 +238,7 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
     del without_rows[""]
 
     yield DOUBT, rejected
-    yield IDLE, [without_rows_text(why, n) for why, n in without_rows.items()]
+    yield IDLE, [describe_no_rows(why, n) for why, n in without_rows.items()]
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row.without_track.items()]
     yield IDLE, noted
     yield IDLE, [f"missing: {name}" for name in committed.missing_names(row.missing)]

@@ -193,7 +193,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     refusal = ""
     if differs:
         about = f"{committed.name}: stream {spec.name!r} was extracted differently"
-        advice = f"{OTHER_NAME} {continue_by(committed, spec.name)}"
+        advice = f"{OTHER_NAME} {advise_continuing(committed, spec.name)}"
         refusal = f"{about}: {describe(recorded, identity)}. {advice}"
     return make(why=why, missing=missing, differs=differs, refusal=refusal)
 
@@ -210,7 +210,7 @@ def _refuse_imported(committed: Split, spec: StreamSpec, why: str) -> str:
     return f"{about}. Import it: {do}"
 
 
-def continue_by(committed: Split, stream: str) -> str:
+def advise_continuing(committed: Split, stream: str) -> str:
     """Advice: how to continue an existing stream with the options that it was made with."""
     do = fill_command(committed, stream)
     if "imported" in committed.stream_manifest(stream):

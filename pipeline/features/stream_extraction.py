@@ -120,7 +120,7 @@ class StreamExtraction:
         if part is not None:
             stack.enter_context(part.running(plan.root, folder))
             return self.open_part(share)
-        writer = stack.enter_context(self._in_cache(cache.StreamWriter))
+        writer = stack.enter_context(self._open_shards(cache.StreamWriter))
         return self._open_writer(writer, share)
 
     @property
@@ -129,7 +129,7 @@ class StreamExtraction:
         plan = self.plan
         return staging_plan(cache.fingerprint(dict(plan.identity)), plan.spec.stream)
 
-    def _in_cache(self, opened: Callable[..., Shards]) -> Shards:
+    def _open_shards(self, opened: Callable[..., Shards]) -> Shards:
         """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
         plan = self.plan
         stream = plan.spec.stream
@@ -153,7 +153,7 @@ class StreamExtraction:
 
     def open_part(self, share: frozenset[int]) -> Output:
         """Make the output for a part, which stages shards, and reopens and commits none."""
-        shards = self._in_cache(cache.StreamShards)
+        shards = self._open_shards(cache.StreamShards)
         missing = share.intersection(self.missing.shards)
         finished = missing.intersection([*shards.list_staged(STAGED), *shards.list_staged(SHARD)])
         return self._output(shards, shards.stage, missing - finished, finished)

@@ -5,7 +5,7 @@ small, and those of noise are sqrt(1 + 9 + 9 + 1) = sqrt(20) times as large as t
 docs/datasets/videos.md describes the numbers.
 
 Element i of an n-th difference is computed from rows i to i + n, and counts for row i + n: it goes
-with `size[n:]` and `_has_rows_before(n)`.
+with `size[n:]` and `_has_history(n)`.
 
 The 12 joints are those of KEYPOINTS_13 without the nose, left before right: shoulders 0 and 1,
 elbows 2 and 3, wrists 4 and 5, hips 6 and 7, knees 8 and 9, ankles 10 and 11. `measures` makes
@@ -66,7 +66,7 @@ class Joints(NamedTuple):
         size = self.size[3:, None, None]
         noise = np.abs(third) / size
 
-        rows = self._has_rows_before(3)
+        rows = self._has_history(3)
         n_rows = rows.sum(axis=0)
         medians = []
         for joint in np.flatnonzero(n_rows >= FEWEST):
@@ -80,7 +80,7 @@ class Joints(NamedTuple):
         change = np.linalg.norm(second, axis=-1)
         size = self.size[2:, None]
 
-        rows = self._has_rows_before(2)
+        rows = self._has_history(2)
         is_known = rows.any(axis=1)
         if is_known.sum() < FEWEST:
             return math.nan
@@ -88,7 +88,7 @@ class Joints(NamedTuple):
         is_jump = jumps.any(axis=1)
         return float(is_jump[is_known].mean())
 
-    def _has_rows_before(self, n: int) -> Bools:
+    def _has_history(self, n: int) -> Bools:
         """(T - n, 12) whether a joint is seen in a row and in the n rows before it, without a
         gap.
         """

@@ -130,7 +130,7 @@ def _find_one_folder_off(
                 own = [
                     path
                     for path in paths
-                    if not _is_in(path, others) and not path.match(expected_folder)
+                    if not _lies_below(path, others) and not path.match(expected_folder)
                 ]
                 if own:
                     found = raw.joinpath(*min(own).parts[: n + len(there)])
@@ -139,7 +139,7 @@ def _find_one_folder_off(
     return None
 
 
-def _is_in(path: Path, folders: Iterable[str]) -> bool:
+def _lies_below(path: Path, folders: Iterable[str]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
@@ -293,7 +293,7 @@ def lost_inputs(dataset: Dataset, raw: Path) -> list[str]:
         if dataset.films_by_cameras:
             found |= dict.fromkeys(
                 f"{name} has no images, unlike other videos of {split}. Unpack them again."
-                for name in _without_images(dataset, videos)
+                for name in _find_imageless(dataset, videos)
             )
     messages = [*found]
     n_more = len(messages) - SHOWN
@@ -321,7 +321,7 @@ def _missing_paths(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
             yield f"{raw / path} is missing, for {shown}. Unpack it again."
 
 
-def _without_images(dataset: Dataset, videos: Sequence[RawVideo]) -> list[str]:
+def _find_imageless(dataset: Dataset, videos: Sequence[RawVideo]) -> list[str]:
     """Names of the videos without images from cameras that have images of other recordings."""
     recordings = set[str]()
     cameras = set[str]()  # ends of the videos' names

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from cache.write.parts import Part
-from pipeline.accounting import NOT_NOW, without_rows_text
+from pipeline.accounting import NOT_NOW, describe_no_rows
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, line, out, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here
@@ -120,7 +120,7 @@ def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) ->
             conversion.refuse_committed_failures(plan)
         details = [f"up to date, {count(plan.n_videos, 'video')}", *conversion.record_moves(plan)]
         totals = plan.committed.manifest["accounting"]
-        notes = [*_without_rows(plan, totals)]
+        notes = [*_note_no_rows(plan, totals)]
         return StepResult(details=details, mark=IDLE, notes=notes, problems=plan.problems)
 
     is_new = check_new_cache(s, plan.root)
@@ -142,7 +142,7 @@ def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) ->
         mark=DONE if done.totals["frames"]["kept"] else DOUBT,
         warnings=few(rejected, FEW, every),
         flaws=len(done.damaged),
-        notes=[*_without_rows(plan, done.totals), *few(notes, FEW, every)],
+        notes=[*_note_no_rows(plan, done.totals), *few(notes, FEW, every)],
         problems=done.problems,
     )
 
@@ -167,14 +167,14 @@ def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
         yield text
 
 
-def _without_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]:
+def _note_no_rows(plan: conversion.ConversionPlan, totals: Any) -> Iterator[str]:
     """Yield notes on videos without rows for a harmless reason, on rejected videos, and on a split
     without a body model.
     """
     n_failed = 0
     for why, n in totals["videos"]["set_aside"].items():
         if why in plan.dataset.harmless:
-            yield without_rows_text(why, n)
+            yield describe_no_rows(why, n)
         elif why != NOT_NOW:
             n_failed += n
     if n_failed:

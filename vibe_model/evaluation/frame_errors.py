@@ -317,7 +317,7 @@ class Scorer:
             joints = np.broadcast_to(mean, joints.shape)
             kp_2d = np.broadcast_to(self._mean_kp_2d, kp_2d.shape)
         return {
-            "joints": (protocol.rooted(joints), protocol.rooted(truth.joints)),
+            "joints": (protocol.subtract_root(joints), protocol.subtract_root(truth.joints)),
             "placed joints": (joints, truth.joints),
             "keypoints": (kp_2d, truth.kp_2d),
             "prediction": (joints, joints),

@@ -100,7 +100,7 @@ class Protocol:
         """Indices of the root joints among `joints`."""
         return [JOINTS[self.joints].index(name) for name in self.root]
 
-    def rooted(self, joints: Floats) -> Floats:
+    def subtract_root(self, joints: Floats) -> Floats:
         """Joints (N, J, 3) m relative to the middle of the root joints, in float64."""
         joints = joints.astype(np.float64)
         if not self.root:

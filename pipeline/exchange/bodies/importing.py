@@ -381,7 +381,7 @@ def _match_tracks(
     is_free = np.ones(len(estimate.frames), bool)
     medians = fitted.medians
     for number in np.argsort(medians).tolist():
-        rows = fitted.rows_on(number)
+        rows = fitted.find_rows_of_track(number)
         rows = rows[is_free[rows]]
         if medians[number] <= REFUSED and len(rows):
             is_free[rows] = False

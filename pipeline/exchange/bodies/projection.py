@@ -57,7 +57,7 @@ class ProjectionFit:
         """The distance (N,) of each body from the track that is closest to it."""
         return np.asarray(np.fmin.reduce(self.distances, axis=0, initial=np.nan))
 
-    def rows_on(self, track: int) -> Ints:
+    def find_rows_of_track(self, track: int) -> Ints:
         """The bodies that lie on a track, and on no other one clearly more closely."""
         distances = self.distances[track]
         is_closest = self.closest >= CLEARLY * distances

@@ -32,11 +32,11 @@ def shown(name: object) -> str:
         return kind(name)
     is_file = PurePath(name).suffix.lower() in IMAGES
     if _NAME.fullmatch(name) and (is_file or len(name) <= LONGEST_SHOWN):
-        return repr(shortened(name))
+        return repr(shorten(name))
     return f"a text of {len(name)} characters"
 
 
-def shortened(name: str) -> str:
+def shorten(name: str) -> str:
     """The beginning and end of a name of more than 40 characters, for messages."""
     if len(name) <= LONGEST_SHOWN:
         return name

@@ -135,7 +135,7 @@ class Numbering:
             self.chain = order
             self.chain_time = math.inf if frame.pts is None else frame.pts
         if frame.pts is not None:
-            self._drop_before(frame.pts, earlier_chain)
+            self._drop_earlier(frame.pts, earlier_chain)
         own = [expected for expected in self.expected if expected.order == order]
         if own:
             self.expected.remove(own[0])
@@ -150,7 +150,7 @@ class Numbering:
         oldest = order - MOST_DELAYED
         self.expected = [one for one in self.expected if one.time < math.inf or one.order > oldest]
 
-    def _drop_before(self, time: float, chain: int) -> None:
+    def _drop_earlier(self, time: float, chain: int) -> None:
         """Expect no packet with an earlier time any longer: its frame is lost, or it has none.
 
         chain: order of the key frame over which such frames are drawn.

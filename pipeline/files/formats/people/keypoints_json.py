@@ -26,7 +26,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
-from pipeline.files.formats.names import kind, shortened, shown, shown_names
+from pipeline.files.formats.names import kind, shorten, shown, shown_names
 from pipeline.files.formats.people.found import (
     DAMAGED,
     EXPORT,
@@ -201,7 +201,7 @@ def _require_one_clip(file: Path, key: str, name: str, clip: str) -> None:
     """Raise RawDataError if an image's name before the frame number is not that of the first."""
     if name != clip:
         expected = "image names that differ only by the frame number at their end"
-        found = f"{shortened(clip)!r} and {shortened(name)!r} before it"
+        found = f"{shorten(clip)!r} and {shorten(name)!r} before it"
         do = f"Have the results of one video in a file. {NUMBERED}"
         raise label_error(file, key, expected, found, do)
 
