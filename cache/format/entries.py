@@ -40,7 +40,10 @@ def check_entries(manifest: Mapping[str, Any], stream: str | None) -> None:
     """Raise ValueError, with what was found, for a manifest that cannot be that of a split (stream
     None) or of the stream. Raises CacheError for extra columns that this version does not know.
     """
-    for name in _SPLIT_ENTRIES if stream is None else _STREAM_ENTRIES:
+    names: tuple[str, ...] = _STREAM_ENTRIES
+    if stream is None:
+        names = _SPLIT_ENTRIES
+    for name in names:
         if name not in manifest:
             raise ValueError(f"no {name!r}")
     if manifest.get("stream") != stream:
@@ -57,8 +60,8 @@ def check_entries(manifest: Mapping[str, Any], stream: str | None) -> None:
 
 
 def _geometry(entry: Any) -> Geometry:
-    sizes = entry.values() if isinstance(entry, dict) else [None]
-    _require(all(map(_is_count, sizes)), "geometry", entry)
+    is_geometry = isinstance(entry, dict) and all(map(_is_count, entry.values()))
+    _require(is_geometry, "geometry", entry)
     try:
         return Geometry(**entry)
     except (TypeError, CacheError) as error:
@@ -71,7 +74,9 @@ def _check_commits(manifest: Mapping[str, Any], geometry: Geometry) -> None:
     is_aligned = all(start % geometry.rows_per_shard == 0 for start, _ in commits)
     _require(is_aligned, "commits", commits)
     extent = manifest["extent"]
-    end = commits[-1][1] if commits else 0
+    end = 0
+    if commits:
+        end = commits[-1][1]
     is_end = _is_count(extent) and extent == end
     _require(is_end and geometry.shards(extent) <= _MOST_SHARDS, "extent", extent)
 
@@ -83,8 +88,10 @@ def _check_shards(manifest: Mapping[str, Any], geometry: Geometry) -> None:
     numbers: Collection[str] = next(iter(shards.values()))
     for name, records in shards.items():
         _require(is_name(name), "the name", name)
+        title = f"shards of {name!r}"
         is_complete = isinstance(records, dict) and records.keys() == set(numbers)
-        _require(is_complete and _match(_RECORD, records.values()), f"shards of {name!r}", records)
+        _require(is_complete, title, records)
+        _require(_match(_RECORD, records.values()), title, records)
     _require(_match(_NUMBER, numbers), "shards", [*numbers])
     starts = [start for start, _ in manifest["commits"]]
     for number in numbers:
@@ -114,18 +121,20 @@ def _check_tables(manifest: Mapping[str, Any]) -> None:
     counts = {"track": manifest["tracks"], "video": manifest["videos"]}
     for name, entry in tables.items():
         _require(name in forms or name in TEXTS, "the table", name)
+        title = f"table {name!r}"
         is_table = isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "sha256"}
-        _require(is_table and _match(_SHA256, [entry["sha256"]]), f"table {name!r}", entry)
+        _require(is_table and _match(_SHA256, [entry["sha256"]]), title, entry)
         shape = entry["shape"]
         is_shape = isinstance(shape, list) and bool(shape) and all(map(_is_count, shape))
-        _require(is_shape, f"table {name!r}", entry)
+        _require(is_shape, title, entry)
         n_entries = shape[0]
         if name != "video_account":  # it has bytes of all videos
             n_entries = counts.setdefault(name.partition("_")[0], shape[0])
         dtype, trailing = forms.get(name, ("u1", tuple(shape[1:])))
         is_text = name not in forms and len(shape) == 2 and shape[1] > 0
         is_known = (name in forms or is_text) and shape == [n_entries, *trailing]
-        _require(is_known and entry["dtype"] == np.dtype(dtype).name, f"table {name!r}", entry)
+        _require(is_known, title, entry)
+        _require(entry["dtype"] == np.dtype(dtype).name, title, entry)
 
 
 def _check_stream(manifest: Mapping[str, Any], stream: str) -> None:
@@ -138,7 +147,8 @@ def _check_stream(manifest: Mapping[str, Any], stream: str) -> None:
     _require(shards.keys() == arrays, "shards of", [*shards])
     rows = manifest["rows"]
     has_rows = isinstance(rows, dict) and rows.keys() == shards[stream].keys()
-    _require(has_rows and all(isinstance(row, str) for row in rows.values()), "rows", rows)
+    _require(has_rows, "rows", rows)
+    _require(all(isinstance(row, str) for row in rows.values()), "rows", rows)
     pending = manifest.get(PENDING_ROWS, [])
     _require(_are_ranges(pending), PENDING_ROWS, pending)
     _require(not pending or pending[-1][1] <= manifest["extent"], PENDING_ROWS, pending)

@@ -22,8 +22,8 @@ from pipeline.files.places import require_writable
 from pipeline.plug_ins import load
 from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import sections
-from pipeline.settings.arguments import check_new_cache
 from pipeline.settings.file import LUIGI, settings_file
+from pipeline.settings.new_cache import check_new_cache
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings, SettingValue
 

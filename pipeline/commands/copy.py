@@ -21,10 +21,10 @@ from pipeline.features.again import fill_command
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
-    refuse_place_in_cache,
     splits_argument,
 )
 from pipeline.settings.file import ROOT
+from pipeline.settings.new_cache import refuse_place_in_cache
 
 
 def _options(sub: argparse.ArgumentParser) -> None:

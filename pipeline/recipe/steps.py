@@ -22,7 +22,8 @@ from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
 from pipeline.errors import PipelineError
 from pipeline.features.plan import ExtractionPlan
-from pipeline.settings.arguments import MEANWHILE, check_new_cache, forbid_new_cache
+from pipeline.settings.arguments import MEANWHILE
+from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
 from pipeline.settings.sections import Settings
 
 if TYPE_CHECKING:
