@@ -17,7 +17,7 @@ help:  ## show this list
 
 setup: .venv/.ready  ## the virtual environment, with everything installed
 	@echo "Ready. Next: make try       a real clip -> people, joints in metres, bodies -> one page: 93 MB, 1 to 2 minutes"
-	@echo "             make report    demo data -> features -> models -> one page about all of it, about 4 minutes"
+	@echo "             make report    demo data -> features -> models -> one page about all of it, 4 to 14 minutes"
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 .venv/.ready: pyproject.toml
