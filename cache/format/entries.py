@@ -1,7 +1,7 @@
 """Check the entries of a manifest, which may come from anywhere.  [cache]
 
 `check_entries` compares them with docs/cache-format.md: the types and ranges of all entries that
-this package uses, and what they say of one another. Later code takes them as they are.
+this package uses, and whether they agree with each other. Later code checks none of them again.
 """
 
 from __future__ import annotations

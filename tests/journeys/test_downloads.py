@@ -47,6 +47,19 @@ def tracks_of(terminal: Terminal) -> dict[str, list[int]]:
     return found
 
 
+# what doctor says about the first downloads, and about labels that are there twice
+THERE = (
+    r"posetrack_data/train/<sequence>\.json, \.\.\. +2 +593",
+    r"images/train/<sequence>/ +2 +792",
+    r"h36m +train joints .* 1 +5",
+)
+OF_2018 = (
+    r"2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
+    r"those in \S+/train do not"
+)
+OF_SUBJECTS = r"subjects with S<k>/ and images/: S<k>/ counts for 2 sequences, images/ for 0"
+
+
 def write_settings(config: Path) -> None:
     """Restrict a new luigi.cfg to the two datasets, with the values of CHANGES."""
     settings = re.sub(r"datasets = .*", "datasets = posetrack h36m", config.read_text())
@@ -68,11 +81,7 @@ def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_t
     types("pipeline init")
     write_settings(terminal.folder / "luigi.cfg")
 
-    labels, images = (
-        r"posetrack_data/train/<sequence>\.json, \.\.\. +2 +593",
-        r"images/train/<sequence>/ +2 +792",
-    )
-    assert "missing" not in types("pipeline doctor", labels, images, r"h36m +train joints .* 1 +5")
+    assert "missing" not in types("pipeline doctor", *THERE)
     types(
         prepare["posetrack"],
         r"frames 27 kept of 63, 36 no_keypoints",
@@ -91,24 +100,19 @@ def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_t
     shutil.move(later / "posetrack_data", raw / "posetrack/posetrack_data/annotations")
     for name in ("S1", "metadata.xml"):  # one subject of two splits
         shutil.move(later / "h36m" / name, raw / "h36m")
-    counts = (
-        r"2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
-        r"those in \S+/train do not",
-        r"subjects with S<k>/ and images/: S<k>/ counts for 2 sequences, images/ for 0",
-    )
-    types("pipeline doctor", *counts)
+    types("pipeline doctor", OF_2018, OF_SUBJECTS)
     types(
         "pipeline plan",
         r"posetrack/train\n +convert +2 videos to read",
         r"h36m/train\n +convert +2 videos to read",
     )
-    shown = types(prepare["posetrack"], counts[0], r"extract +posetrack/train .* 27 carried over")
+    shown = types(prepare["posetrack"], OF_2018, r"extract +posetrack/train .* 27 carried over")
     assert shown.count("rows computed") == shown.count(" 0 rows computed"), (
         "no feature is computed again"
     )
     types(
         prepare["h36m"],
-        counts[1],
+        OF_SUBJECTS,
         r"✓ h36m/val: up to date",
         r"extract +h36m/train .*16 rows computed",
     )
