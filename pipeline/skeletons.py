@@ -297,6 +297,11 @@ def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
     return [(position[a], position[b]) for a, b in BONES if a in position and b in position]
 
 
+# Shoulders, elbows, wrists, hips, knees, ankles, each left, then right
+COCO_12: Final = [*range(5, 17)]  # of COCO's 17 joints
+BLAZE_12: Final = [*range(11, 17), *range(23, 29)]  # of BlazePose's 33
+
+
 def opposite_joints(skeleton: Skeleton) -> list[int]:
     """Index of each joint's counterpart on the other side of the body, or of the joint itself.
 

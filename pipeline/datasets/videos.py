@@ -86,6 +86,10 @@ class OwnVideos(ClipDataset):
     # mistaken for scene cuts
     cuts: bool = True
 
+    # put left and right of joints right where a detector has exchanged them (`pipeline.sides`);
+    # unset: of keypoints by `python -m pipeline detect`, not of other tools
+    put_sides_right: bool | None = None
+
     # Limits of `pipeline.grades`
     # drop people with a joint that shakes more, in % of their box; unset: none
     max_jitter: float | None = None
@@ -101,10 +105,17 @@ class OwnVideos(ClipDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     # used if a folder or a setting says so
     optional_splits: ClassVar[frozenset[str]] = frozenset({"val", "test"})
-    # 8: joint orders by each bone; frames drawn over damage are lost
-    version: ClassVar[int] = 8
+    # 9: sides that the detector has exchanged
+    version: ClassVar[int] = 9
     page: ClassVar[str] = ""
-    added: ClassVar[tuple[str, ...]] = ("cuts", "max_jitter", "max_limb_spread", "min_grade", "fps")
+    added: ClassVar[tuple[str, ...]] = (
+        "cuts",
+        "max_jitter",
+        "max_limb_spread",
+        "min_grade",
+        "fps",
+        "put_sides_right",
+    )
 
     def __post_init__(self) -> None:
         if min(self.val, self.test) < 0 or self.val + self.test > 100:
@@ -199,5 +210,6 @@ class OwnVideos(ClipDataset):
             max_limb_spread=self.max_limb_spread,
             min_grade=self.min_grade,
             filmed_fps=self.filmed_fps(video.name),
+            put_sides_right=self.put_sides_right,
         )
         return clip_tracks(self, raw, split, video, account, rules)

@@ -3,7 +3,6 @@ features
 """
 
 from pipeline.grades.measures import (
-    BLAZE_12,
     BLAZE_JOINTS,
     grade,
     grades_of,
@@ -13,7 +12,6 @@ from pipeline.grades.measures import (
 from pipeline.grades.words import DOUBTFUL, GOOD, WORDS, Grade
 
 __all__ = [
-    "BLAZE_12",
     "BLAZE_JOINTS",
     "DOUBTFUL",
     "GOOD",

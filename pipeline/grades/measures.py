@@ -27,7 +27,7 @@ from pipeline.grades import motions
 from pipeline.grades.joints import ANKLES, FEWEST, LIMBS, CameraMotion, Joints, Timing
 from pipeline.grades.words import Grade
 from pipeline.linking import split_at_gaps
-from pipeline.skeletons import JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
+from pipeline.skeletons import BLAZE_12, JOINTS, LARGEST, Bools, Doubles, Ints, keypoints_13
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -36,7 +36,6 @@ ARM_ENDS: Final = [2, 3, 4, 5]  # elbows and wrists
 LEG_ENDS: Final = [8, 9, 10, 11]  # knees and ankles
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # the joint whose position `trans` states
 BLAZE_JOINTS: Final = "blaze_joints"  # a stream of BlazePose's joints (33, 4): m m m visibility
-BLAZE_12: Final = [*range(11, 17), *range(23, 29)]
 VISIBLE: Final = 0.5  # least visibility of a joint of BlazePose that counts as seen
 MOVED: Final = 1e-5  # largest change of an element of the extrinsics of a still camera
 OUTSIDE: Final = 0.02  # of the box's side: a joint that is farther outside the image is a guess

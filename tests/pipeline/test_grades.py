@@ -17,8 +17,8 @@ from pipeline.clips import files as clips
 from pipeline.demo.writing import write_dataset
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
-from pipeline.grades import BLAZE_12, BLAZE_JOINTS, WORDS, Grade, grade, grades_of
-from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert
+from pipeline.grades import BLAZE_JOINTS, WORDS, Grade, grade, grades_of
+from pipeline.skeletons import BLAZE_12, JOINTS, KEYPOINTS_13, convert
 
 T = 400
 BODY = {"nose": (0, 1.6), "lshoulder": (0.2, 1.4), "lelbow": (0.25, 1.1), "lwrist": (0.25, 0.85), "lhip": (0.1, 0.95),

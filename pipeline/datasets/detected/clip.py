@@ -27,7 +27,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.file_names import require_own_name
-from pipeline.clips.files import EXTENSIONS, KEYPOINTS, read_info
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import labels_of, require_own_labels
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.detected.people import (
@@ -124,6 +124,9 @@ def clip_tracks(
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
     _note_unlisted(raw, labels, record, account)
 
+    if rules.put_sides_right is None:
+        is_ours = labels.info.get("description") == MADE_BY
+        rules = replace(rules, put_sides_right=is_ours)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts: list[int] = []

@@ -4,6 +4,7 @@
 
     _apply_confidence   scores become confidences
     _identify           detections become persons, by the detector's identities or by linking
+    put_sides_right     left and right are exchanged where the detector has exchanged them
     _Selection.parts    a person is split into parts with smoothed boxes; bad frames are dropped
     reason_to_drop      parts that are too short, or whose grade is too bad, are dropped
 
@@ -29,6 +30,7 @@ from pipeline.datasets.base import finite_joints
 from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import WORDS, grade
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
+from pipeline.sides import put_sides_right
 from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names
 from pipeline.track import CROP_SCALE
 
@@ -55,6 +57,8 @@ class Rules:
     min_grade: str | None = None  # a word of `grades.WORDS`
     # frames a second at which the clip was filmed, if the user states it
     filmed_fps: float = math.nan
+    # put left and right right, as `sides` does; None: those of `python -m pipeline detect`
+    put_sides_right: bool | None = None
 
 
 # the rules with which HMMR's authors cleaned InstaVariety and VLOG-people
@@ -96,9 +100,15 @@ def people(
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account)
     identified = _identify(detections, account, max_gap, cuts, clock)
     taken = {name for name, _ in identified}
+    n_exchanged = 0
     for name, members in identified:
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
+        if rules.put_sides_right and not detections.boxes_alone:
+            kp_2d, is_exchanged = put_sides_right(
+                kp_2d, frame_index, detections.skeleton, detections.camera
+            )
+            n_exchanged += int(is_exchanged.sum())
         for k, track in enumerate(selection.parts(frame_index, kp_2d)):
             n_frames = len(track.frame_index)
             reason = selection.reason_to_drop(track)
@@ -108,6 +118,9 @@ def people(
             account.keep_track(n_frames)
             yield track._replace(person=_free_name(name, ".", k, taken))
 
+    if n_exchanged:
+        of_all = count(sum(len(members) for _, members in identified), "person-frame")
+        account.notes.append(f"left and right put right in {n_exchanged:,} of {of_all}")
     longest = max(selection.too_short, default=0)
     if longest and not account.tracks_kept:
         note = f"the longest stretch of a person has {longest} frames < min_frames"

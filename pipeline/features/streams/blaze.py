@@ -7,7 +7,7 @@ circle on the side of the head.
 
 For each row, `BlazeJoints.computed` crops the person from the frame, finds the circle in the crop
 (`_find_circle`), and converts it to the frame. There, `estimate_pose` computes the joints in the
-circle.
+circle. Left and right follow the row's 2D joints, whose sides were put right over the whole track.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipeline.clips.detectors.blaze_pose import (
     FINDER_SIDE,
     MARGIN,
     N_POINTS,
+    Pose,
     Weights,
     estimate_pose,
     find_people,
@@ -35,12 +36,29 @@ from pipeline.crops import crop_affine, crop_person
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Labels, Machine, Provenance, Reads, Stream
 from pipeline.files.pixels.frames import Image
+from pipeline.skeletons import BLAZE_12, COCO_12, Floats, convert
 
 # px, side of the person's crop, in which the first network finds the circle around the person
 SIDE: Final = FINDER_SIDE
 # A person is too far away if the hips are farther than this from the middle, in sides of the crop.
 FAR: Final = 0.25
 LEAST_PRESENCE: Final = 0.5  # least probability that the second network sees a person
+
+# for each of the 33 joints, that of the other side
+OTHER_SIDE: Final = [
+    0,
+    4,
+    5,
+    6,
+    1,
+    2,
+    3,
+    8,
+    7,
+    10,
+    9,
+    *np.arange(11, N_POINTS).reshape(-1, 2)[:, ::-1].flat,
+]
 
 networks_of = functools.lru_cache(1)(blaze_pose.load_networks)
 
@@ -58,7 +76,7 @@ class BlazeJoints(Stream):
     weights: Weights = "full"  # lite, full or heavy, as of the detector
 
     kind: ClassVar[str] = "blaze_joints"
-    version: ClassVar[int] = 2  # looks at the frame, not at a crop of it
+    version: ClassVar[int] = 3  # the sides are those of the row's 2D joints
     dtype: ClassVar[str] = "float32"
     dim: ClassVar[int] = N_POINTS * 4
 
@@ -68,7 +86,7 @@ class BlazeJoints(Stream):
 
     @property
     def reads(self) -> Reads:
-        return Reads(crops=1, labels=("bbox", "crop_scale"), is_whole=True)
+        return Reads(crops=1, labels=("bbox", "crop_scale", "kp_2d"), is_whole=True)
 
     @property
     def provenance(self) -> Provenance:
@@ -111,10 +129,25 @@ class BlazeJoints(Stream):
         second = estimate_pose(landmarks, frame, first.circle)
         pose = second if second.presence >= LEAST_PRESENCE else first
         joints = pose.joints
+        if _is_exchanged(pose, labels["kp_2d"]):
+            joints = joints[OTHER_SIDE]
         is_present = pose.presence >= LEAST_PRESENCE
         if not is_present:
             joints = joints * [1, 1, 1, 0]  # x, y, z, visibility
         return joints.reshape(-1).astype(np.float32)
+
+
+def _is_exchanged(pose: Pose, kp_2d: Floats) -> bool:
+    """Whether the pose's limbs are those of the other side in the row's joints (49, 3): far nearer
+    to them. From the side, left and right are too near to each other to tell.
+    """
+    row = convert(kp_2d[None], source="spin49", target="coco")[0, COCO_12]
+    points = pose.points[:, :2]
+    own, other = (
+        np.linalg.norm(points[order][BLAZE_12] - row[:, :2], axis=-1)[row[:, 2] > 0].sum()
+        for order in (range(N_POINTS), OTHER_SIDE)
+    )
+    return bool(other < own / 2)
 
 
 def _find_circle(finder: Any, crop: Image) -> Doubles:

@@ -329,6 +329,7 @@ class TestBlazeJoints(Planted, StreamContract):
         frame = draw(black.copy(), (920, 530), up=(70, 0), wrist=(20, 40))
         draw(frame, (840, 440), up=(0, -30), wrist=(9, 9))
         box = {"bbox": np.float32([928, 528, 200, 200]), "crop_scale": np.float64(1.28)}
+        box["kp_2d"] = np.zeros((49, 3), np.float32)
         row = stream.computed([frame], box)
         np.testing.assert_allclose(
             row.reshape(33, 4), np.tile([1, 0.1, 0.5, 0.9], (33, 1)), atol=0.02
@@ -413,6 +414,7 @@ def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip: Path) 
     crop = np.ascontiguousarray(frame.image[100:500, 440:840])
     stream = BlazeJoints()
     box = {"bbox": np.float32([200, 200, 400, 400]), "crop_scale": np.float64(1)}
+    box["kp_2d"] = np.zeros((49, 3), np.float32)
     straight, lying = (
         stream.computed([one], box).reshape(33, 4) for one in (crop, np.rot90(crop, -1).copy())
     )

@@ -1,0 +1,568 @@
+"""How far from the truth are the joints and bodies that the default commands find in a clip?
+
+    .venv/bin/python benchmarks/accuracy.py --out benchmarks/accuracy.md
+
+The package pose2sim 0.10.49 (BSD-3-Clause, perfanalytics) has two recordings by four calibrated,
+synchronised cameras: one person, and two people, 100 frames each. Its wheel is fetched with pip.
+Each camera's clip is prepared by itself with the usual commands: `blaze_pose` in every frame,
+`blaze_joints`, `bodies`. No clip knows of the others.
+
+The truth is made of the same clips. In each frame, people of the cameras are paired by their limbs'
+middles (of left and right), which an exchange of the sides does not move. The sides of each
+camera are those with the least reprojection error of all cameras together; most cameras are right
+about the sides. A camera is compared with joints that the *other* cameras give: the points that
+are nearest to their rays, weighted by confidence, with the lenses' distortion undone. So the truth
+rests on the same network's points in images, seen from other places: it knows nothing of an error
+that all cameras share, such as a hip that is marked too high, and there are no markers.
+
+PA-MPJPE and MPJPE (about the middle of the hips) are of 12 joints, from shoulders to ankles, in mm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.__main__ import main as pipeline
+from pipeline.files.packages import open_wheel
+from pipeline.grades import tracks_of
+from pipeline.skeletons import BLAZE_12, COCO_12, convert
+from vibe_model.metrics import pa_mpjpe, procrustes_align
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import parser, report, table
+
+Bools = NDArray[np.bool_]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PACKAGE: Final = ("pose2sim", "0.10.49")
+RECORDINGS: Final = {"one": "Demo_SinglePerson", "two": "Demo_MultiPerson"}
+CAMERAS: Final = ("cam01", "cam02", "cam03", "cam04")
+SPLIT: Final = "videos/train"
+STREAM: Final = "blaze_joints"
+PARTS: Final = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")  # each left, then right
+OTHER_SIDE: Final = [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
+BONES: Final = {"thigh": (6, 8), "shank": (8, 10), "upper arm": (0, 2), "forearm": (2, 4)}  # left
+SHOULDERS: Final = [0, 1]
+HIPS: Final = [6, 7]
+# as OpenCV orders them; "tangental" is Qualisys' spelling
+DISTORTION: Final = (
+    "radialDistortion1",
+    "radialDistortion2",
+    "tangentalDistortion1",
+    "tangentalDistortion2",
+    "radialDistortion3",
+)
+SUBPIXELS: Final = 64.0  # of Qualisys' intrinsics, in a pixel
+LARGEST_RESIDUAL: Final = 40.0  # px of limbs' middles: with a larger one, people are not the same
+LEAST_CONFIDENCE: Final = 0.5  # mean of the 12 joints: people who are seen in part have no truth
+FARTHEST_STEP: Final = 0.5  # m that a person moves from frame to frame at most
+
+
+class Camera(NamedTuple):
+    """A calibrated camera; the world's axes are in m."""
+
+    matrix: Doubles  # (3, 3) intrinsics, px
+    distortion: Doubles  # (5,) as OpenCV orders them
+    world_to_camera: Doubles  # (3, 4)
+
+
+class Seen(NamedTuple):
+    """A person in one camera's frame."""
+
+    row: int  # of the split
+    points: Doubles  # (12, 2) in the plane at distance 1, distortion undone
+    weights: Doubles  # (12,) confidences
+
+
+class Person(NamedTuple):
+    """A person in one frame of a recording: as camera -> what it sees, with the sides put right."""
+
+    seen: Mapping[int, Seen]
+    exchanged: Mapping[int, bool]  # whether the camera's network exchanged left and right
+    joints: Doubles  # (12, 3) m, from all cameras
+
+
+def main() -> None:
+    """Run the commands, compare, print, and write the page."""
+    options = parser(__doc__, at="clips, cache and bodies, 200 MB")
+    args = options.parse_args()
+    about = "Estimates from single clips beside several cameras' joints."
+    with tempfile.TemporaryDirectory(dir=args.at) as temporary:
+        folder = args.at or Path(temporary)
+        calibrations = prepare(folder)
+        lines = [*results(folder, calibrations)]
+    report(about, "How right are joints and bodies of a clip?", lines, args)
+
+
+def prepare(folder: Path) -> dict[str, list[Camera]]:
+    """Unpack the recordings and run the usual commands. Returns the cameras of each recording."""
+    calibrations = {}
+    with open_wheel(*PACKAGE) as wheel, zipfile.ZipFile(wheel) as files:
+        for recording, demo in RECORDINGS.items():
+            clips = folder / "clips" / recording
+            clips.mkdir(parents=True, exist_ok=True)
+            for camera in CAMERAS:
+                content = files.read(f"Pose2Sim/{demo}/videos/{camera}.mp4")
+                (clips / f"{camera}.mp4").write_bytes(content)
+            calibration = files.read(f"Pose2Sim/{demo}/calibration/Calib.qca.txt")
+            calibrations[recording] = cameras_of(calibration)
+    raw, root = str(folder / "clips"), str(folder / "cache")
+    run("prepare", "videos", "--raw", raw, "--cache", root, "--detector", "blaze_pose",
+        "--every", "1", "--stream", STREAM)  # fmt: skip
+    run("bodies", SPLIT, "--cache", root, "--out", str(folder / "bodies"), "--no-overlay")
+    return calibrations
+
+
+def run(*words: str) -> None:
+    """Run a command of the pipeline."""
+    code = pipeline(list(words))
+    if code:
+        raise SystemExit(f"accuracy: `{' '.join(words)}` ended with {code}")
+
+
+# --------------------------------------------------------------------------------------------------
+# cameras and rays
+
+
+def cameras_of(calibration: bytes) -> list[Camera]:
+    """The cameras of Qualisys' calibration: positions in mm, intrinsics in 1/64 px, axes that are
+    turned by 180 degrees about x.
+    """
+    cameras = []
+    for camera in ET.fromstring(calibration).iterfind("cameras/camera"):
+        place = numbers_of(camera, "transform")
+        lens = numbers_of(camera, "intrinsic")
+        axes = np.array([[place[f"r{i}{j}"] for j in (1, 2, 3)] for i in (1, 2, 3)])
+        rotation = np.diag([1.0, -1.0, -1.0]) @ axes
+        position = np.array([place["x"], place["y"], place["z"]]) / 1000
+        matrix = np.array(
+            [
+                [lens["focalLengthU"], lens["skew"], lens["centerPointU"]],
+                [0, lens["focalLengthV"], lens["centerPointV"]],
+                [0, 0, SUBPIXELS],
+            ]
+        )
+        distortion = np.array([lens[name] for name in DISTORTION])
+        world_to_camera = np.column_stack([rotation, -rotation @ position])
+        cameras.append(Camera(matrix / SUBPIXELS, distortion, world_to_camera))
+    return cameras
+
+
+def numbers_of(camera: ET.Element, name: str) -> dict[str, float]:
+    """The numbers among the attributes of an element."""
+    element = camera.find(name)
+    assert element is not None
+    return {key: float(value) for key, value in element.attrib.items()}
+
+
+def triangulate(cameras: Sequence[Camera], points: Doubles, weights: Doubles) -> Doubles:
+    """The points (12, 3) m in the world nearest to C cameras' rays (C, 12, 2), by weights (C, 12):
+    the direct linear transform.
+    """
+    matrices = np.stack([camera.world_to_camera for camera in cameras])
+    across = points[..., :1] * matrices[:, None, 2] - matrices[:, None, 0]
+    down = points[..., 1:] * matrices[:, None, 2] - matrices[:, None, 1]
+    equations = np.concatenate([weights[..., None] * across, weights[..., None] * down])
+    homogeneous = np.linalg.svd(equations.transpose(1, 0, 2))[2][:, -1]
+    joints: Doubles = homogeneous[:, :3] / homogeneous[:, 3:]
+    return joints
+
+
+def to_camera(camera: Camera, joints: Doubles) -> Doubles:
+    """Points (..., 3) of the world, m, in the camera's axes: x right, y down, z away."""
+    return joints @ camera.world_to_camera[:, :3].T + camera.world_to_camera[:, 3]
+
+
+def offsets(camera: Camera, joints: Doubles, points: Doubles) -> Doubles:
+    """What a camera sees (12, 2), less the images of joints (12, 3), px."""
+    in_camera = to_camera(camera, joints)
+    return (points - in_camera[:, :2] / in_camera[:, 2:]) * camera.matrix[[0, 1], [0, 1]]
+
+
+def residuals(cameras: Sequence[Camera], joints: Doubles, points: Doubles) -> Doubles:
+    """Distances (C, 12) px between the images of joints (12, 3) and what C cameras see."""
+    pairs = zip(cameras, points, strict=True)
+    return np.stack(
+        [np.linalg.norm(offsets(camera, joints, seen), axis=1) for camera, seen in pairs]
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# people of several cameras
+
+
+def seen_by(split: cache.Split, video: int, camera: Camera) -> dict[int, list[Seen]]:
+    """The people in each frame of a clip."""
+    seen = defaultdict(list)
+    for number in tracks_of(split, video):
+        track = split.tracks[number]
+        frames = split.rows("frame_index", track.start, track.stop)
+        kp_2d = split.rows("kp_2d", track.start, track.stop).astype(np.float64)
+        coco = convert(kp_2d, source="spin49", target="coco")[:, COCO_12]
+        for row, frame, keypoints in zip(range(track.start, track.stop), frames, coco, strict=True):
+            pixels = np.ascontiguousarray(keypoints[:, None, :2])
+            points: Doubles = np.float64(
+                cv2.undistortPoints(pixels, camera.matrix, camera.distortion)
+            )[:, 0]
+            if keypoints[:, 2].mean() >= LEAST_CONFIDENCE:
+                seen[int(frame)].append(Seen(row, points, keypoints[:, 2]))
+    return seen
+
+
+def people_of(
+    cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]], earlier: Sequence[Doubles]
+) -> list[Person]:
+    """The people whom three or more cameras see in a frame, those with the least error first.
+
+    seen: by camera. earlier: joints (12, 3) of the people of the frame before, which decide what is
+    left: exchanging the sides of all cameras together changes no error.
+    """
+    left = [list(people) for people in seen]
+    found = list[Person]()
+    while True:
+        chosen = best_group(cameras, left)
+        if chosen is None:
+            return found
+        found.append(with_sides(cameras, chosen, earlier))
+        for camera, person in chosen.items():
+            left[camera].remove(person)
+
+
+def best_group(cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]]) -> dict[int, Seen] | None:
+    """The people of four cameras, else of three, whose limbs' middles are nearest to being one
+    person's; None if none are near enough.
+    """
+    best = None
+    for choice in itertools.product(*([None, *people] for people in seen)):
+        group = {camera: person for camera, person in enumerate(choice) if person is not None}
+        if len(group) < len(cameras) - 1:
+            continue
+        error = error_of_middles(cameras, group)
+        order = (-len(group), error)
+        if error < LARGEST_RESIDUAL and (best is None or order < best[0]):
+            best = (order, group)
+    return best[1] if best else None
+
+
+def error_of_middles(cameras: Sequence[Camera], group: Mapping[int, Seen]) -> float:
+    """The median reprojection error, px, of the middles of left and right joints."""
+    chosen = [cameras[camera] for camera in group]
+    points = np.stack([person.points.reshape(6, 2, 2).mean(axis=1) for person in group.values()])
+    weights = np.stack([person.weights.reshape(6, 2).min(axis=1) for person in group.values()])
+    return float(np.median(residuals(chosen, triangulate(chosen, points, weights), points)))
+
+
+def with_sides(
+    cameras: Sequence[Camera], group: Mapping[int, Seen], earlier: Sequence[Doubles]
+) -> Person:
+    """The person, with the cameras' sides that agree best."""
+    chosen = [cameras[camera] for camera in group]
+    best = None
+    for others in itertools.product((False, True), repeat=len(group) - 1):
+        states = (False, *others)
+        points, weights = turned(group, states)
+        joints = triangulate(chosen, points, weights)
+        error = float((weights * residuals(chosen, joints, points)).sum())
+        if best is None or error < best[0]:
+            best = (error, states, joints)
+    assert best is not None
+    _, states, joints = best
+    if is_other_way(joints, sum(states), len(states), earlier):
+        states = tuple(not state for state in states)
+        joints = joints[OTHER_SIDE]
+    return Person(group, dict(zip(group, states, strict=True)), joints)
+
+
+def is_other_way(
+    joints: Doubles, n_exchanged: int, n_cameras: int, earlier: Sequence[Doubles]
+) -> bool:
+    """Whether left and right of all cameras are to be exchanged: as the frame before has them, else
+    as most cameras have them.
+    """
+    middle = joints.mean(axis=0)
+    for before in earlier:
+        if np.linalg.norm(before.mean(axis=0) - middle) < FARTHEST_STEP:
+            stays = np.linalg.norm(before - joints)
+            return bool(np.linalg.norm(before - joints[OTHER_SIDE]) < stays)
+    return 2 * n_exchanged > n_cameras
+
+
+def turned(group: Mapping[int, Seen], states: Sequence[bool]) -> tuple[Doubles, Doubles]:
+    """What the cameras see, (C, 12, 2) and its weights (C, 12), with sides exchanged by state."""
+    orders = [OTHER_SIDE if state else range(12) for state in states]
+    pairs = [*zip(group.values(), orders, strict=True)]
+    points = np.stack([person.points[order] for person, order in pairs])
+    weights = np.stack([person.weights[order] for person, order in pairs])
+    return points, weights
+
+
+# --------------------------------------------------------------------------------------------------
+# results
+
+
+class Estimates(NamedTuple):
+    """What the commands estimate for each row of the split, m, in the camera's axes."""
+
+    joints: Doubles  # (rows, 12, 3) of the stream
+    bodies: Doubles  # (rows, 12, 3) of the fitted bodies
+
+
+class Compared(NamedTuple):
+    """One camera's rows of people whom two or more other cameras see, in the order of frames."""
+
+    rows: Ints  # (N,) of the split
+    exchanged: Bools  # (N,) whether the camera's network exchanged left and right
+    truth: Doubles  # (N, 12, 3) m, by the other cameras, in this camera's axes
+    # (N, 3, 12, 2) px from the truth to what is seen in the frame before, the same frame, the next
+    offsets: Doubles
+
+
+def results(folder: Path, calibrations: Mapping[str, list[Camera]]) -> Iterator[str]:
+    """The tables."""
+    split = cache.open(folder / "cache")[SPLIT]
+    listed = json.loads((folder / "bodies/bodies.json").read_bytes())["tracks"]
+    bodies = joints_of_bodies(split, folder / "bodies", listed)
+    stream = np.asarray(split.column(f"features/{STREAM}"), np.float64).reshape(-1, 33, 4)
+    estimates = Estimates(stream[:, BLAZE_12, :3], bodies)
+    compared = {}
+    for recording, cameras in calibrations.items():
+        for camera, rows in enumerate(compare(split, recording, cameras)):
+            compared[f"{recording}/{CAMERAS[camera]}"] = rows
+    yield from by_camera(compared, estimates)
+    yield from by_joint(compared, estimates)
+    yield from by_track(split, compared, estimates, listed)
+
+
+def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> list[Compared]:
+    """Each camera's rows beside what the others see."""
+    names = [f"{recording}/{name}.mp4" for name in CAMERAS]
+    videos = [[video.name for video in split.videos].index(name) for name in names]
+    seen = [seen_by(split, video, camera) for video, camera in zip(videos, cameras, strict=True)]
+    by_row = {person.row: person for people in seen for some in people.values() for person in some}
+    found: list[list[tuple[int, bool, Doubles, Doubles]]] = [[] for _ in cameras]
+    earlier = list[Doubles]()
+    for frame in sorted(set().union(*seen)):
+        people = people_of(cameras, [by_frame.get(frame, []) for by_frame in seen], earlier)
+        earlier = [person.joints for person in people]
+        for person in people:
+            for own in person.seen:
+                truth = truth_for(cameras, person, own)
+                row = person.seen[own].row
+                pixels = shifted_offsets(split, by_row, row, cameras[own], truth)
+                in_camera = to_camera(cameras[own], truth)
+                found[own].append((row, person.exchanged[own], in_camera, pixels))
+    return [Compared(*map(np.array, zip(*rows, strict=True))) for rows in found]
+
+
+def truth_for(cameras: Sequence[Camera], person: Person, own: int) -> Doubles:
+    """The person's joints (12, 3) m in the world by all cameras but `own`."""
+    others = {camera: seen for camera, seen in person.seen.items() if camera != own}
+    points, weights = turned(others, [person.exchanged[camera] for camera in others])
+    return triangulate([cameras[camera] for camera in others], points, weights)
+
+
+def shifted_offsets(
+    split: cache.Split, by_row: Mapping[int, Seen], row: int, camera: Camera, truth: Doubles
+) -> Doubles:
+    """What the camera sees one frame before, at the same time, and one frame after, less the truth
+    (3, 12, 2) px, by the nearer sides; nan where the track has no such row.
+    """
+    track = split.tracks[int(split.track_of(np.array([row]))[0])]
+    found = np.full((3, 12, 2), np.nan)
+    for place, shift in enumerate((-1, 0, 1)):
+        if track.start <= row + shift < track.stop and row + shift in by_row:
+            points = by_row[row + shift].points
+            either = [offsets(camera, truth, points[order]) for order in (range(12), OTHER_SIDE)]
+            found[place] = min(either, key=np.linalg.norm)
+    return found
+
+
+def joints_of_bodies(
+    split: cache.Split, folder: Path, listed: Sequence[Mapping[str, Any]]
+) -> Doubles:
+    """The 12 joints (rows, 12, 3) m of the fitted bodies, which bodies.json lists; nan without a
+    body.
+    """
+    joints = np.full((int(split.manifest["rows"]), 12, 3), np.nan)
+    tracks = {track.name: track for track in split.tracks}
+    for entry in listed:
+        track = tracks[entry["name"]]
+        body = np.load(folder / entry["file"], allow_pickle=False)
+        frames = split.rows("frame_index", track.start, track.stop)
+        rows = track.start + np.searchsorted(frames, body["frame_index"])
+        joints[rows] = body["keypoints"][:, COCO_12]
+    return joints
+
+
+def put_right(joints: Doubles, exchanged: Bools) -> Doubles:
+    """Joints (N, 12, 3) whose left and right are exchanged where the network has exchanged them."""
+    right = joints.copy()
+    right[exchanged] = joints[exchanged][:, OTHER_SIDE]
+    return right
+
+
+def hip_mpjpe(joints: Doubles, truth: Doubles) -> float:
+    """Mean distance, mm, of joints (N, 12, 3) m, both relative to the middle of the hips."""
+    apart = joints - truth
+    apart -= apart[:, HIPS].mean(axis=1, keepdims=True)
+    return float(1000 * np.linalg.norm(apart, axis=-1).mean())
+
+
+def by_camera(compared: Mapping[str, Compared], estimates: Estimates) -> Iterator[str]:
+    """Errors of each clip's joints and bodies."""
+    yield "## By camera"
+    yield ""
+    rows = []
+    for name, of in compared.items():
+        joints = estimates.joints[of.rows]
+        right = put_right(joints, of.exchanged)
+        bodies = estimates.bodies[of.rows]
+        right_bodies = put_right(bodies, of.exchanged)
+        distance = np.median(np.linalg.norm(of.offsets[:, 1], axis=-1))
+        # about their mean: points that are marked too high in all frames say nothing of the time
+        varying = of.offsets - np.nanmean(of.offsets[:, 1], axis=0)
+        shifted = "; ".join(f"{px:.1f}" for px in np.sqrt(np.nanmean(varying**2, axis=(0, 2, 3))))
+        rows.append(
+            (
+                name,
+                len(of.rows),
+                f"{of.exchanged.mean():.0%}",
+                f"{distance:.0f}",
+                shifted,
+                f"{pa_mpjpe(joints, of.truth).mean():.0f}",
+                f"{pa_mpjpe(right, of.truth).mean():.0f}",
+                f"{hip_mpjpe(right, of.truth):.0f}",
+                f"{pa_mpjpe(bodies, of.truth).mean():.0f}",
+                f"{pa_mpjpe(right_bodies, of.truth).mean():.0f}",
+                f"{hip_mpjpe(right_bodies, of.truth):.0f}",
+            )
+        )
+    header = (
+        "clip",
+        "rows",
+        "sides exchanged",
+        "px from the truth",
+        "their spread, px: frame before; same; next",
+        "joints PA-MPJPE",
+        "sides put right",
+        "MPJPE",
+        "bodies PA-MPJPE",
+        "sides put right",
+        "MPJPE",
+    )
+    yield from table(header, rows)
+    yield ""
+
+
+def by_joint(compared: Mapping[str, Compared], estimates: Estimates) -> Iterator[str]:
+    """Errors of each joint after the alignment, sides put right."""
+    yield "## By joint"
+    yield ""
+    yield "Mean distances in mm after the alignment, with the sides put right."
+    yield ""
+    rows = []
+    for name, of in compared.items():
+        right = put_right(estimates.joints[of.rows], of.exchanged)
+        distances = np.linalg.norm(procrustes_align(right, of.truth) - of.truth, axis=-1)
+        by_part = 1000 * distances.reshape(-1, 6, 2).mean(axis=(0, 2))
+        lengths = lengths_of(right).mean(axis=0) / lengths_of(of.truth).mean(axis=0)
+        rows.append(
+            (
+                name,
+                *(f"{distance:.0f}" for distance in by_part),
+                *(f"{ratio:.2f}" for ratio in lengths),
+            )
+        )
+    yield from table(("clip", *PARTS, *(f"{bone} / true" for bone in BONES)), rows)
+    yield ""
+
+
+def lengths_of(joints: Doubles) -> Doubles:
+    """Lengths (N, bones) m, means of both sides."""
+    lengths = []
+    for start, end in BONES.values():
+        left = np.linalg.norm(joints[:, start] - joints[:, end], axis=-1)
+        right = np.linalg.norm(joints[:, start + 1] - joints[:, end + 1], axis=-1)
+        lengths.append((left + right) / 2)
+    return np.stack(lengths, axis=1)
+
+
+def stature(joints: Doubles) -> float:
+    """Median length, m, from the ankles over knees and hips to the shoulders."""
+    legs = lengths_of(joints)[:, :2].sum(axis=1)
+    trunk = joints[:, SHOULDERS].mean(axis=1) - joints[:, HIPS].mean(axis=1)
+    return float(np.median(legs + np.linalg.norm(trunk, axis=-1)))
+
+
+def by_track(
+    split: cache.Split,
+    compared: Mapping[str, Compared],
+    estimates: Estimates,
+    listed: Sequence[Mapping[str, Any]],
+) -> Iterator[str]:
+    """Grades and heights beside errors."""
+    yield "## Grades and heights by track"
+    yield ""
+    yield (
+        "True height: the body's, times the true length from ankles over knees and hips to the "
+        "shoulders, divided by the body's."
+    )
+    yield ""
+    entries = {entry["name"]: entry for entry in listed}
+    rows = []
+    for of in compared.values():
+        tracks = split.track_of(of.rows)
+        for number in np.unique(tracks):
+            chosen = tracks == number
+            truth = of.truth[chosen]
+            joints = estimates.joints[of.rows[chosen]]
+            bodies = estimates.bodies[of.rows[chosen]]
+            name = split.tracks[int(number)].name
+            entry = entries[name]
+            height = entry["height_m"]
+            true_height = height and f"{height * stature(truth) / stature(bodies):.2f}"
+            rows.append(
+                (
+                    name,
+                    int(chosen.sum()),
+                    entry["grade"],
+                    "; ".join(entry["grade_reasons"]),
+                    f"{of.exchanged[chosen].mean():.0%}",
+                    f"{pa_mpjpe(joints, truth).mean():.0f}",
+                    f"{pa_mpjpe(bodies, truth).mean():.0f}",
+                    height,
+                    true_height,
+                )
+            )
+    header = (
+        "track",
+        "rows",
+        "grade",
+        "reasons",
+        "sides exchanged",
+        "joints PA-MPJPE",
+        "bodies PA-MPJPE",
+        "height, m",
+        "true height, m",
+    )
+    yield from table(header, rows)
+
+
+if __name__ == "__main__":
+    main()

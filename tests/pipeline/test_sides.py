@@ -1,0 +1,127 @@
+"""Left and right that a detector has exchanged: hand-made walks with planted exchanges."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.clips.files import MADE_BY
+from pipeline.sides import put_sides_right
+from pipeline.skeletons import Doubles, convert, opposite_joints
+from tests.pipeline.datasets.by_hand import write_video
+
+N = 120
+OPPOSITE = opposite_joints("coco")
+ARMS, LEGS = [7, 8, 9, 10], [13, 14, 15, 16]
+STRETCHES = ([7], [30, 31], [50, *range(60, 85)], [118, 119])
+
+
+def walk(width: float = 40.0, swing: float = 4.0) -> Doubles:
+    """N frames (N, 17, 3) px of somebody 180 px tall who walks 2 px a frame. width: between the
+    shoulders; swing: of hands and feet, to and fro.
+    """
+    height = [-70, -74, -74, -72, -72, -50, -50, -20, -20, 5, 5, 0, 0, 45, 45, 90, 90]
+    side = np.array([0, 0.1, -0.1, 0.3, -0.3, *[0.5, -0.5] * 3, *[0.3, -0.3] * 3])
+    ends = np.array([0, 0, 0, 0, 0, 0, 0, -0.5, 0.5, -1, 1, 0, 0, 0.5, -0.5, 1, -1])
+    t = np.arange(N)[:, None]
+    x = 200 + 2 * t + width * side + swing * ends * np.sin(t / 4)
+    y = np.broadcast_to(200 + np.array(height), x.shape)
+    noise = np.random.default_rng(0).normal(0, 1.0, (N, 17, 2))
+    return np.concatenate([np.stack([x, y], axis=-1) + noise, np.full((N, 17, 1), 0.9)], axis=-1)
+
+
+def exchange(keypoints: Doubles, frames: Sequence[int], joints: Sequence[int]) -> Doubles:
+    changed = keypoints.copy()
+    for joint in joints:
+        changed[frames, joint] = keypoints[frames, OPPOSITE[joint]]
+    return changed
+
+
+@pytest.mark.parametrize("frames", STRETCHES, ids=lambda frames: f"{len(frames)} frames")
+@pytest.mark.parametrize("joints", [range(17), ARMS, LEGS], ids=["all", "arms", "legs"])
+def test_exchanged_sides_are_put_right_and_no_other_frame_changes(
+    frames: Sequence[int], joints: Sequence[int]
+) -> None:
+    true = walk()
+    found, is_exchanged = put_sides_right(exchange(true, frames, joints), np.arange(N), "coco", {})
+    np.testing.assert_array_equal(found[:, 5:], true[:, 5:])  # eyes and ears are close together
+    assert np.flatnonzero(is_exchanged).tolist() == list(frames)
+
+
+def test_a_walk_that_is_seen_from_the_side_stays_as_detected() -> None:
+    """Legs and arms cross at every step of 1.4 m/s; the shoulders are a few px apart."""
+    t = np.arange(150) / 25
+    swing = np.sin(2 * np.pi * 0.95 * t)[:, None] * [-12, 12, -28, 28, 0, 0, 18, -18, 35, -35]
+    apart = np.tile([3, -3], 6)
+    x = (
+        150
+        + 140 * t[:, None]
+        + np.hstack([np.full((150, 5), 10), apart + np.pad(swing, ((0, 0), (2, 0)))])
+    )
+    y = np.broadcast_to([20] * 5 + [40, 40, 70, 70, 95, 95, 95, 95, 140, 140, 182, 182], x.shape)
+    noise = np.random.default_rng(1).normal(0, 1.5, (150, 17, 2))
+    true = np.concatenate([np.stack([x, y], axis=-1) + noise, np.full((150, 17, 1), 0.9)], axis=-1)
+    found, _ = put_sides_right(true, np.arange(150), "coco", {})
+    np.testing.assert_array_equal(found[:, 5:], true[:, 5:])
+
+
+def test_a_turning_camera_and_missing_frames_hide_no_exchange() -> None:
+    """The camera moves by the shoulders' width in each frame, so that a still camera would take
+    each right shoulder for the left one of the frame before.
+    """
+    true = walk()
+    shift = 30.0
+    camera = {t: np.array([[1, 0, shift], [0, 1, 0], [0, 0, 1.0]]) for t in range(1, N)}
+    true[..., 0] += shift * np.arange(N)[:, None]
+    rows = np.delete(np.arange(N), [20, 21, 22, 59])
+    frames = np.arange(50, 75)
+    found, _ = put_sides_right(exchange(true, frames, range(17))[rows], rows, "coco", camera)
+    np.testing.assert_array_equal(found[:, 5:], true[rows, 5:])
+
+
+def test_unseen_joints_and_a_single_frame_decide_nothing() -> None:
+    keypoints = walk()
+    keypoints[:, 5:] = 0  # only the face
+    for few in (keypoints, walk()[:1], walk()[:0]):
+        found, is_exchanged = put_sides_right(few, np.arange(len(few)), "coco", {})
+        np.testing.assert_array_equal(found, few)
+        assert not is_exchanged.any()
+
+
+@pytest.mark.parametrize(
+    ("option", "by_detect", "is_right"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
+    tmp_path: Path, option: bool | None, by_detect: bool, is_right: bool
+) -> None:
+    true = walk()
+    detected = exchange(true, [30, 31], range(17))
+    write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
+    write_coco(tmp_path / "keypoints/a.mp4.json", detected, MADE_BY if by_detect else "")
+    report = Accounting()
+    reader = datasets.get("videos", put_sides_right=option)
+    (track,) = reader.tracks(tmp_path, "train", report=report)
+    (account,) = report
+    expected = true if is_right else detected
+    coco = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
+    np.testing.assert_allclose(coco[:, 5:, :2], expected[track.frame_index, 5:, :2], atol=0.01)
+    notes = [note for note in account.notes if "left and right" in note]
+    assert notes == ["left and right put right in 2 of 120 person-frames"] * is_right
+
+
+def write_coco(file: Path, keypoints: Doubles, description: str) -> None:
+    """One person's joints (N, 17, 3) in COCO's format, `info` on the first line."""
+    images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(len(keypoints))]
+    people = [
+        {"id": t, "image_id": t, "category_id": 1, "keypoints": joints.ravel().tolist()}
+        for t, joints in enumerate(keypoints)
+    ]
+    rest = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+    file.parent.mkdir(parents=True)
+    info = json.dumps({"info": {"description": description}})[:-1]
+    file.write_text(f"{info},\n{json.dumps(rest)[1:]}")
