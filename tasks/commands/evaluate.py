@@ -70,13 +70,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="SIGMA",
         help="Smooth over time (default: 0 frames)",
     )
-    add(
-        "--batch-size",
-        type=whole(1),
-        default=16,
-        metavar="N",
-        help="Windows per batch (default: 16)",
-    )
     sub.add_argument(
         "--out",
         type=PATH,
@@ -211,7 +204,6 @@ def _evaluate(
             extra_streams=model.config.extra_streams,
             seqlen=seqlen,
             tracks=model.config.tracks,
-            batch_size=args.batch_size,
             training=training,
             smooth=args.smooth,
             folder=args.out,
