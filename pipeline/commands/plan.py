@@ -24,8 +24,7 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.again import fill_command
 from pipeline.features.plan import IMPORTED, ExtractionPlan
 from pipeline.files.raw.changes import what_differs
-from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import Recipe, missing_files
+from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
 from pipeline.settings.arguments import CACHE, join_split_name, warn_of_broken
 from pipeline.settings.file import ROOT, settings_file
 from pipeline.settings.sections import load

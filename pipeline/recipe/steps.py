@@ -1,7 +1,8 @@
 """Steps of a split: carry out plans, and say what was done.  [raw -> tracks -> features]
 
 The commands `detect`, `convert`, `extract` and `prepare`, and Luigi's tasks, run these functions
-with a plan (`pipeline.recipe.recipe`) and the settings, and print the `StepResult`.
+with a plan (`pipeline.recipe.recipe`) and the settings, and print the `StepResult`. With a `Part`,
+a step stages its share of the plan, and commits nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.files import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
+from pipeline.conversion.plan import committed_split
+from pipeline.conversion.spool import read_part
 from pipeline.errors import PipelineError
-from pipeline.features.plan import ExtractionPlan
+from pipeline.features.plan import NEW, ExtractionPlan
 from pipeline.settings.arguments import MEANWHILE
 from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
 from pipeline.settings.sections import Settings
@@ -110,12 +113,16 @@ def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResu
 # conversion
 
 
-def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) -> StepResult:
+def convert(
+    plan: conversion.ConversionPlan, s: Settings, progress: Progress, part: Part | None = None
+) -> StepResult:
     """Convert one split, and tell the user if that makes a new cache. If the plan is up to date,
     only record new folders and file times.
 
     Raises as `check_new_cache` and `conversion.convert` do.
     """
+    if part is not None:
+        return _convert_part(plan, s, progress, part)
     if plan.up_to_date and plan.committed is not None:
         if s.convert.strict:
             conversion.refuse_committed_failures(plan)
@@ -133,18 +140,38 @@ def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) ->
     forbid_new_cache(s, plan.root)
 
     every = command("status", "--all", "--cache", from_here(plan.root))
-    counts = "; ".join(accounting_lines(done.totals, done.uncounted_note))
-    summary = f"{done.video_counts or 'converted'} (why: {plan.why}): {counts}"
+    summary = done.video_counts or "converted"
+    if plan.committed is not None:
+        summary += f" (why: {plan.why})"
+    summary += f": {'; '.join(accounting_lines(done.totals, done.uncounted_note))}"
+    n_stay = len(done.plan.missing) + len(done.plan.unusable)
+    if n_stay:
+        summary = f"{count(n_stay, 'video')} not updated (see below); {summary}"
     rejected = [f"rejected {account.rejection}" for account in done.rejected]
     labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
     notes = [f"note {note}" for note in (*labels, *done.damaged, *done.notes)]
     return StepResult(
         details=[summary, *plan.renamed_lines],
-        mark=DONE if done.totals["frames"]["kept"] else DOUBT,
+        mark=DONE if done.totals["frames"]["kept"] and not n_stay else DOUBT,
         warnings=few(rejected, FEW, every),
         flaws=len(done.damaged),
         notes=[*_note_no_rows(plan, done.totals), *few(notes, FEW, every)],
         problems=done.problems,
+    )
+
+
+def _convert_part(
+    plan: conversion.ConversionPlan, s: Settings, progress: Progress, part: Part
+) -> StepResult:
+    """Read a part's share of the videos. Its problems are those that cannot be read."""
+    unreadable = read_part(plan, part, workers=s.workers, dask=s.dask, progress=progress)
+    share = count(len(part.share(plan.append)) - len(unreadable), "video")
+    now = committed_split(plan.root, plan.name)
+    digests = [split and split.manifest["digest"] for split in (plan.committed, now)]
+    return StepResult(
+        details=[f"{share} staged, not committed (why: {plan.why or 'up to date'})"],
+        warnings=[MEANWHILE] if digests[0] != digests[1] else [],
+        problems=[account.rejection for account in unreadable],
     )
 
 
@@ -249,6 +276,8 @@ def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
     if spec.stream.stand_in:
         weights = "DEMO DATA" if spec.stream.weights_file else "UNTRAINED"
         text += f", {weights}: only for trial runs"
+    if done.plan.why == NEW:
+        return text
     return f"{text} (why: {done.plan.why})"
 
 
