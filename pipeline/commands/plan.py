@@ -98,7 +98,11 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         if todo is not None and plan.converts:
             steps += _conversion(plan, todo, most)
     steps += [f"{WRONG} {plain(text)}" for text in plan.lost_videos]
-    steps += [f"{DOUBT} {plain(text)}" for text in _list_unnamed(plan)]
+    for stream, n_rows in plan.unnamed.items():
+        assert plan.committed is not None
+        missing = f"{count(n_rows, 'row')} missing, and not in [features] streams"
+        fill = fill_command(plan.committed, stream)
+        steps.append(f"{DOUBT} {plain(f'stream {stream}: {missing}: {fill}')}")
     steps += map(plain, plan.staged)
     if not plan.up_to_date:
         steps += _extractions(plan)
@@ -176,15 +180,6 @@ def _named_videos(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
     recorded = todo.recorded_stamps()
     changed = {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
     return {"new": todo.new, "changed": changed, "removed": todo.removed}
-
-
-def _list_unnamed(plan: SplitPlan) -> Iterator[str]:
-    """Messages about incomplete streams that no task extracts."""
-    for stream, n_rows in plan.unnamed.items():
-        assert plan.committed is not None
-        rows = count(n_rows, "row")
-        fill = fill_command(plan.committed, stream)
-        yield f"stream {stream}: {rows} missing, and not in [features] streams: {fill}"
 
 
 def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:

@@ -60,9 +60,7 @@ from pipeline.settings.file import PATH, option_type
 
 # defaults of the options, for other commands that run a preparation
 DEFAULTS: Final = {
-    **dict.fromkeys(
-        ("pages", "weights", "stream", "body", "detector", "every", "device", "kind", "precision")
-    ),
+    **dict.fromkeys(("pages", "weights", "stream", "body", "kind", "precision")),
     **dict.fromkeys(("plan", "all", "replace"), False),
 }
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only

@@ -155,12 +155,6 @@ class ConversionPlan:
         return lines
 
     @property
-    def renamed_lines(self) -> list[str]:
-        """The first renamed videos."""
-        lines = [f"renamed {old} -> {name}" for name, old in self.renamed.items()]
-        return few(lines, FEW, command("status", "--csv", "--cache", str(self.root)))
-
-    @property
     def problems(self) -> list[str]:
         """Problems of a split with nothing to convert: missing or unusable videos, or no rows."""
         problems = self.kept_lines

@@ -53,7 +53,8 @@ class Recipe:
     settings: Settings  # sections with resources are used: [detect], [convert], [features], [dask]
     body: Path | None = None  # folder of the body model
     streams: tuple[StreamSpec, ...] = ()  # empty: the committed streams, as recorded
-    drop_removed: bool = False  # whether to delete rows of missing and unusable videos
+    # whether to delete rows of missing and unusable videos; those of demo videos always are
+    drop_removed: bool = False
     needs_demo_data: bool = False  # whether the demo data or the demo body must be made first
     detector: Detector | None = None
     by_any_detector: bool = False  # whether clips with another detector's keypoints are left alone
@@ -148,6 +149,7 @@ class Recipe:
         PlugInError for a dataset that cannot be loaded.
         """
         dataset = s.dataset(name)
+        is_demo = s.embedded.enabled and name in datasets.WITH_DEMO_DATA
         without_raw = name in datasets.WITH_DEMO_DATA and not s.raw(name).is_dir()
         without_body = dataset.uses_body and not s.paths.body.is_dir()
         body = s.paths.body if dataset.uses_body else None
@@ -161,7 +163,7 @@ class Recipe:
             s,
             body,
             tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
-            drop_removed=s.drops_removed(name),
+            drop_removed=is_demo or s.convert.removed == "drop",
             needs_demo_data=s.embedded.enabled and (without_raw or without_body),
             detector=s.detector if name in s.detect.datasets else None,
             weights_setting=s.source.where(s.stream.name, "weights"),

@@ -143,15 +143,19 @@ def convert(
     summary = done.video_counts or "converted"
     if plan.committed is not None:
         summary += f" (why: {plan.why})"
-    summary += f": {'; '.join(accounting_lines(done.totals, done.uncounted_note))}"
+    summary += f": {'; '.join(accounting_lines(done.totals))}{done.uncounted_note}"
     n_stay = len(done.plan.missing) + len(done.plan.unusable)
     if n_stay:
         summary = f"{count(n_stay, 'video')} not updated (see below); {summary}"
+    renamed = [f"renamed {before} -> {name}" for name, before in plan.renamed.items()]
     rejected = [f"rejected {account.rejection}" for account in done.rejected]
     labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
     notes = [f"note {note}" for note in (*labels, *done.damaged, *done.notes)]
     return StepResult(
-        details=[summary, *plan.renamed_lines],
+        details=[
+            summary,
+            *few(renamed, FEW, command("status", "--csv", "--cache", str(plan.root))),
+        ],
         mark=DONE if done.totals["frames"]["kept"] and not n_stay else DOUBT,
         warnings=few(rejected, FEW, every),
         flaws=len(done.damaged),
@@ -175,10 +179,10 @@ def _convert_part(
     )
 
 
-def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
+def accounting_lines(totals: Any) -> Iterator[str]:
     """Yield lines on videos, tracks and frames: found = kept + dropped by reason.
 
-    totals: `Accounting.totals`. not_counted: end of the line on frames.
+    totals: `Accounting.totals`.
     """
     for unit, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
         counts = totals[unit]
@@ -190,8 +194,6 @@ def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
         n_without = counts.get("without_tracks")
         if n_without:
             text += f", {n_without:,} without a track"
-        if unit == "frames":
-            text += not_counted
         yield text
 
 
@@ -232,7 +234,12 @@ def extract(
     # imported here, because importing the engine is slow
     from pipeline.features.extract import extract_together
 
-    details = [_describe_up_to_date(plan) for plan in plans if plan.up_to_date]
+    details = []
+    for plan in plans:
+        if plan.missing is None:
+            details.append("motion only, without images")
+        elif plan.up_to_date:
+            details.append(f"{plan.spec.name} is up to date (verify checks its shards)")
     upcoming = [plan for plan in plans if not plan.up_to_date]
     if not upcoming:
         return StepResult(details=details, mark=IDLE)
@@ -248,17 +255,15 @@ def extract(
         if part is not None:
             for video, why in extraction.lost.items():
                 warnings.append(f"{video} is left to a later run: {why}")
-            if _is_committed_since(extraction.plan):
-                warnings.append(MEANWHILE)
+            plan = extraction.plan
+            split = cache.open(plan.root)[plan.split]
+            if plan.spec.name in split.streams and plan.missing is not None:
+                committed = split.stream_shards(plan.spec.name)
+                if not set(plan.missing.shards).isdisjoint(committed):
+                    warnings.append(MEANWHILE)
     problems = [extraction.problem for extraction in extractions if extraction.problem]
     n_lost = sum(extraction.problems.total() for extraction in extractions)
     return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_lost)
-
-
-def _describe_up_to_date(plan: ExtractionPlan) -> str:
-    if plan.missing is None:
-        return "motion only, without images"
-    return f"{plan.spec.name} is up to date (verify checks its shards)"
 
 
 def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
@@ -279,11 +284,3 @@ def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
     if done.plan.why == NEW:
         return text
     return f"{text} (why: {done.plan.why})"
-
-
-def _is_committed_since(plan: ExtractionPlan) -> bool:
-    """Whether another command has committed shards of the stream since it was planned."""
-    split = cache.open(plan.root)[plan.split]
-    if plan.missing is None or plan.spec.name not in split.streams:
-        return False
-    return not set(plan.missing.shards).isdisjoint(split.stream_shards(plan.spec.name))

@@ -9,9 +9,9 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import cache
 from pipeline.cli.console import printable
@@ -19,6 +19,9 @@ from pipeline.cli.text import error_text
 from pipeline.conversion import committed
 from pipeline.files.pixels import sources
 from pipeline.grades import Grade, video_grades
+
+# counts of person-frames in a video's account; unknown for a video of another program
+COUNTS: Final = ("tracks_kept", "found", "kept")
 
 
 def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
@@ -36,7 +39,6 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    counts = ("tracks", "found", "kept")
     writer.writerow(
         map(
             printable,
@@ -45,7 +47,9 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
                 "video",
                 "state",
                 "reason",
-                *counts,
+                "tracks",
+                "found",
+                "kept",
                 *columns,
                 "grade",
                 "grade_reasons",
@@ -56,13 +60,17 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
     )
     for split in splits:
         harmless = committed.harmless_of(split)
-        grades = _worst_grades(split, problems)
+        grades = {}
+        for number, by_track in _grades(split, problems):
+            grades[number] = functools.reduce(Grade.worse, by_track.values())
         for number, video in enumerate(split.videos):
             state, why, message = committed.video_state(video.account, harmless)
             if state == committed.OTHER_SPLIT:
                 continue
             cells = [split.name, video.name, state, why]
-            cells += _frame_counts(video.account, columns)
+            cells += [str(video.account.get(key, "")) for key in COUNTS]
+            dropped = video.account.get("dropped")
+            cells += ["" if dropped is None else str(dropped.get(name, 0)) for name in columns]
             cells += _grade_cells(grades.get(number))
             writer.writerow(map(printable, (*cells, message)))
     return text.getvalue()
@@ -93,24 +101,6 @@ def _grade_cells(grade: Grade | None) -> list[str]:
     for measure in grade:
         cells.append("" if math.isnan(measure) else f"{round(measure, 3):g}")
     return cells
-
-
-def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[str]:
-    """The cells with counts of a video: tracks, frames found, frames kept, and frames dropped for
-    each of `reasons`. A cell is empty if its count is unknown.
-    """
-    counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
-    for name in reasons:
-        counts.append(account["dropped"].get(name, 0) if "dropped" in account else "")
-    return [*map(str, counts)]
-
-
-def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
-    """The worst grades of each video, by its number; `problems` as in `_grades`."""
-    return {
-        video: functools.reduce(Grade.worse, by_track.values())
-        for video, by_track in _grades(split, problems)
-    }
 
 
 def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict[str, Grade]]]:

@@ -158,11 +158,6 @@ class Settings:
         where = self.source.where("data", "datasets")
         return f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it"
 
-    def drops_removed(self, name: str) -> bool:
-        """Whether rows of missing videos are deleted: always for demo data."""
-        is_demo = self.embedded.enabled and name in datasets.WITH_DEMO_DATA
-        return is_demo or self.convert.removed == "drop"
-
 
 class SettingValue(NamedTuple):
     """A setting with its effective value and its default."""

@@ -181,7 +181,7 @@ def summary(
     if missing:
         state = f"with {count(missing, 'row')} missing"
     texts = [
-        f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}",
+        opened.splits_of_datasets,
         f"{count(opened.n_rows, 'row')} (one person in one frame each)",
     ]
     if not wrong and not n_rejected:

@@ -22,7 +22,7 @@ from pipeline.cli.text import command, count, error_text
 from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.estimates import estimates_of
-from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
+from pipeline.features.plan import is_untrained, missing_rows, stream_label
 from tasks.report.page import Cell, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
@@ -45,14 +45,6 @@ class OpenedCache:
     problems: list[str] = field(default_factory=list)
 
     @property
-    def datasets(self) -> dict[str, list[cache.Split]]:
-        """Dataset -> its splits."""
-        by_dataset: dict[str, list[cache.Split]] = {}
-        for split in self.splits:
-            by_dataset.setdefault(split.name.partition("/")[0], []).append(split)
-        return by_dataset
-
-    @property
     def mark(self) -> str:
         """DEMO if a split is demo data, UNTRAINED if only features come from random weights; else
         "".
@@ -64,6 +56,12 @@ class OpenedCache:
                 if split.stream_manifest(name).get("stand_in") or is_untrained(split, name):
                     return UNTRAINED
         return ""
+
+    @property
+    def splits_of_datasets(self) -> str:
+        """Their numbers as text: 3 splits of 2 datasets."""
+        datasets = {split.name.partition("/")[0] for split in self.splits}
+        return f"{count(len(self.splits), 'split')} of {count(len(datasets), 'dataset')}"
 
     @property
     def n_rows(self) -> int:
@@ -163,28 +161,14 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         "rows": rows,
         "problems": opened.problems,
         "gone": gone,
-        "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
         "leaks": any(comparison.leaks for comparison in comparisons),
         "leaks_command": command("leaks", "--cache", str(opened.root)),
     }
-    line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
-    line += count(opened.n_rows, "row")
+    line = f"{opened.splits_of_datasets}, {count(opened.n_rows, 'row')}"
     return PageSection(
         "datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems)
     )
-
-
-def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
-    """Distinct weights of all streams: (stream, network, licence, source, digest), sorted."""
-    rows = set[tuple[str, ...]]()
-    for split in splits:
-        for name in split.streams:
-            about = weights_of(split, name)
-            if about:
-                facts = [about[key] for key in ("network", "licence", "source")]
-                rows.add((name, *facts, about["sha256"][:12]))
-    return sorted(rows)
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:

@@ -19,6 +19,7 @@ from pipeline.cli.text import count
 from tasks.evaluation import (
     MEAN_BODY,
     ResultRow,
+    describe_labels,
     dynamics_of,
     metric_titles,
     published_row,
@@ -30,7 +31,7 @@ from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
-from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY
+from vibe_model.runs import KEYPOINTS
 from vibe_model.sections import note_missing_depth
 
 
@@ -106,9 +107,14 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
         rows = _model_rows(split, protocol, runs)
         if not is_demo:
             rows += [row for row in figures if row.protocol == protocol]
-        sentences = [find(protocol).meaning, _describe_labels(split, protocol, runs)]
+        sentences = [find(protocol).meaning]
+        labels = [describe_labels(by_protocol(run.splits[split]).get(protocol, {})) for run in runs]
+        sentences += [f"{text.capitalize()}." for text in dict.fromkeys(labels) if text]
         if not tables:
-            sentences.append(_left_out(split, runs))
+            left_out = dict[str, str]()
+            for run in runs:
+                left_out |= run.splits[split].get(LEFT_OUT, {})
+            sentences += [f"Not evaluated by “{name}”: {why}." for name, why in left_out.items()]
         title = f"Protocol “{protocol}”"
         text = " ".join(filter(None, sentences))
         tables.append(_ResultsTable(title, split, rows, text))
@@ -118,26 +124,6 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
         table = _ResultsTable("Published figures", caption, figures, note=note)
         tables.append(table)
     return tables
-
-
-def _left_out(split: str, runs: Sequence[TrainingRun]) -> str:
-    """Protocols that could not be evaluated, and why."""
-    reasons: dict[str, str] = {}
-    for run in runs:
-        reasons |= run.splits[split].get(LEFT_OUT, {})
-    return " ".join(f"Not evaluated by “{protocol}”: {why}." for protocol, why in reasons.items())
-
-
-def _describe_labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
-    """A sentence about the labels' body, unless it is the neutral one."""
-    for run in runs:
-        errors = by_protocol(run.splits[split]).get(protocol)
-        if errors:
-            genders = errors.get(LABEL_BODY, NEUTRAL_BODY)
-            if genders == NEUTRAL_BODY:
-                return ""
-            return f"Labels use gendered bodies ({genders}), predictions the neutral one."
-    return ""
 
 
 def _dynamics(run: TrainingRun) -> Iterator[_DynamicsTable]:

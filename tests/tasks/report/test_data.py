@@ -35,21 +35,6 @@ def test_rows_that_a_stream_lacks_are_counted(tmp_path: Path) -> None:
     assert row[6] == "resnet50 (untrained, 15 rows missing)"
 
 
-def test_weights_are_listed_once_whatever_is_recorded_of_them(tmp_path: Path) -> None:
-    made = {"weights": {"kind": "file", "file_sha256": "ab"}, "network": "Net", "sha256": "cd"}
-    for part, terms in {
-        "train": {},
-        "val": {},
-        "test": {"licence": "MIT", "source": "a.b"},
-    }.items():
-        write_split(tmp_path, f"a/{part}", {"0/0": person(20)})
-        write_stream(tmp_path, f"a/{part}", np.ones((20, 4)), backbone=made | terms)
-    assert overview_section(open_splits(tmp_path)).data["weights"] == [
-        ("resnet50", "Net", "MIT", "a.b", "ab"),
-        ("resnet50", "Net", "not recorded", "not recorded", "ab"),
-    ]
-
-
 def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) -> None:
     assert overview_section(open_splits(root)).data["shared"] == "", "there is no test split"
     for split, video in (

@@ -21,7 +21,7 @@ from tests.tasks.report.conftest import kept, moving, person, write_split, write
 
 def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     """A real section of the report that shows no more than these problems."""
-    data = {"problems": texts, "rows": [], "gone": [], "weights": [], "shared": ""}
+    data = {"problems": texts, "rows": [], "gone": [], "shared": ""}
     return PageSection(anchor, title, "overview.html", data)
 
 
