@@ -32,8 +32,7 @@ from pipeline.estimates import estimates_of
 from pipeline.features.again import fill_command
 from pipeline.features.plan import is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
-from pipeline.recipe.sizes import stored_bytes
-from pipeline.recipe.videos import tracks_csv, videos_csv
+from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,

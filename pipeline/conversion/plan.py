@@ -38,8 +38,7 @@ from pipeline.conversion.committed import (
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
-from pipeline.conversion.listing import list_videos
-from pipeline.conversion.renamed import renamed_videos
+from pipeline.conversion.listing import list_videos, renamed_videos
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan

@@ -1,5 +1,6 @@
-"""List each video of a split as a line of a CSV table: how many of its frames were kept, and its
-worst grades. Or each track, with its own.
+"""What `status` prints in place of its own table: each video of a split as a line of a CSV table,
+with how many of its frames were kept and its worst grades; each track, with its own; and bytes on
+the disk.  [tracks, features]
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cache
+from cache.format.layout import FEATURES, stream_of
 from pipeline.cli.console import printable
 from pipeline.cli.text import error_text
 from pipeline.conversion import committed
@@ -117,3 +119,26 @@ def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict
             yield video, video_grades(split, list(tracks), source)
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
+
+
+def stored_bytes(split: cache.Split) -> dict[str, Any]:
+    """Stored bytes of a split: `columns`, `streams` (by name), `tables` (all other files).
+
+    `commits`: time of the newest commit of "columns" and of each stream; None if lost.
+    """
+    streams = dict.fromkeys(split.streams, 0)
+    stored: dict[str, Any] = {"columns": 0, "streams": streams, "tables": 0}
+    for key, n_bytes in split.store.files(split.name).items():
+        # shards lie at COLUMN/c/... and at features/ARRAY/c/...
+        top, *names = key.removeprefix(f"{split.name}/").split("/")
+        stream = stream_of(names[0]) if names[1:2] == ["c"] else None
+        if top in split.columns and names[:1] == ["c"]:
+            stored["columns"] += n_bytes
+        elif top == FEATURES and stream in stored["streams"]:
+            stored["streams"][stream] += n_bytes
+        else:
+            stored["tables"] += n_bytes
+    stored["commits"] = {"columns": split.provenance.get("finished")}
+    for name in split.streams:
+        stored["commits"][name] = split.stream_provenance(name).get("finished")
+    return stored
