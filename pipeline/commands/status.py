@@ -41,7 +41,7 @@ from pipeline.settings.arguments import (
 )
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
-# options for another output than the table; only the last two may be combined
+# options for another output than the table; all but the last two exclude those after them
 DOCUMENTS: Final = ("digest", "tracks", "csv", "json", "sizes")
 VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
@@ -142,9 +142,10 @@ def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
 
 def _refuse_together(args: argparse.Namespace) -> None:
     """Raise PipelineError for options that exclude each other."""
-    named = [name for name in DOCUMENTS if getattr(args, name)]
-    if len(named) > 1 and named != ["json", "sizes"]:
-        raise PipelineError(f"--{named[0]} excludes --{' and --'.join(named[1:])}")
+    for number, name in enumerate(DOCUMENTS[:-2], start=1):
+        *others, last = [f"--{other}" for other in DOCUMENTS[number:]]
+        if getattr(args, name) and any(getattr(args, other) for other in DOCUMENTS[number:]):
+            raise PipelineError(f"--{name} excludes {', '.join(others)} and {last}")
 
 
 def _add_notes(

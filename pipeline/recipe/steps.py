@@ -7,8 +7,8 @@ a step stages its share of the plan, and commits nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
@@ -47,6 +47,7 @@ class StepResult:
     # number of clips that were given up or are damaged, and of rows without features; if it is
     # not 0, the command exits with 1
     flaws: int = 0
+    document: Mapping[str, Any] = field(default_factory=dict)  # of --json, for a detection
 
     def _show(self, verb: str, what: str) -> None:
         """Print lines such as `✓ convert    3dpw/train    ...`, then warnings and notes."""
@@ -73,21 +74,24 @@ class StepResult:
 # detection
 
 
-def detect(plan: DetectionPlan, s: Settings, progress: Progress) -> StepResult:
-    """Find people in clips. If the plan is up to date, clips that failed before are only named.
-    Raises as `detect_planned` does.
+def detect(
+    plan: DetectionPlan,
+    s: Settings,
+    progress: Progress,
+    part: Part | None = None,
+    *,
+    retries: bool = False,
+) -> StepResult:
+    """Find people in clips. If the plan is up to date, clips that failed before are only named,
+    unless `retries`. Raises as `detect_planned` does.
+
+    Flaws are clips that have no keypoints, or lost frames.
     """
     from pipeline.clips.detection.run import detect_planned
 
-    if plan.up_to_date:
-        report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
-        return describe_detection(plan, report)
-    report = detect_planned(plan, s.detect, dask=s.dask, progress=progress)
-    return describe_detection(plan, report)
-
-
-def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResult:
-    """The result of a detection. Its flaws are clips that have no keypoints, or lost frames."""
+    report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
+    if retries or not plan.up_to_date:
+        report = detect_planned(plan, s.detect, dask=s.dask, part=part, progress=progress)
     counts = []
     has_results = report.detected or report.renamed
     if has_results or not report.up_to_date:
@@ -106,6 +110,7 @@ def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResu
         mark=DONE if has_results else IDLE,
         warnings=[*filter(None, texts)],
         flaws=len(report.problems) + len(report.damaged),
+        document=report.as_dict() | {"stand_in": plan.detector.stand_in},
     )
 
 

@@ -49,11 +49,19 @@ def check_new_cache(s: Settings, root: cache.Root) -> bool:
     do = "To create one: --set paths.new_cache=yes"
     if may_be_created == "no":
         raise ConfigError(f"{where} = no: {root} has no cache. Is its disk mounted? {do}")
-    if may_be_created == "once" and not os.access(s.file, os.W_OK):
+    if may_be_created == "once" and not _is_writable(s.file):
         problem = (
             f"{root} has no cache, and {s.file} cannot be changed to new_cache = no afterwards"
         )
         raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
+    return True
+
+
+def _is_writable(file: Path) -> bool:
+    try:
+        file.open("r+b").close()
+    except OSError:
+        return False
     return True
 
 
