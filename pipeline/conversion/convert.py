@@ -40,10 +40,11 @@ from pipeline.conversion.committed import (
 )
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
-from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind, why_kept
+from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
 from pipeline.conversion.spool import Spool
+from pipeline.conversion.staying import why_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.raw import RawVideo, changes

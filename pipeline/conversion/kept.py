@@ -4,7 +4,7 @@ Files that were lost, cut off or damaged in part look like corrected ones, and a
 mounted looks like deleted videos. So rows stay until their files are restored, or until the user
 lets them go. One record says so of a split: `kept`, a mapping of videos to `Kept`. The first line
 that holds decides; lines 1 and 2 without reading the video (`find_kept`), the others by what was
-read of it now (`why_kept`, and the last one `convert`):
+read of it now (`staying.why_kept`, and the last one `convert`):
 
     the raw folder has now                                      kept as     not if
     no file of the video, or not all of its files               MISSING     drop
@@ -27,15 +27,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cache
-from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
-from pipeline.cli.text import count
-from pipeline.clips.files import MADE_BY, read_info
-from pipeline.clips.labels import labels_of
+from pipeline.accounting import VideoAccount
 from pipeline.conversion.committed import (
-    OTHER_SPLIT,
     convert_command,
     names_with_rows,
     no_videos,
@@ -43,12 +39,7 @@ from pipeline.conversion.committed import (
     recorded_raw,
 )
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.sources import file_part
-from pipeline.files.raw import RawVideo, changes, files
-
-if TYPE_CHECKING:  # both modules import this one
-    from pipeline.conversion.plan import ConversionPlan
-    from pipeline.conversion.reading import ReadVideo
+from pipeline.files.raw import changes, files
 
 MISSING: Final = "missing"
 UNUSABLE: Final = "unusable"
@@ -119,49 +110,3 @@ def _mounted_raw(split: cache.Split) -> Path:
     if not files.list_names(raw):
         raise no_videos(raw, split)
     return raw
-
-
-def why_kept(
-    plan: ConversionPlan, raw_video: RawVideo, video: ReadVideo, committed: cache.VideoEntry
-) -> Kept | None:
-    """Why the cache keeps what it has of a committed video, instead of `video`, which was read now.
-    None if it does not.
-    """
-    account = video.account_with_images
-    has_same_content = committed.fingerprint == video.fingerprint
-    if account.set_aside == NOT_NOW:
-        return Kept(NOT_NOW, account.rejection, account)
-    is_settled = has_same_content and account.set_aside not in UNSETTLED
-    if account.kept >= int(committed.account.get("kept", 0)):
-        is_rejected_again = has_same_content and account.set_aside and not plan.differs
-        if is_rejected_again and VideoAccount.from_dict(committed.account) == account:
-            return Kept(AS_BEFORE, account.rejection, account)
-        return None
-    if plan.drop_removed or (plan.differs and is_settled):
-        return None
-    if not account.set_aside and _is_detected_again(plan, raw_video, video, committed):
-        return None
-    return Kept(UNUSABLE, _describe_loss(account, committed), account)
-
-
-def _is_detected_again(
-    plan: ConversionPlan, raw_video: RawVideo, video: ReadVideo, committed: cache.VideoEntry
-) -> bool:
-    """Whether `detect` has written other keypoints for the same clip: by the user's settings."""
-    if file_part(video.pixels.pixels) != file_part(committed.pixels):
-        return False
-    labels = labels_of(plan.raw, raw_video)
-    return labels is not None and read_info(labels).get("description") == MADE_BY
-
-
-def _describe_loss(account: VideoAccount, committed: cache.VideoEntry) -> str:
-    """Why a video has fewer rows than the commit, by the account of what was read now."""
-    if account.set_aside:
-        return account.rejection
-    reasons = [f"{n:,} {reason}" for reason, n in account.dropped.items()]
-    if account.other_split:
-        reasons = [OTHER_SPLIT]
-    before = committed.account
-    found = f"{account.found:,} frames labelled, {before['found']:,} before"
-    left = f"{account.kept:,} of {count(before['kept'], 'row')} left"
-    return f"{account.name}: {left} ({', '.join([found, *reasons])})."
