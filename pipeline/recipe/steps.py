@@ -161,7 +161,7 @@ def convert(
             summary,
             *few(renamed, FEW, command("status", "--csv", "--cache", str(plan.root))),
         ],
-        mark=DONE if done.totals["frames"]["kept"] and not n_stay else DOUBT,
+        mark=DONE if done.totals["frames"]["kept"] and not done.problems else DOUBT,
         warnings=few(rejected, FEW, every),
         flaws=len(done.damaged),
         notes=[*_note_no_rows(plan, done.totals), *few(notes, FEW, every)],
