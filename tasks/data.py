@@ -173,13 +173,10 @@ class Convert(SplitTask):
         plan = self.plan()
         with self.progress() as progress:
             result = steps.convert(plan, settings(), progress)
-        if not self.problems_fail and self._has_rows():
+        split = cache.open(settings().paths.cache)[self.what]
+        if not self.problems_fail and split.manifest["rows"]:
             result = replace(result, notes=[*result.notes, *result.problems], problems=())
         self.report(result)
-
-    def _has_rows(self) -> bool:
-        split = cache.open(settings().paths.cache)[self.what]
-        return bool(split.manifest["rows"])
 
 
 class ConvertFirst(Convert):

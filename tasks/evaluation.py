@@ -254,46 +254,25 @@ def show_notes(metrics: Metrics, config: object, note: str = "") -> None:
         note: Text to print after the units.
     """
     for split in splits_of(metrics):
-        _show_left_out(split, metrics[split])
-        results = by_protocol(metrics[split])
-        _show_comparisons(split, results)
-        _show_genders(split, results)
+        for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
+            without = plain(f"{split}, without protocol {protocol}: {reason}")
+            console.out.print(f"{console.DOUBT} {without}")
+        for protocol, numbers in by_protocol(metrics[split]).items():
+            for text in (numbers.get(runs.COMPARES_WITH), describe_labels(numbers)):
+                if text:
+                    console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
     _show_dynamics(metrics)
     units = units_of(metrics[split] for split in splits_of(metrics))
     console.out.print(f"[dim]{units}{note}[/dim]\n")
     _show_warnings(metrics, config)
 
 
-def _show_left_out(split: str, entry: Mapping[str, Any]) -> None:
-    """Print the protocols that could not evaluate a split. entry: its entry in metrics.json."""
-    for protocol, reason in entry.get(LEFT_OUT, {}).items():
-        console.out.print(
-            f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: {plain(reason)}"
-        )
-
-
-def _show_comparisons(split: str, results: Mapping[str, Metrics]) -> None:
-    """Print the published evaluations that protocols compare with."""
-    for protocol, numbers in results.items():
-        text = numbers.get(runs.COMPARES_WITH)
-        if text:
-            console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
-
-
-def _show_genders(split: str, results: Mapping[str, Metrics]) -> None:
-    """Print which protocols compare predictions with gendered bodies."""
-    by_genders: dict[str, list[str]] = {}  # "female, male" -> protocols
-    for protocol, numbers in results.items():
-        genders = numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY)
-        by_genders.setdefault(genders, []).append(protocol)
-    for genders, protocols in by_genders.items():
-        if genders == runs.NEUTRAL_BODY:
-            continue
-        which = split
-        if len(by_genders) > 1:
-            which += f", protocol {', '.join(protocols)}"
-        labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
-        console.out.print(f"[dim]{which}: {labels}[/dim]")
+def describe_labels(numbers: Metrics) -> str:
+    """Say whose bodies the labels of an entry of metrics.json are; "" for the neutral body."""
+    genders = numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY)
+    if genders == runs.NEUTRAL_BODY:
+        return ""
+    return f"labels by gendered bodies ({genders}), predictions by the neutral one"
 
 
 def _show_warnings(metrics: Metrics, config: object) -> None:

@@ -148,8 +148,7 @@ def _scheduler_url(config: Any, options: argparse.Namespace) -> str:
     """The address of Luigi's scheduler, by the options, else the settings, else Luigi's default."""
 
     def setting(name: str, default: str) -> str:
-        former = config.get("core", f"default-scheduler-{name}", default)
-        text: str = config.get("core", f"scheduler_{name}", former)
+        text: str = config.get("core", f"scheduler_{name}", default)
         return getattr(options, f"scheduler_{name}") or text
 
     url = setting("url", "")

@@ -218,6 +218,13 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
+def warn_of_settings(model: Model, config: VideoConfig) -> None:
+    """Warn of settings by which a model may not learn what it should."""
+    for note in (not_small(settings(), model), note_missing_depth(config)):
+        if note:
+            warn(note)
+
+
 class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
 
@@ -277,9 +284,7 @@ class Train(TrainingTask):
 
     def work(self) -> None:
         config = self.config()
-        for note in (not_small(settings(), self.record), note_missing_depth(config)):
-            if note:
-                warn(note)
+        warn_of_settings(self.record, config)
         reason = runs.what_differs(config)
         if reason:
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)

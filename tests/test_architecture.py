@@ -72,7 +72,7 @@ NO_TORCH = (  # what imports it only where there is something to compute
         "pipeline.datasets",
         "pipeline.features.streams",
     ),
-    *("pipeline.recipe.overview", "pipeline.conversion.convert", "tasks", "vibe_model.api"),
+    *("pipeline.recipe.recipe", "pipeline.conversion.convert", "tasks", "vibe_model.api"),
     *(
         f"pipeline.datasets.{file.stem}"
         for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))

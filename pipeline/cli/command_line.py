@@ -362,10 +362,10 @@ def json_option(sub: argparse.ArgumentParser, more: str = "") -> None:
     )
 
 
-def workers_option(sub: argparse.ArgumentParser, what: str = "processes") -> None:
+def workers_option(sub: argparse.ArgumentParser) -> None:
     """Add `--workers`."""
     sub.add_argument(
-        "--workers", type=whole(0), default=0, help=f"Number of {what} (default: one per core)"
+        "--workers", type=whole(0), default=0, help="Number of processes (default: one per core)"
     )
 
 

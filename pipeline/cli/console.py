@@ -74,9 +74,9 @@ class _Console(Console):
         if self.is_pipe_broken:
             raise BrokenPipe
 
-    def show_line(self, text: str, mark: str = "", indent: int = 0) -> None:
+    def show_line(self, text: str, mark: str) -> None:
         """Print a line of untrusted text after its mark."""
-        self.print(_indent_line(text, mark, indent))
+        self.print(f"{mark} {plain(text)}")
 
     def fits(self, filled: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
@@ -104,12 +104,6 @@ def line(verb: str, what: str, detail: str) -> str:
 def plain(text: str, keep: str = "") -> str:
     """Escape untrusted text for rich: one line, no control codes except those in `keep`."""
     return escape(printable(text, keep))
-
-
-def _indent_line(text: str, mark: str, indent: int) -> str:
-    if mark:
-        mark += " "
-    return f"{' ' * indent}{mark}{plain(text)}"
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -192,7 +186,9 @@ class CommandResult:
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:
         """Add a line of untrusted text after its mark."""
-        self.text.append(_indent_line(text, mark, indent))
+        if mark:
+            mark += " "
+        self.text.append(f"{' ' * indent}{mark}{plain(text)}")
 
     def lines(self, texts: Iterable[str], mark: str = "", indent: int = 0) -> None:
         for text in texts:

@@ -8,18 +8,15 @@ from typing import Final
 
 import cache
 from pipeline.cli.command_line import SHARDS_KEPT, Command
-from pipeline.cli.console import DOUBT, CommandResult, err
+from pipeline.cli.console import err
 from pipeline.cli.progress import bar
-from pipeline.cli.text import count
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import ConversionPlan, plan_conversion, recorded_plan
-from pipeline.conversion.spool import read_part
 from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 from pipeline.recipe.steps import convert
 from pipeline.settings.arguments import (
     BODY,
-    MEANWHILE,
     body_of,
     cache_option,
     check_own_folder,
@@ -54,43 +51,18 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Convert one split and print its accounting.
 
-    Returns 1 for problems, and if videos that --retry read again failed again.
+    Returns 1 for problems, and if videos that --retry read again failed again; with --part, if
+    some of its share cannot be read.
     """
     plan = _plan(args)
-    if args.part is not None:
-        return _run_part(args, plan)
-    with bar(f"convert {plan.name}", err, unit="video") as progress:
-        result = convert(plan, args.cfg, progress)
-    failed_again = args.retry and bool(result.warnings)
-    return result.print("convert", plan.name) or int(failed_again)
-
-
-def _run_part(args: argparse.Namespace, plan: ConversionPlan) -> int:
-    """Read a part's share of the videos, without committing. Returns 1 if some cannot be read."""
-    if args.drop_removed:
+    if args.part is not None and args.drop_removed:
         raise PipelineError(
             f"--part: not allowed with {DROP}, which belongs to the command that commits"
         )
-    result = CommandResult(None)
     with bar(f"convert {plan.name}", err, unit="video") as progress:
-        unreadable = read_part(
-            plan, args.part, workers=args.cfg.workers, dask=args.cfg.dask, progress=progress
-        )
-    share = count(len(args.part.share(plan.append)) - len(unreadable), "video")
-    result.line(f"{plan.name}: {share} staged, not committed (why: {plan.why or 'up to date'})")
-    if _is_committed_since(plan):
-        result.line(MEANWHILE, DOUBT)
-    result.problems += [account.rejection for account in unreadable]
-    return result.print()
-
-
-def _is_committed_since(plan: ConversionPlan) -> bool:
-    """Whether another command has committed the split since it was planned."""
-    features = cache.FeatureCache(plan.root)
-    if not features.is_committed(plan.name):
-        return False
-    before = None if plan.committed is None else plan.committed.manifest["digest"]
-    return bool(features[plan.name].manifest["digest"] != before)
+        result = convert(plan, args.cfg, progress, args.part)
+    failed_again = args.retry and bool(result.warnings)
+    return result.print("convert", plan.name) or int(failed_again)
 
 
 def _plan(args: argparse.Namespace) -> ConversionPlan:

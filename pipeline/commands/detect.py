@@ -10,10 +10,9 @@ from pipeline.cli.command_line import Command, every_option, json_option
 from pipeline.cli.console import DOUBT, err, out, plain, show_json
 from pipeline.cli.progress import bar
 from pipeline.clips import detectors
-from pipeline.clips.detection.run import detect_planned
 from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.plan import detected_otherwise, plan_detection, usual_detector
-from pipeline.recipe.steps import describe_detection
+from pipeline.recipe.steps import detect
 from pipeline.settings import sections
 from pipeline.settings.arguments import from_settings, part_option, setting_options
 from pipeline.settings.file import PATH
@@ -57,13 +56,10 @@ def _run(args: argparse.Namespace) -> int:
     for clips in detected_otherwise(plan.out, missing, detector, plan.about["options"]):
         err.print(f"  {DOUBT} replaces keypoints of {plain(clips)}")
     with bar(f"detect {args.raw.name}", err, unit="clip") as progress:
-        report = detect_planned(
-            plan, args.cfg.detect, dask=args.cfg.dask, part=args.part, progress=progress
-        )
+        result = detect(plan, args.cfg, progress, args.part, retries=True)
 
-    result = describe_detection(plan, report)
     if args.json:
-        show_json(report.as_dict() | {"stand_in": detector.stand_in})
+        show_json(result.document)
         return int(bool(result.flaws))
     code = result.print("detect", args.raw.name)
     if args.part is not None:

@@ -24,8 +24,7 @@ from pipeline.conversion.plan import ConversionPlan
 from pipeline.features.again import fill_command
 from pipeline.features.plan import IMPORTED, ExtractionPlan
 from pipeline.files.raw.changes import what_differs
-from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import Recipe, missing_files
+from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
 from pipeline.settings.arguments import CACHE, join_split_name, warn_of_broken
 from pipeline.settings.file import ROOT, settings_file
 from pipeline.settings.sections import load
@@ -99,7 +98,11 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         if todo is not None and plan.converts:
             steps += _conversion(plan, todo, most)
     steps += [f"{WRONG} {plain(text)}" for text in plan.lost_videos]
-    steps += [f"{DOUBT} {plain(text)}" for text in _list_unnamed(plan)]
+    for stream, n_rows in plan.unnamed.items():
+        assert plan.committed is not None
+        missing = f"{count(n_rows, 'row')} missing, and not in [features] streams"
+        fill = fill_command(plan.committed, stream)
+        steps.append(f"{DOUBT} {plain(f'stream {stream}: {missing}: {fill}')}")
     steps += map(plain, plan.staged)
     if not plan.up_to_date:
         steps += _extractions(plan)
@@ -177,15 +180,6 @@ def _named_videos(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
     recorded = todo.recorded_stamps()
     changed = {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
     return {"new": todo.new, "changed": changed, "removed": todo.removed}
-
-
-def _list_unnamed(plan: SplitPlan) -> Iterator[str]:
-    """Messages about incomplete streams that no task extracts."""
-    for stream, n_rows in plan.unnamed.items():
-        assert plan.committed is not None
-        rows = count(n_rows, "row")
-        fill = fill_command(plan.committed, stream)
-        yield f"stream {stream}: {rows} missing, and not in [features] streams: {fill}"
 
 
 def _as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataEr
 from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
-from pipeline.recipe.overview import SplitPlan
+from pipeline.recipe.recipe import SplitPlan
 from pipeline.settings.sections import Settings, detector_of, name_every
 
 NO_DETECTOR: Final = "none"

@@ -11,8 +11,9 @@ the end it prints a summary. `python -m tasks predict` runs a preparation, too, 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +46,7 @@ from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
 from pipeline.recipe import steps
-from pipeline.recipe.overview import SplitPlan, plan_splits
-from pipeline.recipe.recipe import Recipe, missing_files
+from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
 from pipeline.recipe.steps import LAYOUT, StepResult
 from pipeline.settings.arguments import (
     BODY,
@@ -60,9 +60,7 @@ from pipeline.settings.file import PATH, option_type
 
 # defaults of the options, for other commands that run a preparation
 DEFAULTS: Final = {
-    **dict.fromkeys(
-        ("pages", "weights", "stream", "body", "detector", "every", "device", "kind", "precision")
-    ),
+    **dict.fromkeys(("pages", "weights", "stream", "body", "kind", "precision")),
     **dict.fromkeys(("plan", "all", "replace"), False),
 }
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
@@ -121,7 +119,6 @@ def _reads(args: argparse.Namespace) -> list[str]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Prepare what the arguments name."""
     return Preparation.resolve(args).run()
 
 
@@ -156,7 +153,7 @@ class Preparation:
                 "added after features. (`convert` and `extract` work without.)"
             )
         streams_of = _streams_by_split(args, dataset, streams, demo=demo)
-        lacks_weights = len(streams_of) < len(dataset.splits)
+        without_weights = dataset.has_pixels and len(streams_of) < len(dataset.splits)
         detector = choose_detector(args, settings, _unique(streams_of.values()))
         by_any_detector = detector is not None and keeps_other_keypoints(args, detector.name)
         recipes = [
@@ -174,7 +171,7 @@ class Preparation:
             )
             for split in dataset.splits
         ]
-        return cls(args, dataset, recipes, without_weights=lacks_weights and dataset.has_pixels)
+        return cls(args, dataset, recipes, without_weights)
 
     def run(self) -> int:
         """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
@@ -188,20 +185,18 @@ class Preparation:
         runnable = [plan for plan in plans if not plan.problems]
         if not runnable:
             raise PipelineError(plans[0].problems[0])
-        _print_plan(self, plans)
+        self._print_plan(plans)
         self.check(plans)
-        has_skipped_splits = len(runnable) < len(plans)
-        if args.plan and has_skipped_splits:
-            return 2
+        n_flaws = len(plans) - len(runnable)
         if args.plan:
-            return int(any(plan.lost_videos for plan in plans))
+            has_lost = any(plan.lost_videos for plan in plans)
+            return 2 if n_flaws else int(has_lost)
 
-        detected = _detect(self, plans)
-        n_flaws = detected.flaws + _run_steps(self, runnable)
+        detected = self._detect(plans)
+        n_flaws += detected.flaws + self._run_steps(runnable)
         pages = {plan.name: self.page(plan.recipe) for plan in runnable}
-        summary = Summary(args.cache, pages, detected.warnings)
-        n_flaws += summary.print(runnable)
-        return int(has_skipped_splits or n_flaws > 0)
+        n_flaws += Summary(args.cache, pages, detected.warnings).print(runnable)
+        return int(n_flaws > 0)
 
     def plans(self) -> list[SplitPlan]:
         """Plan all splits, except those that neither have nor had videos."""
@@ -255,6 +250,94 @@ class Preparation:
         for plan in plans:
             _check_page(self.page(plan.recipe))
 
+    # ----------------------------------------------------------------------------------------------
+    # steps
+
+    def _detect(self, plans: Sequence[SplitPlan]) -> StepResult:
+        """Detect people once for all splits, and print the result. Flaws: clips that cannot be
+        used.
+        """
+        recipes = [plan.recipe for plan in plans if plan.undetected or plan.detection is not None]
+        if not recipes:
+            return NOTHING
+        recipe = recipes[0]  # any one: all share the raw folder and the detector
+        with self.bar("detect", self.dataset.name, "clip") as progress:
+            result = steps.detect(recipe.plan_detection(), recipe.settings, progress)
+        result.report("detect", self.dataset.name)
+        return result
+
+    def _run_steps(self, plans: Sequence[SplitPlan]) -> int:
+        """Run the other steps, each for every split. Prints the errors, and returns the number of
+        flaws, of which an error is one.
+        """
+        printed = list[str]()  # with the plan
+        for plan in plans:
+            printed += plan.lost_videos
+        n_flaws = 0
+        by_verb = {"convert": self._convert, "extract": self._extract, "show": self._show}
+        for (verb, step), plan in itertools.product(by_verb.items(), plans):
+            try:
+                result = step(plan)
+                n_flaws += result.flaws
+                result.report(verb, plan.name)
+            except ERRORS as error:
+                n_flaws += 1
+                texts = error_text(error, [self.args.cache]).split("\n")
+                news = "\n".join(text for text in texts if text not in printed)
+                detail = plain(news, keep=LAYOUT) or "see the plan above"
+                err.print(f"{WRONG} {line(verb, plan.name, detail)}")
+        return n_flaws
+
+    def _convert(self, plan: SplitPlan) -> StepResult:
+        """Convert a split. Flaws: clips that are damaged."""
+        conversion = plan.conversion
+        if conversion is None or not plan.up_to_date:
+            conversion = plan.recipe.plan_conversion()
+        with self.bar("convert", plan.name, "video") as progress:
+            result = steps.convert(conversion, plan.recipe.settings, progress)
+        if conversion.up_to_date:
+            result = replace(result, details=(), notes=())
+        return replace(result, warnings=())  # the summary has them
+
+    def _extract(self, plan: SplitPlan) -> StepResult:
+        """Extract the streams of a split. Flaws: rows without features."""
+        split = split_now(plan)
+        # conversion has reported a split without rows
+        if plan.up_to_date or split is None or not split.manifest["rows"]:
+            return NOTHING
+        upcoming = [stream for stream in plan.recipe.plan_extraction() if not stream.up_to_date]
+        with self.bar("extract", plan.name) as progress:
+            return steps.extract(upcoming, plan.recipe.settings, progress)
+
+    def _show(self, plan: SplitPlan) -> StepResult:
+        """Write the page of a split, if its content has changed."""
+        from pipeline.show.page import shows, write_split_page
+
+        recipe = plan.recipe
+        split = split_now(plan)
+        page = self.page(recipe)
+        if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
+            return NOTHING
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with self.bar("show", plan.name, "track") as progress:
+            n = write_split_page(
+                recipe.root, plan.name, page, raw=recipe.raw, body=recipe.body, progress=progress
+            )
+        detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
+        return StepResult(details=[detail])
+
+    def _print_plan(self, plans: Sequence[SplitPlan]) -> None:
+        """Print the plans of all splits, and whether features will be missing."""
+        texts = list[str]()
+        for plan in plans:
+            texts += lines(plan, None if self.args.all else FEW)
+        texts += describe_other_keypoints(self.args.raw, plans)
+        for text in texts:
+            out.print(text)
+        if self.without_weights:
+            out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")
+        out.print()
+
 
 def _streams_by_split(
     args: argparse.Namespace, dataset: Dataset, streams: Sequence[StreamSpec], *, demo: bool
@@ -298,115 +381,7 @@ def _check_page(page: Path) -> None:
     require_writable(page.absolute().parent, "Name another folder for pages: --pages DIR")
 
 
-# --------------------------------------------------------------------------------------------------
-# steps
-
-
-def _detect(preparation: Preparation, plans: Sequence[SplitPlan]) -> StepResult:
-    """Detect people once for all splits, and print the result. Flaws: clips that cannot be used."""
-    recipes = [plan.recipe for plan in plans if plan.undetected or plan.detection is not None]
-    if not recipes:
-        return NOTHING
-    recipe = recipes[0]  # any one: all share the raw folder and the detector
-    name = preparation.dataset.name
-    with preparation.bar("detect", name, "clip") as progress:
-        result = steps.detect(recipe.plan_detection(), recipe.settings, progress)
-    result.report("detect", name)
-    return result
-
-
-def _run_steps(preparation: Preparation, plans: Sequence[SplitPlan]) -> int:
-    """Run STEPS, each for every split. Prints the errors, and returns the number of flaws, of which
-    an error is one.
-    """
-    printed = list[str]()  # with the plan
-    for plan in plans:
-        printed += plan.lost_videos
-    n_flaws = 0
-    for verb, step in STEPS.items():
-        for plan in plans:
-            try:
-                result = step(preparation, plan)
-                n_flaws += result.flaws
-                result.report(verb, plan.name)
-            except ERRORS as error:
-                n_flaws += 1
-                texts = error_text(error, [preparation.args.cache]).split("\n")
-                news = "\n".join(text for text in texts if text not in printed)
-                detail = plain(news, keep=LAYOUT) or "see the plan above"
-                err.print(f"{WRONG} {line(verb, plan.name, detail)}")
-    return n_flaws
-
-
-def _convert(preparation: Preparation, plan: SplitPlan) -> StepResult:
-    """Convert a split. Flaws: clips that are damaged."""
-    recipe = plan.recipe
-    conversion = plan.conversion
-    if conversion is None or not plan.up_to_date:
-        conversion = recipe.plan_conversion()
-    with preparation.bar("convert", recipe.name, "video") as progress:
-        result = steps.convert(conversion, recipe.settings, progress)
-    if conversion.up_to_date:
-        result = replace(result, details=(), notes=())
-    return replace(result, warnings=())  # the summary has them
-
-
-def _extract(preparation: Preparation, plan: SplitPlan) -> StepResult:
-    """Extract the streams of a split. Flaws: rows without features."""
-    recipe = plan.recipe
-    split = split_now(plan)
-    # conversion has reported a split without rows
-    if plan.up_to_date or split is None or not split.manifest["rows"]:
-        return NOTHING
-    upcoming = [plan for plan in recipe.plan_extraction() if not plan.up_to_date]
-    with preparation.bar("extract", recipe.name) as progress:
-        return steps.extract(upcoming, recipe.settings, progress)
-
-
-def _show(preparation: Preparation, plan: SplitPlan) -> StepResult:
-    """Write the page of a split, if its content has changed."""
-    from pipeline.show.page import shows, write_split_page
-
-    recipe = plan.recipe
-    split = split_now(plan)
-    page = preparation.page(recipe)
-    if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
-        return NOTHING
-    page.parent.mkdir(parents=True, exist_ok=True)
-    with preparation.bar("show", recipe.name, "track") as progress:
-        n = write_split_page(
-            recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress
-        )
-    detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
-    return StepResult(details=[detail])
-
-
 NOTHING: Final = StepResult(details=())
-STEPS: Final[Mapping[str, Callable[[Preparation, SplitPlan], StepResult]]] = {
-    "convert": _convert,
-    "extract": _extract,
-    "show": _show,
-}
-
-
-# --------------------------------------------------------------------------------------------------
-# output
-
-
-def _print_plan(preparation: Preparation, plans: Sequence[SplitPlan]) -> None:
-    """Print the plans of all splits, and whether features will be missing."""
-    most = None if preparation.args.all else FEW
-    texts = list[str]()
-    for plan in plans:
-        texts += lines(plan, most)
-    texts += describe_other_keypoints(preparation.args.raw, plans)
-    for text in texts:
-        out.print(text)
-    if preparation.without_weights:
-        out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")
-    out.print()
-
-
 COMMAND: Final = Command(
     _options, _run, reads=_reads, kept="finished work is kept; the same command continues"
 )

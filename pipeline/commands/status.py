@@ -8,7 +8,6 @@ notes (`_add_notes`). --csv, --tracks, --digest and --sizes print another docume
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,19 +32,16 @@ from pipeline.estimates import estimates_of
 from pipeline.features.again import fill_command
 from pipeline.features.plan import is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
-from pipeline.recipe.sizes import stored_bytes
-from pipeline.recipe.videos import tracks_csv, videos_csv
-from pipeline.settings import sections
+from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
 from pipeline.settings.arguments import (
     cache_option,
     choose_splits,
     splits_argument,
     warn_of_broken,
 )
-from pipeline.settings.file import settings_file
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
-# options for another output than the table; the first three exclude those after them
+# options for another output than the table; all but the last two exclude those after them
 DOCUMENTS: Final = ("digest", "tracks", "csv", "json", "sizes")
 VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
@@ -91,9 +87,8 @@ def _run(args: argparse.Namespace) -> int:
     """
     _refuse_together(args)
     opened = cache.open(args.cache)
-    installed = datasets.names()
-    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
-    warn_of_broken(name for name in names if name in installed)
+    names = {name.partition("/")[0] for name in opened.splits}
+    warn_of_broken(name for name in datasets.names() if name in names)
     chosen = choose_splits(args.splits, opened.splits)
     result = CommandResult([])
     if args.digest:
@@ -101,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
             lines = list(list_digests(opened, chosen, result.problems, progress))
         return result.print_document("".join(f"{line}\n" for line in lines))
 
-    rows = _read_splits(result, opened, chosen, with_sizes=args.sizes)
+    rows = _read_splits(result, opened, chosen)
     result.problems += _rejected_beyond(args.max_rejected, rows)
     if args.csv or args.tracks:
         write = tracks_csv if args.tracks else videos_csv
@@ -110,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         result.line("no split is committed yet")
         result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
     elif rows and args.sizes:
-        result.text.append(_sizes_table(rows))
+        _add_sizes(result, opened)
     elif rows:
         result.text += _tables(rows)
     if not args.sizes:
@@ -119,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _read_splits(
-    result: CommandResult, opened: cache.FeatureCache, names: Sequence[str], *, with_sizes: bool
+    result: CommandResult, opened: cache.FeatureCache, names: Sequence[str]
 ) -> list[_SplitStatus]:
     """Read what is shown about these splits, except for unreadable ones. Adds the documents and
     problems of all to the result.
@@ -127,17 +122,12 @@ def _read_splits(
     rows = []
     for name in names:
         try:
-            row = _split_status(opened[name])
-            if with_sizes:
-                row.sizes = stored_bytes(opened[name])
+            rows.append(_split_status(opened[name]))
+            document = {**vars(rows[-1])}
         except (cache.CacheError, OSError) as error:
-            problems = [error_text(error)]
-            result.rows.append({"split": name, "problems": problems})
-        else:
-            rows.append(row)
-            problems = row.problems
-            result.rows.append(row.document)
-        result.problems += problems
+            document = {"split": name, "problems": [error_text(error)]}
+        result.rows.append(document)
+        result.problems += document["problems"]
     return rows
 
 
@@ -152,7 +142,7 @@ def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
 
 def _refuse_together(args: argparse.Namespace) -> None:
     """Raise PipelineError for options that exclude each other."""
-    for number, name in enumerate(("digest", "tracks", "csv"), start=1):
+    for number, name in enumerate(DOCUMENTS[:-2], start=1):
         *others, last = [f"--{other}" for other in DOCUMENTS[number:]]
         if getattr(args, name) and any(getattr(args, other) for other in DOCUMENTS[number:]):
             raise PipelineError(f"--{name} excludes {', '.join(others)} and {last}")
@@ -168,7 +158,6 @@ def _add_notes(
 
     rows: the splits that can be read.
     """
-    result.lines(_not_updated(args, opened), IDLE)
     licences = dict[str, None]()  # each line once: several splits have streams of one network
     for row in rows:
         licences |= dict.fromkeys(_weights_lines(row))
@@ -191,18 +180,6 @@ def _add_notes(
         for mark, texts in _video_lists(row, every=args.all):
             for text in few(texts, most, every):
                 result.line(f"{row.split}: {text}", mark)
-
-
-def _not_updated(args: argparse.Namespace, opened: cache.FeatureCache) -> list[str]:
-    """A message about datasets that luigi.cfg no longer names, if this is its cache."""
-    file = settings_file()
-    if args.splits or not file.exists():
-        return []
-    s = sections.load(file, tolerant=True)
-    if os.path.realpath(s.paths.cache) != os.path.realpath(opened.root):
-        return []
-    unlisted = s.describe_unlisted(opened.splits)
-    return [unlisted] if unlisted else []
 
 
 def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]:
@@ -279,22 +256,34 @@ def _counts(accounting: Mapping[str, Any], unit: str) -> str:
     return text
 
 
-def _sizes_table(rows: Sequence[_SplitStatus]) -> Table:
-    """One line for each split's columns, streams and tables; then their sum."""
+def _add_sizes(result: CommandResult, opened: cache.FeatureCache) -> None:
+    """Add the stored bytes to the splits' documents, and a table of them: a line for each split's
+    columns, streams and tables; then their sum.
+    """
     shown = table("split", "what", "bytes", "committed")
     total = 0
-    for row in rows:
-        split = plain(row.split)
-        stored = row.sizes
-        parts = {"columns": stored["columns"], **stored["streams"]}
+    for document in result.rows:
+        if "streams" not in document:  # an unreadable split
+            continue
+        stored = stored_bytes(opened[document["split"]])
+        document["sizes"] = stored
+        parts = {
+            "columns": stored["columns"],
+            **stored["streams"],
+            "tables, manifests": stored["tables"],
+        }
+        commits = {"tables, manifests": "", **stored["commits"]}
         for part, n_bytes in parts.items():
-            when = stored["commits"][part] or "not known"
-            shown.add_row(split, plain(part), size(n_bytes), plain(when))
-            total += n_bytes
-        shown.add_row(split, "tables, manifests", size(stored["tables"]), "")
-        total += stored["tables"]
+            when = commits[part]
+            shown.add_row(
+                plain(document["split"]),
+                plain(part),
+                size(n_bytes),
+                plain("not known" if when is None else when),
+            )
+        total += sum(parts.values())
     shown.add_row("all", "", size(total), "")
-    return shown
+    result.text.append(shown)
 
 
 @dataclass
@@ -323,15 +312,6 @@ class _SplitStatus:
     # videos with losses or notes: VIDEO_KEYS of their accounts, and whether they are "failed"
     videos: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # messages
-    sizes: Any = None  # `stored_bytes`; None: not asked for
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The values for --json."""
-        values = {**vars(self)}
-        if self.sizes is None:
-            del values["sizes"]
-        return values
 
 
 def _split_status(split: cache.Split) -> _SplitStatus:

@@ -12,7 +12,7 @@ from pipeline.cli.text import FEW, command, few, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.features.plan import stream_label
-from pipeline.recipe.overview import SplitPlan
+from pipeline.recipe.recipe import SplitPlan
 from pipeline.recipe.steps import accounting_lines
 
 

@@ -16,7 +16,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import cache
 from pipeline.cli.command_line import Command, json_option
@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.repair:
         repair = _repair(args.cache, report)
         _add_repair(result, repair)
-        if repair.has_changes or repair.refused:
+        if repair.restored or repair.removed or repair.dropped or repair.refused:
             report = _verify(args, splits, result)  # what remains
     differing = None
     if args.digest:
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
         "ok": is_ok,
         **{key: getattr(report, key) for key in REPORTED},
         "digest": differing,
-        "repair": repair and _as_dict(repair),
+        "repair": repair,
     }
     result.exit_code = 0 if is_ok else 1
     return result.print(as_json=args.json)
@@ -142,50 +142,42 @@ def _verify(
 # repair
 
 
+class _DroppedVideos(NamedTuple):
+    """Videos of a split to convert again."""
+
+    split: str
+    videos: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class _Repair:
-    """Data dropped from a damaged cache, and the commands that fill it again."""
+    """Data dropped from a damaged cache, and the commands that fill it again. It is also the entry
+    of the JSON document.
+    """
 
-    files: cache.Repaired = field(default_factory=cache.Repaired)  # restored and removed files
-    # split -> videos to convert again
-    dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    commands: list[str] = field(default_factory=list)  # in the order in which to run them
+    restored: Sequence[str] = ()  # files
+    removed: Sequence[str] = ()
+    dropped: list[_DroppedVideos] = field(default_factory=list)
+    fill: list[str] = field(default_factory=list)  # commands, in the order in which to run them
     refused: list[str] = field(default_factory=list)  # messages about failed repairs
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether the repair has changed the cache."""
-        return bool(self.files.restored or self.files.removed or self.dropped)
 
 
 def _add_repair(result: CommandResult, repair: _Repair) -> None:
     """Add the lines for the terminal."""
     for verb, keys in (
-        ("restored", repair.files.restored),
-        ("of damaged shards removed", repair.files.removed),
+        ("restored", repair.restored),
+        ("of damaged shards removed", repair.removed),
     ):
         if keys:
             result.line(f"{count(len(keys), 'file')} {verb}:")
             result.lines(few(keys, FEW, "all below the cache"), indent=2)
-    for split, videos in repair.dropped.items():
+    for split, videos in repair.dropped:
         result.line(f"{split}: rows of {count(len(videos), 'video')} dropped")
-    if repair.commands:
+    if repair.fill:
         result.line("to fill them again:")
-        result.lines(repair.commands, indent=2)
-    elif not (repair.files.restored or repair.files.removed or repair.refused):
+        result.lines(repair.fill, indent=2)
+    elif not (repair.restored or repair.removed or repair.refused):
         result.line("nothing to repair")
-
-
-def _as_dict(repair: _Repair) -> dict[str, Any]:
-    """The repair as JSON values."""
-    dropped = [{"split": split, "videos": videos} for split, videos in repair.dropped.items()]
-    return {
-        "restored": repair.files.restored,
-        "removed": repair.files.removed,
-        "dropped": dropped,
-        "fill": repair.commands,
-        "refused": repair.refused,
-    }
 
 
 def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
@@ -196,18 +188,21 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
     repair = _Repair()
     lost = _streams_without_images(root, report.damaged, repair)
     damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
-    repair.files = cache.repair(root, replace(report, damaged=damaged))
-    repair.refused += repair.files.refused
-    for name, shards in repair.files.rows.items():
+    files = cache.repair(root, replace(report, damaged=damaged))
+    repair.restored = files.restored
+    repair.removed = files.removed
+    repair.refused += files.refused
+    for name, shards in files.rows.items():
         try:
-            repair.dropped[name] = _drop_videos(cache.open(root)[name], shards, repair)
+            _drop_videos(cache.open(root)[name], shards, repair)
         except (PipelineError, cache.CacheError) as error:
             repair.refused.append(str(error))
-    for name, stream in repair.files.streams:
-        if name not in repair.dropped:  # otherwise, all of its streams are extracted again
+    dropped = {videos.split for videos in repair.dropped}
+    for name, stream in files.streams:
+        if name not in dropped:  # otherwise, all of its streams are extracted again
             split = cache.open(root)[name]
             rows = count(missing_rows(split, stream).rows, "row")
-            repair.commands.append(f"{fill_command(split, stream)}  # {rows} of {stream}")
+            repair.fill.append(f"{fill_command(split, stream)}  # {rows} of {stream}")
     return repair
 
 
@@ -240,9 +235,9 @@ def _streams_without_images(
     return lost
 
 
-def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> tuple[str, ...]:
-    """Drop every video with a row in these shards, in one commit. Returns their names, and adds the
-    commands that read them again to `repair`.
+def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> None:
+    """Drop every video with a row in these shards, in one commit. Adds them, and the commands that
+    read them again, to `repair`.
 
     Raises PipelineError, and changes nothing, unless all of them are in the raw folder.
     """
@@ -275,8 +270,8 @@ def _drop_videos(split: cache.Split, shards: Sequence[int], repair: _Repair) -> 
     damaged = tuple(sorted(shards))
     extractions = [fill_command(split, stream) for stream in split.streams]
     convert(replace(plan, append=(), drop=drop, renamed={}, stamps=stamps, invalidate=damaged))
-    repair.commands += [f"{fill}  # {n_videos}", *extractions]
-    return drop
+    repair.dropped.append(_DroppedVideos(split.name, drop))
+    repair.fill += [f"{fill}  # {n_videos}", *extractions]
 
 
 COMMAND: Final = Command(_options, _run)

@@ -39,8 +39,8 @@ from pipeline.conversion.committed import (
     why_empty,
 )
 from pipeline.conversion.doubts import Doubts
+from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind
-from pipeline.conversion.other_work import report_other_work
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
 from pipeline.conversion.spool import Spool

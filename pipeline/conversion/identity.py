@@ -2,7 +2,8 @@
 
 An identity is a JSON object with everything that decides a split's or stream's rows besides the raw
 files: for a split, the reader's version and options and the body model; for a stream, its network,
-weights and crops. The manifest records it, and a later command compares it with the current one. A
+weights and crops. The manifest records it, and a later command compares it with the current one;
+`report_other_work` tells of uncommitted work by other code or options, which is not used. A
 split's:
 
     {"dataset": "3dpw", "split": "train", "version": 4, "parameters": {"model": "neutral"},
@@ -18,6 +19,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import cache
+from cache.write.parts import find_other_work
+from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -153,3 +157,25 @@ def as_text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(as_text, value)) or "nothing"
     return _DIGEST.sub(r"\1...", str(value))
+
+
+def report_other_work(
+    root: cache.Root, split: str, stream: str | None, plan: Mapping[str, Any]
+) -> None:
+    """Print a line if the split or stream has uncommitted work of another plan (`staging_plan`).
+    Such work is computed again, since all rows of a commit must come from the same code.
+    """
+    # here, since processes that read videos print nothing
+    from pipeline.cli.console import DOUBT, err, plain
+
+    other = find_other_work(root, split, stream, plan)
+    if other is None:
+        return
+    before = other.plan if isinstance(other.plan, Mapping) else {}
+    software = find_differences(before.get("software", {}), plan["software"])
+    why = "; ".join(map(str, software)) or "other options or another reader"
+    pieces = count(other.pieces, "piece")
+    name = split if stream is None else f"{split}, {stream}"
+    host = other.host or "an unknown machine"
+    text = f"{name}: unfinished work of {host} is computed again ({pieces}: {why})"
+    err.print(f"{DOUBT} {plain(text)}")

@@ -1,20 +1,29 @@
-"""The videos that a raw folder has of a split, each under a name of its own.  [raw] -> tracks
+"""The videos that a raw folder has of a split, each under a name of its own, and which of them were
+renamed since the last commit.  [raw] -> tracks
 
 Only folders and label files are listed, by the dataset's own code (`Dataset.videos`). A name that
 is not UTF-8 is escaped, since tables of the cache hold text.
+
+A renamed video would otherwise be one video gone and another one new. It is recognized by its
+content: by the digest of its files, or, for a clip, by that of its images alone, since keypoint
+files name their clip inside and change when it is renamed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cache
 from pipeline.cli.text import command
+from pipeline.clips.files import EXTENSIONS
 from pipeline.conversion.committed import no_videos, refuse_missing_folder
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import RawVideo, changes
 
 
@@ -57,3 +66,65 @@ def _escape_names(videos: Sequence[RawVideo]) -> list[RawVideo]:
         taken.add(name)
         named.append(replace(video, name=name))
     return named
+
+
+def renamed_videos(
+    committed: cache.Split,
+    raw: Path,
+    gone: Mapping[str, str],
+    coming: Sequence[RawVideo],
+    digests: Mapping[str, str],
+) -> dict[str, str]:
+    """New name -> old name of the renamed videos.
+
+    gone: committed videos that the raw folder does not list any more -> their digests. coming: its
+    new and changed videos. digests: of some of these, by name, where they are known already.
+    """
+    if not gone:
+        return {}
+    old_contents = {name: digest[: changes.CONTENTS] for name, digest in gone.items()}
+    new_contents = {}
+    for video in coming:
+        digest = digests.get(video.name) or changes.video_digest(raw, video)
+        new_contents[video.name] = digest[: changes.CONTENTS]
+    renamed = _pair_equal(old_contents, new_contents)
+
+    still_gone = gone.keys() - renamed.values()
+    old_images = {}
+    for number, name in enumerate(committed.videos.names):
+        if name in still_gone:
+            old_images[name] = file_part(committed.videos[number].pixels)
+    if not any(old_images.values()):
+        return renamed
+    others = [video for video in coming if video.name not in renamed]
+    return renamed | _pair_equal(old_images, _clip_digests(raw, others))
+
+
+def _clip_digests(raw: Path, videos: Iterable[RawVideo]) -> dict[str, str]:
+    """Name -> digest of the images, for the videos that are clips and can be read."""
+    digests = {}
+    for video in videos:
+        is_clip = bool(video.files) and video.files[0].suffix.lower() in EXTENSIONS
+        if is_clip:
+            with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
+                digests[video.name] = Video(raw, str(video.files[0])).digest()
+    return digests
+
+
+def _pair_equal(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
+    """New name -> old name of videos with equal content, each old name once.
+
+    gone, coming: name -> content. Of several with the same content, the first names by the alphabet
+    are paired.
+
+    >>> _pair_equal({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
+    {'c': 'a'}
+    """
+    by_content: dict[str, list[str]] = {}
+    for name in sorted(gone, reverse=True):
+        by_content.setdefault(gone[name], []).append(name)
+    renamed = {}
+    for name, content in sorted(coming.items()):
+        if by_content.get(content):
+            renamed[name] = by_content[content].pop()
+    return renamed

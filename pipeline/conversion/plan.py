@@ -1,8 +1,8 @@
 """Plan of a conversion: what to read and drop, and why.  [raw -> tracks] -> features -> windows
 
-`compare` lists the videos of a raw folder, compares them with what the cache has of the split, and
-returns a `ConversionPlan`. Names, sizes and times of the raw files are compared with the cache's
-records; contents are read only where sizes or times differ. Nothing is written.
+`plan_conversion` lists the videos of a raw folder, compares them with what the cache has of the
+split, and returns a `ConversionPlan`. Names, sizes and times of the raw files are compared with the
+cache's records; contents are read only where sizes or times differ. Nothing is written.
 
 Words:
     stamp       sizes and times of a video's files, as text: equal stamps, unchanged files
@@ -38,8 +38,7 @@ from pipeline.conversion.committed import (
 )
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
-from pipeline.conversion.listing import list_videos
-from pipeline.conversion.renamed import renamed_videos
+from pipeline.conversion.listing import list_videos, renamed_videos
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
@@ -54,7 +53,7 @@ class ConversionPlan:
     It reads the videos `append`, drops the rows of the videos `drop` (a changed video is in both),
     and leaves the other committed videos alone.
 
-    `compare` makes three kinds of plans. Besides the first eight fields, `drop_removed` and
+    `plan_conversion` makes three kinds of plans. Besides the first eight fields, `drop_removed` and
     `listed`, they fill:
         first conversion    append, stamps
         other reader        append, drop, stamps, seen, kept, differs: all are read again
@@ -155,12 +154,6 @@ class ConversionPlan:
         return lines
 
     @property
-    def renamed_lines(self) -> list[str]:
-        """The first renamed videos."""
-        lines = [f"renamed {old} -> {name}" for name, old in self.renamed.items()]
-        return few(lines, FEW, command("status", "--csv", "--cache", str(self.root)))
-
-    @property
     def problems(self) -> list[str]:
         """Problems of a split with nothing to convert: missing or unusable videos, or no rows."""
         problems = self.kept_lines
@@ -207,6 +200,21 @@ class ConversionPlan:
         }
 
 
+def recorded_plan(
+    split: cache.Split,
+    raw: Path | None = None,
+    body: Path | None = None,
+    **options: bool,
+) -> ConversionPlan:
+    """The plan of a committed split. Arguments and errors as `recorded_reader` and
+    `plan_conversion`.
+    """
+    reader, raw, body = recorded_reader(split, raw, body)
+    name = split.name.partition("/")[2]
+    return plan_conversion(reader, name, raw=raw, root=split.root, body=body, **options)
+
+
+@line_if_slow("comparing the raw files with the cache ...")
 def plan_conversion(
     dataset: Dataset,
     split: str,
@@ -215,56 +223,16 @@ def plan_conversion(
     root: cache.Root,
     body: Path | None = None,
     drop_removed: bool = False,
-) -> ConversionPlan:
-    """Compare the raw folder with the cache. Arguments and errors as `compare`."""
-    committed = committed_split(root, f"{dataset.name}/{split}")
-    return compare(
-        committed, dataset, split, raw=raw, root=root, body=body, drop_removed=drop_removed
-    )
-
-
-def recorded_plan(
-    split: cache.Split,
-    raw: Path | None = None,
-    body: Path | None = None,
-    *,
-    drop_removed: bool = False,
     retry: bool = False,
 ) -> ConversionPlan:
-    """The plan of a committed split. Arguments and errors as `recorded_reader` and `compare`."""
-    reader, raw, body = recorded_reader(split, raw, body)
-    name = split.name.partition("/")[2]
-    return compare(
-        split,
-        reader,
-        name,
-        raw=raw,
-        root=split.root,
-        body=body,
-        drop_removed=drop_removed,
-        retry=retry,
-    )
-
-
-@line_if_slow("comparing the raw files with the cache ...")
-def compare(
-    committed: cache.Split | None,
-    dataset: Dataset,
-    split: str,
-    *,
-    raw: Path,
-    root: cache.Root,
-    body: Path | None,
-    drop_removed: bool = False,
-    retry: bool = False,
-) -> ConversionPlan:
-    """The plan for an opened split; None: it is not in the cache yet.
+    """Compare the raw folder with the cache.
 
     drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos
     again. Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for
     an unknown split, other columns, and another raw folder; StandInMixed if demo data would replace
     real data, or the reverse.
     """
+    committed = committed_split(root, f"{dataset.name}/{split}")
     dataset.check_split(split)
     dataset = dataset.detect_layout(raw, split)
     videos = list_videos(committed, dataset, split, raw)
@@ -294,7 +262,7 @@ def _compare_committed(
 ) -> ConversionPlan:
     """The plan to update a committed split, or to read all its videos again with another reader.
 
-    plan: has what `compare` was asked for, and all listed videos with their stamps.
+    plan: has what `plan_conversion` was asked for, and all listed videos with their stamps.
     """
     seen = changes.read_stamps(plan.root, plan.name)
     before = committed.manifest["reader"]

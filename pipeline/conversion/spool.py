@@ -27,8 +27,7 @@ from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
-from pipeline.conversion.identity import find_differences, reader_parts
-from pipeline.conversion.other_work import report_other_work
+from pipeline.conversion.identity import find_differences, reader_parts, report_other_work
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.reading import Read, ReadVideo, WithClips, read_videos
 from pipeline.errors import PipelineError

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.identity import describe
-from pipeline.conversion.other_work import report_other_work
+from pipeline.conversion.identity import describe, report_other_work
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
 from pipeline.exchange.matching import (

@@ -29,7 +29,7 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import tell
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import drop_command
-from pipeline.conversion.other_work import report_other_work
+from pipeline.conversion.identity import report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter

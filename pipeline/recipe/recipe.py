@@ -1,29 +1,42 @@
-"""Recipe: inputs, settings and steps of one split.  [raw -> tracks -> features] -> windows
+"""Recipe: inputs, settings and steps of one split, and the plan of these steps.  [raw -> tracks ->
+features] -> windows
 
-The commands `plan` and `prepare`, and Luigi's tasks, make recipes from luigi.cfg and options. They
-plan a recipe's steps (`plan_detection`, `plan_conversion`, `plan_extraction`), and carry out the
-plans by `pipeline.recipe.steps`.
+A recipe names a split, its raw folder, a detector for its clips, and streams to extract. The
+commands `plan` and `prepare`, and Luigi's tasks, make recipes from luigi.cfg and options. For each
+recipe, `plan_splits` plans the three steps detection, conversion and extraction without doing any:
+it compares names, sizes and times of raw files, and reads manifests and tables. Errors are recorded
+in the `SplitPlan`, so that one broken split does not hide the others. `pipeline.recipe.steps`
+carries out the plans.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cache
+from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.clips.detectors import Detector
-from pipeline.clips.files import KEYPOINTS
-from pipeline.clips.plan import DetectionPlan, plan_detection, unlabelled_clips
+from pipeline.clips.files import EXTENSIONS, KEYPOINTS, detected_file, read_info
+from pipeline.clips.plan import (
+    DetectionPlan,
+    detected_otherwise,
+    plan_detection,
+    unlabelled_clips,
+)
 from pipeline.conversion import convert
+from pipeline.conversion.plan import ConversionPlan, committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction
+from pipeline.features.plan import ExtractionPlan, compare_stream, missing_rows, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
+from pipeline.files.raw.files import digest_or_problem
 from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import body_for_fits
 from pipeline.settings.sections import Settings
@@ -40,7 +53,8 @@ class Recipe:
     settings: Settings  # sections with resources are used: [detect], [convert], [features], [dask]
     body: Path | None = None  # folder of the body model
     streams: tuple[StreamSpec, ...] = ()  # empty: the committed streams, as recorded
-    drop_removed: bool = False  # whether to delete rows of missing and unusable videos
+    # whether to delete rows of missing and unusable videos; those of demo videos always are
+    drop_removed: bool = False
     needs_demo_data: bool = False  # whether the demo data or the demo body must be made first
     detector: Detector | None = None
     by_any_detector: bool = False  # whether clips with another detector's keypoints are left alone
@@ -135,6 +149,7 @@ class Recipe:
         PlugInError for a dataset that cannot be loaded.
         """
         dataset = s.dataset(name)
+        is_demo = s.embedded.enabled and name in datasets.WITH_DEMO_DATA
         without_raw = name in datasets.WITH_DEMO_DATA and not s.raw(name).is_dir()
         without_body = dataset.uses_body and not s.paths.body.is_dir()
         body = s.paths.body if dataset.uses_body else None
@@ -148,7 +163,7 @@ class Recipe:
             s,
             body,
             tuple(spec for spec in s.streams if dataset.has_pixels or not spec.stream.reads.crops),
-            drop_removed=s.drops_removed(name),
+            drop_removed=is_demo or s.convert.removed == "drop",
             needs_demo_data=s.embedded.enabled and (without_raw or without_body),
             detector=s.detector if name in s.detect.datasets else None,
             weights_setting=s.source.where(s.stream.name, "weights"),
@@ -174,3 +189,170 @@ def missing_files(recipes: Iterable[Recipe]) -> list[str]:
             except MissingAssets as error:
                 messages.append(str(error))
     return list(dict.fromkeys(messages))
+
+
+# --------------------------------------------------------------------------------------------------
+# plans
+
+
+@dataclass(slots=True)
+class SplitPlan:
+    """The plans of one recipe's steps. A plan is None, or empty, if it cannot be made."""
+
+    recipe: Recipe
+    committed: cache.Split | None = None  # the split in the cache, if any
+    conversion: ConversionPlan | None = None
+    # of the recipe's streams, for the committed rows, without those that the conversion adds
+    extractions: list[ExtractionPlan] = field(default_factory=list)
+    # incomplete streams in the cache that no setting or option names -> number of missing rows
+    unnamed: dict[str, int] = field(default_factory=dict)
+    # of the whole raw folder; None also until the detector's weights are downloaded
+    detection: DetectionPlan | None = None
+    undetected: tuple[str, ...] = ()  # clips of this split that the detector has to do
+
+    # messages
+    problems: list[str] = field(default_factory=list)  # errors that a run will meet
+    refusals: list[str] = field(default_factory=list)  # streams to import, missing columns
+    staged: list[str] = field(default_factory=list)  # a line about the staged work of parts, if any
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether a run has nothing to do, and meets no error."""
+        if self.problems or self.refusals or self.undetected:
+            return False
+        if self.conversion is None or not self.conversion.up_to_date:
+            return False
+        return not any(plan.why or plan.differs for plan in self.extractions)
+
+    @property
+    def converts(self) -> bool:
+        """Whether the conversion has something to do, now or after the detection."""
+        return self.conversion is not None and bool(self.conversion.why or self.undetected)
+
+    @property
+    def lost_videos(self) -> Sequence[str]:
+        """Messages about committed videos that are missing or unusable."""
+        if self.conversion is None:
+            return ()
+        if self.conversion.up_to_date:
+            return self.conversion.problems
+        return self.conversion.kept_lines
+
+    @property
+    def complete_streams(self) -> list[str]:
+        """The streams of a split that is up to date, without incomplete ones that are not named."""
+        if self.committed is None:
+            return []
+        return [name for name in self.committed.streams if name not in self.unnamed]
+
+
+def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
+    """Plan every recipe. Those of one raw folder share the plan of its detection. Errors become
+    `SplitPlan.problems`.
+    """
+    detections: dict[Path, DetectionPlan | None] = {}
+    return [_plan_split(recipe, detections) for recipe in recipes]
+
+
+def _plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan | None]) -> SplitPlan:
+    """Plan one split. detections: raw folder -> plan of its detection, which this function adds;
+    None if all clips have labels that detection would not make.
+    """
+    plan = SplitPlan(recipe)
+    if recipe.needs_demo_data:
+        return plan
+    try:
+        plan.staged = staged_by_parts(recipe.root, recipe.name)
+        plan.committed = committed_split(recipe.root, recipe.name)
+        plan.conversion = recipe.plan_conversion()
+        plan.committed = plan.conversion.committed  # the one whose tables are read already
+        _plan_detection(plan, plan.conversion, detections)
+    except (PipelineError, cache.CacheError) as error:
+        plan.problems.append(str(error))
+    try:
+        _plan_streams(plan)
+    except (PipelineError, cache.CacheError) as error:
+        plan.problems.append(str(error))
+    return plan
+
+
+def _plan_detection(
+    plan: SplitPlan, conversion: ConversionPlan, detections: dict[Path, DetectionPlan | None]
+) -> None:
+    """Set `plan.undetected`, the clips of this split that the detector has to do, and
+    `plan.detection`, if it can be made. detections: as for `_plan_split`.
+
+    A detection is planned by the detector's weights. Until these are downloaded, there is no plan,
+    and clips are undetected by the other options of their keypoints.
+    """
+    recipe = plan.recipe
+    raw = recipe.raw
+    detector = recipe.detector
+    if detector is None:
+        return
+    list_unlabelled = functools.partial(
+        unlabelled_clips, raw, by_any_detector=recipe.by_any_detector
+    )
+    files = itertools.chain.from_iterable(video.files for video in conversion.listed)
+    of_split = {str(file) for file in files if file.suffix.lower() in EXTENSIONS}
+    if detector.downloads:
+        clips = [clip for clip in list_unlabelled() if clip in of_split]
+        plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))
+        return
+    if raw not in detections:
+        detections[raw] = recipe.plan_detection() if list_unlabelled() else None
+    plan.detection = detections[raw]
+    if plan.detection is not None:
+        missing = (item.clip for item in plan.detection.missing)
+        plan.undetected = tuple(clip for clip in missing if clip in of_split)
+
+
+def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
+    """Whether a clip, as it is now, has keypoints by this detector with its N of `--every N`. The
+    weights are not compared: they are not downloaded yet.
+    """
+    info = read_info(detected_file(raw / KEYPOINTS, clip))
+    is_same_clip = bool(info) and info.get("clip_digest") == digest_or_problem(raw / clip)
+    return is_same_clip and not detected_otherwise(raw / KEYPOINTS, [clip], detector)
+
+
+def _plan_streams(plan: SplitPlan) -> None:
+    """Plan the extraction of the committed rows. Raise ConfigError if a run would extract real data
+    with random weights.
+    """
+    recipe = plan.recipe
+    todo = plan.conversion
+    if plan.committed is not None:
+        _plan_committed(plan, plan.committed)
+    adds_rows = plan.committed is None or bool(todo and (todo.append or plan.undetected))
+    if not plan.problems and (adds_rows or any(stream.why for stream in plan.extractions)):
+        recipe.refuse_random_weights(recipe.streams)
+
+
+def _plan_committed(plan: SplitPlan, committed: cache.Split) -> None:
+    """Set `plan.extractions` and `plan.unnamed`. A refusal of a stream is added to `plan.problems`
+    if it was extracted with other settings, else to `plan.refusals`.
+    """
+    for spec in plan.recipe.streams:
+        message = ""
+        if spec.stream.reads.crops:
+            message = spec.missing_columns(committed)
+        stream = compare_stream(committed, replace(spec, raw=plan.recipe.raw))
+        if stream.differs:
+            plan.problems.append(stream.refusal)
+        elif stream.refusal:
+            message = stream.refusal
+            stream = replace(stream, why="")  # it is not extracted
+        if message:
+            plan.refusals.append(message)
+        if stream.missing is not None:
+            plan.extractions.append(stream)
+    planned = {stream.spec.name for stream in plan.extractions}
+    for name in committed.streams:
+        n_missing = missing_rows(committed, name).rows
+        if n_missing and name not in planned:
+            plan.unnamed[name] = n_missing

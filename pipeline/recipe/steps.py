@@ -1,13 +1,14 @@
 """Steps of a split: carry out plans, and say what was done.  [raw -> tracks -> features]
 
 The commands `detect`, `convert`, `extract` and `prepare`, and Luigi's tasks, run these functions
-with a plan (`pipeline.recipe.recipe`) and the settings, and print the `StepResult`.
+with a plan (`pipeline.recipe.recipe`) and the settings, and print the `StepResult`. With a `Part`,
+a step stages its share of the plan, and commits nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
@@ -20,8 +21,10 @@ from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.files import describe_others
 from pipeline.clips.plan import DetectionPlan
 from pipeline.conversion import convert as conversion
+from pipeline.conversion.plan import committed_split
+from pipeline.conversion.spool import read_part
 from pipeline.errors import PipelineError
-from pipeline.features.plan import ExtractionPlan
+from pipeline.features.plan import NEW, ExtractionPlan
 from pipeline.settings.arguments import MEANWHILE
 from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
 from pipeline.settings.sections import Settings
@@ -44,6 +47,7 @@ class StepResult:
     # number of clips that were given up or are damaged, and of rows without features; if it is
     # not 0, the command exits with 1
     flaws: int = 0
+    document: Mapping[str, Any] = field(default_factory=dict)  # of --json, for a detection
 
     def _show(self, verb: str, what: str) -> None:
         """Print lines such as `✓ convert    3dpw/train    ...`, then warnings and notes."""
@@ -70,21 +74,24 @@ class StepResult:
 # detection
 
 
-def detect(plan: DetectionPlan, s: Settings, progress: Progress) -> StepResult:
-    """Find people in clips. If the plan is up to date, clips that failed before are only named.
-    Raises as `detect_planned` does.
+def detect(
+    plan: DetectionPlan,
+    s: Settings,
+    progress: Progress,
+    part: Part | None = None,
+    *,
+    retries: bool = False,
+) -> StepResult:
+    """Find people in clips. If the plan is up to date, clips that failed before are only named,
+    unless `retries`. Raises as `detect_planned` does.
+
+    Flaws are clips that have no keypoints, or lost frames.
     """
     from pipeline.clips.detection.run import detect_planned
 
-    if plan.up_to_date:
-        report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
-        return describe_detection(plan, report)
-    report = detect_planned(plan, s.detect, dask=s.dask, progress=progress)
-    return describe_detection(plan, report)
-
-
-def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResult:
-    """The result of a detection. Its flaws are clips that have no keypoints, or lost frames."""
+    report = DetectionReport(up_to_date=plan.n_up_to_date, problems=plan.problems)
+    if retries or not plan.up_to_date:
+        report = detect_planned(plan, s.detect, dask=s.dask, part=part, progress=progress)
     counts = []
     has_results = report.detected or report.renamed
     if has_results or not report.up_to_date:
@@ -103,6 +110,7 @@ def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResu
         mark=DONE if has_results else IDLE,
         warnings=[*filter(None, texts)],
         flaws=len(report.problems) + len(report.damaged),
+        document=report.as_dict() | {"stand_in": plan.detector.stand_in},
     )
 
 
@@ -110,12 +118,16 @@ def describe_detection(plan: DetectionPlan, report: DetectionReport) -> StepResu
 # conversion
 
 
-def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) -> StepResult:
+def convert(
+    plan: conversion.ConversionPlan, s: Settings, progress: Progress, part: Part | None = None
+) -> StepResult:
     """Convert one split, and tell the user if that makes a new cache. If the plan is up to date,
     only record new folders and file times.
 
     Raises as `check_new_cache` and `conversion.convert` do.
     """
+    if part is not None:
+        return _convert_part(plan, s, progress, part)
     if plan.up_to_date and plan.committed is not None:
         if s.convert.strict:
             conversion.refuse_committed_failures(plan)
@@ -133,14 +145,23 @@ def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) ->
     forbid_new_cache(s, plan.root)
 
     every = command("status", "--all", "--cache", from_here(plan.root))
-    counts = "; ".join(accounting_lines(done.totals, done.uncounted_note))
-    summary = f"{done.video_counts or 'converted'} (why: {plan.why}): {counts}"
+    summary = done.video_counts or "converted"
+    if plan.committed is not None:
+        summary += f" (why: {plan.why})"
+    summary += f": {'; '.join(accounting_lines(done.totals))}{done.uncounted_note}"
+    n_stay = len(done.plan.missing) + len(done.plan.unusable)
+    if n_stay:
+        summary = f"{count(n_stay, 'video')} not updated (see below); {summary}"
+    renamed = [f"renamed {before} -> {name}" for name, before in plan.renamed.items()]
     rejected = [f"rejected {account.rejection}" for account in done.rejected]
     labels = filter(None, [plan.dataset.label_note(plan.raw, plan.split)])
     notes = [f"note {note}" for note in (*labels, *done.damaged, *done.notes)]
     return StepResult(
-        details=[summary, *plan.renamed_lines],
-        mark=DONE if done.totals["frames"]["kept"] else DOUBT,
+        details=[
+            summary,
+            *few(renamed, FEW, command("status", "--csv", "--cache", str(plan.root))),
+        ],
+        mark=DONE if done.totals["frames"]["kept"] and not done.problems else DOUBT,
         warnings=few(rejected, FEW, every),
         flaws=len(done.damaged),
         notes=[*_note_no_rows(plan, done.totals), *few(notes, FEW, every)],
@@ -148,10 +169,25 @@ def convert(plan: conversion.ConversionPlan, s: Settings, progress: Progress) ->
     )
 
 
-def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
+def _convert_part(
+    plan: conversion.ConversionPlan, s: Settings, progress: Progress, part: Part
+) -> StepResult:
+    """Read a part's share of the videos. Its problems are those that cannot be read."""
+    unreadable = read_part(plan, part, workers=s.workers, dask=s.dask, progress=progress)
+    share = count(len(part.share(plan.append)) - len(unreadable), "video")
+    now = committed_split(plan.root, plan.name)
+    digests = [split and split.manifest["digest"] for split in (plan.committed, now)]
+    return StepResult(
+        details=[f"{share} staged, not committed (why: {plan.why or 'up to date'})"],
+        warnings=[MEANWHILE] if digests[0] != digests[1] else [],
+        problems=[account.rejection for account in unreadable],
+    )
+
+
+def accounting_lines(totals: Any) -> Iterator[str]:
     """Yield lines on videos, tracks and frames: found = kept + dropped by reason.
 
-    totals: `Accounting.totals`. not_counted: end of the line on frames.
+    totals: `Accounting.totals`.
     """
     for unit, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
         counts = totals[unit]
@@ -163,8 +199,6 @@ def accounting_lines(totals: Any, not_counted: str = "") -> Iterator[str]:
         n_without = counts.get("without_tracks")
         if n_without:
             text += f", {n_without:,} without a track"
-        if unit == "frames":
-            text += not_counted
         yield text
 
 
@@ -205,7 +239,12 @@ def extract(
     # imported here, because importing the engine is slow
     from pipeline.features.extract import extract_together
 
-    details = [_describe_up_to_date(plan) for plan in plans if plan.up_to_date]
+    details = []
+    for plan in plans:
+        if plan.missing is None:
+            details.append("motion only, without images")
+        elif plan.up_to_date:
+            details.append(f"{plan.spec.name} is up to date (verify checks its shards)")
     upcoming = [plan for plan in plans if not plan.up_to_date]
     if not upcoming:
         return StepResult(details=details, mark=IDLE)
@@ -221,17 +260,15 @@ def extract(
         if part is not None:
             for video, why in extraction.lost.items():
                 warnings.append(f"{video} is left to a later run: {why}")
-            if _is_committed_since(extraction.plan):
-                warnings.append(MEANWHILE)
+            plan = extraction.plan
+            split = cache.open(plan.root)[plan.split]
+            if plan.spec.name in split.streams and plan.missing is not None:
+                committed = split.stream_shards(plan.spec.name)
+                if not set(plan.missing.shards).isdisjoint(committed):
+                    warnings.append(MEANWHILE)
     problems = [extraction.problem for extraction in extractions if extraction.problem]
     n_lost = sum(extraction.problems.total() for extraction in extractions)
     return StepResult(details=details, warnings=warnings, problems=problems, flaws=n_lost)
-
-
-def _describe_up_to_date(plan: ExtractionPlan) -> str:
-    if plan.missing is None:
-        return "motion only, without images"
-    return f"{plan.spec.name} is up to date (verify checks its shards)"
 
 
 def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
@@ -249,12 +286,6 @@ def _describe_extraction(done: Extraction, *, is_part: bool) -> str:
     if spec.stream.stand_in:
         weights = "DEMO DATA" if spec.stream.weights_file else "UNTRAINED"
         text += f", {weights}: only for trial runs"
+    if done.plan.why == NEW:
+        return text
     return f"{text} (why: {done.plan.why})"
-
-
-def _is_committed_since(plan: ExtractionPlan) -> bool:
-    """Whether another command has committed shards of the stream since it was planned."""
-    split = cache.open(plan.root)[plan.split]
-    if plan.missing is None or plan.spec.name not in split.streams:
-        return False
-    return not set(plan.missing.shards).isdisjoint(split.stream_shards(plan.spec.name))

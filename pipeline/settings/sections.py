@@ -158,11 +158,6 @@ class Settings:
         where = self.source.where("data", "datasets")
         return f"{', '.join(others)}: in the cache, but not in {where}: `Data` does not update it"
 
-    def drops_removed(self, name: str) -> bool:
-        """Whether rows of missing videos are deleted: always for demo data."""
-        is_demo = self.embedded.enabled and name in datasets.WITH_DEMO_DATA
-        return is_demo or self.convert.removed == "drop"
-
 
 class SettingValue(NamedTuple):
     """A setting with its effective value and its default."""
@@ -238,14 +233,14 @@ def _parse_sections(source: SettingsFile, *, has_file: bool) -> dict[str, Any]:
     """Parse the sections of SECTION_TYPES: name -> record. Without a file, those that have required
     keys are checked, but left out.
     """
-    left_out = () if has_file else ("paths", "data")
     values = {}
     for name, spec in SECTION_TYPES.items():
-        if name not in left_out:
-            values[name] = _dataclass_of(source.section(name), spec)
-    for name in left_out:
-        source.section(name).check_keys(field.name for field in fields(SECTION_TYPES[name]))
-        source.section(name).parse(SECTION_TYPES[name])
+        section = source.section(name)
+        if has_file or name not in ("paths", "data"):
+            values[name] = _dataclass_of(section, spec)
+        else:
+            section.check_keys(field.name for field in fields(spec))
+            section.parse(spec)
     return values
 
 

@@ -1,9 +1,9 @@
 """Write tracks as one self-contained HTML page without scripts.  tracks -> [page]
 
-`write_page` draws the content that `from_cache` or `from_raw` has read: a `Portrait` of each track,
-a `_Card` of each of its frames, and on it an `_Overlay` of the frame and one of the crop. The
-report shows portraits, too. In this order: writing pages, drawing tracks, drawing frames, finding
-out what a page shows, and the templates.
+`write_page` draws the content that `from_cache` or `from_raw` has read: a `_Portrait` of each
+track, a `_Card` of each of its frames, and on it an `_Overlay` of the frame and one of the crop. In
+this order: writing pages, drawing tracks, drawing frames, finding out what a page shows, and the
+templates.
 
 Crops come from `crop_person`, and the joints on them from `normalise_keypoints`, as in training, so
 that the page shows the same errors. Names and messages come from untrusted files: the templates
@@ -28,7 +28,6 @@ from jinja2.environment import TemplateStream
 from numpy.typing import NDArray
 
 import cache
-from pipeline.accounting import reason
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
@@ -102,7 +101,7 @@ class _Card(NamedTuple):
     views: tuple[SkeletonView, ...]
 
 
-class Portrait(NamedTuple):
+class _Portrait(NamedTuple):
     """A drawn track."""
 
     track: ShownTrack
@@ -118,11 +117,11 @@ def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     write(templates().get_template("page.html").stream(content), out)
 
 
-def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[Portrait]:
+def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[_Portrait]:
     n_tracks = len(shown.tracks)
     for n_drawn, track in enumerate(shown.tracks):
         progress(n_drawn, n_tracks, track.record.name)
-        yield portrait(track, shown.body)
+        yield _portrait(track, shown.body)
     progress(n_tracks, n_tracks)
 
 
@@ -135,7 +134,7 @@ def write_split_page(
     return len(shown.tracks)
 
 
-def portrait(track: ShownTrack, body: Path | None) -> Portrait:
+def _portrait(track: ShownTrack, body: Path | None) -> _Portrait:
     """Decode and draw the track's frames. `body`: folder of a body model for 3D joints.
 
     A frame that cannot be decoded becomes a card with the reason. Raises what `Body.load` raises.
@@ -155,7 +154,7 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
         problem, full, crop = _draw_frame(frame, track, i, estimated[i])
         cards.append(_Card(frame.index, n_visible, unset, problem, full, crop, views_by_frame[i]))
     box = view_box(list(itertools.chain.from_iterable(views_by_frame)))
-    return Portrait(track, caption, box, tuple(cards))
+    return _Portrait(track, caption, box, tuple(cards))
 
 
 def _frames(track: ShownTrack) -> Iterable[Frame]:
@@ -297,7 +296,6 @@ def templates(*folders: Path) -> Environment:
     environment.filters["number"] = _number
     environment.filters["count"] = count
     environment.filters["jpeg_uri"] = _jpeg_uri
-    environment.filters["reason"] = reason
     environment.globals["grid"] = _grid
     environment.globals["isnan"] = math.isnan
     colours = [f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items()]

@@ -18,10 +18,11 @@ from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.settings.sections import Settings
 from tasks import evaluation
 from tasks.base import fact, plain
-from tasks.settings import settings
 from vibe_model import runs
 from vibe_model.evaluation import protocols
 from vibe_model.result_files import write_json, write_text
@@ -70,13 +71,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="SIGMA",
         help="Smooth over time (default: 0 frames)",
     )
-    add(
-        "--batch-size",
-        type=whole(1),
-        default=16,
-        metavar="N",
-        help="Windows per batch (default: 16)",
-    )
     sub.add_argument(
         "--out",
         type=PATH,
@@ -107,6 +101,16 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return model
 
 
+def body_folder(args: argparse.Namespace, loaded: Settings) -> Path:
+    """The body model's folder: --body, else [paths] body. Raises ConfigError without both."""
+    body: Path | None = args.body or loaded.value("paths.body")
+    if body is None:
+        raise ConfigError(
+            f"{loaded.file.resolve()}: file not found. Name the body model's folder: --body DIR"
+        )
+    return body
+
+
 def positive(text: str) -> float:
     """Type of an option that takes a number above 0 and below TOO_LARGE."""
     try:
@@ -123,11 +127,12 @@ def _run(args: argparse.Namespace) -> int:
     """Evaluate the checkpoint, and show its errors. Returns 0."""
     from vibe_model.checkpoints import load_trained  # imports torch
 
-    opened = cache.open(args.cache or settings().paths.cache)
+    loaded = sections.load(settings_file(), tolerant=True, optional=True)
+    opened = cache.open(args.cache or loaded.paths.cache)
     for name in args.split:
         _ = opened[name]  # raises CacheError before the model is loaded
-    model = load_trained(args.checkpoint, args.body or _body_setting(), args.device)
-    stream = args.stream or model.stream or settings().stream.name
+    model = load_trained(args.checkpoint, body_folder(args, loaded), args.device)
+    stream = args.stream or model.stream or loaded.stream.name
     splits = _usable_splits(chosen_splits(model, opened, args.split, stream), args.protocol)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -141,7 +146,9 @@ def _run(args: argparse.Namespace) -> int:
     stand_in = any(metrics["stand_in"] for metrics in by_split.values())
     metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
     if args.out is not None:
-        _write_results(args.out, metrics, model.title)
+        write_json(args.out / runs.METRICS, metrics)
+        results = evaluation.as_csv(evaluation.result_rows(metrics, title=model.title))
+        write_text(args.out / evaluation.RESULTS, results)
     if args.json:
         console.show_json(metrics)
         return 0
@@ -153,13 +160,6 @@ def _run(args: argparse.Namespace) -> int:
         shown = plain(from_here(args.out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
     return 0
-
-
-def _write_results(folder: Path, metrics: Mapping[str, Any], title: str) -> None:
-    """Write metrics.json and results.csv."""
-    write_json(folder / runs.METRICS, metrics)
-    results = evaluation.as_csv(evaluation.result_rows(metrics, title=title))
-    write_text(folder / evaluation.RESULTS, results)
 
 
 def _usable_splits(chosen: Mapping[str, Split], named: Sequence[str] | None) -> dict[str, Split]:
@@ -211,23 +211,12 @@ def _evaluate(
             extra_streams=model.config.extra_streams,
             seqlen=seqlen,
             tracks=model.config.tracks,
-            batch_size=args.batch_size,
             training=training,
             smooth=args.smooth,
             folder=args.out,
             stand_in=any(model.has_random_features(split, stream) for split in splits.values()),
             about={"checkpoint": model.about},
         )
-
-
-def _body_setting() -> Path | None:
-    """[paths] body. Raises ConfigError, which names the option without a luigi.cfg."""
-    if not settings_file().exists():
-        file = settings_file().resolve()
-        raise ConfigError(
-            f"{file}: there is no such file. Name --body DIR, or run from the project's folder."
-        )
-    return settings().paths.body
 
 
 def chosen_splits(

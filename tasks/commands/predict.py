@@ -30,7 +30,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from tasks.base import DEMO_DATA, fact, plain, say, warn
-from tasks.commands.evaluate import model_options, positive
+from tasks.commands.evaluate import body_folder, model_options, positive
 
 if TYPE_CHECKING:
     from vibe_model.checkpoints import Trained
@@ -138,11 +138,7 @@ def _predict(args: argparse.Namespace, out: Path) -> _PredictedSplits:
     from vibe_model.prediction import job as jobs  # imports torch
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
-    body = args.body or loaded.value("paths.body")
-    if body is None:
-        raise ConfigError(
-            f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR"
-        )
+    body = body_folder(args, loaded)
     if named.exists():
         raw = jobs.clips_folder(named, args.cache, out)  # before the model: it refuses other files
         model = load_trained(args.checkpoint, body, args.device)
@@ -217,17 +213,16 @@ def _prepare_arguments(
 
     Those that `predict` does not have are at their defaults.
     """
-    arguments = argparse.Namespace(**prepare.DEFAULTS)
-    arguments.dataset = OwnVideos.name
-    arguments.raw = raw
-    arguments.cache = args.cache
-    arguments.detector = args.detector or loaded.value("detect.detector")
-    arguments.every = args.every
-    if args.device != "auto":
-        arguments.device = args.device
-    arguments.settings = args.settings
-    arguments.cfg = loaded
-    return arguments
+    return argparse.Namespace(
+        **prepare.DEFAULTS,
+        dataset=OwnVideos.name,
+        raw=raw,
+        cache=args.cache,
+        detector=args.detector or loaded.value("detect.detector"),
+        every=args.every,
+        device=None if args.device == "auto" else args.device,
+        cfg=loaded,
+    )
 
 
 def _write(

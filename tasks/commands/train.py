@@ -22,10 +22,10 @@ from pipeline.features.plan import missing_rows
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.base import fact, warn
 from tasks.settings import settings
-from tasks.training import model_config
+from tasks.training import model_config, warn_of_settings
 from tasks.training_view import progress_callback
 from vibe_model import models, runs
-from vibe_model.sections import model_settings, not_small, note_missing_depth
+from vibe_model.sections import model_settings
 from vibe_model.settings import VideoConfig
 
 
@@ -62,9 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         training.run(config, progress=None)
         return 0
 
-    for note in (not_small(settings(), model), note_missing_depth(config)):
-        if note:
-            warn(note)
+    warn_of_settings(model, config)
     _warn_of_missing_rows(config)
     title = f"{model.title}, {config.name}"
     if config.seed != model_settings(settings(), model, args.variant).seed:

@@ -2,7 +2,7 @@
 
 A `ReportContent` says what the page is about; its fingerprint, which the page records, tells
 whether the page is out of date. `write_report` reads the cache and the runs, makes the sections
-(results, bodies, curves, datasets, dropped data, examples) and writes the page.
+(results, bodies, curves, datasets, dropped data) and writes the page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from tasks.report.data import (
     UNREADABLE,
     OpenedCache,
     accounting_section,
-    examples_section,
     is_demo,
     open_splits,
     overview_section,
@@ -40,7 +39,7 @@ from tasks.report.runs import TrainingRun, read_json, read_run, split_uses
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES
 
-VERSION: Final = 13  # raised when the page's texts or layout change
+VERSION: Final = 14  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
 TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"
@@ -120,7 +119,8 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
         sections += _training_sections(content, opened, shown)
     progress(1, 3, "data")
     if opened.splits:
-        sections += _data_sections(content, opened, shown)
+        uses = split_uses(shown) if shown else None
+        sections += [overview_section(opened, uses), accounting_section(opened)]
     progress(2, 3, "page")
     mark = opened.mark
     if not mark and any(run.stand_in for run in shown):
@@ -150,24 +150,12 @@ def _training_sections(
     of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
     drawn = {run.folder.resolve() for run in (*shown, *of_ablation)}
     notes = [*content.notes, *_not_shown(content, drawn), *problems]
-    sections = [results_section(shown, ablation, cache=str(content.root))]
+    sections = [results_section(shown, ablation)]
     bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
     if any(bodies.data.values()):
         sections.append(bodies)
     sections.append(curves_section(shown, of_ablation, notes=notes))
     return sections
-
-
-def _data_sections(
-    content: ReportContent, opened: OpenedCache, shown: Sequence[TrainingRun]
-) -> list[PageSection]:
-    """The sections on data: splits, dropped data, example tracks."""
-    uses = split_uses(shown) if shown else None
-    return [
-        overview_section(opened, uses),
-        accounting_section(opened),
-        examples_section(opened, raw=content.raw, body=content.body),
-    ]
 
 
 def summary(
@@ -193,7 +181,7 @@ def summary(
     if missing:
         state = f"with {count(missing, 'row')} missing"
     texts = [
-        f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}",
+        opened.splits_of_datasets,
         f"{count(opened.n_rows, 'row')} (one person in one frame each)",
     ]
     if not wrong and not n_rejected:

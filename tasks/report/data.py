@@ -1,18 +1,16 @@
-"""The cache's content: splits, dropped data, example tracks.  raw -> tracks -> features ->
-[report]
+"""The cache's content: splits and dropped data.  raw -> tracks -> features -> [report]
 
-`open_splits` opens what can be read; three sections show it: `overview_section` (sizes),
-`accounting_section` (dropped data) and `examples_section` (drawn tracks).
+`open_splits` opens what can be read; two sections show it: `overview_section` (sizes) and
+`accounting_section` (dropped data).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -23,15 +21,8 @@ from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
 from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
-from pipeline.datasets.videos import OwnVideos
-from pipeline.errors import MissingAssets, PipelineError
 from pipeline.estimates import estimates_of
-from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
-from pipeline.files.formats import smpl_files
-from pipeline.files.raw import is_stand_in
-from pipeline.show.page import Portrait, portrait
-from pipeline.show.shown import Choice, PageContent, spread
-from pipeline.show.tracks import from_cache
+from pipeline.features.plan import is_untrained, missing_rows, stream_label
 from tasks.report.page import Cell, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
@@ -41,25 +32,6 @@ MOST_REJECTED: Final = 5  # rejected videos to list per split; the others are co
 
 DEMO: Final = "demo data"  # marks of a page
 UNTRAINED: Final = "untrained network"
-TRACKS: Final = 2  # number of tracks to draw per dataset
-FRAMES: Final = 3  # number of frames to draw per track
-MOST_CLIPS: Final = 30  # most of the user's own clips to list, and most tracks of each
-DRAWN_CLIPS: Final = 6  # number of these clips of which a track is drawn
-
-
-class _TrackFrames(NamedTuple):
-    """A track's name, and its first and last frame."""
-
-    name: str
-    first: int
-    last: int
-
-
-class _ClipTracks(NamedTuple):
-    """One of the user's own clips, and its tracks."""
-
-    clip: cache.VideoEntry
-    tracks: list[_TrackFrames]
 
 
 @dataclass(slots=True)
@@ -73,14 +45,6 @@ class OpenedCache:
     problems: list[str] = field(default_factory=list)
 
     @property
-    def datasets(self) -> dict[str, list[cache.Split]]:
-        """Dataset -> its splits."""
-        by_dataset: dict[str, list[cache.Split]] = {}
-        for split in self.splits:
-            by_dataset.setdefault(split.name.partition("/")[0], []).append(split)
-        return by_dataset
-
-    @property
     def mark(self) -> str:
         """DEMO if a split is demo data, UNTRAINED if only features come from random weights; else
         "".
@@ -92,6 +56,12 @@ class OpenedCache:
                 if split.stream_manifest(name).get("stand_in") or is_untrained(split, name):
                     return UNTRAINED
         return ""
+
+    @property
+    def splits_of_datasets(self) -> str:
+        """Their numbers as text: 3 splits of 2 datasets."""
+        datasets = {split.name.partition("/")[0] for split in self.splits}
+        return f"{count(len(self.splits), 'split')} of {count(len(datasets), 'dataset')}"
 
     @property
     def n_rows(self) -> int:
@@ -191,28 +161,14 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         "rows": rows,
         "problems": opened.problems,
         "gone": gone,
-        "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
         "leaks": any(comparison.leaks for comparison in comparisons),
         "leaks_command": command("leaks", "--cache", str(opened.root)),
     }
-    line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
-    line += count(opened.n_rows, "row")
+    line = f"{opened.splits_of_datasets}, {count(opened.n_rows, 'row')}"
     return PageSection(
         "datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems)
     )
-
-
-def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
-    """Distinct weights of all streams: (stream, network, licence, source, digest), sorted."""
-    rows = set[tuple[str, ...]]()
-    for split in splits:
-        for name in split.streams:
-            about = weights_of(split, name)
-            if about:
-                facts = [about[key] for key in ("network", "licence", "source")]
-                rows.add((name, *facts, about["sha256"][:12]))
-    return sorted(rows)
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
@@ -307,84 +263,3 @@ def _left_out_of(split: cache.Split) -> str:
         if counts:
             texts.append(f"{unit}: {', '.join(counts)}")
     return "; ".join(texts) or "nothing"
-
-
-# --------------------------------------------------------------------------------------------------
-# example tracks
-
-
-def _list_clips(split: cache.Split) -> list[_ClipTracks]:
-    """List at most MOST_CLIPS clips, evenly spaced over the split, with at most as many tracks."""
-    clips = []
-    for number in spread(len(split.videos), MOST_CLIPS):
-        tracks = []
-        for i in np.flatnonzero(split.tracks.video == number)[:MOST_CLIPS].tolist():
-            track = split.tracks[i]
-            first = int(split.rows("frame_index", track.start, track.start + 1)[0])
-            last = int(split.rows("frame_index", track.stop - 1, track.stop)[0])
-            tracks.append(_TrackFrames(track.name, first, last))
-        clips.append(_ClipTracks(split.videos[number], tracks))
-    return clips
-
-
-def _longest(tracks: Sequence[_TrackFrames]) -> str:
-    """The name of the track over the most frames."""
-    return max(tracks, key=lambda track: track.last - track.first).name
-
-
-class _DrawnSplit(NamedTuple):
-    """Some tracks of one split."""
-
-    shown: PageContent
-    portraits: Iterator[Portrait]  # drawn while the page is written, one at a time
-    clips: Sequence[_ClipTracks]  # [] of another dataset
-
-
-def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
-    """The section of example tracks, drawn as by `python -m pipeline show`.
-
-    Args:
-        raw: The folder of the datasets' raw folders. The recorded folder is used for a dataset that
-            is missing there, or is demo data instead of real data.
-        body: Folder of a body model, for tracks with SMPL parameters but without 3D joints.
-    """
-    problems: list[str] = []
-    needs_body = [
-        split for split in opened.splits if "pose" in split.columns and "kp_3d" not in split.columns
-    ]
-    try:
-        if body is not None and needs_body:
-            smpl_files.body_files(body)  # raises it
-    except MissingAssets as error:
-        problems.append(f"Tracks with SMPL parameters but without 3D joints are not drawn: {error}")
-        needs_body = []
-    drawn: dict[str, list[_DrawnSplit]] = {}
-    for dataset, splits in opened.datasets.items():
-        chosen = [split for split in splits if len(split.tracks)]
-        chosen.sort(key=lambda split: not split.name.endswith("/train"))
-        chosen = chosen[:TRACKS]
-        choice = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES)
-        for split in chosen:
-            folder: Path | None = None  # use the recorded folder
-            if raw is not None and (raw / dataset).is_dir():
-                if is_stand_in(raw / dataset) == is_demo(split):
-                    folder = raw / dataset
-            posed_by = body if split in needs_body else None
-            clips = list[_ClipTracks]()
-            try:
-                if dataset == OwnVideos.name:
-                    clips = _list_clips(split)
-                names = [_longest(clip.tracks) for clip in clips if clip.tracks]
-                drawn_names = tuple(names[i] for i in spread(len(names), DRAWN_CLIPS))
-                choice = replace(choice, names=drawn_names)
-                shown = from_cache(opened.root, split.name, choice, raw=folder, body=posed_by)
-            except (*UNREADABLE, PipelineError) as error:
-                problems.append(f"{split.name}: {error_text(error)}")
-                continue
-            portraits = (portrait(track, body) for track in shown.tracks)
-            drawn.setdefault(dataset, []).append(_DrawnSplit(shown, portraits, clips))
-    line = "a few tracks of each dataset from the cache: boxes, crops, joints"
-    data = {"datasets": drawn, "problems": problems}
-    return PageSection(
-        "tracks", "Example tracks", "examples.html", data, line, list(drawn) == [OwnVideos.name]
-    )

@@ -5,7 +5,6 @@
     splits     split -> a table for each protocol: a row for each run, for its smoothed predictions,
                for the mean body, and for published models
     dynamics   tables of past and future bodies, of runs that predict them
-    listings   tracks with the largest errors
     ablation   tables of ablation.json
 """
 
@@ -14,12 +13,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from pipeline.cli.text import command, count
+from pipeline.cli.text import count
 from tasks.evaluation import (
     MEAN_BODY,
     ResultRow,
+    describe_labels,
     dynamics_of,
     metric_titles,
     published_row,
@@ -31,10 +31,8 @@ from tasks.report.runs import TrainingRun
 from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
-from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY
+from vibe_model.runs import KEYPOINTS
 from vibe_model.sections import note_missing_depth
-
-MOST_TRACKS: Final = 20  # that are listed for a run and split
 
 
 class _ResultsTable(NamedTuple):
@@ -65,30 +63,16 @@ class _DynamicsTable(NamedTuple):
     rows: Mapping[str, Sequence[float]]  # model -> PA-MPJPE in mm at each step
 
 
-class _Listing(NamedTuple):
-    """Tracks of one run on one split, the worst first."""
-
-    caption: str
-    split: str
-    columns: Mapping[str, str]  # metrics -> their titles
-    rows: Sequence[Mapping[str, Any]]  # lines of sequences.csv
-    look: str  # the command that shows the first row
-
-
-def results_section(
-    runs: Sequence[TrainingRun], ablation: Mapping[str, Any], *, cache: str
-) -> PageSection:
+def results_section(runs: Sequence[TrainingRun], ablation: Mapping[str, Any]) -> PageSection:
     """The section of results. ablation: the content of ablation.json, empty if there is none."""
     evaluated = [run for run in runs if run.splits]
     splits: dict[str, list[_ResultsTable]] = {}
     dynamics: list[_DynamicsTable] = []
-    listings: list[_Listing] = []
     for run in evaluated:
         for split in run.splits:
             if split not in splits:
                 splits[split] = tables_of(split, evaluated)
         dynamics += _dynamics(run)
-        listings += _listings(run, cache)
 
     ablated = list(_ablation(ablation))
     tables = [*itertools.chain.from_iterable(splits.values()), *ablated]
@@ -105,7 +89,6 @@ def results_section(
         "dynamics": dynamics,
         "ablation": ablated,
         "ablation_stand_in": bool(ablation.get("stand_in")),
-        "listings": listings,
     }
     return PageSection("results", "Results", "results.html", data)
 
@@ -124,9 +107,14 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
         rows = _model_rows(split, protocol, runs)
         if not is_demo:
             rows += [row for row in figures if row.protocol == protocol]
-        sentences = [find(protocol).meaning, _describe_labels(split, protocol, runs)]
+        sentences = [find(protocol).meaning]
+        labels = [describe_labels(by_protocol(run.splits[split]).get(protocol, {})) for run in runs]
+        sentences += [f"{text.capitalize()}." for text in dict.fromkeys(labels) if text]
         if not tables:
-            sentences.append(_left_out(split, runs))
+            left_out = dict[str, str]()
+            for run in runs:
+                left_out |= run.splits[split].get(LEFT_OUT, {})
+            sentences += [f"Not evaluated by “{name}”: {why}." for name, why in left_out.items()]
         title = f"Protocol “{protocol}”"
         text = " ".join(filter(None, sentences))
         tables.append(_ResultsTable(title, split, rows, text))
@@ -136,26 +124,6 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[_ResultsTable]:
         table = _ResultsTable("Published figures", caption, figures, note=note)
         tables.append(table)
     return tables
-
-
-def _left_out(split: str, runs: Sequence[TrainingRun]) -> str:
-    """Protocols that could not be evaluated, and why."""
-    reasons: dict[str, str] = {}
-    for run in runs:
-        reasons |= run.splits[split].get(LEFT_OUT, {})
-    return " ".join(f"Not evaluated by “{protocol}”: {why}." for protocol, why in reasons.items())
-
-
-def _describe_labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
-    """A sentence about the labels' body, unless it is the neutral one."""
-    for run in runs:
-        errors = by_protocol(run.splits[split]).get(protocol)
-        if errors:
-            genders = errors.get(LABEL_BODY, NEUTRAL_BODY)
-            if genders == NEUTRAL_BODY:
-                return ""
-            return f"Labels use gendered bodies ({genders}), predictions the neutral one."
-    return ""
 
 
 def _dynamics(run: TrainingRun) -> Iterator[_DynamicsTable]:
@@ -236,18 +204,3 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[_ResultsTable]:
         tables.setdefault(place, []).append(ResultRow(*place, name, means, row["frames"] or None))
     for (split, protocol), rows in tables.items():
         yield _ResultsTable(f"{split}, protocol “{protocol}”", split, rows)
-
-
-def _listings(run: TrainingRun, cache: str) -> Iterator[_Listing]:
-    """Yield a run's results by track, of each split."""
-    for split in dict.fromkeys(str(row.get("split")) for row in run.sequences):
-        tracks = run.tracks_of(split)
-        shown = f"the worst {MOST_TRACKS} of"
-        if len(tracks) <= MOST_TRACKS:
-            shown = "all"
-        n_tracks = count(len(tracks), "track")
-        caption = f"{run.name} on {split}: {shown} {n_tracks} (see the run's sequences.csv)"
-        options = ("--cache", cache, "--track", str(tracks[0].get("track")), "--out", "track.html")
-        look = command("show", *split.split("/", 1), *options)
-        rows = tracks[:MOST_TRACKS]
-        yield _Listing(caption, split, metric_titles(rows), rows, look)

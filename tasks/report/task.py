@@ -167,7 +167,6 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "[paths] cache)"
     )
     sub.add_argument("--cache", type=ROOT, metavar="DIR", help=help_)
-    sub.add_argument("--no-training", action="store_true", help="report on the data only")
 
 
 def _content_of(args: argparse.Namespace) -> ReportContent:
@@ -177,7 +176,7 @@ def _content_of(args: argparse.Namespace) -> ReportContent:
     if args.cache is not None and not settings_file().exists():
         s = sections.load(settings_file(), tolerant=True, optional=True)
         return ReportContent(args.cache, None, None, s.stream.name, Path(), training=False)
-    pages = _configured_content(training=not (args.folders or args.no_training or args.cache))
+    pages = _configured_content(training=not (args.folders or args.cache))
     return pages if args.cache is None else replace(pages, root=args.cache, raw=None)
 
 
@@ -186,8 +185,6 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.show.command import check_page
     from tasks.report.assembly import write_report
 
-    if args.folders and args.no_training:
-        raise PipelineError("--run and --no-training exclude each other. Omit one of them.")
     missing = [folder for folder in args.folders if not folder.is_dir()]
     if missing:
         raise PipelineError(f"--run {missing[0]}: folder not found. Runs are in [paths] runs.")

@@ -23,7 +23,6 @@ from cache.write import parts
 from cache.write.parts import Part
 from pipeline import datasets
 from pipeline.cli.progress import silent
-from pipeline.commands import convert as convert_command
 from pipeline.commands.plan import lines
 from pipeline.conversion import convert, reading, spool
 from pipeline.demo import writing as synthetic
@@ -32,7 +31,8 @@ from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes.settings import NO_CLUSTER
-from pipeline.recipe.overview import plan_splits
+from pipeline.recipe import steps
+from pipeline.recipe.recipe import plan_splits
 from tests.cache.storage.buckets import objects
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.trees import contents
@@ -189,10 +189,7 @@ def test_tracks_of_every_kind_wait_in_the_spool_unchanged(
 
 def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(penn, reads, into, ran):
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache"]
-    assert (
-        f"{penn.name}: 6 videos staged, not committed"
-        in ran(*words, penn.root, "--part", "1/1").out
-    )
+    assert "6 videos staged, not committed" in ran(*words, penn.root, "--part", "1/1").out
     assert "staged by parts: videos: 6" in "\n".join(lines(*plan_splits([penn.recipe()]), None))
     os.utime(penn.label("0001"), ns=(1, 1))
     penn.edit("0003", lambda x: x + 1)
@@ -216,7 +213,7 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
         convert.convert(plan)
         return read_part(plan, part, **options)
 
-    monkeypatch.setattr(convert_command, "read_part", read_late)
+    monkeypatch.setattr(steps, "read_part", read_late)
     shown = ran(*words, "--part", "1/1").out
     assert "another command has committed meanwhile" in shown
     assert "gc --unfinished" in " ".join(shown.split())

@@ -36,12 +36,11 @@ def test_the_command_writes_the_page_and_changes_nothing_else(
 ) -> None:
     before = project.files()
     out = tmp_path / "mine.html"
-    code, shown = tasks_command(project, "report", "--out", str(out), "--no-training")
+    code, shown = tasks_command(project, "report", "--out", str(out))
     assert code == 0, shown
     assert str(out) in shown
     assert recorded_fingerprint(out) != ""
     assert '<h2 id="accounting">' in out.read_text()
-    assert '<h2 id="curves">' not in out.read_text()
     assert project.files() == before
 
 
@@ -114,7 +113,6 @@ def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_thems
     ("words", "message"),
     [
         (("--run", "nowhere"), "--run nowhere: folder not found"),
-        (("--run", ".", "--no-training"), "exclude each other"),
         (("--out", "no/such/folder/page.html"), "does not exist"),
     ],
 )

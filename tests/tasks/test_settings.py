@@ -158,7 +158,7 @@ def test_what_a_missing_package_adds_stops_only_commands_that_need_it(
     bare, tasks_command, build, capsys, own, warned
 ):
     bare.configure(own)
-    code, shown = tasks_command(bare, "report", "--out", "page.html", "--no-training")
+    code, shown = tasks_command(bare, "report", "--out", "page.html")
     assert (code, warned in " ".join(shown.split())) == (0, True), shown
     pipeline(["status"])
     assert warned in " ".join(capsys.readouterr().err.split())

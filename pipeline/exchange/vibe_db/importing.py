@@ -24,8 +24,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.committed import refuse_mixed_cache
-from pipeline.conversion.identity import describe
-from pipeline.conversion.other_work import report_other_work
+from pipeline.conversion.identity import describe, report_other_work
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError

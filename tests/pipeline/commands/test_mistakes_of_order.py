@@ -123,7 +123,7 @@ ORDERS = [
     ("tasks convert", "no such command. Run python -m pipeline convert"),
     ("tasks trian", r"invalid choice: 'trian'; did you mean 'train'\?"),
     ("tasks report --cache nowhere", r"nowhere: "),
-    ("tasks report --cache cache --out nowhere/page.html --no-training", r"nowhere"),
+    ("tasks report --cache cache --out nowhere/page.html", r"nowhere"),
 ]
 STATES += [(command, nothing, 2, pattern) for command, pattern in ORDERS]
 ENVIRONMENT = [  # command, variable, value, what it prints

@@ -15,7 +15,7 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
-from pipeline.recipe.overview import plan_splits
+from pipeline.recipe.recipe import plan_splits
 from tests.packages import BROKEN, install
 from tests.waiting import await_that
 

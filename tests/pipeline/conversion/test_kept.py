@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import cache
 from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
-from pipeline.conversion import convert, plan, reading
+from pipeline.conversion import convert, reading
 from pipeline.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, find_kept
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
@@ -119,9 +119,7 @@ class Lab:
 
     def plan(self, **options: Any) -> convert.ConversionPlan:
         reader = type("Lines", (Lines,), {"version": self.version})()
-        split = plan.committed_split(self.root, NAME)
-        raw, root = self.raw, self.root
-        return plan.compare(split, reader, "train", raw=raw, root=root, body=None, **options)
+        return convert.plan_conversion(reader, "train", raw=self.raw, root=self.root, **options)
 
     def convert(self, **options: bool) -> dict[str, str]:
         """Run the command. Returns the videos that are kept -> of which kind."""

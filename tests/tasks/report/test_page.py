@@ -21,7 +21,7 @@ from tests.tasks.report.conftest import kept, moving, person, write_split, write
 
 def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     """A real section of the report that shows no more than these problems."""
-    data = {"problems": texts, "rows": [], "gone": [], "weights": [], "shared": ""}
+    data = {"problems": texts, "rows": [], "gone": [], "shared": ""}
     return PageSection(anchor, title, "overview.html", data)
 
 
@@ -68,7 +68,7 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
     text = of_cache(tmp_path / "motion", tmp_path)
     assert 'class="problem"' not in text
     write_split(tmp_path / "empty", "penn_action/train", {})
-    assert "No tracks to show." in of_cache(tmp_path / "empty", tmp_path)
+    assert 'class="problem"' not in of_cache(tmp_path / "empty", tmp_path)
 
 
 def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path: Pat
         tmp_path / "clips", "videos/train", clips, accounts=[*kept(1), account], raw=tmp_path
     )
     text = of_cache(tmp_path / "clips", tmp_path)
-    assert "<td>video_unreadable: the video cannot be opened or decoded</td>" in text
+    assert "<li>broken.mp4: video_unreadable: it is empty</li>" in text
     assert "<td>1 video</td>" in text and "1 videos" not in text
 
 
@@ -90,7 +90,7 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(
     (broken / "amass/train/manifest.json").write_text("{ not JSON")
     text = of_cache(broken, tmp_path)
     assert len(re.findall(r'<p class="problem">amass/train: ', text)) == 1
-    assert text.count("data:image/jpeg;base64,") == 12
+    assert "penn_action/train</th>" in text
     (problem,) = open_splits(tmp_path / "nothing").problems
     assert "Convert a dataset into it first" in problem
 

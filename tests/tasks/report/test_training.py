@@ -234,6 +234,6 @@ def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(make, tm
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     )
-    assert done.stdout.split() == ["6", "demo", "data", "False"]
+    assert done.stdout.split() == ["5", "demo", "data", "False"]
     content = ReportContent(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),))
     assert recorded_fingerprint(out) == content.fingerprint()

@@ -1,5 +1,6 @@
-"""List each video of a split as a line of a CSV table: how many of its frames were kept, and its
-worst grades. Or each track, with its own.
+"""What `status` prints in place of its own table: each video of a split as a line of a CSV table,
+with how many of its frames were kept and its worst grades; each track, with its own; and bytes on
+the disk.  [tracks, features]
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cache
+from cache.format.layout import FEATURES, stream_of
 from pipeline.cli.console import printable
 from pipeline.cli.text import error_text
 from pipeline.conversion import committed
 from pipeline.files.pixels import sources
 from pipeline.grades import Grade, video_grades
+
+# counts of person-frames in a video's account; unknown for a video of another program
+COUNTS: Final = ("tracks_kept", "found", "kept")
 
 
 def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
@@ -36,7 +41,6 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    counts = ("tracks", "found", "kept")
     writer.writerow(
         map(
             printable,
@@ -45,7 +49,9 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
                 "video",
                 "state",
                 "reason",
-                *counts,
+                "tracks",
+                "found",
+                "kept",
                 *columns,
                 "grade",
                 "grade_reasons",
@@ -56,13 +62,17 @@ def videos_csv(splits: Sequence[cache.Split], problems: list[str]) -> str:
     )
     for split in splits:
         harmless = committed.harmless_of(split)
-        grades = _worst_grades(split, problems)
+        grades = {}
+        for number, by_track in _grades(split, problems):
+            grades[number] = functools.reduce(Grade.worse, by_track.values())
         for number, video in enumerate(split.videos):
             state, why, message = committed.video_state(video.account, harmless)
             if state == committed.OTHER_SPLIT:
                 continue
             cells = [split.name, video.name, state, why]
-            cells += _frame_counts(video.account, columns)
+            cells += [str(video.account.get(key, "")) for key in COUNTS]
+            dropped = video.account.get("dropped")
+            cells += ["" if dropped is None else str(dropped.get(name, 0)) for name in columns]
             cells += _grade_cells(grades.get(number))
             writer.writerow(map(printable, (*cells, message)))
     return text.getvalue()
@@ -95,24 +105,6 @@ def _grade_cells(grade: Grade | None) -> list[str]:
     return cells
 
 
-def _frame_counts(account: Mapping[str, Any], reasons: Sequence[str]) -> list[str]:
-    """The cells with counts of a video: tracks, frames found, frames kept, and frames dropped for
-    each of `reasons`. A cell is empty if its count is unknown.
-    """
-    counts = [account.get(key, "") for key in ("tracks_kept", "found", "kept")]
-    for name in reasons:
-        counts.append(account["dropped"].get(name, 0) if "dropped" in account else "")
-    return [*map(str, counts)]
-
-
-def _worst_grades(split: cache.Split, problems: list[str]) -> dict[int, Grade]:
-    """The worst grades of each video, by its number; `problems` as in `_grades`."""
-    return {
-        video: functools.reduce(Grade.worse, by_track.values())
-        for video, by_track in _grades(split, problems)
-    }
-
-
 def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict[str, Grade]]]:
     """Yield the number of each video with the grades of its tracks by name. Adds a message to
     `problems`, and ends, if rows cannot be read.
@@ -127,3 +119,26 @@ def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict
             yield video, video_grades(split, list(tracks), source)
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
+
+
+def stored_bytes(split: cache.Split) -> dict[str, Any]:
+    """Stored bytes of a split: `columns`, `streams` (by name), `tables` (all other files).
+
+    `commits`: time of the newest commit of "columns" and of each stream; None if lost.
+    """
+    streams = dict.fromkeys(split.streams, 0)
+    stored: dict[str, Any] = {"columns": 0, "streams": streams, "tables": 0}
+    for key, n_bytes in split.store.files(split.name).items():
+        # shards lie at COLUMN/c/... and at features/ARRAY/c/...
+        top, *names = key.removeprefix(f"{split.name}/").split("/")
+        stream = stream_of(names[0]) if names[1:2] == ["c"] else None
+        if top in split.columns and names[:1] == ["c"]:
+            stored["columns"] += n_bytes
+        elif top == FEATURES and stream in stored["streams"]:
+            stored["streams"][stream] += n_bytes
+        else:
+            stored["tables"] += n_bytes
+    stored["commits"] = {"columns": split.provenance.get("finished")}
+    for name in split.streams:
+        stored["commits"][name] = split.stream_provenance(name).get("finished")
+    return stored
