@@ -36,7 +36,7 @@ from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
 from cache.write.next_commit import NextCommit, SplitState
 from cache.write.split_writer import SplitWriter
-from cache.write.stream_shards import Staged, StreamShards
+from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns
 __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]
 # writing
-__all__ += ["NextCommit", "SplitState", "SplitWriter", "Staged", "StreamShards", "StreamWriter"]
+__all__ += ["NextCommit", "SplitState", "SplitWriter", "StreamShards", "StreamWriter"]
 __all__ += ["check_track", "fingerprint"]
 # copies and removal
 __all__ += ["Copied", "copy_split"]

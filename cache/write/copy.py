@@ -10,7 +10,7 @@ In this file, `source` is the split to copy, and `copied` is the same split in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, lost_manifest, shard_rows
 from cache.format.place import Place
-from cache.format.records import TrackRows
+from cache.format.records import TrackRows, VideoEntry
 from cache.format.tables import TrackRecord
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
@@ -82,7 +82,7 @@ def copy_split(
         for name in names:
             _refuse_other_stream(source, store, name)
     else:
-        _write_tracks(store, source, _order_videos(source, opened.values()), progress)
+        _write_tracks(store, source, progress)
     finish_commits(store.root, split)  # of a copy that was killed
     _copy_stamps(source.store, store, split)
 
@@ -180,27 +180,8 @@ def _stream_form(split: Split, name: str) -> dict[str, Any]:
     return {**entries, "dim": manifest["dim"], "dtype": manifest["dtype"]}
 
 
-def _order_videos(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
-    """Numbers of the videos in the order to copy: sorted by name, but with videos that lack rows of
-    a stream last, so that the other videos fill complete shards. The last stream decides first.
-    """
-    order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
-    tracks = source.tracks
-    # Of each track: its first shard, and the shard after its last one (rounded up).
-    first_shard = tracks.start // source.rows_per_shard
-    stop_shard = -(-tracks.stop // source.rows_per_shard)
-    for stream in streams:
-        is_missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
-        # number of missing shards before each shard: a track lacks one if it grows along the track
-        n_missing = np.concatenate([[0], np.cumsum(is_missing)])
-        has_gap = n_missing[stop_shard] > n_missing[first_shard]
-        is_incomplete = np.isin(order, tracks.video[has_gap])
-        order = order[np.argsort(is_incomplete, kind="stable")]  # False sorts before True
-    return order
-
-
-def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress: Progress) -> None:
-    """Write the split's videos and tracks to the other cache in this order, and commit."""
+def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
+    """Write the split's videos, by name, and their tracks to the other cache, and commit."""
     manifest = source.manifest
     n_rows = 0
     digest = str(manifest["digest"])
@@ -217,8 +198,7 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
     ) as writer:
         following = writer.begin()
         finished = set(following.journalled)
-        for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
-            entry = source.videos[number]
+        for entry, tracks in _videos_by_name(source):
             if entry.name not in finished:
                 following.append(entry, [_to_track_rows(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
@@ -226,14 +206,14 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         following.commit(_callers_entries(manifest, SplitWriter.own_entries))
 
 
-def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
-    """Yield the tracks of each of these videos, given by number."""
+def _videos_by_name(source: Split) -> Iterator[tuple[VideoEntry, list[TrackRecord]]]:
+    """Yield each video of a split, sorted by name, with its tracks."""
     by_video = np.argsort(source.tracks.video, kind="stable")
     stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
-    for number in videos.tolist():
+    for number in np.argsort(np.array(source.videos.names, dtype=object)).tolist():
         first = stops[number - 1] if number else 0
         tracks = by_video[first : stops[number]].tolist()
-        yield [source.tracks[track] for track in tracks]
+        yield source.videos[number], [source.tracks[track] for track in tracks]
 
 
 def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:

@@ -187,7 +187,7 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
     for home in (root / "toy/train", root / "toy/train/features/resnet50"):
         names = (
             ".writing/lock",
-            ".writing/shard.tmp",
+            ".writing/.0-bbox",
             ".writing/.00000000.json.tmp",
             ".manifest.json.tmp",
         )

@@ -27,7 +27,7 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) ->
         HOME / "features/other/c/0/0": b"a stream that was never committed",
         HOME / "features/other_ok/c/0": b"its flags",
         HOME / "features/gone_key/c/0/0": b"keys of a stream that was removed",
-        HOME / ".writing/shard.tmp": b"half",
+        HOME / ".writing/.0-bbox": b"half",
     }
     for name, data in left.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
