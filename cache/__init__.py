@@ -6,7 +6,7 @@ This package is the public interface: import names from here, not from the modul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, MissingSplit
@@ -89,9 +89,11 @@ def torch_windows(
     Raises the errors of `Split.windows` and `Split.read`; CacheError if the splits' fields differ
     in names or shapes; CacheChanged in a worker that starts after another commit.
     """
-    from cache.read.torch_windows import ReadArguments, TorchWindows
+    from cache.read.torch_windows import TorchWindows
 
     if isinstance(splits, Split):
         splits = [splits]
-    reading = ReadArguments(stream, fields, dtype, streams, history)
+    reading = dict[str, Any](
+        stream=stream, fields=fields, dtype=dtype, streams=streams, history=history
+    )
     return TorchWindows(splits, seqlen, stride, tail, reading)

@@ -21,7 +21,7 @@ from cache.arrays import Array, Ints, Keys
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
-from cache.format.manifest import Commit, lost_manifest, shard_rows
+from cache.format.manifest import lost_manifest, shard_rows
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry
 from cache.format.tables import TrackRecord
@@ -76,7 +76,7 @@ def copy_split(
     source = FeatureCache(root)[split]
     store = store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
-    opened = {name: _open_stream(source, name) for name in names}
+    opened = {name: source.open_stream(name) for name in names}
     has_rows = _is_copy(source, store)
     if has_rows:
         for name in names:
@@ -87,7 +87,10 @@ def copy_split(
     _copy_stamps(source.store, store, split)
 
     copied = FeatureCache(store.root)[split]
-    row_offset = _row_offsets(source, copied)
+    starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
+    source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
+    # for each track of the copy (N,), what to add to its row numbers to get the source's
+    row_offset = source_starts - copied.tracks.start
     written = []
     for name in names:
         if _write_stream(copied, source, opened[name], row_offset, progress):
@@ -103,29 +106,12 @@ def copy_split(
     return Copied(split, n_rows, not has_rows, tuple(written), missing)
 
 
-def _row_offsets(source: Split, copied: Split) -> Ints:
-    """For each track of the copy (N,), what to add to its row numbers to get the source's."""
-    starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
-    source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
-    return source_starts - copied.tracks.start
-
-
 def _count_rows(split: Split, stream: str) -> int:
     """Number of live rows of the split that the stream has."""
     if stream not in split.streams:
         return 0
     n_rows = split.rows_by_shard()[split.stream_shards(stream)].sum()
     return int(n_rows - np.diff(split.pending_rows(stream)).sum())
-
-
-def _open_stream(source: Split, name: str) -> OpenStream:
-    if name not in source.streams:
-        names = ", ".join(source.streams) or "none"
-        raise CacheError(f"{source.name}: no feature stream {name!r}; there are: {names}")
-    commit = Commit.load(source.place(name))
-    if commit is None:
-        raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
-    return OpenStream(commit, source.manifest)
 
 
 def _digests_of(split: Split) -> set[str]:
@@ -229,7 +215,8 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     columns: dict[str, Array] = {}
     extra: dict[str, Array] = {}
     for name, array in values.items():
-        if not _is_fill(array, known[name].fill):
+        fill = np.full_like(array, known[name].fill)
+        if not np.array_equal(array, fill, equal_nan=True):
             target = extra if name in source.extra else columns
             target[name] = array
     for label, flag in NEEDS_FLAG.items():
@@ -246,13 +233,6 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
         columns=columns,
         extra=extra,
     )
-
-
-def _is_fill(values: Array, fill: float | int) -> bool:
-    """Whether all values are the fill value, which may be NaN."""
-    if np.isnan(fill):
-        return bool(np.isnan(values).all())
-    return bool((values == fill).all())
 
 
 def _write_stream(

@@ -290,7 +290,10 @@ class StreamShards(ShardFiles):
 
     def _stage(self, shard: int, data: Array, ok: Array, keys: Keys, token: str) -> Staged:
         """Write one shard under the names of this token, and the piece that records it."""
-        self._require_pending(shard)
+        if shard not in self.pending:
+            raise CacheError(
+                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
+            )
         arrays = self._check_arrays(shard, data, ok, keys)
         is_pending = (arrays[f"{self._stream}_ok"] == UNDECODABLE) & (keys == NO_KEY).all(axis=1)
         try:
@@ -315,12 +318,6 @@ class StreamShards(ShardFiles):
         committed nor, by this writer or a killed one with the same plan, accepted.
         """
         return [shard for shard in self.live_shards if shard not in self._accepted]
-
-    def _require_pending(self, shard: int) -> None:
-        if shard in self._accepted or shard not in self.live_shards:
-            raise CacheError(
-                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
-            )
 
     def _put_piece(self, staged: Staged) -> None:
         """Record a shard whose files are written in a piece, and remove its checkpoint."""

@@ -185,7 +185,7 @@ class Histories(RuleBasedStateMachine):
         self._run(lambda root: cache.gc(root, unfinished=True), self.state, trouble)
         cache.gc(self.root, unfinished=True)
         self._disk_changed()
-        assert cache.verify(self.root).notes == ()
+        assert cache.verify(self.root).notes == []
 
     @precondition(lambda self: self.state.there)
     @rule(trouble=troubles)
