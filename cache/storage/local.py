@@ -56,9 +56,6 @@ class LocalStore(Store):
     def path(self, key: str) -> Path:
         return self.root / key
 
-    def folder(self, key: str = "") -> Path:
-        return self.path(key)
-
     def location(self, key: str) -> str:
         return str(self.path(key))
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Array, Ints, Keys
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
@@ -250,9 +250,9 @@ def _write_stream(
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    new_rows = _NewRows(copied, source, stream, row_offset)
+    find = _finder(copied, source, stream, row_offset)
     live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
-    shards = [shard for shard in live_shards if len(new_rows.find(shard)[0])]
+    shards = [shard for shard in live_shards if len(find(shard)[0])]
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
     if not shards and (name in copied.streams or len(copied.tracks)):
         return False
@@ -270,13 +270,15 @@ def _write_stream(
         committed_keys = {}  # shard -> keys of its rows
         for shard in shards:
             if shard in writer.committed:
-                committed_keys[shard] = new_rows.committed_keys(shard)
+                rows = writer.rows(shard)
+                keys = copied.rows(f"features/{name}_key", rows.start, rows.stop)
+                committed_keys[shard] = keys
         writer.reopen(committed_keys)
         for shard in sorted(set(shards).intersection(writer.pending)):
             rows = writer.rows(shard)
             keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
             _, data, ok = writer.kept(shard, keys)  # new arrays, 0 in rows that the copy lacks
-            indices, source_rows = new_rows.find(shard)
+            indices, source_rows = find(shard)
             data[indices] = stream.read("", source_rows)[:, 0]
             ok[indices] = stream.read("_ok", source_rows)[:, 0]
             keys[indices] = stream.read("_key", source_rows)[:, 0]
@@ -287,42 +289,34 @@ def _write_stream(
     return True
 
 
-class _NewRows:
-    """Finds the rows of a stream that the source has and the copy does not."""
+def _finder(
+    copied: Split, source: Split, stream: OpenStream, row_offset: Ints
+) -> Callable[[int], tuple[NDArray[np.intp], Ints]]:
+    """Return a function that takes a shard of the copy and finds its rows that only the source has:
+    their indices within the shard, and their row numbers in the source.
+    """
+    name = str(stream.commit.manifest["stream"])
+    source_pending = source.pending_rows(name)
+    # what the copy has of the stream: shards, and the rows that are missing in them
+    copied_shards: list[int] = []
+    copied_pending = np.zeros((0, 2), np.int64)
+    if name in copied.streams:
+        copied_shards = copied.stream_shards(name)
+        copied_pending = copied.pending_rows(name)
 
-    def __init__(self, copied: Split, source: Split, stream: OpenStream, row_offset: Ints) -> None:
-        self._copied = copied
-        self._stream = stream
-        self._row_offset = row_offset
-        self._name = str(stream.commit.manifest["stream"])
-        self._rows_per_shard = source.rows_per_shard
-        self._source_pending = source.pending_rows(self._name)
-        # what the copy has of the stream: shards, and the rows that are missing in them
-        self._copied_shards: list[int] = []
-        self._copied_pending = np.zeros((0, 2), np.int64)
-        if self._name in copied.streams:
-            self._copied_shards = copied.stream_shards(self._name)
-            self._copied_pending = copied.pending_rows(self._name)
-
-    def committed_keys(self, shard: int) -> Keys:
-        """The keys (n, 2) of a shard that the copy has."""
-        rows = shard_rows(self._copied.manifest, shard)
-        return np.array(self._copied.rows(f"features/{self._name}_key", rows.start, rows.stop))
-
-    def find(self, shard: int) -> tuple[NDArray[np.intp], Ints]:
-        """Find rows of a shard of the copy that only the source has. Returns their indices within
-        the shard, and their row numbers in the source.
-        """
-        rows = np.asarray(shard_rows(self._copied.manifest, shard))
-        track = self._copied.track_of(rows)
-        source_rows = rows + self._row_offset[track]
+    def find(shard: int) -> tuple[NDArray[np.intp], Ints]:
+        rows = np.asarray(shard_rows(copied.manifest, shard))
+        track = copied.track_of(rows)
+        source_rows = rows + row_offset[track]
         is_new = track >= 0
-        if shard in self._copied_shards:
-            is_new &= is_within(rows, self._copied_pending)
-        is_new &= np.isin(source_rows // self._rows_per_shard, self._stream.shards)
-        is_new &= ~is_within(source_rows, self._source_pending)
+        if shard in copied_shards:
+            is_new &= is_within(rows, copied_pending)
+        is_new &= np.isin(source_rows // source.rows_per_shard, stream.shards)
+        is_new &= ~is_within(source_rows, source_pending)
         new = np.flatnonzero(is_new)
         return new, source_rows[new]
+
+    return find
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:

@@ -103,8 +103,6 @@ class StreamShards(ShardFiles):
     """The split's commit when this was opened."""
     split_digest: str
     """Digest of the split's manifest when this was opened."""
-    rows_per_shard: int
-    """Rows in a shard, of the split and the stream."""
     made: Mapping[str, Any] = MappingProxyType({})
     """How features are computed, such as {"network": "resnet50", "sha256": "1f2e..."}. The caller
     may set it; it is recorded with each staged shard, and a writer compares `sha256`, the digest of
@@ -154,7 +152,6 @@ class StreamShards(ShardFiles):
         self.split = self._load_split()  # after the stream's commit, so that it is never older
         self.split_digest = self.split.digest
         self.geometry = Geometry(**self.split.manifest["geometry"])
-        self.rows_per_shard = self.geometry.rows_per_shard
         extent = int(self.split.manifest["extent"])
         n_live = self.split.tables.live_by_shard(self.geometry, extent)
         self.live_shards = np.flatnonzero(n_live).tolist()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,13 +23,9 @@ from pipeline.files.pixels.frames import Image
 from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
 from pipeline.show.shown import ShownTrack
+from pipeline.skeletons import Array, Ints
 
-if TYPE_CHECKING:
-    from pipeline.body import BodyOutput
-
-Array = NDArray[Any]
 Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
 
 FEWEST: Final = 4  # visible joints needed to estimate a weak perspective camera
@@ -63,7 +59,7 @@ class SeenBody(NamedTuple):
 class BodyPainter:
     """Draws bodies of one topology: faces (F, 3), outward-oriented."""
 
-    def __init__(self, faces: NDArray[Any]) -> None:
+    def __init__(self, faces: Array) -> None:
         self._normals = SmoothNormals(faces)
 
     def paint(self, image: Image, bodies: Sequence[SeenBody], opacity: float = OPACITY) -> Image:
@@ -145,20 +141,12 @@ class LabelledBodies:
     def painter(self) -> BodyPainter:
         return BodyPainter(self.faces)
 
-    def skin(self, pose: Array, betas: Array, gender: str = "neutral") -> BodyOutput:
-        """Bodies in poses (N, 72) rad with betas (N, 10), without translation."""
-        import torch
-        from scipy.spatial.transform import Rotation
-
-        matrices = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
-        rotmat = torch.from_numpy(matrices).float().view(-1, 24, 3, 3)
-        body = self._neutral.of(gender)
-        with torch.no_grad():
-            output: BodyOutput = body(betas=torch.from_numpy(betas).float(), rotmat=rotmat)
-        return output
-
     def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
         """The body of the track's gender in a row; None if the row has no pose or betas."""
+        import torch
+
+        from pipeline.body import rotations_of
+
         rows = track.rows
         if "pose" not in rows or "betas" not in rows:
             return None
@@ -168,7 +156,10 @@ class LabelledBodies:
         betas = rows["betas"][row]
         if not np.isfinite(pose).all() or not np.isfinite(betas).all():
             return None
-        output = self.skin(pose, betas[None], track.record.gender)
+        body = self._neutral.of(track.record.gender)
+        shape = torch.from_numpy(betas[None]).float()
+        with torch.no_grad():
+            output = body(betas=shape, rotmat=rotations_of(pose))
         return PosedBody(output.verts[0].double().numpy(), output.joints[0].double().numpy())
 
     def project_body(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:

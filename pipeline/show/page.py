@@ -19,13 +19,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
-from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import reason
@@ -46,8 +45,7 @@ from pipeline.show.drawing import (
 )
 from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
-
-Array = NDArray[Any]
+from pipeline.skeletons import Array
 
 VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page

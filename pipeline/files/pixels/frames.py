@@ -254,7 +254,11 @@ class Pictures:
             if (width, height) == size:
                 yield Frame(index, image, None)
             else:
-                yield Frame(index, None, _other_size(path, (width, height), size), OTHER_SIZE)
+                problem = (
+                    f"{path} has {width} x {height} px, and the video {size[0]} x {size[1]}: "
+                    "unpack the images again, without resizing them, and convert again"
+                )
+                yield Frame(index, None, problem, OTHER_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,10 +347,6 @@ class Video:
             return self.record().n_frames
         except RawDataError:
             return 0
-
-    def require_decodable(self) -> None:
-        """Raise RawDataError unless a frame can be decoded."""
-        self.size()
 
     def require_whole(self) -> None:
         """Raise RawDataError for a file that is no video, or that is truncated and thereby loses
@@ -482,11 +482,3 @@ def increasing(frame_index: Iterable[int]) -> Iterator[int]:
 def _digest(*parts: str) -> str:
     """SHA-256, hex, of several texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _other_size(file: Path, size: tuple[int, int], expected: tuple[int, int]) -> str:
-    """The problem of an image of another size than its video's."""
-    return (
-        f"{file} has {size[0]} x {size[1]} px, and the video {expected[0]} x {expected[1]}: "
-        "unpack the images again, without resizing them, and convert again"
-    )
