@@ -81,7 +81,7 @@ class Rows(ABC):
     @staticmethod
     def kind(store: Store) -> type[Rows]:
         """The class that reads from this store."""
-        return _RangedRows if store.path("") is None else _MappedRows
+        return _RangedRows if store.folder() is None else _MappedRows
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ def require_cache(root: Root) -> Store:
     # A cache with splits may have lost its zarr.json; `verify --repair` writes it again.
     if not (store.exists("zarr.json") or FeatureCache(root)):
         reason = "no zarr.json"
-        folder = store.path("")
+        folder = store.folder()
         if folder is not None and not folder.is_dir():
             reason = "a file" if folder.exists() else "no such folder"
         do = "Convert a dataset into it first, or mount its disk."
@@ -70,7 +70,7 @@ def _refuse_inner_folder(store: Store, root: Root) -> None:
     """
     is_split = store.exists(MANIFEST)
     location = store.location("")
-    folder = store.path("")
+    folder = store.folder()
     if folder is not None:
         folder = folder.resolve()
         top = folder  # of the cache: each of its folders has a zarr.json

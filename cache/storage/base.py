@@ -77,8 +77,8 @@ class Store(ABC):
     def location(self, key: str) -> str:
         """The key's path or URL, for messages."""
 
-    def path(self, key: str) -> Path | None:  # noqa: ARG002  an object store has none
-        """The path on this machine, whose files can be memory-mapped; None in an object store."""
+    def folder(self, key: str = "") -> Path | None:  # noqa: ARG002  an object store has none
+        """The folder on this machine, whose files can be memory-mapped; None in an object store."""
         return None
 
     @abstractmethod

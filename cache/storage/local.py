@@ -56,6 +56,9 @@ class LocalStore(Store):
     def path(self, key: str) -> Path:
         return self.root / key
 
+    def folder(self, key: str = "") -> Path:
+        return self.path(key)
+
     def location(self, key: str) -> str:
         return str(self.path(key))
 

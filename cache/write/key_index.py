@@ -72,7 +72,7 @@ class KeyIndex:
         """
         place = self.stream.commit.place
         # In an object store, the folder is None: the system's temporary folder is used.
-        folder = place.store.path(place.manifest_folder)
+        folder = place.store.folder(place.manifest_folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             entries.tofile(file)
             return np.memmap(file, np.uint64, "r", shape=entries.shape)

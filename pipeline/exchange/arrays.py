@@ -280,7 +280,7 @@ def write_shards(
     """Write the pending shards. A row's key is the file's number and the row in the file."""
     place = writer.place
     form = writer.columns[str(place.stream)]
-    stored = match.arrays.memory_map(match.array, place.store.path(place.manifest_folder))
+    stored = match.arrays.memory_map(match.array, place.store.folder(place.manifest_folder))
     stored = stored.reshape(len(stored), *form.shape)
     pending = writer.pending
     for n_done, shard in enumerate(pending):

@@ -234,7 +234,7 @@ class Pictures:
         if indices:
             probed = [indices[0], indices[len(indices) // 2], indices[-1]]
         contents = [digest_or_problem(self.path(index)) for index in probed]
-        return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
+        return text_digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         """Decode frames as `FrameSource.read` says. An image of another size than the video's, in
@@ -262,25 +262,31 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
-    """A video file. It is always decoded from its first frame on, because seeking to a frame finds
-    a wrong one in many files.
-    """
+class SourceFile:
+    """A source in one file."""
 
     root: Path
     path: str  # below root
-    random_access: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         below(self.root, self.path)
 
     @property
-    def spec(self) -> str:
-        return f"video:{self.path}"
-
-    @property
     def place(self) -> Path:
         return self.root / self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Video(SourceFile):
+    """A video file. It is always decoded from its first frame on, because seeking to a frame finds
+    a wrong one in many files.
+    """
+
+    random_access: ClassVar[bool] = False
+
+    @property
+    def spec(self) -> str:
+        return f"video:{self.path}"
 
     def size(self) -> tuple[int, int]:
         """(width, height) px as a player shows it."""
@@ -306,7 +312,7 @@ class Video:
         return self._survey(whole=False)
 
     def digest(self) -> str:
-        return _digest("video", digest_or_problem(self.place))
+        return text_digest("video", digest_or_problem(self.place))
 
     @cached
     def header(self) -> VideoHeader:
@@ -479,6 +485,6 @@ def increasing(frame_index: Iterable[int]) -> Iterator[int]:
         yield before
 
 
-def _digest(*parts: str) -> str:
+def text_digest(*parts: str) -> str:
     """SHA-256, hex, of several texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
