@@ -158,7 +158,7 @@ def _find_source(
     source = pictures_or_video(raw, video.folders, videos, n_labels, account)
     fps = FPS
     if isinstance(source, Video):
-        source.size()  # raises unless a frame can be decoded
+        source.require_decodable()
         fps = source.record().fps
     n_there = source.count_frames()
     # comparisons with NaN are false

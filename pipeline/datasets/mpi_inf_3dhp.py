@@ -341,7 +341,7 @@ def _read_train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labe
     if sequence in SEQUENCES:
         fps = float(SEQUENCES[sequence][0])
     if isinstance(source, Video):
-        source.size()  # raises unless a frame can be decoded
+        source.require_decodable()
         fps = source.record().fps
     try:
         calibrated, intrinsics, extrinsics = read_calibration(raw / video.files[1], camera)

@@ -112,7 +112,7 @@ def clip_tracks(
     if place is not None:
         labels = _read_labels(place, video, open_clip, account)
     clip = open_clip()
-    clip.size()  # raises unless a frame can be decoded
+    clip.require_decodable()
     clip.require_whole()
     if labels is None:
         account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, place)}")

@@ -354,6 +354,10 @@ class Video(SourceFile):
         except RawDataError:
             return 0
 
+    def require_decodable(self) -> None:
+        """Raise RawDataError unless a frame can be decoded."""
+        self.size()
+
     def require_whole(self) -> None:
         """Raise RawDataError for a file that is no video, or that is truncated and thereby loses
         more than MOST_LOST frames.
