@@ -266,7 +266,7 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path
     require(root)
     write(root, videos, wider, drop=["a", "b"])
     split = require(root, wider)
-    assert cache.verify(root).problems == () == cache.verify(root).notes
+    assert (cache.verify(root).problems, cache.verify(root).notes) == ((), [])
     assert not (root / SPLIT / "track_action").exists()
     # by whose keys new rows take their features over
     assert split.stream_shards("resnet50") == [0, 1]
