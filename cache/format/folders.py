@@ -5,6 +5,7 @@ A split's folder is `<dataset>/<split>`, and a stream's is `<dataset>/<split>/fe
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -24,8 +25,10 @@ def create_groups(place: Place) -> None:
     store = place.store
     # This writes the cache's own group, the first of `place.groups`.
     update_list(store, committed=committed_names(store))
-    missing = [key for key in place.groups[1:] if not store.exists(key)]
-    store.put_small(dict.fromkeys(missing, layout.GROUP), "", shared=True)
+    for key in place.groups[1:]:
+        if not store.exists(key):
+            temporary = f"{place.writing}/.{secrets.token_hex(4)}"
+            store.put(key, layout.GROUP, temporary=temporary)
 
 
 def committed_names(store: Store) -> Iterator[str]:

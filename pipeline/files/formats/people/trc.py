@@ -79,13 +79,15 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     lines = text_lines(file, expected)
     if len(lines) < N_HEADER:
         raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
-    names = [name.strip() for name in lines[3].split("\t")]
+    fields = lines[3].split("\t")
+    names = [name.strip() for name in fields]
     joints = [name for name in names[2:] if name]
     if not joints or not lines[0].startswith("PathFileType"):
         found = f"other text, and {len(joints)} names of joints"
         raise label_error(file, "line 1", "the header of a TRC file", found)
 
-    rate = _numbers(file, "line 3", lines[2].split("\t")[:1])[0]
+    first = lines[2].split("\t")[:1]
+    rate = _numbers(file, "line 3", first)[0]
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)
