@@ -161,7 +161,7 @@ def publish(
     note: Mapping[str, Any],
     started: float,
     keep_staged: bool,
-) -> None:
+) -> dict[str, Any]:
     """Commit: write new tables, replace the manifest, then write what is derived from it. Does
     nothing if the manifest would not change.
 
@@ -176,7 +176,7 @@ def publish(
         started: when the work began (s since 1970).
         keep_staged: False: the commit takes over the staged work. `follow_manifest` removes it.
 
-    Raises CacheError if another process has committed since `before`.
+    Returns the manifest. Raises CacheError if another process has committed since `before`.
     """
     store = place.store
     body = {"format": layout.FORMAT, **entries}
@@ -185,7 +185,7 @@ def publish(
         body["tables"] = {name: table_entry(tables[name], data) for name, data in files.items()}
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is not None and manifest["digest"] == before.digest:
-        return
+        return manifest
 
     # the steps 1 to 4 of the module's docstring
     _add_note(place, manifest["digest"], note, started)
@@ -205,6 +205,7 @@ def publish(
     store.replace(place.manifest, json_file(manifest), expected=etag)
 
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
+    return manifest
 
 
 def follow_manifest(commit: Commit, *, keep_staged: bool = True) -> None:

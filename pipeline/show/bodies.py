@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +24,9 @@ from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
 from pipeline.show.shown import ShownTrack
 from pipeline.skeletons import Array, Ints
+
+if TYPE_CHECKING:
+    from pipeline.body import BodyOutput
 
 Floats = NDArray[np.floating[Any]]
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
@@ -141,12 +144,20 @@ class LabelledBodies:
     def painter(self) -> BodyPainter:
         return BodyPainter(self.faces)
 
-    def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
-        """The body of the track's gender in a row; None if the row has no pose or betas."""
+    def skin(self, pose: Array, betas: Array, gender: str = "neutral") -> BodyOutput:
+        """Bodies in poses (N, 72) rad with betas (N, 10), without translation."""
         import torch
 
         from pipeline.body import rotations_of
 
+        body = self._neutral.of(gender)
+        shape = torch.from_numpy(betas).float()
+        with torch.no_grad():
+            output: BodyOutput = body(betas=shape, rotmat=rotations_of(pose))
+        return output
+
+    def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
+        """The body of the track's gender in a row; None if the row has no pose or betas."""
         rows = track.rows
         if "pose" not in rows or "betas" not in rows:
             return None
@@ -156,10 +167,7 @@ class LabelledBodies:
         betas = rows["betas"][row]
         if not np.isfinite(pose).all() or not np.isfinite(betas).all():
             return None
-        body = self._neutral.of(track.record.gender)
-        shape = torch.from_numpy(betas[None]).float()
-        with torch.no_grad():
-            output = body(betas=shape, rotmat=rotations_of(pose))
+        output = self.skin(pose, betas[None], track.record.gender)
         return PosedBody(output.verts[0].double().numpy(), output.joints[0].double().numpy())
 
     def project_body(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
