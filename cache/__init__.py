@@ -6,7 +6,7 @@ This package is the public interface: import names from here, not from the modul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, MissingSplit
@@ -36,7 +36,7 @@ from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
 from cache.write.next_commit import NextCommit, SplitState
 from cache.write.split_writer import SplitWriter
-from cache.write.stream_shards import Staged, StreamShards
+from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns
 __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]
 # writing
-__all__ += ["NextCommit", "SplitState", "SplitWriter", "Staged", "StreamShards", "StreamWriter"]
+__all__ += ["NextCommit", "SplitState", "SplitWriter", "StreamShards", "StreamWriter"]
 __all__ += ["check_track", "fingerprint"]
 # copies and removal
 __all__ += ["Copied", "copy_split"]
@@ -89,9 +89,11 @@ def torch_windows(
     Raises the errors of `Split.windows` and `Split.read`; CacheError if the splits' fields differ
     in names or shapes; CacheChanged in a worker that starts after another commit.
     """
-    from cache.read.torch_windows import ReadArguments, TorchWindows
+    from cache.read.torch_windows import TorchWindows
 
     if isinstance(splits, Split):
         splits = [splits]
-    reading = ReadArguments(stream, fields, dtype, streams, history)
+    reading = dict[str, Any](
+        stream=stream, fields=fields, dtype=dtype, streams=streams, history=history
+    )
     return TorchWindows(splits, seqlen, stride, tail, reading)

@@ -47,10 +47,8 @@ class MixturePart:
     splits: Mapping[str, Split]  # open, by name
     count: int  # windows per step, for all ranks together
     fields: Sequence[str]  # fields to read, as for `Split.read`
-    # stream of the field `features`. Only windows with features are taken, even if `fields` does
-    # not name them.
-    stream: str | None = None
-    # several streams in place of `stream`, as for `Split.read`: fields `<name>` and `<name>_ok`
+    # streams, as for `Split.read`: fields `<name>` and `<name>_ok`. Only windows with features in
+    # all of them are taken, even if `fields` does not name them.
     streams: Sequence[str] = ()
     # stream (one of `streams`) -> number of rows to read before each window
     history: Mapping[str, int] = field(default_factory=dict)
@@ -68,22 +66,16 @@ class MixturePart:
     def __post_init__(self) -> None:
         n_copies = {len(copies) for copies in self.copies.values()}
         mistakes = (
-            self.stream is not None and self.streams,  # both are given
             self.history.keys() - set(self.streams),
-            self.copies.keys() - set(self._stream_names),
+            self.copies.keys() - set(self.streams),
             len(n_copies) > 1 or 0 in n_copies,
         )
-        if any(mistakes):  # one message shows all four fields
+        if any(mistakes):  # one message shows all three fields
             raise ValueError(
-                f"{self.name}: expected stream or streams, history of some of `streams`, and "
-                f"equally many copies of some; found stream {self.stream}, streams "
-                f"{list(self.streams)}, history {dict(self.history)}, copies "
+                f"{self.name}: expected history of some of `streams`, and equally many copies of "
+                f"some; found streams {list(self.streams)}, history {dict(self.history)}, copies "
                 f"{dict(self.copies)}"
             )
-
-    @property
-    def _stream_names(self) -> Sequence[str]:
-        return self.streams if self.stream is None else (self.stream,)
 
     @cached_property
     def copy_streams(self) -> list[dict[str, str]]:
@@ -93,7 +85,7 @@ class MixturePart:
         """
         n_copies = max(map(len, self.copies.values()), default=1)
         by_number: list[dict[str, str]] = [{} for _ in range(n_copies)]
-        for name in self._stream_names:
+        for name in self.streams:
             copies = self.copies.get(name, [name] * n_copies)
             for read_instead, copy in zip(by_number, copies, strict=True):
                 read_instead[name] = copy
@@ -236,7 +228,7 @@ class Mixture:
         """The rows that the windows of all parts with streams need, without history."""
         starts = defaultdict[str, list[Ints]](list)
         for name, part in self.parts.items():
-            if part.stream is not None or part.streams:
+            if part.streams:
                 for split, first_rows in self._starts[name].items():
                     starts[split].append(first_rows)
         joined = {split: np.concatenate(first_rows) for split, first_rows in starts.items()}
@@ -253,8 +245,7 @@ class Mixture:
             pick = Pick(split, first_row, slice(1), copy)
             dtypes = {}  # of features, as stored
             for stream, copied in part.copy_streams[copy].items():
-                field_name = stream if part.streams else "features"
-                dtypes[field_name] = part.splits[split].stream_manifest(copied)["dtype"]
+                dtypes[stream] = part.splits[split].stream_manifest(copied)["dtype"]
             for name, array in _read(part, pick, self.seqlen, part.fields).items():
                 dtype = np.dtype(dtypes.get(name, array.dtype))
                 shape, widest = fields.setdefault(name, (array.shape[2:], dtype))
@@ -288,12 +279,7 @@ def _read(
     windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
     copies = part.copy_streams[pick.copy]  # stream of the part -> the copy to read
 
-    # One stream: its field is `features`, whatever the copy is. None: labels only.
-    if not part.streams:
-        copy_or_none = None if part.stream is None else copies[part.stream]
-        return split.read(windows, copy_or_none, tuple(fields), out=out)
-
-    # Several streams: their fields have the copies' names in `Split.read`, and get the part's back.
+    # Fields have the copies' names in `Split.read`, and get the part's back.
     copy_fields = _copy_fields(fields, copies)
     buffers = None
     if out is not None:
@@ -326,22 +312,18 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
     starts = {}
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
-        if part.streams or part.copies:
-            # every stream and copy, once each: a window must have features in all of them
-            streams: dict[str, None] = {}
-            for copies in part.copy_streams:
-                streams |= dict.fromkeys(copies.values())
-            windows = split.windows(seqlen, stride, tail=part.tail, streams=tuple(streams))
-        else:
-            windows = split.windows(seqlen, stride, part.stream, part.tail)
+        # every stream and copy, once each: a window must have features in all of them
+        streams: dict[str, None] = {}
+        for copies in part.copy_streams:
+            streams |= dict.fromkeys(copies.values())
+        windows = split.windows(seqlen, stride, tail=part.tail, streams=tuple(streams))
         first_rows = windows[:, 0]
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
         starts[name] = first_rows[~is_within(first_rows, left_out)]
     if not any(map(len, starts.values())):
         raise CacheError(
             f"{part.name}: expected windows of {seqlen} frames, found none in "
-            f"{', '.join(starts) or 'no splits'} (stream "
-            f"{part.stream or ', '.join(part.streams) or None}). Convert and extract these "
-            "splits, or choose others."
+            f"{', '.join(starts) or 'no splits'} (stream {', '.join(part.streams) or None}). "
+            "Convert and extract these splits, or choose others."
         )
     return starts

@@ -9,7 +9,6 @@ be killed and repeated.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -48,33 +47,31 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     """
     store = require_cache(root)
     repaired = Repaired()
-    # (split, stream; "" for the split itself) whose manifest and metadata are written again
-    to_restore = {(split, stream or "") for split, stream in report.stale}
-    damaged_shards = defaultdict[tuple[str, str], set[int]](set)
+    # (split, stream; "" for the split itself) -> its shards that were reported as damaged
+    homes: dict[tuple[str, str], set[int]] = {}
+    for split, stream in report.stale:
+        homes[split, stream or ""] = set()
     for damage in report.damaged:
         try:
             store.refuse_links(damage.key)
         except AccessDenied:  # `what` says what the user can do about the link
             repaired.refused.append(damage.what)
             continue
-        home = (damage.split, damage.stream or "")
-        if damage.shard is not None:
-            damaged_shards[home].add(damage.shard)
-        elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
+        is_of_group = damage.array is None and damage.key.endswith("zarr.json")
+        if is_of_group and damage.shard is None:
             _restore_group(store, damage.key)
             repaired.restored.append(damage.key)
-        else:
-            to_restore.add(home)
+            continue
+        shards = homes.setdefault((damage.split, damage.stream or ""), set())
+        if damage.shard is not None:
+            shards.add(damage.shard)
     # a split first: a stream is of its split
-    for home in sorted({*to_restore, *damaged_shards}):
-        split, stream = home
+    for (split, stream), shards in sorted(homes.items()):
         place = Place(store, split, stream or None)
         try:
             refuse_unmounted(store, split)
-            if home in to_restore:
-                _restore_manifest(place, repaired)
-            # Also without damaged shards: a damaged table raises here.
-            _remove_shards(place, damaged_shards[home], repaired)
+            _restore_manifest(place, repaired)
+            _remove_shards(place, shards, repaired)  # a damaged table raises here
         except CacheError as error:  # still repair the other splits and streams
             repaired.refused.append(str(error))
         except PermissionError as error:

@@ -15,13 +15,13 @@ Words:
 
 from __future__ import annotations
 
+import copy
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
@@ -36,7 +36,14 @@ from cache.format.listing import (
     root_group,
     unmounted_folder,
 )
-from cache.format.manifest import Commit, lost_manifest, parse_manifest, read_manifest, read_tables
+from cache.format.manifest import (
+    Commit,
+    lost_manifest,
+    parse_manifest,
+    read_manifest,
+    read_tables,
+    table_keys,
+)
 from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.read.split import FeatureCache, require_cache
@@ -64,14 +71,14 @@ class Damage:
     what: str  # the message: where, what was expected, what was found, what to do
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VerifyReport:
     """What `verify` found, and how much it checked."""
 
-    damaged: tuple[Damage, ...] = ()
-    notes: tuple[str, ...] = ()  # messages about what killed writers left: harmless
+    damaged: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # on what killed writers left: harmless
     # (split, stream or None) with a stale zarr.json
-    stale: tuple[tuple[str, str | None], ...] = ()
+    stale: list[tuple[str, str | None]] = field(default_factory=list)
     splits: int = 0  # numbers of checked splits and shards; bytes of these
     shards: int = 0
     bytes: int = 0
@@ -128,11 +135,7 @@ def verify(
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    results = verification.results
-    stale = tuple((place.split, place.stream) for place in results.stale)
-    return VerifyReport(
-        tuple(results.damaged), tuple(results.notes), stale, fast=fast, **results.counts
-    )
+    return verification.report
 
 
 def _count_shards(place: Place) -> int:
@@ -152,21 +155,8 @@ def _is_committed(place: Place) -> bool:
         return False
 
 
-@dataclass(slots=True)
-class _Results:
-    """What a verification has found so far; see `VerifyReport`."""
-
-    damaged: list[Damage]
-    notes: list[str]
-    stale: list[Place]
-    counts: Counter[str]  # of splits, shards, bytes
-
-    def copy(self) -> _Results:
-        return _Results([*self.damaged], [*self.notes], [*self.stale], self.counts.copy())
-
-
 class _Verification:
-    """One pass over a cache. Its checks add what they find to `results`."""
+    """One pass over a cache. Its checks add what they find to `report`."""
 
     def __init__(
         self,
@@ -177,10 +167,9 @@ class _Verification:
         places: Iterable[Place],
     ) -> None:
         self._store = store
-        self._fast = fast
         self._threads = threads
         self._progress = progress
-        self.results = _Results([], [], [], Counter())
+        self.report = VerifyReport(fast=fast)
         self._listed = listed_splits(store)
         self._total = 0  # of shards; only counted for `progress`
         self._started = time.monotonic()
@@ -195,7 +184,7 @@ class _Verification:
         array: str | None = None,
         shard: int | None = None,
     ) -> None:
-        self.results.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
+        self.report.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
 
     def check_groups(self, split: str, keys: Collection[str]) -> None:
         """Check the zarr.json of groups, which only plain Zarr readers need. All are the same, but
@@ -210,7 +199,7 @@ class _Verification:
             if data != group:
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
-                self.results.damaged.append(Damage(split, None, None, None, key, message))
+                self._damage(Place(self._store, split), key, message)
 
     def check_if_readable(self, place: Place) -> None:
         """As `check`; files that this user may not read count as damaged."""
@@ -227,33 +216,33 @@ class _Verification:
     def check(self, place: Place) -> None:
         """Check a stream, or a split without its streams.
 
-        A commit during the check can look like damage: then the results of this attempt are undone,
-        and the place is checked again.
+        A commit during the check can look like damage: then what this attempt found is undone, and
+        the place is checked again.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             etag = self._store.etag(place.manifest)
-            earlier = self.results.copy()
+            earlier = copy.deepcopy(self.report)
             commit = self._check_small_files(place)
             if commit is not None:
                 self._check_shards(commit)
-            is_intact = len(self.results.damaged) == len(earlier.damaged)
+            is_intact = len(self.report.damaged) == len(earlier.damaged)
             is_same_commit = etag is not None and self._store.etag(place.manifest) == etag
             if is_intact or is_same_commit or attempt == _ATTEMPTS:
                 return
             time.sleep(0.05)  # while a stream is deleted, its manifest goes first
-            self.results = earlier
+            self.report = earlier
 
     def _check_small_files(self, place: Place) -> Commit | None:
         """Check the manifest and, if it is intact, tables and metadata. Note unnamed files.
 
         Returns the commit, for the check of its shards; None if it cannot be read.
         """
-        n_damaged = len(self.results.damaged)
+        n_damaged = len(self.report.damaged)
         commit, damaged_tables = self._check_manifest(place)
         has_staged = bool(self._store.list_names(place.staged))
         if has_staged and not self._is_linked(place, place.staged):
             self._note(place.writing, "unfinished work; the same command continues it")
-        if len(self.results.damaged) > n_damaged:  # a damaged manifest may name other files
+        if len(self.report.damaged) > n_damaged:  # a damaged manifest may name other files
             return commit
         unnamed = []
         for key in find_unreferenced(place, commit, uncommitted=not has_staged):
@@ -263,7 +252,8 @@ class _Verification:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
             self._note(place.manifest_folder, f"{files}; `gc` removes them")
         if commit is not None:
-            small = (place.manifest, place.provenance, *commit.table_keys(), *commit.metadata())
+            tables = table_keys(place, commit.manifest)
+            small = (place.manifest, place.provenance, *tables.values(), *commit.metadata())
             linked = {key for key in small if self._is_linked(place, key)}
             for key in sorted(damaged_tables.keys() - linked):
                 expected = "the file that the manifest names by its digest"
@@ -279,14 +269,14 @@ class _Verification:
         try:
             self._store.refuse_links(key)
         except AccessDenied as error:
-            if all(damage.what != str(error) for damage in self.results.damaged):
+            if all(damage.what != str(error) for damage in self.report.damaged):
                 self._damage(place, key, str(error))
             return True
         return False
 
     def _note(self, key: str, text: str) -> None:
         """Add a note on a file or folder."""
-        self.results.notes.append(f"{self._store.location(key)}: {text}")
+        self.report.notes.append(f"{self._store.location(key)}: {text}")
 
     def _check_manifest(self, place: Place) -> tuple[Commit | None, dict[str, str]]:
         """Check the manifest, and read the tables that it names.
@@ -339,7 +329,7 @@ class _Verification:
                 expected = "the zarr.json that follows from the manifest"
                 self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)
         if n_stale:
-            self.results.stale.append(place)
+            self.report.stale.append((place.split, place.stream))
             self._note(
                 place.arrays_folder,
                 f"{n_stale} zarr.json missing or of an earlier commit, left by a killed commit; "
@@ -350,7 +340,7 @@ class _Verification:
         """Check the shards that a manifest names, in threads, and the groups that they lie in."""
         place = commit.place
         if place.stream is None:
-            self.results.counts["splits"] += 1
+            self.report.splits += 1
             self.check_groups(place.split, place.groups[2:])
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown:
@@ -362,21 +352,22 @@ class _Verification:
         for file, problem in zip(files, checks, strict=True):
             if problem:
                 self._damage(place, file.key, problem, file.array, file.number)
-            self.results.counts.update(shards=1, bytes=file.size)
+            self.report.shards += 1
+            self.report.bytes += file.size
             self._report_progress()
 
     def _report_progress(self) -> None:
         if self._progress is None:
             return
-        n_shards = self.results.counts["shards"]
+        n_shards = self.report.shards
         seconds = max(time.monotonic() - self._started, 1e-3)
-        rate = f"{self.results.counts['bytes'] / 1e6 / seconds:,.0f} MB/s"
+        rate = f"{self.report.bytes / 1e6 / seconds:,.0f} MB/s"
         self._progress(n_shards, max(self._total, n_shards), rate)
 
     def _problem_of(self, file: ShardFile) -> str:
         """A message about a damaged shard; "" for an intact one."""
         try:
-            return file.problem(self._store, fast=self._fast)
+            return file.problem(self._store, fast=self.report.fast)
         except PermissionError as error:
             return str(AccessDenied.of(error))
 

@@ -169,6 +169,12 @@ def _bone_points(
     return by_input, np.reshape(shares, (len(points), N_JOINTS))
 
 
+def rotations_of(pose: Floats) -> Tensor:
+    """pose (N, 72) rad -> rotations (N, 24, 3, 3)."""
+    matrices = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
+    return torch.from_numpy(matrices).float().reshape(-1, smpl_files.N_JOINTS, 3, 3)
+
+
 class BodyOutput(NamedTuple):
     """B posed bodies, in the frame of `trans`, metres."""
 
@@ -308,8 +314,7 @@ class Body(nn.Module):
         """pose (N, 72) rad, betas (N, 10) -> spin49 (N, 49, 3) and common14 (N, 14, 3) m, without
         translation.
         """
-        rotations = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
-        rotmat = rotations.reshape(-1, smpl_files.N_JOINTS, 3, 3)
+        rotmat = rotations_of(pose)
         device = self.faces.device
         joints = np.empty((len(pose), 49, 3))
         common14 = np.empty((len(pose), 14, 3))
@@ -318,7 +323,7 @@ class Body(nn.Module):
                 part = slice(start, start + AT_ONCE)
                 out = self(
                     betas=torch.from_numpy(betas[part]).float().to(device),
-                    rotmat=torch.from_numpy(rotmat[part]).float().to(device),
+                    rotmat=rotmat[part].to(device),
                 )
                 joints[part] = out.joints.double().cpu().numpy()
                 common14[part] = self.common14(out.verts).double().cpu().numpy()

@@ -223,7 +223,6 @@ def test_what_is_imported_is_what_pyproject_names() -> None:
     named.remove("dask")  # the command that starts a cluster
     named.remove("tensorboard")  # torch writes its files
     named |= {"safetensors"}  # comes with timm
-    named |= {"pandas"}  # where it is installed
     used = {name.split(".")[0] for found in all_imports().values() for name in found}
     used -= sys.stdlib_module_names | {*ORDER}
     assert {DISTRIBUTIONS.get(name, name) for name in used} == named

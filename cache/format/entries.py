@@ -27,9 +27,9 @@ from cache.format.layout import (
 
 FEATURE_DTYPES: Final = ("float16", "float32")
 # entries that a manifest must have
-_SHARED_ENTRIES: Final = ("extent", "commits", "geometry", "shards", "rows")
-_SPLIT_ENTRIES: Final = (*_SHARED_ENTRIES, "tracks", "videos", "tables")
-_STREAM_ENTRIES: Final = (*_SHARED_ENTRIES, "stream", "dim", "dtype", "split_digest")
+_SHARED_ENTRIES: Final = ("format", "digest", "extent", "commits", "geometry", "shards", "rows")
+SPLIT_ENTRIES: Final = (*_SHARED_ENTRIES, "tracks", "videos", "tables")
+STREAM_ENTRIES: Final = (*_SHARED_ENTRIES, "stream", "dim", "dtype", "split_digest")
 _MOST_SHARDS: Final = 1 << 24  # arrays of one entry per shard are made
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,7}")  # of a shard
 _RECORD: Final = re.compile(r"[0-9]{1,15}:[0-9a-f]{16}")  # of a shard's file
@@ -40,9 +40,9 @@ def check_entries(manifest: Mapping[str, Any], stream: str | None) -> None:
     """Raise ValueError, with what was found, for a manifest that cannot be that of a split (stream
     None) or of the stream. Raises CacheError for extra columns that this version does not know.
     """
-    names: tuple[str, ...] = _STREAM_ENTRIES
+    names: tuple[str, ...] = STREAM_ENTRIES
     if stream is None:
-        names = _SPLIT_ENTRIES
+        names = SPLIT_ENTRIES
     for name in names:
         if name not in manifest:
             raise ValueError(f"no {name!r}")

@@ -83,7 +83,9 @@ class ExtraColumn(Column):
             return "the cache uses this name for something else: choose another"
         if not self.about.strip() or "\n" in self.about + self.unit:
             return "expected its meaning in one line (about)"
-        if not isinstance(self.shape, tuple) or not all(map(_is_length, self.shape)):
+        if not isinstance(self.shape, tuple) or not all(
+            isinstance(n, int) and n > 0 for n in self.shape
+        ):
             return f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
         if math.prod(self.shape) > LARGEST_ROW:
             return f"shape {self.shape}, expected up to {LARGEST_ROW:,} numbers"
@@ -209,10 +211,6 @@ class ExtraColumn(Column):
             if function is not None:
                 return function
         return None
-
-
-def _is_length(n: Any) -> bool:
-    return isinstance(n, int) and n > 0
 
 
 FINDERS: Final[list[FindMirror]] = []

@@ -47,7 +47,6 @@ FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, temporary files and uncommitted work
 STAGED: Final = "staged"  # in `.writing`: uncommitted work
 TABLE_FOLDER: Final = "tables"  # folder of a split with its tables
-TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: an incomplete shard
 RUNNING: Final = "running-"  # prefix of files in `.writing` that running parts renew
 
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"

@@ -138,7 +138,7 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
     if place.stream is not None:
         return tables, {}
     entries = manifest["tables"]
-    keys = {name: place.array_key(table_key(name, entry)) for name, entry in entries.items()}
+    keys = table_keys(place, manifest)
     files = place.store.read_many(keys.values())
     wrong = {}
     for name, key in keys.items():
@@ -149,6 +149,12 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
         else:
             wrong[key] = name
     return tables, wrong
+
+
+def table_keys(place: Place, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of the files of all tables, by name."""
+    tables = manifest.get("tables", {})
+    return {name: place.array_key(table_key(name, entry)) for name, entry in tables.items()}
 
 
 def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator[str]:
@@ -291,11 +297,6 @@ class Commit:
         if tables:
             files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
         return {self.place.array_key(name): data for name, data in files.items()}
-
-    def table_keys(self) -> list[str]:
-        """The keys of the files of all tables."""
-        tables = self.manifest.get("tables", {})
-        return [self.place.array_key(table_key(name, entry)) for name, entry in tables.items()]
 
     def is_earlier_metadata(self, array: str, data: bytes) -> bool:
         """Whether `data` can be the zarr.json of a column or table in an earlier commit.

@@ -56,11 +56,6 @@ class Place:
         return f"{self.manifest_folder}/{layout.WRITING}"
 
     @property
-    def temporary(self) -> str:
-        """The key of a shard while it is being written."""
-        return f"{self.writing}/{layout.TEMPORARY_SHARD}"
-
-    @property
     def staged(self) -> str:
         """The folder of uncommitted work, from which the next writer continues."""
         return f"{self.writing}/{layout.STAGED}"

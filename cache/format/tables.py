@@ -16,7 +16,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
+from typing import Any, Final, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,6 @@ from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical
 from cache.format.records import VideoEntry
 from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
-
-if TYPE_CHECKING:
-    import pandas
 
 _R = TypeVar("_R")
 
@@ -343,25 +340,6 @@ class TrackTable(_Table[TrackRecord]):
 
     def __repr__(self) -> str:
         return f"TrackTable of {len(self):,} tracks, {int((self.stop - self.start).sum()):,} rows"
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """The tracks as a DataFrame: the fields of `TrackRecord`, and scalar extra columns.
-
-        Raises CacheError where pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise CacheError("to_pandas needs pandas: pip install pandas") from error
-        columns: dict[str, Any] = {
-            "name": self.names,
-            "video": np.array(self.tables.texts("video_name"), object)[self.video],
-            "gender": self.tables.texts("track_gender"),
-        }
-        for name in ("start", "stop", "fps", "step", "crop_scale"):
-            columns[name] = getattr(self, name)
-        columns |= {name: values for name, values in self.extra.items() if values.ndim == 1}
-        return pandas.DataFrame(columns)
 
 
 class VideoTable(_Table[VideoEntry]):

@@ -27,7 +27,7 @@ A stream that `streams` names must not have the name of a label, column or extra
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -85,13 +85,6 @@ class _Field:
     fill: Callable[[Array], None]  # fills an array of this shape with the field, not mirrored
 
 
-def _refuse_unknown_buffers(buffers: Iterable[str], names: Sequence[str]) -> None:
-    """Raise ValueError for a buffer of a field that is not among the `names` to read."""
-    strange = sorted(set(buffers) - set(names))
-    if strange:
-        raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
-
-
 def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
     """The caller's buffer for a field, or a new array.
 
@@ -110,8 +103,8 @@ def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
 class OpenSplit:
     """One commit of a split: its tables, columns and streams, each opened on first use.
 
-    This is the base of `Split`, with the code that opens arrays (up to `_stream`) and reads a batch
-    (from `_read` on).
+    This is the base of `Split`, with the code that opens arrays (up to `open_stream`) and reads a
+    batch (from `_read` on).
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -208,7 +201,7 @@ class OpenSplit:
         """
         if name.startswith(f"{FEATURES}/"):
             array = name.removeprefix(f"{FEATURES}/")
-            stream = self._stream(layout.stream_of(array))
+            stream = self.open_stream(layout.stream_of(array))
             if array in stream.commit.manifest["shards"]:
                 return _CommittedArray(stream.commit, array, stream.check_current)
         elif name in self.columns:
@@ -216,7 +209,7 @@ class OpenSplit:
         columns = ", ".join(self.columns)
         raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {columns}")
 
-    def _stream(self, stream: str) -> OpenStream:
+    def open_stream(self, stream: str) -> OpenStream:
         """A committed stream. Raises CacheError when there is none of that name."""
         if stream not in self._streams:
             layout.check_names(self.name, stream)
@@ -245,7 +238,9 @@ class OpenSplit:
         names = self._check_fields(fields, [*chosen.stream_by_field])
         feature_dtype = float_dtype(dtype)
         buffers = out or {}
-        _refuse_unknown_buffers(buffers, names)
+        strange = sorted(set(buffers) - set(names))
+        if strange:
+            raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
 
         feature_dtypes = dict.fromkeys(chosen.features, feature_dtype)
         for name in chosen.features.keys() & buffers.keys():
@@ -284,8 +279,9 @@ class OpenSplit:
         """
         starts = windows.starts
         run_starts = starts
-        if chosen.history:
-            run_starts = self._first_rows_of_runs(starts)
+        if chosen.history:  # it does not reach before the run of each window
+            first_rows: Ints = self._tables["run_start"]
+            run_starts = first_rows[np.searchsorted(first_rows, starts, side="right") - 1]
         stream_by_field = chosen.stream_by_field
         readers = dict[str, StreamWindows]()
         fields = dict[str, _Field]()
@@ -295,7 +291,7 @@ class OpenSplit:
             stream = stream_by_field[name]
             n_before = chosen.history.get(stream, 0)
             if stream not in readers:
-                opened = self._stream(stream)
+                opened = self.open_stream(stream)
                 readers[stream] = StreamWindows(
                     opened, starts, windows.seqlen, n_before, run_starts
                 )
@@ -306,11 +302,6 @@ class OpenSplit:
             else:
                 fields[name] = _Field(windows.shape((), n_before), _FLOAT32, reader.fill_flags)
         return fields
-
-    def _first_rows_of_runs(self, starts: Ints) -> Ints:
-        """The first row (B,) of the run of each window, before which its history does not reach."""
-        first_rows: Ints = self._tables["run_start"]
-        return first_rows[np.searchsorted(first_rows, starts, side="right") - 1]
 
     def _make_field(self, name: str, windows: _Windows, label_fields: labels.LabelFields) -> _Field:
         """A field that comes from no stream: a label, a column as stored, or a field of tracks."""
@@ -385,7 +376,7 @@ class OpenSplit:
         is_optional = isinstance(name, DefaultName) and name not in self._streams
         if is_optional and not self._has_default_stream:
             return None
-        policy = self._stream(name).crop
+        policy = self.open_stream(name).crop
         if policy.follows_box:
             return None
         return labels.StreamCrops(policy, self._jitter_seeds(policy)[track])

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import zarr
 from zarr.storage import StorePath, WrapperStore
 
-from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.format.manifest import Commit
+from cache.format.shard import missing
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -31,16 +31,12 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
     """
     metadata = json.loads(commit.column_metadata(array))
     trailing = tuple(metadata["shape"][1:])
-    committed = [_key_in_array(int(n), trailing) for n in commit.manifest["shards"][array]]
+    shards = commit.manifest["shards"][array]
+    committed = [shard_key("", int(n), trailing).removeprefix("/") for n in shards]
     store = commit.place.store
     folder = commit.place.array_key(array)
     strict = _StrictStore(store.zarr(folder), store.location(folder), committed, check_current)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
-
-
-def _key_in_array(shard: int, trailing: tuple[int, ...]) -> str:
-    """The key of a shard relative to its array's folder."""
-    return shard_key("", shard, trailing).removeprefix("/")
 
 
 class _StrictStore(WrapperStore[Any]):
@@ -75,5 +71,5 @@ class _StrictStore(WrapperStore[Any]):
         # Check this first: a shard that is missing because its split was replaced is no damage.
         self._check_current()
         if data is None:
-            raise shards.missing(f"{self._location}/{key}")
+            raise missing(f"{self._location}/{key}")
         return data

@@ -149,7 +149,7 @@ class _MappedRows(Rows):
         self._row_bytes = self._layout.column.row_bytes
         # Open shards by number; `_OPEN_SHARDS` limits how many all readers have. Readers do not
         # share maps: a split that is opened again reads the files that exist now.
-        self._maps: dict[int, _MappedShard] = {}
+        self.maps: dict[int, _MappedShard] = {}
         n_chunks = self._geometry.shards(self._n_rows) * self._geometry.chunks
         self._is_checked = np.zeros(n_chunks, bool)  # whether each chunk's checksum was compared
 
@@ -217,7 +217,7 @@ class _MappedRows(Rows):
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
-        opened = self._maps.get(shard)
+        opened = self.maps.get(shard)
         if opened is None or opened.file_size() != opened.size:
             record = self._records.get(str(shard))
             try:
@@ -226,13 +226,9 @@ class _MappedRows(Rows):
                 # Also after an error: a shard that is missing because the split was replaced is no
                 # damage.
                 self._check_current()
-            self._maps[shard] = opened
+            self.maps[shard] = opened
             _OPEN_SHARDS.append((weakref.ref(self), shard))
         return opened
-
-    def close_shard(self, shard: int) -> None:
-        """Drop the reference to a shard. It is unmapped when the last view of it is deleted."""
-        self._maps.pop(shard, None)
 
     def _check(self, opened: _MappedShard, shard: int, number: int) -> None:
         """Compare a shard's chunk `number` with its checksum. Raises CacheError when the chunk is
@@ -242,7 +238,7 @@ class _MappedRows(Rows):
             expected = f"chunk {number} of the shard"
             raise shards.damage(self._file(shard), expected, "a shard without it")
         if not opened.is_intact(number):
-            self._maps.clear()  # the next read opens the repaired files
+            self.maps.clear()  # the next read opens the repaired files
             raise _damaged_chunk(self._file(shard), number, self._layout)
 
     def _file(self, shard: int) -> str:
@@ -291,8 +287,8 @@ class _MappedShard:
 
 
 # The shards that all readers of this process have opened, oldest first: each reader, and the
-# shard's number in its `_maps`. A reader appends the shards that it opens; `_close_oldest` removes
-# them here and from the reader's `_maps`. An entry whose reader is gone, or has dropped the shard
+# shard's number in its `maps`. A reader appends the shards that it opens; `_close_oldest` removes
+# them here and from the reader's `maps`. An entry whose reader is gone, or has dropped the shard
 # itself, stays until then: it counts as open. Closing it does nothing, or closes the shard that the
 # reader has opened again, which it then opens once more.
 _OPEN_SHARDS: Final[deque[tuple[weakref.ref[_MappedRows], int]]] = deque()
@@ -319,7 +315,7 @@ def _close_oldest(limit: int) -> None:
             reference, shard = _OPEN_SHARDS.popleft()
             reader = reference()
             if reader is not None:
-                reader.close_shard(shard)
+                reader.maps.pop(shard, None)  # it is unmapped when its last view is deleted
 
 
 def shard_limit() -> int:

@@ -185,7 +185,7 @@ class Split(OpenSplit):
     # `columns`, `extra`, `streams`, `place`, and
     #     _commit, _tables     the commit, and its tables
     #     _track_fields        field -> its value for each track
-    #     _stream              opens a stream
+    #     open_stream          opens a stream
     #     _find_array          the array of a column or stream
     #     _reader, _read       the reader of an array's rows; read a batch
 
@@ -218,21 +218,21 @@ class Split(OpenSplit):
 
     def stream_shards(self, stream: str) -> list[int]:
         """The shards that a stream has for the rows of this split, ascending."""
-        return self._stream(stream).shards
+        return self.open_stream(stream).shards
 
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
         """The manifest of a feature stream: its shards, and the entries given to its `commit`."""
-        return self._stream(stream).commit.manifest
+        return self.open_stream(stream).commit.manifest
 
     def crop_policy(self, stream: str) -> CropPolicy:
         """How the crops that the stream's network saw were cut. Raises CacheError for a policy that
         this version does not know.
         """
-        return self._stream(stream).crop
+        return self.open_stream(stream).crop
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
         """As `provenance`, for the stream's commit."""
-        return self._stream(stream).commit.note
+        return self.open_stream(stream).commit.note
 
     def track_of(self, rows: Array) -> Ints:
         """The number in `tracks` of each row's track (same shape as `rows`); -1 for rows without a
@@ -290,7 +290,7 @@ class Split(OpenSplit):
         """
         runs = self.runs
         for name in streams:
-            runs = intersect(runs, self._stream(name).rows_with_flag(*HAS_VALUE))
+            runs = intersect(runs, self.open_stream(name).rows_with_flag(*HAS_VALUE))
         return runs
 
     def pending_rows(self, stream: str) -> Ranges:
@@ -298,13 +298,13 @@ class Split(OpenSplit):
         [start, stop) rows, each range in one track.
         """
         tracks = np.stack([self._tables["track_start"], self._tables["track_stop"]], axis=1)
-        return intersect(tracks, self._stream(stream).pending_rows())
+        return intersect(tracks, self.open_stream(stream).pending_rows())
 
     def undecodable(self, stream: str) -> int:
         """Number of rows of committed tracks that have no features in the stream because their
         frames could not be decoded. Pending rows are not counted.
         """
-        without = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
+        without = intersect(self.runs, self.open_stream(stream).rows_with_flag(UNDECODABLE))
         pending = self.pending_rows(stream)
         return int(np.diff(without).sum() - np.diff(pending).sum())
 

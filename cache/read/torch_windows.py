@@ -10,7 +10,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,31 +21,25 @@ from cache.errors import CacheChanged, CacheError
 from cache.windows import Tail
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
     from cache.read.split import Split
 
 Item = dict[str, torch.Tensor]
-
-
-class ReadArguments(NamedTuple):
-    """Arguments of `Split.read` for each window."""
-
-    stream: str | None
-    fields: Sequence[str] | None
-    dtype: DTypeLike
-    streams: Sequence[str] | None
-    history: Mapping[str, int] | None
 
 
 class TorchWindows(Dataset[Item]):
     """The windows of one or more splits as a map-style dataset: see `cache.torch_windows`.
 
     Window numbers count through the splits in order. Worker processes open the splits again.
+    `reading` has the arguments of `Split.read` for each window, by name.
     """
 
     def __init__(
-        self, splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: ReadArguments
+        self,
+        splits: Sequence[Split],
+        seqlen: int,
+        stride: int,
+        tail: Tail,
+        reading: Mapping[str, Any],
     ) -> None:
         self._splits = tuple(splits)
         self._reading = reading
@@ -55,7 +49,9 @@ class TorchWindows(Dataset[Item]):
         self.stride = stride
         starts: list[Ints] = []
         for split in self._splits:
-            windows = split.windows(seqlen, stride, reading.stream, tail, streams=reading.streams)
+            windows = split.windows(
+                seqlen, stride, reading["stream"], tail, streams=reading["streams"]
+            )
             starts.append(windows[:, 0])
         self._starts = np.concatenate([*starts, np.zeros(0, np.int64)])
         self._stops = np.cumsum([len(rows) for rows in starts], dtype=np.int64)
@@ -106,7 +102,7 @@ class TorchWindows(Dataset[Item]):
 
     def _read(self, split_number: int, starts: Ints) -> dict[str, Any]:
         windows = np.stack([starts, starts + self.seqlen], axis=1)
-        return self._splits[split_number].read(windows, **self._reading._asdict())
+        return self._splits[split_number].read(windows, **self._reading)
 
     def _require_equal_shapes(self) -> None:
         """Raise CacheError if the first windows of the splits differ in fields or shapes."""
@@ -135,7 +131,7 @@ def _rebuild(
     seqlen: int,
     stride: int,
     tail: Tail,
-    reading: ReadArguments,
+    reading: Mapping[str, Any],
     identity: str,
 ) -> TorchWindows:
     """Load a pickled dataset. Raises CacheChanged if its windows are different now."""

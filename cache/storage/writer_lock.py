@@ -65,7 +65,13 @@ class WriterLock(Lock):
             if self._fd is not None:
                 break
         else:
-            raise self._cannot_be_made()
+            raise CacheError.at(
+                self.file,
+                expected="a file that a writer can make and lock",
+                found=f"none after {_ATTEMPTS} attempts: it, or a folder above it, was missing "
+                "again",
+                do="Make sure that folders can be made there, and run it again.",
+            )
         try:
             with contextlib.suppress(OSError):  # a full disk: the text is for messages only
                 os.ftruncate(self._fd, 0)
@@ -146,7 +152,7 @@ class WriterLock(Lock):
             text = os.pread(fd, 256, 0).decode(errors="replace").strip()
             holder, _, about = text.partition(" ")
             writer = f"process {holder or 'unknown'} writing {about}".rstrip()
-            if not _is_running(holder or "unknown"):
+            if not Path("/proc", holder or "unknown").is_dir():  # it does not run on this machine
                 writer += ", on another machine or in a container"
             raise Busy.at(
                 self.file.parent.parent,
@@ -178,15 +184,6 @@ class WriterLock(Lock):
             return fd is not None and os.path.samestat(os.fstat(fd), self.file.lstat())
         except FileNotFoundError:
             return False
-
-    def _cannot_be_made(self) -> CacheError:
-        """The error after the last attempt to take the lock, for the caller to raise."""
-        return CacheError.at(
-            self.file,
-            expected="a file that a writer can make and lock",
-            found=f"none after {_ATTEMPTS} attempts: it, or a folder above it, was missing again",
-            do="Make sure that folders can be made there, and run it again.",
-        )
 
     def require(self) -> None:
         """Raise CacheError unless the locked file is still current: else there may be another
@@ -240,11 +237,6 @@ def _describe_writer() -> str:
         user = str(os.getuid())
     since = datetime.now(UTC).isoformat(" ", "seconds")
     return f"(user {user} on {socket.gethostname()} since {since})"
-
-
-def _is_running(process: str) -> bool:
-    """Whether this machine has a process of that number."""
-    return Path("/proc", process).is_dir()
 
 
 def _close_in_child() -> None:

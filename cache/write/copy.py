@@ -10,20 +10,20 @@ In this file, `source` is the split to copy, and `copied` is the same split in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Array, Ints, Keys
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
-from cache.format.manifest import Commit, lost_manifest, shard_rows
+from cache.format.manifest import lost_manifest, shard_rows
 from cache.format.place import Place
-from cache.format.records import TrackRows
+from cache.format.records import TrackRows, VideoEntry
 from cache.format.tables import TrackRecord
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
@@ -76,18 +76,21 @@ def copy_split(
     source = FeatureCache(root)[split]
     store = store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
-    opened = {name: _open_stream(source, name) for name in names}
+    opened = {name: source.open_stream(name) for name in names}
     has_rows = _is_copy(source, store)
     if has_rows:
         for name in names:
             _refuse_other_stream(source, store, name)
     else:
-        _write_tracks(store, source, _order_videos(source, opened.values()), progress)
+        _write_tracks(store, source, progress)
     finish_commits(store.root, split)  # of a copy that was killed
     _copy_stamps(source.store, store, split)
 
     copied = FeatureCache(store.root)[split]
-    row_offset = _row_offsets(source, copied)
+    starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
+    source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
+    # for each track of the copy (N,), what to add to its row numbers to get the source's
+    row_offset = source_starts - copied.tracks.start
     written = []
     for name in names:
         if _write_stream(copied, source, opened[name], row_offset, progress):
@@ -103,29 +106,12 @@ def copy_split(
     return Copied(split, n_rows, not has_rows, tuple(written), missing)
 
 
-def _row_offsets(source: Split, copied: Split) -> Ints:
-    """For each track of the copy (N,), what to add to its row numbers to get the source's."""
-    starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
-    source_starts = np.array([starts[name] for name in copied.tracks.names], np.int64)
-    return source_starts - copied.tracks.start
-
-
 def _count_rows(split: Split, stream: str) -> int:
     """Number of live rows of the split that the stream has."""
     if stream not in split.streams:
         return 0
     n_rows = split.rows_by_shard()[split.stream_shards(stream)].sum()
     return int(n_rows - np.diff(split.pending_rows(stream)).sum())
-
-
-def _open_stream(source: Split, name: str) -> OpenStream:
-    if name not in source.streams:
-        names = ", ".join(source.streams) or "none"
-        raise CacheError(f"{source.name}: no feature stream {name!r}; there are: {names}")
-    commit = Commit.load(source.place(name))
-    if commit is None:
-        raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
-    return OpenStream(commit, source.manifest)
 
 
 def _digests_of(split: Split) -> set[str]:
@@ -180,27 +166,8 @@ def _stream_form(split: Split, name: str) -> dict[str, Any]:
     return {**entries, "dim": manifest["dim"], "dtype": manifest["dtype"]}
 
 
-def _order_videos(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
-    """Numbers of the videos in the order to copy: sorted by name, but with videos that lack rows of
-    a stream last, so that the other videos fill complete shards. The last stream decides first.
-    """
-    order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
-    tracks = source.tracks
-    # Of each track: its first shard, and the shard after its last one (rounded up).
-    first_shard = tracks.start // source.rows_per_shard
-    stop_shard = -(-tracks.stop // source.rows_per_shard)
-    for stream in streams:
-        is_missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
-        # number of missing shards before each shard: a track lacks one if it grows along the track
-        n_missing = np.concatenate([[0], np.cumsum(is_missing)])
-        has_gap = n_missing[stop_shard] > n_missing[first_shard]
-        is_incomplete = np.isin(order, tracks.video[has_gap])
-        order = order[np.argsort(is_incomplete, kind="stable")]  # False sorts before True
-    return order
-
-
-def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress: Progress) -> None:
-    """Write the split's videos and tracks to the other cache in this order, and commit."""
+def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
+    """Write the split's videos, by name, and their tracks to the other cache, and commit."""
     manifest = source.manifest
     n_rows = 0
     digest = str(manifest["digest"])
@@ -217,8 +184,7 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
     ) as writer:
         following = writer.begin()
         finished = set(following.journalled)
-        for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
-            entry = source.videos[number]
+        for entry, tracks in _videos_by_name(source):
             if entry.name not in finished:
                 following.append(entry, [_to_track_rows(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
@@ -226,14 +192,14 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
         following.commit(_callers_entries(manifest, SplitWriter.own_entries))
 
 
-def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
-    """Yield the tracks of each of these videos, given by number."""
+def _videos_by_name(source: Split) -> Iterator[tuple[VideoEntry, list[TrackRecord]]]:
+    """Yield each video of a split, sorted by name, with its tracks."""
     by_video = np.argsort(source.tracks.video, kind="stable")
     stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
-    for number in videos.tolist():
+    for number in np.argsort(np.array(source.videos.names, dtype=object)).tolist():
         first = stops[number - 1] if number else 0
         tracks = by_video[first : stops[number]].tolist()
-        yield [source.tracks[track] for track in tracks]
+        yield source.videos[number], [source.tracks[track] for track in tracks]
 
 
 def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
@@ -249,7 +215,8 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     columns: dict[str, Array] = {}
     extra: dict[str, Array] = {}
     for name, array in values.items():
-        if not _is_fill(array, known[name].fill):
+        fill = np.full_like(array, known[name].fill)
+        if not np.array_equal(array, fill, equal_nan=True):
             target = extra if name in source.extra else columns
             target[name] = array
     for label, flag in NEEDS_FLAG.items():
@@ -268,13 +235,6 @@ def _to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     )
 
 
-def _is_fill(values: Array, fill: float | int) -> bool:
-    """Whether all values are the fill value, which may be NaN."""
-    if np.isnan(fill):
-        return bool(np.isnan(values).all())
-    return bool((values == fill).all())
-
-
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
 ) -> bool:
@@ -290,9 +250,9 @@ def _write_stream(
     manifest = stream.commit.manifest
     name = str(manifest["stream"])
     digest = str(manifest["digest"])
-    new_rows = _NewRows(copied, source, stream, row_offset)
+    find = _finder(copied, source, stream, row_offset)
     live_shards = np.flatnonzero(copied.rows_by_shard()).tolist()
-    shards = [shard for shard in live_shards if len(new_rows.find(shard)[0])]
+    shards = [shard for shard in live_shards if len(find(shard)[0])]
     # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
     if not shards and (name in copied.streams or len(copied.tracks)):
         return False
@@ -310,13 +270,15 @@ def _write_stream(
         committed_keys = {}  # shard -> keys of its rows
         for shard in shards:
             if shard in writer.committed:
-                committed_keys[shard] = new_rows.committed_keys(shard)
+                rows = writer.rows(shard)
+                keys = copied.rows(f"features/{name}_key", rows.start, rows.stop)
+                committed_keys[shard] = keys
         writer.reopen(committed_keys)
         for shard in sorted(set(shards).intersection(writer.pending)):
             rows = writer.rows(shard)
             keys = committed_keys.get(shard, np.full((len(rows), 2), NO_KEY, np.uint64))
             _, data, ok = writer.kept(shard, keys)  # new arrays, 0 in rows that the copy lacks
-            indices, source_rows = new_rows.find(shard)
+            indices, source_rows = find(shard)
             data[indices] = stream.read("", source_rows)[:, 0]
             ok[indices] = stream.read("_ok", source_rows)[:, 0]
             keys[indices] = stream.read("_key", source_rows)[:, 0]
@@ -327,42 +289,34 @@ def _write_stream(
     return True
 
 
-class _NewRows:
-    """Finds the rows of a stream that the source has and the copy does not."""
+def _finder(
+    copied: Split, source: Split, stream: OpenStream, row_offset: Ints
+) -> Callable[[int], tuple[NDArray[np.intp], Ints]]:
+    """Return a function that takes a shard of the copy and finds its rows that only the source has:
+    their indices within the shard, and their row numbers in the source.
+    """
+    name = str(stream.commit.manifest["stream"])
+    source_pending = source.pending_rows(name)
+    # what the copy has of the stream: shards, and the rows that are missing in them
+    copied_shards: list[int] = []
+    copied_pending = np.zeros((0, 2), np.int64)
+    if name in copied.streams:
+        copied_shards = copied.stream_shards(name)
+        copied_pending = copied.pending_rows(name)
 
-    def __init__(self, copied: Split, source: Split, stream: OpenStream, row_offset: Ints) -> None:
-        self._copied = copied
-        self._stream = stream
-        self._row_offset = row_offset
-        self._name = str(stream.commit.manifest["stream"])
-        self._rows_per_shard = source.rows_per_shard
-        self._source_pending = source.pending_rows(self._name)
-        # what the copy has of the stream: shards, and the rows that are missing in them
-        self._copied_shards: list[int] = []
-        self._copied_pending = np.zeros((0, 2), np.int64)
-        if self._name in copied.streams:
-            self._copied_shards = copied.stream_shards(self._name)
-            self._copied_pending = copied.pending_rows(self._name)
-
-    def committed_keys(self, shard: int) -> Keys:
-        """The keys (n, 2) of a shard that the copy has."""
-        rows = shard_rows(self._copied.manifest, shard)
-        return np.array(self._copied.rows(f"features/{self._name}_key", rows.start, rows.stop))
-
-    def find(self, shard: int) -> tuple[NDArray[np.intp], Ints]:
-        """Find rows of a shard of the copy that only the source has. Returns their indices within
-        the shard, and their row numbers in the source.
-        """
-        rows = np.asarray(shard_rows(self._copied.manifest, shard))
-        track = self._copied.track_of(rows)
-        source_rows = rows + self._row_offset[track]
+    def find(shard: int) -> tuple[NDArray[np.intp], Ints]:
+        rows = np.asarray(shard_rows(copied.manifest, shard))
+        track = copied.track_of(rows)
+        source_rows = rows + row_offset[track]
         is_new = track >= 0
-        if shard in self._copied_shards:
-            is_new &= is_within(rows, self._copied_pending)
-        is_new &= np.isin(source_rows // self._rows_per_shard, self._stream.shards)
-        is_new &= ~is_within(source_rows, self._source_pending)
+        if shard in copied_shards:
+            is_new &= is_within(rows, copied_pending)
+        is_new &= np.isin(source_rows // source.rows_per_shard, stream.shards)
+        is_new &= ~is_within(source_rows, source_pending)
         new = np.flatnonzero(is_new)
         return new, source_rows[new]
+
+    return find
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:

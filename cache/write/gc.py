@@ -222,35 +222,22 @@ def find_unreferenced(place: Place, commit: Commit | None, *, uncommitted: bool)
     names = place.store.list_names(place.manifest_folder)
     if uncommitted and commit is None and PROVENANCE in names:  # of a commit that was never made
         yield place.provenance
-    yield from _find_being_written(place, uncommitted=uncommitted)
+    # the temporary files of killed writes, or all uncommitted ones except the lock
+    for name in place.store.list_names(place.writing):
+        if name.startswith(".") or (uncommitted and name != "lock"):
+            yield f"{place.writing}/{name}"
     if uncommitted:
         yield from _find_unnamed_shards(place, commit)
     if place.stream is None:
-        yield from _find_arrays_without_stream(place)
+        # `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is gone
+        streams = place.store.list_names(place.array_key(FEATURES))
+        for name in streams:
+            if stream_of(name) not in streams:
+                yield place.array_key(f"{FEATURES}/{name}")
     yield from unnamed_tables(place, None if commit is None else commit.manifest)
     for name in names:
         if name.startswith(".") and name.endswith(".tmp"):
             yield f"{place.manifest_folder}/{name}"
-
-
-def _find_being_written(place: Place, *, uncommitted: bool) -> Iterator[str]:
-    """Files in `.writing`: the temporary ones of killed writes, or all `uncommitted` ones except
-    the lock.
-    """
-    for name in place.store.list_names(place.writing):
-        is_temporary = name.startswith(".")
-        if is_temporary or (uncommitted and name != "lock"):
-            yield f"{place.writing}/{name}"
-
-
-def _find_arrays_without_stream(place: Place) -> Iterator[str]:
-    """The arrays `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is
-    gone.
-    """
-    streams = place.store.list_names(place.array_key(FEATURES))
-    for name in streams:
-        if stream_of(name) not in streams:
-            yield place.array_key(f"{FEATURES}/{name}")
 
 
 def _find_unnamed_shards(place: Place, commit: Commit | None) -> Iterator[str]:

@@ -28,8 +28,7 @@ from cache.format.records import TrackRows
 from cache.format.shard import ShardLayout, size_of
 from cache.read.rows import Rows
 from cache.storage.base import Lock
-from cache.write.shard_files import ShardFiles
-from cache.write.staged import SHARD, StagedWork
+from cache.write.staged import SHARD, ShardFiles, StagedWork
 
 Video = Mapping[str, Any]  # a record that `video_record` made
 
@@ -111,8 +110,7 @@ class SplitShards(ShardFiles):
         shard = self._shard_of(self.next_row - 1)
         self._lock.require()  # without it, this may be a shard that another writer has committed
         rows = {name: buffer[:n_rows] for name, buffer in self._buffers.items()}
-        temporary = dict.fromkeys(self.columns, self.place.temporary)
-        self.records[shard] = self._write_files(rows, self._final_keys(shard), temporary)
+        self.records[shard] = self._write_files(shard, rows)
         self._stage(shard, self.records[shard])
 
     def _stage(self, shard: int, files: Mapping[str, str]) -> None:
@@ -181,7 +179,7 @@ class SplitShards(ShardFiles):
 
     def _is_finished(self, shard: int) -> bool:
         """Whether all files of a staged shard exist with their full size."""
-        keys = self._final_keys(shard)
+        keys = self._file_keys(shard)
         for name, record in self._pieces[shard]["files"].items():
             if self._store.size(keys[name]) != size_of(record):
                 return False

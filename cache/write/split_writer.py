@@ -19,6 +19,7 @@ from typing import Any
 
 from cache.errors import CacheError
 from cache.format import layout
+from cache.format.entries import SPLIT_ENTRIES
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.folders import create_groups, stream_folders
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
@@ -55,21 +56,7 @@ class SplitWriter(Writer):
     Raises CacheError if there is another writer, or if committed columns are not among `columns`.
     """
 
-    own_entries = frozenset(
-        {
-            "format",
-            "digest",
-            "rows",
-            "tracks",
-            "videos",
-            "extent",
-            "commits",
-            "geometry",
-            "shards",
-            "tables",
-            EXTRA,
-        }
-    )
+    own_entries = frozenset({*SPLIT_ENTRIES, EXTRA})
 
     state: SplitState
     """What is committed now. Set on entry and after each commit."""
@@ -105,8 +92,6 @@ class SplitWriter(Writer):
 
     def _open(self) -> None:
         self._started = time.time()
-        if self._store.exclusive:
-            self._store.remove([self.place.temporary])
         self._commit = Commit.load(self.place)
         has_other_columns = False
         if self._commit is None:

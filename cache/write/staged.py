@@ -30,9 +30,9 @@ from typing import Any, Final
 import numpy as np
 
 from cache.arrays import Array
-from cache.format.layout import fingerprint
+from cache.format.layout import Column, Geometry, fingerprint, shard_key
 from cache.format.place import Place
-from cache.format.shard import crc32c
+from cache.format.shard import ShardLayout, crc32c
 
 # kinds of pieces
 SHARD: Final = "shard"
@@ -107,6 +107,42 @@ class StagedWork:
             shards = [f"{folder}/{name}" for name in names if name.startswith(f"{SHARD}-")]
             store.remove(shards)
             store.remove_empty(folder)
+
+
+class ShardFiles:
+    """The base of `SplitShards` and `StreamShards`: writes and names the files of a shard."""
+
+    geometry: Geometry
+    """How rows are cut into shards and chunks."""
+
+    def __init__(self, place: Place, columns: Mapping[str, Column], work: StagedWork) -> None:
+        self.place = place
+        self.columns = columns
+        self._store = place.store
+        self._work = work
+
+    def _file_keys(self, shard: int, token: str = "") -> dict[str, str]:
+        """The keys of a shard's files, by column: those under which `token` stages them; without
+        a token, those of a committed shard.
+        """
+        keys = {}
+        for name, column in self.columns.items():
+            keys[name] = shard_key(self.place.array_key(name), shard, column.shape)
+            if token:
+                keys[name] = f"{self._work.folder}/{FILE}-{shard}-{token}-{name}"
+        return keys
+
+    def _write_files(self, shard: int, arrays: Arrays, token: str = "") -> dict[str, str]:
+        """Write a shard's rows (n, *shape), by column, to the files of `_file_keys`, durably.
+        Returns the manifest's records of the files.
+        """
+        records = {}
+        keys = self._file_keys(shard, token)
+        for name, column in self.columns.items():
+            file, records[name] = ShardLayout(column, self.geometry).encode(arrays[name])
+            temporary = f"{self.place.writing}/.{shard}-{name}{token}"
+            self._store.put(keys[name], file, temporary=temporary)
+        return records
 
 
 def pack(head: Mapping[str, Any], arrays: Arrays) -> bytes:

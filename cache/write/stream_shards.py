@@ -11,7 +11,7 @@ pending shard, a process
 Features are *kept* if an earlier process has stored them in a checkpoint of this shard. They are
 *carried* over from an old row of the stream if a row is written again, for example after a label
 was corrected. Both need equal row keys: `keys` (n, 2) are hashes of everything that the features of
-n rows depend on. A file key, in contrast, is a file's path in the store (`Staged.keys`).
+n rows depend on. A file key, in contrast, is a file's path in the store.
 
 Checkpoints and staged shards are recorded in pieces, small files that `cache/write/staged.py`
 describes.
@@ -33,18 +33,31 @@ from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.entries import FEATURE_DTYPES
 from cache.format.folders import unmounted_streams
-from cache.format.layout import HAS_VALUE, LARGEST_ROW, UNDECODABLE, Geometry, stream_columns
+from cache.format.layout import (
+    HAS_VALUE,
+    LARGEST_ROW,
+    NO_KEY,
+    UNDECODABLE,
+    Geometry,
+    stream_columns,
+)
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, shard_rows
 from cache.format.place import Place
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
+from cache.windows import ranges_where
 from cache.write.key_index import KeyIndex
-from cache.write.shard_files import ShardFiles
-from cache.write.staged import FILE, ROWS, SHARD, STAGED, Plan, StagedWork
-
-Arrays = Mapping[str, Array]  # the arrays of one shard, by name
+from cache.write.staged import (
+    ROWS,
+    SHARD,
+    STAGED,
+    Arrays,
+    Plan,
+    ShardFiles,
+    StagedWork,
+)
 
 
 class FoundRows(NamedTuple):
@@ -61,11 +74,15 @@ class Staged:
 
     shard: int
     rows: str  # digest of the split's rows in this shard: `manifest.rows_record`
-    form: str  # size and dtype of a row, such as "2048 numbers of float16"
-    token: str  # random part of its temporary names
-    keys: dict[str, str]  # array -> file key: the path of its file in the store
+    token: str  # random part of the temporary names of its files; "": they have the final names
     records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
+    pending_rows: list[list[int]]  # ranges of its rows that are still to be computed
     made: dict[str, Any]  # `StreamShards.made`
+
+    @property
+    def piece(self) -> str:
+        """The name of the piece that records it."""
+        return f"{STAGED}-{self.shard}-{self.token}" if self.token else f"{SHARD}-{self.shard}"
 
 
 class StreamShards(ShardFiles):
@@ -77,7 +94,7 @@ class StreamShards(ShardFiles):
         dim: numbers per row.
         dtype: "float16" or "float32".
         plan: the plan of the `StreamWriter`. Checkpoints of the same plan are used again, and its
-            writer accepts staged shards. "": use none, and record none.
+            writer accepts staged shards.
 
     Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
     """
@@ -86,8 +103,6 @@ class StreamShards(ShardFiles):
     """The split's commit when this was opened."""
     split_digest: str
     """Digest of the split's manifest when this was opened."""
-    rows_per_shard: int
-    """Rows in a shard, of the split and the stream."""
     made: Mapping[str, Any] = MappingProxyType({})
     """How features are computed, such as {"network": "resnet50", "sha256": "1f2e..."}. The caller
     may set it; it is recorded with each staged shard, and a writer compares `sha256`, the digest of
@@ -110,20 +125,19 @@ class StreamShards(ShardFiles):
         *,
         dim: int = 2048,
         dtype: str = "float16",
-        plan: Plan = "",
+        plan: Plan,
     ) -> None:
         layout.check_names(split, stream)
         self._stream = stream  # also the name of the array of features
         self._dim = dim
         self._dtype = dtype
-        self.plan = plan
-        self.form = _form_of(dim, dtype)
+        self._form = _form_of(dim, dtype)
         if dtype not in FEATURE_DTYPES or not 0 < dim <= LARGEST_ROW:
             expected = f"1 to {LARGEST_ROW:,} of {' or '.join(FEATURE_DTYPES)}"
-            raise CacheError(f"stream {stream}: {self.form}: expected {expected}")
+            raise CacheError(f"stream {stream}: {self._form}: expected {expected}")
         place = Place(store_at(root), split, stream)
         # this plan's checkpoints and staged shards
-        work = StagedWork(place, {"plan": plan, "dim": dim, "dtype": dtype})
+        work = StagedWork(place, {"plan": plan, "form": self._form})
         super().__init__(place, stream_columns(stream, dim, dtype), work)
         for key, text in unmounted_streams(self._store, split).items():
             if f"{self.place.manifest_folder}/".startswith(f"{key}/"):
@@ -138,7 +152,6 @@ class StreamShards(ShardFiles):
         self.split = self._load_split()  # after the stream's commit, so that it is never older
         self.split_digest = self.split.digest
         self.geometry = Geometry(**self.split.manifest["geometry"])
-        self.rows_per_shard = self.geometry.rows_per_shard
         extent = int(self.split.manifest["extent"])
         n_live = self.split.tables.live_by_shard(self.geometry, extent)
         self.live_shards = np.flatnonzero(n_live).tolist()
@@ -169,10 +182,10 @@ class StreamShards(ShardFiles):
     def _refuse_other_form(self, stream: Mapping[str, Any]) -> None:
         """Raise CacheError if the stream's manifest has another row format or geometry."""
         form = _form_of(stream["dim"], stream["dtype"])
-        if (form, stream["geometry"]) != (self.form, self.split.manifest["geometry"]):
+        if (form, stream["geometry"]) != (self._form, self.split.manifest["geometry"]):
             location = self._store.location(self.place.manifest)
             do = "Choose another name for the stream, or replace it."
-            raise CacheError.at(location, expected=form, found=self.form, do=do)
+            raise CacheError.at(location, expected=form, found=self._form, do=do)
 
     def _is_partly_replaced(self, shard: int, n_live: Ints) -> bool:
         """Whether a committed shard has rows without a track. `n_live`: the number of rows with a
@@ -251,54 +264,50 @@ class StreamShards(ShardFiles):
         data = np.zeros((n, self._dim), self._dtype)
         return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
-    def list_staged(self, kind: str = STAGED) -> dict[int, Staged]:
+    def list_staged(self) -> dict[int, Staged]:
         """Shards that are staged with this plan, by number; only those for the rows that the split
-        has now. The kind of their pieces is STAGED, or SHARD if the files have their final names.
+        has now.
         """
         shards = {}
-        for head, _ in self._work.read(self._work.names(kind)).values():
+        # of a shard that is staged twice, the one whose files have final names comes last
+        names = [*self._work.names(STAGED), *self._work.names(SHARD)]
+        for head, _ in self._work.read(names).values():
             staged = Staged(**head["staged"])
             if staged.rows == self.rows_record(staged.shard):
                 shards[staged.shard] = staged
         return shards
 
-    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> Staged:
-        """Write one shard durably, under temporary names, for `StreamWriter.accept`. The arguments
-        are those of `StreamWriter.write`.
-
-        A later writer with the same plan accepts the shard by itself.
+    def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
+        """Write one shard durably, under temporary names. A writer with the same plan accepts it.
+        The arguments are those of `StreamWriter.write`.
 
         Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
-        self._require_pending(shard)
-        arrays = self.check_arrays(shard, data, ok, keys)
-        token = secrets.token_hex(8)
-        folder = self._work.folder
-        temporary = {name: f"{folder}/.{shard}-{token}-{name}" for name in self.columns}
-        file_keys = self._keys_to_stage(shard, token)
+        self._stage(shard, data, ok, keys, secrets.token_hex(8))
+
+    def _stage(self, shard: int, data: Array, ok: Array, keys: Keys, token: str) -> Staged:
+        """Write one shard under the names of this token, and the piece that records it."""
+        if shard not in self.pending:
+            raise CacheError(
+                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
+            )
+        arrays = self._check_arrays(shard, data, ok, keys)
+        is_pending = (arrays[f"{self._stream}_ok"] == UNDECODABLE) & (keys == NO_KEY).all(axis=1)
         try:
             staged = Staged(
                 shard=shard,
                 rows=self.rows_record(shard),
-                form=self.form,
                 token=token,
-                keys=file_keys,
-                records=self._write_files(arrays, file_keys, temporary),
+                records=self._write_files(shard, arrays, token),
+                pending_rows=ranges_where(is_pending, self.rows(shard).start).tolist(),
                 made=dict(self.made),
             )
-            if self.plan:
-                self._put_piece(staged)
+            self._put_piece(staged)
         except BaseException:
-            # A file outside of the folder of staged work may be a committed one.
-            written = [key for key in file_keys.values() if key.startswith(folder)]
-            self._store.remove([*temporary.values(), *written])
+            if token:  # a file without it may be a committed one
+                self._store.remove(self._file_keys(shard, token).values())
             raise
         return staged
-
-    def _keys_to_stage(self, shard: int, token: str) -> dict[str, str]:
-        """The keys of a shard's files while it is staged, by array."""
-        prefix = f"{self._work.folder}/{FILE}-{shard}-{token}"
-        return {name: f"{prefix}-{name}" for name in self.columns}
 
     @property
     def pending(self) -> list[int]:
@@ -307,21 +316,12 @@ class StreamShards(ShardFiles):
         """
         return [shard for shard in self.live_shards if shard not in self._accepted]
 
-    def _require_pending(self, shard: int) -> None:
-        if shard in self._accepted or shard not in self.live_shards:
-            raise CacheError(
-                f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
-            )
-
     def _put_piece(self, staged: Staged) -> None:
         """Record a shard whose files are written in a piece, and remove its checkpoint."""
-        piece = f"{STAGED}-{staged.shard}-{staged.token}"
-        if staged.keys == self._final_keys(staged.shard):
-            piece = f"{SHARD}-{staged.shard}"
-        self._work.put(piece, {"staged": asdict(staged)})
+        self._work.put(staged.piece, {"staged": asdict(staged)})
         self._work.remove([f"{ROWS}-{staged.shard}"])
 
-    def check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
+    def _check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
         """Check a shard's data, and convert them to the arrays to store, by name. Raises CacheError
         for wrong shapes, dtypes, flags or values.
         """

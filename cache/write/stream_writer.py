@@ -21,21 +21,21 @@ A shard is staged in one of two ways:
 
     by                                file                                piece
     StreamShards.stage, any process   .writing/staged/<plan>/file-<...>   staged-<shard>-<token>
-    StreamWriter.stage                its final name, such as             shard-<shard>
+    StreamWriter.write                its final name, such as             shard-<shard>
                                       resnet50_ok/c/<shard>
 
-A staged shard (`Staged`) has a file key, the path in the store, and a record, "<size>:<digest>" for
-the manifest, for each of the three files. `accept` renames files that have temporary names, and
-replaces the first kind of piece by the second. On entry, a writer accepts the shards that killed
-writers and other processes have staged, and later when it is told to. `reopen` makes committed
-shards pending again.
+A piece (`Staged`) has a record, "<size>:<digest>" for the manifest, of each of the three files. To
+accept a shard is to rename files that have temporary names, and to replace the first kind of piece
+by the second. On entry, a writer accepts the shards that killed writers and other processes have
+staged, and later when it is told to (`accept_staged`). `reopen` makes committed shards pending
+again.
 
 `StreamWriter` has this state from its bases:
 
     StreamShards   split, _commit        the commits of the split and the stream, as read last
                    live_shards           shards with rows of tracks
                    committed, foreign    shards in the stream's manifest, for these rows or others
-                   form, made            format of a row, and how features are computed
+                   made                  how features are computed
                    _work                 checkpoints and staged shards of this plan
     Writer         _lock, _publish, _started (time of the last `_open`)
 """
@@ -51,16 +51,17 @@ import numpy as np
 
 from cache.arrays import Array, Keys
 from cache.errors import CacheError
+from cache.format.entries import STREAM_ENTRIES
 from cache.format.folders import create_groups
 from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
-from cache.format.manifest import Commit, shards_entry
+from cache.format.manifest import shards_entry
 from cache.format.shard import ShardFile, ShardLayout
 from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage.base import Root
-from cache.windows import Ranges, join_adjacent, ranges_where
+from cache.windows import join_adjacent
 from cache.write.base import Writer, follow_manifest, invalidate_shards
-from cache.write.staged import SHARD, STAGED, Plan
+from cache.write.staged import SHARD, Plan
 from cache.write.stream_shards import Staged, StreamShards
 
 
@@ -80,22 +81,7 @@ class StreamWriter(StreamShards, Writer):
     Raises CacheError as `StreamShards` does, and if there is another writer.
     """
 
-    own_entries = frozenset(
-        {
-            "format",
-            "digest",
-            "stream",
-            "dim",
-            "dtype",
-            "extent",
-            "split_digest",
-            "commits",
-            "geometry",
-            "shards",
-            "rows",
-            PENDING_ROWS,
-        }
-    )
+    own_entries = frozenset({*STREAM_ENTRIES, PENDING_ROWS})
 
     def __init__(
         self,
@@ -114,6 +100,8 @@ class StreamWriter(StreamShards, Writer):
         """Messages about staged shards that were not accepted since the commits were read last.
         They are still pending.
         """
+        # of accepted shards that are not committed: see `Staged`
+        self._pending_rows: dict[int, list[list[int]]] = {}
         self.varying: set[str] = set()
         """Names of the entries of `made` that differ between the shards accepted so far."""
 
@@ -132,33 +120,42 @@ class StreamWriter(StreamShards, Writer):
         Raises CacheError for a shard that is not pending, for wrong shapes, dtypes or flags, and
         for features that are not finite or exceed the dtype's range.
         """
-        self.accept(self.stage(shard, data, ok, keys))
-
-    def _keys_to_stage(self, shard: int, token: str) -> dict[str, str]:  # noqa: ARG002
         self._lock.require()  # without it, this may be a shard that another writer has committed
-        return self._final_keys(shard)
+        self._accept(self._stage(shard, data, ok, keys, token=""))
 
-    def accept(self, staged: Staged) -> None:
-        """Make a shard that `StreamShards.stage` has written, in any process, part of the next
-        commit. Its files are renamed to their final names.
-
-        Raises CacheError if the shard is not pending, its rows or row format have changed, a file
-        is missing or damaged, or it was computed with other weights than earlier shards.
+    def accept_staged(self) -> None:
+        """Make the pending shards that are staged with this plan part of the next commit. A refused
+        one is forgotten, so that any process computes it again.
         """
-        self._require_pending(staged.shard)
+        shards = self.list_staged()
+        for shard in sorted(shards.keys() & set(self.pending)):
+            try:
+                self._accept(shards[shard])
+            except (CacheError, FileNotFoundError) as error:
+                self.refused.append(str(error))
+                self._work.remove([shards[shard].piece])
+
+    def _accept(self, staged: Staged) -> None:
+        """Make a staged shard part of the next commit. Its files are renamed to their final names.
+
+        Raises CacheError if a file is missing or damaged, or if it was computed with other weights
+        than earlier shards.
+        """
         self._check(staged)
         self._lock.require()
-        final = self._final_keys(staged.shard)
-        if staged.keys != final:
-            for name, file_key in staged.keys.items():
+        shard = staged.shard
+        if staged.token:
+            final = self._file_keys(shard)
+            for name, file_key in self._file_keys(shard, staged.token).items():
                 self._store.rename(file_key, final[name])
-            self._put_piece(replace(staged, keys=final))
-            self._work.remove([f"{STAGED}-{staged.shard}-{staged.token}"])
+            self._put_piece(replace(staged, token=""))
+            self._work.remove([staged.piece])
         self._note_made(staged.made)
-        self._accepted[staged.shard] = dict(staged.records)
+        self._accepted[shard] = staged.records
+        self._pending_rows[shard] = staged.pending_rows
 
     def _check(self, staged: Staged) -> None:
-        """Raise CacheError unless a staged shard's weights, rows and files fit this stream."""
+        """Raise CacheError unless a staged shard's weights and files are right."""
         do = "The shard stays pending, and is to be computed again."
         title = self.title(staged.shard)
         weights = staged.made.get("sha256")
@@ -166,24 +163,13 @@ class StreamWriter(StreamShards, Writer):
         if self.made and staged.made and weights != stream_weights:
             difference = f"expected weights {stream_weights}, as of other shards, found {weights}"
             raise CacheError(f"{title}: {difference}. {do}")
-        staged_form = (staged.rows, staged.form)
-        form = (self.rows_record(staged.shard), self.form)
-        if staged_form != form or staged.keys.keys() != self.columns.keys():
-            raise CacheError(
-                f"{title}: expected what is staged to be of {form}, found {staged_form}. {do}"
-            )
-        final = self._final_keys(staged.shard)
         n_rows = len(self.rows(staged.shard))
-        for name, column in self.columns.items():
-            file_key = staged.keys[name]
-            # Another key is none that a shard of this stream can have.
-            is_own = file_key == final[name] or file_key.startswith(f"{self.place.staged}/")
-            encoding = ShardLayout(column, self.geometry)
-            record = staged.records[name]
-            file = ShardFile(name, file_key, staged.shard, record, n_rows, encoding)
-            if not is_own or file.problem(self._store, fast=True):
+        for name, key in self._file_keys(staged.shard, staged.token).items():
+            encoding = ShardLayout(self.columns[name], self.geometry)
+            file = ShardFile(name, key, staged.shard, staged.records[name], n_rows, encoding)
+            if file.problem(self._store, fast=True):
                 raise CacheError.at(
-                    self._store.location(file_key),
+                    self._store.location(key),
                     expected=f"{file.size} bytes that were staged",
                     found="no such file, or a damaged one",
                     do=do,
@@ -222,9 +208,12 @@ class StreamWriter(StreamShards, Writer):
         # The digest of each shard's rows. Shards that the split has dropped stay, because their
         # features may be carried over.
         rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
-        new_shards = sorted(self._accepted.keys() - self.committed.keys())
-        for shard in new_shards:
+        pending_rows = []
+        if self._commit is not None:
+            pending_rows += OpenStream(self._commit, split).pending_rows().tolist()
+        for shard in sorted(self._accepted.keys() - self.committed.keys()):
             rows[str(shard)] = self.rows_record(shard)
+            pending_rows += self._pending_rows[shard]
         body = {
             **entries,
             "stream": self._stream,
@@ -238,41 +227,12 @@ class StreamWriter(StreamShards, Writer):
             "shards": shards_entry(self.columns, self._accepted),
             "rows": rows,
         }
-        pending_rows = self._find_pending_rows(body, new_shards)
-        if len(pending_rows):
-            body[PENDING_ROWS] = pending_rows.tolist()
+        if pending_rows:
+            body[PENDING_ROWS] = join_adjacent(np.array(sorted(pending_rows))).tolist()
         self._publish(body, Tables(), note)
         # Without a lock, shards of other plans may be those of a running writer.
         self._remove_unfinished(self._work.folder)
         self._open()
-
-    def _find_pending_rows(self, body: Mapping[str, Any], new_shards: Collection[int]) -> Ranges:
-        """Ranges of rows that are still to be computed: those that the current manifest records,
-        and the UNDECODABLE rows without a key in new shards. `body`: the next manifest.
-        """
-        pending = [np.zeros((0, 2), np.int64)]
-        if self._commit is not None:
-            pending.append(OpenStream(self._commit, self.split.manifest).pending_rows())
-        # Read the flags back from the files: other processes may have written them.
-        stream = self._open_uncommitted(body, new_shards)
-        for start, stop in stream.rows_with_flag(UNDECODABLE).tolist():
-            keys = stream.read("_key", np.array([start]), stop - start)[0]
-            pending.append(ranges_where((keys == NO_KEY).all(axis=1), start))
-        ranges = np.concatenate(pending)
-        return join_adjacent(ranges[np.argsort(ranges[:, 0])])
-
-    def _open_uncommitted(self, body: Mapping[str, Any], shards: Collection[int]) -> OpenStream:
-        """Open accepted shards for reading, as if they were committed.
-
-        Readers read what a manifest names, so they get one that is never written: `body` with only
-        these shards. Its etag is that of the manifest's file, which they compare to see whether
-        their commit has been replaced (`StalenessCheck`).
-        """
-        accepted = {shard: self._accepted[shard] for shard in shards}
-        records = shards_entry(self.columns, accepted)
-        etag = None if self._commit is None else self._commit.etag
-        commit = Commit(self.place, {**body, "shards": records}, Tables(), etag)
-        return OpenStream(commit, self.split.manifest)
 
     def _open(self) -> None:
         """Read the committed state under the lock, finish what killed writers have left, and accept
@@ -288,22 +248,8 @@ class StreamWriter(StreamShards, Writer):
         if not self._work.names(SHARD):  # killed writers had other plans
             self._remove_uncommitted(self.columns, self._work)
         self.refused = []
-        self.accept_staged(SHARD)
+        self._pending_rows = {}
         self.accept_staged()
-
-    def accept_staged(self, kind: str = STAGED) -> None:
-        """Accept the pending shards that other processes have staged with this plan. A refused one
-        is forgotten, so that any process computes it again.
-
-        kind: as for `list_staged`.
-        """
-        shards = self.list_staged(kind)
-        for shard in sorted(shards.keys() & set(self.pending)):
-            try:
-                self.accept(shards[shard])
-            except (CacheError, FileNotFoundError) as error:
-                self.refused.append(str(error))
-                self._work.remove([f"{STAGED}-{shard}-{shards[shard].token}"])
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
         """Compare how a shard was made with how the first one was, and record in `varying` the

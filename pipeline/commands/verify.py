@@ -121,11 +121,10 @@ def _verify(
         report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
     # commands in the report's messages get this cache's name
     option = f"--cache {shlex.quote(str(args.cache))}"
-    damaged = tuple(
+    report.damaged = [
         replace(damage, what=damage.what.replace("--cache DIR", option))
         for damage in report.damaged
-    )
-    report = replace(report, damaged=damaged)
+    ]
     result.lines(report.problems, WRONG)
     result.lines(report.notes, IDLE)
     summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"
@@ -187,7 +186,7 @@ def _repair(root: cache.Root, report: cache.VerifyReport) -> _Repair:
     """
     repair = _Repair()
     lost = _streams_without_images(root, report.damaged, repair)
-    damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
+    damaged = [d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost]
     files = cache.repair(root, replace(report, damaged=damaged))
     repair.restored = files.restored
     repair.removed = files.removed

@@ -22,16 +22,14 @@ import h5py
 import numpy as np
 from h5py import h5t
 from numpy.lib import format as npy_format
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.exchange.formats import PARQUET
 from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays, text_of
-from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
+from pipeline.files.formats.arrays import ZIP, other_format, read_npy_header, reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.files import open_regular
-
-Array = NDArray[Any]
+from pipeline.skeletons import Array
 
 EXPECTED: Final = "a whole file of arrays: npy, npz, safetensors, Parquet, joblib or HDF5"
 HDF5: Final = b"\x89HDF\r\n\x1a\n"  # first bytes of such a file
@@ -40,10 +38,6 @@ WHOLE: Final = f"{AGAIN} With joblib: joblib.dump(arrays, FILE), without compres
 ROWS: Final = 4096  # per block at most
 BLOCK: Final = 64 << 20  # bytes of a block at most
 LARGEST_HEADER: Final = 100_000_000  # bytes, as in the library safetensors
-HEADERS: Final = {  # version of an npy file -> function that reads its header
-    (1, 0): npy_format.read_array_header_1_0,
-    (2, 0): npy_format.read_array_header_2_0,
-}
 BFLOAT16: Final = "BF16"  # the upper half of a float32's bits
 DTYPES: Final = {  # type in a safetensors file -> NumPy's
     BFLOAT16: "<u2",
@@ -175,10 +169,7 @@ def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Read an npy file's shape and dtype, up to the numbers. Refuses objects and Fortran order."""
-    version = npy_format.read_magic(member)
-    if version not in HEADERS:
-        refuse(f"npy version {version}")
-    shape, fortran, dtype = HEADERS[version](member)
+    shape, fortran, dtype = read_npy_header(member)
     if dtype.hasobject:
         refuse("Python objects, whose pickles can run code")
     if fortran and len(shape) > 1:

@@ -6,7 +6,7 @@ not have, or whose numbers are not finite, have no features: windows leave them 
 
 The same file may be imported again, for tracks that the split got since. Another file replaces all
 rows. The manifest records for each file that was ever imported the images of its videos then
-(`_pixels_by_video`): a video with other images has no row in that file any more.
+(`_pixels_of`): a video with other images has no row in that file any more.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import describe, report_other_work
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.array_files import AGAIN, Array, ArrayFile, open_arrays
+from pipeline.exchange.array_files import AGAIN, ArrayFile, open_arrays
 from pipeline.exchange.matching import (
     BY_NAMES,
     NO_FILE_ROW,
@@ -38,8 +37,7 @@ from pipeline.features.streams.base import Reads, Stream
 from pipeline.files.formats.arrays import reading, require_unchanged, state_of
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
-
-Rows = NDArray[np.int64]
+from pipeline.skeletons import Array, Ints
 
 VERSION: Final = 1  # raised whenever the same file would give different numbers
 LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
@@ -97,7 +95,9 @@ def import_array(
     source["matched_by"] = "rows" if keys is None else "tracks"
 
     # compared before rows are matched, which is slow: a stream that is up to date needs no match
-    recorded = _recorded_manifest(split, stream)
+    recorded: Mapping[str, Any] = {}
+    if stream in split.streams:
+        recorded = split.stream_manifest(stream)
     recorded_origin = _recorded_origin(recorded, source)
     is_same_origin = recorded_origin == identity | source
     files = recorded.get(IMPORTED, {}).get("files", {})
@@ -113,16 +113,19 @@ def import_array(
     _require_same_rows(split, stream, recorded, match)
     if match.digest:
         source["rows_digest"] = match.digest
-    _leave_out(match, split, replaced)
-    pixels = _pixels_by_video(split, match)
+    pixels = _leave_out(match, split, replaced)
     if recorded and not is_same_origin:
         cache.invalidate(root, name, stream, split.stream_shards(stream))
 
     plan = cache.fingerprint(identity | source)
     number = int(plan[:16], 16)  # of the import's origin, with the file's SHA-256
-    dtype = _stored_dtype(opened.arrays.open(array).dtype)
+    is_half = opened.arrays.open(array).dtype.str[1:] == "f2"
+    dtype = "float16" if is_half else "float32"
     with open_writer(root, name, stream, match, plan, dtype) as writer:
-        _require_unchanged_split(writer, split)
+        if writer.split_digest != split.manifest["digest"]:
+            raise cache.CacheChanged(
+                f"{split.name}: another process has committed meanwhile. Run it again."
+            )
         write_shards(writer, match, number, progress)
         require_unchanged(opened.path, opened.state)
         source["files"] = {**files, opened.sha256: {**pixels, **first_pixels}}
@@ -134,11 +137,6 @@ def import_array(
 def _identity(opened: _OpenedFile, options: ArrayOptions) -> dict[str, Any]:
     identity = {"kind": IMPORTED, "version": VERSION}
     return identity | {"file_sha256": opened.sha256, "weights": options.weights_of}
-
-
-def _stored_dtype(dtype: np.dtype[Any]) -> str:
-    """Type of a stream's numbers: float16 is kept, all others become float32."""
-    return "float16" if dtype.str[1:] == "f2" else "float32"
 
 
 class _OpenedFile(NamedTuple):
@@ -158,13 +156,6 @@ def _open_file(file: Path) -> _OpenedFile:
     with reading(file, "a file", do="Check the path."):
         sha256 = whole_file_digest(file)
     return _OpenedFile(file, state, sha256, open_arrays(file))
-
-
-def _recorded_manifest(split: cache.Split, stream: str) -> Mapping[str, Any]:
-    """The manifest of an existing stream; {} if the split does not have it yet."""
-    if stream not in split.streams:
-        return {}
-    return split.stream_manifest(stream)
 
 
 def _recorded_origin(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
@@ -224,26 +215,14 @@ def _replaced_videos(split: cache.Split, first_pixels: Mapping[str, str]) -> lis
     return numbers
 
 
-def _leave_out(match: Match, split: cache.Split, replaced: Sequence[int]) -> None:
-    """Give the rows of the replaced videos no row of the file."""
+def _leave_out(match: Match, split: cache.Split, replaced: Sequence[int]) -> dict[str, str]:
+    """Give the rows of the replaced videos no row of the file. Returns the images (`_pixels_of`) of
+    each video with rows in the file.
+    """
     videos = split.tracks.video[split.track_of(match.rows)]
     match.position[np.isin(videos, replaced)] = NO_FILE_ROW
-
-
-def _require_unchanged_split(writer: cache.StreamWriter, split: cache.Split) -> None:
-    """Raise CacheChanged if the split has another commit than when its rows were matched."""
-    if writer.split_digest != split.manifest["digest"]:
-        raise cache.CacheChanged(
-            f"{split.name}: another process has committed meanwhile. Run it again."
-        )
-
-
-def _pixels_by_video(split: cache.Split, match: Match) -> dict[str, str]:
-    """The images (`_pixels_of`) of each video with rows in the file."""
-    covered = match.rows[match.position >= 0]
-    numbers = np.unique(split.tracks.video[split.track_of(covered)])
-    entries = [split.videos[number] for number in numbers.tolist()]
-    return {entry.name: _pixels_of(entry) for entry in entries}
+    covered = [split.videos[n] for n in np.unique(videos[match.position >= 0]).tolist()]
+    return {entry.name: _pixels_of(entry) for entry in covered}
 
 
 def _pixels_of(entry: cache.VideoEntry) -> str:
@@ -312,7 +291,7 @@ def write_shards(
         writer.write(shard, data, ok, keys)
 
 
-def _file_rows(match: Match, rows: range) -> Rows:
+def _file_rows(match: Match, rows: range) -> Ints:
     """The row in the file of each of a shard's rows (n,), or NO_FILE_ROW."""
     first, last = np.searchsorted(match.rows, [rows.start, rows.stop])
     position = np.full(len(rows), NO_FILE_ROW, np.int64)
@@ -321,7 +300,7 @@ def _file_rows(match: Match, rows: range) -> Rows:
 
 
 def _read_rows(
-    match: Match, stored: Array, position: Rows, dtype: np.dtype[Any]
+    match: Match, stored: Array, position: Ints, dtype: np.dtype[Any]
 ) -> tuple[Array, Array]:
     """Rows (n, dim) of the stored array in the stream's type, and (n,) whether they exist and are
     finite. position: (n,) rows in the file, or NO_FILE_ROW.

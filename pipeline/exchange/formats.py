@@ -216,18 +216,13 @@ def _refuse_foreign(folder: Path) -> None:
         for path in folder.rglob("*")
         if path.is_symlink() or path.is_file()
     }
-    foreign = sorted(files - _export_files(folder))
+    own = set[str]()
+    if (folder / PROVENANCE).is_file():
+        match load_json(folder / PROVENANCE, do="Choose a new folder."):
+            case {"files": dict(listed)}:
+                own = {PROVENANCE, *listed}
+    foreign = sorted(files - own)
     if foreign:
         raise PipelineError(
             f"--out {folder}: contains {foreign[0]}, which no export wrote. Choose a new folder."
         )
-
-
-def _export_files(folder: Path) -> set[str]:
-    """Paths of an export's files by its PROVENANCE; empty if it has none."""
-    if not (folder / PROVENANCE).is_file():
-        return set()
-    match load_json(folder / PROVENANCE, do="Choose a new folder."):
-        case {"files": dict(files)}:
-            return {PROVENANCE, *files}
-    return set()

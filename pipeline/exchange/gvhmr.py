@@ -19,11 +19,10 @@ import functools
 import math
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as validated
 
 import cache
@@ -47,8 +46,8 @@ from pipeline.exchange.wham.fields import RowFields
 from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
 from pipeline.exchange.wham.motions import Motions
 from pipeline.features.streams.world import Hmr2
+from pipeline.skeletons import Array
 
-Array = NDArray[Any]
 N_BODY = 66  # numbers of a pose from the pelvis to the wrists
 N_BETAS = 10
 MIN_ROWS: Final = 30  # of a motion with images
@@ -204,7 +203,7 @@ class _BedlamMotions:
                 f"{split.name}: GVHMR reads tokens: {stream!r} is not of kind {Hmr2.kind}"
             )
         self._split = split
-        self._stream = stream
+        self._features = f"features/{stream}"
         self._rows = RowFields(split, stream, "")
         self._crop = cache.CropPolicy.from_dict(identity.get("crop") or {})
         # rest joints (J, 3) m of the mean body, and their change by each beta (J, 3, 10)
@@ -217,8 +216,11 @@ class _BedlamMotions:
         names = [_motion_name(track.video, track.name) for track in split.tracks]
         self.names = self.segments.names(split, names)
 
-    def _range(self, number: int) -> tuple[int, int]:
-        return int(self.segments.start[number]), int(self.segments.stop[number])
+    def _read_column(self, name: str, number: int) -> Array:
+        """A motion's rows of a column."""
+        start = int(self.segments.start[number])
+        stop = int(self.segments.stop[number])
+        return self._split.rows(name, start, stop)
 
     def arrays(self, number: int) -> dict[str, Array]:
         """A motion's labels in the camera and in a world whose y is up.
@@ -227,11 +229,9 @@ class _BedlamMotions:
         `trans_incam` is BEDLAM's `trans_cam`: GVHMR adds the translation of `cam_ext`, world to
         camera, as BEDLAM's own scripts do. The column `smplx_trans` already has both.
         """
-        start, stop = self._range(number)
-        pose = self._read_column("smplx_pose", start, stop)
-        betas = self._read_column("smplx_betas", start, stop)
-        trans = self._read_column("smplx_trans", start, stop)
-        camera = self._read_column("extrinsics", start, stop)
+        names = ("smplx_pose", "smplx_betas", "smplx_trans", "extrinsics")
+        columns = [self._read_column(name, number).astype(np.float64) for name in names]
+        pose, betas, trans, camera = columns
         skeleton = self._rest + self._by_beta @ betas[0, :N_BETAS]
         root, world_trans = cameras.to_world(pose[:, :3], trans, camera @ Y_UP, skeleton[0])
         return {
@@ -242,11 +242,10 @@ class _BedlamMotions:
             "global_orient_incam": pose[:, :3],
             "trans_incam": trans - camera[:, :3, 3],
             "cam_ext": camera,
-            "cam_int": self._rows.intrinsics(start, stop),
+            "cam_int": self._rows.intrinsics(
+                int(self.segments.start[number]), int(self.segments.stop[number])
+            ),
         }
-
-    def _read_column(self, name: str, start: int, stop: int) -> Array:
-        return self._split.rows(name, start, stop).astype(np.float64)
 
     def write_features(self, folder: Path) -> None:
         """Write a file per motion: its features, and the boxes (x, y, side in px) that were
@@ -254,16 +253,16 @@ class _BedlamMotions:
         """
         crop_scale = self._split.tracks.crop_scale
         for number, name in enumerate(self.names):
-            start, stop = self._range(number)
-            bbox = self._split.rows("bbox", start, stop)[:, :3]
+            bbox = self._read_column("bbox", number)[:, :3]
             bbox[:, 2] *= self._crop.scale * crop_scale[self.segments.track[number]]
-            features = self._split.rows(f"features/{self._stream}", start, stop)
+            features = self._read_column(self._features, number)
+            start = int(self.segments.start[number])
             resolution = self._rows.resolutions(start, start + 1)[0]
             content = {
                 "features": torch.from_numpy(features),
                 "bbx_xys": torch.from_numpy(bbox.astype(np.float32)),
                 "img_wh": torch.from_numpy(resolution.astype(np.int64)),
-                "start_end": (0, stop - start),
+                "start_end": (0, len(features)),
             }
             *_, scene, _, last = name.split("/")
             file = folder / FEATURES_FOLDER / scene / f"{last}.pt"

@@ -20,16 +20,13 @@ import itertools
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.errors import RawDataError
 from pipeline.exchange.array_files import AGAIN, ArrayFile
 from pipeline.exchange.rows import spans
 from pipeline.exchange.vibe_db.joblib_files import text_of
-
-Rows = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from pipeline.skeletons import Array, Bools, Ints
 
 TEXTS: Final = "USO"  # kinds of dtypes; O of h5py's texts of any length
 TRACKS: Final = ("track_name", "track", "vid_name")  # arrays of track names
@@ -57,8 +54,8 @@ class Match(NamedTuple):
 
     arrays: ArrayFile
     array: str
-    rows: Rows  # (n,) all rows of the split's tracks, ascending
-    position: Rows  # (n,) the row in the file of each of them, or NO_FILE_ROW
+    rows: Ints  # (n,) all rows of the split's tracks, ascending
+    position: Ints  # (n,) the row in the file of each of them, or NO_FILE_ROW
     left_out: int  # number of rows in the file whose tracks the split does not have
     # Digest of the split's tracks and frames, if the file refers to rows or tracks by number: after
     # a change of the split, the numbers may mean others. "" if it has tracks' names.
@@ -150,7 +147,7 @@ def _require_rows_of(
     split_name: str,
     arrays: ArrayFile,
     keys: _KeyArrays,
-    file_keys: Rows,
+    file_keys: Ints,
     is_foreign: Bools,
 ) -> None:
     """Raise RawDataError for the first row of the file that is foreign, or has the key of an
@@ -180,18 +177,20 @@ def _read_value(arrays: ArrayFile, name: str, row: int) -> Any:
     return next(itertools.islice(values, row, None))
 
 
-def _read_keys(arrays: ArrayFile, keys: _KeyArrays, names: list[str], n_rows: int) -> Rows:
+def _read_keys(arrays: ArrayFile, keys: _KeyArrays, names: list[str], n_rows: int) -> Ints:
     """The key (n_rows,) of each row of the file, or NO_TRACK or OUT_OF_RANGE. names: of the split's
     tracks, in their order.
     """
     tracks = _read_tracks(arrays, keys.tracks, names, n_rows)
-    frames = _read_frames(arrays, keys.frames, n_rows)
+    _require_column(arrays, keys.frames, "iu", "frames", n_rows)
+    blocks = [_numbers_below(1 << FRAME_BITS, block) for block in arrays.blocks(keys.frames)]
+    frames = np.concatenate(blocks)
     # Both are numbers from 0, or one of the negative keys, where the lower one goes first.
-    lower: Rows = np.minimum(tracks, frames)
+    lower: Ints = np.minimum(tracks, frames)
     return np.where(lower < 0, lower, (tracks << FRAME_BITS) + frames)
 
 
-def _read_tracks(arrays: ArrayFile, name: str, names: list[str], n_rows: int) -> Rows:
+def _read_tracks(arrays: ArrayFile, name: str, names: list[str], n_rows: int) -> Ints:
     """The number of each row's track in the split, or NO_TRACK or OUT_OF_RANGE. The array has the
     tracks' names, or their numbers.
     """
@@ -208,13 +207,6 @@ def _read_tracks(arrays: ArrayFile, name: str, names: list[str], n_rows: int) ->
     return np.concatenate(parts)
 
 
-def _read_frames(arrays: ArrayFile, name: str, n_rows: int) -> Rows:
-    """The frame of each row, or OUT_OF_RANGE."""
-    _require_column(arrays, name, "iu", "frames", n_rows)
-    largest = 1 << FRAME_BITS
-    return np.concatenate([_numbers_below(largest, block) for block in arrays.blocks(name)])
-
-
 def _require_column(arrays: ArrayFile, name: str, kinds: str, content: str, n_rows: int) -> None:
     """Raise RawDataError unless the array has one value for each row, of these kinds of dtypes."""
     array = arrays.open(name)
@@ -223,7 +215,7 @@ def _require_column(arrays: ArrayFile, name: str, kinds: str, content: str, n_ro
         raise RawDataError(arrays.file, name, expected, f"{array.dtype} {array.shape}", AGAIN)
 
 
-def _numbers_below(stop: int, numbers: NDArray[Any]) -> Rows:
+def _numbers_below(stop: int, numbers: Array) -> Ints:
     """The numbers, with OUT_OF_RANGE for those below 0 and from `stop` on."""
     is_valid = (numbers >= 0) & (numbers < stop)
     return np.where(is_valid, numbers, OUT_OF_RANGE).astype(np.int64)

@@ -22,12 +22,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 import rerun as rr
-from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
 
@@ -43,8 +42,6 @@ from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
 from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
 from pipeline.skeletons import bones
-
-Array = NDArray[Any]
 
 PERSON: Final = 0  # class of the annotations
 JPEG_QUALITY: Final = 85

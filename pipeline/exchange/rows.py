@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress
@@ -29,9 +28,8 @@ from pipeline.estimates import recorded_estimates
 from pipeline.exchange.vibe_db.joblib_files import Blocks
 from pipeline.features.plan import missing_rows, weights_of
 from pipeline.files.formats.arrays import Shape
+from pipeline.skeletons import Array, Bools, Ints
 
-Rows = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Check = Callable[[int, int], Bools]  # start, stop -> (stop - start,) whether each row passes
 Checks = Mapping[str, Check]  # name, such as NO_SMPL -> check
 
@@ -46,11 +44,11 @@ COMMON: Final = slice(25, 39)  # the 14 of 49 joints that existing code expects 
 class FileField(NamedTuple):
     """One array or entry of a file."""
 
-    dtype: str  # as written; "U": texts
     columns: tuple[str, ...] = ()  # required columns of the cache
     checks: tuple[str, ...] = ()  # names of the checks that exported rows must pass
     shapes: tuple[Shape, ...] = ()  # allowed shapes of a row
     body: str = ""  # which of SMPL's files it needs
+    dtype: str = "<f4"  # as written; "U": texts
 
 
 def require_stream(split: cache.Split, stream: str) -> None:
@@ -115,7 +113,7 @@ def array_of(
     sample = np.asarray(compute(first, first + 1))
     kind = np.dtype(dtype or sample.dtype)
 
-    def blocks() -> Iterator[NDArray[Any]]:
+    def blocks() -> Iterator[Array]:
         for start, stop in pieces:
             block = np.asarray(compute(start, stop)).astype(kind, copy=False)
             yield block
@@ -198,17 +196,17 @@ def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Chec
 class Segments:
     """Ascending runs of rows [start, stop) of `track`, whose frames are one step apart."""
 
-    start: Rows
-    stop: Rows
-    track: Rows  # number of the track in the split
-    last_frame: Rows  # index of the last frame
+    start: Ints
+    stop: Ints
+    track: Ints  # number of the track in the split
+    last_frame: Ints  # index of the last frame
     left_out: Mapping[str, int]  # reason -> number of rows not exported
 
     @property
     def n_rows(self) -> int:
         return int((self.stop - self.start).sum())
 
-    def numbers(self, start: int, stop: int) -> Rows:
+    def numbers(self, start: int, stop: int) -> Ints:
         """The segment of each of the rows [start, stop)."""
         return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
 
@@ -257,7 +255,7 @@ class Segments:
         return names
 
 
-def _find_runs(n: int, is_break: Bools) -> tuple[Rows, Rows]:
+def _find_runs(n: int, is_break: Bools) -> tuple[Ints, Ints]:
     """Number of the first and of the last item of each run of n items.
 
     is_break: (n - 1,) whether a run ends between an item and the next one; (0,) for n = 0.
@@ -270,7 +268,7 @@ def _find_runs(n: int, is_break: Bools) -> tuple[Rows, Rows]:
     return first, last
 
 
-def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
+def spans(start: Ints, stop: Ints) -> Iterator[tuple[int, int]]:
     """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
 
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
@@ -294,7 +292,7 @@ def segments_of(split: cache.Split, checks: Checks) -> Segments:
     return Segments(row[first], row[last] + 1, track[first], frame[last], left_out)
 
 
-def _select_rows(split: cache.Split, checks: Checks) -> tuple[Rows, Rows, dict[str, int]]:
+def _select_rows(split: cache.Split, checks: Checks) -> tuple[Ints, Ints, dict[str, int]]:
     """The rows (n,) that pass all checks, their frames (n,), and the number of the other rows by
     the first check that they fail.
     """

@@ -19,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as validated
 
 import cache
@@ -33,9 +32,8 @@ from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import origin_of, require_stream
 from pipeline.features.inputs import column
 from pipeline.features.streams.network import ResNet50
-from pipeline.skeletons import joint_names
+from pipeline.skeletons import Array, joint_names
 
-Array = NDArray[Any]
 Group = Mapping[str, Any]  # column -> its values in a group of lines
 
 ROWS: Final = 8192  # lines of a group
@@ -124,7 +122,12 @@ def export(
         _write(
             folder, "accounting", origin, {}, _group_lines("accounting", _accounting_lines(split))
         )
-        _write(folder, "tracks", origin, _track_specs(split), _track_groups(split))
+        track_specs = {
+            "fps": Column("fps", "frames per second of the video", dtype="float64"),
+            "crop_scale": Column("crop_scale", "crop side / box side", dtype="float64"),
+            "intrinsics": Column("intrinsics", "px", shape=(3, 3), dtype="float64"),
+        } | {name: extra for name, extra in split.extra.items() if extra.per == "track"}
+        _write(folder, "tracks", origin, track_specs, _track_groups(split))
         _write(folder, "rows", origin, row_specs, _row_groups(split, row_specs, features, progress))
     summary = (
         f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and "
@@ -200,15 +203,6 @@ def _row_groups(
         progress(first, n_rows)
         run = np.searchsorted(run_starts, rows, side="right") - 1
         yield {"row": rows, **_track_names(split, track), "run_number": run, **values}
-
-
-def _track_specs(split: cache.Split) -> dict[str, Column]:
-    """Columns of the track table, with the dataset's extra columns per track."""
-    return {
-        "fps": Column("fps", "frames per second of the video", dtype="float64"),
-        "crop_scale": Column("crop_scale", "crop side / box side", dtype="float64"),
-        "intrinsics": Column("intrinsics", "px", shape=(3, 3), dtype="float64"),
-    } | {name: extra for name, extra in split.extra.items() if extra.per == "track"}
 
 
 def _track_groups(split: cache.Split) -> Iterator[Group]:

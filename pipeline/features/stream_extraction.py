@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 import cache
 from cache import Split
 from cache.write.parts import Part, wait_for_parts
-from cache.write.staged import SHARD, STAGED
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.progress import tell
 from pipeline.cli.text import FEW, command, count, few
@@ -155,7 +154,7 @@ class StreamExtraction:
         """Make the output for a part, which stages shards, and reopens and commits none."""
         shards = self._open_shards(cache.StreamShards)
         missing = share.intersection(self.missing.shards)
-        finished = missing.intersection([*shards.list_staged(STAGED), *shards.list_staged(SHARD)])
+        finished = missing.intersection(shards.list_staged())
         return self._output(shards, shards.stage, missing - finished, finished)
 
     def _output(

@@ -23,13 +23,12 @@ from pipeline.files.pixels.frames import Image
 from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
 from pipeline.show.shown import ShownTrack
+from pipeline.skeletons import Array, Ints
 
 if TYPE_CHECKING:
     from pipeline.body import BodyOutput
 
-Array = NDArray[Any]
 Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
 
 FEWEST: Final = 4  # visible joints needed to estimate a weak perspective camera
@@ -63,7 +62,7 @@ class SeenBody(NamedTuple):
 class BodyPainter:
     """Draws bodies of one topology: faces (F, 3), outward-oriented."""
 
-    def __init__(self, faces: NDArray[Any]) -> None:
+    def __init__(self, faces: Array) -> None:
         self._normals = SmoothNormals(faces)
 
     def paint(self, image: Image, bodies: Sequence[SeenBody], opacity: float = OPACITY) -> Image:
@@ -148,13 +147,13 @@ class LabelledBodies:
     def skin(self, pose: Array, betas: Array, gender: str = "neutral") -> BodyOutput:
         """Bodies in poses (N, 72) rad with betas (N, 10), without translation."""
         import torch
-        from scipy.spatial.transform import Rotation
 
-        matrices = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()
-        rotmat = torch.from_numpy(matrices).float().view(-1, 24, 3, 3)
+        from pipeline.body import rotations_of
+
         body = self._neutral.of(gender)
+        shape = torch.from_numpy(betas).float()
         with torch.no_grad():
-            output: BodyOutput = body(betas=torch.from_numpy(betas).float(), rotmat=rotmat)
+            output: BodyOutput = body(betas=shape, rotmat=rotations_of(pose))
         return output
 
     def pose(self, track: ShownTrack, row: int) -> PosedBody | None:

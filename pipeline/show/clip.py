@@ -24,7 +24,6 @@ from pipeline.show.drawing import (
     BAND_PX,
     CAPTION_FOR,
     SIDE_COLOURS,
-    Array,
     Skeleton,
     draw_label,
     draw_text,
@@ -33,6 +32,7 @@ from pipeline.show.drawing import (
 )
 from pipeline.show.shown import PageContent, ShownTrack
 from pipeline.show.video_file import DEFAULT_FPS, video_writer
+from pipeline.skeletons import Array
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
@@ -234,7 +234,11 @@ def _draw_frame(
     if not present:
         image[...] = (image.mean(axis=2, keepdims=True) * DIMMED).astype(np.uint8)
     if bodies is not None:
-        image = _paint_bodies(image, present, bodies, frame.index)
+        seen: list[SeenBody] = []
+        for person in present:
+            seen += bodies.project_body(person.track, person.rows[frame.index], person.colour)
+        seen.sort(key=lambda body: -float(body.depth.mean()))  # the nearest one on top
+        image = bodies.painter.paint(image, seen)
     taken: list[Array] = []
     for person in present:
         person.draw(image, person.rows[frame.index], size, taken)
@@ -254,23 +258,10 @@ def _draw_frame(
     return image
 
 
-def _paint_bodies(image: Image, people: list[_Person], bodies: LabelledBodies, frame: int) -> Image:
-    """A copy of an image with the bodies of people in this frame, the nearest one on top."""
-    seen: list[SeenBody] = []
-    for person in people:
-        seen += bodies.project_body(person.track, person.rows[frame], person.colour)
-    seen.sort(key=lambda body: -float(body.depth.mean()))
-    return bodies.painter.paint(image, seen)
-
-
 def _point(x: float, y: float) -> tuple[int, int]:
     """A point in OpenCV's fixed-point format."""
-    return _to_fixed_point(x), _to_fixed_point(y)
-
-
-def _to_fixed_point(value: float) -> int:
-    clipped = min(max(value, -FURTHEST), FURTHEST)
-    return round(clipped * 2**SUBPIXELS)
+    fixed = np.clip([x, y], -FURTHEST, FURTHEST) * 2**SUBPIXELS
+    return round(fixed[0]), round(fixed[1])
 
 
 def _fit(image: Image, shape: tuple[int, int]) -> Image:

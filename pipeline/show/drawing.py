@@ -14,19 +14,17 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.files.pixels.frames import Image
-from pipeline.skeletons import JOINTS, bones, convert, opposite_joints
+from pipeline.skeletons import JOINTS, Array, bones, convert, opposite_joints
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Array = NDArray[Any]
 
 NAMES: Final = JOINTS["spin49"]
 # Each joint is one of OpenPose's 25, or a manually annotated one (common14, Human3.6M's, the face).

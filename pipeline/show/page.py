@@ -17,15 +17,14 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
-from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress, silent
@@ -45,8 +44,7 @@ from pipeline.show.drawing import (
 )
 from pipeline.show.shown import Choice, PageContent, ShownTrack
 from pipeline.show.tracks import from_cache
-
-Array = NDArray[Any]
+from pipeline.skeletons import Array
 
 VERSION: Final = 2  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
@@ -67,13 +65,6 @@ class _Rect(NamedTuple):
     y: float
     width: float
     height: float
-
-
-class _DrawnJoints(NamedTuple):
-    """Joints, and where they are drawn."""
-
-    labelled: Array  # (49, 3) px of the frame, and confidence
-    drawn: Array  # (49, 2) px of the frame or of the crop
 
 
 class _Overlay(NamedTuple):
@@ -165,11 +156,6 @@ def _frames(track: ShownTrack) -> Iterable[Frame]:
     return track.source.read(indices)
 
 
-def _problem(frame: Frame) -> str:
-    """Why a frame has no image; "" if it has one."""
-    return f"{frame.kind}: {frame.problem}" if frame.problem else ""
-
-
 def _draw_frame(
     frame: Frame, track: ShownTrack, i: int, estimated: Array
 ) -> tuple[str, _Overlay | None, _Overlay | None]:
@@ -179,7 +165,7 @@ def _draw_frame(
     """
     image = frame.image
     if image is None or "bbox" not in track.rows:
-        return _problem(frame), None, None
+        return f"{frame.kind}: {frame.problem}" if frame.problem else "", None, None
     bbox = track.rows["bbox"][i]
     scale = track.record.crop_scale
     try:
@@ -190,14 +176,14 @@ def _draw_frame(
     if "kp_2d" in track.rows:
         kp_2d = track.rows["kp_2d"][i]
 
-    full = _draw_full(image, bbox, scale, kp_2d, estimated)
-    joints = _DrawnJoints(kp_2d, _on_crop(kp_2d, bbox, scale))
-    body = _DrawnJoints(estimated, _on_crop(estimated, bbox, scale))
-    return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), joints, body, CROP_SIZE * DOT)
+    people = (kp_2d, estimated)
+    full = _draw_full(image, bbox, scale, people)
+    drawn = [_on_crop(joints, bbox, scale) for joints in people]
+    return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), people, drawn, CROP_SIZE * DOT)
 
 
-def _draw_full(image: Image, bbox: Array, scale: float, kp_2d: Array, estimated: Array) -> _Overlay:
-    """Draw the whole frame: smaller, but in px of the frame."""
+def _draw_full(image: Image, bbox: Array, scale: float, people: Sequence[Array]) -> _Overlay:
+    """Draw the whole frame: smaller, but in px of the frame. people: as for `_overlay`."""
     centre = bbox[:2].astype(np.float64)
     size = bbox[2:].astype(np.float64)
     rects = (_rect("crop", centre, size * scale), _rect("box", centre, size))
@@ -205,9 +191,8 @@ def _draw_full(image: Image, bbox: Array, scale: float, kp_2d: Array, estimated:
     longest = max(height, width)
     crop_side = float(size[0]) * scale
     radius = min(max(crop_side * DOT, longest * SMALLEST_DOT), longest * DOT)
-    joints = _DrawnJoints(kp_2d, kp_2d[:, :2])
-    body = _DrawnJoints(estimated, estimated[:, :2])
-    return _overlay(_shrink(image), (width, height), rects, joints, body, radius)
+    drawn = [joints[:, :2] for joints in people]
+    return _overlay(_shrink(image), (width, height), rects, people, drawn, radius)
 
 
 def _on_crop(kp_2d: Array, bbox: Array, scale: float) -> Array:
@@ -237,17 +222,20 @@ def _overlay(
     image: Image,
     size: tuple[int, int],
     rects: tuple[_Rect, ...],
-    joints: _DrawnJoints,
-    body: _DrawnJoints,
+    people: Sequence[Array],
+    drawn: Sequence[Array],
     radius: float,
 ) -> _Overlay:
     """Put labelled joints, and those of an estimated body, over an RGB image. Coordinates are px of
     an image of this `size` (width, height), although the image shown may be smaller.
+
+    people: both joints, (49, 3) px of the frame, and confidence. drawn: where they are, (49, 2).
     """
-    is_inside = ((joints.drawn >= -0.5) & (joints.drawn <= np.array(size) - 0.5)).all(axis=1)
-    is_visible = joints.labelled[:, 2] > 0
+    is_inside = ((drawn[0] >= -0.5) & (drawn[0] <= np.array(size) - 0.5)).all(axis=1)
+    is_visible = people[0][:, 2] > 0
     outside = int((is_visible & ~is_inside).sum())
-    return _Overlay(image, *size, rects, flat(*joints), flat(*body), radius, outside)
+    labelled, estimated = map(flat, people, drawn)
+    return _Overlay(image, *size, rects, labelled, estimated, radius, outside)
 
 
 def is_page(file: Path) -> bool:

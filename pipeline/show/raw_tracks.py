@@ -10,9 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Final
 
 from pipeline import grades
 from pipeline.accounting import Accounting, VideoAccount
@@ -38,7 +36,6 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Array = NDArray[Any]
 
 MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
 
@@ -72,6 +69,12 @@ def from_raw(
     accounts = list(reader.accounts.values())
     failures = [account for account in accounts if is_failure(dataset, account)]
     n_read = f"{len(accounts):,} of {len(reader.videos):,}"
+    warnings = []
+    defects = [account for account in failures if account.set_aside == UNEXPECTED]
+    if defects:  # the reader itself has failed
+        others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        video = f"{defects[0].name}{others}"
+        warnings.append(f"The reader failed on video {video}: {defects[0].message}")
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -84,18 +87,9 @@ def from_raw(
         n_rejected=len(failures),
         rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
         n_tracks=None,
-        warnings=tuple(_warnings(failures)),
+        warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
-
-
-def _warnings(failures: Iterable[VideoAccount]) -> list[str]:
-    """Say on how many videos the reader itself has failed, and why on the first of them."""
-    defects = [account for account in failures if account.set_aside == UNEXPECTED]
-    if not defects:
-        return []
-    others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-    return [f"The reader failed on video {defects[0].name}{others}: {defects[0].message}"]
 
 
 class _RawTracks:
@@ -142,22 +136,22 @@ class _RawTracks:
         fps = tracks[0].fps if tracks else math.nan
         source = tracks[0].frames if tracks else None
         graded = grades.grades_of(people, fps, source, account.clip)
-        pairs = zip(tracks, graded, strict=True)
-        return [self._show_track(track, account, grade) for track, grade in pairs]
-
-    def _show_track(self, track: Track, account: VideoAccount, grade: grades.Grade) -> ShownTrack:
-        columns = track.columns
-        for column in self._dataset.extra_columns(self._split, body=self._body is not None):
-            if column.per == "row" and column.name in track.extra:
-                columns[column.name] = track.extra[column.name]
-        return shown_track(
-            track,
-            columns,
-            source=track.frames,
-            notes=account.notes,
-            frames=self._choice.frames,
-            grade=grade,
-        )
+        extra = self._dataset.extra_columns(self._split, body=self._body is not None)
+        of_rows = {column.name for column in extra if column.per == "row"}
+        shown = []
+        for track, grade in zip(tracks, graded, strict=True):
+            columns = {name: track.extra[name] for name in of_rows & track.extra.keys()}
+            shown.append(
+                shown_track(
+                    track,
+                    track.columns | columns,
+                    source=track.frames,
+                    notes=account.notes,
+                    frames=self._choice.frames,
+                    grade=grade,
+                )
+            )
+        return shown
 
     def _find_track(self, name: str) -> ShownTrack:
         """The track with this name, <video>/<person>. Raises PipelineError if it is missing."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline import grades
@@ -19,10 +18,8 @@ from pipeline.estimates import BodyFit
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.raw import refuse_mixture
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, Array
 from pipeline.track import FLAGS, Track
-
-Array = NDArray[Any]
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -105,19 +105,14 @@ def _warnings(split: Split, raw: Path | None) -> list[str]:
 
 
 def _choose_tracks(split: Split, choice: Choice) -> list[int]:
-    """Numbers of the chosen tracks."""
-    if choice.names:
-        return _track_numbers(split, choice.names)
-    if choice.video:
+    """Numbers of the chosen tracks. Raises PipelineError if one is missing."""
+    if choice.video and not choice.names:
         return _video_tracks(split, choice.video)
-    return spread(len(split.tracks), choice.tracks)
-
-
-def _track_numbers(split: Split, names: Iterable[str]) -> list[int]:
-    """Numbers of these tracks. Raises PipelineError if one is missing."""
+    if not choice.names:
+        return spread(len(split.tracks), choice.tracks)
     number_by_name = {track: number for number, track in enumerate(split.tracks.names)}
     numbers = []
-    for name in names:
+    for name in choice.names:
         if name not in number_by_name:
             examples = ", ".join(islice(number_by_name, 3)) or "none"
             raise PipelineError(

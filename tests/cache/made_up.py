@@ -187,7 +187,8 @@ def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: lis
             for row in np.flatnonzero(~carried).tolist():
                 data[row], ok[row] = own[row], decodable(keys)[row]
             if staged:
-                writer.accept(workers.stage(shard, data, ok, keys))
+                workers.stage(shard, data, ok, keys)
+                writer.accept_staged()
             else:
                 writer.write(shard, data, ok, keys)
             written.append(shard)

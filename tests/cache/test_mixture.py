@@ -135,12 +135,12 @@ def splits(tmp_path_factory, toy):
 
 
 def parts_of(splits, **changes):
-    two = {"splits": splits, "stream": "resnet50", "stride": 2}
+    two = {"splits": splits, "streams": ("resnet50",), "stride": 2}
     return [
         MixturePart(
-            name="2d", count=5, fields=("features", "kp_2d"), strides={"b": 3}, **two | changes
+            name="2d", count=5, fields=("resnet50", "kp_2d"), strides={"b": 3}, **two | changes
         ),
-        MixturePart(name="3d", count=3, fields=("features", "kp_3d", "w_3d"), **two | changes),
+        MixturePart(name="3d", count=3, fields=("resnet50", "kp_3d", "w_3d"), **two | changes),
         MixturePart(name="motion", count=8, fields=("theta",), splits={"a": splits["a"]}, stride=1),
     ]
 
@@ -158,17 +158,17 @@ def test_a_batch_is_what_the_splits_say_of_its_windows(splits):
             for pick in picks[name]:
                 windows = np.stack([pick.starts, pick.starts + 4], axis=1)
                 stride = 1 if name == "motion" else 3 if (name, pick.split) == ("2d", "b") else 2
-                known = splits[pick.split].windows(4, stride, part.stream)
+                known = splits[pick.split].windows(4, stride, streams=part.streams)
                 assert set(map(tuple, windows.tolist())) <= set(map(tuple, known.tolist()))
                 expected = splits[pick.split].read(
-                    windows, stream=part.stream, fields=part.fields, dtype="float16"
+                    windows, streams=part.streams, fields=part.fields, dtype="float16"
                 )
                 for field, values in expected.items():
                     np.testing.assert_array_equal(batch[name][field][pick.rows], values)
                 assert pick.rows.start == ends[-1]
                 ends.append(pick.rows.stop)
             assert ends[-1] == part.count
-    assert batch["2d"]["features"].dtype == np.float16
+    assert batch["2d"]["resnet50"].dtype == np.float16
     assert batch["2d"]["kp_2d"].dtype == np.float32
 
 
@@ -186,16 +186,16 @@ def test_given_buffers_are_filled_and_others_are_not_read(splits):
     mixture = Mixture(parts_of(splits), seqlen=4)
     picks = mixture.draw(3)
     everything = mixture.read(picks)
-    buffers = {"2d": {"features": np.full((5, 4, 4), np.nan, np.float32)}, "3d": {}, "motion": {}}
+    buffers = {"2d": {"resnet50": np.full((5, 4, 4), np.nan, np.float32)}, "3d": {}, "motion": {}}
     answer = mixture.read(picks, buffers)
-    assert answer["2d"]["features"] is buffers["2d"]["features"]
+    assert answer["2d"]["resnet50"] is buffers["2d"]["resnet50"]
     assert {part: list(fields) for part, fields in answer.items()} == {
-        "2d": ["features"],
+        "2d": ["resnet50"],
         "3d": [],
         "motion": [],
     }
     # float16, widened exactly
-    np.testing.assert_array_equal(buffers["2d"]["features"], everything["2d"]["features"])
+    np.testing.assert_array_equal(buffers["2d"]["resnet50"], everything["2d"]["resnet50"])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8, 20])
@@ -214,7 +214,7 @@ def test_ranks_share_every_batch_evenly_and_leave_nothing_out(splits, world_size
         sizes = [sum(mixture.sizes[part] for part in kinds) for mixture in ranks]
         assert max(sizes) - min(sizes) <= 1
     for mixture in ranks:  # a rank with nothing in a part reads it as nothing
-        assert len(mixture.read(mixture.draw(0))["3d"]["features"]) == mixture.sizes["3d"]
+        assert len(mixture.read(mixture.draw(0))["3d"]["resnet50"]) == mixture.sizes["3d"]
 
 
 def windows_in(picks):
@@ -244,7 +244,7 @@ def test_splits_whose_fields_differ_are_refused_by_name(splits, tmp_path, toy):
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, dim=5)
     mixed = {**splits, "c": cache.open(tmp_path)["toy/train"]}
-    with pytest.raises(CacheError, match=r"features: .*\(4,\) in a and \(5,\) in c"):
+    with pytest.raises(CacheError, match=r"resnet50: .*\(4,\) in a and \(5,\) in c"):
         Mixture(parts_of(mixed), seqlen=4)
 
 
@@ -295,10 +295,9 @@ def test_a_part_of_several_streams_has_each_by_its_name_as_it_is_stored(copied):
     assert mixture.counts["x"]["a"] == len(copied.windows(4, 16, streams=("resnet50", "pairs")))
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(copied, several):
-    name = "resnet50" if several else "features"
-    chosen = {"streams": ("resnet50", "pairs")} if several else {"stream": "resnet50"}
+@pytest.mark.parametrize("streams", [("resnet50",), ("resnet50", "pairs")])
+def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(copied, streams):
+    name = "resnet50"
     part = MixturePart(
         name="x",
         splits={"a": copied},
@@ -306,7 +305,7 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
         fields=(name, "kp_2d"),
         stride=1,
         copies={"resnet50": COPIES},
-        **chosen,
+        streams=streams,
     )
     mixture = Mixture([part], seqlen=3, seed=4)
     seen = Counter()
@@ -341,15 +340,14 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"stream": "resnet50", "streams": ("pairs",)},
-        {"stream": "resnet50", "copies": {"pairs": COPIES}},
-        {"stream": "resnet50", "copies": {"resnet50": ()}},
+        {"streams": ("resnet50",), "copies": {"pairs": COPIES}},
+        {"streams": ("resnet50",), "copies": {"resnet50": ()}},
         {"streams": ("resnet50", "pairs"), "copies": {"resnet50": COPIES, "pairs": ("pairs",)}},
-        {"stream": "resnet50", "history": {"resnet50": 3}},
+        {"streams": ("pairs",), "history": {"resnet50": 3}},
     ],
 )
 def test_streams_and_copies_that_contradict_one_another_are_refused(copied, wrong):
-    with pytest.raises(ValueError, match="x: expected stream or streams"):
+    with pytest.raises(ValueError, match="x: expected history of some"):
         MixturePart(name="x", splits={"a": copied}, count=1, fields=("kp_2d",), **wrong)
 
 

@@ -118,7 +118,7 @@ def write_stream(
 def given(shards: StreamShards, shard: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
     """What a writer takes for a shard in which every row has its features."""
     rows = np.asarray(shards.rows(shard))
-    dim = int(shards.form.split()[0])
+    (dim,) = next(iter(shards.columns.values())).shape
     return shard, features(rows, dim), np.ones(len(rows), np.uint8), keys(rows)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from cache.read.labels import MIRRORED_SMPL
 from pipeline.cameras import mirrored_axis
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_npz, npz_shape, numbers
@@ -27,7 +28,7 @@ N_BETAS = 16
 NAMES: Final = ("smplx_pose", "smplx_betas", "smplx_n_betas", "smplx_trans")  # of the columns
 # Left-right permutation of the joints: the body's 22, then jaw, eyes and hands.
 MIRRORED: Final = (
-    *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20),
+    *MIRRORED_SMPL[:22],
     *(22, 24, 23, *range(40, 55), *range(25, 40)),
 )
 

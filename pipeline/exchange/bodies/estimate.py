@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -21,7 +21,17 @@ N_BODY: Final = 66  # numbers of SMPL-X's pelvis to wrists
 N_BETAS: Final = 10
 MOST_FPS: Final = 60.0  # PromptHMR leaves out frames until the rate is at most this
 ALIKE: Final = 0.02  # largest difference between the scales of width and height of resized images
-OF_FRAMES: Final = {"of_frames": True}  # dataclass metadata of fields with one row for each frame
+OF_FRAMES: Final = (  # fields with one row for each frame
+    "frames",
+    "pose",
+    "betas",
+    "trans",
+    "boxes",
+    "crop_camera",
+    "extrinsics",
+    "world_root",
+    "world_place",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,27 +41,27 @@ class BodyEstimate:
     tool: str
     person: str
     # (N,) from 0, ascending, in the pictures that the tool saw
-    frames: Ints = field(metadata=OF_FRAMES)
+    frames: Ints
     # (N, 72) of SMPL; of SMPL-X (N, 66) without hands, or (N, 165); axis-angle in rad, in the
     # camera
-    pose: Doubles = field(metadata=OF_FRAMES)
-    betas: Doubles = field(metadata=OF_FRAMES)  # (N, 10)
+    pose: Doubles
+    betas: Doubles  # (N, 10)
     # (N, 3) m in the camera; None: only `crop_camera`
-    trans: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    trans: Doubles | None = None
     # (3, 3) px; None: the tool assumes the image's diagonal as focal length, and the image's centre
     intrinsics: Doubles | None = None
     size: tuple[int, int] | None = None  # width, height px of the pictures that the tool saw
     # the tool may have resized the images and left out frames; `convert_to_clip` undoes both
     is_reduced: bool = False
-    boxes: Doubles | None = field(default=None, metadata=OF_FRAMES)  # (N, 4) cx cy w h px
+    boxes: Doubles | None = None  # (N, 4) cx cy w h px
     # (N, 3) s tx ty of a weak-perspective camera in the crop
-    crop_camera: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    crop_camera: Doubles | None = None
     # (N, 4, 4) m, from a world of all people, whose y is up, to the camera
-    extrinsics: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    extrinsics: Doubles | None = None
     # The same person in a world of its own, whose y is up: (N, 3) rad global orientation, and
     # (N, 3) m the translation, or the middle of the hips.
-    world_root: Doubles | None = field(default=None, metadata=OF_FRAMES)
-    world_place: Doubles | None = field(default=None, metadata=OF_FRAMES)
+    world_root: Doubles | None = None
+    world_place: Doubles | None = None
     is_place_of_hips: bool = False
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
 
@@ -124,10 +134,10 @@ class BodyEstimate:
         if not n_left_out:
             return self
         chosen = {}
-        for column in fields(self):
-            values = getattr(self, column.name)
-            if "of_frames" in column.metadata and values is not None:
-                chosen[column.name] = values[rows]
+        for name in OF_FRAMES:
+            values = getattr(self, name)
+            if values is not None:
+                chosen[name] = values[rows]
         dropped = {**self.dropped, reason: self.dropped.get(reason, 0) + n_left_out}
         return replace(self, **chosen, dropped=dropped)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-import mmap
 import pickle
 import reprlib
 import tempfile
@@ -25,15 +24,15 @@ from zipfile import ZipFile
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
 
-from pipeline.exchange.vibe_db.joblib_files import NAMES, JoblibUnpickler
-from pipeline.files.formats.arrays import ZIP, other_format, reading, refuse
+from pipeline.exchange.vibe_db.joblib_files import NAMES, load_joblib
+from pipeline.files.formats.arrays import ZIP, other_format, read_npy_header, reading, refuse
 from pipeline.files.formats.known_files import owner_of, owner_of_file
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.files.raw.opening import open_unbuffered
+from pipeline.skeletons import Array
 
 EXPECTED: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's file of arrays"
 AGAIN: Final = (
@@ -72,7 +71,7 @@ def load_results(file: Path) -> Any:
         if start.startswith(NPY):
             return _load_npy(file)
         if start[:1] == pickle.PROTO:
-            return _load_joblib(file, file)
+            return load_joblib(file, _ALLOWED, EXPECTED)
         owner = owner_of_file(file)
         is_zlib = start.startswith(b"\x78")
         if owner or not is_zlib:
@@ -100,8 +99,7 @@ def _load_zip(file: Path) -> Any:
 def _load_npy(file: Path) -> Any:
     """NumPy's file with one object in place of numbers: a pickled dict, as numpy.save writes it."""
     stream = io.BytesIO(read_regular(file))
-    np.lib.format.read_magic(stream)  # of the first version, unless the description is very long
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    shape, _, dtype = read_npy_header(stream)
     if not dtype.hasobject:
         owner = owner_of({".npy", *map(str, shape[1:])})
         refuse(owner or f"an array of shape {shape}")
@@ -120,20 +118,7 @@ def _load_compressed(file: Path) -> Any:
     with tempfile.NamedTemporaryFile(prefix="results-") as unpacked:
         unpacked.write(content)
         unpacked.flush()
-        return _load_joblib(file, Path(unpacked.name))
-
-
-def _load_joblib(file: Path, unpacked: Path) -> Any:
-    """joblib's file: a pickle with the bytes of arrays between its instructions.
-
-    file: the one to name in errors. unpacked: the one to read, which is another one if `file` is
-    compressed.
-    """
-    with (
-        open_unbuffered(unpacked) as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        return JoblibUnpickler(file, content, _ALLOWED, EXPECTED, unpacked=unpacked).load()
+        return load_joblib(file, _ALLOWED, EXPECTED, unpacked=Path(unpacked.name))
 
 
 def _empty_dict(*_: object) -> dict[Any, Any]:
@@ -143,7 +128,7 @@ def _empty_dict(*_: object) -> dict[Any, Any]:
     return {}
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, steps: Any, *_: object) -> NDArray[Any]:
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, steps: Any, *_: object) -> Array:
     """In place of torch._utils._rebuild_tensor_v2: the array of numbers from `offset` on in a
     storage, where the next one along each axis is so many `steps` further.
 
@@ -166,7 +151,7 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, steps: Any, *_: objec
     return as_strided(storage[offset:], shape, strides, writeable=False)
 
 
-def _load_storage(content: Any) -> NDArray[Any]:
+def _load_storage(content: Any) -> Array:
     """In place of torch.storage._load_from_bytes: the numbers of a storage inside of a pickle.
 
     content: PyTorch's older format: five pickles, the count of the numbers, then the numbers.
@@ -200,7 +185,7 @@ class _TensorUnpickler(ArrayUnpickler):
 
     storage: Callable[[str], bytes]  # a storage's key -> its bytes
 
-    def persistent_load(self, identity: Any) -> NDArray[Any]:
+    def persistent_load(self, identity: Any) -> Array:
         """The numbers of a storage that the pickle refers to. identity: the word storage, its type,
         its key, and more.
         """

@@ -119,21 +119,21 @@ class _JointComparison:
     keypoints: Keypoints
     size: tuple[int, int]
 
-    def distances(self, trans: Doubles) -> Doubles:
-        """The distance (N,) of each body, as in `ProjectionFit`."""
-        rows, rows_2d = self._common_rows(self.estimate.frames)
+    def distances(self, trans: Doubles, frames: Ints | None = None) -> Doubles:
+        """The distance (N,) of each body, as in `ProjectionFit`. frames: (N,) other ones than the
+        estimate's.
+        """
+        if frames is None:
+            frames = self.estimate.frames
+        rows, rows_2d = self._common_rows(frames)
         projected = self._project(trans, self.estimate.pixel_intrinsics(self.size))
         distances = np.full(len(trans), np.nan)
         distances[rows] = self._row_distances(projected[rows], rows_2d)
         return distances
 
     def distance(self, trans: Doubles, frames: Ints | None = None) -> float:
-        """Median of the distances; nan without any. frames: (N,) other ones than the estimate's."""
-        if frames is None:
-            frames = self.estimate.frames
-        rows, rows_2d = self._common_rows(frames)
-        projected = self._project(trans, self.estimate.pixel_intrinsics(self.size))
-        return self._distance(projected[rows], rows_2d)
+        """The median of the distances; nan without any."""
+        return _median(self.distances(trans, frames))
 
     def try_causes(self, trans: Doubles) -> Iterator[tuple[str, float]]:
         """Yield (cause, distance if it is corrected) for each known cause of a distance."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -205,17 +205,29 @@ def _size_around(center: Doubles) -> tuple[int, int]:
     return width, height
 
 
-def _wham(content: ResultDict) -> Iterator[BodyEstimate]:
-    """WHAM's result. `trans` is SMPL's translation, `trans_world` the position of the mid-hip."""
+def _posed_people(tool: str, content: ResultDict) -> Iterator[tuple[ResultDict, BodyEstimate]]:
+    """Yield each person's entry, with its frames, poses and betas."""
     for person, entry in content.people():
         frames = entry.frames("frame_ids")
         n = len(frames)
-        yield BodyEstimate(
-            tool="WHAM",
-            person=person,
-            frames=frames,
-            pose=entry.take("pose", n, N_POSE),
-            betas=entry.take("betas", n, N_BETAS),
+        yield (
+            entry,
+            BodyEstimate(
+                tool=tool,
+                person=person,
+                frames=frames,
+                pose=entry.take("pose", n, N_POSE),
+                betas=entry.take("betas", n, N_BETAS),
+            ),
+        )
+
+
+def _wham(content: ResultDict) -> Iterator[BodyEstimate]:
+    """WHAM's result. `trans` is SMPL's translation, `trans_world` the position of the mid-hip."""
+    for entry, estimate in _posed_people("WHAM", content):
+        n = len(estimate.frames)
+        yield replace(
+            estimate,
             trans=entry.take("trans", n, 3),
             world_root=entry.take("pose_world", n, N_POSE)[:, :3],
             world_place=entry.take("trans_world", n, 3),
@@ -289,15 +301,10 @@ def _vibe(content: ResultDict) -> Iterator[BodyEstimate]:
 
     `orig_cam` is not used, because VIBE computes it for a smaller box.
     """
-    for person, entry in content.people():
-        frames = entry.frames("frame_ids")
-        n = len(frames)
-        yield BodyEstimate(
-            tool="VIBE or TCMR",
-            person=person,
-            frames=frames,
-            pose=entry.take("pose", n, N_POSE),
-            betas=entry.take("betas", n, N_BETAS),
+    for entry, estimate in _posed_people("VIBE or TCMR", content):
+        n = len(estimate.frames)
+        yield replace(
+            estimate,
             boxes=entry.take("bboxes", n, 4),
             crop_camera=entry.take("pred_cam", n, 3),
         )
@@ -314,10 +321,9 @@ class _PersonBodies:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def add(self, frame: int, body: ResultDict) -> None:
-        root = body.rotation_vectors("global_orient", 1)
-        joints = body.rotation_vectors("body_pose", 23)
+        parts = body.rotation_vectors("global_orient", 1), body.rotation_vectors("body_pose", 23)
         self.frames.append(frame)
-        self.pose.append(np.concatenate([root, joints]).reshape(N_POSE))
+        self.pose.append(np.concatenate(parts).reshape(N_POSE))
         self.betas.append(body.take("betas", N_BETAS))
         self.trans.append(body.take("camera", 3))
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.datasets.labels import smplx
 from pipeline.exchange.bodies.estimate import N_BETAS, N_POSE, BodyEstimate
 from pipeline.exchange.bodies.projection import Keypoints
-from pipeline.skeletons import Doubles, Ints
+from pipeline.skeletons import Array, Doubles, Ints
 
 # fields that a track has in both caches, besides its columns
 COPIED: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
@@ -27,7 +26,7 @@ class ImportedTrack:
     def __init__(self, split: cache.Split, track: cache.TrackRecord) -> None:
         self.track = track
         self.n_rows = track.stop - track.start
-        self.columns: dict[str, NDArray[Any]] = {}
+        self.columns: dict[str, Array] = {}
         for name in split.columns:
             self.columns[name] = np.array(split.rows(name, track.start, track.stop))
         self.columns["pose"] = self._unknown(N_POSE)
@@ -35,10 +34,10 @@ class ImportedTrack:
         self.columns["trans"] = self._unknown(3)
         self.columns["has_smpl"] = np.zeros(self.n_rows, np.uint8)
         self.columns["valid"] = np.zeros(self.n_rows, np.uint8)
-        self.extra: dict[str, NDArray[Any]] = {}  # extra columns, as far as a person has them
+        self.extra: dict[str, Array] = {}  # extra columns, as far as a person has them
         self.has_body = np.zeros(self.n_rows, bool)
 
-    def _unknown(self, *shape: int) -> NDArray[Any]:
+    def _unknown(self, *shape: int) -> Array:
         """A column (n_rows, *shape) of NaN."""
         return np.full((self.n_rows, *shape), np.nan, np.float32)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
@@ -17,9 +17,6 @@ from pipeline.recipe.steps import accounting_lines
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.skeletons import JOINTS
-
-if TYPE_CHECKING:
-    from pipeline.exchange.arrays import ImportedArray
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -139,7 +136,13 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
     with bar(f"import {name}", err, unit="shard") as progress:
         done = import_array(file, args.cache, name, args.stream, chosen, progress=progress)
     if done.replaced:
-        err.print(f"  {DOUBT} {plain(_replaced_message(name, file, done))}")
+        text = (
+            f"{name}: no features for videos that were replaced since the first import of "
+            f"{file.name}, whose numbers are of the old images: {', '.join(done.replaced[:FEW])}"
+            f"{', ...' if len(done.replaced) > FEW else ''}. Import another file, with numbers of "
+            "all videos' images."
+        )
+        err.print(f"  {DOUBT} {plain(text)}")
     if not done.is_written:
         out.print(plain(f"{name}: {args.stream} is up to date, imported from {file.name}"))
         return 1 if done.replaced else 0
@@ -159,17 +162,6 @@ def _import_array(args: argparse.Namespace, file: Path) -> int:
     if done.stand_in:
         out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
     return 1 if done.replaced else 0
-
-
-def _replaced_message(name: str, file: Path, done: ImportedArray) -> str:
-    videos = ", ".join(done.replaced[:FEW])
-    if len(done.replaced) > FEW:
-        videos += ", ..."
-    return (
-        f"{name}: no features for videos that were replaced since the first import of {file.name}, "
-        f"whose numbers are of the old images: {videos}. Import another file, with numbers of all "
-        "videos' images."
-    )
 
 
 def _import_database(args: argparse.Namespace, file: Path) -> int:

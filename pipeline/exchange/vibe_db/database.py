@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.exchange.array_files import ArrayFile, open_arrays
@@ -27,8 +26,7 @@ from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
 from pipeline.files.formats.arrays import fits
 from pipeline.files.formats.names import shown_names
-
-Array = NDArray[Any]
+from pipeline.skeletons import Array
 
 NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person

@@ -23,7 +23,6 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.progress import Progress, silent
@@ -32,9 +31,7 @@ from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.rows import (
     NO_FEATURES,
-    Check,
     Checks,
-    Rows,
     Segments,
     absent_fields,
     array_of,
@@ -56,9 +53,7 @@ from pipeline.exchange.vibe_db.layouts import (
     names_of,
     usual_name,
 )
-from pipeline.skeletons import convert, joint_names
-
-Array = NDArray[Any]
+from pipeline.skeletons import Array, Ints, convert, joint_names
 
 INDISPENSABLE: Final = ("joints2D", "bbox", "theta")  # fields of a layout that must not be absent
 
@@ -96,7 +91,9 @@ def export(
     checks = checks_of(split, layout.column_3d, stream)
     absent = _absent_fields(split, layout, checks)
     fields = [field for field in layout.fields if field not in absent]
-    segments = segments_of(split, _checks_of_fields(fields, checks))
+    # that a row must pass to have a value in each of the fields
+    needed = set[str]().union(*(FIELDS[field].checks for field in fields))
+    segments = segments_of(split, {name: checks[name] for name in checks if name in needed})
     segments.require_rows(split)
 
     arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
@@ -139,14 +136,6 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Checks) -> dict[s
                 f"{split.name}: cannot be exported without {field}: {absent[field]}"
             )
     return absent
-
-
-def _checks_of_fields(fields: Iterable[str], checks: Checks) -> dict[str, Check]:
-    """The checks that a row must pass to have a value in each of the fields."""
-    reasons = set[str]()
-    for field in fields:
-        reasons.update(FIELDS[field].checks)
-    return {reason: check for reason, check in checks.items() if reason in reasons}
 
 
 class _Fields:
@@ -232,7 +221,7 @@ class _Fields:
         track = self.segments.track[self.segments.numbers(start, stop)]
         return list(self._name_images(track, self.split.rows("frame_index", start, stop)))
 
-    def _name_images(self, track: Rows, frame: Array) -> Iterator[str]:
+    def _name_images(self, track: Ints, frame: Array) -> Iterator[str]:
         """Yield the name of the image of each row, from its track (n,) and frame (n,)."""
 
         @functools.lru_cache(1)  # neighbouring rows are of one video

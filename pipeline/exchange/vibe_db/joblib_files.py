@@ -23,11 +23,11 @@ from typing import Any, BinaryIO, Final
 
 import joblib.numpy_pickle as joblib_format
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.files.formats.arrays import other_format, reading, refuse
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.files.raw.opening import open_unbuffered
+from pipeline.skeletons import Array
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
 OTHER_FORMATS: Final = (
@@ -45,7 +45,7 @@ PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays 
 ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
 
 
-def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+def stored_arrays(file: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
     """The memory-mapped arrays of a joblib file by name, and the names of its other content.
 
     Lists of texts count as arrays if `vid_name` is one, without which there are no rows.
@@ -55,13 +55,7 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
         RawDataError: the file is unreadable, compressed, or no dict of arrays.
     """
     with reading(file, EXPECTED, do=AGAIN):
-        with (
-            open_unbuffered(file) as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            if content[:1] != pickle.PROTO:
-                refuse(other_format(content[:12]) or "a file of another kind")
-            loaded = JoblibUnpickler(file, content).load()
+        loaded = load_joblib(file)
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             refuse(f"{type(loaded).__name__} at the top")
         reads_lists = isinstance(loaded.get("vid_name"), list)
@@ -98,17 +92,15 @@ class JoblibUnpickler(ArrayUnpickler):
         self,
         file: Path,
         content: mmap.mmap,
-        allowed: Mapping[tuple[str, str], Any] = NAMES,
-        holds: str = EXPECTED,
+        allowed: Mapping[tuple[str, str], Any],
+        holds: str,
         *,
-        unpacked: Path | None = None,
+        unpacked: Path,
     ) -> None:
-        """`content`: of the file, or of `unpacked`, which has the content of a compressed file.
-        `allowed`, `holds`: as of ArrayUnpickler.
-        """
+        """`content`: of the file `unpacked`. `file`, `allowed`, `holds`: as of ArrayUnpickler."""
         super().__init__(file, content, allowed, holds)
         self.content = content
-        self.mapped_file = unpacked or file
+        self.mapped_file = unpacked
 
     def load_build(self) -> None:
         super().load_build()
@@ -117,7 +109,7 @@ class JoblibUnpickler(ArrayUnpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
 
-    def map_array(self, state: Mapping[str, Any]) -> NDArray[Any]:
+    def map_array(self, state: Mapping[str, Any]) -> Array:
         """Map the array that a wrapper describes, whose bytes begin at the current position."""
         shape: Any = state.get("shape")
         is_short = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
@@ -146,9 +138,11 @@ class JoblibUnpickler(ArrayUnpickler):
         self.content.seek(n_bytes, os.SEEK_CUR)
         return np.memmap(self.mapped_file, dtype, "r", offset, shape, order)
 
-    def read_texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
+    def read_texts(self, shape: tuple[int, ...]) -> Array:
         """Read an array of objects, which is a nested pickle; only texts are supported."""
-        objects = JoblibUnpickler(self.path, self.content).load()
+        objects = JoblibUnpickler(
+            self.path, self.content, NAMES, EXPECTED, unpacked=self.mapped_file
+        ).load()
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
             refuse("an array of objects without its values")
         if not _are_texts(objects):
@@ -158,6 +152,30 @@ class JoblibUnpickler(ArrayUnpickler):
         return _text_array(objects)
 
 
+def load_joblib(
+    file: Path,
+    allowed: Mapping[tuple[str, str], Any] = NAMES,
+    holds: str = EXPECTED,
+    *,
+    unpacked: Path | None = None,
+) -> Any:
+    """The content of a joblib file: a pickle with the bytes of arrays between its instructions.
+
+    Args:
+        file: the one to name in errors.
+        allowed, holds: as of ArrayUnpickler.
+        unpacked: the one to read, if `file` is compressed.
+    """
+    unpacked = unpacked or file
+    with (
+        open_unbuffered(unpacked) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        if content[:1] != pickle.PROTO:
+            refuse(other_format(content[:12]) or "a file of another kind")
+        return JoblibUnpickler(file, content, allowed, holds, unpacked=unpacked).load()
+
+
 def _are_texts(values: object) -> bool:
     """Whether this is a list or an array of texts only."""
     if not isinstance(values, list | np.ndarray):
@@ -165,7 +183,7 @@ def _are_texts(values: object) -> bool:
     return all(isinstance(value, str | bytes) for value in values)
 
 
-def _text_array(values: Iterable[str | bytes]) -> NDArray[Any]:
+def _text_array(values: Iterable[str | bytes]) -> Array:
     """Texts as an array. Refuses very long ones, since all take the space of the longest."""
     texts = [text_of(value) for value in values]
     longest = max(map(len, texts), default=0)
@@ -187,7 +205,7 @@ class Blocks:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    blocks: Callable[[], Iterable[NDArray[Any]]]
+    blocks: Callable[[], Iterable[Array]]
 
 
 Entry = Blocks | Sequence[Blocks | str]  # content of a file by one name: an array, or a list

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.formats import provenance_path
@@ -22,7 +21,7 @@ from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
-from pipeline.skeletons import Skeleton
+from pipeline.skeletons import Ints, Skeleton
 
 PICTURE: Final = 224  # px, side of the images in which InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
@@ -31,19 +30,19 @@ _NUMBER: Final = ((), (1,))  # shapes of one number per row: (n,) or (n, 1)
 # Field of a file -> its type, the cache's columns that it needs, why rows may lack it, and the
 # shapes that a row of it may have
 FIELDS: Final[Mapping[str, FileField]] = {
-    "vid_name": FileField("U", shapes=((),)),  # one text per row
-    "img_name": FileField("U", shapes=((),)),
-    "frame_id": FileField("<i8", shapes=((),)),
-    "joints2D": FileField("<f4", ("kp_2d",), (), ((None, 3),)),
+    "vid_name": FileField(shapes=((),), dtype="U"),  # one text per row
+    "img_name": FileField(shapes=((),), dtype="U"),
+    "frame_id": FileField(shapes=((),), dtype="<i8"),
+    "joints2D": FileField(("kp_2d",), (), ((None, 3),)),
     # the column depends on the layout
-    "joints3D": FileField("<f4", (), (NO_JOINTS_3D,), ((49, 3), (14, 3))),
-    "bbox": FileField("<f4", ("bbox",), (), ((4,),)),
-    "pose": FileField("<f4", ("pose",), (NO_SMPL,), ((72,),)),
-    "shape": FileField("<f4", ("betas",), (NO_SMPL,), ((10,),)),
-    "theta": FileField("<f4", ("pose", "betas"), (NO_SMPL,), ((82,),)),
-    "valid": FileField("|u1", shapes=_NUMBER),
-    "valid_i": FileField("<f4", shapes=_NUMBER),
-    "features": FileField("<f4", (), (NO_FEATURES,), ((None,),)),
+    "joints3D": FileField((), (NO_JOINTS_3D,), ((49, 3), (14, 3))),
+    "bbox": FileField(("bbox",), (), ((4,),)),
+    "pose": FileField(("pose",), (NO_SMPL,), ((72,),)),
+    "shape": FileField(("betas",), (NO_SMPL,), ((10,),)),
+    "theta": FileField(("pose", "betas"), (NO_SMPL,), ((82,),)),
+    "valid": FileField(shapes=_NUMBER, dtype="|u1"),
+    "valid_i": FileField(shapes=_NUMBER),
+    "features": FileField((), (NO_FEATURES,), ((None,),)),
 }
 
 
@@ -157,7 +156,7 @@ def names_of(source: str) -> Callable[[int], str] | None:
     return None
 
 
-def parse_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
+def parse_numbers(texts: Sequence[str]) -> Ints | None:
     """The last number in each text, such as 12 in "frames/0001/000012.jpg"; None if a text has no
     number.
     """
@@ -170,7 +169,7 @@ def parse_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
     return np.array(numbers, np.int64)
 
 
-def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
+def source_of(names: Sequence[str], frame_index: Ints) -> str:
     """The pixel source whose frames have these names; "" if there is none in a raw folder.
 
     >>> source_of(["a/000007.jpg", "a/000009.jpg"], np.array([6, 8]))

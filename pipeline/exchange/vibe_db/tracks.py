@@ -29,12 +29,18 @@ from pipeline.accounting import VideoAccount
 from pipeline.exchange.rows import COMMON
 from pipeline.exchange.vibe_db.database import Database, Segment
 from pipeline.exchange.vibe_db.layouts import PICTURE, Layout, parse_numbers, source_of
-from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, zero_invalid_joints
+from pipeline.skeletons import (
+    JOINTS,
+    LARGEST,
+    Array,
+    Bools,
+    Ints,
+    convert,
+    correspondence,
+    zero_invalid_joints,
+)
 from pipeline.track import FLAGS, Track, column_problems, other_units
 
-Array = NDArray[Any]
-Bools = NDArray[np.bool_]
-Rows = NDArray[np.int64]
 Labels = dict[str, Array]  # column of the cache -> values of some rows
 
 PELVIS: Final = JOINTS["spin49"].index("hip")
@@ -54,7 +60,7 @@ class _ImportedVideo:
     entry: cache.VideoEntry
     tracks: tuple[Track, ...]
     account: VideoAccount
-    rows: Rows  # row numbers in the file, in the order of the tracks' rows
+    rows: Ints  # row numbers in the file, in the order of the tracks' rows
 
 
 def columns_of(database: Database, layout: Layout, *, evaluation: bool) -> tuple[str, ...]:
@@ -103,7 +109,7 @@ class FileReader:
         n_rows = sum(segment.stop - segment.start for _, segment in segments)
         account = VideoAccount(video, found=n_rows)
         image_names: list[str] = []  # of all rows of the video
-        frames: list[Rows] = []  # for each segment, the frame numbers of all its rows
+        frames: list[Ints] = []  # for each segment, the frame numbers of all its rows
         tracks: list[Track] = []
         rows = [np.zeros(0, np.int64)]  # for each track, the numbers of its rows in the file
         n_tracks = Counter[str]()  # person -> number of tracks
@@ -141,7 +147,7 @@ class FileReader:
             return []
         return self.database.texts("img_name", segment.start, segment.stop)
 
-    def _track(self, name: str, video: str, frame_index: Rows, labels: Labels) -> Track:
+    def _track(self, name: str, video: str, frame_index: Ints, labels: Labels) -> Track:
         """The track of these rows. Raises RawDataError for the first problem with its values."""
         flags: dict[str, Any] = {
             flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels
@@ -169,7 +175,7 @@ class FileReader:
             raise self.database.error(column, expected, f"{found} in {name}", OTHER_UNIT)
         return track
 
-    def _frames(self, segment: Segment, image_names: Sequence[str]) -> Rows:
+    def _frames(self, segment: Segment, image_names: Sequence[str]) -> Ints:
         """Frame indices: the numbers in frame_id ("frame_000012" is 12), else in the image names,
         else 0, 1, 2, ... Raises RawDataError for numbers out of range.
         """
@@ -197,7 +203,7 @@ class FileReader:
         return frame_index
 
 
-def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Rows:
+def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Ints:
     """The rows of a segment that have a box and a visible joint, where the file has these; counts
     the others in the account.
     """
@@ -215,7 +221,7 @@ def _usable_rows(labels: Labels, n_rows: int, account: VideoAccount) -> Rows:
     return usable
 
 
-def _increasing_runs(frame_index: Rows, rows: Rows) -> list[Rows]:
+def _increasing_runs(frame_index: Ints, rows: Ints) -> list[Ints]:
     """Split row numbers where the rows' frame numbers do not increase. frame_index: of
     all rows.
 

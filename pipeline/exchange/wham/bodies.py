@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from pipeline.body import Body, PosedJoints
+from pipeline.body import Body, PosedJoints, rotations_of
 from pipeline.exchange.wham.layouts import REGRESSED
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.arrays import numbers, reading
-
-Array = NDArray[Any]
-Doubles = NDArray[np.float64]
+from pipeline.skeletons import Array, Doubles
 
 REGRESSOR_FILE: Final = "J_regressor_wham.npy"
 
@@ -61,7 +57,7 @@ class Bodies:
         """
         shape = torch.tensor(betas).float()
         with torch.no_grad():
-            posed = self._load_joints(gender)(shape, _rotations(pose))
+            posed = self._load_joints(gender)(shape, rotations_of(pose))
         joints = posed.double().numpy()
         return joints[:, 0], joints[:, 1:]  # SMPL rotates about its pelvis, which does not move
 
@@ -71,9 +67,8 @@ class Bodies:
         """
         body = self._load_body(gender)
         shape = torch.tensor(betas[None]).float()
-        rotmat = _rotations(pose[None])
         with torch.no_grad():
-            posed = body(betas=shape, rotmat=rotmat)
+            posed = body(betas=shape, rotmat=rotations_of(pose))
         lowest = posed.verts[0, :, 1].max()
         return float(lowest + trans[1])
 
@@ -86,11 +81,3 @@ class Bodies:
         n_joints = smpl_files.N_JOINTS
         regressed = range(n_joints, n_joints + len(regressor))  # they come after SMPL's own
         return PosedJoints(body, regressor, [0, *regressed])
-
-
-def _rotations(pose: Array) -> torch.Tensor:
-    """Convert poses (n, 72) rad to rotation matrices (n, 24, 3, 3)."""
-    rotvec = np.asarray(pose, np.float64).reshape(-1, 3)
-    matrices = Rotation.from_rotvec(rotvec).as_matrix()
-    rotmat = torch.tensor(matrices).float()
-    return rotmat.reshape(-1, smpl_files.N_JOINTS, 3, 3)

@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 import cache
 from pipeline import cameras
 from pipeline.cameras import compose
-from pipeline.exchange.rows import Rows
 from pipeline.exchange.vibe_db.export import to_crop_pixels
 from pipeline.exchange.vibe_db.layouts import PICTURE
 from pipeline.exchange.wham.bodies import Bodies
 from pipeline.exchange.wham.layouts import NO_GENDER, NO_RATE, NO_SIZE, REGRESSED
-from pipeline.skeletons import JOINTS, convert, opposite_joints
+from pipeline.skeletons import JOINTS, Array, Bools, Doubles, Ints, convert, opposite_joints
 
-Array = NDArray[Any]
-Doubles = NDArray[np.float64]
 Compute = Callable[[int, int], Array]  # (start, stop) -> values of the rows [start, stop)
 
 FPS: Final = 30.0
@@ -96,7 +93,7 @@ class RowFields:
         if self.dataset == "insta_variety":
             self.computed["joints2D"] = self.keypoints
 
-    def has(self, need: str, start: int, stop: int) -> NDArray[np.bool_]:
+    def has(self, need: str, start: int, stop: int) -> Bools:
         """(n,) whether rows have what a field needs.
 
         need: the reason that is counted for rows without it: NO_SIZE (of the image), NO_GENDER,
@@ -227,18 +224,15 @@ class RowFields:
 
     def world_roots(self, start: int, stop: int) -> Doubles:
         """Global orientation (n, 3) rad in the world."""
-        to_camera = self._rotations(start, stop)
-        to_world = to_camera.transpose(0, 2, 1)
-        pose = self.split.rows("pose", start, stop)
-        return compose(to_world, pose[:, :3])
+        to_world = self._rotations(start, stop).transpose(0, 2, 1)
+        return compose(to_world, self.split.rows("pose", start, stop)[:, :3])
 
     def world_places(self, start: int, stop: int) -> Doubles:
         """Translation (n, 3) m of the neutral body in the world."""
         assert self.bodies is not None
-        pose = self.split.rows("pose", start, stop)
-        betas = self.split.rows("betas", start, stop)
-        trans = self.split.rows("trans", start, stop)
-        extrinsics = self.split.rows("extrinsics", start, stop)
+        names = ("pose", "betas", "trans", "extrinsics")
+        columns = [self.split.rows(name, start, stop) for name in names]
+        pose, betas, trans, extrinsics = columns
         pelvis, _ = self.bodies.joints("neutral", pose, betas)
         root = pose[:, :3]
         _, world_trans = cameras.to_world(root, trans, extrinsics, pelvis)
@@ -262,7 +256,7 @@ class RowFields:
         extrinsics = self.split.rows("extrinsics", start, stop)
         return extrinsics[:, :3, :3].astype(np.float64)
 
-    def _tracks(self, start: int, stop: int) -> Rows:
+    def _tracks(self, start: int, stop: int) -> Ints:
         """The number of each row's track, (n,)."""
         return self.split.track_of(np.arange(start, stop))
 

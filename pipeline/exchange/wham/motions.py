@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from pipeline import cameras
@@ -19,8 +18,7 @@ from pipeline.cameras import pose_in_camera, resample_linear, resample_rotations
 from pipeline.exchange.rows import Segments
 from pipeline.exchange.wham.bodies import Bodies
 from pipeline.exchange.wham.fields import FPS, RATE_NOISE, Compute
-
-Doubles = NDArray[np.float64]
+from pipeline.skeletons import Doubles
 
 MIN_FRAMES: Final = 25  # least number of frames of a motion, at 30 fps
 TOO_SHORT: Final = f"motion of fewer than {MIN_FRAMES} frames at 30 per second"

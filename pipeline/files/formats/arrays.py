@@ -16,17 +16,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import IO, Any, BinaryIO, Final, NoReturn
 from zipfile import ZipFile, is_zipfile
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib import format as npy_format
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.known_files import owner_of
 from pipeline.files.formats.names import LARGEST_WHOLE, is_short_word, kind, shown, shown_names
 from pipeline.files.raw.files import open_regular, read_regular
-from pipeline.skeletons import Doubles
+from pipeline.skeletons import Array, Doubles
 
 Shape = tuple[int | None, ...]  # None: any length
 
@@ -62,6 +62,10 @@ NO_TEXT: Final = OTHERS | {  # first bytes of other files that have the name of 
     b"\x30\x26\xb2\x75": "Windows Media, to be converted: ffmpeg -i IN.wmv OUT.mp4",
     b"\xff\xfe": "text in UTF-16, not in UTF-8",
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
+}
+HEADERS: Final = {  # version of NumPy's file -> function that reads its header
+    (1, 0): npy_format.read_array_header_1_0,
+    (2, 0): npy_format.read_array_header_2_0,
 }
 _QUOTED: Final = re.compile(
     r"""(?<!\w)b?(['"])((?:\\.|(?!\1).)*)\1""", re.DOTALL
@@ -159,9 +163,7 @@ def identify_format(start: bytes, formats: Mapping[bytes, str]) -> str:
     return ""
 
 
-def load_mat(
-    file: Path, keys: Collection[str], optional: Collection[str] = ()
-) -> dict[str, NDArray[Any]]:
+def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, Array]:
     """Read variables of a MATLAB v5 file, by name, in their stored types. Those in `optional` may
     be missing.
 
@@ -187,9 +189,7 @@ def load_mat(
     raise RawDataError(file, missing[0], "a variable of this name", found, do)
 
 
-def load_npz(
-    file: Path, keys: Collection[str], optional: Collection[str] = ()
-) -> dict[str, NDArray[Any]]:
+def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, Array]:
     """Read arrays of an .npz, by name. Those in `optional` may be missing. Pickled objects are
     refused, as they can run code.
 
@@ -219,17 +219,23 @@ def load_npz(
 
 def npz_shape(file: Path, key: str) -> tuple[int, ...]:
     """The shape of an array in an .npz, without reading its numbers. Raises RawDataError."""
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
     with (
         reading(file, "a NumPy .npz archive", key=key),
         open_regular(file) as stream,
         ZipFile(stream) as archive,
     ):
-        array = archive.open(f"{key}.npy")
-        return tuple(readers[np.lib.format.read_magic(array)](array)[0])
+        return read_npy_header(archive.open(f"{key}.npy"))[0]
+
+
+def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read what is before the numbers of NumPy's file: their shape, whether they are in Fortran
+    order, and their type. Raises ValueError for another file.
+    """
+    version = npy_format.read_magic(stream)
+    if version not in HEADERS:
+        refuse(f"npy version {version}")
+    shape, fortran, dtype = HEADERS[version](stream)
+    return shape, fortran, dtype
 
 
 def fits(actual: tuple[int, ...], expected: Shape) -> bool:
@@ -260,7 +266,7 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
     raise RawDataError(file, key, f"numbers of shape ({lengths})", found, do)
 
 
-def _first_other(array: NDArray[Any]) -> object:
+def _first_other(array: Array) -> object:
     """The first element that is not a real number in range, for a message."""
     elements = array.ravel().tolist()
     for element in elements:

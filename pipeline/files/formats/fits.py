@@ -13,14 +13,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
-from pipeline.skeletons import Doubles, Floats
+from pipeline.skeletons import Array, Doubles, Floats
 
 FILE: Final = "fits.sqlite"
 N_POSE = 72
@@ -117,9 +116,7 @@ class FitStore:
             fits.append(Fit(pose, betas, kp_2d.reshape(N_JOINTS, 3)))
         return fits
 
-    def match(
-        self, names: Sequence[str], kp_2d: Floats
-    ) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
+    def match(self, names: Sequence[str], kp_2d: Floats) -> tuple[dict[str, Array], Counter[str]]:
         """Assign fits to T rows of a track.
 
         A row gets a fit if exactly one fit of its image has the row's keypoints, up to shift and

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
@@ -30,7 +29,7 @@ from pipeline.files.formats.known_files import owner_of
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import LARGEST, Doubles
+from pipeline.skeletons import LARGEST, Array, Doubles
 
 ENDINGS: Final = frozenset({".npz", ".pkl", ".npy"})
 N_BETAS: Final = 10
@@ -115,7 +114,7 @@ def _load_npz(file: Path) -> Motion:
     return Motion(poses, trans, betas, n_betas, _rate(file, data), _gender(data))
 
 
-def _gender(data: dict[str, NDArray[Any]]) -> str:
+def _gender(data: dict[str, Array]) -> str:
     """The gender as stored; "" if there is none."""
     stored = data.get("gender", np.empty(0)).reshape(-1)
     if stored.size != 1:
@@ -126,7 +125,7 @@ def _gender(data: dict[str, NDArray[Any]]) -> str:
     return str(gender)
 
 
-def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
+def _rate(file: Path, data: dict[str, Array]) -> float:
     """Frames per second, from the first of RATES that the file has. Raises RawDataError."""
     keys = [key for key in RATES if key in data]
     if not keys:

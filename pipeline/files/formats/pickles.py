@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.files.formats.arrays import other_format, reading, refuse
 from pipeline.files.raw.files import read_regular
+from pipeline.skeletons import Array
 
 Kind = Literal["smpl", "sequence"]
 
@@ -108,7 +108,7 @@ def _dtype(code: Any, *_: object) -> np.dtype[Any]:
     return np.dtype(code, copy=True)  # a copy, because its state will be set: NumPy shares its own
 
 
-def _reconstruct(kind: object, *_: object) -> NDArray[Any]:
+def _reconstruct(kind: object, *_: object) -> Array:
     """Stands for the function by which NumPy begins to restore an array."""
     if kind is not NDARRAY:
         raise ValueError("an array of another class")
@@ -131,7 +131,7 @@ def _new_object(kind: Any, base: object, state: object) -> Object:
     return cast(Object, kind())
 
 
-def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> NDArray[Any]:
+def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> Array:
     """Stands for NumPy's functions that make an array or a number from bytes."""
     if not isinstance(dtype, np.dtype):
         raise TypeError(f"array type {reprlib.repr(dtype)[:80]}")

@@ -234,7 +234,7 @@ class Pictures:
         if indices:
             probed = [indices[0], indices[len(indices) // 2], indices[-1]]
         contents = [digest_or_problem(self.path(index)) for index in probed]
-        return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
+        return text_digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *contents)
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         """Decode frames as `FrameSource.read` says. An image of another size than the video's, in
@@ -254,29 +254,39 @@ class Pictures:
             if (width, height) == size:
                 yield Frame(index, image, None)
             else:
-                yield Frame(index, None, _other_size(path, (width, height), size), OTHER_SIZE)
+                problem = (
+                    f"{path} has {width} x {height} px, and the video {size[0]} x {size[1]}: "
+                    "unpack the images again, without resizing them, and convert again"
+                )
+                yield Frame(index, None, problem, OTHER_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
-    """A video file. It is always decoded from its first frame on, because seeking to a frame finds
-    a wrong one in many files.
-    """
+class SourceFile:
+    """A source in one file."""
 
     root: Path
     path: str  # below root
-    random_access: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         below(self.root, self.path)
 
     @property
-    def spec(self) -> str:
-        return f"video:{self.path}"
-
-    @property
     def place(self) -> Path:
         return self.root / self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Video(SourceFile):
+    """A video file. It is always decoded from its first frame on, because seeking to a frame finds
+    a wrong one in many files.
+    """
+
+    random_access: ClassVar[bool] = False
+
+    @property
+    def spec(self) -> str:
+        return f"video:{self.path}"
 
     def size(self) -> tuple[int, int]:
         """(width, height) px as a player shows it."""
@@ -302,7 +312,7 @@ class Video:
         return self._survey(whole=False)
 
     def digest(self) -> str:
-        return _digest("video", digest_or_problem(self.place))
+        return text_digest("video", digest_or_problem(self.place))
 
     @cached
     def header(self) -> VideoHeader:
@@ -479,14 +489,6 @@ def increasing(frame_index: Iterable[int]) -> Iterator[int]:
         yield before
 
 
-def _digest(*parts: str) -> str:
+def text_digest(*parts: str) -> str:
     """SHA-256, hex, of several texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _other_size(file: Path, size: tuple[int, int], expected: tuple[int, int]) -> str:
-    """The problem of an image of another size than its video's."""
-    return (
-        f"{file} has {size[0]} x {size[1]} px, and the video {expected[0]} x {expected[1]}: "
-        "unpack the images again, without resizing them, and convert again"
-    )

@@ -19,7 +19,6 @@ Readers make sources by `picture_pattern`, `Pictures`, `TurnedPictures`, `Record
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,15 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.tfrecords import AGAIN, feature_values, parse_example, read
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
-from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, below, increasing
+from pipeline.files.pixels.frames import (
+    Frame,
+    FrameSource,
+    Pictures,
+    SourceFile,
+    Video,
+    increasing,
+    text_digest,
+)
 from pipeline.files.raw.files import cached, scan_folder, span_digest
 
 PICTURES: Final = "image/encoded"
@@ -67,7 +74,7 @@ class TurnedPictures(Pictures):
         return height, width
 
     def digest(self) -> str:
-        return hashlib.sha256(f"turned:{Pictures.digest(self)}".encode()).hexdigest()
+        return text_digest(f"turned:{Pictures.digest(self)}")
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         for frame in Pictures.read(self, frame_index):
@@ -78,27 +85,18 @@ class TurnedPictures(Pictures):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordPictures:
+class RecordPictures(SourceFile):
     """The images in one example (record) of a TFRecord file: the bytes [start, start + length) of
     the file, which include the record's header.
     """
 
-    root: Path
-    path: str  # of the file, below root
     start: int
     length: int
     random_access: ClassVar[bool] = False  # the record is read as a whole
 
-    def __post_init__(self) -> None:
-        below(self.root, self.path)
-
     @property
     def spec(self) -> str:
         return f"record:{self.path}@{self.start}+{self.length}"
-
-    @property
-    def place(self) -> Path:
-        return self.root / self.path
 
     @classmethod
     def from_spec(cls, root: Path, rest: str) -> RecordPictures:
@@ -123,7 +121,7 @@ class RecordPictures:
 
     def digest(self) -> str:
         content = span_digest(self.place, self.start, self.start + self.length)
-        return hashlib.sha256(f"record\0{content}".encode()).hexdigest()
+        return text_digest("record", content)
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         pictures: list[bytes] = []

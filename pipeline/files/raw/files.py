@@ -147,10 +147,12 @@ def file_digest(file: Path) -> str:
     """SHA-256 of a file; of a video over 16 MiB, SHA-256 of its size and its first, middle and last
     MiB. Raises OSError.
     """
-    with io.BufferedReader(open_unbuffered(file)) as stream:
+    if file.suffix.lower() not in VIDEOS:
+        return whole_file_digest(file)
+    with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        if size <= HASHED_WHOLE or file.suffix.lower() not in VIDEOS:
-            return _sha256(stream, size)
+        if size <= HASHED_WHOLE:
+            return whole_file_digest(file)
         probes = hashlib.sha256(f"probed {size}".encode())
         for start in (0, (size - MIB) // 2, size - MIB):
             stream.seek(start)
@@ -164,16 +166,10 @@ digest_or_problem: Final = _or_why_not(file_digest)
 def whole_file_digest(file: Path) -> str:
     """SHA-256, in hex, of all bytes of a file, even of a large video. Raises OSError."""
     with io.BufferedReader(open_unbuffered(file)) as stream:
-        return _sha256(stream, os.fstat(stream.fileno()).st_size)
-
-
-def _sha256(stream: io.BufferedReader[io.FileIO], size: int) -> str:
-    """SHA-256, in hex, of all bytes of an open file of `size` bytes. For small files, it avoids the
-    large buffer of `hashlib.file_digest`, which is slow to make.
-    """
-    if size <= SMALL:
-        return hashlib.sha256(stream.read()).hexdigest()
-    return hashlib.file_digest(stream, "sha256").hexdigest()
+        # `hashlib.file_digest` makes a large buffer, which is slow for small files
+        if os.fstat(stream.fileno()).st_size <= SMALL:
+            return hashlib.sha256(stream.read()).hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @cached
@@ -246,44 +242,34 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def find(
-    raw: Path, pattern: str, unreadable: Unreadable, *, any_case: bool = False
+    folder: Path | str, pattern: str, unreadable: Unreadable, *, any_case: bool = False
 ) -> Iterator[str]:
-    """Find paths below `raw` that match a glob without "**", in any order. Wildcards do not match
-    hidden names.
+    """Find paths below `folder` that match a glob without "**", in any order. Wildcards do not
+    match hidden names.
 
     Args:
         pattern: the glob. If it ends in a slash, it matches only folders.
         unreadable: gets an entry for each folder or file that cannot be read.
         any_case: ignore upper and lower case.
     """
-    return _find(
-        str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable, any_case
-    )
-
-
-def _find(
-    folder: str, names: Sequence[str], only_folders: bool, unreadable: Unreadable, any_case: bool
-) -> Iterator[str]:
-    """As `find`, for a glob that is split into the `names` of its levels."""
-    name = names[0]
-    deeper_names = names[1:]
+    name, slash, deeper = pattern.partition("/")
     if not (any_case or WILD.search(name)):
         path = os.path.join(folder, name)  # noqa: PTH118 - a quarter of a million of these
-        if deeper_names:
-            yield from _find(path, deeper_names, only_folders, unreadable, any_case)
-        elif _is_match(path, only_folders, unreadable):
+        if deeper:
+            yield from find(path, deeper, unreadable)
+        elif _is_match(path, bool(slash), unreadable):
             yield path
         return
     flags = re.IGNORECASE if any_case else 0
     fits = re.compile(fnmatch.translate(name), flags).match
     for entry in scan_folder(folder, unreadable):
         is_hidden = entry.name.startswith(".") and not name.startswith(".")
-        if is_hidden or not fits(entry.name):
+        is_other_kind = bool(slash) and not is_folder_entry(entry)
+        if is_hidden or not fits(entry.name) or is_other_kind:
             continue
-        if deeper_names:
-            if is_folder_entry(entry):
-                yield from _find(entry.path, deeper_names, only_folders, unreadable, any_case)
-        elif not only_folders or is_folder_entry(entry):
+        if deeper:
+            yield from find(entry.path, deeper, unreadable, any_case=any_case)
+        else:
             yield entry.path
 
 

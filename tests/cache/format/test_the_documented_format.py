@@ -168,7 +168,7 @@ def test_a_commit_that_was_killed_before_its_metadata_was_written_reads_as_docum
     assert any("zarr.json missing or of an earlier commit" in note for note in report.notes)
     assert any("no manifest names" in note for note in report.notes), "earlier tables"
     toy.write(tmp_path, [])
-    assert cache.verify(tmp_path).notes == ()
+    assert cache.verify(tmp_path).notes == []
 
 
 def test_the_checksum_is_the_documented_one() -> None:

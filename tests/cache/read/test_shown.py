@@ -1,14 +1,11 @@
-"""What a console shows of a cache, and the tracks as a table of pandas."""
+"""What a console shows of a cache."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 import cache
-from cache import CacheError
 
 
 @pytest.fixture
@@ -27,23 +24,3 @@ def test_each_object_says_what_it_is(opened: cache.FeatureCache) -> None:
     assert repr(split.tracks[0]).startswith("TrackRecord(name='v0/0'")
     windows = cache.torch_windows(split, 4, 3)
     assert repr(windows) == "TorchWindows of toy/train: 45 of 4 frames"
-
-
-def test_tracks_are_a_table_of_pandas(
-    opened: cache.FeatureCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pandas = ModuleType("pandas")
-    pandas.DataFrame = dict  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pandas", pandas)
-    tracks = opened["toy/train"].tracks
-    table: Any = tracks.to_pandas()
-    for name in ("name", "video", "start", "stop", "fps", "step", "crop_scale", "gender"):
-        assert list(table[name]) == [getattr(track, name) for track in tracks]
-
-
-def test_without_pandas_the_error_says_how(
-    opened: cache.FeatureCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(CacheError, match="pip install pandas"):
-        opened["toy/train"].tracks.to_pandas()

@@ -151,20 +151,24 @@ def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(
 
 def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
     write_narrow(url, toy.video("a", [20, 60]))
-    shards = StreamShards(url, SPLIT, "crops", **FORM)
+    plans = ("quality 95", "quality 90")
     with (
-        StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as first,
-        StreamWriter(url, SPLIT, "crops", plan="quality 90", **FORM) as second,
+        StreamWriter(url, SPLIT, "crops", plan=plans[0], **FORM) as first,
+        StreamWriter(url, SPLIT, "crops", plan=plans[1], **FORM) as second,
     ):
-        first.accept(shards.stage(*toy.given(shards, 0)))
-        second.accept(shards.stage(*toy.given(shards, 0)))  # the same bytes are as good
-        first.accept(shards.stage(*toy.given(shards, 1)))
-        shard, features, ok, keys = toy.given(shards, 1)
-        other = shards.stage(shard, features + 1, ok, keys)
-        with pytest.raises(
-            CacheError, match=r"crops/c/1/0: expected no object yet, found other content"
-        ):
-            second.accept(other)
+        shards, others = (StreamShards(url, SPLIT, "crops", plan=plan, **FORM) for plan in plans)
+        for stager in (shards, others):
+            stager.stage(*toy.given(stager, 0))
+        first.accept_staged()
+        second.accept_staged()  # the same bytes are as good
+        assert second.refused == []
+        shards.stage(*toy.given(shards, 1))
+        first.accept_staged()
+        shard, features, ok, keys = toy.given(others, 1)
+        others.stage(shard, features + 1, ok, keys)
+        second.accept_staged()
+        (refused,) = second.refused
+        assert "crops/c/1/0: expected no object yet, found other content" in refused
         first.write(*toy.given(shards, 2))
         first.commit({})
     rows = cache.open(url)[SPLIT].rows("features/crops", 33, 71)
@@ -177,14 +181,15 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
         return sorted(key for key in cache.store_at(url).files(CROPS) if "/file-" in key)
 
     write_narrow(url, toy.video("a", [20, 60]))
-    shards = StreamShards(url, SPLIT, "crops", **FORM)
-    late = shards.stage(*toy.given(shards, 1))
+    shards = StreamShards(url, SPLIT, "crops", plan="quality 90", **FORM)
+    shards.stage(*toy.given(shards, 1))
+    late = staged()
     with StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as writer:
         # no lock shows whether they are of another writer that is running
         assert len(staged()) == 3
-        writer.accept(shards.stage(*toy.given(shards, 0)))
+        writer.write(*toy.given(shards, 0))
         writer.commit({})
-    assert staged() == sorted(late.keys.values())
+    assert staged() == late
     done = cache.gc(url)
     assert not done.removed
     assert any("unfinished work" in text for text in done.skipped)

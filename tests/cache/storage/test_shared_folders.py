@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Path:
         if not (home / name).exists():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).write_text("mine")
-    for name in ("staged", "shard.tmp"):
+    for name in ("staged", ".0-bbox"):
         (home / name).write_text("mine")
     return home
 

@@ -92,7 +92,7 @@ def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and
     assert (report.ok, report.problems, report.notes, report.splits, report.shards) == (
         True,
         (),
-        (),
+        [],
         1,
         n_shards,
     )

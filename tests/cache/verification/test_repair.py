@@ -48,7 +48,7 @@ def test_a_table_that_changed_its_shape_and_no_number_is_no_damage_after_a_kill(
     assert report.problems == ()
     assert "left by a killed commit" in report.notes[-1]
     assert any(Path(key).parts[3].startswith("run_start-") for key in repaired(tmp_path).restored)
-    assert cache.verify(tmp_path).stale == ()
+    assert cache.verify(tmp_path).stale == []
 
 
 def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(

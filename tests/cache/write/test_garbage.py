@@ -27,7 +27,7 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) ->
         HOME / "features/other/c/0/0": b"a stream that was never committed",
         HOME / "features/other_ok/c/0": b"its flags",
         HOME / "features/gone_key/c/0/0": b"keys of a stream that was removed",
-        HOME / ".writing/shard.tmp": b"half",
+        HOME / ".writing/.0-bbox": b"half",
     }
     for name, data in left.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) ->
     assert folders == {"toy"}
     assert not (root / HOME / "trans").exists()
     assert not (root / HOME / "features/other").exists()
-    assert cache.verify(root).notes == ()
+    assert cache.verify(root).notes == []
 
 
 def test_a_commit_that_a_full_disk_cut_off_is_finished_once_there_is_room(root, toy, monkeypatch):
@@ -66,7 +66,7 @@ def test_a_commit_that_a_full_disk_cut_off_is_finished_once_there_is_room(root, 
         cache.gc(root, unfinished=True)
         found = cache.gc(root, unfinished=True)
     assert found.removed == found.skipped == found.problems == []
-    assert cache.verify(root).notes == ()
+    assert cache.verify(root).notes == []
 
 
 def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(

@@ -1,6 +1,5 @@
 """Shards that others write and one writer accepts: the same bytes, and a late one never counts."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from cache import CacheError, StreamShards, StreamWriter
 
 SPLIT = "toy/train"
+WRITING = f"{SPLIT}/features/resnet50/.writing"
 FORMS: dict[str, Any] = {
     "resnet50": {"dim": 4, "dtype": "float16"},
     "crops": {"dim": 3, "dtype": "float32"},
@@ -21,7 +21,7 @@ def writer_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") ->
     return StreamWriter(root, SPLIT, stream, plan=plan, **FORMS[stream])
 
 
-def shards_of(root: Path, stream: str = "resnet50", *, plan: str = "") -> StreamShards:
+def shards_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") -> StreamShards:
     return StreamShards(root, SPLIT, stream, plan=plan, **FORMS[stream])
 
 
@@ -31,62 +31,52 @@ def root(tracks: Path) -> Path:
     return tracks
 
 
-def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) -> None:
+def test_a_shard_of_another_state_of_the_split_is_not_taken(
+    root: Path, toy: Any, tmp_path: Path
+) -> None:
     old = shards_of(root)
-    staged = [old.stage(*toy.given(old, shard)) for shard in (0, 4)]
-    kept = {key: (root / key).read_bytes() for one in staged for key in one.keys.values()}
+    for shard in (0, 4):
+        old.stage(*toy.given(old, shard))
+    kept = shutil.copytree(root / WRITING, tmp_path / "kept")
     shutil.rmtree(root)
     toy.write(root, toy.videos(seed=1))  # replaced: other rows under the same numbers
+    shutil.copytree(kept, root / WRITING)
     with writer_of(root) as writer:
-        for key, data in kept.items():
-            (root / key).parent.mkdir(parents=True, exist_ok=True)
-            (root / key).write_bytes(data)
-        for one in staged:
-            with pytest.raises(
-                CacheError, match=r"expected what is staged to be of .*is to be computed again"
-            ):
-                writer.accept(one)
+        assert writer.list_staged() == {}
         assert writer.pending == [0, 1, 2, 3, 4]
 
 
-def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path, toy: Any) -> None:
-    shards, wide = shards_of(root), StreamShards(root, SPLIT, "resnet50", dim=5)
-    other = shards_of(root, "crops")
+def test_what_is_not_pending_or_of_another_form_is_not_taken(root: Path, toy: Any) -> None:
+    shards = shards_of(root)
+    wide = StreamShards(root, SPLIT, "resnet50", dim=5, plan="weights")
     with writer_of(root) as writer:
-        first, again = (shards.stage(*toy.given(shards, 0)) for _ in range(2))
-        writer.accept(first)
-        for one in (first, again):
-            with pytest.raises(CacheError, match="shard 0: is not pending"):
-                writer.accept(one)
+        for _ in range(2):
+            shards.stage(*toy.given(shards, 0))
+        writer.accept_staged()
+        with pytest.raises(CacheError, match="shard 0: is not pending"):
+            writer.write(*toy.given(writer, 0))
         shard, features, ok, keys = toy.given(wide, 1)
-        of_five = wide.stage(shard, features, ok, keys)
-        for one in (of_five, other.stage(*toy.given(other, 1))):
-            with pytest.raises(CacheError, match="is to be computed again"):
-                writer.accept(one)
-        gone = shards.stage(*toy.given(shards, 2))
-        (root / gone.keys["resnet50_ok"]).unlink()
-        with pytest.raises(CacheError, match="found no such file"):
-            writer.accept(gone)
-        outside = dataclasses.replace(
-            gone, keys={**gone.keys, "resnet50_ok": "toy/train/manifest.json"}
-        )
-        with pytest.raises(CacheError, match="found no such file"):
-            writer.accept(outside)
+        wide.stage(shard, features, ok, keys)
+        writer.accept_staged()
         assert writer.pending == [1, 2, 3, 4]
+        assert writer.refused == []
 
 
 def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(
     root: Path, toy: Any
 ) -> None:
     """So that any process computes a refused shard again."""
-    shards = shards_of(root, plan="weights")
+    shards = shards_of(root)
     with writer_of(root) as writer:
-        staged = [shards.stage(*toy.given(shards, shard)) for shard in (0, 1, 2)]
-        (root / staged[1].keys["resnet50_ok"]).unlink()
+        for shard in (0, 1, 2):
+            shards.stage(*toy.given(shards, shard))
+        (gone,) = (root / WRITING).glob("staged/*/file-1-*-resnet50_ok")
+        gone.unlink()
         writer.accept_staged()
         assert writer.pending == [1, 3, 4]
-        assert len(writer.refused) == 1
-        assert shards.list_staged() == {}
+        (refused,) = writer.refused
+        assert "found no such file" in refused
+        assert sorted(shards.list_staged()) == [0, 2]
         shards.stage(*toy.given(shards, 1))
         writer.accept_staged()
         assert writer.pending == [3, 4]

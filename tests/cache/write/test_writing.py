@@ -116,7 +116,7 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
     notes = json.loads((root / toy.SPLIT / "provenance.json").read_text())["commits"]
     assert [note["software"]["numpy"] for note in notes.values()] == [np.__version__] * 2
     toy.write_stream(root)
-    assert cache.verify(root).notes == ()
+    assert cache.verify(root).notes == []
 
 
 def test_the_last_hundred_commits_are_noted_whatever_their_digests(root: Path, toy: Any) -> None:

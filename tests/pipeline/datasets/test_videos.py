@@ -107,7 +107,7 @@ def test_a_clip_that_cannot_be_read_now_costs_no_row(tmp_path: Path, run: Any, r
     assert "first.mp4 cannot be read: Input/output error" in failed
     assert "run the same command again" in failed
     assert "--drop-removed" in failed, "removing the file alone lets no row go"
-    assert cache.verify(root).notes == ()
+    assert cache.verify(root).notes == []
     (tmp_path / "aside").replace(clip)
     assert "59 rows computed" in ran("extract", *place, "--kind", "homography").out
 

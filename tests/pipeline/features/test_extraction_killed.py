@@ -128,7 +128,7 @@ def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes
     # a finished shard has rows that cannot be decoded
     assert again.computed + again.kept - calm.computed in (0, 2)
     assert into.tree(root) == into.tree(tmp_path / "calm")
-    assert cache.verify(root).notes == ()
+    assert cache.verify(root).notes == []
 
 
 def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(

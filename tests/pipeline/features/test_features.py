@@ -103,7 +103,7 @@ def test_a_refused_extraction_leaves_no_folder(
     before = sorted(root.rglob("*"))
     assert "cannot be downloaded" in ran("extract", *PENN.split("/"), "--cache", root, code=2).err
     assert sorted(root.rglob("*")) == before
-    assert cache.verify(root).notes == ()
+    assert cache.verify(root).notes == []
 
 
 def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(

@@ -22,10 +22,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.arrays import number_of, other_than_text, reading, refuse
+from pipeline.files.formats.arrays import number_of, reading
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.people.found import (
-    DAMAGED,
     FORMATS,
     LARGEST_SHARE,
     FoundPerson,
@@ -34,9 +33,9 @@ from pipeline.files.formats.people.found import (
     finite_score,
     label_error,
     other_tool_error,
+    text_lines,
     whole,
 )
-from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Doubles
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
@@ -93,13 +92,8 @@ def _is_number(word: str) -> bool:
 
 def _lines(file: Path) -> list[tuple[str, str]]:
     """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
-    with reading(file, "text in UTF-8", do=DAMAGED):
-        content = read_regular(file)
-        other = other_than_text(content)
-        if content.strip() and other:
-            refuse(other)
-        text = content.decode("utf-8-sig")
-    return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = text_lines(file, "text in UTF-8")
+    return [(f"line {i}", line) for i, line in enumerate(lines, 1) if line.strip()]
 
 
 def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:

@@ -20,6 +20,7 @@ from pipeline.files.formats import arrays
 from pipeline.files.formats.known_files import FORMATS as FORMATS
 from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.names import kind, shown
+from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
@@ -77,6 +78,16 @@ def other_tool_error(
         found = f"{owner}, which is not read"
         do = export_of(owner)
     return label_error(file, key, expected, found, do)
+
+
+def text_lines(file: Path, expected: str) -> list[str]:
+    """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
+    with arrays.reading(file, expected, do=DAMAGED):
+        content = read_regular(file)
+        other = arrays.other_than_text(content)
+        if content.strip() and other:
+            arrays.refuse(other)
+        return content.decode("utf-8-sig").splitlines()
 
 
 class FoundPerson(NamedTuple):

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.people.found import EXPORT, ORDERS
-from pipeline.skeletons import BONES, Doubles, Skeleton, joint_names
+from pipeline.skeletons import BONES, Doubles, Ints, Skeleton, joint_names
 
 CONFIDENT: Final = 0.3  # joints with a lower score are ignored
 MIN_BONES: Final = 6  # persons who show fewer are ignored
@@ -200,7 +199,7 @@ def _fit(order: str, names: Sequence[str], persons: Doubles) -> _OrderFit:
 
 
 @functools.lru_cache(maxsize=64)
-def _bones(names: tuple[str, ...]) -> tuple[NDArray[np.int64], Doubles]:
+def _bones(names: tuple[str, ...]) -> tuple[Ints, Doubles]:
     """Columns (B, 2) of the two ends of bones, and their lengths (B,) m."""
     plain = [_plain(name) for name in names]
     pairs = {}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -293,7 +293,16 @@ def _coco(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -> Label
             f"{n_interpolated} of {len(annotations)} people are between CVAT's key frames: "
             "interpolated, not labelled"
         )
-    _describe_images(content, images.values())
+    content.frames = sorted(image.frame for image in images.values())
+    for image in images.values():
+        if image.camera is not None:
+            content.camera[image.frame] = image.camera
+    scaled = [image.size for image in images.values() if image.size]
+    if scaled:
+        content.notes.append(
+            f"keypoints of {len(scaled)} frames are of pictures of {scaled[0]}: scaled to the "
+            "clip's size"
+        )
     return content
 
 
@@ -403,20 +412,6 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
         found = f"{len(frames)} frame numbers for {len(entries)} images"
         raise label_error(file, "images", "each frame once", found, f"{ONE_VIDEO} {NUMBERED}")
     return images
-
-
-def _describe_images(content: LabelContent, images: Collection[_CocoImage]) -> None:
-    """Put the images' frames and cameras into `content`, and a note on other sizes."""
-    content.frames = sorted(image.frame for image in images)
-    for image in images:
-        if image.camera is not None:
-            content.camera[image.frame] = image.camera
-    scaled = [image.size for image in images if image.size]
-    if scaled:
-        content.notes.append(
-            f"keypoints of {len(scaled)} frames are of pictures of {scaled[0]}: scaled to the "
-            "clip's size"
-        )
 
 
 def _image_name(image: Mapping[str, Any]) -> tuple[str, object]:

@@ -23,9 +23,14 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.files.formats.arrays import number_of, other_than_text, reading, refuse
-from pipeline.files.formats.people.found import DAMAGED, FoundPerson, LabelContent, label_error
-from pipeline.files.raw.files import read_regular
+from pipeline.files.formats.arrays import number_of, reading
+from pipeline.files.formats.people.found import (
+    DAMAGED,
+    FoundPerson,
+    LabelContent,
+    label_error,
+    text_lines,
+)
 from pipeline.skeletons import LARGEST, Doubles
 
 N_HEADER: Final = 5  # lines
@@ -70,14 +75,19 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     """Read a file: the joints' names, the frames from 0, and points (T, J, 3): x, y in px, score 1
     or 0 (missing).
     """
-    lines = _lines(file)
-    names = [name.strip() for name in lines[3].split("\t")]
+    expected = "a TRC file: text, with five lines of header"
+    lines = text_lines(file, expected)
+    if len(lines) < N_HEADER:
+        raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
+    fields = lines[3].split("\t")
+    names = [name.strip() for name in fields]
     joints = [name for name in names[2:] if name]
     if not joints or not lines[0].startswith("PathFileType"):
         found = f"other text, and {len(joints)} names of joints"
         raise label_error(file, "line 1", "the header of a TRC file", found)
 
-    rate = _numbers(file, "line 3", lines[2].split("\t")[:1])[0]
+    first = lines[2].split("\t")[:1]
+    rate = _numbers(file, "line 3", first)[0]
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)
@@ -101,20 +111,6 @@ def _read_person(file: Path) -> tuple[list[str], list[int], Doubles]:
     _require_px(file, points)
     points[..., 2] = points[..., :2].any(axis=-1)
     return joints, frames.astype(int).tolist(), points
-
-
-def _lines(file: Path) -> list[str]:
-    """The lines of a file. Raises RawDataError unless it is text with a header."""
-    expected = "a TRC file: text, with five lines of header"
-    with reading(file, expected, do=DAMAGED):
-        content = read_regular(file)
-        other = other_than_text(content)
-        if other:
-            refuse(other)
-        lines = content.decode("utf-8-sig").splitlines()
-        if len(lines) < N_HEADER:
-            refuse(f"{len(lines)} lines")
-    return lines
 
 
 def _numbers(file: Path, key: str, fields: Sequence[str]) -> list[float]:
