@@ -27,7 +27,8 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import find_differences
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Output, Run
+from pipeline.features.engine.run import compute_shards
+from pipeline.features.engine.shards import StreamRun
 from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan
 from pipeline.features.spec import Resources
@@ -130,7 +131,7 @@ def _extract(
 def _compute(
     split: Split,
     streams: Sequence[StreamExtraction],
-    outputs: Sequence[Output],
+    outputs: Sequence[StreamRun],
     resources: Resources,
     progress: Progress,
     device: str = "",
@@ -146,14 +147,11 @@ def _compute(
     def report(n_done: int, meter: Meter) -> None:
         progress(n_done, n_rows, str(meter))
 
-    run = Run(
-        split=split, outputs=outputs, pixels_of=pixels_of, resources=resources, process=device
-    )
-    run.compute(report)
+    meter = compute_shards(split, outputs, pixels_of, resources, device, report)
     extractions = []
     for stream, output in zip(streams, outputs, strict=True):
         stream.counts.add(output.counts)
-        extractions.append(stream.finish(output.provenance, run.meter))
+        extractions.append(stream.finish(output.provenance, meter))
     return extractions
 
 

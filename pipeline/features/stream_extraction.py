@@ -33,8 +33,7 @@ from pipeline.conversion.other_work import report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Output
-from pipeline.features.engine.shards import Counts
+from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.streams.base import Machine, Provenance
 from pipeline.features.videos import videos_of
@@ -99,7 +98,7 @@ class StreamExtraction:
         self.lost = {split.videos[number].name: why for number, why in lost.items()}
         self.reopened = self.missing.shards_to_reopen(split, lost)
 
-    def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
+    def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> StreamRun:
         """Open the stream in the cache for a run, until `stack` is closed.
 
         part: the part of an array job, which only stages shards; None: the run commits.
@@ -136,7 +135,7 @@ class StreamExtraction:
         names = plan.root, plan.split, plan.spec.name
         return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=self._staging)
 
-    def _open_writer(self, writer: cache.StreamWriter, share: frozenset[int]) -> Output:
+    def _open_writer(self, writer: cache.StreamWriter, share: frozenset[int]) -> StreamRun:
         """Make the output for a run that commits. Staged shards that the writer refused are
         computed again.
         """
@@ -151,7 +150,7 @@ class StreamExtraction:
         finished = share.intersection(self.missing.shards) - target
         return self._output(writer, writer.write, target, finished)
 
-    def open_part(self, share: frozenset[int]) -> Output:
+    def open_part(self, share: frozenset[int]) -> StreamRun:
         """Make the output for a part, which stages shards, and reopens and commits none."""
         shards = self._open_shards(cache.StreamShards)
         missing = share.intersection(self.missing.shards)
@@ -164,14 +163,16 @@ class StreamExtraction:
         write: Callable[..., object],
         target: frozenset[int],
         finished: frozenset[int],
-    ) -> Output:
+    ) -> StreamRun:
         """Make the output for a run. write: the function that writes a shard."""
         if shards.split_digest != self._split.manifest["digest"]:
             raise committed_meanwhile(self.plan.split)
         self.counts.kept += int(self._split.rows_by_shard()[sorted(finished)].sum())
         self.target = sorted(target)
         self._n_missing = len(finished) + len(target)
-        return Output(self._split, self.plan.spec.stream, shards, self.target, write, self.recorded)
+        return StreamRun(
+            self._split, self.plan.spec.stream, shards, self.target, write, self.recorded
+        )
 
     def _load_provenance(self) -> Provenance:
         """Load the stream and return its provenance."""
