@@ -17,12 +17,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Split
-from cache.arrays import Floats, Ints
+from cache.arrays import Ints
 from pipeline.features.computing import compute_batch
+from pipeline.features.engine.meter import Meter
+from pipeline.features.engine.shards import Checked, StreamRun
 from pipeline.features.engine.worker import AHEAD, view_slots
-from pipeline.features.inputs import label_batch
-from pipeline.features.streams.base import Labels, Stream
+from pipeline.features.streams.base import Labels
 
 FEWEST_ROWS: Final = 16  # in a task, so that small batches are soon full
 MOST_ROWS: Final = 64  # in a task; sending more at once saves nothing
@@ -39,14 +39,15 @@ class LoadedNetwork:
         workers: number of decoding processes.
     """
 
-    def __init__(self, stream: Stream, computer: Any, workers: int) -> None:
+    def __init__(self, stream: StreamRun, computer: Any, workers: int) -> None:
         self.lanes: int = computer.lanes  # number of threads that may compute batches
         self.full = deque[int]()  # batches that are ready to be computed
-        self.n_computing = 0  # number of batches that are being computed
-        self._stream = stream
+        self._n_computing = 0  # number of batches that are being computed
+        self._run = stream
+        self._stream = stream.stream
         self._computer = computer
         self._size: int = computer.batch_size
-        self.task_rows = min(max(FEWEST_ROWS, self._size // 4), MOST_ROWS)
+        self.task_rows: int = min(max(FEWEST_ROWS, self._size // 4), MOST_ROWS)
         n_batches = self._count_batches(workers)
         # (batches, size) the row of the split in each slot
         self._rows: NDArray[np.int64] = np.full((n_batches, self._size), NO_ROW, np.int64)
@@ -73,7 +74,8 @@ class LoadedNetwork:
     @property
     def n_bytes(self) -> int:
         """Size of the memory."""
-        return self._rows.size * self._stream.policy.size**2 * 3
+        size = self._stream.policy.size
+        return self._rows.size * size * size * 3
 
     @contextlib.contextmanager
     def use(self, memory: mmap.mmap) -> Iterator[None]:
@@ -108,26 +110,35 @@ class LoadedNetwork:
         slots = self.take(-self._n_taken % self._size)
         self.fill(slots, np.full(len(slots), NO_ROW))
 
-    def rows(self, batch: int) -> Ints:
-        """The rows in a batch's slots (batch size,); NO_ROW for empty ones."""
-        return self._rows[batch]
-
-    def labels(self, split: Split, batch: int) -> Labels:
-        """Columns of a batch's rows for the network; {} if it reads none. Empty slots get those of
-        another row.
+    def take_full(self) -> Iterator[tuple[int, Labels]]:
+        """Yield the batches to compute now, each with columns of its rows, if the network reads
+        some. Empty slots get those of another row.
         """
-        if not self._stream.reads.labels:
-            return {}
-        rows = self._rows[batch]
-        return label_batch(split, np.where(rows >= 0, rows, rows.max()), self._stream.reads)
+        while self.full and self._n_computing < 2 * self.lanes:
+            batch = self.full.popleft()
+            rows = self._rows[batch]
+            if (rows == NO_ROW).all():  # their video is lost
+                self._free(batch)
+                continue
+            self._n_computing += 1
+            yield batch, self._run.labels(np.where(rows == NO_ROW, rows.max(), rows))
 
-    def compute(self, batch: int, labels: Labels) -> Floats:
-        """The numbers (batch size, dim) of a full batch."""
+    def compute(self, batch: int, labels: Labels, meter: Meter) -> Checked:
+        """Compute a full batch. Any thread may call this."""
         slots = self._slots[batch * self._size : (batch + 1) * self._size]
         crops = slots[:, *self._stream.policy.slices]
-        return compute_batch(self._stream, self._computer, crops, labels)
+        with meter.measure("model"):
+            computed = compute_batch(self._stream, self._computer, crops, labels)
+        return self._run.check(computed, np.ones(len(computed), bool))
 
-    def free(self, batch: int) -> None:
+    def store(self, batch: int, checked: Checked) -> int:
+        """Store the rows of a computed batch. Returns the number of stored rows."""
+        self._n_computing -= 1
+        n = self._run.store(self._rows[batch], checked)
+        self._free(batch)
+        return n
+
+    def _free(self, batch: int) -> None:
         """Make the slots of a computed batch available again, after those of earlier batches."""
         self._computed.add(batch)
         oldest = self._n_freed // self._size % len(self._rows)

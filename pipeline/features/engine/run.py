@@ -1,14 +1,14 @@
 """One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops ->
 features]
 
-`extract.py` calls `compute_shards` with a `StreamRun` for each stream: with one stream of labels,
-or with streams of crops from the same images. For crops, one loop (`_CropRun.loop`) sends tasks to
-decoding processes, full batches to the networks' threads, and finished shards to the writing
-thread. Memory is a fixed number of slots and a few open shards.
+`extract.py` makes a `Run` with a `StreamRun` for each stream: one stream of labels, or streams of
+crops from the same images. For crops, one loop (`_Loop.run`) sends tasks to decoding processes,
+full batches to the networks' threads, and finished shards to the writing thread. Memory is a fixed
+number of slots and a few open shards.
 
 Row 101 of `resnet50` on its way: `Planner.jobs` opens its shard and puts it into a job, and
-`Planner.tasks` into a task, for which `_CropRun.tasks` takes slots. The process cuts its crop into
-its slot, and answers (`_CropRun.receive_tasks`). Once all slots of the batch are filled, a thread
+`Planner.tasks` into a task, for which `_take_slots` takes slots. The process cuts its crop into its
+slot, and answers (`_Loop._receive_tasks`). Once all slots of the batch are filled, a thread
 computes it, `StreamRun.store` puts the numbers into the row's shard, and the slots are free again.
 Once no row of the shard is left to compute, the writing thread writes it.
 """
@@ -16,6 +16,7 @@ Once no row of the shard is left to compute, the writing thread writes it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections import deque
@@ -26,16 +27,16 @@ from typing import Any, Final
 import numpy as np
 
 from cache import Split
+from pipeline.cli.progress import Progress
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.computing import compute_labels, load
+from pipeline.features.computing import compute_labels
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork
 from pipeline.features.engine.shards import Checked, OpenShard, StreamRun
 from pipeline.features.engine.tasks import Job, Planner
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
-from pipeline.features.inputs import Pixels, label_batch
+from pipeline.features.inputs import Pixels
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import Labels, Machine
 from pipeline.processes import Failed, cores
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -45,192 +46,161 @@ CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not c
 REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels gets in one call
 
-Progress = Callable[[int, Meter], None]  # number of finished rows of all streams
 
-
-def compute_shards(
-    split: Split,
-    streams: Sequence[StreamRun],
-    pixels_of: Callable[[int], Pixels] | None,
-    resources: Resources,
-    process: str,
-    progress: Progress,
-) -> Meter:
-    """Compute the target shards of streams: of one stream of labels, or of several streams of crops
-    from the same images. Returns where the time went.
+class Run:
+    """The computation of the target shards of streams: of one stream of labels, or of several
+    streams of crops from the same images.
 
     Before the first row is to be computed, no network is loaded, and no process started.
 
     Args:
         pixels_of: video number -> its pixels; None for labels.
         process: as for `Resources.machine`.
-        progress: called a few times a second.
-
-    Raises what writing a shard and the streams raise.
+        progress: called a few times a second, with numbers of rows of all streams.
     """
-    machine = resources.machine(process)
-    if pixels_of is None:
-        (stream,) = streams
-        report = _Report(streams, progress, Meter(decoders=0))
-        _compute_labels(split, stream, machine, report)
-    else:
-        report = _compute_crops(split, streams, pixels_of, resources, process, progress)
-    report.meter.stop()
-    report()
-    return report.meter
 
-
-class _Report:
-    """Reports the progress of a run."""
-
-    def __init__(self, streams: Sequence[StreamRun], progress: Progress, meter: Meter) -> None:
-        self.meter = meter
-        self._streams = streams
+    def __init__(
+        self,
+        split: Split,
+        streams: Sequence[StreamRun],
+        pixels_of: Callable[[int], Pixels] | None,
+        resources: Resources,
+        process: str,
+        progress: Progress,
+    ) -> None:
+        self.meter = Meter()
+        self.streams = streams
+        self._split = split
+        self._pixels_of = pixels_of
+        self._timeout = resources.timeout
+        self._machine = resources.machine(process)
+        self._workers = resources.decoders(process)
         self._progress = progress
-        self._reported = 0.0  # when the last report was
-        meter.note_device([stream.provenance for stream in streams])
+        rows = split.rows_by_shard()
+        self._n_rows = sum(int(rows[stream.target].sum()) for stream in streams)
+        self._reported = 0.0  # when progress was reported last
 
-    def __call__(self) -> None:
-        self._reported = time.monotonic()
-        self._progress(sum(stream.n_done for stream in self._streams), self.meter)
+    def compute(self) -> None:
+        """Compute the shards. Raises what writing a shard and the streams raise."""
+        if self._pixels_of is None:
+            (stream,) = self.streams
+            self._compute_labels(stream)
+        else:
+            self._compute_crops(self._pixels_of)
+        self.meter.stop()
+        self.report()
 
-    def if_due(self) -> None:
-        if time.monotonic() - self._reported > REPORT_EVERY:
-            self()
+    def report(self, every: float = 0.0) -> None:
+        """Report the progress, unless it was reported less than `every` s ago."""
+        now = time.monotonic()
+        if now - self._reported >= every:
+            self._reported = now
+            n_done = sum(stream.n_done for stream in self.streams)
+            self._progress(n_done, self._n_rows, str(self.meter))
 
+    def write(self, stream: StreamRun, shard: OpenShard) -> None:
+        """Write a finished shard."""
+        with self.meter.measure("write"):
+            stream.write(shard)
 
-def _load(stream: StreamRun, machine: Machine) -> Any:
-    """Load a stream's computer; None if decoding processes compute its rows."""
-    computer, stream.provenance = load(stream.stream, machine, stream.recorded)
-    return computer
+    def _write_finished(self) -> None:
+        for stream in self.streams:
+            for shard in stream.take_finished():
+                self.write(stream, shard)
+                stream.count(shard)
+                self.report()
 
+    def _compute_labels(self, stream: StreamRun) -> None:
+        """Compute the shards of a stream of labels, without decoding."""
+        self.meter.decoders = 0
+        computer: Any = None
+        at_once = max(1, AT_ONCE // stream.stream.reads.window)
+        saved = time.monotonic()
 
-def _compute_labels(split: Split, stream: StreamRun, machine: Machine, report: _Report) -> None:
-    """Compute the shards of a stream of labels, without decoding."""
-    meter = report.meter
-    computer: Any = None
-    at_once = max(1, AT_ONCE // stream.stream.reads.window)
-    saved = time.monotonic()
-    try:
-        for number in stream.target:
-            shard = stream.open(number)
-            assert shard is not None, "each shard once"
-            todo = shard.todo
-            if len(todo) and computer is None:
-                computer = _load(stream, machine)
-                meter.note_device([stream.provenance])
-            for first in range(0, len(todo), at_once):
-                rows = todo[first : first + at_once]
-                labels = label_batch(split, rows, stream.stream.reads)
-                with meter.measure("model"):
-                    computed, known = compute_labels(stream.stream, computer, labels, len(rows))
-                meter.rows += stream.store(rows, stream.check(computed, known))
-                if time.monotonic() - saved > CHECKPOINT_EVERY:
-                    saved = time.monotonic()
-                    _save([stream])
-                report.if_due()
-            _write_finished([stream], report)
-    finally:
-        _save([stream])
+        def save() -> None:
+            for write_checkpoint in stream.save():
+                write_checkpoint()
 
-
-def _save(streams: Sequence[StreamRun]) -> None:
-    for stream in streams:
-        for save in stream.save():
+        try:
+            for number in stream.target:
+                shard = stream.open(number)
+                assert shard is not None, "it is missing"
+                todo = shard.todo
+                if len(todo) and computer is None:
+                    computer = stream.load(self._machine)
+                    self.meter.note_device([stream.provenance])
+                for first in range(0, len(todo), at_once):
+                    rows = todo[first : first + at_once]
+                    labels = stream.labels(rows)
+                    with self.meter.measure("model"):
+                        computed, known = compute_labels(stream.stream, computer, labels, len(rows))
+                    self.meter.rows += stream.store(rows, stream.check(computed, known))
+                    if time.monotonic() - saved > CHECKPOINT_EVERY:
+                        saved = time.monotonic()
+                        save()
+                    self.report(REPORT_EVERY)
+                self._write_finished()
+        finally:
             save()
 
+    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> None:
+        """Compute the shards of streams of crops."""
+        planner = Planner(self._split, self.streams, pixels_of, self._workers)
+        jobs = planner.jobs()
+        for job in jobs:
+            if job is not None:
+                self._compute_jobs(planner, itertools.chain([job], jobs))
+            self._write_finished()
+        self._write_finished()
 
-def _write_finished(streams: Sequence[StreamRun], report: _Report) -> None:
-    for stream in streams:
-        for shard in stream.take_finished():
-            with report.meter.measure("write"):
-                stream.write(shard)
-            stream.count(shard)
-            report()
-
-
-def _compute_crops(
-    split: Split,
-    streams: Sequence[StreamRun],
-    pixels_of: Callable[[int], Pixels],
-    resources: Resources,
-    process: str,
-    progress: Progress,
-) -> _Report:
-    """Compute the shards of streams of crops."""
-    planner = Planner(split, streams, pixels_of, resources.decoders(process))
-    report = _Report(streams, progress, Meter())
-    jobs = planner.jobs()
-    for job in jobs:
-        if job is not None:
-            jobs = itertools.chain([job], jobs)
-            return _compute_jobs(split, streams, planner, jobs, resources, process, progress)
-        _write_finished(streams, report)
-    _write_finished(streams, report)
-    return report
-
-
-def _compute_jobs(
-    split: Split,
-    streams: Sequence[StreamRun],
-    planner: Planner,
-    jobs: Iterator[Job | None],
-    resources: Resources,
-    process: str,
-    progress: Progress,
-) -> _Report:
-    """Load the networks, and compute shards with them and with decoding processes."""
-    workers = resources.decoders(process)
-    most = MOST_WORKERS * cores(0)
-    if workers > most:
-        raise ConfigError(
-            f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
+    def _compute_jobs(self, planner: Planner, jobs: Iterator[Job | None]) -> None:
+        """Load the networks, and compute shards with them and with decoding processes."""
+        workers = self._workers
+        most = MOST_WORKERS * cores(0)
+        if workers > most:
+            raise ConfigError(
+                f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
+            )
+        outputs: list[Output] = []
+        networks: list[LoadedNetwork | None] = []
+        for stream in self.streams:
+            computer = stream.load(self._machine)
+            network = None if computer is None else LoadedNetwork(stream, computer, workers)
+            networks.append(network)
+            row_stream = stream.stream if network is None else None
+            outputs.append(Output(stream.stream.policy.size, row_stream))
+        loaded = [network for network in networks if network is not None]
+        pool = Pool[Task, Decoded](
+            [CropDecoding(outputs)] * workers,
+            _tasks_of_jobs(planner, jobs, networks),
+            ahead=AHEAD,
+            timeout=self._timeout,
+            skips=True,
+            shared=[network.n_bytes for network in loaded],
+            # with fewer processes than cores, each may use several threads to decode
+            env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
         )
-    outputs: list[Output] = []
-    networks: list[LoadedNetwork | None] = []
-    for stream in streams:
-        computer = _load(stream, resources.machine(process))
-        if computer is None:
-            networks.append(None)
-            outputs.append(Output(stream.stream.policy.size, stream.stream))
-        else:
-            networks.append(LoadedNetwork(stream.stream, computer, workers))
-            outputs.append(Output(stream.stream.policy.size, None))
-    loaded = [network for network in networks if network is not None]
-    n_rows = min((network.task_rows for network in loaded), default=FEWEST_ROWS)
-    pool = Pool[Task, Decoded](
-        [CropDecoding(outputs)] * workers,
-        _tasks_of_jobs(jobs, planner, n_rows, networks),
-        ahead=AHEAD,
-        timeout=resources.timeout,
-        skips=True,
-        shared=[network.n_bytes for network in loaded],
-        # with fewer processes than cores, each may use several threads to decode
-        env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
-    )
-    meter = Meter(decoders=workers, lanes=max((network.lanes for network in loaded), default=1))
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(pool)
-        for network, memory in zip(loaded, pool.shared, strict=True):
-            stack.enter_context(network.use(memory))
-        report = _Report(streams, progress, meter)
-        report()
-        _CropRun(split, streams, networks, planner, pool, report).loop()
-    return report
+        lanes = max((network.lanes for network in loaded), default=1)
+        self.meter = Meter(decoders=workers, lanes=lanes)
+        self.meter.note_device([stream.provenance for stream in self.streams])
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pool)
+            for network, memory in zip(loaded, pool.shared, strict=True):
+                stack.enter_context(network.use(memory))
+            self.report()
+            _Loop(self, networks, planner, pool).run()
 
 
 def _tasks_of_jobs(
-    jobs: Iterator[Job | None],
     planner: Planner,
-    n_rows: int,
+    jobs: Iterator[Job | None],
     networks: Sequence[LoadedNetwork | None],
 ) -> Iterator[Iterator[Task | None] | None]:
-    """Yield the tasks of each job, of about `n_rows` rows; None if there is no job now."""
+    """Yield the tasks of each job; None if there is no job now."""
+    most_rows = [network.task_rows for network in networks if network is not None]
+    n_rows = min(most_rows, default=FEWEST_ROWS)
     for job in jobs:
-        if job is None:
-            yield None
-        else:
-            yield _take_slots(planner.tasks(job, n_rows), networks)
+        yield None if job is None else _take_slots(planner.tasks(job, n_rows), networks)
 
 
 def _take_slots(
@@ -249,7 +219,7 @@ def _take_slots(
         yield task
 
 
-class _CropRun:
+class _Loop:
     """The main loop of a run of crops.
 
     Args:
@@ -259,33 +229,25 @@ class _CropRun:
 
     def __init__(
         self,
-        split: Split,
-        streams: Sequence[StreamRun],
+        run: Run,
         networks: Sequence[LoadedNetwork | None],
         planner: Planner,
         pool: Pool[Task, Decoded],
-        report: _Report,
     ) -> None:
-        self._split = split
-        self._streams = streams
+        self._run = run
+        self._streams = run.streams
+        self._meter = run.meter
         self._networks = networks
-        # those with networks
-        self._loaded = [
-            (stream, network)
-            for stream, network in zip(streams, networks, strict=True)
-            if network is not None
-        ]
+        self._loaded = [network for network in networks if network is not None]
         self._planner = planner
         self._pool = pool
-        self._report = report
-        self._meter = report.meter
         self._saved = time.monotonic()  # when checkpoints were last begun
         # batches that are being computed
-        self._computing: dict[Future[Checked], tuple[StreamRun, LoadedNetwork, int]] = {}
-        # what the writing thread has to do, in order: shards, and checkpoints
-        self._writing = deque[tuple[Future[None], StreamRun | None, OpenShard | None]]()
+        self._computing: dict[Future[Checked], tuple[LoadedNetwork, int]] = {}
+        # what the writing thread has to do, in order, and what follows: shards, and checkpoints
+        self._writing = deque[tuple[Future[None], Callable[[], None] | None]]()
 
-    def loop(self) -> None:
+    def run(self) -> None:
         """Send tasks, compute full batches, write finished shards, until all is done.
 
         It always goes on. A task waits for slots, which are free again when their batch has been
@@ -306,7 +268,7 @@ class _CropRun:
                     self._receive_tasks()
                     self._receive_batches()
                     self._receive_written()
-                    self._report.if_due()
+                    self._run.report(REPORT_EVERY)
             finally:  # also after an error: start no other batch, and save the computed rows
                 threads.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer)
@@ -317,7 +279,7 @@ class _CropRun:
 
     @property
     def _has_full_batch(self) -> bool:
-        return any(network.full for _, network in self._loaded)
+        return any(network.full for network in self._loaded)
 
     @property
     def _is_working(self) -> bool:
@@ -333,27 +295,14 @@ class _CropRun:
         # More tasks may come once running batches have freed their slots.
         may_get_tasks = self._pool.has_more and self._computing
         if self._pool.is_idle and not self._has_full_batch and not may_get_tasks:
-            for _, network in self._loaded:
+            for network in self._loaded:
                 network.close_batch()
 
     def _begin_to_compute(self, threads: ThreadPoolExecutor) -> None:
-        for stream, network in self._loaded:
-            while network.full and network.n_computing < 2 * network.lanes:
-                batch = network.full.popleft()
-                if (network.rows(batch) == NO_ROW).all():  # their video is lost
-                    network.free(batch)
-                    continue
-                network.n_computing += 1
-                labels = network.labels(self._split, batch)
-                future = threads.submit(self._compute, stream, network, batch, labels)
-                self._computing[future] = stream, network, batch
-
-    def _compute(
-        self, stream: StreamRun, network: LoadedNetwork, batch: int, labels: Labels
-    ) -> Checked:
-        with self._meter.measure("model"):
-            computed = network.compute(batch, labels)
-        return stream.check(computed, np.ones(len(computed), bool))
+        for network in self._loaded:
+            for batch, labels in network.take_full():
+                future = threads.submit(network.compute, batch, labels, self._meter)
+                self._computing[future] = network, batch
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         """Let the writing thread write finished shards, and checkpoints of the others when they are
@@ -361,26 +310,23 @@ class _CropRun:
         """
         for stream in self._streams:
             for shard in stream.take_finished():
-                self._writing.append((writer.submit(self._write, stream, shard), stream, shard))
+                written = writer.submit(self._run.write, stream, shard)
+                self._writing.append((written, functools.partial(stream.count, shard)))
         if time.monotonic() - self._saved > CHECKPOINT_EVERY:
             self._begin_to_save(writer)
-
-    def _write(self, stream: StreamRun, shard: OpenShard) -> None:
-        with self._meter.measure("write"):
-            stream.write(shard)
 
     def _begin_to_save(self, writer: ThreadPoolExecutor) -> None:
         self._saved = time.monotonic()
         for stream in self._streams:
             for save in stream.save():
-                self._writing.append((writer.submit(save), None, None))
+                self._writing.append((writer.submit(save), None))
 
     def _receive_written(self) -> None:
         while self._writing and self._writing[0][0].done():
-            written, stream, shard = self._writing.popleft()
+            written, follow = self._writing.popleft()
             written.result()
-            if stream is not None and shard is not None:
-                stream.count(shard)
+            if follow is not None:
+                follow()
 
     def _receive_tasks(self) -> None:
         """Take finished tasks from the processes."""
@@ -414,7 +360,5 @@ class _CropRun:
     def _receive_batches(self) -> None:
         """Take finished batches from the networks' threads."""
         for future in [future for future in self._computing if future.done()]:
-            stream, network, batch = self._computing.pop(future)
-            network.n_computing -= 1
-            self._meter.rows += stream.store(network.rows(batch), future.result())
-            network.free(batch)
+            network, batch = self._computing.pop(future)
+            self._meter.rows += network.store(batch, future.result())

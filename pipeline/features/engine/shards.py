@@ -20,7 +20,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,10 @@ from cache import Split
 from cache.arrays import Array, Bools, Ints, Keys
 from cache.format.layout import NO_KEY
 from pipeline.errors import PipelineError
+from pipeline.features.computing import load
 from pipeline.features.engine.worker import CROP
-from pipeline.features.inputs import column, cuts, has_previous, row_keys
-from pipeline.features.streams.base import Provenance, Stream
+from pipeline.features.inputs import column, cuts, has_previous, label_batch, row_keys
+from pipeline.features.streams.base import Labels, Machine, Provenance, Stream
 
 NO_VALUE: Final = 0  # `ok` flag of rows that are neither COMPUTED nor UNDEFINED
 EXAMPLES: Final = 5  # problems that are reported with their message
@@ -141,19 +142,24 @@ class StreamRun:
     ) -> None:
         self.stream = stream
         self.target = target
-        self.recorded = recorded
-        self.provenance: Provenance | None = None  # None: nothing was to be computed
+        self.provenance: Provenance | None = None  # None: nothing has been loaded
         self.counts = Counts()  # of the rows of written shards
         self.n_unwritten = 0  # number of opened shards that are not written
         self._split = split
         self._files = files
         self._write = write
+        self._recorded = recorded
         self._size = split.rows_per_shard
         self._missing = set(target)  # shards that are not finished
         self._open: dict[int, OpenShard] = {}  # by number
         self._n_closed = 0  # number of rows of finished shards
         self._n_finite = 0  # number of computed rows whose numbers are finite
         self._n_not_finite = 0  # number of the other computed rows
+
+    def load(self, machine: Machine) -> Any:
+        """Load the stream's computer; None if decoding processes compute its rows."""
+        computer, self.provenance = load(self.stream, machine, self._recorded)
+        return computer
 
     @property
     def has_open(self) -> bool:
@@ -186,6 +192,10 @@ class StreamRun:
                 is_todo = (shard.state == State.TODO) & (shard.video == video)
                 parts.append(shard.crops[is_todo])
         return np.concatenate(parts)
+
+    def labels(self, rows: Ints) -> Labels:
+        """The labels (n, ...) of rows (n,) that the stream reads, by column."""
+        return label_batch(self._split, rows, self.stream.reads)
 
     def is_todo(self, rows: Ints) -> Bools:
         """Whether rows (n,) are still to be computed; False for -1, which stands for no row, and

@@ -30,7 +30,7 @@ from cache.arrays import Ints
 from pipeline.features.engine.network import MOST_PERSONS
 from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.worker import Crops, Task
-from pipeline.features.inputs import Pixels, VideoLost, label_batch
+from pipeline.features.inputs import Pixels, VideoLost
 from pipeline.features.videos import videos_of
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
@@ -121,7 +121,7 @@ class Planner:
         """
         crops = []
         for stream, rows in zip(self._streams, job.crops, strict=True):
-            crops.append(Crops(rows, label_batch(self._split, rows["row"], stream.stream.reads)))
+            crops.append(Crops(rows, stream.labels(rows["row"])))
         previous = [rows["previous"] for rows in job.crops]
         frames = np.unique(np.concatenate([job.frame, *previous]))
         n_kept = _frames_to_keep(frames, np.concatenate(job.crops))

@@ -131,6 +131,7 @@ class CropDecoding:
         self._outputs = outputs
         self._slots: list[NDArray[np.uint8]] = []  # by network, (n, size, size, 3)
         self._compared: Pixels | None = None  # the video that was compared last
+        self._lost: dict[Pixels, str] = {}  # videos that cannot be read, and why
         self._video: _OpenVideo | None = None  # that of the last task
 
     def share(self, *memories: mmap.mmap) -> None:
@@ -152,13 +153,14 @@ class CropDecoding:
         for output, crops in zip(self._outputs, task.crops, strict=True):
             memory = next(slots) if output.stream is None else None
             fillings.append(_Filling(task.pixels, output, crops, memory, meter))
-        lost = ""
         try:
-            self._decode(task, skipped, fillings, meter)
+            if task.pixels not in self._lost:
+                self._decode(task, skipped, fillings, meter)
         except VideoLost as error:
             self._video = None
-            lost = str(error)
-        return Decoded([filling.filled for filling in fillings], meter, lost)
+            self._lost[task.pixels] = str(error)
+        filled = [filling.filled for filling in fillings]
+        return Decoded(filled, meter, self._lost.get(task.pixels, ""))
 
     def _decode(
         self,
@@ -174,7 +176,7 @@ class CropDecoding:
             self._compared = task.pixels
         video = self._video
         numbers = task.frames
-        if video is None or not video.is_before(task):
+        if video is None or not video.precedes(task):
             video = _OpenVideo(task)
             self._video = video
             numbers = task.earlier_frames + task.frames
@@ -235,7 +237,7 @@ class _OpenVideo:
         self._frames = task.pixels.decode(iter(self._number.popleft, None))
         self.kept = deque[Frame](maxlen=task.n_kept)  # the last ones
 
-    def is_before(self, task: Task) -> bool:
+    def precedes(self, task: Task) -> bool:
         """Whether the task continues where this video is."""
         earlier = task.earlier_frames[-1:]
         return task.pixels == self._pixels and earlier == [self.position]
@@ -279,7 +281,7 @@ class _Filling:
 
     def skip(self, number: int, problem: tuple[str, str]) -> None:
         """Record a problem for the crops of a frame."""
-        self._add_problem(problem, self._in_frame(number))
+        self._add_problem(problem, self._find_crops(number))
 
     def _add_problem(self, problem: tuple[str, str], indices: Sequence[int]) -> None:
         if indices:
@@ -290,7 +292,7 @@ class _Filling:
         if frame.image is None:
             self.skip(frame.index, (frame.kind, str(frame.problem)))
             return
-        for i in self._in_frame(frame.index):
+        for i in self._find_crops(frame.index):
             if self._stream is None or self._stream.reads.crops == 1:
                 self._fill(i, [frame])
                 continue
@@ -303,7 +305,7 @@ class _Filling:
             message = f"frame {frame.index}: its previous frame {number} is missing: {why}"
             self._add_problem(("previous_undecodable", message), [i])
 
-    def _in_frame(self, number: int) -> range:
+    def _find_crops(self, number: int) -> range:
         """Indices of the crops in a frame."""
         found = self._crops.find(number, number)
         return range(found.start, found.stop)
