@@ -103,16 +103,11 @@ class Planner:
         if video in self._lost:
             self.lose(video, self._lost[video])
             return
-        crops = [
-            of_stream[np.lexsort((of_stream["row"], of_stream["frame"]))] for of_stream in crops
-        ]
-        # each row once
-        rows = np.concatenate(crops)
-        rows = rows[np.unique(rows["row"], return_index=True)[1]]
-        rows = rows[np.argsort(rows["frame"], kind="stable")]
+        every_row = np.concatenate(crops)
+        rows = _sort(every_row[np.unique(every_row["row"], return_index=True)[1]])
         for part in _parts(rows["frame"], pixels.in_order):
             chosen = rows["row"][part]
-            of_part = [of_stream[np.isin(of_stream["row"], chosen)] for of_stream in crops]
+            of_part = [_sort(of_stream[np.isin(of_stream["row"], chosen)]) for of_stream in crops]
             yield Job(video, pixels, rows["frame"][part], of_part)
 
     def tasks(self, job: Job, n: int) -> Iterator[Task]:
