@@ -197,9 +197,9 @@ def _row_groups(
         counted = np.arange(first, min(first + ROWS, n_rows))
         track = np.searchsorted(end, counted, side="right")
         rows = (tracks.stop[track] - (end[track] - counted)).astype(np.int64)
-        values = {name: column(split.rows, name, rows) for name in names if name != "features"}
+        values = {name: column(split, name, rows) for name in names if name != "features"}
         if stream:
-            values["features"] = column(split.rows, f"features/{stream}", rows).astype(np.float32)
+            values["features"] = column(split, f"features/{stream}", rows).astype(np.float32)
         progress(first, n_rows)
         run = np.searchsorted(run_starts, rows, side="right") - 1
         yield {"row": rows, **_track_names(split, track), "run_number": run, **values}

@@ -4,11 +4,11 @@ windows
 The commands, recipes and Luigi tasks call `extract_together` with a plan for each stream
 (`pipeline.features.plan`). For streams of the same images, it
 
-1. finds their missing shards (`StreamExtraction`), except those of videos that are lost, which
-   means that they are missing, changed or unreadable;
-2. opens the streams in the cache, which gives a run its outputs;
-3. computes the shards by `engine.run.Run`: in this process, or in parts, each of which a worker (a
-   device's process, or one of a cluster) computes and stages by `_extract_part`;
+1. finds their missing shards, except those of videos that are lost, which means that they are
+   missing, changed or unreadable;
+2. opens the streams in the cache (`CommittedStream`);
+3. computes the shards by `engine.run.Run`: in this process, or in parts, each of which a
+   worker (a device's process, or one of a cluster) computes and stages by `_extract_part`;
 4. commits each stream; but a part of an array job stages its shards, as workers do.
 """
 
@@ -27,11 +27,17 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import find_differences
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Output, Run
+from pipeline.features.engine.run import Run
 from pipeline.features.inputs import Pixels, pixels, raw_folder
-from pipeline.features.plan import ExtractionPlan
-from pipeline.features.spec import Resources
-from pipeline.features.stream_extraction import Extraction, StreamExtraction
+from pipeline.features.plan import ExtractionPlan, MissingRows
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.stream_extraction import (
+    CommittedStream,
+    Extraction,
+    StagedStream,
+    find_missing,
+    open_part,
+)
 from pipeline.features.streams.base import Machine
 from pipeline.features.videos import (
     computable_shards,
@@ -108,58 +114,49 @@ def _extract(
     has_workers = bool(resources.processes) or dask.scheduler is not None
     # where there are workers, this machine may have no GPU
     machine = Machine("cpu") if has_workers else resources.machine()
+    missing = [find_missing(plan, split) for plan in plans]
+    shards = sorted(set[int]().union(*(of_stream.shards for of_stream in missing)))
+    lost: dict[int, str] = {}
+    if first.spec.stream.reads.crops:
+        if any(plan.replace for plan in plans):
+            require_videos(split, first.spec.raw, shards)
+        lost = _find_lost_videos(split, pixels(split, first.spec.raw), missing, shards)
+        shards = computable_shards(split, lost, shards)
     with ExitStack() as stack:
-        streams = [StreamExtraction(plan, split, machine) for plan in plans]
-        shards: Sequence[int] = sorted(set().union(*(s.missing.shards for s in streams)))
-        if first.spec.stream.reads.crops:
-            if any(plan.replace for plan in plans):
-                require_videos(split, first.spec.raw, shards)
-            pixels_of = pixels(split, first.spec.raw)
-            lost = _find_lost_videos(split, pixels_of, streams, shards)
-            shards = computable_shards(split, lost, shards)
-            for stream in streams:
-                stream.set_lost(lost)
         if part is not None:
-            shards = part.share(shards)
-        outputs = [stream.open(stack, part, frozenset(shards)) for stream in streams]
-        if has_workers and any(output.target for output in outputs):
+            share = frozenset(part.share(shards))
+            staged = [open_part(stack, plan, split, part, share) for plan in plans]
+            return _compute(split, staged, first.spec, resources, progress)
+        share = frozenset(shards)
+        streams = [CommittedStream(stack, plan, split, share, lost, machine) for plan in plans]
+        if has_workers and any(stream.run.target for stream in streams):
             return _compute_on_workers(split, streams, resources, dask, progress)
-        return _compute(split, streams, outputs, resources, progress)
+        return _compute(split, streams, first.spec, resources, progress)
 
 
 def _compute(
     split: Split,
-    streams: Sequence[StreamExtraction],
-    outputs: Sequence[Output],
+    streams: Sequence[CommittedStream] | Sequence[StagedStream],
+    spec: StreamSpec,
     resources: Resources,
     progress: Progress,
     device: str = "",
 ) -> list[Extraction]:
-    """Compute the outputs of the streams in this process. device: as for `Resources.machine`."""
-    spec = streams[0].plan.spec
+    """Compute the target shards of streams in this process. device: as for `Resources.machine`.
+    spec: that of the first stream.
+    """
     pixels_of = None
     if spec.stream.reads.crops:
         pixels_of = pixels(split, spec.raw)
-    rows = split.rows_by_shard()
-    n_rows = sum(int(rows[output.target].sum()) for output in outputs)
-
-    def report(n_done: int, meter: Meter) -> None:
-        progress(n_done, n_rows, str(meter))
-
-    run = Run(
-        split=split, outputs=outputs, pixels_of=pixels_of, resources=resources, process=device
-    )
-    run.compute(report)
-    extractions = []
-    for stream, output in zip(streams, outputs, strict=True):
-        stream.counts.add(output.counts)
-        extractions.append(stream.finish(output.provenance, run.meter))
-    return extractions
+    runs = [stream.run for stream in streams]
+    run = Run(split, runs, pixels_of, resources, device, progress)
+    run.compute()
+    return [stream.finish(run.meter) for stream in streams]
 
 
 def _compute_on_workers(
     split: Split,
-    streams: Sequence[StreamExtraction],
+    streams: Sequence[CommittedStream],
     resources: Resources,
     dask: Dask,
     progress: Progress,
@@ -167,7 +164,7 @@ def _compute_on_workers(
     """Compute the streams' target shards in parts, on devices or a cluster."""
     spec = streams[0].plan.spec
     shared = raw_folder(split, spec.raw) if spec.stream.reads.crops else None
-    targets = [frozenset(stream.target) for stream in streams]
+    targets = [frozenset(stream.run.target) for stream in streams]
     shards = sorted(frozenset().union(*targets))
     plans = [replace(stream.plan, replace=False) for stream in streams]
     plug_ins = [plan.spec.stream for plan in plans]
@@ -186,7 +183,7 @@ def _compute_on_workers(
             n_done += len(part)
             progress(n_done, len(shards), str(meter))
     meter.stop()
-    return [stream.finish(None, meter) for stream in streams]
+    return [stream.finish(meter) for stream in streams]
 
 
 def _extract_part(
@@ -214,17 +211,16 @@ def _extract_part(
             raise PipelineError(
                 f"this worker would compute {plan.spec.name} otherwise ({text}). {SAME_FILES}"
             )
-    machine = resources.machine(device)
-    streams = [StreamExtraction(plan, split, machine) for plan in plans]
-    by_stream = zip(streams, targets, strict=True)
-    outputs = [stream.open_part(target.intersection(part)) for stream, target in by_stream]
-    return _compute(split, streams, outputs, resources, progress, device)
+    streams = []
+    for plan, target in zip(plans, targets, strict=True):
+        streams.append(StagedStream(plan, split, target.intersection(part)))
+    return _compute(split, streams, plans[0].spec, resources, progress, device)
 
 
 def _find_lost_videos(
     split: Split,
     pixels_of: Callable[[int], Pixels],
-    streams: Sequence[StreamExtraction],
+    missing: Sequence[MissingRows],
     shards: Sequence[int],
 ) -> dict[int, str]:
     """The numbers of lost videos, with the reason, among those of missing shards and of pending
@@ -235,5 +231,5 @@ def _find_lost_videos(
     because committed shards are only reopened for a video that is back.
     """
     lost = find_lost(pixels_of, videos_of(split, shards))
-    pending = set[int]().union(*(stream.missing.videos(split) for stream in streams))
+    pending = set[int]().union(*(of_stream.videos(split) for of_stream in missing))
     return lost | find_lost(pixels_of, pending - lost.keys(), Pixels.check)

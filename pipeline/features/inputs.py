@@ -43,9 +43,6 @@ from pipeline.files.raw.files import MIB, is_there, list_names, open_regular
 from pipeline.files.raw.opening import is_temporary
 from pipeline.processes import alive
 
-# name of a column, first row, last row + 1 -> stored values
-RowsOf = Callable[[str, int, int], Array]
-
 CUT: Final = np.dtype(  # the box of a crop in an image
     [
         ("bbox", np.float32, 4),  # cxcywh, px
@@ -71,27 +68,24 @@ def crop_labels(labels: Labels, cut: np.void) -> Labels:
     return {**labels, "kp_2d": shown[0]}
 
 
-def column(rows_of: RowsOf, name: str, rows: Ints) -> Array:
-    """Stored values (n, ...) of a column at any rows, in any order.
-
-    rows_of: reads neighbouring rows: `Split.rows`, or `OpenShards.rows`.
-    """
+def column(split: Split, name: str, rows: Ints) -> Array:
+    """Stored values (n, ...) of a column, as of `Split.rows`, at any rows, in any order."""
     if not len(rows):
-        return rows_of(name, 0, 0)
+        return split.rows(name, 0, 0)
     are_neighbours = (np.diff(rows.ravel()) == 1).all()
     if are_neighbours:
-        return rows_of(name, int(rows[0]), int(rows[-1]) + 1)
+        return split.rows(name, int(rows[0]), int(rows[-1]) + 1)
     unique_rows, index = np.unique(rows, return_inverse=True)
     gaps = np.flatnonzero(np.diff(unique_rows) != 1)
     ranges = np.split(unique_rows, gaps + 1)
-    values = [rows_of(name, int(part[0]), int(part[-1]) + 1) for part in ranges]
+    values = [split.rows(name, int(part[0]), int(part[-1]) + 1) for part in ranges]
     return np.concatenate(values)[index]
 
 
 def label(split: Split, name: str, rows: Ints) -> Array:
     """Values (n, ...) of a label at any rows: a stored column, or `ROW_RATE`, rows a second."""
     if name != ROW_RATE:
-        return column(split.rows, name, rows)
+        return column(split, name, rows)
     track = split.track_of(rows)
     return np.asarray(split.tracks.fps[track] / split.tracks.step[track], np.float64)
 
@@ -140,20 +134,15 @@ def label_batch(split: Split, rows: Ints, reads: Reads) -> Labels:
     return labels
 
 
-def cuts(
-    split: Split, policy: CropPolicy, rows: Ints, rows_of: RowsOf | None = None
-) -> NDArray[np.void]:
-    """Boxes (n,), of `CUT`, of the crops that a policy cuts for the rows. rows_of: as for
-    `column`.
-    """
-    rows_of = rows_of or split.rows
+def cuts(split: Split, policy: CropPolicy, rows: Ints) -> NDArray[np.void]:
+    """Boxes (n,), of `CUT`, of the crops that a policy cuts for the rows."""
     tracks, track_index = np.unique(split.track_of(rows), return_inverse=True)
-    bbox = column(rows_of, "bbox", rows)
+    bbox = column(split, "bbox", rows)
     boxes = np.zeros(len(rows), CUT)
     boxes["bbox"] = bbox
     boxes["scale"] = split.tracks.crop_scale[tracks][track_index]
     if not policy.follows_box:
-        frame = column(rows_of, "frame_index", rows)
+        frame = column(split, "frame_index", rows)
         names = (split.tracks[number].name for number in tracks.tolist())
         seeds = policy.seeds(names)[track_index]
         boxes["bbox"], boxes["mirrored"] = policy.boxes(bbox, boxes["scale"], seeds, frame)
@@ -184,7 +173,7 @@ def row_keys(split: Split, stream: Stream, rows: Ints) -> Keys:
     if reads.crops > 1:
         previous = np.full(len(rows), -1)
         compared = has_previous(split, rows)
-        previous[compared] = column(split.rows, "frame_index", rows[compared] - 1)
+        previous[compared] = column(split, "frame_index", rows[compared] - 1)
         parts.append(previous)
     parts += [label(split, name, rows) for name in reads.labels]
 

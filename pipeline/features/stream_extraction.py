@@ -1,7 +1,8 @@
 """The extraction of one stream: its missing rows, its shards in the cache, and its commit.  tracks
 -> [features] -> windows
 
-`extract.py` drives it. Words for a stream's shards:
+`extract.py` opens each stream: as a `CommittedStream`, or in a part as a `StagedStream`. Words
+for a stream's shards:
 
     missing     the stream lacks them (`MissingRows.shards`)
     reopened    it has them with pending rows, which can be computed now: they are written again
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -32,9 +33,8 @@ from pipeline.conversion.identity import report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Output
-from pipeline.features.engine.shards import Counts
-from pipeline.features.plan import ExtractionPlan, missing_rows
+from pipeline.features.engine.shards import Counts, StreamRun
+from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
 from pipeline.features.streams.base import Machine, Provenance
 from pipeline.features.videos import videos_of
 from pipeline.processes.software import staging_plan, version
@@ -52,125 +52,121 @@ class Extraction(Counts):
     problem: str = ""  # message that rows are still missing, because their videos cannot be read
 
 
-class StreamExtraction:
-    """One stream of an extraction. Its methods are called in this order:
+def find_missing(plan: ExtractionPlan, split: Split) -> MissingRows:
+    """The rows that the stream of a plan lacks now."""
+    return missing_rows(split, plan.spec.name if _is_extended(plan, split) else None)
 
-    1. `StreamExtraction(plan, ...)` finds the missing rows;
-    2. `set_lost`, for a stream of crops, leaves out rows of videos that cannot be read now;
-    3. `open` opens the stream in the cache, and returns the output for a run; on a worker, which
-       only stages shards, `open_part`;
-    4. during the run, the caller adds to `counts`. Parts of workers go through `take`;
-    5. `finish` commits the stream.
+
+def _is_extended(plan: ExtractionPlan, split: Split) -> bool:
+    """Whether the stream has rows now, and they stay."""
+    return plan.spec.name in split.streams and not plan.replace
+
+
+def _find_recorded(plan: ExtractionPlan, split: Split) -> Provenance | None:
+    """The provenance of the rows that the stream has now, if they stay."""
+    if not _is_extended(plan, split):
+        return None
+    recorded: Provenance = split.stream_manifest(plan.spec.name)["backbone"]
+    return recorded
+
+
+def _staging(plan: ExtractionPlan) -> Mapping[str, Any]:
+    """The plan under which shards are staged."""
+    return staging_plan(cache.fingerprint(dict(plan.identity)), plan.spec.stream)
+
+
+def _open_files(opened: Callable[..., Shards], plan: ExtractionPlan) -> Shards:
+    """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
+    stream = plan.spec.stream
+    names = plan.root, plan.split, plan.spec.name
+    return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=_staging(plan))
+
+
+class StagedStream:
+    """One stream of a part: its shards are staged, and not committed.
+
+    Args:
+        share: numbers of the shards that may be computed here.
     """
 
-    # set by `open` and `open_part`
-    target: Sequence[int]  # shards that the run computes
-    _n_missing: int  # number of finished and target shards
+    def __init__(self, plan: ExtractionPlan, split: Split, share: frozenset[int]) -> None:
+        files = _open_files(cache.StreamShards, plan)
+        missing = share.intersection(find_missing(plan, split).shards)
+        finished = missing.intersection(files.list_staged())
+        recorded = _find_recorded(plan, split)
+        self._plan = plan
+        self._n_missing = len(missing)
+        self._n_kept = _count_rows(split, finished)
+        self.run = _make_run(plan, split, files, missing - finished, files.stage, recorded)
 
-    def __init__(self, plan: ExtractionPlan, split: Split, machine: Machine) -> None:
-        """machine: where the network is loaded if no row is computed."""
+    def finish(self, meter: Meter) -> Extraction:
+        """The result of the part, whose rows have been computed."""
+        extraction = Extraction(plan=self._plan, meter=meter, shards=self._n_missing)
+        extraction.add(self.run.counts)
+        extraction.kept += self._n_kept
+        return extraction
+
+
+def open_part(
+    stack: ExitStack, plan: ExtractionPlan, split: Split, part: Part, share: frozenset[int]
+) -> StagedStream:
+    """Open a stream for a part of an array job, which is marked as running until `stack` is
+    closed.
+    """
+    report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
+    stack.enter_context(part.running(plan.root, split.place(plan.spec.name).writing))
+    return StagedStream(plan, split, share)
+
+
+class CommittedStream:
+    """One stream of an extraction, opened in the cache until `stack` is closed, and committed by
+    `finish`.
+
+    Args:
+        share: numbers of the missing shards, of all streams of the run, that may be computed.
+        lost: numbers of the videos that cannot be read now, and why.
+        machine: where the network is loaded if no row is computed.
+
+    Raises cache.CacheChanged if there has been a commit since the split was opened.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        plan: ExtractionPlan,
+        split: Split,
+        share: frozenset[int],
+        lost: Mapping[int, str],
+        machine: Machine,
+    ) -> None:
         self.plan = plan
-        self._split = split
-        self._machine = machine
         self.counts = Counts()  # of the rows of this extraction
-        # names of videos that could not be read before the run, and why
-        self.lost: Mapping[str, str] = {}
-        self.reopened: Sequence[int] = ()  # numbers of shards
-        # set by `open`; None: a part, which commits nothing
-        self._writer: cache.StreamWriter | None = None
-        # provenance of the rows that the stream already has; if none are committed, of those that
-        # `open` finds staged
-        self.recorded: Provenance | None = None
+        self._split = split
+        self._lost = {split.videos[number].name: why for number, why in lost.items()}
+        self._machine = machine
         self._recorded_note: Mapping[str, Any] = {}  # of the stream's last commit
-        name = plan.spec.name
-        if name in split.streams and not plan.replace:
-            self.missing = missing_rows(split, name)
-            self.recorded = split.stream_manifest(name)["backbone"]
-            self._recorded_note = split.stream_provenance(name)
-        else:
-            self.missing = missing_rows(split, None)  # all rows of the split
-
-    def set_lost(self, lost: Mapping[int, str]) -> None:
-        """Set which videos cannot be read, by number, and why. The committed shards with pending
-        rows of other videos will be reopened.
-        """
-        split = self._split
-        self.lost = {split.videos[number].name: why for number, why in lost.items()}
-        self.reopened = self.missing.shards_to_reopen(split, lost)
-
-    def open(self, stack: ExitStack, part: Part | None, share: frozenset[int]) -> Output:
-        """Open the stream in the cache for a run, until `stack` is closed.
-
-        part: the part of an array job, which only stages shards; None: the run commits.
-
-        Raises cache.CacheChanged if there has been a commit since the split was opened.
-        """
-        plan = self.plan
-        names = plan.root, plan.split, plan.spec.name
-        folder = self._split.place(plan.spec.name).writing
-        if part is None:
-            wait_for_parts(plan.root, folder, tell)
-        if plan.replace or (self.reopened and part is None):
+        if _is_extended(plan, split):
+            self._recorded_note = split.stream_provenance(plan.spec.name)
+        missing = find_missing(plan, split)
+        reopened = missing.shards_to_reopen(split, lost)
+        wait_for_parts(plan.root, split.place(plan.spec.name).writing, tell)
+        if plan.replace or reopened:
             # If the weights cannot be loaded, this raises before any features are deleted.
             self._load_provenance()
         if plan.replace:
-            cache.delete_stream(*names)
-        report_other_work(*names, self._staging)
-        if part is not None:
-            stack.enter_context(part.running(plan.root, folder))
-            return self.open_part(share)
-        writer = stack.enter_context(self._open_shards(cache.StreamWriter))
-        return self._open_writer(writer, share)
-
-    @property
-    def _staging(self) -> Mapping[str, Any]:
-        """The plan under which shards are staged."""
-        plan = self.plan
-        return staging_plan(cache.fingerprint(dict(plan.identity)), plan.spec.stream)
-
-    def _open_shards(self, opened: Callable[..., Shards]) -> Shards:
-        """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
-        plan = self.plan
-        stream = plan.spec.stream
-        names = plan.root, plan.split, plan.spec.name
-        return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=self._staging)
-
-    def _open_writer(self, writer: cache.StreamWriter, share: frozenset[int]) -> Output:
-        """Make the output for a run that commits. Staged shards that the writer refused are
-        computed again.
-        """
-        self._writer = writer
-        if writer.refused:
-            n_refused = count(len(writer.refused), "staged shard")
-            text = f"{n_refused} computed again, first: {writer.refused[0]}"
-            err.print(f"{DOUBT} {plain(text)}")
-        self.recorded = self.recorded or writer.made or None
-        writer.reopen(self.reopened)
-        target = share.union(self.reopened).intersection(writer.pending)
-        finished = share.intersection(self.missing.shards) - target
-        return self._output(writer, writer.write, target, finished)
-
-    def open_part(self, share: frozenset[int]) -> Output:
-        """Make the output for a part, which stages shards, and reopens and commits none."""
-        shards = self._open_shards(cache.StreamShards)
-        missing = share.intersection(self.missing.shards)
-        finished = missing.intersection(shards.list_staged())
-        return self._output(shards, shards.stage, missing - finished, finished)
-
-    def _output(
-        self,
-        shards: cache.StreamShards,
-        write: Callable[..., object],
-        target: frozenset[int],
-        finished: frozenset[int],
-    ) -> Output:
-        """Make the output for a run. write: the function that writes a shard."""
-        if shards.split_digest != self._split.manifest["digest"]:
-            raise committed_meanwhile(self.plan.split)
-        self.counts.kept += int(self._split.rows_by_shard()[sorted(finished)].sum())
-        self.target = sorted(target)
+            cache.delete_stream(plan.root, plan.split, plan.spec.name)
+        report_other_work(plan.root, plan.split, plan.spec.name, _staging(plan))
+        # staged shards that the writer refuses are computed again
+        self._writer = stack.enter_context(_open_files(cache.StreamWriter, plan))
+        _warn_of_refused(self._writer)
+        # of the rows that the stream has now; if none are committed, of those that are staged
+        self._recorded = _find_recorded(plan, split) or self._writer.made or None
+        self._writer.reopen(reopened)
+        target = share.union(reopened).intersection(self._writer.pending)
+        finished = share.intersection(missing.shards) - target
         self._n_missing = len(finished) + len(target)
-        return Output(self._split, self.plan.spec.stream, shards, self.target, write, self.recorded)
+        self.counts.kept = _count_rows(split, finished)
+        self.run = _make_run(plan, split, self._writer, target, self._writer.write, self._recorded)
 
     def _load_provenance(self) -> Provenance:
         """Load the stream and return its provenance."""
@@ -179,26 +175,25 @@ class StreamExtraction:
     def take(self, part: Counts) -> None:
         """Add a worker's part, and accept its shards, which are staged."""
         self.counts.add(part)
-        if self._writer is not None:
-            self._writer.accept_staged()
+        self._writer.accept_staged()
 
-    def finish(self, provenance: Provenance | None, meter: Meter) -> Extraction:
-        """Commit, unless this is a part, or the stream is new and no shard of it is written.
-
-        provenance: that of the network; None: the run loaded none. Raises PipelineError if shards
-        of workers were refused.
+    def finish(self, meter: Meter) -> Extraction:
+        """Commit, unless the stream is new and no shard of it is written. Raises PipelineError if
+        shards of workers were refused.
         """
-        extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
-        extraction.add(self.counts)
+        self.counts.add(self.run.counts)
         writer = self._writer
-        if writer is not None:
-            if not set(self.target).isdisjoint(writer.pending):
-                refused = "; ".join(writer.refused[-1:]) or committed_meanwhile(self.plan.split)
-                raise PipelineError(f"{refused} Use workers of one kind.")
-            is_empty = writer.live_shards and writer.pending == writer.live_shards
-            if self.recorded or not is_empty:
-                self._commit(writer, provenance)
-            extraction.problem = self._describe_missing()
+        if not set(self.run.target).isdisjoint(writer.pending):
+            refused = "; ".join(writer.refused[-1:]) or committed_meanwhile(self.plan.split)
+            raise PipelineError(f"{refused} Use workers of one kind.")
+        is_empty = writer.live_shards and writer.pending == writer.live_shards
+        if self._recorded or not is_empty:
+            self._commit()
+        problem = self._describe_missing()
+        extraction = Extraction(
+            plan=self.plan, meter=meter, shards=self._n_missing, problem=problem
+        )
+        extraction.add(self.counts)
         return extraction
 
     def _describe_missing(self) -> str:
@@ -209,7 +204,7 @@ class StreamExtraction:
         missing = missing_rows(split, stream if stream in split.streams else None)
         if not missing.rows:
             return ""
-        lost = {**self.lost, **self.counts.lost}
+        lost = {**self._lost, **self.counts.lost}
         numbers = {*missing.videos(split), *videos_of(split, missing.shards)}
         videos = []
         for number in sorted(numbers):
@@ -225,27 +220,28 @@ class StreamExtraction:
             f"or delete their rows: {drop_command(split, plan.spec.raw)}"
         )
 
-    def _commit(self, writer: cache.StreamWriter, provenance: Provenance | None) -> None:
+    def _commit(self) -> None:
         """Commit the stream. Its provenance is that of the run; if the run loaded no network, that
         of the staged shards, of the stream's earlier rows, or of the network, loaded now.
         """
-        backbone = dict(provenance or writer.made or self.recorded or self._load_provenance())
+        provenance = self.run.provenance or self._writer.made or self._recorded
+        backbone = dict(provenance or self._load_provenance())
         stand_in = backbone.get("stand_in") or self._split.manifest.get("stand_in")
         entries = {
             "identity": dict(self.plan.identity),
             "backbone": backbone,
             "stand_in": bool(stand_in),
         }
-        writer.commit(entries, note=self._note(writer))
+        self._writer.commit(entries, note=self._note())
 
-    def _note(self, writer: cache.StreamWriter) -> dict[str, Any]:
+    def _note(self) -> dict[str, Any]:
         """Entries for the commit's note. Prints a line if shards were computed differently."""
         software = {name: version(name) for name in ("av", "opencv-python", "torch", "torchvision")}
         note: dict[str, Any] = {"computed_with": software}
         file = self.plan.spec.stream.weights_file
         if file is not None:
             note["weights_file"] = str(file.resolve())
-        varying = sorted(writer.varying)
+        varying = sorted(self._writer.varying)
         if varying:
             note["varying"] = varying
             text = (
@@ -263,6 +259,33 @@ class StreamExtraction:
             if reasons and not self._split.undecodable(self.plan.spec.name):
                 return Counter()
         return reasons
+
+
+def _make_run(
+    plan: ExtractionPlan,
+    split: Split,
+    files: cache.StreamShards,
+    target: frozenset[int],
+    write: Callable[..., object],
+    recorded: Provenance | None,
+) -> StreamRun:
+    """Make the run of the target shards. write: the function that writes a shard."""
+    if files.split_digest != split.manifest["digest"]:
+        raise committed_meanwhile(plan.split)
+    return StreamRun(split, plan.spec.stream, files, sorted(target), write, recorded)
+
+
+def _count_rows(split: Split, shards: frozenset[int]) -> int:
+    """Number of rows of tracks in these shards."""
+    return int(split.rows_by_shard()[sorted(shards)].sum())
+
+
+def _warn_of_refused(writer: cache.StreamWriter) -> None:
+    """Print a line if the writer has refused staged shards."""
+    if writer.refused:
+        n_refused = count(len(writer.refused), "staged shard")
+        text = f"{n_refused} computed again, first: {writer.refused[0]}"
+        err.print(f"{DOUBT} {plain(text)}")
 
 
 def committed_meanwhile(split: str) -> cache.CacheChanged:

@@ -34,7 +34,7 @@ def computed_rows(split: Split, name: str) -> NDArray[np.int64]:
     """The rows of the split's tracks that have features."""
     rows = [np.arange(track.start, track.stop) for track in split.tracks]
     live = np.concatenate([np.zeros(0, np.int64), *rows])
-    return live[column(split.rows, f"features/{name}_ok", live) == cache.COMPUTED]
+    return live[column(split, f"features/{name}_ok", live) == cache.COMPUTED]
 
 
 def compute_rows(split: Split, name: str, rows: Sequence[int]) -> NDArray[np.float32]:
@@ -125,7 +125,7 @@ def differences(split: Split, name: str, rows: Sequence[int] | None = None) -> N
     the parts, the largest.
     """
     chosen = computed_rows(split, name) if rows is None else np.asarray(rows)
-    stored = column(split.rows, f"features/{name}", chosen).astype(np.float64)
+    stored = column(split, f"features/{name}", chosen).astype(np.float64)
     computed = compute_rows(split, name, chosen.tolist()).astype(np.float64)
     recorded = (split.stream_manifest(name)["backbone"] or {}).get("parts", [])
     starts = [int(part["offset"]) for part in recorded[1:]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.clips.detection.decoders import DecodedTask
+from pipeline.clips.detection.decoders import DecodedTask, Task
 from pipeline.clips.detection.writing import open_people, people_text
 from pipeline.clips.detectors import People
 from pipeline.clips.files import ClipFiles
@@ -15,8 +16,8 @@ from pipeline.files.pixels.frames import Image
 
 
 class OpenClip:
-    """A clip in progress: its decoded frames (`add_task`) and their people (`add_people`), who are
-    written into the temporary file `text` in the order of frames.
+    """A clip in progress: its decoded frames (`receive`, `take_frames`) and their people
+    (`add_people`), who are written into the temporary file `text` in the order of frames.
     """
 
     def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
@@ -27,7 +28,8 @@ class OpenClip:
         # what was decoded
         self.has_ended = False
         self.record: ClipRecord | None = None  # known once the clip has ended
-        self.decoded_frames: list[int] = []  # their numbers in the clip, ascending
+        self.decoded = deque[DecodedTask]()  # tasks whose frames are not taken
+        self.decoded_frames: list[int] = []  # numbers of taken frames in the clip, ascending
         self.damaged_frames: list[int] = []
         self.size = (0, 0)  # width, height px; (0, 0) until a frame is decoded
         self.camera: dict[int, list[float]] = {}  # frame before which the camera moved -> motion
@@ -46,9 +48,29 @@ class OpenClip:
     @property
     def is_complete(self) -> bool:
         """Whether the detector has seen all frames."""
-        return self.has_ended and self._n_written == len(self.decoded_frames)
+        is_decoded = self.has_ended and not self.decoded
+        return is_decoded and self._n_written == len(self.decoded_frames)
 
-    def add_task(self, task: DecodedTask) -> Iterator[WaitingFrame]:
+    def tasks(self, size: int) -> Iterator[Task | None]:
+        """Yield the tasks of the clip, of `size` frames each; None ("later") while decoded frames
+        of it are not taken, so that memory is bounded.
+        """
+        start = 0
+        while not self.has_ended:
+            if self.decoded:
+                yield None
+            else:
+                yield self.files.clip, start
+                start += size
+
+    def receive(self, task: DecodedTask) -> None:
+        """Add a decoded task, unless it is beyond the end of the clip."""
+        if not self.has_ended:
+            self.decoded.append(task)
+            self.has_ended = task.ended
+            self.record = task.record
+
+    def take_frames(self, task: DecodedTask) -> Iterator[WaitingFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.
 
         A frame is a key frame if it begins a group of `every` frames, or differs from the frame
@@ -78,8 +100,6 @@ class OpenClip:
             self._last_group = group
             self._last_shape = shape
             yield WaitingFrame(self, frame.number, frame.image, is_key)
-        self.has_ended |= task.ended
-        self.record = task.record or self.record
 
     def add_people(self, frame: int, people: People) -> None:
         """Store a frame's people, and write all those whose earlier frames are complete."""

@@ -30,7 +30,7 @@ from cache.storage.writer_lock import WriterLock
 from cache.write.parts import Part, wait_for_parts
 from pipeline.cli.progress import Progress, silent, tell
 from pipeline.cli.text import count
-from pipeline.clips.detection.decoders import DecodedTask, Decoders
+from pipeline.clips.detection.decoders import ClipDecoding, DecodedTask, Task
 from pipeline.clips.detection.open_clip import OpenClip, WaitingFrame
 from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.writing import rename_clip, write_clip
@@ -42,8 +42,9 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import file_digest
-from pipeline.processes import cores
+from pipeline.processes import Failed, cores
 from pipeline.processes.cluster import SAME_FILES, run_parts
+from pipeline.processes.pool import VIDEO_THREADS, Pool
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
@@ -194,11 +195,13 @@ def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]
 class _DetectionRun:
     """Detects people in the clips of `todo` in this process, and adds the results to `report`.
 
-    A clip is in `open_clips` from the time that `_next_clips` passes its path to the decoders until
+    A clip is in `open_clips` from the time that a process begins to decode it (`_open_clips`) until
     it gets a keypoint file (`_finish`) or a record of its failure (`_give_up`). Meanwhile, its
     frames pass these steps:
 
-        _detect_all     receives a task's decoded frames, and adds them to `waiting`
+        _receive        takes decoded tasks from the processes
+        _add_frames     adds the frames of one task to `waiting`. Of the tasks that are ready, those
+                        of the earliest open clip come first, so that few clips are unfinished
         _detect_batch   detects people in waiting frames of one size, and hands them to their clips
         _finish         is called for a clip after each task and batch. Does nothing until the last
                         frame is decoded, and people in all frames are detected
@@ -228,9 +231,11 @@ class _DetectionRun:
         batch_size = machine.batch_size or plan.detector.batch_size * max(1, self.every // 2)
         # rounded up to whole groups, so that a task of a decoder, which is as long, has them too
         self.batch_size = math.ceil(batch_size / self.every) * self.every
-        threads = max(1, cores(0) // n_decoders)
-        self.decoders = Decoders(
-            plan.raw, n_decoders, self.batch_size, threads=threads, timeout=machine.timeout
+        self.pool = Pool[Task, DecodedTask](
+            [ClipDecoding(plan.raw, self.batch_size)] * n_decoders,
+            self._open_clips(),
+            timeout=machine.timeout,
+            env={VIDEO_THREADS: str(max(1, cores(0) // n_decoders))},
         )
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
         # image shape -> frames that wait for a full batch
@@ -240,28 +245,70 @@ class _DetectionRun:
 
     def run(self) -> None:
         """Detect people in all clips. Raises what `detect` raises."""
-        with contextlib.closing(self.decoders.decode(self._next_clips())) as tasks:
+        with self.pool:
             try:
-                self._detect_all(tasks)
+                self._detect_all()
             finally:
                 for clip in self.open_clips.values():
                     clip.text.close()
 
-    def _detect_all(self, tasks: Iterator[DecodedTask]) -> None:
-        for task in self._time_waits(tasks):
-            clip = self.open_clips[task.clip]
-            for frame in clip.add_task(task):
-                self.waiting[frame.image.shape].append(frame)
-                if (frame.number + 1) % self.every == 0:
-                    self._detect_if_full(frame.image.shape)
-            if task.problem is not None:
-                self._give_up(clip, task.problem)
-            else:
-                self._finish(clip)
-            if task.ended:
-                self._detect_rest(clip)
+    def _detect_all(self) -> None:
+        clip: OpenClip | None = None
+        while clip is not None or self.pool.has_more or not self.pool.is_idle:
+            self._receive(0 if clip is not None else 1)
+            if clip is not None:
+                self._add_frames(clip)
+            clip = self._first_ready()
         for shape in list(self.waiting):
             self._detect_batch(shape)
+
+    def _open_clips(self) -> Iterator[Iterator[Task | None]]:
+        """Open the clips one after the other, and yield the tasks of each."""
+        for files in self.todo:
+            digest = _digest_of(self.plan.raw / files.clip)
+            clip = OpenClip(files, self.every, digest)
+            self.open_clips[files.clip] = clip
+            yield clip.tasks(self.batch_size)
+
+    def _receive(self, patience: float) -> None:
+        """Wait at most `patience` s for decoded tasks, and pass them to their clips. A task at
+        which its process failed is the end of its clip.
+        """
+        began = time.monotonic()
+        for result in self.pool.poll(patience):
+            name, start = result.task
+            decoded = result.get()
+            if isinstance(decoded, Failed):
+                why = f"after frame {start}: the process that decodes it {decoded.message}"
+                problem = Video(self.plan.raw, name).unreadable(why)
+                decoded = DecodedTask([], True, problem)
+            if name in self.open_clips:  # else it was beyond the end of its clip
+                self.open_clips[name].receive(decoded)
+        now = time.monotonic()
+        self.report.decoding_seconds += now - began
+        self.report.seconds = now - self.began
+
+    def _first_ready(self) -> OpenClip | None:
+        """The earliest open clip that has decoded tasks; None if none has."""
+        for clip in self.open_clips.values():
+            if clip.decoded:
+                return clip
+        return None
+
+    def _add_frames(self, clip: OpenClip) -> None:
+        """Let the frames of a clip's next task wait for a batch, and detect people in full ones."""
+        task = clip.decoded[0]
+        for frame in clip.take_frames(task):
+            self.waiting[frame.image.shape].append(frame)
+            if (frame.number + 1) % self.every == 0:
+                self._detect_if_full(frame.image.shape)
+        clip.decoded.popleft()  # now the clip may be complete
+        if task.problem is not None:
+            self._give_up(clip, task.problem)
+        else:
+            self._finish(clip)
+        if task.ended:
+            self._detect_rest(clip)
 
     def _detect_rest(self, clip: OpenClip) -> None:
         """Detect people in the waiting frames of a clip that is decoded. Those of a clip that is
@@ -285,24 +332,6 @@ class _DetectionRun:
             self._detect_batch(shape)
         elif sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
             self._detect_batch(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
-
-    def _next_clips(self) -> Iterator[str]:
-        for files in self.todo:
-            digest = _digest_of(self.plan.raw / files.clip)
-            self.open_clips[files.clip] = OpenClip(files, self.every, digest)
-            yield files.clip
-
-    def _time_waits(self, tasks: Iterator[DecodedTask]) -> Iterator[DecodedTask]:
-        """Yield the tasks, and add the time for which each was waited for to the report."""
-        while True:
-            began = time.monotonic()
-            task = next(tasks, None)
-            now = time.monotonic()
-            self.report.decoding_seconds += now - began
-            self.report.seconds = now - self.began
-            if task is None:
-                return
-            yield task
 
     def _detect_batch(self, shape: tuple[int, ...]) -> None:
         """Detect people in the waiting frames of one shape, except those of clips given up."""
@@ -330,39 +359,35 @@ class _DetectionRun:
         """Write the clip's file if it is complete."""
         if not clip.is_complete:
             return
-        error = self._why_unusable(clip)
-        if error is not None:
+        try:
+            record = self._check(clip)
+        except RawDataError as error:
             self._give_up(clip, error)
             return
-        assert clip.record is not None, "it has ended"
-        info = self._info(clip, clip.record)
-        if clip.record.lost:
-            self.report.damaged[clip.files.clip] = clip.record.remarks()[0]
+        if record.lost:
+            self.report.damaged[clip.files.clip] = record.remarks()[0]
+        info = self._info(clip, record)
         write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
         del self.open_clips[clip.files.clip]
         clip.text.close()
         self.report.detected += 1
         self.n_done += 1
 
-    def _why_unusable(self, clip: OpenClip) -> RawDataError | None:
-        """Why a complete clip gets no keypoint file; None if it gets one."""
+    def _check(self, clip: OpenClip) -> ClipRecord:
+        """The record of a complete clip. Raises RawDataError if it is to get no keypoint file."""
         video = Video(self.plan.raw, clip.files.clip)
-        if not clip.decoded_frames:
-            return video.unreadable("no such frame")
-        assert clip.record is not None, "it has ended"
-        try:
-            video.refuse_cut_off(clip.record)
-        except RawDataError as error:
-            return error
-        if self.plan.is_unchanged(clip.files):
-            return None
-        expected = "the clip for which detection began, until its last frame"
-        found = f"another file, or none, on {platform.node()}"
-        do = (
-            "Run the same command again, and replace no clip meanwhile. On a cluster, "
-            "mount the same raw folder on all machines."
-        )
-        return RawDataError(self.plan.raw / clip.files.clip, "video", expected, found, do)
+        if clip.record is None or not clip.decoded_frames:
+            raise video.unreadable("no such frame")
+        video.refuse_cut_off(clip.record)
+        if not self.plan.is_unchanged(clip.files):
+            expected = "the clip for which detection began, until its last frame"
+            found = f"another file, or none, on {platform.node()}"
+            do = (
+                "Run the same command again, and replace no clip meanwhile. On a cluster, "
+                "mount the same raw folder on all machines."
+            )
+            raise RawDataError(video.place, "video", expected, found, do)
+        return clip.record
 
     def _give_up(self, clip: OpenClip, error: RawDataError) -> None:
         """Record why a clip gets no keypoint file, in the report and in a file (`failed`)."""

@@ -1,9 +1,10 @@
 """The engine: compute the shards of a stream from rows of a split, as fast as the machine allows.
 tracks -> [crops -> features] -> windows
 
-run.py       start here: outputs; the main loop; streams of labels
-tasks.py     the words of the engine; jobs of decoding, their tasks, and slots in batches
+run.py       start here: the main loop; streams of labels
+tasks.py     what is decoded: shards -> jobs -> tasks
 worker.py    what a decoding process does
-shards.py    open shards, whose rows are being computed
+network.py   a loaded network, and the shared memory of its crops
+shards.py    a stream that is computed, and its open shards
 meter.py     how much time each stage takes
 """

@@ -1,56 +1,42 @@
 """One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops ->
 features]
 
-`extract.py` makes a `Run` with an `Output` for each stream, and calls `Run.compute`. One loop
-(`Run._loop`) sends tasks to decoding processes, full batches to the networks' threads, and finished
-shards to the writing thread. Memory is a fixed number of slots and a few open shards.
+`extract.py` makes a `Run` with a `StreamRun` for each stream: one stream of labels, or streams of
+crops from the same images. For crops, one loop (`_Loop.run`) sends tasks to decoding processes,
+full batches to the networks' threads, and finished shards to the writing thread. Memory is a fixed
+number of slots and a few open shards.
 
-An *output* is a stream while it is computed, with its own open shards, slots, batches and network.
-Outputs that are computed together share the decoded frames. `tasks.py` explains jobs, tasks, slots
-and batches with an example.
-
-Row 101 of `resnet50` on its way: `Tasks.jobs_by_video` puts it into a job, and `Tasks.split_job`
-into a task, for which `Batches.take` assigns slots: row 101 gets one in the batch that is being
-filled. When the process has answered, `Tasks.fill` records in the batch that the slot has row 101.
-Once all slots of the batch have been recorded, a thread computes it (`Output.compute`),
-`OpenShards.store` puts the numbers into the row's shard, and the batch's slots are free again. Once
-no row of the shard is left to compute, the writing thread writes it (`Output.write`).
+Row 101 of `resnet50` on its way: `Planner.jobs` opens its shard and puts it into a job, and
+`Planner.tasks` into a task, for which `_take_slots` takes slots. The process cuts its crop into its
+slot, and answers (`_Loop._receive_tasks`). Once all slots of the batch are filled, a thread
+computes it, `StreamRun.store` puts the numbers into the row's shard, and the slots are free again.
+Once no row of the shard is left to compute, the writing thread writes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cache import Split, StreamShards
-from cache.arrays import Ints
+from cache import Split
+from pipeline.cli.progress import Progress
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.computing import compute_batch, compute_labels, load
+from pipeline.features.computing import compute_labels
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import Checked, Counts, OpenShards, PendingShard
-from pipeline.features.engine.tasks import (
-    FEWEST_ROWS,
-    MOST_PERSONS,
-    MOST_ROWS,
-    Batch,
-    Batches,
-    Job,
-    Tasks,
-)
-from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Slots, Task
-from pipeline.features.inputs import Pixels, label_batch
+from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork
+from pipeline.features.engine.shards import Checked, OpenShard, StreamRun
+from pipeline.features.engine.tasks import Job, Planner
+from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
+from pipeline.features.inputs import Pixels
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import Computer, Labels, Machine, Provenance, Stream
 from pipeline.processes import Failed, cores
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -59,367 +45,247 @@ LOOK_EVERY: Final = 0.02  # s between two looks at processes and threads: a batc
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
 REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels gets in one call
-WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
 
-class Output:
-    """A stream while a run computes it.
+class Run:
+    """The computation of the target shards of streams: of one stream of labels, or of several
+    streams of crops from the same images.
 
-    Before the first batch, `load` loads the network, and `use_slots` gives the memory of the slots.
-    Both are only called when a row is to be decoded.
+    Before the first row is to be computed, no network is loaded, and no process started.
 
     Args:
-        target: numbers of the shards to compute, ascending.
-        stream_shards: the stream in the cache.
-        write_shard: `StreamShards.stage` or `StreamWriter.write`; called in the writing thread.
-        recorded: provenance of the rows that the stream already has.
+        pixels_of: video number -> its pixels; None for labels.
+        process: as for `Resources.machine`.
+        progress: called a few times a second, with numbers of rows of all streams.
     """
 
     def __init__(
         self,
         split: Split,
-        stream: Stream,
-        stream_shards: StreamShards,
-        target: Sequence[int],
-        write_shard: Callable[..., object],
-        recorded: Provenance | None,
+        streams: Sequence[StreamRun],
+        pixels_of: Callable[[int], Pixels] | None,
+        resources: Resources,
+        process: str,
+        progress: Progress,
     ) -> None:
-        self.stream = stream
-        self.target = target
-        self.shards = OpenShards(split, stream_shards, stream, target)
-        self._split = split
-        self._stream_shards = stream_shards
-        self._write_shard = write_shard
-        self._recorded = recorded
-        self.provenance: Provenance | None = None  # None: no network has been loaded
-        self.counts = Counts()  # of the rows of written shards
-        self.computing = 0  # number of batches that are being computed
-        self.writing = 0  # number of shards that are being written
-        # set by `load`
-        self.threads = 1  # number of the network's threads
-        self.task_rows: int  # number of rows per task
-        self.batches: Batches  # the slots
-        self._computer: Computer | None = None  # None: decoding processes compute rows
-        self._most_open = 0  # number of shards that may be open or being written
-        # set by `use_slots`
-        self._slots: NDArray[np.uint8]  # (slots, bytes) contents of the slots
-        self._sizes: Ints  # (slots,) see `worker.Slots`
-
-    def write(self, shard: PendingShard) -> None:
-        """Write a complete shard to the cache, and count its rows."""
-        self._stream_shards.made = self._stream_shards.made or self.provenance or {}
-        self._write_shard(shard.number, shard.values, shard.ok, shard.keys)
-        self.counts.add(shard.counts)
-
-    def load_computer(self, machine: Machine) -> Any:
-        """Load the stream's computer; None if decoding processes compute its rows."""
-        computer, self.provenance = load(self.stream, machine, self._recorded)
-        return computer
-
-    def load(self, machine: Machine, workers: int) -> Slots:
-        """Load the network, if any. Returns the slots that the decoding processes will fill.
-
-        Args:
-            workers: number of decoding processes.
-        """
-        crop_size = self.stream.policy.size
-        self._computer = self.load_computer(machine)
-        row_stream: Stream | None = None  # the stream whose rows decoding processes compute
-        if self._computer is None:
-            row_stream = self.stream
-            batch_size = WITHOUT_NETWORK
-            slot_bytes = 4 * self.stream.dim  # a row of float32
-        else:
-            batch_size = self._computer.batch_size
-            slot_bytes = crop_size**2 * 3  # a crop
-            self.threads = self._computer.lanes
-        # one for each process, and two more, which may be waiting for the writing thread
-        self._most_open = workers + 2
-        self.task_rows = min(max(FEWEST_ROWS, batch_size // 4), MOST_ROWS)
-        n_slots = self._count_slots(workers, batch_size)
-        self.batches = Batches(n_slots, batch_size)
-        return Slots(crop_size, row_stream, n_slots, slot_bytes)
-
-    def _count_slots(self, workers: int, batch_size: int) -> int:
-        """Number of slots with which processes and network threads need not wait for each other."""
-        # Each process has AHEAD tasks. A task may have a few rows more than `task_rows`, as frames
-        # are not divided.
-        rows_ahead = workers * AHEAD * (self.task_rows + FEWEST_ROWS)
-        # For each thread: a batch that it computes, one that is submitted, and one that is full.
-        # Two more may be partly filled.
-        n_batches = 3 * self.threads + 2 + math.ceil(rows_ahead / batch_size)
-        # at least the largest task, which ends with a frame of MOST_PERSONS
-        return max(n_batches * batch_size, 2 * MOST_PERSONS)
-
-    @contextlib.contextmanager
-    def use_slots(self, slots: NDArray[np.uint8], sizes: Ints) -> Iterator[None]:
-        """Within the `with` block, compute batches from this shared memory."""
-        self._slots = slots
-        self._sizes = sizes
-        if self._computer is not None:
-            self._computer.adopt(self._images(slots))
-        try:
-            yield
-        finally:
-            if self._computer is not None:
-                self._computer.release()
-            del self._slots, self._sizes
-
-    def _images(self, slots: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        size = self.stream.policy.size
-        return slots.reshape(-1, size, size, 3)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another shard may be opened."""
-        return len(self.shards) + self.writing < self._most_open
-
-    def labels(self, batch: Batch) -> Labels:
-        """Columns of a batch's rows for the network; {} if it reads none. Empty slots get those of
-        another row.
-        """
-        if self._computer is None or not self.stream.reads.labels:
-            return {}
-        rows = np.where(batch.rows >= 0, batch.rows, batch.rows.max())
-        if rows[0] < 0:  # no row could be decoded
-            rows = np.full(len(rows), self._split.tracks.start[0])
-        return label_batch(self._split, rows, self.stream.reads)
-
-    def compute(self, batch: Batch, labels: Labels, meter: Meter) -> Checked:
-        """The numbers of a full batch: the network computes them, or decoding processes have."""
-        slots = self._slots[batch.span]
-        sizes = self._sizes[batch.span]
-        if self._computer is None:
-            return self.shards.check(slots.copy().view(np.float32), sizes != 0)
-        with meter.measure("model"):
-            crops = self._images(slots)[:, *self.stream.policy.slices]
-            computed = compute_batch(self.stream, self._computer, crops, labels)
-        return self.shards.check(computed, np.ones(len(slots), bool))
-
-
-@dataclass(kw_only=True)
-class Run:
-    """One extraction of a split's shards in this process, by `compute`.
-
-    Before the first row is decoded, the networks are loaded, and there is a pool of decoding
-    processes, with slots. The pool and the slots end with `compute`.
-    """
-
-    split: Split
-    outputs: Sequence[Output]  # one stream of labels, or streams of crops from the same images
-    pixels_of: Callable[[int], Pixels] | None  # video number -> its pixels; None for labels
-    resources: Resources
-    # the device if this is the process of a device, as for `Resources.machine`; else ""
-    process: str = ""
-
-    def __post_init__(self) -> None:
         self.meter = Meter()
-        self._progress: Callable[[int, Meter], None]  # set by `compute`
-        self._tasks: Tasks  # set by `compute`
-        self._pool: Pool[Task, Decoded]  # set by `_compute_jobs`
-        # running computation -> output and batch
-        self._computing: dict[Future[Checked], tuple[Output, Batch]] = {}
-        # output of a shard that is being written
-        self._writing: deque[tuple[Output, Future[None]]] = deque()
-        self._saving: deque[Future[None]] = deque()  # checkpoints
-        self._saved = time.monotonic()  # when the last checkpoints were begun
+        self.streams = streams
+        self._split = split
+        self._pixels_of = pixels_of
+        self._timeout = resources.timeout
+        self._machine = resources.machine(process)
+        self._workers = resources.decoders(process)
+        self._progress = progress
+        rows = split.rows_by_shard()
+        self._n_rows = sum(int(rows[stream.target].sum()) for stream in streams)
         self._reported = 0.0  # when progress was reported last
 
-    def compute(self, progress: Callable[[int, Meter], None]) -> None:
-        """Compute and write all target shards.
-
-        Args:
-            progress: called a few times a second with the number of finished rows of all streams.
-
-        Raises what `write` and the streams raise.
-        """
-        self.meter = Meter()
-        self._progress = progress
-        if self.pixels_of is None:
-            (out,) = self.outputs
-            self._compute_labels(out)
+    def compute(self) -> None:
+        """Compute the shards. Raises what writing a shard and the streams raise."""
+        if self._pixels_of is None:
+            (stream,) = self.streams
+            self._compute_labels(stream)
         else:
-            self._compute_crops(self.pixels_of)
+            self._compute_crops(self._pixels_of)
         self.meter.stop()
-        self._report()
+        self.report()
 
-    def _compute_labels(self, out: Output) -> None:
+    def report(self, every: float = 0.0) -> None:
+        """Report the progress, unless it was reported less than `every` s ago."""
+        now = time.monotonic()
+        if now - self._reported >= every:
+            self._reported = now
+            n_done = sum(stream.n_done for stream in self.streams)
+            self._progress(n_done, self._n_rows, str(self.meter))
+
+    def write(self, stream: StreamRun, shard: OpenShard) -> None:
+        """Write a finished shard."""
+        with self.meter.measure("write"):
+            stream.write(shard)
+
+    def _write_finished(self) -> None:
+        for stream in self.streams:
+            for shard in stream.take_finished():
+                self.write(stream, shard)
+                stream.count(shard)
+                self.report()
+
+    def _compute_labels(self, stream: StreamRun) -> None:
         """Compute the shards of a stream of labels, without decoding."""
         self.meter.decoders = 0
         computer: Any = None
-        at_once = max(1, AT_ONCE // out.stream.reads.window)
+        at_once = max(1, AT_ONCE // stream.stream.reads.window)
+        saved = time.monotonic()
 
         def save() -> None:
-            self._saved = time.monotonic()
-            for write_checkpoint in out.shards.save():
+            for write_checkpoint in stream.save():
                 write_checkpoint()
 
         try:
-            for number in out.target:
-                shard = out.shards.open(number)
-                todo = shard.todo(shard.start, shard.stop)
+            for number in stream.target:
+                shard = stream.open(number)
+                assert shard is not None, "it is missing"
+                todo = shard.todo
                 if len(todo) and computer is None:
-                    computer = out.load_computer(self.resources.machine(self.process))
-                    self._note_device()
+                    computer = stream.load(self._machine)
+                    self.meter.note_device([stream.provenance])
                 for first in range(0, len(todo), at_once):
                     rows = todo[first : first + at_once]
-                    labels = label_batch(self.split, rows, out.stream.reads)
+                    labels = stream.labels(rows)
                     with self.meter.measure("model"):
-                        computed, known = compute_labels(out.stream, computer, labels, len(rows))
-                    self.meter.rows += out.shards.store(rows, out.shards.check(computed, known))
-                    if time.monotonic() - self._saved > CHECKPOINT_EVERY:
+                        computed, known = compute_labels(stream.stream, computer, labels, len(rows))
+                    self.meter.rows += stream.store(rows, stream.check(computed, known))
+                    if time.monotonic() - saved > CHECKPOINT_EVERY:
+                        saved = time.monotonic()
                         save()
-                    self._report()
-                for finished in out.shards.take_finished():
-                    self._write(out, finished)
+                    self.report(REPORT_EVERY)
+                self._write_finished()
         finally:
             save()
 
     def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> None:
         """Compute the shards of streams of crops."""
-        self._tasks = Tasks(self.split, [out.shards for out in self.outputs], pixels_of)
-        # the jobs of each video; [] if its rows are carried over
-        videos = self._tasks.jobs_by_video()
-        # Before the first job, no process is started and no network loaded.
-        for jobs in videos:
-            if jobs:
-                self._compute_jobs(itertools.chain([jobs], videos))
-                break
-            self._write_carried()
-        self._write_carried()
+        planner = Planner(self._split, self.streams, pixels_of, self._workers)
+        jobs = planner.jobs()
+        for job in jobs:
+            if job is not None:
+                self._compute_jobs(planner, itertools.chain([job], jobs))
+            self._write_finished()
+        self._write_finished()
 
-    def _write_carried(self) -> None:
-        """Write open shards that have no rows left to compute."""
-        for out in self.outputs:
-            for shard in out.shards.take_finished():
-                out.write(shard)
-                self._report()
-
-    def _compute_jobs(self, videos: Iterator[list[Job]]) -> None:
-        """Load the networks, and compute shards with them and with decoding processes, which share
-        the slots with this process. videos: the jobs of each video.
-        """
-        workers = self.resources.decoders(self.process)
+    def _compute_jobs(self, planner: Planner, jobs: Iterator[Job | None]) -> None:
+        """Load the networks, and compute shards with them and with decoding processes."""
+        workers = self._workers
         most = MOST_WORKERS * cores(0)
         if workers > most:
             raise ConfigError(
                 f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
             )
-        slots = [out.load(self.resources.machine(self.process), workers) for out in self.outputs]
-        self._tasks.batches = [out.batches for out in self.outputs]
-        self._tasks.task_rows = min(out.task_rows for out in self.outputs)
-        self._pool = Pool(
-            [CropDecoding(slots)] * workers,
-            self._tasks_of_jobs(videos),
+        outputs: list[Output] = []
+        networks: list[LoadedNetwork | None] = []
+        for stream in self.streams:
+            computer = stream.load(self._machine)
+            network = None if computer is None else LoadedNetwork(stream, computer, workers)
+            networks.append(network)
+            row_stream = stream.stream if network is None else None
+            outputs.append(Output(stream.stream.policy.size, row_stream))
+        loaded = [network for network in networks if network is not None]
+        pool = Pool[Task, Decoded](
+            [CropDecoding(outputs)] * workers,
+            _tasks_of_jobs(planner, jobs, networks),
             ahead=AHEAD,
-            timeout=self.resources.timeout,
+            timeout=self._timeout,
             skips=True,
-            shared=[of_output.n_bytes for of_output in slots],
+            shared=[network.n_bytes for network in loaded],
             # with fewer processes than cores, each may use several threads to decode
             env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
         )
+        lanes = max((network.lanes for network in loaded), default=1)
+        self.meter = Meter(decoders=workers, lanes=lanes)
+        self.meter.note_device([stream.provenance for stream in self.streams])
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._pool)
-            for out, memory, of_output in zip(self.outputs, self._pool.shared, slots, strict=True):
-                stack.enter_context(out.use_slots(*of_output.map(memory)))
-            self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self.outputs))
-            self._note_device()
-            self._report()
-            self._loop()
+            stack.enter_context(pool)
+            for network, memory in zip(loaded, pool.shared, strict=True):
+                stack.enter_context(network.use(memory))
+            self.report()
+            _Loop(self, networks, planner, pool).run()
 
-    def _tasks_of_jobs(self, videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
-        """Yield the tasks of each job; None while another job would open too many shards."""
-        for jobs in videos:
-            yield from map(self._tasks.split_job, jobs)
-            while not all(out.has_room for out in self.outputs):
-                yield None
 
-    def _note_device(self) -> None:
-        self.meter.note_device([out.provenance for out in self.outputs])
+def _tasks_of_jobs(
+    planner: Planner,
+    jobs: Iterator[Job | None],
+    networks: Sequence[LoadedNetwork | None],
+) -> Iterator[Iterator[Task | None] | None]:
+    """Yield the tasks of each job; None if there is no job now."""
+    most_rows = [network.task_rows for network in networks if network is not None]
+    n_rows = min(most_rows, default=FEWEST_ROWS)
+    for job in jobs:
+        yield None if job is None else _take_slots(planner.tasks(job, n_rows), networks)
 
-    def _report(self) -> None:
-        self._reported = time.monotonic()
-        n_not_computed = sum(out.shards.not_computed for out in self.outputs)
-        self._progress(self.meter.rows + n_not_computed, self.meter)
 
-    def _loop(self) -> None:
-        """The main loop: send tasks, compute full batches, write finished shards, until all is
-        done.
+def _take_slots(
+    tasks: Iterator[Task], networks: Sequence[LoadedNetwork | None]
+) -> Iterator[Task | None]:
+    """Yield tasks with slots for the crops of networks; None while there is no room."""
+    for task in tasks:
+        crops_of = []
+        for network, crops in zip(networks, task.crops, strict=True):
+            if network is not None:
+                crops_of.append((network, crops.rows))
+        while not all(network.has_room(len(rows)) for network, rows in crops_of):
+            yield None
+        for network, rows in crops_of:
+            rows["slot"] = network.take(len(rows))
+        yield task
+
+
+class _Loop:
+    """The main loop of a run of crops.
+
+    Args:
+        networks: by stream; None if decoding processes compute its rows.
+        pool: processes that decode the planner's tasks.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        networks: Sequence[LoadedNetwork | None],
+        planner: Planner,
+        pool: Pool[Task, Decoded],
+    ) -> None:
+        self._run = run
+        self._streams = run.streams
+        self._meter = run.meter
+        self._networks = networks
+        self._loaded = [network for network in networks if network is not None]
+        self._planner = planner
+        self._pool = pool
+        self._saved = time.monotonic()  # when checkpoints were last begun
+        # batches that are being computed
+        self._computing: dict[Future[Checked], tuple[LoadedNetwork, int]] = {}
+        # what the writing thread has to do, in order, and what follows: shards, and checkpoints
+        self._writing = deque[tuple[Future[None], Callable[[], None] | None]]()
+
+    def run(self) -> None:
+        """Send tasks, compute full batches, write finished shards, until all is done.
 
         It always goes on. A task waits for slots, which are free again when their batch has been
         computed; if nothing else can fill a batch, `_submit` closes it. The next job waits until
-        fewer shards are open: only the last open shard of an output can have rows of later videos,
-        so the others are finished by the jobs that have begun.
+        fewer shards are open (`Planner.jobs`).
         """
         with (
-            ThreadPoolExecutor(self.meter.lanes, thread_name_prefix="network") as network,
+            ThreadPoolExecutor(self._meter.lanes, thread_name_prefix="network") as threads,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
                 while self._pool.has_more or self._has_open or self._writing:
                     self._submit()
-                    self._begin_to_compute(network)
+                    self._begin_to_compute(threads)
                     self._begin_to_write(writer)
-                    self._begin_to_save(writer)
                     # otherwise the loop would never end
                     assert self._is_working or not self._has_open, "open shards without work"
                     self._receive_tasks()
                     self._receive_batches()
-                    if time.monotonic() - self._reported > REPORT_EVERY:
-                        self._report()
-                    while self._writing and self._writing[0][1].done():
-                        out, written = self._writing.popleft()
-                        out.writing -= 1
-                        written.result()
+                    self._receive_written()
+                    self._run.report(REPORT_EVERY)
             finally:  # also after an error: start no other batch, and save the computed rows
-                network.shutdown(wait=False, cancel_futures=True)
-                self._begin_to_save(writer, now=True)
+                threads.shutdown(wait=False, cancel_futures=True)
+                self._begin_to_save(writer)
+
+    @property
+    def _has_open(self) -> bool:
+        return any(stream.has_open for stream in self._streams)
+
+    @property
+    def _has_full_batch(self) -> bool:
+        return any(network.full for network in self._loaded)
 
     @property
     def _is_working(self) -> bool:
         """Whether a process, a thread or a full batch will change something."""
         is_busy = bool(self._computing or self._writing)
         return is_busy or not self._pool.is_idle or self._has_full_batch
-
-    @property
-    def _has_open(self) -> bool:
-        return any(len(out.shards) for out in self.outputs)
-
-    @property
-    def _has_full_batch(self) -> bool:
-        return any(out.batches.full for out in self.outputs)
-
-    def _begin_to_compute(self, network: ThreadPoolExecutor) -> None:
-        for out in self.outputs:
-            while out.batches.full and out.computing < 2 * out.threads:
-                batch = out.batches.full.popleft()
-                out.computing += 1
-                future = network.submit(out.compute, batch, out.labels(batch), self.meter)
-                self._computing[future] = out, batch
-
-    def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
-        for i, out in enumerate(self.outputs):
-            for shard in out.shards.take_finished(self._tasks.uncompared_shards(i)):
-                self._writing.append((out, writer.submit(self._write, out, shard)))
-                out.writing += 1
-
-    def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
-        """Let the writing thread write checkpoints when they are due, or `now`. It also writes
-        complete shards, so a shard's checkpoint never comes after the shard.
-        """
-        if not now:
-            while self._saving and self._saving[0].done():
-                self._saving.popleft().result()
-            if self._saving or time.monotonic() - self._saved <= CHECKPOINT_EVERY:
-                return
-        self._saved = time.monotonic()
-        for out in self.outputs:
-            for save in out.shards.save(self._tasks.uncompared_rows()):
-                self._saving.append(writer.submit(save))
-
-    def _write(self, out: Output, shard: PendingShard) -> None:
-        with self.meter.measure("write"):
-            out.write(shard)
 
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close batches if no task can fill them: none is
@@ -429,30 +295,70 @@ class Run:
         # More tasks may come once running batches have freed their slots.
         may_get_tasks = self._pool.has_more and self._computing
         if self._pool.is_idle and not self._has_full_batch and not may_get_tasks:
-            for out in self.outputs:
-                out.batches.close_batch()
+            for network in self._loaded:
+                network.close_batch()
+
+    def _begin_to_compute(self, threads: ThreadPoolExecutor) -> None:
+        for network in self._loaded:
+            for batch, labels in network.take_full():
+                future = threads.submit(network.compute, batch, labels, self._meter)
+                self._computing[future] = network, batch
+
+    def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
+        """Let the writing thread write finished shards, and checkpoints of the others when they are
+        due. It does so in order: a shard's checkpoint never comes after the shard.
+        """
+        for stream in self._streams:
+            for shard in stream.take_finished():
+                written = writer.submit(self._run.write, stream, shard)
+                self._writing.append((written, functools.partial(stream.count, shard)))
+        if time.monotonic() - self._saved > CHECKPOINT_EVERY:
+            self._begin_to_save(writer)
+
+    def _begin_to_save(self, writer: ThreadPoolExecutor) -> None:
+        self._saved = time.monotonic()
+        for stream in self._streams:
+            for save in stream.save():
+                self._writing.append((writer.submit(save), None))
+
+    def _receive_written(self) -> None:
+        while self._writing and self._writing[0][0].done():
+            written, follow = self._writing.popleft()
+            written.result()
+            if follow is not None:
+                follow()
 
     def _receive_tasks(self) -> None:
         """Take finished tasks from the processes."""
         for result in self._pool.poll(LOOK_EVERY):
-            done = result.get()
-            if isinstance(done, Failed):
+            task = result.task
+            decoded = result.get()
+            if isinstance(decoded, Failed):
                 raise PipelineError(
-                    f"{TRIALS} decoding processes, one after the other, {done.message} while "
-                    f"they compared the pixels of {result.task.pixels.name}. See their output "
-                    "above, and check the storage of the videos. Finished shards are kept: run "
-                    "it again."
+                    f"{TRIALS} decoding processes, one after the other, {decoded.message} while "
+                    f"they compared the pixels of {task.pixels.name}. See their output above, and "
+                    "check the storage of the videos. Finished shards are kept: run it again."
                 )
-            self.meter.include(done.meter)
-            if done.lost:
-                self._tasks.lose(result.task.number, done.lost)
+            self._meter.include(decoded.meter)
+            if decoded.lost:
+                self._planner.lose(task.video, decoded.lost)
+            self._receive(task, decoded)
+
+    def _receive(self, task: Task, decoded: Decoded) -> None:
+        by_stream = zip(self._streams, self._networks, task.crops, decoded.filled, strict=True)
+        for stream, network, crops, filled in by_stream:
+            rows = crops.rows["row"]
+            for (kind, message), indices in filled.problems.items():
+                stream.give_up(rows[indices], kind, message)
+            if network is None:
+                checked = stream.check(filled.values, filled.known)
+                self._meter.rows += stream.store(rows, checked)
             else:
-                self._tasks.fill(result.task.number, done.problems)
+                filled_rows = np.where(stream.is_todo(rows), rows, NO_ROW)
+                network.fill(crops.rows["slot"], filled_rows)
 
     def _receive_batches(self) -> None:
         """Take finished batches from the networks' threads."""
         for future in [future for future in self._computing if future.done()]:
-            out, batch = self._computing.pop(future)
-            out.computing -= 1
-            self.meter.rows += out.shards.store(batch.rows, future.result())
-            out.batches.free(batch)
+            network, batch = self._computing.pop(future)
+            self._meter.rows += network.store(batch, future.result())

@@ -1,14 +1,14 @@
-"""What a decoding process does: decode frames, and write crops into slots of the shared memory.
-pixels -> [crops] -> features
+"""What a decoding process does: decode frames, and cut crops or compute rows of them.  pixels ->
+[crops] -> features
 
-`run.py` sends `Slots` once, then one `Task` after the other: some frames of one video, and by
-*output* (a stream that is computed) the crops to make of them. A *crop* is the part of a frame that
-shows the person of one row; a *row* is one person in one frame, and has a number in the split. Each
-crop of a task has a *slot*, a piece of shared memory that gets its pixels, or for a stream without
-a network, the numbers of its row.
+`run.py` sends one `Task` after the other: some frames of one video, and by *output* (a stream that
+is computed) the crops to cut from them. A *crop* is the part of a frame that shows the person of
+one row; a *row* is one person in one frame, and has a number in the split. A crop for a network is
+written into its *slot*, a piece of shared memory. Rows of a stream without a network are computed
+here, and sent back.
 
-`CropDecoding` is called with each task. `_JobVideo` keeps the video open from task to task, and
-`_TaskFilling` fills the slots of one task. The answer, `Decoded`, only has the problems.
+`CropDecoding` is called with each task. An `_OpenVideo` stays open from task to task, and a
+`_Filling` cuts the crops of one output. The answer is a `Decoded`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Ints
+from cache.arrays import Bools, Floats
 from pipeline.features.computing import compute_row
 from pipeline.features.engine.meter import Meter
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
@@ -36,8 +36,9 @@ CROP: Final = np.dtype(  # one output's crop for one row
     [
         ("row", np.int64),  # of the split
         ("frame", np.int64),
-        ("previous", np.int64),  # the frame one step before, for a stream of pairs
-        ("slot", np.int64),  # where the crop, or the row's numbers, are to be written
+        # the frame one step before, for a stream of pairs; the same frame if it is not needed
+        ("previous", np.int64),
+        ("slot", np.int64),  # where the crop of a network is to be written
         ("cut", CUT),  # how the crop is cut from the frame
     ]
 )
@@ -50,31 +51,12 @@ KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's p
 AFTER: Final = "after_decoder_failure"  # the problem of frames after one at which decoders failed
 
 
-class Slots(NamedTuple):
-    """The slots of one output: memory that several processes share.
-
-    A slot has a crop; or, if decoding processes compute the rows, a row's float32 numbers, and its
-    size in bytes, which is 0 if the row's value is unknown.
-    """
+class Output(NamedTuple):
+    """What a decoding process does with the crops of one stream."""
 
     crop_size: int  # px
-    # the stream whose rows a decoding process computes; None: slots have crops
+    # the stream whose rows the process computes; None: a network computes them, of crops in slots
     stream: Stream | None
-    n_slots: int
-    slot_bytes: int
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of the memory: the slots, then an int64 size for each."""
-        return -(-self.n_slots * self.slot_bytes // 8) * 8 + self.n_slots * 8
-
-    def map(self, memory: mmap.mmap) -> tuple[NDArray[np.uint8], Ints]:
-        """View the memory as the slots' contents (n_slots, slot_bytes), and their sizes
-        (n_slots,).
-        """
-        slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, self.n_slots * self.slot_bytes)
-        sizes: Ints = np.frombuffer(memory, np.int64, self.n_slots, self.n_bytes - self.n_slots * 8)
-        return slots.reshape(self.n_slots, self.slot_bytes), sizes
 
 
 class Crops(NamedTuple):
@@ -85,11 +67,15 @@ class Crops(NamedTuple):
 
     def within(self, first: int, last: int) -> Crops:
         """The crops in frames `first` to `last`, inclusive."""
+        found = self.find(first, last)
+        labels = {name: values[found] for name, values in self.labels.items()}
+        return Crops(self.rows[found], labels)
+
+    def find(self, first: int, last: int) -> slice:
+        """Which crops are in frames `first` to `last`, inclusive."""
         frame = self.rows["frame"]
-        start = np.searchsorted(frame, first)
-        stop = np.searchsorted(frame, last, side="right")
-        labels = {name: values[start:stop] for name, values in self.labels.items()}
-        return Crops(self.rows[start:stop], labels)
+        start = int(np.searchsorted(frame, first))
+        return slice(start, int(np.searchsorted(frame, last, side="right")))
 
     def __reduce__(self) -> tuple[Any, ...]:  # NumPy would describe `CROP` each time
         return _unpickle_crops, (self.rows.tobytes(), self.labels)
@@ -100,232 +86,249 @@ def _unpickle_crops(rows: bytes, labels: Labels) -> Crops:
 
 
 class Task(NamedTuple):
-    """A few frames of one job. One process runs a job's tasks in order; if it fails, another one
-    can continue from any task.
+    """A few frames of a video. One process runs the tasks of a job in order; if it fails, another
+    one can continue from any task.
     """
 
-    number: int
-    job: int
+    video: int  # number in the split
     pixels: Pixels
     frames: list[int]  # ascending
+    # the last frames that the job has decoded before, for a process that begins with this task; []
+    # for the first task of a job
+    earlier_frames: list[int]
     crops: list[Crops]  # by output
     n_kept: int  # number of decoded frames to keep, as later rows need them as previous frames
-    # the `n_kept` frames before these, for a process that starts the job with this task
-    earlier_frames: list[int]
-    # whether to compare the video's pixels with those of the conversion, before the first frame and
-    # after the last one
-    compare_before: bool
-    compare_after: bool
+    compare_after: bool  # whether to compare the pixels with the converted ones again at the end
 
 
-# (output, index in its crops) of a crop that failed -> (kind, message)
-Problems = dict[tuple[int, int], tuple[str, str]]
+class Filled(NamedTuple):
+    """What became of the n crops of one output in a task."""
+
+    # (kind, message) -> indices of the crops that failed
+    problems: dict[tuple[str, str], list[int]]
+    # rows that the process has computed; of a network's stream, whose crops are in slots, (n, 0)
+    values: Floats  # (n, dim); 0 where they are unknown
+    known: Bools  # (n,) whether a row's numbers are known
 
 
 class Decoded(NamedTuple):
-    """The result of a task; the crops are in their slots."""
+    """The result of a task."""
 
-    problems: Problems
+    filled: list[Filled]  # by output
     meter: Meter
     lost: str = ""  # why the video cannot be read now; "" if it can
 
 
 class CropDecoding:
-    """The function of a decoding process: it fills the slots of each `Task`.
+    """The function of a decoding process: it decodes the frames of each `Task`.
 
-    Args:
-        slots: by output.
-
-    A frame at which decoding processes crash or hang is skipped: its rows get a problem, and if the
-    video can only be decoded in order, so do the rows of all later frames.
+    Before a process decodes a video, it compares the pixels with those of the conversion. A frame
+    at which decoding processes crash or hang is skipped: its rows get a problem, and if the video
+    can only be decoded in order, so do the rows of all later frames.
     """
 
-    def __init__(self, slots: Sequence[Slots]) -> None:
-        self._slots = slots
-        # by output: the slots' contents and sizes, as `Slots.map` returns them; set by `share`
-        self._mapped: list[tuple[NDArray[np.uint8], Ints]]
-        self._video: _JobVideo | None = None  # that of the last task; None: none is open
-        self._lost_job = -1  # the last job whose video cannot be read; -1: none
-        self._lost_reason = ""  # why it cannot be read
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self._outputs = outputs
+        self._slots: list[NDArray[np.uint8]] = []  # by network, (n, size, size, 3)
+        self._compared: Pixels | None = None  # the video that was compared last
+        self._lost: dict[Pixels, str] = {}  # videos that cannot be read, and why
+        self._video: _OpenVideo | None = None  # that of the last task
 
     def share(self, *memories: mmap.mmap) -> None:
-        """Map the shared memory of the slots, one for each output. Called before the first task."""
-        cv2.setNumThreads(1)  # processes already use all cores
-        self._mapped = [
-            slots.map(memory) for slots, memory in zip(self._slots, memories, strict=True)
-        ]
+        """Map the shared memory of the slots, one for each network. Called before any task."""
+        sizes = [output.crop_size for output in self._outputs if output.stream is None]
+        for size, memory in zip(sizes, memories, strict=True):
+            self._slots.append(view_slots(memory, size))
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Decoded:
-        """Fill the slots of a task.
+        """Decode a task.
 
         Args:
             skipped: frames of its job at which processes failed, and how.
         """
-        filling = _TaskFilling(task, self._slots, self._mapped)
-        if task.job != self._lost_job:
-            try:
-                self._decode(task, skipped, filling)
-                return Decoded(filling.problems, filling.meter)
-            except VideoLost as error:
-                self._lost_job = task.job
-                self._lost_reason = str(error)
-                self._video = None
-        return Decoded({}, filling.meter, self._lost_reason)
+        cv2.setNumThreads(1)  # processes already use all cores
+        meter = Meter()
+        slots = iter(self._slots)
+        fillings = []
+        for output, crops in zip(self._outputs, task.crops, strict=True):
+            memory = next(slots) if output.stream is None else None
+            fillings.append(_Filling(task.pixels, output, crops, memory, meter))
+        try:
+            if task.pixels not in self._lost:
+                self._decode(task, skipped, fillings, meter)
+        except VideoLost as error:
+            self._video = None
+            self._lost[task.pixels] = str(error)
+        filled = [filling.filled for filling in fillings]
+        return Decoded(filled, meter, self._lost.get(task.pixels, ""))
 
-    def _decode(self, task: Task, skipped: Mapping[int, Failed], filling: _TaskFilling) -> None:
-        """Decode the task's frames, and fill their slots. Raises VideoLost."""
+    def _decode(
+        self,
+        task: Task,
+        skipped: Mapping[int, Failed],
+        fillings: Sequence[_Filling],
+        meter: Meter,
+    ) -> None:
+        """Decode the task's frames, and cut their crops. Raises VideoLost."""
+        if task.pixels != self._compared:
+            alive(PREPARING)
+            task.pixels.check()
+            self._compared = task.pixels
         video = self._video
         numbers = task.frames
-        if video is None or video.job != task.job:
-            if task.compare_before:
-                alive(PREPARING)
-                task.pixels.check()
-            video = _JobVideo(task)
+        if video is None or not video.precedes(task):
+            video = _OpenVideo(task)
             self._video = video
             numbers = task.earlier_frames + task.frames
         for number in numbers:
-            if filling.skip(number, skipped):
+            video.position = number
+            problem = _why_skipped(task.pixels, number, skipped)
+            if problem is not None:
+                for filling in fillings:
+                    filling.skip(number, problem)
                 continue
             alive(number)  # reports progress; before the video is opened, which may hang, too
-            with filling.meter.measure("decode"):
+            with meter.measure("decode"):
                 frame = video.decode(number)
-            filling.fill(frame, video)
-            video.keep(frame)
+            meter.frames += frame.image is not None
+            for filling in fillings:
+                filling.fill(frame, video)
+            video.kept.append(frame)
         if task.compare_after:
             alive(PREPARING)
             task.pixels.check()
 
 
-class _JobVideo:
-    """The video of a job, which stays open while one process decodes the job's tasks. Its frames
-    come from one iterator, which takes the number of each frame when the frame is asked for.
+def view_slots(memory: mmap.mmap, crop_size: int) -> NDArray[np.uint8]:
+    """View shared memory as slots for crops (n, crop_size, crop_size, 3)."""
+    slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+    return slots.reshape(-1, crop_size, crop_size, 3)
+
+
+def _why_skipped(
+    pixels: Pixels, number: int, skipped: Mapping[int, Failed]
+) -> tuple[str, str] | None:
+    """The problem of a frame at which processes failed, or at an earlier frame of a video that is
+    decoded in order: (kind, message). None for another frame.
+    """
+    failed = [frame for frame in skipped if frame == number]
+    if pixels.in_order:
+        failed = [frame for frame in skipped if frame <= number]
+    if not failed:
+        return None
+    first = min(failed)
+    ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[first].message}"
+    kind = KINDS[skipped[first].reason] if first == number else AFTER
+    return kind, f"{pixels.name}, frame {first}: {ended}"
+
+
+class _OpenVideo:
+    """A video that stays open while one process decodes the tasks of a job. Its frames come from
+    one iterator, which takes the number of each frame when the frame is asked for.
 
     The iterator must not refer to this object: so the video is closed when this object is dropped,
     not at some later garbage collection.
     """
 
     def __init__(self, task: Task) -> None:
-        self.job = task.job
+        self._pixels = task.pixels
+        self.position = -1  # the last frame, decoded or skipped
         self._number = deque[int]()  # that of the next frame, until the iterator takes it
         self._frames = task.pixels.decode(iter(self._number.popleft, None))
-        self._kept = deque[Frame](maxlen=task.n_kept)
+        self.kept = deque[Frame](maxlen=task.n_kept)  # the last ones
+
+    def precedes(self, task: Task) -> bool:
+        """Whether the task continues where this video is."""
+        earlier = task.earlier_frames[-1:]
+        return task.pixels == self._pixels and earlier == [self.position]
 
     def decode(self, number: int) -> Frame:
         """Decode a frame after those that have been decoded."""
         self._number.append(number)
         return next(self._frames)
 
-    def keep(self, frame: Frame) -> None:
-        """Keep a frame as one of the last `n_kept`."""
-        self._kept.append(frame)
-
     def find_kept(self, number: int) -> Frame | None:
         """The kept frame of this number; None if there is none."""
-        for frame in self._kept:
+        for frame in self.kept:
             if frame.index == number:
                 return frame
         return None
 
 
-class _TaskFilling:
-    """Fills the slots of one task.
+class _Filling:
+    """Cuts the crops of one output in a task.
 
     Args:
-        slots, mapped: by output, as in `CropDecoding`.
+        slots: of the output's network (n, size, size, 3); None: the rows are computed here.
     """
 
     def __init__(
         self,
-        task: Task,
-        slots: Sequence[Slots],
-        mapped: Sequence[tuple[NDArray[np.uint8], Ints]],
+        pixels: Pixels,
+        output: Output,
+        crops: Crops,
+        slots: NDArray[np.uint8] | None,
+        meter: Meter,
     ) -> None:
-        self.problems: Problems = {}  # of crops whose slots are not filled
-        self.meter = Meter()
-        self._task = task
+        self._pixels = pixels
+        self._size, self._stream = output
+        self._crops = crops
         self._slots = slots
-        self._mapped = mapped
-        # frame number -> its crops, each as (output, index in the output's crops)
-        self._crops_by_frame: dict[int, list[tuple[int, int]]] = {}
-        for output, crops in enumerate(task.crops):
-            for i, number in enumerate(crops.rows["frame"].tolist()):
-                self._crops_by_frame.setdefault(number, []).append((output, i))
+        self._meter = meter
+        n = len(crops.rows)
+        dim = self._stream.dim if self._stream is not None else 0
+        self.filled = Filled({}, np.zeros((n, dim), np.float32), np.zeros(n, bool))
 
-    def skip(self, number: int, skipped: Mapping[int, Failed]) -> bool:
-        """Skip a frame if processes failed at it, or at an earlier frame of a video that is decoded
-        in order: record the problem for its crops. Returns whether the frame is skipped.
-        """
-        pixels = self._task.pixels
-        failed = [frame for frame in skipped if frame == number]
-        if pixels.in_order:
-            failed = [frame for frame in skipped if frame <= number]
-        if not failed:
-            return False
-        first = min(failed)
-        ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[first].message}"
-        kind = KINDS[skipped[first].reason] if first == number else AFTER
-        for output_crop in self._crops_by_frame.get(number, ()):
-            self.problems[output_crop] = (kind, f"{pixels.name}, frame {first}: {ended}")
-        return True
+    def skip(self, number: int, problem: tuple[str, str]) -> None:
+        """Record a problem for the crops of a frame."""
+        self._add_problem(problem, self._find_crops(number))
 
-    def fill(self, frame: Frame, video: _JobVideo) -> None:
-        """Fill the slots of a decoded frame's crops, or record their problems."""
-        self.meter.frames += frame.image is not None
-        for output, i in self._crops_by_frame.get(frame.index, ()):
-            frames = self._frames_of_crop(output, i, frame, video)
-            if frames:
-                self._fill_slot(output, i, frames)
+    def _add_problem(self, problem: tuple[str, str], indices: Sequence[int]) -> None:
+        if indices:
+            self.filled.problems.setdefault(problem, []).extend(indices)
 
-    def _frames_of_crop(self, output: int, i: int, frame: Frame, video: _JobVideo) -> list[Frame]:
-        """The frame, and for a pair the previous one before it. If one has no image, records the
-        problem, and returns [].
-        """
+    def fill(self, frame: Frame, video: _OpenVideo) -> None:
+        """Cut the crops of a decoded frame, or record their problem."""
         if frame.image is None:
-            self.problems[output, i] = (frame.kind, str(frame.problem))
-            return []
-        stream = self._slots[output].stream
-        if stream is None or stream.reads.crops == 1:
-            return [frame]
-        number = self._task.crops[output].rows["previous"][i]
-        previous = video.find_kept(number)
-        if previous is not None and previous.image is not None:
-            return [previous, frame]
-        why = "its decoder crashed"
-        if previous is not None:
-            why = str(previous.problem)
-        message = f"frame {frame.index}: its previous frame {number} is missing: {why}"
-        self.problems[output, i] = ("previous_undecodable", message)
-        return []
+            self.skip(frame.index, (frame.kind, str(frame.problem)))
+            return
+        for i in self._find_crops(frame.index):
+            if self._stream is None or self._stream.reads.crops == 1:
+                self._fill(i, [frame])
+                continue
+            number = self._crops.rows["previous"][i]
+            previous = video.find_kept(number)
+            if previous is not None and previous.image is not None:
+                self._fill(i, [previous, frame])
+                continue
+            why = "its decoder crashed" if previous is None else str(previous.problem)
+            message = f"frame {frame.index}: its previous frame {number} is missing: {why}"
+            self._add_problem(("previous_undecodable", message), [i])
 
-    def _fill_slot(self, output: int, i: int, frames: Sequence[Frame]) -> None:
-        """Fill the slot of an output's i-th crop: with its pixels, or with its row's numbers.
+    def _find_crops(self, number: int) -> range:
+        """Indices of the crops in a frame."""
+        found = self._crops.find(number, number)
+        return range(found.start, found.stop)
 
-        frames: those to crop; the crop's own is the last.
+    def _fill(self, i: int, frames: Sequence[Frame]) -> None:
+        """Cut crop i from the frames, the last of which is its own, into its slot; or compute its
+        row.
         """
-        crops = self._task.crops[output]
-        crop = crops.rows[i]
-        stream = self._slots[output].stream
-        slots, sizes = self._mapped[output]
-        slot = crop["slot"]
-        with self.meter.measure("crop"):
-            images = self._cut(output, crop["cut"], frames)
-            if stream is None:
-                slots[slot] = images[0].reshape(-1)
-                return
-        with self.meter.measure("row"):
-            labels: Labels = {name: values[i] for name, values in crops.labels.items()}
+        crop = self._crops.rows[i]
+        with self._meter.measure("crop"):
+            images = self._cut(crop["cut"], frames)
+            if self._slots is not None:
+                self._slots[crop["slot"]] = images[0]
+        if self._stream is None:
+            return
+        with self._meter.measure("row"):
+            labels: Labels = {name: values[i] for name, values in self._crops.labels.items()}
             labels = crop_labels(labels, crop["cut"])
-            row = compute_row(stream, images, labels, f"frame {crop['frame']}")
-            if row is None:
-                slots[slot] = 0
-                sizes[slot] = 0
-            else:
-                slots[slot] = row.view(np.uint8)
-                sizes[slot] = row.nbytes
+            row = compute_row(self._stream, images, labels, f"frame {crop['frame']}")
+            if row is not None:
+                self.filled.values[i] = row
+                self.filled.known[i] = True
 
-    def _cut(self, output: int, cut: np.void, frames: Sequence[Frame]) -> list[Image]:
-        """Cut a crop of an output from each of the frames."""
-        size, stream, *_ = self._slots[output]
-        is_whole = stream is not None and stream.reads.is_whole
-        pixels = self._task.pixels
-        return [pixels.crop(frame, cut, size, is_whole=is_whole) for frame in frames]
+    def _cut(self, cut: np.void, frames: Sequence[Frame]) -> list[Image]:
+        is_whole = self._stream is not None and self._stream.reads.is_whole
+        return [self._pixels.crop(frame, cut, self._size, is_whole=is_whole) for frame in frames]

@@ -18,7 +18,7 @@ from cache import CropPolicy, Jitter
 from pipeline import table
 from pipeline.errors import ConfigError
 from pipeline.features import streams
-from pipeline.features.engine import run
+from pipeline.features.engine import shards
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.inputs import label_batch
 from pipeline.features.networks.base import Loaded, Normalisation
@@ -152,7 +152,7 @@ def test_rows_with_the_columns_of_other_rows_are_not_those_of_the_oracle(
     root = convert(tmp_path)
     with monkeypatch.context() as patch:
         wrong = lambda split, rows, reads: label_batch(split, (rows + shift) % (3 * N), reads)  # noqa: E731
-        patch.setattr(run, "label_batch", wrong)
+        patch.setattr(shards, "label_batch", wrong)
         extracted(root, Conditioned())
     found = differences(cache.open(root)[SPLIT], "conditioned")
     assert (found > SAME).sum() == 3 * N

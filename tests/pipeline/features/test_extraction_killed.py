@@ -16,7 +16,7 @@ import pytest
 
 import cache
 from pipeline.features import extract as features
-from pipeline.features.engine.shards import OpenShards
+from pipeline.features.engine.shards import StreamRun
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
@@ -136,7 +136,7 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
 ):
     root = shutil.copytree(small, tmp_path / "cache")
     words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
-    store, batches = OpenShards.store, []
+    store, batches = StreamRun.store, []
 
     def store_or_stop(*args: Any) -> int:
         batches.append(store(*args))
@@ -145,7 +145,7 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
         return batches[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(OpenShards, "store", store_or_stop)
+        patch.setattr(StreamRun, "store", store_or_stop)
         assert run(*words) == 130
     assert "interrupted: computed rows are kept" in capsys.readouterr().err
     again = ran(*words, code=1)  # two rows have no features
