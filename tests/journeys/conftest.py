@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -76,7 +75,7 @@ class Terminal:
             assert re.search(pattern, printed), f"{report}\nexpected: {pattern}"
         return printed
 
-    def types_json(self, command: str, *, code: int = 0) -> Any:
+    def types_json(self, command: str, *, code: int = 0):
         """The document that a command with --json prints."""
         printed = self.types(command, code=code)
         start = re.search(r"^[\[{]", printed, re.MULTILINE).start()
@@ -111,7 +110,7 @@ def changed(settings: str, changes: Mapping[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+def server(tmp_path_factory) -> Iterator[subprocess.Popen[str]]:
     """The process that runs the commands of all journeys."""
     with subprocess.Popen(
         [sys.executable, str(HERE / "commands.py")],
@@ -125,5 +124,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, server: subprocess.Popen[str]) -> Terminal:
+def terminal(tmp_path, server) -> Terminal:
     return Terminal(tmp_path, server)

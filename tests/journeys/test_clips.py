@@ -306,7 +306,7 @@ def every_fourth_frame(terminal: Terminal) -> None:
         assert rows_of(terminal, "fast") == 83
 
 
-def test_a_folder_of_clips(terminal: Terminal) -> None:
+def test_a_folder_of_clips(terminal):
     first_clips(terminal)
     another_option(terminal)
     one_more_clip_and_a_new_name(terminal)

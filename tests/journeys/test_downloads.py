@@ -5,7 +5,6 @@ folder.
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import cache
 from tests.journeys.conftest import KIT, Terminal
@@ -16,7 +15,7 @@ from tests.pipeline.datasets.made_posetrack import add_21
 SPLITS = ("h36m/train", "h36m/val", "posetrack/train", "posetrack/val")
 
 
-def write_downloads(embedded: Any, folder: Path) -> Path:
+def write_downloads(embedded, folder: Path) -> Path:
     """PoseTrack21 and 3DMPPE's Human3.6M in `raw`; the official labels and videos of the same
     scenes are returned.
     """

@@ -139,7 +139,7 @@ def changed(terminal: Terminal) -> None:
     types("pipeline verify --cache estimated")
 
 
-def test_results_of_other_tools(terminal: Terminal) -> None:
+def test_results_of_other_tools(terminal):
     first_import(terminal)
     marked(terminal)
     changed(terminal)

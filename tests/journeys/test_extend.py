@@ -206,7 +206,7 @@ def without_the_package(terminal: Terminal, plain: str) -> None:
     types("pipeline verify --cache demo/cache", r"intact")
 
 
-def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
+def test_one_package_adds_all_that_there_is(terminal):
     plain = first_settings(terminal)
     a_dataset_and_streams(terminal)
     a_detector(terminal)

@@ -156,7 +156,7 @@ def copied_elsewhere(terminal: Terminal, kept: Mapping[str, int]) -> None:
     assert terminal.types(f"{DATA} --set paths.cache=backup").count("✓") == 0
 
 
-def test_a_labs_cache(terminal: Terminal) -> None:
+def test_a_labs_cache(terminal):
     first_night(terminal)
     second_commit(terminal)
     kept = terminal.frames_kept("cache")
@@ -166,7 +166,7 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     copied_elsewhere(terminal, kept)
 
 
-def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Terminal) -> None:
+def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal):
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
     (folder / "demo.py").write_text(RAW.replace("raw/", "data/raw/"))

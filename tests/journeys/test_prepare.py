@@ -62,7 +62,7 @@ def contents_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def clips(terminal: Terminal) -> Path:
+def clips(terminal) -> Path:
     """Two clips, and the kit's detector and stream, without a luigi.cfg."""
     terminal.install(KIT)
     folder = terminal.folder / "clips"
@@ -76,9 +76,7 @@ def features(terminal: Terminal, stream: str = "means") -> int:
     return len(split.windows(seqlen=1, stride=1, stream=stream))
 
 
-def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(
-    terminal: Terminal, clips: Path
-) -> None:
+def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal, clips):
     types = terminal.types
     prepare = f"pipeline {PREPARE}"
     types(f"{prepare} --plan", r"detect +2 clips", r"extract +means")
@@ -174,7 +172,7 @@ def miss_a_clip(terminal: Terminal, clips: Path, prepare: str) -> None:
     types(prepare.replace("--detector red ", ""), r"up to date")
 
 
-def test_mistakes_are_known_before_anything_is_done(terminal: Terminal, clips: Path) -> None:
+def test_mistakes_are_known_before_anything_is_done(terminal, clips):
     types = terminal.types
     before = files_of(terminal.folder)
     for words, message in (
@@ -193,9 +191,7 @@ def test_mistakes_are_known_before_anything_is_done(terminal: Terminal, clips: P
     assert files_of(terminal.folder) == before
 
 
-def test_clips_with_the_keypoints_of_another_tool_are_left_to_it(
-    terminal: Terminal, clips: Path
-) -> None:
+def test_clips_with_the_keypoints_of_another_tool_are_left_to_it(terminal, clips):
     lines = [f"{frame},1,{20 + frame / 3},10,20,40,0.9" for frame in range(1, 41)]
     (clips / "keypoints").mkdir()
     (clips / "keypoints/a.mp4.txt").write_text("\n".join(lines))
@@ -205,9 +201,7 @@ def test_clips_with_the_keypoints_of_another_tool_are_left_to_it(
     assert not (clips / "keypoints/a.mp4.json").exists()
 
 
-def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(
-    terminal: Terminal, clips: Path
-) -> None:
+def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(terminal, clips):
     write_clip(clips / "c.mp4", 42, seed=3)
     for clip, n in (("a.mp4", 40), ("more/b.mp4", 41), ("c.mp4", 42)):
         coco = {
@@ -246,9 +240,7 @@ def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(
     assert " note " not in types(strict + option, r"1 video read, 2 unchanged")
 
 
-def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(
-    terminal: Terminal, clips: Path
-) -> None:
+def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(terminal, clips):
     terminal.types(f"pipeline {PREPARE}")
     whole = contents_of(terminal.folder)
     shutil.rmtree(terminal.folder / "out")
@@ -262,7 +254,7 @@ def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(
     assert after == whole
 
 
-def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal: Terminal) -> None:
+def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal):
     types = terminal.types
     terminal.install(KIT)
     (terminal.folder / "demo.py").write_text(LABELLED)

@@ -35,7 +35,7 @@ BY_HAND = "pipeline convert amass train --raw data/raw/amass --cache cache"
 
 
 @pytest.fixture
-def lab(terminal: Terminal) -> Terminal:
+def lab(terminal) -> Terminal:
     """A cache of two datasets, as the first run has left it."""
     (terminal.folder / "demo.py").write_text(RAW)
     (terminal.folder / "luigi.cfg").write_text(SETTINGS)
@@ -45,8 +45,8 @@ def lab(terminal: Terminal) -> Terminal:
 
 
 def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(
-    lab: Terminal,
-) -> None:
+    lab,
+):
     types, root = lab.types, lab.folder / "cache"
     root.joinpath("amass").rename(lab.folder / "disk")
     (root / "amass").mkdir()
@@ -68,7 +68,7 @@ def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(
     types("pipeline status")
 
 
-def test_a_deleted_dataset_is_forgotten_by_gc(lab: Terminal) -> None:
+def test_a_deleted_dataset_is_forgotten_by_gc(lab):
     types = lab.types
     shutil.rmtree(lab.folder / "cache/amass")
     types("pipeline status", r"amass/train.*no such folder\. Mount its disk, restore it", code=1)
@@ -77,7 +77,7 @@ def test_a_deleted_dataset_is_forgotten_by_gc(lab: Terminal) -> None:
     types("pipeline verify --fast")
 
 
-def test_luigi_ends_with_10_beside_another_writer(lab: Terminal) -> None:
+def test_luigi_ends_with_10_beside_another_writer(lab):
     types, root = lab.types, lab.folder / "cache"
     shutil.rmtree(root / "penn_action/train")
     with cache.SplitWriter(root, "penn_action/train", columns=(), plan="another user's"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.journeys.conftest import KIT, Terminal, changed
+from tests.journeys.conftest import KIT, changed
 from tests.trees import contents
 
 CHANGES = {
@@ -49,7 +49,7 @@ def numbers(folder: Path) -> object:
     return metrics["best"], metrics["3dpw/test"]
 
 
-def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal: Terminal) -> None:
+def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal):
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
     types("pipeline init")

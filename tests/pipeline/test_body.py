@@ -88,12 +88,12 @@ def random_inputs(n: int, seed: int = 0) -> tuple[Any, Any, Any]:
     return rng.normal(0, 1, (n, 10)), rotations, rng.normal(0, 2, (n, 3))
 
 
-def tensors(*arrays: Any) -> list[torch.Tensor]:
+def tensors(*arrays) -> list[torch.Tensor]:
     return [torch.tensor(array, dtype=torch.float32) for array in arrays]
 
 
 @pytest.mark.parametrize("gender", ["neutral", "female"])
-def test_vertices_and_joints_follow_the_equations_of_the_paper(gender: str) -> None:
+def test_vertices_and_joints_follow_the_equations_of_the_paper(gender):
     betas, rotations, trans = random_inputs(3)
     arrays = procedural(gender)
     b, r, t = tensors(betas, rotations, trans)
@@ -109,7 +109,7 @@ def test_vertices_and_joints_follow_the_equations_of_the_paper(gender: str) -> N
         np.testing.assert_allclose(out.joints[k].numpy(), joints + trans[k], atol=1e-5)
 
 
-def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body: Body) -> None:
+def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body):
     betas, rotations, _ = random_inputs(2)
     verts = body(betas=tensors(betas)[0], rotmat=tensors(rotations)[0]).verts
     expected = np.einsum("jv,bvc->bjc", procedural().J_regressor_h36m, verts.numpy().astype(float))
@@ -119,7 +119,7 @@ def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body: Body) -
     )
 
 
-def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body: Body) -> None:
+def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body):
     out = body(betas=torch.zeros(1, 10), rotmat=torch.eye(3).expand(1, 24, 3, 3))
     at = dict(zip(JOINTS["spin49"], out.joints[0].numpy(), strict=True))
     assert at["OP LWrist"][0] > 0.5 > -0.5 > at["OP RWrist"][0]
@@ -128,7 +128,7 @@ def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body: Body) -> No
     np.testing.assert_array_equal(at["lankle"], at["OP LAnkle"])
 
 
-def test_gradients_are_finite_at_rest_and_reach_shape_and_pose(body: Body) -> None:
+def test_gradients_are_finite_at_rest_and_reach_shape_and_pose(body):
     betas, rotations = tensors(random_inputs(2)[0], np.tile(np.eye(3), (2, 24, 1, 1)))
     betas.requires_grad_(), rotations.requires_grad_()
     out = body(betas=betas, rotmat=rotations)
@@ -139,21 +139,21 @@ def test_gradients_are_finite_at_rest_and_reach_shape_and_pose(body: Body) -> No
         assert (given.grad != 0).any()
 
 
-def test_a_checkpoint_of_a_model_that_has_a_body_holds_none_of_it(body: Body) -> None:
+def test_a_checkpoint_of_a_model_that_has_a_body_holds_none_of_it(body):
     model = torch.nn.ModuleDict({"body": body, "head": torch.nn.Linear(2, 2)})
     assert set(model.state_dict()) == {"head.weight", "head.bias"}
     assert list(body.parameters()) == []
     model.load_state_dict(model.state_dict())
 
 
-def test_all_of_the_body_moves_with_it(body: Body) -> None:
+def test_all_of_the_body_moves_with_it(body):
     moved = Body.stand_in().to("meta")
     assert {buffer.device.type for buffer in moved.buffers()} == {"meta"}
     assert {"faces", "mean_pose", "mean_shape", "mean_cam"} <= dict(moved.named_buffers()).keys()
     assert {buffer.device.type for buffer in body.buffers()} == {"cpu"}, "and no other body with it"
 
 
-def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any) -> None:
+def test_a_body_from_files_is_the_one_that_was_written(body, embedded):
     loaded = Body.load(embedded.body)
     betas, rotations, _ = tensors(*random_inputs(1))
     found, expected = (one(betas=betas, rotmat=rotations).verts for one in (loaded, body))
@@ -167,7 +167,7 @@ def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_joints_alone_and_their_gradients_are_those_of_the_vertices(dense: bool) -> None:
+def test_joints_alone_and_their_gradients_are_those_of_the_vertices(dense):
     arrays = procedural()
     if dense:  # regressors of real files may be
         rng = np.random.default_rng(0)

@@ -35,7 +35,7 @@ def warnings(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Path:
+def broken(tmp_path) -> Path:
     """A folder with luigi.cfg, where a package with an entry in every group cannot be imported."""
     run(tmp_path, "init")
     entries = {f"vibe_pipeline.{group}": {f"odd_{group}": "odd_package:THING"} for group in GROUPS}
@@ -47,7 +47,7 @@ def named(what: str) -> str:
     return f"! {what} of package odd cannot be loaded: ImportError: there is no torch3d"
 
 
-def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken: Path) -> None:
+def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken):
     done = run(broken, "config", "--check")
     assert "correct, training can start" in done.stdout
     assert warnings(done) == [named("model 'odd_models'")]
@@ -65,9 +65,7 @@ def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken: Path)
         ("prepare", "videos", "--raw", ".", "--cache", "../cache", "--detector", "odd_detectors"),
     ],
 )
-def test_a_broken_thing_that_is_named_is_refused_with_its_error(
-    broken: Path, words: tuple[str, ...]
-) -> None:
+def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken, words):
     shown = run(broken, *words, code=2).stderr
     assert "of package odd" in shown
     assert "ImportError: there is no torch3d" in shown
@@ -75,8 +73,8 @@ def test_a_broken_thing_that_is_named_is_refused_with_its_error(
 
 
 def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     for name, problem in {
         "wham": "export format 'wham' of package dance: this name is in use",
         "text": "of package dance: dance_entry:TEXT is not a ExportFormat whose name is 'text'",
@@ -88,7 +86,7 @@ def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
         assert problem in run(site, *words, code=2).stderr
 
 
-def test_every_name_of_the_table_leads_to_something() -> None:
+def test_every_name_of_the_table_leads_to_something():
     commands = [f"{module}:COMMAND" for module, _ in table.COMMANDS["pipeline"].values()]
     others = [where for entries in table.OWN.values() for where in entries.values()]
     for where in (*commands, *others):

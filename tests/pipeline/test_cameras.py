@@ -167,13 +167,13 @@ def test_matrices_that_are_no_camera(spoil):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_matrix_with_one_number_that_is_not_finite_is_no_rotation(value: float) -> None:
+def test_a_matrix_with_one_number_that_is_not_finite_is_no_rotation(value):
     matrices = np.tile(np.eye(3), (2, 1, 1))
     matrices[1, 0, 1] = value
     assert cameras.is_rotation(matrices).tolist() == [True, False]
 
 
-def test_a_position_that_rounding_puts_after_the_last_row_is_the_last_row() -> None:
+def test_a_position_that_rounding_puts_after_the_last_row_is_the_last_row():
     rotvec = Rotation.random(4001 * 2, random_state=0).as_rotvec().reshape(4001, 2, 3)
     rate = 24000 / 1001
     position = np.array([5005 * rate / 30])

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -74,7 +73,7 @@ def run_parts(words: Sequence[object], parts: Sequence[str], seeds: Sequence[obj
     started = []
     for part, seed in zip(parts, seeds, strict=True):
         command = [sys.executable, "-c", RUNNER, str(seed), *map(str, words), "--part", part]
-        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
     printed = [process.communicate(timeout=600)[0] for process in started]
     codes = [process.returncode for process in started]
@@ -82,10 +81,10 @@ def run_parts(words: Sequence[object], parts: Sequence[str], seeds: Sequence[obj
     return codes
 
 
-def kill_and_run_again(ran: Any, words: Sequence[object], rounds: int = 1) -> None:
+def kill_and_run_again(ran, words: Sequence[object], rounds: int = 1) -> None:
     """Kill three parts at random, and run them again, one twice, and one of another number."""
     seeds = random.Random(1)
-    codes: list[int] = []
+    codes = []
     for _ in range(rounds):  # in the last ones, there may be nothing left to write
         codes += run_parts(words, AGAIN[:3], [seeds.randrange(100) for _ in range(3)])
     assert KILLED in codes
@@ -93,7 +92,7 @@ def kill_and_run_again(ran: Any, words: Sequence[object], rounds: int = 1) -> No
 
 
 @pytest.fixture(scope="module")
-def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def noise(tmp_path_factory) -> Path:
     """A cache of noisy images in 20 shards."""
     return convert_noise(tmp_path_factory.mktemp("noise"), 8, cut_short=False)
 
@@ -212,7 +211,7 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
     read_part = spool.read_part
 
-    def read_late(plan: convert.ConversionPlan, part: Part, **options: Any) -> Any:
+    def read_late(plan: convert.ConversionPlan, part: Part, **options):
         convert.convert(plan)
         return read_part(plan, part, **options)
 
@@ -230,7 +229,7 @@ def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
     words = ["extract", SPLIT, "--kind", "homography", "--workers", 1, "--cache", root]
     together = extract.extract_together
 
-    def extract_late(*arguments: Any, **options: Any) -> Any:
+    def extract_late(*arguments, **options):
         done = together(*arguments, **options)
         monkeypatch.setattr(extract, "extract_together", together)
         ran(*words)
@@ -271,7 +270,7 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
 ):
     """Also if the command that commits runs elsewhere: with another device, without the weights."""
 
-    def extract(name: str, part: Part | None = None, **resources: Any) -> Any:
+    def extract(name: str, part: Part | None = None, **resources):
         plan = plan_extraction(tmp_path / name, SPLIT, StreamSpec("colour", made_up.Colour()))
         return extract_together([plan], Resources(workers=1, **resources), part=part)[0]
 
@@ -294,7 +293,7 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3", "1/3/5"])
-def test_other_parts_are_refused(part: str, ran: Any) -> None:
+def test_other_parts_are_refused(part, ran):
     error = ran("extract", SPLIT, "--cache", "cache", f"--part={part}", code=2).err
     assert "argument --part: expected K/N with K from 1 to N, such as 3/8 (" in error
 
@@ -302,16 +301,14 @@ def test_other_parts_are_refused(part: str, ran: Any) -> None:
 @pytest.mark.parametrize(
     "words", ["convert --strict", "convert --retry", "convert --drop-removed", "extract --replace"]
 )
-def test_options_of_a_commit_are_refused_for_a_part(words: str, penn: Any, ran: Any) -> None:
+def test_options_of_a_commit_are_refused_for_a_part(words, penn, ran):
     command, option = words.split()
     raw = ["--raw", penn.raw] if command == "convert" else []
     error = ran(command, penn.name, *raw, "--cache", penn.root, "--part", "1/2", option, code=2).err
     assert re.search(r"--part: not allowed with|not allowed with argument --part", error)
 
 
-def test_a_running_part_renews_its_file_until_it_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_running_part_renews_its_file_until_it_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "RENEW", 0.01)
     file = tmp_path / "folder/running-2-of-3"
     with Part(2, 3).running(tmp_path, "folder"):
@@ -333,9 +330,7 @@ def test_a_running_part_renews_its_file_until_it_ends(
 
 
 @pytest.mark.parametrize("clock", [0.0, 999_999.0], ids=["the same clock", "a clock that is ahead"])
-def test_the_last_command_waits_for_killed_parts(
-    clock: float, penn: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_command_waits_for_killed_parts(clock, penn, ran, monkeypatch):
     file = penn.root / penn.name / ".writing/running-2-of-3"
     file.parent.mkdir(parents=True)
     file.touch()
@@ -355,20 +350,18 @@ def test_the_last_command_waits_for_killed_parts(
     assert cache.open(penn.root)[penn.name].manifest["rows"]
 
 
-def test_files_of_parts_killed_long_ago_are_removed_without_waiting(tmp_path: Path) -> None:
+def test_files_of_parts_killed_long_ago_are_removed_without_waiting(tmp_path):
     file = tmp_path / "folder/running-2-of-3"
     file.parent.mkdir()
     file.touch()
     os.utime(file, (time.time() - 2 * parts.FRESH,) * 2)
-    told: list[str] = []
+    told = []
     parts.wait_for_parts(tmp_path, "folder", told.append)
     assert not file.exists()
     assert not told
 
 
-def test_a_command_beside_a_running_part_ends_while_that_one_works(
-    penn: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_beside_a_running_part_ends_while_that_one_works(penn, ran, monkeypatch):
     monkeypatch.setattr(parts, "RENEW", 0.01)
     with Part(2, 3).running(penn.root, f"{penn.name}/.writing"):
         shown = ran("convert", penn.name, *penn.places, code=2)

@@ -11,9 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -47,8 +46,8 @@ def late_ones_first(item: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(
-    workers: int,
-) -> None:
+    workers,
+):
     results = [*ordered_map(late_ones_first, range(60), workers)]
     assert [item for item, _ in results] == [*range(60)]
     processes = {process for _, process in results}
@@ -65,7 +64,7 @@ def hold_the_lock() -> None:
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
-ENDS: dict[str, tuple[Callable[[], object], str, str]] = {
+ENDS = {
     "crash": (segfault, "reader_crashed", "SIGSEGV"),
     "exit": (lambda: os._exit(3), "reader_crashed", "exit code 3"),
     "hang": (lambda: time.sleep(1000), "reader_timeout", "made no progress for"),
@@ -83,8 +82,8 @@ def end_as_named(item: int | str) -> int | str:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
-    items: list[int | str] = [
+def test_an_item_that_ends_its_process_costs_itself_alone(workers):
+    items = [
         0,
         1,
         2,
@@ -115,7 +114,7 @@ def end_once(item: tuple[Path, str]) -> str:
     return "read"
 
 
-def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path: Path) -> None:
+def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path):
     def judge(limit: float) -> None:
         items = [(tmp_path / f"{name} {limit}", name) for name in ("crash", "hang")]
         again, failed = ordered_map(end_once, items, 1, timeout=limit)
@@ -131,7 +130,7 @@ def read_mapped(file: Path) -> float:
     return float(mapped[:: 1 << 30].sum()) + mapped[: 100 * MIB].sum()
 
 
-def test_a_mapped_file_takes_no_memory(tmp_path: Path) -> None:
+def test_a_mapped_file_takes_no_memory(tmp_path):
     file = tmp_path / "large"
     with file.open("wb") as stream:
         stream.truncate(1 << 38)
@@ -173,12 +172,12 @@ def raise_what_cannot_be_sent(item: int) -> None:
     raise Unpicklable(item, item)
 
 
-def return_what_cannot_be_sent(item: int) -> Any:
+def return_what_cannot_be_sent(item: int):
     return threading.Lock()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers: int) -> None:
+def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers):
     taken = []
     with pytest.raises(ValueError, match="item 2") as raised:
         for one in ordered_map(fail_at_two, range(40), workers):
@@ -195,7 +194,7 @@ def who(item: object) -> int:
     return os.getpid()
 
 
-def test_neighbours_of_one_group_are_done_by_one_process() -> None:
+def test_neighbours_of_one_group_are_done_by_one_process():
     items = [*"aaaabcccccccccdef"] * 4
     done = [*ordered_map(who, items, 3, same_group=lambda one, other: one == other)]
     by = zip(items, done, strict=True)
@@ -209,14 +208,14 @@ def slowly_but_surely(seconds: float) -> float:
     return seconds
 
 
-def test_progress_that_is_shown_counts_as_a_sign_of_life() -> None:
+def test_progress_that_is_shown_counts_as_a_sign_of_life():
     def judge(limit: float) -> None:
         assert [*ordered_map(slowly_but_surely, [limit / 4], 1, timeout=limit)] == [limit / 4]
 
     with_growing_limit(judge, 0.4)
 
 
-def test_time_that_the_parent_takes_is_not_held_against_a_process() -> None:
+def test_time_that_the_parent_takes_is_not_held_against_a_process():
     def judge(limit: float) -> None:
         results = []
         for result in ordered_map(who, range(4), 2, timeout=limit):
@@ -237,15 +236,15 @@ def test_libraries_have_one_thread_and_processes_are_where_this_one_is(tmp_path,
     assert [*ordered_map(threads_and_folder, [1], 1)] == [(1, "1", tmp_path)]
 
 
-def test_processes_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr(who, "__module__", "nowhere_to_be_found")
     monkeypatch.setitem(sys.modules, "nowhere_to_be_found", sys.modules[__name__])
     with pytest.raises(PipelineError, match="cannot start"):
         next(ordered_map(who, [1], 1))
 
 
-def test_who_takes_no_more_results_leaves_no_process() -> None:
-    results: Iterator[Any] = ordered_map(late_ones_first, range(400), 2)
+def test_who_takes_no_more_results_leaves_no_process():
+    results = ordered_map(late_ones_first, range(400), 2)
     processes = {next(results)[1] for _ in range(60)}
     results.close()
     assert not any(map(is_alive, processes))
@@ -274,11 +273,9 @@ class Notes:
         return self.tasks, os.environ["GREETING"]
 
 
-def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_is_skipped() -> (
-    None
-):
+def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_is_skipped():
     works, jobs = [Notes(), Notes()], iter([["ab", "aoc", None, "axb", "c"], None, ["d"]])
-    options: dict[str, Any] = {"skips": True, "shared": [128], "env": {"GREETING": "hello"}}
+    options = {"skips": True, "shared": [128], "env": {"GREETING": "hello"}}
     results = {}
     with Pool[str, tuple[list[str], str]](works, jobs, **options) as pool:
         while pool.has_more or not pool.is_idle:
@@ -314,9 +311,7 @@ def hang_at_three(item: int) -> int:
         *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGINT)),
     ],
 )
-def test_no_process_is_left_when_the_parent_is_ended(
-    ends_by: signal.Signals, tmp_path: Path
-) -> None:
+def test_no_process_is_left_when_the_parent_is_ended(ends_by, tmp_path):
     log = tmp_path / "log"
     with log.open("w") as stream:  # a pipe would be held open by what is left
         parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=stream, stderr=stream)

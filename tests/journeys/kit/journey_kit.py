@@ -90,7 +90,7 @@ class Grid:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         means = crops.reshape(len(crops), 4, 56, 4, 56, 3).mean(axis=(2, 4))
-        features: NDArray[np.float32] = means.reshape(len(crops), -1).astype(np.float32)
+        features = means.reshape(len(crops), -1).astype(np.float32)
         return features / np.float32(255)
 
 

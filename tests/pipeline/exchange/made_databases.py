@@ -29,8 +29,8 @@ def feature_rows(n: int = N) -> np.ndarray:
     return np.repeat(np.arange(n, dtype=np.float32)[:, None] / 4, 2048, axis=1)
 
 
-def posetrack(**changed: Any) -> Held:
-    held: Held = {
+def posetrack(**changed) -> Held:
+    held = {
         "vid_name": vid_names("data/posetrack/train/1.json_0", "data/posetrack/train/1.json_1"),
         "img_name": np.array([f"images/train/1/{k:06d}.jpg" for k in FRAMES]),
         "joints2D": keypoints(49),
@@ -40,7 +40,7 @@ def posetrack(**changed: Any) -> Held:
     return {key: value for key, value in {**held, **changed}.items() if value is not None}
 
 
-def mpii3d(**changed: Any) -> Held:
+def mpii3d(**changed) -> Held:
     """Joints as VIBE's script leaves them: those that are not annotated are at minus the pelvis."""
     joints = np.random.default_rng(1).normal(size=(N, 49, 3))
     joints[:, [SPIN.index(name) for name in SPIN if name not in JOINTS["mpi_inf_3dhp"]]] = 0
@@ -55,12 +55,10 @@ def mpii3d(**changed: Any) -> Held:
     return {**posetrack(), **held, "joints3D": joints, **changed}
 
 
-def threedpw(n_3d: int = 49, **changed: Any) -> Held:
+def threedpw(n_3d: int = 49, **changed) -> Held:
     rng = np.random.default_rng(2)
     sizes = {"joints3D": (n_3d, 3), "shape": (10,), "pose": (72,)}
-    held: Held = {
-        name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()
-    }
+    held = {name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()}
     held |= {
         "vid_name": vid_names("courtyard_00_0", "courtyard_00_1"),
         "frame_id": np.r_[np.arange(3, 28), FRAMES[25:]],

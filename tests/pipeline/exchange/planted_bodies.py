@@ -93,9 +93,9 @@ def hips(person: int) -> np.ndarray:
     return joints[:, sides].mean(axis=1) + trans(person)
 
 
-def wham(**changed: Any) -> dict[Any, Any]:
+def wham(**changed) -> dict[Any, Any]:
     """As demo.py --save_pkl leaves it. `trans_world` is the mid-hip's place."""
-    content: dict[Any, Any] = defaultdict(dict)
+    content = defaultdict(dict)
     for person in range(2):
         content[np.int64(person + 3)] = {
             "pose": pose(person).astype(np.float32),
@@ -111,7 +111,7 @@ def wham(**changed: Any) -> dict[Any, Any]:
 
 def vibe(margin: float = 1.1) -> dict[Any, Any]:
     """As demo.py leaves it: `pred_cam` is of a crop of `margin` times the box."""
-    content: dict[Any, Any] = {}
+    content = {}
     for person in range(2):
         places = trans(person)
         center = project(places[:, None], pinhole(DIAGONAL, SIZE))[:, 0]
@@ -134,10 +134,10 @@ def vibe(margin: float = 1.1) -> dict[Any, Any]:
 
 def phalp(ghosts: int = 3) -> dict[str, Any]:
     """Pictures from 1, both people in each; the second one's last frames repeat the body."""
-    content: dict[str, Any] = {}
+    content = {}
     far = trans(0)[0, 2] * FOCAL / 256 * max(SIZE) / DIAGONAL
     for t in range(N):
-        picture: dict[str, Any] = {"time": t, "tracked_ids": [0], "frame_path": f"{t + 1:06d}.jpg"}
+        picture = {"time": t, "tracked_ids": [0], "frame_path": f"{t + 1:06d}.jpg"}
         for key in ("tid", "tracked_time", "smpl", "camera", "bbox", "size"):
             picture[key] = []
         for person in range(2):
@@ -174,7 +174,7 @@ def models(folder: Path) -> BodyModels:
     return BodyModels(smpl(), SmplxJoints.load(smplx_file(folder)))
 
 
-def gvhmr(**changed: Any) -> dict[str, Any]:
+def gvhmr(**changed) -> dict[str, Any]:
     body = {
         "global_orient": pose(0)[:, :3],
         "body_pose": pose(0)[:, 3:66],
@@ -192,7 +192,7 @@ def gvhmr(**changed: Any) -> dict[str, Any]:
     return {"smpl_params_global": world, "smpl_params_incam": incam, "K_fullimg": cameras}
 
 
-def tram(person: int, **changed: Any) -> dict[str, Any]:
+def tram(person: int, **changed) -> dict[str, Any]:
     """As estimate_humans.py leaves it: tensors in a pickled dict."""
     turns = Rotation.from_rotvec(pose(person).reshape(-1, 3)).as_matrix()
     content = {
@@ -217,11 +217,11 @@ def tram_camera(size: tuple[int, int] = SIZE, focal: float = DIAGONAL) -> dict[s
 
 
 def prompthmr(
-    *, size: tuple[int, int] = (SIZE[0] // 2, SIZE[1] // 2), every: int = 1, **changed: Any
+    *, size: tuple[int, int] = (SIZE[0] // 2, SIZE[1] // 2), every: int = 1, **changed
 ) -> dict[str, Any]:
     """As pipeline.py leaves it: pictures of half the size; every k-th of the clip's."""
     frames = np.arange(every - 1, N, every)
-    people: dict[int, Any] = {}
+    people = {}
     for person in range(2):
         turns = np.tile(np.eye(3), (len(frames), 55, 1, 1))
         turned = Rotation.from_rotvec(pose(person)[frames, :66].reshape(-1, 3)).as_matrix()
@@ -245,7 +245,7 @@ def prompthmr(
     return {"people": people, "camera": camera, "camera_world": world}
 
 
-def write(folder: Path, tool: str, content: Any = None, clip: str = "walk") -> Path:
+def write(folder: Path, tool: str, content=None, clip: str = "walk") -> Path:
     """The tool's file, in its container and under its name, of the clip."""
     below = folder / clip
     below.mkdir(exist_ok=True, parents=True)
@@ -264,7 +264,7 @@ def write(folder: Path, tool: str, content: Any = None, clip: str = "walk") -> P
     return file
 
 
-def write_tram(folder: Path, people: Any = None, camera: Any = None) -> list[Path]:
+def write_tram(folder: Path, people=None, camera=None) -> list[Path]:
     """TRAM's files of the clip `walk`, one for a person."""
     hps = folder / "walk" / "hps"
     hps.mkdir(exist_ok=True, parents=True)

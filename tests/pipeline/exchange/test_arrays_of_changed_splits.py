@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ class Commands:
     video.
     """
 
-    def __init__(self, penn: Any, folder: Path, ran: Any) -> None:
+    def __init__(self, penn, folder: Path, ran) -> None:
         penn.converted()
         self.penn, self.ran, self.file = penn, ran, folder / "x.npz"
         self.place = ["--cache", penn.root]
@@ -26,7 +25,7 @@ class Commands:
         more.
         """
         frames = [(video, frame) for video in videos for frame in range(8)]
-        tracks: list[Any] = [f"{video}/0" for video, _ in frames]
+        tracks = [f"{video}/0" for video, _ in frames]
         if of == "track":
             tracks = [videos.index(video) for video, _ in frames]
         x = np.array(
@@ -52,10 +51,10 @@ class Commands:
 
     def numbers(self, video: str) -> list[float]:
         """What the stream has for a video: NaN without features."""
-        numbers: list[float] = self.penn.rows("features/mine")[f"{video}/0"].ravel().tolist()
+        numbers = self.penn.rows("features/mine")[f"{video}/0"].ravel().tolist()
         return numbers
 
-    def types(self, *more: str, code: int = 0) -> Any:
+    def types(self, *more: str, code: int = 0):
         """What the import prints."""
         words = ("import", self.file, self.penn.name, *self.place, "--format", "arrays")
         return self.ran(*words, "--as", "mine", *more, code=code)
@@ -71,9 +70,7 @@ class Commands:
         return " ".join((printed.err if refused else printed.out).split())
 
 
-def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(
-    penn: Any, tmp_path: Path, ran: Any
-) -> None:
+def test_rows_of_new_tracks_arrive_by_track_name_whatever_came_and_went(penn, tmp_path, ran):
     lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005", "0007")
     assert "found track 0007/0, frame 0 in row 24" in (printed := lab.imports(refused=True))
@@ -173,8 +170,8 @@ def test_other_new_videos_of_a_file_are_taken_beside_one_that_was_replaced(
 
 
 def test_a_video_that_was_replaced_gets_no_number_of_a_file_that_was_imported_before_the_last(
-    penn: Any, tmp_path: Path, ran: Any
-) -> None:
+    penn, tmp_path, ran
+):
     lab = Commands(penn, tmp_path, ran)
     lab.write("0001", "0003", "0005")
     lab.imports()

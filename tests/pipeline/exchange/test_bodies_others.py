@@ -1,7 +1,6 @@
 """Known files of other kinds are refused by name, in one line."""
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import joblib
@@ -13,7 +12,7 @@ from pipeline.errors import RawDataError
 from pipeline.exchange.bodies.tools import read_estimates
 
 N = 4
-DICTS: dict[str, Any] = {
+DICTS = {
     "GEM-X": {"body_params_incam": {"body_pose": np.zeros((N, 228))}, "K_fullimg": np.eye(3)},
     "SAM 3D Body's": [{"mhr_model_params": np.zeros(204), "pred_cam_t": np.zeros(3)}],
     "wham_api": {0: {"poses_body": np.zeros((N, 23, 3, 3)), "frame_id": np.arange(N)}},
@@ -44,7 +43,7 @@ DICTS: dict[str, Any] = {
     "dict with x": {"x": 1},
     "list with no keys": [],
 }
-ARCHIVES: dict[str, dict[str, Any]] = {
+ARCHIVES = {
     "BEAT2 or EMAGE": {"poses": 0, "betas": 0, "expressions": 0, "mocap_frame_rate": 30},
     "as ROMP's": {"results": {"smpl_thetas": np.zeros((1, 72))}},
     "import its hmr4d_results.pt": {"smpl_params_incam": {}, "K_fullimg": np.eye(3)},
@@ -52,13 +51,13 @@ ARCHIVES: dict[str, dict[str, Any]] = {
     "a motion in AMASS's form": {"poses": np.zeros((N, 66)), "betas": 0, "trans": 0},
     "an archive with a, b": {"a": 0, "b": 1},
 }
-ARRAYS: dict[str, Any] = {
+ARRAYS = {
     "Motion-X": np.zeros((N, 322)),
     "joints of HumanML3D": np.zeros((N, 22, 3)),
     "features of HumanML3D": np.zeros((N, 263)),
     "an array of shape (4, 5)": np.zeros((N, 5)),
 }
-TEXTS: dict[str, tuple[str, str]] = {
+TEXTS = {
     "DeepLabCut": ("walk.csv", "scorer,DLC_resnet50\nbodyparts,nose,nose\ncoords,x,y\n"),
     "BVH": ("walk.bvh", "HIERARCHY\nROOT Hips\n{\n"),
     "TRC": ("walk.trc", "PathFileType\t4\t(X/Y/Z)\twalk.trc\n"),
@@ -81,7 +80,7 @@ def refusal(file: Path) -> str:
 
 
 @pytest.mark.parametrize("owner", DICTS)
-def test_dicts(tmp_path: Path, owner: str) -> None:
+def test_dicts(tmp_path, owner):
     file = tmp_path / "results.pkl"
     joblib.dump(DICTS[owner], file)
     assert owner in refusal(file)
@@ -90,7 +89,7 @@ def test_dicts(tmp_path: Path, owner: str) -> None:
         assert owner in refusal(tmp_path / "results.npy")
 
 
-def test_torchs_files(tmp_path: Path) -> None:
+def test_torchs_files(tmp_path):
     file = tmp_path / "bbx.pt"
     torch.save({"bbx_xyxy": torch.zeros(N, 4), "bbx_xys": torch.zeros(N, 3)}, file)
     assert "GVHMR's boxes" in refusal(file)
@@ -99,19 +98,19 @@ def test_torchs_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("owner", ARCHIVES)
-def test_archives(tmp_path: Path, owner: str) -> None:
+def test_archives(tmp_path, owner):
     np.savez(tmp_path / "results.npz", **ARCHIVES[owner])
     assert owner in refusal(tmp_path / "results.npz")
 
 
 @pytest.mark.parametrize("owner", ARRAYS)
-def test_arrays(tmp_path: Path, owner: str) -> None:
+def test_arrays(tmp_path, owner):
     np.save(tmp_path / "results.npy", ARRAYS[owner])
     assert owner in refusal(tmp_path / "results.npy")
 
 
 @pytest.mark.parametrize("owner", TEXTS)
-def test_texts(tmp_path: Path, owner: str) -> None:
+def test_texts(tmp_path, owner):
     name, content = TEXTS[owner]
     (tmp_path / name).write_text(content)
     assert owner in refusal(tmp_path / name)
@@ -121,7 +120,7 @@ def test_texts(tmp_path: Path, owner: str) -> None:
     ("keys", "owner"),
     [(("tracks", "node_names", "point_scores"), "SLEAP"), (("df_with_missing",), "DeepLabCut")],
 )
-def test_hdf5(tmp_path: Path, keys: tuple[str, ...], owner: str) -> None:
+def test_hdf5(tmp_path, keys, owner):
     with h5py.File(tmp_path / "labels.h5", "w") as content:
         for key in keys:
             content[key] = np.zeros(N)

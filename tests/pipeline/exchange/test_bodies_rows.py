@@ -4,7 +4,6 @@ are.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +37,7 @@ def clip_rows(person: int) -> cache.TrackRows:
     return track_of(f"walk.mp4/{person}", columns)
 
 
-def wham(**changed: Any) -> Content:
+def wham(**changed) -> Content:
     content = {}
     for person in range(2):
         pose = planted.pose(person, N)
@@ -84,9 +83,7 @@ def exchange_identities(content: Content, frame: int) -> None:
 
 
 @pytest.mark.parametrize("frame", [11, 20, 29, 35, 45])
-def test_people_who_change_their_identities_get_no_other_person_s_body(
-    tmp_path: Path, frame: int
-) -> None:
+def test_people_who_change_their_identities_get_no_other_person_s_body(tmp_path, frame):
     content = wham()
     exchange_identities(content, frame)
     for has_body in run(tmp_path, content).values():
@@ -104,7 +101,7 @@ def place(*position: float) -> Callable[[dict[str, np.ndarray]], None]:
     return change
 
 
-WRONG: dict[str, Callable[[dict[str, np.ndarray]], None]] = {
+WRONG = {
     "frozen": freeze,
     "far away": place(1e30, 1e30, 1e30),
     "straight on, and far away": place(0, 0, 1e30),
@@ -114,9 +111,7 @@ WRONG: dict[str, Callable[[dict[str, np.ndarray]], None]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_body_that_is_not_on_the_person_is_no_label_and_counted(
-    tmp_path: Path, what: str
-) -> None:
+def test_a_body_that_is_not_on_the_person_is_no_label_and_counted(tmp_path, what):
     content = wham()
     WRONG[what](content[1])
     right, wrong = run(tmp_path, content).values()
@@ -134,7 +129,7 @@ def reverse(entry: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("change", [reverse, lambda entry: entry.update(trans=-entry["trans"])])
-def test_a_file_of_which_most_rows_are_wrong_is_refused(tmp_path: Path, change: Any) -> None:
+def test_a_file_of_which_most_rows_are_wrong_is_refused(tmp_path, change):
     content = wham()
     for entry in content.values():
         change(entry)
@@ -143,18 +138,18 @@ def test_a_file_of_which_most_rows_are_wrong_is_refused(tmp_path: Path, change: 
         run(tmp_path, content)
 
 
-def test_fractions_of_frames_are_refused(tmp_path: Path) -> None:
+def test_fractions_of_frames_are_refused(tmp_path):
     with pytest.raises(RawDataError, match=r"'0\.frame_ids': expected whole .* found \[0\.5, 1\.5"):
         run(tmp_path, wham(frame_ids=np.arange(N) + 0.5))
 
 
-def test_one_repeated_frame_is_one_frame(tmp_path: Path) -> None:
+def test_one_repeated_frame_is_one_frame(tmp_path):
     run(tmp_path, wham(frame_ids=np.r_[0, 0, np.arange(2, N)]))
     notes = cache.open(tmp_path / "c")[NAME].videos[0].account["notes"]
     assert "WHAM's person 0: 1 frame: repeated frame" in notes
 
 
-def test_a_body_is_used_once_a_frame(tmp_path: Path) -> None:
+def test_a_body_is_used_once_a_frame(tmp_path):
     """Two tracks of one person share her bodies."""
     twice = track_of("walk.mp4/1", clip_rows(0).columns)
     entry = cache.VideoEntry(name="walk.mp4", width=640, height=480, fingerprint="ab")
@@ -167,7 +162,7 @@ def test_a_body_is_used_once_a_frame(tmp_path: Path) -> None:
     assert done.with_body == N
 
 
-def test_pictures_of_several_cameras_or_sizes_are_refused(tmp_path: Path) -> None:
+def test_pictures_of_several_cameras_or_sizes_are_refused(tmp_path):
     write_split(tmp_path / "clips", NAME, [])
     gvhmr = planted.gvhmr()
     gvhmr["K_fullimg"][5] *= 2

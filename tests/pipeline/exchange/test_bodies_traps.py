@@ -67,7 +67,7 @@ def shifted(frames: int) -> dict[Any, Any]:
     return planted.wham(frame_ids=np.arange(planted.N) + frames)
 
 
-PLANTED: dict[str, tuple[str, Callable[[], Any]]] = {
+PLANTED = {
     "the mid-hip's place is taken for a translation": ("wham", lambda: moved(mid_hip)),
     "a body of SMPL-X is taken for SMPL's": ("wham", lambda: moved(lambda _: -SMPLX_PELVIS)),
     "a body of SMPL is taken for SMPL-X's": (
@@ -93,16 +93,14 @@ def message_of(tmp_path: Path, file: Path) -> str:
 
 
 @pytest.mark.parametrize("cause", PLANTED)
-def test_a_planted_error_is_found_with_its_name(tmp_path: Path, cause: str) -> None:
+def test_a_planted_error_is_found_with_its_name(tmp_path, cause):
     tool, content = PLANTED[cause]
     message = message_of(tmp_path, planted.write(tmp_path, tool, content()))
     assert message.count("likely: ") == message.count(cause) > 0, message
 
 
 @pytest.mark.parametrize(("times", "refused"), [(1.2, False), (1.6, True), (0.5, True)])
-def test_another_focal_length_is_found_with_its_size(
-    tmp_path: Path, times: float, refused: bool
-) -> None:
+def test_another_focal_length_is_found_with_its_size(tmp_path, times, refused):
     camera = planted.tram_camera(focal=planted.DIAGONAL * times)
     file = planted.write_tram(tmp_path, None, camera)[0]
     message = message_of(tmp_path, file)
@@ -111,14 +109,14 @@ def test_another_focal_length_is_found_with_its_size(
 
 
 @pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr"])
-def test_right_files_have_no_cause(tmp_path: Path, tool: str) -> None:
+def test_right_files_have_no_cause(tmp_path, tool):
     message = message_of(tmp_path, planted.write(tmp_path, tool))
     assert "likely" not in message
     assert NOTED < REFUSED
 
 
 @pytest.mark.parametrize("tool", ["tram", "phalp", "gvhmr", "prompthmr"])
-def test_turned_pictures_of_a_known_size_are_refused(tmp_path: Path, tool: str) -> None:
+def test_turned_pictures_of_a_known_size_are_refused(tmp_path, tool):
     """Trap 15."""
     write_clips(tmp_path / "clips", planted.SIZE[::-1])
     file = planted.files_of(tmp_path, tool)[0]

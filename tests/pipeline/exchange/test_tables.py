@@ -6,7 +6,6 @@ import json
 import shutil
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +26,7 @@ def read(folder: Path) -> dict[str, pa.Table]:
     return {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
 
 
-def numbers(column: Any, fill: Any = np.nan) -> np.ndarray:
+def numbers(column, fill=np.nan) -> np.ndarray:
     """A column of numbers, nested lists too, with the fill value in the place of null."""
     rows = column.to_pylist()
     shape = np.shape(next((row for row in rows if row is not None), fill))
@@ -35,9 +34,7 @@ def numbers(column: Any, fill: Any = np.nan) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["penn_action/train", "3dpw/train", "amass/train"])
-def test_rows_and_tracks_are_what_the_cache_holds(
-    name: str, root: Path, tmp_path: Path, ran: Any
-) -> None:
+def test_rows_and_tracks_are_what_the_cache_holds(name, root, tmp_path, ran):
     printed = ran(
         "export", name, "--cache", root, "--format", "parquet", "--out", tmp_path / "out"
     ).out
@@ -77,7 +74,7 @@ def test_rows_and_tracks_are_what_the_cache_holds(
     assert json.loads(metadata[b"joints"])[8] == "OP MidHip"
 
 
-def test_runs_cut_the_windows_that_training_reads(tmp_path: Path) -> None:
+def test_runs_cut_the_windows_that_training_reads(tmp_path):
     split = make(tmp_path / "cache")
     export(tmp_path / "cache", "made/train", tmp_path / "out")
     rows = read(tmp_path / "out")["rows"]
@@ -89,7 +86,7 @@ def test_runs_cut_the_windows_that_training_reads(tmp_path: Path) -> None:
     assert starts == split.windows(16, 4)[:, 0].tolist()
 
 
-def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_path: Path) -> None:
+def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_path):
     split = make(tmp_path / "cache")
     export(tmp_path / "cache", "made/train", tmp_path / "out")
     rows, tracks, videos = (read(tmp_path / "out")[name] for name in ("rows", "tracks", "videos"))
@@ -114,8 +111,8 @@ def test_what_a_row_lacks_is_null_and_a_dataset_s_own_columns_come_along(tmp_pat
 
 
 def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     track = track_of(
         "a/0", {"frame_index": np.arange(3)}, extra={"row": np.arange(3, dtype=np.int16)}
     )
@@ -128,9 +125,7 @@ def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(
-    penn: Any, tmp_path: Path, ran: Any
-) -> None:
+def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(penn, tmp_path, ran):
     penn.converted()
     penn.add("0007")
     penn.edit("0003")
@@ -170,7 +165,7 @@ def test_live_rows_alone_and_what_became_of_each_video_as_status_has_it(
     assert {line["reason"] for line in lines} >= {"", "bad_label_file", "no_picture"}
 
 
-def test_a_split_without_a_row_has_its_accounting(penn: Any, tmp_path: Path) -> None:
+def test_a_split_without_a_row_has_its_accounting(penn, tmp_path):
     penn.spoil("0001", "0003", "0005")
     penn.convert()
     done = export(penn.root, penn.name, tmp_path / "out")
@@ -185,9 +180,7 @@ def test_a_split_without_a_row_has_its_accounting(penn: Any, tmp_path: Path) -> 
     assert states == [(name, "bad_label_file") for name in ("0001", "0003", "0005")]
 
 
-def test_features_come_when_they_are_asked_for(
-    penn: Any, tmp_path: Path, ran: Any, run: Any
-) -> None:
+def test_features_come_when_they_are_asked_for(penn, tmp_path, ran, run):
     penn.converted("fast")
     words = ("export", penn.name, "--cache", penn.root, "--format", "parquet")
     ran(*words, "--out", tmp_path / "labels")
@@ -213,7 +206,7 @@ def test_features_come_when_they_are_asked_for(
     assert run(*words, "--out", tmp_path / "none", "--set", "feature=yes") == 2
 
 
-def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path: Path) -> None:
+def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path):
     make(tmp_path / "cache", n_rows=10)
     # 0: not decoded
     stream = {"values": lambda rows: rows[:, None] * 2 + [0, 1], "computed": lambda rows: rows % 3}
@@ -232,9 +225,7 @@ def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path: Path)
     assert done.stand_in
 
 
-def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(
-    penn: Any, tmp_path: Path
-) -> None:
+def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(penn, tmp_path):
     penn.converted()
     (tmp_path / "out").mkdir()  # an empty folder is as good as none
     export(penn.root, penn.name, tmp_path / "out")
@@ -285,9 +276,7 @@ def test_what_was_there_stays_when_an_export_ends_early(penn, tmp_path, monkeypa
     assert len(read(tmp_path / "new")["rows"]) == 24
 
 
-def test_memory_does_not_grow_with_the_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROWS", 200)
 
     def peak(n_rows: int) -> int:

@@ -21,7 +21,7 @@ from tests.pipeline.show.made_tracks import add_stream, add_video
 
 VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WHAM's joints
 ROWS = {"bbox": (4,), "res": (2,), "pose": (72,), "betas": (10,), "kp2d": (17, 3)}
-LABELS: dict[str, Any] = {"vid": "int64", "frame_id": "int64", **ROWS}
+LABELS = {"vid": "int64", "frame_id": "int64", **ROWS}
 CAMERA = {"cam_poses": (4, 4), "features": (1024,)}
 PW3D = (
     LABELS | CAMERA | {"transl": (3,), "joints3D": (31, 3), "joints2D": (31, 2), "gender": "int64"}
@@ -42,14 +42,14 @@ def add_tokens(root: Path, name: str) -> None:
     add_stream(root, name, "tokens", "hmr2", 1024)
 
 
-def small_cache(root: Path, name: str, columns: dict[str, Any], **options: Any) -> None:
+def small_cache(root: Path, name: str, columns: dict[str, Any], **options) -> None:
     """A split of one video, with tokens."""
     add_video(root, name, columns, fps=30.0, **options)
     add_tokens(root, name)
 
 
 @pytest.fixture(scope="module")
-def body(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def body(embedded, tmp_path_factory) -> Path:
     """The demo body, with a regressor whose joints are vertices."""
     folder = tmp_path_factory.mktemp("body")
     for file in embedded.body.iterdir():
@@ -59,7 +59,7 @@ def body(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def made(embedded, into, tmp_path_factory):
     """made(split): the root of a cache that has it, with tokens. Only to be read."""
     root = tmp_path_factory.mktemp("wham") / "cache"
 
@@ -77,7 +77,7 @@ def made(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 stand_in = functools.cache(Body.stand_in)
 
 
-def posed(gender: str, pose: Any, betas: Any, trans: Any) -> np.ndarray:
+def posed(gender: str, pose, betas, trans) -> np.ndarray:
     """(n, 6890, 3) m."""
     rotmat = (
         Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3))
@@ -180,7 +180,7 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(made, tmp_p
     assert blocks.file.read_bytes() == again.file.read_bytes()
 
 
-def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
+def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path):
     kp_2d = np.zeros((3, 49, 3), np.float32)
     kp_2d[:, JOINTS["spin49"].index("OP LEye")] = (150, 75, 1)
     columns = {"kp_2d": kp_2d, "bbox": np.tile([150, 150, 300, 300], (3, 1))}
@@ -197,9 +197,7 @@ def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
     assert torch.equal(held["joints2D"], held["kp2d"])
 
 
-def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(
-    made: Any, body: Path, tmp_path: Path
-) -> None:
+def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(made, body, tmp_path):
     root = made("bedlam/train")
     held = joblib.load(export(root, "bedlam/train", tmp_path, options=WhamOptions(body=body)).file)
     assert not {"transl", "joints3D"} & held.keys()
@@ -253,9 +251,7 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
 # evaluation
 
 
-def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(
-    made: Any, embedded: Any, tmp_path: Path
-) -> None:
+def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(made, embedded, tmp_path):
     root = made("emdb/emdb1")
     done = export(root, "emdb/emdb1", tmp_path, stream="tokens")
     held = joblib.load(tmp_path / "emdb_1_vit.pth")
@@ -300,7 +296,7 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(
         )
 
 
-def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
+def test_3dpw_s_sequences_have_their_names(tmp_path):
     columns = {
         "pose": np.zeros((4, 72)),
         "betas": np.zeros((4, 10)),
@@ -392,7 +388,7 @@ def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(
         export(root, "3dpw/train", tmp_path, options=WhamOptions(body=real))
 
 
-def test_rows_of_a_later_commit_need_tokens_first(tmp_path: Path) -> None:
+def test_rows_of_a_later_commit_need_tokens_first(tmp_path):
     kp_3d = np.ones((7, 49, 4), np.float32)
     kp_3d[:, 39, :3] = 0
     labels = {"kp_3d": kp_3d, "has_3d": np.ones(7, np.uint8), "frame_index": np.r_[0:4, 6:9]}
@@ -405,7 +401,7 @@ def test_rows_of_a_later_commit_need_tokens_first(tmp_path: Path) -> None:
         export(root, "h36m/train", tmp_path, stream="tokens", replace=True)
 
 
-def test_what_is_at_another_rate_than_wham_s_windows_is_refused(tmp_path: Path) -> None:
+def test_what_is_at_another_rate_than_wham_s_windows_is_refused(tmp_path):
     smpl = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
     small_cache(tmp_path / "c", "bedlam/train", smpl, step=5)
     with pytest.raises(PipelineError, match="4 rows have no rate of 30"):

@@ -90,7 +90,7 @@ class Clip:
             if self.times is not None:
                 stream.codec_context.time_base = Fraction(1, 1000)
             self.prepare(stream)
-            packets: list[Any] = []
+            packets = []
             for number in range(self.n_frames):
                 frame = av.VideoFrame.from_ndarray(
                     self.image(self.paint(number), *self.size)
@@ -169,7 +169,7 @@ def write_two_streams(file: Path, small: tuple[int, int], large: tuple[int, int]
     with av.open(str(file), "w") as container:
         streams = []
         for (width, height), rate in ((small, 10), (large, 25)):
-            stream: Any = container.add_stream("libx264", rate=rate)
+            stream = container.add_stream("libx264", rate=rate)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             streams.append(stream)
         for number in range(40):
@@ -210,7 +210,7 @@ def hdr(transfer: str) -> dict[str, str]:
     }
 
 
-def widen(stream: Any) -> None:
+def widen(stream) -> None:
     stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
 
 

@@ -63,7 +63,7 @@ def yolo_joints(t: int) -> str:
     return yolo(t) + "".join(f" {x / SIZE[0]} {y / SIZE[1]} {c}" for x, y, c in body(t))
 
 
-def coco_object(joints: bool = True, **more: Any) -> dict[str, Any]:
+def coco_object(joints: bool = True, **more) -> dict[str, Any]:
     images = [{"id": 100 + t, "file_name": f"frame_{t:06d}.jpg"} for t in range(N)]
     what = [
         {"keypoints": flat(t), "keypoint_scores": [0.875] * 17}

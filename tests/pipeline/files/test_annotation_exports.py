@@ -30,11 +30,11 @@ from tests.pipeline.files.made_detections import SIZE, N, coco_object
         ("tail", None),
     ],
 )
-def test_a_joint_is_known_in_any_usual_spelling(name: str, ours: str | None) -> None:
+def test_a_joint_is_known_in_any_usual_spelling(name, ours):
     assert joint_called(name) == ours
 
 
-def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path: Path) -> None:
+def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path):
     content = coco_object()
     for t, image in enumerate(content["images"]):
         image["file_name"] = f"frame_{t:06d}_jpg.rf.a1b2c3d4e5f60718.jpg"
@@ -50,7 +50,7 @@ def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path: Path) -> N
 # CVAT
 
 
-def test_people_between_cvats_key_frames_are_told(tmp_path: Path) -> None:
+def test_people_between_cvats_key_frames_are_told(tmp_path):
     content = coco_object()
     for t, entry in enumerate(content["annotations"]):
         entry["attributes"] = {"track_id": 3, "keyframe": t % 4 == 0, "occluded": False}
@@ -63,7 +63,7 @@ def test_people_between_cvats_key_frames_are_told(tmp_path: Path) -> None:
     assert told in detections.notes
 
 
-def test_tracks_that_cvat_wrote_without_joints_are_named(tmp_path: Path) -> None:
+def test_tracks_that_cvat_wrote_without_joints_are_named(tmp_path):
     content = coco_object()
     content["annotations"][5] |= {"keypoints": [], "attributes": {"track_id": 3}}
     file = tmp_path / "clip.json"
@@ -150,7 +150,7 @@ def write_people(folder: Path, *texts: str, name: str = "walk_Sports2D_px_person
 
 
 @pytest.mark.parametrize("rate", [30.0, 29.97, 240.0])
-def test_frames_of_sports2d_are_counted_by_time(tmp_path: Path, rate: float) -> None:
+def test_frames_of_sports2d_are_counted_by_time(tmp_path, rate):
     people = [trc(trc_rows(first, rate), rate) for first in (40, 44)]
     folder = write_people(tmp_path / "walk", *people)
     (folder / "walk_Sports2D_m_person00.trc").write_text(trc(trc_rows(40, rate, scale=0.01)))
@@ -173,7 +173,7 @@ def test_frames_of_sports2d_are_counted_by_time(tmp_path: Path, rate: float) -> 
     assert "joints of TRC files have no confidence: 1 where there is a joint" in detections.notes
 
 
-def test_one_file_of_sports2d_is_a_clips_file(tmp_path: Path) -> None:
+def test_one_file_of_sports2d_is_a_clips_file(tmp_path):
     file = tmp_path / "walk.trc"
     file.write_text(trc(trc_rows(0, 30)))
     detections = read_detections(file, "walk", lambda: [SIZE])
@@ -181,7 +181,7 @@ def test_one_file_of_sports2d_is_a_clips_file(tmp_path: Path) -> None:
     assert detections.n_persons == N - 1
 
 
-def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path: Path) -> None:
+def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path):
     folder = write_people(tmp_path / "walk", trc(trc_rows(0, 30)))
     (folder / "walk_Sports2D_px_child.trc").write_text(trc(trc_rows(0, 30)))
     detections = read_detections(folder, "walk", lambda: [SIZE])
@@ -203,7 +203,7 @@ def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path: P
         (trc("0\t\t" + "\t".join(["1"] * 66)), "'Time': expected a time in s in each row"),
     ],
 )
-def test_other_and_damaged_trc_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_other_and_damaged_trc_files_are_refused(tmp_path, text, words):
     file = tmp_path / "walk.trc"
     file.write_text(text)
     with pytest.raises(RawDataError) as caught:

@@ -8,9 +8,9 @@ import itertools
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import av
@@ -56,7 +56,7 @@ def pictures() -> Clip:
     return made
 
 
-CLIPS: dict[str, Callable[[], Clip]] = {
+CLIPS = {
     "h264.mp4": lambda: clip("h264.mp4", bf="0"),
     "h264_b_frames.mkv": lambda: clip("h264_b_frames.mkv", bf="3"),
     "h264_open_gop.mkv": lambda: clip("h264_open_gop.mkv", **OPEN),
@@ -117,7 +117,7 @@ def read(folder: Path, name: str, data: bytes, threads: int = 1) -> Read:
 
 def _read(folder: Path, name: str, data: bytes) -> Read:
     (folder / name).write_bytes(data)
-    images: list[Image | None] = []
+    images = []
     for frame in Video(folder, name).read(itertools.count(), Survey()):
         if frame.record is not None:
             return Read(images, frame.record.remarks())
@@ -133,7 +133,7 @@ def find_wrong(found: Read, sound: Read) -> list[int]:
     for number, image in enumerate(found.images):
         if image is None:
             continue
-        expected: Any = sound.images[number] if number < N else None
+        expected = sound.images[number] if number < N else None
         is_same = expected is not None and expected.shape == image.shape
         if not is_same or np.abs(image.astype(int) - expected).max() > 2:
             wrong.append(number)
@@ -141,7 +141,7 @@ def find_wrong(found: Read, sound: Read) -> list[int]:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch) -> None:
     monkeypatch.setenv("VIDEO_THREADS", "1")
 
 
@@ -149,7 +149,7 @@ FAST = ["h264.mp4", "h264_open_gop.mkv", "h264_fragments.mp4", "hevc.mp4", "mpeg
 
 
 @pytest.mark.parametrize("name", [*FAST, "mjpeg.avi", "h264_b_frames.avi"])
-def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path: Path, name: str) -> None:
+def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path, name):
     data = CLIPS[name]().encode()
     sound = read(tmp_path, name, data)
     assert len(sound.images) == N
@@ -164,7 +164,7 @@ def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path: Path, name: str)
             assert "cannot be decoded" in found.remarks[0]
 
 
-def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path: Path) -> None:
+def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path):
     name = "h264_b_frames.avi"
     data = CLIPS[name]().encode()
     sound = read(tmp_path, name, data)
@@ -190,7 +190,7 @@ THREADED = ["h264_open_gop.mkv", "hevc.mp4", "mpeg2_b_frames.mkv", "mpeg4.avi"]
 
 
 @pytest.mark.parametrize("name", [*THREADED, "vp9.mkv", "av1.mkv", "mjpeg.avi"])
-def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: str) -> None:
+def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path, name):
     small = CLIPS[name]()
     small.n_frames = 12
     small.size = (160, 96)
@@ -202,7 +202,7 @@ def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLIPS)
-def test_all_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: str) -> None:
+def test_all_kept_frames_are_equal_for_any_number_of_threads(tmp_path, name):
     data = CLIPS[name]().encode()
     places = holes(data, name)
     for place in places[:: len(places) // N]:
@@ -211,7 +211,7 @@ def test_all_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, nam
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLIPS)
-def test_no_damage_of_any_packet_gives_a_frame_of_another(tmp_path: Path, name: str) -> None:
+def test_no_damage_of_any_packet_gives_a_frame_of_another(tmp_path, name):
     _, _, n_wrong = count_damage(tmp_path, name)
     if name not in SILENT:
         assert n_wrong == 0

@@ -1,7 +1,6 @@
 """Who of a detector's file is a person, and which people are the same one."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from tests.pipeline.files.made_detections import (
 )
 
 
-def test_a_crowd_is_no_person(tmp_path: Path) -> None:
+def test_a_crowd_is_no_person(tmp_path):
     content = coco_object()
     content["annotations"][2]["iscrowd"] = 1
     (tmp_path / "x.json").write_text(json.dumps(content))
@@ -33,7 +32,7 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
     ]
 
 
-def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str, Any]:
+def category(name: str, joints: list[str] = COCO_NAMES, **more) -> dict[str, Any]:
     return {"id": 1, "name": name, "keypoints": joints, **more}
 
 
@@ -52,7 +51,7 @@ def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str
         ({"id": 1, "name": "sheep"}, False),
     ],
 )
-def test_animals_are_no_people(one: dict[str, Any], is_person: bool, tmp_path: Path) -> None:
+def test_animals_are_no_people(one, is_person, tmp_path):
     found = read(
         write(
             tmp_path / "k", {"": coco_object() | {"categories": [one, {"id": 3, "name": "bear"}]}}
@@ -65,7 +64,7 @@ def test_animals_are_no_people(one: dict[str, Any], is_person: bool, tmp_path: P
     ] == names
 
 
-def two_people(**more: Any) -> dict[str, Any]:
+def two_people(**more) -> dict[str, Any]:
     """COCO's JSON of two people in each frame; `more`: of an annotation, by frame and person."""
     content = coco_object() | {"annotations": []}
     for t in EVERY:

@@ -36,9 +36,7 @@ from tests.pipeline.files.made_detections import (
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(name, tmp_path):
     case = CASES[name]
     found = read(write(tmp_path / "k", case.files))
     assert found.frame_index.tolist() == list(range(N))
@@ -56,7 +54,7 @@ def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(
     )
 
 
-def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: Path) -> None:
+def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path):
     content = coco_object()
     for t in EVERY:
         content["annotations"][t]["bbox"] = xywh(t)
@@ -68,7 +66,7 @@ def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: P
     assert not found.boxes_alone
 
 
-def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_path: Path) -> None:
+def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_path):
     (tmp_path / "k").write_text("1,1,10,10,20,40,0.25\n1,2,10,10,20,40,0\n1,3,10,10,20,40,-1\n")
     found = read(tmp_path / "k")
     assert (found.keypoints[0][:, 0, 2].tolist(), found.notes[0][:2]) == ([0.25, 1], "1 ")
@@ -79,7 +77,7 @@ def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_p
     np.testing.assert_array_equal(found.keypoints[0][1, :, :2], [[5, 6], [12, 14]])
 
 
-def test_a_pose_lifters_right_leg_comes_first(tmp_path: Path) -> None:
+def test_a_pose_lifters_right_leg_comes_first(tmp_path):
     """Somebody who faces the camera, so the right side is on the image's left."""
     # as MMPose's h36m.py: the hip, the right leg, the left leg, the trunk, the left arm, the right
     places = (
@@ -98,7 +96,7 @@ def test_a_pose_lifters_right_leg_comes_first(tmp_path: Path) -> None:
         assert tuple(found.keypoints[0][0, names.index(name), :2]) == place, name
 
 
-def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path: Path) -> None:
+def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path):
     order = np.random.default_rng(0).permutation(17)
     content = coco_object()
     content["categories"][1]["keypoints"] = [COCO_NAMES[j] for j in order]
@@ -119,7 +117,7 @@ def change_of(name: str, change: Callable[[Any], object]) -> dict[str, Any]:
     return {"": content}
 
 
-HOSTILE: list[tuple[dict[str, Any], str]] = [  # beside those of label_mistakes.py
+HOSTILE = [  # beside those of label_mistakes.py
     ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,1e300,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,10,10,20,40\n2,1,10,10,-20,40\n"}, r"'line 2': expected a box x y w h with a width"),
@@ -181,7 +179,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [  # beside those of label_mistakes.
         "a box alone, 51 numbers a person",
     ),
 ]
-BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the same file again
+BY_HAND = [  # where the same detector would write the same file again
     ({"people": 3}, "--format"),
     ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "keypoints, skeleton.*Ten lines"),
     ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
@@ -200,7 +198,7 @@ def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, wo
         assert "Run the detector" not in str(caught.value)
 
 
-def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path: Path) -> None:
+def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path):
     (tmp_path / "k").write_text(
         "".join(f"{t + 1},{2**40 * (t % 3)},10,10,20,40\n" for t in range(9))
     )
@@ -209,7 +207,7 @@ def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path: Path) 
     assert [who.tolist() for who in found.identity[:4]] == [[0], [2**40], [2**41], [0]]
 
 
-def test_the_page_declares_every_format_as_it_is_read() -> None:
+def test_the_page_declares_every_format_as_it_is_read():
     page = Path(__file__).parents[3] / "docs/datasets/videos.md"
     rows = {
         row[0]: row
@@ -235,9 +233,7 @@ def test_the_page_declares_every_format_as_it_is_read() -> None:
         ((213, 160), 3),
     ],
 )
-def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(
-    stated: Any, scale: float, tmp_path: Path
-) -> None:
+def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated, scale, tmp_path):
     stated_by_coco = [coco_object(joints) for joints in (True, False)]
     for content in stated_by_coco:
         for image in content["images"]:
@@ -257,7 +253,7 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(
 
 
 @pytest.mark.parametrize("stated", [(480, 640), (640, 360), (64, 64), ("wide", 3)])
-def test_people_in_pictures_of_another_shape_are_refused(stated: Any, tmp_path: Path) -> None:
+def test_people_in_pictures_of_another_shape_are_refused(stated, tmp_path):
     content = coco_object()
     content["images"][3] |= {"width": stated[0], "height": stated[1]}
     with pytest.raises(RawDataError, match=r"images\[3\]"):
@@ -307,7 +303,7 @@ def with_boxes(tool: str, joints: list[np.ndarray], boxes: list[list[float]]) ->
 
 
 @pytest.mark.parametrize("tool", ("alphapose", "coco", "mmpose", "yolo"))
-def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path: Path, tool: str) -> None:
+def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path, tool):
     """The causes stand in label_mistakes.py."""
     right = [standing("coco", 400 + 4 * t, 120, scale=3) for t in EVERY]
     boxes = [np.concatenate(margin_box(points)).tolist() for points in right]

@@ -8,9 +8,9 @@ import functools
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,7 +27,7 @@ from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.testing.labels import track_problems
 
-VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
+VALUES = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]
 
 
@@ -37,7 +37,7 @@ def poison(seed: int, value: float) -> Poison:
     """
     rng = np.random.default_rng(seed)
 
-    def spoil(stored: Any) -> np.ndarray:
+    def spoil(stored) -> np.ndarray:
         array = np.array(stored, copy=True)
         array = array if array.dtype.kind == "f" else array.astype(np.float64)
         with np.errstate(over="ignore"):
@@ -128,7 +128,7 @@ def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
     def write(file: Path, spoil: Poison, which: int) -> None:
         key = keys[which % len(keys)]
 
-        def walk(value: Any) -> Any:
+        def walk(value):
             if isinstance(value, dict):
                 return {
                     name: bad(inner) if name == key else walk(inner)
@@ -136,7 +136,7 @@ def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
                 }
             return [walk(inner) for inner in value] if isinstance(value, list) else value
 
-        def bad(value: Any) -> Any:
+        def bad(value):
             numbers = isinstance(value, list) and value and not isinstance(value[0], str)
             return spoil(value).tolist() if numbers else value
 
@@ -167,7 +167,7 @@ def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
     file.write_bytes(b"".join(records))
 
 
-LABELS: Final[Mapping[str, Mapping[str, Callable[[Path, Poison, int], None]]]] = {
+LABELS = {
     "penn_action": {"labels/*.mat": in_mat("x", "y", "visibility", "nframes", "dimensions")},
     "posetrack": {"posetrack_data/annotations/*/*.json": in_json("keypoints", "bbox")},
     "insta_variety": {"*/*.tfrecord": in_tfrecord},
@@ -187,11 +187,11 @@ LABELS: Final[Mapping[str, Mapping[str, Callable[[Path, Poison, int], None]]]] =
     },
     "amass": {"*/*/*_poses.npz": in_npz("poses", "trans", "betas", "mocap_framerate")},
 }
-WAYS: Final = 8  # of spoiling a file: every key and every value
+WAYS = 8  # of spoiling a file: every key and every value
 CASES = [(name, glob) for name, globs in LABELS.items() for glob in globs]
 
 
-def test_every_dataset_is_tried() -> None:
+def test_every_dataset_is_tried():
     assert LABELS.keys() == {*RELEASES}
 
 
@@ -216,7 +216,7 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
                 check(dataset, raw, split, video, body)
 
 
-def check(dataset: Any, raw: Path, split: str, video: Any, body: Body | None) -> None:
+def check(dataset, raw: Path, split: str, video, body: Body | None) -> None:
     tracks, account = dataset.read_accounted(raw, split, video, body)
     assert account.set_aside != reading.UNEXPECTED
     for track in tracks:

@@ -30,7 +30,7 @@ def keypoints(root: Path) -> RawVideo:
     return RawVideo("clip", files=(), label_folders=(Path("keypoints"),))
 
 
-def test_label_files_that_change_places_are_noticed(tmp_path: Path) -> None:
+def test_label_files_that_change_places_are_noticed(tmp_path):
     video, folder = keypoints(tmp_path), tmp_path / "keypoints"
     for path in (*folder.iterdir(), folder):
         os.utime(path, ns=(5, 5))
@@ -48,9 +48,7 @@ class _Unreadable:
         raise OSError(errno.EIO, "Input/output error")
 
 
-def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(tmp_path, monkeypatch):
     video = keypoints(tmp_path)
     scan = os.scandir
 
@@ -66,7 +64,7 @@ def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(
     assert stamp.split() == ["labels", *[unreadable] * 4, "keypoints"]
 
 
-def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_path: Path) -> None:
+def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_path):
     video, folder = keypoints(tmp_path), tmp_path / "keypoints"
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
@@ -79,7 +77,7 @@ def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_p
     assert changes.video_digest(tmp_path, video) != digest
 
 
-def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> None:
+def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path):
     file, folder = raw_video(tmp_path), keypoints(tmp_path)
     gone = ((file, "labels/0001.mat", "file -1 -1"), (folder, "keypoints", "labels -1 -1 -1 -1"))
     for video, path, expected in gone:

@@ -118,7 +118,7 @@ def csc(
     return instance(module, "csc_matrix", mapping(**(state | changed)), protocol=protocol)
 
 
-def read(tmp_path: Path, content: bytes, kind: Any = "sequence") -> dict[str, Any]:
+def read(tmp_path: Path, content: bytes, kind="sequence") -> dict[str, Any]:
     file = tmp_path / "file.pkl"
     file.write_bytes(content)
     return load_pickle(file, kind=kind)
@@ -137,9 +137,7 @@ ARRAYS = [
 
 @pytest.mark.parametrize("value", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
 @pytest.mark.parametrize("protocol", [0, 1, 2])
-def test_an_array_from_python_2_comes_out_as_it_was(
-    value: Any, protocol: int, tmp_path: Path
-) -> None:
+def test_an_array_from_python_2_comes_out_as_it_was(value, protocol, tmp_path):
     content = read(tmp_path, mapping(poses=array(value, protocol=protocol)) + b".")
     assert content["poses"].dtype == value.dtype.newbyteorder("=")
     np.testing.assert_array_equal(content["poses"], value)
@@ -147,7 +145,7 @@ def test_an_array_from_python_2_comes_out_as_it_was(
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) -> None:
+def test_every_protocol_of_this_python_is_read(protocol, tmp_path):
     names = np.array(["a", "bc"], object)
     data = {
         "arrays": ARRAYS,
@@ -170,7 +168,7 @@ def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) ->
     assert content == data
 
 
-def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
+def test_an_array_named_twice_stays_one_array(tmp_path):
     shared, big = np.arange(3.0), np.arange(3, dtype=">f8")
     content = read(
         tmp_path,
@@ -182,7 +180,7 @@ def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [1, 2])
 @pytest.mark.parametrize("module", ["scipy.sparse.csc", "scipy.sparse._csc"])
-def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_path: Path) -> None:
+def test_a_model_file_gives_its_sparse_matrix(module, protocol, tmp_path):
     matrix = sparse.random(24, 30, density=0.2, format="csc", rng=np.random.default_rng(0))
     content = read(
         tmp_path, mapping(J_regressor=csc(matrix, module=module, protocol=protocol)) + b".", "smpl"
@@ -191,7 +189,7 @@ def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_pa
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
-def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_path: Path) -> None:
+def test_chumpy_objects_become_their_values_without_chumpy(protocol, tmp_path):
     value = np.arange(24.0).reshape(2, 3, 4)
     index = np.arange(24).reshape(2, 3, 4)[..., :2].ravel()  # value[..., :2]
     shape = b"(" + integer(2) + integer(3) + integer(2) + b"t"
@@ -204,7 +202,7 @@ def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_pa
     np.testing.assert_array_equal(content["shapedirs"], value[..., :2])
 
 
-def test_results_of_another_program_are_no_attack(tmp_path: Path) -> None:
+def test_results_of_another_program_are_no_attack(tmp_path):
     # as WHAM's wham_output.pkl
     content = pickle.dumps(collections.defaultdict(dict, {0: {"pose": np.zeros((2, 72))}}))
     words = r"file\.pkl.*collections\.defaultdict.*plain dicts and NumPy arrays"
@@ -214,7 +212,7 @@ def test_results_of_another_program_are_no_attack(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol, tmp_path):
     trace = tmp_path / "trace"
     content = pickle.dumps({"poses": Call(Path.touch, trace)}, protocol)
     pickle.loads(content)
@@ -244,14 +242,14 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, tmp_pat
     ],
 )
 @pytest.mark.parametrize("kind", ["sequence", "smpl"])
-def test_names_near_those_on_the_list_are_not_on_it(name: str, kind: Any, tmp_path: Path) -> None:
+def test_names_near_those_on_the_list_are_not_on_it(name, kind, tmp_path):
     module, attribute = name.split(" ")
     for content in (global_(module, attribute), text(module) + text(attribute) + b"\x93"):
         with pytest.raises(UnsafePickle, match="not read"):
             read(tmp_path, b"\x80\x02" + content + b")R.", kind)
 
 
-def test_a_sequence_may_hold_less_than_a_model(tmp_path: Path) -> None:
+def test_a_sequence_may_hold_less_than_a_model(tmp_path):
     content = mapping(poses=chumpy_leaf(np.zeros(3))) + b"."
     with pytest.raises(UnsafePickle, match=r"chumpy\.ch\.Ch"):
         read(tmp_path, content, "sequence")
@@ -373,12 +371,12 @@ hostile = {
 
 
 @pytest.mark.parametrize("case", hostile)
-def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case: str, tmp_path: Path) -> None:
+def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case, tmp_path):
     with pytest.raises((RawDataError, UnsafePickle), match=r"file\.pkl"):
         read(tmp_path, hostile[case], "smpl")
 
 
-def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
+def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path):
     content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
     assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}
 
@@ -396,9 +394,7 @@ SAMPLES = [
 
 @settings(max_examples=120)
 @given(st.data())
-def test_a_damaged_file_is_read_or_refused_but_never_crashes(
-    tmp_path_factory: Any, data: Any
-) -> None:
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory, data):
     content = bytearray(data.draw(st.sampled_from(SAMPLES)))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -412,7 +408,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(
 
 
 @pytest.mark.parametrize("kind", ["sequence", "smpl"])
-def test_a_type_of_lists_in_lists_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+def test_a_type_of_lists_in_lists_is_refused_at_once(kind, tmp_path):
     """Each list holds the one before twice: all of it in words would fill the memory."""
     memo = b"]q\x00" + b"".join(
         b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(40)
@@ -422,7 +418,7 @@ def test_a_type_of_lists_in_lists_is_refused_at_once(kind: str, tmp_path: Path) 
         read(tmp_path, content, kind)
 
 
-def test_objects_that_share_their_parts_are_read_once_each(tmp_path: Path) -> None:
+def test_objects_that_share_their_parts_are_read_once_each(tmp_path):
     """60 of them, each of which holds the one before twice: 2^60 visits if none were remembered."""
     chain = chumpy_leaf(np.arange(3.0)) + b"q\x000"
     for i in range(60):  # remembered by number, and taken off the stack

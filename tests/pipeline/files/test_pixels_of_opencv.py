@@ -3,7 +3,6 @@ others.
 """
 
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -57,7 +56,7 @@ def require_same_frames(file: Path, n_frames: int) -> None:
 
 
 @pytest.mark.parametrize("name", [clip.name for clip in WHOLE if clip.name not in OTHERWISE])
-def test_clips_of_all_kinds_have_the_pixels_of_opencv(tmp_path: Path, name: str) -> None:
+def test_clips_of_all_kinds_have_the_pixels_of_opencv(tmp_path, name):
     if name.startswith("av1.") and OPENCV >= (5, 0):
         pytest.skip("OpenCV 5.0 opens no AV1; the pipeline decodes with PyAV")
     (tmp_path / name).write_bytes(content(name))
@@ -67,13 +66,11 @@ def test_clips_of_all_kinds_have_the_pixels_of_opencv(tmp_path: Path, name: str)
 @pytest.mark.parametrize("matrix", [None, BT_709, BT_2020])
 @pytest.mark.parametrize("size", [(128, 64), (130, 66)])
 @pytest.mark.parametrize("pix_fmt", PIXELS)
-def test_colours_are_those_of_opencv(
-    tmp_path: Path, pix_fmt: str, size: tuple[int, int], matrix: int | None
-) -> None:
+def test_colours_are_those_of_opencv(tmp_path, pix_fmt, size, matrix):
     rng = np.random.default_rng(0)
     width, height = size
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25)
+        stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         if matrix is not None:
             stream.codec_context.colorspace = matrix

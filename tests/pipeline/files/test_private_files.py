@@ -49,7 +49,7 @@ RESULT = {"image_id": "1.jpg", "keypoints": [1.0] * 51, "category_id": 1}
 PERSON = {"name": "a", "id": 1, "keypoints": [LINE, "b"]}
 COCO = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}
 # what is written, and what reads it
-CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+CASES = {
     "mat": (lambda file: savemat(file, {SECRET * 6: 1}), lambda file: arrays.load_mat(file, ["x"])),
     "npz": (write_npz, lambda file: arrays.load_npz(file, ["poses"])),
     "hdf5": (write_hdf5, lambda file: hdf5.load_hdf5(file, {"poses": [(1,)]})),
@@ -86,7 +86,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_message_shows_text_of_a_private_file(case: str, tmp_path: Path) -> None:
+def test_no_message_shows_text_of_a_private_file(case, tmp_path):
     write, read = CASES[case]
     file = tmp_path / "file.pkl"
     write(file)
@@ -96,13 +96,13 @@ def test_no_message_shows_text_of_a_private_file(case: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", [LINE, f"""it's {LINE}" """])
-def test_a_librarys_message_shows_none_either(text: str, tmp_path: Path) -> None:
+def test_a_librarys_message_shows_none_either(text, tmp_path):
     with pytest.raises(RawDataError) as caught, arrays.reading(tmp_path / "file", "numbers"):
         np.array([text]).astype(float)
     assert SECRET not in str(caught.value)
 
 
-def test_names_as_labels_have_them_are_shown(tmp_path: Path) -> None:
+def test_names_as_labels_have_them_are_shown(tmp_path):
     file = tmp_path / "file.npz"
     write_npz(file)
     with pytest.raises(RawDataError, match="found only poses_body, 1 more"):

@@ -15,7 +15,7 @@ from tests.pipeline.files.made_clips import Clip, number_in, trimmed
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 X264 = ("bf=0", "bf=2", "bf=3:b-pyramid=normal:ref=4", "bf=2:open-gop=1", "bf=0:intra-refresh=1")
-KINDS: list[tuple[str, str, dict[str, str]]] = [  # encoder, container, options
+KINDS = [  # encoder, container, options
     *(
         ("libx264", end, {"x264-params": one})
         for end, one in product(("mp4", "mkv", "ts", "avi", "flv", "mov", "fragments.mp4"), X264)
@@ -61,14 +61,14 @@ def require_whole(folder: Path, name: str, data: bytes, expected: list[int]) -> 
 
 
 @pytest.mark.parametrize("number", range(1, len(GRID), len(GRID) // 12))
-def test_a_sound_clip_loses_no_frame(tmp_path: Path, number: int) -> None:
+def test_a_sound_clip_loses_no_frame(tmp_path, number):
     clip = made(*GRID[number])
     require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(GRID)))
-def test_no_sound_clip_loses_a_frame(tmp_path: Path, number: int) -> None:
+def test_no_sound_clip_loses_a_frame(tmp_path, number):
     clip = made(*GRID[number])
     require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
 
@@ -109,7 +109,7 @@ LEADING = {"x265-params": "log-level=none:radl=3:b-adapt=0:bframes=4:scenecut=0:
 UNMARKED = {"x264-params": "bf=1:open-gop=1:ref=1"}
 X265_CLOSED = {"x265-params": "log-level=none:open-gop=0"}
 Change = Callable[[list[Any]], list[Any]]
-CUT: dict[str, tuple[str, str, dict[str, str], Change]] = {  # encoder, container, options
+CUT = {  # encoder, container, options
     "no mark of the container, MP4": ("libx264", "mp4", {}, without_marks),
     "no mark of the container, fragment": ("libx264", "fragments.mp4", {}, without_marks),
     "no mark of the container, Matroska": ("libx264", "mkv", {}, without_marks),
@@ -144,9 +144,7 @@ def decoded(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(tmp_path, name):
     codec, end, options, change = CUT[name]
     clip = made(codec, end, options, "8", 25)
     clip.change = change
@@ -157,7 +155,7 @@ def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(
 
 
 @pytest.mark.parametrize("name", EDITED)
-def test_an_edit_list_may_begin_without_a_marked_key_frame(tmp_path: Path, name: str) -> None:
+def test_an_edit_list_may_begin_without_a_marked_key_frame(tmp_path, name):
     codec, options = EDITED[name]
     clip = made(codec, "mp4", options, "8", 25)
     clip.change = without_first_mark

@@ -1,8 +1,5 @@
 """Pages of `python -m pipeline show`, and of tracks that a test has made."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from pipeline.__main__ import main
@@ -13,7 +10,7 @@ from tests.pipeline.show.made_tracks import shown_split
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Any:
+def page(tmp_path):
     """Runs the command and returns the page."""
 
     def run(*arguments: object) -> Page:
@@ -25,10 +22,10 @@ def page(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Any:
+def drawn(tmp_path):
     """Writes the page of tracks that a test has made and returns it."""
 
-    def write(*tracks: ShownTrack, **changed: Any) -> Page:
+    def write(*tracks: ShownTrack, **changed) -> Page:
         progress = changed.pop("progress", lambda *_: None)
         write_page(
             shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress

@@ -20,7 +20,7 @@ from tests.made_splits import DEMO, track_of, write_split, write_stream
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}
 
 
-def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **changed: Any) -> Track:
+def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **changed) -> Track:
     """A track with pictures of `size`, a box about (300, 200) of side 100, and three joints."""
     (raw / "f").mkdir(parents=True, exist_ok=True)
     for i in range(n_frames):
@@ -29,7 +29,7 @@ def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **cha
     for (name, point), confidence in zip(AT.items(), (1, 0.5, 1), strict=True):
         kp_2d[:, NAMES.index(name)] = (*point, confidence)
     box = np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1))
-    fields: dict[str, Any] = {
+    fields = {
         "dataset": "penn_action",
         "split": "train",
         "name": "f/0",
@@ -67,9 +67,9 @@ def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
     )
 
 
-def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> PageContent:
+def shown_split(raw: Path, /, *tracks: ShownTrack, **changed) -> PageContent:
     """A split of these tracks with facts of a test's own."""
-    facts: dict[str, Any] = {
+    facts = {
         "name": "penn_action/train",
         "origin": "a test",
         "raw": raw,
@@ -113,7 +113,7 @@ def add_stream(
     kind: str,
     dim: int,
     lost: tuple[int, ...] = (),
-    weights: Any = None,
+    weights=None,
 ) -> None:
     """Features that are an eighth of the row's number, without those of the rows `lost`; of demo
     data.
@@ -141,7 +141,7 @@ def add_video(
 ) -> None:
     """One track of one video, of numbered pictures."""
     n_rows = len(next(iter(columns.values())))
-    whole: dict[str, Any] = {
+    whole = {
         "frame_index": np.arange(n_rows) * step,
         "bbox": np.full((n_rows, 4), 100, np.float32),
         "kp_2d": np.ones((n_rows, 49, 3), np.float32),

@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +19,7 @@ from tests.pipeline.show.made_tracks import made, pictures, shown
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])
-def test_raw_files_and_the_cache_give_one_page(
-    name: str, embedded: Any, page: Any, root: Path
-) -> None:
+def test_raw_files_and_the_cache_give_one_page(name, embedded, page, root):
     track = cache.open(root)[f"{name}/train"].tracks[-1].name
     options = (
         name,
@@ -49,9 +46,7 @@ def test_raw_files_and_the_cache_give_one_page(
     assert max(read.levels) == (2 if name == "amass" else 3)
 
 
-def test_poses_are_drawn_by_the_body_of_luigi_cfg(
-    embedded: Any, page: Any, root: Path, luigi_cfg: Any
-) -> None:
+def test_poses_are_drawn_by_the_body_of_luigi_cfg(embedded, page, root, luigi_cfg):
     luigi_cfg("amass").with_name("body").symlink_to(embedded.body)
     options = ("amass", "train", "--frames", 2, "--cache", root)
     by_cfg = page(*options).main.all("svg")
@@ -61,7 +56,7 @@ def test_poses_are_drawn_by_the_body_of_luigi_cfg(
     )
 
 
-def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
+def test_a_track_s_facts(drawn, tmp_path):
     track = made(tmp_path, 20, fps=29.97, crop_scale=1.2)
     kept = np.array([0, 1, 2, 5, 6, 7])
     assert track.kp_2d is not None and track.bbox is not None
@@ -94,9 +89,7 @@ def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
     ]
 
 
-def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(
-    drawn: Any, tmp_path: Path
-) -> None:
+def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(drawn, tmp_path):
     track = made(tmp_path, 4)
     assert track.kp_2d is not None and track.bbox is not None
     (tmp_path / "f/000000.jpg").unlink()
@@ -144,9 +137,7 @@ def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(
     assert "0003: bad_label_file: " in found.main.all("details")[-1].text
 
 
-def test_demo_data_are_marked_and_never_meet_real_data(
-    embedded: Any, page: Any, tmp_path: Path
-) -> None:
+def test_demo_data_are_marked_and_never_meet_real_data(embedded, page, tmp_path):
     raw = embedded.copy("amass", tmp_path / "raw")
     demo = page("amass", "train", "--raw", raw)
     assert (
@@ -160,7 +151,7 @@ def test_demo_data_are_marked_and_never_meet_real_data(
         from_raw(datasets.get("amass"), "train", raw, Choice(), body=embedded.body)
 
 
-def test_harmless_reasons_do_not_hide_failures(into: Any, page: Any, tmp_path: Path) -> None:
+def test_harmless_reasons_do_not_hide_failures(into, page, tmp_path):
     synthetic.write_dataset("kinetics", raw := tmp_path / "raw", n_videos=1, n_frames=2)
     (keypoints,) = (raw / "keypoints/train").iterdir()
     for file in keypoints.iterdir():
@@ -179,7 +170,7 @@ def test_harmless_reasons_do_not_hide_failures(into: Any, page: Any, tmp_path: P
         assert "No tracks to show." in found.header.text
 
 
-def test_the_full_release_s_counts_are_beside_what_was_found(drawn: Any) -> None:
+def test_the_full_release_s_counts_are_beside_what_was_found(drawn):
     counts = {"found": 2, "kept": 2, "dropped": {}}
     videos = {"found": 2, "kept": 1, "set_aside": {}, "without_tracks": 1}
     totals = {"frames": counts, "tracks": counts, "videos": videos, "known": {"videos": 2326}}
@@ -187,7 +178,7 @@ def test_the_full_release_s_counts_are_beside_what_was_found(drawn: Any) -> None
     assert "videos 2 (the full release: 2,326) 1 1 without a track" in text
 
 
-def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> None:
+def test_untrusted_names_and_messages_stay_text(drawn, tmp_path):
     evil = (
         "<script>alert(1)</script>\"'><img src=http://x/ onerror=alert(1)>&amp;{{ 7 * 7 "
         "}}</title></style>caf\udce9"
@@ -214,7 +205,7 @@ def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> N
     )
 
 
-def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path) -> None:
+def test_tracks_are_spread_over_the_split_or_named(embedded, root):
     dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     assert len(names) == 3
@@ -243,7 +234,7 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
     dataset, raw, read = datasets.get("penn_action"), embedded.raw("penn_action"), []
     original = type(dataset).read
 
-    def watched(reader: Any, raw: Path, split: str, video: datasets.RawVideo, *more: Any) -> Any:
+    def watched(reader, raw: Path, split: str, video: datasets.RawVideo, *more):
         read.append(video.name)
         return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
 
@@ -257,13 +248,11 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
     assert "failed on video 0001: KeyError: 'joints' (at test_show.py:" in found.warnings[0]
 
 
-def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(
-    drawn: Any, tmp_path: Path
-) -> None:
+def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn, tmp_path):
     """Pages of any length take the memory of one track: none is drawn before the one before it is
     written.
     """
-    sizes: list[int] = []
+    sizes = []
     tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(12)]
 
     def watched(done: int, total: int, name: str = "") -> None:
@@ -284,13 +273,13 @@ def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(
     ).exists()
 
 
-def test_a_track_without_2d_joints_shows_its_box_alone(drawn: Any, tmp_path: Path) -> None:
+def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
     page = drawn(shown(made(tmp_path, kp_2d=None)))
     assert len(pictures(page)) == 2  # the frame and the crop
     assert not page.main.of_class("joint")
 
 
-def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, ran: Any) -> None:
+def test_a_page_has_the_suffix_of_one(root, tmp_path, ran):
     error = ran(
         "show", "penn_action/train", "--cache", root, "--out", tmp_path / "page.pdf", code=2
     ).err
