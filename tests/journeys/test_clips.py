@@ -4,13 +4,12 @@ and no datasets.
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 
 import cache
 from pipeline.features.streams.onnx import read_part
-from tests.journeys.conftest import KIT, Terminal
+from tests.journeys.conftest import KIT
 from tests.journeys.made_inputs import write_clip
 from tests.onnx_graphs import Graph
 
@@ -58,12 +57,12 @@ CONVERT = "pipeline convert videos train --raw clips --cache mine"
 EXTRACT = "pipeline extract videos train --cache mine"
 
 
-def rows_of(terminal: Terminal, cache: str = "mine", *, code: int = 0) -> int:
+def rows_of(terminal, cache="mine", *, code=0):
     """Rows of videos/train; the frames of every split add up."""
     return terminal.frames_kept(cache, code=code)["videos/train"]
 
 
-def first_clips(terminal: Terminal) -> None:
+def first_clips(terminal):
     """Four clips become tracks, features and a page."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -85,7 +84,7 @@ def first_clips(terminal: Terminal) -> None:
     types("pipeline status videos/train --cache mine --all", r"nobody\.mp4.*no person")
 
 
-def another_option(terminal: Terminal) -> None:
+def another_option(terminal):
     """An option that is not the default; then back again."""
     types = terminal.types
     types(
@@ -105,7 +104,7 @@ def another_option(terminal: Terminal) -> None:
         types(again, r"up to date")
 
 
-def one_more_clip_and_a_new_name(terminal: Terminal) -> None:
+def one_more_clip_and_a_new_name(terminal):
     """One more clip; another one has a new name."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -118,7 +117,7 @@ def one_more_clip_and_a_new_name(terminal: Terminal) -> None:
     assert rows_of(terminal) == 174
 
 
-def gone_and_back(terminal: Terminal) -> None:
+def gone_and_back(terminal):
     """A clip goes away: its rows stay until they are dropped."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -137,7 +136,7 @@ def gone_and_back(terminal: Terminal) -> None:
     terminal.is_intact("mine")
 
 
-def copied_elsewhere(terminal: Terminal) -> None:
+def copied_elsewhere(terminal):
     """What is live, in another place: as converted there at once."""
     types = terminal.types
     types("pipeline copy videos/train --cache mine --to copied", r"174 rows")
@@ -148,7 +147,7 @@ def copied_elsewhere(terminal: Terminal) -> None:
     assert rows_of(terminal, "copied") == 174
 
 
-def broken_clips(terminal: Terminal) -> None:
+def broken_clips(terminal):
     """A clip breaks, and its rows stay; another cannot be read."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -173,7 +172,7 @@ def broken_clips(terminal: Terminal) -> None:
     assert rows_of(terminal) == 174
 
 
-def another_folder(terminal: Terminal) -> None:
+def another_folder(terminal):
     """Another folder."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -189,7 +188,7 @@ def another_folder(terminal: Terminal) -> None:
     terminal.is_intact("mine")
 
 
-def bodies(terminal: Terminal) -> None:
+def bodies(terminal):
     """Bodies, by a model that learns from these clips too."""
     types = terminal.types
     folder = terminal.folder
@@ -237,7 +236,7 @@ def bodies(terminal: Terminal) -> None:
     terminal.is_intact("mine")
 
 
-def write_graph(file: Path) -> None:
+def write_graph(file):
     """Outputs: a crop's mean colour (3), and the conditioning (3) as the graph got it."""
     graph = Graph()
     outputs = {
@@ -247,7 +246,7 @@ def write_graph(file: Path) -> None:
     graph.write(file, {"image": ("n", 3, 224, 224), "cliff_cond": ("n", 3)}, outputs)
 
 
-def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
+def boxes_a_graph_and_an_array(terminal):
     """People without joints, a network that needs their place in the image, and numbers of another
     program.
     """
@@ -293,7 +292,7 @@ def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
     types("pipeline status --cache new", r"mine \(imported")
 
 
-def every_fourth_frame(terminal: Terminal) -> None:
+def every_fourth_frame(terminal):
     """Much the same tracks from a fourth of the work; another N detects anew."""
     shutil.copytree(
         terminal.folder / "street",

@@ -1,13 +1,12 @@
 """Clips with keypoints, and the bodies that other people's programs found in two of them."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 
 import cache
 from pipeline.skeletons import JOINTS
-from tests.journeys.conftest import KIT, Terminal
+from tests.journeys.conftest import KIT
 from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.exchange import planted_bodies as planted
 
@@ -22,7 +21,7 @@ writing.write_body(Path("body"))
 """
 
 
-def write_clip(clips: Path, name: str, people: tuple[int, ...], grey: int) -> None:
+def write_clip(clips, name, people, grey):
     """A clip, and an AlphaPose file of the people in it."""
     width, height = planted.SIZE
     images = [np.full((height, width, 3), grey, np.uint8) for _ in range(planted.N)]
@@ -40,13 +39,13 @@ def write_clip(clips: Path, name: str, people: tuple[int, ...], grey: int) -> No
     file.write_text(json.dumps(results))
 
 
-def places(folder: Path) -> dict[str, tuple[int, int]]:
+def places(folder):
     """Rows of each track."""
     split = cache.open(folder / "estimated")["videos/train"]
     return {track.name: (track.start, track.stop) for track in split.tracks}
 
 
-def bodies(folder: Path, video: str) -> tuple[int, int]:
+def bodies(folder, video):
     """Rows of a clip with SMPL's and with SMPL-X's bodies."""
     split = cache.open(folder / "estimated")["videos/train"]
     counts = np.zeros(2, int)
@@ -58,7 +57,7 @@ def bodies(folder: Path, video: str) -> tuple[int, int]:
     return int(counts[0]), int(counts[1])
 
 
-def first_import(terminal: Terminal) -> None:
+def first_import(terminal):
     types = terminal.types
     folder = terminal.folder
     terminal.install(KIT)
@@ -86,7 +85,7 @@ def first_import(terminal: Terminal) -> None:
     types(IMPORT.format(FILES), r"up to date")
 
 
-def marked(terminal: Terminal) -> None:
+def marked(terminal):
     types = terminal.types
     folder = terminal.folder
     types("pipeline status --cache estimated", r"\(estimates of GVHMR, WHAM\)")
@@ -108,7 +107,7 @@ def marked(terminal: Terminal) -> None:
     assert "estimates of GVHMR, WHAM" in (folder / "report.html").read_text()
 
 
-def changed(terminal: Terminal) -> None:
+def changed(terminal):
     types = terminal.types
     folder = terminal.folder
     before = places(folder)

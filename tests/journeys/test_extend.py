@@ -5,13 +5,11 @@ pip, and used.
 import html
 import re
 import shutil
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 import cache
-from tests.journeys.conftest import HERE, KIT, ROOT, Terminal, changed
+from tests.journeys.conftest import HERE, KIT, ROOT, changed
 from tests.journeys.made_inputs import write_clip
 
 CHANGES = {
@@ -64,7 +62,7 @@ report = false
 """
 
 
-def one_package(source: Path) -> Path:
+def one_package(source):
     """What the pages show, as the source of one package; its detector and its cheap features are
     the kit's.
     """
@@ -78,7 +76,7 @@ def one_package(source: Path) -> Path:
     return source
 
 
-def first_settings(terminal: Terminal) -> str:
+def first_settings(terminal):
     """Install the package and write luigi.cfg, which is returned as it was before the package's
     settings.
     """
@@ -91,7 +89,7 @@ def first_settings(terminal: Terminal) -> str:
     return plain
 
 
-def a_dataset_and_streams(terminal: Terminal) -> None:
+def a_dataset_and_streams(terminal):
     """A dataset with a column of its own, and streams, of which one looks back."""
     types, folder = terminal.types, terminal.folder
     raw = folder / "demo/raw"
@@ -120,7 +118,7 @@ def a_dataset_and_streams(terminal: Terminal) -> None:
     read_what_was_written(terminal, contacts)
 
 
-def read_what_was_written(terminal: Terminal, contacts: Sequence[str]) -> None:
+def read_what_was_written(terminal, contacts):
     """The new video's column, and the stream that looks back."""
     split = cache.open(terminal.folder / "demo/cache")["lab_recordings/train"]
     (track,) = (track for track in split.tracks if track.name.startswith("train/again/"))
@@ -137,7 +135,7 @@ def read_what_was_written(terminal: Terminal, contacts: Sequence[str]) -> None:
     np.testing.assert_allclose(speed[1:], np.diff(box[:, :2], axis=0) / box[1:, 3:], atol=1e-3)
 
 
-def a_detector(terminal: Terminal) -> None:
+def a_detector(terminal):
     types, folder = terminal.types, terminal.folder
     raw = folder / "demo/raw"
     write_clip(folder / "clips/a.mp4", 30, seed=1)
@@ -152,7 +150,7 @@ def a_detector(terminal: Terminal) -> None:
     terminal.is_intact("demo/cache")
 
 
-def a_model(terminal: Terminal) -> None:
+def a_model(terminal):
     """A model beside VIBE."""
     types, folder = terminal.types, terminal.folder
     types("luigi --module tasks Report", r"train +Former", r"train +VIBE", r"report +page")
@@ -174,7 +172,7 @@ def a_model(terminal: Terminal) -> None:
     )
 
 
-def without_the_package(terminal: Terminal, plain: str) -> None:
+def without_the_package(terminal, plain):
     """Messages name what is missing, and the cache can be read."""
     types, folder = terminal.types, terminal.folder
     (best,) = (folder / "demo/runs").glob("former-*/best.pt")

@@ -5,10 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from tests.journeys.conftest import FEATURES_ONE_BY_ONE, KIT, ROOT, Terminal, changed
+from tests.journeys.conftest import FEATURES_ONE_BY_ONE, KIT, ROOT, changed
 from tests.journeys.made_inputs import CHANGES
 
 RAW = """
@@ -21,7 +20,7 @@ synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)
 DATA = "luigi --module tasks Data"
 
 
-def nightly(terminal: Terminal) -> dict[str, int]:
+def nightly(terminal):
     """The exit codes that the script of docs/operations.md logs; its commands run as they stand
     there.
     """
@@ -46,7 +45,7 @@ def nightly(terminal: Terminal) -> dict[str, int]:
     return {name: int(code) for name, code in re.findall(r"(\w+) (\d+)", line)}
 
 
-def first_night(terminal: Terminal) -> None:
+def first_night(terminal):
     """A working folder, and a first dataset."""
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
@@ -66,7 +65,7 @@ def first_night(terminal: Terminal) -> None:
     assert nightly(terminal) == {"Data": 0, "status": 0, "verify": 0}
 
 
-def second_commit(terminal: Terminal) -> None:
+def second_commit(terminal):
     """Another dataset, then another video."""
     types, file = terminal.types, terminal.folder / "luigi.cfg"
     file.write_text(file.read_text().replace("datasets = lab", "datasets = lab amass"))
@@ -81,7 +80,7 @@ def second_commit(terminal: Terminal) -> None:
     types(f"python {FEATURES_ONE_BY_ONE} cache 1000", r"means: \d+ rows")
 
 
-def half_mounted(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def half_mounted(terminal, kept):
     """Half of the raw folder is not there; then it is."""
     types, lab, held_back = (
         terminal.types,
@@ -105,7 +104,7 @@ def half_mounted(terminal: Terminal, kept: Mapping[str, int]) -> None:
     assert terminal.frames_kept("cache") == kept
 
 
-def raw_folder_changes(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def raw_folder_changes(terminal, kept):
     """New file times; a better reader; a copy of the raw folder elsewhere."""
     types, folder = terminal.types, terminal.folder
     for file in (folder / "raw/lab").rglob("*"):
@@ -125,7 +124,7 @@ def raw_folder_changes(terminal: Terminal, kept: Mapping[str, int]) -> None:
     types(DATA)
 
 
-def damage(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def damage(terminal, kept):
     """A damaged shard, a damaged manifest."""
     types, folder = terminal.types, terminal.folder
     shard = next(
@@ -148,7 +147,7 @@ def damage(terminal: Terminal, kept: Mapping[str, int]) -> None:
     terminal.is_intact("cache")
 
 
-def copied_elsewhere(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def copied_elsewhere(terminal, kept):
     """All of it in another folder, where nothing is left to do."""
     terminal.types("pipeline copy --cache cache --to backup", r"lab/train", r"amass/train")
     terminal.is_intact("backup")
@@ -210,7 +209,7 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal):
     types(f"{by_hand} {cache} --set paths.new_cache=yes", r"new cache /")
 
 
-def move(source: Path, to: Path, *names: str) -> None:
+def move(source, to, *names):
     """Penn Action's videos of these names."""
     for name in names:
         for path in (f"labels/{name}.mat", f"frames/{name}"):
@@ -218,7 +217,7 @@ def move(source: Path, to: Path, *names: str) -> None:
             shutil.move(source / path, to / path)
 
 
-def flip(file: Path) -> None:
+def flip(file):
     """One bit in the middle."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 4

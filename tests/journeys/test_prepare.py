@@ -5,12 +5,11 @@ happens to the files.
 import hashlib
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 import cache
-from tests.journeys.conftest import KIT, Terminal
+from tests.journeys.conftest import KIT
 from tests.journeys.made_inputs import write_clip
 
 PREPARE = (
@@ -42,7 +41,7 @@ synthetic.write_dataset("amass", Path("amass"), n_videos=1, n_frames=300)
 """
 
 
-def files_of(folder: Path) -> dict[str, tuple[int, str]]:
+def files_of(folder):
     """Time and content of every file that is no lock and holds no times, by its path."""
     notes = ("provenance.json", "stamps.json", "lock")
     files = [
@@ -57,12 +56,12 @@ def files_of(folder: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-def contents_of(folder: Path) -> dict[str, str]:
+def contents_of(folder):
     return {name: digest for name, (_, digest) in files_of(folder).items()}
 
 
 @pytest.fixture
-def clips(terminal) -> Path:
+def clips(terminal):
     """Two clips, and the kit's detector and stream, without a luigi.cfg."""
     terminal.install(KIT)
     folder = terminal.folder / "clips"
@@ -71,7 +70,7 @@ def clips(terminal) -> Path:
     return folder
 
 
-def features(terminal: Terminal, stream: str = "means") -> int:
+def features(terminal, stream="means"):
     split = cache.open(terminal.folder / "out/cache")["videos/train"]
     return len(split.windows(seqlen=1, stride=1, stream=stream))
 
@@ -100,7 +99,7 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal, clips
     terminal.is_intact("out/cache")
 
 
-def add_and_rename_clips(terminal: Terminal, clips: Path, prepare: str) -> None:
+def add_and_rename_clips(terminal, clips, prepare):
     """A new clip is read alone; a renamed one keeps its rows, with or without its keypoints."""
     types = terminal.types
     write_clip(clips / "c.mp4", 42, seed=3)
@@ -120,7 +119,7 @@ def add_and_rename_clips(terminal: Terminal, clips: Path, prepare: str) -> None:
     assert "a.mp4/0" not in page
 
 
-def add_broken_clips(terminal: Terminal, clips: Path, prepare: str) -> None:
+def add_broken_clips(terminal, clips, prepare):
     """Files that are no clips cost themselves, each time they are met."""
     types = terminal.types
     whole = (clips / "c.mp4").read_bytes()
@@ -150,7 +149,7 @@ def add_broken_clips(terminal: Terminal, clips: Path, prepare: str) -> None:
     (clips / "photo.mp4").unlink()
 
 
-def miss_a_clip(terminal: Terminal, clips: Path, prepare: str) -> None:
+def miss_a_clip(terminal, clips, prepare):
     """The rows of a missing clip are kept, and a new stream of them waits until it is back."""
     types = terminal.types
     (clips / "more/b.mp4").rename(terminal.folder / "b.mp4")

@@ -6,7 +6,6 @@ import pytest
 
 import cache
 from cache.write.parts import Part
-from tests.journeys.conftest import Terminal
 
 DATA = "luigi --module tasks Data"
 RAW = """
@@ -35,7 +34,7 @@ BY_HAND = "pipeline convert amass train --raw data/raw/amass --cache cache"
 
 
 @pytest.fixture
-def lab(terminal) -> Terminal:
+def lab(terminal):
     """A cache of two datasets, as the first run has left it."""
     (terminal.folder / "demo.py").write_text(RAW)
     (terminal.folder / "luigi.cfg").write_text(SETTINGS)

@@ -6,7 +6,6 @@ import json
 import pickle
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 
@@ -36,14 +35,14 @@ regressor_size = 8
 DATA = "luigi --module tasks Data"
 
 
-def change_labels(file: Path) -> None:
+def change_labels(file):
     """Other poses of the first person: that video is written again."""
     labels = pickle.loads(file.read_bytes(), encoding="latin1")
     labels["poses"][0] = np.asarray(labels["poses"][0]) * 0.9
     file.write_bytes(pickle.dumps(labels, protocol=2))
 
 
-def numbers(folder: Path) -> object:
+def numbers(folder):
     """What a training measured, without when and how fast."""
     metrics = json.loads((folder / "metrics.json").read_text())
     return metrics["best"], metrics["3dpw/test"]

@@ -1,7 +1,6 @@
 """The torch body against SMPL's equations written out, and its other promises."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -76,11 +75,11 @@ VERTEX_JOINTS += [
 
 
 @pytest.fixture(scope="module")
-def body() -> Body:
+def body():
     return Body.stand_in()
 
 
-def random_inputs(n: int, seed: int = 0) -> tuple[Any, Any, Any]:
+def random_inputs(n, seed=0):
     rng = np.random.default_rng(seed)
     rotations = (
         Rotation.from_rotvec(rng.normal(0, 0.5, (n * 24, 3))).as_matrix().reshape(n, 24, 3, 3)
@@ -88,7 +87,7 @@ def random_inputs(n: int, seed: int = 0) -> tuple[Any, Any, Any]:
     return rng.normal(0, 1, (n, 10)), rotations, rng.normal(0, 2, (n, 3))
 
 
-def tensors(*arrays) -> list[torch.Tensor]:
+def tensors(*arrays):
     return [torch.tensor(array, dtype=torch.float32) for array in arrays]
 
 

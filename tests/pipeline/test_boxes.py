@@ -8,7 +8,7 @@ from scipy.signal import medfilt
 from pipeline.boxes import corner_boxes_with_margin, extents, smooth_boxes, tight_boxes
 
 
-def person(cx: float, cy: float, w: float, h: float, confidence: float = 1.0) -> np.ndarray:
+def person(cx, cy, w, h, confidence=1.0):
     """(4, 3): the corners of an extent as joints."""
     corners = [(-1, -1), (1, -1), (-1, 1), (1, 1)]
     return np.array([(cx + sx * w / 2, cy + sy * h / 2, confidence) for sx, sy in corners])

@@ -16,9 +16,7 @@ GROUPS = ("datasets", "detectors", "exports", "models", "streams")
 BROKEN = "raise ImportError('there is no torch3d')"
 
 
-def run(
-    folder: Path, *words: object, module: str = "pipeline", code: int = 0
-) -> subprocess.CompletedProcess[str]:
+def run(folder, *words, module="pipeline", code=0):
     """Run a command in a folder whose `site` has packages, as an installed environment has them."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(folder / "site"), str(ROOT))),
@@ -30,12 +28,12 @@ def run(
     return done
 
 
-def warnings(done: subprocess.CompletedProcess[str]) -> list[str]:
+def warnings(done):
     return [line for line in done.stderr.splitlines() if line.startswith("!")]
 
 
 @pytest.fixture
-def broken(tmp_path) -> Path:
+def broken(tmp_path):
     """A folder with luigi.cfg, where a package with an entry in every group cannot be imported."""
     run(tmp_path, "init")
     entries = {f"vibe_pipeline.{group}": {f"odd_{group}": "odd_package:THING"} for group in GROUPS}
@@ -43,7 +41,7 @@ def broken(tmp_path) -> Path:
     return tmp_path
 
 
-def named(what: str) -> str:
+def named(what):
     return f"! {what} of package odd cannot be loaded: ImportError: there is no torch3d"
 
 

@@ -12,7 +12,7 @@ COCO = joint_names("coco")
 LEGS_FIRST = np.argsort([name in ABOVE for name in COCO], kind="stable")
 
 
-def seen(counts: list[int]) -> np.ndarray:
+def seen(counts):
     """(T, 17): so many joints of the body and, beyond 10, of the face are visible."""
     visible = np.zeros((len(counts), 17), bool)
     for row, n in zip(visible, counts, strict=True):
@@ -20,7 +20,7 @@ def seen(counts: list[int]) -> np.ndarray:
     return visible
 
 
-def spans(parts: list[np.ndarray]) -> list[tuple[int, int]]:
+def spans(parts):
     assert all(np.array_equal(part, np.arange(part[0], part[-1] + 1)) for part in parts)
     return [(int(part[0]), int(part[-1]) + 1) for part in parts]
 

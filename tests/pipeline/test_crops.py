@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from pipeline.crops import crop_affine, crop_person, normalise_keypoints
 
 
-def smooth_dot(
-    x: float, y: float, height: int = 240, width: int = 320, sigma: float = 3
-) -> np.ndarray:
+def smooth_dot(x, y, height=240, width=320, sigma=3):
     """A picture with a Gaussian blob whose centre is exactly (x, y), pixel (i, j) having its centre
     at x = j, y = i.
     """
@@ -17,7 +15,7 @@ def smooth_dot(
     return np.repeat(blob[..., None], 3, axis=2).astype(np.uint8)
 
 
-def centroid(picture: np.ndarray) -> tuple[float, float]:
+def centroid(picture):
     weight = picture[..., 0].astype(float)
     v, u = np.mgrid[: picture.shape[0], : picture.shape[1]]
     return float((u * weight).sum() / weight.sum()), float((v * weight).sum() / weight.sum())

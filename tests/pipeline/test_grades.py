@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,12 +47,12 @@ RECORD = ClipRecord(
 )
 
 
-def person(extra: Array | float = 0) -> Array:
+def person(extra=0):
     """(T, 13, 3) m: somebody who stands, moved by `extra`."""
     return np.broadcast_to(FRONT, (T, 13, 3)) + extra
 
 
-def flat(joints: Array, side: float = 400, step: int = 1) -> dict[str, Array]:
+def flat(joints, side=400, step=1):
     """Columns of these joints in px, in a box of this side, which is 2 m."""
     kp = np.concatenate(
         [joints[..., :2] * [1, -1] * side / 2 + 500, np.ones((len(joints), 13, 1))], axis=-1
@@ -63,7 +61,7 @@ def flat(joints: Array, side: float = 400, step: int = 1) -> dict[str, Array]:
     return {"frame_index": np.arange(7, 7 + step * T, step), "bbox": box, "kp_2d": _spin49(kp)}
 
 
-def solid(joints: Array, **more: Array) -> dict[str, Array]:
+def solid(joints, **more):
     """Columns of these joints in the axes of a camera that stands, about the hips."""
     hips = joints[:, [AT["lhip"], AT["rhip"]]].mean(axis=1)
     kp = _spin49(
@@ -83,7 +81,7 @@ def solid(joints: Array, **more: Array) -> dict[str, Array]:
     )
 
 
-def _spin49(kp: Array) -> Array:
+def _spin49(kp):
     return convert(kp, source=KEYPOINTS_13, target="spin49").astype(np.float32)
 
 
@@ -95,7 +93,7 @@ UNKNOWN_CAMERAS = (
 )
 
 
-def shaken(size: float) -> Array:
+def shaken(size):
     return np.random.default_rng(1).normal(0, size, (T, 13, 3))
 
 
@@ -141,7 +139,7 @@ def test_a_limb_that_is_longer_in_half_of_the_frames_is_found_with_its_size(fact
     )
 
 
-def walk(slide: float) -> Array:
+def walk(slide):
     """(T, 13, 3): steps of 0.5 s at 30 frames a second, the standing foot sliding at so many
     m/s.
     """
@@ -157,7 +155,7 @@ def walk(slide: float) -> Array:
     return joints
 
 
-def clip(raw: Path, moved: tuple[int, ...] = ()) -> Video:
+def clip(raw, moved=()):
     """A clip's name, with a file of `detect` by which the camera moved in these frames."""
     images = [
         {"id": t + 1, "frame_index": t} | ({"camera": [1.0] * 8} if t in moved else {})
@@ -233,41 +231,41 @@ def test_where_frames_are_uneven_speeds_are_by_time(tmp_path):
     )
 
 
-def joints_named(*ends: str) -> list[int]:
+def joints_named(*ends):
     return [i for i, name in enumerate(JOINTS["spin49"]) if name.lower().endswith(ends)]
 
 
-def unseen(*ends: str, share: float = 1.0) -> Callable[[dict[str, Array]], None]:
+def unseen(*ends, share=1.0):
     """Hide joints in this share of the frames."""
 
-    def hide(columns: dict[str, Array]) -> None:
+    def hide(columns):
         columns["kp_2d"][: round(share * T), joints_named(*ends)] = 0
 
     return hide
 
 
-def noise(size: float) -> Callable[[dict[str, Array]], None]:
+def noise(size):
     """Of so many boxes; columns of `flat` have a box of 400 px."""
 
-    def add(columns: dict[str, Array]) -> None:
+    def add(columns):
         shift = np.random.default_rng(0).normal(0, 400 * size, columns["kp_2d"][..., :2].shape)
         columns["kp_2d"][..., :2] += shift
 
     return add
 
 
-def elsewhere(columns: dict[str, Array]) -> None:
+def elsewhere(columns):
     """Somebody else's joints, a box away, for ten frames at a time."""
     is_other = np.arange(T) // 10 % 2 == 1
     columns["kp_2d"][is_other, :, 0] += 400
 
 
-def beyond_left_edge(columns: dict[str, Array]) -> None:
+def beyond_left_edge(columns):
     """The image's edge is in the middle of the body."""
     columns["kp_2d"][..., 0] -= 500
 
 
-def nothing(columns: dict[str, Array]) -> None:
+def nothing(columns):
     pass
 
 
@@ -320,7 +318,7 @@ def test_people_who_cover_each_other_most_of_the_time_are_doubtful():
     assert [found.word for found in grades_of([flat(person()), crossing], 30)] == ["good", "good"]
 
 
-def motion(n_frames: int = 200) -> dict[str, Array]:
+def motion(n_frames=200):
     """SMPL's parameters of somebody who stands upright, z up, and sways a little."""
     pose = np.zeros((n_frames, 72))
     pose[:, 0] = np.pi / 2  # SMPL's y is the world's z
@@ -406,6 +404,6 @@ def test_a_jump_in_a_file_of_amass_is_in_the_table_of_videos(tmp_path, ran):
     assert "root_jump" in bad[0]["grade_reasons"] or float(bad[0]["root_jump_m"]) > 1
 
 
-def words_of(ran, root: Path) -> set[str]:
+def words_of(ran, root):
     text = ran("status", "--cache", root, "--csv").out
     return {line["grade"] for line in csv.DictReader(io.StringIO(text))}

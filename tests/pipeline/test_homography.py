@@ -3,9 +3,7 @@ so.
 """
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,12 +18,12 @@ POINTS = homography.normalise(homography.grid(SIDE, SIDE), SIDE, SIDE)
 NEAR_IDENTITY = np.array([[1.02, 0.03, 0.05], [-0.03, 1.01, -0.04], [0.01, 0.02, 1]])
 
 
-def similarity(degrees: float, scale: float, x: float, y: float) -> np.ndarray:
+def similarity(degrees, scale, x, y):
     c, s = scale * np.cos(np.deg2rad(degrees)), scale * np.sin(np.deg2rad(degrees))
     return np.array([[c, -s, x], [s, c, y], [0, 0, 1]])
 
 
-def textured(seed: int, side: int = SIDE) -> np.ndarray:
+def textured(seed, side=SIDE):
     """(side, side, 3) uint8 of noise on all scales, the coarser the stronger, as in photographs."""
     rng, picture = np.random.default_rng(seed), np.full((side, side, 3), 128, np.float32)
     for octave in range(6):
@@ -36,7 +34,7 @@ def textured(seed: int, side: int = SIDE) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def warped(picture: np.ndarray, planted: np.ndarray) -> np.ndarray:
+def warped(picture, planted):
     """The picture, moved by a homography of [-1, 1]; mirrored beyond its borders."""
     height, width = picture.shape[:2]
     normalised = np.array(
@@ -47,7 +45,7 @@ def warped(picture: np.ndarray, planted: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.warpPerspective(picture, in_pixels, (width, height), **options))
 
 
-def errors_px(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def errors_px(found, expected):
     """(289,) distances of where both map the grid's points, in pixels of a 224 px crop."""
     return (
         np.linalg.norm(
@@ -58,7 +56,7 @@ def errors_px(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     )
 
 
-def planted(seed: int) -> np.ndarray:
+def planted(seed):
     """Up to 3 degrees, 3% and 4% of the crop."""
     rng = np.random.default_rng(seed)
     return similarity(
@@ -67,7 +65,7 @@ def planted(seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def pairs():
     """(earlier picture, later one, the homography between them)."""
     return [
         (picture := textured(seed), warped(picture, planted(seed)), planted(seed))
@@ -76,7 +74,7 @@ def pairs() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 @pytest.fixture
-def threads() -> Iterator[Any]:
+def threads():
     before = cv2.getNumThreads()
     yield cv2.setNumThreads
     cv2.setNumThreads(before)
@@ -133,7 +131,7 @@ def test_each_round_weighs_the_points_by_the_solution_before():
     np.testing.assert_allclose(found, expected / expected[2, 2], atol=1e-9)
 
 
-def normaliser(points: np.ndarray) -> np.ndarray:
+def normaliser(points):
     """Centre to 0, mean distance to sqrt(2)."""
     centre = points.mean(axis=0)
     scale = np.sqrt(2) / np.linalg.norm(points - centre, axis=1).mean()
@@ -236,7 +234,7 @@ def test_a_result_depends_on_its_two_pictures_alone(pairs, threads):
     """Not on what was computed before, nor in how many threads, nor on which of them."""
     small = np.random.default_rng(0).integers(0, 256, (2, 70, 70), np.uint8)
 
-    def found(which: int) -> bytes:
+    def found(which):
         return homography.between(*pairs[which][:2])[0].tobytes()
 
     threads(1)

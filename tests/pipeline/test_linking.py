@@ -10,14 +10,14 @@ SHAPE = np.array(
 )
 
 
-def person(x: float, y: float = 100, size: float = 1, lean: float = 0) -> np.ndarray:
+def person(x, y=100, size=1, lean=0):
     """(8, 3): an upright figure, sheared by `lean`."""
     points = SHAPE * size
     points = points + np.column_stack([lean * points[:, 1], np.zeros(len(points))]) + [x, y]
     return np.column_stack([points, np.ones(len(points))])
 
 
-def chains(tracks: list[np.ndarray], detections: list[np.ndarray]) -> list[list[tuple[int, float]]]:
+def chains(tracks, detections):
     """(frame position, x of the first joint) of every track: who it is, whatever its number in the
     frame.
     """

@@ -15,7 +15,7 @@ import cv2
 import pytest
 
 from cache.write.parts import Part
-from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes import software
@@ -24,12 +24,12 @@ from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory) -> Path:
+def other(tmp_path_factory):
     """A copy of the code with other boxes and homographies."""
     return copy_code(tmp_path_factory.mktemp("other"))
 
 
-def says_why(printed: str, pieces: str) -> bool:
+def says_why(printed, pieces):
     """Whether a line names the host, the number of pieces, and the ids of both codes."""
     text = " ".join(printed.split())
     start = f"unfinished work of {socket.gethostname()} is computed again ({pieces}: code was "
@@ -132,7 +132,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
     root = convert_noise(tmp_path, 8, cut_short=False)
     calm = Path(shutil.copytree(root, tmp_path / "calm"))
 
-    def extract(at: Path, part: Part | None, sha256: str) -> Extraction:
+    def extract(at, part, sha256):
         monkeypatch.setattr(
             made_up.Mean, "provenance", {"stand_in": True, "sha256": sha256, "device": "cpu"}
         )
@@ -157,7 +157,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
     ["opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless", ""],
 )
 def test_opencv_of_any_package_has_its_version(package, monkeypatch):
-    def version(name: str) -> str:
+    def version(name):
         if name == package:
             return "4.12.0.88"
         raise software.metadata.PackageNotFoundError(name)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,7 +66,7 @@ ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark
 KILLED = -signal.SIGKILL
 
 
-def run_parts(words: Sequence[object], parts: Sequence[str], seeds: Sequence[object]) -> list[int]:
+def run_parts(words, parts, seeds):
     """Run parts at the same time, and return their exit codes."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = []
@@ -81,7 +80,7 @@ def run_parts(words: Sequence[object], parts: Sequence[str], seeds: Sequence[obj
     return codes
 
 
-def kill_and_run_again(ran, words: Sequence[object], rounds: int = 1) -> None:
+def kill_and_run_again(ran, words, rounds=1):
     """Kill three parts at random, and run them again, one twice, and one of another number."""
     seeds = random.Random(1)
     codes = []
@@ -92,7 +91,7 @@ def kill_and_run_again(ran, words: Sequence[object], rounds: int = 1) -> None:
 
 
 @pytest.fixture(scope="module")
-def noise(tmp_path_factory) -> Path:
+def noise(tmp_path_factory):
     """A cache of noisy images in 20 shards."""
     return convert_noise(tmp_path_factory.mktemp("noise"), 8, cut_short=False)
 
@@ -211,7 +210,7 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, ran, monkeypatch):
     words = ["convert", penn.name, "--raw", penn.raw, "--workers", 1, "--cache", penn.root]
     read_part = spool.read_part
 
-    def read_late(plan: convert.ConversionPlan, part: Part, **options):
+    def read_late(plan, part, **options):
         convert.convert(plan)
         return read_part(plan, part, **options)
 
@@ -270,7 +269,7 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
 ):
     """Also if the command that commits runs elsewhere: with another device, without the weights."""
 
-    def extract(name: str, part: Part | None = None, **resources):
+    def extract(name, part=None, **resources):
         plan = plan_extraction(tmp_path / name, SPLIT, StreamSpec("colour", made_up.Colour()))
         return extract_together([plan], Resources(workers=1, **resources), part=part)[0]
 
@@ -338,7 +337,7 @@ def test_the_last_command_waits_for_killed_parts(clock, penn, ran, monkeypatch):
     os.utime(file, (written, written))
     waited = 0.0
 
-    def sleep(seconds: float) -> None:
+    def sleep(seconds):
         nonlocal waited
         waited += seconds
         os.utime(file, (written - waited, written - waited))

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -31,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 
 
-def is_alive(process: int) -> bool:
+def is_alive(process):
     """Whether it still runs: in a container, it may stay a zombie."""
     try:
         return "State:\tZ" not in Path("/proc", str(process), "status").read_text()
@@ -39,7 +38,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def late_ones_first(item: int) -> tuple[int, int]:
+def late_ones_first(item):
     time.sleep(0.02 if item % 7 == 0 else 0.001)
     return item, os.getpid()
 
@@ -56,11 +55,11 @@ def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process
     assert not any(map(is_alive, processes))
 
 
-def segfault() -> None:
+def segfault():
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def hold_the_lock() -> None:
+def hold_the_lock():
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
@@ -75,7 +74,7 @@ ENDS = {
 }
 
 
-def end_as_named(item: int | str) -> int | str:
+def end_as_named(item):
     if item in ENDS:
         ENDS[str(item)][0]()
     return item
@@ -93,7 +92,7 @@ def test_an_item_that_ends_its_process_costs_itself_alone(workers):
         12,
     ]
 
-    def judge(limit: float) -> None:
+    def judge(limit):
         results = [*ordered_map(end_as_named, items, workers, timeout=limit, memory=256 * MIB)]
         for item, result in zip(items, results, strict=True):
             if item in ENDS:
@@ -106,7 +105,7 @@ def test_an_item_that_ends_its_process_costs_itself_alone(workers):
     with_growing_limit(judge, 1.0)
 
 
-def end_once(item: tuple[Path, str]) -> str:
+def end_once(item):
     file, name = item
     if not file.exists():
         file.touch()
@@ -115,7 +114,7 @@ def end_once(item: tuple[Path, str]) -> str:
 
 
 def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path):
-    def judge(limit: float) -> None:
+    def judge(limit):
         items = [(tmp_path / f"{name} {limit}", name) for name in ("crash", "hang")]
         again, failed = ordered_map(end_once, items, 1, timeout=limit)
         assert again == "read"
@@ -125,7 +124,7 @@ def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path):
     with_growing_limit(judge, 0.3)
 
 
-def read_mapped(file: Path) -> float:
+def read_mapped(file):
     mapped = np.memmap(file, np.uint8, "r")
     return float(mapped[:: 1 << 30].sum()) + mapped[: 100 * MIB].sum()
 
@@ -137,7 +136,7 @@ def test_a_mapped_file_takes_no_memory(tmp_path):
     assert [*ordered_map(read_mapped, [file], 1, memory=64 * MIB)] == [0]
 
 
-def log_and_return_a_mebibyte(item: tuple[Path, int]) -> bytes:
+def log_and_return_a_mebibyte(item):
     log, index = item
     with log.open("a") as stream:
         stream.write("x")
@@ -157,22 +156,22 @@ def test_results_that_wait_for_an_earlier_one_take_bounded_memory(tmp_path, monk
     assert [len(one) for one in results if isinstance(one, bytes)] == [MIB] * 199
 
 
-def fail_at_two(item: int) -> int:
+def fail_at_two(item):
     if item == 2:
         raise ValueError("item 2")
     return item
 
 
 class Unpicklable(Exception):
-    def __init__(self, one: int, other: int) -> None:
+    def __init__(self, one, other):
         super().__init__(f"{one} and {other}")
 
 
-def raise_what_cannot_be_sent(item: int) -> None:
+def raise_what_cannot_be_sent(item):
     raise Unpicklable(item, item)
 
 
-def return_what_cannot_be_sent(item: int):
+def return_what_cannot_be_sent(item):
     return threading.Lock()
 
 
@@ -190,7 +189,7 @@ def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers):
         next(ordered_map(return_what_cannot_be_sent, [1], workers))
 
 
-def who(item: object) -> int:
+def who(item):
     return os.getpid()
 
 
@@ -201,7 +200,7 @@ def test_neighbours_of_one_group_are_done_by_one_process():
     assert all(one[1] == other[1] for one, other in itertools.pairwise(by) if one[0] == other[0])
 
 
-def slowly_but_surely(seconds: float) -> float:
+def slowly_but_surely(seconds):
     for _ in range(6):
         time.sleep(seconds)
         alive()
@@ -209,14 +208,14 @@ def slowly_but_surely(seconds: float) -> float:
 
 
 def test_progress_that_is_shown_counts_as_a_sign_of_life():
-    def judge(limit: float) -> None:
+    def judge(limit):
         assert [*ordered_map(slowly_but_surely, [limit / 4], 1, timeout=limit)] == [limit / 4]
 
     with_growing_limit(judge, 0.4)
 
 
 def test_time_that_the_parent_takes_is_not_held_against_a_process():
-    def judge(limit: float) -> None:
+    def judge(limit):
         results = []
         for result in ordered_map(who, range(4), 2, timeout=limit):
             time.sleep(1.3 * limit)
@@ -227,7 +226,7 @@ def test_time_that_the_parent_takes_is_not_held_against_a_process():
     with_growing_limit(judge, 0.3)
 
 
-def threads_and_folder(item: int) -> tuple[int, str, Path]:
+def threads_and_folder(item):
     return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"], Path.cwd()
 
 
@@ -255,14 +254,14 @@ class Notes:
     places, one by one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.tasks: list[str] = []
         self.memory: mmap.mmap
 
-    def share(self, memory: mmap.mmap) -> None:
+    def share(self, memory):
         self.memory = memory
 
-    def __call__(self, task: str, skipped: Mapping[int, Failed]) -> tuple[list[str], str]:
+    def __call__(self, task, skipped):
         self.tasks.append(task)
         for place, deed in enumerate(task):
             if place not in skipped:
@@ -298,7 +297,7 @@ for process in ordered_map(hang_at_three, range(4), 2):
 """
 
 
-def hang_at_three(item: int) -> int:
+def hang_at_three(item):
     if item == 3:
         hold_the_lock()
     return os.getpid()

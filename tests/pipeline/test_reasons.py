@@ -9,7 +9,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MULTILINE)
 
 
-def documented() -> dict[str, list[str]]:
+def documented():
     """Each reason of the pages, with its meanings there."""
     found = {}
     for page in (DOCS / "datasets.md", *sorted((DOCS / "datasets").glob("*.md"))):

@@ -45,7 +45,7 @@ PLACES = {
 }  # fmt: skip
 
 
-def labelled(skeleton: str) -> np.ndarray:
+def labelled(skeleton):
     """(J, 3): joint j is (j, 10 j, 1)."""
     j = np.arange(len(JOINTS[skeleton]), dtype=np.float32)
     return np.stack([j, 10 * j, np.ones_like(j)], axis=-1)

@@ -4,9 +4,7 @@ import functools
 import os
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +19,13 @@ from pipeline.skeletons import JOINTS
 
 
 @pytest.fixture
-def written(embedded) -> Path:
+def written(embedded):
     """The procedural body's folder. Only to be read."""
     return Path(embedded.body)
 
 
 @pytest.fixture
-def folder(written, tmp_path) -> Path:
+def folder(written, tmp_path):
     """A copy that a test may change; only the neutral model."""
     for file in written.iterdir():
         if file.name not in ("SMPL_MALE.pkl", "SMPL_FEMALE.pkl"):
@@ -36,18 +34,18 @@ def folder(written, tmp_path) -> Path:
 
 
 @functools.cache
-def neutral(written: Path) -> dict[str, Any]:
+def neutral(written):
     """What the neutral model's file holds."""
     return load_pickle(written / "SMPL_NEUTRAL.pkl", kind="smpl")
 
 
 @pytest.fixture
-def change(written, folder) -> Callable[..., None]:
+def change(written, folder):
     """change(key=value, ...): write the neutral model again with other values; None removes a
     key.
     """
 
-    def change(**changes) -> None:
+    def change(**changes):
         model = {
             key: value
             for key, value in {**neutral(written), **changes}.items()

@@ -13,11 +13,11 @@ FRAMES = np.r_[np.arange(25), np.arange(15)]
 Held = dict[str, Any]
 
 
-def vid_names(first: str = "a", second: str = "b") -> np.ndarray:
+def vid_names(first="a", second="b"):
     return np.repeat(np.array([first, second]), [25, 15])
 
 
-def keypoints(n_joints: int) -> np.ndarray:
+def keypoints(n_joints):
     """Joint j of row i at (100 i + j, j), as float64, which VIBE's files have."""
     out = np.ones((N, n_joints, 3))
     out[..., 0] = 100 * np.arange(N)[:, None] + np.arange(n_joints)
@@ -25,11 +25,11 @@ def keypoints(n_joints: int) -> np.ndarray:
     return out
 
 
-def feature_rows(n: int = N) -> np.ndarray:
+def feature_rows(n=N):
     return np.repeat(np.arange(n, dtype=np.float32)[:, None] / 4, 2048, axis=1)
 
 
-def posetrack(**changed) -> Held:
+def posetrack(**changed):
     held = {
         "vid_name": vid_names("data/posetrack/train/1.json_0", "data/posetrack/train/1.json_1"),
         "img_name": np.array([f"images/train/1/{k:06d}.jpg" for k in FRAMES]),
@@ -40,7 +40,7 @@ def posetrack(**changed) -> Held:
     return {key: value for key, value in {**held, **changed}.items() if value is not None}
 
 
-def mpii3d(**changed) -> Held:
+def mpii3d(**changed):
     """Joints as VIBE's script leaves them: those that are not annotated are at minus the pelvis."""
     joints = np.random.default_rng(1).normal(size=(N, 49, 3))
     joints[:, [SPIN.index(name) for name in SPIN if name not in JOINTS["mpi_inf_3dhp"]]] = 0
@@ -55,7 +55,7 @@ def mpii3d(**changed) -> Held:
     return {**posetrack(), **held, "joints3D": joints, **changed}
 
 
-def threedpw(n_3d: int = 49, **changed) -> Held:
+def threedpw(n_3d=49, **changed):
     rng = np.random.default_rng(2)
     sizes = {"joints3D": (n_3d, 3), "shape": (10,), "pose": (72,)}
     held = {name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()}

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import h5py
 import joblib
@@ -39,7 +38,7 @@ SAFE = {"float16": "F16", "float32": "F32", "float64": "F64", "int32": "I32", "u
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def made(tmp_path_factory):
     """Only to be copied."""
     root = tmp_path_factory.mktemp("made") / "cache"
     with pytest.MonkeyPatch.context() as patch:
@@ -50,23 +49,23 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def root(made, tmp_path, monkeypatch) -> Path:
+def root(made, tmp_path, monkeypatch):
     monkeypatch.setattr(array_files, "ROWS", 50)
     return Path(shutil.copytree(made, tmp_path / "cache"))
 
 
-def imported(root: Path, file: Path, stream: str = "mine", **options) -> ImportedArray:
+def imported(root, file, stream="mine", **options):
     done = import_array(file, root, NAME, stream, ArrayOptions(**options))
     assert cache.verify(root).ok
     return done
 
 
-def stored(root: Path, stream: str = "mine") -> np.ndarray:
+def stored(root, stream="mine"):
     split = cache.open(root)[NAME]
     return np.concatenate([split.rows(f"features/{stream}", t.start, t.stop) for t in split.tracks])
 
 
-def safetensors(file: Path, arrays: dict[str, np.ndarray], **changed) -> None:
+def safetensors(file, arrays, **changed):
     """As the format's specification says: a length, JSON, bytes."""
     header, data = {}, b""
     for name, array in arrays.items():
@@ -83,7 +82,7 @@ def safetensors(file: Path, arrays: dict[str, np.ndarray], **changed) -> None:
     file.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def parquet(file: Path, arrays: dict[str, Any], *, fixed: bool = True) -> None:
+def parquet(file, arrays, *, fixed=True):
     def column(array):
         array = np.asarray(array)
         flat = pa.array(array.reshape(-1))
@@ -102,7 +101,7 @@ def parquet(file: Path, arrays: dict[str, Any], *, fixed: bool = True) -> None:
     )
 
 
-def hdf5(file: Path, arrays: dict[str, Any], *, chunks: bool | None) -> None:
+def hdf5(file, arrays, *, chunks):
     """Names are texts of any length in chunks, else of a fixed one."""
     with h5py.File(file, "w") as stored:
         for name, array in arrays.items():
@@ -229,7 +228,7 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name, root, tmp_p
     (tmp_path / "new").mkdir()
     WRITERS[name](tmp_path / "new" / name, {"x": X + 1})
 
-    def replace(*_) -> None:
+    def replace(*_):
         if (tmp_path / "new" / name).exists():
             (tmp_path / "new" / name).replace(tmp_path / name)
 
@@ -243,7 +242,7 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name, root, tmp_p
 def test_a_first_import_that_ends_early_is_continued(root, tmp_path):
     np.savez(tmp_path / "x.npz", x=X, **KEYS)
 
-    def end(done: int, total: int, message: str = "") -> None:
+    def end(done, total, message=""):
         if done == 2:
             raise KeyboardInterrupt
 
@@ -254,7 +253,7 @@ def test_a_first_import_that_ends_early_is_continued(root, tmp_path):
     assert stored(root).tobytes() == X.reshape(N, 6).tobytes()
 
 
-def odd(array: np.ndarray, row: int, value) -> np.ndarray:
+def odd(array, row, value):
     return np.array([*array[:row], value, *array[row + 1 :]])
 
 
@@ -308,13 +307,13 @@ def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what, root
 
 
 def test_damaged_and_foreign_files_are_refused(root, tmp_path):
-    def npz(file: Path) -> None:
+    def npz(file):
         np.savez(file, x=X)
         data = bytearray(file.read_bytes())
         data[400] ^= 1
         file.write_bytes(data)
 
-    def objects(file: Path) -> None:
+    def objects(file):
         np.save(file, np.array([{}] * N))
 
     ragged, null = [[1.0, 2.0]] * 99 + [[1.0]] * 21, [1] * 99 + [None] * 21

@@ -1,7 +1,6 @@
 """Arrays of tracks are imported again after their split has changed."""
 
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,12 +14,12 @@ class Commands:
     video.
     """
 
-    def __init__(self, penn, folder: Path, ran) -> None:
+    def __init__(self, penn, folder, ran):
         penn.converted()
         self.penn, self.ran, self.file = penn, ran, folder / "x.npz"
         self.place = ["--cache", penn.root]
 
-    def write(self, *videos: str, of: str = "track_name", new: str = "") -> None:
+    def write(self, *videos, of="track_name", new=""):
         """A file of these videos. new: a video whose numbers are of its new images: half a unit
         more.
         """
@@ -37,29 +36,29 @@ class Commands:
         )
         np.savez(self.file, x=x, **keys)
 
-    def change(self, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:
+    def change(self, *, add=(), remove=()):
         self.penn.add(*add)
         self.penn.remove(*remove)
         self.ran("convert", self.penn.name, "--raw", self.penn.raw, *self.place, "--drop-removed")
 
-    def replace(self, video: str) -> None:
+    def replace(self, video):
         """Other images in a video's files."""
         for file in self.penn.frames(video).iterdir():
             cv2.imwrite(str(file), 255 - cv2.imread(str(file)))
         self.penn.frames(video).touch()
         self.change()
 
-    def numbers(self, video: str) -> list[float]:
+    def numbers(self, video):
         """What the stream has for a video: NaN without features."""
         numbers = self.penn.rows("features/mine")[f"{video}/0"].ravel().tolist()
         return numbers
 
-    def types(self, *more: str, code: int = 0):
+    def types(self, *more, code=0):
         """What the import prints."""
         words = ("import", self.file, self.penn.name, *self.place, "--format", "arrays")
         return self.ran(*words, "--as", "mine", *more, code=code)
 
-    def imports(self, *more: str, refused: bool = False) -> str:
+    def imports(self, *more, refused=False):
         """What is printed. Every number that the stream then has must be its video's and
         frame's.
         """
@@ -118,7 +117,7 @@ def test_positions_and_track_numbers_of_a_changed_split_are_refused_and_names_ta
     assert "24 of 24 rows, matched by tracks" in lab.imports("--match", "tracks")
 
 
-def refuse_old_images(lab: Commands, *more: str) -> None:
+def refuse_old_images(lab, *more):
     """Import twice. What is printed names the replaced video 0005, whose rows have no features."""
     for _ in range(2):
         printed = " ".join(lab.types(*more, code=1).err.split())

@@ -15,14 +15,14 @@ import torch
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import load_results
-from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, ProjectionFit, fit
+from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, fit
 from pipeline.exchange.bodies.tools import FOCAL, ResultDict, clip_of, read_estimates
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
 
 
-def smpl(person: int = 0) -> BodyEstimate:
+def smpl(person=0):
     """The planted person, exactly."""
     frames = np.arange(planted.N)
     pose = planted.pose(person)
@@ -36,11 +36,11 @@ def smpl(person: int = 0) -> BodyEstimate:
     )
 
 
-def posed(estimate: BodyEstimate) -> np.ndarray:
+def posed(estimate):
     return planted.smpl().posed_joints(estimate.pose, estimate.betas)[0]
 
 
-def fitted(estimate: BodyEstimate) -> ProjectionFit:
+def fitted(estimate):
     """Compared with the first person."""
     return fit(estimate, posed(estimate), [planted.keypoints(0)], planted.SIZE)
 
@@ -177,7 +177,7 @@ def test_no_code_of_a_file_with_tensors_runs(tmp_path, tool):
     assert not ran.exists()
 
 
-def refuses(file: Path, told: str | None = None) -> None:
+def refuses(file, told=None):
     with pytest.raises(RawDataError, match=told):
         list(read_estimates(file))
 

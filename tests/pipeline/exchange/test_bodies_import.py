@@ -3,7 +3,6 @@
 import functools
 import html
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from pipeline.estimates import estimates_of, fits_of
 from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS
 from pipeline.show.bodies import projected_joints
-from pipeline.show.shown import Choice, ShownTrack
+from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
 from tests.made_splits import write_split, write_stream
 from tests.pipeline.exchange import planted_bodies as planted
@@ -34,7 +33,7 @@ COLUMNS = ("frame_index", "bbox", "kp_2d")
 
 
 @pytest.fixture(scope="module")
-def usual_clips(tmp_path_factory) -> Path:
+def usual_clips(tmp_path_factory):
     """Only to be copied."""
     root = tmp_path_factory.mktemp("usual") / "clips"
     write_clips(root)
@@ -42,7 +41,7 @@ def usual_clips(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def clips(request, usual_clips, tmp_path) -> None:
+def clips(request, usual_clips, tmp_path):
     changed = getattr(request, "param", {})
     if changed:
         write_clips(tmp_path / "clips", **changed)
@@ -59,11 +58,11 @@ class Imported(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory) -> Callable[[str], Imported]:
+def imported(tmp_path_factory):
     """By tool. Only to be read."""
 
     @functools.cache
-    def of(tool: str) -> Imported:
+    def of(tool):
         folder = tmp_path_factory.mktemp(tool)
         write_clips(folder / "clips")
         files = planted.files_of(folder, tool)
@@ -74,7 +73,7 @@ def imported(tmp_path_factory) -> Callable[[str], Imported]:
     return of
 
 
-def rows_of(split: cache.Split, track, *names: str) -> list[np.ndarray]:
+def rows_of(split, track, *names):
     return [split.rows(name, track.start, track.stop) for name in names]
 
 
@@ -137,7 +136,7 @@ def test_the_page_draws_estimated_bodies_and_says_how_far_off_they_are(tmp_path)
     assert not projected_joints(track, None).any()
 
 
-def _shown(tmp_path: Path, name: str) -> ShownTrack:
+def _shown(tmp_path, name):
     chosen = Choice(names=(name,))
     (track,) = from_cache(tmp_path / "c", NAME, chosen, raw=tmp_path / "raw").tracks
     return track

@@ -1,7 +1,5 @@
 """Known files of other kinds are refused by name, in one line."""
 
-from pathlib import Path
-
 import h5py
 import joblib
 import numpy as np
@@ -71,7 +69,7 @@ TEXTS = {
 }
 
 
-def refusal(file: Path) -> str:
+def refusal(file):
     with pytest.raises(RawDataError) as raised:
         list(read_estimates(file))
     message = str(raised.value)

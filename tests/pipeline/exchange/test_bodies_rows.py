@@ -2,9 +2,6 @@
 are.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -22,7 +19,7 @@ ALMOST_THERE_M = 0.3  # 15 % of the box, at 5 m
 Content = dict[int, dict[str, np.ndarray]]
 
 
-def clip_rows(person: int) -> cache.TrackRows:
+def clip_rows(person):
     """What a perfect detector has of a person."""
     joints = planted.smpl().posed_joints(planted.pose(person, N), planted.betas(person, N))[0]
     places = project(
@@ -37,7 +34,7 @@ def clip_rows(person: int) -> cache.TrackRows:
     return track_of(f"walk.mp4/{person}", columns)
 
 
-def wham(**changed) -> Content:
+def wham(**changed):
     content = {}
     for person in range(2):
         pose = planted.pose(person, N)
@@ -52,7 +49,7 @@ def wham(**changed) -> Content:
     return content
 
 
-def run(tmp_path: Path, content: Content) -> dict[str, np.ndarray]:
+def run(tmp_path, content):
     """Import; track -> whether each row has a body. Raises AssertionError if a body is another
     person's, or elsewhere.
     """
@@ -75,7 +72,7 @@ def run(tmp_path: Path, content: Content) -> dict[str, np.ndarray]:
     return has_body
 
 
-def exchange_identities(content: Content, frame: int) -> None:
+def exchange_identities(content, frame):
     for key in ("pose", "betas", "trans"):
         first, second = content[0][key].copy(), content[1][key].copy()
         content[0][key][frame:] = second[frame:]
@@ -90,12 +87,12 @@ def test_people_who_change_their_identities_get_no_other_person_s_body(tmp_path,
         assert abs(int(has_body.sum()) - max(frame, N - frame)) <= 2  # some are on both people
 
 
-def freeze(entry: dict[str, np.ndarray]) -> None:
+def freeze(entry):
     entry["trans"][40:] = entry["trans"][39]
 
 
-def place(*position: float) -> Callable[[dict[str, np.ndarray]], None]:
-    def change(entry: dict[str, np.ndarray]) -> None:
+def place(*position):
+    def change(entry):
         entry["trans"][40:] = position
 
     return change
@@ -123,7 +120,7 @@ def test_a_body_that_is_not_on_the_person_is_no_label_and_counted(tmp_path, what
     assert any(f"person 1: {n_lost} frames in which the body lies on no" in note for note in notes)
 
 
-def reverse(entry: dict[str, np.ndarray]) -> None:
+def reverse(entry):
     for key in ("pose", "betas", "trans"):
         entry[key] = entry[key][::-1]
 

@@ -2,10 +2,6 @@
 import names it.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -20,12 +16,12 @@ from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips
 QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # of a turn about the optical axis
 
 
-def mid_hip(person: int) -> np.ndarray:
+def mid_hip(person):
     joints = planted.smpl().posed_joints(planted.pose(person), planted.betas(person))[0]
     return joints[:, JOINTS["spin49"].index("OP MidHip")]
 
 
-def moved(away: Callable[[int], Any]) -> dict[Any, Any]:
+def moved(away):
     """WHAM's, with other translations."""
     content = planted.wham()
     for person, entry in enumerate(content.values()):
@@ -33,7 +29,7 @@ def moved(away: Callable[[int], Any]) -> dict[Any, Any]:
     return content
 
 
-def turned() -> dict[Any, Any]:
+def turned():
     """WHAM's, of pictures that lie on their side."""
     content = planted.wham()
     for person, entry in enumerate(content.values()):
@@ -45,7 +41,7 @@ def turned() -> dict[Any, Any]:
     return content
 
 
-def resized() -> dict[Any, Any]:
+def resized():
     """VIBE's, of pictures of half the size."""
     content = planted.vibe()
     for entry in content.values():
@@ -53,7 +49,7 @@ def resized() -> dict[Any, Any]:
     return content
 
 
-def some_frames(chosen: slice) -> dict[Any, Any]:
+def some_frames(chosen):
     """WHAM's, of a clip that has these frames alone."""
     content = planted.wham()
     for entry in content.values():
@@ -63,7 +59,7 @@ def some_frames(chosen: slice) -> dict[Any, Any]:
     return content
 
 
-def shifted(frames: int) -> dict[Any, Any]:
+def shifted(frames):
     return planted.wham(frame_ids=np.arange(planted.N) + frames)
 
 
@@ -82,7 +78,7 @@ PLANTED = {
 }
 
 
-def message_of(tmp_path: Path, file: Path) -> str:
+def message_of(tmp_path, file):
     """What an import says of a file."""
     write_clips(tmp_path / "clips")
     try:

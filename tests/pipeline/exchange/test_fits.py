@@ -7,7 +7,6 @@ import os
 import pickle
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from pipeline.conversion.convert import convert, plan_conversion
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.exchange import fits as writing
 from pipeline.features import streams
-from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.formats import fits
@@ -36,12 +35,12 @@ PAIRS = StreamSpec("homography", streams.get("homography"))
 MOST = len(JOINTS["spin49"]) - 5  # 44: OpenPose's 25 and 19 others
 
 
-def digest_of(raw: Path) -> str:
+def digest_of(raw):
     with fits.FitStore.open(raw / fits.FILE) as store:
         return store.digest
 
 
-def person(frame: int, *, zoom: float = 3.0, shift: float = 200.0, **changes) -> dict[str, Any]:
+def person(frame, *, zoom=3.0, shift=200.0, **changes):
     """The person of a frame as 4D-Humans has it: in a picture that was cut and magnified
     differently.
     """
@@ -63,7 +62,7 @@ def person(frame: int, *, zoom: float = 3.0, shift: float = 200.0, **changes) ->
     }
 
 
-def tar(file: Path, samples: dict[str, Any]) -> Path:
+def tar(file, samples):
     """Of each key the picture and the pickle; bytes are written as they are."""
     with tarfile.open(file, "w") as made:
         for key, persons in samples.items():
@@ -76,7 +75,7 @@ def tar(file: Path, samples: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def raw(tmp_path) -> Path:
+def raw(tmp_path):
     """A clip of three frames, whose record names its pictures."""
     xys = POINTS.transpose(0, 2, 1)
     names = [f"{name}.png".encode() for name in NAMES]
@@ -88,28 +87,28 @@ def raw(tmp_path) -> Path:
     return folder
 
 
-def read(raw: Path, tars: Path, key: str = "") -> None:
+def read(raw, tars, key=""):
     assert main(["fits", str(tars), "--raw", str(raw), "--key", key]) == 0
 
 
-def fitted(raw: Path):
+def fitted(raw):
     """The clip's track, with bodies of the fits."""
     return next(iter(datasets.get("insta_variety", fits=True).tracks(raw, "train")))
 
 
-def converted(raw: Path, root: Path, **options) -> cache.Split:
+def converted(raw, root, **options):
     convert(plan_conversion(datasets.get("insta_variety", **options), "train", raw=raw, root=root))
     return cache.open(root)["insta_variety/train"]
 
 
-def crops(root: Path) -> Extraction:
+def crops(root):
     (done,) = extract_together(
         [plan_extraction(root, "insta_variety/train", PAIRS)], Resources(workers=1)
     )
     return done
 
 
-def notes(split: cache.Split) -> str:
+def notes(split):
     return " ".join(split.videos[0].account["notes"])
 
 

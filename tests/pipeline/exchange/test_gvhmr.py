@@ -78,7 +78,7 @@ def bedlam(tmp_path_factory):
     convert_into(folder / "cache", folder / "raw", "bedlam")
     add_stream(folder / "cache", "bedlam/train", "hmr2", "hmr2", 1024)
 
-    def rest(shape: float):
+    def rest(shape):
         return body["J_regressor"] @ (
             body["v_template"] + body["shapedirs"][..., :10] @ np.full(10, shape)
         )

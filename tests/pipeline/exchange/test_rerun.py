@@ -5,8 +5,6 @@ cache.
 import shutil
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +25,7 @@ POINT = np.array([0.3, -0.2, 4.0])  # m, in the camera
 
 
 @pytest.fixture(scope="module")
-def root(embedded, into, tmp_path_factory) -> Path:
+def root(embedded, into, tmp_path_factory):
     """A cache with a moving camera, with motion without pictures, and with pictures alone."""
     root = tmp_path_factory.mktemp("recorded") / "cache"
     for name, split in (("emdb", "emdb1"), ("amass", "train"), ("penn_action", "train")):
@@ -36,7 +34,7 @@ def root(embedded, into, tmp_path_factory) -> Path:
     return root
 
 
-def export(root: Path, split: str, out: Path, *options: str) -> int:
+def export(root, split, out, *options):
     words = [
         "export",
         *split.split("/"),
@@ -50,7 +48,7 @@ def export(root: Path, split: str, out: Path, *options: str) -> int:
     return main([*words, *(word for option in options for word in ("--set", option))])
 
 
-def read(file: Path) -> dict[str, dict[str, dict[int, Any]]]:
+def read(file):
     """Entity -> component -> frame (-1: static) -> its values."""
     content = defaultdict(lambda: defaultdict(dict))
     for chunk in RrdReader(str(file)).stream().to_chunks():

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +21,11 @@ from tests.made_splits import make, track_of, write_split, write_stream
 TABLES = ("videos", "tracks", "rows", "accounting")
 
 
-def read(folder: Path) -> dict[str, pa.Table]:
+def read(folder):
     return {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
 
 
-def numbers(column, fill=np.nan) -> np.ndarray:
+def numbers(column, fill=np.nan):
     """A column of numbers, nested lists too, with the fill value in the place of null."""
     rows = column.to_pylist()
     shape = np.shape(next((row for row in rows if row is not None), fill))
@@ -260,7 +259,7 @@ def test_what_was_there_stays_when_an_export_ends_early(penn, tmp_path, monkeypa
     export(penn.root, penn.name, tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
 
-    def end(*_: object) -> None:
+    def end(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -279,11 +278,11 @@ def test_what_was_there_stays_when_an_export_ends_early(penn, tmp_path, monkeypa
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROWS", 200)
 
-    def peak(n_rows: int) -> int:
+    def peak(n_rows):
         make(tmp_path / str(n_rows), n_rows=n_rows)
         taken = [0]
 
-        def measure(*_: object) -> None:
+        def measure(*_):
             taken.append(pa.total_allocated_bytes() + tracemalloc.get_traced_memory()[0])
 
         tracemalloc.start()

@@ -3,8 +3,6 @@
 import itertools
 import json
 import resource
-from pathlib import Path
-from typing import Any
 
 import h5py
 import joblib
@@ -58,7 +56,7 @@ SPLITS = {  # split -> the name of its file, numbers of joints in 2D and 3D, its
 QUICK = ("insta_variety/train", "3dpw/validation", "amass/train")
 
 
-def add_features(root: Path, name: str, lost: tuple[int, ...] = ()) -> None:
+def add_features(root, name, lost=()):
     add_stream(
         root, name, "resnet50", "resnet50", DIM, lost, {"kind": "untrained", "argument": "0"}
     )
@@ -71,7 +69,7 @@ def exportable(converted, embedded, into, tmp_path_factory):
     converted.copy(converted.raw, root)
     add_features(root, "penn_action/train")
 
-    def make(name: str) -> Path:
+    def make(name):
         if not (root / name / "manifest.json").exists():
             dataset, _, split = name.partition("/")
             reader = datasets.get(dataset)
@@ -89,7 +87,7 @@ def exportable(converted, embedded, into, tmp_path_factory):
     return make
 
 
-def loaded(file: Path) -> dict[str, np.ndarray]:
+def loaded(file):
     if file.suffix == ".h5":
         with h5py.File(file) as stored:
             return {name: stored[name][:] for name in stored}
@@ -97,7 +95,7 @@ def loaded(file: Path) -> dict[str, np.ndarray]:
     return held
 
 
-def rows_of(root: Path, name: str) -> tuple[cache.Split, np.ndarray]:
+def rows_of(root, name):
     split = cache.open(root)[name]
     return split, np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
 
@@ -205,9 +203,7 @@ def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path):
 # gaps, lost rows
 
 
-def small_cache(
-    root: Path, name: str, columns: dict[str, Any], *, lost: tuple[int, ...] = (), step: int = 1
-) -> None:
+def small_cache(root, name, columns, *, lost=(), step=1):
     add_video(root, name, columns, step)
     add_features(root, name, lost)
 

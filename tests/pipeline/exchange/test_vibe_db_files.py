@@ -3,8 +3,6 @@
 import io
 import os
 import pickle
-from pathlib import Path
-from typing import Any
 
 import joblib
 import joblib.numpy_pickle as joblib_format
@@ -26,17 +24,17 @@ HELD = {
 }
 
 
-def in_blocks(array: np.ndarray, size: int = 3) -> Blocks:
+def in_blocks(array, size=3):
     blocks = [array[at : at + size] for at in range(0, len(array), size)]
     return Blocks(array.shape, array.dtype, lambda: blocks)
 
 
-def written(file: Path, arrays: dict[str, np.ndarray]) -> Path:
+def written(file, arrays):
     write_joblib(file, {name: in_blocks(array) for name, array in arrays.items()})
     return file
 
 
-def assert_same(found: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
+def assert_same(found, expected):
     assert list(found) == list(expected)
     for name, array in expected.items():
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape), name
@@ -68,18 +66,18 @@ def test_blocks_that_do_not_add_up_are_an_error(tmp_path):
             write_joblib(tmp_path / "x.pt", {"x": blocks})
 
 
-def read(file: Path) -> dict[str, np.ndarray]:
+def read(file):
     arrays, _ = stored_arrays(file)
     return {name: np.array(array) for name, array in arrays.items()}
 
 
-def dump_as_before_1_2(held: dict[str, Any], file: Path, protocol: int) -> None:
+def dump_as_before_1_2(held, file, protocol):
     """What joblib 0.14 wrote: without padding."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(joblib_format, "NUMPY_ARRAY_ALIGNMENT_BYTES", None)
         own = joblib_format.NumpyArrayWrapper.__init__
 
-        def without(self, *args, **kwargs) -> None:
+        def without(self, *args, **kwargs):
             own(self, *args, **kwargs)
             del self.numpy_array_alignment_bytes
 
@@ -180,7 +178,7 @@ def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_i
         pass
 
 
-def claiming(**changed) -> bytes:
+def claiming(**changed):
     """A file whose one array says something else of itself."""
     stream = io.BytesIO()
     wrapper = joblib_format.NumpyArrayWrapper(

@@ -3,7 +3,6 @@ the file says.
 """
 
 import json
-from pathlib import Path
 
 import h5py
 import joblib
@@ -16,7 +15,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange import array_files, rows
 from pipeline.exchange.arrays import import_array
 from pipeline.exchange.vibe_db.export import export
-from pipeline.exchange.vibe_db.importing import ImportedSplit, Options, import_database
+from pipeline.exchange.vibe_db.importing import Options, import_database
 from pipeline.skeletons import JOINTS
 from tests.hostile import memory_peak
 from tests.pipeline.exchange.made_databases import (
@@ -24,7 +23,6 @@ from tests.pipeline.exchange.made_databases import (
     FRAMES,
     LSP,
     SPIN,
-    Held,
     N,
     feature_rows,
     keypoints,
@@ -35,7 +33,7 @@ from tests.pipeline.exchange.made_databases import (
 )
 
 
-def imported(held: Held, name: str, tmp_path: Path, **options) -> tuple[ImportedSplit, cache.Split]:
+def imported(held, name, tmp_path, **options):
     joblib.dump(held, tmp_path / "db.pt", protocol=3)
     done = import_database(tmp_path / "db.pt", tmp_path / "cache", name, Options(**options))
     assert cache.verify(tmp_path / "cache").ok
@@ -273,7 +271,7 @@ def test_a_file_of_arrays_is_no_database_and_its_format_is_named(tmp_path):
         import_database(tmp_path / "features.npz", tmp_path / "cache", "posetrack/train")
 
 
-def standing() -> np.ndarray:
+def standing():
     """13 joints of people who stand, in Penn Action's own order: the head's top above the
     ankles.
     """
@@ -335,11 +333,11 @@ def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into,
 
         def write(
             self,
-            shard: int,
+            shard,
             *args,
-            at: int = stop_at,
+            at=stop_at,
             own=cache.StreamWriter.write,
-        ) -> None:
+        ):
             if shard >= at:
                 raise KeyboardInterrupt
             own(self, shard, *args)
@@ -357,7 +355,7 @@ def test_a_database_that_is_replaced_while_it_is_read_gives_no_row(tmp_path):
     joblib.dump(posetrack(), tmp_path / "db.pt", protocol=3)
     joblib.dump(posetrack(features=feature_rows() + 1), tmp_path / "new.pt", protocol=3)
 
-    def replace(*_) -> None:
+    def replace(*_):
         if (tmp_path / "new.pt").exists():
             (tmp_path / "new.pt").replace(tmp_path / "db.pt")
 

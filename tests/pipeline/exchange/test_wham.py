@@ -4,7 +4,6 @@ import functools
 import json
 import pickle
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -38,18 +37,18 @@ BY_NETWORK = {
 }
 
 
-def add_tokens(root: Path, name: str) -> None:
+def add_tokens(root, name):
     add_stream(root, name, "tokens", "hmr2", 1024)
 
 
-def small_cache(root: Path, name: str, columns: dict[str, Any], **options) -> None:
+def small_cache(root, name, columns, **options):
     """A split of one video, with tokens."""
     add_video(root, name, columns, fps=30.0, **options)
     add_tokens(root, name)
 
 
 @pytest.fixture(scope="module")
-def body(embedded, tmp_path_factory) -> Path:
+def body(embedded, tmp_path_factory):
     """The demo body, with a regressor whose joints are vertices."""
     folder = tmp_path_factory.mktemp("body")
     for file in embedded.body.iterdir():
@@ -63,7 +62,7 @@ def made(embedded, into, tmp_path_factory):
     """made(split): the root of a cache that has it, with tokens. Only to be read."""
     root = tmp_path_factory.mktemp("wham") / "cache"
 
-    def make(name: str) -> Path:
+    def make(name):
         if not (root / name / "manifest.json").exists():
             dataset, _, split = name.partition("/")
             into.convert(root, embedded.raw(dataset), dataset, split, body=embedded.body)
@@ -77,7 +76,7 @@ def made(embedded, into, tmp_path_factory):
 stand_in = functools.cache(Body.stand_in)
 
 
-def posed(gender: str, pose, betas, trans) -> np.ndarray:
+def posed(gender, pose, betas, trans):
     """(n, 6890, 3) m."""
     rotmat = (
         Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3))
@@ -91,7 +90,7 @@ def posed(gender: str, pose, betas, trans) -> np.ndarray:
         ).verts.numpy()
 
 
-def check(held: dict[str, Any], expected: dict[str, Any]) -> None:
+def check(held, expected):
     """Tensors of these shapes and types, float32 where no type is named, all finite."""
     assert set(held) == set(expected)
     for field, shape in expected.items():

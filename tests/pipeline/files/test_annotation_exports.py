@@ -3,7 +3,6 @@ them.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,7 +101,7 @@ HALPE_26 = [
 ]
 
 
-def joint_px(t: int, j: int) -> tuple[float, float]:
+def joint_px(t, j):
     """Of somebody who stands, and walks 4 px a frame."""
     name = {"Hip": "MidHip", "Head": "headtop"}.get(HALPE_26[j], HALPE_26[j]).lower()
     names = [joint.removeprefix("OP ").lower() for joint in joint_names("halpe_26")]
@@ -110,7 +109,7 @@ def joint_px(t: int, j: int) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def trc(rows: str, rate: float = 30.0) -> str:
+def trc(rows, rate=30.0):
     """A file as Sports2D 0.8 writes it: Units m, though in px."""
     joints = "\t\t\t".join(HALPE_26)
     return (
@@ -123,7 +122,7 @@ def trc(rows: str, rate: float = 30.0) -> str:
     )
 
 
-def trc_rows(first: int, rate: float, scale: float = 1.0, z: float = 0.0) -> str:
+def trc_rows(first, rate, scale=1.0, z=0.0):
     """Rows from the frame `first` on, numbered from 0. In row 2 the nose is missing, in row 3
     everybody.
     """
@@ -142,7 +141,7 @@ def trc_rows(first: int, rate: float, scale: float = 1.0, z: float = 0.0) -> str
     return "\n".join(rows) + "\n"
 
 
-def write_people(folder: Path, *texts: str, name: str = "walk_Sports2D_px_person0") -> Path:
+def write_people(folder, *texts, name="walk_Sports2D_px_person0"):
     folder.mkdir()
     for number, text in enumerate(texts):
         (folder / f"{name}{number}.trc").write_text(text)

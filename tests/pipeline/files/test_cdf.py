@@ -2,8 +2,6 @@
 key.
 """
 
-from pathlib import Path
-
 import cdflib.cdfwrite
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from pipeline.files.formats.h36m import load_cdf
 VALUES = np.random.default_rng(0).normal(size=(1, 40, 96))
 
 
-def write(file: Path, values: np.ndarray, name: str = "Pose", data_type: int = 44, **spec) -> Path:
+def write(file, values, name="Pose", data_type=44, **spec):
     cdf = cdflib.cdfwrite.CDF(file, cdf_spec={"Compressed": 0, **spec}, delete=True)
     variable = {
         "Variable": name,

@@ -7,7 +7,7 @@ from pipeline.files.pixels.frames import Video
 from tests.pipeline.datasets.by_hand import encode
 
 
-def picture(hue: int, shift: int = 0) -> np.ndarray:
+def picture(hue, shift=0):
     """(90, 160, 3): a bright square on a dark ground of another hue."""
     hsv = np.full((90, 160, 3), (hue, 200, 80), np.uint8)
     hsv[20:60, 30 + shift : 70 + shift] = ((hue + 60) % 180, 200, 220)

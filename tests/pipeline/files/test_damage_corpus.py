@@ -31,7 +31,7 @@ OPEN = {"bf": "2", "x264-params": "open-gop=1"}
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 
 
-def paint(number: int, width: int, height: int) -> Image:
+def paint(number, width, height):
     """A number's bits, in front of a moving texture, which makes packets as large as real ones."""
     moved = np.roll(TEXTURE, (2 * number, 3 * number), (0, 1))[:height, :width]
     image = np.repeat(moved[..., None], 3, axis=2)
@@ -40,17 +40,17 @@ def paint(number: int, width: int, height: int) -> Image:
     return image
 
 
-def clip(name: str, codec: str = "libx264", **options: str) -> Clip:
+def clip(name, codec="libx264", **options):
     return Clip(name, codec, n_frames=N, size=SIZE, options={"g": "12", **options}, image=paint)
 
 
-def fragments() -> Clip:
+def fragments():
     made = clip("h264_fragments.mp4", bf="2")
     made.muxer = FRAGMENTS
     return made
 
 
-def pictures() -> Clip:
+def pictures():
     made = clip("mjpeg.avi", "mjpeg")
     made.pix_fmt = "yuvj420p"
     return made
@@ -77,7 +77,7 @@ CLIPS = {
 SILENT = {"vp9.mkv", "av1.mkv", "h264_open_gop.ts"}
 
 
-def holes(data: bytes, name: str) -> list[slice]:
+def holes(data, name):
     """Where the packets are; of a transport stream, every second one of its own packets."""
     if name.endswith(".ts"):
         starts = range(0, len(data), 188)
@@ -94,7 +94,7 @@ def holes(data: bytes, name: str) -> list[slice]:
     return places
 
 
-def damage(data: bytes, place: slice, way: str) -> bytes:
+def damage(data, place, way):
     """The file with a packet that is zeroed by half, zeroed, or overwritten with noise."""
     n_bytes = place.stop - place.start
     content = {
@@ -110,12 +110,12 @@ class Read(NamedTuple):
     remarks: list[str]
 
 
-def read(folder: Path, name: str, data: bytes, threads: int = 1) -> Read:
+def read(folder, name, data, threads=1):
     with mock.patch.dict(os.environ, {"VIDEO_THREADS": str(threads)}):
         return _read(folder, name, data)
 
 
-def _read(folder: Path, name: str, data: bytes) -> Read:
+def _read(folder, name, data):
     (folder / name).write_bytes(data)
     images = []
     for frame in Video(folder, name).read(itertools.count(), Survey()):
@@ -127,7 +127,7 @@ def _read(folder: Path, name: str, data: bytes) -> Read:
     return Read([], ["unreadable"])
 
 
-def find_wrong(found: Read, sound: Read) -> list[int]:
+def find_wrong(found, sound):
     """Numbers of the frames whose image is not that of the sound clip."""
     wrong = []
     for number, image in enumerate(found.images):
@@ -141,7 +141,7 @@ def find_wrong(found: Read, sound: Read) -> list[int]:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch) -> None:
+def environment(monkeypatch):
     monkeypatch.setenv("VIDEO_THREADS", "1")
 
 
@@ -176,7 +176,7 @@ def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path):
         assert find_wrong(read(tmp_path, name, damaged), sound) == []
 
 
-def require_equal(folder: Path, name: str, data: bytes) -> None:
+def require_equal(folder, name, data):
     """The file is read alike by 1, 2 and 4 threads."""
     one = read(folder, name, data, 1)
     for more in (read(folder, name, data, threads) for threads in (2, 4)):
@@ -217,7 +217,7 @@ def test_no_damage_of_any_packet_gives_a_frame_of_another(tmp_path, name):
         assert n_wrong == 0
 
 
-def count_damage(folder: Path, name: str) -> tuple[int, int, int]:
+def count_damage(folder, name):
     """Numbers of holes, of lost rows and of wrong rows in all of them."""
     data = CLIPS[name]().encode()
     sound = read(folder, name, data)

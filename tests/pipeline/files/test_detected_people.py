@@ -1,7 +1,6 @@
 """Who of a detector's file is a person, and which people are the same one."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ def test_a_crowd_is_no_person(tmp_path):
     ]
 
 
-def category(name: str, joints: list[str] = COCO_NAMES, **more) -> dict[str, Any]:
+def category(name, joints=COCO_NAMES, **more):
     return {"id": 1, "name": name, "keypoints": joints, **more}
 
 
@@ -64,7 +63,7 @@ def test_animals_are_no_people(one, is_person, tmp_path):
     ] == names
 
 
-def two_people(**more) -> dict[str, Any]:
+def two_people(**more):
     """COCO's JSON of two people in each frame; `more`: of an annotation, by frame and person."""
     content = coco_object() | {"annotations": []}
     for t in EVERY:

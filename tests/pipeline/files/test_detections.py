@@ -4,9 +4,7 @@ frame.
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -110,7 +108,7 @@ def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path):
     assert caught.value.reason == "unknown_joint_order"
 
 
-def change_of(name: str, change: Callable[[Any], object]) -> dict[str, Any]:
+def change_of(name, change):
     """A case's files after a change of its only file's content."""
     content = json.loads(json.dumps(CASES[name].files[""]))
     change(content)
@@ -265,14 +263,14 @@ def test_people_in_pictures_of_another_shape_are_refused(stated, tmp_path):
         assert caught.value.reason == "keypoints_outside"
 
 
-def margin_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def margin_box(points):
     """Upper left corner and size of a detector's box around joints (J, 3)."""
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     margin = 0.05 * (high - low)
     return low - margin, high - low + 2 * margin
 
 
-def with_boxes(tool: str, joints: list[np.ndarray], boxes: list[list[float]]) -> dict[str, Any]:
+def with_boxes(tool, joints, boxes):
     """The files of a tool that writes joints (J, 3) and boxes x y w h."""
     flat = [points.ravel().tolist() for points in joints]
     if tool == "alphapose":

@@ -1,9 +1,7 @@
 import pickle
 import struct
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,21 +16,21 @@ from tests.pipeline.datasets.by_hand import write_video
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-def jpeg(picture: np.ndarray = NOISE, *options: int) -> bytes:
+def jpeg(picture=NOISE, *options):
     """RGB -> JPEG bytes."""
     return bytes(cv2.imencode(".jpg", picture[..., ::-1], list(options))[1])
 
 
-def png(picture: np.ndarray = NOISE) -> bytes:
+def png(picture=NOISE):
     return bytes(cv2.imencode(".png", picture[..., ::-1])[1])
 
 
-def flat(value: int) -> np.ndarray:
+def flat(value):
     return np.full((48, 64, 3), value, np.uint8)
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Pictures:
+def pictures(tmp_path):
     """Frames 0 to 5 of brightness 0, 40, ..., 200; frame 3 is missing."""
     (tmp_path / "frames/0001").mkdir(parents=True)
     for i in (0, 1, 2, 4, 5):
@@ -46,9 +44,7 @@ def test_png_decodes_to_the_very_pixels_and_jpeg_nearly():
     np.testing.assert_allclose(decode(jpeg(smooth, cv2.IMWRITE_JPEG_QUALITY, 100)), smooth, atol=6)
 
 
-def encode(
-    name: str, codec: str, change: Callable[[list[Any]], list[Any]] = list, **options: str
-) -> bytes:
+def encode(name, codec, change=list, **options):
     """A clip of 60 frames, a group in 20, whose packets `change` has changed."""
     av = pytest.importorskip("av")
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +57,7 @@ def encode(
         return Path(folder, name).read_bytes()
 
 
-def pause(packets: list[Any]) -> list[Any]:
+def pause(packets):
     """A second and a half without packets, which an AVI fills with empty ones."""
     for packet in packets[30:]:
         packet.dts += 37
@@ -69,7 +65,7 @@ def pause(packets: list[Any]) -> list[Any]:
     return packets
 
 
-def join_two(packets: list[Any]) -> list[Any]:
+def join_two(packets):
     """Two pictures in packet 30, and one that is not coded in the next: as DivX did."""
     for i, content in (
         (30, bytes(packets[30]) + bytes(packets[31])),

@@ -8,8 +8,7 @@ import functools
 import json
 import math
 import pickle
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import h5py
@@ -31,13 +30,13 @@ VALUES = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]
 
 
-def poison(seed: int, value: float) -> Poison:
+def poison(seed, value):
     """Makes a copy of an array with `value` in one element, in all of the first row, or in every
     tenth element.
     """
     rng = np.random.default_rng(seed)
 
-    def spoil(stored) -> np.ndarray:
+    def spoil(stored):
         array = np.array(stored, copy=True)
         array = array if array.dtype.kind == "f" else array.astype(np.float64)
         with np.errstate(over="ignore"):
@@ -54,8 +53,8 @@ def poison(seed: int, value: float) -> Poison:
     return spoil
 
 
-def in_mat(*keys: str) -> Callable[[Path, Poison, int], None]:
-    def write(file: Path, spoil: Poison, which: int) -> None:
+def in_mat(*keys):
+    def write(file, spoil, which):
         variables = {
             name: value for name, value in loadmat(file).items() if not name.startswith("__")
         }
@@ -70,7 +69,7 @@ def in_mat(*keys: str) -> Callable[[Path, Poison, int], None]:
     return write
 
 
-def in_hdf5(file: Path, spoil: Poison, which: int) -> None:
+def in_hdf5(file, spoil, which):
     with h5py.File(file, "r+") as stored:
         key = ("annot2", "univ_annot3", "valid_frame")[which % 3]
         values = spoil(stored[key][()])
@@ -78,11 +77,11 @@ def in_hdf5(file: Path, spoil: Poison, which: int) -> None:
         stored[key] = values
 
 
-def in_npz(*keys: str) -> Callable[[Path, Poison, int], None]:
+def in_npz(*keys):
     return functools.partial(_in_npz, keys)
 
 
-def _in_npz(keys: Sequence[str], file: Path, spoil: Poison, which: int) -> None:
+def _in_npz(keys, file, spoil, which):
     arrays = dict(np.load(file))
     key = keys[which % len(keys)]
     if arrays[key].ndim == 0:
@@ -92,7 +91,7 @@ def _in_npz(keys: Sequence[str], file: Path, spoil: Poison, which: int) -> None:
     np.savez(file, **arrays)
 
 
-def in_pickle(file: Path, spoil: Poison, which: int) -> None:
+def in_pickle(file, spoil, which):
     sequence = load_pickle(file, kind="sequence")
     keys = ("poses2d", "poses", "trans", "betas", "cam_poses", "cam_intrinsics", "campose_valid")
     key = keys[which % len(keys)]
@@ -103,7 +102,7 @@ def in_pickle(file: Path, spoil: Poison, which: int) -> None:
     file.write_bytes(files.python2_pickle(sequence))
 
 
-def in_emdb(file: Path, spoil: Poison, which: int) -> None:
+def in_emdb(file, spoil, which):
     sequence = load_pickle(file, kind="sequence")
     places = (
         ("kp2d",),
@@ -120,12 +119,12 @@ def in_emdb(file: Path, spoil: Poison, which: int) -> None:
     file.write_bytes(pickle.dumps(sequence))
 
 
-def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
+def in_json(*keys):
     """In every list of numbers under one of these keys, however deep; the last of `keys` may hold
     nested lists.
     """
 
-    def write(file: Path, spoil: Poison, which: int) -> None:
+    def write(file, spoil, which):
         key = keys[which % len(keys)]
 
         def walk(value):
@@ -145,13 +144,13 @@ def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
     return write
 
 
-def in_cdf(file: Path, spoil: Poison, which: int) -> None:
+def in_cdf(file, spoil, which):
     pose = spoil(load_cdf(file, "Pose")[0])
     file.unlink()
     files.write_cdf(file, pose)
 
 
-def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
+def in_tfrecord(file, spoil, which):
     key = ("image/xys", "image/face_pts", "image/toe_pts")[which % 3]
     records = []
     for start, stop in tfrecords.spans(file):
@@ -216,7 +215,7 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
                 check(dataset, raw, split, video, body)
 
 
-def check(dataset, raw: Path, split: str, video, body: Body | None) -> None:
+def check(dataset, raw, split, video, body):
     tracks, account = dataset.read_accounted(raw, split, video, body)
     assert account.set_aside != reading.UNEXPECTED
     for track in tracks:

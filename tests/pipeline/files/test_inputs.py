@@ -2,9 +2,7 @@ import contextlib
 import errno
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +11,7 @@ from pipeline.files.raw import RawVideo, changes, files
 pytestmark = pytest.mark.processes
 
 
-def raw_video(root: Path) -> RawVideo:
+def raw_video(root):
     (root / "labels").mkdir(parents=True)
     (root / "frames").mkdir()
     (root / "labels" / "0001.mat").write_bytes(b"label")
@@ -22,7 +20,7 @@ def raw_video(root: Path) -> RawVideo:
     return RawVideo("0001", (root / "labels" / "0001.mat",), (root / "frames",))
 
 
-def keypoints(root: Path) -> RawVideo:
+def keypoints(root):
     folder = root / "keypoints"
     folder.mkdir(parents=True)
     for i in range(3):
@@ -44,7 +42,7 @@ def test_label_files_that_change_places_are_noticed(tmp_path):
 class _Unreadable:
     """An entry of a folder on a disk that does not answer for it."""
 
-    def stat(self) -> os.stat_result:
+    def stat(self):
         raise OSError(errno.EIO, "Input/output error")
 
 
@@ -53,7 +51,7 @@ def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(tmp_pa
     scan = os.scandir
 
     @contextlib.contextmanager
-    def one_more(descriptor: int) -> Iterator[Iterator[Any]]:
+    def one_more(descriptor):
         with scan(descriptor) as entries:
             yield itertools.chain(entries, [_Unreadable()])
 

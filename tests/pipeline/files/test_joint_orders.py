@@ -27,7 +27,7 @@ Frames = list[NDArray[np.float64]]
 body = functools.cache(Body.stand_in)
 
 
-def seen(pose: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.float64]:
+def seen(pose, yaw):
     """(T, 49, 3) joints in px of the procedural body, turned about the vertical; the score of each
     is 0.9.
     """
@@ -40,7 +40,7 @@ def seen(pose: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.floa
 
 
 @pytest.fixture(scope="module")
-def spin49() -> NDArray[np.float64]:
+def spin49():
     """From all sides, some upside down."""
     joints = seen(
         np.random.default_rng(0).normal(0, 0.25, (N_FRAMES, 24, 3)),
@@ -67,7 +67,7 @@ FACE, LEGS = ("nose", "eye"), ("knee", "ankle", "toe", "heel")
 
 
 @pytest.fixture(scope="module")
-def hard() -> dict[str, NDArray[np.float64]]:
+def hard():
     """Symmetrical poses from the front, obliquely, from the side and from behind, upright and
     upside down.
     """
@@ -87,7 +87,7 @@ def hard() -> dict[str, NDArray[np.float64]]:
     return made
 
 
-def frames(spin49: NDArray[np.float64], order: str) -> Frames:
+def frames(spin49, order):
     """One person a frame. Midpoints are where the layouts define them; face and hands of whole-body
     layouts lack.
     """
@@ -157,11 +157,11 @@ def test_two_joints_decide_nothing(order, spin49):
 SIDES = ("coco", "openpose_coco", "body_25", "halpe_26", "coco_feet")
 
 
-def joints(sequence: Frames) -> NDArray[np.float64]:
+def joints(sequence):
     return np.concatenate(sequence)
 
 
-def exchanged(sequence: Frames, order: str, *parts: str) -> Frames:
+def exchanged(sequence, order, *parts):
     """With the sides of some joints exchanged."""
     names = skeletons.joint_names(order)
     others = skeletons.opposite_joints(order)

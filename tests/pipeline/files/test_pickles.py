@@ -5,7 +5,6 @@ import pickle
 import re
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,20 +17,20 @@ from pipeline.files.formats.pickles import load_pickle
 from tests.hostile import Call
 
 
-def global_(module: str, name: str) -> bytes:
+def global_(module, name):
     return f"c{module}\n{name}\n".encode()
 
 
-def text(value: str) -> bytes:
+def text(value):
     """A Python 2 str: SHORT_BINSTRING."""
     return b"U" + bytes([len(value)]) + value.encode("latin1")
 
 
-def integer(value: int) -> bytes:
+def integer(value):
     return b"J" + struct.pack("<i", value)
 
 
-def raw(value: bytes, *, protocol: int) -> bytes:
+def raw(value, *, protocol):
     """Array content as Python 2 wrote it: a str, quoted in protocol 0 and counted from 1 on."""
     if protocol == 0:
         quoted = "".join(
@@ -41,7 +40,7 @@ def raw(value: bytes, *, protocol: int) -> bytes:
     return b"T" + struct.pack("<i", len(value)) + value
 
 
-def dtype(array: np.ndarray[Any, Any]) -> bytes:
+def dtype(array):
     order = array.dtype.str[0]
     made = global_("numpy", "dtype") + b"(" + text(array.dtype.str[1:]) + b"I0\nI1\ntR"
     return (
@@ -57,9 +56,7 @@ def dtype(array: np.ndarray[Any, Any]) -> bytes:
     )
 
 
-def array(
-    value: np.ndarray[Any, Any], *, protocol: int = 2, module: str = "numpy.core.multiarray"
-) -> bytes:
+def array(value, *, protocol=2, module="numpy.core.multiarray"):
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
     made = (
         global_(module, "_reconstruct")
@@ -76,11 +73,11 @@ def array(
     return made + b"tR(" + integer(1) + shape + dtype(value) + flag + content + b"tb"
 
 
-def mapping(**items: bytes) -> bytes:
+def mapping(**items):
     return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
 
 
-def instance(module: str, name: str, state: bytes, *, protocol: int = 2) -> bytes:
+def instance(module, name, state, *, protocol=2):
     if protocol < 2:
         empty = (
             global_("copy_reg", "_reconstructor")
@@ -92,7 +89,7 @@ def instance(module: str, name: str, state: bytes, *, protocol: int = 2) -> byte
     return global_(module, name) + b")\x81" + state + b"b"
 
 
-def chumpy_leaf(value: np.ndarray[Any, Any], *, protocol: int = 2) -> bytes:
+def chumpy_leaf(value, *, protocol=2):
     dirty = global_("__builtin__", "set") + b"((" + text("x") + b"ltR"
     return instance(
         "chumpy.ch", "Ch", mapping(x=array(value), _dirty_vars=dirty, _itr=b"N"), protocol=protocol
@@ -100,12 +97,12 @@ def chumpy_leaf(value: np.ndarray[Any, Any], *, protocol: int = 2) -> bytes:
 
 
 def csc(
-    matrix: sparse.csc_matrix,
+    matrix,
     *,
-    module: str = "scipy.sparse.csc",
-    protocol: int = 2,
-    **changed: bytes,
-) -> bytes:
+    module="scipy.sparse.csc",
+    protocol=2,
+    **changed,
+):
     rows, columns = matrix.shape
     state = {
         "format": text("csc"),
@@ -118,7 +115,7 @@ def csc(
     return instance(module, "csc_matrix", mapping(**(state | changed)), protocol=protocol)
 
 
-def read(tmp_path: Path, content: bytes, kind="sequence") -> dict[str, Any]:
+def read(tmp_path, content, kind="sequence"):
     file = tmp_path / "file.pkl"
     file.write_bytes(content)
     return load_pickle(file, kind=kind)
@@ -260,12 +257,12 @@ ndarray = global_("numpy", "ndarray")
 plain_dtype = dtype(np.zeros(1))
 
 
-def state(shape: bytes, kind: bytes, content: bytes) -> bytes:
+def state(shape, kind, content):
     empty = reconstruct + b"(" + ndarray + b"(K\x00t" + text("b") + b"tR"
     return b"}" + text("a") + empty + b"(K\x01" + shape + kind + b"I00\n" + content + b"tbs."
 
 
-def select(**parts: bytes) -> bytes:
+def select(**parts):
     return instance("chumpy.reordering", "Select", mapping(**parts))
 
 

@@ -2,15 +2,13 @@
 others.
 """
 
-from pathlib import Path
-
 import av
 import cv2
 import numpy as np
 import pytest
 
 from pipeline.files.pixels.frames import Video
-from tests.pipeline.files.made_clips import INTERLACED_CLIPS, WHOLE, Image, N, content
+from tests.pipeline.files.made_clips import INTERLACED_CLIPS, WHOLE, N, content
 
 OTHERWISE = {*INTERLACED_CLIPS, "hlg.mp4", "pq.mp4", "wide_pixels.mp4", "dv.avi", "h263.3gp"}
 OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))
@@ -33,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def opencv_frames(file: Path) -> list[Image]:
+def opencv_frames(file):
     """All frames (H, W, 3) RGB as OpenCV decodes them."""
     capture = cv2.VideoCapture(str(file))
     images = []
@@ -45,7 +43,7 @@ def opencv_frames(file: Path) -> list[Image]:
     return images
 
 
-def require_same_frames(file: Path, n_frames: int) -> None:
+def require_same_frames(file, n_frames):
     video = Video(file.parent, file.name)
     assert not video.record().otherwise
     expected = opencv_frames(file)

@@ -4,9 +4,6 @@ text of it, but names as labels have them.
 
 import json
 import pickle
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -22,26 +19,26 @@ LINE = f"machine lab login me password {SECRET}"
 NAMES = {LINE: 1, "poses_body": 2}
 
 
-def write_text(text: str) -> Callable[[Path], Any]:
+def write_text(text):
     return lambda file: file.write_text(text)
 
 
-def write_json(content: object) -> Callable[[Path], Any]:
+def write_json(content):
     return write_text(json.dumps(content))
 
 
-def write_hdf5(file: Path) -> None:
+def write_hdf5(file):
     with h5py.File(file, "w") as stored:
         stored.create_dataset(LINE, data=1)
         stored.create_dataset("poses_body", data=1)
 
 
-def write_npz(file: Path) -> None:
+def write_npz(file):
     with file.open("wb") as stream:
         np.savez(stream, **{name: np.zeros(1) for name in NAMES})
 
 
-def write_pickle(file: Path) -> None:
+def write_pickle(file):
     file.write_bytes(pickle.dumps(NAMES))
 
 

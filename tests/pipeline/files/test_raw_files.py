@@ -24,7 +24,7 @@ from pipeline.files.raw.opening import faults
 from tests.hostile import THINGS
 
 
-def make_socket(path: Path) -> None:
+def make_socket(path):
     here = Path.cwd()
     os.chdir(path.parent)  # a socket's name may have 100 characters or so
     try:

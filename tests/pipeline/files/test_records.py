@@ -2,8 +2,6 @@
 frames.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ from tests.pipeline.datasets.by_hand import jpeg
 PICTURES = [jpeg(64, 48, 40 * i) for i in range(5)]
 
 
-def shard(tmp_path: Path, pictures: list[bytes] = PICTURES) -> RecordPictures:
+def shard(tmp_path, pictures=PICTURES):
     """A shard of one other record and one with these pictures."""
     (tmp_path / "train").mkdir(exist_ok=True)
     other, ours = framed(b"another record"), framed(example({"image/encoded": pictures}))

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import av
@@ -39,7 +38,7 @@ KINDS = [  # encoder, container, options
 GRID = [(*kind, *shape) for kind, shape in product(KINDS, (("5", 25), ("12", 30), ("99", 24)))]
 
 
-def made(codec: str, end: str, options: dict[str, str], group: str, rate: int) -> Clip:
+def made(codec, end, options, group, rate):
     clip = Clip(f"x.{end}", codec, 15 + int(group) % 9, rate, size=(64, 48))
     clip.options = {"g": group, **options}
     if codec != "libsvtav1":
@@ -51,7 +50,7 @@ def made(codec: str, end: str, options: dict[str, str], group: str, rate: int) -
     return clip
 
 
-def require_whole(folder: Path, name: str, data: bytes, expected: list[int]) -> None:
+def require_whole(folder, name, data, expected):
     (folder / name).write_bytes(data)
     video = Video(folder, name)
     frames = list(video.read(range(video.count_frames())))
@@ -73,32 +72,32 @@ def test_no_sound_clip_loses_a_frame(tmp_path, number):
     require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
 
 
-def from_second_group(packets: list[Any]) -> list[Any]:
+def from_second_group(packets):
     """The packets from the second key frame on, as a cutting tool leaves them."""
     keys = [index for index, packet in enumerate(packets) if packet.is_keyframe]
     return packets[keys[1] :]
 
 
-def from_fifth(packets: list[Any]) -> list[Any]:
+def from_fifth(packets):
     """The packets from the middle of a group on, as a recorded broadcast begins."""
     return packets[4:]
 
 
-def without_marks(packets: list[Any]) -> list[Any]:
+def without_marks(packets):
     kept = from_second_group(packets)
     for packet in kept:
         packet.is_keyframe = False
     return kept
 
 
-def without_any_mark(packets: list[Any]) -> list[Any]:
+def without_any_mark(packets):
     """The packets' own marks go, too: their messages (SEI), which name a point of recovery."""
     kept = without_marks(packets)
     remover = BitStreamFilterContext("filter_units=remove_types=6", kept[0].stream)
     return [packet for each in [*kept, None] for packet in remover.filter(each)]
 
 
-def without_first_mark(packets: list[Any]) -> list[Any]:
+def without_first_mark(packets):
     packets[0].is_keyframe = False
     return packets
 
@@ -133,7 +132,7 @@ EDITED = {  # encoder, options
 }
 
 
-def decoded(data: bytes) -> list[int]:
+def decoded(data):
     """The numbers in the frames that PyAV decodes, without an error or a mark of damage."""
     numbers = []
     with av.open(io.BytesIO(data)) as container:

@@ -26,7 +26,7 @@ FULL = example(STORED)
 KINDS = {"pictures": "bytes_list", "floats": "float_list", "integers": "int64_list"}
 
 
-def read(parsed, key: str, most: int = 1000):
+def read(parsed, key, most=1000):
     return feature_values(parsed, key, KINDS[key], most)
 
 

@@ -1,6 +1,5 @@
 import os
 import struct
-from pathlib import Path
 
 import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -15,17 +14,17 @@ from tests.hostile import memory_peak
 MIB = 1 << 20
 
 
-def masked(data: bytes) -> bytes:
+def masked(data):
     bits = f"{int.from_bytes(crc32c(data), 'little'):032b}"
     return struct.pack("<I", (int(bits[-15:] + bits[:-15], 2) + 0xA282EAD8) % 2**32)
 
 
-def record(data: bytes) -> bytes:
+def record(data):
     length = struct.pack("<Q", len(data))
     return length + masked(length) + data + masked(data)
 
 
-def header(length: int) -> bytes:
+def header(length):
     stored = struct.pack("<Q", length)
     return stored + masked(stored)
 
@@ -34,13 +33,13 @@ THREE = [b"the first", b"", b"the third record"]
 
 
 @pytest.fixture
-def file(tmp_path) -> Path:
+def file(tmp_path):
     path = tmp_path / "three.tfrecord"
     path.write_bytes(b"".join(map(record, THREE)))
     return path
 
 
-def readable(file: Path) -> tuple[list[bytes], list[str]]:
+def readable(file):
     """Data of the records that can be read, and what is wrong with the others."""
     data, problems = [], []
     for start, stop in spans(file):
@@ -112,7 +111,7 @@ def test_an_impossible_length_is_refused_without_allocation(tmp_path, length):
     file = tmp_path / "x.tfrecord"
     file.write_bytes(record(b"good") + header(length) + bytes(100))
 
-    def refuse() -> None:
+    def refuse():
         assert spans(file) == [(0, 20), (20, 132)]
         with pytest.raises(
             RawDataError, match=f"more than {MAX_BYTES}" if length > MAX_BYTES else "a file of 132"

@@ -5,7 +5,6 @@ reading gives it.
 import json
 import struct
 from dataclasses import replace
-from typing import Any
 
 import av
 import numpy as np
@@ -61,7 +60,7 @@ REMARKS = {  # of the clips that are unusual; others have none
 }
 
 
-def numbers(video: Video) -> list[Any]:
+def numbers(video):
     """The painted number of each frame, or the kind of its problem."""
     frames = video.read(range(video.count_frames()))
     return [number_in(frame.image) if frame.image is not None else frame.kind for frame in frames]
@@ -111,10 +110,10 @@ def test_an_avi_is_cut_off_if_its_header_states_more_bytes(tmp_path):
 class FailingAtItsEnd:
     """A container whose last packet, which is empty, is refused by the decoder."""
 
-    def __init__(self, container) -> None:
+    def __init__(self, container):
         self.container = container
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name):
         return getattr(self.container, name)
 
     def demux(self, stream):
@@ -128,7 +127,7 @@ class RefusedPacket:
     dts = None
     is_keyframe = False
 
-    def decode(self) -> None:
+    def decode(self):
         raise av.InvalidDataError(0, "refused")
 
 
@@ -194,7 +193,7 @@ def test_one_of_two_streams_is_read_for_everything(tmp_path, name):
     assert video.record().remarks() == [f"2 video streams: number {number} is read"]
 
 
-def with_metadata(packets: list[Any]) -> list[Any]:
+def with_metadata(packets):
     """JPEGs that say in their EXIF data that they are turned: PyAV has no name for these."""
     entry = struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
     exif = b"Exif\0\0MM\0*\0\0\0\x08" + entry

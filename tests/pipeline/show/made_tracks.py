@@ -1,8 +1,6 @@
 """Tracks with pictures, what a page shows of them, and splits of a video each."""
 
 import base64
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,16 +9,15 @@ import cache
 from pipeline.files.pixels.frames import Pictures
 from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
-from pipeline.show.shown import PageContent, ShownTrack, shown_track
+from pipeline.show.shown import PageContent, shown_track
 from pipeline.track import Track
-from tests.html_pages import Page
 from tests.made_splits import DEMO, track_of, write_split, write_stream
 
 # px, the joints of `made`
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}
 
 
-def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **changed) -> Track:
+def made(raw, n_frames=1, size=(640, 400), **changed):
     """A track with pictures of `size`, a box about (300, 200) of side 100, and three joints."""
     (raw / "f").mkdir(parents=True, exist_ok=True)
     for i in range(n_frames):
@@ -45,7 +42,7 @@ def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **cha
     return Track(**(fields | changed))
 
 
-def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
+def shown(track, *notes, frames=5):
     fields = (
         "frame_index",
         "bbox",
@@ -67,7 +64,7 @@ def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
     )
 
 
-def shown_split(raw: Path, /, *tracks: ShownTrack, **changed) -> PageContent:
+def shown_split(raw, /, *tracks, **changed):
     """A split of these tracks with facts of a test's own."""
     facts = {
         "name": "penn_action/train",
@@ -88,7 +85,7 @@ def shown_split(raw: Path, /, *tracks: ShownTrack, **changed) -> PageContent:
     return PageContent(**(facts | changed), tracks=tracks)
 
 
-def pictures(page: Page) -> list[np.ndarray]:
+def pictures(page):
     """The embedded pictures, decoded."""
     found = []
     for image in page.main.all("img"):
@@ -107,14 +104,14 @@ def pictures(page: Page) -> list[np.ndarray]:
 
 
 def add_stream(
-    root: Path,
-    name: str,
-    stream: str,
-    kind: str,
-    dim: int,
-    lost: tuple[int, ...] = (),
+    root,
+    name,
+    stream,
+    kind,
+    dim,
+    lost=(),
     weights=None,
-) -> None:
+):
     """Features that are an eighth of the row's number, without those of the rows `lost`; of demo
     data.
     """
@@ -131,14 +128,14 @@ def add_stream(
 
 
 def add_video(
-    root: Path,
-    name: str,
-    columns: dict[str, Any],
-    step: int = 1,
-    video: str = "v",
-    fps: float = 25.0,
-    stand_in: bool = True,
-) -> None:
+    root,
+    name,
+    columns,
+    step=1,
+    video="v",
+    fps=25.0,
+    stand_in=True,
+):
     """One track of one video, of numbered pictures."""
     n_rows = len(next(iter(columns.values())))
     whole = {

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
-from pathlib import Path
 
 import av
 import cv2
@@ -20,16 +19,15 @@ from pipeline.show import clip
 from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
 from pipeline.show.drawing import draw_label
 from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import Choice, ShownTrack
+from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
 from pipeline.show.video_file import video_writer
-from pipeline.track import Track
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 
 GREY = 90  # of the pictures of `made`
 
 
-def read(file: Path) -> tuple[np.ndarray, Fraction]:
+def read(file):
     """(N, H, W, 3) frames and how many a second, of what browsers play."""
     with av.open(str(file)) as container:
         (stream,) = container.streams.video
@@ -40,12 +38,12 @@ def read(file: Path) -> tuple[np.ndarray, Fraction]:
         ), stream.average_rate
 
 
-def written(tmp_path: Path, *tracks: ShownTrack, **changed) -> tuple[np.ndarray, Fraction]:
+def written(tmp_path, *tracks, **changed):
     clip.write_clip(shown_split(tmp_path, *tracks, **changed), tmp_path / "clip.mp4")
     return read(tmp_path / "clip.mp4")
 
 
-def of_rows(track: Track, rows: list[int]) -> ShownTrack:
+def of_rows(track, rows):
     """The track with these of its rows."""
     assert track.bbox is not None and track.kp_2d is not None
     part = replace(

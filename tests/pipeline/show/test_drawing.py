@@ -11,11 +11,10 @@ import pytest
 import cache
 from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
 from pipeline.skeletons import bones, opposite_joints
-from tests.html_pages import Element
 from tests.pipeline.show.made_tracks import AT, made, pictures, shown
 
 
-def joints(marks: Element) -> dict[str, tuple[float, float]]:
+def joints(marks):
     """Joint's name -> the place of its dot in the drawing."""
     found = {}
     for dot in marks.of_class("joint"):

@@ -8,9 +8,7 @@ from pipeline.show.bodies import AMBIENT, TO_LIGHT, BodyPainter, SeenBody
 FACES = np.array([[0, 1, 2], [0, 2, 3]])  # a square, seen from the front: anticlockwise
 
 
-def square(
-    left: float, top: float, right: float, bottom: float, colour=(1.0, 1.0, 1.0), depth=5.0
-) -> SeenBody:
+def square(left, top, right, bottom, colour=(1.0, 1.0, 1.0), depth=5.0):
     pixels = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
     verts = np.column_stack([pixels / 100, np.zeros(4)])  # faces the camera, which looks along z
     return SeenBody(verts, pixels, np.full(4, depth), colour)

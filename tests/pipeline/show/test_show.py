@@ -234,7 +234,7 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
     dataset, raw, read = datasets.get("penn_action"), embedded.raw("penn_action"), []
     original = type(dataset).read
 
-    def watched(reader, raw: Path, split: str, video: datasets.RawVideo, *more):
+    def watched(reader, raw, split, video, *more):
         read.append(video.name)
         return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
 
@@ -255,14 +255,14 @@ def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn, t
     sizes = []
     tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(12)]
 
-    def watched(done: int, total: int, name: str = "") -> None:
+    def watched(done, total, name=""):
         if done < total:
             sizes.append((tmp_path / ".page.html.part").stat().st_size)
 
     old = drawn(*tracks, progress=watched).source
     assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
 
-    def fails(done: int, total: int, name: str = "") -> None:
+    def fails(done, total, name=""):
         if done == 2:
             raise KeyboardInterrupt
 
