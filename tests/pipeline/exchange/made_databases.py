@@ -1,7 +1,5 @@
 """Databases as VIBE's preprocessing writes them, by hand."""
 
-from typing import Any
-
 import numpy as np
 
 from pipeline.skeletons import JOINTS
@@ -10,7 +8,6 @@ SPIN, LSP = JOINTS["spin49"], JOINTS["common14"]
 N = 40  # rows of a hand-made file: two videos of 25 and 15 frames
 BOXES = np.tile([100.0, 80.0, 60.0, 60.0], (N, 1))
 FRAMES = np.r_[np.arange(25), np.arange(15)]
-Held = dict[str, Any]
 
 
 def vid_names(first="a", second="b"):

@@ -4,7 +4,9 @@ They are SMPL's stand-in. Its SMPL-X is the same body, higher in its own frame.
 """
 
 import functools
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -23,7 +25,6 @@ from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import FOCAL
 from pipeline.skeletons import JOINTS
 from tests.made_splits import track_of, write_split
-from tests.pipeline.exchange import planted_bodies as planted
 
 SIZE = (640, 480)
 DIAGONAL = 800.0
@@ -53,12 +54,17 @@ def trans(person, n=N, away=5.0):
     return np.column_stack([side * (0.9 - steps), np.full(n, 0.1), np.full(n, away)])
 
 
-def keypoints(person, focal=DIAGONAL, away=5.0):
+@functools.cache
+def joints(person, n=N):
+    """(n, 49, 3) m, without translation."""
+    return smpl().posed_joints(pose(person, n), betas(person, n))[0]
+
+
+def keypoints(person, n=N):
     """What a perfect detector has of them."""
-    joints = smpl().posed_joints(pose(person), betas(person))[0] + trans(person, away=away)[:, None]
-    places = project(joints, pinhole(focal, SIZE))
+    places = project(joints(person, n) + trans(person, n)[:, None], pinhole(DIAGONAL, SIZE))
     kp_2d = np.dstack([places, np.ones(places.shape[:2])])
-    return Keypoints(np.arange(N), kp_2d, np.full(N, HEIGHT))
+    return Keypoints(np.arange(n), kp_2d, np.full(n, HEIGHT))
 
 
 def extrinsics(n=N):
@@ -86,9 +92,8 @@ def world_root(person):
 
 def hips(person):
     """(N, 3) m, their middle in the camera."""
-    joints = smpl().posed_joints(pose(person), betas(person))[0]
     sides = [JOINTS["spin49"].index(name) for name in ("lhip", "rhip")]
-    return joints[:, sides].mean(axis=1) + trans(person)
+    return joints(person)[:, sides].mean(axis=1) + trans(person)
 
 
 def wham(**changed):
@@ -168,8 +173,10 @@ def smplx_file(folder):
     return file
 
 
-def models(folder):
-    return BodyModels(smpl(), SmplxJoints.load(smplx_file(folder)))
+@functools.cache
+def models():
+    with tempfile.TemporaryDirectory() as folder:
+        return BodyModels(smpl(), SmplxJoints.load(smplx_file(Path(folder))))
 
 
 def gvhmr(**changed):
@@ -180,7 +187,7 @@ def gvhmr(**changed):
         "transl": trans(0) - SMPLX_PELVIS,
     } | changed
     incam = {key: torch.tensor(values).float() for key, values in body.items()}
-    pelvis = smpl().posed_joints(pose(0), betas(0))[0][:, PELVIS]
+    pelvis = joints(0)[:, PELVIS]
     rest = pelvis + SMPLX_PELVIS
     world = incam | {
         "global_orient": torch.tensor(world_root(0)).float(),
@@ -280,31 +287,36 @@ def files_of(folder, tool):
 NAME = "videos/train"
 
 
+def clip_rows(name, person, n=N, confidence=1):
+    seen = keypoints(person, n)
+    box = np.column_stack([seen.kp_2d[:, 39, :2], seen.height, seen.height])
+    columns = {
+        "frame_index": seen.frame_index,
+        "bbox": box.astype(np.float32),
+        "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
+    }
+    return track_of(name, columns)
+
+
 def write_clips(
     root,
-    size=planted.SIZE,
+    size=SIZE,
     *,
     confidence=1,
     name="walk.mp4",
+    n=N,
+    people=(0, 1),
 ):
-    """Two people in walk.mp4, and one in other.mp4."""
-
-    def rows(video, person):
-        seen = planted.keypoints(person)
-        box = np.column_stack([seen.kp_2d[:, 39, :2], seen.height, seen.height])
-        columns = {
-            "frame_index": seen.frame_index,
-            "bbox": box.astype(np.float32),
-            "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
-        }
-        return track_of(f"{video}/{person}", columns)
-
+    """People in walk.mp4, and one in other.mp4."""
     videos = []
-    for video, people in ((name, (0, 1)), ("other.mp4", (0,))):
+    for video, persons in ((name, people), ("other.mp4", (0,))):
         entry = cache.VideoEntry(name=video, width=size[0], height=size[1], fingerprint="ab")
-        videos.append((entry, [rows(video, person) for person in people]))
+        rows = [
+            clip_rows(f"{video}/{k}", person, n, confidence) for k, person in enumerate(persons)
+        ]
+        videos.append((entry, rows))
     write_split(root, NAME, videos)
 
 
 def run(tmp_path, *files):
-    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, planted.models(tmp_path))
+    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, models())

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pickle
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -45,21 +44,6 @@ def fitted(estimate):
     return fit(estimate, posed(estimate), [planted.keypoints(0)], planted.SIZE)
 
 
-@pytest.mark.parametrize("tool", ["wham", "vibe", "phalp"])
-def test_bodies_of_each_tool_are_the_planted_ones(tmp_path, tool):
-    people = [*read_estimates(planted.write(tmp_path, tool))]
-    assert len(people) == 2
-    for person, estimate in enumerate(people):
-        rows = estimate.frames
-        turned = np.abs(estimate.pose[:, 3:] - planted.pose(person)[rows, 3:])
-        assert turned.max() < 1e-5
-        assert np.abs(estimate.betas - planted.betas(person)[rows]).max() < 1e-5
-        expected = planted.trans(person)[rows]
-        margin = 1.1 if tool == "vibe" else 1.0
-        if tool != "phalp":  # whose depth is that of its focal length
-            assert np.abs(estimate.position(planted.SIZE, margin) - expected).max() < 1e-3
-
-
 @pytest.mark.parametrize(("every", "fps"), [(1, 30.0), (1, 60.0), (2, 119.9)])
 def test_prompthmrs_smaller_and_fewer_pictures_are_undone(tmp_path, every, fps):
     """Trap 8: at 120 frames a second, its frame k is 2k + 1."""
@@ -78,11 +62,11 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(tmp_path, every, fps):
 
 
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path):
-    skeleton = planted.models(tmp_path).smplx
+    skeleton = planted.models().smplx
     assert skeleton is not None
     parents = planted.smpl().smpl.parents.tolist()
     joints = skeleton.joints(planted.pose(1)[:, :66], planted.betas(1), parents) - SMPLX_PELVIS
-    expected = planted.smpl().posed_joints(planted.pose(1), planted.betas(1))[0]
+    expected = planted.joints(1)
     names = JOINTS["spin49"]
     for name in ("lshoulder", "rankle", "lwrist", "OP RHip", "OP MidHip"):
         at = names.index(name)
@@ -95,6 +79,10 @@ def test_ghosts_of_phalp_are_counted_and_left_out(tmp_path):
     first, second = read_estimates(planted.write(tmp_path, "phalp"))
     assert (len(first.frames), len(second.frames)) == (planted.N, planted.N - 3)
     assert second.dropped == {"ghost": 3}
+    for person, estimate in enumerate((first, second)):
+        rows = estimate.frames
+        np.testing.assert_allclose(estimate.pose[:, 3:], planted.pose(person)[rows, 3:], atol=1e-5)
+        np.testing.assert_allclose(estimate.betas, planted.betas(person)[rows], atol=1e-5)
     assert first.size == planted.SIZE
 
 
@@ -153,19 +141,8 @@ def test_the_clip_is_the_folder_or_phalps_file_up_to_the_first_dot():
     assert clip_of(Path("results/walk/hps/hps_track_0.npy"), "TRAM") == "walk"
 
 
-@pytest.mark.parametrize("compress", [False, True])
-def test_no_code_of_a_file_runs(tmp_path, compress):
-    ran = tmp_path / "ran"
-    content = pickle.dumps({1: {"pose": Call(os.mkdir, str(ran))}}, 4)
-    file = tmp_path / "wham_output.pkl"
-    file.write_bytes(zlib.compress(content) if compress else content)
-    with pytest.raises(UnsafePickle):
-        list(read_estimates(file))
-    assert not ran.exists()
-
-
-@pytest.mark.parametrize("tool", ["gvhmr", "tram", "prompthmr"])
-def test_no_code_of_a_file_with_tensors_runs(tmp_path, tool):
+@pytest.mark.parametrize("tool", ["wham", "phalp", "gvhmr", "tram", "prompthmr"])
+def test_no_code_of_a_file_runs(tmp_path, tool):
     ran = tmp_path / "ran"
     call = Call(os.mkdir, str(ran))
     if tool == "tram":
@@ -231,7 +208,7 @@ def test_a_tensor_is_no_storage(tmp_path):
     refuses(file, "something else than a storage")
 
 
-@pytest.mark.parametrize("kind", ["float64", "float16", "int32", "int16", "int8", "uint8", "bool"])
+@pytest.mark.parametrize("kind", ["float64", "float16", "int16", "uint8", "bool"])
 @pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
 def test_tensors_of_other_numbers_are_read(tmp_path, tool, kind):
     content = getattr(planted, tool)()
@@ -289,6 +266,7 @@ def test_an_archive_that_unpacks_to_more_is_refused(tmp_path):
         ({"pose": np.zeros((planted.N, 75))}, "'3.pose': .*75"),
         ({"betas": None}, "3.betas"),
         ({"frame_ids": np.arange(planted.N)[::-1]}, "'3.frame_ids': .*ascending"),
+        ({"frame_ids": np.arange(planted.N) + 0.5}, r"'3.frame_ids': .*whole .* found \[0\.5"),
     ],
 )
 def test_other_numbers_are_refused_with_their_key(tmp_path, changed, told):

@@ -17,8 +17,7 @@ QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # of a turn about the 
 
 
 def mid_hip(person):
-    joints = planted.smpl().posed_joints(planted.pose(person), planted.betas(person))[0]
-    return joints[:, JOINTS["spin49"].index("OP MidHip")]
+    return planted.joints(person)[:, JOINTS["spin49"].index("OP MidHip")]
 
 
 def moved(away):

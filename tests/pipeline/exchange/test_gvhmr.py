@@ -14,7 +14,7 @@ from pipeline.exchange.gvhmr import GvhmrOptions, export
 from tests.fixtures import convert_into
 from tests.pipeline.datasets.made_bedlam import SEQ, SUBJECTS, labels, write
 from tests.pipeline.datasets.made_motions import smplx, write_motion
-from tests.pipeline.show.made_tracks import add_stream
+from tests.pipeline.exchange.made_streams import add_stream
 
 N, HOLE = 40, 33  # images of a sequence; of the second person, one is not labelled
 SCENE = "20221018_1_1_batch01hand_30fps"
@@ -31,17 +31,7 @@ def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path):
     smplx(raw, "ACCAD/s1/other_stageii", gender="female")
     write_motion(raw, "CMU/s1/walk_poses", gender="neutral")  # SMPL-H
     convert_into(root, raw, "amass")
-    words = (
-        "export",
-        "amass",
-        "train",
-        "--cache",
-        str(root),
-        "--format",
-        "gvhmr",
-        "--out",
-        str(out),
-    )
+    words = ("export", "amass/train", "--cache", str(root), "--format", "gvhmr", "--out", str(out))
     assert (main(words), main(words), main([*words, "--replace"])) == (0, 2, 0)
     held = torch.load(out / "smplxpose_v2.pth")  # weights_only
     assert [*held] == ["ACCAD_s1_wave_stageii"]

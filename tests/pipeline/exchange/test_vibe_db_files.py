@@ -197,7 +197,6 @@ def claiming(**changed):
         {"shape": (2**40,)},
         {"shape": (-1,)},
         {"shape": (2, 2, 2, 2, 2)},
-        {"shape": 2},
         {"shape": ("2",)},
         {"order": "K"},
         {"dtype": "<i8"},
@@ -216,7 +215,7 @@ def test_what_an_array_says_of_itself_is_not_believed(changed, tmp_path):
         stored_arrays(tmp_path / "bad.pt")
 
 
-@pytest.mark.parametrize("compress", ["zlib", "gzip", "bz2", "lzma", "xz"])
+@pytest.mark.parametrize("compress", ["zlib", "gzip", "bz2", "xz"])
 def test_a_compressed_file_is_refused_with_what_to_do(compress, tmp_path):
     joblib.dump(HELD, tmp_path / "db.pt", compress=(compress, 3))
     with pytest.raises(RawDataError, match=f"compressed with {compress}.*without compress"):

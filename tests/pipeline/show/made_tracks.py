@@ -5,13 +5,11 @@ import base64
 import cv2
 import numpy as np
 
-import cache
 from pipeline.files.pixels.frames import Pictures
 from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
 from pipeline.show.shown import PageContent, shown_track
 from pipeline.track import Track
-from tests.made_splits import DEMO, track_of, write_split, write_stream
 
 # px, the joints of `made`
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}
@@ -101,50 +99,3 @@ def pictures(page):
         ]
         found.append(decoded)
     return found
-
-
-def add_stream(
-    root,
-    name,
-    stream,
-    kind,
-    dim,
-    lost=(),
-    weights=None,
-):
-    """Features that are an eighth of the row's number, without those of the rows `lost`; of demo
-    data.
-    """
-    identity, terms = (
-        {"kind": kind, "weights": weights},
-        {"licence": "MIT", "source": "a.b", "sha256": "ab"},
-    )
-    recorded = {"identity": identity, "backbone": {**DEMO, "weights": weights, **terms}, **DEMO}
-    values, computed = (
-        (lambda rows: np.repeat(rows[:, None] / 8, dim, axis=1)),
-        (lambda rows: ~np.isin(rows, lost)),
-    )
-    write_stream(root, name, stream, values, computed, recorded, dim=dim)
-
-
-def add_video(
-    root,
-    name,
-    columns,
-    step=1,
-    video="v",
-    fps=25.0,
-    stand_in=True,
-):
-    """One track of one video, of numbered pictures."""
-    n_rows = len(next(iter(columns.values())))
-    whole = {
-        "frame_index": np.arange(n_rows) * step,
-        "bbox": np.full((n_rows, 4), 100, np.float32),
-        "kp_2d": np.ones((n_rows, 49, 3), np.float32),
-    } | columns
-    track = track_of(f"{video}/0", whole, step=step, fps=fps)
-    entry = cache.VideoEntry(
-        name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480
-    )
-    write_split(root, name, [(entry, [track])], {"stand_in": stand_in, "reader": {}}, plan=video)

@@ -54,7 +54,7 @@ def of_rows(track, rows):
 
 def test_a_split_s_first_video_is_a_clip_that_browsers_play(root, tmp_path, ran):
     split = cache.open(root)["penn_action/train"]
-    for words in ([], ["--track", split.tracks[0].name], ["--video", split.tracks[0].video]):
+    for words in ([], ["--track", split.tracks[0].name]):
         out = tmp_path / ("CLIP.MP4" if words else "clip.mp4")
         printed = ran("show", "penn_action", "train", "--cache", root, "--out", out, *words).out
         frames, rate = read(out)
@@ -104,7 +104,7 @@ def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path):
         assert letters.sum() > 150, (x, y)  # about 500; in OpenCV 5 about 250
 
 
-def test_names_of_people_who_stand_close_do_not_cover_each_other(tmp_path):
+def test_names_of_people_who_stand_close_do_not_cover_each_other():
     taken = []
     for top in (200, 203, 197, 0, 2):
         draw_label(
@@ -114,11 +114,6 @@ def test_names_of_people_who_stand_close_do_not_cover_each_other(tmp_path):
     for a, b in combinations(taken, 2):
         assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
     assert max(abs(int(box[3]) - 200) for box in taken[:3]) < 20
-    people = [shown(replace(made(tmp_path), name=f"f/{name}")) for name in ("ab", "cd", "ef")]
-    tops = [written(tmp_path, *some)[0][0][80:145].astype(int) for some in (people[:1], people)]
-    # px of names above the box
-    n_lit = [int((np.abs(top - 90).max(axis=-1) > 60).sum()) for top in tops]
-    assert n_lit[1] > 2.4 * n_lit[0] > 100
 
 
 def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):
