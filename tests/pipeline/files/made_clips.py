@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -339,6 +340,23 @@ def content(name):
     """The bytes of a clip of `WHOLE`."""
     (clip,) = (clip for clip in WHOLE if clip.name == name)
     return clip.encode()
+
+
+OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))  # before 4.13, it takes all for BT.601
+# whose pixels are not those that OpenCV decodes, as `ClipRecord.otherwise` says
+OTHERWISE = {*INTERLACED_CLIPS, "hlg.mp4", "pq.mp4", "wide_pixels.mp4", "dv.avi", "h263.3gp"}
+
+
+def require_pixels_of_opencv(video, frames):
+    """The frames are all of the video's, to the bit."""
+    assert not video.record().otherwise
+    capture = cv2.VideoCapture(str(video.root / video.path))
+    for frame in frames:
+        has_frame, image = capture.read()
+        assert has_frame
+        np.testing.assert_array_equal(frame.image, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    assert not capture.read()[0]
+    capture.release()
 
 
 DAMAGED = [

@@ -12,10 +12,9 @@ COCO_NAMES = [
     "nose",
     *(
         f"{side}_{joint}"
-        for joint in ("eye", "ear", "shoulder", "elbow", "wrist")
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
         for side in ("left", "right")
     ),
-    *(f"{side}_{joint}" for joint in ("hip", "knee", "ankle") for side in ("left", "right")),
 ]
 
 

@@ -29,7 +29,7 @@ def write(file, values, name="Pose", data_type=44, **spec):
 @pytest.mark.parametrize(
     ("data_type", "dtype"), [(44, np.float32), (45, np.float64), (21, np.float32)]
 )
-@pytest.mark.parametrize("spec", [{}, {"Compressed": 1}, {"Encoding": 1}, {"Majority": 1}])
+@pytest.mark.parametrize("spec", [{"Compressed": 1}, {"Encoding": 1}, {"Majority": 1}])
 def test_floating_point_numbers_come_as_stored_but_for_the_byte_order(
     tmp_path, spec, data_type, dtype
 ):

@@ -117,11 +117,9 @@ def change_of(name, change):
 
 HOSTILE = [  # beside those of label_mistakes.py
     ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
-    ({"": "1,1,1e300,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,10,10,20,40\n2,1,10,10,-20,40\n"}, r"'line 2': expected a box x y w h with a width"),
     ({"": "1,private words,1,1,1,1\n"}, r"expected numbers, found no number: a text of 13 char"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
-    ({"": "1,1,10,10,20,40\n1,1,x\n"}, r"'line 2': expected numbers"),
     (
         {"c_1.txt": "0 0.5 0.5 0.1\n"},
         r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4",
@@ -129,7 +127,6 @@ HOSTILE = [  # beside those of label_mistakes.py
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
     ({"c_1.txt": f"{yolo(0)} nan\n"}, r"'line 1': expected a finite confidence, found nan"),
-    ({"c_1.txt": f"{yolo(0)} inf 3\n"}, r"'line 1': expected a finite confidence, found inf"),
     ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     (
@@ -272,25 +269,13 @@ def margin_box(points):
 
 def with_boxes(tool, joints, boxes):
     """The files of a tool that writes joints (J, 3) and boxes x y w h."""
-    flat = [points.ravel().tolist() for points in joints]
-    if tool == "alphapose":
-        return {"": [{"image_id": t, "keypoints": flat[t], "box": boxes[t]} for t in EVERY]}
-    if tool == "coco":
-        content = coco_object()
-        for t in EVERY:
-            content["annotations"][t] |= {"keypoints": flat[t], "bbox": boxes[t]}
-        return {"": content}
     if tool == "mmpose":
-        corners = [[x, y, x + w, y + h] for x, y, w, h in boxes]
-        people = [
-            {
-                "keypoints": points[:, :2].tolist(),
-                "keypoint_scores": points[:, 2].tolist(),
-                "bbox": [corners[t]],
-            }
-            for t, points in enumerate(joints)
-        ]
-        return {"": [{"frame_id": t, "instances": [people[t]]} for t in EVERY]}
+        frames = []
+        for t, (x, y, w, h) in enumerate(boxes):
+            scored = {"keypoint_scores": joints[t][:, 2].tolist(), "bbox": [[x, y, x + w, y + h]]}
+            person = {"keypoints": joints[t][:, :2].tolist()} | scored
+            frames.append({"frame_id": t, "instances": [person]})
+        return {"": frames}
     lines = {}
     for t in EVERY:
         x, y, w, h = boxes[t]
@@ -300,7 +285,7 @@ def with_boxes(tool, joints, boxes):
     return lines
 
 
-@pytest.mark.parametrize("tool", ("alphapose", "coco", "mmpose", "yolo"))
+@pytest.mark.parametrize("tool", ("mmpose", "yolo"))
 def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path, tool):
     """The causes stand in label_mistakes.py."""
     right = [standing("coco", 400 + 4 * t, 120, scale=3) for t in EVERY]
@@ -309,5 +294,8 @@ def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path, tool):
     wrong = [points - [*margin_box(points)[0], 0] for points in right]
     with pytest.raises(RawDataError, match=r"8 of 8 people .* from the corner of the box"):
         read(write(tmp_path / "wrong", with_boxes(tool, wrong, boxes)))
+    beside = [np.add(points, [1.2 * margin_box(points)[1][0], 0, 0]) for points in right]
+    with pytest.raises(RawDataError, match="8 of 8 people"):
+        read(write(tmp_path / "beside", with_boxes(tool, beside, boxes)))
     place = write(tmp_path / "some", with_boxes(tool, [*wrong[:2], *right[2:]], boxes))
     assert "most joints of 2 of 8 people lie outside their boxes" in read(place).notes

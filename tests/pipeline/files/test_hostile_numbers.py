@@ -8,8 +8,6 @@ import functools
 import json
 import math
 import pickle
-from collections.abc import Callable
-from typing import Any
 
 import h5py
 import numpy as np
@@ -27,7 +25,6 @@ from pipeline.files.formats.pickles import load_pickle
 from pipeline.testing.labels import track_problems
 
 VALUES = (math.nan, -math.inf, -1e20, 1e300)
-Poison = Callable[[Any], np.ndarray]
 
 
 def poison(seed, value):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline import skeletons
@@ -20,8 +19,6 @@ from pipeline.files.formats.people.joint_orders import check_named_order, find_o
 
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
-
-Frames = list[NDArray[np.float64]]
 
 
 body = functools.cache(Body.stand_in)
@@ -127,9 +124,7 @@ def test_one_tangled_frame_in_three_does_not_decide(order, spin49):
     assert find_order(Path(), sequence) == order
 
 
-@pytest.mark.parametrize(
-    "hidden", [(), LEGS, FACE, (*FACE, "ear"), ("ankle", "toe", "heel"), ("wrist",)]
-)
+@pytest.mark.parametrize("hidden", [(), LEGS, (*FACE, "ear"), ("wrist",)])
 @pytest.mark.parametrize(
     "order", ["coco", "openpose_coco", "body_25", "body_25b", "halpe_26", "coco_feet"]
 )

@@ -1,9 +1,7 @@
 """Clips without damage lose no frame: a grid of codecs, containers and groups of pictures."""
 
 import io
-from collections.abc import Callable
 from itertools import product
-from typing import Any
 
 import av
 import pytest
@@ -107,7 +105,6 @@ OPEN_GROUPS = {"x264-params": "bf=2:open-gop=1", "x265-params": "log-level=none:
 LEADING = {"x265-params": "log-level=none:radl=3:b-adapt=0:bframes=4:scenecut=0:min-keyint=8"}
 UNMARKED = {"x264-params": "bf=1:open-gop=1:ref=1"}
 X265_CLOSED = {"x265-params": "log-level=none:open-gop=0"}
-Change = Callable[[list[Any]], list[Any]]
 CUT = {  # encoder, container, options
     "no mark of the container, MP4": ("libx264", "mp4", {}, without_marks),
     "no mark of the container, fragment": ("libx264", "fragments.mp4", {}, without_marks),

@@ -139,7 +139,6 @@ def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path, monkeypatch)
         (b"", "found empty"),
         (b"\x1f\x8b\x08" + bytes(50), "compressed with gzip"),
         (b"\n <!DOCTYPE html><html>" + bytes(50), "a web page"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
     ],
 )
 def test_a_file_that_is_something_else_is_named(tmp_path, content, words):
@@ -152,7 +151,7 @@ def test_a_file_that_is_something_else_is_named(tmp_path, content, words):
     assert caught.value.reason == "no_tfrecord"
 
 
-@pytest.mark.parametrize("begins", [b"\x1f\x8b", b"x\x9c", b"x\x01", b"x\xda"])
+@pytest.mark.parametrize("begins", [b"\x1f\x8b", b"x\x9c"])
 def test_a_length_that_begins_like_another_format_is_a_length(tmp_path, begins):
     data = bytes(int.from_bytes(begins, "little"))
     (tmp_path / "x.tfrecord").write_bytes(framed(data))
