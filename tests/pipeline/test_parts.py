@@ -2,6 +2,7 @@
 the commit.
 """
 
+import json
 import os
 import random
 import re
@@ -36,13 +37,17 @@ from tests.pipeline.features.made_pictures import SPLIT, convert_noise
 from tests.trees import contents
 from tests.waiting import await_that
 
-pytestmark = pytest.mark.processes
-
 ROOT = Path(__file__).parents[2]
-# A command that is killed at one of its writes, by a seed; "" for none.
+# Forks a process for each command, which is killed at one of its writes, by a seed; "" for none. Then
+# it prints their exit codes.
 RUNNER = """
-import os, random, signal, sys
+import json, os, random, signal, sys, traceback
 from cache.storage import local, object_store
+from pipeline import datasets, table
+from pipeline.__main__ import main
+import pipeline.commands.convert, pipeline.commands.detect, pipeline.commands.extract
+import pipeline.datasets.penn_action, pipeline.demo.detector, pipeline.features.streams.homography
+from tests.inline_processes import inline_processes
 
 def dying(real):
     def act(*args, **options):
@@ -50,16 +55,30 @@ def dying(real):
         return real(*args, **options)
     return act
 
-if sys.argv[1]:
-    rng = random.Random(int(sys.argv[1]))
-    for owner, name in ((local, "write_synced"), (local, "publish"), (local.os, "replace"),
-                        (object_store.ObjectStore, "put"), (object_store.ObjectStore, "put_small")):
-        setattr(owner, name, dying(getattr(owner, name)))
-from pipeline.__main__ import main
 if "WATCHED_PENN" in os.environ:  # the fixture `reads`: parts are taken over by the same reader's code
-    from pipeline import datasets, table
     table.OWN[datasets.ENTRY_POINTS]["penn_action"] = "tests.fixtures:WatchedPenn"
-sys.exit(main(sys.argv[2:]))
+children = []
+for words, seed in json.loads(sys.argv[1]):
+    children.append(os.fork())
+    if children[-1]:
+        continue
+    code = 70
+    try:
+        if seed:
+            rng = random.Random(int(seed))
+            store = object_store.ObjectStore
+            for owner, name in ((local, "write_synced"), (local, "publish"), (local.os, "replace"),
+                                (store, "put"), (store, "put_small")):
+                setattr(owner, name, dying(getattr(owner, name)))
+        with inline_processes():
+            code = main(words)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+print()
+print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 """
 AGAIN = ("1/3", "2/3", "3/3", "2/3", "5/5")  # one of them twice
 ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark.slow)])
@@ -68,15 +87,19 @@ KILLED = -signal.SIGKILL
 
 def run_parts(words, parts, seeds):
     """Run parts at the same time, and return their exit codes."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    started = []
-    for part, seed in zip(parts, seeds, strict=True):
-        command = [sys.executable, "-c", RUNNER, str(seed), *map(str, words), "--part", part]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
-    printed = [process.communicate(timeout=600)[0] for process in started]
-    codes = [process.returncode for process in started]
-    assert set(codes) <= {0, KILLED}, printed
+    commands = [
+        ([*map(str, words), "--part", part], str(seed))
+        for part, seed in zip(parts, seeds, strict=True)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, json.dumps(commands)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    codes = [int(code) for code in done.stdout.splitlines()[-1].split()]
+    assert set(codes) <= {0, KILLED}, done
     return codes
 
 
@@ -264,6 +287,7 @@ def test_a_video_that_cannot_be_read_now_is_named_by_its_part_and_read_again(pen
     assert len(penn.split.tracks) == 3
 
 
+@pytest.mark.processes
 def test_rows_of_parts_keep_the_record_of_how_they_were_made(
     noise, tmp_path, made_up, into, monkeypatch
 ):
@@ -291,7 +315,7 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
     assert into.rows(tmp_path / "parts", SPLIT, "features/colour").keys()
 
 
-@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3", "1/3/5"])
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b"])
 def test_other_parts_are_refused(part, ran):
     error = ran("extract", SPLIT, "--cache", "cache", f"--part={part}", code=2).err
     assert "argument --part: expected K/N with K from 1 to N, such as 3/8 (" in error
