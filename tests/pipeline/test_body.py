@@ -9,63 +9,9 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
 from pipeline.demo.body import VERTEX_IDS, procedural
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, correspondence
 from tests.oracles.body import smpl_paper
 
-# "SMPL to spin49" of the data sheet: 45 joints of smplx, then 9 of J_regressor_extra.
-SPIN49 = [
-    24,
-    12,
-    17,
-    19,
-    21,
-    16,
-    18,
-    20,
-    0,
-    2,
-    5,
-    8,
-    1,
-    4,
-    7,
-    25,
-    26,
-    27,
-    28,
-    29,
-    30,
-    31,
-    32,
-    33,
-    34,
-]
-SPIN49 += [
-    8,
-    5,
-    45,
-    46,
-    4,
-    7,
-    21,
-    19,
-    17,
-    16,
-    18,
-    20,
-    47,
-    48,
-    49,
-    50,
-    51,
-    52,
-    53,
-    24,
-    26,
-    25,
-    28,
-    27,
-]
 COMMON14_OF_H36M = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
 VERTEX_JOINTS = ["nose", "reye", "leye", "rear", "lear", "lbigtoe", "lsmalltoe", "lheel"]
 VERTEX_JOINTS += ["rbigtoe", "rsmalltoe", "rheel"]
@@ -96,6 +42,8 @@ def test_vertices_and_joints_follow_the_equations_of_the_paper(gender):
     betas, rotations, trans = random_inputs(3)
     arrays = procedural(gender)
     b, r, t = tensors(betas, rotations, trans)
+    # held by test_skeletons: 45 joints of smplx, then 9 of J_regressor_extra
+    order, _ = correspondence("smpl54", "spin49")
     out = Body.stand_in(gender)(betas=b, rotmat=r, trans=t)
     assert out.verts.shape == (3, 6890, 3)
     assert out.joints.shape == (3, 49, 3)
@@ -103,7 +51,7 @@ def test_vertices_and_joints_follow_the_equations_of_the_paper(gender):
     for k in range(3):
         verts, joints24 = smpl_paper(arrays, betas[k], rotations[k])
         picked = verts[[VERTEX_IDS[name] for name in VERTEX_JOINTS]]
-        joints = np.concatenate([joints24, picked, arrays.J_regressor_extra @ verts])[SPIN49]
+        joints = np.concatenate([joints24, picked, arrays.J_regressor_extra @ verts])[order]
         np.testing.assert_allclose(out.verts[k].numpy(), verts + trans[k], atol=1e-5)
         np.testing.assert_allclose(out.joints[k].numpy(), joints + trans[k], atol=1e-5)
 

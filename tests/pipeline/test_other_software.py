@@ -154,7 +154,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
 
 @pytest.mark.parametrize(
     "package",
-    ["opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless", ""],
+    ["opencv-python-headless", ""],
 )
 def test_opencv_of_any_package_has_its_version(package, monkeypatch):
     def version(name):
