@@ -75,8 +75,6 @@ def second_commit(terminal):
     types(DATA, r"convert +lab/test +1 video read", r"extract +lab/test")
     terminal.is_intact("cache")
     assert terminal.frames_kept("cache")["lab/test"] == 20
-    by_hand = "pipeline convert lab train --raw raw/lab --cache cache"
-    types(by_hand, r"up to date")
     types(f"python {FEATURES_ONE_BY_ONE} cache 1000", r"means: \d+ rows")
 
 
@@ -89,13 +87,6 @@ def half_mounted(terminal, kept):
     )
     move(lab, held_back, "0002", "0003")
     types(DATA, r"000[23]", code=30)
-    types("pipeline plan", r"000[23]")
-    types(
-        "pipeline status --cache cache",
-        r"lab/test: 1 video missing",
-        r"lab/train: 1 video missing",
-        code=1,
-    )
     assert nightly(terminal) == {"Data": 30, "status": 1, "verify": 0}
     assert terminal.frames_kept("cache", code=1) == kept
     move(held_back, lab, "0002", "0003")
@@ -138,13 +129,6 @@ def damage(terminal, kept):
     types(DATA, r"extract +lab/train")
     terminal.is_intact("cache")
     assert terminal.frames_kept("cache") == kept
-    manifest = folder / "cache/lab/train/manifest.json"
-    whole = manifest.read_bytes()
-    flip(manifest)
-    types("pipeline status --cache cache", r"amass/train", r"lab/train", code=1)
-    types("pipeline verify --cache cache", r"lab/train", code=1)
-    manifest.write_bytes(whole)
-    terminal.is_intact("cache")
 
 
 def copied_elsewhere(terminal, kept):
@@ -172,41 +156,23 @@ def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal):
     types("python demo.py")
     types("pipeline init --real")
     file, cache = folder / "luigi.cfg", folder / "data/cache"
-    settings = re.sub("datasets = .*", "datasets = lab", file.read_text()).replace(
-        "resnet50\n", "means\n"
-    )
-    file.write_text(settings)
+    settings = re.sub("datasets = .*", "datasets = lab", file.read_text())
+    file.write_text(settings.replace("resnet50\n", "means\n"))
     assert types(DATA, r"extract +lab/train").count("· new cache data/cache\n") == 1
-    assert (
-        file.read_text().split() == settings.replace("new_cache = once", "new_cache = no").split()
-    )
+    assert "new_cache = no" in file.read_text()
 
     cache.rename(folder / "unmounted")
     cache.mkdir()
-    refused = (
-        r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its "
-        r"disk mounted"
-    )
+    refused = r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache"
     assert len(re.findall(refused, types(DATA, code=2))) == 1
-    types("pipeline convert lab train --raw data/raw/lab --cache data/cache", refused, code=2)
+    by_hand = "pipeline convert lab train --raw data/raw/lab --cache"
+    types(f"{by_hand} data/cache", refused, code=2)
     types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
-    types("pipeline status", r"mount its disk", code=2)
-    terminal.folder = folder.parent / "of-another-user"
-    terminal.folder.mkdir()
-    terminal.env["LUIGI_CONFIG_PATH"] = str(file)
-    types(DATA, refused, code=2)
-    types(
-        f"pipeline convert lab train --raw {folder}/data/raw/lab --cache {cache}", refused, code=2
-    )
     assert not [*cache.iterdir()]
     cache.rmdir()
     (folder / "unmounted").rename(cache)
     assert types(DATA).count("✓") == 0
-    by_hand = f"pipeline convert lab train --raw {folder}/data/raw/lab --cache"
-    types(f"{by_hand} {cache}", r"up to date")
     types(f"{by_hand} mine", r"new cache mine")
-    cache.rename(folder / "unmounted")
-    types(f"{by_hand} {cache} --set paths.new_cache=yes", r"new cache /")
 
 
 def move(source, to, *names):

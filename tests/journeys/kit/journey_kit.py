@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.api import Detector, NumberStream, People
-from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 
 # Of COCO's 17 joints in a person's box: across and down it, as shares of its sides.
 ACROSS = [0.5, 0.46, 0.54, 0.42, 0.58, 0.3, 0.7, 0.2, 0.8, 0.2, 0.8, 0.4, 0.6, 0.4, 0.6, 0.4, 0.6]
@@ -47,31 +46,6 @@ class RedBoxes(Red):
     def _people(self, image):
         people = super()._people(image)
         return people._replace(keypoints=people.keypoints[:, :0])
-
-
-@dataclass(frozen=True)
-class RedParts(TwoPartDetector):
-    """The same in two parts: boxes in an image, joints around a box."""
-
-    name: ClassVar[str] = "red_parts"
-
-    def load_networks(self, device):
-        whole = Red().load(device)
-
-        def joints_of(image, box):
-            left, top, right, bottom = np.add(box.astype(int), [-8, -8, 8, 8])
-            left, top = max(left, 0), max(top, 0)
-            (people,) = whole([image[top:bottom, left:right]])
-            joints = people.keypoints if len(people.keypoints) else np.zeros((1, 17, 3), np.float32)
-            return joints[0] + np.float32([left, top, 0])
-
-        return Networks(
-            lambda images: [Boxes(people.boxes, people.scores) for people in whole(images)],
-            lambda images, boxes: [
-                np.float32([joints_of(image, box) for box in found]).reshape(-1, 17, 3)
-                for image, found in zip(images, boxes, strict=True)
-            ],
-        )
 
 
 class Grid:
