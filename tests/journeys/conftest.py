@@ -60,8 +60,6 @@ class Terminal:
         """What a command printed, whose exit code is `code` and which printed these patterns."""
         places = {"folder": str(self.folder), "site": str(self.site), "out": str(self._out)}
         request = {"argv": shlex.split(command), "env": self.env, **places}
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         found = int(self._server.stdout.readline())

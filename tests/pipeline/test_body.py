@@ -81,7 +81,6 @@ def test_gradients_are_finite_at_rest_and_reach_shape_and_pose(body):
     out = body(betas=betas, rotmat=rotations)
     (out.joints.square().sum() + body.common14(out.verts).abs().sum()).backward()
     for given in (betas, rotations):
-        assert given.grad is not None
         assert given.grad.isfinite().all()
         assert (given.grad != 0).any()
 

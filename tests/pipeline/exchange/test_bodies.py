@@ -63,7 +63,6 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(tmp_path, every, fps):
 
 def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path):
     skeleton = planted.models().smplx
-    assert skeleton is not None
     parents = planted.smpl().smpl.parents.tolist()
     joints = skeleton.joints(planted.pose(1)[:, :66], planted.betas(1), parents) - SMPLX_PELVIS
     expected = planted.joints(1)
@@ -301,7 +300,6 @@ def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted():
     twice = once.only(np.arange(3), "repeated frame")
     n = len(smpl().frames)
     assert twice.dropped == {"repeated frame": n - 3}
-    assert twice.trans is not None
     assert len(twice.frames) == len(twice.pose) == len(twice.betas) == len(twice.trans) == 3
 
 

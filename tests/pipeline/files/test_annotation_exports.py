@@ -55,7 +55,6 @@ def test_people_between_cvats_key_frames_are_told(tmp_path):
     file = tmp_path / "clip.json"
     file.write_text(json.dumps(content))
     detections = read_detections(file, "clip", lambda: [SIZE])
-    assert detections is not None and detections.identity is not None
     assert {int(one) for frame in detections.identity for one in frame} == {3}
     told = f"{N - N // 4} of {N} people are between CVAT's key frames: interpolated, not labelled"
     assert told in detections.notes
@@ -133,7 +132,6 @@ def test_frames_of_sports2d_are_counted_by_time(tmp_path, rate):
     folder = write_people(tmp_path / "walk", *people)
     (folder / "walk_Sports2D_m_person00.trc").write_text(trc(trc_rows(40, rate, scale=0.01)))
     detections = read_detections(folder, "walk", lambda: [SIZE])
-    assert detections is not None and detections.identity is not None
     expected = {0: {*range(40, 48)} - {43}, 1: {*range(44, 52)} - {47}}
     for identity, frames in expected.items():
         seen = [
@@ -161,7 +159,6 @@ def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path):
     folder = write_people(tmp_path / "walk", trc(trc_rows(0, 30)))
     (folder / "walk_Sports2D_px_child.trc").write_text(trc(trc_rows(0, 30)))
     detections = read_detections(folder, "walk", lambda: [SIZE])
-    assert detections is not None and detections.identity is not None
     assert [*detections.names] == ["0", "walk_Sports2D_px_child"]
     assert sorted(detections.identity[0].tolist()) == [0, 1]
 

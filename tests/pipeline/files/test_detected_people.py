@@ -23,7 +23,6 @@ def test_a_crowd_is_no_person(tmp_path):
     content["annotations"][2]["iscrowd"] = 1
     (tmp_path / "x.json").write_text(json.dumps(content))
     found = read_detections(tmp_path / "x.json", "x", lambda: [SIZE])
-    assert found is not None
     assert found.n_persons == N - 1
     assert [note[:26] for note in found.notes] == [
         "1 annotation of 'car' left",

@@ -70,7 +70,6 @@ def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_p
     assert (found.keypoints[0][:, 0, 2].tolist(), found.notes[0][:2]) == ([0.25, 1], "1 ")
     (tmp_path / "k").write_text("track,frame,x,y,w,h\nbob,0,1,2,3,4\nann,0,5,6,7,8\n")
     found = read(tmp_path / "k")
-    assert found.identity is not None
     assert [found.names[k] for k in found.identity[0]] == ["bob", "ann"]
     np.testing.assert_array_equal(found.keypoints[0][1, :, :2], [[5, 6], [12, 14]])
 
@@ -198,7 +197,6 @@ def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path):
         "".join(f"{t + 1},{2**40 * (t % 3)},10,10,20,40\n" for t in range(9))
     )
     found = read(tmp_path / "k")
-    assert found.identity is not None
     assert [who.tolist() for who in found.identity[:4]] == [[0], [2**40], [2**41], [0]]
 
 
@@ -242,7 +240,6 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated, scal
         zip(given, (body(0), boxed, body(0), body(0)), strict=True)
     ):
         found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: [SIZE])
-        assert found is not None
         np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
         assert any("scaled" in note for note in found.notes) == (scale != 1)
 

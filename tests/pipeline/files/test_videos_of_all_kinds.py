@@ -318,7 +318,6 @@ def test_a_record_is_restored_from_json(tmp_path, name):
     (tmp_path / name).write_bytes(content(name))
     record = Video(tmp_path, name).record()
     restored = restore_record(json.loads(json.dumps(record.as_dict())))
-    assert restored is not None
     assert restored.remarks() == record.remarks()
     assert restored.fps == pytest.approx(record.fps, nan_ok=True)
     assert restored.clock().tolist() == record.clock().tolist()

@@ -92,7 +92,6 @@ def pictures(page):
         decoded = cv2.imdecode(
             np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR
         )
-        assert decoded is not None
         assert [int(image.attributes[key]) for key in ("width", "height")] == [
             decoded.shape[1],
             decoded.shape[0],

@@ -32,7 +32,6 @@ def read(file):
     with av.open(str(file)) as container:
         (stream,) = container.streams.video
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert stream.average_rate is not None
         return np.stack(
             [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         ), stream.average_rate
@@ -45,7 +44,6 @@ def written(tmp_path, *tracks, **changed):
 
 def of_rows(track, rows):
     """The track with these of its rows."""
-    assert track.bbox is not None and track.kp_2d is not None
     part = replace(
         track, frame_index=track.frame_index[rows], bbox=track.bbox[rows], kp_2d=track.kp_2d[rows]
     )
@@ -68,7 +66,6 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
 ):
     first = made(tmp_path, 9, size=(639, 401))
     moved = replace(made(tmp_path, 9, size=(639, 401)), name="f/1")
-    assert moved.bbox is not None and moved.kp_2d is not None
     moved.bbox[:, 0] += 200
     moved.kp_2d[..., 0] += 200
     frames, rate = written(tmp_path, of_rows(first, [1, 2, 3, 6]), of_rows(moved, [2, 3]))
