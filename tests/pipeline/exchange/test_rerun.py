@@ -114,9 +114,8 @@ def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root, embedded,
     assert not [entity for entity in content if "image" in entity]
 
 
-def test_a_person_without_a_row_in_a_frame_is_cleared(embedded, into, tmp_path):
-    root = tmp_path / "cache"
-    into.convert(root, embedded.raw("bedlam"), "bedlam", body=embedded.body)
+def test_a_person_without_a_row_in_a_frame_is_cleared(exportable, tmp_path):
+    root = exportable("bedlam/train")
     split = cache.open(root)["bedlam/train"]
     frames = [
         split.rows("frame_index", track.start, track.stop).tolist() for track in split.tracks[:2]
