@@ -1,6 +1,10 @@
 """Broken packages cost themselves and a line."""
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +12,7 @@ from pipeline import table
 from pipeline.plug_ins import load
 from tests import packages
 
+ROOT = Path(__file__).parents[2]
 GROUPS = ("datasets", "detectors", "exports", "models", "streams")
 NUMBERS = itertools.count()  # a warning is printed once in a process
 
@@ -47,6 +52,27 @@ def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken, ran, wor
     shown = ran(*words, code=2).err
     assert f"of package {broken}" in shown
     assert "ImportError: there is no torch3d" in shown
+
+
+@pytest.mark.parametrize("module", ["pipeline", "tasks"])
+def test_a_file_that_hides_a_package_is_named_and_one_like_a_folder_of_the_clone_is_none(
+    tmp_path, module
+):
+    def help_in_folder(code=0):
+        command = [sys.executable, "-m", module, "--help"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == code, done
+        return done.stderr
+
+    (tmp_path / "docs.py").touch()  # the clone has a folder docs, which is no package
+    help_in_folder()
+    for name in ("numpy", "cache", "google"):
+        (tmp_path / f"{name}.py").touch()
+        assert f"{name}.py in this folder hides the Python package {name}" in help_in_folder(2)
+        (tmp_path / f"{name}.py").unlink()
 
 
 def test_help_of_exports_has_the_others(broken, ran):
