@@ -16,7 +16,6 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
 from unittest import mock
 
 import av  # noqa: F401
@@ -38,7 +37,7 @@ for package in (cache, pipeline, vibe_model):
 WITHOUT_POOL = ("config", "copy", "gc", "init", "plan", "show", "status")
 
 
-def run(argv: list[str]) -> int:
+def run(argv):
     """The exit code of one command."""
     sys.argv = argv
     match argv[0]:
@@ -63,9 +62,7 @@ def run(argv: list[str]) -> int:
 class ForkedServer:
     """What subprocess.Popen would start: the server of this process's supervised ones."""
 
-    def __init__(
-        self, args: Sequence[str], *, process_group: int, stdin: int, env: Mapping[str, str]
-    ) -> None:
+    def __init__(self, args, *, process_group, stdin, env):
         self.returncode: int | None = None
         self._number = os.fork()
         if not self._number:
@@ -76,14 +73,14 @@ class ForkedServer:
             server.serve()
             os._exit(0)
 
-    def kill(self) -> None:
+    def kill(self):
         os.kill(self._number, signal.SIGKILL)
 
-    def wait(self) -> None:
+    def wait(self):
         os.waitpid(self._number, 0)
 
 
-def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str) -> int:
+def child(argv, folder, site, env, out):
     """What runs in the forked process, with the packages of the folder `site` installed."""
     os.environ.update(env)
     os.chdir(folder)
@@ -109,7 +106,7 @@ def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str
         sys.stderr.flush()
 
 
-def serve() -> None:
+def serve():
     """A process for each line, one after the other."""
     gc.freeze()  # a collection in a fork would write to every page
     for line in sys.stdin:

@@ -6,9 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +25,7 @@ class Terminal:
     installed.
     """
 
-    def __init__(self, folder: Path, server: subprocess.Popen[str]) -> None:
+    def __init__(self, folder, server):
         self.folder, self.site, self._server = folder / "work", folder / "site", server
         self.folder.mkdir()
         self.site.mkdir()
@@ -40,11 +38,11 @@ class Terminal:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def install(self, package: Path) -> None:
+    def install(self, package):
         """Install a package as pip leaves it."""
         install_source(self.site, package)
 
-    def install_by_pip(self, package: Path) -> None:
+    def install_by_pip(self, package):
         """Install a package by pip, which builds it in its folder."""
         pip = [
             sys.executable,
@@ -58,12 +56,10 @@ class Terminal:
         offline = ["--no-index", "--no-build-isolation"]
         subprocess.run([*pip, *offline, "--target", str(self.site), str(package)], check=True)
 
-    def types(self, command: str, *shows: str, code: int = 0) -> str:
+    def types(self, command, *shows, code=0):
         """What a command printed, whose exit code is `code` and which printed these patterns."""
         places = {"folder": str(self.folder), "site": str(self.site), "out": str(self._out)}
         request = {"argv": shlex.split(command), "env": self.env, **places}
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         found = int(self._server.stdout.readline())
@@ -76,13 +72,13 @@ class Terminal:
             assert re.search(pattern, printed), f"{report}\nexpected: {pattern}"
         return printed
 
-    def types_json(self, command: str, *, code: int = 0) -> Any:
+    def types_json(self, command, *, code=0):
         """The document that a command with --json prints."""
         printed = self.types(command, code=code)
         start = re.search(r"^[\[{]", printed, re.MULTILINE).start()
         return json.JSONDecoder().raw_decode(printed, start)[0]  # behind it, standard error's lines
 
-    def frames_kept(self, cache: str, *, code: int = 0) -> dict[str, int]:
+    def frames_kept(self, cache, *, code=0):
         """By split, where `status` ends with `code`; of each, found = kept + dropped."""
         kept = {}
         for split in self.types_json(f"pipeline status --json --cache {cache}", code=code):
@@ -91,7 +87,7 @@ class Terminal:
             kept[split["split"]] = frames["kept"]
         return kept
 
-    def is_intact(self, cache: str) -> None:
+    def is_intact(self, cache):
         """Every byte is as it was written, features belong to their frames, and the counts add
         up.
         """
@@ -102,7 +98,7 @@ class Terminal:
         assert self.frames_kept(cache)
 
 
-def changed(settings: str, changes: Mapping[str, str]) -> str:
+def changed(settings, changes):
     """Settings with other texts, each of which they must have."""
     for old, new in changes.items():
         assert old in settings, old
@@ -111,7 +107,7 @@ def changed(settings: str, changes: Mapping[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+def server(tmp_path_factory):
     """The process that runs the commands of all journeys."""
     with subprocess.Popen(
         [sys.executable, str(HERE / "commands.py")],
@@ -125,5 +121,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, server: subprocess.Popen[str]) -> Terminal:
+def terminal(tmp_path, server):
     return Terminal(tmp_path, server)

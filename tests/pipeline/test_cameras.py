@@ -92,12 +92,6 @@ def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed)
     np.testing.assert_allclose(
         seen(flipped, points * (-1, 1, 1)), seen(extrinsics, points) * (-1, 1, 1), atol=1e-12
     )
-    centred = K.copy()
-    centred[0, 2] = 0  # the picture is mirrored about its principal point
-    there, mirror = cameras.project(seen(extrinsics, points), centred), np.array([-1, 1])
-    np.testing.assert_allclose(
-        cameras.project(seen(flipped, points * (-1, 1, 1)), centred), there * mirror, atol=1e-9
-    )
     np.testing.assert_array_equal(cameras.mirrored(flipped), extrinsics)
     assert cameras.mirrored(extrinsics.astype(np.float32)).dtype == np.float32
     up = np.array([0.6, 0.0, -0.8], np.float32)
@@ -145,11 +139,6 @@ def test_what_has_no_successor_does_not_turn(n):
     )
 
 
-def test_a_convention_that_nobody_has_is_refused():
-    with pytest.raises(ValueError, match="gvhmr, wham"):
-        cameras.angular_velocity(turning(2, (0, 1, 0)), "degrees")
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -166,14 +155,13 @@ def test_matrices_that_are_no_camera(spoil):
     assert cameras.is_rigid(extrinsics).tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_matrix_with_one_number_that_is_not_finite_is_no_rotation(value: float) -> None:
-    matrices = np.tile(np.eye(3), (2, 1, 1))
-    matrices[1, 0, 1] = value
-    assert cameras.is_rotation(matrices).tolist() == [True, False]
+def test_a_matrix_with_one_number_that_is_not_finite_is_no_rotation():
+    matrices = np.tile(np.eye(3), (3, 1, 1))
+    matrices[1:, 0, 1] = np.nan, np.inf
+    assert cameras.is_rotation(matrices).tolist() == [True, False, False]
 
 
-def test_a_position_that_rounding_puts_after_the_last_row_is_the_last_row() -> None:
+def test_a_position_that_rounding_puts_after_the_last_row_is_the_last_row():
     rotvec = Rotation.random(4001 * 2, random_state=0).as_rotvec().reshape(4001, 2, 3)
     rate = 24000 / 1001
     position = np.array([5005 * rate / 30])

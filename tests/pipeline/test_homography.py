@@ -3,9 +3,7 @@ so.
 """
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,12 +18,12 @@ POINTS = homography.normalise(homography.grid(SIDE, SIDE), SIDE, SIDE)
 NEAR_IDENTITY = np.array([[1.02, 0.03, 0.05], [-0.03, 1.01, -0.04], [0.01, 0.02, 1]])
 
 
-def similarity(degrees: float, scale: float, x: float, y: float) -> np.ndarray:
+def similarity(degrees, scale, x, y):
     c, s = scale * np.cos(np.deg2rad(degrees)), scale * np.sin(np.deg2rad(degrees))
     return np.array([[c, -s, x], [s, c, y], [0, 0, 1]])
 
 
-def textured(seed: int, side: int = SIDE) -> np.ndarray:
+def textured(seed, side=SIDE):
     """(side, side, 3) uint8 of noise on all scales, the coarser the stronger, as in photographs."""
     rng, picture = np.random.default_rng(seed), np.full((side, side, 3), 128, np.float32)
     for octave in range(6):
@@ -36,7 +34,7 @@ def textured(seed: int, side: int = SIDE) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def warped(picture: np.ndarray, planted: np.ndarray) -> np.ndarray:
+def warped(picture, planted):
     """The picture, moved by a homography of [-1, 1]; mirrored beyond its borders."""
     height, width = picture.shape[:2]
     normalised = np.array(
@@ -47,7 +45,7 @@ def warped(picture: np.ndarray, planted: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.warpPerspective(picture, in_pixels, (width, height), **options))
 
 
-def errors_px(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def errors_px(found, expected):
     """(289,) distances of where both map the grid's points, in pixels of a 224 px crop."""
     return (
         np.linalg.norm(
@@ -58,7 +56,7 @@ def errors_px(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     )
 
 
-def planted(seed: int) -> np.ndarray:
+def planted(seed):
     """Up to 3 degrees, 3% and 4% of the crop."""
     rng = np.random.default_rng(seed)
     return similarity(
@@ -67,7 +65,7 @@ def planted(seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def pairs():
     """(earlier picture, later one, the homography between them)."""
     return [
         (picture := textured(seed), warped(picture, planted(seed)), planted(seed))
@@ -76,14 +74,14 @@ def pairs() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 @pytest.fixture
-def threads() -> Iterator[Any]:
+def threads():
     before = cv2.getNumThreads()
     yield cv2.setNumThreads
     cv2.setNumThreads(before)
 
 
 @given(values=st.lists(st.floats(-0.05, 0.05), min_size=8, max_size=8), seed=st.integers(0, 99))
-def test_exact_correspondences_give_the_planted_homography(values: list[float], seed: int) -> None:
+def test_exact_correspondences_give_the_planted_homography(values, seed):
     expected = np.eye(3) + np.array([*values, 0]).reshape(3, 3)
     source = np.random.default_rng(seed).uniform(-0.9, 0.9, (60, 2))
     found, known = homography.fit(source, homography.transfer(expected, source))
@@ -92,14 +90,14 @@ def test_exact_correspondences_give_the_planted_homography(values: list[float], 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_points_that_moved_at_random_do_not_count(seed: int) -> None:
+def test_points_that_moved_at_random_do_not_count(seed):
     rng, target = np.random.default_rng(seed), homography.transfer(NEAR_IDENTITY, POINTS)
     moved = rng.choice(len(POINTS), len(POINTS) * 3 // 10, replace=False)
     target[moved] = rng.uniform(-1, 1, (len(moved), 2))
     assert np.abs(homography.fit(POINTS, target)[0] - NEAR_IDENTITY).max() < 1e-3
 
 
-def test_points_that_are_not_finite_do_not_count() -> None:
+def test_points_that_are_not_finite_do_not_count():
     target = homography.transfer(NEAR_IDENTITY, POINTS) + np.random.default_rng(1).normal(
         0, 0.003, POINTS.shape
     )
@@ -108,7 +106,7 @@ def test_points_that_are_not_finite_do_not_count() -> None:
     np.testing.assert_array_equal(homography.fit(POINTS, target)[0], expected)
 
 
-def test_each_round_weighs_the_points_by_the_solution_before() -> None:
+def test_each_round_weighs_the_points_by_the_solution_before():
     """Against a plain oracle: an SVD of the weighted rows, in the normalised coordinates of both
     point sets.
     """
@@ -133,14 +131,14 @@ def test_each_round_weighs_the_points_by_the_solution_before() -> None:
     np.testing.assert_allclose(found, expected / expected[2, 2], atol=1e-9)
 
 
-def normaliser(points: np.ndarray) -> np.ndarray:
+def normaliser(points):
     """Centre to 0, mean distance to sqrt(2)."""
     centre = points.mean(axis=0)
     scale = np.sqrt(2) / np.linalg.norm(points - centre, axis=1).mean()
     return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
 
 
-def test_the_picture_ends_at_the_edges_of_its_pixels_not_at_their_centres() -> None:
+def test_the_picture_ends_at_the_edges_of_its_pixels_not_at_their_centres():
     found = homography.normalise(np.array([[-0.5, 99.5], [0, 49.5]]), 100, 200)
     np.testing.assert_allclose(found, [[-1, 1], [-0.995, 0]])
     shares = (homography.grid(100, 200) + 0.5) / (200, 100)
@@ -163,14 +161,14 @@ DEGENERATE = {  # what no homography can be concluded from -> source, target
 
 
 @pytest.mark.parametrize("what", DEGENERATE)
-def test_what_is_degenerate_gives_the_identity_unknown(what: str) -> None:
+def test_what_is_degenerate_gives_the_identity_unknown(what):
     found, known = homography.fit(*DEGENERATE[what])
     assert not known
     np.testing.assert_array_equal(found, np.eye(3))
     assert homography.fit(POINTS, POINTS + np.array([0.99, 0]))[1], "just below half the crop"
 
 
-def test_a_planted_motion_is_found_and_backwards_its_inverse(pairs: Any) -> None:
+def test_a_planted_motion_is_found_and_backwards_its_inverse(pairs):
     """Mean error below 0.15 px of 224, the largest below 0.5 px; 0.01 px was measured."""
     for earlier, later, expected in pairs:
         found, known = homography.between(earlier, later)
@@ -183,7 +181,7 @@ def test_a_planted_motion_is_found_and_backwards_its_inverse(pairs: Any) -> None
         assert errors_px(homography.between(earlier, brighter)[0], expected).mean() < 0.3
 
 
-def test_a_patch_that_moves_by_itself_hardly_counts() -> None:
+def test_a_patch_that_moves_by_itself_hardly_counts():
     """A fifth of the picture, by 12 px, and nothing else moves: 0.2 px on average."""
     side, moved = round(SIDE * 0.2**0.5), 0.0
     for seed in range(6):
@@ -201,7 +199,7 @@ def test_a_patch_that_moves_by_itself_hardly_counts() -> None:
     assert moved < 0.3
 
 
-def test_a_picture_and_itself_give_exactly_the_identity(pairs: Any) -> None:
+def test_a_picture_and_itself_give_exactly_the_identity(pairs):
     without_texture = [np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in (0, 128)]
     for picture in (pairs[0][0], *without_texture):
         found, known = homography.between(picture, picture.copy())
@@ -209,7 +207,7 @@ def test_a_picture_and_itself_give_exactly_the_identity(pairs: Any) -> None:
         np.testing.assert_array_equal(found, np.eye(3))
 
 
-def test_pictures_of_different_things_and_small_ones_are_not_known() -> None:
+def test_pictures_of_different_things_and_small_ones_are_not_known():
     one, other = textured(0), textured(1)
     least = homography.LEAST_SIDE
     for earlier, later in (
@@ -223,7 +221,7 @@ def test_pictures_of_different_things_and_small_ones_are_not_known() -> None:
     assert homography.between(*[one[:least, :least]] * 2)[1]
 
 
-def test_grey_is_the_usual_mean_of_the_colours() -> None:
+def test_grey_is_the_usual_mean_of_the_colours():
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     exact = picture @ np.array([0.299, 0.587, 0.114])
     assert np.abs(homography.grey(picture) - exact).max() < 0.51
@@ -232,11 +230,11 @@ def test_grey_is_the_usual_mean_of_the_colours() -> None:
     )
 
 
-def test_a_result_depends_on_its_two_pictures_alone(pairs: Any, threads: Any) -> None:
+def test_a_result_depends_on_its_two_pictures_alone(pairs, threads):
     """Not on what was computed before, nor in how many threads, nor on which of them."""
     small = np.random.default_rng(0).integers(0, 256, (2, 70, 70), np.uint8)
 
-    def found(which: int) -> bytes:
+    def found(which):
         return homography.between(*pairs[which][:2])[0].tobytes()
 
     threads(1)
@@ -248,7 +246,7 @@ def test_a_result_depends_on_its_two_pictures_alone(pairs: Any, threads: Any) ->
         assert list(pool.map(found, [0, 1, 2, 2, 1, 0])) == expected + expected[::-1]
 
 
-def test_what_is_no_pair_of_pictures_is_refused() -> None:
+def test_what_is_no_pair_of_pictures_is_refused():
     picture = np.zeros((SIDE, SIDE), np.uint8)
     for wrong in (picture.astype(np.float32), picture[0], picture[..., None]):
         with pytest.raises(ValueError, match=r"expected \(H, W\) or \(H, W, 3\) uint8"):
@@ -259,9 +257,7 @@ def test_what_is_no_pair_of_pictures_is_refused() -> None:
         homography.fit(POINTS, POINTS[1:])
 
 
-def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own_would_show_motion() -> (
-    None
-):
+def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own_would_show_motion():
     scene, rng = textured(3, 400), np.random.default_rng(3)
     boxes = np.array([200, 200, 180, 180]) + rng.uniform(-18, 18, (4, 4)) * [1, 1, 1, 0]
     boxes[:, 3] = boxes[:, 2]

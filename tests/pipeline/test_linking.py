@@ -10,28 +10,28 @@ SHAPE = np.array(
 )
 
 
-def person(x: float, y: float = 100, size: float = 1, lean: float = 0) -> np.ndarray:
+def person(x, y=100, size=1, lean=0):
     """(8, 3): an upright figure, sheared by `lean`."""
     points = SHAPE * size
     points = points + np.column_stack([lean * points[:, 1], np.zeros(len(points))]) + [x, y]
     return np.column_stack([points, np.ones(len(points))])
 
 
-def chains(tracks: list[np.ndarray], detections: list[np.ndarray]) -> list[list[tuple[int, float]]]:
+def chains(tracks, detections):
     """(frame position, x of the first joint) of every track: who it is, whatever its number in the
     frame.
     """
     return sorted([(int(t), float(detections[t][p][0, 0])) for t, p in track] for track in tracks)
 
 
-def test_people_who_stand_apart_keep_to_themselves() -> None:
+def test_people_who_stand_apart_keep_to_themselves():
     detections = [np.stack([person(100 + t), person(400 - t), person(700)]) for t in range(30)]
     tracks = link(detections, range(30))
     assert [track[:, 0].tolist() for track in tracks] == [list(range(30))] * 3
     assert [track[:, 1].tolist() for track in tracks] == [[0] * 30, [1] * 30, [2] * 30]
 
 
-def test_joints_that_are_not_finite_are_not_seen() -> None:
+def test_joints_that_are_not_finite_are_not_seen():
     detections = [np.stack([person(100 + t), person(400 - t), person(700)]) for t in range(30)]
     for frame in detections[3::4]:
         frame[0, 2], frame[1, :3, 0], frame[2, :, 1] = np.nan, np.inf, -np.inf
@@ -39,7 +39,7 @@ def test_joints_that_are_not_finite_are_not_seen() -> None:
     assert [track[:, 0].tolist() for track in link(detections, range(30))] == linked
 
 
-def test_people_who_cross_do_not_change_places() -> None:
+def test_people_who_cross_do_not_change_places():
     # A adult walks right, a child of 60% walks left; their boxes overlap wholly half-way.
     detections = [
         np.stack([person(100 + 5 * t, lean=0.2), person(300 - 5 * t, 115, 0.6, -0.2)])
@@ -55,7 +55,7 @@ def test_people_who_cross_do_not_change_places() -> None:
     assert heights == [{90.0}, {54.0}]
 
 
-def test_the_pairing_is_the_best_in_sum_and_not_first_come_first_served() -> None:
+def test_the_pairing_is_the_best_in_sum_and_not_first_come_first_served():
     # Both move 6 px right. Greedily, the new left one would go to the old right one's place.
     before, now = np.stack([person(100), person(109)]), np.stack([person(106), person(115)])
     assert [track[:, 1].tolist() for track in link([before, now], [0, 1])] == [[0, 0], [1, 1]]
@@ -73,7 +73,7 @@ def test_a_track_bridges_up_to_a_second_of_frames_that_are_missing_or_without_pe
     assert len(link(detections, range(missing + 2))) == n_tracks
 
 
-def test_people_who_come_at_the_same_time_are_in_order_from_left_to_right() -> None:
+def test_people_who_come_at_the_same_time_are_in_order_from_left_to_right():
     both, left = np.stack([person(400), person(100)]), person(100)[None]
     tracks = link([both, both, *[left] * 8], range(10))
     assert [track.tolist() for track in tracks] == [
@@ -82,7 +82,7 @@ def test_people_who_come_at_the_same_time_are_in_order_from_left_to_right() -> N
     ]
 
 
-def test_people_in_equal_boxes_are_in_order_of_their_joints() -> None:
+def test_people_in_equal_boxes_are_in_order_of_their_joints():
     left, right = person(100), person(100)
     right[2, 0] += 3  # inside the box
     for frame, order in (([left, right], (0, 1)), ([right, left], (1, 0))):
@@ -90,7 +90,7 @@ def test_people_in_equal_boxes_are_in_order_of_their_joints() -> None:
         assert [track[:, 1].tolist() for track in tracks] == [[order[0], 0], [order[1], 1]]
 
 
-def test_a_newcomer_gets_a_new_track() -> None:
+def test_a_newcomer_gets_a_new_track():
     detections = [person(100)[None]] + [np.stack([person(40), person(101)])] * 3
     tracks = link(detections, range(4))
     assert [track.tolist() for track in tracks] == [
@@ -99,13 +99,13 @@ def test_a_newcomer_gets_a_new_track() -> None:
     ]
 
 
-def test_a_detection_without_a_joint_belongs_to_no_person() -> None:
+def test_a_detection_without_a_joint_belongs_to_no_person():
     unseen = person(100) * [1, 1, 0]
     assert link([np.stack([unseen, person(100)])], [0])[0].tolist() == [[0, 1]]
     assert link([unseen[None]], [0]) == []
 
 
-def test_joints_seen_in_only_one_of_two_frames_do_not_part_them() -> None:
+def test_joints_seen_in_only_one_of_two_frames_do_not_part_them():
     upper, lower = person(100), person(101)
     upper[5:7, 2] = 0
     lower[0:2, 2] = 0
@@ -117,7 +117,7 @@ def test_joints_seen_in_only_one_of_two_frames_do_not_part_them() -> None:
 
 @settings(max_examples=25)
 @given(st.randoms(use_true_random=False), st.integers(0, 2**32 - 1))
-def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed: int) -> None:
+def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed):
     rng = np.random.default_rng(seed)
     detections = [
         np.stack(
@@ -139,7 +139,7 @@ def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed: 
 
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
-def test_every_detection_belongs_to_exactly_one_track(seed: int) -> None:
+def test_every_detection_belongs_to_exactly_one_track(seed):
     rng = np.random.default_rng(seed)
     detections = [
         np.stack([person(rng.uniform(0, 500), rng.uniform(0, 300)) for _ in range(n)])
@@ -156,12 +156,12 @@ def test_every_detection_belongs_to_exactly_one_track(seed: int) -> None:
         assert ((steps >= 1) & (steps <= 26)).all()
 
 
-def test_no_frames_and_no_people_give_no_tracks() -> None:
+def test_no_frames_and_no_people_give_no_tracks():
     assert link([], []) == []
     assert link([np.zeros((0, 25, 3))] * 3, range(3)) == []
 
 
-def test_nobody_is_linked_over_a_cut() -> None:
+def test_nobody_is_linked_over_a_cut():
     detections = [person(100)[None]] * 10
     tracks = link(detections, range(10), cuts=[4, 7])
     assert [track[:, 0].tolist() for track in tracks] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -170,7 +170,7 @@ def test_nobody_is_linked_over_a_cut() -> None:
 
 
 @pytest.mark.parametrize("missing", [3, 12])
-def test_who_walks_on_unseen_is_found_again(missing: int) -> None:
+def test_who_walks_on_unseen_is_found_again(missing):
     # 8 px a frame: after 12 missing frames, 104 px from where last seen, five times a body's width.
     frames = [*range(10), *range(10 + missing, 20 + missing)]
     assert len(link([person(8 * t)[None] for t in frames], frames, 12)) == 1
@@ -180,7 +180,7 @@ def test_who_walks_on_unseen_is_found_again(missing: int) -> None:
     assert len(link(stands, frames, 12)) == (1 if missing == 3 else 2)
 
 
-def test_one_person_is_split_at_gaps_and_cuts() -> None:
+def test_one_person_is_split_at_gaps_and_cuts():
     frames = np.array([0, 1, 4, 9, 10, 11])
     assert [part.tolist() for part in split_at_gaps(frames, 2)] == [[0, 1, 2], [3, 4, 5]]
     assert [part.tolist() for part in split_at_gaps(frames, 99, cuts=[1, 10])] == [
@@ -227,7 +227,7 @@ def test_two_who_cross_keep_to_their_straight_lines_while_one_hides_the_other(
     assert all(len({int(p) for _, p in track}) == 1 for track in tracks)
 
 
-def test_the_cameras_motion_is_not_taken_for_the_persons() -> None:
+def test_the_cameras_motion_is_not_taken_for_the_persons():
     # The camera jumps by a body's length and zooms; a neighbour stands where the person was.
     zoom = np.array([[1.25, 0, 70], [0, 1.25, 5], [0, 0, 1]])
     before = np.stack([person(100), person(186)])
@@ -240,7 +240,7 @@ def test_the_cameras_motion_is_not_taken_for_the_persons() -> None:
 
 
 @pytest.mark.parametrize("n_halves", [1, 4, 7])
-def test_a_person_who_is_found_as_two_halves_for_a_while_stays_the_same(n_halves: int) -> None:
+def test_a_person_who_is_found_as_two_halves_for_a_while_stays_the_same(n_halves):
     rng, places = (
         np.random.default_rng(0),
         np.column_stack([np.linspace(-20, 20, 17) % 15, np.linspace(0, 120, 17)]),

@@ -11,9 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 
 
-def is_alive(process: int) -> bool:
+def is_alive(process):
     """Whether it still runs: in a container, it may stay a zombie."""
     try:
         return "State:\tZ" not in Path("/proc", str(process), "status").read_text()
@@ -40,15 +38,15 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def late_ones_first(item: int) -> tuple[int, int]:
+def late_ones_first(item):
     time.sleep(0.02 if item % 7 == 0 else 0.001)
     return item, os.getpid()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(
-    workers: int,
-) -> None:
+    workers,
+):
     results = [*ordered_map(late_ones_first, range(60), workers)]
     assert [item for item, _ in results] == [*range(60)]
     processes = {process for _, process in results}
@@ -57,15 +55,15 @@ def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process
     assert not any(map(is_alive, processes))
 
 
-def segfault() -> None:
+def segfault():
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def hold_the_lock() -> None:
+def hold_the_lock():
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
-ENDS: dict[str, tuple[Callable[[], object], str, str]] = {
+ENDS = {
     "crash": (segfault, "reader_crashed", "SIGSEGV"),
     "exit": (lambda: os._exit(3), "reader_crashed", "exit code 3"),
     "hang": (lambda: time.sleep(1000), "reader_timeout", "made no progress for"),
@@ -76,15 +74,15 @@ ENDS: dict[str, tuple[Callable[[], object], str, str]] = {
 }
 
 
-def end_as_named(item: int | str) -> int | str:
+def end_as_named(item):
     if item in ENDS:
         ENDS[str(item)][0]()
     return item
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
-    items: list[int | str] = [
+def test_an_item_that_ends_its_process_costs_itself_alone(workers):
+    items = [
         0,
         1,
         2,
@@ -94,7 +92,7 @@ def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
         12,
     ]
 
-    def judge(limit: float) -> None:
+    def judge(limit):
         results = [*ordered_map(end_as_named, items, workers, timeout=limit, memory=256 * MIB)]
         for item, result in zip(items, results, strict=True):
             if item in ENDS:
@@ -107,7 +105,7 @@ def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
     with_growing_limit(judge, 1.0)
 
 
-def end_once(item: tuple[Path, str]) -> str:
+def end_once(item):
     file, name = item
     if not file.exists():
         file.touch()
@@ -115,8 +113,8 @@ def end_once(item: tuple[Path, str]) -> str:
     return "read"
 
 
-def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path: Path) -> None:
-    def judge(limit: float) -> None:
+def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path):
+    def judge(limit):
         items = [(tmp_path / f"{name} {limit}", name) for name in ("crash", "hang")]
         again, failed = ordered_map(end_once, items, 1, timeout=limit)
         assert again == "read"
@@ -126,19 +124,19 @@ def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path: P
     with_growing_limit(judge, 0.3)
 
 
-def read_mapped(file: Path) -> float:
+def read_mapped(file):
     mapped = np.memmap(file, np.uint8, "r")
     return float(mapped[:: 1 << 30].sum()) + mapped[: 100 * MIB].sum()
 
 
-def test_a_mapped_file_takes_no_memory(tmp_path: Path) -> None:
+def test_a_mapped_file_takes_no_memory(tmp_path):
     file = tmp_path / "large"
     with file.open("wb") as stream:
         stream.truncate(1 << 38)
     assert [*ordered_map(read_mapped, [file], 1, memory=64 * MIB)] == [0]
 
 
-def log_and_return_a_mebibyte(item: tuple[Path, int]) -> bytes:
+def log_and_return_a_mebibyte(item):
     log, index = item
     with log.open("a") as stream:
         stream.write("x")
@@ -158,27 +156,27 @@ def test_results_that_wait_for_an_earlier_one_take_bounded_memory(tmp_path, monk
     assert [len(one) for one in results if isinstance(one, bytes)] == [MIB] * 199
 
 
-def fail_at_two(item: int) -> int:
+def fail_at_two(item):
     if item == 2:
         raise ValueError("item 2")
     return item
 
 
 class Unpicklable(Exception):
-    def __init__(self, one: int, other: int) -> None:
+    def __init__(self, one, other):
         super().__init__(f"{one} and {other}")
 
 
-def raise_what_cannot_be_sent(item: int) -> None:
+def raise_what_cannot_be_sent(item):
     raise Unpicklable(item, item)
 
 
-def return_what_cannot_be_sent(item: int) -> Any:
+def return_what_cannot_be_sent(item):
     return threading.Lock()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers: int) -> None:
+def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers):
     taken = []
     with pytest.raises(ValueError, match="item 2") as raised:
         for one in ordered_map(fail_at_two, range(40), workers):
@@ -191,33 +189,33 @@ def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers: 
         next(ordered_map(return_what_cannot_be_sent, [1], workers))
 
 
-def who(item: object) -> int:
+def who(item):
     return os.getpid()
 
 
-def test_neighbours_of_one_group_are_done_by_one_process() -> None:
+def test_neighbours_of_one_group_are_done_by_one_process():
     items = [*"aaaabcccccccccdef"] * 4
     done = [*ordered_map(who, items, 3, same_group=lambda one, other: one == other)]
     by = zip(items, done, strict=True)
     assert all(one[1] == other[1] for one, other in itertools.pairwise(by) if one[0] == other[0])
 
 
-def slowly_but_surely(seconds: float) -> float:
+def slowly_but_surely(seconds):
     for _ in range(6):
         time.sleep(seconds)
         alive()
     return seconds
 
 
-def test_progress_that_is_shown_counts_as_a_sign_of_life() -> None:
-    def judge(limit: float) -> None:
+def test_progress_that_is_shown_counts_as_a_sign_of_life():
+    def judge(limit):
         assert [*ordered_map(slowly_but_surely, [limit / 4], 1, timeout=limit)] == [limit / 4]
 
     with_growing_limit(judge, 0.4)
 
 
-def test_time_that_the_parent_takes_is_not_held_against_a_process() -> None:
-    def judge(limit: float) -> None:
+def test_time_that_the_parent_takes_is_not_held_against_a_process():
+    def judge(limit):
         results = []
         for result in ordered_map(who, range(4), 2, timeout=limit):
             time.sleep(1.3 * limit)
@@ -228,7 +226,7 @@ def test_time_that_the_parent_takes_is_not_held_against_a_process() -> None:
     with_growing_limit(judge, 0.3)
 
 
-def threads_and_folder(item: int) -> tuple[int, str, Path]:
+def threads_and_folder(item):
     return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"], Path.cwd()
 
 
@@ -237,15 +235,15 @@ def test_libraries_have_one_thread_and_processes_are_where_this_one_is(tmp_path,
     assert [*ordered_map(threads_and_folder, [1], 1)] == [(1, "1", tmp_path)]
 
 
-def test_processes_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr(who, "__module__", "nowhere_to_be_found")
     monkeypatch.setitem(sys.modules, "nowhere_to_be_found", sys.modules[__name__])
     with pytest.raises(PipelineError, match="cannot start"):
         next(ordered_map(who, [1], 1))
 
 
-def test_who_takes_no_more_results_leaves_no_process() -> None:
-    results: Iterator[Any] = ordered_map(late_ones_first, range(400), 2)
+def test_who_takes_no_more_results_leaves_no_process():
+    results = ordered_map(late_ones_first, range(400), 2)
     processes = {next(results)[1] for _ in range(60)}
     results.close()
     assert not any(map(is_alive, processes))
@@ -256,14 +254,14 @@ class Notes:
     places, one by one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.tasks: list[str] = []
         self.memory: mmap.mmap
 
-    def share(self, memory: mmap.mmap) -> None:
+    def share(self, memory):
         self.memory = memory
 
-    def __call__(self, task: str, skipped: Mapping[int, Failed]) -> tuple[list[str], str]:
+    def __call__(self, task, skipped):
         self.tasks.append(task)
         for place, deed in enumerate(task):
             if place not in skipped:
@@ -274,11 +272,9 @@ class Notes:
         return self.tasks, os.environ["GREETING"]
 
 
-def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_is_skipped() -> (
-    None
-):
+def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_is_skipped():
     works, jobs = [Notes(), Notes()], iter([["ab", "aoc", None, "axb", "c"], None, ["d"]])
-    options: dict[str, Any] = {"skips": True, "shared": [128], "env": {"GREETING": "hello"}}
+    options = {"skips": True, "shared": [128], "env": {"GREETING": "hello"}}
     results = {}
     with Pool[str, tuple[list[str], str]](works, jobs, **options) as pool:
         while pool.has_more or not pool.is_idle:
@@ -301,7 +297,7 @@ for process in ordered_map(hang_at_three, range(4), 2):
 """
 
 
-def hang_at_three(item: int) -> int:
+def hang_at_three(item):
     if item == 3:
         hold_the_lock()
     return os.getpid()
@@ -314,9 +310,7 @@ def hang_at_three(item: int) -> int:
         *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGINT)),
     ],
 )
-def test_no_process_is_left_when_the_parent_is_ended(
-    ends_by: signal.Signals, tmp_path: Path
-) -> None:
+def test_no_process_is_left_when_the_parent_is_ended(ends_by, tmp_path):
     log = tmp_path / "log"
     with log.open("w") as stream:  # a pipe would be held open by what is left
         parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=stream, stderr=stream)

@@ -2,28 +2,27 @@
 
 import re
 from pathlib import Path
-from typing import Final
 
 from pipeline.accounting import REASONS, UNKNOWN, reason
 
-DOCS: Final = Path(__file__).parents[2] / "docs"
-ROW: Final = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MULTILINE)
+DOCS = Path(__file__).parents[2] / "docs"
+ROW = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MULTILINE)
 
 
-def documented() -> dict[str, list[str]]:
+def documented():
     """Each reason of the pages, with its meanings there."""
-    found: dict[str, list[str]] = {}
+    found = {}
     for page in (DOCS / "datasets.md", *sorted((DOCS / "datasets").glob("*.md"))):
         for name, meaning in ROW.findall(page.read_text(encoding="utf-8")):
             found.setdefault(name, []).append(meaning)
     return found
 
 
-def test_every_reason_of_the_pages_has_a_meaning_and_no_other_has() -> None:
+def test_every_reason_of_the_pages_has_a_meaning_and_no_other_has():
     assert set(documented()) == set(REASONS)
 
 
-def test_reasons_that_the_pages_call_no_failure_are_by_design() -> None:
+def test_reasons_that_the_pages_call_no_failure_are_by_design():
     harmless = {
         name
         for name, meanings in documented().items()
@@ -33,6 +32,6 @@ def test_reasons_that_the_pages_call_no_failure_are_by_design() -> None:
     assert all(reason(name).by_design for name in harmless)
 
 
-def test_an_unknown_reason_is_not_taken_for_harmless() -> None:
+def test_an_unknown_reason_is_not_taken_for_harmless():
     assert reason("made_up_by_a_plug_in") == UNKNOWN
     assert not UNKNOWN.by_design

@@ -45,7 +45,7 @@ PLACES = {
 }  # fmt: skip
 
 
-def labelled(skeleton: str) -> np.ndarray:
+def labelled(skeleton):
     """(J, 3): joint j is (j, 10 j, 1)."""
     j = np.arange(len(JOINTS[skeleton]), dtype=np.float32)
     return np.stack([j, 10 * j, np.ones_like(j)], axis=-1)
@@ -53,14 +53,14 @@ def labelled(skeleton: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", JOINTS)
 def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(
-    name: str,
-) -> None:
+    name,
+):
     assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
     other = opposite_joints(name)
     assert [other[i] for i in other] == list(range(len(other)))
 
 
-def test_every_order_has_its_sides_where_its_tool_has_them() -> None:
+def test_every_order_has_its_sides_where_its_tool_has_them():
     # which have some joints twice, and are below
     assert PLACES.keys() == JOINTS.keys() - {"spin49", "smpl54"}
     for name, places in PLACES.items():
@@ -69,31 +69,31 @@ def test_every_order_has_its_sides_where_its_tool_has_them() -> None:
         assert found == places, name
 
 
-def test_spin49_is_body_25_then_common14_then_the_pelvis_at_39() -> None:
+def test_spin49_is_body_25_then_common14_then_the_pelvis_at_39():
     assert JOINTS["spin49"][:25] == JOINTS["body_25"]
     assert JOINTS["spin49"][25:39] == JOINTS["common14"]
     assert correspondence("spin49", "common14")[0] == list(range(25, 39))
     assert JOINTS["spin49"].index("hip") == 39
 
 
-def test_smpl_joints_go_to_spin49_by_the_published_indices() -> None:
+def test_smpl_joints_go_to_spin49_by_the_published_indices():
     take, put = correspondence("smpl54", "spin49")
     assert take == SMPL_TO_SPIN49
     assert put == list(range(49))
 
 
 @pytest.mark.parametrize("source", ["smpl", JOINTS["smpl54"][:24]])
-def test_smpls_own_24_joints_go_where_they_go_among_the_54(source) -> None:
+def test_smpls_own_24_joints_go_where_they_go_among_the_54(source):
     known = [(take, put) for put, take in enumerate(SMPL_TO_SPIN49) if take < 24]
     assert list(zip(*correspondence(source, "spin49"), strict=True)) == known
 
 
-def test_openpose_coco_has_body_25s_joints_without_hip_centre_and_feet() -> None:
+def test_openpose_coco_has_body_25s_joints_without_hip_centre_and_feet():
     assert correspondence("openpose_coco", "spin49")[1] == [*range(8), *range(9, 19)]
     assert JOINTS["openpose_coco"][:2] == ("OP Nose", "OP Neck")
 
 
-def test_coco_fills_limbs_and_face_but_no_openpose_joint() -> None:
+def test_coco_fills_limbs_and_face_but_no_openpose_joint():
     out = convert(labelled("coco"), source="coco", target="spin49")
     assert sorted(np.flatnonzero(out[:, 2])) == [*range(25, 37), *range(44, 49)]
     assert out[44, 0] == 0  # nose
@@ -101,12 +101,12 @@ def test_coco_fills_limbs_and_face_but_no_openpose_joint() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in JOINTS if name not in WITHOUT_PLACE])
-def test_conversion_to_spin49_and_back_loses_nothing(name: str) -> None:
+def test_conversion_to_spin49_and_back_loses_nothing(name):
     there = convert(labelled(name), source=name, target="spin49")
     np.testing.assert_array_equal(convert(there, source="spin49", target=name), labelled(name))
 
 
-def test_a_source_may_be_the_names_that_a_file_lists() -> None:
+def test_a_source_may_be_the_names_that_a_file_lists():
     shuffled = ("rankle", "nose", "something else")
     out = convert(
         np.array([[1, 2, 1], [3, 4, 1], [5, 6, 1]], np.float32), source=shuffled, target="spin49"
@@ -117,24 +117,20 @@ def test_a_source_may_be_the_names_that_a_file_lists() -> None:
 
 
 @given(st.sampled_from(sorted(JOINTS)), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4))
-def test_conversion_keeps_leading_axes_channels_and_type(
-    name: str, leading: list[int], channels: int
-) -> None:
+def test_conversion_keeps_leading_axes_channels_and_type(name, leading, channels):
     keypoints = np.ones((*leading, SIZES[name], channels), np.float32)
     out = convert(keypoints, source=name, target="spin49")
     assert out.shape == (*leading, 49, channels)
     assert out.dtype == np.float32
 
 
-def test_conversion_leaves_its_input_alone() -> None:
+def test_conversion_leaves_its_input_alone():
     keypoints = labelled("coco")
     convert(keypoints, source="coco", target="coco")[:] = 7
     np.testing.assert_array_equal(keypoints, labelled("coco"))
 
 
-def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused() -> (
-    None
-):
+def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 17, 3\), expected \(..., 13, C\)"):
         convert(np.zeros((4, 17, 3)), source="penn_action", target="spin49")
     with pytest.raises(ValueError, match="no joint"):
@@ -145,7 +141,7 @@ def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_
         joint_names(("nose", "nose"))
 
 
-def test_mirroring_swaps_sides_and_keeps_the_middle() -> None:
+def test_mirroring_swaps_sides_and_keeps_the_middle():
     names, other = JOINTS["spin49"], opposite_joints("spin49")
     pairs = {names[i]: names[j] for i, j in enumerate(other)}
     assert pairs["OP LBigToe"] == "OP RBigToe"
@@ -158,13 +154,13 @@ def test_mirroring_swaps_sides_and_keeps_the_middle() -> None:
 
 
 @pytest.mark.parametrize("name", ["spin49", "penn_action", "body_25", "coco", "common14"])
-def test_bones_join_joints_of_the_skeleton_and_mirror_onto_bones(name: str) -> None:
+def test_bones_join_joints_of_the_skeleton_and_mirror_onto_bones(name):
     lines, other = {frozenset(pair) for pair in bones(name)}, opposite_joints(name)
     assert len(lines) == len(bones(name)) > 5
     assert {frozenset(other[i] for i in line) for line in lines} == lines
 
 
-def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted() -> None:
+def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted():
     keypoints = np.array(
         [[[1, 2, 1], [np.nan, 2, 1], [3, np.inf, 1], [4, 5, np.nan], [1e30, 5, 1]]]
     )
@@ -174,7 +170,7 @@ def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted() -> None:
     assert np.isnan(keypoints).any()  # the input is as it was
 
 
-def test_a_point_of_the_13_that_is_not_labelled_by_its_own_name_is_openposes() -> None:
+def test_a_point_of_the_13_that_is_not_labelled_by_its_own_name_is_openposes():
     kp = np.zeros((49, 3), np.float32)
     names = joint_names("spin49")
     kp[names.index("OP RAnkle")] = (3, 4, 0.5)

@@ -14,7 +14,7 @@ from pipeline.track import Track, other_units
         ([7], 1),
     ],
 )
-def test_the_step_is_the_most_common_difference(frame_index: list[int], step: int) -> None:
+def test_the_step_is_the_most_common_difference(frame_index, step):
     track = Track(
         dataset="d",
         split="train",
@@ -33,9 +33,7 @@ def test_the_step_is_the_most_common_difference(frame_index: list[int], step: in
         ("pose", np.full(72, 90.0), "156 rad"),
     ],
 )
-def test_another_unit_is_found_beside_frames_of_nan(
-    column: str, labels: np.ndarray, found: str
-) -> None:
+def test_another_unit_is_found_beside_frames_of_nan(column, labels, found):
     rows = np.stack([np.full_like(labels, np.nan), labels, labels]).astype(np.float32)
     assert [(name, was) for name, _, was in other_units({column: rows})] == [(column, found)]
 
@@ -49,9 +47,7 @@ def test_another_unit_is_found_beside_frames_of_nan(
         ("extrinsics", np.eye(4) + np.eye(4, k=3) * 5, 1000),
     ],
 )
-def test_another_unit_in_a_third_of_the_rows_is_found(
-    column: str, rows: np.ndarray, factor: float
-) -> None:
+def test_another_unit_in_a_third_of_the_rows_is_found(column, rows, factor):
     other = rows * factor
     if column == "extrinsics":
         other = np.eye(4) + np.eye(4, k=3) * 5 * factor
@@ -62,7 +58,7 @@ def test_another_unit_in_a_third_of_the_rows_is_found(
 
 
 @pytest.mark.parametrize("n_rows", range(2, 10))
-def test_one_wild_frame_of_a_short_track_is_no_other_unit(n_rows: int) -> None:
+def test_one_wild_frame_of_a_short_track_is_no_other_unit(n_rows):
     joints = np.linspace(0, 1.7, 14)[:, None] * [0.0, 1.0, 0.0]
     rows = np.stack([joints] * n_rows).astype(np.float32)
     rows[0] *= 1000

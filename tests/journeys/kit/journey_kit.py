@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.api import Detect, Detector, Machine, NumberStream, People
-from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
+from pipeline.api import Detector, NumberStream, People
 
 # Of COCO's 17 joints in a person's box: across and down it, as shares of its sides.
 ACROSS = [0.5, 0.46, 0.54, 0.42, 0.58, 0.3, 0.7, 0.2, 0.8, 0.2, 0.8, 0.4, 0.6, 0.4, 0.6, 0.4, 0.6]
@@ -26,10 +24,10 @@ class Red(Detector):
 
     name: ClassVar[str] = "red"
 
-    def load(self, device: str) -> Detect:
+    def load(self, device):
         return lambda images: [self._people(image) for image in images]
 
-    def _people(self, image: NDArray[np.uint8]) -> People:
+    def _people(self, image):
         y, x = np.nonzero((image[..., 0] > 150) & (image[..., 1] < 110) & (image[..., 2] < 110))
         if len(x) < self.min_pixels:
             return People(*(np.zeros((0, *form), np.float32) for form in ((4,), (), (17, 3))))
@@ -45,34 +43,9 @@ class RedBoxes(Red):
 
     name: ClassVar[str] = "red_boxes"
 
-    def _people(self, image: NDArray[np.uint8]) -> People:
+    def _people(self, image):
         people = super()._people(image)
         return people._replace(keypoints=people.keypoints[:, :0])
-
-
-@dataclass(frozen=True)
-class RedParts(TwoPartDetector):
-    """The same in two parts: boxes in an image, joints around a box."""
-
-    name: ClassVar[str] = "red_parts"
-
-    def load_networks(self, device: str) -> Networks:
-        whole = Red().load(device)
-
-        def joints_of(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.float32]:
-            left, top, right, bottom = np.add(box.astype(int), [-8, -8, 8, 8])
-            left, top = max(left, 0), max(top, 0)
-            (people,) = whole([image[top:bottom, left:right]])
-            joints = people.keypoints if len(people.keypoints) else np.zeros((1, 17, 3), np.float32)
-            return joints[0] + np.float32([left, top, 0])
-
-        return Networks(
-            lambda images: [Boxes(people.boxes, people.scores) for people in whole(images)],
-            lambda images, boxes: [
-                np.float32([joints_of(image, box) for box in found]).reshape(-1, 17, 3)
-                for image, found in zip(images, boxes, strict=True)
-            ],
-        )
 
 
 class Grid:
@@ -81,16 +54,16 @@ class Grid:
     lanes = 1
     provenance: Mapping[str, Any] = {"stand_in": False, "network": "means"}
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine):
         self.batch_size = machine.batch_size or 8
 
-    def adopt(self, memory: NDArray[np.uint8]) -> None: ...
+    def adopt(self, memory): ...
 
-    def release(self) -> None: ...
+    def release(self): ...
 
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, crops):
         means = crops.reshape(len(crops), 4, 56, 4, 56, 3).mean(axis=(2, 4))
-        features: NDArray[np.float32] = means.reshape(len(crops), -1).astype(np.float32)
+        features = means.reshape(len(crops), -1).astype(np.float32)
         return features / np.float32(255)
 
 
@@ -101,5 +74,5 @@ class Means(NumberStream):
     kind: ClassVar[str] = "means"
     dim: ClassVar[int] = 48
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Grid:
+    def load(self, machine, recorded):
         return Grid(machine)

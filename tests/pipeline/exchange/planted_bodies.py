@@ -4,9 +4,9 @@ They are SMPL's stand-in. Its SMPL-X is the same body, higher in its own frame.
 """
 
 import functools
+import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -19,13 +19,12 @@ from pipeline.cameras import project
 from pipeline.datasets.base import PELVIS
 from pipeline.demo.body import procedural
 from pipeline.exchange.bodies.estimate import pinhole
-from pipeline.exchange.bodies.importing import BodyModels, ImportedBodies, import_bodies
+from pipeline.exchange.bodies.importing import BodyModels, import_bodies
 from pipeline.exchange.bodies.projection import SMPLX_PELVIS, Keypoints
 from pipeline.exchange.bodies.smplx_joints import SmplxJoints
 from pipeline.exchange.bodies.tools import FOCAL
 from pipeline.skeletons import JOINTS
 from tests.made_splits import track_of, write_split
-from tests.pipeline.exchange import planted_bodies as planted
 
 SIZE = (640, 480)
 DIAGONAL = 800.0
@@ -35,7 +34,7 @@ smpl = functools.cache(Body.stand_in)
 HANDS = np.linspace(-0.3, 0.3, 90)  # mean pose, rad
 
 
-def pose(person: int, n: int = N) -> np.ndarray:
+def pose(person, n=N):
     """(n, 72) of a person who stands before the camera and swings all joints a little."""
     rng = np.random.default_rng(person)
     swing = rng.normal(size=72) * 0.15
@@ -44,26 +43,31 @@ def pose(person: int, n: int = N) -> np.ndarray:
     return poses
 
 
-def betas(person: int, n: int = N) -> np.ndarray:
+def betas(person, n=N):
     return np.tile(np.linspace(-0.5, 0.5, 10) * (person + 1), (n, 1))
 
 
-def trans(person: int, n: int = N, away: float = 5.0) -> np.ndarray:
+def trans(person, n=N, away=5.0):
     """(n, 3) m: people who walk across the picture."""
     steps = np.arange(n) * 0.08
     side = 1 - 2 * person
     return np.column_stack([side * (0.9 - steps), np.full(n, 0.1), np.full(n, away)])
 
 
-def keypoints(person: int, focal: float = DIAGONAL, away: float = 5.0) -> Keypoints:
+@functools.cache
+def joints(person, n=N):
+    """(n, 49, 3) m, without translation."""
+    return smpl().posed_joints(pose(person, n), betas(person, n))[0]
+
+
+def keypoints(person, n=N):
     """What a perfect detector has of them."""
-    joints = smpl().posed_joints(pose(person), betas(person))[0] + trans(person, away=away)[:, None]
-    places = project(joints, pinhole(focal, SIZE))
+    places = project(joints(person, n) + trans(person, n)[:, None], pinhole(DIAGONAL, SIZE))
     kp_2d = np.dstack([places, np.ones(places.shape[:2])])
-    return Keypoints(np.arange(N), kp_2d, np.full(N, HEIGHT))
+    return Keypoints(np.arange(n), kp_2d, np.full(n, HEIGHT))
 
 
-def extrinsics(n: int = N) -> np.ndarray:
+def extrinsics(n=N):
     """(n, 4, 4) from a world with y up to the camera, which turns and goes along."""
     over = np.diag([1.0, -1, -1])
     turns = Rotation.from_euler("y", np.arange(n)[:, None] * 0.05).as_matrix()
@@ -73,29 +77,28 @@ def extrinsics(n: int = N) -> np.ndarray:
     return matrices
 
 
-def in_world(points: np.ndarray) -> np.ndarray:
+def in_world(points):
     """(N, 3) m in the camera -> in the world."""
     to_camera = extrinsics()
     away = points - to_camera[:, :3, 3]
     return np.einsum("nji,nj->ni", to_camera[:, :3, :3], away)
 
 
-def world_root(person: int) -> np.ndarray:
+def world_root(person):
     """(N, 3) rad."""
     to_camera = Rotation.from_matrix(extrinsics()[:, :3, :3])
     return (to_camera.inv() * Rotation.from_rotvec(pose(person)[:, :3])).as_rotvec()
 
 
-def hips(person: int) -> np.ndarray:
+def hips(person):
     """(N, 3) m, their middle in the camera."""
-    joints = smpl().posed_joints(pose(person), betas(person))[0]
     sides = [JOINTS["spin49"].index(name) for name in ("lhip", "rhip")]
-    return joints[:, sides].mean(axis=1) + trans(person)
+    return joints(person)[:, sides].mean(axis=1) + trans(person)
 
 
-def wham(**changed: Any) -> dict[Any, Any]:
+def wham(**changed):
     """As demo.py --save_pkl leaves it. `trans_world` is the mid-hip's place."""
-    content: dict[Any, Any] = defaultdict(dict)
+    content = defaultdict(dict)
     for person in range(2):
         content[np.int64(person + 3)] = {
             "pose": pose(person).astype(np.float32),
@@ -109,9 +112,9 @@ def wham(**changed: Any) -> dict[Any, Any]:
     return content
 
 
-def vibe(margin: float = 1.1) -> dict[Any, Any]:
+def vibe(margin=1.1):
     """As demo.py leaves it: `pred_cam` is of a crop of `margin` times the box."""
-    content: dict[Any, Any] = {}
+    content = {}
     for person in range(2):
         places = trans(person)
         center = project(places[:, None], pinhole(DIAGONAL, SIZE))[:, 0]
@@ -132,12 +135,12 @@ def vibe(margin: float = 1.1) -> dict[Any, Any]:
     return content
 
 
-def phalp(ghosts: int = 3) -> dict[str, Any]:
+def phalp(ghosts=3):
     """Pictures from 1, both people in each; the second one's last frames repeat the body."""
-    content: dict[str, Any] = {}
+    content = {}
     far = trans(0)[0, 2] * FOCAL / 256 * max(SIZE) / DIAGONAL
     for t in range(N):
-        picture: dict[str, Any] = {"time": t, "tracked_ids": [0], "frame_path": f"{t + 1:06d}.jpg"}
+        picture = {"time": t, "tracked_ids": [0], "frame_path": f"{t + 1:06d}.jpg"}
         for key in ("tid", "tracked_time", "smpl", "camera", "bbox", "size"):
             picture[key] = []
         for person in range(2):
@@ -154,7 +157,7 @@ def phalp(ghosts: int = 3) -> dict[str, Any]:
     return content
 
 
-def smplx_file(folder: Path) -> Path:
+def smplx_file(folder):
     """SMPLX_NEUTRAL.npz: SMPL's surface and joints to the wrists."""
     arrays = procedural("neutral")
     rows = np.minimum(np.arange(55), 21)
@@ -170,11 +173,13 @@ def smplx_file(folder: Path) -> Path:
     return file
 
 
-def models(folder: Path) -> BodyModels:
-    return BodyModels(smpl(), SmplxJoints.load(smplx_file(folder)))
+@functools.cache
+def models():
+    with tempfile.TemporaryDirectory() as folder:
+        return BodyModels(smpl(), SmplxJoints.load(smplx_file(Path(folder))))
 
 
-def gvhmr(**changed: Any) -> dict[str, Any]:
+def gvhmr(**changed):
     body = {
         "global_orient": pose(0)[:, :3],
         "body_pose": pose(0)[:, 3:66],
@@ -182,7 +187,7 @@ def gvhmr(**changed: Any) -> dict[str, Any]:
         "transl": trans(0) - SMPLX_PELVIS,
     } | changed
     incam = {key: torch.tensor(values).float() for key, values in body.items()}
-    pelvis = smpl().posed_joints(pose(0), betas(0))[0][:, PELVIS]
+    pelvis = joints(0)[:, PELVIS]
     rest = pelvis + SMPLX_PELVIS
     world = incam | {
         "global_orient": torch.tensor(world_root(0)).float(),
@@ -192,7 +197,7 @@ def gvhmr(**changed: Any) -> dict[str, Any]:
     return {"smpl_params_global": world, "smpl_params_incam": incam, "K_fullimg": cameras}
 
 
-def tram(person: int, **changed: Any) -> dict[str, Any]:
+def tram(person, **changed):
     """As estimate_humans.py leaves it: tensors in a pickled dict."""
     turns = Rotation.from_rotvec(pose(person).reshape(-1, 3)).as_matrix()
     content = {
@@ -206,7 +211,7 @@ def tram(person: int, **changed: Any) -> dict[str, Any]:
     return content | changed
 
 
-def tram_camera(size: tuple[int, int] = SIZE, focal: float = DIAGONAL) -> dict[str, Any]:
+def tram_camera(size=SIZE, focal=DIAGONAL):
     to_world = np.linalg.inv(extrinsics())
     return {
         "img_focal": focal,
@@ -216,12 +221,10 @@ def tram_camera(size: tuple[int, int] = SIZE, focal: float = DIAGONAL) -> dict[s
     }
 
 
-def prompthmr(
-    *, size: tuple[int, int] = (SIZE[0] // 2, SIZE[1] // 2), every: int = 1, **changed: Any
-) -> dict[str, Any]:
+def prompthmr(*, size=(SIZE[0] // 2, SIZE[1] // 2), every=1, **changed):
     """As pipeline.py leaves it: pictures of half the size; every k-th of the clip's."""
     frames = np.arange(every - 1, N, every)
-    people: dict[int, Any] = {}
+    people = {}
     for person in range(2):
         turns = np.tile(np.eye(3), (len(frames), 55, 1, 1))
         turned = Rotation.from_rotvec(pose(person)[frames, :66].reshape(-1, 3)).as_matrix()
@@ -245,7 +248,7 @@ def prompthmr(
     return {"people": people, "camera": camera, "camera_world": world}
 
 
-def write(folder: Path, tool: str, content: Any = None, clip: str = "walk") -> Path:
+def write(folder, tool, content=None, clip="walk"):
     """The tool's file, in its container and under its name, of the clip."""
     below = folder / clip
     below.mkdir(exist_ok=True, parents=True)
@@ -264,7 +267,7 @@ def write(folder: Path, tool: str, content: Any = None, clip: str = "walk") -> P
     return file
 
 
-def write_tram(folder: Path, people: Any = None, camera: Any = None) -> list[Path]:
+def write_tram(folder, people=None, camera=None):
     """TRAM's files of the clip `walk`, one for a person."""
     hps = folder / "walk" / "hps"
     hps.mkdir(exist_ok=True, parents=True)
@@ -276,7 +279,7 @@ def write_tram(folder: Path, people: Any = None, camera: Any = None) -> list[Pat
     return files
 
 
-def files_of(folder: Path, tool: str) -> list[Path]:
+def files_of(folder, tool):
     """A tool's files of the clip `walk`."""
     return write_tram(folder) if tool == "tram" else [write(folder, tool)]
 
@@ -284,31 +287,36 @@ def files_of(folder: Path, tool: str) -> list[Path]:
 NAME = "videos/train"
 
 
+def clip_rows(name, person, n=N, confidence=1):
+    seen = keypoints(person, n)
+    box = np.column_stack([seen.kp_2d[:, 39, :2], seen.height, seen.height])
+    columns = {
+        "frame_index": seen.frame_index,
+        "bbox": box.astype(np.float32),
+        "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
+    }
+    return track_of(name, columns)
+
+
 def write_clips(
-    root: Path,
-    size: tuple[int, int] = planted.SIZE,
+    root,
+    size=SIZE,
     *,
-    confidence: float = 1,
-    name: str = "walk.mp4",
-) -> None:
-    """Two people in walk.mp4, and one in other.mp4."""
-
-    def rows(video: str, person: int) -> cache.TrackRows:
-        seen = planted.keypoints(person)
-        box = np.column_stack([seen.kp_2d[:, 39, :2], seen.height, seen.height])
-        columns = {
-            "frame_index": seen.frame_index,
-            "bbox": box.astype(np.float32),
-            "kp_2d": (seen.kp_2d * [1, 1, confidence]).astype(np.float32),
-        }
-        return track_of(f"{video}/{person}", columns)
-
+    confidence=1,
+    name="walk.mp4",
+    n=N,
+    people=(0, 1),
+):
+    """People in walk.mp4, and one in other.mp4."""
     videos = []
-    for video, people in ((name, (0, 1)), ("other.mp4", (0,))):
+    for video, persons in ((name, people), ("other.mp4", (0,))):
         entry = cache.VideoEntry(name=video, width=size[0], height=size[1], fingerprint="ab")
-        videos.append((entry, [rows(video, person) for person in people]))
+        rows = [
+            clip_rows(f"{video}/{k}", person, n, confidence) for k, person in enumerate(persons)
+        ]
+        videos.append((entry, rows))
     write_split(root, NAME, videos)
 
 
-def run(tmp_path: Path, *files: Path) -> ImportedBodies:
-    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, planted.models(tmp_path))
+def run(tmp_path, *files):
+    return import_bodies(files, tmp_path / "clips", tmp_path / "c", NAME, models())

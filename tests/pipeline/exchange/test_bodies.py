@@ -2,12 +2,10 @@
 
 import contextlib
 import os
-import pickle
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +14,14 @@ import torch
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.exchange.bodies.files import load_results
-from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, ProjectionFit, fit
+from pipeline.exchange.bodies.projection import NOTED, SMPLX_PELVIS, fit
 from pipeline.exchange.bodies.tools import FOCAL, ResultDict, clip_of, read_estimates
 from pipeline.skeletons import JOINTS
 from tests.hostile import Call
 from tests.pipeline.exchange import planted_bodies as planted
 
 
-def smpl(person: int = 0) -> BodyEstimate:
+def smpl(person=0):
     """The planted person, exactly."""
     frames = np.arange(planted.N)
     pose = planted.pose(person)
@@ -37,34 +35,17 @@ def smpl(person: int = 0) -> BodyEstimate:
     )
 
 
-def posed(estimate: BodyEstimate) -> np.ndarray:
+def posed(estimate):
     return planted.smpl().posed_joints(estimate.pose, estimate.betas)[0]
 
 
-def fitted(estimate: BodyEstimate) -> ProjectionFit:
+def fitted(estimate):
     """Compared with the first person."""
     return fit(estimate, posed(estimate), [planted.keypoints(0)], planted.SIZE)
 
 
-@pytest.mark.parametrize("tool", ["wham", "vibe", "phalp"])
-def test_bodies_of_each_tool_are_the_planted_ones(tmp_path: Path, tool: str) -> None:
-    people = [*read_estimates(planted.write(tmp_path, tool))]
-    assert len(people) == 2
-    for person, estimate in enumerate(people):
-        rows = estimate.frames
-        turned = np.abs(estimate.pose[:, 3:] - planted.pose(person)[rows, 3:])
-        assert turned.max() < 1e-5
-        assert np.abs(estimate.betas - planted.betas(person)[rows]).max() < 1e-5
-        expected = planted.trans(person)[rows]
-        margin = 1.1 if tool == "vibe" else 1.0
-        if tool != "phalp":  # whose depth is that of its focal length
-            assert np.abs(estimate.position(planted.SIZE, margin) - expected).max() < 1e-3
-
-
 @pytest.mark.parametrize(("every", "fps"), [(1, 30.0), (1, 60.0), (2, 119.9)])
-def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
-    tmp_path: Path, every: int, fps: float
-) -> None:
+def test_prompthmrs_smaller_and_fewer_pictures_are_undone(tmp_path, every, fps):
     """Trap 8: at 120 frames a second, its frame k is 2k + 1."""
     file = planted.write(tmp_path, "prompthmr", planted.prompthmr(every=every))
     people = [estimate.convert_to_clip(planted.SIZE, fps) for estimate in read_estimates(file)]
@@ -80,12 +61,11 @@ def test_prompthmrs_smaller_and_fewer_pictures_are_undone(
         np.testing.assert_allclose(estimate.pixel_intrinsics(planted.SIZE), camera)
 
 
-def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path: Path) -> None:
-    skeleton = planted.models(tmp_path).smplx
-    assert skeleton is not None
+def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path):
+    skeleton = planted.models().smplx
     parents = planted.smpl().smpl.parents.tolist()
     joints = skeleton.joints(planted.pose(1)[:, :66], planted.betas(1), parents) - SMPLX_PELVIS
-    expected = planted.smpl().posed_joints(planted.pose(1), planted.betas(1))[0]
+    expected = planted.joints(1)
     names = JOINTS["spin49"]
     for name in ("lshoulder", "rankle", "lwrist", "OP RHip", "OP MidHip"):
         at = names.index(name)
@@ -93,15 +73,19 @@ def test_joints_of_smplx_are_those_of_the_same_smpl_body(tmp_path: Path) -> None
     assert np.isnan(joints[:, names.index("nose")]).all()
 
 
-def test_ghosts_of_phalp_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_ghosts_of_phalp_are_counted_and_left_out(tmp_path):
     """Trap 5, and the size of its README, which is height and width (trap 6)."""
     first, second = read_estimates(planted.write(tmp_path, "phalp"))
     assert (len(first.frames), len(second.frames)) == (planted.N, planted.N - 3)
     assert second.dropped == {"ghost": 3}
+    for person, estimate in enumerate((first, second)):
+        rows = estimate.frames
+        np.testing.assert_allclose(estimate.pose[:, 3:], planted.pose(person)[rows, 3:], atol=1e-5)
+        np.testing.assert_allclose(estimate.betas, planted.betas(person)[rows], atol=1e-5)
     assert first.size == planted.SIZE
 
 
-def test_phalp_is_far_away_by_its_own_focal_length(tmp_path: Path) -> None:
+def test_phalp_is_far_away_by_its_own_focal_length(tmp_path):
     """Trap 7."""
     first, _ = read_estimates(planted.write(tmp_path, "phalp"))
     focal = FOCAL / 256 * max(planted.SIZE)
@@ -110,9 +94,7 @@ def test_phalp_is_far_away_by_its_own_focal_length(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("margin", "of"), [(1.1, "VIBE"), (1.0, "TCMR")])
-def test_the_margin_of_the_crop_is_told_by_projection(
-    tmp_path: Path, margin: float, of: str
-) -> None:
+def test_the_margin_of_the_crop_is_told_by_projection(tmp_path, margin, of):
     """Trap 10."""
     file = planted.write(tmp_path, "vibe", planted.vibe(margin))
     found = fitted(next(read_estimates(file)))
@@ -120,7 +102,7 @@ def test_the_margin_of_the_crop_is_told_by_projection(
     assert found.distance < 0.01
 
 
-def test_repeated_frames_of_a_variable_rate_count_once(tmp_path: Path) -> None:
+def test_repeated_frames_of_a_variable_rate_count_once(tmp_path):
     frames = np.r_[0, 0, np.arange(planted.N - 2)]
     file = planted.write(tmp_path, "wham", planted.wham(frame_ids=np.sort(frames)))
     first = next(read_estimates(file))
@@ -128,7 +110,7 @@ def test_repeated_frames_of_a_variable_rate_count_once(tmp_path: Path) -> None:
     assert first.dropped == {"repeated frame": 2}
 
 
-def test_openposes_joints_are_compared_too() -> None:
+def test_openposes_joints_are_compared_too():
     """They have other places among the 49 than COCO's."""
     seen = planted.keypoints(0)
     seen.kp_2d[:, 25:, 2] = 0
@@ -136,7 +118,7 @@ def test_openposes_joints_are_compared_too() -> None:
     assert found.distance < 1e-4
 
 
-def test_a_lying_body_of_another_frame_has_no_known_cause() -> None:
+def test_a_lying_body_of_another_frame_has_no_known_cause():
     """Trap 3: values of the world under the camera's name."""
     right = smpl()
     lying = right.pose.copy()
@@ -145,32 +127,21 @@ def test_a_lying_body_of_another_frame_has_no_known_cause() -> None:
     assert found.distance > NOTED
 
 
-def test_no_cause_is_a_negative_size() -> None:
+def test_no_cause_is_a_negative_size():
     """Bodies left of and above the image, where no resized image has them."""
     aside = replace(smpl(), trans=planted.trans(0) - [6, 2, 0])
     assert fitted(aside).cause == "no known cause"
 
 
-def test_the_clip_is_the_folder_or_phalps_file_up_to_the_first_dot() -> None:
+def test_the_clip_is_the_folder_or_phalps_file_up_to_the_first_dot():
     """Trap 11."""
     assert clip_of(Path("results/walk/hmr4d_results.pt"), "GVHMR") == "walk"
     assert clip_of(Path("results/demo_walk.v2.pkl"), "PHALP") == "walk"
     assert clip_of(Path("results/walk/hps/hps_track_0.npy"), "TRAM") == "walk"
 
 
-@pytest.mark.parametrize("compress", [False, True])
-def test_no_code_of_a_file_runs(tmp_path: Path, compress: bool) -> None:
-    ran = tmp_path / "ran"
-    content = pickle.dumps({1: {"pose": Call(os.mkdir, str(ran))}}, 4)
-    file = tmp_path / "wham_output.pkl"
-    file.write_bytes(zlib.compress(content) if compress else content)
-    with pytest.raises(UnsafePickle):
-        list(read_estimates(file))
-    assert not ran.exists()
-
-
-@pytest.mark.parametrize("tool", ["gvhmr", "tram", "prompthmr"])
-def test_no_code_of_a_file_with_tensors_runs(tmp_path: Path, tool: str) -> None:
+@pytest.mark.parametrize("tool", ["wham", "phalp", "gvhmr", "tram", "prompthmr"])
+def test_no_code_of_a_file_runs(tmp_path, tool):
     ran = tmp_path / "ran"
     call = Call(os.mkdir, str(ran))
     if tool == "tram":
@@ -182,7 +153,7 @@ def test_no_code_of_a_file_with_tensors_runs(tmp_path: Path, tool: str) -> None:
     assert not ran.exists()
 
 
-def refuses(file: Path, told: str | None = None) -> None:
+def refuses(file, told=None):
     with pytest.raises(RawDataError, match=told):
         list(read_estimates(file))
 
@@ -195,7 +166,7 @@ class Rebuilt:
     shape: tuple[int, ...]
     steps: tuple[int, ...]
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         numbers = torch.arange(4.0).untyped_storage()
         storage = torch.storage.TypedStorage(
             wrap_storage=numbers, dtype=torch.float32, _internal=True
@@ -217,7 +188,7 @@ class Rebuilt:
     ],
     ids=repr,
 )
-def test_a_tensor_stays_within_its_storage(tmp_path: Path, tensor: Rebuilt) -> None:
+def test_a_tensor_stays_within_its_storage(tmp_path, tensor):
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_shape=tensor)])
     refuses(file, "a tensor of shape")
 
@@ -226,19 +197,19 @@ def test_a_tensor_stays_within_its_storage(tmp_path: Path, tensor: Rebuilt) -> N
 class Nested:
     """A tensor whose storage is another tensor: the last of 4 numbers, 4 times."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return torch._utils._rebuild_tensor_v2, (Rebuilt(3, (4,), (0,)), 0, (4,), (1,), False, {})
 
 
-def test_a_tensor_is_no_storage(tmp_path: Path) -> None:
+def test_a_tensor_is_no_storage(tmp_path):
     """Its numbers after the first one would be beyond the file."""
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_shape=Nested())])
     refuses(file, "something else than a storage")
 
 
-@pytest.mark.parametrize("kind", ["float64", "float16", "int32", "int16", "int8", "uint8", "bool"])
+@pytest.mark.parametrize("kind", ["float64", "float16", "int16", "uint8", "bool"])
 @pytest.mark.parametrize("tool", ["gvhmr", "prompthmr"])
-def test_tensors_of_other_numbers_are_read(tmp_path: Path, tool: str, kind: str) -> None:
+def test_tensors_of_other_numbers_are_read(tmp_path, tool, kind):
     content = getattr(planted, tool)()
     content["net_outputs"] = torch.ones(2, 3, dtype=getattr(torch, kind))
     read = load_results(planted.write(tmp_path, tool, content))["net_outputs"]
@@ -246,7 +217,7 @@ def test_tensors_of_other_numbers_are_read(tmp_path: Path, tool: str, kind: str)
     assert (read == 1).all()
 
 
-def test_parts_of_a_tensor_are_read(tmp_path: Path) -> None:
+def test_parts_of_a_tensor_are_read(tmp_path):
     whole = torch.zeros(2 * planted.N, 12)
     whole[1::2, 2:] = torch.tensor(planted.betas(0)).float()
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_shape=whole[1::2, 2:])])
@@ -255,7 +226,7 @@ def test_parts_of_a_tensor_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["gvhmr", "tram", "prompthmr", "wham", "phalp"])
-def test_cut_files_are_refused(tmp_path: Path, tool: str) -> None:
+def test_cut_files_are_refused(tmp_path, tool):
     file = planted.files_of(tmp_path, tool)[0]
     content = file.read_bytes()
     for part in (20, len(content) // 3, len(content) - 30):
@@ -264,7 +235,7 @@ def test_cut_files_are_refused(tmp_path: Path, tool: str) -> None:
 
 
 @pytest.mark.parametrize("tool", ["gvhmr", "tram", "prompthmr", "wham"])
-def test_damaged_files_raise_errors_of_ours(tmp_path: Path, tool: str) -> None:
+def test_damaged_files_raise_errors_of_ours(tmp_path, tool):
     file = planted.files_of(tmp_path, tool)[0]
     content = file.read_bytes()
     rng = np.random.default_rng(0)
@@ -277,7 +248,7 @@ def test_damaged_files_raise_errors_of_ours(tmp_path: Path, tool: str) -> None:
             list(read_estimates(file))
 
 
-def test_an_archive_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_unpacks_to_more_is_refused(tmp_path):
     file = planted.write(tmp_path, "gvhmr")
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -294,23 +265,22 @@ def test_an_archive_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:
         ({"pose": np.zeros((planted.N, 75))}, "'3.pose': .*75"),
         ({"betas": None}, "3.betas"),
         ({"frame_ids": np.arange(planted.N)[::-1]}, "'3.frame_ids': .*ascending"),
+        ({"frame_ids": np.arange(planted.N) + 0.5}, r"'3.frame_ids': .*whole .* found \[0\.5"),
     ],
 )
-def test_other_numbers_are_refused_with_their_key(
-    tmp_path: Path, changed: dict[str, Any], told: str
-) -> None:
+def test_other_numbers_are_refused_with_their_key(tmp_path, changed, told):
     file = planted.write(tmp_path, "wham", planted.wham(**changed))
     refuses(file, told)
 
 
-def test_pictures_without_a_key_are_refused(tmp_path: Path) -> None:
+def test_pictures_without_a_key_are_refused(tmp_path):
     for key in ("tid", "camera", "time", "smpl"):
         content = planted.phalp()
         del content[f"outputs/_DEMO/walk/img/{2:06d}.jpg"][key]
         refuses(planted.write(tmp_path, "phalp", content), key)
 
 
-def test_matrices_that_do_not_turn_are_refused(tmp_path: Path) -> None:
+def test_matrices_that_do_not_turn_are_refused(tmp_path):
     zeros = torch.zeros(planted.N, 24, 3, 3)
     (file,) = planted.write_tram(tmp_path, [planted.tram(0, pred_rotmat=zeros)])
     refuses(file, "pred_rotmat': expected rotations")
@@ -319,21 +289,20 @@ def test_matrices_that_do_not_turn_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [zlib.compress(bytes(10_000_000), 9), b"\x78\x9c", b"", b"GIF8"]
 )
-def test_files_of_zeros_and_cut_ones_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_files_of_zeros_and_cut_ones_are_refused(tmp_path, content):
     file = tmp_path / "demo_walk.pkl"
     file.write_bytes(content)
     refuses(file)
 
 
-def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted() -> None:
+def test_rows_that_are_left_out_twice_for_one_reason_are_all_counted():
     once = smpl().only(np.arange(5), "repeated frame")
     twice = once.only(np.arange(3), "repeated frame")
     n = len(smpl().frames)
     assert twice.dropped == {"repeated frame": n - 3}
-    assert twice.trans is not None
     assert len(twice.frames) == len(twice.pose) == len(twice.betas) == len(twice.trans) == 3
 
 
-def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path: Path) -> None:
+def test_rotations_of_no_given_shape_are_one_of_each_row(tmp_path):
     entry = ResultDict(tmp_path / "results.pkl", "", {"turns": np.tile(np.eye(3), (4, 1, 1))})
     np.testing.assert_array_equal(entry.rotation_vectors("turns"), np.zeros((4, 3)))

@@ -2,10 +2,6 @@
 import names it.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -20,12 +16,11 @@ from tests.pipeline.exchange.planted_bodies import NAME, run, write_clips
 QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # of a turn about the optical axis
 
 
-def mid_hip(person: int) -> np.ndarray:
-    joints = planted.smpl().posed_joints(planted.pose(person), planted.betas(person))[0]
-    return joints[:, JOINTS["spin49"].index("OP MidHip")]
+def mid_hip(person):
+    return planted.joints(person)[:, JOINTS["spin49"].index("OP MidHip")]
 
 
-def moved(away: Callable[[int], Any]) -> dict[Any, Any]:
+def moved(away):
     """WHAM's, with other translations."""
     content = planted.wham()
     for person, entry in enumerate(content.values()):
@@ -33,7 +28,7 @@ def moved(away: Callable[[int], Any]) -> dict[Any, Any]:
     return content
 
 
-def turned() -> dict[Any, Any]:
+def turned():
     """WHAM's, of pictures that lie on their side."""
     content = planted.wham()
     for person, entry in enumerate(content.values()):
@@ -45,7 +40,7 @@ def turned() -> dict[Any, Any]:
     return content
 
 
-def resized() -> dict[Any, Any]:
+def resized():
     """VIBE's, of pictures of half the size."""
     content = planted.vibe()
     for entry in content.values():
@@ -53,7 +48,7 @@ def resized() -> dict[Any, Any]:
     return content
 
 
-def some_frames(chosen: slice) -> dict[Any, Any]:
+def some_frames(chosen):
     """WHAM's, of a clip that has these frames alone."""
     content = planted.wham()
     for entry in content.values():
@@ -63,11 +58,11 @@ def some_frames(chosen: slice) -> dict[Any, Any]:
     return content
 
 
-def shifted(frames: int) -> dict[Any, Any]:
+def shifted(frames):
     return planted.wham(frame_ids=np.arange(planted.N) + frames)
 
 
-PLANTED: dict[str, tuple[str, Callable[[], Any]]] = {
+PLANTED = {
     "the mid-hip's place is taken for a translation": ("wham", lambda: moved(mid_hip)),
     "a body of SMPL-X is taken for SMPL's": ("wham", lambda: moved(lambda _: -SMPLX_PELVIS)),
     "a body of SMPL is taken for SMPL-X's": (
@@ -82,7 +77,7 @@ PLANTED: dict[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
-def message_of(tmp_path: Path, file: Path) -> str:
+def message_of(tmp_path, file):
     """What an import says of a file."""
     write_clips(tmp_path / "clips")
     try:
@@ -93,16 +88,14 @@ def message_of(tmp_path: Path, file: Path) -> str:
 
 
 @pytest.mark.parametrize("cause", PLANTED)
-def test_a_planted_error_is_found_with_its_name(tmp_path: Path, cause: str) -> None:
+def test_a_planted_error_is_found_with_its_name(tmp_path, cause):
     tool, content = PLANTED[cause]
     message = message_of(tmp_path, planted.write(tmp_path, tool, content()))
     assert message.count("likely: ") == message.count(cause) > 0, message
 
 
 @pytest.mark.parametrize(("times", "refused"), [(1.2, False), (1.6, True), (0.5, True)])
-def test_another_focal_length_is_found_with_its_size(
-    tmp_path: Path, times: float, refused: bool
-) -> None:
+def test_another_focal_length_is_found_with_its_size(tmp_path, times, refused):
     camera = planted.tram_camera(focal=planted.DIAGONAL * times)
     file = planted.write_tram(tmp_path, None, camera)[0]
     message = message_of(tmp_path, file)
@@ -111,14 +104,14 @@ def test_another_focal_length_is_found_with_its_size(
 
 
 @pytest.mark.parametrize("tool", ["wham", "vibe", "phalp", "gvhmr", "prompthmr"])
-def test_right_files_have_no_cause(tmp_path: Path, tool: str) -> None:
+def test_right_files_have_no_cause(tmp_path, tool):
     message = message_of(tmp_path, planted.write(tmp_path, tool))
     assert "likely" not in message
     assert NOTED < REFUSED
 
 
 @pytest.mark.parametrize("tool", ["tram", "phalp", "gvhmr", "prompthmr"])
-def test_turned_pictures_of_a_known_size_are_refused(tmp_path: Path, tool: str) -> None:
+def test_turned_pictures_of_a_known_size_are_refused(tmp_path, tool):
     """Trap 15."""
     write_clips(tmp_path / "clips", planted.SIZE[::-1])
     file = planted.files_of(tmp_path, tool)[0]

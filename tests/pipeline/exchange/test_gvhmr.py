@@ -2,9 +2,6 @@
 raw files.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -17,34 +14,24 @@ from pipeline.exchange.gvhmr import GvhmrOptions, export
 from tests.fixtures import convert_into
 from tests.pipeline.datasets.made_bedlam import SEQ, SUBJECTS, labels, write
 from tests.pipeline.datasets.made_motions import smplx, write_motion
-from tests.pipeline.show.made_tracks import add_stream
+from tests.pipeline.exchange.made_streams import add_stream
 
 N, HOLE = 40, 33  # images of a sequence; of the second person, one is not labelled
 SCENE = "20221018_1_1_batch01hand_30fps"
 MID = f"inputs/bedlam/bedlam_download/20221018_1_1_batch01hand/mp4/{SEQ}.mp4-{{}}"
 
 
-def turns(vectors: Any) -> Any:
+def turns(vectors):
     return Rotation.from_rotvec(np.asarray(vectors, np.float64)).as_matrix()
 
 
-def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path: Path) -> None:
+def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path):
     raw, root, out = (tmp_path / name for name in ("raw", "cache", "hmr4d_support"))
     smplx(raw, gender="neutral")
     smplx(raw, "ACCAD/s1/other_stageii", gender="female")
     write_motion(raw, "CMU/s1/walk_poses", gender="neutral")  # SMPL-H
     convert_into(root, raw, "amass")
-    words = (
-        "export",
-        "amass",
-        "train",
-        "--cache",
-        str(root),
-        "--format",
-        "gvhmr",
-        "--out",
-        str(out),
-    )
+    words = ("export", "amass/train", "--cache", str(root), "--format", "gvhmr", "--out", str(out))
     assert (main(words), main(words), main([*words, "--replace"])) == (0, 2, 0)
     held = torch.load(out / "smplxpose_v2.pth")  # weights_only
     assert [*held] == ["ACCAD_s1_wave_stageii"]
@@ -63,7 +50,7 @@ def test_amass_has_neutral_motions_at_30_frames_a_second(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def bedlam(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def bedlam(tmp_path_factory):
     """Root of a cache with two people at 30 fps, labels, the body's file, rest joints by shape."""
     folder = tmp_path_factory.mktemp("bedlam")
     data = labels(N, step=1, width=165)
@@ -81,7 +68,7 @@ def bedlam(tmp_path_factory: pytest.TempPathFactory) -> Any:
     convert_into(folder / "cache", folder / "raw", "bedlam")
     add_stream(folder / "cache", "bedlam/train", "hmr2", "hmr2", 1024)
 
-    def rest(shape: float) -> Any:
+    def rest(shape):
         return body["J_regressor"] @ (
             body["v_template"] + body["shapedirs"][..., :10] @ np.full(10, shape)
         )
@@ -89,9 +76,7 @@ def bedlam(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folder, data, rest
 
 
-def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(
-    bedlam: Any, tmp_path: Path
-) -> None:
+def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(bedlam, tmp_path):
     folder, data, rest = bedlam
     out = tmp_path / "hmr4d_support"
     done = export(
@@ -158,16 +143,14 @@ def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(
         ({"smplx": True}, "other", "stream 'other' is missing"),
     ],
 )
-def test_a_missing_body_or_stream_is_named(
-    bedlam: Any, tmp_path: Path, options: Any, stream: str, words: str
-) -> None:
+def test_a_missing_body_or_stream_is_named(bedlam, tmp_path, options, stream, words):
     given = GvhmrOptions(smplx=bedlam[0] / "SMPLX_NEUTRAL.npz") if options else GvhmrOptions()
     with pytest.raises(PipelineError, match=words):
         export(bedlam[0] / "cache", "bedlam/train", tmp_path / "out", stream=stream, options=given)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_without_smplx_labels_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_split_without_smplx_labels_is_refused_with_the_reason(tmp_path):
     write_motion(tmp_path / "raw")
     convert_into(tmp_path / "cache", tmp_path / "raw", "amass")
     with pytest.raises(

@@ -3,8 +3,6 @@
 import itertools
 import json
 import resource
-from pathlib import Path
-from typing import Any
 
 import h5py
 import joblib
@@ -12,19 +10,17 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.exchange.rows import Segments
 from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
 from pipeline.exchange.vibe_db.layouts import layout_of, names_of, source_of, usual_name
 from pipeline.skeletons import JOINTS, joint_names
-from tests.pipeline.show.made_tracks import add_stream, add_video
+from tests.pipeline.exchange.made_streams import add_features, add_video
 
-DIM = 2048
 SHAPES = {
     "bbox": (4,),
-    "features": (DIM,),
+    "features": (2048,),
     "shape": (10,),
     "pose": (72,),
     "theta": (82,),
@@ -58,48 +54,15 @@ SPLITS = {  # split -> the name of its file, numbers of joints in 2D and 3D, its
 QUICK = ("insta_variety/train", "3dpw/validation", "amass/train")
 
 
-def add_features(root: Path, name: str, lost: tuple[int, ...] = ()) -> None:
-    add_stream(
-        root, name, "resnet50", "resnet50", DIM, lost, {"kind": "untrained", "argument": "0"}
-    )
-
-
-@pytest.fixture(scope="session")
-def exportable(
-    converted: Any, embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
-    """root(split): a cache that has it, with features. Only to be read."""
-    root = tmp_path_factory.mktemp("exported") / "cache"
-    converted.copy(converted.raw, root)
-    add_features(root, "penn_action/train")
-
-    def make(name: str) -> Path:
-        if not (root / name / "manifest.json").exists():
-            dataset, _, split = name.partition("/")
-            reader = datasets.get(dataset)
-            into.convert(
-                root,
-                embedded.raw(dataset),
-                dataset,
-                split,
-                body=embedded.body if reader.uses_body else None,
-            )
-            if reader.has_pixels:
-                add_features(root, name)
-        return root
-
-    return make
-
-
-def loaded(file: Path) -> dict[str, np.ndarray]:
+def loaded(file):
     if file.suffix == ".h5":
         with h5py.File(file) as stored:
             return {name: stored[name][:] for name in stored}
-    held: dict[str, np.ndarray] = joblib.load(file)
+    held = joblib.load(file)
     return held
 
 
-def rows_of(root: Path, name: str) -> tuple[cache.Split, np.ndarray]:
+def rows_of(root, name):
     split = cache.open(root)[name]
     return split, np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
 
@@ -109,7 +72,7 @@ def rows_of(root: Path, name: str) -> tuple[cache.Split, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", sorted(SPLITS.keys() - {"kinetics/val"}))
-def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(name: str) -> None:
+def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(name):
     dataset, _, split = name.partition("/")
     layout = layout_of(dataset, split, ())
     file, n_2d, n_3d, fields = SPLITS[name]
@@ -184,10 +147,9 @@ def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_
     assert provenance["split_digest"] == split.manifest["digest"]
     assert provenance["stream"]["identity"]["weights"] == {"kind": "untrained", "argument": "0"}
     assert provenance["weights"]["resnet50"]["licence"] == "MIT"
-    assert provenance["written"].endswith("+00:00") and provenance["rows"] == done.rows
 
 
-def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
+def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path):
     """Existing code divides them by 224, whatever the picture's size was."""
     kp_2d = np.zeros((2, 49, 3), np.float32)
     kp_2d[:, JOINTS["spin49"].index("OP Nose")] = (150, 75, 1)
@@ -207,9 +169,7 @@ def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path
 # gaps, lost rows
 
 
-def small_cache(
-    root: Path, name: str, columns: dict[str, Any], *, lost: tuple[int, ...] = (), step: int = 1
-) -> None:
+def small_cache(root, name, columns, *, lost=(), step=1):
     add_video(root, name, columns, step)
     add_features(root, name, lost)
 
@@ -243,7 +203,7 @@ def test_each_run_of_frames_that_have_what_is_needed_has_its_own_name_and_comes_
     assert files == [again] * 3
 
 
-def test_rows_whose_labels_existing_code_would_take_for_known_are_left_out(tmp_path: Path) -> None:
+def test_rows_whose_labels_existing_code_would_take_for_known_are_left_out(tmp_path):
     kp_3d = np.ones((6, 49, 4), np.float32)
     kp_3d[:, 39, :3] = 0
     kp_3d[2, 30, 3] = 0  # one of the 14 joints that losses compare
@@ -254,7 +214,7 @@ def test_rows_whose_labels_existing_code_would_take_for_known_are_left_out(tmp_p
     assert done.left_out == {"no 3D joints": 2}
 
 
-def test_a_label_that_no_row_has_is_absent(tmp_path: Path) -> None:
+def test_a_label_that_no_row_has_is_absent(tmp_path):
     smpl = {
         "pose": np.full((4, 72), np.nan),
         "betas": np.full((4, 10), np.nan),
@@ -277,7 +237,7 @@ def test_a_label_that_no_row_has_is_absent(tmp_path: Path) -> None:
 # files, messages
 
 
-def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path):
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
     (tmp_path / "x.pt").write_text("months of work")
     with pytest.raises(PipelineError, match="--replace"):
@@ -291,9 +251,7 @@ def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path
     assert len(joblib.load(tmp_path / "x.pt")["features"]) == 4
 
 
-def test_hdf5_that_the_disk_does_not_take_is_no_defect_and_leaves_no_file(
-    exportable: Any, tmp_path: Path
-) -> None:
+def test_hdf5_that_the_disk_does_not_take_is_no_defect_and_leaves_no_file(exportable, tmp_path):
     root, soft = exportable("insta_variety/train"), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, soft[1]))
     try:
@@ -314,7 +272,7 @@ def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(tmp_path, r
     assert not [*tmp_path.rglob("*.pt")]
 
 
-def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) -> None:
+def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path):
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
     with pytest.raises(
         PipelineError, match=r"stream 'other' is missing .existing streams: resnet50"
@@ -335,18 +293,14 @@ def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) ->
         ),
         ("a/b7/x8_c.png a/b7/x1234_c.png", [8, 1234], "pictures:a/b7/x{:01d}_c.png+0"),
         ("train/a_clip.mp4#000012 train/a_clip.mp4#000102", [12, 102], "video:train/a_clip.mp4"),
-        ("/data/000001.jpg", [1], ""),
         ("../000001.jpg", [1], ""),
         ("a/000001.jpg b/000002.jpg", [1, 2], ""),
         ("a/000001.jpg a/000009.jpg", [1, 2], ""),
         ("a/000001.jpg", [3], ""),
         ("a/{:06d}/000001.jpg", [1], ""),
-        ("a/picture.jpg", [0], ""),
     ],
 )
-def test_names_of_pictures_lead_back_to_their_source(
-    names: str, frames: list[int], source: str
-) -> None:
+def test_names_of_pictures_lead_back_to_their_source(names, frames, source):
     assert source_of(names.split(), np.array(frames)) == source
     if source:
         name_of = names_of(source)
@@ -362,17 +316,8 @@ def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_dat
         ran(*words).out
         + ran("import", tmp_path / "posetrack_train_db.pt", *split, tmp_path / "d").out
     )
-    assert (
-        "7 rows of 2 segments (vid_name)" in out
-        and "posetrack_train_db.pt" in out
-        and "1 row not exported" in out
-    )
+    assert "7 rows of 2 segments (vid_name)" in out and "1 row not exported" in out
     assert out.count("UNTRAINED") == 2 and "DEMO DATA" not in out
-    assert "--replace" in ran(*words, code=2).err
-    assert (
-        "error: --body: the format vibe does not read this folder"
-        in ran(*words, "--body", "smpl", code=2).err
-    )
     imported = cache.open(tmp_path / "d")["posetrack/train"]
     assert (
         imported.manifest["stand_in"] is False
@@ -380,7 +325,7 @@ def test_commands_report_counts_and_real_data_with_random_weights_is_no_demo_dat
     )
 
 
-def test_rows_that_are_left_out_in_two_steps_for_one_reason_are_all_counted() -> None:
+def test_rows_that_are_left_out_in_two_steps_for_one_reason_are_all_counted():
     numbers = np.arange(3)
     segments = Segments(10 * numbers, 10 * numbers + 5, numbers, numbers, {"no pose": 1})
     once = segments.only(numbers > 0, "no pose")

@@ -4,7 +4,6 @@ import functools
 import json
 import pickle
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -17,11 +16,11 @@ from pipeline.body import Body
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.exchange.wham.export import WhamOptions, export
 from pipeline.skeletons import JOINTS
-from tests.pipeline.show.made_tracks import add_stream, add_video
+from tests.pipeline.exchange.made_streams import add_stream, add_tokens, add_video
 
 VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WHAM's joints
 ROWS = {"bbox": (4,), "res": (2,), "pose": (72,), "betas": (10,), "kp2d": (17, 3)}
-LABELS: dict[str, Any] = {"vid": "int64", "frame_id": "int64", **ROWS}
+LABELS = {"vid": "int64", "frame_id": "int64", **ROWS}
 CAMERA = {"cam_poses": (4, 4), "features": (1024,)}
 PW3D = (
     LABELS | CAMERA | {"transl": (3,), "joints3D": (31, 3), "joints2D": (31, 2), "gender": "int64"}
@@ -38,18 +37,14 @@ BY_NETWORK = {
 }
 
 
-def add_tokens(root: Path, name: str) -> None:
-    add_stream(root, name, "tokens", "hmr2", 1024)
-
-
-def small_cache(root: Path, name: str, columns: dict[str, Any], **options: Any) -> None:
+def small_cache(root, name, columns, **options):
     """A split of one video, with tokens."""
     add_video(root, name, columns, fps=30.0, **options)
     add_tokens(root, name)
 
 
 @pytest.fixture(scope="module")
-def body(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def body(embedded, tmp_path_factory):
     """The demo body, with a regressor whose joints are vertices."""
     folder = tmp_path_factory.mktemp("body")
     for file in embedded.body.iterdir():
@@ -58,26 +53,10 @@ def body(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def made(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """made(split): the root of a cache that has it, with tokens. Only to be read."""
-    root = tmp_path_factory.mktemp("wham") / "cache"
-
-    def make(name: str) -> Path:
-        if not (root / name / "manifest.json").exists():
-            dataset, _, split = name.partition("/")
-            into.convert(root, embedded.raw(dataset), dataset, split, body=embedded.body)
-            if dataset != "amass":
-                add_tokens(root, name)
-        return root
-
-    return make
-
-
 stand_in = functools.cache(Body.stand_in)
 
 
-def posed(gender: str, pose: Any, betas: Any, trans: Any) -> np.ndarray:
+def posed(gender, pose, betas, trans):
     """(n, 6890, 3) m."""
     rotmat = (
         Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3))
@@ -91,7 +70,7 @@ def posed(gender: str, pose: Any, betas: Any, trans: Any) -> np.ndarray:
         ).verts.numpy()
 
 
-def check(held: dict[str, Any], expected: dict[str, Any]) -> None:
+def check(held, expected):
     """Tensors of these shapes and types, float32 where no type is named, all finite."""
     assert set(held) == set(expected)
     for field, shape in expected.items():
@@ -108,11 +87,13 @@ def check(held: dict[str, Any], expected: dict[str, Any]) -> None:
 # training
 
 
-def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(made, embedded, body, tmp_path):
+def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(
+    exportable, embedded, body, tmp_path
+):
     """The labels of the cache are by default of the neutral body, whose pelvis is elsewhere than
     the gendered one's.
     """
-    root = made("3dpw/train")
+    root = exportable("3dpw/train")
     done = export(root, "3dpw/train", tmp_path, stream="tokens", options=WhamOptions(body=body))
     held, (sequence,) = (
         joblib.load(tmp_path / "3dpw_train_vit.pth"),
@@ -153,8 +134,10 @@ def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(made, embedd
     assert held["res"].unique(dim=0).tolist() == [[split.videos[0].width, split.videos[0].height]]
 
 
-def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(made, tmp_path, monkeypatch):
-    root = made("h36m/train")
+def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(
+    exportable, tmp_path, monkeypatch
+):
+    root = exportable("h36m/train")
     done = export(root, "h36m/train", tmp_path / "h.pth", stream="tokens")
     held, split = joblib.load(tmp_path / "h.pth"), cache.open(root)["h36m/train"]
     check(held, H36M)
@@ -180,7 +163,7 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(made, tmp_p
     assert blocks.file.read_bytes() == again.file.read_bytes()
 
 
-def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
+def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path):
     kp_2d = np.zeros((3, 49, 3), np.float32)
     kp_2d[:, JOINTS["spin49"].index("OP LEye")] = (150, 75, 1)
     columns = {"kp_2d": kp_2d, "bbox": np.tile([150, 150, 300, 300], (3, 1))}
@@ -197,10 +180,8 @@ def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
     assert torch.equal(held["joints2D"], held["kp2d"])
 
 
-def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(
-    made: Any, body: Path, tmp_path: Path
-) -> None:
-    root = made("bedlam/train")
+def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(exportable, body, tmp_path):
+    root = exportable("bedlam/train")
     held = joblib.load(export(root, "bedlam/train", tmp_path, options=WhamOptions(body=body)).file)
     assert not {"transl", "joints3D"} & held.keys()
     camera = held["extrinsics"].double().numpy()
@@ -217,10 +198,10 @@ def test_bedlam_s_bodies_in_the_world_and_in_the_camera_are_one(
 
 
 def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
-    made, body, tmp_path, luigi_cfg, ran
+    exportable, body, tmp_path, luigi_cfg, ran
 ):
     """By the body of luigi.cfg, which AMASS's conversion does without."""
-    root = made("amass/train")
+    root = exportable("amass/train")
     luigi_cfg()
     (tmp_path / "body").symlink_to(body)
     ran("export", "amass/train", "--cache", root, "--format", "wham", "--out", tmp_path)
@@ -254,9 +235,9 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
 
 
 def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(
-    made: Any, embedded: Any, tmp_path: Path
-) -> None:
-    root = made("emdb/emdb1")
+    exportable, embedded, tmp_path
+):
+    root = exportable("emdb/emdb1")
     done = export(root, "emdb/emdb1", tmp_path, stream="tokens")
     held = joblib.load(tmp_path / "emdb_1_vit.pth")
     assert set(done.absent) == BY_NETWORK
@@ -300,29 +281,20 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(
         )
 
 
-def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
+def test_3dpw_s_sequences_have_their_names(tmp_path):
     columns = {
         "pose": np.zeros((4, 72)),
         "betas": np.zeros((4, 10)),
         "has_smpl": np.ones(4, np.uint8),
     }
-    for name, file in {
-        "3dpw/validation": "3dpw_val_vit.pth",
-        "3dpw/test": "3dpw_test_vit.pth",
-    }.items():
-        small_cache(tmp_path / "c", name, columns | {"frame_index": np.r_[0:2, 5:7]})
-        done = export(tmp_path / "c", name, tmp_path)
-        assert done.file.name == file and set(done.absent) == {
-            *BY_NETWORK,
-            "features",
-            "cam_poses",
-            "gender",
-        }
-        held = joblib.load(done.file)
-        assert done.summary == "5 rows in 1 sequence"
-        # closed up
-        assert (held["vid"], held["frame_id"][0].tolist()) == (["v_0"], [0, 0, 1, 5, 6])
-        assert held["bbox"][0].shape == (5, 4) and held["flipped_bbox"][0].shape == (5, 3)
+    small_cache(tmp_path / "c", "3dpw/test", columns | {"frame_index": np.r_[0:2, 5:7]})
+    done = export(tmp_path / "c", "3dpw/test", tmp_path)
+    assert done.file.name == "3dpw_test_vit.pth"
+    assert set(done.absent) == {*BY_NETWORK, "features", "cam_poses", "gender"}
+    held = joblib.load(done.file)
+    # closed up
+    assert (held["vid"], held["frame_id"][0].tolist()) == (["v_0"], [0, 0, 1, 5, 6])
+    assert held["bbox"][0].shape == (5, 4) and held["flipped_bbox"][0].shape == (5, 3)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -330,9 +302,9 @@ def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
 
 
 def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
-    made, body, tmp_path, ran
+    exportable, body, tmp_path, ran
 ):
-    root = made("3dpw/train")
+    root = exportable("3dpw/train")
     words = ("export", "3dpw", "train", "--cache", root, "--format", "wham", "--out", tmp_path)
     out = ran(*words).out
     for field, why in {"features": "tokens", "joints3D": "--body", "transl": "--body"}.items():
@@ -343,14 +315,10 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
         and provenance["kp2d"].endswith("detected")
         and "joints2D" in provenance["absent"]
     )
-    before = (tmp_path / "3dpw_train_vit.pth").read_bytes()
     assert "--replace" in ran(*words, code=2).err
     assert (
         "without" not in ran(*words, "--replace", "--stream", "tokens", "--set", f"body={body}").out
     )
-    assert len((tmp_path / "3dpw_train_vit.pth").read_bytes()) > len(before)
-    provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
-    assert provenance["weights"] == {"tokens": {}}  # made without a network
 
 
 @pytest.mark.parametrize(
@@ -358,8 +326,7 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
     [
         ("penn_action/train", ".", {}, "WHAM has no file"),
         ("3dpw/train", "3dpw_train_db.pt", {}, r"\.pth"),
-        ("3dpw/train", "nowhere/x.pth", {}, "does not exist"),
-        ("3dpw/train", ".", {"stream": "tokenz"}, "'tokenz'.*existing ones: tokens"),
+        ("3dpw/train", ".", {"stream": "tokenz"}, "'tokenz'.*existing ones: .*tokens"),
         (
             "3dpw/train",
             ".",
@@ -368,17 +335,17 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
         ),
     ],
 )
-def test_what_cannot_be_written_is_refused(made, tmp_path, name, out, options, message):
-    root = made("3dpw/train")
+def test_what_cannot_be_written_is_refused(exportable, tmp_path, name, out, options, message):
+    root = exportable("3dpw/train")
     with pytest.raises(PipelineError, match=message):
         export(root, name, tmp_path / out, **options)
     assert not any(tmp_path.iterdir())
 
 
 def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(
-    made, body, tmp_path
+    exportable, body, tmp_path
 ):
-    root, real = made("3dpw/train"), tmp_path / "real"
+    root, real = exportable("3dpw/train"), tmp_path / "real"
     real.mkdir()
     for file in body.iterdir():
         if file.name != "STAND_IN.json":
@@ -392,7 +359,7 @@ def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(
         export(root, "3dpw/train", tmp_path, options=WhamOptions(body=real))
 
 
-def test_rows_of_a_later_commit_need_tokens_first(tmp_path: Path) -> None:
+def test_rows_of_a_later_commit_need_tokens_first(tmp_path):
     kp_3d = np.ones((7, 49, 4), np.float32)
     kp_3d[:, 39, :3] = 0
     labels = {"kp_3d": kp_3d, "has_3d": np.ones(7, np.uint8), "frame_index": np.r_[0:4, 6:9]}
@@ -405,7 +372,7 @@ def test_rows_of_a_later_commit_need_tokens_first(tmp_path: Path) -> None:
         export(root, "h36m/train", tmp_path, stream="tokens", replace=True)
 
 
-def test_what_is_at_another_rate_than_wham_s_windows_is_refused(tmp_path: Path) -> None:
+def test_what_is_at_another_rate_than_wham_s_windows_is_refused(tmp_path):
     smpl = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
     small_cache(tmp_path / "c", "bedlam/train", smpl, step=5)
     with pytest.raises(PipelineError, match="4 rows have no rate of 30"):

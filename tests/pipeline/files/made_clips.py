@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +26,7 @@ WIDTH, HEIGHT = 128, 64
 DARK, BRIGHT = 50, 200
 
 
-def paint(number: int, width: int = WIDTH, height: int = HEIGHT) -> Image:
+def paint(number, width=WIDTH, height=HEIGHT):
     """An image (height, width, 3) whose columns are a number's bits, and below their inverse."""
     bits = [number >> bit & 1 for bit in range(BITS)]
     columns = np.repeat(np.array(bits), width // BITS)
@@ -37,7 +38,7 @@ def paint(number: int, width: int = WIDTH, height: int = HEIGHT) -> Image:
     return np.repeat(rows[..., None], 3, axis=2)
 
 
-def number_in(image: Image) -> int:
+def number_in(image):
     """The number in an image of any size, upright; -1 if there is none."""
     height, width = image.shape[:2]
     grey = image.mean(axis=2)
@@ -72,7 +73,7 @@ class Clip:
     paint: Callable[[int], int] = lambda number: number  # frame -> the number that it shows
     image: Callable[[int, int, int], Image] = paint_bits  # number, width, height -> its image
 
-    def encode(self) -> bytes:
+    def encode(self):
         """The file's bytes."""
         form = FORMATS.get(self.name.rpartition(".")[2])
         with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +81,7 @@ class Clip:
             self._write(file, form)
             return file.read_bytes()
 
-    def _write(self, file: Path, form: str | None) -> None:
+    def _write(self, file, form):
         with av.open(str(file), "w", format=form, options=self.muxer) as container:
             container.metadata.update(self.metadata)
             options = {"g": "10", **self.options}
@@ -90,7 +91,7 @@ class Clip:
             if self.times is not None:
                 stream.codec_context.time_base = Fraction(1, 1000)
             self.prepare(stream)
-            packets: list[Any] = []
+            packets = []
             for number in range(self.n_frames):
                 frame = av.VideoFrame.from_ndarray(
                     self.image(self.paint(number), *self.size)
@@ -120,7 +121,7 @@ FORMATS = {
 }
 
 
-def find_packet(data: bytes, number: int) -> slice:
+def find_packet(data, number):
     """Where a packet's content is in a file; number: in decoding order."""
     with av.open(io.BytesIO(data)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -129,7 +130,7 @@ def find_packet(data: bytes, number: int) -> slice:
     return slice(start, start + len(content))
 
 
-def zero(data: bytes, number: int) -> bytes:
+def zero(data, number):
     """The file with zeros in place of one packet's content."""
     place = find_packet(data, number)
     return data[: place.start] + bytes(place.stop - place.start) + data[place.stop :]
@@ -143,7 +144,7 @@ MATRIX = {  # of a display: rows a b u, c d v, x y w, in fixed point
 }
 
 
-def with_matrix(data: bytes, name: str) -> bytes:
+def with_matrix(data, name):
     """An MP4 with another display matrix in its first track's header."""
     start = data.index(b"tkhd") + 4 + 40  # behind the type; version, times, layer, volume
     a, b, c, d = MATRIX[name]
@@ -151,7 +152,7 @@ def with_matrix(data: bytes, name: str) -> bytes:
     return data[:start] + struct.pack(">9i", *numbers) + data[start + 36 :]
 
 
-def trimmed(data: bytes, n_hidden: int, rate: int = 25) -> bytes:
+def trimmed(data, n_hidden, rate=25):
     """An MP4 whose edit list begins `n_hidden` frames later, as phones trim clips."""
     start = data.index(b"elst") + 4 + 8
     duration, media_time, speed = struct.unpack_from(">IiI", data, start)
@@ -162,14 +163,14 @@ def trimmed(data: bytes, n_hidden: int, rate: int = 25) -> bytes:
     return data[:start] + entry + data[start + 12 :]
 
 
-def write_two_streams(file: Path, small: tuple[int, int], large: tuple[int, int]) -> None:
+def write_two_streams(file, small, large):
     """40 frames of `large`, numbered from 0 on; before it a stream of 15 frames of `small`, from
     200 on downwards.
     """
     with av.open(str(file), "w") as container:
         streams = []
         for (width, height), rate in ((small, 10), (large, 25)):
-            stream: Any = container.add_stream("libx264", rate=rate)
+            stream = container.add_stream("libx264", rate=rate)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             streams.append(stream)
         for number in range(40):
@@ -203,18 +204,18 @@ INTERLACED_CLIPS = (
 )
 
 
-def hdr(transfer: str) -> dict[str, str]:
+def hdr(transfer):
     """Options of x265."""
     return {
         "x265-params": f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
     }
 
 
-def widen(stream: Any) -> None:
+def widen(stream):
     stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
 
 
-def doubled(packets: list[Any]) -> list[Any]:
+def doubled(packets):
     """Two packets have one time, each."""
     for first, second in zip(packets[::2], packets[1::2], strict=True):
         second.pts = first.pts
@@ -222,7 +223,7 @@ def doubled(packets: list[Any]) -> list[Any]:
     return packets
 
 
-def shifted(packets: list[Any], n_frames: int) -> list[Any]:
+def shifted(packets, n_frames):
     """All packets come earlier or later."""
     for packet in packets:
         packet.pts += n_frames
@@ -335,10 +336,27 @@ WHOLE = [
 
 
 @functools.cache
-def content(name: str) -> bytes:
+def content(name):
     """The bytes of a clip of `WHOLE`."""
     (clip,) = (clip for clip in WHOLE if clip.name == name)
     return clip.encode()
+
+
+OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))  # before 4.13, it takes all for BT.601
+# whose pixels are not those that OpenCV decodes, as `ClipRecord.otherwise` says
+OTHERWISE = {*INTERLACED_CLIPS, "hlg.mp4", "pq.mp4", "wide_pixels.mp4", "dv.avi", "h263.3gp"}
+
+
+def require_pixels_of_opencv(video, frames):
+    """The frames are all of the video's, to the bit."""
+    assert not video.record().otherwise
+    capture = cv2.VideoCapture(str(video.root / video.path))
+    for frame in frames:
+        has_frame, image = capture.read()
+        assert has_frame
+        np.testing.assert_array_equal(frame.image, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    assert not capture.read()[0]
+    capture.release()
 
 
 DAMAGED = [
@@ -358,7 +376,7 @@ DAMAGED = [
 ]
 
 
-def write_keypoints(raw: Path, clip: str, size: tuple[int, int]) -> None:
+def write_keypoints(raw, clip, size):
     """One person who stands in the middle of all frames."""
     joints = standing("coco", size[0] / 2, size[1] / 2, scale=size[1] / 60)
     write_alphapose(raw / "keypoints" / f"{clip}.json", dict.fromkeys(range(N), joints))

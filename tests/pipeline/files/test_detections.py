@@ -4,9 +4,7 @@ frame.
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +34,7 @@ from tests.pipeline.files.made_detections import (
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(name, tmp_path):
     case = CASES[name]
     found = read(write(tmp_path / "k", case.files))
     assert found.frame_index.tolist() == list(range(N))
@@ -56,7 +52,7 @@ def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(
     )
 
 
-def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: Path) -> None:
+def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path):
     content = coco_object()
     for t in EVERY:
         content["annotations"][t]["bbox"] = xywh(t)
@@ -68,18 +64,17 @@ def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: P
     assert not found.boxes_alone
 
 
-def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_path: Path) -> None:
+def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_path):
     (tmp_path / "k").write_text("1,1,10,10,20,40,0.25\n1,2,10,10,20,40,0\n1,3,10,10,20,40,-1\n")
     found = read(tmp_path / "k")
     assert (found.keypoints[0][:, 0, 2].tolist(), found.notes[0][:2]) == ([0.25, 1], "1 ")
     (tmp_path / "k").write_text("track,frame,x,y,w,h\nbob,0,1,2,3,4\nann,0,5,6,7,8\n")
     found = read(tmp_path / "k")
-    assert found.identity is not None
     assert [found.names[k] for k in found.identity[0]] == ["bob", "ann"]
     np.testing.assert_array_equal(found.keypoints[0][1, :, :2], [[5, 6], [12, 14]])
 
 
-def test_a_pose_lifters_right_leg_comes_first(tmp_path: Path) -> None:
+def test_a_pose_lifters_right_leg_comes_first(tmp_path):
     """Somebody who faces the camera, so the right side is on the image's left."""
     # as MMPose's h36m.py: the hip, the right leg, the left leg, the trunk, the left arm, the right
     places = (
@@ -98,7 +93,7 @@ def test_a_pose_lifters_right_leg_comes_first(tmp_path: Path) -> None:
         assert tuple(found.keypoints[0][0, names.index(name), :2]) == place, name
 
 
-def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path: Path) -> None:
+def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path):
     order = np.random.default_rng(0).permutation(17)
     content = coco_object()
     content["categories"][1]["keypoints"] = [COCO_NAMES[j] for j in order]
@@ -112,20 +107,18 @@ def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path: Path) -> Non
     assert caught.value.reason == "unknown_joint_order"
 
 
-def change_of(name: str, change: Callable[[Any], object]) -> dict[str, Any]:
+def change_of(name, change):
     """A case's files after a change of its only file's content."""
     content = json.loads(json.dumps(CASES[name].files[""]))
     change(content)
     return {"": content}
 
 
-HOSTILE: list[tuple[dict[str, Any], str]] = [  # beside those of label_mistakes.py
+HOSTILE = [  # beside those of label_mistakes.py
     ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
-    ({"": "1,1,1e300,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,10,10,20,40\n2,1,10,10,-20,40\n"}, r"'line 2': expected a box x y w h with a width"),
     ({"": "1,private words,1,1,1,1\n"}, r"expected numbers, found no number: a text of 13 char"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
-    ({"": "1,1,10,10,20,40\n1,1,x\n"}, r"'line 2': expected numbers"),
     (
         {"c_1.txt": "0 0.5 0.5 0.1\n"},
         r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4",
@@ -133,7 +126,6 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [  # beside those of label_mistakes.
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
     ({"c_1.txt": f"{yolo(0)} nan\n"}, r"'line 1': expected a finite confidence, found nan"),
-    ({"c_1.txt": f"{yolo(0)} inf 3\n"}, r"'line 1': expected a finite confidence, found inf"),
     ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     (
@@ -181,7 +173,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [  # beside those of label_mistakes.
         "a box alone, 51 numbers a person",
     ),
 ]
-BY_HAND: list[tuple[Any, str]] = [  # where the same detector would write the same file again
+BY_HAND = [  # where the same detector would write the same file again
     ({"people": 3}, "--format"),
     ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "keypoints, skeleton.*Ten lines"),
     ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
@@ -200,16 +192,15 @@ def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, wo
         assert "Run the detector" not in str(caught.value)
 
 
-def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path: Path) -> None:
+def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path):
     (tmp_path / "k").write_text(
         "".join(f"{t + 1},{2**40 * (t % 3)},10,10,20,40\n" for t in range(9))
     )
     found = read(tmp_path / "k")
-    assert found.identity is not None
     assert [who.tolist() for who in found.identity[:4]] == [[0], [2**40], [2**41], [0]]
 
 
-def test_the_page_declares_every_format_as_it_is_read() -> None:
+def test_the_page_declares_every_format_as_it_is_read():
     page = Path(__file__).parents[3] / "docs/datasets/videos.md"
     rows = {
         row[0]: row
@@ -235,9 +226,7 @@ def test_the_page_declares_every_format_as_it_is_read() -> None:
         ((213, 160), 3),
     ],
 )
-def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(
-    stated: Any, scale: float, tmp_path: Path
-) -> None:
+def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated, scale, tmp_path):
     stated_by_coco = [coco_object(joints) for joints in (True, False)]
     for content in stated_by_coco:
         for image in content["images"]:
@@ -251,13 +240,12 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(
         zip(given, (body(0), boxed, body(0), body(0)), strict=True)
     ):
         found = read_detections(write(tmp_path / f"{number}/k", files), "c", lambda: [SIZE])
-        assert found is not None
         np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
         assert any("scaled" in note for note in found.notes) == (scale != 1)
 
 
 @pytest.mark.parametrize("stated", [(480, 640), (640, 360), (64, 64), ("wide", 3)])
-def test_people_in_pictures_of_another_shape_are_refused(stated: Any, tmp_path: Path) -> None:
+def test_people_in_pictures_of_another_shape_are_refused(stated, tmp_path):
     content = coco_object()
     content["images"][3] |= {"width": stated[0], "height": stated[1]}
     with pytest.raises(RawDataError, match=r"images\[3\]"):
@@ -269,34 +257,22 @@ def test_people_in_pictures_of_another_shape_are_refused(stated: Any, tmp_path: 
         assert caught.value.reason == "keypoints_outside"
 
 
-def margin_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def margin_box(points):
     """Upper left corner and size of a detector's box around joints (J, 3)."""
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     margin = 0.05 * (high - low)
     return low - margin, high - low + 2 * margin
 
 
-def with_boxes(tool: str, joints: list[np.ndarray], boxes: list[list[float]]) -> dict[str, Any]:
+def with_boxes(tool, joints, boxes):
     """The files of a tool that writes joints (J, 3) and boxes x y w h."""
-    flat = [points.ravel().tolist() for points in joints]
-    if tool == "alphapose":
-        return {"": [{"image_id": t, "keypoints": flat[t], "box": boxes[t]} for t in EVERY]}
-    if tool == "coco":
-        content = coco_object()
-        for t in EVERY:
-            content["annotations"][t] |= {"keypoints": flat[t], "bbox": boxes[t]}
-        return {"": content}
     if tool == "mmpose":
-        corners = [[x, y, x + w, y + h] for x, y, w, h in boxes]
-        people = [
-            {
-                "keypoints": points[:, :2].tolist(),
-                "keypoint_scores": points[:, 2].tolist(),
-                "bbox": [corners[t]],
-            }
-            for t, points in enumerate(joints)
-        ]
-        return {"": [{"frame_id": t, "instances": [people[t]]} for t in EVERY]}
+        frames = []
+        for t, (x, y, w, h) in enumerate(boxes):
+            scored = {"keypoint_scores": joints[t][:, 2].tolist(), "bbox": [[x, y, x + w, y + h]]}
+            person = {"keypoints": joints[t][:, :2].tolist()} | scored
+            frames.append({"frame_id": t, "instances": [person]})
+        return {"": frames}
     lines = {}
     for t in EVERY:
         x, y, w, h = boxes[t]
@@ -306,8 +282,8 @@ def with_boxes(tool: str, joints: list[np.ndarray], boxes: list[list[float]]) ->
     return lines
 
 
-@pytest.mark.parametrize("tool", ("alphapose", "coco", "mmpose", "yolo"))
-def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path: Path, tool: str) -> None:
+@pytest.mark.parametrize("tool", ("mmpose", "yolo"))
+def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path, tool):
     """The causes stand in label_mistakes.py."""
     right = [standing("coco", 400 + 4 * t, 120, scale=3) for t in EVERY]
     boxes = [np.concatenate(margin_box(points)).tolist() for points in right]
@@ -315,5 +291,8 @@ def test_joints_outside_the_boxes_of_each_tool_are_refused(tmp_path: Path, tool:
     wrong = [points - [*margin_box(points)[0], 0] for points in right]
     with pytest.raises(RawDataError, match=r"8 of 8 people .* from the corner of the box"):
         read(write(tmp_path / "wrong", with_boxes(tool, wrong, boxes)))
+    beside = [np.add(points, [1.2 * margin_box(points)[1][0], 0, 0]) for points in right]
+    with pytest.raises(RawDataError, match="8 of 8 people"):
+        read(write(tmp_path / "beside", with_boxes(tool, beside, boxes)))
     place = write(tmp_path / "some", with_boxes(tool, [*wrong[:2], *right[2:]], boxes))
     assert "most joints of 2 of 8 people lie outside their boxes" in read(place).notes

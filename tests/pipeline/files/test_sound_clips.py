@@ -1,10 +1,7 @@
 """Clips without damage lose no frame: a grid of codecs, containers and groups of pictures."""
 
 import io
-from collections.abc import Callable
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import av
 import pytest
@@ -15,7 +12,7 @@ from tests.pipeline.files.made_clips import Clip, number_in, trimmed
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 X264 = ("bf=0", "bf=2", "bf=3:b-pyramid=normal:ref=4", "bf=2:open-gop=1", "bf=0:intra-refresh=1")
-KINDS: list[tuple[str, str, dict[str, str]]] = [  # encoder, container, options
+KINDS = [  # encoder, container, options
     *(
         ("libx264", end, {"x264-params": one})
         for end, one in product(("mp4", "mkv", "ts", "avi", "flv", "mov", "fragments.mp4"), X264)
@@ -39,7 +36,7 @@ KINDS: list[tuple[str, str, dict[str, str]]] = [  # encoder, container, options
 GRID = [(*kind, *shape) for kind, shape in product(KINDS, (("5", 25), ("12", 30), ("99", 24)))]
 
 
-def made(codec: str, end: str, options: dict[str, str], group: str, rate: int) -> Clip:
+def made(codec, end, options, group, rate):
     clip = Clip(f"x.{end}", codec, 15 + int(group) % 9, rate, size=(64, 48))
     clip.options = {"g": group, **options}
     if codec != "libsvtav1":
@@ -51,7 +48,7 @@ def made(codec: str, end: str, options: dict[str, str], group: str, rate: int) -
     return clip
 
 
-def require_whole(folder: Path, name: str, data: bytes, expected: list[int]) -> None:
+def require_whole(folder, name, data, expected):
     (folder / name).write_bytes(data)
     video = Video(folder, name)
     frames = list(video.read(range(video.count_frames())))
@@ -61,44 +58,44 @@ def require_whole(folder: Path, name: str, data: bytes, expected: list[int]) -> 
 
 
 @pytest.mark.parametrize("number", range(1, len(GRID), len(GRID) // 12))
-def test_a_sound_clip_loses_no_frame(tmp_path: Path, number: int) -> None:
+def test_a_sound_clip_loses_no_frame(tmp_path, number):
     clip = made(*GRID[number])
     require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(GRID)))
-def test_no_sound_clip_loses_a_frame(tmp_path: Path, number: int) -> None:
+def test_no_sound_clip_loses_a_frame(tmp_path, number):
     clip = made(*GRID[number])
     require_whole(tmp_path, clip.name, clip.encode(), list(range(clip.n_frames)))
 
 
-def from_second_group(packets: list[Any]) -> list[Any]:
+def from_second_group(packets):
     """The packets from the second key frame on, as a cutting tool leaves them."""
     keys = [index for index, packet in enumerate(packets) if packet.is_keyframe]
     return packets[keys[1] :]
 
 
-def from_fifth(packets: list[Any]) -> list[Any]:
+def from_fifth(packets):
     """The packets from the middle of a group on, as a recorded broadcast begins."""
     return packets[4:]
 
 
-def without_marks(packets: list[Any]) -> list[Any]:
+def without_marks(packets):
     kept = from_second_group(packets)
     for packet in kept:
         packet.is_keyframe = False
     return kept
 
 
-def without_any_mark(packets: list[Any]) -> list[Any]:
+def without_any_mark(packets):
     """The packets' own marks go, too: their messages (SEI), which name a point of recovery."""
     kept = without_marks(packets)
     remover = BitStreamFilterContext("filter_units=remove_types=6", kept[0].stream)
     return [packet for each in [*kept, None] for packet in remover.filter(each)]
 
 
-def without_first_mark(packets: list[Any]) -> list[Any]:
+def without_first_mark(packets):
     packets[0].is_keyframe = False
     return packets
 
@@ -108,8 +105,7 @@ OPEN_GROUPS = {"x264-params": "bf=2:open-gop=1", "x265-params": "log-level=none:
 LEADING = {"x265-params": "log-level=none:radl=3:b-adapt=0:bframes=4:scenecut=0:min-keyint=8"}
 UNMARKED = {"x264-params": "bf=1:open-gop=1:ref=1"}
 X265_CLOSED = {"x265-params": "log-level=none:open-gop=0"}
-Change = Callable[[list[Any]], list[Any]]
-CUT: dict[str, tuple[str, str, dict[str, str], Change]] = {  # encoder, container, options
+CUT = {  # encoder, container, options
     "no mark of the container, MP4": ("libx264", "mp4", {}, without_marks),
     "no mark of the container, fragment": ("libx264", "fragments.mp4", {}, without_marks),
     "no mark of the container, Matroska": ("libx264", "mkv", {}, without_marks),
@@ -133,7 +129,7 @@ EDITED = {  # encoder, options
 }
 
 
-def decoded(data: bytes) -> list[int]:
+def decoded(data):
     """The numbers in the frames that PyAV decodes, without an error or a mark of damage."""
     numbers = []
     with av.open(io.BytesIO(data)) as container:
@@ -144,9 +140,7 @@ def decoded(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(tmp_path, name):
     codec, end, options, change = CUT[name]
     clip = made(codec, end, options, "8", 25)
     clip.change = change
@@ -157,7 +151,7 @@ def test_a_sound_clip_that_is_cut_has_all_frames_that_can_be_decoded(
 
 
 @pytest.mark.parametrize("name", EDITED)
-def test_an_edit_list_may_begin_without_a_marked_key_frame(tmp_path: Path, name: str) -> None:
+def test_an_edit_list_may_begin_without_a_marked_key_frame(tmp_path, name):
     codec, options = EDITED[name]
     clip = made(codec, "mp4", options, "8", 25)
     clip.change = without_first_mark

@@ -2,8 +2,6 @@
 what is refused.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
@@ -28,11 +26,11 @@ FULL = example(STORED)
 KINDS = {"pictures": "bytes_list", "floats": "float_list", "integers": "int64_list"}
 
 
-def read(parsed: Any, key: str, most: int = 1000) -> Any:
+def read(parsed, key, most=1000):
     return feature_values(parsed, key, KINDS[key], most)
 
 
-def test_tensorflow_s_own_bytes_mean_what_its_tutorial_says() -> None:
+def test_tensorflow_s_own_bytes_mean_what_its_tutorial_says():
     parsed = parse_example(TUTORIAL)
     assert sorted(parsed) == ["feature0", "feature1", "feature2", "feature3"]
     assert feature_values(parsed, "feature0", "int64_list", 1) == [0]
@@ -47,7 +45,7 @@ def test_tensorflow_s_own_bytes_mean_what_its_tutorial_says() -> None:
     st.lists(st.floats(width=32, allow_nan=False), max_size=40),
     st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40),
 )
-def test_what_was_written_is_read(pictures: Any, floats: Any, integers: Any) -> None:
+def test_what_was_written_is_read(pictures, floats, integers):
     stored = {
         "pictures": pictures,
         "floats": np.float32(floats),
@@ -60,7 +58,7 @@ def test_what_was_written_is_read(pictures: Any, floats: Any, integers: Any) -> 
 
 
 @pytest.mark.parametrize("key", STORED)
-def test_a_list_of_another_kind_and_one_with_too_many_values_are_refused(key: str) -> None:
+def test_a_list_of_another_kind_and_one_with_too_many_values_are_refused(key):
     parsed = parse_example(FULL)
     assert len(read(parsed, key, len(STORED[key]))) == len(STORED[key])
     with pytest.raises(ValueError, match=f"'{key}' has {len(STORED[key])} values"):
@@ -73,7 +71,7 @@ def test_a_list_of_another_kind_and_one_with_too_many_values_are_refused(key: st
             feature_values(renamed, "y" * len(other), KINDS[key], 1000)
 
 
-def test_a_shorter_example_is_refused_and_a_flipped_bit_is_read_or_refused() -> None:
+def test_a_shorter_example_is_refused_and_a_flipped_bit_is_read_or_refused():
     for end in range(1, len(FULL)):
         with pytest.raises(DecodeError):
             parse_example(FULL[:end])

@@ -5,8 +5,6 @@ reading gives it.
 import json
 import struct
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -28,6 +26,8 @@ from tests.pipeline.files.made_clips import (
     HEIGHT,
     INTERLACED_CLIPS,
     MATRIX,
+    OPENCV,
+    OTHERWISE,
     WHOLE,
     WIDTH,
     Clip,
@@ -35,6 +35,7 @@ from tests.pipeline.files.made_clips import (
     content,
     find_packet,
     number_in,
+    require_pixels_of_opencv,
     trimmed,
     with_matrix,
     write_two_streams,
@@ -62,17 +63,21 @@ REMARKS = {  # of the clips that are unusual; others have none
 }
 
 
-def numbers(video: Video) -> list[Any]:
+def numbers(video):
     """The painted number of each frame, or the kind of its problem."""
     frames = video.read(range(video.count_frames()))
     return [number_in(frame.image) if frame.image is not None else frame.kind for frame in frames]
 
 
 @pytest.mark.parametrize("name", [clip.name for clip in WHOLE])
-def test_each_frame_has_the_number_that_is_painted_into_it(tmp_path: Path, name: str) -> None:
+def test_each_frame_has_the_number_that_is_painted_into_it_and_opencvs_pixels(tmp_path, name):
     (tmp_path / name).write_bytes(content(name))
     video = Video(tmp_path, name)
-    assert numbers(video) == list(range(N))
+    frames = list(video.read(range(video.count_frames())))
+    assert [number_in(frame.image) for frame in frames] == list(range(N))
+    opens = OPENCV >= (4, 13) and not (name.startswith("av1.") and OPENCV >= (5, 0))
+    if opens and name not in OTHERWISE:
+        require_pixels_of_opencv(video, frames)
     assert not video.record().lost
     assert video.record().remarks() == REMARKS.get(name, [])
     few = [0, 1, 7, 8, N - 1]
@@ -82,7 +87,7 @@ def test_each_frame_has_the_number_that_is_painted_into_it(tmp_path: Path, name:
 
 @pytest.mark.parametrize("packet", [0, 17, N - 1])
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_packet_shifts_no_frame(tmp_path: Path, name: str, packet: int) -> None:
+def test_a_damaged_packet_shifts_no_frame(tmp_path, name, packet):
     (tmp_path / name).write_bytes(zero(content(name), packet))
     video = Video(tmp_path, name)
     lost = video.record().lost
@@ -99,7 +104,7 @@ def test_a_damaged_packet_shifts_no_frame(tmp_path: Path, name: str, packet: int
     assert "cannot be decoded" in remark
 
 
-def test_an_avi_is_cut_off_if_its_header_states_more_bytes(tmp_path: Path) -> None:
+def test_an_avi_is_cut_off_if_its_header_states_more_bytes(tmp_path):
     whole = content("mjpeg.avi")
     of_a_pipe = whole[:4] + b"\xff" * 4 + whole[8:]  # a writer that could not go back and fill it
     results = {}
@@ -112,13 +117,13 @@ def test_an_avi_is_cut_off_if_its_header_states_more_bytes(tmp_path: Path) -> No
 class FailingAtItsEnd:
     """A container whose last packet, which is empty, is refused by the decoder."""
 
-    def __init__(self, container: Any) -> None:
+    def __init__(self, container):
         self.container = container
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         return getattr(self.container, name)
 
-    def demux(self, stream: Any) -> Any:
+    def demux(self, stream):
         for packet in self.container.demux(stream):
             yield packet if packet.size else RefusedPacket()
 
@@ -129,11 +134,11 @@ class RefusedPacket:
     dts = None
     is_keyframe = False
 
-    def decode(self) -> None:
+    def decode(self):
         raise av.InvalidDataError(0, "refused")
 
 
-def test_a_decoder_that_fails_at_the_end_adds_no_frame(tmp_path: Path) -> None:
+def test_a_decoder_that_fails_at_the_end_adds_no_frame(tmp_path):
     (tmp_path / "mjpeg.avi").write_bytes(content("mjpeg.avi"))
     with av.open(str(tmp_path / "mjpeg.avi")) as container:
         frames = [*OpenVideo(FailingAtItsEnd(container)).frames()]
@@ -145,9 +150,7 @@ def test_a_decoder_that_fails_at_the_end_adds_no_frame(tmp_path: Path) -> None:
     "name", ["h264.mp4", "h264_b_frames.mp4", "hevc.mp4", "mpeg4_b_frames.mp4"]
 )
 @pytest.mark.parametrize("n_hidden", [10, 13])  # a key frame is the first that is shown, or not
-def test_frames_count_from_the_first_one_that_a_trimmed_clip_shows(
-    tmp_path: Path, name: str, n_hidden: int
-) -> None:
+def test_frames_count_from_the_first_one_that_a_trimmed_clip_shows(tmp_path, name, n_hidden):
     (tmp_path / name).write_bytes(trimmed(content(name), n_hidden))
     video = Video(tmp_path, name)
     assert numbers(video) == list(range(n_hidden, N))
@@ -155,7 +158,7 @@ def test_frames_count_from_the_first_one_that_a_trimmed_clip_shows(
 
 
 @pytest.mark.parametrize("name", ["h264.ts", "mpeg2_b_frames.mpg"])
-def test_joined_recordings_are_one_clip(tmp_path: Path, name: str) -> None:
+def test_joined_recordings_are_one_clip(tmp_path, name):
     (tmp_path / name).write_bytes(2 * content(name))
     video = Video(tmp_path, name)
     assert numbers(video) == 2 * list(range(N))
@@ -165,7 +168,7 @@ def test_joined_recordings_are_one_clip(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MATRIX)
-def test_frames_are_turned_and_mirrored_as_the_header_says(tmp_path: Path, kind: str) -> None:
+def test_frames_are_turned_and_mirrored_as_the_header_says(tmp_path, kind):
     upright = {
         "mirrored": lambda image: image[:, ::-1],
         "a quarter turn": np.rot90,
@@ -187,7 +190,7 @@ def test_frames_are_turned_and_mirrored_as_the_header_says(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("name", ["two.mkv", "two.ts", "two.mp4"])
-def test_one_of_two_streams_is_read_for_everything(tmp_path: Path, name: str) -> None:
+def test_one_of_two_streams_is_read_for_everything(tmp_path, name):
     write_two_streams(tmp_path / name, (WIDTH // 2, HEIGHT // 2), (WIDTH, HEIGHT))
     video = Video(tmp_path, name)
     of_stream = {WIDTH: list(range(N)), WIDTH // 2: list(range(200, 185, -1))}
@@ -197,7 +200,7 @@ def test_one_of_two_streams_is_read_for_everything(tmp_path: Path, name: str) ->
     assert video.record().remarks() == [f"2 video streams: number {number} is read"]
 
 
-def with_metadata(packets: list[Any]) -> list[Any]:
+def with_metadata(packets):
     """JPEGs that say in their EXIF data that they are turned: PyAV has no name for these."""
     entry = struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
     exif = b"Exif\0\0MM\0*\0\0\0\x08" + entry
@@ -212,7 +215,7 @@ def with_metadata(packets: list[Any]) -> list[Any]:
     return changed
 
 
-def test_metadata_without_a_name_costs_no_clip(tmp_path: Path) -> None:
+def test_metadata_without_a_name_costs_no_clip(tmp_path):
     clip = Clip("a.avi", "mjpeg", pix_fmt="yuvj420p", change=with_metadata)
     (tmp_path / "a.avi").write_bytes(clip.encode())
     video = Video(tmp_path, "a.avi")
@@ -222,16 +225,14 @@ def test_metadata_without_a_name_costs_no_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*FRAMELESS_PACKETS, *SHOWS_AGAIN, *HOLES}))
-def test_codecs_have_one_name_whichever_decoder_reads_them(name: str) -> None:
+def test_codecs_have_one_name_whichever_decoder_reads_them(name):
     assert av.Codec(name, "r").canonical_name == name
 
 
 @pytest.mark.parametrize(
     ("name", "codec"), [("h264.mp4", b"avc1"), ("h264.mkv", b"V_MPEG4/ISO/AVC")]
 )
-def test_a_codec_that_ffmpeg_does_not_know_is_named(
-    tmp_path: Path, name: str, codec: bytes
-) -> None:
+def test_a_codec_that_ffmpeg_does_not_know_is_named(tmp_path, name, codec):
     unknown = codec[:-1] + b"Q"
     (tmp_path / name).write_bytes(content(name).replace(codec, unknown))
     with pytest.raises(RawDataError, match=unknown.decode()):
@@ -239,7 +240,7 @@ def test_a_codec_that_ffmpeg_does_not_know_is_named(
 
 
 @pytest.mark.parametrize("packet", [1, 17, 30])
-def test_a_chunk_of_an_avi_without_its_header_shifts_no_frame(tmp_path: Path, packet: int) -> None:
+def test_a_chunk_of_an_avi_without_its_header_shifts_no_frame(tmp_path, packet):
     data = content("mpeg4.avi")
     start = find_packet(data, packet).start
     (tmp_path / "a.avi").write_bytes(data[: start - 8] + bytes(8) + data[start:])
@@ -250,12 +251,12 @@ def test_a_chunk_of_an_avi_without_its_header_shifts_no_frame(tmp_path: Path, pa
 
 
 @pytest.mark.parametrize("name", ["h264.flv", "h264_fragments.mp4"])
-def test_a_file_that_is_cut_off_is_noted(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_cut_off_is_noted(tmp_path, name):
     (tmp_path / name).write_bytes(content(name)[:-40])
     assert "the file is cut off" in str(Video(tmp_path, name).record().remarks())
 
 
-def test_a_rate_that_is_a_clock_states_no_frames(tmp_path: Path) -> None:
+def test_a_rate_that_is_a_clock_states_no_frames(tmp_path):
     of_a_browser = Clip(
         "a.webm", "libvpx", times=[37 * i + i % 7 for i in range(N)], muxer={"live": "1"}
     )
@@ -264,9 +265,7 @@ def test_a_rate_that_is_a_clock_states_no_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", ["interlaced", "progressive"])
-def test_a_clip_that_changes_between_interlaced_and_progressive_has_all_its_frames(
-    tmp_path: Path, first: str
-) -> None:
+def test_a_clip_that_changes_between_interlaced_and_progressive_has_all_its_frames(tmp_path, first):
     parts = [content("h264.ts"), content("interlaced.ts")]
     joined = b"".join(parts if first == "progressive" else reversed(parts))
     (tmp_path / "a.ts").write_bytes(joined)
@@ -275,7 +274,7 @@ def test_a_clip_that_changes_between_interlaced_and_progressive_has_all_its_fram
     assert f"interlaced: {N} frames of two fields" in video.record().remarks()
 
 
-def test_frames_of_another_size_are_scaled_to_the_first_ones(tmp_path: Path) -> None:
+def test_frames_of_another_size_are_scaled_to_the_first_ones(tmp_path):
     larger = Clip("large.ts", size=(2 * WIDTH, 2 * HEIGHT)).encode()
     (tmp_path / "a.ts").write_bytes(content("h264.ts") + larger)
     video = Video(tmp_path, "a.ts")
@@ -285,7 +284,7 @@ def test_frames_of_another_size_are_scaled_to_the_first_ones(tmp_path: Path) -> 
     assert f"{N} frames of another size, scaled to the first frame's" in video.record().remarks()
 
 
-def test_a_share_of_repeated_frames_is_noted(tmp_path: Path) -> None:
+def test_a_share_of_repeated_frames_is_noted(tmp_path):
     clip = Clip("a.mp4")
     clip.paint = lambda number: number // 4
     (tmp_path / "a.mp4").write_bytes(clip.encode())
@@ -304,9 +303,7 @@ def test_a_share_of_repeated_frames_is_noted(tmp_path: Path) -> None:
     ],
     ids=lambda clip: clip.pix_fmt,
 )
-def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(
-    tmp_path: Path, clip: Clip
-) -> None:
+def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(tmp_path, clip):
     changing = replace(clip, paint=lambda number: 128 * (number % 2))  # the last of eight columns
     (tmp_path / clip.name).write_bytes(changing.encode())
     video = Video(tmp_path, clip.name)
@@ -317,11 +314,10 @@ def test_frames_that_differ_at_the_right_edge_alone_repeat_nothing(
 @pytest.mark.parametrize(
     "name", ["h264.mp4", "uneven.mkv", "pause.mkv", "dv.avi", "hlg.mp4", "h264_b_frames.avi"]
 )
-def test_a_record_is_restored_from_json(tmp_path: Path, name: str) -> None:
+def test_a_record_is_restored_from_json(tmp_path, name):
     (tmp_path / name).write_bytes(content(name))
     record = Video(tmp_path, name).record()
     restored = restore_record(json.loads(json.dumps(record.as_dict())))
-    assert restored is not None
     assert restored.remarks() == record.remarks()
     assert restored.fps == pytest.approx(record.fps, nan_ok=True)
     assert restored.clock().tolist() == record.clock().tolist()
@@ -332,9 +328,7 @@ def test_a_record_is_restored_from_json(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("damage", [None, 17])
 @pytest.mark.parametrize("name", ["h264.mp4", "h264_b_frames.mp4"])
-def test_videos_that_are_decoded_in_turn_do_not_take_each_other_s_numbers(
-    tmp_path: Path, name: str, damage: int | None
-) -> None:
+def test_videos_that_are_decoded_in_turn_do_not_take_each_other_s_numbers(tmp_path, name, damage):
     """Another video's frames come, and it is closed, while one is decoded."""
     data = content(name)
     if damage is not None:
@@ -342,26 +336,24 @@ def test_videos_that_are_decoded_in_turn_do_not_take_each_other_s_numbers(
     (tmp_path / name).write_bytes(data)
     expected = numbers(Video(tmp_path, name))
     videos = [Video(tmp_path, name).read(range(N)) for _ in range(2)]
-    shown: list[list[Any]] = [[], []]
+    shown = [[], []]
     for step in range(2 * N):
         if step == N:
             del videos[1]  # half-way
         turn = step % len(videos)
         frame = next(videos[turn], None)
         if frame is not None:
-            problem: Any = frame.kind
+            problem = frame.kind
             shown[turn].append(problem if frame.image is None else number_in(frame.image))
     assert shown[0] == expected
     assert shown[1] == expected[: len(shown[1])]
 
 
-def test_an_av1_clip_can_be_closed_while_its_decoder_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_av1_clip_can_be_closed_while_its_decoder_works(tmp_path, monkeypatch):
     """The decoder's threads let go of packets, which takes the GIL."""
     monkeypatch.setenv("VIDEO_THREADS", "8")
     (tmp_path / "av1.mkv").write_bytes(content("av1.mkv"))
-    for n_read in range(200):
+    for n_read in range(90):
         with open_video(tmp_path / "av1.mkv") as video:
             frames = video.frames()
             for _ in range(1 + n_read % 30):

@@ -1,22 +1,18 @@
 """Pages of `python -m pipeline show`, and of tracks that a test has made."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from pipeline.__main__ import main
 from pipeline.show.page import write_page
-from pipeline.show.shown import ShownTrack
 from tests.html_pages import Page
 from tests.pipeline.show.made_tracks import shown_split
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Any:
+def page(tmp_path):
     """Runs the command and returns the page."""
 
-    def run(*arguments: object) -> Page:
+    def run(*arguments):
         out = tmp_path / "page.html"
         assert main(["show", *map(str, arguments), "--out", str(out)]) == 0
         return Page(out.read_text(encoding="utf-8"))
@@ -25,10 +21,10 @@ def page(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Any:
+def drawn(tmp_path):
     """Writes the page of tracks that a test has made and returns it."""
 
-    def write(*tracks: ShownTrack, **changed: Any) -> Page:
+    def write(*tracks, **changed):
         progress = changed.pop("progress", lambda *_: None)
         write_page(
             shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress

@@ -1,26 +1,21 @@
 """Tracks with pictures, what a page shows of them, and splits of a video each."""
 
 import base64
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-import cache
 from pipeline.files.pixels.frames import Pictures
 from pipeline.grades import grade
 from pipeline.show.drawing import NAMES
-from pipeline.show.shown import PageContent, ShownTrack, shown_track
+from pipeline.show.shown import PageContent, shown_track
 from pipeline.track import Track
-from tests.html_pages import Page
-from tests.made_splits import DEMO, track_of, write_split, write_stream
 
 # px, the joints of `made`
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}
 
 
-def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **changed: Any) -> Track:
+def made(raw, n_frames=1, size=(640, 400), **changed):
     """A track with pictures of `size`, a box about (300, 200) of side 100, and three joints."""
     (raw / "f").mkdir(parents=True, exist_ok=True)
     for i in range(n_frames):
@@ -29,7 +24,7 @@ def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **cha
     for (name, point), confidence in zip(AT.items(), (1, 0.5, 1), strict=True):
         kp_2d[:, NAMES.index(name)] = (*point, confidence)
     box = np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1))
-    fields: dict[str, Any] = {
+    fields = {
         "dataset": "penn_action",
         "split": "train",
         "name": "f/0",
@@ -45,7 +40,7 @@ def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **cha
     return Track(**(fields | changed))
 
 
-def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
+def shown(track, *notes, frames=5):
     fields = (
         "frame_index",
         "bbox",
@@ -67,9 +62,9 @@ def shown(track: Track, *notes: str, frames: int = 5) -> ShownTrack:
     )
 
 
-def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> PageContent:
+def shown_split(raw, /, *tracks, **changed):
     """A split of these tracks with facts of a test's own."""
-    facts: dict[str, Any] = {
+    facts = {
         "name": "penn_action/train",
         "origin": "a test",
         "raw": raw,
@@ -88,7 +83,7 @@ def shown_split(raw: Path, /, *tracks: ShownTrack, **changed: Any) -> PageConten
     return PageContent(**(facts | changed), tracks=tracks)
 
 
-def pictures(page: Page) -> list[np.ndarray]:
+def pictures(page):
     """The embedded pictures, decoded."""
     found = []
     for image in page.main.all("img"):
@@ -97,57 +92,9 @@ def pictures(page: Page) -> list[np.ndarray]:
         decoded = cv2.imdecode(
             np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR
         )
-        assert decoded is not None
         assert [int(image.attributes[key]) for key in ("width", "height")] == [
             decoded.shape[1],
             decoded.shape[0],
         ]
         found.append(decoded)
     return found
-
-
-def add_stream(
-    root: Path,
-    name: str,
-    stream: str,
-    kind: str,
-    dim: int,
-    lost: tuple[int, ...] = (),
-    weights: Any = None,
-) -> None:
-    """Features that are an eighth of the row's number, without those of the rows `lost`; of demo
-    data.
-    """
-    identity, terms = (
-        {"kind": kind, "weights": weights},
-        {"licence": "MIT", "source": "a.b", "sha256": "ab"},
-    )
-    recorded = {"identity": identity, "backbone": {**DEMO, "weights": weights, **terms}, **DEMO}
-    values, computed = (
-        (lambda rows: np.repeat(rows[:, None] / 8, dim, axis=1)),
-        (lambda rows: ~np.isin(rows, lost)),
-    )
-    write_stream(root, name, stream, values, computed, recorded, dim=dim)
-
-
-def add_video(
-    root: Path,
-    name: str,
-    columns: dict[str, Any],
-    step: int = 1,
-    video: str = "v",
-    fps: float = 25.0,
-    stand_in: bool = True,
-) -> None:
-    """One track of one video, of numbered pictures."""
-    n_rows = len(next(iter(columns.values())))
-    whole: dict[str, Any] = {
-        "frame_index": np.arange(n_rows) * step,
-        "bbox": np.full((n_rows, 4), 100, np.float32),
-        "kp_2d": np.ones((n_rows, 49, 3), np.float32),
-    } | columns
-    track = track_of(f"{video}/0", whole, step=step, fps=fps)
-    entry = cache.VideoEntry(
-        name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480
-    )
-    write_split(root, name, [(entry, [track])], {"stand_in": stand_in, "reader": {}}, plan=video)

@@ -6,8 +6,6 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -21,45 +19,40 @@ from pipeline.show import clip
 from pipeline.show.bodies import PosedBody, intrinsics_of, weak_perspective
 from pipeline.show.drawing import draw_label
 from pipeline.show.raw_tracks import from_raw
-from pipeline.show.shown import Choice, ShownTrack
+from pipeline.show.shown import Choice
 from pipeline.show.tracks import from_cache
 from pipeline.show.video_file import video_writer
-from pipeline.track import Track
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 
 GREY = 90  # of the pictures of `made`
 
 
-def read(file: Path) -> tuple[np.ndarray, Fraction]:
+def read(file):
     """(N, H, W, 3) frames and how many a second, of what browsers play."""
     with av.open(str(file)) as container:
         (stream,) = container.streams.video
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert stream.average_rate is not None
         return np.stack(
             [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         ), stream.average_rate
 
 
-def written(tmp_path: Path, *tracks: ShownTrack, **changed: Any) -> tuple[np.ndarray, Fraction]:
+def written(tmp_path, *tracks, **changed):
     clip.write_clip(shown_split(tmp_path, *tracks, **changed), tmp_path / "clip.mp4")
     return read(tmp_path / "clip.mp4")
 
 
-def of_rows(track: Track, rows: list[int]) -> ShownTrack:
+def of_rows(track, rows):
     """The track with these of its rows."""
-    assert track.bbox is not None and track.kp_2d is not None
     part = replace(
         track, frame_index=track.frame_index[rows], bbox=track.bbox[rows], kp_2d=track.kp_2d[rows]
     )
     return shown(part, frames=1000)
 
 
-def test_a_split_s_first_video_is_a_clip_that_browsers_play(
-    root: Path, tmp_path: Path, ran: Any
-) -> None:
+def test_a_split_s_first_video_is_a_clip_that_browsers_play(root, tmp_path, ran):
     split = cache.open(root)["penn_action/train"]
-    for words in ([], ["--track", split.tracks[0].name], ["--video", split.tracks[0].video]):
+    for words in ([], ["--track", split.tracks[0].name]):
         out = tmp_path / ("CLIP.MP4" if words else "clip.mp4")
         printed = ran("show", "penn_action", "train", "--cache", root, "--out", out, *words).out
         frames, rate = read(out)
@@ -69,11 +62,10 @@ def test_a_split_s_first_video_is_a_clip_that_browsers_play(
 
 
 def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     first = made(tmp_path, 9, size=(639, 401))
     moved = replace(made(tmp_path, 9, size=(639, 401)), name="f/1")
-    assert moved.bbox is not None and moved.kp_2d is not None
     moved.bbox[:, 0] += 200
     moved.kp_2d[..., 0] += 200
     frames, rate = written(tmp_path, of_rows(first, [1, 2, 3, 6]), of_rows(moved, [2, 3]))
@@ -95,7 +87,7 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     assert [int(np.ptp(colour)) > 20 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
 
 
-def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> None:
+def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path):
     for x, y, left, low in (
         (630, 2, 460, 18),
         (5, 395, 0, 370),
@@ -109,8 +101,8 @@ def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> 
         assert letters.sum() > 150, (x, y)  # about 500; in OpenCV 5 about 250
 
 
-def test_names_of_people_who_stand_close_do_not_cover_each_other(tmp_path: Path) -> None:
-    taken: list[np.ndarray] = []
+def test_names_of_people_who_stand_close_do_not_cover_each_other():
+    taken = []
     for top in (200, 203, 197, 0, 2):
         draw_label(
             np.zeros((400, 640, 3), np.uint8), "person_00001", 250, top, 1.0, (255, 255, 255), taken
@@ -119,14 +111,9 @@ def test_names_of_people_who_stand_close_do_not_cover_each_other(tmp_path: Path)
     for a, b in combinations(taken, 2):
         assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
     assert max(abs(int(box[3]) - 200) for box in taken[:3]) < 20
-    people = [shown(replace(made(tmp_path), name=f"f/{name}")) for name in ("ab", "cd", "ef")]
-    tops = [written(tmp_path, *some)[0][0][80:145].astype(int) for some in (people[:1], people)]
-    # px of names above the box
-    n_lit = [int((np.abs(top - 90).max(axis=-1) > 60).sum()) for top in tops]
-    assert n_lit[1] > 2.4 * n_lit[0] > 100
 
 
-def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path):
     track = made(tmp_path, 11)
     (tmp_path / "f/000004.jpg").write_bytes(b"no picture")
     # of another size
@@ -139,9 +126,7 @@ def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Pa
     assert all(marked)
 
 
-def test_a_body_is_painted_where_its_labels_put_it(
-    embedded: Any, root: Path, tmp_path: Path, ran: Any
-) -> None:
+def test_a_body_is_painted_where_its_labels_put_it(embedded, root, tmp_path, ran):
     name = cache.open(root)["3dpw/train"].tracks[0].name
     words = (
         "show",
@@ -170,7 +155,7 @@ def test_a_body_is_painted_where_its_labels_put_it(
         assert mask[hull > 0].mean() > 0.3
 
 
-def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_the_joints() -> None:
+def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_the_joints():
     rng = np.random.default_rng(0)
     body = PosedBody(rng.normal(size=(50, 3)), rng.normal(size=(49, 3)))
     kp_2d = np.concatenate([body.joints[:, :2] * 130 + (300, 200), np.ones((49, 1))], axis=1)
@@ -182,9 +167,7 @@ def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_th
     assert weak_perspective(body, kp_2d) is None
 
 
-def test_a_row_without_a_camera_of_its_own_has_the_track_s(
-    embedded: Any, into: Any, tmp_path: Path
-) -> None:
+def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_path):
     raw, root = embedded.raw("bedlam"), tmp_path / "cache"
     into.convert(root, raw, "bedlam", body=embedded.body)
     split = cache.open(root)["bedlam/train"]
@@ -215,7 +198,7 @@ def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(root, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> None:
+def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one():
     heights = []
     for height, width in ((480, 640), (1920, 2160)):
         image = np.full((height, width, 3), 128, np.uint8)
@@ -227,8 +210,8 @@ def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> Non
 
 
 def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_written(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     error = av.InvalidDataError(1, "the clip that is read is damaged")
     with (
         pytest.raises(av.InvalidDataError) as raised,
@@ -240,7 +223,7 @@ def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_writ
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_video_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_written_is_named(tmp_path):
     file = tmp_path / "missing" / "clip.mp4"
     with (
         pytest.raises(PipelineError, match=r"clip\.mp4: cannot be written: .* was deleted"),
@@ -251,8 +234,8 @@ def test_a_video_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_a_video_is_refused_before_images_are_made(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     folder = tmp_path / "clip.mp4"
     folder.mkdir()
     refusal = r"clip\.mp4: expected a file .* found a folder .* Name another"

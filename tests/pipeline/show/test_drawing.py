@@ -3,8 +3,6 @@ sides.
 """
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +11,10 @@ import pytest
 import cache
 from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
 from pipeline.skeletons import bones, opposite_joints
-from tests.html_pages import Element
 from tests.pipeline.show.made_tracks import AT, made, pictures, shown
 
 
-def joints(marks: Element) -> dict[str, tuple[float, float]]:
+def joints(marks):
     """Joint's name -> the place of its dot in the drawing."""
     found = {}
     for dot in marks.of_class("joint"):
@@ -31,9 +28,7 @@ def joints(marks: Element) -> dict[str, tuple[float, float]]:
     return found
 
 
-def test_joints_and_boxes_are_where_the_label_and_the_map_of_the_crop_put_them(
-    drawn: Any, tmp_path: Path
-) -> None:
+def test_joints_and_boxes_are_where_the_label_and_the_map_of_the_crop_put_them(drawn, tmp_path):
     read = drawn(shown(made(tmp_path, crop_scale=1.2)))
     full, crop = read.main.of_class("marks")
     assert full.attributes["viewbox"] == "-0.5 -0.5 640 400"  # a pixel's centre is at whole numbers
@@ -69,7 +64,7 @@ def test_joints_and_boxes_are_where_the_label_and_the_map_of_the_crop_put_them(
     assert "right: orange" in read.header.text and "left: blue" in read.header.text
 
 
-def test_the_crop_shows_the_pixels_that_its_joints_mean(drawn: Any, tmp_path: Path) -> None:
+def test_the_crop_shows_the_pixels_that_its_joints_mean(drawn, tmp_path):
     track = made(tmp_path, crop_scale=1.2)
     picture = np.zeros((400, 640, 3), np.uint8)
     cv2.circle(picture, (330, 210), 3, (255, 255, 255), -1)  # where lwrist is
@@ -83,9 +78,7 @@ def test_the_crop_shows_the_pixels_that_its_joints_mean(drawn: Any, tmp_path: Pa
     assert y == pytest.approx((light * rows).sum() / light.sum(), abs=0.1)
 
 
-def test_large_frames_are_made_small_and_keep_their_colours_and_coordinates(
-    drawn: Any, tmp_path: Path
-) -> None:
+def test_large_frames_are_made_small_and_keep_their_colours_and_coordinates(drawn, tmp_path):
     track = made(tmp_path, size=(1000, 2000))
     bgr = (20, 120, 230)
     cv2.imwrite(str(tmp_path / "f/000000.jpg"), np.full((2000, 1000, 3), bgr, np.uint8))
@@ -98,7 +91,7 @@ def test_large_frames_are_made_small_and_keep_their_colours_and_coordinates(
     assert joints(full)["lwrist"] == pytest.approx(AT["lwrist"], abs=2e-3)
 
 
-def test_joints_and_bones_have_the_side_of_their_names() -> None:
+def test_joints_and_bones_have_the_side_of_their_names():
     right = ("rankle", "rear", "reye", "OP RBigToe", "OP REar", "rwrist")
     left = ("lankle", "lear", "leye", "OP LBigToe", "OP LEar", "lwrist")
     middle = (
@@ -131,7 +124,7 @@ def test_joints_and_bones_have_the_side_of_their_names() -> None:
     assert sides["rhip – lhip"] == sides["neck – headtop"] == "middle"
 
 
-def test_body_25_is_dashed_only_beside_other_bones(drawn: Any, tmp_path: Path) -> None:
+def test_body_25_is_dashed_only_beside_other_bones(drawn, tmp_path):
     track = made(tmp_path)
     kp_2d = np.zeros_like(track.kp_2d)
     kp_2d[:, :25] = (300, 200, 1)
@@ -149,7 +142,7 @@ def test_body_25_is_dashed_only_beside_other_bones(drawn: Any, tmp_path: Path) -
     assert [dot.text.split()[0] for dot in both.of_class("joint", "common")] == ["neck", "headtop"]
 
 
-def test_the_front_is_what_the_camera_sees_and_the_side_shows_the_depth() -> None:
+def test_the_front_is_what_the_camera_sees_and_the_side_shows_the_depth():
     joints = np.zeros((49, 4))
     # at the picture's left, above the pelvis, behind it
     joints[NAMES.index("rwrist")] = (-0.4, -0.2, 0.7, 1)
@@ -163,9 +156,7 @@ def test_the_front_is_what_the_camera_sees_and_the_side_shows_the_depth() -> Non
         assert dots[0].name == "rwrist (-0.40, -0.20, 0.70) m"
 
 
-def test_all_3d_views_of_a_track_have_one_scale_and_unknown_frames_have_none(
-    drawn: Any, tmp_path: Path
-) -> None:
+def test_all_3d_views_of_a_track_have_one_scale_and_unknown_frames_have_none(drawn, tmp_path):
     kp_3d = np.zeros((3, 49, 4), np.float32)
     kp_3d[..., 3] = 1
     kp_3d[0, NAMES.index("lwrist"), :3] = (0.3, -0.8, 0)
@@ -183,7 +174,7 @@ def test_all_3d_views_of_a_track_have_one_scale_and_unknown_frames_have_none(
     assert "not valid" in cards[0].text
 
 
-def test_evaluation_s_joints_are_drawn_where_there_are_no_others() -> None:
+def test_evaluation_s_joints_are_drawn_where_there_are_no_others():
     kp_3d_eval = np.zeros((1, 14, 3), np.float32)
     # rhip, lhip: the centre is between them
     kp_3d_eval[0, 2], kp_3d_eval[0, 3] = (1.1, 2, 3), (0.9, 2, 3)
@@ -193,7 +184,7 @@ def test_evaluation_s_joints_are_drawn_where_there_are_no_others() -> None:
     np.testing.assert_allclose(joints[0, NAMES.index("rhip"), :3], (0.1, 0, 0), atol=1e-6)
 
 
-def test_a_posed_body_stands_where_the_labels_say(embedded: Any, root: Path) -> None:
+def test_a_posed_body_stands_where_the_labels_say(embedded, root):
     split = cache.open(root)["3dpw/train"]
     rows = {name: split.rows(name, 0, 5) for name in ("frame_index", "pose", "betas", "kp_3d")}
     labelled, _ = joints_3d(rows, None)
@@ -205,9 +196,7 @@ def test_a_posed_body_stands_where_the_labels_say(embedded: Any, root: Path) -> 
     assert not posed[3].any()
 
 
-def test_motion_alone_is_drawn_upright_with_a_body_and_needs_one(
-    embedded: Any, page: Any, root: Path
-) -> None:
+def test_motion_alone_is_drawn_upright_with_a_body_and_needs_one(embedded, page, root):
     without = page("amass", "train", "--cache", root).main
     assert [*without.all("img"), *without.of_class("marks")] == [] and "--body DIR" in without.text
     with_body = page("amass", "train", "--cache", root, "--body", embedded.body, "--frames", 2).main

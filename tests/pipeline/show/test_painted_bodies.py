@@ -8,15 +8,13 @@ from pipeline.show.bodies import AMBIENT, TO_LIGHT, BodyPainter, SeenBody
 FACES = np.array([[0, 1, 2], [0, 2, 3]])  # a square, seen from the front: anticlockwise
 
 
-def square(
-    left: float, top: float, right: float, bottom: float, colour=(1.0, 1.0, 1.0), depth=5.0
-) -> SeenBody:
+def square(left, top, right, bottom, colour=(1.0, 1.0, 1.0), depth=5.0):
     pixels = np.array([[left, top], [left, bottom], [right, bottom], [right, top]])
     verts = np.column_stack([pixels / 100, np.zeros(4)])  # faces the camera, which looks along z
     return SeenBody(verts, pixels, np.full(4, depth), colour)
 
 
-def test_a_square_covers_its_pixels_with_its_colour_and_no_others() -> None:
+def test_a_square_covers_its_pixels_with_its_colour_and_no_others():
     image = np.full((60, 80, 3), 40, np.uint8)
     painted = BodyPainter(FACES).paint(
         image, [square(19.5, 9.5, 59.5, 39.5, (0.5, 1.0, 0.0))], opacity=1.0
@@ -33,7 +31,7 @@ def test_a_square_covers_its_pixels_with_its_colour_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.25, 0.75])
-def test_a_half_transparent_body_lets_the_picture_through(opacity) -> None:
+def test_a_half_transparent_body_lets_the_picture_through(opacity):
     image = np.full((60, 80, 3), 200, np.uint8)
     solid = (
         BodyPainter(FACES).paint(image, [square(10, 10, 50, 50)], opacity=1.0)[30, 30].astype(float)
@@ -42,7 +40,7 @@ def test_a_half_transparent_body_lets_the_picture_through(opacity) -> None:
     np.testing.assert_allclose(found, opacity * solid + (1 - opacity) * 200, atol=1)
 
 
-def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it() -> None:
+def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it():
     red, green = square(0, 0, 40, 40, (1, 0, 0)), square(20, 20, 60, 60, (0, 1, 0))
     painted = BodyPainter(FACES).paint(np.zeros((60, 80, 3), np.uint8), [red, green], opacity=1.0)
     assert painted[30, 30, 0] == 0
@@ -63,12 +61,12 @@ def test_the_last_one_is_on_top_and_one_larger_than_the_picture_fills_it() -> No
     ],
     ids=["beside", "behind", "not finite"],
 )
-def test_what_is_not_in_the_picture_changes_nothing(body) -> None:
+def test_what_is_not_in_the_picture_changes_nothing(body):
     image = np.full((60, 80, 3), 40, np.uint8)
     np.testing.assert_array_equal(BodyPainter(FACES).paint(image, [body]), image)
 
 
-def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides() -> None:
+def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides():
     # its edges run through the middle of pixels, which are at whole numbers
     body = square(20, 10, 60, 40)
     painted = (
@@ -82,7 +80,7 @@ def test_pixels_that_a_body_covers_by_half_are_half_as_bright_on_all_sides() -> 
     assert painted[25, 19] == painted[25, 61] == painted[9, 40] == painted[41, 40] == 0
 
 
-def test_the_size_in_the_picture_changes_where_a_body_is_painted_by_less_than_a_pixel() -> None:
+def test_the_size_in_the_picture_changes_where_a_body_is_painted_by_less_than_a_pixel():
     image = np.zeros((1000, 1000, 3), np.uint8)
     for side in (20, 100, 600):  # more, and fewer, samples than pixels
         painted = BodyPainter(FACES).paint(
