@@ -71,11 +71,10 @@ def test_a_planted_body_is_found_in_chunks_and_its_unseen_joints_do_not_matter(h
     wrong = joints.copy()
     wrong[20:30, BLAZE.index("left_wrist")] += [0.3, 0.3, 0.3, -1]  # far off, and invisible
     follows = np.arange(50) > 0
-    fitted = Fitter(read_body(body_file()), age=0.67).fit(wrong, follows)
+    fitter = Fitter(read_body(body_file()), age=0.67)
+    fitted = fitter.fit(wrong, follows)
     names = [f"{side}_{limb}" for side in ("left", "right") for limb in LIMBS]
-    own = [
-        Fitter(read_body(body_file()), age=0.67).body.keypoint_names.index(name) for name in names
-    ]
+    own = [fitter.body.keypoint_names.index(name) for name in names]
     error = np.linalg.norm(
         fitted.keypoints[:, own] - joints[:, [BLAZE.index(name) for name in names], :3], axis=-1
     )
