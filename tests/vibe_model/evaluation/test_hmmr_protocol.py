@@ -141,29 +141,8 @@ def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
         share = METRICS["pck_aligned"].of(zoom * pred, labels)
         assert share[0] == pytest.approx(100 if right else 100 * (1 - 1 / 2002), abs=1e-9)
     assert metrics.pck_aligned(3 * pred + 7, target, ones) == pytest.approx(share[0])
-
-
-def test_the_scale_is_half_the_trace_of_the_best_map_not_least_squares():
-    random = np.random.default_rng(0)
-    pred = random.uniform(-1, 1, (1, 40, 2)) * (60, 6)  # wide and low
-    pred -= pred.mean(1)
-    # the best map is diag(1.2, 0.8): half its trace is 1, the least-squares scale near 1.2
-    target = pred * (1.2, 0.8)
-    assert metrics.pck_aligned(pred, target, np.ones((1, 40))) == pytest.approx(
-        100 * (np.hypot(*(0.2 * pred[0]).T) < 11.2).mean()
-    )
-    target, visible = random.normal(size=(1, 6, 2)), np.ones((1, 6))
-    one_point = metrics.pck_aligned(np.zeros((1, 6, 2)), target, visible)
-    assert one_point == 100  # all within 11.2 px of the target's mean
-
-
-def test_an_offset_of_constant_acceleration_is_no_acceleration_error():
-    time, random = np.arange(12.0)[:, None, None], np.random.default_rng(1)
-    target = random.normal(size=(12, 14, 3))
-    pred = target + random.normal(size=(1, 14, 3)) * time + random.normal(size=(1, 14, 3))
-    np.testing.assert_allclose(metrics.accel_error(pred, target), 0, atol=1e-9)
-    steady = np.broadcast_to([0.0, 0.003, 0.004], (12, 25, 3)) * time**2  # 2 x 5 mm per frame^2
-    np.testing.assert_allclose(METRICS["accel"].of(steady, steady), 10)
+    # one point, taken to the target's mean: all are within 11.2 px of it
+    assert metrics.pck_aligned(np.zeros((1, 6, 2)), target[:, 2:8] / 9, np.ones((1, 6))) == 100
 
 
 class Prophet(VideoModel):
