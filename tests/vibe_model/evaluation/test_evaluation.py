@@ -14,6 +14,7 @@ from pipeline.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotat
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, true_verts
 from vibe_model import metrics
+from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
 from vibe_model.evaluation.published import FIGURES, figures_of
 from vibe_model.metrics import METRICS
@@ -112,17 +113,20 @@ def test_the_2d_pck_is_over_all_labelled_keypoints_of_valid_frames(world):
     split.rows["valid"][3] = 0
     split.rows["kp_2d"][:, ::2, 2] = 0
     split.rows["kp_2d"][7, 1:40, 2] = 0  # fewer keypoints weigh less
-    right = total = 0
+    right = total = apart = 0
     for row in set(range(16)) - {3}:
         known = split.rows["kp_2d"][row, :, 2] > 0
         label = split.rows["kp_2d"][row, known, :2]
         side = np.ptp(label, axis=0).max()
         away = np.hypot(*(oracle.kp_2d[row, known] - label).T)
         right, total = right + (away <= 0.05 * side).sum(), total + known.sum()
+        apart += 50 * away.sum()  # % of the crop's side, which is 2
     result = evaluate(world)
     assert 0 < right < total
     assert result["pck_2d"] == pytest.approx(100 * right / total)
     assert result["frames_2d"] == 15
+    validated = evaluate(world, protocol=protocols.VALIDATION_2D)["error_2d"]
+    assert validated == pytest.approx(apart / total)
     # with the one that is not valid
     assert evaluate(world, protocol="published")["frames_2d"] == 12
     assert "pck_2d" not in evaluate(world, keypoints=False)

@@ -188,6 +188,7 @@ def test_presets_are_the_specifications():
     usual, small = PartDynamicsConfig(), PRESETS["embedded"]()
     assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
     assert (usual.iterations, usual.epochs) == (500, 30)
+    assert (usual.regions, usual.delta, small.stride) == (5, 5, 8)
     own = {"neighbours": 0.5, "uncertainty": 5.0}
     assert usual.weights == {"kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, **own}
     assert "3dpw/train" not in usual.training_splits

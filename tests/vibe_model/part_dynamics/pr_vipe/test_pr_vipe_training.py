@@ -103,6 +103,10 @@ def test_every_so_many_frames_of_the_chosen_tracks_are_read():
     split = MemorySplit(1, [7, 9], gaps=(3,))  # frames 0 1 2 4 5 6 7, 8 ... 16
     assert len(read(split, stride=4)) == 2 + 3
     assert len(read(split, stride=4, tracks=np.array([False, True]))) == 3
+    halved = MemorySplit(1, [8])  # every second frame of a video: 0 2 ... 14
+    halved.tracks[0] = halved.tracks[0]._replace(step=2)
+    halved.frame_index = 2 * np.arange(8)
+    assert len(read(halved, stride=4)) == 2
     split.rows["theta"][:] = np.nan
     assert len(read(split)) == 0
 
