@@ -99,24 +99,6 @@ def test_the_protocol_is_that_of_a_loop_over_sequences(world):
     assert not {"pck", "auc", "pck_2d"} & set(found)
 
 
-def test_the_unposed_error_is_that_of_the_shape_alone(world):
-    split, oracle = world
-    body, betas = oracle.body, split.rows["theta"][:, 75:]
-    rest = torch.eye(3).expand(18, 24, 3, 3)
-    unposed = [
-        body(betas=torch.as_tensor(b), rotmat=rest).verts.numpy()
-        for b in (betas, np.zeros_like(betas))
-    ]
-    # the oracle's shape is 0
-    error = 1000 * np.linalg.norm(unposed[0] - unposed[1], axis=-1).mean(-1)
-    split.rows["kp_2d"][..., 2] = 1
-    found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
-    assert found["pve_unposed"] == pytest.approx(
-        np.mean([error[part].mean() for part in VIDEOS]), rel=1e-4
-    )
-    assert "pve_unposed" not in evaluate_split(oracle, split, **STREAM)
-
-
 @pytest.mark.parametrize(("groups", "mean"), [("aaa", 16 / 7), ("abb", 1.75), ("abc", 2.0)])
 def test_each_group_weighs_the_same_and_so_does_each_frame_in_it(groups, mean):
     """Errors 1, 3 and 2 in tracks of 10, 30 and 30 frames."""
