@@ -89,6 +89,7 @@ BROKEN = {
     "pelvis": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, HIP, 0), 0.1)),
     "kp_3d comes without has_3d": lambda t: replace(t, has_3d=None),
     "are not among this split's": lambda t: replace(t, trans=np.ones((3, 3), np.float32)),
+    "its labels name": lambda t: replace(t, split="val"),
     "its name is not <video>/<person>": lambda t: replace(t, name="b/0"),
 }
 
