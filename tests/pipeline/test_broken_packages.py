@@ -74,6 +74,19 @@ def test_a_broken_thing_that_is_named_is_refused_with_its_error(
     assert "Traceback" not in shown
 
 
+@pytest.mark.parametrize("module", ["pipeline", "tasks"])
+def test_a_file_that_hides_a_package_is_named_and_one_like_a_folder_of_the_clone_is_none(
+    tmp_path: Path, module: str
+) -> None:
+    (tmp_path / "docs.py").touch()  # the clone has a folder docs, which is no package
+    run(tmp_path, "--help", module=module)
+    for name in ("numpy", "cache", "google"):
+        (tmp_path / f"{name}.py").touch()
+        shown = run(tmp_path, "--help", module=module, code=2).stderr
+        assert f"{name}.py in this folder hides the Python package {name}" in shown
+        (tmp_path / f"{name}.py").unlink()
+
+
 def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
     tmp_path: Path,
 ) -> None:
