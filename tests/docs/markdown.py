@@ -3,7 +3,6 @@
 import configparser
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -11,20 +10,20 @@ DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not i
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
 
 
-def document(name: str) -> str:
+def document(name):
     return (ROOT / "docs" / name).read_text()
 
 
-def name_of(page: Path) -> str:
+def name_of(page):
     return page.relative_to(ROOT).as_posix()
 
 
-def blocks(language: str, text: str) -> list[str]:
+def blocks(language, text):
     """The code of each block of a language, a regular expression."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def merged(*texts: str) -> str:
+def merged(*texts):
     """A luigi.cfg with the sections of several; later values win."""
     config, file = configparser.ConfigParser(interpolation=None), io.StringIO()
     for text in texts:
@@ -33,11 +32,11 @@ def merged(*texts: str) -> str:
     return file.getvalue()
 
 
-def tables(text: str, first: str) -> Iterator[dict[str, str]]:
+def tables(text, first):
     """The rows, by column, of each table whose first column is called `first`; without
     back-quotes.
     """
-    header: list[str] = []
+    header = []
     for line in text.splitlines():
         cells = (
             [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []

@@ -11,9 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow  # the build takes as long as a hundred tests
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
-    tmp_path: Path,
-) -> None:
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
     """Sphinx warns of pages without a link to them, and of missing names."""
     build = [
         sys.executable,

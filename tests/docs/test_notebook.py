@@ -3,8 +3,6 @@
 import ast
 import json
 import shutil
-from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
@@ -16,31 +14,29 @@ NOTEBOOK = json.loads((ROOT / "docs/first-cache.ipynb").read_text())
 
 
 @pytest.fixture
-def folder(penn: Any, tmp_path: Path) -> Path:
+def folder(penn, tmp_path):
     penn.converted("fast")
     shutil.move(penn.root, tmp_path / "demo/cache")
     (tmp_path / "docs").mkdir()
     return tmp_path / "docs"
 
 
-def run_cell(cell: dict[str, Any], names: dict[str, Any]) -> str:
+def run_cell(cell, names):
     """Run a cell; what Jupyter shows of its last expression."""
     body = ast.parse("".join(cell["source"])).body
     last = body.pop() if isinstance(body[-1], ast.Expr) else None
     exec(compile(ast.Module(body, []), cell["id"], "exec"), names)
     if last is None:
         return ""
-    shown = eval(compile(ast.Expression(last.value), cell["id"], "eval"), names)  # type: ignore[attr-defined]
+    shown = eval(compile(ast.Expression(last.value), cell["id"], "eval"), names)
     return repr(shown)
 
 
 @pytest.mark.usefixtures("network")
-def test_the_notebook_runs_and_shows_what_its_headings_say(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_notebook_runs_and_shows_what_its_headings_say(folder, monkeypatch):
     monkeypatch.chdir(folder)
     plt.switch_backend("agg")
-    names: dict[str, Any] = {}
+    names = {}
     cells = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
     shown = [run_cell(cell, names) for cell in cells]
     starts = [text.partition(" ")[0] for text in shown]
@@ -58,7 +54,7 @@ def test_the_notebook_runs_and_shows_what_its_headings_say(
     plt.close(names["figure"])
 
 
-def test_the_notebook_is_stored_without_results() -> None:
+def test_the_notebook_is_stored_without_results():
     assert NOTEBOOK["nbformat"] == 4
     for cell in NOTEBOOK["cells"]:
         assert not cell.get("outputs")

@@ -6,8 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,18 +24,18 @@ from vibe_model import sections
 ELSEWHERE = {"dataset": (), "stream": (), "model": (-3,)}
 
 
-def page(kind: str) -> str:
+def page(kind):
     return document(f"adding-a-{kind}.md")
 
 
-def in_a_line(text: str) -> str:
+def in_a_line(text):
     """Without the line breaks, which differ with the indentation: `f(\n    a,\n)` is `f(a)`."""
     joined = " ".join(text.split())
     return re.sub(r",? ([)}\]])", r"\1", re.sub(r"([({\[]) ", r"\1", joined))
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
-def test_every_piece_of_code_on_a_page_is_in_its_package(kind: str) -> None:
+def test_every_piece_of_code_on_a_page_is_in_its_package(kind):
     for suffix, language in ((".py", "python not run"), (".toml", "toml")):
         package = " ".join(
             in_a_line(file.read_text()) for file in (DOCS / f"adding-a-{kind}").rglob(f"*{suffix}")
@@ -51,7 +49,7 @@ def test_every_piece_of_code_on_a_page_is_in_its_package(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
-def test_a_package_imports_only_the_api_modules_and_the_contracts(kind: str) -> None:
+def test_a_package_imports_only_the_api_modules_and_the_contracts(kind):
     allowed = re.compile(r"(pipeline|vibe_model)\.(api|testing(\.\w+)?)")
     for file in (DOCS / f"adding-a-{kind}").rglob("*.py"):
         modules = re.findall(
@@ -66,7 +64,7 @@ def test_a_package_imports_only_the_api_modules_and_the_contracts(kind: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dataset", "stream"])
-def test_a_packages_own_tests_pass_where_it_is_installed(kind: str, tmp_path: Path) -> None:
+def test_a_packages_own_tests_pass_where_it_is_installed(kind, tmp_path):
     install_page(tmp_path, kind)
     tests = map(str, (DOCS / f"adding-a-{kind}").glob("test_*.py"))
     words = [
@@ -93,9 +91,7 @@ def test_a_packages_own_tests_pass_where_it_is_installed(kind: str, tmp_path: Pa
         ("stream", 0, "weights='untrained')"),
     ],
 )
-def test_luigi_cfg_names_it_as_the_page_does(
-    kind: str, block: int, expected: str, tmp_path: Path, site: Path
-) -> None:
+def test_luigi_cfg_names_it_as_the_page_does(kind, block, expected, tmp_path, site):
     install_page(site, kind)
     loaded = load(tmp_path, merged(GOOD, blocks("ini", page(kind))[block]))
     trained = sections.model_settings(loaded, sections.VIBE)
@@ -106,15 +102,13 @@ def test_luigi_cfg_names_it_as_the_page_does(
     assert expected in " ".join(map(repr, used))
 
 
-def test_the_mark_of_demo_data_on_the_page_is_one(tmp_path: Path) -> None:
+def test_the_mark_of_demo_data_on_the_page_is_one(tmp_path):
     (mark,) = re.findall(r'^    (\{"stand_in".*\})$', page("dataset"), re.MULTILINE)
     (tmp_path / raw.MARKER).write_text(mark)
     assert raw.is_stand_in(tmp_path)
 
 
-def test_the_detector_of_the_page_finds_a_drawn_person_and_nobody_elsewhere(
-    tmp_path: Path, site: Path
-) -> None:
+def test_the_detector_of_the_page_finds_a_drawn_person_and_nobody_elsewhere(tmp_path, site):
     install_page(site, "detector")
     image = np.full((320, 240, 3), 200, np.uint8)
     for start, end, width in (
@@ -134,14 +128,12 @@ def test_the_detector_of_the_page_finds_a_drawn_person_and_nobody_elsewhere(
     assert people.keypoints.shape == (1, 0, 3) and len(nobody.boxes) == 0
 
 
-def test_what_a_detector_of_another_environment_writes_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_detector_of_another_environment_writes_is_read(tmp_path, monkeypatch):
     write_video(tmp_path / "clips/dance.mp4", 45, step=1)
     (tmp_path / "clips/keypoints").mkdir()
     monkeypatch.chdir(tmp_path)
 
-    def find(image: np.ndarray) -> list[tuple[Any, Any]]:
+    def find(image):
         assert image.shape == (120, 160, 3)
         joints = standing("coco", 80, 60)
         return [(joints[:, :2], joints[:, 2])]

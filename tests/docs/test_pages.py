@@ -2,14 +2,9 @@
 
 import configparser
 import dataclasses
-import io
 import itertools
 import re
-import tarfile
-from collections.abc import Iterator
 from functools import cache as memo
-from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -31,24 +26,23 @@ from tasks.training import train_config
 from tests.docs.markdown import DOCS, PAGES, ROOT, blocks, document, merged, name_of, tables
 from tests.made_splits import track_of, write_split, write_stream
 from vibe_model import models
-from vibe_model.models import Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model.vibe.config import MPOSER
 
 NOT_RUN = "python not run"  # language of blocks that are no whole programs
 
 
-def sections(text: str) -> dict[str, str]:
+def sections(text):
     """Each `## heading` -> the text below it."""
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """A folder with a small cache in demo/cache, which the examples read."""
     folder, n = tmp_path_factory.mktemp("examples"), 40
-    columns: Any = {
+    columns = {
         "frame_index": np.arange(n),
         "bbox": np.full((n, 4), 100, np.float32),
         "kp_2d": np.ones((n, 49, 3)),
@@ -66,15 +60,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("file", DOCS, ids=name_of)
-def test_every_example_runs_or_says_that_it_does_not(
-    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_example_runs_or_says_that_it_does_not(file, folder, monkeypatch):
     monkeypatch.chdir(folder)
     run_examples(file)
 
 
-def run_examples(file: Path) -> None:
-    names: dict[str, Any] = {"__name__": "example"}  # a page's examples build on earlier ones
+def run_examples(file):
+    names = {"__name__": "example"}  # a page's examples build on earlier ones
     text = file.read_text()
     for block in re.finditer(r"^```(py.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
         line = text[: block.start(2)].count("\n")
@@ -85,28 +77,12 @@ def run_examples(file: Path) -> None:
             exec(compile("\n" * line + block[2], file, "exec"), names)
 
 
-def test_the_shards_of_the_page_hold_what_training_reads(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    run_examples(ROOT / "docs/exports.md")
-    split = cache.open("demo/cache")["penn_action/train"]
-    with tarfile.open("train-000000.tar") as shard:
-        arrays = {
-            name: np.load(io.BytesIO(shard.extractfile(name).read())) for name in shard.getnames()
-        }  # type: ignore[union-attr]
-    samples = {int(name.partition(".")[0]) for name in arrays}
-    assert samples == set(split.windows(16, 16, "resnet50")[:, 0].tolist()) == {0, 16}
-    for name, values in split.read(split.windows(16, 16)).items():
-        np.testing.assert_array_equal([arrays[f"{row:010d}.{name}.npy"] for row in (0, 16)], values)
-
-
 @memo
-def tokens(page: Path) -> list:
+def tokens(page):
     return MarkdownIt("commonmark").enable("table").parse(page.read_text())
 
 
-def links(page: Path) -> Iterator[tuple[str, str]]:
+def links(page):
     """(path, anchor) of all links and images in this repository."""
     for token in (child for block in tokens(page) for child in block.children or ()):
         target = token.attrGet("href") or token.attrGet("src") or ""
@@ -116,11 +92,11 @@ def links(page: Path) -> Iterator[tuple[str, str]]:
 
 
 @memo
-def anchors(page: Path) -> set[str]:
+def anchors(page):
     """GitHub's anchors of headings: lower case, no punctuation, "-" for spaces, "-1" for a second
     one of the name.
     """
-    found: set[str] = set()
+    found = set()
     blocks = tokens(page)
     for before, block in itertools.pairwise(blocks):
         if before.type == "heading_open":
@@ -140,7 +116,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page):
     for place, anchor in links(page):
         target = (page.parent / place).resolve() if place else page
         assert target.is_relative_to(ROOT), f"{place} lies outside"
@@ -150,7 +126,7 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["decisions.md", "architecture.md"])
-def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
+def test_every_file_that_a_page_about_the_code_names_exists(page):
     named = re.findall(r"`([\w./]+(?:/|\.py))`", document(page))
     assert len(named) > 20
     assert [file for file in named if not (ROOT / file).exists()] == []
@@ -163,7 +139,7 @@ OPTIONS = {
 OPTIONS = {name: keys for name, keys in OPTIONS.items() if keys}
 
 
-def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones() -> None:
+def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones():
     known = {*SECTION_TYPES, *OPTIONS, *streams.names(), *detectors.names(), *declared_names()}
     without_keys = {
         name for name in detectors.names() if not dataclasses.fields(detectors.find(name))
@@ -177,7 +153,7 @@ def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones(
 
 
 @pytest.mark.parametrize("section", [*setting_keys.sections(), "crop"])
-def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated(section: str) -> None:
+def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated(section):
     keys = {**setting_keys.sections(), "crop": setting_keys.crop_words()}[section]
     assert [key.name for key in keys if len(key.about) < 4] == []
     assert all(key.default and not set("`") & set(key.default) for key in keys)
@@ -186,7 +162,7 @@ def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated(se
 @pytest.mark.parametrize(
     "training", [*models.every(), MPOSER, PR_VIPE], ids=lambda training: training.section
 )
-def test_every_key_of_a_training_has_the_values_of_its_presets(training: Training) -> None:
+def test_every_key_of_a_training_has_the_values_of_its_presets(training):
     keys = {key.name: key for key in setting_keys.sections()[training.section]}
     assert keys["preset"].choices == tuple(training.presets)
     assert set(keys) - {"preset", "variant", "baseline", "report"} == set(training.settable)
@@ -197,7 +173,7 @@ def test_every_key_of_a_training_has_the_values_of_its_presets(training: Trainin
         assert read == {key: getattr(preset(), key) for key in training.settable}, name
 
 
-def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
+def test_every_setting_that_a_page_names_exists(tmp_path):
     paths = (
         "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = videos\n"
     )
@@ -220,7 +196,7 @@ def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
     assert sorted(one for one in used if one[1:] not in known) == []
 
 
-def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:
+def test_what_luigi_cfg_sets_of_luigi_itself_is_there():
     shipped = configparser.ConfigParser(interpolation=None)
     shipped.read(ROOT / "luigi.cfg")
     ours = [
@@ -239,9 +215,7 @@ def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:
     )
 
 
-def test_the_luigi_cfg_of_getting_started_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_luigi_cfg_of_getting_started_is_one(tmp_path, monkeypatch):
     shown, *_ = blocks("ini", document("getting-started.md"))
     (tmp_path / "luigi.cfg").write_text(merged((ROOT / "luigi.cfg").read_text(), shown))
     (tmp_path / "model_checkpoint.pt").touch()

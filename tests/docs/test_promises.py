@@ -6,7 +6,6 @@ import ast
 import itertools
 import re
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
 
 
 @cache
-def functions(file: Path) -> set[str]:
+def functions(file):
     return {
         node.name
         for node in ast.walk(ast.parse(file.read_text()))
@@ -31,7 +30,7 @@ def functions(file: Path) -> set[str]:
     }
 
 
-def test_every_promise_is_held_by_tests_and_benchmarks_that_exist() -> None:
+def test_every_promise_is_held_by_tests_and_benchmarks_that_exist():
     assert len(NAMED_TESTS) > 50
     assert len(re.findall(r"^\| \*\*", PROMISES.partition("## Best effort")[0], re.MULTILINE)) == 10
     for file, name in NAMED_TESTS:
@@ -56,7 +55,7 @@ FIGURES = [tuple(row.values()) for text in (PROMISES, README) for row in tables(
 @pytest.mark.parametrize(
     ("what", "figure", "source"), FIGURES, ids=[what[:40] for what, *_ in FIGURES]
 )
-def test_a_figure_is_in_the_report_of_its_benchmark(what: str, figure: str, source: str) -> None:
+def test_a_figure_is_in_the_report_of_its_benchmark(what, figure, source):
     name = re.search(r"benchmarks/\w+\.md", source)
     assert name is not None
     report = (ROOT / name[0]).read_text()
@@ -73,7 +72,7 @@ def test_a_figure_is_in_the_report_of_its_benchmark(what: str, figure: str, sour
     ] == []
 
 
-def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
+def test_a_row_takes_as_much_space_as_the_readme_says():
     labels_2d = ("frame_index", "bbox", "kp_2d", "valid")
     labels_3d = (*labels_2d, "kp_3d", "pose", "betas", "trans", "has_3d", "has_smpl")
     features = 2048 * np.dtype("float16").itemsize + 1 + 16  # flag, key
@@ -92,7 +91,7 @@ def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
     assert expected in " ".join(README.split())
 
 
-def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> None:
+def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know():
     sizes = (tuple(row.values())[:2] for row in tables(document("datasets.md"), "dataset"))
     for (link, text), name in zip(itertools.islice(sizes, len(RELEASES)), RELEASES, strict=True):
         assert f"datasets/{name}.md" in link

@@ -3,10 +3,8 @@
 import ast
 import importlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -41,7 +39,7 @@ vibe_model.evaluation.protocols.Protocol
 """
 
 
-def resolved(path: str) -> Any:
+def resolved(path):
     """A module or an attribute of one. Raises AttributeError if it does not exist."""
     module, _, name = path.rpartition(".")
     try:
@@ -54,7 +52,7 @@ def resolved(path: str) -> Any:
         return importlib.import_module(path)
 
 
-def imported() -> Iterator[str]:
+def imported():
     """Every name of ours that a page's code or a file of its package imports."""
     pages = (code for page in DOCS for code in blocks("py[^\\n]*", page.read_text()))
     for code in (*pages, *map(Path.read_text, (ROOT / "docs").glob("adding-a-*/**/*.py"))):
@@ -68,9 +66,9 @@ def imported() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def listed() -> tuple[set[str], list[Any]]:
+def listed():
     """The modules and paths in the reference, and the objects that they name."""
-    paths: set[str] = set()
+    paths = set()
     for page in (ROOT / "docs/api").glob("*.md"):
         current = ""
         for line in page.read_text().splitlines():
@@ -86,7 +84,7 @@ def listed() -> tuple[set[str], list[Any]]:
     return paths, [resolved(path) for path in sorted(paths)]
 
 
-def is_listed(path: str, listed: tuple[set[str], list[Any]]) -> bool:
+def is_listed(path, listed):
     paths, things = listed
     thing = resolved(path)
     if isinstance(thing, ModuleType):
@@ -94,9 +92,7 @@ def is_listed(path: str, listed: tuple[set[str], list[Any]]) -> bool:
     return path in paths or any(thing is other for other in things)
 
 
-def test_every_name_that_a_page_or_the_design_names_is_in_the_reference(
-    listed: tuple[set[str], list[Any]],
-) -> None:
+def test_every_name_that_a_page_or_the_design_names_is_in_the_reference(listed):
     names = {*imported(), *PROMISED.split()}
     assert len(names) > 50
     assert sorted(name for name in names if not is_listed(name, listed)) == []
@@ -106,9 +102,7 @@ def test_every_name_that_a_page_or_the_design_names_is_in_the_reference(
 
 
 @pytest.mark.parametrize("package", ["pipeline", "vibe_model"])
-def test_the_names_for_packages_are_those_of_the_api_module(
-    package: str, listed: tuple[set[str], list[Any]]
-) -> None:
+def test_the_names_for_packages_are_those_of_the_api_module(package, listed):
     page = document(f"api/{package}.md")
     section = page.partition("## For packages\n")[2].partition("\n## ")[0]
     module = importlib.import_module(f"{package}.api")

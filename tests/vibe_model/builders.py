@@ -26,7 +26,7 @@ class TinyBody(nn.Module):
     betas.
     """
 
-    def __init__(self, stand_in: bool = True) -> None:
+    def __init__(self, stand_in=True):
         super().__init__()
         self.is_stand_in, self.digest = stand_in, "tiny"
         random = torch.Generator().manual_seed(7)

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from pipeline.crops import normalise_keypoints
-from pipeline.errors import ConfigError
 from vibe_model.cameras import (
     camera_in_picture,
     crop_to_image,
@@ -109,8 +108,3 @@ def test_no_gradient_passes_through_the_optimal_camera(method):
     residual.abs().sum().backward()
     expected = camera[:, None, :1] * residual.detach().sign()
     torch.testing.assert_close(points.grad, expected)
-
-
-def test_an_unknown_method_is_refused():
-    with pytest.raises(ConfigError, match="method: expected one of least_squares, trace"):
-        optimal_camera(*planted(1)[:3], method="median")

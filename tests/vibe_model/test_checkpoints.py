@@ -121,19 +121,6 @@ def test_spins_checkpoint_fills_the_regressor_alone(model, tmp_path):
     assert set(report.untouched) == {name for name in before if name.startswith("encoder.")}
 
 
-def test_of_spins_checkpoint_only_the_part_is_read_that_is_asked_for(model, tmp_path):
-    before, weights = snapshot(model), other_weights(model)
-    file = write(tmp_path / "spin.pt", spin(model))
-    with pytest.raises(CheckpointError, match=r"missing: encoder\."):
-        load_published(model, file, only="encoder.")
-    assert_equal(model.state_dict(), before)
-    report = load_published(model, file, only="regressor.decpose.")
-    assert set(report.used) == {"regressor.decpose.weight", "regressor.decpose.bias"}
-    assert_equal(
-        model.state_dict(), {n: weights[n] if n in report.used else before[n] for n in before}
-    )
-
-
 def without(content, name):
     del content["gen_state_dict"][name]
     return content

@@ -31,15 +31,6 @@ def terms(pred, batch, weights=ONES):
     }
 
 
-def test_a_perfect_prediction_costs_nothing():
-    assert terms(*perfect()) == {
-        "kp_2d": 0,
-        "kp_3d": 0,
-        "pose": pytest.approx(0, abs=1e-12),
-        "shape": 0,
-    }
-
-
 def test_2d_is_the_mean_over_all_coordinates_of_confidence_times_squared_error():
     pred, batch = perfect()
     batch["kp_2d"][..., 2] = 0

@@ -50,17 +50,6 @@ def test_a_mirrored_body_is_not_aligned_by_mirroring_it_back():
     assert (metrics.pa_mpjpe(target * (-1, 1, 1), target) > 100).all()
 
 
-def test_the_alignment_is_the_best_of_all_similarities():
-    pred, target = body(1, 1), body(1, 2)
-    aligned = metrics.procrustes_align(pred, target)
-    best = np.square(aligned - target).sum()
-    for seed in range(50):
-        nudge = Rotation.from_rotvec(np.random.default_rng(seed).normal(size=3) * 0.05).as_matrix()
-        centre = aligned.mean(1, keepdims=True)
-        for scale in (0.97, 1, 1.03):
-            assert np.square(scale * (aligned - centre) @ nudge.T + centre - target).sum() >= best
-
-
 def test_a_body_collapsed_to_a_point_aligns_to_the_mean():
     target = body(1)
     aligned = metrics.procrustes_align(np.ones((1, 14, 3)), target)
@@ -158,35 +147,8 @@ def test_a_frame_whose_box_has_no_extent_gives_no_2d_pck():
         assert metrics.hits_2d(target[..., :2], target)[1].sum() == 0
 
 
-@given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-5, 5))
-@settings(max_examples=40, deadline=None)
-def test_2d_pck_knows_no_unit_and_no_origin(seed, scale, shift):
-    random = np.random.default_rng(seed)
-    target = np.concatenate(
-        [random.normal(size=(4, 7, 2)), random.integers(0, 2, (4, 7, 1))], axis=2
-    )
-    pred = target[..., :2] + random.normal(size=(4, 7, 2)) * 0.1
-    other = np.concatenate([target[..., :2] * scale + shift, target[..., 2:]], axis=2)
-    for one, same in zip(
-        metrics.hits_2d(pred, target), metrics.hits_2d(pred * scale + shift, other), strict=True
-    ):
-        np.testing.assert_array_equal(one, same)
-
-
 def in_crop(n=4, joints=25, seed=0):
     return np.random.default_rng(seed).uniform(40, 180, (n, joints, 2))
-
-
-@given(st.floats(0.2, 5), st.floats(-300, 300))
-@settings(max_examples=30, deadline=None)
-def test_aligned_pck_does_not_see_scale_and_place_of_predictions(scale, shift):
-    target, visible = in_crop(), np.ones((4, 25))
-    pred = target + np.random.default_rng(1).normal(size=target.shape) * 15
-    found = metrics.pck_aligned(pred, target, visible)
-    assert 0 < found < 100
-    moved = metrics.pck_aligned(scale * pred + shift, target, visible)
-    assert moved == pytest.approx(found, abs=1e-6)
-    assert metrics.pck_aligned(target, target, visible) == 100
 
 
 def test_aligned_pck_is_a_mean_over_frames_with_six_points():

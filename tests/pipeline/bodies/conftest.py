@@ -1,7 +1,5 @@
 """The user's cache folder."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ from tests.pipeline.bodies.made_body import make_body
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """A cache folder of the user that holds the small body."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     cache_folder().mkdir(parents=True)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pipeline.bodies import fitting
-from pipeline.bodies.body import PARAMETERS, AnnyBody, RestBody
+from pipeline.bodies.body import PARAMETERS, AnnyBody
 from pipeline.bodies.body_file import BodyArrays
 from pipeline.bodies.fitting import BLAZE, BONES
 from pipeline.rotations import axis_angle_to_matrix
@@ -45,11 +45,11 @@ KEYPOINTS = {  # keypoint -> bone, place in m; None: the bone's head
 }
 
 
-def mirror(place: tuple[float, ...], side: str) -> np.ndarray:
+def mirror(place, side):
     return np.array(place) * [1 if side == "L" else -1, 1, 1]
 
 
-def make_body() -> BodyArrays:
+def make_body():
     """`height` makes it 40 % taller, `proportions` its legs 20 % longer; the other parameters
     change nothing.
     """
@@ -71,7 +71,7 @@ def make_body() -> BodyArrays:
             weights.append(np.eye(len(bones))[number])
     template = np.array(vertices, np.float32)
 
-    def shapes(points: np.ndarray) -> np.ndarray:
+    def shapes(points):
         legs = 0.2 * np.where(points[:, 2:] < 0, points, 0)
         return np.repeat([np.zeros_like(points), 0.4 * points, legs], 72, axis=0).astype(np.float32)
 
@@ -98,11 +98,11 @@ def make_body() -> BodyArrays:
 TO_CAMERA = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # upright, facing the camera
 
 
-def height_of(body: AnnyBody, rest: RestBody) -> float:
+def height_of(body, rest):
     return float(np.ptp(body.points(rest)[:, 2].numpy()))
 
 
-def plant(arrays: BodyArrays, n: int, parameters: dict[str, float]) -> tuple[np.ndarray, float]:
+def plant(arrays, n, parameters):
     """Joints (n, 33, 4) of a body that turns, walks and waves, about the middle of the hips; and
     its height in m.
     """

@@ -8,21 +8,18 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from pipeline.__main__ import parser
-from pipeline.api import Detect, Detector, Image, Machine, NumberStream, People
+from pipeline.api import Detector, NumberStream, People
 from pipeline.bodies import fitting
-from pipeline.bodies.body_file import body_file
 from pipeline.bodies.commands import try_clip
 from pipeline.clips.detectors import blaze_pose
-from pipeline.errors import MissingAssets
 from pipeline.features.streams import blaze as blaze_stream
-from pipeline.files.packages import cache_folder, fetch_files
+from pipeline.files.packages import cache_folder
 from tests.pipeline.bodies.made_body import make_body, plant
 from tests.pipeline.datasets.by_hand import encode
 from tests.trees import everything
@@ -46,15 +43,15 @@ class PlantedPose(Detector):
     name: ClassVar[str] = "blaze_pose"
     loaded: ClassVar[list[str]] = []
 
-    def terms(self) -> list[dict[str, str]]:
+    def terms(self):
         return blaze_pose.terms("full")
 
-    def load(self, device: str) -> Detect:
+    def load(self, device):
         self.loaded.append(self.name)
         sides = np.where(np.arange(17) % 2, 6, -6) * (np.arange(17) > 0)
         heights = np.interp(np.arange(17), [0, 5, 11, 15, 16], [30, 45, 70, 110, 110])
 
-        def find(image: Image) -> People:
+        def find(image):
             x = np.flatnonzero(image[60, :, 1] > 128).mean()
             joints = np.column_stack([x + sides, heights, np.full(17, 0.9)])
             return People(
@@ -70,11 +67,11 @@ class StandingJoints:
     lanes, batch_size = 1, 8
     provenance: Mapping[str, Any] = {"stand_in": False, "network": "planted"}
 
-    def adopt(self, memory: Image) -> None: ...
+    def adopt(self, memory): ...
 
-    def release(self) -> None: ...
+    def release(self): ...
 
-    def __call__(self, crops: Image) -> np.ndarray:
+    def __call__(self, crops):
         return (
             plant(make_body(), 1, {"height": 0.7})[0]
             .reshape(1, -1)
@@ -89,13 +86,13 @@ class PlantedJoints(NumberStream):
     dtype: ClassVar[str] = "float32"
     dim: ClassVar[int] = 132
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> StandingJoints:
+    def load(self, machine, recorded):
         PlantedPose.loaded.append(self.kind)
         return StandingJoints()
 
 
 @pytest.fixture
-def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def planted(home, monkeypatch):
     """A clip in the cache folder, and a detector and a stream in place of BlazePose's; the list of
     what is loaded.
     """
@@ -151,29 +148,3 @@ def test_without_a_network_it_names_every_file_and_its_place(tmp_path, monkeypat
         name, version = package.split("==")
         assert f"{name}-{version}-*.whl, into {cache_folder()}" in text and package in text
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_the_real_clip_has_two_people_of_their_height(tmp_path, ran):
-    try:
-        fetch_files(try_clip.CLIP)
-        fetch_files(*blaze_pose.FILES["full"])
-        body_file()
-    except MissingAssets as error:
-        pytest.skip(str(error))
-    pytest.importorskip("ai_edge_litert")
-    assert "DEMO DATA" not in ran("try", "--out", tmp_path).out
-    first, second, *others = json.loads((tmp_path / "bodies/bodies.json").read_text())["tracks"]
-    for track in (first, second):
-        assert (
-            track["rows"] > 150 and 1.5 < track["height_m"] < 1.8 and track["mean_distance_mm"] < 20
-        )
-    rows = (
-        (tmp_path / "try.html")
-        .read_text()
-        .partition("<tbody>")[2]
-        .partition("</tbody>")[0]
-        .split("</tr>")[:-1]
-    )
-    verdicts = [re.findall(r"<strong>(\w+)</strong>", row) for row in rows]
-    assert verdicts[:2] == [["good"], ["good"]] and len(verdicts) == 2 + len(others)

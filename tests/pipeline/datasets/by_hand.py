@@ -5,17 +5,13 @@ order.
 import functools
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from pipeline.accounting import Accounting
-from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
 from pipeline.skeletons import joint_names
 
@@ -34,9 +30,7 @@ _SIDES = {
 }  # fmt: skip
 
 
-def standing(
-    order: str, x: float = 0, y: float = 0, confidence: float = 0.9, scale: float = 1
-) -> NDArray[np.float64]:
+def standing(order, x=0, y=0, confidence=0.9, scale=1):
     """(J, 3) px, px, confidence: 30 x 40 px about (x, y), so with a diagonal of 50.
 
     Seen from the front, so left joints are on the right. Faces and hands are 0 0 0.
@@ -54,9 +48,7 @@ def standing(
     )
 
 
-def read_one(
-    dataset: Dataset, raw: Path, split: str = "train", body: Any = None
-) -> tuple[list[Any], dict[str, Any]]:
+def read_one(dataset, raw, split="train", body=None):
     """Tracks, and the account of the only video."""
     report = Accounting()
     tracks = list(dataset.tracks(raw, split, body=body, report=report))
@@ -65,7 +57,7 @@ def read_one(
     return tracks, account.as_dict()
 
 
-def refusal(dataset: Dataset, raw: Path, split: str = "train") -> RawDataError:
+def refusal(dataset, raw, split="train"):
     """What `tracks` raises without a report, for which it rejects the only video with one."""
     with pytest.raises(RawDataError) as caught:
         list(dataset.tracks(raw, split))
@@ -78,7 +70,7 @@ def refusal(dataset: Dataset, raw: Path, split: str = "train") -> RawDataError:
     return caught.value
 
 
-def write_alphapose(file: Path, people: Mapping[int, Any], **more: Any) -> None:
+def write_alphapose(file, people, **more):
     """AlphaPose's results of one person: the joints (J, 3) by frame; `more`: of each result."""
     results = [
         {"image_id": f"{t}.jpg", "keypoints": np.ravel(joints).tolist(), "score": 2.5} | more
@@ -88,7 +80,7 @@ def write_alphapose(file: Path, people: Mapping[int, Any], **more: Any) -> None:
     file.write_text(json.dumps(results))
 
 
-def touch(folder: Path, *names: str) -> Path:
+def touch(folder, *names):
     """A folder with empty files, as pictures that are not decoded."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -96,18 +88,11 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def jpeg(width: int = 224, height: int = 224, brightness: int = 90) -> bytes:
+def jpeg(width=224, height=224, brightness=90):
     return bytes(cv2.imencode(".jpg", np.full((height, width, 3), brightness, np.uint8))[1])
 
 
-def write_video(
-    file: Path,
-    n_frames: int,
-    fps: float = 25.0,
-    size: tuple[int, int] = (160, 120),
-    *,
-    step: int = 5,
-) -> Path:
+def write_video(file, n_frames, fps=25.0, size=(160, 120), *, step=5):
     """Frame i is grey of `step` times i: where that is not 0, each frame may be taken for another
     scene.
     """
@@ -117,15 +102,13 @@ def write_video(
 
 
 @functools.cache
-def _video(suffix: str, n_frames: int, fps: float, size: tuple[int, int], step: int) -> bytes:
+def _video(suffix, n_frames, fps, size, step):
     with tempfile.TemporaryDirectory() as folder:
         images = [np.full((*size[::-1], 3), step * i % 256, np.uint8) for i in range(n_frames)]
         return encode(Path(folder) / f"video{suffix}", images, fps).read_bytes()
 
 
-def encode(
-    file: Path, images: Iterable[NDArray[np.uint8]], fps: float = 25.0, code: str = ""
-) -> Path:
+def encode(file, images, fps=25.0, code=""):
     """A video of BGR images; its codec, unless `code` names one, is the usual one of its suffix."""
     images = list(images)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,15 @@ kept row is compared with the row of the same image in the undamaged release.
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import Accounting, VideoAccount
-from pipeline.demo.scene import Take
+from pipeline.accounting import Accounting
 from pipeline.demo.writing import write_dataset
 
 N_FRAMES = 16
@@ -32,35 +30,35 @@ Rows = dict[tuple[str, bytes], bytes]  # (track, content of the image) -> label
 class Images:
     """The images of a video, in order, which tests remove and renumber."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         self.files = sorted(folder.iterdir())
         before, digits, self._suffix = re.fullmatch(
             r"(.*?)([0-9]+)(\.\w+)", self.files[0].name
-        ).groups()  # type: ignore[union-attr]
+        ).groups()
         self._before, self._n_digits = before, len(digits)
         negative = 255 - cv2.imread(str(self.files[0]))
         self.other = cv2.imencode(self._suffix, negative)[1].tobytes()  # of no frame
 
-    def number(self, file: Path) -> int:
+    def number(self, file):
         return int(file.stem.removeprefix(self._before))
 
-    def path(self, number: int) -> Path:
+    def path(self, number):
         return self.folder / f"{self._before}{number:0{self._n_digits}d}{self._suffix}"
 
     @property
-    def first(self) -> int:
+    def first(self):
         return self.number(self.files[0])
 
     @property
-    def last(self) -> int:
+    def last(self):
         return self.number(self.files[-1])
 
-    def remove(self, *positions: int) -> None:
+    def remove(self, *positions):
         for position in positions:
             self.files[position].unlink()
 
-    def renumber(self, steps: int) -> None:
+    def renumber(self, steps):
         """Number the images that are there without a gap, from so many after the first number."""
         contents = [file.read_bytes() for file in self.files if file.exists()]
         start = self.first + steps
@@ -69,38 +67,38 @@ class Images:
         for i, content in enumerate(contents):
             self.path(start + i).write_bytes(content)
 
-    def add(self, number: int) -> None:
+    def add(self, number):
         self.path(number).write_bytes(self.other)
 
 
-def label_of(track: Any, row: int) -> bytes:
+def label_of(track, row):
     return bytes(track.kp_2d[row].tobytes() + track.bbox[row].tobytes())
 
 
-def every_second(images: Images) -> None:
+def every_second(images):
     images.remove(*range(1, len(images.files), 2))
     images.renumber(0)
 
 
-def too_many_and_higher(images: Images) -> None:
+def too_many_and_higher(images):
     first = images.first
     images.renumber(1)
     images.add(first)
 
 
-def twice_as_many(images: Images) -> None:
+def twice_as_many(images):
     for number in range(images.last + 1, images.last + 1 + N_FRAMES):
         images.add(number)
 
 
-def capitals(images: Images) -> None:
+def capitals(images):
     """An equal name in another case, of another image."""
     name = images.files[3].name
     (images.folder / name.upper().replace("IMG", "Img")).write_bytes(images.other)
     (images.folder / f"{Path(name).stem}.JPEG").write_bytes(images.other)
 
 
-DAMAGES: dict[str, Callable[[Images], None]] = {
+DAMAGES = {
     "none": lambda images: None,
     "first missing": lambda images: images.remove(0),
     "middle missing": lambda images: images.remove(7, 8),
@@ -133,12 +131,12 @@ class ImageFolders:
     undecided: ClassVar[frozenset[str]] = frozenset()  # damages that leave no trace in the numbers
     first: ClassVar[int] = 0  # number of the first image
 
-    def write(self, demo: Path, takes: list[Take], raw: Path) -> None:
+    def write(self, demo, takes, raw):
         """Write an undamaged release of a demo dataset, which other classes read too."""
         shutil.copytree(demo, raw)
 
     @pytest.fixture
-    def release(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def release(self, tmp_path_factory):
         """An undamaged release. Only to be read."""
         if type(self) not in _RELEASES:
             key = self.dataset, self.n_videos
@@ -150,7 +148,7 @@ class ImageFolders:
             self.write(*_DEMO[key], _RELEASES[type(self)])
         return _RELEASES[type(self)]
 
-    def read(self, raw: Path) -> tuple[list[Any], VideoAccount]:
+    def read(self, raw):
         """The tracks and the account of the video."""
         report = Accounting()
         tracks = [
@@ -161,22 +159,22 @@ class ImageFolders:
         report.video(self.video).check()
         return tracks, report.video(self.video)
 
-    def rows(self, tracks: list[Any]) -> Rows:
-        found: Rows = {}
+    def rows(self, tracks):
+        found = {}
         for track in tracks:
             for i, frame in enumerate(track.frame_index.tolist()):
                 found[track.name, track.frames.path(frame).read_bytes()] = label_of(track, i)
         assert len(found) == sum(len(track.frame_index) for track in tracks)
         return found
 
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+    def pytest_generate_tests(self, metafunc):
         if "damage" in metafunc.fixturenames:
             impossible = self.undecided if self.first else self.undecided | BELOW_0
             metafunc.parametrize("damage", [name for name in DAMAGES if name not in impossible])
 
     def test_each_row_has_its_own_image_s_label_or_the_video_is_refused(
-        self, damage: str, release: Path, tmp_path: Path
-    ) -> None:
+        self, damage, release, tmp_path
+    ):
         truth = self.rows(self.read(release)[0])
         raw = Path(shutil.copytree(release, tmp_path / self.dataset))
         images = Images(raw / self.images)
@@ -184,7 +182,7 @@ class ImageFolders:
         DAMAGES[damage](images)
         self.judge(raw, truth, damage)
 
-    def judge(self, raw: Path, truth: Rows, damage: str) -> None:
+    def judge(self, raw, truth, damage):
         tracks, account = self.read(raw)
         if damage in self.refused:
             assert (tracks, account.set_aside) == ([], "frame_count_mismatch"), account
@@ -198,8 +196,8 @@ class ImageFolders:
             assert account.dropped["no_picture"] == len(truth) - len(expected)
 
     def test_rows_of_damaged_images_and_of_another_size_get_no_features(
-        self, release: Path, into: Any, network: Any, tmp_path: Path
-    ) -> None:
+        self, release, into, network, tmp_path
+    ):
         raw = Path(shutil.copytree(release, tmp_path / self.dataset))
         files = Images(raw / self.images).files
         resized, cut = files[N_FRAMES // 2 :], files[2]
@@ -228,5 +226,5 @@ class ImageFolders:
         assert any(str(resized[0].parent) in example for example in done.examples)
 
 
-_DEMO: dict[tuple[str, int], tuple[Path, list[Take]]] = {}
-_RELEASES: dict[type, Path] = {}
+_DEMO = {}
+_RELEASES = {}

@@ -2,8 +2,6 @@
 
 import io
 import zipfile
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -14,27 +12,23 @@ N, SIZE = 60, (160, 120)  # frames of each clip; px
 EVERY = range(N)
 
 
-def person(t: int, order: str = "coco") -> np.ndarray:
+def person(t, order="coco"):
     """(J, 3) of somebody who walks a pixel a frame, between (15, 40) and (105, 80)."""
     return standing(order, 30 + t, 60)
 
 
-def flat(t: int, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[float]:
+def flat(t, change=np.asarray):
     return change(person(t)).ravel().tolist()
 
 
-def results(
-    change: Callable[[np.ndarray], np.ndarray] = np.asarray, first: int = 0, n: int = N, **more: Any
-) -> list[Any]:
+def results(change=np.asarray, first=0, n=N, **more):
     """AlphaPose's list of results."""
     return [
         {"image_id": f"{first + t}.jpg", "keypoints": flat(t % N, change)} | more for t in range(n)
     ]
 
 
-def coco(
-    people: int = 1, names: list[str] = COCO_NAMES, category: str = "person", **more: Any
-) -> dict[str, Any]:
+def coco(people=1, names=COCO_NAMES, category="person", **more):
     """COCO's JSON; `more`: of each annotation, or a function of its frame and person."""
     images = [
         {"id": t, "file_name": f"{t:06d}.jpg", "width": SIZE[0], "height": SIZE[1]} for t in EVERY
@@ -56,39 +50,37 @@ def coco(
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def openpose(t: int, **person_of: Any) -> dict[str, Any]:
+def openpose(t, **person_of):
     return {
         "version": 1.3,
         "people": [person_of or {"pose_keypoints_2d": person(t, "body_25").ravel().tolist()}],
     }
 
 
-def pages(
-    content: Callable[[int], Any], first: int = 0, end: str = "_keypoints.json"
-) -> dict[str, Any]:
+def pages(content, first=0, end="_keypoints.json"):
     """A folder with a file for each frame."""
     return {f"/a_{first + t:012d}{end}": content(t) for t in EVERY}
 
 
-def times(*factors: float) -> Callable[[np.ndarray], np.ndarray]:
+def times(*factors):
     return lambda points: points * factors
 
 
-def swapped(points: np.ndarray) -> np.ndarray:
+def swapped(points):
     return points[:, [1, 0, 2]] + [0, 55, 0]  # of somebody between (70, 40) and (160, 80)
 
 
-def shuffled(points: np.ndarray) -> np.ndarray:
+def shuffled(points):
     return points[np.random.default_rng(1).permutation(len(points))]
 
 
-def saved(save: Callable[..., None], *arrays: Any, **named: Any) -> bytes:
+def saved(save, *arrays, **named):
     stream = io.BytesIO()
     save(stream, *arrays, **named)
     return stream.getvalue()
 
 
-def zipped(**files: str) -> bytes:
+def zipped(**files):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, text in files.items():
@@ -96,46 +88,46 @@ def zipped(**files: str) -> bytes:
     return stream.getvalue()
 
 
-def without(content: dict[str, Any], key: str) -> dict[str, Any]:
+def without(content, key):
     return {name: value for name, value in content.items() if name != key}
 
 
-def box_of(points: np.ndarray) -> list[float]:
+def box_of(points):
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     return [*low.tolist(), *(high - low).tolist()]
 
 
-def about(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def about(points):
     """Upper left corner and size of a person's box."""
     x, y, w, h = box_of(points)
     return np.array([x, y, 0]), np.array([w, h, 1])
 
 
-def in_crop(points: np.ndarray) -> np.ndarray:
+def in_crop(points):
     """In the crop of a top-down network, 192 x 256 px for the box and a quarter more."""
     low, size = about(points)
     scale = 1.25 * max(size[0] / 192, size[1] / 256)
     return (points - low - size / 2) / [scale, scale, 1] + [96, 128, 0.5]
 
 
-def boxed(change: Callable[[np.ndarray], np.ndarray]) -> list[Any]:
+def boxed(change):
     """AlphaPose's results with boxes in pixels, and joints elsewhere."""
     return [one | {"box": box_of(person(t))} for t, one in enumerate(results(change))]
 
 
-def in_order(names: tuple[str, ...]) -> list[Any]:
+def in_order(names):
     """Results in the joint order `names`, of somebody seen from the front."""
     return [
         {"image_id": t, "keypoints": standing(names, 30 + t, 60).ravel().tolist()} for t in EVERY
     ]
 
 
-def images_called(name: str) -> dict[str, Any]:
+def images_called(name):
     """COCO's JSON with names of images by their number."""
     images = [{"id": t, "file_name": name.format(t=t, h=f"{t * 2654435761:x}7")} for t in EVERY]
     return coco() | {"images": images}
 
 
-def instances(t: int, **more: Any) -> dict[str, Any]:
+def instances(t, **more):
     points = person(t)
     return {"keypoints": points[:, :2].tolist(), "keypoint_scores": points[:, 2].tolist()} | more

@@ -17,7 +17,6 @@ from tests.pipeline.datasets.label_makers import (
     boxed,
     coco,
     flat,
-    images_called,
     in_crop,
     in_order,
     instances,
@@ -25,12 +24,10 @@ from tests.pipeline.datasets.label_makers import (
     pages,
     person,
     results,
-    saved,
     shuffled,
     swapped,
     times,
     without,
-    zipped,
 )
 from tests.pipeline.files.made_detections import COCO_NAMES
 
@@ -58,21 +55,17 @@ class Mistake(NamedTuple):
     words: str
 
 
-def refused(
-    words: str, content: Any = None, end: str = ".json", files: dict[str, Any] | None = None
-) -> Mistake:
+def refused(words, content=None, end=".json", files=None):
     """The clip is rejected."""
     return Mistake({end: content} if files is None else files, REJECTED, words)
 
 
-def nobody(
-    words: str, content: Any = None, end: str = ".json", files: dict[str, Any] | None = None
-) -> Mistake:
+def nobody(words, content=None, end=".json", files=None):
     """The clip has no track, and that is no failure."""
     return refused(words, content, end, files)._replace(outcome=NOBODY)
 
 
-def kept(words: str, content: Any) -> Mistake:
+def kept(words, content):
     """The clip has rows, and a note."""
     return refused(words, content)._replace(outcome=KEPT)
 
@@ -86,29 +79,15 @@ HTML = "<!DOCTYPE html>\n<html><body>404: not found</body></html>\n"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 LARGER = times(12, 9, 1)
 
-MISTAKES: dict[str, Mistake] = {
+MISTAKES = {
     # Not JSON at all, though it is called so.
     "empty": refused("empty", ""),
-    "blank": refused("empty|blank", " \n"),
     "gzip": refused("gzip", gzip.compress(GOOD.encode())),
-    "gif": refused("GIF", b"GIF89a\x01\0\x01\0"),
     "png": refused("PNG", PNG),
-    "jpeg": refused("JPEG", b"\xff\xd8\xff\xe0\0\x10JFIF"),
-    "mp4": refused("video", b"\0\0\0\x20ftypisom"),
-    "zip": refused("zip archive", zipped(a=GOOD)),
-    "tar": refused("tar archive", b"a.json" + bytes(251) + b"ustar\x0000" + bytes(247)),
     "lfs": refused("Git LFS", LFS),
     "web page": refused("web page", HTML),
-    "xml": refused(
-        "web page|XML", '<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>'
-    ),
     "pickle": refused("pickle", b"\x80\x04\x95\x10\0\0\0\0\0\0\0]\x94."),
-    "npy": refused("NumPy", saved(np.save, np.zeros(3))),
-    "hdf5": refused("HDF5", b"\x89HDF\r\n\x1a\n"),
-    "pdf": refused("PDF", b"%PDF-1.7\n"),
-    "yaml": refused("JSON.*found text that is not JSON", "people:\n  - keypoints: [1, 2]\n"),
     "csv as json": refused("JSON.*found text that is not JSON", f"track,frame,x,y,w,h\n{CSV}"),
-    "python": refused("double quotes", str(results())),
     "json lines": refused("JSON Lines|a value a line", "\n".join(map(json.dumps, results()))),
     "cut off": refused("cut off", GOOD[:-200]),
     "two in one": refused("JSON.*more|Extra data", GOOD + GOOD),
@@ -117,73 +96,30 @@ MISTAKES: dict[str, Mistake] = {
     "too deep": refused("nest|deep", "[" * 100_000),
     # JSON, and something else.
     "{}": refused("empty object", "{}"),
-    "null": refused("found (nothing|null)", "null"),
-    "number": refused("found 42", "42"),
-    "text": refused("found a text 'keypoints'", '"keypoints"'),
-    "list of numbers": refused("found a list of 3, the first 1", "[1, 2, 3]"),
     "nobody": nobody("no person|nobody|no people", "[]"),
     "array by frames": refused("keypoints with a score|object", np.zeros((2, 17, 3)).tolist()),
     "frames as keys": refused("0, 1.*Ten lines", {str(t): flat(t) for t in range(5)}),
     "labelme": refused(
         "labelme's JSON.*Convert it to COCO", {"version": "5.0", "shapes": [], "imagePath": "a.jpg"}
     ),
-    "via": refused("VIA's JSON.*as COCO", {"_via_img_metadata": {}}),
-    "mediapipe": refused(
-        "MediaPipe's landmarks.*detect", [{"frame": 0, "landmarks": [{"x": 0.1}]}]
-    ),
-    "one frame of openpose": refused("each frame|a folder|--format", openpose(0)),
-    "one image of mmpose": refused("image_id.*nothing", [instances(0)]),
     # Numbers.
     "not a number": nobody("not finite|no_visible_joint|NaN", results(times(np.nan, 1, 1))),
-    "infinite": nobody("not finite|no_visible_joint|NaN", results(times(np.inf, 1, 1))),
     "some nan": kept("finite", results(lambda p: np.where(np.arange(17)[:, None] == 9, np.nan, p))),
     "numbers as texts": refused("numbers.*text", results(keypoints=["1.5"] * 51)),
-    "nulls": refused("numbers.*(null|nothing)", results(keypoints=[None] * 51)),
-    "comma for point": refused("numbers.*text", results(keypoints=["1,5"] * 51)),
     "x and y alone": refused("34 (entries|numbers).*score", results(lambda p: p[:, :2])),
-    "four numbers": refused(
-        "68 (entries|numbers)", results(lambda p: np.column_stack([p, p[:, 0]]))
-    ),
-    "pairs": refused("one list of 51.*found 17 lists", results(keypoints=person(0).tolist())),
     "mpii's 16": refused("48 (entries|numbers).*joint orders", results(lambda p: p[:16])),
-    "mediapipe's 33": refused("99 (entries|numbers).*joint orders", results(keypoints=[1.0] * 99)),
-    "aic's 14": refused("42 (entries|numbers).*joint orders", results(lambda p: p[:14])),
-    "a hand": refused("63 (entries|numbers).*joint orders", results(keypoints=[1.0] * 63)),
     "shuffled": refused("order that is not known", results(shuffled)),
     "17 and 26": refused("one joint order", [*results(n=9), *results(keypoints=[1.0] * 78)]),
     "normalised": refused("normalised", results(times(1 / 160, 1 / 120, 1))),
-    "normalised to 1000": refused("another resolution", results(times(1000 / 160, 1000 / 120, 1))),
     "metres": refused("metres", results(lambda p: (p - [60, 60, 0]) * [0.04, 0.04, 1])),
-    "metres from a camera": refused(
-        "metres", results(lambda p: (p - [0, 60, 0]) * [0.05, 0.04, 1])
-    ),
     "millimetres": refused("far outside", results(lambda p: (p - [60, 60, 0]) * [40, 40, 1])),
     "larger images": refused("another resolution", results(LARGER)),
     "y before x": refused("y before x|x and y", results(swapped)),
-    "y before x in boxes": refused(
-        "y before x|x and y",
-        coco(
-            keypoints=lambda t, k: flat(t, lambda p: p[:, [1, 0, 2]]),
-            bbox=lambda t, k: box_of(person(t)),
-        ),
-    ),
     "flipped": refused("far outside", results(lambda p: p * [1, -1, 1])),
     "in per cent": refused(
         "0..1, found scores from 90 to 90. Divide them by 100", results(times(1, 1, 100))
     ),
-    "scores of a byte": refused("0..1.*Divide them by 255", results(times(1, 1, 255))),
     "scores up to 3": kept("", results(times(1, 1, 3))),
-    "scores of boxes in per cent": refused(
-        "0..1.*Divide them by 100",
-        [{"image_id": t, "category_id": 1, "bbox": box_of(person(t)), "score": 90} for t in EVERY],
-    ),
-    "scores in place of visibility in per cent": refused(
-        "0..1.*Divide them by 100", coco(keypoints=lambda t, k: flat(t, times(1, 1, 100)))
-    ),
-    "yolo in per cent": refused(
-        "0..1.*Divide them by 100",
-        files={f"/a_{t + 1}.txt": "0 0.5 0.5 0.2 0.4 90 2\n" for t in EVERY},
-    ),
     "no score": nobody("no_visible_joint", results(times(1, 1, 0))),
     "in the box": refused(
         "60 of 60 people.*from the corner of the box. Add", boxed(lambda p: p - about(p)[0])
@@ -205,10 +141,8 @@ MISTAKES: dict[str, Mistake] = {
         results(lambda p: [0, SIZE[1], 0] + p * [1, -1, 1]),
     ),
     "scores of 0.05": nobody("scores reach only 0.045", results(times(1, 1, 0.05))),
-    "metres on the ground": refused("[^,]*, in metres", results(times(1 / 60, 1 / 60, 1))),
     # Joint orders.
     "left leg first": kept("17 joints without names are read as h36m'", in_order("h36m")),
-    "right leg first": kept("are read as h36m_lifters'", in_order("h36m_lifters")),
     "posetrack's": kept("are read as posetrack'", in_order("posetrack")),
     "crossed hips": refused(
         "as coco, shoulders and hips crossed",
@@ -224,15 +158,8 @@ MISTAKES: dict[str, Mistake] = {
     "new identities": kept(
         "60 of them for 60 detections in 60 frames", coco(track_id=lambda t, k: t)
     ),
-    "new identities in alphapose": kept(
-        "60 of them for 60 detections", [one | {"idx": t + 1} for t, one in enumerate(results())]
-    ),
     "a joint's name twice": refused(
         "each once, found 'nose' twice", coco(names=[*COCO_NAMES[:16], "nose"])
-    ),
-    "names of several words": refused(
-        "'my long clip 07 ' and 'my long clip 9e3779b17 ' before it",
-        images_called("my long clip {h} {t:04d}.jpg"),
     ),
     "one person, in half of the frames": nobody(
         "has 30 frames < min_frames 40'", coco() | {"annotations": coco()["annotations"][:30]}
@@ -246,13 +173,8 @@ MISTAKES: dict[str, Mistake] = {
     "from 1": refused("counted from 1", results(first=1)),
     "another clip's": refused("up to frame 199", results(n=200)),
     "every fifth": nobody("one in 5", results(n=12)),
-    "times": refused(
-        "frame 2360", [one | {"image_id": f"{40 * t}.jpg"} for t, one in enumerate(results())]
-    ),
     "no numbers": refused("frame number", results(image_id="frame.jpg")),
     "two clips": refused("'b_'", [*results(), *results(image_id="b_000000.jpg")]),
-    "absent": refused("image_id.*nothing", [without(one, "image_id") for one in results()]),
-    "half": refused("image name that ends in the frame number", results(image_id=1.5)),
     "negative": refused(
         "from 0 on", [instances(t) and {"frame_id": -1, "instances": []} for t in range(2)]
     ),
@@ -260,10 +182,6 @@ MISTAKES: dict[str, Mistake] = {
     "coco, no annotations": refused("annotations.*nothing", without(coco(), "annotations")),
     "coco, none annotated": nobody("no person|nobody|no people", coco() | {"annotations": []}),
     "coco, other ids": refused(r"image_id.*999", coco(image_id=999)),
-    "coco, no frame number": refused(
-        "frame number.*Rename",
-        coco() | {"images": [{"id": t, "file_name": f"{t}_x.jpg"} for t in EVERY]},
-    ),
     "coco, one frame twice": refused(
         "each frame once",
         coco() | {"images": [{"id": t, "file_name": f"{t % 2}.jpg"} for t in EVERY]},
@@ -278,7 +196,6 @@ MISTAKES: dict[str, Mistake] = {
         },
     ),
     "dogs": nobody("60.*dog", coco(names=DOG, category="dog")),
-    "macaques": nobody("60.*macaque", coco(category="macaque")),
     "people and a dog": kept(
         "60.*dog",
         coco(people=2, category_id=lambda t, k: k + 1)
@@ -299,35 +216,14 @@ MISTAKES: dict[str, Mistake] = {
             ]
         },
     ),
-    "other joints": refused("6 or more of nose", coco(names=[f"part {j}" for j in range(17)])),
-    "track_id -1": kept("", coco(people=2, track_id=-1)),
     "track_id 0": kept("track_id|identit", coco(people=2, track_id=0)),
     "some track_id": kept(
         "track_id|identit", coco(people=2, track_id=lambda t, k: -1 if t % 9 == 0 else k)
     ),
-    "track_id as text": refused("track_id.*whole number.*'ann'", coco(track_id="ann")),
     "crowd": nobody("60 ", coco(iscrowd=1)),
-    "scores in per cent": refused("0..1.*Divide them by 100", coco(keypoint_scores=[97.0] * 17)),
     "too few scores": refused(r"keypoint_scores.*\(17\)", coco(keypoint_scores=[1.0] * 16)),
-    "negative scores": nobody("no_visible_joint", coco(keypoint_scores=[-3.5] * 17)),
     "class 0": refused("0 in 60 of 60 results.*Write category_id 1", results(category_id=0)),
     "class 7": nobody("60 results of category 7 left out: 1 is", results(category_id=7)),
-    "coco, a size in the names": refused(
-        "differ only by the frame number.*Rename", images_called("frame_{t:04d}_640.jpg")
-    ),
-    "coco, a hash in the names": refused(
-        "differ only by the frame number.*Rename", images_called("frame_{t:04d}_jpg.rf.{h}.jpg")
-    ),
-    "v7 darwin": refused(
-        "V7 Darwin.*as COCO", {"version": "2.0", "item": {"slots": []}, "annotations": []}
-    ),
-    "cvat's xml": refused(
-        "CVAT's XML.*COCO Keypoints",
-        files={"/annotations.xml": '<?xml version="1.0"?>\n<annotations></annotations>'},
-    ),
-    "a damaged hdf5": refused(
-        "Unable to .*open file.*again", b"\x89HDF\r\n\x1a\n" + bytes(99), end=".h5"
-    ),
     # MMPose, Ultralytics.
     "mmpose, from 0": refused("from 1 on", {"instance_info": [{"frame_id": 0, "instances": []}]}),
     "mmpose, 3D": refused(
@@ -338,71 +234,28 @@ MISTAKES: dict[str, Mistake] = {
             ]
         },
     ),
-    "mmpose, in per cent": refused(
-        "0..1.*Divide them by 100",
-        [{"frame_id": t, "instances": [instances(t, keypoint_scores=[88.0] * 17)]} for t in EVERY],
-    ),
-    "ultralytics, one frame": refused(
-        "image_id.*Ten lines", [{"box": {}, "keypoints": {"x": [1], "y": [2]}}]
-    ),
     # A file for each frame.
     "no page": nobody("empty|no files", None, end="/"),
     "page cut off": refused(
         "000007.*cut off",
         files=pages(openpose) | {"/a_000000000007_keypoints.json": '{"people": [{"pose'},
     ),
-    "page empty": refused(
-        "000007.*empty", files=pages(openpose) | {"/a_000000000007_keypoints.json": ""}
-    ),
     "pages from 1": refused("counted from 1", files=pages(openpose, 1)),
     "3D alone": refused(
         "pose_keypoints_2d.*nothing",
         files=pages(lambda t: openpose(t, pose_keypoints_3d=[1.0] * 100)),
     ),
-    "hands alone": refused(
-        "0 entries|no number",
-        files=pages(lambda t: openpose(t, pose_keypoints_2d=[], hand_left_keypoints_2d=[1.0] * 63)),
-    ),
-    "per cent on pages": refused(
-        "0..1.*Divide them by 100",
-        files=pages(
-            lambda t: openpose(
-                t, pose_keypoints_2d=(person(t, "body_25") * [1, 1, 100]).ravel().tolist()
-            )
-        ),
-    ),
     "two runs": refused(
         "several",
         files=pages(openpose) | {f"/old_{t:012d}_keypoints.json": openpose(t) for t in EVERY},
     ),
-    "a size in their names": refused(
-        "Each name ends with the frame's number",
-        files={f"/frame_{t:04d}_640.json": openpose(t) for t in EVERY},
-    ),
     "drawn images": refused("rendered.png", files={f"/{t:06d}_rendered.png": PNG for t in EVERY}),
-    "alphapose's pages": refused(
-        "people.*bodies", files=pages(lambda t: {"bodies": []}, end=".json")
-    ),
-    "one array a frame": refused(
-        "npy", files={f"/{t:06d}.npy": saved(np.save, person(t)) for t in EVERY}
-    ),
     # Text.
     "no header": refused("line 1.*track,frame,x,y,w,h", CSV, end=".csv"),
-    "semicolons": refused(
-        "semicolon|comma", f"track;frame;x;y;w;h\n{CSV}".replace(",", ";"), end=".csv"
-    ),
     "corners": refused(
         "without track, x, y, w, h", "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n", end=".csv"
     ),
-    "deeplabcut": refused(
-        "DeepLabCut's table.*COCO", "scorer,DLC,DLC,DLC\nbodyparts,nose,nose,nose\n", end=".csv"
-    ),
-    "empty csv": refused("empty|nothing", "", end=".csv"),
-    "header alone": nobody("no person|nobody|no people", "track,frame,x,y,w,h\n", end=".csv"),
     "excel": refused("UTF-8", f"track,frame,x,y,w,h\n{CSV}".encode("utf-16"), end=".csv"),
-    "decimal frames": refused(
-        "whole number.*'0.0'", "track,frame,x,y,w,h\nann,0.0,1,2,3,4\n", end=".csv"
-    ),
     "negative width": refused("line 2.*width", "track,frame,x,y,w,h\nann,0,1,2,-3,4\n", end=".csv"),
     "a box twice": refused("a second time", f"track,frame,x,y,w,h\n{CSV}{CSV}", end=".csv"),
     "csv from 1": refused(
@@ -411,10 +264,6 @@ MISTAKES: dict[str, Mistake] = {
         end=".csv",
     ),
     "mot from 0": refused("frames from 1 on, as in MOT", MOT.replace("\n60,", "\n0,"), end=".txt"),
-    "mot in per cent": refused(
-        "0..1.*Divide them by 100", MOT.replace(",1,-1,-1,-1", ",93.5,-1,-1,-1"), end=".txt"
-    ),
-    "gzipped text": refused("gzip", gzip.compress(MOT.encode()), end=".txt"),
     "yolo in one": refused("YOLO.*each frame|a file for each frame", YOLO, end=".txt"),
     "yolo from 0": refused("from 1 on, as in YOLO", files={f"/a_{t}.txt": YOLO for t in EVERY}),
     "yolo of another class": nobody(
@@ -434,37 +283,19 @@ MISTAKES: dict[str, Mistake] = {
         "shares of the image", files={f"/a_{t + 1}.txt": "0 50 50 20 40\n" for t in EVERY}
     ),
     # Other kinds of files.
-    **{
-        f"as {end}": refused(rf"\.{end}.*not read|{end}", b"\x80\x04N.", end=f".{end}")
-        for end in (
-            "npz",
-            "npy",
-            "pkl",
-            "mat",
-            "h5",
-            "pt",
-            "parquet",
-            "yaml",
-            "xml",
-            "jsonl",
-            "xlsx",
-        )
-    },
-    "trc": refused("a TRC file", b"\x80\x04N.", end=".trc"),
+    "a damaged hdf5": refused(
+        "Unable to .*open file.*again", b"\x89HDF\r\n\x1a\n" + bytes(99), end=".h5"
+    ),
+    "as pkl": refused(r"\.pkl.*not read", b"\x80\x04N.", end=".pkl"),
     "gzipped json": refused(r"json\.gz.*Unpack it", gzip.compress(GOOD.encode()), end=".json.gz"),
-    "a zip of json": refused(r"\.zip.*Unpack it", zipped(a=GOOD), end=".zip"),
     "a folder called json": refused(r"folder", GOOD, end=".json/a.json"),
     "a link to nothing": refused("no such file|link", Path("/nowhere/a.json")),
-    "json.txt": refused(r"json\.txt.*[Rr]ename", GOOD, end=".json.txt"),
     "partly downloaded": refused(r"json\.part", GOOD, end=".json.part"),
-    "downloaded twice": refused(r"\(1\)\.json.*[Rr]ename", GOOD, end=" (1).json"),
-    "as openpose calls it": refused(r"_keypoints\.json.*[Rr]ename", GOOD, end="_keypoints.json"),
-    "capitals": refused(r"\.JSON.*[Rr]ename", GOOD, end=".JSON"),
     "of another suffix": refused(r"\.avi\.json.*[Rr]ename", GOOD, end=".avi.json"),
 }
 
 
-def plant(raw: Path, clip: str, files: dict[str, Any]) -> None:
+def plant(raw, clip, files):
     """Write the files of a clip: text, bytes, what becomes JSON; a link for a path; a folder for
     None.
     """

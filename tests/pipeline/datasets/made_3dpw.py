@@ -1,8 +1,6 @@
 """3DPW's labels and pictures, by hand."""
 
 import pickle
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -15,13 +13,13 @@ SEQ = "courtyard_arguing_00"
 N = 40
 
 
-def keypoints(n_frames: int = N, x: float = 300) -> np.ndarray:
+def keypoints(n_frames=N, x=300):
     """(n, 3, 18): joint j at (x + j, 400 + 2 j), score 0.9: the extent is 17 x 34 px."""
     j = np.arange(18.0)
     return np.tile(np.stack([x + j, 400 + 2 * j, np.full(18, 0.9)]), (n_frames, 1, 1))
 
 
-def sequence(n_actors: int = 1, n_frames: int = N) -> dict[str, Any]:
+def sequence(n_actors=1, n_frames=N):
     """A sequence with random poses and a turning, moving camera."""
     rng = np.random.default_rng(0)
     camera = np.tile(np.eye(4), (n_frames, 1, 1))
@@ -43,7 +41,7 @@ def sequence(n_actors: int = 1, n_frames: int = N) -> dict[str, Any]:
     }
 
 
-def write(raw: Path, data: Any, split: str = "train", pictures: Any = range(N)) -> Path:
+def write(raw, data, split="train", pictures=range(N)):
     file = raw / "sequenceFiles" / split / f"{SEQ}.pkl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(pickle.dumps(data, protocol=2))

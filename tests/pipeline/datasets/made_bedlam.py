@@ -1,8 +1,6 @@
 """BEDLAM's labels and pictures, by hand."""
 
 import functools
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +19,7 @@ SCENE = "20221010_3_1000_batch01hand_6fps"
 K = np.array([[1400.0, 0, 640], [0, 1400, 360], [0, 0, 1]])
 
 
-def labels(
-    n: int = N, step: int = 5, k: Any = K, width: int = 72
-) -> dict[str, np.ndarray[Any, Any]]:
+def labels(n=N, step=5, k=K, width=72):
     """Two people, each with a world that begins at its own body; row by row, picture by picture."""
     random, arms = np.random.default_rng(0), procedural("neutral")
     rows = []
@@ -59,17 +55,11 @@ def labels(
 
 
 @functools.cache
-def picture() -> bytes:
+def picture():
     return bytes(cv2.imencode(".png", np.zeros((720, 1280, 3), np.uint8))[1])
 
 
-def write(
-    raw: Path,
-    data: Any,
-    scene: str = SCENE,
-    folder: str = "all_npz_12_smpl_training",
-    pictures: Any = None,
-) -> Path:
+def write(raw, data, scene=SCENE, folder="all_npz_12_smpl_training", pictures=None):
     place = touch(raw / scene / "png" / SEQ)
     for i in range(0, 5 * N, 5) if pictures is None else pictures:
         (place / f"{SEQ}_{i:04d}.png").write_bytes(picture())

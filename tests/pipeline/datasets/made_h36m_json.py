@@ -1,8 +1,6 @@
 """Human3.6M as images and JSON files, by hand and of a demo scene."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -24,25 +22,23 @@ FOLDER, NAME = "s_01_act_02_subact_01_ca_01", "S1/Directions 1.54138969"
 EVERY = range(40)
 
 
-def write_json(file: Path, content: Any) -> None:
+def write_json(file, content):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
 
 
-def annotation(raw: Path, kind: str, subject: int = 1) -> Path:
+def annotation(raw, kind, subject=1):
     return raw / f"annotations/Human36M_subject{subject}_{kind}.json"
 
 
-def write_images(
-    raw: Path, frames: Any = EVERY, folder: str = FOLDER, size: tuple[int, int] = (1000, 1002)
-) -> None:
+def write_images(raw, frames=EVERY, folder=FOLDER, size=(1000, 1002)):
     for frame in frames:
         by_hand.touch(raw / "images" / folder, f"{folder}_{frame + 1:06d}.jpg")
     for frame in list(frames)[:1]:
         (raw / "images" / folder / f"{folder}_{frame + 1:06d}.jpg").write_bytes(by_hand.jpeg(*size))
 
 
-def ring(is_place: bool = False) -> dict[str, Any]:
+def ring(is_place=False):
     """Four cameras 5 m about the origin, 1.5 m above the ground, which look at a point 1 m above
     it; z is up.
     """
@@ -62,14 +58,14 @@ def ring(is_place: bool = False) -> dict[str, Any]:
     return cameras
 
 
-def joints(n_frames: int = 40, seed: int = 0) -> dict[str, Any]:
+def joints(n_frames=40, seed=0):
     """Frame -> 17 joints in mm: a person of 1.8 m at the origin."""
     rng = np.random.default_rng(seed)
     around = rng.uniform([-400, -400, 0], [400, 400, 1800], (n_frames, 17, 3))
     return {str(frame): pose.round(6).tolist() for frame, pose in enumerate(around)}
 
 
-def write_subject(raw: Path, subject: int = 1, n_actions: int = 1, **cameras: Any) -> None:
+def write_subject(raw, subject=1, n_actions=1, **cameras):
     poses = {
         str(a): {str(s): joints(seed=2 * a + s) for s in (1, 2)} for a in range(2, 2 + n_actions)
     }
@@ -77,7 +73,7 @@ def write_subject(raw: Path, subject: int = 1, n_actions: int = 1, **cameras: An
     write_json(annotation(raw, "camera", subject), cameras or ring())
 
 
-def write_scene(take: Any, raw: Path, *, is_place: bool, fits: str) -> None:
+def write_scene(take, raw, *, is_place, fits):
     """A demo take, whose world has y up, in this layout, whose world has z up."""
     subject = int(take.shot.name.partition("/")[0][1:])
     action = (14, 1) if subject == 1 else (7, 1)  # Walking 1, Posing 1

@@ -1,8 +1,5 @@
 """InstaVariety's records, by hand."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from pipeline.demo.files import tf_example as example
@@ -13,24 +10,24 @@ from tests.pipeline.datasets.by_hand import jpeg
 SPIN49 = JOINTS["spin49"]
 
 
-def put(names: list[str]) -> list[int]:
+def put(names):
     return [SPIN49.index(name if name == "headtop" else f"OP {name}") for name in names]
 
 
 PICTURE = jpeg()
 
 
-def clip(n_frames: int = 3, **changes: Any) -> dict[str, Any]:
+def clip(n_frames=3, **changes):
     """A clip as officially stored: joint j of a list in frame i at (10 j + i + 1, 15 j + 2), all
     seen.
     """
 
-    def rows(n_joints: int, more: float) -> tuple[np.ndarray, np.ndarray]:
+    def rows(n_joints, more):
         i, j = np.mgrid[:n_frames, :n_joints]
         return 10.0 * j + i + 1 + more, 15.0 * j + 2 + more
 
     seen = np.ones((n_frames, 14), np.int64)
-    features: dict[str, Any] = {
+    features = {
         "meta/N": np.array([n_frames]),
         "image/encoded": [PICTURE] * n_frames,
         "image/filenames": [b"tag/clip/frame000001.png"] * n_frames,
@@ -43,7 +40,7 @@ def clip(n_frames: int = 3, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in features.items() if value is not None}
 
 
-def write(raw: Path, *clips: dict[str, Any], split: str = "train", shard: str = "clips_00") -> Path:
+def write(raw, *clips, split="train", shard="clips_00"):
     (raw / split).mkdir(parents=True, exist_ok=True)
     file = raw / split / f"{shard}.tfrecord"
     file.write_bytes(b"".join(framed(example(features)) for features in clips))

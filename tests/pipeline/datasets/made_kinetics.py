@@ -1,10 +1,6 @@
 """Keypoints of a clip of Kinetics, by hand."""
 
 import json
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from tests.pipeline.datasets.by_hand import standing
 
@@ -14,16 +10,14 @@ CLIP = "AbCdEf-_012_000004_000014"
 N, SIZE = 72, (640, 240)  # frames of the clip, px
 
 
-def person(x: float = 100, confidence: float = 0.9, order: str = "body_25") -> np.ndarray:
+def person(x=100, confidence=0.9, order="body_25"):
     return standing(order, x, 200, confidence)
 
 
 ONE = {t: [person()] for t in range(30)}
 
 
-def write_openpose(
-    raw: Path, frames: dict[int, list[np.ndarray]] | None = None, clip: str = CLIP
-) -> Path:
+def write_openpose(raw, frames=None, clip=CLIP):
     """By default, one person in the first 30 frames."""
     folder = raw / "keypoints/train" / clip
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +28,7 @@ def write_openpose(
     return folder
 
 
-def result(frame: int, x: float = 100, score: float = 2.5, **more: Any) -> dict[str, Any]:
+def result(frame, x=100, score=2.5, **more):
     keypoints = person(x, score, "coco").reshape(-1).tolist()
     return {
         "image_id": f"{frame}.jpg",

@@ -1,26 +1,17 @@
 """Motions in AMASS's files, by hand."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 
-def write_motion(
-    raw: Path,
-    name: str = "ACCAD/s1/walk_poses",
-    n_frames: int = 601,
-    rate: float = 120.0,
-    **changes: Any,
-) -> None:
+def write_motion(raw, name="ACCAD/s1/walk_poses", n_frames=601, rate=120.0, **changes):
     """Joint j turns about its own axis at (j + 1) / 100 rad/s; the body moves at 1 m/s along x."""
     n_joints = changes.pop("n_joints", 52)
     time = np.arange(n_frames) / rate
     axes = Rotation.random(n_joints, random_state=0).apply([1, 0, 0])
     speed = (np.arange(n_joints) + 1) / 100
     poses = time[:, None, None] * speed[:, None] * axes
-    data: dict[str, Any] = {
+    data = {
         "poses": poses.reshape(n_frames, -1),
         "betas": np.arange(16) / 10,
         "trans": np.column_stack([time, 0 * time, 1 + 0 * time]),
@@ -33,5 +24,5 @@ def write_motion(
     np.savez(file, **{key: value for key, value in data.items() if value is not None})
 
 
-def smplx(raw: Path, name: str = "ACCAD/s1/wave_stageii", **changes: Any) -> None:
+def smplx(raw, name="ACCAD/s1/wave_stageii", **changes):
     write_motion(raw, name, n_joints=55, mocap_frame_rate=120.0, mocap_framerate=None, **changes)

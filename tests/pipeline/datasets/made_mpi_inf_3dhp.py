@@ -2,8 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -37,40 +35,33 @@ WIDTH, HEIGHT = 200, 100
 PICTURE = jpeg(WIDTH, HEIGHT)
 
 
-def labels_2d(n_joints: int = 28, n_frames: int = N) -> np.ndarray:
+def labels_2d(n_joints=28, n_frames=N):
     """(n, J, 2): joint j of frame i at (20 + 2 j + i, 30 + j)."""
     i, j = np.mgrid[:n_frames, :n_joints]
     return np.stack([20 + 2 * j + i, 30 + j], axis=-1).astype(float)
 
 
-def labels_3d(n_joints: int = 28, n_frames: int = N) -> np.ndarray:
+def labels_3d(n_joints=28, n_frames=N):
     """(n, J, 3) mm: joint j of frame i at (100 j, -10 j, 3000 + i + j)."""
     i, j = np.mgrid[:n_frames, :n_joints]
     return np.stack([100 * j, -10 * j, 3000 + i + j], axis=-1).astype(float)
 
 
-def cell(*arrays: Any) -> np.ndarray:
+def cell(*arrays):
     out = np.empty((len(arrays), 1), object)
     for k, array in enumerate(arrays):
         out[k, 0] = array
     return out
 
 
-def write_annot(
-    raw: Path,
-    sequence: str = "S1/Seq1",
-    kp_2d: Any = None,
-    kp_3d: Any = None,
-    camera: int = 0,
-    **changes: Any,
-) -> Path:
+def write_annot(raw, sequence="S1/Seq1", kp_2d=None, kp_3d=None, camera=0, **changes):
     """annot.mat as officially stored; cells of other cameras than `camera` are shifted by 1000 for
     each in between.
     """
     kp_2d = labels_2d() if kp_2d is None else np.asarray(kp_2d)
     kp_3d = labels_3d() if kp_3d is None else np.asarray(kp_3d)
     flat_2d, flat_3d = kp_2d.reshape(len(kp_2d), -1), kp_3d.reshape(len(kp_3d), -1)
-    variables: dict[str, Any] = {
+    variables = {
         "annot2": cell(*(flat_2d + 1000 * (k - camera) for k in range(14))),
         "annot3": cell(*(flat_3d + 1000 * (k - camera) for k in range(14))),
         "univ_annot3": cell(*(flat_3d * 2 for _ in range(14))),
@@ -89,19 +80,14 @@ def write_annot(
 
 
 def write_pictures(
-    raw: Path,
-    folder: str = "S1/Seq1/imageFrames/video_0",
-    name: str = "frame_{:06d}.jpg",
-    numbers: Any = range(N),
-) -> None:
+    raw, folder="S1/Seq1/imageFrames/video_0", name="frame_{:06d}.jpg", numbers=range(N)
+):
     (raw / folder).mkdir(parents=True, exist_ok=True)
     for number in numbers:
         (raw / folder / name.format(number)).write_bytes(PICTURE)
 
 
-def write_calibration(
-    raw: Path, sequence: str = "S1/Seq1", size: str = f"{WIDTH} {HEIGHT}", focal: Any = 150
-) -> Path:
+def write_calibration(raw, sequence="S1/Seq1", size=f"{WIDTH} {HEIGHT}", focal=150):
     blocks = [
         f"name          {k}\n  sensor      10 10\n  size        {size}\n  animated    0\n"
         f"  intrinsic   {focal} 0 {100 + k} 0 0 151 50 0 0 0 1 0 0 0 0 1 \n"
@@ -114,12 +100,10 @@ def write_calibration(
     return file
 
 
-def write_test(
-    raw: Path, name: str = "TS1", below: str = "mpi_inf_3dhp_test_set", **changes: Any
-) -> Path:
+def write_test(raw, name="TS1", below="mpi_inf_3dhp_test_set", **changes):
     """annot_data.mat as h5py shows what MATLAB wrote, with pictures."""
     folder = raw / below / name
-    variables: dict[str, Any] = {
+    variables = {
         "annot2": labels_2d(17)[:, None],
         "annot3": labels_3d(17)[:, None],
         "univ_annot3": 1.5 * labels_3d(17)[:, None],
@@ -139,7 +123,7 @@ read = functools.partial(by_hand.read_one, MPI)
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path):
     """One camera of one sequence, all in order."""
     write_annot(tmp_path)
     write_calibration(tmp_path)
@@ -156,12 +140,12 @@ SHIFTED = np.array([[10.0, 200, 3500], [-300, 50, 4000]])  # mm
 NATIVE = [next(n for n, joint in TRAIN_JOINTS.items() if joint == theirs) for theirs in TEST_JOINTS]
 
 
-def fit_of(frame: int) -> dict[str, Any]:
+def fit_of(frame):
     rng = np.random.default_rng(frame)
     return {"pose": rng.normal(0, 0.4, 72), "shape": rng.normal(0, 1, 10)}
 
 
-def plant_fits(raw: Path, frames: Any = range(N), **changes: Any) -> None:
+def plant_fits(raw, frames=range(N), **changes):
     """A walking person in a world with two cameras, 0 and 1; the release has the first one's
     labels.
 

@@ -1,25 +1,15 @@
 """Penn Action's labels and pictures, by hand."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from scipy.io import savemat
 
 from tests.pipeline.datasets.by_hand import touch
 
 
-def write_video(
-    raw: Path,
-    name: str = "0001",
-    n_frames: int = 3,
-    train: int = 1,
-    pictures: Any = None,
-    **changes: Any,
-) -> dict[str, Any]:
+def write_video(raw, name="0001", n_frames=3, train=1, pictures=None, **changes):
     """One video as officially stored: joint j of frame i at (10 j + i + 1, 20 j + 1)."""
     i, j = np.mgrid[:n_frames, :13]
-    label: dict[str, Any] = {
+    label = {
         "x": (10 * j + i + 1).astype(float),
         "y": (20 * j + 1).astype(float),
         "visibility": np.ones((n_frames, 13), np.uint8),

@@ -3,7 +3,6 @@
 import functools
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ NAMES = [
 Json = dict[str, Any]
 
 
-def image(frame: int, *, seq: str = SEQ, labelled: Any = True, **changes: Any) -> Json:
+def image(frame, *, seq=SEQ, labelled=True, **changes):
     """A picture as the release lists it: its id is 1, the sequence's number and the frame's."""
     name = f"images/val/{seq}/{frame:06d}.jpg"
     number = int(f"1{seq[:6]}{frame:04d}")
@@ -37,14 +36,14 @@ def image(frame: int, *, seq: str = SEQ, labelled: Any = True, **changes: Any) -
     return said | {"frame_id": number, "vid_id": seq[:6], "id": number} | changes
 
 
-def annotation(frame: int, person: int = 0, *, seq: str = SEQ, **changes: Any) -> Json:
+def annotation(frame, person=0, *, seq=SEQ, **changes):
     """Joint j of a person in a frame at (10 j + frame + 1, 20 j + 100 person + 1), in a box of 100
     x 200 px.
     """
     joints = [
         n for j in range(17) for n in (10.0 * j + frame + 1, 20.0 * j + 100 * person + 1, 1.0)
     ]
-    said: Json = {"bbox_head": [5, 5, 20, 20], "keypoints": joints, "track_id": person}
+    said = {"bbox_head": [5, 5, 20, 20], "keypoints": joints, "track_id": person}
     said |= {
         "image_id": int(f"1{seq[:6]}{frame:04d}"),
         "bbox": [frame + 10.0, 20.0, 100.0, 200.0],
@@ -53,7 +52,7 @@ def annotation(frame: int, person: int = 0, *, seq: str = SEQ, **changes: Any) -
     return said | {"category_id": 1, "id": person} | changes
 
 
-def content(annotations: Any = None, images: Any = None, **changes: Any) -> Json:
+def content(annotations=None, images=None, **changes):
     """Ten labelled pictures with one person in each, unless told otherwise."""
     images = [image(t) for t in range(10)] if images is None else images
     annotations = [annotation(t) for t in range(10)] if annotations is None else annotations
@@ -69,13 +68,7 @@ def content(annotations: Any = None, images: Any = None, **changes: Any) -> Json
     return {"images": images, "annotations": annotations, "categories": categories} | changes
 
 
-def write(
-    raw: Path,
-    labels: Any = None,
-    seq: str = SEQ,
-    folder: str = "posetrack_data/annotations",
-    pictures: Any = range(10),
-) -> Path:
+def write(raw, labels=None, seq=SEQ, folder="posetrack_data/annotations", pictures=range(10)):
     """One sequence; pictures are empty files."""
     if labels is None:
         labels = content(
@@ -94,7 +87,7 @@ read = functools.partial(by_hand.read_one, POSETRACK, split="val")
 refusal = functools.partial(by_hand.refusal, POSETRACK, split="val")
 
 
-def labels_of_21(labels: Json, rng: np.random.Generator) -> tuple[Json, int]:
+def labels_of_21(labels, rng):
     """A sequence's labels as PoseTrack21 has them, and the number of people with a box alone in
     labelled frames.
 
@@ -132,7 +125,7 @@ def labels_of_21(labels: Json, rng: np.random.Generator) -> tuple[Json, int]:
     return {"images": images, "annotations": annotations, "categories": labels["categories"]}, alone
 
 
-def add_21(raw: Path, later: Path | None = None) -> int:
+def add_21(raw, later=None):
     """Write PoseTrack21's labels beside those of 2018, which go to the folder `later`. The number
     of `labels_of_21`.
     """

@@ -1,7 +1,5 @@
 import functools
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from pipeline.body import Body
 from pipeline.conversion.convert import plan_conversion
 from pipeline.files.raw import MARKER
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import jpeg, read_one, refusal
+from tests.pipeline.datasets.by_hand import jpeg, read_one
 from tests.pipeline.datasets.made_3dpw import SEQ, N, keypoints, sequence, write
 
 PW = datasets.get("3dpw")
@@ -24,11 +22,11 @@ read = functools.partial(read_one, PW)
 
 
 @pytest.fixture(scope="module")
-def body() -> Body:
+def body():
     return Body.stand_in()
 
 
-def test_an_actor_becomes_a_track_unless_never_seen(tmp_path: Path) -> None:
+def test_an_actor_becomes_a_track_unless_never_seen(tmp_path):
     data = sequence(n_actors=2)
     write(tmp_path, data)
     (first, second), account = read(tmp_path)
@@ -71,7 +69,7 @@ def test_a_camera_must_fit_the_images_upright_or_not(size, centre, reason, tmp_p
     assert account["set_aside"] == reason
 
 
-def test_confidence_is_1_above_03_and_6_limb_joints_are_too_few(tmp_path: Path) -> None:
+def test_confidence_is_1_above_03_and_6_limb_joints_are_too_few(tmp_path):
     data = sequence()
     data["poses2d"][0][:, 2, 7:] = 0.3  # rwrist .. of the limbs, joints 2 to 6 remain: 5
     data["poses2d"][0][3, 2, :] = 0.9
@@ -84,9 +82,7 @@ def test_confidence_is_1_above_03_and_6_limb_joints_are_too_few(tmp_path: Path) 
     assert account["dropped"] == {"too_few_visible_joints": N - 2}
 
 
-def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shifts(
-    tmp_path: Path,
-) -> None:
+def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shifts(tmp_path):
     data = sequence()
     moving = keypoints() + np.arange(N)[:, None, None] * np.array([[10.0], [0], [0]])
     data["poses2d"][0] = moving
@@ -107,9 +103,7 @@ def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shi
     np.testing.assert_array_equal(track.kp_2d[middle, SPIN49.index("rshoulder"), 0], 302 + 190)
 
 
-def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(
-    tmp_path: Path,
-) -> None:
+def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(tmp_path):
     data = sequence()
     data["poses"][0][2, 5] = np.nan
     data["trans"][0][3, 0] = np.inf
@@ -124,7 +118,7 @@ def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(
         assert np.isfinite(array).all()
 
 
-def posed(body: Any, pose: np.ndarray, betas: np.ndarray) -> Any:
+def posed(body, pose, betas):
     rotmat = (
         Rotation.from_rotvec(np.asarray(pose, float).reshape(-1, 3))
         .as_matrix()
@@ -137,22 +131,9 @@ def posed(body: Any, pose: np.ndarray, betas: np.ndarray) -> Any:
         )
 
 
-def test_genders_are_read_in_any_case_and_another_one_is_refused(tmp_path: Path) -> None:
+def test_genders_are_read_in_any_case(tmp_path):
     write(tmp_path, sequence(n_actors=2) | {"genders": ["Female", np.str_("MALE")]})
     assert [track.gender for track in read(tmp_path)[0]] == ["female", "male"]
-    write(tmp_path, sequence() | {"genders": ["x"]})
-    assert "'genders[0]': expected m or f, found 'x'" in str(refusal(PW, tmp_path))
-
-
-def test_translations_in_mm_are_refused(tmp_path: Path, body: Body) -> None:
-    data = sequence()
-    write(
-        tmp_path,
-        data | {"trans": [1000 * data["trans"][0]], "cam_poses": np.tile(np.eye(4), (N, 1, 1))},
-    )
-    _, account = read(tmp_path, body=body)
-    assert account["set_aside"] == "other_unit"
-    assert "'trans': expected a person at most 1,000 m from the origin" in account["message"]
 
 
 @pytest.mark.parametrize("gender", [pytest.param("male", marks=pytest.mark.slow), "female"])
@@ -183,9 +164,7 @@ def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gende
     )
 
 
-def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(
-    embedded: Any, tmp_path: Path
-) -> None:
+def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(embedded, tmp_path):
     folder, raw = tmp_path / "body", embedded.raw("3dpw")
     folder.mkdir()
     models = [f"SMPL_{gender}.pkl" for gender in ("NEUTRAL", "MALE", "FEMALE")]
@@ -193,7 +172,7 @@ def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(
         (folder / name).write_bytes(b"planning reads no array")
     shutil.copy(raw / MARKER, folder)
 
-    def depends_on(model: str) -> dict[str, Any]:
+    def depends_on(model):
         dataset = datasets.get("3dpw", model=model)
         return dict(
             plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader

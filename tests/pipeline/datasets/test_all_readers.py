@@ -7,9 +7,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,13 +19,12 @@ from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
 from pipeline.datasets import RELEASES, base
-from pipeline.datasets.base import Dataset
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.demo import body as procedural_body
 from pipeline.demo.scene import Actor, Take
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
-from pipeline.files.raw import MARKER, RawVideo
+from pipeline.files.raw import MARKER
 from pipeline.skeletons import JOINTS, convert, opposite_joints
 from pipeline.testing import DatasetContract
 from pipeline.track import Track
@@ -53,7 +51,7 @@ class Played(NamedTuple):
     actor: Actor
 
 
-def distances(track: Track, actor: Actor, order: Any = slice(None)) -> np.ndarray:
+def distances(track, actor, order=slice(None)):
     """(visible joints,) px between the labels and an actor's projected joints, those in another
     order.
     """
@@ -63,12 +61,12 @@ def distances(track: Track, actor: Actor, order: Any = slice(None)) -> np.ndarra
 
 
 @functools.cache
-def tracks_of(name: str, split: str, raw: Path) -> list[Track]:
+def tracks_of(name, split, raw):
     return list(datasets.get(name).tracks(raw, split, report=Accounting()))
 
 
 @functools.cache
-def played(name: str, split: str, embedded: Any) -> list[Played]:
+def played(name, split, embedded):
     """Every track with the nearest of all people in videos of its split that have all of its
     frames.
     """
@@ -82,7 +80,7 @@ def played(name: str, split: str, embedded: Any) -> list[Played]:
 
 
 @functools.cache
-def decoded(name: str, split: str, raw: Path) -> list[tuple[Track, Any, list[Any]]]:
+def decoded(name, split, raw):
     """Every track, its source restored from what the cache keeps of it, and its frames."""
     found = []
     for track in tracks_of(name, split, raw):
@@ -97,17 +95,17 @@ def decoded(name: str, split: str, raw: Path) -> list[tuple[Track, Any, list[Any
 
 
 @pytest.fixture(scope="module")
-def smpl(embedded: Any) -> Body:
+def smpl(embedded):
     return Body.load(embedded.body)
 
 
 class DemoContract(DatasetContract):
     @pytest.fixture
-    def dataset(self, name: str) -> Dataset:
+    def dataset(self, name):
         return datasets.get(name)
 
     @pytest.fixture
-    def raw(self, name: str, embedded: Any) -> Path:
+    def raw(self, name, embedded):
         return Path(embedded.raw(name))
 
 
@@ -121,22 +119,22 @@ class TestReader(DemoContract):
 )
 class TestReaderWithBody(DemoContract):
     @pytest.fixture
-    def body(self, smpl: Body) -> Body:
+    def body(self, smpl):
         return smpl
 
 
 @pytest.mark.parametrize(("name", "split"), [("3dpw", "train")])
 class TestReaderOfGenderedBodies(DemoContract):
     @pytest.fixture
-    def dataset(self, name: str) -> Dataset:
+    def dataset(self, name):
         return ThreeDPW(model="gendered")
 
     @pytest.fixture
-    def body(self, smpl: Body) -> Body:
+    def body(self, smpl):
         return smpl
 
 
-def garble(raw: Path, videos: list[RawVideo]) -> None:
+def garble(raw, videos):
     """All that is inside files becomes garbage of the same length; names, and where records lie,
     stay.
     """
@@ -169,15 +167,12 @@ def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_
         assert all(account.message for account in report)
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.75, 2])
 @pytest.mark.parametrize("name", ["3dpw", "penn_action", "posetrack"])
-def test_images_of_another_size_than_their_labels_state_are_refused(
-    name, factor, embedded, tmp_path
-):
+def test_images_of_another_size_than_their_labels_state_are_refused(name, embedded, tmp_path):
     raw, dataset = embedded.copy(name, tmp_path / name), datasets.get(name)
     split = dataset.splits[0]
     for file in raw.rglob("*.jpg"):
-        resized = cv2.resize(cv2.imread(str(file)), None, fx=factor, fy=factor)
+        resized = cv2.resize(cv2.imread(str(file)), None, fx=0.75, fy=0.75)
         file.unlink()  # it may be a link
         cv2.imwrite(str(file), resized)
     report = Accounting()
@@ -233,7 +228,7 @@ TRACKS = {
 
 
 @every_split
-def test_tracks_have_their_names_rates_and_boxes(name: str, split: str, embedded: Any) -> None:
+def test_tracks_have_their_names_rates_and_boxes(name, split, embedded):
     track = tracks_of(name, split, embedded.raw(name))[0]
     side = nan if track.bbox is None else track.bbox[0, 2]
     found = (track.fps, track.step, track.crop_scale, side)
@@ -244,7 +239,7 @@ def test_tracks_have_their_names_rates_and_boxes(name: str, split: str, embedded
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_a_missing_raw_folder_is_told_by_name(name: str, tmp_path: Path) -> None:
+def test_a_missing_raw_folder_is_told_by_name(name, tmp_path):
     with pytest.raises(PipelineError, match="nowhere"):
         list(datasets.get(name).tracks(tmp_path / "nowhere", datasets.get(name).splits[0]))
 
@@ -262,7 +257,7 @@ def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name
     ("name", "split"),
     [(n, s) for n, s in WITH_PIXELS if "kp_3d" in datasets.get(n).columns(s, body=False)],
 )
-def test_3d_joints_are_where_their_names_say(name: str, split: str, embedded: Any) -> None:
+def test_3d_joints_are_where_their_names_say(name, split, embedded):
     for track, take, actor in played(name, split, embedded):
         joints = take.view.to_camera(actor.spin49)[track.frame_index]
         joints -= joints[:, [SPIN49.index("hip")]]
@@ -283,9 +278,7 @@ def test_3d_joints_are_where_their_names_say(name: str, split: str, embedded: An
 
 
 @every_split_with_pixels
-def test_cameras_are_those_of_the_scene_and_bodies_are_turned_into_them(
-    name: str, split: str, embedded: Any
-) -> None:
+def test_cameras_are_those_of_the_scene_and_bodies_are_turned_into_them(name, split, embedded):
     n_fitted = 0
     for track, take, actor in played(name, split, embedded):
         if track.intrinsics is not None:
@@ -307,7 +300,7 @@ def test_cameras_are_those_of_the_scene_and_bodies_are_turned_into_them(
     )
 
 
-def forearms() -> Iterator[tuple[int, int, int]]:
+def forearms():
     """(elbow, wrist, 1 for left and -1 for right) in both families of joints."""
     for elbow, wrist in (("{}elbow", "{}wrist"), ("OP {}Elbow", "OP {}Wrist")):
         for side, sign in (("l", 1), ("r", -1)):
@@ -316,9 +309,7 @@ def forearms() -> Iterator[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("name", dict(WITH_PIXELS))
-def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(
-    name: str, embedded: Any
-) -> None:
+def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name, embedded):
     """Left sleeves are blue and right ones red: pixels know no order of joints, and cannot make the
     same mistake.
     """
@@ -348,7 +339,7 @@ WITH_CAMERAS = [
 Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
 
-def in_view(extrinsics: np.ndarray, points: np.ndarray) -> np.ndarray:
+def in_view(extrinsics, points):
     """(F, J, 3) m of the world, in the cameras (F, 4, 4)."""
     return np.asarray(
         points @ extrinsics[:, :3, :3].transpose(0, 2, 1) + extrinsics[:, None, :3, 3]
@@ -356,9 +347,7 @@ def in_view(extrinsics: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "split"), WITH_CAMERAS)
-def test_what_is_in_the_world_is_seen_where_its_keypoints_are(
-    name: str, split: str, embedded: Any
-) -> None:
+def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name, split, embedded):
     """The actors' joints in the world, which readers of some never see, by the columns alone.
 
     A track's world is the scene's, turned and moved in one way in all frames: for all people the
@@ -401,7 +390,7 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in WITH_CAMERAS}))
-def test_a_mirrored_pictures_camera_is_found_in_the_reader(name: str) -> None:
+def test_a_mirrored_pictures_camera_is_found_in_the_reader(name):
     assert datasets.mirror_of(name, "extrinsics") is cameras.mirrored
     declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
     # px of the picture as it is
@@ -425,7 +414,7 @@ def test_bodies_in_the_camera_are_where_they_were_in_the_world(name, split, embe
         assert turns.max() < 1e-5
 
 
-def test_an_extrinsic_that_is_no_camera_is_not_used(embedded: Any, tmp_path: Path) -> None:
+def test_an_extrinsic_that_is_no_camera_is_not_used(embedded, tmp_path):
     raw = embedded.copy("mpi_inf_3dhp", tmp_path / "raw")
     for file in raw.glob("S*/Seq*/camera.calibration"):
         file.write_text(re.sub(r"(extrinsic +)(\S+)", r"\g<1>7", file.read_text()))

@@ -1,27 +1,20 @@
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
-import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.cameras import resample_rotations
-from pipeline.conversion.plan import plan_conversion
 from pipeline.datasets.amass import LIES, sample_positions
 from pipeline.errors import ConfigError
-from tests.fixtures import convert_into
 from tests.pipeline.datasets.by_hand import read_one, refusal
 from tests.pipeline.datasets.made_motions import smplx, write_motion
 
 AMASS = datasets.get("amass")
 
 
-def read(raw: Path, **options: Any) -> Any:
+def read(raw, **options):
     """The tracks and their account, without the note that the bodies of `write_motion` lie."""
     tracks, account = read_one(AMASS, raw, **options)
     account["notes"] = [note for note in account["notes"] if note != LIES]
@@ -29,7 +22,7 @@ def read(raw: Path, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("rate", [25.0, 30.0, 59.94, 120.00000763, 250.0])
-def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path: Path, rate: float) -> None:
+def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path, rate):
     write_motion(tmp_path, n_frames=round(4 * rate), rate=rate)
     (track,), _ = read(tmp_path)
     time = np.arange(len(track.frame_index)) / 25
@@ -42,7 +35,7 @@ def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path: Path, rate: float
     assert time[-1] <= last + 1e-4 < time[-1] + 1 / 25
 
 
-def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path: Path) -> None:
+def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path):
     for n_joints, left, right in ((52, 22, 37), (55, 25, 40)):
         write_motion(tmp_path, n_joints=n_joints)
         (track,), _ = read(tmp_path)
@@ -51,9 +44,7 @@ def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path: Path) ->
         np.testing.assert_allclose(angle[22:], [(left + 1) / 100, (right + 1) / 100], rtol=1e-5)
 
 
-def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_unchanged(
-    tmp_path: Path,
-) -> None:
+def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_unchanged(tmp_path):
     for reader, rate, fps in (
         (AMASS, 100.00000381, 25),
         (datasets.get("amass", resampling="decimate"), 120.0, 30),
@@ -74,14 +65,11 @@ def test_whole_ratios_and_decimation_of_120_hz_take_every_fourth_stored_frame_un
     [
         ("amass", {"resampling": "nearest"}, "slerp or decimate"),
         ("3dpw", {"model": "smplx"}, "model is 'smplx'; it can be neutral or gendered"),
-        *(
-            ("videos", options, "expected")
-            for options in ({"val": 60, "test": 50}, {"val": -1}, {"max_gap": -1})
-        ),
+        ("videos", {"val": 60, "test": 50}, "expected"),
         ("videos", {"min_frames": 0}, "expected"),
     ],
 )
-def test_another_option_is_refused(name: str, options: dict[str, Any], words: str) -> None:
+def test_another_option_is_refused(name, options, words):
     with pytest.raises(ConfigError, match=words):
         datasets.get(name, **options)
     assert AMASS.parameters() == {"resampling": "slerp"}
@@ -110,7 +98,7 @@ def test_under_60_frames_after_resampling_is_dropped(
     assert account["tracks_dropped"] == ({} if kept else {"track_too_short": 1})
 
 
-def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> None:
+def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path):
     tmp_path = tmp_path / "raw"
     write_motion(tmp_path, "ACCAD/s1/walk_poses")
     write_motion(
@@ -139,10 +127,8 @@ def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("stored", "gender", "told"),
     [
-        ("female", "female", 0), (np.array(b"male"), "male", 0),
-        (np.array(["neutral"]), "neutral", 0),
-        ("Female", "female", 0), ("MALE", "male", 0), ("f", "female", 0), (np.array(b"M"), "male", 0),
-        ("b'female'", "female", 0), (None, "neutral", 1), ("unknown", "neutral", 1),
+        (np.array(b"male"), "male", 0), (np.array(["neutral"]), "neutral", 0), ("MALE", "male", 0),
+        (np.array(b"M"), "male", 0), ("b'female'", "female", 0), (None, "neutral", 1),
         (np.array(["a", "b"]), "neutral", 1),
     ],
 )  # fmt: skip
@@ -181,35 +167,26 @@ def test_motions_whose_files_state_a_wrong_rate_are_read_at_their_own(
     assert account["notes"] == ([] if rate == true_rate else [told])
 
 
-def mm(data: dict[str, Any]) -> dict[str, Any]:
-    return {"trans": 1000 * data["trans"]}
-
-
 @pytest.mark.parametrize(
     ("key", "change"),
     [
         ("poses", lambda data: {"poses": np.degrees(data["poses"])}),
-        ("trans", mm),
         ("trans", lambda data: {"trans": 100 * data["trans"]}),  # cm
         # mm of one who stands still
         ("trans", lambda data: {"trans": data["trans"] * 0 + (2000.0, 500, 900)}),
     ],
 )
-def test_degrees_and_positions_in_mm_or_cm_are_refused(
-    tmp_path: Path, key: str, change: Any
-) -> None:
-    for n_joints in (52, 55):
-        write_motion(tmp_path, n_joints=n_joints)
-        file = tmp_path / "ACCAD/s1/walk_poses.npz"
-        data = dict(np.load(file))
-        np.savez(file, **data | change(data))
-        error = refusal(AMASS, tmp_path)
-        assert error.reason == "other_unit"
-        assert str(error).startswith(f"{file}: {key!r}: expected ")
-        assert "Take the release's own files" in str(error)
+def test_degrees_and_positions_in_mm_or_cm_are_refused(tmp_path, key, change):
+    write_motion(tmp_path)
+    file = tmp_path / "ACCAD/s1/walk_poses.npz"
+    data = dict(np.load(file))
+    np.savez(file, **data | change(data))
+    error = refusal(AMASS, tmp_path)
+    assert error.reason == "other_unit"
+    assert str(error).startswith(f"{file}: {key!r}: expected ")
 
 
-def test_a_motion_with_y_up_is_turned_and_told(embedded: Any, tmp_path: Path) -> None:
+def test_a_motion_with_y_up_is_turned_and_told(embedded, tmp_path):
     """The demo's motions, turned by -90 degrees about x through the pelvis, as a body in a world
     with y up has them.
     """
@@ -242,7 +219,7 @@ def test_a_motion_with_y_up_is_turned_and_told(embedded: Any, tmp_path: Path) ->
         np.linspace((0, -0.6, 0.4), (0, 2.4, 0.4), 601),
     ],
 )
-def test_one_who_lies_on_the_ground_or_crawls_is_not_turned(trans: Any, tmp_path: Path) -> None:
+def test_one_who_lies_on_the_ground_or_crawls_is_not_turned(trans, tmp_path):
     """The head points along y, as that of one who stands in a world with y up."""
     write_motion(tmp_path, trans=trans)
     (track,), account = read_one(AMASS, tmp_path)
@@ -251,9 +228,7 @@ def test_one_who_lies_on_the_ground_or_crawls_is_not_turned(trans: Any, tmp_path
 
 
 @pytest.mark.parametrize(("times", "likely"), [(1, ""), (2, "60 Hz"), (4, "30 Hz")])
-def test_joints_faster_than_people_s_are_told_with_a_likely_rate(
-    tmp_path: Path, times: int, likely: str
-) -> None:
+def test_joints_faster_than_people_s_are_told_with_a_likely_rate(tmp_path, times, likely):
     """An elbow that swings at up to 15 rad/s at the true rate."""
     poses = np.zeros((601, 52, 3))
     poses[:, 18, 0] = 1.5 * np.sin(10 * np.arange(601) / 120 * times)
@@ -265,7 +240,7 @@ def test_joints_faster_than_people_s_are_told_with_a_likely_rate(
 
 @given(st.integers(1, 3000), st.floats(5, 300))
 @example(601, 600 * 25 / 123 * (1 + 1e-13))  # the last sample is the last frame, but for rounding
-def test_samples_lie_in_the_motion_and_none_is_left_out(n_frames: int, rate: float) -> None:
+def test_samples_lie_in_the_motion_and_none_is_left_out(n_frames, rate):
     fps, position = sample_positions(n_frames, rate)
     assert fps == 25
     assert position[0] == 0
@@ -274,19 +249,7 @@ def test_samples_lie_in_the_motion_and_none_is_left_out(n_frames: int, rate: flo
     np.testing.assert_allclose(np.diff(position), rate / 25, rtol=1e-3, atol=1e-6)
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_rotations_between_frames_are_scipys_slerp(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rotvec = Rotation.random(5 * 2, random_state=seed % 2**31).as_rotvec().reshape(5, 2, 3)
-    position = np.sort(rng.uniform(0, 4, 7))
-    ours = resample_rotations(rotvec, position)
-    for joint in range(2):
-        expected = Slerp(np.arange(5), Rotation.from_rotvec(rotvec[:, joint]))(position)
-        difference = (Rotation.from_rotvec(ours[:, joint]).inv() * expected).magnitude()
-        np.testing.assert_allclose(difference, 0, atol=1e-7)
-
-
-def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_path: Path) -> None:
+def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_path):
     write_motion(tmp_path)
     before = read(tmp_path)[0][0]
     smplx(tmp_path, betas=np.arange(11) / 10)
@@ -301,29 +264,6 @@ def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_
     assert track.extra["smplx_n_betas"] == 11
 
 
-def test_a_split_with_both_kinds_converts_and_one_without_smplx_is_as_it_was(
-    tmp_path: Path,
-) -> None:
-    raw, root = tmp_path / "raw", tmp_path / "cache"
-    write_motion(raw)
-    write_motion(raw, "CMU/s1/walk_stageii")  # SMPL-H in a newer release
-    convert_into(root, raw, "amass")
-    assert cache.open(root)["amass/train"].extra == {}
-    smplx(raw)
-    plan = plan_conversion(AMASS, "train", raw=raw, root=root)
-    assert plan.why.startswith("extra was not set, is smplx_pose")  # read again, and said
-    convert_into(root, raw, "amass")
-    split = cache.open(root)["amass/train"]
-    known = np.isfinite(split.column("smplx_pose")[:]).all(axis=1)
-    assert {t.name: known[t.start : t.stop].all() for t in split.tracks} == {
-        "ACCAD/s1/walk_poses/0": False,
-        "ACCAD/s1/wave_stageii/0": True,
-        "CMU/s1/walk_stageii/0": False,
-    }
-    assert split.tracks.tables["track_smplx_n_betas"].tolist() == [-1, 16, -1]
-    assert "up to 16 numbers" in split.manifest["extra"]["smplx_betas"]["about"]
-
-
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15]
 for wrist, first in ((20, 25), (21, 40)):
     PARENTS += [first + finger - 1 if finger % 3 else wrist for finger in range(15)]
@@ -331,7 +271,7 @@ SIDES = [(1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21
 SIDES += [(25 + finger, 40 + finger) for finger in range(15)]
 
 
-def test_a_mirrored_smplx_pose_poses_the_mirrored_body() -> None:
+def test_a_mirrored_smplx_pose_poses_the_mirrored_body():
     """The joints of a symmetric tree, posed by the mirrored pose, are those of the pose, mirrored
     at x = 0.
     """
@@ -342,7 +282,7 @@ def test_a_mirrored_smplx_pose_poses_the_mirrored_body() -> None:
     offsets = rng.normal(0, 0.2, (55, 3))
     offsets = (offsets + offsets[swap] * (-1, 1, 1)) / 2
 
-    def joints(pose: Any) -> Any:
+    def joints(pose):
         turns, places = [], []
         for joint, parent in enumerate(PARENTS):
             turn = Rotation.from_rotvec(pose[3 * joint : 3 * joint + 3]).as_matrix()
@@ -360,7 +300,7 @@ def test_a_mirrored_smplx_pose_poses_the_mirrored_body() -> None:
     )
 
 
-def test_a_motion_in_two_releases_is_named(tmp_path: Path) -> None:
+def test_a_motion_in_two_releases_is_named(tmp_path):
     write_motion(tmp_path, "ACCAD/s1/walk_poses")
     write_motion(tmp_path, "ACCAD/s1/run_poses")
     assert AMASS.label_note(tmp_path, "train") == ""

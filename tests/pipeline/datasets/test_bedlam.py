@@ -1,8 +1,6 @@
 """BEDLAM's readers: files of exactly the release's form by hand, and each trap of the format."""
 
 import shutil
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,13 +21,11 @@ from tests.pipeline.datasets.made_bedlam import SCENE, SEQ, SUBJECTS, N, labels,
 TURNED_K = np.array([[1400.0, 0, 360], [0, 1400, 640], [0, 0, 1]])
 
 
-def read(
-    raw: Path, body: Body | None = None, dataset: Any = None
-) -> tuple[list[Any], dict[str, Any]]:
+def read(raw, body=None, dataset=None):
     return read_one(dataset or Bedlam(), raw, "train", body)
 
 
-def test_labels_are_exact(tmp_path: Path) -> None:
+def test_labels_are_exact(tmp_path):
     """1e-4 px and 1e-3 mm: the neutral body of the labels, posed by SMPL's equations, is where it
     is seen.
     """
@@ -63,9 +59,7 @@ def test_labels_are_exact(tmp_path: Path) -> None:
             np.testing.assert_allclose(at[:, :2], mine["gtkps"][:, number, :2], atol=1e-4)
             assert (at[:, 2] == 1).all()
         np.testing.assert_allclose(track.bbox[:, :2], mine["center"], atol=1e-4)
-        np.testing.assert_allclose(
-            track.bbox[:, 2] * track.crop_scale, 200 * mine["scale"], atol=1e-3
-        )
+        np.testing.assert_allclose(track.bbox[:, 2] * 1.2, 200 * mine["scale"], atol=1e-3)
         np.testing.assert_allclose(track.extra["extrinsics"], mine["cam_ext"], atol=1e-6)
         # up in the picture
         assert ((track.extra["extrinsics"][:, :3, :3] @ track.extra["up"])[:, 1] < -0.9).all()
@@ -74,7 +68,7 @@ def test_labels_are_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [10, 11, 16])
-def test_smplx_bodies_are_not_taken_for_smpls(width: int, tmp_path: Path) -> None:
+def test_smplx_bodies_are_not_taken_for_smpls(width, tmp_path):
     data = labels(width=165) | {"shape": np.full((2 * N, width), 0.5)}
     write(tmp_path, data, folder="training_labels/all_npz_12_training")
     tracks, account = read(tmp_path, Body.stand_in())
@@ -94,7 +88,7 @@ def test_smplx_bodies_are_not_taken_for_smpls(width: int, tmp_path: Path) -> Non
         np.testing.assert_allclose(track.extra["smplx_trans"], trans, atol=1e-6)
 
 
-def test_images_at_6_fps_that_were_numbered_again_are_refused(tmp_path: Path) -> None:
+def test_images_at_6_fps_that_were_numbered_again_are_refused(tmp_path):
     write(tmp_path / "again", labels(), pictures=range(N))
     error = refusal(Bedlam(), tmp_path / "again")
     assert error.reason == "frame_count_mismatch"
@@ -103,13 +97,13 @@ def test_images_at_6_fps_that_were_numbered_again_are_refused(tmp_path: Path) ->
     assert [len(track.frame_index) for track in read(tmp_path / "all")[0]] == [N, N]
 
 
-def test_smpl_labels_come_before_smplx_labels_of_a_scene(tmp_path: Path) -> None:
+def test_smpl_labels_come_before_smplx_labels_of_a_scene(tmp_path):
     write(tmp_path, labels(width=165), folder="all_npz_12_training")
     write(tmp_path, labels())
     assert all(track.has_smpl.all() for track in read(tmp_path)[0])
 
 
-def test_the_world_of_a_moving_camera_is_not_used(tmp_path: Path) -> None:
+def test_the_world_of_a_moving_camera_is_not_used(tmp_path):
     data = labels()
     data["cam_ext"][5, 0, 3] += 0.01  # of one person, in one picture: the camera is that of both
     write(tmp_path, data)
@@ -121,7 +115,7 @@ def test_the_world_of_a_moving_camera_is_not_used(tmp_path: Path) -> None:
     assert all(not track.extra for track in read(tmp_path / "orbit")[0])
 
 
-def test_a_camera_that_zooms_has_intrinsics_by_row(tmp_path: Path) -> None:
+def test_a_camera_that_zooms_has_intrinsics_by_row(tmp_path):
     data = labels()
     data["cam_int"][:, 0, 0] += np.arange(2 * N)
     write(tmp_path, data)
@@ -133,9 +127,7 @@ def test_a_camera_that_zooms_has_intrinsics_by_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "scene"), [(Bedlam(), "x_closeup_suburb_6fps"), (Bedlam2(), "x_portrait_6fps")]
 )
-def test_pictures_on_their_side_are_turned_clockwise(
-    dataset: Any, scene: str, tmp_path: Path
-) -> None:
+def test_pictures_on_their_side_are_turned_clockwise(dataset, scene, tmp_path):
     data = labels(k=TURNED_K)
     data["gtkps"] = np.concatenate([data["gtkps"], data["gtkps"][:, :20]], axis=1)  # 44
     write(tmp_path, data, scene)
@@ -152,7 +144,7 @@ def test_pictures_on_their_side_are_turned_clockwise(
     assert refusal(other, tmp_path).reason == "other_picture_size"
 
 
-def test_rows_may_have_any_order(tmp_path: Path) -> None:
+def test_rows_may_have_any_order(tmp_path):
     data, shuffled = labels(), np.random.default_rng(3).permutation(2 * N)
     write(tmp_path / "a", data)
     write(tmp_path / "b", {key: values[shuffled] for key, values in data.items()})
@@ -162,7 +154,7 @@ def test_rows_may_have_any_order(tmp_path: Path) -> None:
             np.testing.assert_array_equal(theirs.columns[column], array, err_msg=column)
 
 
-def test_holes_and_what_is_left_out_are_counted(tmp_path: Path) -> None:
+def test_holes_and_what_is_left_out_are_counted(tmp_path):
     data = labels()
     # the first person's third picture
     data = {key: np.delete(values, 4, axis=0) for key, values in data.items()}
@@ -201,7 +193,7 @@ def test_the_order_of_the_joints_is_told_by_their_number(dataset, n, knee, wrist
         )
 
 
-def test_bodies_with_an_eleventh_number_are_smpls_first_ten(tmp_path: Path) -> None:
+def test_bodies_with_an_eleventh_number_are_smpls_first_ten(tmp_path):
     data = labels()
     write(tmp_path, data | {"shape": np.column_stack([data["shape"], np.full(2 * N, 7.0)])})
     tracks, account = read(tmp_path, Body.stand_in())
@@ -211,7 +203,7 @@ def test_bodies_with_an_eleventh_number_are_smpls_first_ten(tmp_path: Path) -> N
     assert any("11 numbers" in note for note in account["notes"])
 
 
-def test_without_subjects_people_are_told_apart_by_their_shape(tmp_path: Path) -> None:
+def test_without_subjects_people_are_told_apart_by_their_shape(tmp_path):
     data = labels()
     del data["sub"]
     write(tmp_path, data)
@@ -224,7 +216,6 @@ def test_without_subjects_people_are_told_apart_by_their_shape(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("dataset", "folder", "images"),
     [
-        (Bedlam(), "training-labels/bedlam-labels", "training-images"),
         (Bedlam(), "bedlam_labels", "training_images"),
         (Bedlam(), "bedlam_labels/all_npz_12_training", ""),
         (Bedlam2(), "training-labels/bedlam_v2", "training-images/bedlam_v2"),
@@ -241,13 +232,13 @@ def test_the_folders_of_the_releases_own_scripts_are_read(dataset, folder, image
     assert [track.name for track in read(tmp_path, dataset=dataset)[0]] == [
         f"{scene}/{SEQ}/{sub}" for sub in SUBJECTS
     ]
-    other: Any = Bedlam2() if dataset.name == "bedlam" else Bedlam()
+    other = Bedlam2() if dataset.name == "bedlam" else Bedlam()
     if "all_npz" not in folder:
         assert folder in dataset.folders and folder not in other.folders
     assert not examine(dataset, tmp_path).missing
 
 
-def test_scenes_that_were_not_released_are_a_split_of_their_own(tmp_path: Path) -> None:
+def test_scenes_that_were_not_released_are_a_split_of_their_own(tmp_path):
     data, unreleased = labels(), "20240621_1_250_archmodelsvol8_tracking_6fps"
     data["gtkps"] = np.random.default_rng(1).uniform(300, 600, (2 * N, 90, 3))
     for scene in ("20241107_1_250_archmodelsvol8_tracking_6fps", unreleased):
@@ -259,12 +250,7 @@ def test_scenes_that_were_not_released_are_a_split_of_their_own(tmp_path: Path) 
     assert splits == {"train": [released], "unreleased": [f"{unreleased}/seq_000000"]}
 
 
-def test_pictures_at_30_fps_are_every_frame(tmp_path: Path) -> None:
-    write(tmp_path, labels(step=1), SCENE.replace("_6", "_30"), pictures=range(N))
-    assert [track.frame_index.tolist() for track in read(tmp_path)[0]] == [list(range(N))] * 2
-
-
-def test_labels_of_a_sequence_without_a_folder_are_counted(tmp_path: Path) -> None:
+def test_labels_of_a_sequence_without_a_folder_are_counted(tmp_path):
     data, other = labels(), labels(n=2)
     other["imgname"] = np.char.replace(other["imgname"], "seq_000000", "seq_000007")
     write(tmp_path, {key: np.concatenate([data[key], other[key]]) for key in data})
@@ -278,7 +264,7 @@ def test_labels_of_a_sequence_without_a_folder_are_counted(tmp_path: Path) -> No
     assert account["dropped"] == {"no_picture": 2 * N + 4}
 
 
-def test_a_folder_that_comes_later_is_counted_once(tmp_path: Path) -> None:
+def test_a_folder_that_comes_later_is_counted_once(tmp_path):
     """The first sequence's video changes with the list of folders, since it counts what none is
     there for.
     """
@@ -294,16 +280,8 @@ def test_a_folder_that_comes_later_is_counted_once(tmp_path: Path) -> None:
     assert after[f"{SCENE}/seq_000000"] != before[f"{SCENE}/seq_000000"]
 
 
-def test_all_of_a_scenes_many_sequences_are_listed(tmp_path: Path) -> None:
-    write(tmp_path, labels())
-    for number in range(250):
-        (tmp_path / SCENE / f"png/seq_{number:06d}").mkdir(exist_ok=True)
-    videos = Bedlam().videos(tmp_path, "train")
-    assert len(videos) == 250
-
-
 FROM_1 = np.repeat([f"{SEQ}/{SEQ}_{5 * i + 1:04d}.png" for i in range(N)], 2)
-TRAPS: list[tuple[str, str, dict[str, Any]]] = [  # reason, word of the message, other labels
+TRAPS = [  # reason, word of the message, other labels
     ("no_picture", "", {}),
     ("frame_count_mismatch", "multiples of 5", {"imgname": FROM_1}),
     ("bad_label_file", "imgname", {"imgname": FROM_1.astype(object)}),
@@ -316,14 +294,12 @@ TRAPS: list[tuple[str, str, dict[str, Any]]] = [  # reason, word of the message,
 
 
 @pytest.mark.parametrize(("reason", "word", "changes"), TRAPS)
-def test_traps_are_refused_by_name(
-    reason: str, word: str, changes: dict[str, Any], tmp_path: Path
-) -> None:
+def test_traps_are_refused_by_name(reason, word, changes, tmp_path):
     write(tmp_path, labels() | changes, pictures=None if changes else ())
     error = refusal(Bedlam(), tmp_path)
     assert (error.reason, word in str(error)) == (reason, True), str(error)
 
 
-def test_with_smplx_labels_it_keeps_what_every_reader_promises(tmp_path: Path) -> None:
+def test_with_smplx_labels_it_keeps_what_every_reader_promises(tmp_path):
     write(tmp_path, labels(width=165))
     assert contract.reader_problems(Bedlam(), tmp_path, "train", Body.stand_in()) == []

@@ -3,15 +3,12 @@ its own frame, or the clip is refused with a reason.
 """
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.accounting import Accounting, VideoAccount
+from pipeline.accounting import Accounting
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import standing, write_video
 
@@ -19,11 +16,11 @@ N_FRAMES = 40
 People = dict[int, list[float]]  # number of a frame, as its name counts it -> its person's joints
 
 
-def write_alphapose(folder: Path, people: People) -> None:
+def write_alphapose(folder, people):
     by_hand.write_alphapose(folder / "a.mp4.json", people)
 
 
-def write_openpose(folder: Path, people: People) -> None:
+def write_openpose(folder, people):
     (folder / "a").mkdir()
     for number, joints in people.items():
         content = {"version": 1.3, "people": [{"pose_keypoints_2d": joints}]}
@@ -33,15 +30,15 @@ def write_openpose(folder: Path, people: People) -> None:
 FORMATS = {"coco": write_alphapose, "body_25": write_openpose}
 
 
-def without(people: People, *frames: int) -> People:
+def without(people, *frames):
     return {number: joints for number, joints in people.items() if number not in frames}
 
 
-def shifted(people: People, n: int) -> People:
+def shifted(people, n):
     return {number + n: joints for number, joints in people.items()}
 
 
-LABELS: dict[str, Callable[[People], People]] = {
+LABELS = {
     "all": lambda people: people,
     "first missing": lambda people: without(people, 0),
     "middle missing": lambda people: without(people, 20, 21),
@@ -53,7 +50,7 @@ LABELS: dict[str, Callable[[People], People]] = {
 REFUSED = {"from 1", "more than frames"}
 
 
-def read(raw: Path) -> tuple[dict[str, Any], VideoAccount]:
+def read(raw):
     report = Accounting()
     reader = datasets.get("videos", cuts=False, min_frames=5)
     tracks = {track.video: track for track in reader.tracks(raw, "train", report=report)}
@@ -62,22 +59,20 @@ def read(raw: Path) -> tuple[dict[str, Any], VideoAccount]:
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path):
     write_video(tmp_path / "a.mp4", N_FRAMES, step=0)
     (tmp_path / "keypoints").mkdir()
     return tmp_path
 
 
-def people_in(order: str, start: float = 30) -> People:
+def people_in(order, start=30):
     """Somebody who walks a pixel a frame."""
     return {t: standing(order, start + t, 60).ravel().tolist() for t in range(N_FRAMES)}
 
 
 @pytest.mark.parametrize("order", FORMATS)
 @pytest.mark.parametrize("damage", LABELS)
-def test_each_row_has_its_own_frame_s_label_or_the_clip_is_refused(
-    damage: str, order: str, raw: Path
-) -> None:
+def test_each_row_has_its_own_frame_s_label_or_the_clip_is_refused(damage, order, raw):
     labels = LABELS[damage](people_in(order))
     FORMATS[order](raw / "keypoints", labels)
     tracks, account = read(raw)
@@ -91,7 +86,7 @@ def test_each_row_has_its_own_frame_s_label_or_the_clip_is_refused(
     assert abs(left[0] - track.frame_index[0] - 45) <= 1
 
 
-def test_clips_and_labels_that_differ_in_case_alone_belong_together(raw: Path) -> None:
+def test_clips_and_labels_that_differ_in_case_alone_belong_together(raw):
     write_video(raw / "A.mp4", N_FRAMES, step=0)
     for name, start in (("a.mp4.json", 30), ("A.mp4.json", 90)):
         write_alphapose(raw / "keypoints", people_in("coco", start))

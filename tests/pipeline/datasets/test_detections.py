@@ -13,7 +13,7 @@ from tests.pipeline.datasets.by_hand import standing
 
 @given(data=st.data(), boxes=st.booleans(), identified=st.booleans(), cleaned=st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, cleaned) -> None:
+def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, cleaned):
     n, rng = data.draw(st.integers(1, 40)), np.random.default_rng(data.draw(st.integers(0, 99)))
     persons, identity = [], []
     for t in range(n):

@@ -1,8 +1,6 @@
 """EMDB's reader: files of exactly the release's form by hand, and each trap of the format."""
 
 import pickle
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +20,7 @@ K = np.array([[1500.0, 0, 720], [0, 1510, 960], [0, 0, 1]])
 SMPL = JOINTS["smpl"]
 
 
-def sequence(gender: str = "female") -> dict[str, Any]:
+def sequence(gender="female"):
     """Somebody 4 m before a camera that walks and turns; the world is y up, so that the camera
     stands on its head.
     """
@@ -62,9 +60,7 @@ def sequence(gender: str = "female") -> dict[str, Any]:
     }
 
 
-def write(
-    raw: Path, data: Any, pictures: Any = range(N), size: tuple[int, int] = (WIDTH, HEIGHT)
-) -> Path:
+def write(raw, data, pictures=range(N), size=(WIDTH, HEIGHT)):
     folder = touch(raw / SEQ / "images", *map("{:05d}.jpg".format, pictures))
     for picture in sorted(folder.iterdir())[:1]:
         cv2.imwrite(str(picture), np.zeros((size[1], size[0], 3), np.uint8))
@@ -73,17 +69,17 @@ def write(
     return file
 
 
-def read(raw: Path, body: Body | None = None) -> tuple[Any, dict[str, Any]]:
+def read(raw, body=None):
     tracks, account = read_one(EMDB, raw, "emdb1", body)
     return (tracks[0] if tracks else None), account
 
 
 @pytest.fixture(scope="module")
-def body() -> Body:
+def body():
     return Body.stand_in()
 
 
-def changed(*path: str, to: Any) -> dict[str, Any]:
+def changed(*path, to):
     """The sequence with another entry; a function of the one that it has."""
     data = inner = sequence()
     for key in path[:-1]:
@@ -93,7 +89,7 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("gender", ["male", "female"])
-def test_labels_are_exact(gender: str, tmp_path: Path, body: Body) -> None:
+def test_labels_are_exact(gender, tmp_path, body):
     """Against the body that the labels are of, posed in the world by SMPL's equations: 1e-4 px,
     1e-3 mm.
     """
@@ -131,7 +127,7 @@ def test_labels_are_exact(gender: str, tmp_path: Path, body: Body) -> None:
     np.testing.assert_allclose(track.kp_3d_eval[:, [2, 3]], eval_joints[:, [4, 1]], atol=1e-5)
 
 
-def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path: Path) -> None:
+def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path):
     data = sequence()
     data["good_frames_mask"][[0, 1]] = False
     data["bboxes"]["invalid_idxs"] = np.array([1, 4])
@@ -151,7 +147,7 @@ def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path:
     np.testing.assert_array_equal(track.bbox[0], (200, 450, 500, 500))
 
 
-def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path: Path) -> None:
+def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path):
     for flags, expected in (
         ((True, False), [1, 0]),
         ((False, True), [0, 1]),
@@ -162,7 +158,7 @@ def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path: Path) -> None:
         assert [len(tracks) for tracks in kept] == expected
 
 
-def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path: Path) -> None:
+def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path):
     """P0_09 of the release: 720 x 960."""
     half = changed(
         "camera",
@@ -173,14 +169,14 @@ def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path: Path) -> No
     assert (track.frames.size(), track.intrinsics[0].tolist()) == ((720, 960), [750, 0, 360])
 
 
-def test_a_gender_is_read_in_any_case(tmp_path: Path) -> None:
+def test_a_gender_is_read_in_any_case(tmp_path):
     write(tmp_path, changed("gender", to="Female"))
     assert read(tmp_path)[0].gender == "female"
 
 
 HALF = {"size": (720, 960)}
 # reason, word of the message, labels, how they are written
-TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [
+TRAPS = [
     ("other_picture_size", "720 x 960", sequence(), HALF),
     (
         "other_picture_size",
@@ -208,9 +204,7 @@ TRAPS: list[tuple[str, str, Any, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("reason", "word", "data", "options"), TRAPS, ids=[trap[1] for trap in TRAPS]
 )
-def test_traps_are_refused_by_name(
-    reason: str, word: str, data: Any, options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_traps_are_refused_by_name(reason, word, data, options, tmp_path):
     file = write(tmp_path, data, **options)
     if data is None:
         file.unlink()

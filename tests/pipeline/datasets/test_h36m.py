@@ -6,7 +6,6 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ NAMES = (
 STORED_AT = dict(zip(NAMES, USED, strict=True))
 
 
-def poses(n_frames: int = N) -> tuple[np.ndarray, np.ndarray]:
+def poses(n_frames=N):
     """(F, 32, 2) px and (F, 32, 3) mm: joint j at (200 + 5 j + t, 300 + 3 j), and at (10 j + t, -20
     j, 4000 + j).
     """
@@ -43,20 +42,18 @@ def poses(n_frames: int = N) -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.stack([10 * j + t, -20 * j + 0 * t, 4000 + j + 0 * t], axis=-1)
 
 
-def pose_file(raw: Path, kind: str, name: str = NAME) -> Path:
+def pose_file(raw, kind, name=NAME):
     subject, _, stem = name.partition("/")
     return raw / subject / "MyPoseFeatures" / kind / f"{stem}.cdf"
 
 
-def write_pose(file: Path, values: np.ndarray) -> None:
+def write_pose(file, values):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
     write_cdf(file, values.reshape(len(values), -1))
 
 
-def write_poses(
-    raw: Path, name: str = NAME, pixels: Any = None, millimetres: Any = None, n_frames: int = N
-) -> None:
+def write_poses(raw, name=NAME, pixels=None, millimetres=None, n_frames=N):
     usual = poses(n_frames)
     for kind, given, stored in (
         ("D2_Positions", pixels, usual[0]),
@@ -66,12 +63,12 @@ def write_poses(
         write_pose(pose_file(raw, kind, name), values)
 
 
-def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.0) -> Path:
+def write_video(raw, name=NAME, n_frames=N, fps=50.0):
     subject, _, stem = name.partition("/")
     return by_hand.write_video(raw / subject / "Videos" / f"{stem}.mp4", n_frames, fps, (480, 416))
 
 
-def write_metadata(raw: Path, **changed: Any) -> None:
+def write_metadata(raw, **changed):
     """metadata.xml with two takes: ids (2, 1) and (14, 2), which S1 and S9 call otherwise. f = 1000
     + camera.
     """
@@ -92,11 +89,11 @@ def write_metadata(raw: Path, **changed: Any) -> None:
     (raw / "metadata.xml").write_text(changed.get("text", text + "</metadata>"))
 
 
-def rotations() -> np.ndarray:
+def rotations():
     return Rotation.from_rotvec([[0.3, -1, 2], [1, 1, 1], [0, 0, 3], [-2, 0.1, 0.5]]).as_matrix()
 
 
-def fit_of(frame: int) -> dict[str, list[float]]:
+def fit_of(frame):
     rng = np.random.default_rng(frame)
     return {
         "pose": rng.normal(0, 0.4, 72).tolist(),
@@ -105,9 +102,7 @@ def fit_of(frame: int) -> dict[str, list[float]]:
     }
 
 
-def write_fits(
-    raw: Path, fits: Any = None, *, subject: int = 1, cameras_in: str = "smpl_param"
-) -> None:
+def write_fits(raw, fits=None, *, subject=1, cameras_in="smpl_param"):
     if fits is None:
         fits = {"2": {"1": {str(frame): fit_of(frame) for frame in (0, 2, 4, 8, 10)}}}
     for folder in {"smpl_param", cameras_in}:
@@ -125,7 +120,7 @@ read = functools.partial(by_hand.read_one, H36M)
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path):
     """One sequence of 20 frames with its video."""
     write_poses(tmp_path)
     write_video(tmp_path)
@@ -133,9 +128,7 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_their_names(
-    raw: Path,
-) -> None:
+def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_their_names(raw):
     (track,), account = read(raw)
     assert track.frame_index.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
     assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
@@ -152,7 +145,7 @@ def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_t
         np.testing.assert_array_equal(at, [200 + 5 * stored + 6, 300 + 3 * stored, 1])
 
 
-def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_path: Path) -> None:
+def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_path):
     for subject in ("S1", "S11", "S5", "S9", "S7", "S2"):
         write_poses(tmp_path, f"{subject}/Walking 1.60457274")
     write_video(tmp_path, "S1/_ALL 1.54138969")
@@ -165,7 +158,7 @@ def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_p
         ]
 
 
-def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw: Path) -> None:
+def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw):
     avi = by_hand.write_video(raw / "pictures.avi", N, 50.0, (64, 48)).read_bytes()
     no_jpeg = re.sub(
         rb"\xff\xd8\xff.*?\xff\xd9", lambda jpeg: bytes(len(jpeg[0])), avi, flags=re.DOTALL
@@ -184,9 +177,7 @@ def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw: Pa
         assert f"found {found}" in account["message"]
 
 
-def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(
-    raw: Path,
-) -> None:
+def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(raw):
     for n_frames, fps in ((17, 50.0), (30, 25.0)):
         write_video(raw, n_frames=n_frames, fps=fps)
         _, account = read(raw)
@@ -205,9 +196,7 @@ def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_r
         assert (account["set_aside"], account["found"]) == (reason, N)
 
 
-def test_a_short_video_without_a_rate_is_refused_by_its_number_of_frames(
-    raw: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_video_without_a_rate_is_refused_by_its_number_of_frames(raw, monkeypatch):
     write_video(raw, n_frames=15)
     record = Video(raw, f"S1/Videos/{STEM}.mp4").record()
     unknown = replace(record, header_fps=math.nan, times=np.full(15, math.nan))
@@ -224,7 +213,7 @@ def test_a_short_video_without_a_rate_is_refused_by_its_number_of_frames(
         (f"imageSequence/{STEM}", "img_{:06d}.png", 1),
     ],
 )
-def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, first: int) -> None:
+def test_pictures_take_the_place_of_a_video(raw, folder, name, first):
     (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
     by_hand.touch(raw / "S1" / folder, *map(name.format, range(first, first + N)))
     (track,), account = read(raw)
@@ -232,7 +221,7 @@ def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, f
     assert (track.video, len(track.frame_index), account["notes"]) == (NAME, 10, [])
 
 
-def test_poses_and_video_of_slightly_different_lengths_are_used_as_far_as_all_go(raw: Path) -> None:
+def test_poses_and_video_of_slightly_different_lengths_are_used_as_far_as_all_go(raw):
     write_poses(raw, n_frames=21, millimetres=poses(19)[1])
     (track,), account = read(raw)
     assert track.frame_index[-1] == 18
@@ -243,7 +232,7 @@ def test_poses_and_video_of_slightly_different_lengths_are_used_as_far_as_all_go
     assert read(raw)[1]["dropped"] == {"not_sampled": 10, "no_picture": 1}
 
 
-def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
+def test_what_is_not_finite_loses_its_own_label_only(raw):
     pixels, millimetres = poses()
     pixels[2, STORED_AT["lwrist"]] = np.nan
     pixels[3] = np.nan  # not sampled
@@ -274,7 +263,7 @@ BOMB = (
 
 
 @pytest.mark.parametrize("cameras_in", ["smpl_param", "annotations"])
-def test_fits_are_turned_into_the_camera_frame_by_frame(raw: Path, cameras_in: str) -> None:
+def test_fits_are_turned_into_the_camera_frame_by_frame(raw, cameras_in):
     write_fits(raw, cameras_in=cameras_in)
     (track,), account = read(raw)
     assert track.frame_index[track.has_smpl].tolist() == [0, 2, 4, 8, 10]
@@ -290,9 +279,7 @@ def test_fits_are_turned_into_the_camera_frame_by_frame(raw: Path, cameras_in: s
     assert account["notes"] == ["5 of the kept frames have no SMPL fit"]
 
 
-def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_subject(
-    tmp_path: Path,
-) -> None:
+def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_subject(tmp_path):
     write_metadata(tmp_path)
     # both are action 14, subaction 2
     for subject, action in (("S1", "Walking"), ("S9", "Walking 1")):
@@ -310,7 +297,7 @@ def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_sub
         )
 
 
-def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(raw: Path) -> None:
+def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(raw):
     write_fits(raw, {"2": {"2": {"0": fit_of(0)}}})
     assert "'action/subaction': expected 2/1, found none" in read(raw)[1]["notes"][0]
     write_fits(raw)
@@ -331,7 +318,6 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
     ("metadata", "told"),
     [
         ({"text": BOMB}, "'dbcameras/index2id': expected this element"),
-        ({"text": "<metadata>"}, "expected an XML file"),
         ({"cameras": CAMERAS[::-1]}, "'index2id': expected 54138969, 55011271"),
         ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
         (
@@ -342,16 +328,10 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
             json.dumps({"2": {"1": {"zero": fit_of(0)}}}),
             "'2/1': expected action, subaction and frame as numbers, found other keys",
         ),
-        (
-            json.dumps({"2": {"1": {"": fit_of(0)}}}),
-            "'2/1': expected action, subaction and frame as numbers, found other keys",
-        ),
         ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
     ],
 )
-def test_metadata_and_fits_that_are_none_are_noted_and_the_labels_are_kept(
-    raw: Path, metadata: Any, told: str
-) -> None:
+def test_metadata_and_fits_that_are_none_are_noted_and_the_labels_are_kept(raw, metadata, told):
     write_fits(raw, metadata) if isinstance(metadata, str) else write_metadata(raw, **metadata)
     (track,), account = read(raw)
     assert (track.intrinsics is None) == (not isinstance(metadata, str))
@@ -364,7 +344,7 @@ def test_metadata_and_fits_that_are_none_are_noted_and_the_labels_are_kept(
     assert len(note) < 1000
 
 
-def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is(raw: Path) -> None:
+def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is(raw):
     (before,) = H36M.videos(raw, "train")
     wild = fit_of(2) | {"pose": [1e300, *fit_of(2)["pose"][1:]]}  # beyond float32
     frames = (("2", wild), ("0", fit_of(7)), ("0", fit_of(0)))

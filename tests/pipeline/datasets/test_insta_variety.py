@@ -1,7 +1,6 @@
 import functools
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +26,14 @@ TOES = ["LBigToe", "RBigToe", "LSmallToe", "RSmallToe", "LAnkle", "RAnkle"]
 read = functools.partial(read_one, INSTA)
 
 
-def accounts(raw: Path) -> list[tuple[str, int, str]]:
+def accounts(raw):
     """Of each video, why it was rejected, frames kept, and the message."""
     report = Accounting()
     list(INSTA.tracks(raw, "train", report=report))
     return [(account.set_aside, account.kept, account.message) for account in report]
 
 
-def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path: Path) -> None:
+def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path):
     sizes = [(224, 224), (300, 200), (200, 100)]
     xys = np.ones((3, 2, 14))
     xys[:, :, :4] = [[-1, 1, 0, 0.5], [-1, 1, 0, -0.25]]
@@ -63,7 +62,7 @@ def test_without_toes_or_a_face_those_joints_are_zero(tmp_path, key, stored, nam
     assert account["notes"] == [f"no image/{key}: {len(names)} joints are not annotated"]
 
 
-def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) -> None:
+def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path):
     features = clip(4)
     features["image/visibilities"][2] = 0
     for key in ("image/face_pts", "image/toe_pts"):
@@ -113,9 +112,7 @@ def test_visibility_is_the_confidence_from_0_to_1_and_a_joint_that_is_nowhere_is
         (3, [b"no picture", b"", b"\xff\xd8\xff"], {"no_picture": 3}),
     ],
 )
-def test_labels_and_pictures_are_used_as_far_as_both_go(
-    tmp_path: Path, labelled: int, pictures: Any, dropped: Any
-):
+def test_labels_and_pictures_are_used_as_far_as_both_go(tmp_path, labelled, pictures, dropped):
     write(tmp_path, clip(labelled, image__encoded=pictures))
     tracks, account = read(tmp_path)
     assert (account["found"], account["dropped"]) == (labelled, dropped)
@@ -128,9 +125,7 @@ def test_labels_and_pictures_are_used_as_far_as_both_go(
         ]
 
 
-def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing(
-    tmp_path: Path,
-) -> None:
+def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing(tmp_path):
     write(tmp_path, clip(5, image__encoded=[b"", PICTURE, b"<html>", PICTURE, PICTURE[:-9]]))
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [1, 3, 4]
@@ -146,7 +141,7 @@ def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing
     ]
 
 
-def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path: Path) -> None:
+def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path):
     for shard in ("b", "a", "a-1"):
         write(tmp_path, clip(1), clip(2), shard=shard)
     write(tmp_path, clip(1), shard="a", split="test")  # shards of two splits may have one name
@@ -165,7 +160,7 @@ def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path: Path) 
     assert [video.name for video in INSTA.videos(tmp_path, "test")] == ["test/a/00000"]
 
 
-def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_path: Path) -> None:
+def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_path):
     file = write(tmp_path, clip(1), clip(2), clip(3), clip(4))
     whole, videos = bytearray(file.read_bytes()), INSTA.videos(tmp_path, "train")
     starts = [video.span[0] for video in videos if video.span is not None]
@@ -188,7 +183,7 @@ def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_pat
     ]
 
 
-def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path: Path, into: Any) -> None:
+def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path, into):
     file = write(tmp_path / "raw", clip(1), clip(2), clip(3))
     into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety")
     start, _ = INSTA.videos(tmp_path / "raw", "train")[1].span
@@ -202,7 +197,7 @@ def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path: Path,
     assert rows.keys() == {f"train/clips_00/0000{number}/0" for number in range(3)}, "its rows stay"
 
 
-def test_videos_of_the_list_are_read_with_keypoints_of_one_s_own(tmp_path: Path) -> None:
+def test_videos_of_the_list_are_read_with_keypoints_of_one_s_own(tmp_path):
     write_video(tmp_path / "train/dance/B1.mp4", 50, 30.0, step=0)
     joints = standing("coco", 80, 60)
     frames = [{"keypoints": joints[:, :2].tolist(), "keypoint_scores": joints[:, 2].tolist()}]

@@ -33,16 +33,14 @@ __all__ = ["raw"]  # a fixture
 AT_50_FPS = {"S1/Seq2", "S3/Seq1", "S3/Seq2", "S5/Seq1", "S5/Seq2"}
 
 
-def write_video(file: Path, n_frames: int = N, fps: float = 25.0) -> None:
+def write_video(file, n_frames=N, fps=25.0):
     by_hand.write_video(file, n_frames, fps, (WIDTH, HEIGHT))
 
 
 refusal = functools.partial(by_hand.refusal, MPI)
 
 
-def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_names(
-    raw: Path,
-) -> None:
+def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_names(raw):
     (track,), account = read(raw)
     for native, joint in TRAIN_JOINTS.items():
         np.testing.assert_array_equal(track.kp_2d[:, joint, :2], labels_2d()[:, native])
@@ -54,7 +52,7 @@ def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_na
     np.testing.assert_allclose(track.bbox, [[48 + i, 44, 48.4, 48.4] for i in range(N)], rtol=1e-6)
 
 
-def test_the_eight_usual_cameras_are_listed_and_only_what_is_there(tmp_path: Path) -> None:
+def test_the_eight_usual_cameras_are_listed_and_only_what_is_there(tmp_path):
     write_annot(tmp_path)
     for camera in range(14):
         write_pictures(tmp_path, f"S1/Seq1/imageFrames/video_{camera}", numbers=[0])
@@ -76,7 +74,7 @@ def test_the_eight_usual_cameras_are_listed_and_only_what_is_there(tmp_path: Pat
     )
 
 
-def test_a_list_of_cameras_in_order_is_agreed_with_and_another_is_refused(raw: Path) -> None:
+def test_a_list_of_cameras_in_order_is_agreed_with_and_another_is_refused(raw):
     for listed in (np.arange(1, 15)[:, None], np.arange(8), None, "fourteen"):
         write_annot(raw, cameras=listed)
         assert read(raw)[1]["kept"] == N
@@ -85,7 +83,7 @@ def test_a_list_of_cameras_in_order_is_agreed_with_and_another_is_refused(raw: P
         assert "'cameras': expected cameras 0 to 13 in order" in str(refusal(raw))
 
 
-def test_frames_with_a_joint_outside_the_picture_or_no_extent_are_dropped(raw: Path) -> None:
+def test_frames_with_a_joint_outside_the_picture_or_no_extent_are_dropped(raw):
     kp_2d = np.tile(labels_2d()[:1], (9, 1, 1))
     inside = [(0, 0), (WIDTH - 0.01, HEIGHT - 0.01)]
     kp_2d[2:8, 10] = [*inside, (-0.01, 50), (50, -0.01), (WIDTH, 50), (50, HEIGHT)]
@@ -106,9 +104,7 @@ def test_frames_with_a_joint_outside_the_picture_or_no_extent_are_dropped(raw: P
 
 
 @pytest.mark.parametrize("stored", [np.float32, np.uint16])
-def test_a_video_file_gives_its_own_rate_and_other_cameras_may_hold_anything(
-    tmp_path: Path, stored: type
-) -> None:
+def test_a_video_file_gives_its_own_rate_and_other_cameras_may_hold_anything(tmp_path, stored):
     write_video(tmp_path / "S1/Seq1/imageSequence/video_4.avi", n_frames=4, fps=50)
     flat_2d, flat_3d, nothing = (
         labels_2d().reshape(N, -1).astype(stored),
@@ -131,7 +127,7 @@ def test_a_video_file_gives_its_own_rate_and_other_cameras_may_hold_anything(
     np.testing.assert_array_equal(track.intrinsics, [[150, 0, 104], [0, 151, 50], [0, 0, 1]])
 
 
-def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path) -> None:
+def test_the_rate_of_pictures_is_the_release_s(tmp_path):
     sequences = [f"S{subject}/Seq{k}" for subject in range(1, 9) for k in (1, 2)]
     for sequence in (*sequences, "S9/Seq1"):
         write_annot(tmp_path, sequence)
@@ -144,18 +140,9 @@ def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        b"something else",
-        b"Skeletool Camera Calibration File V1.0\nname 3\n",
-        "focal: nan",
-        b"\xff" * 3000,
-    ],
+    "content", [None, b"Skeletool Camera Calibration File V1.0\nname 3\n", "focal: nan"]
 )
-def test_a_broken_calibration_costs_the_intrinsics_alone(
-    raw: Path, content: str | bytes | None
-) -> None:
+def test_a_broken_calibration_costs_the_intrinsics_alone(raw, content):
     file = write_calibration(raw, focal="nan")
     if content is None:
         file.unlink()
@@ -168,7 +155,7 @@ def test_a_broken_calibration_costs_the_intrinsics_alone(
     assert note.startswith("no camera intrinsics: ")
 
 
-def test_pictures_that_were_scaled_are_refused(raw: Path) -> None:
+def test_pictures_that_were_scaled_are_refused(raw):
     write_calibration(raw, size="2048 2048")
     error = refusal(raw)
     assert error.reason == "other_picture_size"
@@ -176,7 +163,7 @@ def test_pictures_that_were_scaled_are_refused(raw: Path) -> None:
     assert read(raw)[1]["dropped"] == {"other_picture_size": N}
 
 
-def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -> None:
+def test_pictures_without_labels_and_labels_without_pixels_are_told(raw):
     (raw / "S1/Seq1/annot.mat").unlink()
     assert read(raw)[1]["set_aside"] == "no_label"
     write_annot(raw)
@@ -192,9 +179,7 @@ def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -
     assert read(raw, "test")[1]["set_aside"] == "no_label"
 
 
-def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
-    tmp_path: Path,
-) -> None:
+def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(tmp_path):
     write_test(tmp_path)
     (track,), account = read(tmp_path, "test")
     assert (track.name, track.video, track.split) == ("TS1/0", "TS1", "test")
@@ -216,9 +201,7 @@ def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
 @pytest.mark.parametrize(
     "stored", [np.array([1, 0, 1, 1, 0], np.uint8), np.array([[1.0, 0, 1, 1, 0]])]
 )
-def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(
-    tmp_path: Path, stored: np.ndarray
-) -> None:
+def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(tmp_path, stored):
     kp_2d, kp_3d = labels_2d(17)[:, None], labels_3d(17)[:, None]
     kp_2d[4, 0, 3, 1], kp_3d[2, 0, 14, 0] = math.inf, math.nan
     below = "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set"

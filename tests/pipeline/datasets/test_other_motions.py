@@ -4,11 +4,9 @@ their forms: none of them is a real file.
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
@@ -19,7 +17,7 @@ AMASS = datasets.get("amass")
 N = 301  # frames
 
 
-def angles(n_joints: int, rate: float) -> NDArray[np.float64]:
+def angles(n_joints, rate):
     """(N, n_joints, 3) rad: joint j turns about x at (j + 1) / 100 rad/s; joint 0 does not."""
     turned = np.zeros((N, n_joints, 3))
     turned[..., 0] = np.arange(N)[:, None] / rate * (np.arange(n_joints) + 1) / 100
@@ -27,18 +25,18 @@ def angles(n_joints: int, rate: float) -> NDArray[np.float64]:
     return turned
 
 
-def walk(rate: float) -> NDArray[np.float64]:
+def walk(rate):
     """(N, 3) m: 1 m/s along x, in a world with y up."""
     time = np.arange(N) / rate
     return np.column_stack([time, 0 * time + 0.9, 0 * time])
 
 
-def place(file: Path) -> Path:
+def place(file):
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 
 
-def beat2(raw: Path, **changes: Any) -> Path:
+def beat2(raw, **changes):
     file = place(raw / "BEAT2/smplxflame_30/2_scott_0_1_1.npz")
     arrays = {
         "poses": angles(55, 30).reshape(N, 165),
@@ -53,7 +51,7 @@ def beat2(raw: Path, **changes: Any) -> Path:
     return file
 
 
-def aist(raw: Path, **changes: Any) -> Path:
+def aist(raw, **changes):
     """`smpl_trans` is in units of the scaled body."""
     file = place(raw / "AIST++/gBR_sBM_cAll_d04_mBR0_ch01.pkl")
     content = {
@@ -66,7 +64,7 @@ def aist(raw: Path, **changes: Any) -> Path:
     return file
 
 
-def motion_x(raw: Path) -> Path:
+def motion_x(raw):
     """Joints in Motion-X's order: 22 of the body, 30 of the hands, the jaw."""
     file = place(raw / "Motion-X/humanml/000021.npy")
     turned = angles(53, 30).reshape(N, 159)
@@ -76,7 +74,7 @@ def motion_x(raw: Path) -> Path:
     return file
 
 
-def read(raw: Path) -> tuple[Any, list[str]]:
+def read(raw):
     (track,), account = read_one(AMASS, raw)
     return track, account["notes"]
 
@@ -84,7 +82,7 @@ def read(raw: Path) -> tuple[Any, list[str]]:
 UP = "the motion's world has y up: turned, so that z is up"
 
 
-def require_turned(track: Any) -> None:
+def require_turned(track):
     """The pelvis goes along x, its joints are turned up, at 25 fps."""
     time = np.arange(len(track.frame_index)) / 25
     steps = track.trans - track.trans[0]
@@ -96,7 +94,7 @@ def require_turned(track: Any) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"mocap_frame_rate": None, "fps": 30}])
-def test_beat2_has_its_rate_under_either_key(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_beat2_has_its_rate_under_either_key(tmp_path, changes):
     beat2(tmp_path, **changes)
     track, notes = read(tmp_path)
     require_turned(track)
@@ -104,20 +102,17 @@ def test_beat2_has_its_rate_under_either_key(tmp_path: Path, changes: dict[str, 
     np.testing.assert_allclose(track.extra["smplx_pose"][25, 3 * 54], 0.55, rtol=1e-4)
 
 
-def test_aists_translation_is_divided_by_its_scaling(tmp_path: Path) -> None:
+def test_aists_translation_is_divided_by_its_scaling(tmp_path):
     aist(tmp_path)
     track, notes = read(tmp_path)
     require_turned(track)
     assert len(track.frame_index) == 126  # 5 s of 60 Hz
     assert not track.betas.any()
     assert track.gender == "neutral"
-    assert notes == [
-        UP,
-        "AIST++ states no rate and no shape: 60 Hz and the average body are taken",
-    ]
+    assert notes == [UP, "AIST++ states no rate and no shape: 60 Hz and the average body are taken"]
 
 
-def test_aists_y_is_up_at_any_height(tmp_path: Path) -> None:
+def test_aists_y_is_up_at_any_height(tmp_path):
     """Of real motions, `smpl_trans` is 1.85 m above 0, and little above it along z."""
     aist(tmp_path, smpl_trans=93.5 * (walk(60) + np.array([0, 0.95, 0.5])))
     track, notes = read(tmp_path)
@@ -126,7 +121,7 @@ def test_aists_y_is_up_at_any_height(tmp_path: Path) -> None:
     np.testing.assert_allclose(torso, np.tile([0, 0, 1], (len(torso), 1)), atol=1e-6)
 
 
-def test_the_axis_of_least_movement_tells_y_up(tmp_path: Path) -> None:
+def test_the_axis_of_least_movement_tells_y_up(tmp_path):
     """At a height of 1.85 m, and 0.6 to 3.1 m along z, where a person could lie."""
     along_z = walk(30)[:, [2, 1, 0]] / 4 + [0, 1.625, 0.6]
     beat2(tmp_path, trans=along_z)
@@ -135,7 +130,7 @@ def test_the_axis_of_least_movement_tells_y_up(tmp_path: Path) -> None:
     np.testing.assert_allclose(track.trans[:, 2], track.trans[0, 2], atol=1e-6)
 
 
-def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path: Path) -> None:
+def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path):
     motion_x(tmp_path)
     track, notes = read(tmp_path)
     require_turned(track)
@@ -148,7 +143,42 @@ def test_motion_xs_joints_go_to_their_places_in_smplx(tmp_path: Path) -> None:
     assert track.extra["smplx_n_betas"] == 10
 
 
-def test_other_programs_motions_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"smpl_scaling": np.array([0.0])}, "'smpl_scaling': expected a number over 0"),
+        ({"smpl_trans": np.zeros((3, 3))}, "'smpl_trans': expected"),
+        ({"smpl_poses": np.full((N, 72), np.nan)}, "'poses': expected finite numbers"),
+        ({"smpl_poses": np.degrees(angles(24, 1).reshape(N, 72))}, "as in degrees"),
+    ],
+)
+def test_damaged_motions_of_aist_are_refused(tmp_path, changes, words):
+    aist(tmp_path, **changes)
+    assert words in str(refusal(AMASS, tmp_path))
+
+
+class Calls:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_no_code_of_a_motion_runs(tmp_path):
+    mark = tmp_path / "it ran"
+    aist(tmp_path / "raw", smpl_loss=Calls(mark))
+    objects = place(tmp_path / "raw/objects/walk.npy")
+    np.save(objects, np.array([Calls(mark)]), allow_pickle=True)
+    report = Accounting()
+    assert list(AMASS.tracks(tmp_path / "raw", "train", report=report)) == []
+    assert [account.set_aside for account in report] == ["unsafe_pickle", "bad_label_file"]
+    assert not mark.exists()
+
+
+def test_other_programs_motions_are_refused_by_name(tmp_path):
     """All that have names are in test_bodies_others.py."""
     for suffix, content, owner in (
         ("npz", {"root_pos": 0, "root_rot": 0, "dof_pos": 0, "fps": 30}, "robot's motion (GMR)"),
@@ -165,40 +195,3 @@ def test_other_programs_motions_are_refused_by_name(tmp_path: Path) -> None:
         message = str(refusal(AMASS, tmp_path / suffix))
         assert message.startswith(f"{file}: ") and owner in message
         assert message.endswith("Take the file away.")
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"smpl_scaling": np.array([0.0])}, "'smpl_scaling': expected a number over 0"),
-        ({"smpl_trans": np.zeros((3, 3))}, "'smpl_trans': expected"),
-        ({"smpl_poses": np.full((N, 72), np.nan)}, "'poses': expected finite numbers"),
-        ({"smpl_poses": np.degrees(angles(24, 1).reshape(N, 72))}, "as in degrees"),
-    ],
-)
-def test_damaged_motions_of_aist_are_refused(
-    tmp_path: Path, changes: dict[str, Any], words: str
-) -> None:
-    aist(tmp_path, **changes)
-    assert words in str(refusal(AMASS, tmp_path))
-
-
-class Calls:
-    """Unpickled, it creates a file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.file,)
-
-
-def test_no_code_of_a_motion_runs(tmp_path: Path) -> None:
-    mark = tmp_path / "it ran"
-    aist(tmp_path / "raw", smpl_loss=Calls(mark))
-    objects = place(tmp_path / "raw/objects/walk.npy")
-    np.save(objects, np.array([Calls(mark)]), allow_pickle=True)
-    report = Accounting()
-    assert list(AMASS.tracks(tmp_path / "raw", "train", report=report)) == []
-    assert [account.set_aside for account in report] == ["unsafe_pickle", "bad_label_file"]
-    assert not mark.exists()

@@ -1,7 +1,6 @@
 """Pictures or a video: what is there is found by names, and how it is numbered too."""
 
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from tests.pipeline.datasets.by_hand import standing, touch, write_video
 FOLDER = Path("S1/video_0")
 
 
-def make(raw: Path, *names: str, folder: Path = FOLDER) -> Path:
+def make(raw, *names, folder=FOLDER):
     touch(raw / folder, *names)
     return raw
 
@@ -32,10 +31,8 @@ def make(raw: Path, *names: str, folder: Path = FOLDER) -> Path:
 @pytest.mark.parametrize(
     ("names", "pattern", "indices"),
     [
-        (["frame_000000.jpg", "frame_000001.jpg"], "frame_{:06d}.jpg", [0, 1]),
         (["frame_000001.jpg", "frame_000003.jpg"], "frame_{:06d}.jpg", [1, 3]),
         (["1.png", "2.png", "10.png"], "{:01d}.png", [1, 2, 10]),
-        (["9.jpg", "10.jpg", "100.jpg"], "{:01d}.jpg", [9, 10, 100]),
         (["099.jpg", "100.jpg", "1000.jpg"], "{:03d}.jpg", [99, 100, 1000]),
         (["cam0_take2_0007.JPG", "cam0_take2_0008.JPG"], "cam0_take2_{:04d}.JPG", [7, 8]),
         (["S1 Seq1.0001.jpeg"], "S1 Seq1.{:04d}.jpeg", [1]),
@@ -49,7 +46,7 @@ def test_the_numbering_is_told_by_the_names(tmp_path, names, pattern, indices):
     assert all(found.path(index).is_file() for index in indices)
 
 
-def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path: Path) -> None:
+def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path):
     make(tmp_path, "b_001.jpg", "b_002.jpg", "a_001.jpg", "readme.txt", "cover.jpg", ".b_000.jpg")
     assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/b_{:03d}.jpg")
     make(tmp_path, "a_002.jpg")
@@ -76,13 +73,13 @@ def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path: Pa
         "f\udcff_001.jpg",
     ],
 )
-def test_names_that_no_pattern_can_hold_are_no_pictures(tmp_path: Path, name: str) -> None:
+def test_names_that_no_pattern_can_hold_are_no_pictures(tmp_path, name):
     assert picture_pattern(make(tmp_path, name), FOLDER) is None
     make(tmp_path, "frame_1.jpg", "frame_2.jpg")
     assert picture_pattern(tmp_path, FOLDER) == Pictures(tmp_path, "S1/video_0/frame_{:01d}.jpg")
 
 
-def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path: Path) -> None:
+def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path):
     account = VideoAccount("x")
     places = [Path("none"), FOLDER, Path("other")], [Path("V/a.avi"), Path("V/a.mp4")]
     assert inputs(tmp_path, *places) == ((), ())
@@ -108,7 +105,7 @@ def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path
     assert account.notes == [*not_used, "V/a.mp4 is not used: S1/video_0 is"]
 
 
-def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path: Path) -> None:
+def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path):
     make(tmp_path, *(f"f_{i:03d}.jpg" for i in (1, 2, 4, 5, 6)))
     account = VideoAccount("x")
     source = pictures_or_video(tmp_path, [FOLDER], [], 4, account)
@@ -137,9 +134,7 @@ def test_pictures_at_another_rate_are_refused_and_a_video_that_ends_early_is_not
         frames_there(source, labels, VideoAccount("x"))
 
 
-def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_number(
-    tmp_path: Path,
-) -> None:
+def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_number(tmp_path):
     make(tmp_path, *(f"{i:06d}.jpg" for i in range(0, 600, 2)))
     source = Pictures(tmp_path, "S1/video_0/{:06d}.jpg")
     account = VideoAccount("x")
@@ -153,7 +148,7 @@ def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_nu
     assert caught.value.reason == "frame_count_mismatch"
 
 
-def cut_at_start(file: Path, n_frames: int, fps: int = 25) -> None:
+def cut_at_start(file, n_frames, fps=25):
     """What `ffmpeg -ss ... -c copy` does: an edit list hides the first frames, which the header
     counts on.
     """
@@ -167,7 +162,7 @@ def cut_at_start(file: Path, n_frames: int, fps: int = 25) -> None:
 
 
 @pytest.fixture
-def video(tmp_path: Path) -> Video:
+def video(tmp_path):
     """60 frames of 160 x 120."""
     write_video(tmp_path / "clip.mp4", 60)
     return Video(tmp_path, "clip.mp4")
@@ -200,27 +195,21 @@ def test_labels_of_other_frames_than_those_that_decode_are_refused(video, frames
     ("frames", "every", "note"),
     [
         (range(60), True, ""),
-        (range(58), True, ""),  # a detector may lose the last two
         ([10, 12, 13, 14, 15, 16, 19], False, ""),
         ([], True, ""),
-        (range(60), False, ""),
         (range(1, 60), False, "counted from 1"),
         (range(30), False, "labels of the frames 0 to 29 alone, of 60"),
         ([*range(10), *range(50, 60)], False, "labels of 20 of the frames 0 to 59"),
     ],
 )
-def test_labels_of_these_frames_pass(
-    video: Video, frames: Sequence[int], every: bool, note: str
-) -> None:
+def test_labels_of_these_frames_pass(video, frames, every, note):
     account = VideoAccount("x")
     require_frames(Path("labels"), video, list(frames), account, every=every)
     assert bool(account.notes) == bool(note)
     assert note in "".join(account.notes)
 
 
-def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_not(
-    video: Video,
-) -> None:
+def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_not(video):
     account = VideoAccount("x")
     assert frames_there(video, 62, account).sum() == 60  # as long as its header states
     cut_at_start(video.place, 1)
@@ -236,7 +225,7 @@ def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_
     ] * 2
 
 
-def people_in(width: float, height: float, n: int = 40) -> np.ndarray:
+def people_in(width, height, n=40):
     """(n, 25, 3) persons of a sixth of the picture's height, all over it."""
     x, y = np.linspace(0.1, 0.9, n) * width, (0.5 + 0.4 * np.sin(np.arange(n))) * height
     return np.stack([standing("body_25", x[i], y[i], scale=height / 240) for i in range(n)])
@@ -250,17 +239,13 @@ HALF_OUTSIDE = people_in(640, 480) + np.array([300, 0, 0])
     [
         (people_in(640, 480) / [640, 480, 1], "normalised"),
         (people_in(640, 480)[:1] / [640, 480, 1], "normalised"),  # however few
-        (people_in(1280, 960), "another resolution"),
         (people_in(1920, 1440), "another resolution"),
-        (people_in(1000, 700), "another resolution"),
         (people_in(640, 480) - [700, 0, 0], "another resolution"),
         (people_in(640, 480) * [0.02, 0.02, 1] + [300, 200, 0], "persons of"),
         (HALF_OUTSIDE, "another resolution"),
     ],
 )
-def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause(
-    keypoints, cause
-) -> None:
+def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause(keypoints, cause):
     with pytest.raises(RawDataError, match=cause) as caught:
         require_pixels(Path("labels"), keypoints, (640, 480))
     assert caught.value.reason == "keypoints_outside"
@@ -272,7 +257,6 @@ def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause
     [
         people_in(640, 480),
         people_in(640, 480) * [1, -1, 1] + [0, 480, 0],  # upside down
-        people_in(640, 480)[::-1] * [-1, 1, 1] + [640, 0, 0],  # seen from behind
         # cut off by the border
         np.stack([standing("body_25", x, 450, scale=12) for x in np.linspace(0, 640, 30)]),
         people_in(640, 480) * np.r_[np.ones(2), np.zeros(23)][:, None],  # two joints
@@ -282,18 +266,18 @@ def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause
         people_in(1280, 960)[:1],  # too few to decide
     ],
 )
-def test_keypoints_in_the_picture_pass(keypoints) -> None:
+def test_keypoints_in_the_picture_pass(keypoints):
     require_pixels(Path("labels"), keypoints, (640, 480))
 
 
-def test_a_factor_of_2_in_the_picture_s_middle_is_refused_for_detectors() -> None:
+def test_a_factor_of_2_in_the_picture_s_middle_is_refused_for_detectors():
     keypoints = np.stack([standing("body_25", x, 240, scale=4) for x in np.linspace(250, 390, 30)])
     require_pixels(Path("labels"), keypoints, (640, 480), DETECTED_OUTSIDE)
     with pytest.raises(RawDataError, match="another resolution"):
         require_pixels(Path("labels"), keypoints * [2, 2, 1], (640, 480), DETECTED_OUTSIDE)
 
 
-def test_refused_labels_can_be_read_on_to_check_them_further(video: Video) -> None:
+def test_refused_labels_can_be_read_on_to_check_them_further(video):
     with reading_refused() as refusals:
         require_frames(Path("labels"), video, list(range(70)), VideoAccount("x"))
         require_pixels(Path("labels"), people_in(1280, 960), (160, 120))

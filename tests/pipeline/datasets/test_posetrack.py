@@ -1,7 +1,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,21 +24,7 @@ INTO_SPIN49 = [44, 37, 38, 47, 48, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 2
 SAMPLE = Path(__file__).parents[3].parent / "shared" / "data" / "posetrack"
 
 
-def test_a_person_becomes_a_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
-    write(tmp_path)
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == list(range(10))
-    j, t = np.arange(17), np.arange(10)[:, None]
-    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 0], 10 * j + t + 1)
-    assert (track.kp_2d[:, INTO_SPIN49, 1] == 20 * j + 1).all()
-    assert (account["found"], account["kept"], account["dropped"]) == (10, 10, {})
-    # bbox has x 10 to 110, y 20 to 220: centre (60, 120), 0.8 of the larger side 200
-    np.testing.assert_array_equal(track.bbox[:2], [[60, 120, 160, 160], [61, 120, 160, 160]])
-
-
-def test_the_order_of_the_joints_is_the_files_own_and_one_at_the_origin_is_none(
-    tmp_path: Path,
-) -> None:
+def test_the_order_of_the_joints_is_the_files_own_and_one_at_the_origin_is_none(tmp_path):
     annotations = [annotation(t) for t in range(10)]
     for one in annotations:
         one["keypoints"] = one["keypoints"][: 3 * 15]
@@ -57,9 +42,7 @@ def test_the_order_of_the_joints_is_the_files_own_and_one_at_the_origin_is_none(
     assert not track.kp_2d[:, INTO_SPIN49[:2]].any()
 
 
-def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_name(
-    tmp_path: Path,
-) -> None:
+def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_name(tmp_path):
     every = range(0, 40, 4)
     # numbers of any kind
     images = [image(t, labelled=int(t in every)) | {"id": float(t)} for t in range(40)]
@@ -81,9 +64,7 @@ def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_n
     assert account["tracks_dropped"] == {"track_too_short": 1}
 
 
-def test_annotations_on_pictures_that_are_unlabelled_or_unknown_are_ignored_and_noted(
-    tmp_path: Path,
-) -> None:
+def test_annotations_on_pictures_that_are_unlabelled_or_unknown_are_ignored_and_noted(tmp_path):
     images = [image(t, labelled=t < 8) for t in range(10)]
     # of two with one id the first is meant
     images += [image(3, labelled=False), image(9) | {"id": image(4)["id"]}]
@@ -98,7 +79,7 @@ def test_annotations_on_pictures_that_are_unlabelled_or_unknown_are_ignored_and_
     ]
 
 
-def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path: Path) -> None:
+def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path):
     annotations = [annotation(t) for t in range(17)]
     annotations[0]["keypoints"] = [0, 0, 1] * 17
     annotations[1]["keypoints"] = []
@@ -119,10 +100,8 @@ def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path
     assert (account["found"], account["kept"]) == (20, 8)
 
 
-def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(
-    tmp_path: Path,
-) -> None:
-    worse, better = annotation(3), annotation(5, bbox=[0, 0, 10, 10])
+def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(tmp_path):
+    worse, better = annotation(3), annotation(5, bbox=[0, 0, 10, 5])
     worse["keypoints"][:3] = [0, 0, 0]
     usual = [annotation(t) for t in range(10)]
     usual[5]["keypoints"][:3] = [0, 0, 0]
@@ -134,13 +113,13 @@ def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(
     assert track.bbox[:, 2].tolist() == [160, 160, 160, 160, 160, 8, 160, 160, 160, 160]
 
 
-def test_a_sequence_without_any_labelled_image_is_refused(tmp_path: Path) -> None:
+def test_a_sequence_without_any_labelled_image_is_refused(tmp_path):
     write(tmp_path, seq="000002_bonn_test", pictures=[])
     assert refusal(tmp_path).reason == "no_picture"
     assert read(tmp_path)[1]["dropped"] == {"no_picture": 10}
 
 
-def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: Path) -> None:
+def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path):
     images = [image(t) for t in range(10)]
     for t, name in ((0, "other_mpii_test/000000"), (1, f"{SEQ}/1"), (9, f"{SEQ}/last")):
         images[t]["file_name"] = f"images/val/{name}.jpg"
@@ -152,12 +131,12 @@ def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: P
 @pytest.mark.parametrize(
     "name", ["images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "a/" * 9999 + "1.jpg"]
 )
-def test_names_that_no_pattern_can_hold_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_no_pattern_can_hold_are_refused(tmp_path, name):
     write(tmp_path, content([annotation(0)], [image(0, file_name=name)]))
     assert refusal(tmp_path).reason == "bad_label_file"
 
 
-def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
+def test_pictures_in_another_folder_are_used_and_told(tmp_path):
     moved = by_hand.touch(tmp_path / "images/val_v2/seq", *map("img{:03d}.png".format, range(10)))
     images = [image(t, file_name=f"images/val_v2/./seq/img{t:03d}.png") for t in range(10)]
     write(tmp_path, content(images=images))
@@ -190,7 +169,7 @@ def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_us
     )
 
 
-def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path: Path) -> None:
+def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path):
     for seq in ("000010_mpii_test", "000002_bonn_test"):
         write(tmp_path, seq=seq)
     (tmp_path / "images/val/000005_mpii_test").mkdir()
@@ -216,9 +195,7 @@ def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path
     ],
     ids=["none", "on no picture", "without keypoints", "no such key"],
 )
-def test_a_file_in_which_nobody_has_keypoints_is_no_error(
-    tmp_path: Path, annotations: Any, found: int
-) -> None:
+def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path, annotations, found):
     labels = content(annotations, categories=[])
     if annotations is None:
         del labels["annotations"]
@@ -263,8 +240,8 @@ def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(
     ],
 )
 def test_joints_outside_the_images_of_one_sequence_are_noted_or_refused(
-    side: int, set_aside: str, note: str, tmp_path: Path
-) -> None:
+    side, set_aside, note, tmp_path
+):
     """Joints reach to 330 px."""
     write(tmp_path)
     for file in (tmp_path / "images/val").rglob("*.jpg"):
@@ -275,9 +252,7 @@ def test_joints_outside_the_images_of_one_sequence_are_noted_or_refused(
     assert bool(note) == bool(account["notes"])
 
 
-def test_images_at_half_size_are_a_doubt_about_the_videos_that_are_kept(
-    tmp_path: Path, ran: Any
-) -> None:
+def test_images_at_half_size_are_a_doubt_about_the_videos_that_are_kept(tmp_path, ran):
     """Joints reach to 330 px: of images with 320 px at half size, most lie outside."""
     raw = tmp_path / "posetrack"
     for k, shift in enumerate((0, 0, 250, 250)):
@@ -296,7 +271,7 @@ def test_images_at_half_size_are_a_doubt_about_the_videos_that_are_kept(
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not beside the checkout")
-def test_the_real_sample_is_read_to_the_number(tmp_path: Path) -> None:
+def test_the_real_sample_is_read_to_the_number(tmp_path):
     """The one annotated picture eight times over: then it makes a track."""
     labels = json.loads((SAMPLE / "annotations/val/003418_mpii_test.json").read_text())
     folder = tmp_path / "images/val/003418_mpii_test"

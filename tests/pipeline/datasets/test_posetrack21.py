@@ -4,7 +4,6 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +26,7 @@ from tests.pipeline.datasets.made_posetrack import (
 
 
 @pytest.mark.parametrize("folder", ["posetrack_data", "posetrack_data/annotations", "annotations"])
-def test_both_releases_of_one_scene_give_the_same_rows(
-    folder: str, embedded: Any, tmp_path: Path
-) -> None:
+def test_both_releases_of_one_scene_give_the_same_rows(folder, embedded, tmp_path):
     raw, n_boxes, n_tracks = embedded.copy("posetrack", tmp_path / "21"), 0, 0
     alone = add_21(raw, tmp_path / "later")
     for split in POSETRACK.splits:
@@ -69,16 +66,8 @@ def test_both_releases_of_one_scene_give_the_same_rows(
             "'annotations[3].keypoints': expected numbers of shape (51), found (48,) float64",
         ),
         (
-            {"keypoints": [5.0]},
-            "'annotations[3].keypoints': expected numbers of shape (51), found (1,)",
-        ),
-        (
             {"image_id": 7},
             "'annotations[3].image_id': expected the id of one of its 10 images, found 7",
-        ),
-        (
-            {"image_id": "1e1"},
-            "'annotations[3].image_id': expected a whole number, found a text '1e1'",
         ),
         (
             {"person_id": [1]},
@@ -100,12 +89,10 @@ def test_a_damaged_sequence_of_posetrack21_costs_itself_with_a_message(changes, 
 
 
 def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(
-    embedded, tmp_path, into, ran, network
+    embedded, tmp_path, into, network
 ):
     raw, root = embedded.copy("posetrack", tmp_path / "posetrack"), tmp_path / "cache"
     add_21(raw, tmp_path / "later")
-    shown = ran("doctor", "posetrack", "--raw", tmp_path).out
-    assert "complete" not in shown and "missing" not in shown
     recipe = Recipe(POSETRACK, "train", raw, root, load(Path("no luigi.cfg"), optional=True))
     assert not steps.convert(recipe.plan_conversion(), recipe.settings, lambda *_: None).notes
     into.extract(root, "posetrack/train")
@@ -115,7 +102,6 @@ def test_labels_of_2018_that_come_later_are_read_and_no_feature_recomputed(
         "2 sequences with labels of PoseTrack 2018 and of PoseTrack21: those of 2018 count, "
         "those in "
     )
-    assert line in " ".join(ran("doctor", "posetrack", "--raw", tmp_path).out.split())
     plan = recipe.plan_conversion()
     assert len(plan.changed) == 2
     notes = steps.convert(plan, recipe.settings, lambda *_: None).notes
@@ -144,8 +130,6 @@ def test_a_person_of_posetrack21_in_training_and_test_is_a_leak(embedded, tmp_pa
     train, val = (sorted({track.video for track in split.tracks}) for split in splits)
     assert subjects["common"] == [{"name": "40", "first": train, "second": val}]
     assert (subjects["what"], subjects["unknown"], sequences["common"]) == ("subject", "", [])
-    shown = ran("leaks", "--cache", root, code=1).out
-    assert f"share 1 subject:\n    40: {', '.join(train)} | {', '.join(val)}" in shown
     shutil.move(tmp_path / "later", raw / "posetrack_data/annotations")
     into.convert(root, raw, "posetrack", "val")  # by the labels of 2018, which do not name people
     (subjects, _) = json.loads(ran("leaks", "--cache", root, "--json").out)

@@ -2,7 +2,6 @@
 their licences).
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -36,7 +35,7 @@ JOINTS_13 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
 
 
 @pytest.fixture(scope="module")
-def penn(tmp_path_factory: pytest.TempPathFactory) -> Read:
+def penn(tmp_path_factory):
     """The tracks of the official labels with empty picture files beside them, and both splits'
     accounts.
     """
@@ -53,7 +52,7 @@ def penn(tmp_path_factory: pytest.TempPathFactory) -> Read:
 
 
 @pytest.mark.parametrize("name", PENN)
-def test_penn_labels_are_read_as_they_are(penn: Read, name: str) -> None:
+def test_penn_labels_are_read_as_they_are(penn, name):
     tracks, reports = penn
     split, n_labels, kept, stored = PENN[name]
     label = loadmat(SAMPLES / f"penn_action/labels/{name}.mat")
@@ -78,13 +77,13 @@ def test_penn_labels_are_read_as_they_are(penn: Read, name: str) -> None:
     )
 
 
-def test_penns_quirks_are_counted_by_reason(penn: Read) -> None:
+def test_penns_quirks_are_counted_by_reason(penn):
     _, reports = penn
     assert reports["test"].video("0623").dropped == {"no_visible_joint": 74, "degenerate_box": 79}
     assert reports["test"].video("0374").dropped == {"degenerate_box": 5}
 
 
-def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path: Path) -> None:
+def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path):
     file = tmp_path / "TotalCapture/s1/sample_poses.npz"
     file.parent.mkdir(parents=True)
     shutil.copy(SAMPLES / "amass/amass_sample.npz", file)
@@ -93,16 +92,12 @@ def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path: Path) -> No
     assert reader_problems(datasets.get("amass"), tmp_path, "train") == []
     assert track.gender == "male"
     stored = np.load(file)
-    body = [*range(66), *range(66, 69), *range(111, 114)]  # joints 0-21, 22, 37
     # every 0.2 s is a stored frame
-    np.testing.assert_allclose(track.pose[::5], stored["poses"][::24, body], atol=1e-6)
+    np.testing.assert_allclose(track.pose[::5, :66], stored["poses"][::24, :66], atol=1e-6)
     np.testing.assert_allclose(track.trans[::5], stored["trans"][::24], atol=1e-6)
-    # Between stored frames the pose lies between its neighbours.
-    step = np.abs(np.diff(track.pose.reshape(126, 24, 3), axis=0)).max()
-    assert step < 0.6
 
 
-def test_a_detectors_crowd_is_linked_into_people(tmp_path: Path) -> None:
+def test_a_detectors_crowd_is_linked_into_people(tmp_path):
     for place, sample in (
         ("train/walking/video.avi", "video.avi"),
         ("keypoints/train/video", "json"),
@@ -123,53 +118,9 @@ def test_a_detectors_crowd_is_linked_into_people(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mmaction2_demo_arm_wrestling.mp4", "stgcn_ta_chi.mp4"])
-def test_the_edit_list_of_a_clip_with_b_frames_hides_nothing(name: str) -> None:
+def test_the_edit_list_of_a_clip_with_b_frames_hides_nothing(name):
     video = Video(SAMPLES / "kinetics/clips", name)
     # frames are shown in another order than they are decoded
     assert b"ctts" in video.place.read_bytes()
     assert video.record().n_hidden == 0
     assert video.count_frames() == video.header().n_frames
-
-
-@pytest.mark.slow
-def test_openposes_own_output_goes_through_linking_and_cleaning_as_videos(tmp_path: Path) -> None:
-    (tmp_path / "keypoints").mkdir()
-    (tmp_path / "video.avi").symlink_to(SAMPLES / "openpose/video.avi")
-    (tmp_path / "keypoints/video").symlink_to(SAMPLES / "openpose/json")
-    tracks, account = read_one(datasets.get("videos"), tmp_path)
-    assert (account["found"], account["kept"]) == (551, 337)
-    assert sorted(len(track.frame_index) for track in tracks) == [41, 74, 74, 74, 74]
-
-
-@pytest.mark.parametrize(
-    ("name", "cuts"), {"mmaction2_demo_arm_wrestling": [268], "stgcn_ta_chi": []}.items()
-)
-def test_real_clips_are_decoded_linked_and_cleaned(
-    name: str, cuts: list[int], tmp_path: Path
-) -> None:
-    # No detections of these clips are at hand: a real detector's on another video stand in, scaled
-    # to their size.
-    (tmp_path / f"{name}.mp4").symlink_to(SAMPLES / f"kinetics/clips/{name}.mp4")
-    folder = tmp_path / "keypoints" / name
-    folder.mkdir(parents=True)
-    shift = 220  # frames: over the cut of the first clip
-    for t, file in enumerate(sorted((SAMPLES / "openpose/json").glob("*.json"))[:60]):
-        people = json.loads(file.read_text())["people"]
-        joints = [
-            np.reshape(person["pose_keypoints_2d"], (-1, 3)) * [340 / 1280, 256 / 720, 1]
-            for person in people
-        ]
-        content = {
-            "people": [{"pose_keypoints_2d": numbers.ravel().tolist()} for numbers in joints]
-        }
-        (folder / f"{name}_{shift + t:012d}_keypoints.json").write_text(json.dumps(content))
-    tracks, account = read_one(datasets.get("videos"), tmp_path)
-    assert (len(tracks) >= 4, account["kept"]) == (
-        True,
-        sum(len(track.frame_index) for track in tracks),
-    )
-    assert any("2 scenes, from the frames 0, 268" in note for note in account["notes"]) == bool(
-        cuts
-    )
-    for track in tracks:
-        assert not any(track.frame_index[0] < cut <= track.frame_index[-1] for cut in cuts)

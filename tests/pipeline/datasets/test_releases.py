@@ -1,10 +1,7 @@
 """The contract of damaged releases, for each reader of image folders."""
 
-from pathlib import Path
-
 import cv2
 
-from pipeline.demo.scene import Take
 from pipeline.files.pixels.frames import Video
 from tests.pipeline.datasets.contract import (
     ANOTHER_START,
@@ -59,7 +56,7 @@ class TestMpiInf3dhpFrom1(TestMpiInf3dhpOfImages):
         }
     )
 
-    def write(self, demo: Path, takes: list[Take], raw: Path) -> None:
+    def write(self, demo, takes, raw):
         super().write(demo, takes, raw)
         for file in sorted((raw / self.images).iterdir(), reverse=True):
             file.rename(file.with_name(f"frame_{int(file.stem[6:]) + 1:06d}.jpg"))
@@ -85,7 +82,7 @@ class TestHuman36M(ImageFolders):
     )
     undecided = frozenset({SHIFTED})  # videos have more frames than poses
 
-    def write(self, demo: Path, takes: list[Take], raw: Path) -> None:
+    def write(self, demo, takes, raw):
         super().write(demo, takes, raw)
         file = raw / f"S1/Videos/{self.video[3:]}.mp4"
         (raw / self.images).mkdir(parents=True)
@@ -108,7 +105,7 @@ class TestHuman36MOfJson(ImageFolders):
     )
     undecided = frozenset({SHIFTED})
 
-    def write(self, demo: Path, takes: list[Take], raw: Path) -> None:
+    def write(self, demo, takes, raw):
         (take,) = (take for take in takes if take.shot.name == self.video)
         write_scene(take, raw, is_place=False, fits="smpl_param")
         frames = Video(demo, f"S1/Videos/{self.video[3:]}.mp4").read(range(N_FRAMES))

@@ -5,10 +5,9 @@ import numpy as np
 from pipeline.clips import detectors
 from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import convert, joint_names
-from tests.fixtures import Embedded
 
 
-def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
+def test_it_finds_the_joints_of_rendered_bodies(embedded):
     find = detectors.get("demo").load("cpu")
     errors = []
     for take in embedded.takes("kinetics"):
@@ -36,7 +35,7 @@ def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
             assert np.isfinite(apart).mean() > 0.45, name
 
 
-def test_it_finds_nobody_in_an_empty_place() -> None:
+def test_it_finds_nobody_in_an_empty_place():
     grey = np.full((120, 160, 3), 130, np.uint8)
     assert [len(people.boxes) for people in detectors.get("demo").load("cpu")([grey, grey])] == [
         0,

@@ -13,7 +13,7 @@ from pipeline.demo.files import python2_pickle
 from pipeline.demo.layouts import amass
 
 
-def unpickled(data: bytes):
+def unpickled(data):
     """What Python 3 makes of a Python 2 pickle, as the release's own scripts read it."""
     with warnings.catch_warnings():
         # NumPy 2 has renamed the module that the files name
@@ -21,7 +21,7 @@ def unpickled(data: bytes):
         return pickle.loads(data, encoding="latin1")
 
 
-def test_python_2_pickles_round_trip_and_hold_nothing_else() -> None:
+def test_python_2_pickles_round_trip_and_hold_nothing_else():
     plain = [1, -2, 2.5, True, None, "x" * 300]
     arrays = (
         np.arange(6.0).reshape(2, 3),
@@ -39,7 +39,7 @@ def test_python_2_pickles_round_trip_and_hold_nothing_else() -> None:
             python2_pickle({"key": value})
 
 
-def test_turning_a_world_z_up_moves_every_vertex_as_one() -> None:
+def test_turning_a_world_z_up_moves_every_vertex_as_one():
     body, rng = procedural(), np.random.default_rng(0)
     pose, trans, betas = rng.normal(0, 0.3, (1, 72)), rng.normal(0, 1, (1, 3)), rng.normal(0, 1, 10)
     x, y, z = skin(body, betas, pose, trans).verts[0].T

@@ -11,14 +11,14 @@ from pipeline.demo.body import procedural, skin
 
 
 @cache
-def perform(*actions: str, seed: int = 0, n_frames: int = 75) -> motion.ActorMotion:
+def perform(*actions, seed=0, n_frames=75):
     rng = np.random.default_rng(seed)
     betas = motion.random_betas(rng)
     return motion.perform(rng, betas, 0.4, n_frames, 30.0, actions)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_an_action_is_smooth_within_limits_visible_and_on_the_ground(action: str) -> None:
+def test_an_action_is_smooth_within_limits_visible_and_on_the_ground(action):
     m = perform(action)
     assert ((m.angles >= motion.LOW - 1e-9) & (m.angles <= motion.HIGH + 1e-9)).all()
     verts, joints = skin(procedural(), m.betas, m.pose, m.trans, motion.sole_vertices())
@@ -33,18 +33,3 @@ def test_an_action_is_smooth_within_limits_visible_and_on_the_ground(action: str
     assert (
         (pose[:, [4, 5], 0] > 0).all() and (pose[:, 18, 1] < 0).all() and (pose[:, 19, 1] > 0).all()
     )
-
-
-def test_a_walk_goes_where_the_person_faces_on_feet_that_do_not_slide() -> None:
-    m = perform("walk", n_frames=90)
-    way = (m.trans[-1] - m.trans[0])[[0, 2]]
-    travelled, ahead = (
-        np.linalg.norm(way),
-        np.array([np.sin(m.heading.mean()), np.cos(m.heading.mean())]),
-    )
-    assert travelled > 0.8
-    assert way @ ahead / travelled > 0.9
-    soles = skin(procedural(), m.betas, m.pose, m.trans, motion.sole_vertices()).verts
-    lowest, frames = soles[..., 1].argmin(axis=1)[:-1], np.arange(89)
-    slid = np.linalg.norm((soles[frames + 1, lowest] - soles[frames, lowest])[:, [0, 2]], axis=1)
-    assert np.median(slid) < 0.1 * travelled / len(lowest)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 
@@ -13,16 +12,16 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import is_stand_in
 
 
-def digests(folder: Path) -> dict[str, str]:
+def digests(folder):
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def small(folder: Path, **options) -> list[synthetic.Take]:
+def small(folder, **options):
     return synthetic.write_dataset("amass", folder, **({"n_videos": 1, "n_frames": 2} | options))
 
 
-def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path):
     takes = [
         small(tmp_path / folder, n_videos=2, seed=1, workers=n)
         for folder, n in (("a", 1), ("b", 2))
@@ -35,17 +34,17 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path:
     assert marker["what"].endswith(".")
 
 
-def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path: Path, monkeypatch) -> None:
+def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeypatch):
     monkeypatch.setitem(SIZES, "tiny", Factors(videos=0.05, frames=0.1))
     place = (tmp_path / "raw", tmp_path / "body")
 
-    def written(seed: int = 0) -> list[str]:
-        found: list[str] = []
+    def written(seed=0):
+        found = []
         report = lambda done, total, message="": found.append(f"{done}/{total} {message}")  # noqa: E731
         synthetic.synthesize(*place, ["amass"], seed=seed, size="tiny", workers=1, progress=report)
         return found
 
-    def current(*names: str, seed: int = 0) -> bool:
+    def current(*names, seed=0):
         return synthetic.is_current(*place, names, size="tiny", seed=seed)
 
     assert written() == ["1/1 amass ACCAD/subject01/motion01"]
@@ -62,7 +61,7 @@ def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"stand_in": false}', "no json"])
-def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path):
     folder = tmp_path / "raw" / "amass"
     folder.mkdir(parents=True)
     (folder / "precious.npz").write_bytes(b"years of work")
@@ -75,13 +74,13 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path: Path
     assert not (tmp_path / "body").exists()  # refused before anything was written
 
 
-def marked_by_hand(folder: Path) -> None:
+def marked_by_hand(folder):
     """Made-up data of a user, as docs/adding-a-dataset.md says to mark it."""
     mark = {"stand_in": True, "what": "Random people, made up to try the reader."}
     (folder / "STAND_IN.json").write_text(json.dumps(mark))
 
 
-def with_the_mark_of_demo_data(folder: Path) -> None:
+def with_the_mark_of_demo_data(folder):
     """A copy of own data with a copied mark, as docs/datasets/videos.md says for trial runs."""
     for path in sorted(folder.rglob("*.npz")):
         path.write_bytes(b"own data")
@@ -99,15 +98,15 @@ CHANGES = {
 }
 
 
-def _own_keypoints(folder: Path) -> None:
+def _own_keypoints(folder):
     (folder / "keypoints").mkdir()
     (folder / "keypoints/clip.mp4.json").write_text('{"info": {"description": "mine"}}')
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
-    change, tmp_path: Path, capsys
-) -> None:
+    change, tmp_path, capsys
+):
     make, foreign = CHANGES[change]
     folder = tmp_path / "raw/amass"
     small(folder)
@@ -125,7 +124,7 @@ def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
     assert digests(tmp_path) == before
 
 
-def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path: Path) -> None:
+def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path):
     folder = tmp_path / "raw/videos"
     synthetic.write_dataset("videos", folder, n_videos=1, n_frames=4)
     assert (
@@ -136,9 +135,7 @@ def test_keypoints_of_the_demo_detector_are_replaced_with_their_clips(tmp_path: 
     assert not list(folder.rglob("keypoints/**/*.json"))
 
 
-def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(
-    tmp_path: Path,
-) -> None:
+def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()
     (tmp_path / ".raw.writing/partial").mkdir(parents=True)  # of a killed run
@@ -155,7 +152,7 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
     assert digests(tmp_path) == before
 
 
-def test_unknown_names_and_sizes_are_refused_with_what_there_is(tmp_path: Path) -> None:
+def test_unknown_names_and_sizes_are_refused_with_what_there_is(tmp_path):
     with pytest.raises(ConfigError, match=", ".join(synthetic.LAYOUTS)):
         synthetic.synthesize(tmp_path, tmp_path / "body", ["pen_action"])
     with pytest.raises(ConfigError, match="tiny, default, large"):

@@ -1,9 +1,9 @@
 """The contract's own test: every promise, once broken, is named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
-from pipeline.accounting import Accounting, VideoAccount
+from pipeline.accounting import Accounting
 from pipeline.body import Body
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin
@@ -30,7 +30,7 @@ COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
 HIP = JOINTS["spin49"].index("hip")
 
 
-def good(raw: Path) -> Track:
+def good(raw):
     """A track against which nothing can be said."""
     rng = np.random.default_rng(0)
     kp_2d = rng.uniform(20, 60, (3, 49, 3)).astype(np.float32)
@@ -55,31 +55,27 @@ def good(raw: Path) -> Track:
     )
 
 
-def changed(array: Any, place: Any, value: Any) -> np.ndarray:
-    out: np.ndarray = array.copy()
+def changed(array, place, value):
+    out = array.copy()
     out[place] = value
     return out
 
 
-BROKEN: dict[str, Callable[[Track], Track]] = {
+BROKEN = {
     "has no kp_2d, which its reader declares": lambda t: replace(t, kp_2d=None),
     "crop_scale": lambda t: replace(t, crop_scale=0.0),
     "fps is 0": lambda t: replace(t, fps=0.0),
-    "fps is '30': expected a number": lambda t: replace(t, fps="30"),  # type: ignore[arg-type]
-    "fps is inf": lambda t: replace(t, fps=float("inf")),
+    "fps is '30': expected a number": lambda t: replace(t, fps="30"),
     "intrinsics": lambda t: replace(t, intrinsics=np.full((3, 3), np.nan)),
     "bbox is (2, 4), expected (3, 4)": lambda t: replace(t, bbox=t.bbox[:2]),
     "strictly increasing": lambda t: replace(t, frame_index=np.array([0, 2, 2])),
     "has_3d is float32, expected uint8": lambda t: replace(t, has_3d=np.ones(3, np.float32)),
     "gender is 'm', expected one of neutral, male, female": lambda t: replace(t, gender="m"),
     "boxes without images": lambda t: replace(t, frames=None),
-    "bbox is float64": lambda t: replace(t, bbox=t.bbox.astype(np.float64)),
     "kp_2d holds NaN": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 0), np.nan)),
-    "kp_3d holds NaN": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, 1, 0), np.inf)),
     "bbox is in the wrong unit: expected square boxes": lambda t: replace(
         t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)
     ),
-    "found [40.0, 40.0, 50.0, 51.0]": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
     "kp_2d is in the wrong unit: expected a confidence": lambda t: replace(
         t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)
     ),
@@ -98,13 +94,13 @@ BROKEN: dict[str, Callable[[Track], Track]] = {
 }
 
 
-def person(t: Track) -> Track:
+def person(t):
     """The same, but for joints at (22, 22) and (58, 58) in every frame."""
     kp_2d = changed(t.kp_2d, (slice(None), 1, slice(0, 2)), 22)
     return replace(t, kp_2d=changed(kp_2d, (slice(None), 2, slice(0, 2)), 58))
 
 
-def boxed(t: Track, x: float, y: float, side: float) -> Track:
+def boxed(t, x, y, side):
     return replace(t, bbox=np.tile(np.float32([x, y, side, side]), (3, 1)))
 
 
@@ -137,53 +133,43 @@ class Dances(Dataset):
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://example.org"
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+    def columns(self, split, *, body):
         return COLUMNS
 
-    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+    def videos(self, raw, split):
         return self.listed
 
-    def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
-    ) -> Sequence[Track]:
+    def read(self, raw, split, video, account, body):
         account.found = self.found
         account.keep_track(self.keeps)
         return [self.spoil(good(raw))]
 
 
-def other(**methods: Any) -> Dances:
+def other(**methods):
     """A reader with these methods and declarations."""
-    made: Dances = type("Other", (Dances,), methods)()
+    made = type("Other", (Dances,), methods)()
     return made
 
 
-def pictures(pattern: str, first: int) -> Dances:
+def pictures(pattern, first):
     return Dances(
         spoil=lambda track: replace(track, frames=Pictures(track.frames.root, pattern, first=first))
     )
 
 
-def listing(*names: str, folder: str = "a") -> Dances:
+def listing(*names, folder="a"):
     return Dances(listed=tuple(RawVideo(name, files=(), folders=(Path(folder),)) for name in names))
 
 
-def refuse(self: Dances, raw: Path, *_: Any) -> Any:
+def refuse(self, raw, *_):
     raise RawDataError(
         raw, "body", expected="a body", found="none", do="Name it.", reason="no_body"
     )
 
 
-def drop_all(
-    self: Dances, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
-) -> Sequence[Track]:
-    account.found = 2
-    account.keep_rows({"no_visible_joint": np.ones(2, np.bool_)})
-    return []
-
-
 NOTHING = "train: no track was read, so nothing was checked"
 RANDOM = np.random.default_rng(0)
-READERS: dict[str, Dances] = {
+READERS = {
     "a: its account has 2 frames in 1 tracks; 3 in 1 were returned": Dances(keeps=2, found=2),
     "found 4 person-frames, but kept 3 + dropped {} = 3": Dances(found=4),
     "a/0: kp_2d differs when read again": Dances(
@@ -196,55 +182,39 @@ READERS: dict[str, Dances] = {
         "a/{:06d}.jpg", 1
     ),
     "a/0: 3 of its frames have no image, the first would be 000.jpg": pictures("a/{:03d}.jpg", 0),
-    "a/0: its pixel source cannot": pictures("a/{:03d}.jpg", 0),
     "Other.read: expected a list of Track, found None": other(read=lambda *_: None),
     "splits is 'train': expected a tuple of names": other(splits="train"),
-    "version is '1': expected": other(version="1"),
     NOTHING: Dances(listed=()),
     f"{NOTHING}; a: ": other(read=refuse),
     "expected a body, found none. Name it.": other(read=refuse),
-    "no track was read": other(read=drop_all),
     "a: KeyError: 'joints' (at test_datasets.py:": Dances(spoil=lambda _: {}["joints"]),
     "a/0: 2 tracks have this name": other(read=lambda self, raw, *_: [good(raw)] * 2),
-    "a: TypeError": other(origin=lambda self, video: Origin(person="a")),  # type: ignore[call-arg]
+    "a: TypeError": other(origin=lambda self, video: Origin(person="a")),
 }
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path):
     (tmp_path / "a").mkdir()
     for i in range(3):
         (tmp_path / "a" / f"{i:06d}.jpg").write_bytes(jpeg(np.zeros((80, 90, 3), np.uint8)))
     return tmp_path
 
 
-def test_a_good_reader_has_no_problems_nor_a_picture_that_cannot_be_decoded(raw: Path) -> None:
+def test_a_good_reader_has_no_problems_nor_a_picture_that_cannot_be_decoded(raw):
     assert contract.reader_problems(Dances(), raw, "train") == []
     (raw / "a" / "000000.jpg").write_bytes(b"\xff\xd8 not much of a picture")
     assert contract.reader_problems(Dances(), raw, "train") == []
 
 
-def test_files_are_noted_by_each_of_two_nested_blocks(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        (tmp_path / name).touch()
-    with contract.files_opened(tmp_path) as outer:
-        with contract.files_opened(tmp_path) as inner:
-            (tmp_path / "first").read_bytes()
-        (tmp_path / "second").read_bytes()
-    assert inner == {Path("first")}
-    assert outer == {Path("first"), Path("second")}
-
-
-def test_a_file_that_is_opened_and_not_named_is_reported(raw: Path) -> None:
+def test_a_file_that_is_opened_and_not_named_is_reported(raw):
     class Opening(Dances):
         opens: ClassVar[str] = "labels.txt"
 
-        def shared(self, raw: Path) -> dict[str, str]:
+        def shared(self, raw):
             return {"calibration": (raw / "calibration.txt").read_text()}
 
-        def read(
-            self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
-        ) -> Sequence[Track]:
+        def read(self, raw, split, video, account, body):
             self.shared(raw)
             (raw / self.opens).open().close()
             return super().read(raw, split, video, account, body)
@@ -260,19 +230,19 @@ def test_a_file_that_is_opened_and_not_named_is_reported(raw: Path) -> None:
 
 
 @pytest.mark.parametrize("promise", [*BROKEN, *READERS])
-def test_a_broken_promise_is_named(promise: str, raw: Path) -> None:
+def test_a_broken_promise_is_named(promise, raw):
     reader = READERS[promise] if promise in READERS else Dances(spoil=BROKEN[promise])
     problems = contract.reader_problems(reader, raw, "train")
     assert any(promise in problem for problem in problems), problems
 
 
-def test_a_body_of_a_gender_that_is_not_declared_is_refused(raw: Path) -> None:
+def test_a_body_of_a_gender_that_is_not_declared_is_refused(raw):
     reader = other(read=lambda self, raw, split, video, account, body: body.of("male"))
     (problem,) = contract.reader_problems(reader, raw, "train", Body.stand_in())
     assert "body.of('male'): the property `genders` of Other has only neutral" in problem
 
 
-def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> None:
+def test_pictures_of_another_size_than_the_source_says_are_named(raw):
     for number, size in ((1, (40, 40, 3)), (3, (80, 90, 3))):
         (raw / "a" / f"{number:06d}.jpg").write_bytes(jpeg(np.zeros(size, np.uint8)))
     reader = Dances(spoil=lambda track: replace(track, frame_index=np.arange(1, 4)))
@@ -290,9 +260,7 @@ def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> N
     n=st.integers(1, 20),
     factor=st.floats(1, 1.5),
 )
-def test_no_joints_with_the_box_around_them_are_a_mistake(
-    joints: np.ndarray, n: int, factor: float
-) -> None:
+def test_no_joints_with_the_box_around_them_are_a_mistake(joints, n, factor):
     kp_2d = np.zeros((1, 49, 3), np.float32)
     kp_2d[0, :n] = np.concatenate([joints[:n], np.ones((n, 1))], axis=1)
     boxes, _, degenerate = tight_boxes(kp_2d, factor)
@@ -310,13 +278,13 @@ def test_no_joints_with_the_box_around_them_are_a_mistake(
     assert told <= ({labels.ONE_QUARTER} if lonely else set())
 
 
-def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw: Path) -> None:
+def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw):
     box = np.float32([140, 40, 50, 50])
     reader = Dances(spoil=lambda track: replace(track, bbox=changed(track.bbox, 0, box)))
     assert contract.reader_problems(reader, raw, "train") == []
 
 
-def standing(raw: Path, degrees: float, *, back: bool) -> Track:
+def standing(raw, degrees, *, back):
     """A track of upright people in a world whose z axis points up, before a camera that is tilted
     so much.
     """
@@ -337,9 +305,7 @@ def standing(raw: Path, degrees: float, *, back: bool) -> Track:
 
 
 @pytest.mark.parametrize("degrees", [-20, 0, 35])
-def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_alone(
-    degrees: float, raw: Path
-) -> None:
+def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_alone(degrees, raw):
     for back in (False, True):
         ((shows, could),) = labels.check_extrinsics(standing(raw, degrees, back=back)).values()
         assert (shows & could).tolist() == [back, back, False]
@@ -354,13 +320,13 @@ def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_a
 # numbers of another unit
 
 
-def turned(track: Track, turns: Rotation) -> Track:
+def turned(track, turns):
     pose = track.pose.copy()
     pose[:, :3] = (turns * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
     return replace(track, pose=pose)
 
 
-def stuck(track: Track) -> Track:
+def stuck(track):
     """Left in a world that the camera turns in: 50 degrees from the camera's axes, frame by frame a
     little more.
     """
@@ -368,13 +334,13 @@ def stuck(track: Track) -> Track:
     return turned(track, Rotation.from_rotvec(np.radians(degrees) * [0, 1, 0]))
 
 
-def flipped(track: Track) -> Track:
+def flipped(track):
     """As a renderer has it: y up, z back."""
     return turned(track, Rotation.from_rotvec([np.pi, 0, 0]))
 
 
 IN_MM = np.float32([1000])
-PLANTED: list[tuple[str, str, Callable[[Track], Track]]] = [
+PLANTED = [
     (
         "kp_3d_eval in mm",
         "kp_3d_eval is in the wrong unit",
@@ -410,12 +376,10 @@ class Spoiled(ThreeDPW):
     spoil: Callable[[Track], Track] = lambda track: track
     read_before: tuple[Track, ...] = ()
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+    def columns(self, split, *, body):
         return tuple(self.spoil(self.read_before[0]).columns)
 
-    def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
-    ) -> list[Track]:
+    def read(self, raw, split, video, account, body):
         tracks = [track for track in self.read_before if track.video == video.name]
         account.found = sum(len(track.frame_index) for track in tracks)
         for track in tracks:
@@ -432,7 +396,7 @@ def test_a_body_that_is_not_where_its_joints_are_is_named(embedded):
         assert any(promise in problem for problem in problems), (case, problems)
 
 
-def test_a_video_in_another_unit_is_set_aside_by_column(raw: Path) -> None:
+def test_a_video_in_another_unit_is_set_aside_by_column(raw):
     report = Accounting()
     in_mm = Dances(
         spoil=lambda track: replace(track, kp_3d=track.kp_3d * np.float32([1e3, 1e3, 1e3, 1]))

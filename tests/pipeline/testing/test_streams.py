@@ -11,7 +11,7 @@ import pytest
 
 from cache import CropPolicy
 from pipeline.features import streams
-from pipeline.features.streams.base import LabelComputer, LabelStream, Machine, PairStream, Stream
+from pipeline.features.streams.base import LabelStream, PairStream
 from pipeline.features.weights import WeightsSpec
 from pipeline.testing import StreamContract
 from pipeline.testing.streams import stream_problems
@@ -30,16 +30,16 @@ class Means(LabelStream):
     columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
     history: ClassVar[int] = 1
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
+    def load(self, machine, recorded):
         return Computer(self)
 
-    def means(self, labels: Mapping[str, Numbers]) -> Numbers:
-        means: Numbers = self.scale * np.where(
-            labels["in_run"][..., None, None], labels["kp_2d"], 0
-        ).mean(axis=(1, 2))
+    def means(self, labels):
+        means = self.scale * np.where(labels["in_run"][..., None, None], labels["kp_2d"], 0).mean(
+            axis=(1, 2)
+        )
         return means[:, :2]
 
-    def known(self, labels: Mapping[str, Numbers]) -> Numbers:
+    def known(self, labels):
         return np.ones(len(labels["kp_2d"]), bool)
 
 
@@ -47,10 +47,10 @@ class Computer:
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": False}
     calls = 0
 
-    def __init__(self, stream: Means) -> None:
+    def __init__(self, stream):
         self._stream = stream
 
-    def __call__(self, labels: Mapping[str, Numbers]) -> Any:
+    def __call__(self, labels):
         Computer.calls += 1
         return self._stream.means(labels), self._stream.known(labels)
 
@@ -62,16 +62,16 @@ class Corner(PairStream):
     kind: ClassVar[str] = "corner"
     dim: ClassVar[int] = 6
 
-    def pair(self, previous: Numbers, current: Numbers) -> Numbers:
+    def pair(self, previous, current):
         return np.concatenate([previous[0, 0], current[0, 0]]).astype(np.float32)
 
 
-def means_of(**changed: Any) -> LabelStream:
+def means_of(**changed):
     """The stream with some of its methods and class variables replaced. `means` is given what it
     gives.
     """
 
-    def replaced(name: str, value: Any) -> Any:
+    def replaced(name, value):
         return (
             (lambda self, labels: value(Means.means(self, labels), labels))
             if name == "means"
@@ -83,20 +83,20 @@ def means_of(**changed: Any) -> LabelStream:
     )()
 
 
-def spoilt(labels: Mapping[str, Numbers]) -> Numbers:
+def spoilt(labels):
     labels["kp_2d"][:, :, 0] += 1
     return np.ones(len(labels["kp_2d"]), bool)
 
 
-def identity(**others: Any) -> Any:
+def identity(**others):
     return lambda self: {"kind": "means", "version": 1, "scale": 1.0, **others}
 
 
-def corner_of(**changed: Any) -> PairStream:
+def corner_of(**changed):
     return type("Corner", (Corner,), changed)()
 
 
-FAULTS: list[tuple[str, Stream]] = [  # words of the problem, and a stream that has it
+FAULTS = [  # words of the problem, and a stream that has it
     ("batches of another size", means_of(means=lambda m, _: m - m.mean(axis=0))),
     ("another order", means_of(means=lambda m, _: np.diff(m, axis=0, prepend=m[:1]))),
     ("alone", means_of(means=lambda m, _: m + np.arange(len(m))[:, None])),
@@ -126,7 +126,7 @@ FAULTS: list[tuple[str, Stream]] = [  # words of the problem, and a stream that 
 
 
 @pytest.mark.parametrize(("words", "stream"), FAULTS, ids=[words for words, _ in FAULTS])
-def test_a_broken_promise_is_named(words: str, stream: Stream) -> None:
+def test_a_broken_promise_is_named(words, stream):
     problems = stream_problems(stream, another_process=False)
     assert any(words in problem for problem in problems), problems
 
@@ -137,17 +137,17 @@ class OfItsProcess(Corner):
     them.
     """
 
-    def pair(self, previous: Numbers, current: Numbers) -> Numbers:
+    def pair(self, previous, current):
         is_another = os.environ.get("OWN_PROCESS") != str(os.getpid())
         return np.full(6, 1 + is_another, np.float32)
 
 
-def test_what_follows_from_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_follows_from_the_process_is_named(monkeypatch):
     monkeypatch.setenv("OWN_PROCESS", str(os.getpid()))
     assert stream_problems(OfItsProcess()) == ["computes different numbers in another process"]
 
 
-def test_good_streams_have_no_problems() -> None:
+def test_good_streams_have_no_problems():
     assert stream_problems(Means(), another_process=False) == []
     assert stream_problems(Corner(), another_process=False) == []
 
@@ -158,11 +158,11 @@ def test_good_streams_have_no_problems() -> None:
 )
 class TestOurs(StreamContract):
     @pytest.fixture
-    def stream(self, kind: str) -> Stream:
+    def stream(self, kind):
         return streams.get(
             kind, **({"weights": WeightsSpec("untrained", "0")} if kind == "resnet50" else {})
         )
 
     @pytest.fixture
-    def another_process(self) -> bool:
+    def another_process(self):
         return False

@@ -99,24 +99,6 @@ def test_the_protocol_is_that_of_a_loop_over_sequences(world):
     assert not {"pck", "auc", "pck_2d"} & set(found)
 
 
-def test_the_unposed_error_is_that_of_the_shape_alone(world):
-    split, oracle = world
-    body, betas = oracle.body, split.rows["theta"][:, 75:]
-    rest = torch.eye(3).expand(18, 24, 3, 3)
-    unposed = [
-        body(betas=torch.as_tensor(b), rotmat=rest).verts.numpy()
-        for b in (betas, np.zeros_like(betas))
-    ]
-    # the oracle's shape is 0
-    error = 1000 * np.linalg.norm(unposed[0] - unposed[1], axis=-1).mean(-1)
-    split.rows["kp_2d"][..., 2] = 1
-    found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
-    assert found["pve_unposed"] == pytest.approx(
-        np.mean([error[part].mean() for part in VIDEOS]), rel=1e-4
-    )
-    assert "pve_unposed" not in evaluate_split(oracle, split, **STREAM)
-
-
 @pytest.mark.parametrize(("groups", "mean"), [("aaa", 16 / 7), ("abb", 1.75), ("abc", 2.0)])
 def test_each_group_weighs_the_same_and_so_does_each_frame_in_it(groups, mean):
     """Errors 1, 3 and 2 in tracks of 10, 30 and 30 frames."""
@@ -127,7 +109,7 @@ def test_each_group_weighs_the_same_and_so_does_each_frame_in_it(groups, mean):
     assert means.by_error() == pytest.approx({"mpjpe": mean, "pck_2d": mean})
 
 
-@pytest.mark.parametrize(("px", "right"), [(11.1, True), (11.3, False)])
+@pytest.mark.parametrize(("px", "right"), [(11.19, True), (11.21, False)])
 def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
     random = np.random.default_rng(0)
     target = np.concatenate([[[-45.0, -60.0], [45.0, 60.0]], random.uniform(-40, 40, (2000, 2))])[
@@ -141,29 +123,8 @@ def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
         share = METRICS["pck_aligned"].of(zoom * pred, labels)
         assert share[0] == pytest.approx(100 if right else 100 * (1 - 1 / 2002), abs=1e-9)
     assert metrics.pck_aligned(3 * pred + 7, target, ones) == pytest.approx(share[0])
-
-
-def test_the_scale_is_half_the_trace_of_the_best_map_not_least_squares():
-    random = np.random.default_rng(0)
-    pred = random.uniform(-1, 1, (1, 40, 2)) * (60, 6)  # wide and low
-    pred -= pred.mean(1)
-    # the best map is diag(1.2, 0.8): half its trace is 1, the least-squares scale near 1.2
-    target = pred * (1.2, 0.8)
-    assert metrics.pck_aligned(pred, target, np.ones((1, 40))) == pytest.approx(
-        100 * (np.hypot(*(0.2 * pred[0]).T) < 11.2).mean()
-    )
-    target, visible = random.normal(size=(1, 6, 2)), np.ones((1, 6))
-    one_point = metrics.pck_aligned(np.zeros((1, 6, 2)), target, visible)
-    assert one_point == 100  # all within 11.2 px of the target's mean
-
-
-def test_an_offset_of_constant_acceleration_is_no_acceleration_error():
-    time, random = np.arange(12.0)[:, None, None], np.random.default_rng(1)
-    target = random.normal(size=(12, 14, 3))
-    pred = target + random.normal(size=(1, 14, 3)) * time + random.normal(size=(1, 14, 3))
-    np.testing.assert_allclose(metrics.accel_error(pred, target), 0, atol=1e-9)
-    steady = np.broadcast_to([0.0, 0.003, 0.004], (12, 25, 3)) * time**2  # 2 x 5 mm per frame^2
-    np.testing.assert_allclose(METRICS["accel"].of(steady, steady), 10)
+    # one point, taken to the target's mean: all are within 11.2 px of it
+    assert metrics.pck_aligned(np.zeros((1, 6, 2)), target[:, 2:8] / 9, np.ones((1, 6))) == 100
 
 
 class Prophet(VideoModel):

@@ -15,10 +15,7 @@ from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.evaluation.made_models import STREAM, Bodies, Oracle, stand_in
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
-from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.hmmr import HMMR
-from vibe_model.metrics import METRICS
-from vibe_model.prediction.predict import predict_tracks
 
 
 @pytest.fixture
@@ -98,32 +95,6 @@ def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
         "published",
         "hmmr",
     ]
-
-
-def test_which_frames_follow_one_another_is_the_protocols(world):
-    """On a line whose frames are 1, 2, 3, ... mm apart, an acceleration is 1 mm, and more across
-    missing frames.
-    """
-    split = world[0]
-    split.rows |= {"w_3d": np.ones(18, np.float32), "kp_3d": np.zeros((18, 14, 3), np.float32)}
-    body, along = TinyBody(), np.zeros((18, 30, 3))
-    along[..., 0] = (0.0005 * np.arange(18.0) ** 2)[:, None]
-    oracle = Oracle(body, along, split.rows["kp_2d"][..., :2])
-    for successive, stretches in (
-        ("neighbours", [[0, 1], [3, 4, 5], [6, 7], [9, 10], [11, 12, 13], [14, 15, 16, 17]]),
-        ("track", [[0, 1, 3, 4, 5], [6, 7, 9, 10], [*range(11, 18)]]),
-        ("split", [[row for row in range(18) if row not in (2, 8)]]),
-    ):
-        metrics = {"accel_error": METRICS["accel_error"]}
-        record = replace(
-            protocols.DEFAULT, name="line", root=(), successive=successive, metrics=metrics
-        )
-        scorer = Scorer(oracle, split, protocols=[record], keypoints=False)
-        for (bodies,) in predict_tracks(oracle, split, stream="resnet50"):
-            scorer.add(bodies)
-        values = np.concatenate([np.abs(np.diff(along[rows, 0, 0], n=2)) for rows in stretches])
-        measured = scorer.means["line"].by_error()["accel_error"]
-        assert measured == pytest.approx(1000 * values.mean(), rel=1e-5), successive
 
 
 def test_whole_tracks_are_evaluated_beside_windows(world):

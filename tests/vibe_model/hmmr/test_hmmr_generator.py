@@ -99,30 +99,12 @@ def relu(x):
 
 
 # ------------------------------------------------------------------------------------------------
-# sizes and names
+# sizes
 
 
-def test_published_sizes_and_names(body):
+def test_published_sizes(body):
     with torch.device("meta"):  # 98 million numbers that are not needed
         model, discriminator = HMMR(body), PoseDiscriminator()
-    blocks = [
-        f"blocks.{i}.{layer}" for i in range(3) for layer in ("norm1", "conv1", "norm2", "conv2")
-    ]
-    mlps = [
-        f"{of}.{fc}"
-        for of in ("regressor", "deltas.minus5", "deltas.plus5")
-        for fc in ("fc1", "fc2", "out")
-    ]
-    layers = [
-        *(f"temporal.{name}" for name in blocks),
-        *mlps,
-        *(f"hallucinator.fc{i}" for i in (1, 2, 3)),
-    ]
-    both = ("weight", "bias")
-    assert set(model.state_dict()) == {
-        "regressor.mean",
-        *(f"{layer}.{kind}" for layer in layers for kind in both),
-    }
     assert model.state_dict()["temporal.blocks.0.conv1.weight"].shape == (2048, 2048, 3)
     assert n_numbers(model.temporal) == 75_534_336
     assert n_numbers(model.regressor) == 3_321_941 + 85
@@ -130,15 +112,6 @@ def test_published_sizes_and_names(body):
     assert n_numbers(model.hallucinator) == 12_589_056
     assert n_numbers(model) == 98_036_026
     assert n_numbers(discriminator) == 1_807_448
-    shapes = {name: tuple(value.shape) for name, value in discriminator.state_dict().items()}
-    assert (shapes["joints.weight"], shapes["joints.bias"]) == ((23, 32), (23,))
-    rest = [
-        f"{name}.{i}.{kind}"
-        for name, n in (("shared", 2), ("whole", 3))
-        for i in range(n)
-        for kind in both
-    ]
-    assert set(shapes) == {"joints.weight", "joints.bias", *rest}
 
 
 @pytest.mark.parametrize(
@@ -183,16 +156,6 @@ def test_the_movie_strip_equals_a_loop_written_out(norm):
     assert_equals(strip, expected, features)
 
 
-def test_the_convolutions_see_thirteen_frames_and_the_windows_norm_all():
-    reach = {}
-    for norm in ("frame", "window"):
-        strip = shaken(MovieStrip(SIZE, norm, None))
-        features = normal(1, 20, SIZE).requires_grad_()
-        (gradient,) = torch.autograd.grad(strip(features)[0, 9].sum(), features)
-        reach[norm] = np.flatnonzero(gradient[0].abs().sum(-1).numpy()).tolist()
-    assert reach == {"frame": list(range(3, 16)), "window": list(range(20))}
-
-
 def test_at_the_start_strip_and_hallucination_are_close_to_the_feature():
     model, features = small(feature_size=512), normal(4, 20, 512, dtype=torch.float32)
     with torch.no_grad():
@@ -229,13 +192,6 @@ def test_starts_are_uniform_with_the_authors_limits():
     assert limit(PoseDiscriminator().joints.weight) == pytest.approx(math.sqrt(6 / 33), rel=0.01)
 
 
-def test_a_width_narrows_blocks_and_hallucinator():
-    model, features = small(width=32), normal(1, 4, SIZE, dtype=torch.float32)
-    assert model.temporal.blocks[0].conv1.weight.shape == (32, 32, 3)
-    assert model.hallucinator.fc2.weight.shape == (32, 32)
-    assert model.movie_strip(features).shape == model.hallucinate(features).shape == features.shape
-
-
 # ------------------------------------------------------------------------------------------------
 # heads
 
@@ -258,24 +214,14 @@ def test_the_regressor_corrects_its_learned_mean_three_times(body):
     np.testing.assert_allclose(theta, expected, atol=1e-10, rtol=0)
 
 
-def test_the_mean_is_upright_in_pictures_and_the_first_correction_small(body):
-    model = small(body, feature_size=512, regressor_size=1024, temporal=False, hallucinator=False)
-    mean = model.regressor.mean.detach()
+def test_the_mean_is_upright_in_pictures(body):
+    mean = small(body, temporal=False, hallucinator=False).regressor.mean.detach()
     assert mean[:6].tolist() == pytest.approx([0.9, 0, 0, math.pi, 0, 0])
     columns = body.mean_pose.reshape(24, 3, 2).numpy()
     found = Rotation.from_rotvec(mean[6:75].reshape(23, 3)).as_matrix()
     x = columns[1:, :, 0] / np.linalg.norm(columns[1:, :, 0], axis=1, keepdims=True)
     np.testing.assert_allclose(found[:, :, 0], x, atol=1e-5)
     np.testing.assert_allclose(mean[75:], body.mean_shape, atol=1e-6)
-    features = normal(100, 512, dtype=torch.float32).relu()
-    model.eval()
-    state = torch.cat((features, mean.expand(100, -1)), 1)
-    step = model.regressor.out(
-        model.regressor.fc2(model.regressor.fc1(state).relu()).relu()
-    ).detach()
-    angles = step[:, 3:75].reshape(-1, 3).norm(dim=1)
-    assert float(angles.mean()) < 0.2
-    assert float(angles.max()) < 0.5
 
 
 @pytest.mark.parametrize(
@@ -330,15 +276,6 @@ def test_outputs_agree_with_each_other(body, regressor):
             torch.testing.assert_close(estimate.shape, expected["theta"][..., 75:])
             # of every step: the current one's
             torch.testing.assert_close(estimate.camera, forward["theta"][..., :3])
-
-
-def test_hallucinated_frames_are_independent_and_evaluation_joints_fourteen(body):
-    model, features = small(body).eval(), normal(1, 4, SIZE, dtype=torch.float32)
-    with torch.no_grad():
-        whole = model(features, hallucinated=True, eval_joints=True, vertices=False)
-        alone = model(features[:, 2:3], hallucinated=True, eval_joints=True, vertices=False)
-    assert whole["kp_3d"].shape == (1, 4, 14, 3)
-    torch.testing.assert_close(whole["deltas"][-5]["kp_3d"][:, 2:3], alone["deltas"][-5]["kp_3d"])
 
 
 @pytest.mark.parametrize("regressor", ["hmr", "spin"])

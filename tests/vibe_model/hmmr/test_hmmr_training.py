@@ -13,8 +13,6 @@ from vibe_model.hmmr import losses as hmmr_losses
 from vibe_model.hmmr.config import PRESETS, VARIANTS
 from vibe_model.training.data import TrainingBatches
 
-TERMS = {*hmmr_losses.WEIGHTS, "discriminator"}
-
 
 @pytest.fixture
 def kind():
@@ -84,23 +82,6 @@ def test_every_variant_trains(config, splits, variant):
     assert (step.terms["hallucinate"] > 0) == (variant in ("no-const", "no-prior"))
     assert (step.terms["const"] > 0) == (variant != "no-const")
     assert ("adversarial" in step.terms) == (variant != "no-prior")
-
-
-@pytest.mark.parametrize(
-    ("variant", "clips"),
-    [
-        ("ours", {"penn_action"}),
-        ("single-view+ours", {"penn_action"}),
-        ("vlog", {"penn_action", "videos"}),
-        ("single-view+insta-variety", {"penn_action", "insta_variety"}),
-        ("videos", {"penn_action", "insta_variety", "videos"}),
-    ],
-)
-def test_variants_by_data_are_the_rows_of_the_papers_tables(variant, clips):
-    found = models.variant_of(PRESETS["hmmr-published"](), variant)
-    assert {name.partition("/")[0] for name in found.datasets_2d} == clips
-    assert found.datasets_3d == ("h36m/train",)
-    assert found.temporal != variant.startswith("single-view")
 
 
 def test_the_published_numbers():

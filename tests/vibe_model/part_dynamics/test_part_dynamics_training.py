@@ -164,22 +164,8 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
         expected += sum(
             float(term) for term in losses.generator_losses(own, goal, weights).values()
         )
-        by_hand = (
-            3
-            * (goal["kp_2d"][..., 2:] * (own["kp_2d"] - goal["kp_2d"][..., :2]) ** 2).numpy().mean()
-        )
-        only_2d = losses.generator_losses(own, goal, {**dict.fromkeys(weights, 0.0), "kp_2d": 3.0})
-        assert float(sum(only_2d.values())) == pytest.approx(by_hand, rel=1e-5)
     found = neighbours(pred["deltas"], labels, weights)
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    # of the four frames, the last two are a neighbour that comes after
-    after = {2: pred["deltas"][2]}
-    for part, matters in ((slice(0, 2), False), (slice(2, 4), True)):
-        changed = labels["kp_3d"].clone()
-        changed[:, part] *= 2
-        terms = [neighbours(after, of, weights) for of in (labels, {**labels, "kp_3d": changed})]
-        same = float(terms[0]) == float(terms[1])
-        assert same != matters
     # no window has such a neighbour
     assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0
 
@@ -188,6 +174,7 @@ def test_presets_are_the_specifications():
     usual, small = PartDynamicsConfig(), PRESETS["embedded"]()
     assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
     assert (usual.iterations, usual.epochs) == (500, 30)
+    assert (usual.regions, usual.delta, small.stride) == (5, 5, 8)
     own = {"neighbours": 0.5, "uncertainty": 5.0}
     assert usual.weights == {"kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, **own}
     assert "3dpw/train" not in usual.training_splits

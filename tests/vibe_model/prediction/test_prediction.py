@@ -209,26 +209,12 @@ def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp
     assert (about["track"], about["stand_in"], about["fingerprint"]) == ("v0/0", True, "0123")
     assert about["units"].keys() == held.keys()
     assert (about["picture"], about["crop_scale"]) == ([320, 240], 1.3)
-    shapes = {
-        "theta": (85,),
-        "rotmat": (24, 3, 3),
-        "pose": (72,),
-        "betas": (10,),
-        "camera": (3,),
-        "bbox": (4,),
-    }
-    shapes |= {
-        "joints_3d": (49, 3),
-        "joints_2d": (49, 2),
-        "camera_in_picture": (4,),
-        "frame_index": (),
-        "run": (),
-    }
-    assert {name: array.shape for name, array in held.items()} == {
-        name: (9, *rest) for name, rest in shapes.items()
-    }
-    kinds = {name: "int64" if name in ("frame_index", "run") else "float32" for name in held}
-    assert {name: str(array.dtype) for name, array in held.items()} == kinds
+    shapes = {name: (len(rows), rows.shape[1:], rows.dtype.name) for name, rows in held.items()}
+    vectors = {"theta": 85, "pose": 72, "betas": 10, "camera": 3, "bbox": 4, "camera_in_picture": 4}
+    expected = {name: (9, (size,), "float32") for name, size in vectors.items()}
+    expected |= {f"joints_{n}d": (9, (49, n), "float32") for n in (2, 3)}
+    expected |= dict.fromkeys(("frame_index", "run"), (9, (), "int64"))
+    assert shapes == expected | {"rotmat": (9, (24, 3, 3), "float32")}
     np.testing.assert_array_equal(
         held["theta"], np.concatenate([held["camera"], held["pose"], held["betas"]], axis=1)
     )

@@ -273,15 +273,15 @@ def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
 class Killed(torch.utils.data.Dataset[Any]):
     """Kills the process that reads it."""
 
-    def __len__(self) -> int:
+    def __len__(self):
         return 1
 
-    def __getitem__(self, step: int) -> None:
+    def __getitem__(self, step):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_worker_that_is_killed_ends_the_training_with_a_message():
-    killed: Any = Killed()
+    killed = Killed()
     with pytest.raises(DataError, match=r"exited unexpectedly.*read_workers = 0"):
         next(stream_batches(killed, 0, device=CPU, workers=1))
 

@@ -434,13 +434,11 @@ def test_what_cannot_be_trained_on_is_refused_by_name(config, splits, monkeypatc
         assert not list(config.runs.glob("*/last.pt")), "before the first epoch"
 
 
-@pytest.mark.parametrize("kind", ["vibe", "per frame", "hmmr", "part_dynamics"])
-def test_labels_in_2d_alone_train_and_choose_the_best_epoch(kind, tmp_path, monkeypatch) -> None:
-    model = kind.replace("per frame", "vibe")
-    in_memory(monkeypatch, model)
-    of_variant = {"n_layers": 0, "prior": "none"} if kind == "per frame" else {}
+@pytest.mark.parametrize("kind", ["vibe", "part_dynamics"])
+def test_labels_in_2d_alone_train_and_choose_the_best_epoch(kind, tmp_path, monkeypatch):
+    in_memory(monkeypatch, kind)
     in_2d = {"datasets_3d": (), "validation": ("a/test",), "evaluation": ("a/test",)}
-    config = replace(KINDS[model].config(tmp_path), **in_2d, **of_variant)
+    config = replace(KINDS[kind].config(tmp_path), **in_2d)
     folder = training.run(config)
     history, best = last_state(folder)["training"]["history"], read(folder, "metrics.json")["best"]
     scores = [epoch["validation"]["a/test"]["error_2d"] for epoch in history]
@@ -449,7 +447,7 @@ def test_labels_in_2d_alone_train_and_choose_the_best_epoch(kind, tmp_path, monk
     assert all("pa_mpjpe" not in epoch["validation"]["a/test"] for epoch in history)
 
 
-@pytest.mark.parametrize("kind", ["vibe", "hmmr"])
+@only_vibe
 def test_tracks_of_a_training_split_choose_the_best_epoch_and_those_without_3d_labels_are_measured(
     config, splits
 ):

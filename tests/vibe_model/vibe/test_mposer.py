@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from pipeline.errors import CheckpointError
-from vibe_model.vibe.mposer import Code, MPoser, geodesic_degrees, motion_matrices
+from vibe_model.vibe.mposer import Code, MPoser, geodesic_degrees
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ WINDOW = st.tuples(st.tuples(*[st.floats(-3, 3)] * 2), st.tuples(*[st.floats(-3,
 
 @given(st.lists(WINDOW, min_size=1, max_size=3))
 @settings(max_examples=40)
-def test_the_kl_divergence_is_that_of_torch_distributions_and_a_mean_over_windows(windows) -> None:
+def test_the_kl_divergence_is_that_of_torch_distributions_and_a_mean_over_windows(windows):
     mean, log_variance = torch.tensor(windows, dtype=torch.float64).unbind(1)  # (B, 2) each
     own = torch.distributions.Normal(mean, (log_variance / 2).exp())
     standard = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
@@ -42,16 +42,8 @@ def test_the_kl_divergence_is_that_of_torch_distributions_and_a_mean_over_window
     )
 
 
-def test_the_labels_rotations_are_those_of_their_axes_and_angles() -> None:
-    theta = torch.cat((torch.zeros(2, 4, 6), motion(), torch.zeros(2, 4, 10)), dim=-1)
-    expected = (
-        Rotation.from_rotvec(motion().double().reshape(-1, 3)).as_matrix().reshape(2, 4, 23, 3, 3)
-    )
-    np.testing.assert_allclose(motion_matrices(theta), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("degrees", [0, 1e-4, 1, 90, 179, 180])
-def test_the_angle_between_rotations_is_the_one_that_they_were_made_with(degrees) -> None:
+def test_the_angle_between_rotations_is_the_one_that_they_were_made_with(degrees):
     first = Rotation.from_rotvec([0.3, -1.2, 0.5])
     second = first * Rotation.from_rotvec(np.array([2.0, -1, 2]) / 3 * np.deg2rad(degrees))
     angle = geodesic_degrees(
@@ -60,7 +52,7 @@ def test_the_angle_between_rotations_is_the_one_that_they_were_made_with(degrees
     assert float(angle) == pytest.approx(degrees, abs=1e-5)
 
 
-def test_it_decodes_rotations_near_the_rest_pose_for_windows_of_any_length(prior) -> None:
+def test_it_decodes_rotations_near_the_rest_pose_for_windows_of_any_length(prior):
     for n_frames in (1, 5):
         rotmat, code = prior(motion(n_frames))
         assert rotmat.shape == (2, n_frames, 23, 3, 3)
@@ -71,7 +63,7 @@ def test_it_decodes_rotations_near_the_rest_pose_for_windows_of_any_length(prior
         assert geodesic_degrees(rotmat, torch.eye(3)).mean() < 45
 
 
-def test_the_code_depends_on_all_frames_and_noise_moves_it_by_the_standard_deviation(prior) -> None:
+def test_the_code_depends_on_all_frames_and_noise_moves_it_by_the_standard_deviation(prior):
     given = motion().requires_grad_()
     prior.encode(given).mean.sum().backward()
     assert (given.grad.abs().sum(dim=-1) > 0).all()
@@ -84,7 +76,7 @@ def test_the_code_depends_on_all_frames_and_noise_moves_it_by_the_standard_devia
 
 def test_the_energy_is_the_mean_squared_norm_of_the_codes_and_its_gradient_reaches_the_motion_alone(
     prior,
-) -> None:
+):
     mean = prior.encode(motion()).mean.detach()
     assert prior.energy(motion()).item() == pytest.approx(float((mean**2).sum() / 2))
     prior = prior.double()
@@ -111,7 +103,7 @@ def saved(prior, tmp_path):
     return save
 
 
-def test_a_loaded_prior_is_the_saved_one_frozen(prior, saved) -> None:
+def test_a_loaded_prior_is_the_saved_one_frozen(prior, saved):
     loaded, given = MPoser.load(saved()), motion().requires_grad_()
     energy = loaded.energy(given)
     torch.testing.assert_close(energy, prior.energy(motion()))
@@ -139,9 +131,7 @@ def without(tensors, name):
         (lambda _: nn.Linear(1, 1), "expected tensors and numbers only"),
     ],
 )
-def test_a_checkpoint_that_is_not_exactly_a_prior_is_refused_by_name(
-    prior, saved, change, name
-) -> None:
+def test_a_checkpoint_that_is_not_exactly_a_prior_is_refused_by_name(prior, saved, change, name):
     path = saved(mposer_state_dict=change(dict(prior.state_dict())))
     with pytest.raises(CheckpointError, match=rf"best\.pt: .*{name}"):
         MPoser.load(path)

@@ -8,18 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import plug_ins
-from tests.vibe_model.training.tiny_runs import (
-    first_batch,
-    in_memory,
-    scalars,
-    vibe_config,
-    vibe_splits,
-)
-from vibe_model import losses, training
-from vibe_model.vibe import networks
-from vibe_model.vibe.config import MODEL
-from vibe_model.vibe.training import VIBETrainer
+from tests.vibe_model.training.tiny_runs import first_batch, vibe_config, vibe_splits
+from vibe_model import losses
 
 SUPERVISED = ("kp_2d", "kp_3d", "pose", "shape")
 
@@ -132,37 +122,3 @@ def test_without_3d_labels_their_terms_are_zero_and_gradients_finite(step):
     torch.stack(list(terms.values())).sum().backward()
     assert [terms[name].item() for name in ("kp_3d", "pose", "shape")] == [0, 0, 0]
     assert all(grad.isfinite().all() for grad in gradients(trainer.generator).values())
-
-
-class Slim(VIBETrainer):
-    """VIBE with one more term."""
-
-    def losses(self, batch):
-        betas = self.generator.regress(batch.labels["features"].float()).shape
-        return super().losses(batch) | {"slim": 1e5 * betas.square().mean()}
-
-
-def test_a_term_added_in_losses_is_trained_shown_and_recorded(tmp_path, monkeypatch):
-    in_memory(monkeypatch, "vibe")
-    load = plug_ins.load
-    monkeypatch.setattr(
-        plug_ins, "load", lambda place: Slim if place == MODEL.trainer else load(place)
-    )
-    shown = []
-    folder = training.run(vibe_config(tmp_path), progress=shown.append)
-
-    assert all(report.terms["slim"] > 0 for report in shown if report.terms)
-    history = torch.load(folder / "last.pt", weights_only=True)["training"]["history"]
-    assert history[-1]["losses"]["slim"] < 0.8 * history[0]["losses"]["slim"]
-    assert ("train/slim", 1) in scalars(folder)
-    assert '"train/slim"' in (folder / "curves.jsonl").read_text().splitlines()[0]
-
-
-def test_frozen_lets_gradients_through_and_leaves_parameters(step):
-    trainer, batch = step
-    motion = batch.real_theta[..., 6:75].clone().requires_grad_()
-    with networks.frozen(trainer.discriminator):
-        trainer.discriminator(motion).sum().backward()
-    assert motion.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in trainer.discriminator.parameters())
-    assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())

@@ -35,7 +35,7 @@ def plain_embedding(state, poses):
     return mean, np.maximum(np.where(s > 0, s, np.expm1(s)) + 1, 1e-6)
 
 
-def test_the_embedding_is_that_of_plain_numpy() -> None:
+def test_the_embedding_is_that_of_plain_numpy():
     network, poses = (
         everything_matters(PrVIPE(size=5, hidden=11)),
         np.random.default_rng(0).normal(size=(6, 39)),
@@ -46,7 +46,7 @@ def test_the_embedding_is_that_of_plain_numpy() -> None:
         np.testing.assert_allclose(found.detach(), expected, atol=1e-10)
 
 
-def test_sizes_and_start_are_the_published_ones() -> None:
+def test_sizes_and_start_are_the_published_ones():
     network = PrVIPE()
     # layers, biases and norms, heads, raw_a, b
     n = 39 * 1024 + 4 * 1024**2 + 5 * 3 * 1024 + 2 * (32 * 1024 + 32) + 2
@@ -82,7 +82,7 @@ keypoints = st.lists(
 
 @settings(max_examples=40)
 @given(kp=keypoints, seen=st.booleans(), scale=st.floats(0.1, 100), shift=st.floats(-100, 100))
-def test_a_pose_is_normalised_by_its_torso_alone(kp, seen, scale, shift) -> None:
+def test_a_pose_is_normalised_by_its_torso_alone(kp, seen, scale, shift):
     kp = np.round(np.array(kp), 3)
     kp[TORSO, 2] = np.maximum(kp[TORSO, 2], seen)
     expected, defined = plain_normalised(kp)
@@ -100,7 +100,7 @@ def test_a_pose_is_normalised_by_its_torso_alone(kp, seen, scale, shift) -> None
 # matching probability
 
 
-def test_a_sure_embedding_matches_by_distance_alone() -> None:
+def test_a_sure_embedding_matches_by_distance_alone():
     network = PrVIPE(size=4, hidden=3).double()
     a, b = torch.randn(2, 7, 4, dtype=torch.float64)
     none = torch.full_like(a, 1e-12)
@@ -115,7 +115,7 @@ def test_a_sure_embedding_matches_by_distance_alone() -> None:
         torch.testing.assert_close(network.distances(a, none, b, none, samples=3), every)
 
 
-def test_twenty_samples_estimate_what_thousands_do() -> None:
+def test_twenty_samples_estimate_what_thousands_do():
     network, draw = PrVIPE(size=3, hidden=3), torch.Generator().manual_seed(1)
     mean, std = torch.randn(2, 3), torch.full((2, 3), 0.8)
     one, two = (
@@ -137,7 +137,7 @@ def test_twenty_samples_estimate_what_thousands_do() -> None:
 # losses
 
 
-def test_the_triplets_of_planted_distances() -> None:
+def test_the_triplets_of_planted_distances():
     distances = torch.tensor(
         [[1.0, 1.2, 3.0], [0.5, 2.0, 2.1], [9.0, 0.1, 5.0]], dtype=torch.float64, requires_grad=True
     )
@@ -152,7 +152,7 @@ def test_the_triplets_of_planted_distances() -> None:
 
 
 @given(st.integers(2, 6), st.integers(0, 99))
-def test_the_triplet_loss_is_that_of_plain_numpy(n, seed) -> None:
+def test_the_triplet_loss_is_that_of_plain_numpy(n, seed):
     random = np.random.default_rng(seed)
     distances, poses = random.uniform(0, 2, (n, n)), random.uniform(0, 0.3, (n, n))
     hinges = []
@@ -169,7 +169,7 @@ def test_the_triplet_loss_is_that_of_plain_numpy(n, seed) -> None:
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.3, 0.4), (-0.2, 2.5)])
-def test_the_prior_is_a_divergence_from_the_normal_distribution(mean, std) -> None:
+def test_the_prior_is_a_divergence_from_the_normal_distribution(mean, std):
     def integrand(x):
         own = -0.5 * ((x - mean) / std) ** 2 - math.log(std)
         return math.exp(own) / math.sqrt(2 * math.pi) * (own + 0.5 * x * x)
@@ -199,7 +199,7 @@ def plain_np_mpjpe(pose, target):
     return np.linalg.norm(scale * turned - goal, axis=1).mean()
 
 
-def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once() -> None:
+def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once():
     random = np.random.default_rng(0)
     poses, others = random.normal(size=(2, 6, 13, 3))
     others[0] = poses[0] * [1, 1, -1]  # its mirror image
@@ -222,7 +222,7 @@ def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once() -> None:
 @pytest.mark.parametrize(
     "flat", [(1, 1, 0), (1, 1, 1e-6), (1, 0, 0), (1, 1e-9, 1e-9), (0, 0, 0), (1, 1, -1)]
 )
-def test_poses_in_a_plane_a_line_or_a_point_have_the_distances_of_an_svd(flat) -> None:
+def test_poses_in_a_plane_a_line_or_a_point_have_the_distances_of_an_svd(flat):
     poses, others = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 9, 13, 3)))
     flattened = poses * torch.tensor(flat)
     for a, b in (
@@ -242,10 +242,3 @@ def test_poses_in_a_plane_a_line_or_a_point_have_the_distances_of_an_svd(flat) -
         scale = s.sum(-1) / source.square().sum((-2, -1)).clamp(min=1e-12)[:, None]
         expected = (scale[..., None, None] * rotated - goal).norm(dim=-1).mean(-1)
         np.testing.assert_allclose(pose_distances(a, b), expected, atol=1e-6)
-
-
-@given(st.integers(0, 99), st.floats(0.1, 10), st.tuples(*[st.floats(-3, 3)] * 3))
-def test_np_mpjpe_of_a_similar_pose_is_0(seed, scale, rotvec) -> None:
-    pose = np.random.default_rng(seed).normal(size=(1, 13, 3))
-    similar = scale * pose @ Rotation.from_rotvec(rotvec).as_matrix().T + 5
-    np.testing.assert_allclose(np_mpjpe(pose, similar), 0, atol=1e-6)

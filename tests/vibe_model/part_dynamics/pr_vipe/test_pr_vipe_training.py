@@ -83,7 +83,7 @@ def read(split, name="h36m/train", **options):
 # poses
 
 
-def test_poses_are_of_smpl_where_it_is_labelled_and_else_of_3d_joints() -> None:
+def test_poses_are_of_smpl_where_it_is_labelled_and_else_of_3d_joints():
     split = MemorySplit(1, [6])
     split.rows["w_smpl"][3:] = 0
     split.rows["w_3d"][5] = 0
@@ -99,10 +99,14 @@ def test_poses_are_of_smpl_where_it_is_labelled_and_else_of_3d_joints() -> None:
     np.testing.assert_allclose(upright, found.poses[..., [0, 2, 1]] * [1, -1, 1], atol=1e-6)
 
 
-def test_every_so_many_frames_of_the_chosen_tracks_are_read() -> None:
+def test_every_so_many_frames_of_the_chosen_tracks_are_read():
     split = MemorySplit(1, [7, 9], gaps=(3,))  # frames 0 1 2 4 5 6 7, 8 ... 16
     assert len(read(split, stride=4)) == 2 + 3
     assert len(read(split, stride=4, tracks=np.array([False, True]))) == 3
+    halved = MemorySplit(1, [8])  # every second frame of a video: 0 2 ... 14
+    halved.tracks[0] = halved.tracks[0]._replace(step=2)
+    halved.frame_index = 2 * np.arange(8)
+    assert len(read(halved, stride=4)) == 2
     split.rows["theta"][:] = np.nan
     assert len(read(split)) == 0
 
@@ -115,11 +119,11 @@ def test_every_so_many_frames_of_the_chosen_tracks_are_read() -> None:
         ("3dpw/train", "courtyard_walking_00/0", None),
     ],
 )
-def test_tracks_of_one_sequence_differ_by_camera(split, track, expected) -> None:
+def test_tracks_of_one_sequence_differ_by_camera(split, track, expected):
     assert parse_recording(split, track) == expected
 
 
-def test_real_pairs_are_of_one_instant_and_two_cameras() -> None:
+def test_real_pairs_are_of_one_instant_and_two_cameras():
     split = filmed(1, cameras=3)
     torso = [joint_names("spin49").index(name) for name in ("lhip", "OP LHip")]
     split.rows["kp_2d"][np.ix_([2, 7], torso, [2])] = 0  # frame 2 is left to one camera
@@ -141,7 +145,7 @@ def test_real_pairs_are_of_one_instant_and_two_cameras() -> None:
 # cameras
 
 
-def test_a_made_up_camera_turns_a_pose_and_projects_it() -> None:
+def test_a_made_up_camera_turns_a_pose_and_projects_it():
     torch.manual_seed(0)
     poses = torch.tensor(normalise_13(np.random.default_rng(0).normal(size=(200, 13, 3)) * 0.2))
     view = render_views(poses, torch.ones(200, 13, dtype=torch.bool), depth=4.0)
@@ -158,7 +162,7 @@ def test_a_made_up_camera_turns_a_pose_and_projects_it() -> None:
     assert below.min() < 0.8
 
 
-def test_a_limb_that_points_at_the_camera_is_foreshortened() -> None:
+def test_a_limb_that_points_at_the_camera_is_foreshortened():
     pose = torch.randn(1, 13, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(
         [1.0, 1.0, 0.0]
     )
@@ -172,7 +176,7 @@ def test_a_limb_that_points_at_the_camera_is_foreshortened() -> None:
 # retrieval
 
 
-def test_hits_are_counted_among_the_nearest() -> None:
+def test_hits_are_counted_among_the_nearest():
     distances = np.array([[1.0, 2.0, 3.0, *range(4, 24)], [3.0, 2.0, 1.0, *range(4, 24)]])
     poses = np.full((2, 23), 0.5)
     poses[0, 0], poses[1, 9] = 0.1, 0.05  # the nearest; the tenth
@@ -181,7 +185,7 @@ def test_hits_are_counted_among_the_nearest() -> None:
     assert retrieval.hits(distances, poses) == {"hit_1": 50, "hit_10": 50, "hit_20": 50}
 
 
-def test_keypoints_are_compared_after_the_best_similarity_in_the_picture() -> None:
+def test_keypoints_are_compared_after_the_best_similarity_in_the_picture():
     random = np.random.default_rng(0)
     points, others = random.normal(size=(2, 3, 13, 2))
     turned = 2.5 * points @ [[0, 1], [-1, 0]] + 7
@@ -201,7 +205,7 @@ def test_keypoints_are_compared_after_the_best_similarity_in_the_picture() -> No
 
 def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_trained_on(
     splits, tmp_path
-) -> None:
+):
     expected = training.run(tiny(tmp_path / "whole"))
     config = tiny(tmp_path / "killed")
     killed_at(training.run, config, 6, tmp_path / "aside")
@@ -220,7 +224,7 @@ def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_traine
     assert best["stand_in"]
 
 
-def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path) -> None:
+def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path):
     trainer = training.PrVIPETrainer(tiny(tmp_path, average=0.5))
     drawn = read(splits["h36m/train"]).draw(6, 0.5, 0, 0)
     batch = SimpleNamespace(
@@ -244,7 +248,7 @@ def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path)
     assert adagrad.learning_rates()["pr_vipe_optimizer"] == 0.02
 
 
-def test_data_that_cannot_be_trained_on_are_refused(splits, tmp_path) -> None:
+def test_data_that_cannot_be_trained_on_are_refused(splits, tmp_path):
     for preset in PRESETS.values():
         assert preset(batch_size=3).batch_size == 3
     for name in ("amass/train", "h36m/train"):
