@@ -217,9 +217,8 @@ def seen_by(split: cache.Split, video: int, camera: Camera) -> dict[int, list[Se
         coco = convert(kp_2d, source="spin49", target="coco")[:, COCO_12]
         for row, frame, keypoints in zip(range(track.start, track.stop), frames, coco, strict=True):
             pixels = np.ascontiguousarray(keypoints[:, None, :2])
-            points: Doubles = np.float64(
-                cv2.undistortPoints(pixels, camera.matrix, camera.distortion)
-            )[:, 0]
+            undistorted: Any = cv2.undistortPoints(pixels, camera.matrix, camera.distortion)
+            points = np.asarray(undistorted[:, 0], np.float64)
             if keypoints[:, 2].mean() >= LEAST_CONFIDENCE:
                 seen[int(frame)].append(Seen(row, points, keypoints[:, 2]))
     return seen

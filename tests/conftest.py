@@ -11,9 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -37,7 +35,7 @@ LONG = (
 SHM, NEEDED = Path("/dev/shm"), 8 << 30  # bytes
 
 
-def keep_files_in_memory() -> None:
+def keep_files_in_memory():
     """Where there is room: on a disk, deleting an empty folder alone may take milliseconds."""
     if not SHM.is_dir():
         return
@@ -54,14 +52,14 @@ def keep_files_in_memory() -> None:
 keep_files_in_memory()
 
 # The same examples each time, however long one takes on a busy machine.
-UNHURRIED: Any = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+UNHURRIED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("repeatable", derandomize=True, max_examples=60, **UNHURRIED)
 # Others each time, for as long as one lets it: tests/cache/test_histories.py.
 hypothesis.settings.register_profile("soak", max_examples=10**6, database=None, **UNHURRIED)
 hypothesis.settings.load_profile("repeatable")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     parser.addoption(
         "--rewrite-golden",
         action="store_true",
@@ -70,20 +68,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def golden(
-    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Any]:
+def golden(request, capsys, tmp_path):
     """`with golden("plan", main, {raw: "RAW"}) as show`: what `show(title, *words)` prints is
     tests/golden/plan.txt.
     """
     from tests.golden import Transcript, recorded
 
     def opened(
-        name: str,
-        main: Callable[[list[str]], int],
-        places: Mapping[object, str],
-        varying: Sequence[tuple[str, str]] = (),
-    ) -> Any:
+        name,
+        main,
+        places,
+        varying=(),
+    ):
         made = Transcript(main, capsys, {tmp_path: "TMP", **places}, varying)
         return recorded(name, made, rewrite=request.config.getoption("--rewrite-golden"))
 
@@ -91,14 +87,14 @@ def golden(
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+def pytest_xdist_make_scheduler(config, log):
     """Files go to processes whole, for the sake of their fixtures; those of tests/tasks share one
     finished project.
     """
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
     class ByFile(LoadFileScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
+        def _split_scope(self, nodeid):
             is_of_project = nodeid.startswith("tests/tasks/") and not nodeid.startswith(
                 "tests/tasks/report/"
             )
@@ -110,7 +106,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """The longest files come first, so that no process ends with one while the others have nothing
     left to do.
     """
@@ -122,7 +118,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_line_because_this_machine_is_slow() -> Iterator[None]:
+def no_line_because_this_machine_is_slow():
     """In this process, and in those that it forks."""
     from pipeline.cli import progress
 
@@ -132,7 +128,7 @@ def no_line_because_this_machine_is_slow() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_waiting_for_the_disk() -> Iterator[None]:
+def no_waiting_for_the_disk():
     """Nothing here survives a power cut, nor has to: where fsync is called matters, not what it
     does.
     """
@@ -142,7 +138,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def tasks_run_in_this_process() -> Iterator[None]:
+def tasks_run_in_this_process():
     """But those of tests with the mark `processes`."""
     from tests.inline_processes import inline_processes
 
@@ -151,7 +147,7 @@ def tasks_run_in_this_process() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def tasks_run_in_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+def tasks_run_in_processes(request):
     if request.node.get_closest_marker("processes") is None:
         yield
         return
@@ -162,7 +158,7 @@ def tasks_run_in_processes(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
+def server():
     """A real S3 server, and a client that is not ours."""
     moto_server = pytest.importorskip(
         "moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'"
@@ -183,7 +179,7 @@ def server() -> Iterator[Any]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path, monkeypatch):
     """A folder for packages (tests/packages.py) that are installed for this process and this test
     alone.
     """
@@ -203,7 +199,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def url(server: Any) -> str:
+def url(server):
     """An empty place below a bucket of its own."""
     name = f"bucket-{next(_numbers)}"
     server.create_bucket(Bucket=name)

@@ -1,9 +1,7 @@
 """A network that costs nothing."""
 
 import numpy as np
-import pytest
 
-from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 
 
@@ -15,7 +13,7 @@ class FakeNetwork:
     lanes = 1
     batches: list[int]
 
-    def __init__(self, stream: ResNet50, machine: Machine) -> None:
+    def __init__(self, stream, machine):
         self.batch_size = machine.batch_size or 16
         self.provenance = {
             "weights": stream.weights.identity(),
@@ -23,22 +21,22 @@ class FakeNetwork:
             "stand_in": stream.stand_in,
         }
 
-    def adopt(self, memory: np.ndarray) -> None:
+    def adopt(self, memory):
         self.memory = memory
 
-    def release(self) -> None:
+    def release(self):
         del self.memory
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops):
         assert crops.shape == (self.batch_size, 224, 224, 3)
         assert np.shares_memory(crops, self.memory)
         self.batches.append(len(crops))
         pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
-        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2) / 255
+        means = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2) / 255
         return means
 
 
-def replace_network(patch: pytest.MonkeyPatch) -> type[FakeNetwork]:
+def replace_network(patch):
     patch.setattr(FakeNetwork, "batches", [], raising=False)
     patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream, machine))
     return FakeNetwork

@@ -8,11 +8,9 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +30,7 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
 from pipeline.recipe.recipe import Recipe
 from pipeline.settings.sections import load
-from tests.fake_network import FakeNetwork, replace_network
+from tests.fake_network import replace_network
 from tests.trees import everything, tree
 
 SIZES = {  # videos a split, frames
@@ -54,18 +52,18 @@ class Embedded:
     a copy.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self._folder = folder
 
-    def takes(self, name: str) -> list[synthetic.Take]:
+    def takes(self, name):
         """The truth behind the dataset's videos."""
-        found: list[synthetic.Take] = pickle.loads((self.raw(name).parent / "takes").read_bytes())
+        found = pickle.loads((self.raw(name).parent / "takes").read_bytes())
         return found
 
-    def raw(self, name: str) -> Path:
+    def raw(self, name):
         """The dataset's own raw folder. Only to be read."""
 
-        def write(folder: Path) -> None:
+        def write(folder):
             n_videos, n_frames = SIZES[name]
             takes = synthetic.write_dataset(
                 name, folder / name, n_videos=n_videos, n_frames=n_frames
@@ -74,18 +72,18 @@ class Embedded:
 
         return self._once(name, write) / name
 
-    def copy(self, name: str, to: Path) -> Path:
+    def copy(self, name, to):
         """The same in a folder of the test's own."""
         return Path(shutil.copytree(self.raw(name), to))
 
     @property
-    def body(self) -> Path:
+    def body(self):
         """The stand-in body's folder. Only to be read."""
         return (
             self._once("of a body", lambda folder: synthetic.write_body(folder / "body")) / "body"
         )
 
-    def _once(self, name: str, write: Callable[[Path], None]) -> Path:
+    def _once(self, name, write):
         folder = self._folder / name
         with (self._folder / f".{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be writing it
@@ -96,20 +94,20 @@ class Embedded:
 
 
 def convert_into(
-    root: Path,
-    raw: Path,
-    name: str = "penn_action",
-    split: str = "train",
+    root,
+    raw,
+    name="penn_action",
+    split="train",
     *,
-    body: Path | None = None,
-    **options: Any,
-) -> convert.Conversion:
+    body=None,
+    **options,
+):
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=root, body=body)
     return convert.convert(plan, **options)
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
+def network(monkeypatch):
     """In the place of ResNet-50; `network.batches` has an entry for every batch that it saw."""
     return replace_network(monkeypatch)
 
@@ -122,10 +120,10 @@ class WatchedPenn(PennAction):
 
     watched: str = field(default_factory=lambda: os.environ["WATCHED_PENN"])
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self):
         return {name: value for name, value in super().parameters().items() if name != "watched"}
 
-    def read(self, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
+    def read(self, raw, split, video, account, body):
         with Path(self.watched, "read").open("a") as names:
             names.write(f"{video.name}\n")
         failure = Path(self.watched, f"fail-{video.name}")
@@ -137,28 +135,28 @@ class WatchedPenn(PennAction):
 class Reads:
     """What `WatchedPenn` reads, and what it fails with."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self._folder = folder
 
     @property
-    def names(self) -> list[str]:
+    def names(self):
         """The videos that have been read since the last `clear`."""
         file = self._folder / "read"
         return file.read_text().split() if file.exists() else []
 
-    def clear(self) -> None:
+    def clear(self):
         """Nothing has been read, nothing fails."""
         for file in self._folder.iterdir():
             file.unlink()
 
-    def fail(self, name: str, error: BaseException | None = None) -> None:
+    def fail(self, name, error=None):
         (self._folder / f"fail-{name}").write_bytes(
             pickle.dumps(error or ZeroDivisionError("float division"))
         )
 
 
 @pytest.fixture
-def reads(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Reads:
+def reads(tmp_path_factory, monkeypatch):
     """In the place of Penn Action's reader, one that is watched."""
     folder = tmp_path_factory.mktemp("watched")
     monkeypatch.setenv("WATCHED_PENN", str(folder))
@@ -167,15 +165,13 @@ def reads(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_shards(monkeypatch):
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 16)
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
 
 
 @pytest.fixture(autouse=True)
-def empty_working_folder(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def empty_working_folder(tmp_path_factory, monkeypatch):
     """Commands read luigi.cfg of the working folder, and that of the clone is for its demo data."""
     folder = tmp_path_factory.getbasetemp() / "empty"
     folder.mkdir(exist_ok=True)
@@ -183,7 +179,7 @@ def empty_working_folder(
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+def embedded(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "embedded"
     folder.mkdir(exist_ok=True)
@@ -198,15 +194,13 @@ class Into:
     everything: Callable[[Path], dict[str, tuple[int, int]]] = staticmethod(everything)
 
     @staticmethod
-    def spec(**given: Any) -> StreamSpec:
+    def spec(**given):
         """A StreamSpec by all that can be said of one, wherever it belongs: weights, name, ..."""
         stream = {key: given.pop(key) for key in ("weights", "precision") if key in given}
         return StreamSpec(stream=given.pop("stream", None) or ResNet50(**stream), **given)
 
     @classmethod
-    def extract(
-        cls, root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any
-    ) -> features.Extraction:
+    def extract(cls, root, split="penn_action/train", *, replace=False, **spec):
         resources = {
             key: spec.pop(key)
             for key in ("device", "batch_size", "workers", "timeout")
@@ -218,7 +212,7 @@ class Into:
         )[0]
 
     @staticmethod
-    def rows(root: Path, split: str, name: str) -> dict[str, np.ndarray]:
+    def rows(root, split, name):
         """Track's name -> its rows of a column or, as `features/NAME`, of a stream."""
         opened = cache.open(root)[split]
         column = opened.column(name)
@@ -226,7 +220,7 @@ class Into:
 
 
 @pytest.fixture(scope="session")
-def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def on_path(tmp_path_factory):
     """A folder with `made_up` alone, on the path of this process and of those that it starts."""
     folder = tmp_path_factory.mktemp("path")
     shutil.copy(Path(__file__).parent / "pipeline/features/made_up.py", folder)
@@ -236,12 +230,12 @@ def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def made_up(on_path: Path) -> ModuleType:
+def made_up(on_path):
     return importlib.import_module("made_up")
 
 
 @pytest.fixture(scope="session")
-def into() -> type[Into]:
+def into():
     return Into
 
 
@@ -250,10 +244,10 @@ class Converted:
     copied.
     """
 
-    def __init__(self, embedded: Embedded, folder: Path) -> None:
+    def __init__(self, embedded, folder):
         self._folder, self.raw = folder, embedded.raw("penn_action")
 
-    def root(self, extracted: str) -> Path:
+    def root(self, extracted):
         """In shards of the size that new splits have now; `extracted`: the precision of its stream,
         none for "".
         """
@@ -266,7 +260,7 @@ class Converted:
                     Into.extract(root, precision=extracted)
         return root
 
-    def copy(self, raw: Path, root: Path, extracted: str = "") -> None:
+    def copy(self, raw, root, extracted=""):
         """What converting (and extracting) `raw`, an untouched copy, into `root` writes: in a tenth
         of the time.
         """
@@ -276,7 +270,7 @@ class Converted:
 
 
 @pytest.fixture(scope="session")
-def converted(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+def converted(embedded, tmp_path_factory):
     return Converted(embedded, tmp_path_factory.mktemp("converted"))
 
 
@@ -287,19 +281,19 @@ class Penn:
 
     name = "penn_action/train"
 
-    def __init__(self, raw: Path, root: Path, converted: Converted) -> None:
+    def __init__(self, raw, root, converted):
         self.raw, self.root, self._converted = raw, root, converted
 
     @property
-    def places(self) -> tuple[object, ...]:
+    def places(self):
         """The options of its raw folder and its cache."""
         return "--raw", self.raw, "--cache", self.root
 
     @property
-    def split(self) -> cache.Split:
+    def split(self):
         return cache.open(self.root)[self.name]
 
-    def plan(self, split: str = "train", **changed: Any) -> convert.ConversionPlan:
+    def plan(self, split="train", **changed):
         given = {
             "raw": self.raw,
             "root": self.root,
@@ -308,35 +302,33 @@ class Penn:
         }
         return convert.plan_conversion(given.pop("dataset"), split, **given)
 
-    def convert(self, split: str = "train", **options: Any) -> convert.Conversion:
+    def convert(self, split="train", **options):
         return convert.convert(self.plan(split), **options)
 
-    def converted(self, extracted: str = "") -> None:
+    def converted(self, extracted=""):
         """`convert` (and an extraction) of the untouched raw folder, from a cache that is there."""
         self._converted.copy(self.raw, self.root, extracted)
 
-    def recipe(self, stream: StreamSpec | None = None) -> Recipe:
+    def recipe(self, stream=None):
         settings = load(Path("no luigi.cfg"), optional=True)
         at = () if stream is None else (replace(stream, raw=self.raw),)
         return Recipe(
             datasets.get("penn_action"), "train", self.raw, self.root, settings, streams=at
         )
 
-    def rows(self, column: str) -> dict[str, np.ndarray]:
+    def rows(self, column):
         return Into.rows(self.root, self.name, column)
 
-    def everything(self) -> dict[str, tuple[int, int]]:
+    def everything(self):
         return everything(self.root)
 
-    def label(self, video: str) -> Path:
+    def label(self, video):
         return self.raw / f"labels/{video}.mat"
 
-    def frames(self, video: str) -> Path:
+    def frames(self, video):
         return self.raw / f"frames/{video}"
 
-    def edit(
-        self, video: str, change: Callable[[np.ndarray], Any] = lambda x: x + 1, key: str = "x"
-    ) -> bytes:
+    def edit(self, video, change=lambda x: x + 1, key="x"):
         """Change a label; else all joints move by a pixel. Returns the bytes before."""
         before = self.label(video).read_bytes()
         label = {
@@ -347,44 +339,44 @@ class Penn:
         savemat(self.label(video), label | {key: change(label[key])})
         return before
 
-    def spoil(self, *videos: str) -> bytes:
+    def spoil(self, *videos):
         """Leave a joint out: `bad_label_file`. Returns the last one's bytes before."""
         return [self.edit(video, lambda x: x[:, :12]) for video in videos][-1]
 
-    def add(self, *videos: str) -> None:
+    def add(self, *videos):
         """Copies of 0001."""
         for video in videos:
             shutil.copy(self.label("0001"), self.label(video))
             shutil.copytree(self.frames("0001"), self.frames(video))
 
-    def remove(self, *videos: str) -> None:
+    def remove(self, *videos):
         for video in videos:
             self.label(video).unlink()
             shutil.rmtree(self.frames(video))
 
-    def elsewhere(self, folder: Path) -> Penn:
+    def elsewhere(self, folder):
         """A copy of the raw folder there, for the same cache."""
         return Penn(
             Path(shutil.copytree(self.raw, folder / "penn_action")), self.root, self._converted
         )
 
-    def without_marker(self) -> None:
+    def without_marker(self):
         """As if it were a download: real data."""
         (self.raw / MARKER).unlink()
 
 
 @pytest.fixture
-def penn(embedded: Embedded, converted: Converted, tmp_path: Path) -> Penn:
+def penn(embedded, converted, tmp_path):
     return Penn(
         embedded.copy("penn_action", tmp_path / "raw/penn_action"), tmp_path / "cache", converted
     )
 
 
 @pytest.fixture
-def run() -> Callable[..., int]:
+def run():
     """`python -m pipeline`, within this process: its exit code."""
 
-    def run(*arguments: object) -> int:
+    def run(*arguments):
         try:
             return main([str(argument) for argument in arguments])
         except SystemExit as ended:  # from argparse
@@ -394,12 +386,12 @@ def run() -> Callable[..., int]:
 
 
 @pytest.fixture
-def ran(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def ran(run, capsys):
     """What a command of `python -m pipeline` printed: `.out` and `.err`; `code`: the exit code that
     it must have.
     """
 
-    def ran(*arguments: object, code: int = 0) -> Any:
+    def ran(*arguments, code=0):
         capsys.readouterr()
         ended = run(*arguments)
         shown = capsys.readouterr()
@@ -410,12 +402,12 @@ def ran(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable
 
 
 @pytest.fixture
-def luigi_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def luigi_cfg(tmp_path, monkeypatch):
     """Write a luigi.cfg, which commands read from then on: `luigi_cfg("amass",
     "[amass]\\nresampling = decimate")`.
     """
 
-    def write(datasets: str = "penn_action", more: str = "") -> Path:
+    def write(datasets="penn_action", more=""):
         file = tmp_path / "luigi.cfg"
         paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n"
         file.write_text(f"{paths}[data]\ndatasets = {datasets}\n{more}\n")

@@ -8,18 +8,14 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-
-import pytest
 
 from pipeline.cli.text import python
 from pipeline.commands.init import tool
 
-FOLDER: Final = Path(__file__).parent / "golden"
-VARYING: Final = (  # what differs from run to run, and what stands for it
+FOLDER = Path(__file__).parent / "golden"
+VARYING = (  # what differs from run to run, and what stands for it
     (r"\((at \w+\.py):\d+\)", r"(\1:N)"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)?", "TIME"),
     (r"\bin [\d,.]+ (s|min)\b", "in N s"),
@@ -33,11 +29,11 @@ class Transcript:
 
     def __init__(
         self,
-        main: Callable[[list[str]], int],
-        capsys: pytest.CaptureFixture[str],
-        places: Mapping[object, str],
-        varying: Sequence[tuple[str, str]],
-    ) -> None:
+        main,
+        capsys,
+        places,
+        varying,
+    ):
         """places: paths and other texts of this run, and the words that stand for them."""
         self._main, self._capsys, self._varying = main, capsys, (*VARYING, *varying)
         # The interpreter may be below one of the places: it goes first.
@@ -50,7 +46,7 @@ class Transcript:
         self._places = known | {str(place): name for place, name in places.items()}
         self.text = ""
 
-    def __call__(self, title: str, *words: object) -> None:
+    def __call__(self, title, *words):
         """Run a command; its words, standard output, standard error and exit code are the next part
         of the file.
         """
@@ -65,11 +61,11 @@ class Transcript:
         lines += [f"2> {line}" for line in shown.err.splitlines()]
         self.add("\n".join([*lines, f"[{code}]", "", ""]))
 
-    def add(self, text: str) -> None:
+    def add(self, text):
         """A part of the file that is no command's."""
         self.text += self._plain(text)
 
-    def _plain(self, text: str) -> str:
+    def _plain(self, text):
         """Without what differs from run to run."""
         for place, name in sorted(self._places.items(), key=lambda item: -len(item[0])):
             text = text.replace(place, name)
@@ -79,7 +75,7 @@ class Transcript:
 
 
 @contextmanager
-def recorded(name: str, made: Transcript, *, rewrite: bool) -> Iterator[Transcript]:
+def recorded(name, made, *, rewrite):
     """A transcript that must be what tests/golden/NAME.txt says; if `rewrite`, it becomes that."""
     yield made
     file = FOLDER / f"{name}.txt"

@@ -3,22 +3,19 @@
 import gc
 import os
 import tracemalloc
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 
 class Call:
     """Unpickling it calls `function(*arguments)`: `Call(os.mkdir, "ran")`."""
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, function, *arguments):
         self._call = function, arguments
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def __reduce__(self):
         return self._call
 
 
-def memory_peak(run: Callable[[], Any]) -> int:
+def memory_peak(run):
     """Bytes that Python and NumPy held at most while `run` ran."""
     gc.collect()  # garbage of earlier work, freed during this one, would hide a part of it
     tracemalloc.start()
@@ -29,7 +26,7 @@ def memory_peak(run: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
-THINGS: dict[str, Callable[[Path], None]] = {
+THINGS = {
     "folder": lambda path: path.mkdir(),
     "dangling": lambda path: path.symlink_to("nowhere/at/all"),
     "loop": lambda path: path.symlink_to(path.name),

@@ -11,32 +11,32 @@ VOID = frozenset(("meta", "img", "br", "input", "link"))
 class Element:
     """One element of a page, with all that is in it."""
 
-    def __init__(self, tag: str, attributes: dict[str, str], parent: Element | None = None) -> None:
+    def __init__(self, tag, attributes, parent=None):
         self.tag, self.attributes, self.parent = tag, attributes, parent
         self.classes = set(attributes.get("class", "").split())
         self.children: list[Element | str] = []
 
     @property
-    def text(self) -> str:
+    def text(self):
         return " ".join(
             "".join(c if isinstance(c, str) else f" {c.text} " for c in self.children).split()
         )
 
-    def all(self, *tags: str) -> list[Element]:
+    def all(self, *tags):
         """Elements below this one, in the page's order; of these tags, when some are named."""
-        found: list[Element] = []
+        found = []
         for child in (c for c in self.children if isinstance(c, Element)):
             found += ([child] if not tags or child.tag in tags else []) + child.all(*tags)
         return found
 
-    def of_class(self, *names: str) -> list[Element]:
+    def of_class(self, *names):
         return [element for element in self.all() if element.classes >= set(names)]
 
 
 class Page(HTMLParser):
     """Reads a page, and fails where an element is not closed in order."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source):
         super().__init__()
         self.source = source
         self.root = self._open = Element("", {})
@@ -46,7 +46,7 @@ class Page(HTMLParser):
         (self.main,), (self.header,) = self.root.all("main"), self.root.all("header")
 
     @property
-    def ids(self) -> list[str]:
+    def ids(self):
         """All of them, each once."""
         ids = [
             element.attributes["id"] for element in self.root.all() if "id" in element.attributes
@@ -55,7 +55,7 @@ class Page(HTMLParser):
         return ids
 
     @property
-    def levels(self) -> list[int]:
+    def levels(self):
         """Of the headings: one of the first level, and no level left out."""
         levels = [
             int(heading.tag[1]) for heading in self.root.all("h1", "h2", "h3", "h4", "h5", "h6")
@@ -64,17 +64,17 @@ class Page(HTMLParser):
         assert all(below - above <= 1 for above, below in pairwise(levels))
         return levels
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         assert len(dict(attrs)) == len(attrs), f"{tag} has an attribute twice"
         element = Element(tag, {name: value or "" for name, value in attrs}, self._open)
         self._open.children.append(element)
         if tag not in VOID:
             self._open = element
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag):
         assert self._open.tag == tag, f"{self.getpos()}: </{tag}>"
         assert self._open.parent is not None
         self._open = self._open.parent
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         self._open.children.append(data)

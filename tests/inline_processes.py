@@ -10,8 +10,6 @@ import os
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 from unittest import mock
 
 from pipeline.processes import NO_TASK, Failed, pool, server
@@ -28,14 +26,14 @@ class InlineProcess:
 
     def __init__(
         self,
-        main: Callable[..., None],
-        work: Callable[..., Any],
+        main,
+        work,
         *,
-        fds: Sequence[int] = (),
-        env: Mapping[str, str] | None = None,
-        preload: Callable[[], object] | None = None,
-        memory: int | None = None,
-    ) -> None:
+        fds=(),
+        env=None,
+        preload=None,
+        memory=None,
+    ):
         self.pipe = self
         self._work = pickle.loads(pickle.dumps(work))
         self._env = dict(env or {})
@@ -44,7 +42,7 @@ class InlineProcess:
         if fds:
             self._work.share(*(mmap.mmap(fd, os.fstat(fd).st_size) for fd in fds))
 
-    def send_bytes(self, message: bytes) -> None:
+    def send_bytes(self, message):
         arguments = pickle.loads(message)
         began = time.perf_counter()
         with mock.patch.dict(os.environ, self._env):
@@ -54,26 +52,26 @@ class InlineProcess:
                 outcome = pickle.dumps((None, pool._sendable(error)))
         self._results.append((time.perf_counter() - began, outcome))
 
-    def recv(self) -> tuple[float, bytes]:
+    def recv(self):
         return self._results.popleft()
 
-    def poll(self) -> bool:
+    def poll(self):
         return bool(self._results)
 
-    def close(self) -> None:
+    def close(self):
         self._results.clear()
 
-    def reset_silence(self) -> None:
+    def reset_silence(self):
         pass
 
-    def silence(self) -> float:
+    def silence(self):
         return 0.0
 
-    def kill(self, *, timeout: float | None = None) -> Failed:
+    def kill(self, *, timeout=None):
         return Failed("reader_crashed", "was closed")
 
 
-def _wait(pipes: Sequence[InlineProcess], patience: float) -> list[InlineProcess]:
+def _wait(pipes, patience):
     ready = [pipe for pipe in pipes if pipe.poll()]
     if not ready:
         time.sleep(min(patience, 0.001))
@@ -81,13 +79,13 @@ def _wait(pipes: Sequence[InlineProcess], patience: float) -> list[InlineProcess
 
 
 @contextlib.contextmanager
-def inline_processes() -> Iterator[None]:
+def inline_processes():
     with mock.patch.object(pool, "Process", InlineProcess), mock.patch.object(pool, "wait", _wait):
         yield
 
 
 @contextlib.contextmanager
-def real_processes() -> Iterator[None]:
+def real_processes():
     with (
         mock.patch.object(pool, "Process", REAL_PROCESS),
         mock.patch.object(pool, "wait", REAL_WAIT),

@@ -1,9 +1,5 @@
 """Splits and streams of numbers that a test knows, each in one commit."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 import cache
@@ -12,20 +8,20 @@ from cache.format.extra import ExtraColumn
 DEMO = {"stand_in": True}
 
 
-def track_of(name: str, columns: Mapping[str, Any], **about: Any) -> cache.TrackRows:
+def track_of(name, columns, **about):
     """A track of the video that its name begins with."""
     usual = {"video": name.rpartition("/")[0], "step": 1, "fps": 25.0, "crop_scale": 1.3}
     return cache.TrackRows(name=name, columns=columns, **{**usual, **about})
 
 
 def write_split(
-    root: Path,
-    name: str,
-    videos: Iterable[tuple[cache.VideoEntry, Sequence[cache.TrackRows]]],
-    recorded: Mapping[str, Any] = DEMO,
-    drop: Sequence[str] = (),
-    **options: Any,
-) -> cache.Split:
+    root,
+    name,
+    videos,
+    recorded=DEMO,
+    drop=(),
+    **options,
+):
     """A commit of these videos without those before that are named; recorded: further entries of
     the manifest.
     """
@@ -44,14 +40,14 @@ def write_split(
 
 
 def write_stream(
-    root: Path,
-    split: str,
-    stream: str,
-    values: Callable[[Any], Any],
-    computed: Callable[[Any], Any] = np.ones_like,
-    recorded: Mapping[str, Any] = DEMO,
-    **form: Any,
-) -> None:
+    root,
+    split,
+    stream,
+    values,
+    computed=np.ones_like,
+    recorded=DEMO,
+    **form,
+):
     """A commit of all shards: values (n, dim) and whether they are computed (n,), both functions of
     rows (n,).
     """
@@ -63,7 +59,7 @@ def write_stream(
         writer.commit(recorded)
 
 
-def make(root: Path, name: str = "made/train", n_rows: int = 60, **track: Any) -> cache.Split:
+def make(root, name="made/train", n_rows=60, **track):
     """Two videos of strange names: one of two tracks with a gap and columns of the dataset's own,
     one rejected.
     """

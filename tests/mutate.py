@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 CORE = """
 boxes | pipeline/boxes.py | test_boxes
@@ -61,7 +60,7 @@ IMPORTED_ONCE = (
 LIMIT_S = 240  # for the tests of one mutant
 
 
-def mutable(tree: ast.AST) -> list[Any]:
+def mutable(tree):
     """Operators, comparisons and constants of a file that may be changed."""
     nodes = list(ast.walk(tree))
     kept = {
@@ -84,7 +83,7 @@ def mutable(tree: ast.AST) -> list[Any]:
     return [node for node in operators + constants if node not in kept]
 
 
-def mutant(source: str, pick: random.Random) -> tuple[str, str]:
+def mutant(source, pick):
     """What is changed, and the source with it."""
     tree = ast.parse(source)
     node = pick.choice(mutable(tree))
@@ -98,7 +97,7 @@ def mutant(source: str, pick: random.Random) -> tuple[str, str]:
     return f"{node.lineno}\t{before}\t{ast.unparse(node)}", ast.unparse(tree)
 
 
-def passes(clone: Path, tests: str, *, mutated: bool) -> bool:
+def passes(clone, tests, *, mutated):
     """Run tests in a process that need not import again what takes long; of a mutant, it keeps no
     bytecode.
     """
@@ -117,7 +116,7 @@ def passes(clone: Path, tests: str, *, mutated: bool) -> bool:
     return code == 0
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, default=168)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,7 +1,5 @@
 """ONNX graphs whose outputs are known functions of their inputs, written node by node."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +11,17 @@ class Graph:
     constants.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
 
-    def __call__(self, operator: str, *inputs: Any, **attributes: Any) -> str:
+    def __call__(self, operator, *inputs, **attributes):
         names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         output = f"v{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, names, [output], **attributes))
         return output
 
-    def constant(self, value: Any) -> str:
+    def constant(self, value):
         array = np.asarray(value)
         array = array.astype(np.float32) if array.dtype == np.float64 else array
         self._constants.append(numpy_helper.from_array(array, f"c{len(self._constants)}"))
@@ -31,11 +29,11 @@ class Graph:
 
     def write(
         self,
-        file: Path,
-        inputs: Mapping[str, Sequence[Any]],
-        outputs: Mapping[str, str],
-        kind: int = TensorProto.FLOAT,
-    ) -> Path:
+        file,
+        inputs,
+        outputs,
+        kind=TensorProto.FLOAT,
+    ):
         """A graph with these inputs (name -> shape) of one kind, and outputs (name -> value of the
         graph).
         """

@@ -16,7 +16,7 @@ CHANGES = {
 }
 
 
-def copy_code(folder: Path) -> Path:
+def copy_code(folder):
     """Copy the packages into `folder`, with other boxes and homographies. Returns it, for
     PYTHONPATH.
     """
@@ -31,7 +31,7 @@ def copy_code(folder: Path) -> Path:
     return folder
 
 
-def run_other(code: Path, *words: object) -> str:
+def run_other(code, *words):
     """Run `python -m pipeline` of a copy. Returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(code)}
     command = [sys.executable, "-m", "pipeline", *map(str, words)]

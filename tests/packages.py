@@ -4,10 +4,7 @@ pages among them.
 
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from tests.docs.markdown import ROOT, blocks, document
 
@@ -16,9 +13,7 @@ DOCS = ROOT / "docs"
 BROKEN = {"vibe_pipeline.datasets": {"dances": "dances_reader:Dances"}}
 
 
-def install(
-    site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str
-) -> Path:
+def install(site, name, entry_points, **modules):
     """Write a package into `site`, which is to be on the path: its modules' text, and what pip
     records of it.
 
@@ -37,7 +32,7 @@ def install(
     return about
 
 
-def install_source(site: Path, source: Path) -> Path:
+def install_source(site, source):
     """Install a package's source, without its tests."""
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     shutil.copytree(
@@ -49,7 +44,7 @@ def install_source(site: Path, source: Path) -> Path:
     return install(site, project["name"], project["entry-points"])
 
 
-def install_page(site: Path, kind: str) -> Path:
+def install_page(site, kind):
     """Install the package of docs/adding-a-<kind>, or the module that the page shows whole."""
     folder = DOCS / f"adding-a-{kind}"
     if folder.is_dir():
@@ -61,14 +56,14 @@ def install_page(site: Path, kind: str) -> Path:
     return install(site, f"example-{kind}", groups, **{module: page_code(kind)})
 
 
-def page_code(kind: str) -> str:
+def page_code(kind):
     """The code of a page that shows a whole module."""
     (code,) = blocks("python", document(f"adding-a-{kind}.md"))
     return code
 
 
 @contextmanager
-def without(entries: Any, name: str) -> Iterator[None]:
+def without(entries, name):
     """A registry or table lacks an entry for a while; all of it is there again afterwards, in the
     same order.
     """

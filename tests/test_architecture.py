@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -94,7 +93,7 @@ sys.exit("torch" in sys.modules)
 
 
 @functools.cache
-def modules() -> dict[str, Path]:
+def modules():
     """Dotted name -> file, of every module of ours; a package by its folder's name."""
     files = (file for package in ORDER for file in (ROOT / package).rglob("*.py"))
     names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
@@ -102,7 +101,7 @@ def modules() -> dict[str, Path]:
 
 
 @functools.cache
-def first_imports(name: str) -> set[str]:
+def first_imports(name):
     """The modules that importing a module imports, of ours or not."""
     body = ast.parse(modules()[name].read_text()).body
     return set(
@@ -111,7 +110,7 @@ def first_imports(name: str) -> set[str]:
 
 
 @functools.cache
-def nodes(name: str) -> list[ast.AST]:
+def nodes(name):
     """The imports and the constants of a module."""
     kinds = (ast.Import, ast.ImportFrom, ast.Constant)
     return [
@@ -120,14 +119,14 @@ def nodes(name: str) -> list[ast.AST]:
 
 
 @functools.cache
-def all_imports() -> dict[str, set[str]]:
+def all_imports():
     """Module -> all that it imports, of ours or not, inside functions and for type checkers,
     too.
     """
     return {name: set(_named_by(name, nodes(name))) for name in modules()}
 
 
-def _named_by(name: str, statements: Iterable[ast.AST]) -> Iterable[str]:
+def _named_by(name, statements):
     for node in statements:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -139,12 +138,12 @@ def _named_by(name: str, statements: Iterable[ast.AST]) -> Iterable[str]:
 
 
 @functools.cache
-def imports() -> dict[str, set[str]]:
+def imports():
     """Module -> the modules of ours that it imports."""
     return {name: (found & modules().keys()) - {name} for name, found in all_imports().items()}
 
 
-def place(module: str) -> tuple[str, str]:
+def place(module):
     """(package, folder or module right below it): "pipeline.files.formats.cdf" -> ("pipeline",
     "formats").
     """
@@ -152,13 +151,13 @@ def place(module: str) -> tuple[str, str]:
     return package, rest.partition(".")[0] or "__init__"
 
 
-def is_leaf(module: str) -> bool:
+def is_leaf(module):
     package, folder = place(module)
     return package == "pipeline" and folder in LEAVES
 
 
 @pytest.mark.parametrize("package", ORDER)
-def test_folders_are_imported_from_above_alone(package: str) -> None:
+def test_folders_are_imported_from_above_alone(package):
     order = ORDER[package].split()
     own = {module: found for module, found in imports().items() if place(module)[0] == package}
     assert {place(module)[1] for module in own} == set(order)
@@ -174,7 +173,7 @@ def test_folders_are_imported_from_above_alone(package: str) -> None:
         ), folder
 
 
-def test_no_modules_import_one_another_in_a_circle() -> None:
+def test_no_modules_import_one_another_in_a_circle():
     graph = {name: set(found) for name, found in imports().items()}
     # whoever imports nothing that is left
     while free := [name for name, found in graph.items() if not found]:
@@ -185,7 +184,7 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     assert graph == {}, "each of these is in a circle, or imports one that is"
 
 
-def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline() -> None:
+def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline():
     for module, found in imports().items():
         if place(module)[0] == "vibe_model" and not module.startswith(OF_CACHES):
             assert {name for name in found if name.startswith("pipeline")} <= set(OF_PIPELINE), (
@@ -193,7 +192,7 @@ def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline() -> No
             )
 
 
-def test_a_leaf_is_imported_inside_functions_or_by_a_folder_whose_first_line_says_so() -> None:
+def test_a_leaf_is_imported_inside_functions_or_by_a_folder_whose_first_line_says_so():
     for module, found in imports().items():
         package, folder = place(module)
         leaves = {name for name in found if is_leaf(name) and place(name) != (package, folder)}
@@ -207,14 +206,14 @@ def test_a_leaf_is_imported_inside_functions_or_by_a_folder_whose_first_line_say
         assert undeclared == set(), module
 
 
-def test_luigi_is_known_to_tasks_alone() -> None:
+def test_luigi_is_known_to_tasks_alone():
     for module, found in all_imports().items():
         assert place(module)[0] == "tasks" or not any(
             name.split(".")[0] == "luigi" for name in found
         ), module
 
 
-def test_what_is_imported_is_what_pyproject_names() -> None:
+def test_what_is_imported_is_what_pyproject_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = ("s3", "timm", "clips", "contracts", "exchange")
     extras = (project["optional-dependencies"][extra] for extra in names)
@@ -228,7 +227,7 @@ def test_what_is_imported_is_what_pyproject_names() -> None:
     assert {DISTRIBUTIONS.get(name, name) for name in used} == named
 
 
-def test_importing_what_has_nothing_to_compute_imports_no_torch() -> None:
+def test_importing_what_has_nothing_to_compute_imports_no_torch():
     """One after the other in one process: the first that does is printed."""
     done = subprocess.run(
         [sys.executable, "-c", ASKING, *NO_TORCH], cwd=ROOT, capture_output=True, text=True
@@ -236,7 +235,7 @@ def test_importing_what_has_nothing_to_compute_imports_no_torch() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_help_of_all_commands_imports_neither_numpy_nor_pydantic() -> None:
+def test_the_help_of_all_commands_imports_neither_numpy_nor_pydantic():
     asked = (
         "import sys, pipeline.__main__ as main; main.parser().format_help(); "
         "sys.exit(' '.join({'numpy', 'pydantic'} & sys.modules.keys()) or None)"
@@ -245,7 +244,7 @@ def test_the_help_of_all_commands_imports_neither_numpy_nor_pydantic() -> None:
     assert done.returncode == 0, f"--help imports {done.stderr}"
 
 
-def test_no_file_outside_features_knows_a_streams_kind() -> None:
+def test_no_file_outside_features_knows_a_streams_kind():
     """But for resnet50, the default, crops, which others may be computed from, and what reads
     certain streams.
 

@@ -21,7 +21,7 @@ from vibe_model import models  # noqa: E402
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_videos(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_videos(tmp_path):
     code = """
 import re, sys
 from pathlib import Path
@@ -43,7 +43,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 
 
 @pytest.mark.slow
-def test_the_cache_that_scale_measures_is_like_any_other(tmp_path: Path) -> None:
+def test_the_cache_that_scale_measures_is_like_any_other(tmp_path):
     scale = importlib.import_module("scale")
     for split in scale.SPLITS:
         scale.make(tmp_path, split, 240)  # three full shards, and a part of one
@@ -59,7 +59,7 @@ def test_the_cache_that_scale_measures_is_like_any_other(tmp_path: Path) -> None
     assert (plan.why, plan.n_left_alone, len(plan.touched)) == ("", 60, 60)
 
 
-def test_windows_that_differ_end_the_benchmark(tmp_path: Path) -> None:
+def test_windows_that_differ_end_the_benchmark(tmp_path):
     import windows
 
     data = windows.make(tmp_path, rows=512, dim=4)
@@ -71,7 +71,7 @@ def test_windows_that_differ_end_the_benchmark(tmp_path: Path) -> None:
         windows.compare(data, starts, batch=8)
 
 
-def ran(name: str, out: Path, *options: object) -> str:
+def ran(name, out, *options):
     """The report of a benchmark's command, which deletes its other files."""
     command = [sys.executable, ROOT / f"benchmarks/{name}.py", *options, "--out", out / "report.md"]
     subprocess.run(
@@ -84,7 +84,7 @@ def ran(name: str, out: Path, *options: object) -> str:
     return (out / "report.md").read_text()
 
 
-def cells(text: str, row: str) -> list[str]:
+def cells(text, row):
     """The cells of the one row that begins with `row`."""
     (line,) = (line for line in text.splitlines() if line.startswith(f"| {row} "))
     return [cell.strip(" *") for cell in line.split("|")[2:-1]]
@@ -105,7 +105,7 @@ MEASURED = {  # words of the command -> first cells of rows whose second cell is
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", MEASURED)
-def test_one_command_measures_and_writes_the_report(words: str, tmp_path: Path) -> None:
+def test_one_command_measures_and_writes_the_report(words, tmp_path):
     name, *options = words.split()
     text = ran(name, tmp_path, *options, "--at", tmp_path)
     for row in MEASURED[words]:
@@ -117,7 +117,7 @@ def test_one_command_measures_and_writes_the_report(words: str, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_one_command_shows_what_models_learn_from_planted_features(tmp_path: Path) -> None:
+def test_one_command_shows_what_models_learn_from_planted_features(tmp_path):
     options = ["--motions", 60, "--seeds", 0, "--epochs", 1, "--steps", 30]
     text = ran("learning", tmp_path, *options)
     errors = {}
@@ -127,7 +127,7 @@ def test_one_command_shows_what_models_learn_from_planted_features(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_check_of_a_gpu_runs_on_a_cpu_at_small_sizes(tmp_path: Path) -> None:
+def test_the_check_of_a_gpu_runs_on_a_cpu_at_small_sizes(tmp_path):
     text = ran("gpu_check", tmp_path, "--tiny", "--device", "cpu", "--at", tmp_path)
     assert "A trial run at small sizes: its figures mean nothing" in text
     parts = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
@@ -170,7 +170,7 @@ def test_the_check_of_a_gpu_goes_on_after_a_failure_and_says_what_to_do(tmp_path
 
 
 @pytest.mark.slow
-def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path: Path) -> None:
+def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path):
     text = ran("crashes", tmp_path, "--seed", 1, "--steps", 20, "--at", tmp_path)
     assert "**20 steps, " in text
     assert "killed: no difference.**" in text
@@ -202,7 +202,7 @@ for changed in (None, moved, cut, lags):
 
 
 @pytest.mark.slow
-def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> None:
+def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(
         [sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment

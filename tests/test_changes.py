@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ TESTS = "".join(
     file.read_text() for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)
 )
 # group of the table -> what it registers, the pages that tell of it
-KINDS: dict[str, tuple[type[Any], str]] = {
+KINDS = {
     "vibe_pipeline.datasets": (Dataset, "datasets.md"),
     "vibe_pipeline.streams": (Stream, "features.md"),
     "vibe_pipeline.detectors": (Detector, "detecting.md"),
@@ -44,12 +44,12 @@ PAGE_OF = {"part_dynamics": "part-dynamics.md"}
 REGISTERED = [(group, name) for group in KINDS for name in table.OWN[group]]
 
 
-def module_name(file: Path) -> str:
+def module_name(file):
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize(("group", "name"), REGISTERED, ids=lambda text: text.split(".")[-1])
-def test_what_is_registered_has_a_page_and_a_test(group: str, name: str) -> None:
+def test_what_is_registered_has_a_page_and_a_test(group, name):
     page = KINDS[group][1]
     text = document(page)
     assert re.search(rf"[`\[/_]{name}\b", text), f"docs/{page} says nothing about {name}"
@@ -58,7 +58,7 @@ def test_what_is_registered_has_a_page_and_a_test(group: str, name: str) -> None
 
 
 @pytest.mark.parametrize("group", KINDS)
-def test_what_could_be_registered_is(group: str) -> None:
+def test_what_could_be_registered_is(group):
     """Records of a module, and classes with a name of their own."""
     kind = KINDS[group][0]
     listed = [plug_ins.load(target) for target in table.OWN[group].values()]
@@ -74,14 +74,14 @@ def test_what_could_be_registered_is(group: str) -> None:
     assert missing == [], f"add them to pipeline/table.py, {group}"
 
 
-def is_named_class(value: object, kind: type[Any]) -> bool:
+def is_named_class(value, kind):
     if not isinstance(value, type) or not issubclass(value, kind):
         return False
     return any(isinstance(vars(value).get(key), str) for key in ("name", "kind"))
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_has_a_page_and_a_test(name: str) -> None:
+def test_a_metric_has_a_page_and_a_test(name):
     pages = "".join(document(page) for page in ("vibe.md", "hmmr.md", "getting-started.md"))
     title = METRICS[name].title
     assert f"`{name}`" in pages or title.lower() in pages.lower(), "no page tells of it"
@@ -89,17 +89,17 @@ def test_a_metric_has_a_page_and_a_test(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_of_a_protocol(name: str) -> None:
+def test_a_metric_is_of_a_protocol(name):
     assert any(name in protocol.metrics for protocol in PROTOCOLS.values())
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_protocol_has_a_page(name: str) -> None:
+def test_a_protocol_has_a_page(name):
     assert f"| `{name}` |" in document("vibe.md")
 
 
 @pytest.mark.parametrize("model", models.every(), ids=lambda model: model.section)
-def test_the_losses_of_a_model_are_those_of_its_page(model: Model) -> None:
+def test_the_losses_of_a_model_are_those_of_its_page(model):
     page = document(PAGE_OF.get(model.section, f"{model.section}.md"))
     told = [name for row in tables(page, "term") for name in re.findall(r"\w+", row["term"])]
     terms = model.presets[model.preset]().TERMS
@@ -107,7 +107,7 @@ def test_the_losses_of_a_model_are_those_of_its_page(model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", models.every(), ids=lambda model: model.section)
-def test_the_choices_of_a_model_s_settings_are_on_a_page(model: Model) -> None:
+def test_the_choices_of_a_model_s_settings_are_on_a_page(model):
     pages = {PAGE_OF.get(model.section, f"{model.section}.md"), "vibe.md", "settings.md"}
     told = {*re.findall(r"\w+", " ".join(document(page) for page in sorted(pages)))}
     for name, kind in get_type_hints(model.config).items():
@@ -116,7 +116,7 @@ def test_the_choices_of_a_model_s_settings_are_on_a_page(model: Model) -> None:
                 assert word in told, f"[{model.section}] {name}: no page tells of {word!r}"
 
 
-def test_every_command_is_in_the_table() -> None:
+def test_every_command_is_in_the_table():
     listed = {module for names in table.COMMANDS.values() for module, _ in names.values()}
     having = {
         module_name(file)
@@ -126,7 +126,7 @@ def test_every_command_is_in_the_table() -> None:
     assert having == listed
 
 
-def test_every_version_is_on_the_page_of_versions_to_raise() -> None:
+def test_every_version_is_on_the_page_of_versions_to_raise():
     page = document("architecture.md").partition("## Versions to raise")[2]
     having = [
         str(file.relative_to(ROOT))
@@ -137,11 +137,11 @@ def test_every_version_is_on_the_page_of_versions_to_raise() -> None:
     assert [file for file in having if f"`{file}`" not in page] == []
 
 
-def sha256(content: bytes) -> str:
+def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def test_the_digests_of_files_are_those_of_earlier_conversions(tmp_path: Path) -> None:
+def test_the_digests_of_files_are_those_of_earlier_conversions(tmp_path):
     """With others, every video counts as changed, and its features are computed again. If that is
     meant: change this test, and say so in "When you upgrade" of CHANGELOG.md.
     """
@@ -168,9 +168,7 @@ def test_the_digests_of_files_are_those_of_earlier_conversions(tmp_path: Path) -
 @pytest.mark.parametrize(
     "stored", ["float16", "bfloat16", "float32", "float64", "int8", "int16", "uint8"]
 )
-def test_a_stream_is_read_as_the_numbers_that_were_written_whatever_stores_them(
-    tmp_path: Path, stored: str
-) -> None:
+def test_a_stream_is_read_as_the_numbers_that_were_written_whatever_stores_them(tmp_path, stored):
     numbers = np.array([0, 1, -2, 0.5, 96, -0.25, 3, 64], np.float32)
     n = len(numbers)
     columns = {"frame_index": np.arange(n), "bbox": np.full((n, 4), 9, np.float32)}
@@ -178,7 +176,7 @@ def test_a_stream_is_read_as_the_numbers_that_were_written_whatever_stores_them(
     video = (cache.VideoEntry(name="a"), [track_of("a/0", columns)])
     write_split(tmp_path, "toy/train", [video], {})
 
-    def rows_of(rows: np.ndarray) -> np.ndarray:
+    def rows_of(rows):
         return np.tile(numbers[np.asarray(rows) % n, None], (1, 4))
 
     try:

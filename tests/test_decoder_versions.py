@@ -5,9 +5,7 @@ import subprocess
 import sys
 import tomllib
 import venv
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -21,24 +19,24 @@ READING = (
 SHOW = "import av, cv2; print(av.__file__, cv2.__file__, av.__version__, cv2.__version__)"
 
 
-def required(name: str) -> Requirement:
+def required(name):
     stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (found,) = [one for one in map(Requirement, stated) if one.name == name]
     return found
 
 
-def lowest(name: str) -> str:
+def lowest(name):
     """The lower bound of a package, for pip. Versions of OpenCV end with numbers of the build."""
     (bound,) = [one.version for one in required(name).specifier if one.operator == ">="]
     return f"{name}=={bound}.*" if name == "opencv-python" else f"{name}=={bound}"
 
 
-def ran(words: Sequence[str | Path], folder: Path) -> Any:
+def ran(words, folder):
     """A finished process in a folder, which knows nothing of the tests that run here."""
     own = ("PYTEST", "COVERAGE")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes: Any = {
+    pipes = {
         "stdout": subprocess.PIPE,
         "stderr": subprocess.STDOUT,
         "text": True,
@@ -49,9 +47,7 @@ def ran(words: Sequence[str | Path], folder: Path) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["lowest", "highest"])
-def test_clips_of_all_kinds_are_read_with_both_ends_of_the_allowed_versions(
-    tmp_path: Path, end: str
-) -> None:
+def test_clips_of_all_kinds_are_read_with_both_ends_of_the_allowed_versions(tmp_path, end):
     choose = {"lowest": lowest, "highest": lambda name: str(required(name))}[end]
     packages = [choose("av"), choose("opencv-python")]
     home = tmp_path / "environment"

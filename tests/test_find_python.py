@@ -23,7 +23,7 @@ esac
 
 
 @pytest.fixture
-def programs(tmp_path: Path) -> Path:
+def programs(tmp_path):
     """A folder with Pythons of which none fits, first on the PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -32,14 +32,12 @@ def programs(tmp_path: Path) -> Path:
     return folder
 
 
-def write(file: Path, text: str) -> None:
+def write(file, text):
     file.write_text(text)
     file.chmod(0o755)
 
 
-def find(
-    programs: Path, python: str = "", folder: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def find(programs, python="", folder=None):
     for name in ("dirname", "touch"):  # no more of the system: its Pythons and its uv stay out
         program = shutil.which(name)
         assert program is not None
@@ -57,19 +55,19 @@ def find(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_one_that_fits_is_found_behind_others(programs: Path, name: str) -> None:
+def test_the_one_that_fits_is_found_behind_others(programs, name):
     write(programs / name, FITTING)
     assert find(programs).stdout == f"{programs / name}\n"
 
 
-def test_the_newest_that_fits_is_taken_and_another_if_it_is_named(programs: Path) -> None:
+def test_the_newest_that_fits_is_taken_and_another_if_it_is_named(programs):
     for name in ("python3.12", "python3.11"):
         write(programs / name, FITTING)
     assert find(programs).stdout == f"{programs / 'python3.12'}\n"
     assert find(programs, "python3.11").stdout == f"{programs / 'python3.11'}\n"
 
 
-def test_an_environment_that_is_there_keeps_its_python(programs: Path, tmp_path: Path) -> None:
+def test_an_environment_that_is_there_keeps_its_python(programs, tmp_path):
     (tmp_path / ".venv/bin").mkdir(parents=True)
     own = tmp_path / ".venv/bin/python"
     write(own, FITTING)
@@ -80,19 +78,19 @@ def test_an_environment_that_is_there_keeps_its_python(programs: Path, tmp_path:
     assert find(programs, folder=tmp_path).stdout == f"{programs / 'python3.13'}\n"
 
 
-def test_a_path_with_spaces_is_one_python(programs: Path, tmp_path: Path) -> None:
+def test_a_path_with_spaces_is_one_python(programs, tmp_path):
     named = tmp_path / "my python"
     write(named, FITTING)
     assert find(programs, str(named)).stdout == f"{named}\n"
 
 
-def test_uv_installs_one_if_none_fits(programs: Path) -> None:
+def test_uv_installs_one_if_none_fits(programs):
     write(programs / "uv", UV)
     for _ in range(2):
         assert find(programs).stdout == "/uv/python3.12\n"
 
 
-def test_without_any_a_line_says_what_to_install(programs: Path) -> None:
+def test_without_any_a_line_says_what_to_install(programs):
     answer = find(programs)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "found no Python 3.11, 3.12 or 3.13 with venv. (Luigi has no" in answer.stderr
@@ -101,7 +99,7 @@ def test_without_any_a_line_says_what_to_install(programs: Path) -> None:
     assert "3.13 with venv, but PYTHON=python3." in named.stderr
 
 
-def test_make_setup_asks_it(programs: Path, tmp_path: Path) -> None:
+def test_make_setup_asks_it(programs, tmp_path):
     make = shutil.which("make")
     assert make is not None
     folder = tmp_path / "clone"

@@ -13,10 +13,8 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +33,7 @@ EXTRACTED = ("penn_action/test", "mpi_inf_3dhp/train", "3dpw/validation")  # by 
 
 
 @functools.cache
-def machine() -> str:
+def machine():
     """All that may change the last digit of a float."""
     cpu = [
         line
@@ -49,11 +47,11 @@ def machine() -> str:
     return sha256("\n".join([platform.python_version(), *sorted(set(cpu)), *versions]).encode())
 
 
-def sha256(*parts: bytes) -> str:
+def sha256(*parts):
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def make(folder: Path) -> dict[str, Any]:
+def make(folder):
     """Synthesize, convert, extract and train below `folder`, through public doors; the digests of
     all of it.
     """
@@ -98,7 +96,7 @@ def make(folder: Path) -> dict[str, Any]:
     }
 
 
-def tree(folder: Path, *patterns: str) -> str:
+def tree(folder, *patterns):
     """A digest of the names and the bytes of all files below a folder, or of those that match."""
     files = sorted(
         {
@@ -117,7 +115,7 @@ def tree(folder: Path, *patterns: str) -> str:
     )
 
 
-def arrays(split: Path) -> dict[str, Any]:
+def arrays(split):
     """Every array of a split: the digest of its files, its type and shape, and the sum of its
     numbers' sizes.
     """
@@ -142,7 +140,7 @@ def arrays(split: Path) -> dict[str, Any]:
     return found
 
 
-def losses(folder: Path) -> dict[str, Any]:
+def losses(folder):
     """Every curve of a training of 6 steps, but for those of the clock."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -171,28 +169,28 @@ def losses(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp("gold"))
 
 
 @pytest.fixture(scope="module")
-def gold() -> dict[str, Any]:
-    recorded: dict[str, Any] = json.loads(RECORD.read_text())
+def gold():
+    recorded = json.loads(RECORD.read_text())
     return recorded
 
 
 @pytest.fixture(scope="module")
-def same(gold: dict[str, Any]) -> Callable[[Any, Any], bool]:
+def same(gold):
     """Equal to the bit on the machine that recorded them, equal up to rounding elsewhere."""
 
-    def compare(ours: Any, theirs: Any) -> bool:
+    def compare(ours, theirs):
         equal = bool(ours == theirs)
         return equal or (gold["machine"] != machine() and ours == pytest.approx(theirs, rel=1e-3))
 
     return compare
 
 
-def test_the_embedded_raw_files_are_as_recorded(made: dict[str, Any], gold: dict[str, Any]) -> None:
+def test_the_embedded_raw_files_are_as_recorded(made, gold):
     if gold["machine"] != machine():
         pytest.skip("recorded on another machine: pictures may differ in their last bit")
     assert made["raw"] == gold["raw"]

@@ -3,7 +3,6 @@
 import ast
 import io
 import tokenize
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class Density:
     statements: int = 0
     forms: list[str] = field(default_factory=list)
 
-    def add(self, text: str, name: str = "") -> None:
+    def add(self, text, name=""):
         tree = ast.parse(text)
         left_out = {*lines_left_out(tree)}
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -51,19 +50,19 @@ class Density:
             self.forms += [f"{name}:{line_of(node)}: {form}" for form in forms_of(node)]
 
     @property
-    def tokens_a_line(self) -> float:
+    def tokens_a_line(self):
         return self.tokens / len(self.lines)
 
     @property
-    def forms_a_thousand(self) -> float:
+    def forms_a_thousand(self):
         return 1000 * len(self.forms) / len(self.lines)
 
 
-def line_of(node: ast.AST) -> int:
+def line_of(node):
     return int(getattr(node, "lineno", 0))
 
 
-def lines_left_out(tree: ast.Module) -> Iterator[int]:
+def lines_left_out(tree):
     """Lines of imports and docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -73,7 +72,7 @@ def lines_left_out(tree: ast.Module) -> Iterator[int]:
             yield from range(first.lineno, (first.end_lineno or first.lineno) + 1)
 
 
-def forms_of(node: ast.AST) -> Iterator[str]:
+def forms_of(node):
     """The forms of this node that a reader has to unpack."""
     if isinstance(node, ast.NamedExpr):
         yield "walrus"
@@ -97,16 +96,16 @@ def forms_of(node: ast.AST) -> Iterator[str]:
             yield "two assignments in one"
 
 
-def has_inner(node: ast.AST, kinds: tuple[type[ast.AST], ...]) -> bool:
+def has_inner(node, kinds):
     return any(isinstance(inner, kinds) for inner in ast.walk(node) if inner is not node)
 
 
-def is_swap(target: ast.Tuple, value: ast.Tuple) -> bool:
+def is_swap(target, value):
     return sorted(map(ast.unparse, target.elts)) == sorted(map(ast.unparse, value.elts))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_a_file_is_no_denser_than_people_enjoy_reading(file: Path) -> None:
+def test_a_file_is_no_denser_than_people_enjoy_reading(file):
     text = file.read_text()
     assert text.count("\n") <= LINES, "make two files of it"
     density = Density()
@@ -116,7 +115,7 @@ def test_a_file_is_no_denser_than_people_enjoy_reading(file: Path) -> None:
         assert density.forms_a_thousand <= FORMS_A_THOUSAND, "\n".join(density.forms)
 
 
-def test_all_of_it_is_no_denser_than_other_projects_of_the_field() -> None:
+def test_all_of_it_is_no_denser_than_other_projects_of_the_field():
     every = Density()
     for file in FILES:
         every.add(file.read_text(), str(file))
@@ -125,7 +124,7 @@ def test_all_of_it_is_no_denser_than_other_projects_of_the_field() -> None:
     assert every.forms_a_thousand <= ALL_FORMS_A_THOUSAND
 
 
-def test_each_form_is_known_and_plain_code_has_none() -> None:
+def test_each_form_is_known_and_plain_code_has_none():
     dense = Density()
     dense.add(
         "a, b = 1, 2\n"

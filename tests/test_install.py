@@ -13,7 +13,6 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -28,12 +27,12 @@ SHOW = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(P
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def ran(words: list[str | Path], folder: Path, code: int = 0) -> str:
+def ran(words, folder, code=0):
     """What a command printed that knows nothing of this checkout."""
     own = ("PYTHONPATH", "LUIGI_CONFIG_PATH", "COVERAGE_PROCESS_START")
     environment = {key: value for key, value in os.environ.items() if key not in own}
     environment |= {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    pipes: Any = {
+    pipes = {
         "stdout": subprocess.PIPE,
         "stderr": subprocess.STDOUT,
         "text": True,
@@ -45,7 +44,7 @@ def ran(words: list[str | Path], folder: Path, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory):
     """A copy of what a wheel is built from: building writes beside it."""
     folder = tmp_path_factory.mktemp("source")
     for package in PACKAGES:
@@ -58,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(source, tmp_path_factory):
     into = tmp_path_factory.mktemp("wheel")
     pip = [
         sys.executable,
@@ -81,8 +80,8 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else(
-    wheel: Path,
-) -> None:
+    wheel,
+):
     every = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
     every = [file for file in every if "__pycache__" not in file.parts]
     files = {str(file.relative_to(ROOT)) for file in every if file.name != "README.md"}
@@ -98,7 +97,7 @@ def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else
 # init
 
 
-def values(text: str) -> dict[tuple[str, str], str]:
+def values(text):
     cfg = configparser.ConfigParser(interpolation=None)
     cfg.read_string(text)
     return {
@@ -106,7 +105,7 @@ def values(text: str) -> dict[tuple[str, str], str]:
     }
 
 
-def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path: Path) -> None:
+def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path):
     assert main(["init", str(tmp_path / "work")]) == 0
     written = (tmp_path / "work" / "luigi.cfg").read_text()
     # People change the luigi.cfg of their clone.
@@ -162,7 +161,7 @@ def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(tm
 # from the checkout
 
 
-def environment(home: Path, *install: str | Path) -> Path:
+def environment(home, *install):
     """The folder of commands of a fresh environment with one installation. Other packages are the
     running one's.
     """
@@ -187,14 +186,12 @@ def environment(home: Path, *install: str | Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tools(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tools(wheel, tmp_path_factory):
     return environment(tmp_path_factory.mktemp("environment"), wheel)
 
 
 @pytest.mark.slow
-def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(
-    source: Path, tmp_path: Path
-) -> None:
+def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(source, tmp_path):
     for name in PACKAGES:
         (tmp_path / "work" / name).mkdir(parents=True)
     tools = environment(tmp_path, "--no-build-isolation", "--editable", source)
@@ -203,7 +200,7 @@ def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(
 
 
 @pytest.mark.slow
-def test_an_installed_package_runs_from_an_empty_folder(tools: Path, tmp_path: Path) -> None:
+def test_an_installed_package_runs_from_an_empty_folder(tools, tmp_path):
     found = ran([tools / "python", "-c", SHOW], tmp_path).split()
     assert len(found) == len(PACKAGES)
     assert all(Path(file).is_relative_to(tools.parent) for file in found)
@@ -235,16 +232,14 @@ def test_an_installed_package_runs_from_an_empty_folder(tools: Path, tmp_path: P
 # the image
 
 
-def instructions() -> list[tuple[str, str]]:
+def instructions():
     """(instruction, the rest) of the Dockerfile."""
     text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
 
 
-def test_the_image_is_built_from_files_that_are_there_with_a_supported_python_and_not_as_root() -> (
-    None
-):
+def test_the_image_is_built_from_files_that_are_there_with_a_supported_python_and_not_as_root():
     let_in = {
         line[1:]
         for line in (ROOT / ".dockerignore").read_text().splitlines()

@@ -12,9 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("is_marked", [True, False])
-def test_a_marked_folder_of_demo_data_goes_and_any_other_stays(
-    is_marked: bool, tmp_path: Path
-) -> None:
+def test_a_marked_folder_of_demo_data_goes_and_any_other_stays(is_marked, tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     for folder in ("docs/_build", "demo/cache", "data/cache", "runs"):
         (tmp_path / folder).mkdir(parents=True)

@@ -5,11 +5,8 @@ What was made before it existed does not record it, and counts as made with its 
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar
-
-import pytest
+from typing import ClassVar
 
 from pipeline import datasets
 from pipeline.clips import detectors
@@ -27,7 +24,7 @@ from vibe_model.vibe.config import MPOSER
 RECORDS = FOLDER / "options.json"
 
 
-def defaults_of(kind: type[Any]) -> dict[str, Any]:
+def defaults_of(kind):
     """Default of each option, as JSON holds it."""
     values = {}
     for option in fields(kind):
@@ -36,18 +33,14 @@ def defaults_of(kind: type[Any]) -> dict[str, Any]:
     return values
 
 
-def record_of(
-    version: object, defaults: Mapping[str, Any], added: Collection[str]
-) -> dict[str, Any]:
+def record_of(version, defaults, added):
     later = {name: value for name, value in defaults.items() if name in added}
     return {"version": version, "always_recorded": sorted(defaults.keys() - added), "added": later}
 
 
-def every_record(before: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def every_record(before):
     """Our datasets, streams, detectors and trainings. before: their earlier records."""
-    kinds: dict[str, Any] = {
-        f"dataset {name}": type(datasets.get(name)) for name in datasets.names()
-    }
+    kinds = {f"dataset {name}": type(datasets.get(name)) for name in datasets.names()}
     kinds |= {f"stream {name}": streams.find(name) for name in streams.names()}
     kinds |= {f"detector {name}": detectors.find(name) for name in detectors.names()}
     for name, kind in kinds.items():
@@ -69,8 +62,8 @@ def every_record(before: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
 
 
 def test_an_option_that_older_data_do_not_record_is_listed_and_keeps_its_default_within_a_version(
-    request: pytest.FixtureRequest,
-) -> None:
+    request,
+):
     before = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
     now = dict(every_record(before))
     for name, record in now.items():
@@ -100,8 +93,8 @@ class Clips(Dataset):
     splits = ("train",)
     version = 1
 
-    def videos(self, raw: Any, split: str) -> Any: ...
-    def read(self, raw: Any, split: str, video: Any, account: Any, body: Any) -> Any: ...
+    def videos(self, raw, split): ...
+    def read(self, raw, split, video, account, body): ...
 
 
 @dataclass(frozen=True)
@@ -114,7 +107,7 @@ class Colours(NumberStream):
     kind = "colours"
     dim = 3
 
-    def load(self, machine: Any, recorded: Any) -> Any: ...
+    def load(self, machine, recorded): ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +125,7 @@ class ColoursOfANetwork(Colours):
 class Faces(Detector):
     name = "faces"
 
-    def load(self, device: str) -> Any: ...
+    def load(self, device): ...
 
 
 @dataclass(frozen=True)
@@ -141,8 +134,8 @@ class FacesLater(Faces):
     added: ClassVar[tuple[str, ...]] = ("smooth",)
 
 
-def test_an_added_option_with_its_default_changes_no_identity(tmp_path: Any) -> None:
-    def reader(dataset: Dataset) -> dict[str, Any]:
+def test_an_added_option_with_its_default_changes_no_identity(tmp_path):
+    def reader(dataset):
         return reader_parts(dataset, "train", tmp_path, None)
 
     assert reader(ClipsLater()) == reader(Clips())

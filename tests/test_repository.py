@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_the_citation_is_that_of_the_package() -> None:
+def test_the_citation_is_that_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= citation.keys()
@@ -21,7 +21,7 @@ def test_the_citation_is_that_of_the_package() -> None:
     assert found == [PROJECT[key] for key in ("name", "description", "version", "license")]
 
 
-def test_the_workflow_runs_the_checks_on_supported_versions() -> None:
+def test_the_workflow_runs_the_checks_on_supported_versions():
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     job = workflow["jobs"]["checks"]
     assert job["steps"][-1] == {"run": ".ci/run"}
@@ -30,14 +30,14 @@ def test_the_workflow_runs_the_checks_on_supported_versions() -> None:
         assert f"Programming Language :: Python :: {version}" in PROJECT["classifiers"]
 
 
-def version_in(clone: Path) -> str:
+def version_in(clone):
     """What --version prints, without the id of the code, which stays."""
     words = [sys.executable, "-m", "pipeline", "--version"]
     text = subprocess.check_output(words, cwd=clone, text=True)
     return re.sub(r"code \w{12}\)\n$", "code ID)", text)
 
 
-def test_the_version_names_the_commit_of_a_clone_and_whether_it_has_changed(tmp_path: Path) -> None:
+def test_the_version_names_the_commit_of_a_clone_and_whether_it_has_changed(tmp_path):
     for package in ("cache", "pipeline", "tasks", "vibe_model"):
         shutil.copytree(ROOT / package, tmp_path / package)
     (tmp_path / "README.md").touch()

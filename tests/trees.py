@@ -6,13 +6,13 @@ from pathlib import Path
 OUTSIDE = {"provenance.json", "stamps.json", ".stamps.json.part"}
 
 
-def contents(root: Path) -> dict[str, bytes]:
+def contents(root):
     """Every file."""
     files = (path for path in sorted(root.rglob("*")) if path.is_file())
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def tree(root: Path) -> dict[str, bytes]:
+def tree(root):
     """Every file that the promise of equal bytes holds for."""
     found = ((Path(name), data) for name, data in contents(root).items())
     kept = (
@@ -23,7 +23,7 @@ def tree(root: Path) -> dict[str, bytes]:
     return {path.as_posix(): data for path, data in kept}
 
 
-def everything(root: Path) -> dict[str, tuple[int, int]]:
+def everything(root):
     """Inode and time of every file and folder: what shows that nothing at all was touched."""
     return {
         p.relative_to(root).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns)

@@ -3,13 +3,11 @@ happens.
 """
 
 import time
-from collections.abc import Callable
-from typing import Final
 
-LIMIT: Final = 180.0  # s, until what a test waits for is taken for missing
+LIMIT = 180.0  # s, until what a test waits for is taken for missing
 
 
-def await_that(is_true: Callable[[], object]) -> None:
+def await_that(is_true):
     """Return once it is true."""
     latest = time.monotonic() + LIMIT
     while not is_true():
@@ -17,7 +15,7 @@ def await_that(is_true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def with_growing_limit(judge: Callable[[float], None], first: float) -> None:
+def with_growing_limit(judge, first):
     """Call `judge(limit)`, with a longer limit in s while it fails, up to a minute and more.
 
     What hangs is ended at any limit; what is healthy, but slow on a busy machine, needs a long one.

@@ -1,7 +1,6 @@
 """The small splits that tests of the cache share: made once, copied to be changed."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ from tests.cache import toy as builders
 
 
 @pytest.fixture(scope="session")
-def toy() -> Any:
+def toy():
     return builders
 
 
 @pytest.fixture(scope="module")
-def memory() -> Iterator[None]:
+def memory():
     """Every URL leads to a store of obstore's in this process, which does in seconds what takes a
     server minutes.
     """
@@ -28,12 +27,12 @@ def memory() -> Iterator[None]:
         yield
 
 
-def _copied(made: Path, tmp_path: Path) -> Path:
+def _copied(made, tmp_path):
     return Path(shutil.copytree(made, tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")
-def made_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_tracks(tmp_path_factory):
     """Six videos in 143 rows. Only to be read or copied, as all that is made once."""
     root = tmp_path_factory.mktemp("tracks") / "cache"
     builders.write(root, builders.videos())
@@ -41,7 +40,7 @@ def made_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(made_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(made_tracks, tmp_path_factory):
     """The same with features."""
     root = _copied(made_tracks, tmp_path_factory.mktemp("features"))
     builders.write_stream(root)
@@ -49,12 +48,12 @@ def made(made_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tracks(made_tracks: Path, tmp_path: Path) -> Path:
+def tracks(made_tracks, tmp_path):
     """A copy of the tracks alone, to change."""
     return _copied(made_tracks, tmp_path)
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
+def root(made, tmp_path):
     """A copy of tracks and features, to change."""
     return _copied(made, tmp_path)

@@ -19,19 +19,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partialmethod
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 Disk = dict[str, bytes | None]  # every file below the top with its bytes; every folder, with None
 Contents = Callable[["File"], bytes]  # what a file holds after the cut
 
 # The functions of module os that change files or folders, or make changes durable. Nothing in
 # cache/ writes otherwise.
-CALLS: Final = (
+CALLS = (
     *(
         "open",
         "write",
@@ -54,19 +53,19 @@ class File:
     live: bytes = b""
     synced: bytes = b""
 
-    def old(self) -> bytes:
+    def old(self):
         """Nothing new has survived."""
         return self.synced
 
-    def new(self) -> bytes:
+    def new(self):
         """All has."""
         return self.live
 
-    def zeros(self) -> bytes:
+    def zeros(self):
         """The new length has survived, the new bytes have not."""
         return self.synced[: len(self.live)].ljust(len(self.live), b"\0")
 
-    def torn(self) -> bytes:
+    def torn(self):
         """Half of what is new has survived."""
         pairs = enumerate(zip(self.live, self.synced, strict=False))
         same = next(
@@ -101,24 +100,24 @@ class Model:
     `disks`.
     """
 
-    def __init__(self, disk: Disk | None = None) -> None:
+    def __init__(self, disk=None):
         self.top = Folder()
         self.pending: list[Change] = []
         for path, data in sorted((disk or {}).items()):
             folder, name = self._at(path)
             folder.live[name] = folder.synced[name] = Folder() if data is None else File(data, data)
 
-    def do(self, name: str, path: str, *rest: Any) -> None:
+    def do(self, name, path, *rest):
         getattr(self, f"_{name}")(path, *rest)
 
-    def after_cut(self, rng: random.Random) -> Disk:
+    def after_cut(self, rng):
         """What may be there after a power cut at this moment: nothing that was not synced, all of
         it, or a part.
         """
         every, none = set(self.pending), set[Change]()
         kept = {change for change in self.pending if rng.random() < 0.5}
         fates = [rng.choice((File.old, File.zeros, File.torn, File.new)) for _ in range(8)]
-        cuts: list[tuple[set[Change], Contents]] = [
+        cuts = [
             *((none, File.old) for _ in range(4)),  # the harshest, most often
             (none, File.new),
             *((every, contents) for contents in (File.old, File.zeros, File.torn, File.new)),
@@ -126,11 +125,11 @@ class Model:
         ]
         return self.cut(*rng.choice(cuts))
 
-    def lost(self) -> Disk:
+    def lost(self):
         """What is there after a cut that took all that it could."""
         return self.cut(set(), File.old)
 
-    def cut(self, changes: set[Change], contents: Contents) -> Disk:
+    def cut(self, changes, contents):
         """The disk when of all that was not synced just these names have survived, and these
         contents.
         """
@@ -138,7 +137,7 @@ class Model:
             change for change in self.pending if change in changes or self._implied(change, changes)
         ]
 
-        def names(folder: Folder) -> Mapping[str, File | Folder]:
+        def names(folder):
             found = dict(folder.synced)
             for change in happened:
                 if change.folder is folder:
@@ -147,16 +146,16 @@ class Model:
 
         return self._disk(self.top, names, contents)
 
-    def _implied(self, change: Change, changes: set[Change]) -> bool:
+    def _implied(self, change, changes):
         return any(other.after is change for other in changes)
 
     def _disk(
         self,
-        folder: Folder,
-        names: Callable[[Folder], Mapping[str, File | Folder]],
-        contents: Contents,
-    ) -> Disk:
-        found: Disk = {}
+        folder,
+        names,
+        contents,
+    ):
+        found = {}
         for name, node in names(folder).items():
             if isinstance(node, File):
                 found[name] = contents(node)
@@ -170,7 +169,7 @@ class Model:
                 )
         return found
 
-    def _at(self, path: str) -> tuple[Folder, str]:
+    def _at(self, path):
         """(the folder that holds it, its name there)."""
         folder = self.top
         *above, name = path.split("/")
@@ -180,52 +179,50 @@ class Model:
             folder = inner
         return folder, name
 
-    def _node(self, path: str) -> File | Folder:
+    def _node(self, path):
         folder, name = self._at(path)
         return folder.live[name] if name else folder
 
-    def _change(
-        self, folder: Folder, names: Mapping[str, File | Folder | None], after: Change | None = None
-    ) -> Change:
+    def _change(self, folder, names, after=None):
         change = Change(folder, names, after)
         _set(folder.live, names)
         self.pending.append(change)
         return change
 
-    def _create(self, path: str) -> None:
+    def _create(self, path):
         folder, name = self._at(path)
         self._change(folder, {name: File()})
 
-    def _mkdir(self, path: str) -> None:
+    def _mkdir(self, path):
         folder, name = self._at(path)
         self._change(folder, {name: Folder()})
 
-    def _remove(self, path: str) -> None:
+    def _remove(self, path):
         folder, name = self._at(path)
         self._change(folder, {name: None})
 
-    def _rename(self, path: str, to: str) -> None:
+    def _rename(self, path, to):
         (folder, name), (target, new) = self._at(path), self._at(to)
         if folder is target:
             self._change(folder, {name: None, new: folder.live[name]})
         else:
             self._change(folder, {name: None}, after=self._change(target, {new: folder.live[name]}))
 
-    def _link(self, path: str, to: str) -> None:
+    def _link(self, path, to):
         target, new = self._at(to)
         self._change(target, {new: self._node(path)})
 
-    def _write(self, path: str, offset: int, data: bytes) -> None:
+    def _write(self, path, offset, data):
         file = self._node(path)
         assert isinstance(file, File)
         file.live = file.live[:offset].ljust(offset, b"\0") + data + file.live[offset + len(data) :]
 
-    def _truncate(self, path: str, size: int) -> None:
+    def _truncate(self, path, size):
         file = self._node(path)
         assert isinstance(file, File)
         file.live = file.live[:size].ljust(size, b"\0")
 
-    def _sync(self, path: str) -> None:
+    def _sync(self, path):
         node = self._node(path)
         if isinstance(node, File):
             node.synced = node.live
@@ -238,7 +235,7 @@ class Model:
         self.pending = [change for change in self.pending if change not in now]
 
 
-def _set(names: dict[str, File | Folder], changed: Mapping[str, File | Folder | None]) -> None:
+def _set(names, changed):
     for name, node in changed.items():
         if node is None:
             names.pop(name, None)
@@ -261,7 +258,7 @@ class Interruption(NamedTuple):
     code: int = 0  # of errno; 0: the process ends
 
 
-NOTHING: Final = Interruption(0)
+NOTHING = Interruption(0)
 
 
 @dataclass
@@ -281,7 +278,7 @@ class Watched:
     # are the calls those of another process, which are neither counted nor interrupted?
     beside: bool = False
 
-    def call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, name, function, *args, **kwargs):
         if not self._is_below(self._path(args[0], kwargs.get("dir_fd"))) or not _changes(
             name, args, kwargs
         ):
@@ -296,9 +293,7 @@ class Watched:
         self._interrupt(name, note, function, args)
         return note(function, args, kwargs)
 
-    def _interrupt(
-        self, name: str, note: Callable[..., Any], function: Callable[..., Any], args: Any
-    ) -> None:
+    def _interrupt(self, name, note, function, args):
         at, code = self.interruption
         if not at or self.changes < at:
             return
@@ -316,22 +311,20 @@ class Watched:
             code, os.strerror(code), *([] if isinstance(args[0], int) else [os.fspath(args[0])])
         )
 
-    def _is_below(self, path: str) -> bool:
+    def _is_below(self, path):
         return path == str(self.top) or path.startswith(f"{self.top}/")
 
-    def _note(self, what: str, path: str, *rest: Any) -> None:
+    def _note(self, what, path, *rest):
         self.model.do(what, path[len(str(self.top)) + 1 :], *rest)
 
-    def _path(self, path: Any, folder: int | None = None) -> str:
+    def _path(self, path, folder=None):
         """Absolute; `path` may be a descriptor, or relative to one."""
         if isinstance(path, int):
             return str(Path(f"/proc/self/fd/{path}").readlink())
         base = Path() if folder is None else Path(f"/proc/self/fd/{folder}").readlink()
         return os.path.normpath(base.absolute() / os.fsdecode(path))
 
-    def _open(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _open(self, function, args, kwargs):
         path, flags = (
             self._path(args[0], kwargs.get("dir_fd")),
             int(kwargs.get("flags", (*args, 0)[1])),
@@ -346,26 +339,20 @@ class Watched:
             self._note("truncate", path, 0)
         return fd
 
-    def _write(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _write(self, function, args, kwargs):
         fd, data = args
         written = function(fd, data)
         end = os.lseek(fd, 0, os.SEEK_CUR)
         self._note("write", self._path(fd), end - written, bytes(data)[:written])
         return written
 
-    def _pwrite(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _pwrite(self, function, args, kwargs):
         fd, data, offset = args
         written = function(fd, data, offset)
         self._note("write", self._path(fd), offset, bytes(data)[:written])
         return written
 
-    def _changed(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], does: str
-    ) -> None:
+    def _changed(self, function, args, kwargs, does):
         """A call of one path or descriptor, or of two paths."""
         paths = [
             self._path(path, kwargs.get("dir_fd"))
@@ -384,10 +371,10 @@ class Watched:
 
 
 @contextlib.contextmanager
-def watching(watched: Watched) -> Iterator[Watched]:
+def watching(watched):
     """Have every one of `CALLS` go through it."""
 
-    def through(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def through(name, function):
         return lambda *args, **kwargs: watched.call(name, function, *args, **kwargs)
 
     functions = {name: getattr(os, name) for name in CALLS}
@@ -400,22 +387,22 @@ def watching(watched: Watched) -> Iterator[Watched]:
             setattr(os, name, function)
 
 
-def _changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def _changes(name, args, kwargs):
     """Whether a call changes anything: opening a file to read it does not."""
     return name != "open" or bool(
         kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC)
     )
 
 
-def on_disk(top: Path) -> Disk:
+def on_disk(top):
     """What is there."""
-    found: Disk = {}
+    found = {}
     for path in sorted(top.rglob("*")):
         found[path.relative_to(top).as_posix()] = path.read_bytes() if path.is_file() else None
     return found
 
 
-def put_back(disk: Disk, top: Path) -> None:
+def put_back(disk, top):
     """Make a folder out of it. Only what differs from what is there is touched."""
     there = on_disk(top)
     for key in sorted(there.keys() - disk.keys(), reverse=True):

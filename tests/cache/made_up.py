@@ -8,10 +8,9 @@ here by the rule of docs/cache-format.md (each commit begins a shard), independe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 import cache
 from cache import SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
 
-SPLIT: Final = "toy/train"
-COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "valid")
+SPLIT = "toy/train"
+COLUMNS = ("frame_index", "bbox", "kp_2d", "valid")
 SHARD, CHUNK = 8, 4  # rows
-FORMS: Final[Mapping[str, Any]] = {
+FORMS = {
     "resnet50": {"dim": 4, "dtype": "float16"},
     "crops": {"dim": 4, "dtype": "float32"},
 }
-UNREADABLE: Final = 7  # every so many-th picture cannot be decoded
+UNREADABLE = 7  # every so many-th picture cannot be decoded
 
 Array = NDArray[Any]
 # name, rows of each track, seeds of its boxes and of its other labels
@@ -47,21 +46,19 @@ class State:
     pending: Mapping[str, Collection[tuple[str, int]]] = field(default_factory=dict)
 
     @property
-    def live(self) -> frozenset[int]:
+    def live(self):
         """Shards with rows of tracks."""
         return frozenset[int]().union(*map(self.shards_of, self.starts))
 
-    def shards_of(self, track: str) -> frozenset[int]:
+    def shards_of(self, track):
         rows = range(self.starts[track], self.starts[track] + self.length(track))
         return frozenset(row // SHARD for row in rows)
 
-    def length(self, track: str) -> int:
+    def length(self, track):
         name, _, person = track.partition("/")
         return self.videos[name][1][int(person)]
 
-    def converted(
-        self, target: Mapping[str, Video], again: Collection[str] = (), without: Any = ()
-    ) -> State:
+    def converted(self, target, again=(), without=()):
         """After a commit of these videos, of which `again` are appended though they stay; without
         some shards.
         """
@@ -87,19 +84,19 @@ class State:
         shards = (self.shards - {*without}) | written
         return replace(self, videos=videos, starts=starts, extent=extent, shards=shards, there=True)
 
-    def extracted(self, stream: str, shards: Collection[int]) -> State:
+    def extracted(self, stream, shards):
         return replace(
             self,
             streams={**self.streams, stream: self.streams.get(stream, frozenset()) | {*shards}},
         )
 
-    def without(self, stream: str) -> State:
+    def without(self, stream):
         return replace(
             self, streams={name: shards for name, shards in self.streams.items() if name != stream}
         )
 
 
-def columns_of(video: Video, person: int) -> dict[str, Array]:
+def columns_of(video, person):
     """All that was labelled of one track."""
     n_rows = video[1][person]
     boxes, others = (
@@ -113,25 +110,25 @@ def columns_of(video: Video, person: int) -> dict[str, Array]:
     }
 
 
-def _mark(video: tuple[Any, ...]) -> str:
+def _mark(video):
     return hashlib.sha256(repr(video).encode()).hexdigest()[:16]
 
 
-def entry_of(video: Video) -> VideoEntry:
+def entry_of(video):
     account = {"found": sum(video[1]), "kept": sum(video[1]), "dropped": {}}
     return VideoEntry(name=video[0], fingerprint=_mark(video), account=account)
 
 
-def keys_of(bbox: Array) -> NDArray[np.uint64]:
+def keys_of(bbox):
     """(n, 2): the boxes' bits."""
     return np.ascontiguousarray(bbox).view(np.uint64)
 
 
-def decodable(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def decodable(keys):
     return keys[:, 0] % UNREADABLE > 0
 
 
-def numbers_of(keys: NDArray[np.uint64]) -> Array:
+def numbers_of(keys):
     """(n, 4) whole numbers that float16 holds."""
     return ((keys[:, :1] >> np.arange(4, dtype=np.uint64)) % 1000).astype(np.float16)
 
@@ -141,13 +138,13 @@ def numbers_of(keys: NDArray[np.uint64]) -> Array:
 
 
 def convert(
-    root: Path,
-    target: Mapping[str, Video],
-    again: Collection[str] = (),
-    without: Collection[int] = (),
-) -> None:
+    root,
+    target,
+    again=(),
+    without=(),
+):
     """Bring the split to exactly these videos, in one commit."""
-    sizes: Any = {"rows_per_shard": SHARD, "rows_per_chunk": CHUNK}
+    sizes = {"rows_per_shard": SHARD, "rows_per_chunk": CHUNK}
     with SplitWriter(
         root, SPLIT, columns=COLUMNS, plan=repr(sorted(target.items())), **sizes
     ) as writer:
@@ -172,7 +169,7 @@ def convert(
         following.commit({"target": sorted(target)})
 
 
-def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: list[int]) -> None:
+def extract(root, stream, *, at_most, staged, written):
     """Rows for so many of the shards that have none, which are added to `written` when they are.
 
     `staged`: by a process that is not the writer.
@@ -199,7 +196,7 @@ def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: lis
 # comparison
 
 
-def differences(root: Path, state: State) -> list[str]:
+def differences(root, state):
     """What readers get that is not as it must be. Raises CacheError where a reader would."""
     there = (root / "zarr.json").exists() and SPLIT in cache.open(root)
     if not (there and state.there):
@@ -207,14 +204,14 @@ def differences(root: Path, state: State) -> list[str]:
     return differences_of(cache.open(root)[SPLIT], state)
 
 
-def differences_of(split: cache.Split, state: State, *, listed: bool = True) -> list[str]:
+def differences_of(split, state, *, listed=True):
     """The same of an open split. `listed`: also which streams there are, which is not of what was
     opened.
     """
     expected = sorted(
         (start, start + state.length(name), name) for name, start in state.starts.items()
     )
-    found: list[Any] = [
+    found = [
         ("tracks", [(track.start, track.stop, track.name) for track in split.tracks], expected)
     ]
     found += [("videos", list(split.videos), [entry_of(video) for video in state.videos.values()])]
@@ -228,7 +225,7 @@ def differences_of(split: cache.Split, state: State, *, listed: bool = True) -> 
     return _unequal(found) or _unequal(_rows(split, expected, state))
 
 
-def _unequal(compared: Iterable[tuple[str, Any, Any]]) -> list[str]:
+def _unequal(compared):
     return [
         f"{what}: expected {theirs}, found {ours}"
         for what, ours, theirs in compared
@@ -236,9 +233,7 @@ def _unequal(compared: Iterable[tuple[str, Any, Any]]) -> list[str]:
     ]
 
 
-def _rows(
-    split: cache.Split, tracks: list[tuple[int, int, str]], state: State
-) -> Iterator[tuple[str, Any, Any]]:
+def _rows(split, tracks, state):
     """(what, found, expected) of every track's columns, of its rows in streams, and of every window
     of two rows.
     """

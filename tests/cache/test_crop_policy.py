@@ -11,13 +11,13 @@ N = 20_000
 BOX = np.float32([100, 200, 50, 60])
 
 
-def boxes(policy: CropPolicy, name: str = "a/0", n: int = N) -> tuple[np.ndarray, np.ndarray]:
+def boxes(policy, name="a/0", n=N):
     return policy.boxes(
         np.tile(BOX, (n, 1)), np.full(n, 1.3), policy.seeds([name]).repeat(n), np.arange(n)
     )
 
 
-def test_the_usual_policy_and_one_of_zero_ranges_give_the_box_itself() -> None:
+def test_the_usual_policy_and_one_of_zero_ranges_give_the_box_itself():
     for policy in (
         CropPolicy(),
         CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=0)),
@@ -28,7 +28,7 @@ def test_the_usual_policy_and_one_of_zero_ranges_give_the_box_itself() -> None:
         assert not mirrored.any()
 
 
-def test_jitter_is_uniform_in_its_ranges_and_independent() -> None:
+def test_jitter_is_uniform_in_its_ranges_and_independent():
     found, _ = boxes(CropPolicy(jitter=Jitter(copy=1)))
     magnified = np.log2(BOX[2] / found[:, 2])
     moved = (BOX[:2] - found[:, :2]) / (found[:, 2:] * 1.3) * 224  # px of a 224 px crop
@@ -41,7 +41,7 @@ def test_jitter_is_uniform_in_its_ranges_and_independent() -> None:
     np.testing.assert_allclose(found[:, 2] / found[:, 3], 50 / 60, rtol=1e-6)
 
 
-def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are() -> None:
+def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are():
     policy = CropPolicy(jitter=Jitter(copy=2))
     keys = policy.seeds(f"video/{i}" for i in range(4000))
     mirrored = policy.boxes(
@@ -52,7 +52,7 @@ def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are() -> None:
 
 
 @pytest.mark.parametrize("other", [Jitter(copy=2), Jitter(copy=1, seed=1)])
-def test_copy_seed_and_track_each_give_other_boxes(other: Jitter) -> None:
+def test_copy_seed_and_track_each_give_other_boxes(other):
     first = boxes(CropPolicy(jitter=Jitter(copy=1)), n=50)[0]
     assert (first != boxes(CropPolicy(jitter=other), n=50)[0])[:, :3].any(axis=1).all()
     assert (
@@ -60,7 +60,7 @@ def test_copy_seed_and_track_each_give_other_boxes(other: Jitter) -> None:
     )
 
 
-def test_the_numbers_stay_what_they_are() -> None:
+def test_the_numbers_stay_what_they_are():
     """Caches hold features of these boxes: another generator would silently move every label."""
     found, mirrored = boxes(CropPolicy(scale=1.1, jitter=Jitter(copy=1, seed=3)), n=2)
     np.testing.assert_allclose(found, EXPECTED, rtol=1e-6)
@@ -70,7 +70,7 @@ def test_the_numbers_stay_what_they_are() -> None:
 EXPECTED = [[100.27781, 199.79883, 63.971294, 76.76555], [104.13599, 194.01866, 62.87077, 75.44492]]
 
 
-def test_policies_survive_json_and_text() -> None:
+def test_policies_survive_json_and_text():
     policy = CropPolicy.parse("size:256 region:256x192 scale:1.2 jitter:4 seed:9 flip:0.25")
     assert policy == CropPolicy(
         size=256, region=(256, 192), scale=1.2, jitter=Jitter(copy=4, seed=9, flip=0.25)
@@ -97,6 +97,6 @@ def test_policies_survive_json_and_text() -> None:
         ("size:big", "big"),
     ],
 )
-def test_wrong_policies_are_refused(text: str, word: str) -> None:
+def test_wrong_policies_are_refused(text, word):
     with pytest.raises(ValueError, match=word):
         CropPolicy.parse(text)

@@ -4,8 +4,6 @@ import random
 import shutil
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,22 +15,20 @@ from tests.cache.made_up import FORMS, SPLIT, Video
 
 STEPS = 20
 LENGTHS = [(5,), (3, 9), (), (14,), (2, 4), (20,), (8,)]
-TARGET: dict[str, Video] = {
-    name: (name, LENGTHS[n], 0, n) for n, name in enumerate(["a", "b", "c", "d", "e", "f"])
-}
+TARGET = {name: (name, LENGTHS[n], 0, n) for n, name in enumerate(["a", "b", "c", "d", "e", "f"])}
 
 
-def digests(root: Path) -> dict[str | None, str]:
+def digests(root):
     split = cache.open(root)[SPLIT]
     names = (None, *split.streams)
     return {name: cache.content_digest(split, name) for name in names}
 
 
-def fill(root: Path, stream: str, at_most: int = 99, *, staged: bool = False) -> None:
+def fill(root, stream, at_most=99, *, staged=False):
     made_up.extract(root, stream, at_most=at_most, staged=staged, written=[])
 
 
-def written_at_once(root: Path, target: dict[str, Video]) -> dict[str | None, str]:
+def written_at_once(root, target):
     made_up.convert(root, target)
     for stream in FORMS:
         fill(root, stream)
@@ -42,7 +38,7 @@ def written_at_once(root: Path, target: dict[str, Video]) -> dict[str | None, st
 class History:
     """Random commands on one cache, some of them killed. It ends with the target's content."""
 
-    def __init__(self, top: Path, seed: int) -> None:
+    def __init__(self, top, seed):
         self.rng = random.Random(seed)
         self.root = top / "cache"
         self.videos: dict[str, Video] = {}
@@ -55,7 +51,7 @@ class History:
             self.copy,
         ]
 
-    def run(self) -> None:
+    def run(self):
         self.convert()
         for _ in range(STEPS):
             step = self.rng.choice(self.steps)
@@ -68,10 +64,10 @@ class History:
             fill(self.root, stream, 1)
             fill(self.root, stream, staged=True)
 
-    def shuffled(self, videos: dict[str, Video]) -> dict[str, Video]:
+    def shuffled(self, videos):
         return dict(self.rng.sample(sorted(videos.items()), len(videos)))
 
-    def killed(self, step: Callable[[], None]) -> None:
+    def killed(self, step):
         disk = self.root.parent
         interruption = Interruption(self.rng.randint(1, 60))
         try:
@@ -82,7 +78,7 @@ class History:
         if not self.root.exists():  # killed in `copy`, between its two moves
             (disk / "other").rename(self.root)
 
-    def convert(self) -> None:
+    def convert(self):
         """Add, replace or delete videos; correct labels alone."""
         for name in self.rng.sample(sorted(TARGET), 3):
             if name in self.videos and self.rng.random() < 0.3:
@@ -92,22 +88,22 @@ class History:
             self.videos[name] = (name, lengths, self.rng.randint(0, 1), self.rng.randint(0, 9))
         made_up.convert(self.root, self.videos)
 
-    def reorder(self) -> None:
+    def reorder(self):
         """Every video again, in another order."""
         made_up.convert(self.root, self.shuffled(self.videos), again=[*self.videos])
 
-    def extract(self) -> None:
+    def extract(self):
         stream = self.rng.choice(sorted(FORMS))
         fill(self.root, stream, self.rng.choice([1, 2, 99]), staged=self.rng.random() < 0.5)
 
-    def delete_stream(self) -> None:
+    def delete_stream(self):
         for stream in cache.open(self.root)[SPLIT].streams[:1]:
             cache.delete_stream(self.root, SPLIT, stream)
 
-    def collect(self) -> None:
+    def collect(self):
         cache.gc(self.root, unfinished=True)
 
-    def copy(self) -> None:
+    def copy(self):
         """The history goes on in the copy."""
         other = self.root.parent / "other"
         shutil.rmtree(other, ignore_errors=True)
@@ -118,8 +114,8 @@ class History:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_digests_are_equal_after_any_history_of_twenty_steps_that_ends_alike(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    seed, tmp_path, monkeypatch
+):
     history = History(tmp_path, seed)
     history.run()
     ends = digests(history.root)
@@ -130,7 +126,7 @@ def test_digests_are_equal_after_any_history_of_twenty_steps_that_ends_alike(
     assert ends == written_at_once(tmp_path / "larger_shards", TARGET)
 
 
-def test_a_digest_stays_over_versions(tmp_path: Path) -> None:
+def test_a_digest_stays_over_versions(tmp_path):
     """Published lists hold them."""
     assert written_at_once(tmp_path / "cache", TARGET) == {
         None: "072ae4b799c310c93875fae1cc502a4c3cf00f35968c8c4b4a70daaa2cc66c17",
@@ -140,16 +136,14 @@ def test_a_digest_stays_over_versions(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def before(tmp_path: Path) -> dict[str | None, str]:
+def before(tmp_path):
     return written_at_once(tmp_path / "before", TARGET)
 
 
-def test_one_other_label_gives_another_digest_of_labels_alone(
-    before: dict[str | None, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_other_label_gives_another_digest_of_labels_alone(before, tmp_path, monkeypatch):
     columns_of = made_up.columns_of
 
-    def changed(video: Video, person: int) -> dict[str, Any]:
+    def changed(video, person):
         columns = columns_of(video, person)
         if video[0] == "d":
             columns["kp_2d"][13, 48, 2] = np.nextafter(columns["kp_2d"][13, 48, 2], np.float32(0))
@@ -160,12 +154,10 @@ def test_one_other_label_gives_another_digest_of_labels_alone(
     assert [name for name in before if before[name] != after[name]] == [None]
 
 
-def test_one_other_feature_gives_another_digest_of_its_stream_alone(
-    before: dict[str | None, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_other_feature_gives_another_digest_of_its_stream_alone(before, tmp_path, monkeypatch):
     numbers_of = made_up.numbers_of
 
-    def changed(keys: Any) -> Any:
+    def changed(keys):
         numbers = numbers_of(keys)
         numbers[-1, 3] += 1
         return numbers
@@ -190,12 +182,10 @@ def test_one_other_feature_gives_another_digest_of_its_stream_alone(
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_another_fact_of_a_track_gives_another_digest(
-    other: dict[str, Any], tmp_path: Path, toy: Any
-) -> None:
+def test_another_fact_of_a_track_gives_another_digest(other, tmp_path, toy):
     digest = []
     for name, fact in {"usual": {}, "changed": other}.items():
-        facts: dict[str, Any] = {"name": "a/0", "step": 1, "fps": 25.0, "crop_scale": 1.3, **fact}
+        facts = {"name": "a/0", "step": 1, "fps": 25.0, "crop_scale": 1.3, **fact}
         columns = made_up.columns_of(TARGET["a"], 0)
         columns["frame_index"] = columns["frame_index"] * facts["step"]
         track = cache.TrackRows(video="a", columns=columns, **facts)
@@ -207,7 +197,7 @@ def test_another_fact_of_a_track_gives_another_digest(
     assert digest[0] != digest[1]
 
 
-def test_a_row_without_features_counts_however_it_lacks_them(tmp_path: Path) -> None:
+def test_a_row_without_features_counts_however_it_lacks_them(tmp_path):
     """Not computed yet, or in a copy, which has some rows of a shard only: one digest."""
     root = tmp_path / "cache"
     made_up.convert(root, TARGET)
@@ -219,7 +209,7 @@ def test_a_row_without_features_counts_however_it_lacks_them(tmp_path: Path) -> 
     assert digests(root)["crops"] != few["crops"]
 
 
-def test_memory_does_not_grow_with_the_rows_of_a_track(tmp_path: Path, toy: Any) -> None:
+def test_memory_does_not_grow_with_the_rows_of_a_track(tmp_path, toy):
     n_rows = 40_000
     columns = {"frame_index": np.arange(n_rows), "kp_2d": np.ones((n_rows, 49, 3), np.float32)}
     split = toy.split_of(tmp_path, columns, rows_per_shard=8192, rows_per_chunk=64)

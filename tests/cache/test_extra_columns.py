@@ -5,10 +5,7 @@ mirrored.
 import json
 import math
 import pickle
-from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +32,7 @@ SPLIT = toy.SPLIT
 UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-def values(column: ExtraColumn, name: str, n_rows: int) -> np.ndarray[Any, Any]:
+def values(column, name, n_rows):
     """What a track of this name has of a column: the same each time."""
     rng = np.random.default_rng([n_rows, *column.name.encode(), *name.encode()])
     shape = (n_rows, *column.shape) if column.per == "row" else column.shape
@@ -43,7 +40,7 @@ def values(column: ExtraColumn, name: str, n_rows: int) -> np.ndarray[Any, Any]:
     return np.asarray(rng.integers(0, high, shape).astype(column.dtype))
 
 
-def video(name: str, lengths: list[int], columns: tuple[ExtraColumn, ...] = DECLARED) -> toy.Video:
+def video(name, lengths, columns=DECLARED):
     entry, tracks = toy.video(name, lengths)
     return entry, [
         replace(
@@ -54,9 +51,7 @@ def video(name: str, lengths: list[int], columns: tuple[ExtraColumn, ...] = DECL
     ]
 
 
-def write(
-    root: Path, videos: list[toy.Video], columns: tuple[ExtraColumn, ...] = DECLARED, **drop: Any
-) -> None:
+def write(root, videos, columns=DECLARED, **drop):
     with toy.writer(root, "plan", extra=columns) as writer:
         following = writer.begin(**drop)
         for entry, tracks in videos:
@@ -65,7 +60,7 @@ def write(
         following.commit({})
 
 
-def require(root: Path, columns: tuple[ExtraColumn, ...] = DECLARED) -> cache.Split:
+def require(root, columns=DECLARED):
     """The split, whose every track has what `values` gives, by each door."""
     split = cache.open(root)[SPLIT]
     assert {*split.columns} - {*cache.COLUMNS} == {c.name for c in columns if c.per == "row"}
@@ -92,7 +87,7 @@ def require(root: Path, columns: tuple[ExtraColumn, ...] = DECLARED) -> cache.Sp
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     write(tmp_path / "cache", [video("a", [10, 40]), video("b", [7])])
     return tmp_path / "cache"
 
@@ -122,7 +117,7 @@ def test_what_is_written_is_read_over_commits_and_in_a_copy(drawn, tmp_path_fact
     assert not cache.verify(root / "b").notes
 
 
-def test_a_killed_writer_goes_on_and_gc_removes_what_it_left(tmp_path: Path) -> None:
+def test_a_killed_writer_goes_on_and_gc_removes_what_it_left(tmp_path):
     videos = [video("a", [70]), video("b", [50])]
     for root in (tmp_path / "killed", tmp_path / "left"):
         with toy.writer(root, "plan", extra=DECLARED) as writer:
@@ -138,9 +133,7 @@ def test_a_killed_writer_goes_on_and_gc_removes_what_it_left(tmp_path: Path) -> 
     assert not (tmp_path / "left" / SPLIT / "contact").exists()
 
 
-def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(
-    root: Path, tmp_path: Path
-) -> None:
+def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root, tmp_path):
     write(tmp_path / "plain", [toy.video("a", [10, 40]), toy.video("b", [7])], ())
     plain, own = (toy.tree(folder) for folder in (tmp_path / "plain", root))
     more = {
@@ -171,7 +164,7 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
         following = writer.begin()
         rows = {"frame_index": np.arange(9)}
         camera = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1.0]])
-        about: Any = {"video": "a", "step": 1, "fps": 25, "crop_scale": 1.3, "columns": rows}
+        about = {"video": "a", "step": 1, "fps": 25, "crop_scale": 1.3, "columns": rows}
         following.append(
             cache.VideoEntry(name="a", width=640, height=480),
             [
@@ -211,7 +204,7 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
     )
 
 
-def test_mixtures_read_them_and_streams_may_not_have_their_names(root: Path) -> None:
+def test_mixtures_read_them_and_streams_may_not_have_their_names(root):
     split = cache.open(root)[SPLIT]
     part = MixturePart(name="p", splits={SPLIT: split}, count=3, fields=("contact", "up"), stride=2)
     mixture = Mixture([part], seqlen=4)
@@ -228,11 +221,11 @@ def test_mixtures_read_them_and_streams_may_not_have_their_names(root: Path) -> 
         split.read([[0, 4]], streams=["contact"])
 
 
-def negated(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def negated(rows):
     return rows * np.array([-1, 1, 1], rows.dtype)
 
 
-def find_negated(dataset: str, column: str) -> Any:
+def find_negated(dataset, column):
     return {("toy", "up"): negated}.get((dataset, column))
 
 
@@ -257,7 +250,7 @@ def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_miss
         np.testing.assert_array_equal(flipped["bbox"], plain["bbox"])
 
 
-def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path) -> None:
+def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root):
     toy.write_stream(root)
     wider = (replace(CONTACT, shape=(6,)), replace(UP, about="another word"))
     videos = [video("a", [10, 40], wider), video("b", [7], wider)]
@@ -277,12 +270,12 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path
     require(root, (*wider[:1], replace(wider[1], about="a third")))
 
 
-def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path: Path) -> None:
-    def begin(columns: Collection[str], drop: Collection[str]) -> None:
+def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path):
+    def begin(columns, drop):
         with cache.SplitWriter(tmp_path, "toy/val", columns=columns, plan=str(columns)) as writer:
             following = writer.begin(drop=drop)
             arrays = {"frame_index": np.arange(3), "valid": np.ones(3, np.bool_)}
-            rows: Any = {name: arrays[name] for name in ("frame_index", *columns)}
+            rows = {name: arrays[name] for name in ("frame_index", *columns)}
             track = cache.TrackRows(
                 name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=rows
             )
@@ -326,7 +319,7 @@ def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path: Pat
     ],
     ids=str,
 )
-def test_a_declaration_that_cannot_be_is_refused(change: dict[str, Any], match: str) -> None:
+def test_a_declaration_that_cannot_be_is_refused(change, match):
     with pytest.raises(ValueError, match=match):
         replace(CONTACT, **({"fill": None} | change))
 
@@ -347,7 +340,7 @@ def test_a_declaration_that_cannot_be_is_refused(change: dict[str, Any], match: 
         ("cadence", np.zeros(10, np.float32), "not declared"),
     ],
 )
-def test_a_track_that_does_not_fit_is_refused(name: str, array: Any, match: str) -> None:
+def test_a_track_that_does_not_fit_is_refused(name, array, match):
     _, (track,) = video("a", [10])
     cache.check_track(track, "a", toy.columns, DECLARED)
     with pytest.raises(CacheError, match=rf"{name}.*{match}"):
@@ -356,7 +349,7 @@ def test_a_track_that_does_not_fit_is_refused(name: str, array: Any, match: str)
         )
 
 
-def test_a_manifest_whose_declaration_is_none_is_refused(root: Path) -> None:
+def test_a_manifest_whose_declaration_is_none_is_refused(root):
     for change in ({"mirror": "os:system"}, {"dtype": "object"}, {"shape": [-4]}, {"strange": 1}):
         with pytest.raises(CacheError, match="'contact' is invalid"):
             ExtraColumn.from_manifest({"extra": {"contact": CONTACT.as_json() | change}})

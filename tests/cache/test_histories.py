@@ -16,10 +16,9 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -41,7 +40,7 @@ from tests.cache.made_up import SHARD, SPLIT, State, Video, differences, differe
 from tests.cache.toy import flipped
 from tests.trees import contents
 
-ENDS: Final = {
+ENDS = {
     "killed": 0,
     "power cut": 0,
     "error": errno.EIO,
@@ -50,9 +49,9 @@ ENDS: Final = {
 }
 # parts of the names of files that are removed without fsync and may be back after a power cut, or
 # that differ
-SCRATCH: Final = ("/.writing/lock", "/.writing/.", "/file-", "provenance.json")
-GROUPS: Final = ("cache", *SPLIT.split("/"), "features")  # folders of Zarr groups
-SOAK: Final = hypothesis.settings.get_current_profile_name() == "soak"
+SCRATCH = ("/.writing/lock", "/.writing/.", "/file-", "provenance.json")
+GROUPS = ("cache", *SPLIT.split("/"), "features")  # folders of Zarr groups
+SOAK = hypothesis.settings.get_current_profile_name() == "soak"
 
 
 class Trouble(NamedTuple):
@@ -64,7 +63,7 @@ class Trouble(NamedTuple):
     seed: int  # of what a power cut leaves
 
 
-CALM: Final = Trouble("", 0.0, again=True, seed=0)
+CALM = Trouble("", 0.0, again=True, seed=0)
 Edit = tuple[str, Video | str]  # a video's name, and what becomes of it
 names = st.sampled_from("abcdef")
 lengths = st.sampled_from([(5,), (3, 9), (), (14,), (2, 4), (20,), (8,)])
@@ -83,7 +82,7 @@ troubles = st.builds(
 streams = st.sampled_from([*made_up.FORMS])
 
 
-def files_of(root: Path) -> dict[str, bytes]:
+def files_of(root):
     """Every file but provenance, and what a writer removes without waiting for the disk."""
     files = contents(root)
     return {
@@ -94,7 +93,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 class Histories(RuleBasedStateMachine):
     """One cache, one command after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.top = Path(
             tempfile.mkdtemp(prefix="history-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
@@ -112,7 +111,7 @@ class Histories(RuleBasedStateMachine):
         # before which share of the changes another process collects garbage
         self.beside: float | None = None
 
-    def teardown(self) -> None:
+    def teardown(self):
         shutil.rmtree(self.top)
 
     # ----------------------------------------------------------------------------------------------
@@ -122,15 +121,15 @@ class Histories(RuleBasedStateMachine):
         first=st.lists(videos, min_size=2, max_size=4, unique_by=lambda video: video[0]),
         extracted=st.sets(streams),
     )
-    def begin(self, first: list[Video], extracted: set[str]) -> None:
+    def begin(self, first, extracted):
         """Most histories are of a cache that has something in it."""
         self.convert([(video[0], video) for video in first], CALM)
         for stream in sorted(extracted):
             self.extract(stream, 99, staged=False, trouble=CALM)
 
     @rule(edits=edits, trouble=troubles)
-    def convert(self, edits: list[Edit], trouble: Trouble) -> None:
-        target: dict[str, Video] = dict(self.state.videos)
+    def convert(self, edits, trouble):
+        target = dict(self.state.videos)
         for name, what in edits:
             if what == "gone":
                 target.pop(name, None)
@@ -147,13 +146,13 @@ class Histories(RuleBasedStateMachine):
         staged=st.booleans(),
         trouble=troubles,
     )
-    def extract(self, stream: str, at_most: int, staged: bool, trouble: Trouble) -> None:
+    def extract(self, stream, at_most, staged, trouble):
         # else it would take the shards after these
         trouble = trouble._replace(again=trouble.again and at_most == 99)
         has = self.state.streams.get(stream, frozenset())
         pending = self.state.live - has
 
-        def new(root: Path) -> State:
+        def new(root):
             """What a killed extraction has finished is journalled, and comes with the next
             commit.
             """
@@ -162,12 +161,12 @@ class Histories(RuleBasedStateMachine):
             assert len(shards) >= min(at_most, len(pending))
             return self.state.extracted(stream, shards)
 
-        form: Any = {"at_most": at_most, "staged": staged, "written": self.written}
+        form = {"at_most": at_most, "staged": staged, "written": self.written}
         self._run(lambda root: made_up.extract(root, stream, **form), new, trouble)
 
     @precondition(lambda self: self.state.streams)
     @rule(data=st.data(), trouble=troubles)
-    def delete_stream(self, data: Any, trouble: Trouble) -> None:
+    def delete_stream(self, data, trouble):
         stream = data.draw(st.sampled_from(sorted(self.state.streams)))
         trouble = trouble._replace(again=True)  # no writer goes on with what is left
         deleted = self.state.without(stream)
@@ -180,7 +179,7 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state.there)
     @rule(trouble=troubles)
-    def collect(self, trouble: Trouble) -> None:
+    def collect(self, trouble):
         """Once nothing is unfinished, nothing is left that no manifest names."""
         self._run(lambda root: cache.gc(root, unfinished=True), self.state, trouble)
         cache.gc(self.root, unfinished=True)
@@ -189,7 +188,7 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state.there)
     @rule(trouble=troubles)
-    def copy(self, trouble: Trouble) -> None:
+    def copy(self, trouble):
         """Into another cache: all that is live, and of each stream every row that it has."""
         cache.copy_split(self.root, SPLIT, self.top / "expected")
         expected = files_of(self.top / "expected")
@@ -227,7 +226,7 @@ class Histories(RuleBasedStateMachine):
         shutil.rmtree(self.top / "expected")
         self._disk_changed()
 
-    def _rows_without(self, shards: Collection[int]) -> frozenset[tuple[str, int]]:
+    def _rows_without(self, shards):
         """Rows of tracks, as (track, n-th row), that are in none of these shards."""
         rows = set()
         for name, start in self.state.starts.items():
@@ -238,7 +237,7 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.root.exists())
     @rule(swapped=st.booleans())
-    def take_snapshot(self, swapped: bool) -> None:
+    def take_snapshot(self, swapped):
         """As `cp -al` does, also in the middle of what was killed; the history goes on in either of
         the two.
         """
@@ -252,12 +251,12 @@ class Histories(RuleBasedStateMachine):
         self.snapshot = contents(self.top / "snapshot")
 
     @invariant()
-    def snapshot_is_kept(self) -> None:
+    def snapshot_is_kept(self):
         """Every byte, locks and journals included, whatever was done to the other."""
         assert contents(self.top / "snapshot") == self.snapshot
 
     @rule(share=shares)
-    def another_process(self, share: float) -> None:
+    def another_process(self, share):
         """Collects garbage in the middle of the next command."""
         self.beside = share
 
@@ -272,7 +271,7 @@ class Histories(RuleBasedStateMachine):
         how=st.sampled_from(["flipped", "flipped", "cut", "gone"]),
         trouble=troubles,
     )
-    def damage(self, of: str, share: float, where: float, how: str, trouble: Trouble) -> None:
+    def damage(self, of, share, where, how, trouble):
         """Of any file: it is found and named, never read, and repaired where it can be, also after
         a killed one.
         """
@@ -321,7 +320,7 @@ class Histories(RuleBasedStateMachine):
         self._disk_changed()
         assert differences(self.root, self.state) == []
 
-    def _repair(self, report: cache.VerifyReport, name: str, trouble: Trouble) -> None:
+    def _repair(self, report, name, trouble):
         live = self.state.live
         kill_at = 1 + int(trouble.share * 20) if trouble.how == "killed" else 0
         watched = Watched(self.disk, self.model, Interruption(kill_at))
@@ -343,7 +342,7 @@ class Histories(RuleBasedStateMachine):
         else:
             self.state = replace(self.state, shards=self.state.shards - {shard})
 
-    def _again(self, shards: Collection[int]) -> None:
+    def _again(self, shards):
         """Videos with rows in damaged shards are written again, in a commit without these
         shards.
         """
@@ -360,14 +359,14 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state.there)
     @rule()
-    def open(self) -> None:
+    def open(self):
         """A reader that stays open reads what it was opened with, or raises that it has been
         replaced.
         """
         self.opened = [*self.opened[-1:], (cache.open(self.root)[SPLIT], self.state)]
         self._held_are_true()  # a stream is opened when it is first read
 
-    def _held_are_true(self) -> None:
+    def _held_are_true(self):
         for split, state in self.opened:
             # replaced: rows of a repaired shard, a stream that was deleted
             with contextlib.suppress(CacheError):
@@ -378,12 +377,12 @@ class Histories(RuleBasedStateMachine):
 
     def _run(
         self,
-        command: Callable[[Path], object],
-        new: State | Callable[[Path], State],
-        trouble: Trouble,
+        command,
+        new,
+        trouble,
         *,
-        problem: str = "nothing",
-    ) -> None:
+        problem="nothing",
+    ):
         """A command that brings the cache from its state to the new one, whatever happens to it."""
         old = self.state
         shutil.rmtree(self.calm, ignore_errors=True)
@@ -422,12 +421,12 @@ class Histories(RuleBasedStateMachine):
 
     def _interrupted(
         self,
-        command: Callable[[], object],
-        trouble: Trouble,
-        n_changes: int,
-        states: Collection[State] = (),
-        problem: str = "nothing",
-    ) -> bool:
+        command,
+        trouble,
+        n_changes,
+        states=(),
+        problem="nothing",
+    ):
         """Whether the command, run with this trouble, met it. What it leaves is one of the states,
         and verifies.
         """
@@ -436,7 +435,7 @@ class Histories(RuleBasedStateMachine):
         moments = {rng.randint(1, n_changes + 1), at + 1} if states else ()
         share, self.beside = self.beside, None
 
-        def read(number: int) -> None:
+        def read(number):
             if states and share is not None and number == 1 + int(share * n_changes):
                 watched.beside = True
                 with contextlib.suppress(CacheError):  # nothing is committed yet
@@ -472,7 +471,7 @@ class Histories(RuleBasedStateMachine):
             assert [text for text in cache.verify(self.root).problems if problem not in text] == []
         return True
 
-    def _finished(self) -> None:
+    def _finished(self):
         """What killed commits have staged and not put into place is no damage, but no file to
         choose either.
         """
@@ -480,13 +479,13 @@ class Histories(RuleBasedStateMachine):
         cache.gc(self.root, unfinished=True)
         self._disk_changed()
 
-    def _disk_changed(self) -> None:
+    def _disk_changed(self):
         """By hand, or after a power cut: what is there now is on the disk."""
         self.model = Model(on_disk(self.disk))
 
 
 @pytest.mark.filterwarnings("ignore:.*no windows of")
-def test_any_history_of_a_cache_leaves_what_a_model_expects() -> None:
+def test_any_history_of_a_cache_leaves_what_a_model_expects():
     quick = {"max_examples": 8, "stateful_step_count": 12, "phases": [hypothesis.Phase.generate]}
-    chosen: dict[str, Any] = {"stateful_step_count": 60} if SOAK else quick
+    chosen = {"stateful_step_count": 60} if SOAK else quick
     run_state_machine_as_test(Histories, settings=hypothesis.settings(**chosen))

@@ -1,8 +1,5 @@
 """Windows against their definition in plain Python."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,13 +11,13 @@ from cache.windows import StreamRows, intersect, join_adjacent, ranges_where, wi
 
 
 def plain_windows(
-    tracks: list[list[int]],
-    step: int,
-    seqlen: int,
-    stride: int,
-    there: set[int],
-    tail: str = "drop",
-) -> list[list[int]]:
+    tracks,
+    step,
+    seqlen,
+    stride,
+    there,
+    tail="drop",
+):
     """Row by row: a run ends at a gap and at a row that is not there; windows start at its start
     and every stride.
 
@@ -28,7 +25,7 @@ def plain_windows(
     """
     found, row = [], 0
     for frames in tracks:
-        run: list[int] = []
+        run = []
         runs = [run]
         for k, frame in enumerate(frames):
             if run and (run[-1] != row - 1 or frame - frames[k - 1] != step):
@@ -78,7 +75,7 @@ def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, ta
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 10))
-def test_ranges_found_shard_by_shard_are_those_found_at_once(flags: list[bool], size: int) -> None:
+def test_ranges_found_shard_by_shard_are_those_found_at_once(flags, size):
     array = np.array(flags, bool)
     parts = [ranges_where(array[k : k + size], k) for k in range(0, len(array), size)]
     joined = join_adjacent(np.concatenate([np.zeros((0, 2), np.int64), *parts]))
@@ -93,7 +90,7 @@ def test_ranges_found_shard_by_shard_are_those_found_at_once(flags: list[bool], 
     st.booleans(),
 )
 def test_a_split_gives_the_same_windows(tmp_path_factory, toy, tracks, bad, half):
-    root: Path = tmp_path_factory.mktemp("windows")
+    root = tmp_path_factory.mktemp("windows")
     entry, _ = toy.video("a", [])
     toy.write(
         root,
@@ -118,9 +115,7 @@ def test_a_split_gives_the_same_windows(tmp_path_factory, toy, tracks, bad, half
         np.testing.assert_array_equal(features[:, :, 0], windows[:, :1] + np.arange(4))
 
 
-def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [33])])
     assert cache.open(tmp_path)["toy/train"].windows().tolist() == [[0, 16], [16, 32]]
 
@@ -138,14 +133,12 @@ def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(
         {"stride": 1.5},
     ],
 )
-def test_windows_of_nothing_and_other_tails_are_refused(options: Any) -> None:
+def test_windows_of_nothing_and_other_tails_are_refused(options):
     with pytest.raises(ValueError, match=r"at least 1|tail|whole numbers"):
         windows_of(np.array([[0, 5]]), **{"seqlen": 2, "stride": 1, **options})
 
 
-def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [9, 12])])
     toy.write_stream(tmp_path, bad_rows=[16])
     split = cache.open(tmp_path)["toy/train"]
@@ -156,7 +149,7 @@ def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(
         assert split.windows(10, stream="resnet50").shape == (0, 2)
 
 
-def test_a_hundred_thousand_runs_give_as_many_windows_as_their_lengths_say() -> None:
+def test_a_hundred_thousand_runs_give_as_many_windows_as_their_lengths_say():
     lengths = np.arange(100_000) % 100 + 1
     stops = np.cumsum(lengths)
     windows = windows_of(

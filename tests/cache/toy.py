@@ -3,14 +3,11 @@
 """
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import cache
-from cache import UNDEFINED, SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
+from cache import UNDEFINED, SplitWriter, StreamWriter, TrackRows, VideoEntry
 from cache.format.layout import json_file
 from tests.trees import tree  # noqa: F401 - tests have it as `toy.tree`
 
@@ -20,7 +17,7 @@ SPLIT = "toy/train"
 Video = tuple[VideoEntry, list[TrackRows]]
 
 
-def track(name: str, n_rows: int, *, seed: int = 0, frame_index: Any = None) -> TrackRows:
+def track(name, n_rows, *, seed=0, frame_index=None):
     rng = np.random.default_rng([seed, n_rows, *name.encode()])
     frames = np.arange(n_rows) if frame_index is None else np.asarray(frame_index)
     n_rows = len(frames)
@@ -42,14 +39,14 @@ def track(name: str, n_rows: int, *, seed: int = 0, frame_index: Any = None) -> 
     )
 
 
-def video(name: str, lengths: Sequence[int], *, seed: int = 0) -> Video:
+def video(name, lengths, *, seed=0):
     tracks = [track(f"{name}/{person}", length, seed=seed) for person, length in enumerate(lengths)]
     account = {"found": sum(lengths) + 1, "kept": sum(lengths), "dropped": {"too_small": 1}}
-    pixels: Any = {"source": f"frames/{name}", "width": 640, "height": 480}
+    pixels = {"source": f"frames/{name}", "width": 640, "height": 480}
     return VideoEntry(name=name, fingerprint=f"{seed:064x}", account=account, **pixels), tracks
 
 
-def videos(seed: int = 0) -> list[Video]:
+def videos(seed=0):
     """Six videos, 143 rows: shards of 32 are crossed, one track takes more than two of them, one
     video has none.
     """
@@ -57,12 +54,12 @@ def videos(seed: int = 0) -> list[Video]:
     return [video(name, rows, seed=seed) for name, rows in lengths.items()]
 
 
-def writer(root: Any, plan: str, **options: Any) -> SplitWriter:
+def writer(root, plan, **options):
     sizes = {"rows_per_shard": rows_per_shard, "rows_per_chunk": rows_per_chunk}
     return SplitWriter(root, SPLIT, plan=plan, **{"columns": columns, **sizes, **options})
 
 
-def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Path:
+def unfinished(root, appended, plan="next"):
     """A conversion that ends when it has appended these videos; its staged work."""
     with writer(root, plan) as split:
         following = split.begin()
@@ -71,9 +68,7 @@ def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Pat
     return root / SPLIT / ".writing/staged"
 
 
-def write(
-    root: Path, target: Sequence[Video], *, drop: Sequence[str] = (), plan: str = "plan"
-) -> None:
+def write(root, target, *, drop=(), plan="plan"):
     with writer(root, plan) as split:
         following = split.begin(drop)
         for entry, tracks in target:
@@ -83,27 +78,27 @@ def write(
         following.commit({"dataset": "toy", "plan": plan})
 
 
-def keys(rows: np.ndarray) -> np.ndarray:
+def keys(rows):
     """(n, 2) uint64, a different key for every row."""
     return np.stack([np.zeros(len(rows)), rows], axis=1).astype(np.uint64)
 
 
-def features(rows: np.ndarray, dim: int) -> np.ndarray:
+def features(rows, dim):
     """(n, dim) float32 that float16 holds exactly: the row number and small fractions."""
     return (np.asarray(rows)[:, None] + np.arange(dim)[None] / 8).astype(np.float32)
 
 
 def write_stream(
-    root: Path,
+    root,
     *,
-    stream: str = "resnet50",
-    dim: int = 4,
-    dtype: str = "float16",
-    bad_rows: Sequence[int] = (),
-    shards: Any = None,
-    undefined_rows: Sequence[int] = (),
-    **entries: Any,
-) -> None:
+    stream="resnet50",
+    dim=4,
+    dtype="float16",
+    bad_rows=(),
+    shards=None,
+    undefined_rows=(),
+    **entries,
+):
     """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
     with StreamWriter(root, SPLIT, stream, dim=dim, dtype=dtype, plan="weights") as into:
         for shard in into.pending if shards is None else shards:
@@ -115,16 +110,14 @@ def write_stream(
         into.commit({"weights": "known", **entries})
 
 
-def given(shards: StreamShards, shard: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
+def given(shards, shard):
     """What a writer takes for a shard in which every row has its features."""
     rows = np.asarray(shards.rows(shard))
     (dim,) = next(iter(shards.columns.values())).shape
     return shard, features(rows, dim), np.ones(len(rows), np.uint8), keys(rows)
 
 
-def split_of(
-    root: Path, rows: dict[str, Any], crop_scale: float = 1.3, **sizes: int
-) -> cache.Split:
+def split_of(root, rows, crop_scale=1.3, **sizes):
     """A split of one track, by its columns."""
     rows = {"frame_index": np.arange(len(next(iter(rows.values())))), **rows}
     one = TrackRows(name="a/0", video="a", step=1, fps=25, crop_scale=crop_scale, columns=rows)
@@ -135,25 +128,25 @@ def split_of(
     return cache.open(root)[SPLIT]
 
 
-def flipped(data: bytes, bit: int) -> bytes:
+def flipped(data, bit):
     return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
 
 
-def spoil(file: Path) -> bytes:
+def spoil(file):
     """Change one bit of a file; its bytes as they were."""
     before = file.read_bytes()
     file.write_bytes(flipped(before, len(before) // 2 * 8 + 2))
     return before
 
 
-def table_file(root: Path, name: str, split: str = SPLIT) -> Path:
+def table_file(root, name, split=SPLIT):
     """The file of a table of the current commit."""
     (folder,) = (root / split / "tables").glob(f"{name}-*")
     (file,) = (file for file in (folder / "c").rglob("*") if file.is_file())
     return file
 
 
-def rewrite(manifest: Path, **changes: Any) -> None:
+def rewrite(manifest, **changes):
     """A manifest with other entries, and a digest that matches them."""
     held = json.loads(manifest.read_text()) | changes
     body = {key: value for key, value in held.items() if key != "digest"}

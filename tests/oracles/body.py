@@ -1,13 +1,9 @@
 """SMPL's equations, one body at a time."""
 
-from typing import Any
-
 import numpy as np
 
-from pipeline.files.formats.smpl_files import SmplArrays
 
-
-def smpl_paper(arrays: SmplArrays, betas: Any, rotations: Any) -> tuple[Any, Any]:
+def smpl_paper(arrays, betas, rotations):
     """Loper et al. 2015, equations 2-4 and 8-10, one body, float64, with 4 x 4 matrices: (verts, 24
     joints).
     """
@@ -17,7 +13,7 @@ def smpl_paper(arrays: SmplArrays, betas: Any, rotations: Any) -> tuple[Any, Any
     corrective = np.einsum(
         "vci,i->vc", arrays.posedirs.astype(float), (rotations[1:] - np.eye(3)).ravel()
     )
-    world: list[Any] = []
+    world = []
     for joint, parent in enumerate(arrays.parents):
         local = np.eye(4)
         local[:3, :3] = rotations[joint]

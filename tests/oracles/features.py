@@ -11,33 +11,29 @@ compares N rows of each stream in a cache with their stored numbers.
 
 import functools
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
-from cache import Split
 from pipeline.features import streams
 from pipeline.features.computing import compute_batch, compute_labels, compute_row, load
 from pipeline.features.inputs import column, crop_labels, cuts, label_batch, pixels
 from pipeline.features.plan import IMPORTED
-from pipeline.features.streams.base import Machine, Stream
+from pipeline.features.streams.base import Machine
 
 # Relative difference that no sound row reaches. Rows differ by up to 0.0004 (float16, batches of
 # other rows), successive frames of demo data by at least 0.05.
 SAME = 0.002
 
 
-def computed_rows(split: Split, name: str) -> NDArray[np.int64]:
+def computed_rows(split, name):
     """The rows of the split's tracks that have features."""
     rows = [np.arange(track.start, track.stop) for track in split.tracks]
     live = np.concatenate([np.zeros(0, np.int64), *rows])
     return live[column(split, f"features/{name}_ok", live) == cache.COMPUTED]
 
 
-def compute_rows(split: Split, name: str, rows: Sequence[int]) -> NDArray[np.float32]:
+def compute_rows(split, name, rows):
     """Features (n, dim) of a stream's rows, NaN where they are unknown."""
     stream = _recorded_stream(split, name)
     computer, _ = load(stream, Machine(), split.stream_manifest(name)["backbone"])
@@ -64,7 +60,7 @@ def compute_rows(split: Split, name: str, rows: Sequence[int]) -> NDArray[np.flo
     return computed
 
 
-def _recorded_stream(split: Split, name: str) -> Stream:
+def _recorded_stream(split, name):
     """The stream with its recorded options, and the file of weights that provenance.json names."""
     identity = split.stream_manifest(name)["identity"]
     stream = streams.of_identity(identity)
@@ -77,17 +73,17 @@ def _recorded_stream(split: Split, name: str) -> Stream:
     return stream
 
 
-def _images(split: Split, stream: Stream) -> Any:
+def _images(split, stream):
     """A function from a row to the images that it is computed from: its own is the last."""
     pixels_of = pixels(split, None)
 
     @functools.lru_cache(maxsize=64)
-    def decode(video: int, number: int) -> Any:
+    def decode(video, number):
         (frame,) = pixels_of(video).decode(iter([number]))
         assert frame.image is not None, frame.problem
         return frame
 
-    def images(row: int) -> list[Any]:
+    def images(row):
         (track,) = split.track_of(np.array([row]))
         video = int(split.tracks.video[track])
         (cut,) = cuts(split, stream.policy, np.array([row]))
@@ -102,9 +98,7 @@ def _images(split: Split, stream: Stream) -> Any:
     return images
 
 
-def _run_network(
-    split: Split, stream: Stream, computer: Any, rows: NDArray[np.int64], crops: Sequence[Any]
-) -> NDArray[np.float32]:
+def _run_network(split, stream, computer, rows, crops):
     """Features (n, dim) of n crops of rows, which are at most a batch. The batch repeats them."""
     filled = np.arange(computer.batch_size) % len(rows)
     memory = np.zeros((computer.batch_size * computer.lanes, *crops[0].shape), np.uint8)
@@ -118,7 +112,7 @@ def _run_network(
         computer.release()
 
 
-def differences(split: Split, name: str, rows: Sequence[int] | None = None) -> NDArray[np.float64]:
+def differences(split, name, rows=None):
     """How much stored rows (default: all that have features) differ from computed ones: (n,).
 
     Of each part of a row, such as an output of a graph, |stored - computed| / the larger norm; of
@@ -139,7 +133,7 @@ def differences(split: Split, name: str, rows: Sequence[int] | None = None) -> N
     return largest
 
 
-def main(root: str, n: int) -> int:
+def main(root, n):
     """Print the largest difference of each stream's rows. Returns 1 if a row is another one's, or
     if a stream has no rows.
     """

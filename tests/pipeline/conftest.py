@@ -1,15 +1,12 @@
 """The fixtures of `tests/fixtures.py`, and a cache of three datasets."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from tests.fixtures import *  # noqa: F403
 
 
 @pytest.fixture(scope="session")
-def root(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(embedded, into, tmp_path_factory):
     """A cache of three datasets. Only to be read."""
     root = tmp_path_factory.mktemp("shown") / "cache"
     for name in ("penn_action", "3dpw", "amass"):

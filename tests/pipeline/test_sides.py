@@ -1,8 +1,6 @@
 """Left and right that a detector has exchanged: hand-made walks with planted exchanges."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.files import MADE_BY
 from pipeline.sides import put_sides_right
-from pipeline.skeletons import Doubles, convert, opposite_joints
+from pipeline.skeletons import convert, opposite_joints
 from tests.pipeline.datasets.by_hand import write_video
 
 N = 120
@@ -20,7 +18,7 @@ ARMS, LEGS = [7, 8, 9, 10], [13, 14, 15, 16]
 STRETCHES = ([7], [30, 31], [50, *range(60, 85)], [118, 119])
 
 
-def walk(width: float = 40.0, swing: float = 4.0) -> Doubles:
+def walk(width=40.0, swing=4.0):
     """N frames (N, 17, 3) px of somebody 180 px tall who walks 2 px a frame. width: between the
     shoulders; swing: of hands and feet, to and fro.
     """
@@ -34,7 +32,7 @@ def walk(width: float = 40.0, swing: float = 4.0) -> Doubles:
     return np.concatenate([np.stack([x, y], axis=-1) + noise, np.full((N, 17, 1), 0.9)], axis=-1)
 
 
-def exchange(keypoints: Doubles, frames: Sequence[int], joints: Sequence[int]) -> Doubles:
+def exchange(keypoints, frames, joints):
     changed = keypoints.copy()
     for joint in joints:
         changed[frames, joint] = keypoints[frames, OPPOSITE[joint]]
@@ -43,16 +41,14 @@ def exchange(keypoints: Doubles, frames: Sequence[int], joints: Sequence[int]) -
 
 @pytest.mark.parametrize("frames", STRETCHES, ids=lambda frames: f"{len(frames)} frames")
 @pytest.mark.parametrize("joints", [range(17), ARMS, LEGS], ids=["all", "arms", "legs"])
-def test_exchanged_sides_are_put_right_and_no_other_frame_changes(
-    frames: Sequence[int], joints: Sequence[int]
-) -> None:
+def test_exchanged_sides_are_put_right_and_no_other_frame_changes(frames, joints):
     true = walk()
     found, is_exchanged = put_sides_right(exchange(true, frames, joints), np.arange(N), "coco", {})
     np.testing.assert_array_equal(found[:, 5:], true[:, 5:])  # eyes and ears are close together
     assert np.flatnonzero(is_exchanged).tolist() == list(frames)
 
 
-def test_a_walk_that_is_seen_from_the_side_stays_as_detected() -> None:
+def test_a_walk_that_is_seen_from_the_side_stays_as_detected():
     """Legs and arms cross at every step of 1.4 m/s; the shoulders are a few px apart."""
     t = np.arange(150) / 25
     swing = np.sin(2 * np.pi * 0.95 * t)[:, None] * [-12, 12, -28, 28, 0, 0, 18, -18, 35, -35]
@@ -69,7 +65,7 @@ def test_a_walk_that_is_seen_from_the_side_stays_as_detected() -> None:
     np.testing.assert_array_equal(found[:, 5:], true[:, 5:])
 
 
-def test_a_turning_camera_and_missing_frames_hide_no_exchange() -> None:
+def test_a_turning_camera_and_missing_frames_hide_no_exchange():
     """The camera moves by the shoulders' width in each frame, so that a still camera would take
     each right shoulder for the left one of the frame before.
     """
@@ -83,7 +79,7 @@ def test_a_turning_camera_and_missing_frames_hide_no_exchange() -> None:
     np.testing.assert_array_equal(found[:, 5:], true[rows, 5:])
 
 
-def test_unseen_joints_and_a_single_frame_decide_nothing() -> None:
+def test_unseen_joints_and_a_single_frame_decide_nothing():
     keypoints = walk()
     keypoints[:, 5:] = 0  # only the face
     for few in (keypoints, walk()[:1], walk()[:0]):
@@ -97,8 +93,8 @@ def test_unseen_joints_and_a_single_frame_decide_nothing() -> None:
     [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
 )
 def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
-    tmp_path: Path, option: bool | None, by_detect: bool, is_right: bool
-) -> None:
+    tmp_path, option, by_detect, is_right
+):
     true = walk()
     detected = exchange(true, [30, 31], range(17))
     write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
@@ -114,7 +110,7 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
     assert notes == ["left and right put right in 2 of 120 person-frames"] * is_right
 
 
-def write_coco(file: Path, keypoints: Doubles, description: str) -> None:
+def write_coco(file, keypoints, description):
     """One person's joints (N, 17, 3) in COCO's format, `info` on the first line."""
     images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(len(keypoints))]
     people = [

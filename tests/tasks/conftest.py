@@ -11,11 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from luigi.cmdline import luigi_run
@@ -38,7 +36,7 @@ finally:
     print("imported:", *sorted({"torch", "torchvision", "smplx"} & sys.modules.keys()))
 """
 
-CONFIG: dict[str, dict[str, str]] = {
+CONFIG = {
     "paths": {"raw": "raw", "body": "body", "cache": "cache", "runs": "runs"},
     "data": {"datasets": "3dpw amass"},
     "embedded": {"enabled": "true", "size": "tiny"},
@@ -83,7 +81,7 @@ autoload_range = false
 """
 
 
-def load(tmp_path: Path, text: str) -> settings.Settings:
+def load(tmp_path, text):
     file = tmp_path / "luigi.cfg"
     file.write_text(text)
     return settings.load(file)
@@ -97,25 +95,25 @@ class Ran:
     shown: str
 
     @property
-    def done(self) -> list[str]:
+    def done(self):
         """`verb what` of every task that did something."""
         lines = [line[2:] for line in self.lines if line.startswith("✓")]
         return [f"{line[:VERB].strip()} {line[VERB:].strip().split('  ')[0]}" for line in lines]
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self):
         return self.shown.splitlines()
 
     @property
-    def words(self) -> str:
+    def words(self):
         """With single blanks between them."""
         return " ".join(self.shown.split())
 
     @property
-    def failures(self) -> list[str]:
+    def failures(self):
         return [line for line in self.lines if line.startswith("✗")]
 
-    def only_failure(self, code: int) -> str:
+    def only_failure(self, code):
         """The one failure that was printed, without traceback, of a command with this exit code."""
         assert self.code == code, self.shown
         assert "Traceback" not in self.shown
@@ -129,10 +127,10 @@ class Project:
     folder: Path
 
     @property
-    def cfg(self) -> Path:
+    def cfg(self):
         return self.folder / "luigi.cfg"
 
-    def configure(self, changes: dict[str, dict[str, str | None]]) -> None:
+    def configure(self, changes):
         """Set keys of luigi.cfg; None takes one out."""
         cfg = configparser.ConfigParser(interpolation=None)
         cfg.read(self.cfg)
@@ -147,9 +145,7 @@ class Project:
         with self.cfg.open("w") as stream:
             cfg.write(stream)
 
-    def start(
-        self, *words: str, command: tuple[str, ...] = (str(LUIGI),), packages: Path | str = ""
-    ) -> subprocess.Popen[str]:
+    def start(self, *words, command=(str(LUIGI),), packages=""):
         """`luigi --module tasks WORDS`, in the project's folder, with everything that it prints in
         one stream.
 
@@ -173,24 +169,22 @@ class Project:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
-    def luigi(
-        self, *words: str, scheduler: tuple[str, ...] = ("--local-scheduler",), **options: Any
-    ) -> Ran:
+    def luigi(self, *words, scheduler=("--local-scheduler",), **options):
         process = self.start(*words, *scheduler, **options)
         shown, _ = process.communicate(timeout=300)
         return Ran(process.returncode, shown)
 
-    def files(self) -> dict[str, tuple[int, int, int]]:
+    def files(self):
         """Every file below cache/ and runs/, with what changes when it is written."""
         found = [*self.folder.glob("cache/**/*"), *self.folder.glob("runs/**/*")]
         status = {str(path.relative_to(self.folder)): path.stat() for path in found}
         return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in status.items()}
 
     @property
-    def runs(self) -> list[Path]:
+    def runs(self):
         return sorted(path for path in (self.folder / "runs").iterdir() if path.is_dir())
 
-    def copy(self, to: Path) -> Project:
+    def copy(self, to):
         """The same elsewhere. The body, 60 MB that no test changes, is shared."""
         shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("body", "locks"))
         (to / "body").symlink_to(self.folder / "body")
@@ -208,7 +202,7 @@ class Made:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory):
     """A finished project and what the terminal showed while it was made: the one whole run.
     Read-only.
     """
@@ -233,14 +227,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture
-def project(made: Made, tmp_path: Path) -> Project:
+def project(made, tmp_path):
     """A copy of the finished project, to be changed."""
     assert made.reported.code == 0, made.reported.shown
     return made.project.copy(tmp_path / "project")
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Project:
+def bare(tmp_path):
     """A project without anything but its luigi.cfg."""
     (tmp_path / "bare").mkdir()
     project = Project(tmp_path / "bare")
@@ -249,12 +243,12 @@ def bare(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network(monkeypatch):
     """Features cost nothing."""
     replace_network(monkeypatch)
 
 
-def forget() -> None:
+def forget():
     """What this process knows of a project."""
     settings.settings.cache_clear()
     luigi_command.introduce.cache_clear()
@@ -263,13 +257,13 @@ def forget() -> None:
     getattr(plug_ins.entry_points, "cache_clear", lambda: None)()
 
 
-def enter(project: Project, patch: pytest.MonkeyPatch) -> None:
+def enter(project, patch):
     """Use a project's luigi.cfg in this process, with nothing cached."""
     patch.setenv("LUIGI_CONFIG_PATH", str(project.cfg))
     forget()
 
 
-def run_luigi(*words: str) -> int:
+def run_luigi(*words):
     """`luigi --module tasks WORDS` in this process: its exit code."""
     with pytest.raises(SystemExit) as ended:
         luigi_run(["--module", "tasks", *words, "--local-scheduler", "--no-lock"])
@@ -277,19 +271,17 @@ def run_luigi(*words: str) -> int:
 
 
 @pytest.fixture
-def within(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
+def within(monkeypatch):
     """`enter`, until the test's end."""
     yield lambda project: enter(project, monkeypatch)
     forget()
 
 
 @pytest.fixture
-def tasks_command(
-    within: Callable[[Project], None], capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def tasks_command(within, capsys):
     """`python -m tasks WORDS` in a project: its exit code and what it printed."""
 
-    def run(project: Project, *words: str) -> tuple[int, str]:
+    def run(project, *words):
         within(project)
         capsys.readouterr()
         code = main([*words])
@@ -300,14 +292,12 @@ def tasks_command(
 
 
 @pytest.fixture
-def build(
-    within: Callable[[Project], None], no_network: None, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Ran]:
+def build(within, no_network, capsys):
     """`luigi --module tasks NAME` in this process, with a network that costs nothing:
     `build(project, "Data")`.
     """
 
-    def run(project: Project, name: str, **parameters: str) -> Ran:
+    def run(project, name, **parameters):
         within(project)
         capsys.readouterr()
         code = run_luigi(name, *(f"--{key}={value}" for key, value in parameters.items()))

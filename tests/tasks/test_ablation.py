@@ -27,9 +27,7 @@ MPOSER = {
 }
 
 
-def run_of(
-    pa_mpjpe: float, smoothed: float | None = None, *, stand_in: bool = False, **others: float
-) -> ablation.Metrics:
+def run_of(pa_mpjpe, smoothed=None, *, stand_in=False, **others):
     """metrics.json of a run on one split."""
     result = {"pa_mpjpe": pa_mpjpe, "baseline": {"pa_mpjpe": 135.4}, "frames": 1119, **others}
     if smoothed is not None:
@@ -42,13 +40,13 @@ def run_of(
     }
 
 
-THREE_SEEDS: ablation.Runs = {
+THREE_SEEDS = {
     "per-frame": {"p-0": run_of(80.0, 79.0, accel=30.0), "p-1": run_of(84.0, 80.0, accel=30.0)},
     "mposer": {"m-0": run_of(50.0), "m-1": run_of(53.0)},
 }
 
 
-def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines() -> None:
+def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines():
     rows = {row.model: row for row in AblationTable(THREE_SEEDS).rows if row.protocol == "default"}
     baselines = [
         "mean body",
@@ -78,7 +76,7 @@ def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines() -> No
     )
 
 
-def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() -> None:
+def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol():
     published = {row.model: row for row in AblationTable(THREE_SEEDS).rows if not row.seeds}
     assert {row.protocol for row in published.values()} == {"published"}
     by_name = {
@@ -101,7 +99,7 @@ def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() 
 
 def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figures(
     asking, monkeypatch, capsys
-) -> None:
+):
     for stand_in, protocols in ((False, ["", ", protocol published"]), (True, [""])):
         metrics = run_of(50.0, stand_in=stand_in)
         monkeypatch.setattr(runs, "run_folder", lambda config: Path("m-0"))
@@ -112,7 +110,7 @@ def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figure
         assert headings == [f"3dpw/test, 1,119 frames{p}" for p in protocols]
 
 
-def test_a_table_without_rows_is_said_to_have_no_numbers(asking, monkeypatch, capsys) -> None:
+def test_a_table_without_rows_is_said_to_have_no_numbers(asking, monkeypatch, capsys):
     one_run_without = {"m-0": run_of(50.0), "m-1": run_of(51.0) | {"3dpw/test": {}}}
     table = AblationTable({"mposer": one_run_without})
     assert table.rows == []
@@ -121,7 +119,7 @@ def test_a_table_without_rows_is_said_to_have_no_numbers(asking, monkeypatch, ca
     assert "no protocol has results of every run" in capsys.readouterr().out
 
 
-def test_csv_has_two_columns_an_error_and_empty_cells() -> None:
+def test_csv_has_two_columns_an_error_and_empty_cells():
     lines = list(csv.DictReader(io.StringIO(AblationTable(THREE_SEEDS).as_csv())))
     per_frame, mposer = (
         next(line for line in lines if line["model"].startswith(n))
@@ -137,7 +135,7 @@ def test_csv_has_two_columns_an_error_and_empty_cells() -> None:
     )
 
 
-def test_json_has_all_digits_and_the_runs() -> None:
+def test_json_has_all_digits_and_the_runs():
     found = json.loads(AblationTable(THREE_SEEDS).as_json({"without-3dpw": "why"}))
     assert found["runs"] == {"per-frame": ["p-0", "p-1"], "mposer": ["m-0", "m-1"]}
     assert (found["stand_in"], found["left_out"]) == (False, {"without-3dpw": "why"})
@@ -148,7 +146,7 @@ def test_json_has_all_digits_and_the_runs() -> None:
     assert row["errors"] == {"pa_mpjpe": {"mean": 51.5, "spread": pytest.approx(3 / 2**0.5)}}
 
 
-def test_variants_that_the_data_cannot_train_are_left_out() -> None:
+def test_variants_that_the_data_cannot_train_are_left_out():
     config = TrainConfig(datasets_3d=("3dpw/train",))
     assert reasons_to_skip(config) == {"without-3dpw": "3dpw/train is the only 3D data"}
     assert reasons_to_skip(TrainConfig(datasets_3d=("h36m/train",))) == {
@@ -166,7 +164,7 @@ def test_variants_that_the_data_cannot_train_are_left_out() -> None:
 def asking(bare, within):
     """The ablation of a luigi.cfg whose [vibe] differs by these settings."""
 
-    def ask(changes: dict[str, str], **parameters: str) -> Ablation:
+    def ask(changes, **parameters):
         bare.configure({"data": {"datasets": "3dpw amass h36m"}, "vibe": changes})
         within(bare)
         return Ablation(**parameters)
@@ -174,7 +172,7 @@ def asking(bare, within):
     return ask
 
 
-def test_without_3dpw_comes_after_what_it_is_to_be_compared_with(asking) -> None:
+def test_without_3dpw_comes_after_what_it_is_to_be_compared_with(asking):
     asking({"datasets_3d": "h36m/train 3dpw/train"})
     assert default_variants()[-2:] == ["configured", "without-3dpw"]
     asking({"disc_size": "1024"})
@@ -183,7 +181,7 @@ def test_without_3dpw_comes_after_what_it_is_to_be_compared_with(asking) -> None
     )
 
 
-def test_it_requires_a_training_for_each_variant_and_seed(asking) -> None:
+def test_it_requires_a_training_for_each_variant_and_seed(asking):
     task = asking({}, variants="per-frame, configured", seeds="3,5,3")
     trained = [(t.variant, t.seed) for t in task.requires() if isinstance(t, Train)]
     assert trained == [("per-frame", 3), ("per-frame", 5), ("", 3), ("", 5)]
@@ -204,12 +202,12 @@ def test_it_requires_a_training_for_each_variant_and_seed(asking) -> None:
         ),
     ],
 )
-def test_a_mistake_is_reported_before_anything_runs(asking, parameters, message) -> None:
+def test_a_mistake_is_reported_before_anything_runs(asking, parameters, message):
     with pytest.raises(ConfigError, match=message):
         asking({"datasets_3d": "h36m/train"}, **parameters).requires()
 
 
-def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking) -> None:
+def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):
     asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train"})
     config = mposer_config(train_config("mposer", 4))
     assert (config.seqlen, config.seed, config.motion, config.strides) == (
@@ -221,7 +219,7 @@ def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking) -> 
     assert config.hidden_size == MPoserConfig.embedded().hidden_size, "[vibe] preset is embedded"
 
 
-def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking) -> None:
+def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking):
     task = asking({}, variants="mposer", seeds="0")
     config = train_config("mposer", 0)
     assert (
@@ -234,7 +232,7 @@ def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking) -> None:
 
 
 @pytest.mark.slow
-def test_from_a_project_to_the_table(project, build) -> None:
+def test_from_a_project_to_the_table(project, build):
     project.configure({"mposer": MPOSER})
     chosen = {"variants": "per-frame,mposer", "seeds": "0,1"}
     ran = build(project, "Ablation", **chosen)

@@ -3,7 +3,6 @@ tests/journeys/test_extend.py.
 """
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,12 +25,12 @@ TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "hid
 
 
 @pytest.fixture
-def package(site: Path) -> Path:
+def package(site):
     """The page's package, installed for this process alone: what says that it is."""
     return install_page(site, "model")
 
 
-def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, monkeypatch) -> None:
+def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, monkeypatch):
     model = models.find("former")
     in_memory(monkeypatch, "vibe")
     undisturbed = training.run(like_vibe(model.config, tmp_path / "whole", hidden_size=8))
@@ -58,7 +57,7 @@ def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, mon
     )
 
 
-def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(package) -> None:
+def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(package):
     from former.network import velocity
 
     target, weight = torch.randn(2, 5, 49, 3), torch.ones(2, 5)
@@ -108,7 +107,7 @@ MODULE = "__init__.py"
 )  # fmt: skip
 def test_a_package_that_does_not_load_is_named(
     package, bare, tasks_command, file, before, after, message
-) -> None:
+):
     changed = (package if file == "entry_points.txt" else package.parent / "former") / file
     assert before in changed.read_text()
     changed.write_text(changed.read_text().replace(before, after))
@@ -122,7 +121,7 @@ def test_a_package_that_does_not_load_is_named(
 
 def test_a_package_that_does_not_load_leaves_the_other_models_alone(
     package, project, build, tasks_command
-) -> None:
+):
     (package / "entry_points.txt").write_text("[vibe_pipeline.models]\nformerly = former:MODEL\n")
     plug_ins.entry_points.cache_clear()
     assert build(project, "Report").code == 0
@@ -132,9 +131,7 @@ def test_a_package_that_does_not_load_leaves_the_other_models_alone(
     assert "[formerly]: model 'formerly' of package former" in shown
 
 
-def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(
-    package, monkeypatch
-) -> None:
+def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package, monkeypatch):
     model = models.find("former")
     monkeypatch.setitem(sys.modules, "former.network", None)  # its import fails
     for use in (model.load_trainer, lambda: model.build(model.config(), None)):
@@ -176,7 +173,7 @@ def test_a_bug_of_a_model_is_told_with_its_package_and_line(
 @pytest.mark.parametrize("variant", ["sped", "single-view+sped"])
 def test_an_unknown_variant_of_the_command_line_is_not_blamed_on_luigi_cfg(
     bare, tasks_command, variant
-) -> None:
+):
     bare.configure({"hmmr": {"variant": "no-const"}})
     code, shown = tasks_command(bare, "train", "--model", "hmmr", "--variant", variant)
     assert code == 2

@@ -17,7 +17,7 @@ PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
-def test_a_child_ends_with_its_killed_parent(tmp_path: Path) -> None:
+def test_a_child_ends_with_its_killed_parent(tmp_path):
     note = tmp_path / "pid"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(note)], stderr=subprocess.DEVNULL)
     await_that(lambda: note.is_file() and note.read_text())

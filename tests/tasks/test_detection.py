@@ -1,7 +1,6 @@
 """Clips without keypoints: detected, converted and extracted by one task."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +9,10 @@ from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.demo import writing as synthetic
 from pipeline.files.raw import MARKER
 from pipeline.settings import sections
-from tests.tasks.conftest import Project
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     synthetic.write_dataset("kinetics", folder / "kinetics", n_videos=1, n_frames=16)
     videos = folder / "videos"
@@ -26,7 +24,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_clips(bare: Project, clips: Path) -> Project:
+def own_clips(bare, clips):
     shutil.copytree(clips, bare.folder / "raw/videos")
     (bare.folder / "body").mkdir()  # nothing of it is needed
     changes = {
@@ -39,14 +37,12 @@ def own_clips(bare: Project, clips: Path) -> Project:
     return bare
 
 
-def detected(project: Project) -> dict[str, int]:
+def detected(project):
     found = sorted((project.folder / "raw/videos/keypoints").glob("*.json"))
     return {file.name: file.stat().st_mtime_ns for file in found}
 
 
-def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(
-    own_clips: Project, build
-) -> None:
+def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips, build):
     ran = build(own_clips, "Data")
     assert ran.code == 0, ran.shown
     assert ran.done[0] == "detect videos"
@@ -61,7 +57,7 @@ def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(
     assert detected(own_clips) == before
 
 
-def test_a_clip_in_one_of_three_splits_costs_that_split_alone(own_clips: Project, build) -> None:
+def test_a_clip_in_one_of_three_splits_costs_that_split_alone(own_clips, build):
     raw = own_clips.folder / "raw/videos"
     for split in ("val", "test"):
         (raw / split).mkdir()
@@ -74,9 +70,7 @@ def test_a_clip_in_one_of_three_splits_costs_that_split_alone(own_clips: Project
     assert ran.done == done, ran.shown
 
 
-def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(
-    own_clips: Project, build
-) -> None:
+def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips, build):
     raw = own_clips.folder / "raw/videos"
     (raw / "broken.mp4").write_bytes(b"<html>not found</html>")
     ran = build(own_clips, "Detect", dataset="videos")
@@ -93,9 +87,7 @@ def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(
     assert {name: after[name] for name in before} == before
 
 
-def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(
-    own_clips: Project, build
-) -> None:
+def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips, build):
     (own_clips.folder / "raw/videos" / MARKER).unlink()
     message = build(own_clips, "Detect", dataset="videos").only_failure(30)
     assert "demo finds people only in demo data, but " in message

@@ -3,20 +3,18 @@ others.
 """
 
 import shutil
-from pathlib import Path
 
 import pytest
 
 import cache
 from pipeline.demo import writing as synthetic
-from tests.tasks.conftest import Project, Ran
 
 FAILED = 30
 TRAIN = "penn_action/train"
 
 
 @pytest.fixture
-def lab(bare: Project) -> Project:
+def lab(bare):
     """Demo data of Penn Action, without 0005, in a folder of its own."""
     raw = bare.folder / "raw/penn_action"
     synthetic.write_dataset("penn_action", raw, n_videos=6, n_frames=8)
@@ -24,44 +22,44 @@ def lab(bare: Project) -> Project:
     return bare
 
 
-def label(lab: Project, video: str) -> Path:
+def label(lab, video):
     return lab.folder / f"raw/penn_action/labels/{video}.mat"
 
 
-def frames(lab: Project, video: str) -> Path:
+def frames(lab, video):
     return lab.folder / f"raw/penn_action/frames/{video}"
 
 
-def add(lab: Project, video: str) -> None:
+def add(lab, video):
     shutil.copy(label(lab, "0001"), label(lab, video))
     shutil.copytree(frames(lab, "0001"), frames(lab, video))
 
 
-def without_features(lab: Project, stream: str = "resnet50") -> set[str]:
+def without_features(lab, stream="resnet50"):
     """Tracks with a row that has no features."""
     split = cache.open(lab.folder / "cache")[TRAIN]
     flags = split.column(f"features/{stream}_ok")
     return {track.name for track in split.tracks if not flags[track.start : track.stop].all()}
 
 
-def lost(lab: Project, aside: Path) -> None:
+def lost(lab, aside):
     shutil.move(frames(lab, "0003"), aside)
     shutil.move(label(lab, "0003"), aside)
 
 
-def bad_label(lab: Project, aside: Path) -> None:
+def bad_label(lab, aside):
     shutil.copy(label(lab, "0003"), aside)
     label(lab, "0003").write_bytes(b"broken")
 
 
-def unreadable(lab: Project, aside: Path) -> None:
+def unreadable(lab, aside):
     shutil.copy(label(lab, "0003"), aside)
     label(lab, "0003").unlink()
     # a read of it is an input/output error, also for root
     label(lab, "0003").symlink_to("/proc/self/mem")
 
 
-def failure(ran: Ran) -> str:
+def failure(ran):
     """The one failure of the split."""
     assert ran.code == FAILED, ran.shown
     assert "Traceback" not in ran.shown
@@ -69,7 +67,7 @@ def failure(ran: Ran) -> str:
     return line
 
 
-def mend(lab: Project, aside: Path) -> None:
+def mend(lab, aside):
     for kept, at in (
         (aside / "0003", frames(lab, "0003")),
         (aside / "0003.mat", label(lab, "0003")),

@@ -38,9 +38,7 @@ FAILED = 30
         ),
     ],
 )
-def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(
-    bare, build, changes, message
-) -> None:
+def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build, changes, message):
     bare.configure(changes)
     ran = build(bare, "EvaluateVIBE")
     failure = ran.only_failure(SCHEDULING)
@@ -49,7 +47,7 @@ def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(
     assert not (bare.folder / "raw").exists()
 
 
-def test_without_luigi_cfg_the_message_names_what_to_do(bare, build) -> None:
+def test_without_luigi_cfg_the_message_names_what_to_do(bare, build):
     bare.cfg.unlink()
     message = build(bare, "Data").only_failure(SCHEDULING)
     assert message.endswith(
@@ -61,7 +59,7 @@ def test_without_luigi_cfg_the_message_names_what_to_do(bare, build) -> None:
 def prepared(bare, within, monkeypatch, capsys):
     """What `luigi WORDS` does before it begins; the message with which it ends instead."""
 
-    def prepare(*words: str, code: int = 2) -> str:
+    def prepare(*words, code=2):
         within(bare)
         config = configuration.LuigiConfigParser()
         config.read(bare.cfg)
@@ -77,7 +75,7 @@ def prepared(bare, within, monkeypatch, capsys):
     return prepare
 
 
-def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, prepared) -> None:
+def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, prepared):
     assert prepared("TrainVIBE", "--local-scheduler", "--set", "vibe.epochs=3") == ""
     for wrong, message in (
         ("vibe.epochs=0", "--set [vibe] epochs = 0: expected more than 0"),
@@ -99,7 +97,7 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, pr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as other users")
-def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder() -> None:
+def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         synthetic.write_dataset("amass", folder / "raw/amass", n_videos=1, n_frames=300)
@@ -127,13 +125,13 @@ def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder() -> None:
         assert len({path.stat().st_uid for path in folder.glob("luigi-*")}) == 2
 
 
-def test_a_folder_of_locks_that_cannot_be_used_is_named(bare, prepared) -> None:
+def test_a_folder_of_locks_that_cannot_be_used_is_named(bare, prepared):
     (bare.folder / "file").touch()
     shown = prepared("Data", "--local-scheduler", f"--lock-pid-dir={bare.folder}/file")
     assert f"lock_pid_dir = {bare.folder}/file: File exists. Delete it" in shown
 
 
-def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:
+def test_without_a_luigid_the_message_is_there_at_once(prepared):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -146,7 +144,7 @@ def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:
 
 def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder(
     prepared, monkeypatch
-) -> None:
+):
     words = ("Data", "--local-scheduler")
     monkeypatch.setattr(
         lock, "getpcmd", lambda pid: "luigi Data" if pid == os.getpid() else running
@@ -170,7 +168,7 @@ def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder
 @pytest.mark.slow
 def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_a_line(
     project,
-) -> None:
+):
     words = [LUIGI, "--module", "tasks", "Data", "--local-scheduler"]
     script = f"{shlex.join(map(str, words))} | true"
     environment = {**os.environ, "LUIGI_CONFIG_PATH": str(project.cfg), "PYTHONPATH": str(ROOT)}
@@ -185,7 +183,7 @@ def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_
     assert re.fullmatch(r"error: standard output: no space left.*\n", ended.stderr)
 
 
-def test_without_a_raw_folder_the_other_datasets_continue(project, build) -> None:
+def test_without_a_raw_folder_the_other_datasets_continue(project, build):
     shutil.rmtree(project.folder / "raw/3dpw")
     shutil.rmtree(project.folder / "cache")
     project.configure({"embedded": {"enabled": "false"}})
@@ -202,7 +200,7 @@ def test_without_a_raw_folder_the_other_datasets_continue(project, build) -> Non
     assert "ERROR" not in ran.shown
 
 
-def test_without_a_body_the_message_is_printed_once(project, build) -> None:
+def test_without_a_body_the_message_is_printed_once(project, build):
     (project.folder / "body").unlink()
     project.configure({"embedded": {"enabled": "false"}})
     ran = build(project, "EvaluateVIBE")
@@ -214,9 +212,7 @@ def test_without_a_body_the_message_is_printed_once(project, build) -> None:
     assert "Traceback" not in ran.shown
 
 
-def test_demo_data_and_real_data_are_introduced_as_what_they_are(
-    project, within, monkeypatch
-) -> None:
+def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within, monkeypatch):
     (project.folder / "raw/amass/STAND_IN.json").unlink()
     raw = project.folder / "raw"
     with monkeypatch.context() as patch:
@@ -231,7 +227,7 @@ def test_demo_data_and_real_data_are_introduced_as_what_they_are(
 
 def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_as_a_failure(
     project, build
-) -> None:
+):
     motions = sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
     for motion in motions:
         motion.write_bytes(b"broken")
@@ -248,7 +244,7 @@ def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_a
     assert str(motions[0]) in message
 
 
-def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project, build) -> None:
+def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project, build):
     first = min((project.folder / "raw/amass").rglob("*_poses.npz"))
     project.configure({"embedded": {"enabled": "false"}})
     before, video = project.files(), first.read_bytes()
@@ -264,9 +260,7 @@ def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project,
     assert build(project, "Data").code == 0
 
 
-def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(
-    project, build, site
-) -> None:
+def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, site):
     install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     shutil.rmtree(project.folder / "cache/amass")
     project.configure({"data": {"datasets": "dances 3dpw amass"}, "dances": {"fps": "25"}})
@@ -277,7 +271,7 @@ def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(
     assert ran.done == ["convert amass/train"]
 
 
-def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, site) -> None:
+def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, site):
     bare.configure({"data": {"datasets": "amass lab_recordings"}})
     assert "lab_recordings" in build(bare, "Data").only_failure(35)
     install_page(site, "dataset")
@@ -306,7 +300,7 @@ def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, si
 def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(
     project, build, monkeypatch, caplog, error, expected
 ):
-    def broken(*args: object, **kwargs: object) -> None:
+    def broken(*args, **kwargs):
         raise error
 
     shutil.rmtree(project.folder / "cache/amass")
@@ -319,7 +313,7 @@ def test_a_system_s_error_is_one_line_and_a_bug_has_its_traceback(
     assert ("Traceback" in shown) == isinstance(error, ZeroDivisionError)
 
 
-def test_each_project_has_its_own_locks(tmp_path: Path) -> None:
+def test_each_project_has_its_own_locks(tmp_path):
     one, other, same = (
         luigi_command.luigi_defaults(tmp_path / name / "luigi.cfg")["core", "lock_pid_dir"]
         for name in ("one", "other", "x/../one")
@@ -328,7 +322,7 @@ def test_each_project_has_its_own_locks(tmp_path: Path) -> None:
     assert one == same
 
 
-def test_luigis_page_gets_the_first_and_the_last_step_errors_and_no_step_of_a_thousand() -> None:
+def test_luigis_page_gets_the_first_and_the_last_step_errors_and_no_step_of_a_thousand():
     task = Convert(dataset="amass", split="test")
     percent, messages = list[int](), list[str]()
     task.set_progress_percentage, task.set_status_message = percent.append, messages.append

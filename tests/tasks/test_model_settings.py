@@ -1,7 +1,5 @@
 """What is trained, by luigi.cfg: presets, variants, and the command line over all of them."""
 
-from pathlib import Path
-
 import pytest
 
 from cache import CropPolicy, Jitter
@@ -22,7 +20,7 @@ from vibe_model.vibe.config import TrainConfig
 def config_with(bare, within):
     everything = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
 
-    def read(**train: str | None) -> TrainConfig:
+    def read(**train):
         bare.configure({**everything, "vibe": {"preset": "embedded", "datasets_2d": None, **train}})
         within(bare)
         return train_config()
@@ -30,7 +28,7 @@ def config_with(bare, within):
     return read
 
 
-def test_the_training_settings_build_on_a_preset_and_other_sections(config_with, bare) -> None:
+def test_the_training_settings_build_on_a_preset_and_other_sections(config_with, bare):
     bare.configure({"features": {"streams": "other"}, "other": {"kind": "resnet50"}})
     (bare.folder / "spin.pt").write_bytes(b"")
     config = config_with(
@@ -55,7 +53,7 @@ def test_the_training_settings_build_on_a_preset_and_other_sections(config_with,
     assert (config.pretrained, config.strides) == (None, {})
 
 
-def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tmp_path) -> None:
+def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tmp_path):
     config = config_with(
         variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3"
     )
@@ -74,7 +72,7 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
         assert model_settings(loaded, VIBE).name == "embedded"
 
 
-def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_path: Path) -> None:
+def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_path):
     hmmr = models.find("hmmr")
     found = model_settings(load(tmp_path, GOOD), hmmr)
     assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 4)
@@ -89,8 +87,8 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
 
 
 def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     loaded = load(tmp_path, GOOD + "[features]\nstreams = homography\n[hmmr]\npreset = hmmr\n")
     with pytest.raises(
         ConfigError, match=r"\[hmmr\].* 9 numbers per row, which is no multiple of 32"
@@ -98,7 +96,7 @@ def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_
         check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
 
 
-def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: Path) -> None:
+def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path):
     shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.find("hmmr")
     demo = load(tmp_path, shipped)
     real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
@@ -121,15 +119,13 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: P
     assert "videos/train" in model_settings(demo, hmmr).datasets_2d
 
 
-def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
+def test_the_size_of_features_is_the_streams(tmp_path):
     own = "[features]\nstreams = vit\n[vit]\nkind = torchvision\nnetwork = vit_b_16\ndim = 768\n"
     for model in models.every():
         assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
 
 
-def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path, monkeypatch):
     jittered = (
         "resnet50.j1.crop=jitter:1",
         "features.streams=resnet50 resnet50.j1",
@@ -147,7 +143,7 @@ def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(
         load(tmp_path, GOOD)
 
 
-def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path):
     own = "[features]\nstreams = resnet50 pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n"
     own += "[part_dynamics]\nreport = true\n"
     loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
@@ -177,7 +173,7 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
 )
 def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
     tmp_path, capsys, monkeypatch, own, message
-) -> None:
+):
     file = tmp_path / "luigi.cfg"
     given = {
         "datasets_2d": "penn_action/train",
@@ -194,7 +190,7 @@ def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
     assert shown.endswith(". This is needed for training, not for `Data`.")
 
 
-def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
+def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with):
     config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
     own, baseline = train_config(), evaluation.per_frame_config()
     assert baseline is not None
@@ -202,7 +198,7 @@ def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> N
     assert (baseline.n_layers, baseline.prior) == (0, "none")
 
 
-def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) -> None:
+def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare):
     bare.configure({"hmmr": {"variant": "no-const", "past": "0", "baseline": "true"}})
     config_with()
     own, baseline = (task.config() for task in EvaluateHMMR().requires())
@@ -218,7 +214,7 @@ def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) ->
     assert EvaluateHMMR().requires() == [Train(model="hmmr")]
 
 
-def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> None:
+def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare):
     bare.configure(
         {"pose_embedding": {"poses_3d": "3dpw/train", "validation": "3dpw/validation", "lr": "0.5"}}
     )
@@ -254,6 +250,6 @@ def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> N
 )
 def test_splits_and_files_that_are_absent_are_reported_before_anything_runs(
     config_with, train, message
-) -> None:
+):
     with pytest.raises(ConfigError, match=message):
         config_with(**train)

@@ -4,8 +4,6 @@ there is.
 
 import json
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,16 +11,16 @@ from tasks.report.assembly import recorded_fingerprint
 from tasks.report.task import PAGE
 
 
-def page(project: Any) -> Path:
+def page(project):
     return project.folder / "runs" / PAGE
 
 
-def run_of(project: Any) -> Path:
+def run_of(project):
     (folder,) = (path.parent for path in (project.folder / "runs").glob("*/metrics.json"))
     return folder
 
 
-def test_the_tasks_page_shows_data_training_and_results(made) -> None:
+def test_the_tasks_page_shows_data_training_and_results(made):
     html = page(made.project).read_text()
     assert "(demo data)</title>" in html
     for section in ("accounting", "curves", "results", "bodies"):
@@ -31,9 +29,7 @@ def test_the_tasks_page_shows_data_training_and_results(made) -> None:
     assert f'<td class="number">{metrics["3dpw/test"]["pa_mpjpe"]:.1f}</td>' in html
 
 
-def test_the_command_writes_the_page_and_changes_nothing_else(
-    project, tasks_command, tmp_path
-) -> None:
+def test_the_command_writes_the_page_and_changes_nothing_else(project, tasks_command, tmp_path):
     before = project.files()
     out = tmp_path / "mine.html"
     code, shown = tasks_command(project, "report", "--out", str(out))
@@ -44,7 +40,7 @@ def test_the_command_writes_the_page_and_changes_nothing_else(
     assert project.files() == before
 
 
-def test_a_page_that_no_report_wrote_is_not_replaced(project, build, tasks_command) -> None:
+def test_a_page_that_no_report_wrote_is_not_replaced(project, build, tasks_command):
     page(project).write_text("<p>my notes</p>")
     assert build(project, "Report").code == 30
     code, shown = tasks_command(project, "report")
@@ -52,7 +48,7 @@ def test_a_page_that_no_report_wrote_is_not_replaced(project, build, tasks_comma
     assert page(project).read_text() == "<p>my notes</p>"
 
 
-def test_the_page_of_another_cache_has_its_data_alone(project, tasks_command) -> None:
+def test_the_page_of_another_cache_has_its_data_alone(project, tasks_command):
     (project.folder / "cache").rename(project.folder / "mine")
     assert tasks_command(project, "report", "--cache", str(project.folder / "mine"))[0] == 0
     html = page(project).read_text()
@@ -62,7 +58,7 @@ def test_the_page_of_another_cache_has_its_data_alone(project, tasks_command) ->
     assert (code, str(project.folder / "none") in shown) == (2, True)
 
 
-def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command) -> None:
+def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command):
     code, shown = tasks_command(bare, "report")
     assert code == 0, shown
     html = page(bare).read_text()
@@ -91,7 +87,7 @@ def test_a_cache_without_runs_has_no_empty_heading_and_no_model_that_luigi_cfg_d
 @pytest.mark.slow
 def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_themselves(
     project, tasks_command
-) -> None:
+):
     folder = run_of(project)
     project.configure({"vibe": {"epochs": "7"}})
     assert tasks_command(project, "report")[0] == 0
@@ -118,7 +114,7 @@ def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_thems
 )
 def test_a_mistake_in_the_arguments_is_reported_and_nothing_is_written(
     bare, tasks_command, words, message
-) -> None:
+):
     code, shown = tasks_command(bare, "report", *words)
     assert code == 2
     assert message in shown

@@ -19,11 +19,11 @@ from tasks import settings
 from tests.tasks.conftest import GOOD, ROOT, load
 
 
-def test_the_shipped_luigi_cfg_is_valid() -> None:
+def test_the_shipped_luigi_cfg_is_valid():
     assert settings.load(ROOT / "luigi.cfg").data.datasets == (*RELEASES, *datasets.OWN_CLIPS)
 
 
-def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path: Path) -> None:
+def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path):
     loaded = load(tmp_path, GOOD)
     assert (loaded.paths.cache, loaded.paths.body) == (tmp_path / "cache", Path("/somewhere/smpl"))
     assert (loaded.convert.workers, loaded.convert.strict, loaded.dask.scheduler) == (
@@ -137,7 +137,7 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         load(tmp_path, GOOD.replace(before, after) if before else GOOD + after)
 
 
-def test_settings_of_other_sections_are_not_proposed(tmp_path: Path) -> None:
+def test_settings_of_other_sections_are_not_proposed(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, GOOD.replace(VIBE, "nonsense = 1"))
     known = str(caught.value).partition("known: ")[2].split(", ")

@@ -21,7 +21,7 @@ def add_video(project):
     return added
 
 
-def test_of_a_new_dataset_alone_everything_runs(project, build) -> None:
+def test_of_a_new_dataset_alone_everything_runs(project, build):
     project.configure({"data": {"datasets": "3dpw amass penn_action"}})
     ran = build(project, "Data")
     assert ran.code == 0
@@ -35,9 +35,7 @@ def test_of_a_new_dataset_alone_everything_runs(project, build) -> None:
     assert "· extract 3dpw/train up to date" in ran.words
 
 
-def test_labels_in_2d_alone_train_as_the_check_says(
-    project, build, within, tasks_command, capsys
-) -> None:
+def test_labels_in_2d_alone_train_as_the_check_says(project, build, within, tasks_command, capsys):
     splits = {
         "datasets_2d": "penn_action/train",
         "validation": "penn_action/test",
@@ -78,7 +76,7 @@ def results(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project, build) -> None:
+def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project, build):
     before = project.files()
     shutil.rmtree(project.folder / "raw/amass")
     ran = build(project, "Data")
@@ -95,7 +93,7 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
     }
 
 
-def test_own_data_with_a_mark_of_demo_data_is_not_replaced(project, build) -> None:
+def test_own_data_with_a_mark_of_demo_data_is_not_replaced(project, build):
     own = motion_of(project)
     own.write_bytes(b"a motion of mine")
     mark = {"stand_in": True, "what": "Random people, made up to try the reader."}
@@ -108,7 +106,7 @@ def test_own_data_with_a_mark_of_demo_data_is_not_replaced(project, build) -> No
     assert sorted(project.folder.glob("raw/**/*")) == files
 
 
-def test_a_cache_in_a_raw_folder_is_refused(project, build) -> None:
+def test_a_cache_in_a_raw_folder_is_refused(project, build):
     project.configure({"paths": {"cache": "raw/3dpw/cache"}})
     ran = build(project, "Data")
     assert ran.code not in (0, None)
@@ -116,9 +114,7 @@ def test_a_cache_in_a_raw_folder_is_refused(project, build) -> None:
     assert not (project.folder / "raw/3dpw/cache").exists()
 
 
-def test_a_training_by_hand_names_rows_that_are_not_extracted(
-    project, build, tasks_command
-) -> None:
+def test_a_training_by_hand_names_rows_that_are_not_extracted(project, build, tasks_command):
     assert "not extracted" not in tasks_command(project, "train")[1]
     add_video(project)
     assert build(project, "Convert", dataset="3dpw", split="train").code == 0
@@ -130,7 +126,7 @@ def test_a_training_by_hand_names_rows_that_are_not_extracted(
     assert (code, bool(re.search(warning, shown))) == (0, True), shown
 
 
-def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) -> None:
+def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
     within(project)
     assert EvaluateVIBE().complete()
     within(project)
@@ -147,7 +143,7 @@ def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) 
     assert not EvaluateVIBE().complete()
 
 
-def test_plan_lists_what_runs_and_why(project, build, within, capsys) -> None:
+def test_plan_lists_what_runs_and_why(project, build, within, capsys):
     within(project)
     project.configure({"amass": {"resampling": "decimate"}})
     added = add_video(project)
@@ -165,7 +161,7 @@ def test_plan_lists_what_runs_and_why(project, build, within, capsys) -> None:
     assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_new_file_times_are_recorded_and_nothing_runs(project, build) -> None:
+def test_new_file_times_are_recorded_and_nothing_runs(project, build):
     motion_of(project).touch()
     ran = build(project, "Data")
     assert (ran.code, ran.done) == (0, [])
@@ -175,7 +171,7 @@ def test_new_file_times_are_recorded_and_nothing_runs(project, build) -> None:
     assert project.files() == before
 
 
-def test_a_moved_raw_folder_is_recorded_and_nothing_runs(project, build) -> None:
+def test_a_moved_raw_folder_is_recorded_and_nothing_runs(project, build):
     moved = (project.folder / "raw").rename(project.folder / "elsewhere")
     project.configure({"paths": {"raw": str(moved)}})
     ran = build(project, "Data")
@@ -189,8 +185,8 @@ def test_a_moved_raw_folder_is_recorded_and_nothing_runs(project, build) -> None
 
 def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
     project, build, capsys, monkeypatch
-) -> None:
-    def by_hand(command: str, split: str, *more: str) -> str:
+):
+    def by_hand(command, split, *more):
         raw = (
             ("--raw", str(project.folder / "raw" / split.partition("/")[0]))
             if command == "convert"
@@ -212,7 +208,7 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
 
 def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_what_differs(
     project, build
-) -> None:
+):
     (first,) = project.runs
     kept = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     project.configure({"vibe": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
@@ -231,7 +227,7 @@ def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_wha
     )
 
 
-def test_other_weights_are_refused_unless_their_stream_has_another_name(project, build) -> None:
+def test_other_weights_are_refused_unless_their_stream_has_another_name(project, build):
     project.configure({"resnet50": {"weights": "untrained:1"}})
     before = project.files()
     ran = build(project, "EvaluateVIBE")
@@ -254,7 +250,7 @@ def test_other_weights_are_refused_unless_their_stream_has_another_name(project,
 
 
 @pytest.mark.slow
-def test_several_workers_of_luigi_see_what_the_others_have_done(project) -> None:
+def test_several_workers_of_luigi_see_what_the_others_have_done(project):
     shutil.rmtree(project.folder / "cache/amass")
     project.configure({"data": {"datasets": "amass 3dpw"}})
     ran = project.luigi("Data", "--workers", "2")
@@ -262,7 +258,7 @@ def test_several_workers_of_luigi_see_what_the_others_have_done(project) -> None
     assert ran.done == ["convert amass/train", "data 2 datasets"]
 
 
-def test_nothing_is_planned_below_what_is_missing(bare, within, monkeypatch) -> None:
+def test_nothing_is_planned_below_what_is_missing(bare, within, monkeypatch):
     within(bare)
     fail = lambda *args, **kwargs: pytest.fail("there is no embedded data yet")  # noqa: E731
     monkeypatch.setattr("pipeline.conversion.convert.plan_conversion", fail)

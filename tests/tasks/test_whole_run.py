@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -29,7 +27,7 @@ STAGES = [
 ERRORS = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
-def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
+def test_one_command_goes_from_raw_files_to_an_evaluated_model(made):
     assert made.reported.code == 0, made.reported.shown
     done, lines = made.reported.done, made.reported.lines
     assert sorted(done[:7]) == STAGES, "all conversions come before the first extraction"
@@ -63,7 +61,7 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
     assert all(re.fullmatch(line, epoch) for epoch in epochs), epochs
 
 
-def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None:
+def test_the_printed_table_and_results_csv_agree_with_metrics_json(made):
     result = json.loads((made.project.runs[0] / "metrics.json").read_text())["3dpw/test"]
     with (made.project.runs[0] / "results.csv").open() as stream:
         written = {
@@ -97,7 +95,7 @@ def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None
     assert UNITS in lines
 
 
-def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made) -> None:
+def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made):
     before = made.project.files()
     again = made.project.luigi("Report", command=(sys.executable, "-c", PROBE))
     assert again.code == 0, again.shown
@@ -109,8 +107,8 @@ def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made) ->
 
 @pytest.mark.slow
 def test_after_the_demo_trainings_every_model_is_clearly_better_than_the_mean_body(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     """`make report` in a fresh clone: with luigi.cfg as it is shipped."""
     shutil.copy(ROOT / "luigi.cfg", tmp_path)
     shown, _ = (process := Project(tmp_path).start("Report")).communicate()
@@ -134,7 +132,7 @@ def test_after_the_demo_trainings_every_model_is_clearly_better_than_the_mean_bo
             assert error < 0.95 * mean_body[name], (model, name)
 
 
-def test_results_that_differ_from_metrics_json_are_written_again(project, build) -> None:
+def test_results_that_differ_from_metrics_json_are_written_again(project, build):
     results = project.runs[0] / "results.csv"
     good = results.read_text()
     results.write_text(good[:40])
@@ -142,8 +140,8 @@ def test_results_that_differ_from_metrics_json_are_written_again(project, build)
     assert results.read_text() == good
 
 
-def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_labels() -> None:
-    def of(pa_mpjpe: float, **more: Any) -> dict[str, Any]:
+def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_labels():
+    def of(pa_mpjpe, **more):
         return {"pa_mpjpe": pa_mpjpe, "frames": 12, "baseline": {"pa_mpjpe": 50.0}, **more}
 
     own = {"stand_in": False, "h36m/val": of(41.3496, published=of(42.0))}
@@ -173,9 +171,9 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
 
 
 def test_an_epochs_line_has_the_runs_name_loss_and_validation(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    shown: list[tuple[int, int, str]] = []
+    capsys,
+):
+    shown = []
     tell = progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
     tell(TrainingProgress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
     scores = {"3dpw/validation": {"pa_mpjpe": 99.84}}
@@ -190,7 +188,7 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(
     ]
 
 
-def test_a_step_whose_loss_is_an_outlier_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
     tell = progress_callback(lambda *_: None, "VIBE")
     losses = [*[2.0] * 12, 53.0, *[2.0] * 10, 15.0, 399.0]
     for step, loss in enumerate(losses, start=1):
@@ -202,9 +200,9 @@ def test_a_step_whose_loss_is_an_outlier_is_named(capsys: pytest.CaptureFixture[
 
 
 def test_scores_of_several_validation_splits_are_all_shown_by_name(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    shown: list[tuple[int, int, str]] = []
+    capsys,
+):
+    shown = []
     tell = progress_callback(lambda *words: shown.append(words), "VIBE")
     scores = {"3dpw/validation": {"pa_mpjpe": 99.84}, "h36m/val": {"pa_mpjpe": 50.0}}
     tell(TrainingProgress(0, 8, 30, 30, validation=scores))
@@ -213,9 +211,7 @@ def test_scores_of_several_validation_splits_are_all_shown_by_name(
     assert f"epoch 1 of 8: validation {text}" in capsys.readouterr().out
 
 
-def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(
-    capsys, monkeypatch
-) -> None:
+def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsys, monkeypatch):
     interrupted = KeyboardInterrupt()
     interrupted.add_note("of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)")
     monkeypatch.setattr("sys.argv", [".venv/bin/luigi", "--module", "tasks", "EvaluateVIBE"])
@@ -236,14 +232,14 @@ def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(
     assert capsys.readouterr().err.splitlines()[-1] == f"  {again}"
 
 
-def test_an_unknown_task_is_one_line(made) -> None:
+def test_an_unknown_task_is_one_line(made):
     ran = made.project.luigi("Dat", command=(sys.executable, "-m", "luigi"))
     assert (ran.code, ran.lines[0]) == (1, "error: No task Dat. Did you mean:")
     assert "Traceback" not in ran.shown
 
 
 @pytest.mark.parametrize("target", ["data", "train", "report"])
-def test_make_hands_over_what_was_typed(target: str, tmp_path: Path) -> None:
+def test_make_hands_over_what_was_typed(target, tmp_path):
     luigi = tmp_path / "luigi"
     luigi.write_text("#!/bin/sh\necho typed $TYPED_COMMAND\n")
     luigi.chmod(0o755)
@@ -286,9 +282,7 @@ pathlib.Path.replace = replace
     ],
     ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
 )
-def test_a_training_that_was_ended_continues_to_the_same_numbers(
-    made, project, number, code, word
-) -> None:
+def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, number, code, word):
     shutil.rmtree(project.folder / "runs")
     project.configure({"vibe": {"checkpoint_every": "1"}})
     site = project.folder / "site"

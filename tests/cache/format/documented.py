@@ -9,8 +9,6 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 LETTER = {
@@ -30,7 +28,7 @@ Numbers = tuple[Any, ...]  # of one row
 Runs = list[tuple[int, int]]
 
 
-def crc32c(data: bytes) -> bytes:
+def crc32c(data):
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -39,7 +37,7 @@ def crc32c(data: bytes) -> bytes:
     return struct.pack("<I", crc ^ 0xFFFFFFFF)
 
 
-def digest(text: str) -> str:
+def digest(text):
     """Of a manifest, by its text alone: white space outside strings goes, then the member
     `digest`.
     """
@@ -49,7 +47,7 @@ def digest(text: str) -> str:
     ).hexdigest()
 
 
-def open_manifest(home: Path) -> tuple[Manifest, Files]:
+def open_manifest(home):
     """(manifest, the file of each table that it names)."""
     text = (home / "manifest.json").read_text()
     manifest = json.loads(text)
@@ -63,7 +61,7 @@ def open_manifest(home: Path) -> tuple[Manifest, Files]:
     return manifest, files
 
 
-def shard_rows(manifest: Manifest, number: int) -> range:
+def shard_rows(manifest, number):
     size = manifest["geometry"]["rows_per_shard"]
     start = number * size
     return next(
@@ -73,9 +71,7 @@ def shard_rows(manifest: Manifest, number: int) -> range:
     )
 
 
-def read_shard(
-    file: Path, record: str, trailing: list[int], dtype: str, geometry: Manifest
-) -> dict[int, Numbers]:
+def read_shard(file, record, trailing, dtype, geometry):
     """{row within the shard: its numbers}, of all chunks that the shard holds."""
     data = file.read_bytes()
     rows, chunks = (
@@ -86,7 +82,7 @@ def read_shard(
     packed = struct.Struct(f"<{rows * n_numbers}{LETTER[dtype]}")
     index, checksum = data[-16 * chunks - 4 : -4], data[-4:]
     assert crc32c(index) == checksum
-    found: dict[int, Numbers] = {}
+    found = {}
     checksums = b""
     for chunk, (offset, size) in enumerate(struct.iter_unpack("<QQ", index)):
         if offset == ABSENT:
@@ -103,13 +99,11 @@ def read_shard(
     return found
 
 
-def read_column(
-    base: Path, name: str, manifest: Manifest, trailing: list[int], dtype: str
-) -> dict[int, Numbers]:
+def read_column(base, name, manifest, trailing, dtype):
     """{row: its numbers} for every committed row of a column, in the order in which they are
     stored.
     """
-    column: dict[int, Numbers] = {}
+    column = {}
     for number, record in manifest["shards"][name].items():
         file = base.joinpath(name, "c", number, *["0"] * len(trailing))
         rows = shard_rows(manifest, int(number))
@@ -118,7 +112,7 @@ def read_column(
     return column
 
 
-def read_table(name: str, manifest: Manifest, files: Files) -> list[Numbers]:
+def read_table(name, manifest, files):
     """A list with the numbers of each row."""
     table, data = manifest["tables"][name], files[name]
     assert crc32c(data[:-4]) == data[-4:]
@@ -127,11 +121,11 @@ def read_table(name: str, manifest: Manifest, files: Files) -> list[Numbers]:
     return list(itertools.islice(rows, n_rows))
 
 
-def text(row: Numbers) -> str:
+def text(row):
     return bytes(row).rstrip(b"\0").decode()
 
 
-def cut(runs: Runs, has: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
+def cut(runs, has):
     """The stretches of runs where `has(row)`."""
     for a, b in runs:
         for there, rows in itertools.groupby(range(a, b), has):
@@ -140,5 +134,5 @@ def cut(runs: Runs, has: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
                 yield stretch[0], stretch[-1] + 1
 
 
-def windows(runs: Iterable[tuple[int, int]], *, seqlen: int, stride: int) -> list[list[int]]:
+def windows(runs, *, seqlen, stride):
     return [[start, start + seqlen] for a, b in runs for start in range(a, b - seqlen + 1, stride)]

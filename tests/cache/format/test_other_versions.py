@@ -1,8 +1,6 @@
 """A cache of another format is refused with one message, and left as it is."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,9 +12,7 @@ REFUSED = r"manifest.json: expected format 'vibe-cache 2', found .* Another vers
 
 @pytest.mark.parametrize("version", ["vibe-cache 1", "vibe-cache 3"])
 @pytest.mark.parametrize("home", [SPLIT, f"{SPLIT}/features/resnet50"])
-def test_a_manifest_of_another_format_is_refused(
-    home: str, version: str, tmp_path: Path, toy: Any
-) -> None:
+def test_a_manifest_of_another_format_is_refused(home, version, tmp_path, toy):
     root = tmp_path / "cache"
     toy.write(root, toy.videos()[:4])
     toy.write_stream(root)

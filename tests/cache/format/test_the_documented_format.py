@@ -7,7 +7,6 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from cache.format import layout, shard
 from tests.cache.format.documented import (
     Files,
     Manifest,
-    Numbers,
     crc32c,
     cut,
     open_manifest,
@@ -35,7 +33,7 @@ TRACKS = ("name", "video", "start", "stop", "step", "fps", "crop_scale", "gender
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
+def root(tmp_path_factory, toy):
     """Two commits: in the second, a video was replaced. So there are padding, and rows of a
     replaced track.
     """
@@ -47,21 +45,21 @@ def root(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
 
 
 @pytest.fixture
-def split(root: Path) -> Opened:
+def split(root):
     home = root / "toy/train"
     return home, *open_manifest(home)
 
 
-def column(home: Path, name: str, manifest: Manifest) -> dict[int, Numbers]:
+def column(home, name, manifest):
     spec = layout.COLUMNS[name]
     return read_column(home, name, manifest, [*spec.shape], spec.dtype.name)
 
 
-def flags(base: Path) -> dict[int, Numbers]:
+def flags(base):
     return read_column(base, "resnet50_ok", open_manifest(base / "resnet50")[0], [], "uint8")
 
 
-def same(ours: np.ndarray[Any, Any], theirs: list[Numbers]) -> bool:
+def same(ours, theirs):
     return np.array_equal(
         ours.reshape(len(theirs), -1),
         np.array(theirs, ours.dtype),
@@ -69,14 +67,14 @@ def same(ours: np.ndarray[Any, Any], theirs: list[Numbers]) -> bool:
     )
 
 
-def runs_of(split: Opened) -> list[tuple[int, int]]:
+def runs_of(split):
     _, manifest, files = split
     starts = read_table("run_start", manifest, files)
     stops = read_table("run_stop", manifest, files)
     return [(a, b) for (a,), (b,) in zip(starts, stops, strict=True)]
 
 
-def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
+def test_every_column_reads_as_documented(root, split):
     home, manifest, _ = split
     ours = cache.open(root)["toy/train"]
     assert set(manifest["shards"]) == set(ours.columns)
@@ -88,7 +86,7 @@ def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
             )
 
 
-def test_a_stream_reads_as_documented(root: Path) -> None:
+def test_a_stream_reads_as_documented(root):
     base = root / "toy/train/features"
     manifest, _ = open_manifest(base / "resnet50")
     assert manifest["split_digest"] == cache.open(root)["toy/train"].manifest["digest"]
@@ -108,7 +106,7 @@ def test_a_stream_reads_as_documented(root: Path) -> None:
     assert all(math.isnan(number) for number in features[12] + features[60])
 
 
-def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opened) -> None:
+def test_tables_accounts_and_windows_read_as_documented(root, split):
     _, manifest, files = split
     ours = cache.open(root)["toy/train"]
     table = {name: read_table(f"track_{name}", manifest, files) for name in TRACKS}
@@ -133,7 +131,7 @@ def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opene
     assert windows(runs_of(split), seqlen=8, stride=3) == ours.windows(8, 3).tolist()
 
 
-def test_windows_of_a_stream_are_cut_as_documented(root: Path, split: Opened) -> None:
+def test_windows_of_a_stream_are_cut_as_documented(root, split):
     base = root / "toy/train/features"
     ok = flags(base)
     theirs = windows(
@@ -148,7 +146,7 @@ def test_a_commit_that_was_killed_before_its_metadata_was_written_reads_as_docum
     class KilledError(Exception):
         pass
 
-    def follow_manifest(*_: Any, **__: Any) -> None:
+    def follow_manifest(*_, **__):
         raise KilledError  # the manifest is replaced, and nothing more happens
 
     toy.write(tmp_path, toy.videos()[:2])
@@ -171,11 +169,11 @@ def test_a_commit_that_was_killed_before_its_metadata_was_written_reads_as_docum
     assert cache.verify(tmp_path).notes == []
 
 
-def test_the_checksum_is_the_documented_one() -> None:
+def test_the_checksum_is_the_documented_one():
     assert crc32c(b"123456789") == bytes.fromhex("839206e3") == shard.crc32c(b"123456789")
 
 
-def test_the_example_in_the_document_is_what_is_written() -> None:
+def test_the_example_in_the_document_is_what_is_written():
     example = (
         DOCUMENT.read_text().partition("An example: three flags")[2].partition("A column's")[0]
     )
@@ -187,9 +185,9 @@ def test_the_example_in_the_document_is_what_is_written() -> None:
     assert f"`{record}`" in DOCUMENT.read_text()
 
 
-def rows_of_table(*header: str) -> list[list[str]]:
+def rows_of_table(*header):
     """The cells of every table of the document whose header starts so."""
-    found: list[list[str]] = []
+    found = []
     wanted = False
     for line in DOCUMENT.read_text().splitlines():
         cells = (
@@ -201,7 +199,7 @@ def rows_of_table(*header: str) -> list[list[str]]:
     return found
 
 
-def test_the_document_names_every_column_with_its_shape_type_and_fill() -> None:
+def test_the_document_names_every_column_with_its_shape_type_and_fill():
     documented = {}
     for name, trailing, dtype, fill, _ in rows_of_table(
         "column", "after the rows", "dtype", "fill"
@@ -215,7 +213,7 @@ def test_the_document_names_every_column_with_its_shape_type_and_fill() -> None:
     assert list(documented) == list(ours)
 
 
-def test_the_document_names_every_table_with_its_shape_and_type() -> None:
+def test_the_document_names_every_table_with_its_shape_and_type():
     documented = {}
     for name, trailing, dtype, _ in rows_of_table("table", "after the first dimension", "dtype"):
         documented[name.strip("`")] = (trailing, dtype)
@@ -226,7 +224,7 @@ def test_the_document_names_every_table_with_its_shape_and_type() -> None:
     assert documented == ours | dict.fromkeys(layout.TEXTS, ("L", "uint8"))
 
 
-def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> None:
+def test_the_document_names_every_key_of_a_split_and_of_a_stream(root):
     text = DOCUMENT.read_text()
     for heading, own in (("split", SplitWriter.own_entries), ("stream", StreamWriter.own_entries)):
         section = text.partition(f"## The manifest of a {heading}")[2].partition("\n## ")[0]

@@ -1,8 +1,5 @@
 """Labels in the crop of the stream that is read: other boxes, and mirrored people."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -26,7 +23,7 @@ N_TRACKS, LENGTH, CROP_SCALE = 24, 6, 1.3
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
+def split(tmp_path_factory, toy):
     """24 tracks, of which a flip of 0.5 mirrors some; streams of all policies."""
     root = tmp_path_factory.mktemp("crops") / "cache"
     toy.write(root, [toy.video("v", [LENGTH] * N_TRACKS)])
@@ -37,7 +34,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
     return cache.open(root)["toy/train"]
 
 
-def cut_out(split: cache.Split, policy: CropPolicy) -> tuple[np.ndarray, np.ndarray]:
+def cut_out(split, policy):
     """Boxes and whether mirrored, of each row by itself."""
     found = []
     for track in split.tracks:
@@ -53,7 +50,7 @@ def cut_out(split: cache.Split, policy: CropPolicy) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("stream", POLICIES)
-def test_keypoints_are_those_of_the_policys_box(split: cache.Split, stream: str) -> None:
+def test_keypoints_are_those_of_the_policys_box(split, stream):
     assert split.crop_policy(stream) == POLICIES[stream]
     boxes, flipped = cut_out(split, POLICIES[stream])
     windows = split.windows(LENGTH, LENGTH, stream)
@@ -71,7 +68,7 @@ def test_keypoints_are_those_of_the_policys_box(split: cache.Split, stream: str)
     np.testing.assert_allclose(back, px[..., :2], atol=1e-4)
 
 
-def test_the_mirrored_exchange_left_and_right_and_weights_stay(split: cache.Split) -> None:
+def test_the_mirrored_exchange_left_and_right_and_weights_stay(split):
     windows = split.windows(4, 2)
     plain, flipped = (split.read(windows, stream) for stream in (None, "resnet50.flipped"))
     for name in ("kp_2d", "kp_3d", "theta"):
@@ -90,8 +87,8 @@ def test_the_mirrored_exchange_left_and_right_and_weights_stay(split: cache.Spli
 
 
 def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are(
-    split: cache.Split,
-) -> None:
+    split,
+):
     windows = split.windows(4, 2)
     usual = split.read(windows, None)["kp_2d"]
     for streams, same_as in (
@@ -109,7 +106,7 @@ def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are
     assert (split.read(windows, "resnet50", fields=["valid"])["valid"] == 1).all()
 
 
-def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy: Any) -> None:
+def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path, toy):
     joints = np.random.default_rng(0).normal(size=(8, 14, 3)).astype(np.float32)
     joints[2, 5] = np.nan
     split_of(tmp_path, {"kp_3d_eval": joints, "bbox": np.ones((8, 4), np.float32)})
@@ -162,7 +159,7 @@ def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(
         )
 
 
-def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path: Path, toy: Any) -> None:
+def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path, toy):
     toy.write(tmp_path, toy.videos()[:1])
     toy.write_stream(tmp_path, identity={"crop": {"rotation": 30}})
     split = cache.open(tmp_path)["toy/train"]
@@ -171,7 +168,7 @@ def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path: Path, toy: Any
     assert split.read([[0, 4]], fields=["features"])["features"].shape == (1, 4, 4)
 
 
-def partner(name: str) -> str:
+def partner(name):
     """The joint's name on the other side of the body, if it has one."""
     head, tail = (
         ("OP ", name[3:])
@@ -192,15 +189,13 @@ def partner(name: str) -> str:
         (JOINTS["smpl54"][:24], labels.MIRRORED_SMPL),
     ],
 )
-def test_left_and_right_are_exchanged_by_their_names(
-    order: tuple[str, ...], permutation: tuple[int, ...]
-) -> None:
+def test_left_and_right_are_exchanged_by_their_names(order, permutation):
     expected = [partner(name) if partner(name) in order else name for name in order]
     assert [order[joint] for joint in permutation] == expected
     assert sum(a != b for a, b in zip(order, expected, strict=True)) >= len(order) // 2
 
 
-def test_a_mirrored_pose_is_the_mirrored_body() -> None:
+def test_a_mirrored_pose_is_the_mirrored_body():
     rng = np.random.default_rng(0)
     theta = np.zeros((5, 85), np.float32)
     theta[:, labels.POSE] = rng.normal(0, 0.4, (5, 72))

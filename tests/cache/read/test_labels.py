@@ -1,8 +1,6 @@
 """Labels of a batch: what is known, in the coordinates that training takes, and 0 elsewhere."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -13,7 +11,7 @@ from tests.cache.toy import split_of
 
 
 class TestLabels:
-    def test_a_joint_on_the_crop_edge_lands_on_one(self, tmp_path: Path) -> None:
+    def test_a_joint_on_the_crop_edge_lands_on_one(self, tmp_path):
         # box centre (100, 200), side 50, crop scale 1.2: the crop is 60 px wide, from 70 to 130 and
         # from 170 to 230
         kp_2d = np.zeros((1, 49, 3), np.float32)
@@ -26,7 +24,7 @@ class TestLabels:
         np.testing.assert_allclose(found[:4], expected, atol=1e-6)
         assert (found[4:] == 0).all()
 
-    def test_each_window_takes_its_own_tracks_crop_scale(self, tmp_path: Path, toy: Any) -> None:
+    def test_each_window_takes_its_own_tracks_crop_scale(self, tmp_path, toy):
         entry, (first, second) = toy.video("a", [4, 4])
         second = replace(second, crop_scale=2.6, columns=first.columns)
         toy.write(tmp_path, [(entry, [first, second])])
@@ -34,7 +32,7 @@ class TestLabels:
         np.testing.assert_allclose(kp_2d[0, ..., :2], 2 * kp_2d[1, ..., :2], rtol=1e-6)
 
 
-def plainly(columns: dict[str, Any], name: str, scale: float) -> np.ndarray:
+def plainly(columns, name, scale):
     """One label field (n, ...) of n rows, written down as DESIGN.md defines it, without regard to
     speed.
     """
@@ -78,9 +76,9 @@ def plainly(columns: dict[str, Any], name: str, scale: float) -> np.ndarray:
 HOSTILE = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -3e38, 3e38, 1.0, -2.5], np.float32)
 
 
-def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int) -> dict[str, Any]:
+def hostile_columns(names, rng, n_rows):
     """Columns in which many numbers are NaN, infinite, zeros of either sign, tiny or huge."""
-    columns: dict[str, Any] = {"frame_index": np.arange(n_rows)}
+    columns = {"frame_index": np.arange(n_rows)}
     for name in sorted(names - {"frame_index"}):
         spec = cache.COLUMNS[name]
         shape = (n_rows, *spec.shape)

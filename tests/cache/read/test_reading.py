@@ -1,7 +1,6 @@
 """What a batch holds, and what makes reading refuse."""
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,12 @@ from tests.cache.toy import flipped, split_of
 class TestBatches:
     @pytest.fixture(scope="class")
     @classmethod
-    def split(
-        cls, made_tracks: Path, tmp_path_factory: pytest.TempPathFactory, toy: Any
-    ) -> cache.Split:
+    def split(cls, made_tracks, tmp_path_factory, toy):
         root = shutil.copytree(made_tracks, tmp_path_factory.mktemp("batches") / "cache")
         toy.write_stream(root, bad_rows=[20], shards=[0, 1])
         return cache.open(root)["toy/train"]
 
-    def test_features_come_as_asked_for(self, split: cache.Split, toy: Any) -> None:
+    def test_features_come_as_asked_for(self, split, toy):
         windows = split.windows(8, 8, "resnet50")
         for dtype in ("float32", "float16", "float64"):
             features = split.read(windows, "resnet50", fields=["features"], dtype=dtype)["features"]
@@ -36,16 +33,14 @@ class TestBatches:
             )
 
     @pytest.mark.parametrize("dtype", ["int8", "float33", np.uint16])
-    def test_a_dtype_that_does_not_hold_features_is_refused_by_name(
-        self, split: cache.Split, dtype: Any
-    ) -> None:
+    def test_a_dtype_that_does_not_hold_features_is_refused_by_name(self, split, dtype):
         with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
             split.read([(40, 48)], dtype=dtype)
         with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
             split.read([(40, 48)], stream=None, dtype=dtype)
 
-    def test_what_is_of_the_wrong_type_is_refused_by_name(self, split: cache.Split) -> None:
-        tracks: Any = split.tracks
+    def test_what_is_of_the_wrong_type_is_refused_by_name(self, split):
+        tracks = split.tracks
         with pytest.raises(
             TypeError,
             match=r"number or a slice of 7 records, found 'a/0'\. By name: \[names\.index",
@@ -57,28 +52,26 @@ class TestBatches:
         with pytest.raises(ValueError, match=r"history: .*'3'"):
             split.read([(40, 48)], streams=["resnet50"], history={"resnet50": "3"})  # type: ignore[dict-item]
 
-    def test_buffers_that_do_not_fit_are_refused(self, split: cache.Split) -> None:
+    def test_buffers_that_do_not_fit_are_refused(self, split):
         for buffer in (np.zeros((1, 4), "f4"), np.zeros((1, 8), "f8")):
             with pytest.raises(ValueError, match="w_3d"):
                 split.read([[40, 48]], fields=["w_3d"], out={"w_3d": buffer})
         with pytest.raises(ValueError, match="kp_2d"):
             split.read([[40, 48]], fields=["w_3d"], out={"kp_2d": np.zeros((1, 8, 49, 3), "f4")})
 
-    def test_no_windows_give_empty_arrays(self, split: cache.Split) -> None:
+    def test_no_windows_give_empty_arrays(self, split):
         batch = split.read(np.zeros((0, 2), np.int64), "resnet50")
         assert batch["features"].shape == (0, 0, 4)
         assert batch["kp_2d"].shape == (0, 0, 49, 3)
 
-    def test_rows_that_the_stream_does_not_have_are_refused(self, split: cache.Split) -> None:
+    def test_rows_that_the_stream_does_not_have_are_refused(self, split):
         with pytest.raises(CacheError, match="row 20"):
             split.read([[18, 26]], "resnet50")
         with pytest.raises(CacheError, match="shard 2"):
             split.read([[60, 68]], "resnet50")
         assert split.read([[18, 26], [60, 68]], stream=None)["kp_2d"].shape == (2, 8, 49, 3)
 
-    def test_rows_outside_one_track_and_windows_of_the_wrong_form_are_refused(
-        self, split: cache.Split
-    ) -> None:
+    def test_rows_outside_one_track_and_windows_of_the_wrong_form_are_refused(self, split):
         for window in ([8, 12], [143, 147], [-1, 3], [500, 504]):
             with pytest.raises(CacheError, match="no committed track"):
                 split.read([window])
@@ -87,7 +80,7 @@ class TestBatches:
             with pytest.raises(ValueError, match="windows"):
                 split.read(wrong)
 
-    def test_what_is_not_there_is_named(self, split: cache.Split) -> None:
+    def test_what_is_not_there_is_named(self, split):
         with pytest.raises(CacheError, match=r"no feature stream 'hmr'; there are: resnet50"):
             split.windows(4, 4, "hmr")
         with pytest.raises(CacheError, match="no field or column 'trans'"):
@@ -101,7 +94,7 @@ class TestBatches:
         with pytest.raises(CacheError, match="expected 143 rows"):
             split.rows("kp_2d", 140, 144)
 
-    def test_columns_and_streams_come_lazily_as_zarr_arrays(self, split: cache.Split) -> None:
+    def test_columns_and_streams_come_lazily_as_zarr_arrays(self, split):
         assert isinstance(split.column("kp_2d"), zarr.Array)
         assert split.column("features/resnet50").shape == (143, 4)
         assert np.asarray(split.column("features/resnet50_ok")[18:22]).tolist() == [1, 1, 0, 1]
@@ -109,8 +102,8 @@ class TestBatches:
 
 
 def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alike(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     flags = np.array(
         [1] * 8 + [0] * 8 + [0, 1, 1, 1, 1, 1, 1, 1] + [1, 0, 0, 0, 0, 0, 0, 0] + [1] * 18, bool
     )
@@ -130,9 +123,7 @@ def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alik
             ).all()
 
 
-def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(
-    made: Path, toy: Any
-) -> None:
+def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(made, toy):
     split, before = cache.open(made)["toy/train"], toy.tree(made)
     for name in ("start", "stop", "step", "fps", "crop_scale", "video"):
         table = getattr(split.tracks, name)
@@ -158,7 +149,7 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("folder", "found"), [("nowhere", "no such folder"), ("", r"no zarr\.json")]
     )
-    def test_no_cache_is_a_clear_error(self, tmp_path: Path, folder: str, found: str) -> None:
+    def test_no_cache_is_a_clear_error(self, tmp_path, folder, found):
         with pytest.raises(CacheError, match=found):
             cache.open(tmp_path / folder)
 
@@ -174,14 +165,12 @@ class TestOpening:
             cache.open(folder)
         assert f"cache.open('{tmp_path / 'cache'}')" in str(error.value)
 
-    def test_a_cache_that_lies_in_a_group_of_another_is_one(self, tmp_path: Path, toy: Any) -> None:
+    def test_a_cache_that_lies_in_a_group_of_another_is_one(self, tmp_path, toy):
         toy.write(tmp_path / "cache", [toy.video("a", [3])])
         shutil.copy(tmp_path / "cache/zarr.json", tmp_path)
         assert cache.open(tmp_path / "cache").splits == ("toy/train",)
 
-    def test_an_unknown_split_is_named_with_those_that_there_are(
-        self, tmp_path: Path, toy: Any
-    ) -> None:
+    def test_an_unknown_split_is_named_with_those_that_there_are(self, tmp_path, toy):
         toy.write(tmp_path, [toy.video("a", [3])])
         opened = cache.open(tmp_path)
         assert opened.splits == ("toy/train",)
@@ -195,7 +184,7 @@ class TestOpening:
 @pytest.mark.parametrize(
     "name", ["bbox/c/1/0", "features/resnet50/c/1/0", "features/resnet50_ok/c/1"]
 )
-def test_a_missing_short_or_flipped_shard_is_never_read_as_data(name: str, root: Path) -> None:
+def test_a_missing_short_or_flipped_shard_is_never_read_as_data(name, root):
     shard = root / "toy/train" / name
     whole = shard.read_bytes()
     wrong = (
@@ -214,7 +203,7 @@ def test_a_missing_short_or_flipped_shard_is_never_read_as_data(name: str, root:
     cache.open(root)["toy/train"].read([[32, 36]], "resnet50", fields=["features", "bbox"])
 
 
-def test_widening_is_exact_for_every_float16() -> None:
+def test_widening_is_exact_for_every_float16():
     half = np.arange(2**16, dtype=np.uint16).view(np.float16)
     for some in (half, half[np.isfinite(half)]):  # with infinities and NaN it takes another way
         out = np.empty(some.shape, np.float32)

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,14 +24,14 @@ ROOT = Path(__file__).parents[3]
 N_ROWS, T = 1040, 6  # 130 shards of 8 rows
 
 
-def features_of(rows: np.ndarray) -> np.ndarray:
+def features_of(rows):
     """(..., 3) float16: the row's number in two halves, which are exact, and their sum."""
     high, low = rows // 64, rows % 64
     return np.stack([high, low, high + low], axis=-1).astype(np.float16)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """One track in 130 tiny shards a column, with a stream. Every number says of which row it
     is.
     """
@@ -50,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def is_right(split: cache.Split, windows: np.ndarray) -> bool:
+def is_right(split, windows):
     """Whether a batch holds exactly the rows that were asked for."""
     batch = split.read(
         windows, fields=["features", "bbox", "valid", "frame_index"], dtype="float16"
@@ -69,22 +68,22 @@ class Elsewhere(LocalStore):
 
     requests = 0
 
-    def folder(self, key: str = "") -> None:
+    def folder(self, key=""):
         return None
 
-    def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
+    def read_ranges(self, key, starts, ends):
         self.requests += 1
         return super().read_ranges(key, starts, ends)
 
 
-def test_a_store_without_a_folder_is_read_by_ranges(root: Path) -> None:
+def test_a_store_without_a_folder_is_read_by_ranges(root):
     store = Elsewhere(root)
     assert require_cache(store) is store
     assert is_right(cache.FeatureCache(store)["toy/train"], random_windows(5))
     assert store.requests > 0
 
 
-def random_windows(seed: int, count: int = 20) -> np.ndarray:
+def random_windows(seed, count=20):
     starts = np.random.default_rng(seed).integers(0, N_ROWS - T, count)
     return np.stack([starts, starts + T], axis=1)
 
@@ -109,11 +108,11 @@ def test_threads_that_share_a_split_read_what_they_asked_for_with_few_open_shard
     assert open_files() <= before
 
 
-def open_files() -> int:
+def open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def in_child(function: Callable[[], bool]) -> bool:
+def in_child(function):
     """Run a function in a forked child, which must come to an end."""
     child = multiprocessing.get_context("fork").Process(
         target=lambda: os._exit(0 if function() else 1)
@@ -125,12 +124,12 @@ def in_child(function: Callable[[], bool]) -> bool:
     return ended
 
 
-def test_forked_children_and_threads_read_at_the_same_time(root: Path) -> None:
+def test_forked_children_and_threads_read_at_the_same_time(root):
     split = cache.open(root)["toy/train"]
     assert is_right(split, random_windows(0))  # maps and checked chunks that a child takes over
     stop = time.monotonic() + 0.5
 
-    def parent_reads(seed: int) -> bool:
+    def parent_reads(seed):
         results = [is_right(split, random_windows(seed))]
         while time.monotonic() < stop:
             results.append(is_right(split, random_windows(seed + len(results))))
@@ -161,7 +160,7 @@ for starts in np.array_split(np.random.default_rng(0).permutation(np.arange(0, 1
 """
 
 
-def test_a_cache_of_many_shards_is_read_with_16_open_files(root: Path) -> None:
+def test_a_cache_of_many_shards_is_read_with_16_open_files(root):
     run = subprocess.run(
         [sys.executable, "-c", READ_ALL, str(root)], cwd=ROOT, capture_output=True, text=True
     )
@@ -203,8 +202,8 @@ print(status("RssAnon") - before)
 
 
 def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_may_be_allocated(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     n_rows, dim, allowed_mib = 30_720, 1024, 3  # 60 MiB of float16
     split_of(tmp_path, {"frame_index": np.arange(n_rows)}, rows_per_shard=1024, rows_per_chunk=64)
     with StreamWriter(tmp_path, "toy/train", "resnet50", dim=dim, plan="p") as stream:

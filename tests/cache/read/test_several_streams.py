@@ -2,8 +2,6 @@
 
 import functools
 import itertools
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ NO_PICTURE, UNDEFINED = (9, 44, 45), (0, 6, 17, 24, 34, 60)
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
+def split(tmp_path_factory, toy):
     """Two streams; rows 0 to 59 in four runs of the first track and two tracks, 64 to 103 after
     padding.
     """
@@ -41,7 +39,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
     return cache.open(root)["toy/train"]
 
 
-def runs_of(split: cache.Split) -> list[tuple[int, int]]:
+def runs_of(split):
     """By the frame indices, one row after the other."""
     runs = []
     for track in split.tracks:
@@ -52,16 +50,14 @@ def runs_of(split: cache.Split) -> list[tuple[int, int]]:
 
 
 @functools.cache
-def whole(split: cache.Split, stream: str) -> tuple[np.ndarray, np.ndarray]:
+def whole(split, stream):
     """All rows of a stream and their flags, as Zarr reads them."""
     return np.asarray(split.column(f"features/{stream}")[:]), np.asarray(
         split.column(f"features/{stream}_ok")[:]
     )
 
 
-def plainly(
-    split: cache.Split, stream: str, start: int, history: int
-) -> tuple[np.ndarray, np.ndarray]:
+def plainly(split, stream, start, history):
     """(history + T, dim) and flags, by a loop over rows."""
     first = next(a for a, b in runs_of(split) if a <= start < b)
     values, flags = whole(split, stream)
@@ -75,7 +71,7 @@ def plainly(
     return found, ok
 
 
-def test_windows_are_of_rows_that_all_streams_have(split: cache.Split) -> None:
+def test_windows_are_of_rows_that_all_streams_have(split):
     one, other = (
         {*map(tuple, split.windows(1, 1, name).tolist())} for name in ("resnet50", "pairs.j1")
     )
@@ -94,7 +90,7 @@ def test_windows_are_of_rows_that_all_streams_have(split: cache.Split) -> None:
 def test_history_is_of_the_rows_before_in_the_same_run(split, data, history, dtype):
     every = split.windows(T, 1, streams=("resnet50", "pairs.j1"))
     windows = every[data.draw(st.lists(st.integers(0, len(every) - 1), max_size=9))]
-    options: Any = {
+    options = {
         "streams": ("resnet50", "pairs.j1"),
         "history": {"pairs.j1": history},
         "dtype": dtype,
@@ -121,7 +117,7 @@ def test_history_is_of_the_rows_before_in_the_same_run(split, data, history, dty
         assert array.dtype == (dtype if name in options["streams"] else "float32")
 
 
-def test_labels_and_the_single_stream_are_the_same_beside_it(split: cache.Split) -> None:
+def test_labels_and_the_single_stream_are_the_same_beside_it(split):
     windows = split.windows(T, 3, streams=("resnet50", "pairs.j1"))
     single = split.read(windows, "resnet50")
     several = split.read(windows, streams=("resnet50", "pairs.j1"), history={"pairs.j1": 2})
@@ -142,7 +138,7 @@ def test_labels_and_the_single_stream_are_the_same_beside_it(split: cache.Split)
     }
 
 
-def test_what_cannot_be_read_at_once_is_refused(split: cache.Split) -> None:
+def test_what_cannot_be_read_at_once_is_refused(split):
     windows = np.array([[64, 68]])
     with pytest.raises(ValueError, match="found both"):
         split.read(windows, "resnet50", streams=("pairs.j1",))
@@ -163,13 +159,11 @@ def test_what_cannot_be_read_at_once_is_refused(split: cache.Split) -> None:
         split.read(np.array([[8, 12]]), streams=("resnet50", "pairs.j1"))
 
 
-def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [70])])  # shards of 32 rows
     toy.write_stream(tmp_path, shards=[1])
     split = cache.open(tmp_path)["toy/train"]
-    options: Any = {"streams": ["resnet50"], "fields": ["resnet50"]}
+    options = {"streams": ["resnet50"], "fields": ["resnet50"]}
     assert split.read(np.array([[40, 44]]), **options, history={"resnet50": 8})[
         "resnet50"
     ].shape == (1, 12, 4)

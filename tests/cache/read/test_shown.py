@@ -1,22 +1,19 @@
 """What a console shows of a cache."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 import cache
 
 
 @pytest.fixture
-def opened(tmp_path: Path, toy: Any) -> cache.FeatureCache:
+def opened(tmp_path, toy):
     root = tmp_path / "cache"
     toy.write(root, [toy.video(f"v{number}", [9, 12]) for number in range(9)])
     toy.write_stream(root)
     return cache.open(root)
 
 
-def test_each_object_says_what_it_is(opened: cache.FeatureCache) -> None:
+def test_each_object_says_what_it_is(opened):
     split = opened["toy/train"]
     assert repr(opened) == f"cache.open({str(opened.root)!r})"
     assert repr(split) == "Split toy/train: 189 rows of 18 tracks, 9 videos"

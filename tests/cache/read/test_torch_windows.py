@@ -4,9 +4,7 @@ worker.
 
 import pickle
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -16,23 +14,23 @@ from cache import CacheChanged, CacheError
 
 
 @pytest.fixture
-def split(tmp_path: Path, toy: Any) -> cache.Split:
+def split(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [9, 12]), toy.video("b", [40])])
     toy.write_stream(tmp_path, bad_rows=[16])
     return cache.open(tmp_path)["toy/train"]
 
 
-def loaded(windows: Any, **options: Any) -> list[dict[str, torch.Tensor]]:
+def loaded(windows, **options):
     return list(DataLoader(windows, batch_size=5, **options))
 
 
-def equal(batch: dict[str, torch.Tensor], expected: dict[str, np.ndarray]) -> bool:
+def equal(batch, expected):
     assert batch.keys() == expected.keys()
     return all(batch[name].numpy().tobytes() == array.tobytes() for name, array in expected.items())
 
 
 @pytest.mark.parametrize("start", [None, "fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_batches_are_what_read_gives_in_any_worker(split: cache.Split, start: str | None) -> None:
+def test_batches_are_what_read_gives_in_any_worker(split, start):
     windows = cache.torch_windows(split, seqlen=4, stride=3)
     rows = split.windows(4, 3, "resnet50")
     assert len(windows) == len(rows) > 10
@@ -47,7 +45,7 @@ def test_a_batch_is_one_read_of_each_split_in_any_order(split, tmp_path, toy, mo
     toy.write(tmp_path / "more", [toy.video("c", [16])])
     toy.write_stream(tmp_path / "more")
     more = cache.open(tmp_path / "more")["toy/train"]
-    reading: dict[str, Any] = {
+    reading = {
         "streams": ["resnet50"],
         "history": {"resnet50": 2},
         "dtype": "float16",
@@ -55,7 +53,7 @@ def test_a_batch_is_one_read_of_each_split_in_any_order(split, tmp_path, toy, mo
     windows = cache.torch_windows([split, more], 4, 4, fields=["kp_2d", "resnet50"], **reading)
     first, second = (opened.windows(4, 4, streams=["resnet50"]) for opened in (split, more))
     assert len(windows) == len(first) + len(second)
-    reads: list[str] = []
+    reads = []
     read = cache.Split.read
     monkeypatch.setattr(
         cache.Split, "read", lambda self, *a, **k: (reads.append(self.name), read(self, *a, **k))[1]
@@ -77,9 +75,7 @@ def test_a_batch_is_one_read_of_each_split_in_any_order(split, tmp_path, toy, mo
         windows[len(windows)]
 
 
-def test_what_is_sent_to_a_worker_is_small_and_notices_a_commit(
-    split: cache.Split, toy: Any
-) -> None:
+def test_what_is_sent_to_a_worker_is_small_and_notices_a_commit(split, toy):
     sent = pickle.dumps(cache.torch_windows(split, 2, 1))
     assert len(sent) < 2_000
     assert len(pickle.loads(sent)) == len(split.windows(2, 1, "resnet50"))
@@ -88,9 +84,7 @@ def test_what_is_sent_to_a_worker_is_small_and_notices_a_commit(
         pickle.loads(sent)
 
 
-def test_a_stream_with_more_rows_than_when_the_windows_were_cut_is_noticed(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_a_stream_with_more_rows_than_when_the_windows_were_cut_is_noticed(tmp_path, toy):
     toy.write(tmp_path, [toy.video("b", [70])])
     toy.write_stream(tmp_path, shards=[0])
     sent = pickle.dumps(cache.torch_windows(cache.open(tmp_path)["toy/train"], 4, 4))
@@ -100,9 +94,7 @@ def test_a_stream_with_more_rows_than_when_the_windows_were_cut_is_noticed(
         pickle.loads(sent)
 
 
-def test_splits_whose_fields_differ_are_refused_with_the_fields(
-    split: cache.Split, tmp_path: Path, toy: Any
-) -> None:
+def test_splits_whose_fields_differ_are_refused_with_the_fields(split, tmp_path, toy):
     toy.write(tmp_path / "more", [toy.video("c", [16])])
     toy.write_stream(tmp_path / "more", dim=7)
     more = cache.open(tmp_path / "more")["toy/train"]

@@ -2,9 +2,7 @@
 bucket then.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import cache
 from cache import SplitWriter, StreamWriter
 
 SPLIT, STREAM = "toy/train", "resnet50"
-NARROW: Any = {"columns": ("bbox",), "rows_per_shard": 32, "rows_per_chunk": 8}
+NARROW = {"columns": ("bbox",), "rows_per_shard": 32, "rows_per_chunk": 8}
 LEFT = (".writing", "provenance.json")  # of writers: outside the promise of equal bytes
 
 Video = tuple[cache.VideoEntry, list[cache.TrackRows]]
@@ -23,7 +21,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-def objects(url: str, *, every: bool = False) -> dict[str, bytes]:
+def objects(url, *, every=False):
     """Every object below the cache, those that are of writers only with `every`."""
     store = cache.store_at(url)
     keys = store.files("")
@@ -34,16 +32,16 @@ def objects(url: str, *, every: bool = False) -> dict[str, bytes]:
     }
 
 
-def put(url: str, key: str, data: bytes) -> None:
+def put(url, key, data):
     cache.store_at(url).put_small({key: data}, "")
 
 
-def requests_of(patch: pytest.MonkeyPatch, *names: str) -> list[str]:
+def requests_of(patch, *names):
     """The key of every request of these kinds from now on."""
     obstore, found = pytest.importorskip("obstore"), list[str]()
 
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def request(store: Any, key: str, *args: Any, **options: Any) -> Any:
+    def counted(real):
+        def request(store, key, *args, **options):
             found.append(key)
             return real(store, key, *args, **options)
 
@@ -54,7 +52,7 @@ def requests_of(patch: pytest.MonkeyPatch, *names: str) -> list[str]:
     return found
 
 
-def narrow(video: Video) -> Video:
+def narrow(video):
     """The same video with two columns: a commit takes some 60 requests instead of 150."""
     entry, tracks = video
     columns = ("frame_index", "bbox")
@@ -63,9 +61,7 @@ def narrow(video: Video) -> Video:
     ]
 
 
-def write_narrow(
-    root: Any, *videos: Video, plan: str = "p", drop: Any = (), **entries: Any
-) -> None:
+def write_narrow(root, *videos, plan="p", drop=(), **entries):
     """A commit of these videos, where they are not there yet."""
     with SplitWriter(root, SPLIT, plan=plan, **NARROW) as writer:
         following = writer.begin(drop)
@@ -75,13 +71,13 @@ def write_narrow(
         following.commit(entries)
 
 
-def two_commits(root: Any, toy: Any) -> None:
+def two_commits(root, toy):
     """A split and its stream, from wherever a killed run has left them."""
     write_narrow(root, toy.video("a", [20, 30]), n=1)
     toy.write_stream(root)
 
 
-def three_runs(root: Any, toy: Any) -> None:
+def three_runs(root, toy):
     """A split and its stream; a second commit with dropped, replaced and new videos, whose stream
     carries rows over.
     """

@@ -8,8 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,18 +30,18 @@ obstore = pytest.importorskip(
 )
 
 CROPS = f"{SPLIT}/features/crops"
-FORM: dict[str, Any] = {"dim": 3, "dtype": "float32"}
+FORM = {"dim": 3, "dtype": "float32"}
 _numbers = itertools.count()
 
 
 @pytest.fixture
-def url(memory: None) -> str:
+def url(memory):
     """An empty place."""
     return f"s3://memory/{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")
-def both(memory: None, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> tuple[str, Path]:
+def both(memory, tmp_path_factory, toy):
     """The same cache as objects and as files. Only to be read."""
     folder, url = tmp_path_factory.mktemp("both") / "cache", "s3://memory/both"
     for root in (url, folder):
@@ -52,16 +50,14 @@ def both(memory: None, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> tu
     return url, folder
 
 
-def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(
-    both: tuple[str, Path], toy: Any
-) -> None:
+def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(both, toy):
     url, folder = both
     cache.gc(url, older_than=0)  # in a folder, a commit removes what no manifest names any more
     assert objects(url) == toy.tree(folder)
     assert cache.verify(url).ok
 
 
-def test_everything_that_is_read_is_the_same(both: tuple[str, Path], toy: Any) -> None:
+def test_everything_that_is_read_is_the_same(both, toy):
     there, here = (cache.open(root) for root in both)
     assert there.splits == here.splits == (SPLIT,)
     ours, theirs = there[SPLIT], here[SPLIT]
@@ -71,7 +67,7 @@ def test_everything_that_is_read_is_the_same(both: tuple[str, Path], toy: Any) -
     assert ours.streams == theirs.streams == ("crops", STREAM)
     assert ours.undecodable(STREAM) == theirs.undecodable(STREAM) > 0
     for stream, seqlen, tail in itertools.product((None, STREAM), (1, 5, 16), ("drop", "cover")):
-        kind: Any = tail
+        kind = tail
         expected = theirs.windows(seqlen, 3, stream, kind)
         np.testing.assert_array_equal(ours.windows(seqlen, 3, stream, kind), expected)
         assert len(expected)
@@ -86,9 +82,7 @@ def test_everything_that_is_read_is_the_same(both: tuple[str, Path], toy: Any) -
     np.testing.assert_array_equal(ours.rows("kp_2d", 50, 70), theirs.rows("kp_2d", 50, 70))
 
 
-def test_a_batch_takes_few_requests(
-    both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_takes_few_requests(both, toy, monkeypatch):
     split = cache.open(both[0])[SPLIT]
     windows = split.windows(8, 2)
     split.read(windows, stream=None)
@@ -104,7 +98,7 @@ def test_a_batch_takes_few_requests(
     assert len(windows) > 2 * len(requests)
 
 
-def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str, toy: Any) -> None:
+def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url, toy):
     write_narrow(url, toy.video("a", [20, 30]))
     split, key = cache.open(url)[SPLIT], f"{SPLIT}/bbox/c/1/0"
     whole, windows = objects(url)[key], split.windows(16, 2)
@@ -126,14 +120,12 @@ def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str,
 
 
 @pytest.mark.parametrize("what", ["held", "opened there"])
-def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(
-    url: str, toy: Any, what: str
-) -> None:
+def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url, toy, what):
     write_narrow(url, toy.video("a", [40]))
     split = cache.open(url)[SPLIT]
     here, there = multiprocessing.Pipe(duplex=False)
 
-    def read() -> None:  # pragma: no cover - another process
+    def read():  # pragma: no cover - another process
         try:
             (split if what == "held" else cache.open(url)[SPLIT]).rows("bbox", 0, 8)
         except CacheError as error:
@@ -149,7 +141,7 @@ def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(
     split.rows("bbox", 0, 8)  # and the parent goes on
 
 
-def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
+def test_a_staged_shard_takes_no_others_place(url, toy):
     write_narrow(url, toy.video("a", [20, 60]))
     plans = ("quality 95", "quality 90")
     with (
@@ -176,8 +168,8 @@ def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
     assert cache.verify(url).ok
 
 
-def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -> None:
-    def staged() -> list[str]:
+def test_what_no_writer_has_accepted_stays_until_it_is_old(url, toy):
+    def staged():
         return sorted(key for key in cache.store_at(url).files(CROPS) if "/file-" in key)
 
     write_narrow(url, toy.video("a", [20, 60]))
@@ -200,9 +192,7 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
     )
 
 
-def test_without_credentials_the_error_names_the_variables_and_not_the_service_that_was_asked() -> (
-    None
-):
+def test_without_credentials_the_error_names_the_variables_and_not_the_service_that_was_asked():
     code = (
         "import cache.storage.object_store as o; o.RETRY_SECONDS = 0.1; import cache; "
         "cache.open('s3://bucket/cache')"
@@ -220,14 +210,14 @@ def test_without_credentials_the_error_names_the_variables_and_not_the_service_t
 
 
 @pytest.mark.parametrize("root", ["ftp://host/cache", "http://host/cache", "S4://bucket"])
-def test_another_scheme_is_refused(root: str, toy: Any) -> None:
+def test_another_scheme_is_refused(root, toy):
     message = re.escape(root) + ": expected a folder, or a URL that starts with one of s3, "
     for act in (cache.open, lambda root: toy.write(root, toy.videos())):
         with pytest.raises(CacheError, match=message):
             act(root)
 
 
-def test_without_obstore_the_error_is_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_obstore_the_error_is_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "obstore", None)
     with pytest.raises(
         CacheError, match=r"s3://bucket/x: a cache in an object store needs obstore: pip install"
@@ -235,7 +225,7 @@ def test_without_obstore_the_error_is_what_to_install(monkeypatch: pytest.Monkey
         cache.open("s3://bucket/x")
 
 
-def test_an_empty_place_and_a_split_are_no_cache(url: str, both: tuple[str, Path]) -> None:
+def test_an_empty_place_and_a_split_are_no_cache(url, both):
     for reason in (r"no zarr\.json", "one split of one"):
         with pytest.raises(CacheError, match=f"{url}: expected a feature cache, found {reason}"):
             cache.open(url)
@@ -246,7 +236,7 @@ def test_an_empty_place_and_a_split_are_no_cache(url: str, both: tuple[str, Path
 def test_a_server_that_stops_is_an_error_and_nothing_is_committed(url, toy, monkeypatch):
     real, count = obstore.put, itertools.count()
 
-    def failing(store: Any, key: str, data: bytes, **options: Any) -> Any:
+    def failing(store, key, data, **options):
         if next(count) == 40:
             raise obstore.exceptions.GenericError("Generic S3 error: connection reset")
         return real(store, key, data, **options)

@@ -2,9 +2,6 @@
 refuses.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -21,20 +18,18 @@ from cache.storage import object_store  # noqa: E402  not without obstore
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon(monkeypatch):
     monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.2)
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error):
     text = str(error)
     assert "\n" not in text
     assert len(text) < 700
     return text
 
 
-def test_the_objects_are_the_files_and_are_read_as_they_are(
-    url: str, server: Any, toy: Any, tmp_path: Path
-) -> None:
+def test_the_objects_are_the_files_and_are_read_as_they_are(url, server, toy, tmp_path):
     for root in (url, tmp_path):
         two_commits(root, toy)
     name, _, prefix = url.removeprefix("s3://").partition("/")
@@ -54,9 +49,7 @@ def test_the_objects_are_the_files_and_are_read_as_they_are(
         )
 
 
-def test_wrong_credentials_are_an_error(
-    url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_credentials_are_an_error(url, toy, soon, monkeypatch):
     cache.store_at(url).put_small({"zarr.json": b"{}"}, "")
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
     for act in (

@@ -4,9 +4,7 @@ the same objects.
 
 import itertools
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,25 +31,23 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def url(memory: None) -> str:
+def url(memory):
     """An empty place."""
     return f"s3://memory/{next(_numbers)}"
 
 
-def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothing(
-    url: str, toy: Any
-) -> None:
+def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothing(url, toy):
     write_narrow(url, *(toy.video(name, [5]) for name in "abe"))
     seen = []
-    slow: Any = cache.store_at(url)
+    slow = cache.store_at(url)
     put_small = slow.put_small
 
-    def tracks() -> set[str]:
+    def tracks():
         split = cache.open(url)[SPLIT]
         assert split.manifest["by"] == "quick"
         return {track.video for track in split.tracks}
 
-    def late(files: Any, home: str, **options: Any) -> None:
+    def late(files, home, **options):
         if f"{SPLIT}/bbox/zarr.json" in files and not seen:  # after its manifest
             seen.append(True)
             write_narrow(url, toy.video("z", [40]), plan="quick", drop=["e"], by="quick")
@@ -69,12 +65,10 @@ def test_a_writer_that_writes_its_metadata_too_late_costs_the_newer_commit_nothi
     assert cache.verify(url).problems == ()
 
 
-def test_a_put_whose_answer_was_lost_counts(
-    url: str, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_put_whose_answer_was_lost_counts(url, toy, monkeypatch):
     real = obstore.put
 
-    def twice(store: Any, key: str, data: bytes, **options: Any) -> Any:
+    def twice(store, key, data, **options):
         if options.get("mode") is not None:
             real(store, key, data, **options)
         return real(store, key, data, **options)
@@ -91,15 +85,15 @@ class Deaths:
     carried it out.
     """
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch):
         self.left, self.after = -1, False
         self.seen = 0
         # a run that dies while it reads is as if it had died at the one before
         for name in ("put", "copy", "delete"):
             patch.setattr(obstore, name, self._counted(getattr(obstore, name)))
 
-    def _counted(self, request: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **options: Any) -> Any:
+    def _counted(self, request):
+        def counted(*args, **options):
             self.seen += 1
             self.left -= 1
             if self.left == 0 and not self.after:
@@ -140,9 +134,7 @@ def test_a_writer_killed_at_any_request_ends_with_the_same_objects(
 
 @pytest.mark.parametrize("moment", ["opening", "first shard", "manifest"])
 @pytest.mark.parametrize("races", [2, pytest.param(25, marks=pytest.mark.slow)])
-def test_of_two_writers_that_race_exactly_one_commits(
-    moment: str, races: int, url: str, toy: Any
-) -> None:
+def test_of_two_writers_that_race_exactly_one_commits(moment, races, url, toy):
     for root in (f"{url}/{attempt}" for attempt in range(races)):
         barrier, answers = threading.Barrier(2), dict[int, str]()
         threads = [
@@ -165,30 +157,30 @@ def test_of_two_writers_that_race_exactly_one_commits(
 
 
 def race(
-    root: str,
-    number: int,
-    barrier: threading.Barrier,
-    answers: dict[int, str],
-    toy: Any,
-    moment: str,
-) -> None:
+    root,
+    number,
+    barrier,
+    answers,
+    toy,
+    moment,
+):
     """One of two writers, in a thread; they meet at the barrier at the moment that is named."""
 
-    def meet() -> None:
+    def meet():
         with suppress(threading.BrokenBarrierError):
             barrier.wait(timeout=120)
 
-    store: Any = cache.store_at(root)
+    store = cache.store_at(root)
     put, replace_ = store.put, store.replace
     met = threading.Event()
 
-    def meeting_put(key: str, data: bytes, **options: Any) -> None:
+    def meeting_put(key, data, **options):
         if moment == "first shard" and not met.is_set():
             met.set()
             meet()
         put(key, data, **options)
 
-    def meeting_replace(key: str, data: bytes, *, expected: Any) -> Any:
+    def meeting_replace(key, data, *, expected):
         if moment == "manifest":
             meet()
         return replace_(key, data, expected=expected)

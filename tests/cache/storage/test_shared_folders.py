@@ -5,9 +5,7 @@ import faulthandler
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +21,7 @@ TABLE_PARTS = ("TABLE", "TABLE/c", "TABLE/c/0", "TABLE/zarr.json")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path):
     """Files of the user who runs the commands, outside the cache; some have names as in a cache."""
     home = tmp_path / "home"
     for name in (
@@ -45,32 +43,32 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def append(root: Path) -> None:
+def append(root):
     toy.write(root, [*toy.videos(), toy.video("z", [40])], plan="next")
 
 
-def convert_again(root: Path) -> None:
+def convert_again(root):
     toy.write(root, toy.videos(seed=7), drop=[entry.name for entry, _ in toy.videos()], plan="next")
 
 
-def extract(root: Path) -> None:
+def extract(root):
     append(root)
     toy.write_stream(root)
 
 
-def extract_another(root: Path) -> None:
+def extract_another(root):
     toy.write_stream(root, stream="other")
 
 
-def replace(root: Path) -> None:
+def replace(root):
     cache.delete_stream(root, SPLIT, "resnet50")
 
 
-def invalidate(root: Path) -> None:
+def invalidate(root):
     cache.invalidate(root, SPLIT, "resnet50", [0])
 
 
-def collect(root: Path) -> None:
+def collect(root):
     """`gc` reports what it did not touch, and goes on with other splits."""
     found = cache.gc(root, unfinished=True)
     if found.problems:
@@ -100,9 +98,7 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
     [(place, run) for place, commands in PLACES.items() for run in commands],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_nothing_is_written_or_deleted_behind_a_link(
-    place: str, run: Callable[[Path], None], root, home
-) -> None:
+def test_nothing_is_written_or_deleted_behind_a_link(place, run, root, home):
     link = root / place
     if link.is_dir():  # as a user would who moved it to another disk
         shutil.copytree(link, home, dirs_exist_ok=True)
@@ -133,8 +129,8 @@ SMALL = (
     "place", [*sorted(PLACES), f"{SPLIT}/bbox/c/0", f"{SPLIT}/bbox/c/0/0", *SMALL]
 )
 def test_verify_names_a_link_once_and_counts_nothing_behind_it_and_repair_says_what_to_do(
-    place: str, root: Path, home: Path, tmp_path: Path
-) -> None:
+    place, root, home, tmp_path
+):
     (table,) = (root / SPLIT / "tables").glob("track_start-*")
     place = place.replace("TABLE", table.name).replace("//", "/")
     link = root / place
@@ -154,7 +150,7 @@ def test_verify_names_a_link_once_and_counts_nothing_behind_it_and_repair_says_w
     assert before == (contents(home) if home.is_dir() else home.read_bytes())
 
 
-def test_a_link_to_the_cache_and_links_above_it_are_followed(root: Path, tmp_path: Path) -> None:
+def test_a_link_to_the_cache_and_links_above_it_are_followed(root, tmp_path):
     (tmp_path / "disk").symlink_to(root.parent)
     (tmp_path / "linked").symlink_to(tmp_path / "disk/cache")
     append(tmp_path / "linked")
@@ -163,7 +159,7 @@ def test_a_link_to_the_cache_and_links_above_it_are_followed(root: Path, tmp_pat
     assert "z" in cache.open(root)[SPLIT].videos.names
 
 
-def test_what_is_linked_is_still_read(root: Path, tmp_path: Path) -> None:
+def test_what_is_linked_is_still_read(root, tmp_path):
     expected = cache.open(root)[SPLIT].read([[0, 4]])
     shutil.move(root / SPLIT, tmp_path / "disk")
     (root / SPLIT).symlink_to(tmp_path / "disk")
@@ -177,9 +173,7 @@ def test_what_is_linked_is_still_read(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["file", "nothing"])
-def test_a_lock_that_is_a_link_is_not_written_through(
-    target: str, root: Path, tmp_path: Path
-) -> None:
+def test_a_lock_that_is_a_link_is_not_written_through(target, root, tmp_path):
     (tmp_path / "file").write_text("mine")
     (root / SPLIT / ".writing").mkdir()
     (root / SPLIT / ".writing/lock").symlink_to(tmp_path / target)
@@ -190,27 +184,27 @@ def test_a_lock_that_is_a_link_is_not_written_through(
     assert not (tmp_path / "nothing").exists()
 
 
-def make_pipe(file: Path) -> None:
+def make_pipe(file):
     file.unlink()
     os.mkfifo(file)
 
 
-def make_folder(file: Path) -> None:
+def make_folder(file):
     file.unlink()
     file.mkdir()
 
 
-def link_to_nothing(file: Path) -> None:
+def link_to_nothing(file):
     file.unlink()
     file.symlink_to("nowhere")
 
 
-def link_to_endless(file: Path) -> None:
+def link_to_endless(file):
     file.unlink()
     file.symlink_to("/dev/zero")
 
 
-def huge(file: Path) -> None:
+def huge(file):
     os.truncate(file, 20 << 30)  # sparse
 
 
@@ -218,7 +212,7 @@ KINDS = (make_pipe, make_folder, link_to_nothing, link_to_endless)
 
 
 @contextlib.contextmanager
-def within_a_minute() -> Iterator[None]:
+def within_a_minute():
     """Ends this process with a traceback when something waits for a pipe."""
     faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
     try:
@@ -227,7 +221,7 @@ def within_a_minute() -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def printed(capsys: Any, *words: str) -> tuple[int, str]:
+def printed(capsys, *words):
     """Exit code and output of a command."""
     with within_a_minute():
         code = main([*words])
@@ -237,9 +231,7 @@ def printed(capsys: Any, *words: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("make", [*KINDS, huge], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("place", [f"{SPLIT}/manifest.json", f"{FEATURES}/resnet50/manifest.json"])
-def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(
-    make, place: str, root: Path, capsys: Any
-) -> None:
+def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(make, place, root, capsys):
     make(root / place)
     for words in (["status"], ["verify"], ["verify", "--fast"], ["gc"]):
         code, shown = printed(capsys, *words, "--cache", str(root))
@@ -252,9 +244,7 @@ def test_a_manifest_that_is_no_file_is_a_problem_of_every_command(
 @pytest.mark.parametrize(
     "place", ["bbox/c/0/0", "bbox/zarr.json", "track_start", "features/resnet50/c/0/0"]
 )
-def test_data_that_is_no_file_counts_as_damaged(
-    make: Any, place: str, root: Path, capsys: Any
-) -> None:
+def test_data_that_is_no_file_counts_as_damaged(make, place, root, capsys):
     file = root / SPLIT / place
     if place == "track_start":
         file = toy.table_file(root, place)
@@ -267,7 +257,7 @@ def test_data_that_is_no_file_counts_as_damaged(
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("column", ["bbox", "features/resnet50"])
-def test_a_shard_that_is_no_file_is_never_read_as_data(make: Any, column: str, root: Path) -> None:
+def test_a_shard_that_is_no_file_is_never_read_as_data(make, column, root):
     make(root / SPLIT / column / "c/0/0")
     split = cache.open(root)[SPLIT]
     for read in (

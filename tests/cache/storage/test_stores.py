@@ -1,7 +1,6 @@
 """What every store promises. A new class is one entry in `STORES`."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(params=sorted(STORES))
-def store(request: pytest.FixtureRequest, memory: None, tmp_path: Path) -> Store:
+def store(request, memory, tmp_path):
     """An empty one."""
     place = STORES[request.param].format(folder=tmp_path, number=next(_numbers))
     made = cache.store_at(place)
@@ -26,17 +25,17 @@ def store(request: pytest.FixtureRequest, memory: None, tmp_path: Path) -> Store
     return made
 
 
-def put(store: Store, key: str, data: bytes) -> None:
+def put(store, key, data):
     store.put(key, data, temporary=f"{key}.part")
 
 
-def test_every_class_is_tested_here_and_every_scheme_is_on_the_page() -> None:
+def test_every_class_is_tested_here_and_every_scheme_is_on_the_page():
     assert {kind.__name__ for kind in Store.__subclasses__()} == {*STORES}
     page = (ROOT / "docs/object-stores.md").read_text(encoding="utf-8")
     assert [scheme for scheme in SCHEMES if f"`{scheme}://" not in page] == []
 
 
-def test_a_file_is_read_whole_or_in_part(store: Store) -> None:
+def test_a_file_is_read_whole_or_in_part(store):
     put(store, "a/b/c", b"0123456789")
     assert store.read("a/b/c") == b"0123456789"
     assert store.size("a/b/c") == 10
@@ -50,7 +49,7 @@ def test_a_file_is_read_whole_or_in_part(store: Store) -> None:
 
 
 @pytest.mark.parametrize("key", ["none", "a/b", "a/b/c/d"])
-def test_what_is_no_file_is_missing(store: Store, key: str) -> None:
+def test_what_is_no_file_is_missing(store, key):
     put(store, "a/b/c", b"x")
     assert store.size(key) is None
     assert not store.exists(key)
@@ -58,7 +57,7 @@ def test_what_is_no_file_is_missing(store: Store, key: str) -> None:
         store.read("none")
 
 
-def test_folders_are_listed(store: Store) -> None:
+def test_folders_are_listed(store):
     for key in ("a/b/c", "a/b/d", "a/e", "ab/f"):
         put(store, key, key.encode())
     assert store.list_names("a") == ["b", "e"]
@@ -68,14 +67,14 @@ def test_folders_are_listed(store: Store) -> None:
     assert len(store.files("")) == 4
 
 
-def test_files_and_folders_are_removed(store: Store) -> None:
+def test_files_and_folders_are_removed(store):
     for key in ("a/b/c/0/0", "a/b/zarr.json", "a/b/.writing/x", "a/d/c/mine.c", "a/e", "ab/f"):
         put(store, key, b"x")
     store.remove(["a/b", "a/d", "ab/f", "none"])
     assert sorted(store.files("")) == ["a/d/c/mine.c", "a/e"]
 
 
-def test_a_renamed_file_has_its_new_name_alone(store: Store) -> None:
+def test_a_renamed_file_has_its_new_name_alone(store):
     put(store, "a/b", b"x")
     put(store, "a/c", b"y")
     store.rename("a/b", "d/e")
@@ -84,19 +83,17 @@ def test_a_renamed_file_has_its_new_name_alone(store: Store) -> None:
         store.rename("a/b", "d/f")
 
 
-def _put(store: Store, key: str) -> None:
+def _put(store, key):
     put(store, key, b"second")
 
 
-def _rename(store: Store, key: str) -> None:
+def _rename(store, key):
     put(store, "other", b"second")
     store.rename("other", key)
 
 
 @pytest.mark.parametrize("write", [_put, _rename])
-def test_without_a_lock_no_file_takes_the_place_of_another(
-    store: Store, write: Callable[[Store, str], None]
-) -> None:
+def test_without_a_lock_no_file_takes_the_place_of_another(store, write):
     put(store, "a", b"first")
     if store.exclusive:
         write(store, "a")
@@ -108,7 +105,7 @@ def test_without_a_lock_no_file_takes_the_place_of_another(
     assert store.read("a") == b"first"
 
 
-def test_a_file_is_replaced_only_if_it_is_the_one_that_was_read(store: Store) -> None:
+def test_a_file_is_replaced_only_if_it_is_the_one_that_was_read(store):
     store.replace("manifest", b"1", expected=None)
     data, etag = store.read_with_etag("manifest")
     assert data == b"1"
@@ -120,19 +117,19 @@ def test_a_file_is_replaced_only_if_it_is_the_one_that_was_read(store: Store) ->
     assert store.read("manifest") == b"22"
 
 
-def test_small_files_replace_others(store: Store) -> None:
+def test_small_files_replace_others(store):
     store.put_small({"a/b": b"1", "a/c/d": b"2"}, "a")
     store.put_small({"a/b": b"3"}, "a")
     assert {key: store.read(key) for key in store.files("")} == {"a/b": b"3", "a/c/d": b"2"}
 
 
-def test_a_lock_is_released(store: Store) -> None:
+def test_a_lock_is_released(store):
     for _ in range(2):
         with store.lock("a/.writing") as lock:
             lock.require()
 
 
-def test_zarr_python_reads_it(store: Store) -> None:
+def test_zarr_python_reads_it(store):
     import zarr
 
     metadata = b'{"zarr_format": 3, "node_type": "group", "attributes": {"n": 3}}'

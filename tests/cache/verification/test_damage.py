@@ -9,9 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +24,7 @@ STREAM = "resnet50"
 
 
 @contextlib.contextmanager
-def damaged(file: Path, data: bytes | None) -> Iterator[None]:
+def damaged(file, data):
     """Other bytes in a file, or no file, for a while."""
     whole = file.read_bytes()
     file.unlink() if data is None else file.write_bytes(data)
@@ -36,14 +34,14 @@ def damaged(file: Path, data: bytes | None) -> Iterator[None]:
         file.write_bytes(whole)
 
 
-def found(root: Path, file: Path, **options: Any) -> bool:
+def found(root, file, **options):
     """Whether verification names exactly this file."""
     report = cache.verify(root, **options)
     assert [damage.what for damage in report.damaged] == list(report.problems)
     return [damage.key for damage in report.damaged] == [file.relative_to(root).as_posix()]
 
 
-def test_every_bit_of_a_small_shard_counts(tmp_path: Path, toy: Any) -> None:
+def test_every_bit_of_a_small_shard_counts(tmp_path, toy):
     toy.split_of(tmp_path, {"valid": np.ones(3, bool)}, rows_per_shard=4, rows_per_chunk=2)
     shard = tmp_path / SPLIT / "valid/c/0"
     whole = shard.read_bytes()
@@ -56,7 +54,7 @@ def test_every_bit_of_a_small_shard_counts(tmp_path: Path, toy: Any) -> None:
             assert bit % 48 or found(tmp_path, shard), bit  # of every sixth byte
 
 
-def test_intact_chunks_in_the_wrong_place_are_found(root: Path) -> None:
+def test_intact_chunks_in_the_wrong_place_are_found(root):
     boxes, features = (root / SPLIT / name for name in ("bbox/c/0/0", f"features/{STREAM}/c/0/0"))
     # of a chunk: 8 rows of 4 float32, and the checksum
     data, size = boxes.read_bytes(), 8 * 4 * 4 + 4
@@ -80,10 +78,8 @@ def test_intact_chunks_in_the_wrong_place_are_found(root: Path) -> None:
             assert found(root, file), file
 
 
-def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(
-    root: Path, toy: Any
-) -> None:
-    calls: list[tuple[int, int]] = []
+def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(root, toy):
+    calls = []
     report = cache.verify(root, progress=lambda done, total, rate: calls.append((done, total)))
     split = cache.open(root)[SPLIT]
     manifests = (split.manifest, split.stream_manifest(STREAM))
@@ -114,7 +110,7 @@ def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and
     ]  # what the damaged manifest of the stream names is not known
 
 
-def test_fast_finds_what_sizes_and_indexes_show_and_reads_no_chunk(root: Path) -> None:
+def test_fast_finds_what_sizes_and_indexes_show_and_reads_no_chunk(root):
     shard = root / SPLIT / "kp_2d/c/0/0/0"
     whole = shard.read_bytes()
     with damaged(shard, flipped(whole, 80)):  # in a chunk
@@ -125,7 +121,7 @@ def test_fast_finds_what_sizes_and_indexes_show_and_reads_no_chunk(root: Path) -
         assert found(root, shard, fast=True)
 
 
-def test_only_the_splits_that_are_named_are_verified(tmp_path: Path, toy: Any) -> None:
+def test_only_the_splits_that_are_named_are_verified(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [40])])
     shutil.copytree(tmp_path / "toy/train", tmp_path / "toy/val")
     shard = tmp_path / "toy/val/bbox/c/0/0"
@@ -147,7 +143,7 @@ def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_shown_and_
     shard, real = root / SPLIT / "kp_2d/c/2/0/0", os.preadv
     bad = shard.stat().st_ino
 
-    def preadv(fd: int, buffers: Any, offset: int) -> int:
+    def preadv(fd, buffers, offset):
         if os.fstat(fd).st_ino == bad:
             raise OSError(code, os.strerror(code), str(shard))
         return real(fd, buffers, offset)
@@ -159,10 +155,10 @@ def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_shown_and_
         assert repaired.removed == [] and "Ask its owner" in repaired.refused[0] and shard.exists()
 
 
-def test_a_commit_during_a_verification_is_no_damage(tracks: Path, toy: Any) -> None:
+def test_a_commit_during_a_verification_is_no_damage(tracks, toy):
     later = iter([[toy.video("x", [40])]])
 
-    def commit_once(*_: Any) -> None:
+    def commit_once(*_):
         for videos in later:
             toy.write(tracks, videos, drop=["a"], plan="x")
 
@@ -170,10 +166,8 @@ def test_a_commit_during_a_verification_is_no_damage(tracks: Path, toy: Any) -> 
     assert next(later, None) is None
 
 
-def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(
-    tmp_path: Path, toy: Any
-) -> None:
-    def notes() -> str:
+def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path, toy):
+    def notes():
         report = cache.verify(tmp_path)
         assert report.ok
         return "\n".join(report.notes)
@@ -192,7 +186,7 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(
     (tmp_path / SPLIT / "bbox/c/77").mkdir()
 
 
-def read_while_it_shrinks(root: str, pipe: Any) -> None:
+def read_while_it_shrinks(root, pipe):
     """In a process of its own: reading a map beyond the end of its file ends a process."""
     split = cache.open(root)[SPLIT]
     before = split.rows("kp_2d", 0, 5)
@@ -209,8 +203,8 @@ def read_while_it_shrinks(root: str, pipe: Any) -> None:
 
 
 def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_process(
-    root: Path,
-) -> None:
+    root,
+):
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("forkserver").Process(
         target=read_while_it_shrinks, args=(root, there)
@@ -226,7 +220,7 @@ def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_
 
 
 @pytest.fixture
-def whole(tmp_path: Path, root: Path) -> Path:
+def whole(tmp_path, root):
     """A cache with two splits and streams. May be changed."""
     copy = tmp_path / "whole"
     shutil.copytree(root, copy)
@@ -239,9 +233,7 @@ def whole(tmp_path: Path, root: Path) -> Path:
     "name", ["../../../out/a.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"]
 )
 @pytest.mark.parametrize("place", [SPLIT, f"{SPLIT}/features/{STREAM}"])
-def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(
-    whole: Path, name: str, place: str, toy: Any
-) -> None:
+def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole, name, place, toy):
     shutil.rmtree(whole / SPLIT)
     shutil.copytree(whole / "toy/other", whole / SPLIT)
     outside = whole.parent / "out"
@@ -268,8 +260,8 @@ def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(
 
 
 def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_place(
-    whole: Path,
-) -> None:
+    whole,
+):
     streams = whole / "toy/other/features"
     shutil.copytree(streams / STREAM, streams / f"{STREAM}-old")
     report = cache.verify(whole)
@@ -283,7 +275,7 @@ def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_plac
     assert f"the manifest of stream '{STREAM}-old'" in cache.verify(whole).problems[0]
 
 
-def test_a_cache_whose_own_group_is_lost_is_read_and_repaired(whole: Path) -> None:
+def test_a_cache_whose_own_group_is_lost_is_read_and_repaired(whole):
     (whole / "zarr.json").unlink()
     assert cache.open(whole).splits == ("toy/other", SPLIT)
     cache.repair(whole, cache.verify(whole))
@@ -292,7 +284,7 @@ def test_a_cache_whose_own_group_is_lost_is_read_and_repaired(whole: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1, 2]"], ids=["brackets", "a list"])
-def test_json_that_is_no_manifest_is_damage(whole: Path, text: str) -> None:
+def test_json_that_is_no_manifest_is_damage(whole, text):
     (whole / SPLIT / "manifest.json").write_text(text)
     assert not cache.verify(whole).ok
     with pytest.raises(CacheError, match="a manifest in JSON"):

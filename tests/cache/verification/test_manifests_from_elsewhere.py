@@ -5,9 +5,6 @@ CacheError, or reports it, and never fails otherwise.
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +15,14 @@ from cache.format.layout import json_file
 from tests.cache import toy
 
 SPLIT = toy.SPLIT
-WRONG: tuple[Any, ...] = (None, True, -1, 3, 2**62, 10**30, 0.5, "x", "", [], [[]], ["x"], {})
+WRONG = (None, True, -1, 3, 2**62, 10**30, 0.5, "x", "", [], [[]], ["x"], {})
 WRONG += ({"x": "y"}, [[0, 0.5]], [[5, 1]], [[0, 2**62]], {"0": "8:0"}, "int8", [-1], [2, 3])
 NAMES = ("x", "../x", "007", "9" * 30, "")
 TABLES = ("track_start", "track_height", "run_stop", "video_name", "video_account")
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
+def small(tmp_path):
     """A split of 40 rows with extra columns, and a stream of it."""
     root = tmp_path / "cache"
     columns = {
@@ -36,7 +33,7 @@ def small(tmp_path: Path) -> Path:
         ExtraColumn(name="height", about="of the body", unit="m", per="track", dtype="float32"),
         ExtraColumn(name="hands", about="seen", shape=(2,), dtype="int8", mirror=((0, 1),)),
     ]
-    values: Any = {"height": np.float32(1.8), "hands": np.zeros((40, 2), np.int8)}
+    values = {"height": np.float32(1.8), "hands": np.zeros((40, 2), np.int8)}
     track = TrackRows(
         name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=columns, extra=values
     )
@@ -48,11 +45,11 @@ def small(tmp_path: Path) -> Path:
     return root
 
 
-def places(value: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+def places(value, *path):
     """The paths of all entries, at any depth."""
     if path:
         yield path
-    inner: Any = ()
+    inner = ()
     if isinstance(value, dict):
         inner = value.items()
     elif isinstance(value, list):
@@ -61,7 +58,7 @@ def places(value: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
         yield from places(entry, *path, key)
 
 
-def changed(manifest: Any, path: tuple[Any, ...], value: Any, *, renamed: bool = False) -> Any:
+def changed(manifest, path, value, *, renamed=False):
     """A copy with another value in one place; or with another name for the value there."""
     copy = json.loads(json.dumps(manifest))
     holder = copy
@@ -74,7 +71,7 @@ def changed(manifest: Any, path: tuple[Any, ...], value: Any, *, renamed: bool =
     return copy
 
 
-def others(manifest: Any) -> Iterator[tuple[str, Any]]:
+def others(manifest):
     """Manifests in which one entry is wrong, missing or has another name; what it is."""
     values = itertools.cycle(WRONG)  # each entry gets some, so that all entries get all
     for path in places(manifest):
@@ -89,7 +86,7 @@ def others(manifest: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{title} as {name}", changed(manifest, path, name, renamed=True)
 
 
-def use(root: Path) -> None:
+def use(root):
     """Check, repair and read all that manifests tell. Raises CacheError."""
     cache.repair(root, cache.verify(root))
     split = cache.open(root)[SPLIT]
@@ -105,9 +102,7 @@ def use(root: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "features/resnet50/"])
-def test_a_wrong_entry_of_a_manifest_ends_in_no_other_error(
-    place: str, small: Path, tmp_path: Path
-) -> None:
+def test_a_wrong_entry_of_a_manifest_ends_in_no_other_error(place, small, tmp_path):
     root = tmp_path / "changed"
     shutil.copytree(small, root)
     file = root / SPLIT / place / "manifest.json"

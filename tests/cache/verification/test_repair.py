@@ -5,7 +5,6 @@ to commands.
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +17,11 @@ SPLIT = "toy/train"
 MANIFEST, STREAM = f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json"
 
 
-def repaired(root: Path) -> cache.Repaired:
+def repaired(root):
     return cache.repair(root, cache.verify(root))
 
 
-def test_what_follows_from_the_manifest_is_written_again(root: Path, toy: Any) -> None:
+def test_what_follows_from_the_manifest_is_written_again(root, toy):
     before = toy.tree(root)
 
     metadata = [key for key in before if key.endswith("/zarr.json")]
@@ -37,8 +36,8 @@ def test_what_follows_from_the_manifest_is_written_again(root: Path, toy: Any) -
 
 
 def test_a_table_that_changed_its_shape_and_no_number_is_no_damage_after_a_kill(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, toy, monkeypatch
+):
     toy.write(tmp_path, [toy.video("c", [])])  # an empty table is stored as a row of zeros
     with monkeypatch.context() as killed:
         for module in ("base", "split_writer"):
@@ -98,14 +97,14 @@ def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_c
     assert cache.verify(root).ok
 
 
-def test_another_versions_manifest_is_left_alone(root: Path, toy: Any) -> None:
+def test_another_versions_manifest_is_left_alone(root, toy):
     toy.rewrite(root / MANIFEST, format="vibe-cache 9")
     before = toy.tree(root)
     assert any("Another version made it" in text for text in repaired(root).refused)
     assert toy.tree(root) == before
 
 
-def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root: Path, toy: Any) -> None:
+def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root, toy):
     spoil(root / f"{SPLIT}/features/resnet50/c/1/0")
     spoil(root / f"{SPLIT}/bbox/zarr.json")
     report, before = cache.verify(root), toy.tree(root)
@@ -123,7 +122,7 @@ def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root: Path, toy
 
 
 @pytest.fixture
-def objects(memory: None, toy: Any) -> Any:
+def objects(memory, toy):
     """s3://memory/cache with the toy split and stream, and the store of objects behind it."""
     cache.store_at("s3://memory/cache").remove([""])
     toy.write("s3://memory/cache", toy.videos())
@@ -131,8 +130,8 @@ def objects(memory: None, toy: Any) -> Any:
     return __import__("obstore").store.from_url("s3://memory/cache")
 
 
-def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects: Any, toy: Any) -> None:
-    root: Any = "s3://memory/cache"
+def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects, toy):
+    root = "s3://memory/cache"
     assert cache.verify(root).ok
     assert cache.verify(root, fast=True).ok
     for key in (
@@ -156,7 +155,7 @@ def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects: Any, t
 def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(objects, monkeypatch):
     import obstore
 
-    def refuse(store: Any, key: str, *_: Any, **__: Any) -> Any:
+    def refuse(store, key, *_, **__):
         if "/kp_2d/c/" in key:
             raise obstore.exceptions.GenericError("connection refused")
         return real(store, key)
@@ -169,7 +168,7 @@ def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(objects,
         cache.verify("s3://memory/cache")
 
 
-def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root: Path, toy: Any) -> None:
+def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root, toy):
     toy.write(root, [toy.video("d", [70], seed=1)], drop=["d"], plan="other")
     toy.write_stream(root)
     for shard, missed in ((2, False), (0, True)):  # 2 has rows of the old video d alone
@@ -179,7 +178,7 @@ def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root: Path, 
             assert (shard in writer.pending) == missed
 
 
-def test_what_the_report_names_stays_where_it_is_intact_by_now(root: Path) -> None:
+def test_what_the_report_names_stays_where_it_is_intact_by_now(root):
     names = [
         f"{SPLIT}/{name}"
         for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0", "features/resnet50/c/3/0")

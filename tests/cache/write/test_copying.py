@@ -6,7 +6,6 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ SPLIT = "toy/train"
 
 
 @pytest.fixture(scope="module")
-def replaced(made: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def replaced(made, toy, tmp_path_factory):
     """Six videos and features of them; then b and d got other lengths, f went, and features
     followed.
     """
@@ -33,21 +32,21 @@ def replaced(made: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def root(replaced: Path, tmp_path: Path) -> Path:
+def root(replaced, tmp_path):
     """A copy of it to change."""
     return Path(shutil.copytree(replaced, tmp_path / "cache"))
 
 
 @pytest.fixture
-def to(tmp_path: Path) -> Path:
+def to(tmp_path):
     return tmp_path / "other/cache"
 
 
-def contents(root: Any, *streams: str) -> dict[str, Any]:
+def contents(root, *streams):
     """Every number of every track, by its name; of these streams where they have its rows, too."""
     split = cache.open(root)[SPLIT]
     size = split.manifest["geometry"]["rows_per_shard"]
-    numbers: dict[str, Any] = {}
+    numbers = {}
     for track in split.tracks:
         shards = {track.start // size, (track.stop - 1) // size}
         has = [name for name in streams if shards <= set(split.stream_shards(name))]
@@ -62,9 +61,7 @@ def contents(root: Any, *streams: str) -> dict[str, Any]:
     return numbers
 
 
-def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(
-    replaced: Path, to: Path
-) -> None:
+def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(replaced, to):
     old, done = cache.open(replaced)[SPLIT], cache.copy_split(replaced, SPLIT, to)
     split = cache.open(to)[SPLIT]
     assert contents(to, "resnet50") == contents(replaced, "resnet50")
@@ -84,9 +81,7 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(
     assert (done.wrote_rows, done.streams, done.missing) == (True, ("resnet50",), {})
 
 
-def test_labels_that_one_track_does_not_have_stay_missing(
-    tmp_path: Path, to: Path, toy: Any
-) -> None:
+def test_labels_that_one_track_does_not_have_stay_missing(tmp_path, to, toy):
     entry, (track,) = toy.video("b", [40])
     columns = {
         column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")
@@ -99,7 +94,7 @@ def test_labels_that_one_track_does_not_have_stay_missing(
     assert (cache.open(to)[SPLIT].rows("has_3d", 9, 49) == 255).all()
 
 
-def test_a_split_or_stream_that_is_there_is_not_overwritten(root: Path, to: Path, toy: Any) -> None:
+def test_a_split_or_stream_that_is_there_is_not_overwritten(root, to, toy):
     toy.write(to, toy.videos())
     before = toy.tree(to)
     with pytest.raises(CacheError, match="another state of it, or another split"):
@@ -126,7 +121,7 @@ def test_a_split_or_stream_that_is_there_is_not_overwritten(root: Path, to: Path
         cache.copy_split(root, SPLIT, changed)
 
 
-def test_two_machines_work_is_merged(root: Path, to: Path, toy: Any) -> None:
+def test_two_machines_work_is_merged(root, to, toy):
     cache.copy_split(root, SPLIT, to, streams=())
     # extracted there, and brought back into rows that are in other places
     toy.write_stream(to, stream="c3d", dim=2)
@@ -138,7 +133,7 @@ def test_two_machines_work_is_merged(root: Path, to: Path, toy: Any) -> None:
 
 
 @pytest.mark.usefixtures("memory")
-def test_into_an_object_store_and_back(replaced: Path, to: Path, toy: Any) -> None:
+def test_into_an_object_store_and_back(replaced, to, toy):
     cache.copy_split(replaced, SPLIT, "s3://bucket/cache")
     assert cache.verify("s3://bucket/cache").ok
     assert contents("s3://bucket/cache", "resnet50") == contents(replaced, "resnet50")
@@ -152,7 +147,7 @@ def test_into_an_object_store_and_back(replaced: Path, to: Path, toy: Any) -> No
 # small files first
 
 
-def back_up(root: Path, to: Path, *, shards: bool) -> None:
+def back_up(root, to, *, shards):
     """One of the two passes: all but shards, replacing what is there; or what is not there yet."""
     for file in sorted(file for file in root.rglob("*") if file.is_file()):
         place = file.relative_to(root)
@@ -162,9 +157,7 @@ def back_up(root: Path, to: Path, *, shards: bool) -> None:
             shutil.copy2(file, to / place)
 
 
-def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(
-    root: Path, toy: Any, tmp_path: Path
-) -> None:
+def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(root, toy, tmp_path):
     backup = tmp_path / "backup"
     for names, drop in (("x", ["b"]), ("yz", [])):  # the second one updates an earlier copy
         expected = contents(root, "resnet50")
@@ -180,8 +173,8 @@ def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(
 
 @pytest.mark.parametrize("changed", ["cache", "snapshot"])
 def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_done_to_the_other(
-    changed: str, root: Path, toy: Any, tmp_path: Path
-) -> None:
+    changed, root, toy, tmp_path
+):
     toy.unfinished(root, [toy.video("k", [9])])  # leaves a journal
     # what killed writers leave
     for home in (root / "toy/train", root / "toy/train/features/resnet50"):

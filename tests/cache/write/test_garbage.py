@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from cache.storage.local import LocalStore
 HOME = Path("toy/train")
 
 
-def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None:
+def test_what_no_manifest_names_goes_and_the_rest_stays(root, toy):
     expected = toy.tree(root)
     left = {
         HOME / "bbox/c/9/0": b"shard",
@@ -50,7 +49,7 @@ def test_a_commit_that_a_full_disk_cut_off_is_finished_once_there_is_room(root, 
     full, put_small = OSError(errno.ENOSPC, "no space left"), LocalStore.put_small
     stray = root / HOME / "features/resnet50/c/77/0"
 
-    def put(store: LocalStore, files: dict[str, bytes], home: str, **options: Any) -> None:
+    def put(store, files, home, **options):
         if stray.exists() and any(key.endswith("bbox/zarr.json") for key in files):
             raise full
         put_small(store, files, home, **options)
@@ -69,9 +68,7 @@ def test_a_commit_that_a_full_disk_cut_off_is_finished_once_there_is_room(root, 
     assert cache.verify(root).notes == []
 
 
-def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(
-    root: Path, toy: Any
-) -> None:
+def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root, toy):
     own = ["README.txt", "toy/notes.md", ".git/config"]
     own += [f"{HOME}/{name}" for name in ("mine/file", "bbox/plot.png", "features/seen.csv")]
     own += [f"{HOME}/{name}" for name in ("scripts/c/main.c", "tables/mine/c/0", "bbox/c/9/why")]
@@ -93,13 +90,13 @@ def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(
     assert all((root / name).read_text() == "mine" for name in own)
 
 
-def begin_stream(root: Path, toy: Any) -> None:
+def begin_stream(root, toy):
     """The first shard of a stream `late`."""
     with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
         writer.write(*toy.given(writer, 0))
 
 
-def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root: Path, toy: Any) -> None:
+def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root, toy):
     expected = toy.tree(root)
     toy.unfinished(root, [toy.video("z", [40])])
     begin_stream(root, toy)
@@ -112,7 +109,7 @@ def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root: Path, 
 
 
 @pytest.mark.parametrize("part", ["", "_ok", "_key"])
-def test_nothing_of_a_stream_that_is_given_up_stays(part: str, root: Path, toy: Any) -> None:
+def test_nothing_of_a_stream_that_is_given_up_stays(part, root, toy):
     expected = toy.tree(root)
     begin_stream(root, toy)
     # as if it had ended before this array's first shard
@@ -123,25 +120,23 @@ def test_nothing_of_a_stream_that_is_given_up_stays(part: str, root: Path, toy: 
     assert cache.gc(root, unfinished=True).removed == []
 
 
-def test_a_writer_that_begins_while_gc_ends_loses_nothing(
-    root: Path, toy: Any, monkeypatch
-) -> None:
+def test_a_writer_that_begins_while_gc_ends_loses_nothing(root, toy, monkeypatch):
     late, writers, removals = root / HOME / "features/late", list[StreamWriter](), list[Path]()
     begin_stream(root, toy)
     list_folder, remove_folder = os.listdir, os.rmdir
 
-    def begin() -> None:
+    def begin():
         if not writers:
             writers.append(StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w").__enter__())
             writers[0].write(*toy.given(writers[0], 0))
 
-    def listdir(path: Any) -> list[str]:
+    def listdir(path):
         if Path(path) == late and not late.exists():
             begin()
             return []
         return list_folder(path)
 
-    def rmdir(path: Any, **options: Any) -> None:
+    def rmdir(path, **options):
         removals.append(Path(path))
         if removals.count(late) == 2:  # the first time, the lock's end removes it
             begin()
@@ -160,12 +155,10 @@ def test_a_writer_that_begins_while_gc_ends_loses_nothing(
     assert cache.open(root)[HOME.as_posix()].streams == ("late", "resnet50")
 
 
-def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(
-    root: Path, toy: Any, monkeypatch
-) -> None:
+def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(root, toy, monkeypatch):
     removed, replace = list[Path](), os.replace
 
-    def replace_late(file: Any, to: Any) -> None:
+    def replace_late(file, to):
         folder = Path(to).parent
         if folder not in removed and not any(folder.iterdir()):
             folder.rmdir()
@@ -179,7 +172,7 @@ def test_a_writer_whose_empty_folder_another_one_removed_makes_it_again(
     assert cache.verify(root).ok
 
 
-def test_a_split_with_a_writer_is_skipped(root: Path, toy: Any) -> None:
+def test_a_split_with_a_writer_is_skipped(root, toy):
     with toy.writer(root, "running") as writer:
         following = writer.begin()
         following.append(*toy.video("z", [40]))
@@ -192,7 +185,7 @@ def test_a_split_with_a_writer_is_skipped(root: Path, toy: Any) -> None:
     assert cache.verify(root).ok
 
 
-def test_what_is_younger_than_asked_for_stays(root: Path) -> None:
+def test_what_is_younger_than_asked_for_stays(root):
     stray = root / HOME / "bbox/c/9/0"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"x")
@@ -202,7 +195,7 @@ def test_what_is_younger_than_asked_for_stays(root: Path) -> None:
     assert stray.exists()
 
 
-def test_a_damaged_manifest_costs_no_shard(root: Path) -> None:
+def test_a_damaged_manifest_costs_no_shard(root):
     (root / HOME / "manifest.json").write_bytes(b"{")
     before = sorted(root.rglob("*"))
     found = cache.gc(root)
@@ -211,7 +204,7 @@ def test_a_damaged_manifest_costs_no_shard(root: Path) -> None:
     assert sorted(root.rglob("*")) == before
 
 
-def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root: Path) -> None:
+def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root):
     split = cache.open(root)[HOME.as_posix()]
     column, features = split.column("kp_2d"), split.column("features/resnet50")
     assert column[40:50].shape == (10, 49, 3)
@@ -222,7 +215,7 @@ def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root: Path) 
             array[40:50]
 
 
-def test_what_a_killed_first_commit_left_goes_without_a_cache(tmp_path: Path) -> None:
+def test_what_a_killed_first_commit_left_goes_without_a_cache(tmp_path):
     left = tmp_path / HOME / ".writing/staged/0123456789abcdef/shard-0"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")

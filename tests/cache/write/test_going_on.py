@@ -7,10 +7,7 @@ import errno
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,13 +23,13 @@ FAILED = (CacheError, OSError)
 CHANGES = ("put", "put_small", "rename", "replace", "remove")
 
 
-def boxes(toy: Any, name: str) -> Any:
+def boxes(toy, name):
     """A video of one track, with few columns."""
     entry, (track,) = toy.video(name, [LENGTHS[name]])
     return entry, [replace(track, columns={name: track.columns[name] for name in COLUMNS})]
 
 
-def write(root: Path, toy: Any, names: str, drop: Collection[str] = (), plan: str = "p") -> None:
+def write(root, toy, names, drop=(), plan="p"):
     with toy.writer(root, plan, columns=COLUMNS) as writer:
         following = writer.begin(drop)
         for name in names:
@@ -41,7 +38,7 @@ def write(root: Path, toy: Any, names: str, drop: Collection[str] = (), plan: st
         following.commit({})
 
 
-def write_on(root: Path, toy: Any, drop: Collection[str]) -> None:
+def write_on(root, toy, drop):
     """Commit c and d, then e, and go on whatever fails."""
     with toy.writer(root, "p", columns=COLUMNS) as writer:
         following = writer.begin(drop)
@@ -59,7 +56,7 @@ def write_on(root: Path, toy: Any, drop: Collection[str]) -> None:
             later.commit({})
 
 
-def committed(root: Path, toy: Any) -> set[str]:
+def committed(root, toy):
     """Check every committed row. Returns the names of the committed videos."""
     if not (root / SPLIT / "manifest.json").exists():
         return set()
@@ -72,14 +69,14 @@ def committed(root: Path, toy: Any) -> set[str]:
 
 
 @contextlib.contextmanager
-def full_at(number: int, *, done: bool) -> Iterator[list[str]]:
+def full_at(number, *, done):
     """The store's change with this number, from 0, raises ENOSPC, before or after it is done.
     Yields the names of all changes.
     """
-    made: list[str] = []
+    made = []
 
-    def change(name: str, function: Callable[..., None]) -> Callable[..., None]:
-        def call(self: LocalStore, *args: Any, **options: Any) -> None:
+    def change(name, function):
+        def call(self, *args, **options):
             if not args[0]:  # nothing to remove or write
                 return
             is_full = len(made) == number
@@ -99,8 +96,8 @@ def full_at(number: int, *, done: bool) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize(("first", "done"), [("", False), ("ab", True)])
 def test_whichever_change_fails_a_writer_that_goes_on_keeps_every_committed_row(
-    first: str, done: bool, tmp_path: Path, toy: Any
-) -> None:
+    first, done, tmp_path, toy
+):
     if first:
         write(tmp_path / "first", toy, first)
     drop = {"b"} & set(first)
@@ -121,8 +118,8 @@ def test_whichever_change_fails_a_writer_that_goes_on_keeps_every_committed_row(
     assert cache.verify(root).ok
 
 
-def test_videos_stay_journalled_when_commits_find_a_full_disk(tmp_path: Path, toy: Any) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
+def test_videos_stay_journalled_when_commits_find_a_full_disk(tmp_path, toy):
+    def refuse(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
@@ -144,9 +141,7 @@ def test_videos_stay_journalled_when_commits_find_a_full_disk(tmp_path: Path, to
     assert committed(tmp_path, toy) == {"c"}
 
 
-def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp_path, toy):
     writer = toy.writer(tmp_path, "p", columns=COLUMNS)
     with writer:
         early = writer.begin()
@@ -164,9 +159,7 @@ def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, "a\0b", "\ud800"])
-def test_a_video_that_no_table_takes_is_refused_when_it_is_appended(
-    text: str, tmp_path: Path, toy: Any
-) -> None:
+def test_a_video_that_no_table_takes_is_refused_when_it_is_appended(text, tmp_path, toy):
     entry, tracks = boxes(toy, "a")
     with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
         following = writer.begin()

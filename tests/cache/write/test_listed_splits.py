@@ -5,10 +5,7 @@ writer.
 import itertools
 import json
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +20,7 @@ _numbers = itertools.count()
 PARALLEL = 8
 
 
-def convert(root: Any, split: str, toy: Any) -> None:
+def convert(root, split, toy):
     """A first commit of a split, of one video."""
     with cache.SplitWriter(root, split, plan="p", **NARROW) as writer:
         following = writer.begin()
@@ -31,32 +28,28 @@ def convert(root: Any, split: str, toy: Any) -> None:
         following.commit({})
 
 
-def listed(root: Any) -> list[str]:
+def listed(root):
     """The list as any Zarr reader finds it."""
-    attributes: dict[str, list[str]] = json.loads(cache.store_at(root).read("zarr.json"))[
-        "attributes"
-    ]
+    attributes = json.loads(cache.store_at(root).read("zarr.json"))["attributes"]
     return attributes["splits"]
 
 
-def unmount(folder: Path) -> None:
+def unmount(folder):
     """What an unmounted disk leaves."""
     folder.rename(folder.parent.parent / "disk")
     folder.mkdir()
 
 
-def unmount_a_link(folder: Path) -> None:
+def unmount_a_link(folder):
     folder.rename(folder.parent.parent / "disk")
     folder.symlink_to("/mnt/not-mounted")
 
 
-def test_no_reader_finds_a_listed_split_without_its_manifest(
-    tmp_path: Path, toy: Any, monkeypatch: Any
-) -> None:
-    seen: list[tuple[str, ...]] = []
+def test_no_reader_finds_a_listed_split_without_its_manifest(tmp_path, toy, monkeypatch):
+    seen = []
     replace = LocalStore.replace
 
-    def look_and_replace(store: LocalStore, key: str, data: bytes, **expected: Any) -> None:
+    def look_and_replace(store, key, data, **expected):
         for name in cache.FeatureCache(tmp_path / "cache").splits:
             assert cache.open(tmp_path / "cache")[name].tracks
         replace(store, key, data, **expected)
@@ -68,13 +61,11 @@ def test_no_reader_finds_a_listed_split_without_its_manifest(
 
 
 @pytest.fixture
-def url(memory: None) -> str:
+def url(memory):
     return f"s3://listed/{next(_numbers)}"
 
 
-def test_splits_that_are_committed_at_once_are_all_listed(
-    tmp_path: Path, url: str, toy: Any
-) -> None:
+def test_splits_that_are_committed_at_once_are_all_listed(tmp_path, url, toy):
     names = [f"set_{number}/train" for number in range(PARALLEL)]
     for root in (tmp_path / "cache", url):
         with ThreadPoolExecutor(PARALLEL) as threads:
@@ -84,9 +75,7 @@ def test_splits_that_are_committed_at_once_are_all_listed(
 
 
 @pytest.mark.parametrize("hide", [unmount, unmount_a_link])
-def test_a_dataset_whose_disk_is_not_mounted_is_a_problem_and_is_not_written_again(
-    hide: Callable[[Path], None], root: Path, toy: Any
-) -> None:
+def test_a_dataset_whose_disk_is_not_mounted_is_a_problem_and_is_not_written_again(hide, root, toy):
     convert(root, "other/train", toy)
     hide(root / "toy")
     before = contents(root)
@@ -110,9 +99,7 @@ def test_a_dataset_whose_disk_is_not_mounted_is_a_problem_and_is_not_written_aga
     assert contents(root) == before
 
 
-def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again(
-    root: Path, toy: Any
-) -> None:
+def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again(root, toy):
     convert(root, "other/train", toy)
     shutil.rmtree(root / "toy")
     with pytest.raises(MissingSplit, match="no such folder"):
@@ -130,7 +117,7 @@ def test_a_deleted_split_is_a_problem_until_gc_forgets_it_or_it_is_written_again
     assert cache.verify(root).ok
 
 
-def test_a_deleted_split_of_a_bucket_is_a_problem_until_gc_forgets_it(url: str, toy: Any) -> None:
+def test_a_deleted_split_of_a_bucket_is_a_problem_until_gc_forgets_it(url, toy):
     convert(url, "other/train", toy)
     convert(url, SPLIT, toy)
     store = cache.store_at(url)
@@ -140,9 +127,7 @@ def test_a_deleted_split_of_a_bucket_is_a_problem_until_gc_forgets_it(url: str, 
     assert cache.verify(url).ok
 
 
-def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(
-    root: Path, toy: Any
-) -> None:
+def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(root, toy):
     (root / SPLIT / "manifest.json").unlink()
     assert cache.open(root).splits == (SPLIT,)
     assert not cache.verify(root).ok
@@ -150,7 +135,7 @@ def test_a_split_without_its_manifest_is_listed_and_can_be_written_again(
     assert cache.verify(root).ok
 
 
-def test_a_damaged_list_is_reported_and_repaired(root: Path) -> None:
+def test_a_damaged_list_is_reported_and_repaired(root):
     (root / "zarr.json").write_text('{"attributes": {"splits": 5}}')
     assert cache.open(root).splits == (SPLIT,)
     report = cache.verify(root)

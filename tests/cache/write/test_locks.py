@@ -14,9 +14,7 @@ import stat
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,7 +27,7 @@ SPLIT = "toy/train"
 OTHER = 65534  # nobody
 
 
-def write_in_turn(root: str, answers: Any) -> None:
+def write_in_turn(root, answers):
     """In a process of its own: until it is this one's turn."""
     while True:
         try:
@@ -46,11 +44,11 @@ def write_in_turn(root: str, answers: Any) -> None:
 
 def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(made_tracks, tmp_path, toy):
     fresh = multiprocessing.get_context("forkserver")
-    queue: Any = fresh.SimpleQueue()
+    queue = fresh.SimpleQueue()
     processes = [fresh.Process(target=write_in_turn, args=(str(tmp_path), queue)) for _ in range(4)]
     for process in processes:
         process.start()
-    answers: list[str | None] = []
+    answers = []
     while answers.count(None) < len(processes):
         answers.append(queue.get())
     for process in processes:
@@ -83,7 +81,7 @@ def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
     assert cache.verify(tmp_path).ok
 
 
-def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks: Path, toy: Any) -> None:
+def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks, toy):
     with (
         pytest.raises(CacheError, match="lock"),
         StreamWriter(tracks, SPLIT, "resnet50", dim=4, plan="weights") as writer,
@@ -96,9 +94,7 @@ def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks: Path, toy: A
     assert toy.tree(tracks) == files
 
 
-def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(
-    tracks: Path, toy: Any
-) -> None:
+def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(tracks, toy):
     refused = pytest.raises(CacheError, match=f"process {os.getpid()} writing")
     with toy.writer(tracks, "p"), refused, toy.writer(tracks, "p"):
         pass
@@ -116,7 +112,7 @@ def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_thei
             cache.delete_stream(tracks, SPLIT, "resnet50")
 
 
-def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) -> None:
+def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path):
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
     lock = WriterLock(tmp_path / "lock")
@@ -132,13 +128,13 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
     child.join(60)
 
 
-def _until_told(pipe: Any) -> None:
+def _until_told(pipe):
     pipe.send("begun")
     pipe.recv()
 
 
 @pytest.fixture
-def shared() -> Iterator[Path]:
+def shared():
     """A folder that every user may write, outside of pytest's own ones."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o777)
@@ -146,7 +142,7 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def as_another_user(function: Callable[[], object]) -> str:
+def as_another_user(function):
     """Call a function in a child process, which is not root. Returns the error's text, or ""."""
     here, there = os.pipe()
     with warnings.catch_warnings():
@@ -172,13 +168,13 @@ def as_another_user(function: Callable[[], object]) -> str:
     return text
 
 
-def open_to_all(root: Path) -> None:
+def open_to_all(root):
     """As `umask 002` and a common group do for folders; files stay those of their owner."""
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
         folder.chmod(0o777)
 
 
-def leave_lock(lock: Path, process: int, mode: int) -> None:
+def leave_lock(lock, process, mode):
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text(f"{process}\n")
     lock.chmod(mode)
@@ -188,9 +184,7 @@ ENDED = 2**22 + 1  # no process has this number
 
 
 @pytest.mark.parametrize("mode", [0o444, 0o644])
-def test_the_lock_of_another_user_s_killed_run_stops_nobody(
-    mode: int, shared: Path, toy: Any
-) -> None:
+def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode, shared, toy):
     root = shared / "cache"
     toy.write(root, toy.videos())
     toy.write_stream(root)
@@ -199,7 +193,7 @@ def test_the_lock_of_another_user_s_killed_run_stops_nobody(
         leave_lock(lock, ENDED, mode)
     open_to_all(root)
 
-    def convert_and_extract() -> None:
+    def convert_and_extract():
         toy.write(root, [*toy.videos(), toy.video("z", [40])], plan="next")
         toy.write_stream(root)
 
@@ -209,7 +203,7 @@ def test_the_lock_of_another_user_s_killed_run_stops_nobody(
     assert cache.verify(root).ok
 
 
-def test_of_another_user_s_running_writer_the_process_and_the_lock_are_named(shared: Path) -> None:
+def test_of_another_user_s_running_writer_the_process_and_the_lock_are_named(shared):
     lock = shared / "split/.writing/lock"
     with WriterLock(lock):
         lock.chmod(0o444)
@@ -222,7 +216,7 @@ def test_of_another_user_s_running_writer_the_process_and_the_lock_are_named(sha
     assert f"Its lock is {lock}" in refused
 
 
-def test_a_lock_leaves_no_folder_but_those_that_were_there(tmp_path: Path) -> None:
+def test_a_lock_leaves_no_folder_but_those_that_were_there(tmp_path):
     prepared = tmp_path / "prepared"  # such as by an operator, with permissions for a group
     prepared.mkdir()
     WriterLock(prepared / "split/.writing/lock").release()
@@ -230,7 +224,7 @@ def test_a_lock_leaves_no_folder_but_those_that_were_there(tmp_path: Path) -> No
     assert list(prepared.iterdir()) == []
 
 
-def test_a_process_that_this_machine_does_not_have_is_said_to_be_elsewhere(tmp_path: Path) -> None:
+def test_a_process_that_this_machine_does_not_have_is_said_to_be_elsewhere(tmp_path):
     with WriterLock(tmp_path / "split/.writing/lock") as lock:
         lock.file.write_text(f"{ENDED}\n")
         with pytest.raises(
@@ -240,9 +234,7 @@ def test_a_process_that_this_machine_does_not_have_is_said_to_be_elsewhere(tmp_p
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644)])
-def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(
-    umask: int, mode: int, tmp_path: Path
-) -> None:
+def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(umask, mode, tmp_path):
     before = os.umask(umask)
     try:
         with WriterLock(tmp_path / "lock"):
@@ -251,7 +243,7 @@ def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(
         os.umask(before)
 
 
-def test_a_lock_that_may_not_be_read_is_named(shared: Path) -> None:
+def test_a_lock_that_may_not_be_read_is_named(shared):
     lock = shared / "split/.writing/lock"
     leave_lock(lock, ENDED, 0)
     open_to_all(shared)
@@ -260,7 +252,7 @@ def test_a_lock_that_may_not_be_read_is_named(shared: Path) -> None:
     )
 
 
-def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared: Path, toy: Any) -> None:
+def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared, toy):
     root = shared / "cache"
     toy.write(root, toy.videos())
     toy.write_stream(root)
@@ -278,9 +270,7 @@ def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared: Path
 
 
 @pytest.mark.parametrize("root", ["/proc/self/cache", "link"])
-def test_where_no_folder_can_be_made_the_lock_is_named_after_some_attempts(
-    root: str, shared: Path
-) -> None:
+def test_where_no_folder_can_be_made_the_lock_is_named_after_some_attempts(root, shared):
     (shared / "link").symlink_to(shared / "nothing")
     lock = shared / root / SPLIT / ".writing/lock"  # below `shared`, unless root is absolute
     refused = as_another_user(lambda: WriterLock(lock))
@@ -288,10 +278,8 @@ def test_where_no_folder_can_be_made_the_lock_is_named_after_some_attempts(
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524])
-def test_a_file_system_without_locks_is_named_with_what_to_do(
-    number: int, tmp_path: Path, toy: Any, monkeypatch
-) -> None:
-    def flock(*_: Any) -> None:
+def test_a_file_system_without_locks_is_named_with_what_to_do(number, tmp_path, toy, monkeypatch):
+    def flock(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)

@@ -19,31 +19,31 @@ from tests.cache.disk import (
     put_back,
     watching,
 )
-from tests.cache.made_up import SPLIT, Video
+from tests.cache.made_up import SPLIT
 
 Command = Callable[[Path], None]
 STREAM = "resnet50"
-FIRST: dict[str, Video] = {"a": ("a", (8,), 0, 0), "b": ("b", (3, 5), 0, 0)}
-SECOND: dict[str, Video] = {"a": ("a", (8,), 0, 1), "c": ("c", (6,), 0, 0)}
+FIRST = {"a": ("a", (8,), 0, 0), "b": ("b", (3, 5), 0, 0)}
+SECOND = {"a": ("a", (8,), 0, 1), "c": ("c", (6,), 0, 0)}
 
 
-def convert(root: Path) -> None:
+def convert(root):
     made_up.convert(root, SECOND)
 
 
-def extract(root: Path) -> None:
+def extract(root):
     made_up.extract(root, STREAM, at_most=99, staged=False, written=[])
 
 
-def collect(root: Path) -> None:
+def collect(root):
     cache.gc(root, unfinished=True)
 
 
-def finish(root: Path) -> None:
+def finish(root):
     cache.finish_commits(root, SPLIT)
 
 
-def run(command: Command, root: Path, first: Path, interruption: Interruption) -> Watched:
+def run(command, root, first, interruption):
     """On a copy of a cache, to the interruption."""
     shutil.copytree(first, root)
     watched = Watched(root.parent, Model(on_disk(root.parent)), interruption)
@@ -52,13 +52,13 @@ def run(command: Command, root: Path, first: Path, interruption: Interruption) -
     return watched
 
 
-def moments_after_a_manifest(command: Command, root: Path, first: Path) -> list[int]:
+def moments_after_a_manifest(command, root, first):
     """The numbers of the changes that come next after a manifest has its name."""
     shutil.copytree(first, root)
     seen = [manifests(root)]
     moments = []
 
-    def note(number: int) -> None:
+    def note(number):
         now = manifests(root)
         if now != seen[-1]:
             seen.append(now)
@@ -69,7 +69,7 @@ def moments_after_a_manifest(command: Command, root: Path, first: Path) -> list[
     return moments
 
 
-def manifests(root: Path) -> list[bytes]:
+def manifests(root):
     return [file.read_bytes() for file in sorted(root.rglob("manifest.json"))]
 
 
@@ -77,8 +77,8 @@ def manifests(root: Path) -> list[bytes]:
     ("killed", "following"), [(convert, convert), (convert, collect), (extract, finish)]
 )
 def test_a_manifest_that_a_cut_may_take_back_keeps_its_data_until_it_cannot(
-    killed: Command, following: Command, tmp_path: Path
-) -> None:
+    killed, following, tmp_path
+):
     """The first command is killed when the manifest has its name, and a cut may still undo that;
     the next one loses the power before each of its changes.
     """
@@ -94,7 +94,7 @@ def test_a_manifest_that_a_cut_may_take_back_keeps_its_data_until_it_cannot(
         disk = tmp_path / f"killed at {number}"
         watched = run(killed, disk / "cache", first, Interruption(number))
 
-        def check(change: int, watched: Watched = watched) -> None:
+        def check(change, watched=watched):
             after = tmp_path / "after"
             after.mkdir()
             put_back(watched.model.lost(), after)

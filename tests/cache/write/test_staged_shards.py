@@ -1,8 +1,6 @@
 """Shards that others write and one writer accepts: the same bytes, and a late one never counts."""
 
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,29 +9,27 @@ from cache import CacheError, StreamShards, StreamWriter
 
 SPLIT = "toy/train"
 WRITING = f"{SPLIT}/features/resnet50/.writing"
-FORMS: dict[str, Any] = {
+FORMS = {
     "resnet50": {"dim": 4, "dtype": "float16"},
     "crops": {"dim": 3, "dtype": "float32"},
 }
 
 
-def writer_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") -> StreamWriter:
+def writer_of(root, stream="resnet50", *, plan="weights"):
     return StreamWriter(root, SPLIT, stream, plan=plan, **FORMS[stream])
 
 
-def shards_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") -> StreamShards:
+def shards_of(root, stream="resnet50", *, plan="weights"):
     return StreamShards(root, SPLIT, stream, plan=plan, **FORMS[stream])
 
 
 @pytest.fixture
-def root(tracks: Path) -> Path:
+def root(tracks):
     """A split of five shards without features."""
     return tracks
 
 
-def test_a_shard_of_another_state_of_the_split_is_not_taken(
-    root: Path, toy: Any, tmp_path: Path
-) -> None:
+def test_a_shard_of_another_state_of_the_split_is_not_taken(root, toy, tmp_path):
     old = shards_of(root)
     for shard in (0, 4):
         old.stage(*toy.given(old, shard))
@@ -46,7 +42,7 @@ def test_a_shard_of_another_state_of_the_split_is_not_taken(
         assert writer.pending == [0, 1, 2, 3, 4]
 
 
-def test_what_is_not_pending_or_of_another_form_is_not_taken(root: Path, toy: Any) -> None:
+def test_what_is_not_pending_or_of_another_form_is_not_taken(root, toy):
     shards = shards_of(root)
     wide = StreamShards(root, SPLIT, "resnet50", dim=5, plan="weights")
     with writer_of(root) as writer:
@@ -62,9 +58,7 @@ def test_what_is_not_pending_or_of_another_form_is_not_taken(root: Path, toy: An
         assert writer.refused == []
 
 
-def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(
-    root: Path, toy: Any
-) -> None:
+def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(root, toy):
     """So that any process computes a refused shard again."""
     shards = shards_of(root)
     with writer_of(root) as writer:
@@ -83,9 +77,7 @@ def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(
 
 
 @pytest.mark.parametrize("stream", FORMS)
-def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(
-    root: Path, toy: Any, stream: str
-) -> None:
+def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root, toy, stream):
     with writer_of(root, stream) as writer:
         shard, data, ok, keys = toy.given(writer, 1)
         data = data.astype(FORMS[stream]["dtype"])

@@ -3,8 +3,6 @@ change.
 """
 
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +12,11 @@ from cache import CacheError, StreamWriter
 from tests.trees import contents
 
 
-def writer_of(root: Path, **options: Any) -> StreamWriter:
+def writer_of(root, **options):
     return StreamWriter(root, "toy/train", "resnet50", **{"dim": 4, "plan": "weights", **options})
 
 
-def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path, toy):
     toy.write(tmp_path, toy.videos())
     # in runs [10, 17), [17, 37), [37, 107)
     toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])
@@ -61,7 +57,7 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(
     assert cache.verify(copy).ok
 
 
-def test_a_shard_that_is_not_committed_is_not_read(tracks: Path, toy: Any) -> None:
+def test_a_shard_that_is_not_committed_is_not_read(tracks, toy):
     toy.write_stream(tracks, shards=[0])
     split = cache.open(tracks)["toy/train"]
     with writer_of(tracks) as writer:
@@ -71,9 +67,7 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks: Path, toy: Any) -> No
         assert np.isnan(split.column("features/resnet50")[40:44]).all()
 
 
-def test_keys_are_found_in_every_sorted_run(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_are_found_in_every_sorted_run(tmp_path, toy, monkeypatch):
     monkeypatch.setattr("cache.write.key_index.SORTED_ROWS", 40)
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
@@ -86,7 +80,7 @@ def test_keys_are_found_in_every_sorted_run(
     np.testing.assert_array_equal(features[mask], toy.features(rows[mask], 4))
 
 
-def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path: Path, toy: Any) -> None:
+def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path, toy):
     with pytest.raises(CacheError, match="convert it before"), writer_of(tmp_path):
         pass
     toy.write(tmp_path, [toy.video("a", [10])])
@@ -114,16 +108,14 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path: Path
             pass
 
 
-def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(
-    tracks: Path, toy: Any
-) -> None:
+def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(tracks, toy):
     toy.write_stream(tracks)
     shutil.rmtree(tracks / "toy/train/features")
     toy.write_stream(tracks)
     assert cache.verify(tracks).problems == ()
 
 
-def test_a_stream_whose_deletion_was_cut_off_is_deleted_by_the_next(tracks: Path, toy: Any) -> None:
+def test_a_stream_whose_deletion_was_cut_off_is_deleted_by_the_next(tracks, toy):
     """After a power cut, any of its folders may be there."""
     before = contents(tracks)
     toy.write_stream(tracks)
@@ -134,9 +126,7 @@ def test_a_stream_whose_deletion_was_cut_off_is_deleted_by_the_next(tracks: Path
     assert contents(tracks).keys() == before.keys()
 
 
-def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path, toy):
     root, backup = tmp_path / "cache", tmp_path / "backup"
     toy.write(root, toy.videos())
     toy.write_stream(root)
@@ -162,9 +152,7 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
     assert cache.open(backup)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 32
 
 
-def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(
-    root: Path, toy: Any
-) -> None:
+def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(root, toy):
     before = toy.tree(root)
     for name, match in (
         ("manifest.json", "convert the split again"),

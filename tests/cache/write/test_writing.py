@@ -6,8 +6,6 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +15,17 @@ import cache
 from cache import CacheError, SplitWriter, StreamWriter
 
 
-def column_of(videos: Any, name: str) -> np.ndarray:
+def column_of(videos, name):
     return np.concatenate([track.columns[name] for _, tracks in videos for track in tracks])
 
 
-def test_plain_zarr_reads_every_column_and_padding_without_a_warning(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_plain_zarr_reads_every_column_and_padding_without_a_warning(tmp_path, toy):
     videos = toy.videos()
     toy.write(tmp_path, videos)
     toy.write(tmp_path, [toy.video("g", [5])])  # from row 160 on, in the next shard
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        group: Any = zarr.open_group(tmp_path, mode="r")
+        group = zarr.open_group(tmp_path, mode="r")
         for name in toy.columns:
             array = group[f"toy/train/{name}"]
             np.testing.assert_array_equal(array[:143], column_of(videos, name).astype(array.dtype))
@@ -49,7 +45,7 @@ def test_plain_zarr_reads_every_column_and_padding_without_a_warning(
         assert "toy/train/tables" in group
 
 
-def test_the_tables_give_back_tracks_and_videos(tmp_path: Path, toy: Any) -> None:
+def test_the_tables_give_back_tracks_and_videos(tmp_path, toy):
     entry, tracks = toy.video("vidéo/ü", [4, 3])
     intrinsics = np.array([[1000.5, 0, 320], [0, 1000.25, 240], [0, 0, 1]])
     tracks[0] = replace(
@@ -74,9 +70,7 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path: Path, toy: Any) -> Non
         split.tracks[2]
 
 
-def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [10])])
     before = toy.tree(tmp_path / "toy/train/kp_2d/c")
     toy.write(tmp_path, [toy.video("b", [5])])
@@ -84,7 +78,7 @@ def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(
     assert before.items() < toy.tree(tmp_path / "toy/train/kp_2d/c").items()
 
 
-def test_a_commit_that_is_made_again_changes_no_file(tmp_path: Path, toy: Any) -> None:
+def test_a_commit_that_is_made_again_changes_no_file(tmp_path, toy):
     videos = toy.videos()
     toy.write(tmp_path, videos)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -96,9 +90,7 @@ def test_a_commit_that_is_made_again_changes_no_file(tmp_path: Path, toy: Any) -
     } == times
 
 
-def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit(
-    root: Path, toy: Any
-) -> None:
+def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit(root, toy):
     for notes in (b'{"commits": {', b"[1, 2]", b'{"commits": {"a": 7}}', b"\xff\xfe", None):
         for file in (
             root / toy.SPLIT / home / "provenance.json" for home in ("", "features/resnet50")
@@ -119,7 +111,7 @@ def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit
     assert cache.verify(root).notes == []
 
 
-def test_the_last_hundred_commits_are_noted_whatever_their_digests(root: Path, toy: Any) -> None:
+def test_the_last_hundred_commits_are_noted_whatever_their_digests(root, toy):
     file = root / toy.SPLIT / "provenance.json"
     minutes = {str(119 - minute): minute for minute in range(120)}  # the last ones sort first
     notes = {
@@ -135,7 +127,7 @@ def test_the_last_hundred_commits_are_noted_whatever_their_digests(root: Path, t
     assert noted.keys() == {current, *(digest for digest, minute in minutes.items() if minute > 20)}
 
 
-def with_columns(toy: Any, **columns: Any) -> Any:
+def with_columns(toy, **columns):
     """A video of 3 rows with other columns; None: without it."""
     entry, (track,) = toy.video("a", [3])
     changed = {
@@ -144,7 +136,7 @@ def with_columns(toy: Any, **columns: Any) -> Any:
     return entry, [replace(track, columns=changed)]
 
 
-REFUSED: dict[str, tuple[str, Any]] = {
+REFUSED = {
     "a wrong shape": (r"bbox is \(3, 5\)", lambda toy: with_columns(toy, bbox=np.zeros((3, 5)))),
     "fractions": (
         "frame_index is float64",
@@ -172,9 +164,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
 }
 
 
-def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(tmp_path, toy):
     toy.write(tmp_path, [toy.video("z", [3])])
     before = toy.tree(tmp_path)
     with toy.writer(tmp_path, "p") as writer:
@@ -185,7 +175,7 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(
     assert toy.tree(tmp_path) == before
 
 
-def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path: Path, toy: Any) -> None:
+def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [3])])
     entry, _ = toy.video("b", [3])
     with toy.writer(tmp_path, "p") as writer:
@@ -197,7 +187,7 @@ def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path: Path, t
             following.append(entry, [replace(toy.track("a/0", 3), video="b")])
 
 
-def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: Any) -> None:
+def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [3])])
     with toy.writer(tmp_path, "p") as writer:
         with pytest.raises(CacheError, match="not among the committed videos"):
@@ -210,7 +200,7 @@ def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: An
 @pytest.mark.parametrize(
     "name", ["toy", "toy/train/x", "../x/train", "toy/..", "/etc/x", "toy/.hidden", ""]
 )
-def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     with pytest.raises(CacheError, match="no split's name"):
         SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
 
@@ -219,9 +209,7 @@ RECORDS = [f".writing/staged/*/shard-{number}" for number in range(3)]
 
 
 @pytest.mark.parametrize("name", ["bbox/c/0/0 lost", "bbox/c/1/0 lost", "bbox/c/1/0", *RECORDS])
-def test_what_is_lost_or_damaged_since_is_written_again(
-    tmp_path: Path, toy: Any, name: str
-) -> None:
+def test_what_is_lost_or_damaged_since_is_written_again(tmp_path, toy, name):
     toy.write(tmp_path / "calm", toy.videos())
     toy.unfinished(tmp_path / "killed", toy.videos()[:4], "plan")
     (file,) = (tmp_path / "killed" / toy.SPLIT).glob(name.removesuffix(" lost"))
@@ -232,9 +220,7 @@ def test_what_is_lost_or_damaged_since_is_written_again(
     assert toy.tree(tmp_path / "killed") == toy.tree(tmp_path / "calm")
 
 
-def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(
-    tracks: Path, toy: Any
-) -> None:
+def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(tracks, toy):
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
         writer.write(*toy.given(writer, 1))
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
@@ -244,12 +230,12 @@ def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(
 
 
 def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_were_written_over_do_not_come_back(
-    tmp_path: Path, toy: Any
-) -> None:
+    tmp_path, toy
+):
     before = {entry.name: (entry, tracks) for entry, tracks in toy.videos()}
     changed = {entry.name: (entry, tracks) for entry, tracks in toy.videos(seed=1)}
 
-    def run(videos: Any, *, commit: bool = False) -> list[str]:
+    def run(videos, *, commit=False):
         with toy.writer(tmp_path, "reader") as writer:
             following = writer.begin(
                 keys={name: entry.fingerprint for name, (entry, _) in videos.items()}
@@ -280,7 +266,7 @@ def test_journalled_videos_with_another_key_are_appended_again_and_rows_that_wer
     assert cache.verify(tmp_path).ok
 
 
-def test_checksums_without_their_compiled_part_are_named_once() -> None:
+def test_checksums_without_their_compiled_part_are_named_once():
     code = """
 import google_crc32c
 google_crc32c.implementation = "python"
@@ -290,9 +276,7 @@ import cache.format.shard
     assert done.stderr.count("google-crc32c has no compiled part here") == 1
 
 
-def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_time(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_time(tmp_path, toy):
     with toy.writer(tmp_path, "plan") as writer:
         following = writer.begin()
         following.append(*toy.video("a", [10]))

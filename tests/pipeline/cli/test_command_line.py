@@ -7,11 +7,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -28,24 +26,24 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def root(penn: Any) -> Path:
+def root(penn):
     """A cache with Penn Action's train split: three videos of 8 frames."""
     penn.converted()
     return Path(penn.root)
 
 
 @pytest.fixture
-def convert(penn: Any, ran: Any) -> Callable[..., Any]:
+def convert(penn, ran):
     return functools.partial(ran, "convert", penn.name, *penn.places)
 
 
 @pytest.fixture
-def extract(penn: Any, ran: Any) -> Callable[..., Any]:
+def extract(penn, ran):
     return functools.partial(ran, "extract", penn.name, "--cache", penn.root)
 
 
 @pytest.fixture
-def status_of(penn: Any, ran: Any) -> Callable[..., str]:
+def status_of(penn, ran):
     """The output of `status`."""
     return lambda *more, code=0: str(ran("status", "--cache", penn.root, *more, code=code).out)
 
@@ -78,7 +76,7 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
     convert()
     compute, seen = network.__call__, []
 
-    def overflow(self: Any, crops: Any) -> Any:
+    def overflow(self, crops):
         numbers = compute(self, crops)
         seen.append(len(crops))
         numbers[0, :3] *= 1e9 if len(seen) == 1 else 1
@@ -131,8 +129,8 @@ def test_an_extraction_without_any_finite_row_ends(penn, convert, extract, netwo
 
 
 def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(2000))
     code = (
         "import sys, pathlib\nfrom pipeline.files.pixels.frames import Video\nfrom "
@@ -144,9 +142,7 @@ def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own
     assert (ran.stdout, ran.stderr) == ("refused\n", "")
 
 
-def test_motion_without_pictures_has_no_features(
-    embedded: Any, into: Any, ran: Any, tmp_path: Path
-) -> None:
+def test_motion_without_pictures_has_no_features(embedded, into, ran, tmp_path):
     into.convert(tmp_path, embedded.raw("amass"), "amass")
     assert (
         ran("extract", "amass", "train", "--cache", tmp_path).out
@@ -154,9 +150,7 @@ def test_motion_without_pictures_has_no_features(
     )
 
 
-def test_a_split_without_the_body_says_so_at_every_conversion(
-    penn: Any, convert: Any, monkeypatch: Any
-) -> None:
+def test_a_split_without_the_body_says_so_at_every_conversion(penn, convert, monkeypatch):
     monkeypatch.setattr(PennAction, "uses_body", True)
     for last in (convert().out.splitlines()[-1], convert().out.splitlines()[-1]):
         assert "no 3D joints" in last
@@ -273,7 +267,7 @@ def test_a_split_that_a_dataset_does_not_have_is_refused_by_name(dataset, ran, t
     assert shown.startswith(f"error: {dataset} has no split 'tset'; it has "), shown
 
 
-def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any) -> None:
+def test_debug_shows_where_an_error_comes_from(convert, ran, penn):
     wrong = ("convert", "penn_action", "val", *penn.places)
     for arguments in (("--debug", *wrong), (*wrong, "--debug")):
         error = ran(*arguments, code=2).err
@@ -309,7 +303,7 @@ def test_an_unexpected_failure_is_one_line_too(convert, monkeypatch, error, star
     assert line.startswith(f"error: {start}") and line.endswith(end)
 
 
-def test_without_the_packages_a_command_is_one_line() -> None:
+def test_without_the_packages_a_command_is_one_line():
     for program in ("pipeline", "tasks"):
         words = [sys.executable, "-S", "-m", program, "status"]
         ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
@@ -317,7 +311,7 @@ def test_without_the_packages_a_command_is_one_line() -> None:
         assert ended.stderr.endswith("Use .venv/bin/python (make setup).\n")
 
 
-def test_every_command_explains_itself(ran: Any) -> None:
+def test_every_command_explains_itself(ran):
     assert all(word in ran("--help").out for word in table.COMMANDS["pipeline"])
     assert ran("help").out == ran("--help").out
     release = metadata.version("vibe-pipeline")
@@ -364,9 +358,7 @@ def test_a_terminal_without_ticks_shows_an_escape_and_names_cannot_steer_it(root
     assert written.getvalue().startswith(rb"\u2713 intact: ")
 
 
-def test_a_cache_of_another_program_has_no_accounts(
-    ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_of_another_program_has_no_accounts(ran, tmp_path, monkeypatch):
     monkeypatch.setattr(toy, "SPLIT", "penn_action/train")
     with toy.writer(tmp_path, "plan") as split:
         following = split.begin()

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -44,9 +43,7 @@ def test_signals_end_with_how_to_continue(
     assert shlex.split(second)[1:] == ["-m", "pipeline", *words]
 
 
-def test_a_second_signal_ends_the_command_at_once(
-    monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
+def test_a_second_signal_ends_the_command_at_once(monkeypatch, capfd):
     monkeypatch.setattr(command_line, "AT_ONCE", 0.0)
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit, match="143"), listen():
@@ -57,7 +54,7 @@ def test_a_second_signal_ends_the_command_at_once(
     assert capfd.readouterr().err.strip() == "terminated again: ended at once"
 
 
-def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn: Any) -> None:
+def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn):
     penn.converted()
     script = (
         f"{sys.executable} -m pipeline verify --cache {penn.root} | true; echo ${{PIPESTATUS[0]}}"
@@ -66,7 +63,7 @@ def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn: 
     assert (ended.stdout, ended.stderr) == ("141\n", "")
 
 
-def test_a_full_standard_output_is_not_taken_for_the_disk_of_the_cache(penn: Any) -> None:
+def test_a_full_standard_output_is_not_taken_for_the_disk_of_the_cache(penn):
     penn.converted()
     with Path("/dev/full").open("w") as full:
         words = [sys.executable, "-m", "pipeline", "verify", "--cache", str(penn.root)]
@@ -75,7 +72,7 @@ def test_a_full_standard_output_is_not_taken_for_the_disk_of_the_cache(penn: Any
     assert ended.stderr.startswith("error: standard output: no space left")
 
 
-def test_an_ignored_ctrl_c_stays_ignored() -> None:
+def test_an_ignored_ctrl_c_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with listen():
@@ -86,8 +83,8 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
 
 
 def test_sigterm_twice_at_once_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored(
-    monkeypatch: Any,
-) -> None:
+    monkeypatch,
+):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(os, "_exit", pytest.fail)
     monkeypatch.setattr(command_line, "AT_ONCE", 600.0)

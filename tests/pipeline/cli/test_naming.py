@@ -1,7 +1,6 @@
 """How a split, a cache and a raw folder are named on the command line: one way for all commands."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ NAME = "penn_action/train"
 
 
 @pytest.fixture
-def configured(penn: Any, luigi_cfg: Any) -> Path:
+def configured(penn, luigi_cfg):
     """The cache, in a folder whose luigi.cfg names it."""
     penn.converted()
     luigi_cfg()
@@ -28,13 +27,13 @@ def configured(penn: Any, luigi_cfg: Any) -> Path:
     ],
     ids=" ".join,
 )
-def test_a_split_is_one_word_or_two(words: tuple[str, ...]) -> None:
+def test_a_split_is_one_word_or_two(words):
     for command, *more in (("convert", "--cache", "c"), ("show", "--out", "o")):
         args = parser().parse_args([command, *words, *more])
         assert (args.dataset, args.split, args.raw) == ("penn_action", "train", Path("r"))
 
 
-def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured: Path, ran: Any) -> None:
+def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured, ran):
     for words in (("status",), ("verify", "penn_action", "train", "--fast"), ("gc", "--dry-run")):
         by_default = ran(*words)
         assert by_default.err == f"cache      {configured} (luigi.cfg, [paths] cache)\n"
@@ -61,9 +60,7 @@ def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
     assert not penn.root.exists()
 
 
-def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_command(
-    penn: Any, ran: Any
-) -> None:
+def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_command(penn, ran):
     (penn.raw / "Penn_Action").mkdir()
     for folder in ("labels", "frames"):
         (penn.raw / folder).rename(penn.raw / "Penn_Action" / folder)
@@ -71,7 +68,7 @@ def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_co
     assert f"-m pipeline doctor penn_action --raw {penn.raw.parent}" in shown.out + shown.err
 
 
-def test_where_no_folder_near_by_fits_none_is_suggested(penn: Any, ran: Any) -> None:
+def test_where_no_folder_near_by_fits_none_is_suggested(penn, ran):
     penn.raw.rename(penn.raw.with_name("other"))
     assert (
         "did you mean"

@@ -3,8 +3,6 @@ has the cases.
 """
 
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,20 +16,20 @@ DIGESTS = [(r"\b[0-9a-f]{64}\b", "SHA-256"), (r"# vibe-pipeline .*", "# vibe-pip
 
 
 @pytest.fixture
-def show(golden: Any, penn: Any) -> Any:
+def show(golden, penn):
     """`with show("plan") as ran`: a transcript with the names of Penn Action's folders."""
     places = {penn.raw: "RAW/penn_action", penn.raw.parent: "RAW", penn.root: "CACHE"}
     return lambda name, varying=(): golden(name, main, places, varying)
 
 
-def spoil(file: Path) -> None:
+def spoil(file):
     """Flip a bit."""
     changed = bytearray(file.read_bytes())
     changed[len(changed) // 3] ^= 4
     file.write_bytes(changed)
 
 
-def test_convert(penn: Any, show: Any, embedded: Any, tmp_path: Path, reads: Any) -> None:
+def test_convert(penn, show, embedded, tmp_path, reads):
     words = ("convert", penn.name, *penn.places)
     with show("convert") as ran:
         ran("a first time", *words)
@@ -79,7 +77,7 @@ def test_convert(penn: Any, show: Any, embedded: Any, tmp_path: Path, reads: Any
         )
 
 
-def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
+def test_status(penn, show, network, into):
     words = ("status", "--cache", penn.root)
     penn.converted("fast")
     penn.convert("test")
@@ -123,7 +121,7 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
         ran("nothing is committed", *words)
 
 
-def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any) -> None:
+def test_plan(penn, show, network, into, luigi_cfg):
     words = ("plan", "penn_action/train", "--cache", penn.root)
     with show("plan", [(r"\b\d+ s\b", "N s"), (r"N s to N s", "N s")]) as ran:
         luigi_cfg("penn_action amass", "[resnet50]\nweights = untrained:0")
@@ -155,7 +153,7 @@ def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any) -> 
         ran("a damaged split", *words)
 
 
-def test_doctor(penn: Any, show: Any, embedded: Any, tmp_path: Path, luigi_cfg: Any) -> None:
+def test_doctor(penn, show, embedded, tmp_path, luigi_cfg):
     raw = tmp_path / "new"
     raw.mkdir()
     with show("doctor") as ran:
@@ -179,7 +177,7 @@ def test_doctor(penn: Any, show: Any, embedded: Any, tmp_path: Path, luigi_cfg: 
         ran("demo data that will be made", "doctor")
 
 
-def test_verify(penn: Any, show: Any, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify(penn, show, network, monkeypatch):
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 8)  # one a video
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
     penn.converted("exact")
@@ -206,7 +204,7 @@ def test_verify(penn: Any, show: Any, network: Any, monkeypatch: pytest.MonkeyPa
         ran("which cannot be repaired", "verify", "--repair", "--cache", penn.root)
 
 
-def test_leaks(penn: Any, show: Any, into: Any, embedded: Any, tmp_path: Path) -> None:
+def test_leaks(penn, show, into, embedded, tmp_path):
     amass, threedpw = (
         embedded.copy("amass", tmp_path / "amass"),
         embedded.copy("3dpw", tmp_path / "3dpw"),
@@ -222,7 +220,7 @@ def test_leaks(penn: Any, show: Any, into: Any, embedded: Any, tmp_path: Path) -
         ran("with the reasons", "leaks", "--all", "--cache", penn.root)
 
 
-def test_gc(penn: Any, show: Any) -> None:
+def test_gc(penn, show):
     penn.converted()
     stray = penn.root / penn.name / "bbox/c/77/0"
     stray.parent.mkdir()
@@ -235,7 +233,7 @@ def test_gc(penn: Any, show: Any) -> None:
     assert cache.verify(penn.root).ok
 
 
-def test_copy(penn: Any, show: Any, network: Any, tmp_path: Path) -> None:
+def test_copy(penn, show, network, tmp_path):
     penn.converted("fast")
     with show("copy") as ran:
         ran("a first time", "copy", "--cache", penn.root, "--to", tmp_path / "to")

@@ -7,9 +7,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -29,12 +27,12 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
 
 @pytest.fixture
-def root(penn: Any) -> Path:
+def root(penn):
     penn.converted("fast")
     return Path(penn.root)
 
 
-def on_a_terminal(*arguments: object, columns: int = 80, **environment: str) -> str:
+def on_a_terminal(*arguments, columns=80, **environment):
     """What a terminal of so many columns is sent."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -63,7 +61,7 @@ def on_a_terminal(*arguments: object, columns: int = 80, **environment: str) -> 
     return shown.decode()
 
 
-def test_status_fits_a_terminal_of_80_columns_and_cuts_no_name_off(root: Path) -> None:
+def test_status_fits_a_terminal_of_80_columns_and_cuts_no_name_off(root):
     shown = on_a_terminal("status", "--cache", root)
     lines = CODES.sub("", shown).splitlines()
     assert COLOUR.search(shown)
@@ -73,7 +71,7 @@ def test_status_fits_a_terminal_of_80_columns_and_cuts_no_name_off(root: Path) -
     assert any("resnet50 (untrained)" in line for line in lines)
 
 
-def test_a_bar_is_gone_when_the_work_is_done_and_needs_no_colour(root: Path) -> None:
+def test_a_bar_is_gone_when_the_work_is_done_and_needs_no_colour(root):
     shown = on_a_terminal("verify", "--cache", root, NO_COLOR="1")
     assert not COLOUR.search(shown)
     assert "\x1b[?25l" in shown, "the cursor is hidden while there is a bar"
@@ -81,7 +79,7 @@ def test_a_bar_is_gone_when_the_work_is_done_and_needs_no_colour(root: Path) -> 
     assert CODES.sub("", shown).splitlines()[-1].startswith("✓ intact: ")
 
 
-def test_a_dumb_terminal_is_sent_no_control_codes() -> None:
+def test_a_dumb_terminal_is_sent_no_control_codes():
     sent = io.StringIO()
     console = Console(file=sent, force_terminal=True, _environ={"TERM": "dumb"})
     with progress.bar("verify", console) as report:
@@ -93,18 +91,18 @@ def test_a_dumb_terminal_is_sent_no_control_codes() -> None:
 class Clock:
     now = 1000.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     made = Clock()
     monkeypatch.setattr(progress.time, "monotonic", made)
     return made
 
 
-def test_in_a_pipe_long_work_prints_a_line_now_and_then(clock: Clock, capsys: Shown) -> None:
+def test_in_a_pipe_long_work_prints_a_line_now_and_then(clock, capsys):
     with progress.bar("convert penn_action/train", terminal.err, unit="video") as report:
         for done in range(100, 280):  # 100 were done by an earlier run, and are in no rate
             report(done, 1000, f"clip [{done}]")
@@ -126,7 +124,7 @@ def test_in_a_pipe_long_work_prints_a_line_now_and_then(clock: Clock, capsys: Sh
 
 
 @pytest.mark.parametrize("columns", [80, 140])
-def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns: int) -> None:
+def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns):
     sent, clock = io.StringIO(), Clock()
     console = Console(file=sent, force_terminal=True, width=columns, get_time=clock)
     with progress.bar("convert insta_variety/train", console, unit="video") as report:
@@ -145,7 +143,7 @@ def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns: int
     assert max(map(cell_len, lines)) <= columns
 
 
-DOCUMENTS: dict[str, tuple[str, ...]] = {
+DOCUMENTS = {
     "status": ("--cache", "{root}"),
     "plan": ("penn_action/train",),
     "verify": ("--cache", "{root}"),
@@ -154,7 +152,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def documented(name: str) -> list[str]:
+def documented(name):
     """The keys that docs/terminal.md gives a command's document."""
     (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", DOC.partition("## `--json`")[2], re.MULTILINE)
     return re.findall(r"`([a-z_]+)`", row.partition(" (")[0])
@@ -175,8 +173,8 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
 
 
 def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(
-    capsys: Shown,
-) -> None:
+    capsys,
+):
     with terminal.aside(wanted=True):
         terminal.out.print("text")
         terminal.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
@@ -191,14 +189,14 @@ def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_no
 
 
 @pytest.mark.parametrize("make", [parser, parser_of_tasks], ids=["pipeline", "tasks"])
-def test_exit_codes_in_help_are_those_of_the_page(make: Callable[[], Any]) -> None:
+def test_exit_codes_in_help_are_those_of_the_page(make):
     codes = re.findall(r"\b(\d+) [a-z]", EXIT_CODES)
     ours = DOC.partition("## Exit codes")[2].partition("Luigi's exit codes")[0]
     assert sorted(codes, key=int) == re.findall(r"^\| (\d+) \|", ours, re.MULTILINE)
     assert " ".join(EXIT_CODES.split()) in " ".join(make().format_help().split())
 
 
-def test_luigis_exit_codes_are_documented_as_luigi_cfg_sets_them() -> None:
+def test_luigis_exit_codes_are_documented_as_luigi_cfg_sets_them():
     section = (ROOT / "luigi.cfg").read_text().partition("[retcode]")[2].partition("\n[")[0]
     set_there = re.findall(r"^[a-z_]+ = (\d+)$", section, re.MULTILINE)
     theirs = DOC.partition("Luigi's exit codes")[2].partition("## Ctrl-C")[0]

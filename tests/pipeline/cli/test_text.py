@@ -10,13 +10,13 @@ from pipeline.cli.text import error_text, from_here
 from pipeline.errors import MissingAssets, RawDataError
 
 
-def failed(number: int, file: Path | None = None) -> OSError:
+def failed(number, file=None):
     return OSError(number, os.strerror(number), *([] if file is None else [str(file)]))
 
 
 def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_way(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     (tmp_path / "penn_action/train").mkdir(parents=True)
     file = tmp_path / "README.md"
     file.write_text("")
@@ -53,7 +53,7 @@ def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_w
 @pytest.mark.parametrize(
     "error", [MissingAssets("SMPL_NEUTRAL.pkl is not there"), OSError("without a number")]
 )
-def test_other_errors_keep_their_message(error: OSError) -> None:
+def test_other_errors_keep_their_message(error):
     assert error_text(error) == str(error)
 
 
@@ -72,14 +72,14 @@ def test_other_errors_keep_their_message(error: OSError) -> None:
         ("raw/a b.json.old is there: 'raw/a'", "raw/a b.json.old is there: 'raw/a'"),
     ],
 )
-def test_an_error_of_a_raw_file_names_it_once(found: str, shown: str) -> None:
+def test_an_error_of_a_raw_file_names_it_once(found, shown):
     error = RawDataError(
         Path("raw/a b.json"), "file", expected="JSON", found=found, do="Get it again."
     )
     assert str(error) == f"raw/a b.json: expected JSON, found {shown}. Get it again."
 
 
-def test_a_path_is_shown_from_the_working_folder_and_a_url_as_it_is() -> None:
+def test_a_path_is_shown_from_the_working_folder_and_a_url_as_it_is():
     assert from_here(Path.cwd() / "cache") == "cache"
     assert from_here(Path("/raw")) == "/raw"
     assert from_here("s3://bucket/cache") == "s3://bucket/cache"

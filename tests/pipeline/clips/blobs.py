@@ -1,9 +1,5 @@
 """Graphs whose outputs follow from blobs of light, and pictures of such a blob."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from tests.onnx_graphs import Graph
@@ -16,7 +12,7 @@ CONFIDENCES = np.linspace(0.1, 1.2, 17).astype(np.float32)  # the network's; mor
 SHIFTS = np.arange(17) - 8.0  # px of the crop, of each joint from the centroid
 
 
-def centroid(graph: Graph, size: tuple[int, int], threshold: float) -> tuple[str, str, str]:
+def centroid(graph, size, threshold):
     """(N, 1) x, y and sum of what is brighter in (N, 3, H, W); the first pixel's centre is at 0,
     0.
     """
@@ -32,9 +28,7 @@ def centroid(graph: Graph, size: tuple[int, int], threshold: float) -> tuple[str
     return x, y, graph("Unsqueeze", mass, np.array([1]))
 
 
-def blob_detector(
-    file: Path, *, normalised: bool = False, size: tuple[int, int] = (SIDE, SIDE)
-) -> Path:
+def blob_detector(file, *, normalised=False, size=(SIDE, SIDE)):
     """Boxes and labels of a picture: one person about the blob, found twice, and another object."""
     graph = Graph()
     threshold = 1.0 if normalised else 180.0
@@ -52,7 +46,7 @@ def blob_detector(
     return graph.write(file, {"input": (1, 3, *size[::-1])}, {"dets": dets, "labels": labels})
 
 
-def blob_pose(file: Path, batch: Any = "batch", joints: int = 17, bins: int = 2) -> Path:
+def blob_pose(file, batch="batch", joints=17, bins=2):
     """Scores of every half pixel: joints about the blob of each crop."""
     graph = Graph()
     outputs = {}
@@ -65,16 +59,14 @@ def blob_pose(file: Path, batch: Any = "batch", joints: int = 17, bins: int = 2)
     return graph.write(file, {"input": (batch, 3, CROP[1], CROP[0])}, outputs)
 
 
-def constant(
-    file: Path, outputs: dict[str, Any], shape: Sequence[Any] = (1, 3, SIDE, SIDE)
-) -> Path:
+def constant(file, outputs, shape=(1, 3, SIDE, SIDE)):
     graph = Graph()
     return graph.write(
         file, {"input": shape}, {name: graph.constant(value) for name, value in outputs.items()}
     )
 
 
-def scene(size: tuple[int, int], centre: tuple[float, float], sigma: float = 4.0) -> Any:
+def scene(size, centre, sigma=4.0):
     """(H, W, 3): a blob of light whose middle is at `centre`, px from the first pixel's centre."""
     y, x = np.indices(size[::-1])
     light = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * sigma**2))

@@ -1,13 +1,11 @@
 """A detector that costs nothing, and clips for it: people are where a picture is bright."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from pipeline.clips.detectors import Detect, Detector, People
-from pipeline.files.pixels.frames import Image
+from pipeline.clips.detectors import Detector, People
 from tests.pipeline.datasets.by_hand import encode
 
 
@@ -25,10 +23,10 @@ class Bright(Detector):
     calls: ClassVar[list[int]] = []
     most: ClassVar[int] = 10**9  # pictures before it is killed
 
-    def load(self, device: str) -> Detect:
+    def load(self, device):
         return lambda images: [self.people(image) for image in images]
 
-    def people(self, image: Image) -> People:
+    def people(self, image):
         if len(self.calls) >= self.most:
             raise Killed
         self.calls.append(image.shape[1])
@@ -39,7 +37,7 @@ class Bright(Detector):
         )
 
 
-def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width: int = 96) -> None:
+def write_clip(file, n=20, first=20, cut=10**9, width=96):
     """Frame t is bright around column `first` + t; from `cut` on the rest is red."""
     images = [
         np.full((64, width, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8)
@@ -50,6 +48,6 @@ def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width
     encode(file, images)
 
 
-def files(out: Path) -> dict[str, bytes]:
+def files(out):
     paths = (path for path in sorted(out.rglob("*")) if path.is_file())
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}

@@ -7,12 +7,12 @@ from tests.pipeline.clips.bright import Bright
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh(monkeypatch):
     monkeypatch.setattr(Bright, "calls", [])
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def graphs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graphs")
     return {
         "detector": str(blob_detector(folder / "yolox.onnx")),

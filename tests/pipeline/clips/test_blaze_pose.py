@@ -8,16 +8,13 @@ returns another circle than it has seen for a part.
 
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 import cache
-from pipeline.api import Image
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
     FILES,
@@ -49,17 +46,17 @@ COLOURS = {
 SQUARES = 1 + 3 + 3 * 7  # of an image of 1280 x 720
 
 
-def logit(share: Any) -> Any:
+def logit(share):
     return np.log(share / (1 - share))
 
 
-def dots(pixels: Any, colour: str) -> Any:
+def dots(pixels, colour):
     """(N, 2) middles of the dots, in px; pixels (H, W, 3) in 0..1."""
     same = (np.abs(pixels - np.array(COLOURS[colour]) / 255) < 0.5).all(axis=-1)
     return cv2.connectedComponentsWithStats(same.astype(np.uint8))[3][1:]
 
 
-def nearest(points: Any, to: Any) -> Any:
+def nearest(points, to):
     return points[np.linalg.norm(points - to, axis=1).argmin()]
 
 
@@ -70,7 +67,7 @@ class Finder:
 
     calls = 0
 
-    def __call__(self, pixels: Any) -> list[Any]:
+    def __call__(self, pixels):
         Finder.calls += 1
         pixels, values, logits = (
             (pixels + 1) / 2,
@@ -91,7 +88,7 @@ class Finder:
         return [values, logits]
 
 
-def landmarks(pixels: Any) -> list[Any]:
+def landmarks(pixels):
     """The second network: the person whose hips are next to the middle."""
     rows, metres = np.zeros((39, 5), np.float32), np.tile(np.float32([0.1, -1, 0.5]), (39, 1))
     red, green, blue, part = (dots(pixels, colour) for colour in ("red", "green", "blue", "part"))
@@ -118,32 +115,32 @@ class Interpreter:
     names.
     """
 
-    def __init__(self, model_content: bytes, num_threads: int) -> None:
+    def __init__(self, model_content, num_threads):
         self._network, n = {b"finder": (Finder(), 2), b"landmarks": (landmarks, 5)}[model_content]
         self._names = [f"Identity_{i}" if i else "Identity" for i in range(n)]
 
-    def allocate_tensors(self) -> None:
+    def allocate_tensors(self):
         pass
 
-    def get_input_details(self) -> list[dict[str, Any]]:
+    def get_input_details(self):
         return [{"index": 0}]
 
-    def get_output_details(self) -> list[dict[str, Any]]:
+    def get_output_details(self):
         return [{"name": name, "index": i} for i, name in enumerate(self._names)][::-1]
 
-    def set_tensor(self, index: int, pixels: Any) -> None:
+    def set_tensor(self, index, pixels):
         assert pixels.dtype == np.float32
         self._pixels = pixels[0]
 
-    def invoke(self) -> None:
+    def invoke(self):
         self._outputs = self._network(self._pixels)
 
-    def get_tensor(self, index: int) -> Any:
+    def get_tensor(self, index):
         return self._outputs[index][None]
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def planted(tmp_path, monkeypatch):
     (tmp_path / "finder").write_bytes(b"finder")
     (tmp_path / "landmarks").write_bytes(b"landmarks")
     places = dict(zip(FILES["full"], (tmp_path / "finder", tmp_path / "landmarks"), strict=True))
@@ -154,7 +151,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.features.streams.blaze.networks_of", load_networks)
 
 
-def draw(image: Image, hips: Any, *, up: Any, wrist: Any) -> Image:
+def draw(image, hips, *, up, wrist):
     for colour, place in (("red", (0, 0)), ("green", up), ("blue", wrist)):
         radius = round(np.linalg.norm(up) / 12)
         cv2.circle(image, np.add(hips, place).tolist(), radius, COLOURS[colour], -1)
@@ -168,7 +165,7 @@ PEOPLE = (  # hips, end of the circle and wrist from there: upright, lying, smal
 )
 
 
-def street(shift: int = 0) -> Image:
+def street(shift=0):
     image = np.zeros((720, 1280, 3), np.uint8)
     for hips, up, wrist in PEOPLE:
         draw(image, (hips[0] + shift, hips[1]), up=up, wrist=wrist)
@@ -182,18 +179,16 @@ class Planted:
     """Networks of this process alone."""
 
     @pytest.fixture
-    def another_process(self) -> bool:
+    def another_process(self):
         return False
 
 
 class TestBlazePose(Planted):
     @pytest.fixture
-    def detector(self) -> BlazePose:
+    def detector(self):
         return BlazePose()
 
-    def test_nobody_is_in_an_empty_image_and_the_same_people_in_a_batch(
-        self, detector: BlazePose
-    ) -> None:
+    def test_nobody_is_in_an_empty_image_and_the_same_people_in_a_batch(self, detector):
         detect, image = detector.load("cpu"), street()
         nobody, people = detect([np.zeros_like(image), image])
         assert len(nobody.boxes) == 0
@@ -214,9 +209,7 @@ class TestBlazePose(Planted):
             np.testing.assert_allclose(box, [*corners.min(axis=0), *corners.max(axis=0)], atol=1.5)
             assert joints[[11, 10], 2] == pytest.approx([0.9, 0.1])
 
-    def test_people_are_followed_by_their_circles_until_they_are_gone(
-        self, detector: BlazePose
-    ) -> None:
+    def test_people_are_followed_by_their_circles_until_they_are_gone(self, detector):
         images = [street(8 * i) for i in range(4)]
         images[2][:, :600] = 0
         Finder.calls = 0
@@ -227,7 +220,7 @@ class TestBlazePose(Planted):
         np.testing.assert_allclose(hips, [666, 916], atol=1.5)
 
 
-def test_a_circle_is_the_mean_of_those_of_one_face_and_lies_about_the_middle_of_its_cell() -> None:
+def test_a_circle_is_the_mean_of_those_of_one_face_and_lies_about_the_middle_of_its_cell():
     values, logits = np.zeros((2254, 12), np.float32), np.full((2254, 1), -9, np.float32)
     # of column 5, row 10; of column 2, row 3
     fine, coarse = (10 * 28 + 5) * 2, 1568 + 392 + (3 * 7 + 2) * 6
@@ -248,7 +241,7 @@ def test_a_circle_is_the_mean_of_those_of_one_face_and_lies_about_the_middle_of_
 
 
 @pytest.mark.parametrize("turn", [0, 90, 210])
-def test_a_person_is_seen_upright_and_turned_back(turn: int) -> None:
+def test_a_person_is_seen_upright_and_turned_back(turn):
     # of the person
     right, down = (
         np.array([np.cos(a), np.sin(a)]) for a in (np.radians(turn), np.radians(turn + 90))
@@ -267,11 +260,11 @@ def test_a_person_is_seen_upright_and_turned_back(turn: int) -> None:
     )
 
 
-def test_outside_the_image_the_second_network_sees_the_repeated_edge() -> None:
+def test_outside_the_image_the_second_network_sees_the_repeated_edge():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     seen = []
 
-    def network(pixels: Any) -> list[Any]:
+    def network(pixels):
         seen.append(pixels)
         return landmarks(pixels)
 
@@ -283,7 +276,7 @@ def test_outside_the_image_the_second_network_sees_the_repeated_edge() -> None:
     np.testing.assert_allclose(*seen, atol=2 / 255)
 
 
-def test_a_heat_map_refines_a_point_where_it_is_sure_and_at_most_4_cells_away() -> None:
+def test_a_heat_map_refines_a_point_where_it_is_sure_and_at_most_4_cells_away():
     heat = np.full((64, 64, 39), -30, np.float32)
     rows = np.zeros((39, 5), np.float32)
     rows[:, :2] = 100  # cell 25, 25
@@ -297,7 +290,7 @@ def test_a_heat_map_refines_a_point_where_it_is_sure_and_at_most_4_cells_away() 
     rows[4, :2] = [-1, 2]
     heat[0, 0, 4] = logit(0.9)  # outside
 
-    def network(pixels: Any) -> list[Any]:
+    def network(pixels):
         return [
             rows.ravel(),
             np.float32([1]),
@@ -318,7 +311,7 @@ def test_a_heat_map_refines_a_point_where_it_is_sure_and_at_most_4_cells_away() 
 
 class TestBlazeJoints(Planted, StreamContract):
     @pytest.fixture
-    def stream(self) -> BlazeJoints:
+    def stream(self):
         return BlazeJoints()
 
     def test_a_row_has_the_joints_of_the_person_in_the_middle_in_the_axes_of_the_image(
@@ -338,7 +331,7 @@ class TestBlazeJoints(Planted, StreamContract):
         assert (nobody[:, 3] == 0).all() and np.isfinite(nobody).all()
 
 
-def test_wrong_options_name_the_right_ones() -> None:
+def test_wrong_options_name_the_right_ones():
     for wrong in ({"weights": "pretrained"}, {"min_score": 2}):
         with pytest.raises(ConfigError, match="lite, full, heavy, and a number from 0 to 1"):
             BlazePose(**wrong)
@@ -347,7 +340,7 @@ def test_wrong_options_name_the_right_ones() -> None:
 
 
 @pytest.fixture(scope="module")
-def clip() -> Path:
+def clip():
     pytest.importorskip("ai_edge_litert")
     try:
         fetch_files(*FILES["full"])
@@ -357,7 +350,7 @@ def clip() -> Path:
 
 
 @pytest.fixture
-def clips(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def clips(clip, tmp_path, monkeypatch):
     """The clip in `clips` of the working folder."""
     (tmp_path / "clips").mkdir()
     shutil.copy(clip, tmp_path / "clips")
@@ -365,9 +358,7 @@ def clips(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_two_real_people_are_tracked_and_have_joints_in_metres(
-    clips: None, tmp_path: Path, ran: Any
-) -> None:
+def test_two_real_people_are_tracked_and_have_joints_in_metres(clips, tmp_path, ran):
     for words in (
         "prepare videos --raw clips --cache c --detector blaze_pose --every 5",
         "extract videos train --cache c --stream blaze_joints --kind blaze_joints",
@@ -409,7 +400,7 @@ def test_two_real_people_pass_a_limit_of_shaking_joints_and_a_doubtful_third_one
 
 
 @pytest.mark.slow
-def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip: Path) -> None:
+def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip):
     (frame,) = Video(clip.parent, clip.name).read([10])
     crop = np.ascontiguousarray(frame.image[100:500, 440:840])
     stream = BlazeJoints()
@@ -423,7 +414,7 @@ def test_a_real_person_has_the_same_joints_when_the_image_is_turned(clip: Path) 
 
 
 @pytest.mark.slow
-def test_a_person_who_is_cut_below_has_mediapipe_s_joints(clip: Path) -> None:
+def test_a_person_who_is_cut_below_has_mediapipe_s_joints(clip):
     """MediaPipe 0.10.21's graph pose_landmark_cpu on this image: its circle, and what it printed
     for it.
     """

@@ -10,7 +10,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,22 +18,21 @@ import pytest
 from cache import CacheError
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.clips.detection.report import DetectionReport
 from pipeline.clips.detection.run import detect_clips, detect_planned
-from pipeline.clips.detectors import DetectionResources, People
+from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.files import MADE_BY, ClipFiles, list_clips
 from pipeline.clips.plan import plan_detection
 from pipeline.conversion import reading
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.people.detections import read_results
-from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import files as raw_files
 from tests.pipeline.clips.bright import Bright, Killed, files, write_clip
 from tests.pipeline.files.made_clips import zero
 
 
-def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
+def test_every_frame_of_every_clip_is_looked_at_once(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name, n in {"a.mp4": 20, "b/C.MOV": 17, "b/c/d.avi": 3}.items():
         write_clip(raw / name, n)
@@ -70,8 +69,8 @@ def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
 
 
 def test_what_is_done_is_not_computed_again_unless_file_pixels_or_settings_change(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("a.mp4", "b.mp4"):
         write_clip(raw / name)
@@ -104,7 +103,7 @@ class Replacing(Bright):
     clip: ClassVar[Path]
     new: ClassVar[Path | None]
 
-    def people(self, image: Image) -> People:
+    def people(self, image):
         if not self.calls:
             self.clip.rename(self.clip.with_suffix(".before"))
             if self.new is not None:
@@ -142,8 +141,8 @@ def test_a_clip_that_is_replaced_while_people_are_found_in_it_is_named_and_done_
 
 
 def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_written(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "a.mp4")
     write_clip(raw / "b.mp4")
@@ -156,8 +155,8 @@ def test_people_of_a_clip_that_a_worker_sees_otherwise_than_the_plan_are_not_wri
 
 
 def test_time_to_plan_grows_with_the_number_of_renamed_clips_not_with_its_square(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+    tmp_path, monkeypatch
+):
     raw, out = tmp_path / "raw", tmp_path / "out"
     n_clips = 40
     raw.mkdir()
@@ -173,7 +172,7 @@ def test_time_to_plan_grows_with_the_number_of_renamed_clips_not_with_its_square
         (raw / target.clip).rename(raw / f"new {target.clip}")
     n_compared = 0
 
-    def count_comparison(self: Any, other: Any) -> bool:
+    def count_comparison(self, other):
         nonlocal n_compared
         n_compared += 1
         return (self.out, self.clip) == (other.out, other.clip)
@@ -190,7 +189,7 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(most, tmp_pat
     write_clip(raw / "long.mp4", 30, cut=21)
     write_clip(raw / "z.mp4", 7)
 
-    def run(out: str) -> DetectionReport:
+    def run(out):
         return detect_clips(raw, tmp_path / out, Bright(), DetectionResources(batch_size=2))
 
     run("whole")
@@ -225,7 +224,7 @@ def test_people_of_a_clip_that_is_done_survive_a_kill_in_the_next_one(tmp_path, 
     assert len([*(tmp_path / "out").glob("*.json")]) == 2
 
 
-def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
+def test_a_corrupt_clip_costs_itself(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "good.mp4")
     (raw / "bad.mp4").write_bytes(b"<html>not found</html>" * 50)
@@ -246,7 +245,7 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi", "a.webm"])
-def test_a_clip_is_cut_off_where_its_container_says_so(name: str, tmp_path: Path) -> None:
+def test_a_clip_is_cut_off_where_its_container_says_so(name, tmp_path):
     write_clip(tmp_path / name)
     video = Video(tmp_path, name)
     video.require_whole()
@@ -259,8 +258,8 @@ def test_a_clip_is_cut_off_where_its_container_says_so(name: str, tmp_path: Path
 
 
 def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     raw, out = tmp_path / "raw", tmp_path / "out"
     # the file of keypoints has ".json" behind
     fits, too_long = (f"{'x' * (n - 4)}.mp4" for n in (250, 251))
@@ -272,7 +271,7 @@ def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(
     assert list(files(out)) == ["a.mp4.json", f"{fits}.json"]
 
 
-def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, ran: Any) -> None:
+def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path, ran):
     write_clip(tmp_path / "raw/a.mp4", 3)
     shutil.copy(tmp_path / "raw/a.mp4", os.fsdecode(os.fsencode(tmp_path) + b"/raw/bad\xff.mp4"))
     (tmp_path / "raw" / MARKER).write_text("{}")
@@ -291,7 +290,7 @@ def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, ran: Any) 
         assert words in shown
 
 
-def test_one_clip_is_detected_as_in_its_folder(tmp_path: Path, ran: Any) -> None:
+def test_one_clip_is_detected_as_in_its_folder(tmp_path, ran):
     for name in ("a.mp4", "b.mp4"):
         write_clip(tmp_path / "raw" / name, 3)
     (tmp_path / "raw" / MARKER).write_text("{}")
@@ -333,7 +332,7 @@ def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(tmp_
     assert (out / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
-def test_a_cut_keypoint_file_is_not_renamed_like_its_clip(tmp_path: Path) -> None:
+def test_a_cut_keypoint_file_is_not_renamed_like_its_clip(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "raw/keypoints"
     write_clip(raw / "a.mp4", 5)
     detect_clips(raw, out, Bright())
@@ -345,7 +344,7 @@ def test_a_cut_keypoint_file_is_not_renamed_like_its_clip(tmp_path: Path) -> Non
     assert (out / "b.mp4.json").read_bytes() == whole.replace(b"a.mp4", b"b.mp4")
 
 
-def test_files_of_others_are_left_alone_and_named(tmp_path: Path) -> None:
+def test_files_of_others_are_left_alone_and_named(tmp_path):
     write_clip(tmp_path / "raw/a.mp4", 3)
     (tmp_path / "a.mp4.json").write_text('{"images": [], "annotations": []}')
     report = detect_clips(tmp_path / "raw", tmp_path, Bright())
@@ -353,12 +352,12 @@ def test_files_of_others_are_left_alone_and_named(tmp_path: Path) -> None:
     assert (tmp_path / "a.mp4.json").read_text() == '{"images": [], "annotations": []}'
 
 
-def test_a_second_run_into_the_same_folder_is_refused_by_the_firsts_number(tmp_path: Path) -> None:
+def test_a_second_run_into_the_same_folder_is_refused_by_the_firsts_number(tmp_path):
     write_clip(tmp_path / "raw/a.mp4", 3)
-    second: list[str] = []
+    second = []
 
     class During(Bright):
-        def people(self, image: Image) -> People:
+        def people(self, image):
             with pytest.raises(CacheError) as error:
                 detect_clips(tmp_path / "raw", tmp_path / "out", Bright())
             second.append(str(error.value))
@@ -370,15 +369,15 @@ def test_a_second_run_into_the_same_folder_is_refused_by_the_firsts_number(tmp_p
     assert list(files(tmp_path / "out")) == ["a.mp4.json"]
 
 
-def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_without_clips_is_an_error(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ConfigError, match=str(folder)):
             detect_clips(folder, tmp_path / "out", Bright())
 
 
 def test_frames_after_a_damaged_one_keep_their_numbers_and_the_damage_is_named(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("whole.mp4", "broken.mp4"):
         write_clip(raw / name)
@@ -417,7 +416,7 @@ def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_anothe
     (video,) = dataset.videos(raw, "train")
     opened = raw_files.open_unbuffered
 
-    def failing(file: Path) -> Any:
+    def failing(file):
         if file == clip:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(clip))
         return opened(file)

@@ -3,8 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ import pytest
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.detection.run import detect_clips
-from pipeline.clips.detectors import Detect, DetectionResources, People
+from pipeline.clips.detectors import DetectionResources
 from pipeline.errors import RawDataError
 from pipeline.files.formats.people.detections import read_results
-from pipeline.files.pixels.frames import Image
 from pipeline.files.raw import MARKER
 from tests.packages import install
 from tests.pipeline.clips.bright import Bright, write_clip
@@ -89,11 +87,11 @@ def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
     assert re.search(name + words, " ".join(error.split()))
 
 
-def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path: Path) -> None:
+def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path):
     class Batches(Bright):
         sizes: ClassVar[list[int]] = []
 
-        def load(self, device: str) -> Detect:
+        def load(self, device):
             find = super().load(device)
             return lambda images: (self.sizes.append(len(images)), find(images))[1]
 
@@ -115,14 +113,12 @@ class Boxes(Bright):
     joints: int = 0
     name: ClassVar[str] = "boxes"
 
-    def people(self, image: Image) -> People:
+    def people(self, image):
         return super().people(image)._replace(keypoints=np.zeros((1, self.joints, 3), np.float32))
 
 
 @pytest.mark.parametrize("joints", [0, 17])
-def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(
-    joints: int, tmp_path: Path
-) -> None:
+def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(joints, tmp_path):
     raw = tmp_path / "raw"
     write_clip(raw / "a.mp4", 50)
     assert detect_clips(raw, raw / "keypoints", Boxes(joints=joints)).persons == 50
@@ -152,16 +148,14 @@ def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(
         ({"images": 3}, "images"),
     ],
 )
-def test_files_of_another_kind_are_refused(
-    change: dict[str, object], key: str, tmp_path: Path
-) -> None:
+def test_files_of_another_kind_are_refused(change, key, tmp_path):
     content = {"images": [{"id": 1, "frame_index": 0}], "annotations": []} | change
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(RawDataError, match=key):
         read_results(tmp_path / "x.json")
 
 
-def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, ran: Any) -> None:
+def test_the_stand_in_is_for_demo_data_alone(tmp_path, ran):
     write_clip(tmp_path / "raw/a.mp4", 3)
     words = ("detect", tmp_path / "raw", "--out", tmp_path / "out")
     assert "only in demo data" in ran(*words, "--detector", "demo", code=2).err

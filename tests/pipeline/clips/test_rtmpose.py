@@ -10,8 +10,6 @@ import json
 import shlex
 import sys
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -44,7 +42,7 @@ CPU = "CPUExecutionProvider"
 
 
 @pytest.fixture(scope="module")
-def find(graphs: dict[str, str]) -> Any:
+def find(graphs):
     function = RTMPose(**graphs).load("cpu")
     return lambda image: function([image])[0]
 
@@ -105,7 +103,7 @@ def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, si
     np.testing.assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
 
 
-def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
+def test_rows_of_yolox_are_cells_of_its_three_grids():
     width, height = 64, 96
     cells = [(s, c, r) for s in (8, 16, 32) for r in range(height // s) for c in range(width // s)]
     table = np.zeros((1, len(cells), 5 + 3), np.float32)
@@ -120,7 +118,7 @@ def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
     )
 
 
-def test_a_person_is_found_once_the_surest_first() -> None:
+def test_a_person_is_found_once_the_surest_first():
     boxes = np.array(
         [[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float
     )
@@ -136,7 +134,7 @@ def test_a_person_is_found_once_the_surest_first() -> None:
     )
 
 
-def test_colours_and_scales_are_those_of_the_training() -> None:
+def test_colours_and_scales_are_those_of_the_training():
     image = np.full((4, 4, 3), (10, 20, 30), np.uint8)
     yolox, rtmdet = (
         rtmpose.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True)
@@ -155,8 +153,8 @@ def test_colours_and_scales_are_those_of_the_training() -> None:
 
 
 def test_people_are_the_same_in_a_batch_as_alone_and_nobody_is_in_an_empty_image(
-    graphs: dict[str, str],
-) -> None:
+    graphs,
+):
     detect = detectors.get("rtmpose", **graphs).load("cpu")
     images = [scene((97, 131), (40, 60)), np.full((97, 131, 3), 128, np.uint8)]
     alone, (nobody,) = (detect([image]) for image in images)
@@ -166,9 +164,7 @@ def test_people_are_the_same_in_a_batch_as_alone_and_nobody_is_in_an_empty_image
     assert len(people.boxes) and not len(nobody.boxes) and not len(empty.boxes)
 
 
-def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(
-    graphs: dict[str, str], tmp_path: Path
-) -> None:
+def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(graphs, tmp_path):
     """One whose batch is fixed at 1 gives the same; more people than go together are all there."""
     x, y = (grid.ravel() * 20.0 for grid in np.meshgrid(range(5), range(5)))
     dets = np.stack([x, y, x + 15, y + 15, np.linspace(0.9, 0.5, 25)], axis=1)[None]
@@ -185,7 +181,7 @@ def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(
     np.testing.assert_allclose(batched.scores, np.linspace(0.9, 0.5, 25), rtol=1e-6)
 
 
-def test_a_box_outside_of_the_picture_is_no_person(graphs: dict[str, str], tmp_path: Path) -> None:
+def test_a_box_outside_of_the_picture_is_no_person(graphs, tmp_path):
     """Half of a wide picture's letterbox is padding."""
     dets = np.array([[[5, 60, 40, 90, 0.9], [90, 10, 99, 30, 0.8], [97, 10, 99, 30, 0.7]]])
     detector = constant(
@@ -198,9 +194,7 @@ def test_a_box_outside_of_the_picture_is_no_person(graphs: dict[str, str], tmp_p
     assert np.isfinite(people.keypoints).all()
 
 
-def test_rtmdets_input_is_normalised_by_its_name_or_the_option(
-    graphs: dict[str, str], tmp_path: Path
-) -> None:
+def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs, tmp_path):
     detector = blob_detector(tmp_path / "rtmdet_nano.onnx", normalised=True)
     image = scene((SIDE, SIDE), (50, 50))
     by_name = RTMPose(weights=graphs["weights"], detector=str(detector))
@@ -218,9 +212,7 @@ def test_rtmdets_input_is_normalised_by_its_name_or_the_option(
     assert zipped.identity() == identity
 
 
-def test_a_device_that_is_not_there_is_refused(
-    graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_is_not_there_is_refused(graphs, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     with pytest.raises(ConfigError, match="onnxruntime-gpu"):
         RTMPose(**graphs).load("cuda")
@@ -238,7 +230,7 @@ def test_a_device_that_is_not_there_is_refused(
 def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first(
     monkeypatch, graphs, tmp_path, capsys
 ):
-    loaded: list[str] = []
+    loaded = []
     (tmp_path / "0000:01:00.0").mkdir()
     monkeypatch.setattr(of_graphs, "GPUS", tmp_path)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("CUDA"))
@@ -258,9 +250,7 @@ def test_a_gpu_that_is_not_used_is_named_once_and_its_libraries_are_loaded_first
     )
 
 
-def test_a_missing_extra_is_named_with_its_command(
-    graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra_is_named_with_its_command(graphs, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
         RTMPose(**graphs).load("cpu")
@@ -300,9 +290,7 @@ def test_clips_are_detected_by_the_command(graphs, tmp_path, ran):
     assert json.loads(ran(*words, "--set", "rtmpose.min_score=0.95", "--json").out)["persons"] == 0
 
 
-def test_the_printed_command_detects_again_with_the_same_options(
-    tmp_path: Path, graphs: dict[str, str], ran: Any
-) -> None:
+def test_the_printed_command_detects_again_with_the_same_options(tmp_path, graphs, ran):
     write_clip(tmp_path / "raw/a.mp4", 3)
     detector = RTMPose(**graphs, every=2)
     words = shlex.split(plan_detection(tmp_path / "raw", tmp_path / "out", detector).retry_command)

@@ -1,8 +1,6 @@
 """Files of RTMPose's graphs: what is refused, and published weights."""
 
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +18,7 @@ from tests.pipeline.clips.blobs import (
 )
 
 
-def bomb(file: Path) -> None:
+def bomb(file):
     with (
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("a.onnx", "w") as stream,
@@ -31,7 +29,7 @@ def bomb(file: Path) -> None:
 
 BOX = {"dets": np.zeros((1, 2, 5)), "labels": np.zeros((1, 2), np.int64)}
 # which option, what writes the file, words of the message
-REFUSED: dict[str, tuple[str, Any, str]] = {
+REFUSED = {
     "a pointer": (
         "detector",
         lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\n"),
@@ -108,7 +106,7 @@ def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
     del model.graph.initializer[0]
     weight.ClearField("external_data")
 
-    def field(number: int, content: bytes) -> bytes:
+    def field(number, content):
         return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
 
     key = field(1, b"location") + field(2, place.format(folder=tmp_path).encode())
@@ -163,7 +161,7 @@ def test_published_weights_are_downloaded_once_and_compared_with_their_digest(
     assert len(detector.load("cpu")([scene((90, 90), (40, 40))])[0].boxes) == 1
 
 
-def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: Path) -> None:
+def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path):
     written = RTMPose(weights="pose.zip", detector="yolox-m", min_score=0.5)
     assert written.below(tmp_path) == RTMPose(
         weights=str(tmp_path / "pose.zip"), detector="yolox-m", min_score=0.5

@@ -7,8 +7,7 @@ pixels.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -35,8 +34,8 @@ class Lights(TwoPartDetector):
     name: ClassVar[str] = "lights"
     seen: ClassVar[list[int]] = [0, 0]  # images, and boxes
 
-    def load_networks(self, device: str) -> Networks:
-        def find(images: Any) -> list[Boxes]:
+    def load_networks(self, device):
+        def find(images):
             self.seen[0] += len(images)
             ends = [bright(image) for image in images]
             boxes = [
@@ -44,7 +43,7 @@ class Lights(TwoPartDetector):
             ]
             return [Boxes(box, np.full(len(box), 0.8, np.float32)) for box in boxes]
 
-        def look(images: Any, boxes: Any) -> list[Any]:
+        def look(images, boxes):
             self.seen[1] += sum(map(len, boxes))
             pairs = zip(images, boxes, strict=True)
             return [
@@ -52,21 +51,21 @@ class Lights(TwoPartDetector):
                 for image, one in pairs
             ]
 
-        def joints(image: Any, box: Any) -> Any:
+        def joints(image, box):
             start = max(int(box[0]) - 3, 0)  # the crop has a margin of 3 px
             ends = bright(image[:, start : int(box[2]) + 3], start) or (0, 0)
             return np.column_stack(
                 [np.linspace(*ends, 17), np.linspace(0, 19, 17), np.full(17, ends[1] > 0)]
             )
 
-        def bright(image: Any, start: int = 0) -> tuple[int, int] | None:
+        def bright(image, start=0):
             x = np.flatnonzero(image[10, :, 1] > 128)
             return (start + int(x[0]), start + int(x[-1])) if len(x) else None
 
         return Networks(find, look)
 
 
-def write_bar(file: Path, n: int, cut: int = 10**9, gone: range = range(0)) -> None:
+def write_bar(file, n, cut=10**9, gone=range(0)):
     """A bright bar of 9 px that moves by 2 px a frame; from `cut` on it is 60 px to the left, on
     red.
     """
@@ -103,14 +102,14 @@ def test_people_are_found_in_key_frames_and_followed_in_between(
     assert at["b"] == {t: 70 + 2 * t for t in [*range(5), *back]}
 
 
-def test_clips_of_fewer_frames_than_n_fill_batches_as_well(tmp_path: Path) -> None:
-    sizes: list[int] = []
+def test_clips_of_fewer_frames_than_n_fill_batches_as_well(tmp_path):
+    sizes = []
 
     class Counted(Lights):
-        def load(self, device: str) -> Any:
+        def load(self, device):
             detect = super().load(device)
 
-            def counted(images: Any, keys: Any) -> Any:
+            def counted(images, keys):
                 sizes.append(len(images))
                 return detect(images, keys)
 
@@ -123,7 +122,7 @@ def test_clips_of_fewer_frames_than_n_fill_batches_as_well(tmp_path: Path) -> No
     assert sum(sizes) == 18 and max(sizes) <= 10
 
 
-def test_another_n_detects_again(tmp_path: Path) -> None:
+def test_another_n_detects_again(tmp_path):
     write_bar(tmp_path / "a.avi", 5)
     assert [
         detect_clips(tmp_path, tmp_path / "out", Lights(every=n)).detected for n in (1, 1, 4, 4, 1)
@@ -133,12 +132,12 @@ def test_another_n_detects_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_two_people_are_not_followed_onto_one(lost: int) -> None:
-    def at(x: float) -> Any:
+def test_two_people_are_not_followed_onto_one(lost):
+    def at(x):
         return np.column_stack([np.linspace(x, x + 10, 17), np.linspace(0, 40, 17), np.ones(17)])
 
     # from frame 2 on, one finds the joints of the other
-    def look(images: Any, boxes: Any) -> list[Any]:
+    def look(images, boxes):
         onto = [int(1 - lost if image[0, 0, 0] >= 2 else lost) for image in images]
         x = [
             [(20, 35)[to if k == lost else k] for k in range(len(one))]
@@ -155,14 +154,12 @@ def test_two_people_are_not_followed_onto_one(lost: int) -> None:
 
 
 @pytest.mark.parametrize("every", [0, 101])
-def test_an_impossible_n_is_refused(every: int) -> None:
+def test_an_impossible_n_is_refused(every):
     with pytest.raises(ConfigError, match=f"every {every}: expected 1 to 100 frames"):
         RTMPose(every=every)
 
 
-def test_a_detector_of_one_step_and_data_without_detection_refuse_it(
-    tmp_path: Path, ran: Any
-) -> None:
+def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path, ran):
     raw = tmp_path / "raw"
     raw.mkdir()
     write_bar(raw / "a.avi", 5)
@@ -180,7 +177,7 @@ def test_a_detector_of_one_step_and_data_without_detection_refuse_it(
         assert f"--every 4: {said}" in " ".join(ran(*words, "--every", 4, code=2).err.split())
 
 
-def test_still_things_move_against_the_camera(tmp_path: Path) -> None:
+def test_still_things_move_against_the_camera(tmp_path):
     # The view moves by 8 px a frame to the right, from frame 6 on.
     noise = np.random.default_rng(0).uniform(0, 255, (48, 112, 3)).astype(np.uint8)
     scene = cv2.resize(noise, (448, 192), interpolation=cv2.INTER_CUBIC)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import distributed
 import pytest
 
-from pipeline.cli.progress import Progress
 from pipeline.processes import cluster
 from pipeline.processes.settings import Dask
 from tests.waiting import await_that
@@ -32,14 +31,14 @@ QUICK = {  # no process waits long for one that is dead
 class Cluster:
     """A scheduler, and as many workers as a test needs. All of them are killed at the end."""
 
-    def __init__(self, folder: Path, path: Path) -> None:
+    def __init__(self, folder, path):
         self.folder, self._path = folder, path
         self._names = itertools.count()
         self.file = folder / "scheduler.json"
         self.start_scheduler("0")
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start_scheduler(self, port: str) -> None:
+    def start_scheduler(self, port):
         self.scheduler = self._start(
             "scheduler",
             "--host",
@@ -52,12 +51,12 @@ class Cluster:
         )
 
     @functools.cached_property
-    def address(self) -> str:
+    def address(self):
         await_that(self.file.exists)
-        address: str = json.loads(self.file.read_text())["address"]
+        address = json.loads(self.file.read_text())["address"]
         return address
 
-    def have(self, n: int) -> None:
+    def have(self, n):
         """Go on when there are n workers, and no others."""
         for name in [name for name, process in self.workers.items() if process.poll() is not None]:
             del self.workers[name]
@@ -67,16 +66,16 @@ class Cluster:
             self.add()
         self.await_workers(n)
 
-    def await_workers(self, n: int) -> None:
+    def await_workers(self, n):
         with distributed.Client(self.address, set_as_default=False) as client:
             await_that(lambda: len(client.nthreads()) == n)
 
-    def ask(self, question: Callable[..., Any]) -> Any:
+    def ask(self, question):
         """`question(dask_scheduler)`, in the scheduler's process."""
         with distributed.Client(self.address, set_as_default=False) as client:
             return client.run_on_scheduler(question)
 
-    def states(self) -> list[str]:
+    def states(self):
         """States of the tasks that the workers know."""
         with distributed.Client(self.address, set_as_default=False) as client:
             by_worker = client.run(
@@ -84,7 +83,7 @@ class Cluster:
             )
         return [state for states in by_worker.values() for state in states]
 
-    def add(self, *options: str, **start: Any) -> str:
+    def add(self, *options, **start):
         """Start a worker. start: as `dask` takes it."""
         name = f"worker-{next(self._names)}"
         common = [
@@ -104,21 +103,21 @@ class Cluster:
         )
         return name
 
-    def kill(self, name: str) -> None:
+    def kill(self, name):
         process = self.workers.pop(name)
         process.kill()
         process.wait()
 
-    def end(self) -> None:
+    def end(self):
         for process in (*self.workers.values(), self.scheduler):
             process.kill()
             process.wait()
 
-    def _start(self, *options: str, **start: Any) -> subprocess.Popen[bytes]:
+    def _start(self, *options, **start):
         return dask(self.folder, self._path, *options, **start)
 
 
-def dask(folder: Path, path: Path, *options: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
+def dask(folder, path, *options, code=ROOT):
     """`dask` with these options, with the folder `path` beside the code on its path."""
     environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(code), str(path)])}
     with (folder / f"{options[0]}.log").open("ab") as log:
@@ -127,14 +126,14 @@ def dask(folder: Path, path: Path, *options: str, code: Path = ROOT) -> subproce
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory, on_path: Path) -> Iterator[Cluster]:
+def running(tmp_path_factory, on_path):
     started = Cluster(tmp_path_factory.mktemp("cluster"), on_path)
     yield started
     started.end()
 
 
 @pytest.fixture
-def two(running: Cluster) -> Cluster:
+def two(running):
     """Two workers that have nothing to do."""
     running.have(2)
     return running
@@ -146,7 +145,7 @@ class Each:
 
     job: Callable[[Any], Any]
 
-    def __call__(self, part: Sequence[Any], progress: Progress, device: str) -> list[Any]:
+    def __call__(self, part, progress, device):
         results = []
         for item in part:
             progress(len(results), len(part))
@@ -155,13 +154,13 @@ class Each:
 
 
 def mapped(
-    at: str,
-    job: Any,
-    items: Any = ITEMS,
-    shared: Path | None = None,
-    patience: float = 600,
-    most: int = 100,
-) -> Iterator[Any]:
+    at,
+    job,
+    items=ITEMS,
+    shared=None,
+    patience=600,
+    most=100,
+):
     """The results of a job for each item, in the order in which parts end."""
     parts = cluster.run_parts(Each(job), items, Dask(at, patience), most=most, shared=shared)
     with contextlib.closing(parts):

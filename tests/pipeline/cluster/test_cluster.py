@@ -8,10 +8,8 @@ import re
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +31,7 @@ from pipeline.files.raw import MARKER
 from pipeline.processes import cluster
 from pipeline.processes.settings import Dask
 from tests.other_code import copy_code
-from tests.pipeline.cluster.conftest import Cluster, dask, mapped
+from tests.pipeline.cluster.conftest import dask, mapped
 from tests.waiting import LIMIT
 
 pytestmark = pytest.mark.processes
@@ -46,9 +44,7 @@ PENN = "penn_action/train"
 # detection
 
 
-def test_detection_gives_the_same_files_as_on_one_machine(
-    two: Cluster, embedded: Any, tmp_path: Path
-) -> None:
+def test_detection_gives_the_same_files_as_on_one_machine(two, embedded, tmp_path):
     film, clip = (
         next(embedded.raw("kinetics").rglob("*.mp4")),
         tmp_path / "raw/train/dancing/clip.mp4",
@@ -76,9 +72,7 @@ def test_detection_gives_the_same_files_as_on_one_machine(
 # workers must have
 
 
-def test_a_worker_with_other_libraries_is_refused(
-    two: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_with_other_libraries_is_refused(two, monkeypatch):
     monkeypatch.setattr(cluster, "versions", lambda *plug_ins: {"numpy": "1.26.0"})
     with pytest.raises(
         PipelineError, match=r"Dask worker at tcp://.*expected numpy 1.26.0, as here, found"
@@ -118,14 +112,12 @@ class Elsewhere(type(Path())):  # type: ignore[misc]
     """Of a process whose working folder the workers do not have: they stay in their own."""
 
     @classmethod
-    def cwd(cls) -> Path:
+    def cwd(cls):
         return Path("/nowhere")
 
 
 @pytest.fixture
-def stale(
-    running: Cluster, penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Path, Any]]:
+def stale(running, penn, tmp_path, monkeypatch):
     """A path at which this process has the raw folder of `penn`, and the only worker a copy of it;
     and the copy.
     """
@@ -207,7 +199,7 @@ def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(
     assert len(penn.split.tracks) == 3
 
 
-def test_an_error_on_a_worker_names_it(two: Cluster) -> None:
+def test_an_error_on_a_worker_names_it(two):
     """As when the images that it sees have changed since the conversion."""
     with pytest.raises(
         PipelineError,
@@ -216,7 +208,7 @@ def test_an_error_on_a_worker_names_it(two: Cluster) -> None:
         list(mapped(two.address, _refuse))
 
 
-def _refuse(item: int) -> int:
+def _refuse(item):
     raise PipelineError("has other images")
 
 
@@ -232,7 +224,7 @@ def test_a_conversion_that_loses_a_worker_ends_alike(
     penn.label("0003").write_bytes(b"none")  # its account names the file
     monkeypatch.chdir(tmp_path)
 
-    def kill_one(done: int, total: int, message: str = "") -> None:
+    def kill_one(done, total, message=""):
         if done == total // 4 and len(two.workers) == 2:
             two.kill(next(iter(two.workers)))
 
@@ -262,9 +254,9 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
     made = {"colour": made_up.Colour(), "colour.j1": jittered, "single": made_up.Single()}
     made |= {"followed": made_up.Followed(), "pr_vipe": streams.get("pr_vipe")}
     specs = [StreamSpec(name, stream) for name, stream in made.items()]
-    reported: list[tuple[int, int]] = []
+    reported = []
 
-    def kill_one(done: int, total: int, message: str = "") -> None:
+    def kill_one(done, total, message=""):
         reported.append((done, total))
         if done and len(two.workers) == 2:
             two.kill(next(iter(two.workers)))
@@ -318,9 +310,7 @@ def test_an_address_at_which_there_is_no_scheduler(address, error, message, monk
         list(mapped(address, str))
 
 
-def test_a_cluster_without_workers(
-    running: Cluster, embedded: Any, into: Any, tmp_path: Path, ran: Any
-) -> None:
+def test_a_cluster_without_workers(running, embedded, into, tmp_path, ran):
     """Of each command, after the time that it was given."""
     running.have(0)
     raw, made, clips = embedded.raw("penn_action"), tmp_path / "made", embedded.raw("kinetics")
@@ -340,7 +330,7 @@ def test_a_cluster_without_workers(
 # the page
 
 
-def commands_of_the_page(heading: str) -> list[list[str]]:
+def commands_of_the_page(heading):
     """The words of every command below a heading of docs/operations.md, but of those that it does
     not run itself.
     """

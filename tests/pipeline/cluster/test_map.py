@@ -5,10 +5,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -22,7 +18,7 @@ pytestmark = pytest.mark.processes
 GPU = ("--resources", "GPU=1")
 
 
-def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_what_is_left(two, made_up, tmp_path):
     """Each worker ends the item that it has begun, and begins no other one."""
     press_once(lambda: len(made_up.logged(tmp_path)) == 2)
     with pytest.raises(KeyboardInterrupt):
@@ -33,7 +29,7 @@ def test_ctrl_c_cancels_what_is_left(two: Cluster, made_up: ModuleType, tmp_path
     assert len(made_up.logged(tmp_path)) == 2
 
 
-def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_path: Path) -> None:
+def test_few_results_wait_to_be_taken(two, made_up, tmp_path):
     of_part = 8
     most = 2 * cluster.WAITING * of_part  # of two workers
     results = mapped(two.address, made_up.Doubled(tmp_path), range(20 * most), most=of_part)
@@ -43,9 +39,7 @@ def test_few_results_wait_to_be_taken(two: Cluster, made_up: ModuleType, tmp_pat
     assert sorted([first, *results]) == [2 * item for item in range(20 * most)]
 
 
-def test_ctrl_c_ends_the_wait_for_a_worker(
-    running: Cluster, made_up: ModuleType, tmp_path: Path
-) -> None:
+def test_ctrl_c_ends_the_wait_for_a_worker(running, made_up, tmp_path):
     running.have(0)
     await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
     press_once(lambda: running.ask(lambda dask_scheduler: bool(dask_scheduler.tasks)))
@@ -54,9 +48,7 @@ def test_ctrl_c_ends_the_wait_for_a_worker(
     await_that(lambda: running.ask(lambda dask_scheduler: not dask_scheduler.tasks))
 
 
-def test_a_scheduler_that_goes_away_is_named(
-    made_up: ModuleType, tmp_path: Path, on_path: Path, capfd: Any
-) -> None:
+def test_a_scheduler_that_goes_away_is_named(made_up, tmp_path, on_path, capfd):
     """And started again at its address, it does the work."""
     own = Cluster(tmp_path, on_path)
     try:
@@ -82,8 +74,8 @@ def test_a_scheduler_that_goes_away_is_named(
 
 
 def test_a_scheduler_that_stopped_is_waited_for_as_long_as_for_workers(
-    made_up: ModuleType, tmp_path: Path, on_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    made_up, tmp_path, on_path, monkeypatch
+):
     own = Cluster(tmp_path, on_path)
     try:
         own.have(1)
@@ -98,10 +90,10 @@ def test_a_scheduler_that_stopped_is_waited_for_as_long_as_for_workers(
         own.end()
 
 
-def press_once(is_time: Callable[[], bool]) -> None:
+def press_once(is_time):
     """Press Ctrl-C when something has happened."""
 
-    def press() -> None:
+    def press():
         await_that(is_time)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -119,7 +111,7 @@ def test_workers_that_come_late_and_go_are_waited_for(
     running.have(0)
     monkeypatch.setattr(cluster, "SLOW", 0.1)
 
-    def come_and_go() -> None:
+    def come_and_go():
         try:
             for n_begun in (5, 10):
                 await_that(
@@ -145,9 +137,7 @@ def test_workers_that_come_late_and_go_are_waited_for(
     )
 
 
-def test_a_result_that_does_not_arrive_is_asked_for_again(
-    running: Cluster, made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_that_does_not_arrive_is_asked_for_again(running, made_up, tmp_path, monkeypatch):
     """The worker has stopped, and Dask believes that it is there."""
     running.have(1)
     (worker,) = running.workers.values()
@@ -163,7 +153,7 @@ def test_a_result_that_does_not_arrive_is_asked_for_again(
     going_on.join()
 
 
-def test_a_part_that_ends_its_workers_ends_the_work(running: Cluster, tmp_path: Path) -> None:
+def test_a_part_that_ends_its_workers_ends_the_work(running, tmp_path):
     """Dask allows three losses."""
     running.have(5)
     results = mapped(running.address, _die_at_zero, [tmp_path / str(item) for item in range(8)])
@@ -175,7 +165,7 @@ def test_a_part_that_ends_its_workers_ends_the_work(running: Cluster, tmp_path: 
     assert len((tmp_path / "0").read_text()) == 4
 
 
-def _die_at_zero(file: Path) -> str:
+def _die_at_zero(file):
     with file.open("a") as log:
         log.write("x")
     if file.name == "0":
@@ -194,7 +184,7 @@ def test_five_losses_each_at_another_part_cost_only_what_was_running(
     for _ in range(n_workers):
         running.add(*options)
 
-    def take_away() -> None:
+    def take_away():
         for _ in range(5):
             n_done = len(list(tmp_path.glob("done-*")))
             await_that(lambda n=n_done: len(list(tmp_path.glob("done-*"))) > n)  # type: ignore[misc]
@@ -207,7 +197,7 @@ def test_five_losses_each_at_another_part_cost_only_what_was_running(
     assert sorted(mapped(running.address, _slow, files, most=1)) == sorted(ITEMS[:12])
 
 
-def _slow(file: Path) -> int:
+def _slow(file):
     time.sleep(2)
     file.touch()
     return int(file.name.removeprefix("done-"))

@@ -7,21 +7,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cache.write.parts import Part
 from pipeline.errors import PipelineError
-from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes.settings import Dask
 from pipeline.processes.software import version
 from tests.other_code import copy_code, run_other
-from tests.pipeline.cluster.conftest import Cluster
 
 pytestmark = pytest.mark.processes
 
@@ -69,7 +65,7 @@ def test_killed_at_random_they_end_with_the_bytes_of_one_run(
     fatal = tuple(random.Random(seed).sample(range(n_calls), 3))
     spec = StreamSpec("means", made_up.Mortal(folder=str(tmp_path), fatal=fatal))
     if way in ("dask", "mixed"):
-        running: Cluster = request.getfixturevalue("running")
+        running = request.getfixturevalue("running")
         running.have(0)
         running.have(4)
         dask = {"dask": Dask(running.address)}
@@ -92,12 +88,12 @@ def test_killed_at_random_they_end_with_the_bytes_of_one_run(
     assert into.tree(shared) == into.tree(alone)
 
 
-def extract(root: Path, spec: StreamSpec, resources: Resources, **options: Any) -> Extraction:
+def extract(root, spec, resources, **options):
     (done,) = extract_together([plan_extraction(root, PENN, spec)], resources, **options)
     return done
 
 
-def end_parts(root: Path, spec: StreamSpec, *parts: Part) -> None:
+def end_parts(root, spec, *parts):
     """Run parts at once, again until all have ended by themselves."""
     codes = {-signal.SIGKILL}
     while -signal.SIGKILL in codes:
@@ -108,14 +104,14 @@ def end_parts(root: Path, spec: StreamSpec, *parts: Part) -> None:
     assert codes == {0}
 
 
-def start_part(root: Path, spec: StreamSpec, part: Part) -> Any:
+def start_part(root, spec, part):
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=extract, args=(root, spec, ONE), kwargs={"part": part})
     process.start()
     return process
 
 
-def run_until_done(root: Path, spec: StreamSpec, resources: Resources, **options: Any) -> Any:
+def run_until_done(root, spec, resources, **options):
     """Extract, and again as the error says if a task ended several workers."""
     for _ in range(len(spec.stream.fatal)):
         try:
@@ -129,7 +125,7 @@ def run_until_done(root: Path, spec: StreamSpec, resources: Resources, **options
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[Path]:
+def other(tmp_path):
     """A copy of the code with other boxes and homographies."""
     return copy_code(tmp_path / "other")
 
@@ -153,7 +149,7 @@ def test_work_of_other_code_is_refused_by_name(
         assert done.returncode == 2
         printed = done.stderr
     else:
-        running: Cluster = request.getfixturevalue("running")
+        running = request.getfixturevalue("running")
         running.have(0)
         running.add(code=other)
         printed = ran(*words, "--scheduler", running.address, code=2).err

@@ -1,9 +1,5 @@
 """A working folder in which tests type wrong commands."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from pipeline.__main__ import main as pipeline
@@ -24,7 +20,7 @@ streams = homography
 
 
 @pytest.fixture(scope="module")
-def lab(embedded: Any, converted: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(embedded, converted, tmp_path_factory):
     """A working folder: Penn Action, a cache with a stream, a luigi.cfg. Only to be read."""
     folder = tmp_path_factory.mktemp("lab")
     embedded.copy("penn_action", folder / "raw/penn_action")
@@ -34,14 +30,12 @@ def lab(embedded: Any, converted: Any, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def types(
-    lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
+def types(lab, monkeypatch, capsys):
     """What a command printed in the folder, after its exit code."""
     monkeypatch.chdir(lab)
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
 
-    def types(command: str) -> str:
+    def types(command):
         capsys.readouterr()
         settings.cache_clear()
         program, _, words = command.partition(" ")

@@ -2,8 +2,6 @@
 
 import json
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,7 +32,7 @@ log_level = INFO
 
 
 @pytest.fixture
-def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cfg(tmp_path, monkeypatch):
     (tmp_path / "luigi.cfg").write_text(CFG)
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "luigi.cfg"))
     (body := tmp_path / "body").mkdir()
@@ -43,12 +41,12 @@ def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "luigi.cfg"
 
 
-def values(ran: Any, *words: object) -> list[dict[str, Any]]:
-    settings: list[dict[str, Any]] = json.loads(ran("config", "--json", *words).out)["settings"]
+def values(ran, *words):
+    settings = json.loads(ran("config", "--json", *words).out)["settings"]
     return settings
 
 
-def test_what_config_prints(cfg: Path, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_config_prints(cfg, golden, monkeypatch):
     monkeypatch.chdir(cfg.parent)
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
     width = [(r"(?<=\S) {2,}", "  ")]  # of the columns: as long as this run's paths are
@@ -68,9 +66,7 @@ def test_what_config_prints(cfg: Path, golden: Any, monkeypatch: pytest.MonkeyPa
         show("the same, checked", "config", "--check")
 
 
-def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(
-    cfg: Path, ran: Any
-) -> None:
+def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(cfg, ran):
     settings = values(ran, "--all")
     found = {
         (setting["section"], setting["key"]): (setting["value"], setting["default"])
@@ -88,16 +84,14 @@ def test_all_has_every_key_of_the_file_once_with_what_it_would_be_unless_set(
     assert found["mposer", "device"] == ("cuda", "cpu")
 
 
-def test_what_is_set_for_one_command_is_forgotten_after_it(
-    cfg: Path, ran: Any, monkeypatch: Any
-) -> None:
+def test_what_is_set_for_one_command_is_forgotten_after_it(cfg, ran, monkeypatch):
     monkeypatch.setenv("PIPELINE_SET", "vibe.epochs=4\nvibe.seed=1")
     named = values(ran, "vibe.epochs", "vibe.seed", "--set", "vibe.epochs=9")
     assert [setting["value"] for setting in named] == [9, 1]
     assert os.environ["PIPELINE_SET"] == "vibe.epochs=4\nvibe.seed=1"
 
 
-def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg: Path, ran: Any) -> None:
+def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg, ran):
     own = (
         "[features]\nstreams = resnet50 resnet50.j1\n[resnet50.j1]\nkind = resnet50\ncrop = "
         "jitter:1\n"
@@ -128,9 +122,7 @@ def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_
     ran("config", "--check")
 
 
-def test_a_check_finds_weights_and_a_body_that_are_not_there(
-    cfg: Path, tmp_path: Path, ran: Any
-) -> None:
+def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg, tmp_path, ran):
     (weights := tmp_path / "spin.pt").touch()
     check = ("config", "--check")
     error = ran(*check, "--set", f"resnet50.weights=spin:{weights}", code=1).err
@@ -153,9 +145,7 @@ def test_a_check_finds_weights_and_a_body_that_are_not_there(
         ("resnet50.weights=untrained:0", "weights = untrained:0: random weights are for demo data"),
     ],
 )
-def test_a_check_refuses_what_the_run_would_refuse(
-    setting: str, words: str, cfg: Path, ran: Any
-) -> None:
+def test_a_check_refuses_what_the_run_would_refuse(setting, words, cfg, ran):
     if "weights" in setting:
         (cfg.parent / "raw/penn_action").mkdir(parents=True)  # real data
     assert words in ran("config", "--check", "--set", setting, code=1).err

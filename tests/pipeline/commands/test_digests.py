@@ -2,8 +2,6 @@
 
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ from tests.cache.toy import rewrite
 
 
 @pytest.fixture
-def listed(penn: Any, network: Any, ran: Any, tmp_path: Path) -> Path:
+def listed(penn, network, ran, tmp_path):
     penn.converted("fast")
     manifest = penn.root / penn.name / "features/resnet50/manifest.json"
     backbone = json.loads(manifest.read_text())["backbone"]
@@ -24,9 +22,7 @@ def listed(penn: Any, network: Any, ran: Any, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_cache_that_another_one_was_copied_from_has_its_digests(
-    penn: Any, listed: Path, ran: Any, tmp_path: Path
-) -> None:
+def test_a_cache_that_another_one_was_copied_from_has_its_digests(penn, listed, ran, tmp_path):
     labels, stream = read_list(listed)
     assert (labels.split, labels.stream) == (penn.name, None)
     assert (stream.split, stream.stream) == (penn.name, "resnet50")
@@ -39,7 +35,7 @@ def test_a_cache_that_another_one_was_copied_from_has_its_digests(
     assert shown.out.splitlines()[-1] == f"✓ 2 of 2 digests equal to {listed}"
 
 
-def test_what_differs_is_named_with_what_to_do(penn: Any, listed: Path, ran: Any) -> None:
+def test_what_differs_is_named_with_what_to_do(penn, listed, ran):
     text = listed.read_text()
     listed.write_text(re.sub(r"\b[0-9a-f]{64}\b", "0" * 64, text))
     words = ("verify", "--cache", penn.root, "--digest", listed)
@@ -50,7 +46,7 @@ def test_what_differs_is_named_with_what_to_do(penn: Any, listed: Path, ran: Any
     assert (document["ok"], len(document["digest"])) == (False, 2)
 
 
-def test_a_listed_split_that_is_missing_is_a_difference(penn: Any, listed: Path, ran: Any) -> None:
+def test_a_listed_split_that_is_missing_is_a_difference(penn, listed, ran):
     listed.write_text(listed.read_text().replace("penn_action/train", "penn_action/other"))
     shown = ran("verify", "--cache", penn.root, "--digest", listed, code=1)
     assert "penn_action/other: labels cannot be compared: " in shown.out
@@ -58,7 +54,7 @@ def test_a_listed_split_that_is_missing_is_a_difference(penn: Any, listed: Path,
     assert "no digests of penn_action/train" in shown.err
 
 
-def test_a_list_without_a_digest_is_refused(tmp_path: Path) -> None:
+def test_a_list_without_a_digest_is_refused(tmp_path):
     file = tmp_path / "digests.txt"
     file.write_text("# nothing\n")
     with pytest.raises(PipelineError, match=r"no digests\. Write a list"):

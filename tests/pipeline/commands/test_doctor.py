@@ -3,10 +3,9 @@
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -16,26 +15,26 @@ from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
-from pipeline.recipe.examination import BODY, Examination, examine
+from pipeline.recipe.examination import BODY, examine
 from tests.pipeline.commands.made_downloads import counts, look, touch
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip, with_matrix
 
 
 @pytest.fixture
-def doctor(ran: Any) -> Any:
+def doctor(ran):
     """What `doctor` prints; `code`: the exit code that it must have."""
     return lambda *words, code=1: str(ran("doctor", *words, code=code).out)
 
 
-def penn(raw: Path, n_videos: int = 3) -> Path:
+def penn(raw, n_videos=3):
     """Names as in the download; the files hold no label and no picture."""
     for number in range(1, n_videos + 1):
         touch(raw / f"labels/{number:04d}.mat", raw / f"frames/{number:04d}/000001.jpg")
     return raw
 
 
-def problems(examination: Examination) -> str:
+def problems(examination):
     return "\n".join(examination.mistakes)
 
 
@@ -63,8 +62,8 @@ def test_demo_data_are_complete_an_empty_folder_is_not_and_parts_are_those_of_sp
 
 
 def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     disk = penn(tmp_path / "disk")
     touch(disk / "labels/._0001.mat", disk / "frames/.DS_Store", disk / "labels/x\x1b[31m[red].mat")
     (tmp_path / "raw").symlink_to(disk)
@@ -73,7 +72,7 @@ def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_fol
     assert (found.usable, problems(found)) == (("train", "test"), "")
 
 
-def test_a_split_whose_part_is_missing_is_the_only_one_that_cannot_be_used(tmp_path: Path) -> None:
+def test_a_split_whose_part_is_missing_is_the_only_one_that_cannot_be_used(tmp_path):
     touch(tmp_path / "sequenceFiles/train/a.pkl", tmp_path / "sequenceFiles/validation/b.pkl")
     touch(*(tmp_path / f"imageFiles/{name}/image_00000.jpg" for name in "ab"))
     found = look("3dpw", tmp_path)
@@ -90,7 +89,7 @@ def test_a_split_whose_part_is_missing_is_the_only_one_that_cannot_be_used(tmp_p
         ("raw", "Name the folder above: --raw"),  # as for `--raw` with the dataset's own folder
     ],
 )
-def test_a_download_that_is_one_folder_off_is_found(place: str, do: str, tmp_path: Path) -> None:
+def test_a_download_that_is_one_folder_off_is_found(place, do, tmp_path):
     penn(tmp_path / place)
     found = problems(look("penn_action", tmp_path / "raw/penn_action"))
     assert f"not in {tmp_path / 'raw/penn_action'} but in {tmp_path / place}. {do}" in found
@@ -105,7 +104,7 @@ def test_a_download_that_is_one_folder_off_is_found(place: str, do: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["x.tar.gz", "a b.7z", "x.RAR", "x.tar.gz.001"])
-def test_archives_are_reported_while_something_is_missing(name: str, tmp_path: Path) -> None:
+def test_archives_are_reported_while_something_is_missing(name, tmp_path):
     touch(tmp_path / name)
     assert f"{tmp_path / name} is still packed. Unpack in {tmp_path}" in problems(
         look("penn_action", tmp_path)
@@ -113,9 +112,7 @@ def test_archives_are_reported_while_something_is_missing(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["x.tar.gz", "x.tar.lz", "x.tar.xz"])
-def test_an_archive_with_a_suffix_of_two_letters_has_no_pieces_to_join(
-    name: str, tmp_path: Path
-) -> None:
+def test_an_archive_with_a_suffix_of_two_letters_has_no_pieces_to_join(name, tmp_path):
     touch(tmp_path / name)
     found = problems(look("penn_action", tmp_path))
     assert f"{tmp_path / name} is still packed" in found
@@ -137,7 +134,7 @@ def test_an_archive_with_a_suffix_of_two_letters_has_no_pieces_to_join(
         ("bedlam", "bedlam-labels-v2-format/a.npz"),
     ],
 )
-def test_a_known_mistake_is_reported_with_what_to_do(name: str, file: str, tmp_path: Path) -> None:
+def test_a_known_mistake_is_reported_with_what_to_do(name, file, tmp_path):
     assert problems(look(name, tmp_path)) == ""
     touch(tmp_path / file)
     assert str(tmp_path / Path(file).parts[0]) in problems(look(name, tmp_path))
@@ -146,7 +143,7 @@ def test_a_known_mistake_is_reported_with_what_to_do(name: str, file: str, tmp_p
 @pytest.mark.parametrize(
     "clips", ["keypoints/train/a/", "keypoints/train/a.mp4.json", "keypoints/train/b/a.mp4.json"]
 )
-def test_clips_of_kinetics_have_keypoints_in_any_layout(clips: str, tmp_path: Path) -> None:
+def test_clips_of_kinetics_have_keypoints_in_any_layout(clips, tmp_path):
     video = "train/dance/a.mp4" if "dance" in clips else "train/a.mp4"
     touch(tmp_path / video, tmp_path / video.replace("a.", "b."))
     assert counts(look("kinetics", tmp_path))["clips of train with keypoints"] == (
@@ -161,9 +158,7 @@ def test_clips_of_kinetics_have_keypoints_in_any_layout(clips: str, tmp_path: Pa
     assert counts(look("kinetics", tmp_path))["clips of train with keypoints"][0] == 1
 
 
-def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(
-    tmp_path: Path, doctor: Any
-) -> None:
+def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path, doctor):
     for name in "ab":
         write_video(tmp_path / f"{name}.mp4", 2)
     assert "videos of train" in doctor("videos", "--raw", tmp_path, code=0), (
@@ -193,10 +188,10 @@ class Ninth(Dataset):
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://example.org"
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+    def columns(self, split, *, body):
         return ("frame_index",)
 
-    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+    def videos(self, raw, split):
         if not (raw / split).is_dir():
             raise RawDataError(
                 raw / split, "folder", expected="CSV files", found="none", do="Record some."
@@ -206,13 +201,13 @@ class Ninth(Dataset):
             for file in sorted((raw / split).glob("*.csv"))
         ]
 
-    def read(self, *_: Any) -> Any:
+    def read(self, *_):
         raise AssertionError("read a label")
 
 
 def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     touch(tmp_path / "train/a.csv", tmp_path / "train/b.csv")
     found = examine(Ninth(), tmp_path)
     assert counts(found) == {
@@ -223,13 +218,13 @@ def test_a_dataset_that_declares_nothing_is_examined_by_what_its_reader_lists(
     assert "expected CSV files, found none. Record some." in problems(found)
 
     class Broken(Ninth):
-        def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        def videos(self, raw, split):
             raise ZeroDivisionError("division by zero")
 
     assert "ninth cannot be examined: ZeroDivisionError" in problems(examine(Broken(), tmp_path))
 
 
-def test_beside_a_complete_release_archives_may_stay(tmp_path: Path) -> None:
+def test_beside_a_complete_release_archives_may_stay(tmp_path):
     class Small(Ninth):
         parts: ClassVar[tuple[ReleasePart, ...]] = (
             ReleasePart("tables", ("train/*.csv",), "the lab", known=2),
@@ -242,7 +237,7 @@ def test_beside_a_complete_release_archives_may_stay(tmp_path: Path) -> None:
     assert packed == [True, True, False]
 
 
-def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded: Any, tmp_path: Path) -> None:
+def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded, tmp_path):
     assert (examine(BODY, embedded.body).missing, examine(BODY, embedded.body).stand_in) == (
         (),
         True,
@@ -256,8 +251,8 @@ def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded: Any, tmp_pat
 
 
 def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
-    embedded: Any, tmp_path: Path, doctor: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    embedded, tmp_path, doctor, ran, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     raw = tmp_path / "my raw"
     raw.mkdir()
@@ -271,9 +266,7 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert (tmp_path / "demo/cache/penn_action/test/manifest.json").is_file()
 
 
-def test_what_is_unusual_about_clips_is_named_by_their_first_frames(
-    tmp_path: Path, doctor: Any
-) -> None:
+def test_what_is_unusual_about_clips_is_named_by_their_first_frames(tmp_path, doctor):
     write_video(tmp_path / "a.mp4", 2)
     mirrored = with_matrix(Clip("a.mp4").encode(), "mirrored")
     for name in ("b.mp4", "c.mp4"):

@@ -7,7 +7,7 @@ used, 2 if nothing was tried.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,12 +40,12 @@ class Mistake(NamedTuple):
     words: tuple[str, ...]
 
 
-def nothing(_: Path) -> None:
+def nothing(_):
     """The mistake is in the command, or in the folder's name."""
 
 
-def touch(*names: str) -> Plant:
-    def plant(folder: Path) -> None:
+def touch(*names):
+    def plant(folder):
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).touch()
@@ -53,20 +53,20 @@ def touch(*names: str) -> Plant:
     return plant
 
 
-def drop(glob: str) -> Plant:
+def drop(glob):
     """Remove files and folders."""
 
-    def plant(folder: Path) -> None:
+    def plant(folder):
         for path in sorted(folder.glob(glob)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return plant
 
 
-def halve(glob: str, start: float = 0.5) -> Plant:
+def halve(glob, start=0.5):
     """Remove half of the images in the first folder, from a part of them on."""
 
-    def plant(folder: Path) -> None:
+    def plant(folder):
         images = sorted(min(folder.glob(glob)).iterdir())
         first = int(start * len(images))
         for image in images[first : first + (len(images) + 1) // 2]:
@@ -75,10 +75,10 @@ def halve(glob: str, start: float = 0.5) -> Plant:
     return plant
 
 
-def nest(name: str) -> Plant:
+def nest(name):
     """Put a folder into one of the same name."""
 
-    def plant(folder: Path) -> None:
+    def plant(folder):
         (folder / name).rename(folder / "moved")
         (folder / name).mkdir()
         (folder / "moved").rename(folder / name / name)
@@ -86,18 +86,18 @@ def nest(name: str) -> Plant:
     return plant
 
 
-def rename(glob: str, new: Callable[[Path], str]) -> Plant:
-    def plant(folder: Path) -> None:
+def rename(glob, new):
+    def plant(folder):
         for path in sorted(folder.glob(glob)):
             path.rename(path.with_name(new(path)))
 
     return plant
 
 
-def put(glob: str, content: bytes | None = None, *, every: bool = False) -> Plant:
+def put(glob, content=None, *, every=False):
     """Replace the content of the first file (`every`: of all); None: its first half stays."""
 
-    def plant(folder: Path) -> None:
+    def plant(folder):
         files = sorted(folder.glob(glob))
         for file in files if every else files[:1]:
             before = file.read_bytes()
@@ -106,16 +106,16 @@ def put(glob: str, content: bytes | None = None, *, every: bool = False) -> Plan
     return plant
 
 
-def shrink(glob: str) -> Plant:
-    def plant(folder: Path) -> None:
+def shrink(glob):
+    def plant(folder):
         for file in folder.glob(glob):
             cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5))
 
     return plant
 
 
-def link(name: str, target: str) -> Plant:
-    def plant(folder: Path) -> None:
+def link(name, target):
+    def plant(folder):
         shutil.rmtree(folder / name, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(target)
@@ -123,13 +123,13 @@ def link(name: str, target: str) -> Plant:
     return plant
 
 
-def mistake(command: str, plant: Plant, code: int, *words: str, data: str | None = None) -> Mistake:
+def mistake(command, plant, code, *words, data=None):
     """data: where it is not the dataset that the command names."""
     named = command.split()[1].partition("/")[0]
     return Mistake(command, named if data is None else data, plant, code, words)
 
 
-def moved(name: str, *folders: str, data: str = "") -> Iterator[Mistake]:
+def moved(name, *folders, data=""):
     """The download under other names, and a level deeper."""
     for folder in folders:
         where = f"not in RAW/{name} but in RAW/{folder}."
@@ -140,11 +140,11 @@ def moved(name: str, *folders: str, data: str = "") -> Iterator[Mistake]:
         yield mistake(f"doctor {name}", nothing, 1, where, advice, data=data_there)
 
 
-def one_off(name: str, what: str, folder: str, *others: str) -> Iterator[Mistake]:
+def one_off(name, what, folder, *others):
     """A part of the download in a folder of another name, or one level higher."""
     for other in others:
 
-        def plant(raw: Path, other: str = other) -> None:
+        def plant(raw, other=other):
             (raw / folder).rename(raw / "moved")
             if not (raw / other).exists():
                 (raw / "moved").rename(raw / other)
@@ -156,21 +156,19 @@ def one_off(name: str, what: str, folder: str, *others: str) -> Iterator[Mistake
         yield mistake(f"doctor {name}", plant, 1, words)
 
 
-def damaged(
-    name: str, split: str, glob: str, code: int = 0, **contents: tuple[bytes | None, str]
-) -> Iterator[Mistake]:
+def damaged(name, split, glob, code=0, **contents):
     """Label files with other content."""
     for content, found in contents.values():
         command = f"convert {name}/{split}"
         yield mistake(command, put(glob, content), code, "rejected", found, "again")
 
 
-def packed(name: str, file: str, *words: str) -> Mistake:
+def packed(name, file, *words):
     is_packed = f"{file} is still packed"
     return mistake(f"doctor {name}", touch(f"{name}/{file}"), 1, is_packed, *words, data="")
 
 
-def half(name: str, glob: str, start: float = 0.5) -> Mistake:
+def half(name, glob, start=0.5):
     words = (f"! RAW/{name}/", " images. Unpack the images again")
     return mistake(f"doctor {name}", halve(glob, start), 1, *words)
 
@@ -444,7 +442,7 @@ MISTAKES = [
 ]
 
 
-def write(embedded: Any, mistake: Mistake, raw: Path) -> None:
+def write(embedded, mistake, raw):
     """The demo data of a mistake in `raw`, with the mistake."""
     name, _, folder = mistake.dataset.partition(" -> ")
     if not name:

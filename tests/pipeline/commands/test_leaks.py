@@ -1,12 +1,11 @@
 """`leaks`: what training and test splits share, of releases whose overlaps are known."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
 import cache
-from pipeline.commands.leaks import Comparison, compare_names
+from pipeline.commands.leaks import compare_names
 from tests.made_splits import track_of, write_split
 from vibe_model.vibe.config import TrainConfig
 
@@ -60,10 +59,10 @@ RELEASES = {
 
 
 def write(
-    root: Path,
-    splits: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]],
-    raw: Path | None = None,
-) -> list[cache.Split]:
+    root,
+    splits,
+    raw=None,
+):
     """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of
     pictures there.
     """
@@ -82,11 +81,11 @@ def write(
     return [opened[name] for name in opened.splits]
 
 
-def by_pair(found: Sequence[Comparison]) -> dict[tuple[str, str, str], Comparison]:
+def by_pair(found):
     return {(one.first, one.second, one.what): one for one in found}
 
 
-def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_path: Path) -> None:
+def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_path):
     paper = TrainConfig.paper()
     trained = (*paper.datasets_2d, *paper.datasets_3d)
     tests = (
@@ -137,8 +136,8 @@ def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_pa
 
 
 def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     both = ["P6/49_outdoor_big_stairs_down", "P7/57_outdoor_rock_chair", "P8/64_outdoor_skateboard"]
     emdb = {
         "emdb/emdb1": ["P0/09_outdoor_walk", *both],
@@ -154,8 +153,8 @@ def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(
 
 
 def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     people = {
         "bedlam/train": {
             "a_6fps/seq_000000": ["emma_008", "aaron_001"],
@@ -183,8 +182,8 @@ def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releas
 
 
 def test_a_published_video_is_found_in_another_dataset_under_another_file_name(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     splits = {
         name: RELEASES[name] for name in ("insta_variety/train", "kinetics/train", "kinetics/val")
     }
@@ -203,7 +202,7 @@ def test_a_published_video_is_found_in_another_dataset_under_another_file_name(
     assert not found["kinetics/train", "kinetics/val", "video"].common
 
 
-def test_a_motion_of_amass_is_one_in_all_releases_and_folders(tmp_path: Path) -> None:
+def test_a_motion_of_amass_is_one_in_all_releases_and_folders(tmp_path):
     motions = {
         "amass/train": [
             "BMLrub/BioMotionLab_NTroje/rub001/0000_treadmill_norm_poses",  # as its archive unpacks
@@ -228,7 +227,7 @@ def test_a_motion_of_amass_is_one_in_all_releases_and_folders(tmp_path: Path) ->
     assert ([common.name for common in twice.common], twice.leaks) == ([norm], False)
 
 
-def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path: Path) -> None:
+def test_nothing_is_known_of_a_dataset_without_a_reader_or_names(tmp_path):
     (subject, recording) = compare_names(
         write(tmp_path, {"theirs/train": ["a"], "theirs/test": ["a"]})
     )

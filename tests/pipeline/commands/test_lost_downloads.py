@@ -1,7 +1,6 @@
 """`doctor` names what other videos of a download have and one has not."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -66,9 +65,7 @@ LOST = [
 
 
 @pytest.mark.parametrize(("name", "content", "lost", "expected"), LOST)
-def test_files_and_cameras_that_one_video_lacks_are_named(
-    name: str, content: list[str], lost: str, expected: str, tmp_path: Path
-) -> None:
+def test_files_and_cameras_that_one_video_lacks_are_named(name, content, lost, expected, tmp_path):
     touch(*(tmp_path / file for file in content))
     whole = examine(datasets.get(name), tmp_path)
     assert not whole.is_in_part, whole.mistakes
@@ -82,7 +79,7 @@ def test_files_and_cameras_that_one_video_lacks_are_named(
     assert not any("Move or rename" in text for text in found.mistakes), found.mistakes
 
 
-def test_sequences_of_3dpw_in_the_folder_of_another_split_are_named(tmp_path: Path) -> None:
+def test_sequences_of_3dpw_in_the_folder_of_another_split_are_named(tmp_path):
     folder_of = {"train": "test", "test": "train", "validation": "validation"}
     for split, names in SEQUENCES.items():
         touch(*(tmp_path / f"sequenceFiles/{folder_of[split]}/{name}.pkl" for name in names))
@@ -96,7 +93,7 @@ def test_sequences_of_3dpw_in_the_folder_of_another_split_are_named(tmp_path: Pa
 
 
 @pytest.mark.parametrize("dataset", ["kinetics", "videos"])
-def test_a_folder_of_openpose_with_holes_is_named(dataset: str, tmp_path: Path) -> None:
+def test_a_folder_of_openpose_with_holes_is_named(dataset, tmp_path):
     folder = tmp_path / "keypoints/train/a"
     touch(tmp_path / "train/a.mp4")
     touch(*(folder / f"a_{number:012d}_keypoints.json" for number in range(60)))

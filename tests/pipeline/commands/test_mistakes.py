@@ -1,8 +1,6 @@
 """What people type wrong: the command ends with the right exit code, the cause, and what to do."""
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -162,14 +160,14 @@ FILE = {
 
 
 @pytest.mark.parametrize("words", OPTIONS)
-def test_a_mistake_on_the_command_line(words: str, types: Callable[..., str]) -> None:
+def test_a_mistake_on_the_command_line(words, types):
     shown = types(f"pipeline {words}")
     assert re.match(rf"2: (.*\n)*error: .*{OPTIONS[words]}", shown), shown
     assert "Traceback" not in shown and "bug in this program" not in shown
 
 
 @pytest.mark.parametrize("line", FILE)
-def test_a_mistake_in_luigi_cfg(line: str, lab: Path, types: Callable[..., str]) -> None:
+def test_a_mistake_in_luigi_cfg(line, lab, types):
     key = line.partition(" ")[0]
     text = re.sub(rf"^{re.escape(key)} .*$", lambda _: line, SETTINGS, flags=re.MULTILINE)
     if line.startswith("\N{BOM}"):

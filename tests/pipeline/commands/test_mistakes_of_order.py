@@ -2,54 +2,52 @@
 
 import re
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 
-def nothing(_: Path) -> None:
+def nothing(_):
     """The folder as it is."""
 
 
-def without_settings(folder: Path) -> None:
+def without_settings(folder):
     (folder / "luigi.cfg").unlink()
 
 
-def as_real_data(folder: Path) -> None:
+def as_real_data(folder):
     (folder / "raw/penn_action/STAND_IN.json").unlink()
 
 
-def without_raw(folder: Path) -> None:
+def without_raw(folder):
     shutil.rmtree(folder / "raw")
 
 
-def with_empty_raw(folder: Path) -> None:
+def with_empty_raw(folder):
     without_raw(folder)
     (folder / "raw/penn_action").mkdir(parents=True)
 
 
-def without_cache(folder: Path) -> None:
+def without_cache(folder):
     shutil.rmtree(folder / "cache")
 
 
-def with_new_cache_no(folder: Path) -> None:
+def with_new_cache_no(folder):
     without_cache(folder)
     file = folder / "luigi.cfg"
     file.write_text(file.read_text().replace("runs = runs", "runs = runs\nnew_cache = no"))
 
 
-def unmounted(folder: Path) -> None:
+def unmounted(folder):
     (folder / "cache/penn_action").rename(folder / "disk")
     (folder / "cache/penn_action").mkdir()
 
 
-def without_the_videos_of_train(folder: Path) -> None:
+def without_the_videos_of_train(folder):
     for video in ("0001", "0003", "0005"):
         (folder / f"raw/penn_action/labels/{video}.mat").unlink()
 
 
-def with_real_weights(folder: Path) -> None:
+def with_real_weights(folder):
     file = folder / "luigi.cfg"
     file.write_text(
         file.read_text().replace("homography", "resnet50\n[resnet50]\nweights = spin:spin.pt")
@@ -66,7 +64,7 @@ NO_CACHE = r"cache: expected a feature cache, found no such folder\. Convert a d
 UNMOUNTED = r"cache/penn_action: .*found nothing of it\. Mount its disk"
 
 # command, what is wrong in the folder, exit code, what it prints
-STATES: list[tuple[str, Callable[[Path], None], int, str]] = [
+STATES = [
     ("pipeline status", without_settings, 2, NO_SETTINGS + ", or name"),
     ("pipeline plan", without_settings, 2, NO_SETTINGS),
     ("pipeline config --check", without_settings, 2, NO_SETTINGS),
@@ -134,9 +132,7 @@ ENVIRONMENT = [  # command, variable, value, what it prints
 
 
 @pytest.fixture
-def own_lab(
-    lab: Path, types: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def own_lab(lab, types, tmp_path, monkeypatch):
     """A copy of the folder, to change."""
     folder = tmp_path / "lab"
     shutil.copytree(lab, folder, symlinks=True)
@@ -148,13 +144,13 @@ def own_lab(
 
 @pytest.mark.parametrize(("command", "change", "code", "pattern"), STATES)
 def test_a_mistake_in_the_folder_or_the_order(
-    command: str,
-    change: Callable[[Path], None],
-    code: int,
-    pattern: str,
-    own_lab: Path,
-    types: Callable[..., str],
-) -> None:
+    command,
+    change,
+    code,
+    pattern,
+    own_lab,
+    types,
+):
     change(own_lab)
     shown = types(command)
     assert shown.startswith(f"{code}: "), shown
@@ -164,12 +160,12 @@ def test_a_mistake_in_the_folder_or_the_order(
 
 @pytest.mark.parametrize(("command", "variable", "value", "pattern"), ENVIRONMENT)
 def test_a_mistake_in_the_environment(
-    command: str,
-    variable: str,
-    value: str,
-    pattern: str,
-    types: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    command,
+    variable,
+    value,
+    pattern,
+    types,
+    monkeypatch,
+):
     monkeypatch.setenv(variable, value)
     assert re.match(f"2: error: .*{pattern}", types(command))

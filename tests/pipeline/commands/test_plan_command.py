@@ -3,9 +3,6 @@
 import json
 import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +18,7 @@ from tests.waiting import await_that
 
 
 @pytest.fixture
-def plan(penn: Any, ran: Any, luigi_cfg: Any) -> Callable[..., str]:
+def plan(penn, ran, luigi_cfg):
     """The output of `plan` for Penn Action's train split."""
     luigi_cfg()
     words = ("plan", "penn_action/train")
@@ -29,7 +26,7 @@ def plan(penn: Any, ran: Any, luigi_cfg: Any) -> Callable[..., str]:
 
 
 @pytest.fixture
-def as_json(plan: Callable[..., str]) -> Callable[..., Any]:
+def as_json(plan):
     return lambda *more, code=0: json.loads(plan("--json", *more, code=code))[0]
 
 
@@ -52,9 +49,7 @@ def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
     assert penn.everything() == before
 
 
-def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(
-    penn: Any, plan: Any, as_json: Any
-) -> None:
+def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn, plan, as_json):
     penn.converted()
     penn.add("0007")
     with penn.label("0003").open("ab") as label:
@@ -104,10 +99,10 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
 
 
 @pytest.fixture
-def by_cfg(penn: Any, luigi_cfg: Any, ran: Any) -> Callable[..., Any]:
+def by_cfg(penn, luigi_cfg, ran):
     """What `plan` shows by a luigi.cfg: `by_cfg("amass", datasets="penn_action amass").out`."""
 
-    def by_cfg(*words: Any, code: int = 0, **settings: str) -> Any:
+    def by_cfg(*words, code=0, **settings):
         luigi_cfg(**settings)
         return ran("plan", *words, code=code)
 
@@ -128,15 +123,13 @@ def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_con
 
 
 @pytest.fixture
-def dances(site: Path) -> str:
+def dances(site):
     """A dataset of a package whose module is not Python; the start of its error."""
     install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     return "dataset 'dances' of package dances"
 
 
-def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(
-    dances: str, by_cfg: Any
-) -> None:
+def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances, by_cfg):
     both = {"more": "[dances]\nfps = 25", "datasets": "dances penn_action"}
     shown = by_cfg(code=2, **both)
     assert shown.out.count("why    not converted before") == 2, "penn_action's two splits"
@@ -166,9 +159,7 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
 @pytest.mark.parametrize(
     "words", [("plan",), ("doctor",), ("convert", "penn_action", "train", "--cache", "cache")]
 )
-def test_a_folder_that_takes_long_to_list_is_no_silence(
-    words, penn, luigi_cfg, ran, monkeypatch
-) -> None:
+def test_a_folder_that_takes_long_to_list_is_no_silence(words, penn, luigi_cfg, ran, monkeypatch):
     luigi_cfg()
     raw = ("--raw", penn.raw) if words[0] == "convert" else ()
     monkeypatch.chdir(penn.raw.parent)
@@ -176,10 +167,10 @@ def test_a_folder_that_takes_long_to_list_is_no_silence(
     monkeypatch.setattr(progress, "SLOW", 0.01)
     scan = os.scandir
 
-    def is_waiting() -> bool:
+    def is_waiting():
         return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
 
-    def scan_late(*place: Any) -> Any:
+    def scan_late(*place):
         await_that(lambda: not is_waiting())  # until it has printed its line
         return scan(*place)
 
@@ -205,9 +196,7 @@ def test_a_damaged_split_is_a_problem_of_its_own(file, penn, network, luigi_cfg,
     assert test["problems"] == []
 
 
-def test_a_stream_to_import_is_no_work_for_extract(
-    penn: Any, plan: Any, as_json: Any, luigi_cfg: Any
-) -> None:
+def test_a_stream_to_import_is_no_work_for_extract(penn, plan, as_json, luigi_cfg):
     luigi_cfg(more="[features]\nstreams = mine\n[mine]\nkind = imported\ndim = 6")
     assert "import   mine: all rows of the conversion" in plan()
     penn.converted()

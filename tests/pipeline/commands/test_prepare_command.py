@@ -5,8 +5,6 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +118,7 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
 
     convert_plan = convert.convert
 
-    def broken(plan: Any, **options: Any) -> Any:
+    def broken(plan, **options):
         if plan.split == "train":
             raise OSError(28, "No space left on device", str(penn.root / "penn_action"))
         return convert_plan(plan, **options)
@@ -134,21 +132,19 @@ def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
 
 
 @pytest.fixture
-def of_clips(tmp_path: Path) -> tuple[Any, ...]:
+def of_clips(tmp_path):
     """The command's words for a clip without keypoints."""
     write_video(tmp_path / "clips/a.mp4", 3)
     where = ("--raw", tmp_path / "clips", "--cache", tmp_path / "cache")
     return ("prepare", "videos", *where, "--detector", "rtmpose")
 
 
-def test_messages_about_a_detector_name_its_own_settings(
-    of_clips: Any, ran: Any, monkeypatch: Any
-) -> None:
+def test_messages_about_a_detector_name_its_own_settings(of_clips, ran, monkeypatch):
     assert (
         "--set [rtmpose] size: unknown key" in ran(*of_clips, "--set", "rtmpose.size=3", code=2).err
     )
 
-    def identity(_: Any) -> Any:
+    def identity(_):
         raise MissingAssets("weights: found no file. Name one: --set rtmpose.weights=FILE.whl.")
 
     monkeypatch.setattr(prepare.detectors, "identity", identity)
@@ -159,7 +155,7 @@ def test_messages_about_a_detector_name_its_own_settings(
 def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(
     of_clips, ran, monkeypatch, tmp_path
 ):
-    def fails(*_: object, **__: object) -> None:
+    def fails(*_, **__):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -2,7 +2,6 @@
 
 import functools
 import shlex
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ STREAM = f"{NAME}/features/resnet50"
 
 
 @pytest.fixture
-def repair(penn: Any, ran: Any, network: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def repair(penn, ran, network, monkeypatch):
     """The command, on shards of 8 rows: one a video."""
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 8)
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
@@ -19,14 +18,14 @@ def repair(penn: Any, ran: Any, network: Any, monkeypatch: pytest.MonkeyPatch) -
     return functools.partial(ran, "verify", "--repair", "--cache", penn.root)
 
 
-def spoil(penn: Any, shard: str) -> None:
+def spoil(penn, shard):
     file = penn.root / shard
     changed = bytearray(file.read_bytes())
     changed[len(changed) // 3] ^= 4
     file.write_bytes(changed)
 
 
-def numbers(penn: Any) -> dict[str, dict[str, bytes]]:
+def numbers(penn):
     """All rows, by column and track."""
     names = [*penn.split.columns, "features/resnet50"]
     return {

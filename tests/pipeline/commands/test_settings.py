@@ -8,9 +8,7 @@ import inspect
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +29,10 @@ DECIMATE = "[amass]\nresampling = decimate"
 
 
 @pytest.fixture
-def amass(embedded: Any, tmp_path: Path, ran: Any) -> Callable[..., str]:
+def amass(embedded, tmp_path, ran):
     """`convert` of AMASS, and the resampling that its manifest records."""
 
-    def convert(*more: str) -> str:
+    def convert(*more):
         ran(
             "convert",
             "amass",
@@ -52,12 +50,12 @@ def amass(embedded: Any, tmp_path: Path, ran: Any) -> Callable[..., str]:
 
 
 @pytest.fixture
-def raw_3dpw(embedded: Any, tmp_path: Path) -> Path:
+def raw_3dpw(embedded, tmp_path):
     return Path(embedded.copy("3dpw", tmp_path / "raw/3dpw"))
 
 
 @pytest.fixture
-def convert_3dpw(raw_3dpw: Path, tmp_path: Path, ran: Any) -> Callable[..., Any]:
+def convert_3dpw(raw_3dpw, tmp_path, ran):
     words = (
         "convert",
         "3dpw",
@@ -96,9 +94,7 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
     assert amass(*other) == "slerp"
 
 
-def test_a_command_that_is_printed_names_the_options_of_the_conversion(
-    embedded: Any, ran: Any, tmp_path: Path
-) -> None:
+def test_a_command_that_is_printed_names_the_options_of_the_conversion(embedded, ran, tmp_path):
     raw = tmp_path / "amass"
     shutil.copytree(embedded.raw("amass"), raw)
     root = tmp_path / "cache"
@@ -215,13 +211,13 @@ def test_a_command_reads_only_what_it_names(
         arguments.refuse_unread,
     )
 
-    def begin(args: Any, reads: Any) -> None:
+    def begin(args, reads):
         check(args, reads)
         used.clear()
         named[:] = reads
         required.update(args.reads(args))
 
-    def record(kind: type[Any], attribute: str, name_of: Callable[[str], str]) -> None:
+    def record(kind, attribute, name_of):
         read = getattr(kind, attribute)
         monkeypatch.setattr(
             kind, attribute, lambda self, key: (used.add(name_of(key)), read(self, key))[1]
@@ -247,9 +243,7 @@ def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(amass, luigi_
     assert amass() == "decimate"
 
 
-def test_an_option_with_the_value_none_overrides_the_setting(
-    penn: Any, network: Any, luigi_cfg: Any, ran: Any
-) -> None:
+def test_an_option_with_the_value_none_overrides_the_setting(penn, network, luigi_cfg, ran):
     penn.converted()
     luigi_cfg(more="[dask]\nscheduler = nonsense://\n[features]\ndevices = cpu,cpu")
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1, "--replace")
@@ -257,7 +251,7 @@ def test_an_option_with_the_value_none_overrides_the_setting(
     assert network.batches, "in this process"
 
 
-def test_options_are_settings_unless_they_are_given(penn: Any, luigi_cfg: Any, ran: Any) -> None:
+def test_options_are_settings_unless_they_are_given(penn, luigi_cfg, ran):
     penn.spoil("0001")
     luigi_cfg(more="[convert]\nstrict = true\nworkers = 1")
     words = ("convert", penn.name, *penn.places)
@@ -268,8 +262,8 @@ def test_options_are_settings_unless_they_are_given(penn: Any, luigi_cfg: Any, r
 
 @pytest.mark.parametrize("real", ["raw", "body"])
 def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
-    real: str, convert_3dpw: Any, raw_3dpw: Path, embedded: Any, luigi_cfg: Any, tmp_path: Path
-) -> None:
+    real, convert_3dpw, raw_3dpw, embedded, luigi_cfg, tmp_path
+):
     luigi_cfg("3dpw")
     body = Path(shutil.copytree(embedded.body, tmp_path / "body"))
     ({"raw": raw_3dpw, "body": body}[real] / MARKER).unlink()
@@ -282,9 +276,7 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
 
 
-def test_real_data_in_the_place_of_demo_data_need_another_cache(
-    penn: Any, luigi_cfg: Any, ran: Any
-) -> None:
+def test_real_data_in_the_place_of_demo_data_need_another_cache(penn, luigi_cfg, ran):
     luigi_cfg("penn_action")
     words = ("convert", penn.name, *penn.places)
     ran(*words)
@@ -308,8 +300,8 @@ def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(
 
 
 def test_a_stream_goes_on_with_its_weights_if_they_are_named(
-    penn: Any, network: Any, luigi_cfg: Any, ran: Any, tmp_path: Path
-) -> None:
+    penn, network, luigi_cfg, ran, tmp_path
+):
     penn.without_marker()
     file = tmp_path / "w.pt"
     file.write_bytes(b"weights")
@@ -334,9 +326,7 @@ def test_a_stream_goes_on_with_its_weights_if_they_are_named(
     assert "weights was file:" in ran(*words, code=2).err
 
 
-def test_random_weights_of_a_stream_of_real_data_are_named_once(
-    penn: Any, network: Any, luigi_cfg: Any, ran: Any
-) -> None:
+def test_random_weights_of_a_stream_of_real_data_are_named_once(penn, network, luigi_cfg, ran):
     penn.without_marker()
     luigi_cfg(more="[resnet50]\nweights = untrained:0")
     ran("convert", penn.name, *penn.places)
@@ -350,8 +340,8 @@ def test_random_weights_of_a_stream_of_real_data_are_named_once(
 
 @pytest.mark.parametrize("crop", [(), ("--set", "other.crop=scale:1.2")])
 def test_a_stream_that_no_setting_names_is_refused_with_the_command_that_names_its_options(
-    crop: tuple[str, ...], penn: Any, network: Any, ran: Any
-) -> None:
+    crop, penn, network, ran
+):
     penn.converted()
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1, "--stream", "other")
     assert "Name its kind: --kind resnet50" in ran(*words, code=2).err
@@ -364,15 +354,13 @@ def test_a_stream_that_no_setting_names_is_refused_with_the_command_that_names_i
 @pytest.mark.parametrize(
     "option", ["--stream=", "--kind=", "--weights=", "--set=features.streams=", "--stream=a b a"]
 )
-def test_an_empty_option_is_not_the_default(option: str, penn: Any, network: Any, ran: Any) -> None:
+def test_an_empty_option_is_not_the_default(option, penn, network, ran):
     penn.converted()
     refused = ran("extract", penn.name, "--cache", penn.root, option, code=2).err
     assert option.partition("=")[0] in refused
 
 
-def test_a_new_stream_is_what_luigi_cfg_says(
-    penn: Any, network: Any, luigi_cfg: Any, ran: Any
-) -> None:
+def test_a_new_stream_is_what_luigi_cfg_says(penn, network, luigi_cfg, ran):
     penn.converted()
     own = "[mine]\nkind = resnet50\nweights = untrained:3\nprecision = exact"
     luigi_cfg(more=f"[features]\nstreams = mine pr_vipe\nworkers = 1\n{own}")
@@ -406,8 +394,8 @@ def test_a_new_stream_is_what_luigi_cfg_says(
 
 
 def test_set_of_a_kind_s_section_leaves_the_keys_of_a_stream_s_own_section(
-    penn: Any, network: Any, luigi_cfg: Any, ran: Any
-) -> None:
+    penn, network, luigi_cfg, ran
+):
     penn.converted()
     sections = "[resnet50]\nweights = untrained:1\n[fine]\nkind = resnet50\nprecision = exact"
     luigi_cfg(more=f"[features]\nstreams = fine\nworkers = 1\n{sections}")

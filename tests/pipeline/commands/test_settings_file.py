@@ -16,12 +16,12 @@ SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-def of(tmp_path: Path, text: str) -> SettingsFile:
+def of(tmp_path, text):
     (tmp_path / "luigi.cfg").write_text(text)
     return SettingsFile.read(tmp_path / "luigi.cfg")
 
 
-def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> None:
+def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in():
     lines, found = SHIPPED.read_text().splitlines(), SettingsFile.read(SHIPPED)
     for name, section in found.sections.items():
         assert lines[section.line() - 1] == f"[{name}]"
@@ -42,8 +42,8 @@ def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> N
     st.lists(st.sampled_from(["", "# [paths]", "; raw = 1"]), max_size=3),
 )
 def test_it_reads_what_luigi_does_and_counts_the_lines_between(tmp_path, sections, between):
-    lines: list[str] = []
-    at: dict[tuple[str, str], int] = {}
+    lines = []
+    at = {}
     for section, keys in sections.items():
         lines += [*between, f"[{section}]"]
         for key, text in keys.items():
@@ -59,7 +59,7 @@ def test_it_reads_what_luigi_does_and_counts_the_lines_between(tmp_path, section
     } == at
 
 
-def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> None:
+def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path):
     found = of(tmp_path, "[data]\ndatasets = amass\n  3dpw\nother: 1\n").section("data")
     assert found == {"datasets": "amass\n3dpw", "other": "1"}
     assert [found.line(key) for key in ("", "datasets", "other", "absent")] == [1, 2, 4, 0]
@@ -80,9 +80,7 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
         ("[a]\n# Fuß\nx = \xff\n", ", line 2: expected text in UTF-8, found the byte 0xdf"),
     ],
 )
-def test_what_is_no_settings_file_is_told_with_its_line(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_what_is_no_settings_file_is_told_with_its_line(tmp_path, text, message):
     (tmp_path / "luigi.cfg").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError) as told:
         SettingsFile.read(tmp_path / "luigi.cfg")
@@ -91,7 +89,7 @@ def test_what_is_no_settings_file_is_told_with_its_line(
 
 @hypothesis.settings(max_examples=200, deadline=None, suppress_health_check=UNHURRIED)
 @given(st.text("[]ax=:\n #;\t\r\x0b\x85%é", max_size=30).map(str.encode) | st.binary(max_size=20))
-def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: bytes) -> None:
+def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path, data):
     (tmp_path / "luigi.cfg").write_bytes(data)
     try:
         SettingsFile.read(tmp_path / "luigi.cfg")
@@ -100,7 +98,7 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: 
         assert len(str(error).splitlines()) == 1
 
 
-def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path: Path) -> None:
+def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path):
     section = of(tmp_path, "[vibe]\nseed = 1\nbatch_size = 8\nprocesses = 9\n").section("vibe")
     assert section.prefix_line("processes: expected at most batch_size, 8").startswith(
         f"{tmp_path}/luigi.cfg, line 4 "
@@ -111,7 +109,7 @@ def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path: Path) -> N
     )
 
 
-def test_an_option_of_a_command_sets_a_key_and_an_error_names_the_option(tmp_path: Path) -> None:
+def test_an_option_of_a_command_sets_a_key_and_an_error_names_the_option(tmp_path):
     source = of(tmp_path, "[rtmpose]\nevery = 3\n")
     named = source.override("rtmpose", "every", "2", "--every")
     assert sections.detector_of(named, "rtmpose").every == 2
@@ -122,9 +120,7 @@ def test_an_option_of_a_command_sets_a_key_and_an_error_names_the_option(tmp_pat
 
 
 @pytest.mark.parametrize(("key", "other"), [("device", "devices"), ("devices", "device")])
-def test_an_option_of_one_device_is_in_place_of_the_file_s_devices(
-    tmp_path: Path, key: str, other: str
-) -> None:
+def test_an_option_of_one_device_is_in_place_of_the_file_s_devices(tmp_path, key, other):
     values = {"device": "cpu", "devices": "0,1"}
     source = of(tmp_path, f"[features]\n{other} = {values[other]}\n")
     named = source.override("features", key, values[key])

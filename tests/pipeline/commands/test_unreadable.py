@@ -6,10 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,7 @@ NOBODY, SPLIT = 65534, "penn_action/train"
 
 
 @contextmanager
-def another_user() -> Iterator[None]:
+def another_user():
     os.seteuid(NOBODY)
     try:
         yield
@@ -29,7 +27,7 @@ def another_user() -> Iterator[None]:
 
 
 @pytest.fixture
-def root(penn: Any, network: Any) -> Iterator[Path]:
+def root(penn, network):
     """A cache with two splits, which all may read; other tests change the permissions above their
     own folders.
     """
@@ -107,7 +105,7 @@ def test_the_lock_that_another_user_s_killed_run_has_left_stops_no_command(root,
 
 
 def test_a_cache_is_not_created_once_by_whom_cannot_change_the_file_afterwards(
-    penn: Any, ran: Any, monkeypatch: Any
+    penn, ran, monkeypatch
 ):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -5,10 +5,8 @@ run.
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -37,8 +35,8 @@ SPLITS = [
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)
 def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropped_for_a_reason(
-    name: str, split: str, embedded: Any, into: Any, tmp_path: Path
-) -> None:
+    name, split, embedded, into, tmp_path
+):
     raw, folder = embedded.raw(name), embedded.body if name in ("3dpw", "emdb", "bedlam") else None
     done = into.convert(tmp_path, raw, name, split, body=folder)
     committed = cache.open(tmp_path)[f"{name}/{split}"]
@@ -81,7 +79,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
         )
 
 
-def test_one_worker_and_two_give_the_same_bytes(embedded: Any, into: Any, tmp_path: Path) -> None:
+def test_one_worker_and_two_give_the_same_bytes(embedded, into, tmp_path):
     splits = [SPLITS[0], SPLITS[2]]
     for name, split in splits:
         for n_workers in (1, 2):
@@ -99,9 +97,7 @@ def test_one_worker_and_two_give_the_same_bytes(embedded: Any, into: Any, tmp_pa
     assert one == two
 
 
-def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(
-    penn: Any, reads: Any
-) -> None:
+def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn, reads):
     penn.converted()
     before = penn.rows("kp_2d")
     reads.clear()
@@ -123,7 +119,7 @@ def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(
     assert penn.plan().up_to_date
 
 
-def test_pictures_are_measured_and_their_source_is_kept(penn: Any) -> None:
+def test_pictures_are_measured_and_their_source_is_kept(penn):
     penn.frames("0005").joinpath("000008.jpg").unlink()
     done = penn.convert()
     assert done.totals["frames"] == {"found": 24, "kept": 23, "dropped": {"no_picture": 1}}
@@ -134,17 +130,17 @@ def test_pictures_are_measured_and_their_source_is_kept(penn: Any) -> None:
     assert penn.split.provenance["raw"] == str(penn.raw.resolve())
 
 
-def a_folder_for_a_label(penn: Any) -> None:
+def a_folder_for_a_label(penn):
     penn.label("0003").unlink()
     penn.label("0003").mkdir()
 
 
-def a_file_for_pictures(penn: Any) -> None:
+def a_file_for_pictures(penn):
     shutil.rmtree(penn.frames("0003"))
     penn.frames("0003").write_bytes(b"")
 
 
-def no_picture_readable(penn: Any) -> None:
+def no_picture_readable(penn):
     for picture in penn.frames("0003").iterdir():
         picture.write_bytes(picture.read_bytes()[:10])
 
@@ -164,8 +160,8 @@ def no_picture_readable(penn: Any) -> None:
     ],
 )
 def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
-    spoil: Callable[[Any], None], reason: str, message: str, penn: Any, into: Any, tmp_path: Path
-) -> None:
+    spoil, reason, message, penn, into, tmp_path
+):
     spoil(penn)
     done = penn.convert()
     (account,) = done.rejected
@@ -187,7 +183,7 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
     assert not left & {"manifest.json", changes.STAMPS}
 
 
-def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn: Any, reads: Any) -> None:
+def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn, reads):
     before = penn.spoil("0005", "0003")
     penn.convert()
     files = penn.everything()
@@ -203,12 +199,10 @@ def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn: Any, r
     assert penn.rows("bbox").keys() == {"0001/0", "0003/0"}
 
 
-def test_strict_refuses_a_video_that_a_killed_run_rejected(
-    penn: Any, reads: Any, small_shards: None
-) -> None:
+def test_strict_refuses_a_video_that_a_killed_run_rejected(penn, reads, small_shards):
     penn.spoil("0003")
 
-    def give_up(done: int, total: int, message: str = "") -> None:
+    def give_up(done, total, message=""):
         if done == 5:  # 16 rows, a shard of its own: 0003 is in the journal by now
             raise KeyboardInterrupt
 
@@ -275,9 +269,7 @@ def test_an_unexpected_error_of_a_reader_costs_its_video_and_is_not_taken_for_se
         into.convert(tmp_path / "strict", penn.raw, strict=True)
 
 
-def test_a_file_whose_name_is_not_utf8_is_rejected(
-    embedded: Any, into: Any, tmp_path: Path
-) -> None:
+def test_a_file_whose_name_is_not_utf8_is_rejected(embedded, into, tmp_path):
     raw = embedded.copy("kinetics", tmp_path / "kinetics")
     clip = next((raw / "train").rglob("*.mp4"))
     shutil.copy(clip, os.fsencode(clip.parent) + b"/caf\xe9.mp4")
@@ -292,7 +284,7 @@ def test_a_file_whose_name_is_not_utf8_is_rejected(
     assert again.up_to_date
 
 
-def test_a_broken_link_among_the_pictures_hides_no_other_change(penn: Any) -> None:
+def test_a_broken_link_among_the_pictures_hides_no_other_change(penn):
     folder = penn.frames("0003")
     (folder / "000099.jpg").symlink_to(folder / "nowhere")
     before = files.folder_digest(folder)
@@ -301,14 +293,14 @@ def test_a_broken_link_among_the_pictures_hides_no_other_change(penn: Any) -> No
     assert files.folder_digest(folder) != before
 
 
-def plan_3dpw(embedded: Any, root: Path, body: Path | None) -> convert.ConversionPlan:
+def plan_3dpw(embedded, root, body):
     return convert.plan_conversion(
         datasets.get("3dpw"), "train", raw=embedded.raw("3dpw"), root=root, body=body
     )
 
 
 @pytest.fixture
-def body(embedded: Any, tmp_path: Path) -> Path:
+def body(embedded, tmp_path):
     """A copy of the body, to be changed."""
     return Path(shutil.copytree(embedded.body, tmp_path / "body"))
 

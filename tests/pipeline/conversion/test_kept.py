@@ -4,10 +4,9 @@ histories, beside a model of it.
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cache
-from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
+from pipeline.accounting import NOT_NOW, UNSETTLED
 from pipeline.conversion import convert, reading
 from pipeline.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, find_kept
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo, changes
-from pipeline.track import Track
 
 NAME = "lines/train"
 BROKEN = "unexpected_error"
@@ -29,7 +27,7 @@ BROKEN = "unexpected_error"
 REJECTED = {"bad": "bad_label_file", "broken": BROKEN, "denied": NOT_NOW}
 
 
-def given_by(content: str, version: int) -> str:
+def given_by(content, version):
     """What a reader of this version finds in a file: a number of rows, or a key of REJECTED.
     Versions with an even number find what stands behind a slash.
     """
@@ -47,16 +45,14 @@ class Lines(Dataset):
     page: ClassVar[str] = "https://example.org"
     has_pixels: ClassVar[bool] = False
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+    def columns(self, split, *, body):
         return ("frame_index",)
 
-    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+    def videos(self, raw, split):
         names = sorted(file.stem for file in raw.glob("*.txt"))
         return [RawVideo(name, (Path(f"{name}.txt"), Path(f"{name}.note"))) for name in names]
 
-    def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any
-    ) -> Sequence[Track]:
+    def read(self, raw, split, video, account, body):
         file = raw / video.files[0]
         found = given_by(file.read_text(), self.version)
         if found == "bad":
@@ -87,25 +83,25 @@ class Lab:
     must_read: bool = False
     was_read: bool = False  # `v`, by the last command
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         if not self.folder.exists():
             self.raw.mkdir(parents=True)
             self.write("other", "2")
 
     @property
-    def raw(self) -> Path:
+    def raw(self):
         return self.folder / "raw"
 
     @property
-    def root(self) -> Path:
+    def root(self):
         return self.folder / "cache"
 
     @property
-    def rows(self) -> int:
+    def rows(self):
         """Number of the committed rows of `v`."""
         return int(self.has) if self.has.isdigit() else 0
 
-    def write(self, video: str, content: str) -> None:
+    def write(self, video, content):
         """Write all files of a video, at a time of their own."""
         self.clock += 1
         for suffix, text in ((".txt", content), (".note", ""), (".key", "")):
@@ -113,15 +109,15 @@ class Lab:
             file.write_text(text)
             os.utime(file, (self.clock, self.clock))
 
-    def remove(self, video: str, *suffixes: str) -> None:
+    def remove(self, video, *suffixes):
         for suffix in suffixes or (".txt", ".note", ".key"):
             (self.raw / video).with_suffix(suffix).unlink(missing_ok=True)
 
-    def plan(self, **options: Any) -> convert.ConversionPlan:
+    def plan(self, **options):
         reader = type("Lines", (Lines,), {"version": self.version})()
         return convert.plan_conversion(reader, "train", raw=self.raw, root=self.root, **options)
 
-    def convert(self, **options: bool) -> dict[str, str]:
+    def convert(self, **options):
         """Run the command. Returns the videos that are kept -> of which kind."""
         todo = self.plan(**options)
         self.was_read = "v" in {video.name for video in todo.append}
@@ -132,7 +128,7 @@ class Lab:
         return {name: video.kind for name, video in todo.kept.items()}
 
     @property
-    def committed(self) -> dict[str, tuple[int, str]]:
+    def committed(self):
         """Of each committed video: the number of its rows, and why it was rejected."""
         split = cache.open(self.root)[NAME]
         found = {video.name: (0, video.account["set_aside"]) for video in split.videos}
@@ -143,7 +139,7 @@ class Lab:
     # ----------------------------------------------------------------------------------------------
     # the model
 
-    def expect(self, now: str, *, changed: bool, drop: bool, retry: bool, other: bool) -> str:
+    def expect(self, now, *, changed, drop, retry, other):
         """The kind by which `v` is kept, "" for none. now: what its file says, "" without a file.
         changed: since the command before. other: by another reader than then.
         """
@@ -172,10 +168,10 @@ class Lab:
             self.by_earlier_reader = False
         return kept
 
-    def _is_settled(self, now: str) -> bool:
+    def _is_settled(self, now):
         return REJECTED.get(given_by(now, self.version), "") not in UNSETTLED
 
-    def _expect_read(self, found: str, is_same: bool, *, drop: bool, other: bool) -> str:
+    def _expect_read(self, found, is_same, *, drop, other):
         """The same for a video that was read, and in which `found` was found."""
         if found == "denied":
             return NOT_NOW if self.content else ""
@@ -187,8 +183,8 @@ class Lab:
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ordered_map(job: Any, videos: Any, *_: Any, **__: Any) -> Iterator[Any]:
+def in_this_process(monkeypatch):
+    def ordered_map(job, videos, *_, **__):
         return map(job, videos)
 
     monkeypatch.setattr(reading, "ordered_map", ordered_map)
@@ -199,7 +195,7 @@ FLAGS = st.booleans()
 STEPS = st.tuples(st.sampled_from([*CONTENTS, "", "unchanged"]), FLAGS, FLAGS, FLAGS)
 
 
-def check(lab: Lab, now: str, *, drop: bool, retry: bool, other: bool) -> None:
+def check(lab, now, *, drop, retry, other):
     """Change the file of `v`, run the command, and compare with the model."""
     file = lab.raw / "v.txt"
     before = file.read_text() if file.exists() else ""
@@ -230,9 +226,7 @@ def check(lab: Lab, now: str, *, drop: bool, retry: bool, other: bool) -> None:
 
 @settings(max_examples=30)
 @given(st.lists(STEPS, min_size=2, max_size=6))
-def test_any_history_of_a_video_keeps_the_rows_that_the_rule_names(
-    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, bool, bool, bool]]
-) -> None:
+def test_any_history_of_a_video_keeps_the_rows_that_the_rule_names(tmp_path_factory, history):
     lab = Lab(tmp_path_factory.mktemp("lab") / "lab")
     lab.convert()
     for now, drop, retry, other in history:
@@ -244,7 +238,7 @@ NONE = {"drop": False, "retry": False, "other": False}
 
 @pytest.mark.parametrize("option", [*NONE, "none"])
 @pytest.mark.parametrize("before", [["5/3"], ["5/broken"], ["5/3", "1"], ["bad"], ["denied"]])
-def test_each_cell_of_the_rule(before: list[str], option: str, tmp_path: Path) -> None:
+def test_each_cell_of_the_rule(before, option, tmp_path):
     first = Lab(tmp_path / "lab")
     for content in before:
         check(first, content, **NONE)
@@ -256,7 +250,7 @@ def test_each_cell_of_the_rule(before: list[str], option: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_a_video_without_one_of_its_files_is_missing(drop: bool, tmp_path: Path) -> None:
+def test_a_video_without_one_of_its_files_is_missing(drop, tmp_path):
     lab = Lab(tmp_path / "lab")
     check(lab, "5", **NONE)
     lab.remove("v", ".note")
@@ -267,7 +261,7 @@ def test_a_video_without_one_of_its_files_is_missing(drop: bool, tmp_path: Path)
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_a_renamed_video_without_rows_leaves_the_old_ones(drop: bool, tmp_path: Path) -> None:
+def test_a_renamed_video_without_rows_leaves_the_old_ones(drop, tmp_path):
     lab = Lab(tmp_path / "lab")
     check(lab, "5", **NONE)
     for suffix in (".txt", ".note"):
@@ -278,6 +272,6 @@ def test_a_renamed_video_without_rows_leaves_the_old_ones(drop: bool, tmp_path: 
         assert lab.committed == {**kept, "other": (2, ""), "w": (0, "bad_label_file")}
 
 
-def test_reading_that_ended_early_settles_nothing() -> None:
+def test_reading_that_ended_early_settles_nothing():
     ended = {*reading.WHAT_TO_DO} - {"machine_memory"}  # which is NOT_NOW
     assert {reading.UNEXPECTED, NOT_NOW, *ended} == UNSETTLED

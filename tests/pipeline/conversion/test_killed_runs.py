@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +58,7 @@ Run = Callable[..., int]
 
 
 @pytest.fixture
-def step(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def step(penn, tmp_path, monkeypatch):
     """Convert here, and return the number of fsyncs; or in a process of its own, until it is
     killed.
     """
@@ -71,9 +70,9 @@ def step(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     ):
         monkeypatch.setattr(target, 8)  # what the driver sets; afterwards all is restored
     monkeypatch.setattr(os, "fsync", os.fsync)
-    here: Callable[..., int] = runpy.run_path(str(script))["main"]
+    here = runpy.run_path(str(script))["main"]
 
-    def start(root: Path, *, kill_at: int = 0, workers: int = 1) -> int:
+    def start(root, *, kill_at=0, workers=1):
         if not kill_at:
             return here(penn.raw, root, 0, workers)
         command = [
@@ -95,7 +94,7 @@ def step(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return start
 
 
-def numbers(penn: Any, root: Path, into: Any) -> Any:
+def numbers(penn, root, into):
     """All numbers of the split and its streams."""
     if not (root / penn.name / "manifest.json").is_file():
         return None
@@ -118,8 +117,8 @@ def numbers(penn: Any, root: Path, into: Any) -> Any:
     ],
 )
 def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
-    updated: bool, workers: int, kills: int, penn: Any, step: Run, tmp_path: Path, into: Any
-) -> None:
+    updated, workers, kills, penn, step, tmp_path, into
+):
     if updated:  # a cache with features; then one video goes, one loses a picture and one comes
         penn.converted("exact")
         penn.add("0007")
@@ -128,7 +127,7 @@ def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
     else:
         penn.root.mkdir()
 
-    def fresh(name: str) -> Path:
+    def fresh(name):
         return Path(shutil.copytree(penn.root, tmp_path / name))
 
     calm = fresh("calm")
@@ -151,7 +150,7 @@ def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
     assert new in seen
 
 
-def journalled(penn: Any) -> list[str]:
+def journalled(penn):
     """Videos that a killed conversion has finished."""
     files = (penn.root / penn.name / ".writing/staged").glob("*/shard-*")
     pieces = sorted((unpack(file.read_bytes())[0] for file in files), key=itemgetter("shard"))
@@ -166,7 +165,7 @@ def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
     finished = journalled(penn)
     assert 0 < len(finished) < 6
     reads.clear()
-    reported: list[tuple[int, int]] = []
+    reported = []
     convert.convert(
         penn.plan(), progress=lambda done, total, message="": reported.append((done, total))
     )
@@ -192,7 +191,7 @@ def test_a_raw_folder_that_changes_after_a_kill_costs_only_the_changed_videos(
     again = {*journalled(penn)[len(finished) :]}
     assert again < {"0000", changed, touched}
     reads.clear()
-    reported: list[tuple[int, int]] = []
+    reported = []
     convert.convert(
         penn.plan(), progress=lambda done, total, message="": reported.append((done, total))
     )

@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
 from pipeline.recipe import steps
-from pipeline.recipe.steps import StepResult
 
 NOT_NOW = "not_readable_now"
 
@@ -24,14 +21,12 @@ NOT_NOW = "not_readable_now"
 # gone
 
 
-def convert_step(penn: Any) -> StepResult:
+def convert_step(penn):
     """What `prepare` and Luigi's task print of a conversion."""
     return steps.convert(penn.plan(), penn.recipe().settings, lambda *_: None)
 
 
-def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(
-    penn: Any, ran: Any, by_command: Any
-) -> None:
+def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, ran, by_command):
     penn.converted()
     rows, before = penn.rows("kp_2d"), penn.everything()
     penn.remove("0005")
@@ -77,9 +72,7 @@ def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(emptied, penn, ran,
     assert after.keys() <= before.keys()
 
 
-def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(
-    embedded: Any, into: Any, tmp_path: Path
-) -> None:
+def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded, into, tmp_path):
     raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
     into.convert(root, raw, "kinetics")
     folder = next(path for path in (raw / "keypoints/train").iterdir() if path.is_dir())
@@ -166,29 +159,29 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
 
 
-def most_pictures_deleted(penn: Any, video: str) -> None:
+def most_pictures_deleted(penn, video):
     for picture in sorted(penn.frames(video).iterdir())[2:]:
         picture.unlink()
 
 
-def most_pictures_empty(penn: Any, video: str) -> None:
+def most_pictures_empty(penn, video):
     for picture in sorted(penn.frames(video).iterdir())[2:]:
         picture.unlink()
         picture.touch()
 
 
-def most_pictures_cut(penn: Any, video: str) -> None:
+def most_pictures_cut(penn, video):
     for picture in sorted(penn.frames(video).iterdir())[2:]:
         content = picture.read_bytes()
         picture.unlink()
         picture.write_bytes(content[: len(content) // 2])
 
 
-def fewer_frames_labelled(penn: Any, video: str) -> None:
+def fewer_frames_labelled(penn, video):
     penn.edit(video, lambda visible: visible * (np.arange(len(visible)) < 2)[:, None], "visibility")
 
 
-def of_the_other_split(penn: Any, video: str) -> None:
+def of_the_other_split(penn, video):
     penn.edit(video, lambda _: -1, "train")
 
 
@@ -246,7 +239,7 @@ def test_fewer_people_are_no_loss_if_detect_has_found_them(
     assert (n_rows(into, root) < rows) == by_detect
 
 
-def n_rows(into: Any, root: Path) -> int:
+def n_rows(into, root):
     return sum(map(len, into.rows(root, "kinetics/train", "bbox").values()))
 
 
@@ -297,14 +290,14 @@ def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_turned_bad(
 # renamed
 
 
-def rename(penn: Any, *pairs: str) -> None:
+def rename(penn, *pairs):
     for pair in pairs:
         old, new = pair.split()
         penn.label(old).rename(penn.label(new))
         penn.frames(old).rename(penn.frames(new))
 
 
-def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_command: Any) -> None:
+def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn, by_command):
     penn.add(*(f"002{number}" for number in range(6)))
     penn.convert()
     before = penn.rows("kp_2d")
@@ -324,8 +317,8 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_comm
 
 
 def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(
-    penn: Any,
-) -> None:
+    penn,
+):
     penn.add("0007", "0008")  # with 0001, three of the same content
     penn.convert()
     rename(penn, "0001 0020", "0007 0010", "0003 0001")
@@ -358,9 +351,7 @@ def test_the_same_videos_elsewhere_are_taken_as_moved(
 
 
 @pytest.mark.parametrize("same_names", [False, True])
-def test_a_folder_of_other_videos_is_refused(
-    same_names: bool, penn: Any, by_command: Any, tmp_path: Path
-) -> None:
+def test_a_folder_of_other_videos_is_refused(same_names, penn, by_command, tmp_path):
     penn.converted()
     before = penn.everything()
     other = penn.elsewhere(tmp_path / "other")
@@ -413,13 +404,13 @@ def test_no_split_of_demo_data_is_written_beside_real_data_nor_the_reverse(
 # empty splits
 
 
-def no_joint_visible(penn: Any) -> str:
+def no_joint_visible(penn):
     for name in ("0001", "0003", "0005"):
         penn.edit(name, np.zeros_like, "visibility")
     return "no_visible_joint"
 
 
-def spoiled(penn: Any) -> str:
+def spoiled(penn):
     penn.spoil("0001", "0003", "0005")
     return "bad_label_file"
 

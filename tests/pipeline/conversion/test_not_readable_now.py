@@ -2,8 +2,6 @@
 
 import errno
 import os
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ pytestmark = pytest.mark.processes
 NOT_NOW = "not_readable_now"
 
 
-def does_not_answer(penn: Any, video: str) -> bytes:
+def does_not_answer(penn, video):
     """A label file of which a read is an input/output error, also for root; its bytes before."""
     before = bytes(penn.label(video).read_bytes())
     penn.label(video).unlink()
@@ -90,8 +88,8 @@ def test_a_picture_folder_without_permission_is_not_called_missing(
     penn.converted()
     luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
 
-    def denied(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(path: Any, *more: Any, **options: Any) -> Any:
+    def denied(function):
+        def call(path, *more, **options):
             if str(path) == str(penn.frames("0003")):
                 raise PermissionError(errno.EACCES, "Permission denied", path)
             return function(path, *more, **options)
@@ -105,13 +103,13 @@ def test_a_picture_folder_without_permission_is_not_called_missing(
     assert "changed  0003: frames/0003 cannot be read now" in shown
 
 
-def test_a_folder_that_has_no_digest_now_is_read_later(penn: Any, monkeypatch: Any) -> None:
+def test_a_folder_that_has_no_digest_now_is_read_later(penn, monkeypatch):
     dataset = datasets.get("penn_action")
     video = dataset.videos(penn.raw, "train")[0]
     opened = os.open
     failures = [OSError(errno.EMFILE, "Too many open files")]
 
-    def failing_once(path: Any, flags: int, *more: Any, **options: Any) -> int:
+    def failing_once(path, flags, *more, **options):
         if flags & os.O_DIRECTORY and failures:
             raise failures.pop()
         return opened(path, flags, *more, **options)
@@ -123,7 +121,7 @@ def test_a_folder_that_has_no_digest_now_is_read_later(penn: Any, monkeypatch: A
     assert read.account.set_aside == ""
 
 
-def test_files_that_go_while_they_are_read_take_no_row(penn: Any) -> None:
+def test_files_that_go_while_they_are_read_take_no_row(penn):
     penn.converted()
     penn.edit("0003")
     plan = penn.plan()

@@ -1,7 +1,6 @@
 """Conversion into an object store: the same commands with a URL, the same cache."""
 
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ pytest.importorskip(
 OF_WRITERS = (".writing", "provenance.json", "stamps.json")
 
 
-def objects(server: Any, url: str) -> dict[str, bytes]:
+def objects(server, url):
     """Every object that the promise of equal bytes holds for."""
     name, _, prefix = url.removeprefix("s3://").partition("/")
     pages = server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/")
@@ -35,7 +34,7 @@ def test_every_command_takes_a_url(
 ):
     """And makes the same cache."""
 
-    def both_steps(root: object) -> str:
+    def both_steps(root):
         converted = ran(
             "convert", penn.name, "--raw", penn.raw, "--cache", root, "--workers", 1
         ).out
@@ -94,7 +93,7 @@ def test_a_missing_bucket_is_an_error_of_one_line(server, penn, ran, tmp_path):
         assert shown.count("\n") == 1
 
 
-def test_luigi_cfg_may_name_a_url(luigi_cfg: Any) -> None:
+def test_luigi_cfg_may_name_a_url(luigi_cfg):
     file = luigi_cfg(more="[vibe]\npreset = embedded")
     text = file.read_text()
     for place in ("s3://bucket/some/cache", "data/cache", "/data/cache"):

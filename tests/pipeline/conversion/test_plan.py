@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -22,12 +22,12 @@ from pipeline.files.raw import changes
 
 
 @pytest.fixture
-def content(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def content(monkeypatch):
     """Names of the videos whose content is read."""
-    names: list[str] = []
+    names = []
     original = changes.video_digest
 
-    def video_digest(raw: Path, video: RawVideo) -> str:
+    def video_digest(raw, video):
         names.append(video.name)
         return original(raw, video)
 
@@ -63,9 +63,7 @@ def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch
 @pytest.mark.parametrize(
     "name", [".DS_Store", "Thumbs.db", "desktop.ini", "._000001.jpg", ".nfs0000", "@eaDir"]
 )
-def test_what_a_system_leaves_in_a_folder_is_no_change(
-    name: str, penn: Any, embedded: Any, into: Any
-) -> None:
+def test_what_a_system_leaves_in_a_folder_is_no_change(name, penn, embedded, into):
     penn.converted("exact")
     clips, root = embedded.copy("kinetics", penn.raw.parent / "kinetics"), penn.root
     into.convert(root, clips, "kinetics")
@@ -92,7 +90,7 @@ def test_what_a_system_leaves_in_a_folder_is_no_change(
         b"\xff",
     ],
 )
-def test_without_usable_stamps_the_content_decides(stamps: bytes | None, penn: Any) -> None:
+def test_without_usable_stamps_the_content_decides(stamps, penn):
     penn.converted()
     file = penn.root / penn.name / changes.STAMPS
     file.unlink() if stamps is None else file.write_bytes(stamps)
@@ -101,9 +99,7 @@ def test_without_usable_stamps_the_content_decides(stamps: bytes | None, penn: A
     assert penn.plan().why == "1 changed video"
 
 
-def test_stamps_of_a_commit_that_never_happened_hide_no_change(
-    penn: Any, into: Any, tmp_path: Path
-) -> None:
+def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn, into, tmp_path):
     penn.converted()
     penn.edit("0003")
     # killed between the stamps and the manifest, a run leaves just this
@@ -132,7 +128,7 @@ def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(
     assert into.rows(root, "kinetics/train", "kp_2d") == {}
 
 
-def rewrite(file: Path) -> None:
+def rewrite(file):
     """Other bytes in place, as many as before."""
     file.write_bytes(b" " * file.stat().st_size)
 
@@ -158,9 +154,7 @@ EDITS = {  # of a raw folder of Kinetics with a clip, whose label folder has one
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_stamps_hide_no_change(
-    edit: str, embedded: Any, into: Any, content: list[str], tmp_path: Path
-) -> None:
+def test_stamps_hide_no_change(edit, embedded, into, content, tmp_path):
     root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
     plan = lambda: convert.plan_conversion(datasets.get("kinetics"), "train", raw=raw, root=root)  # noqa: E731
     folder = min((raw / "keypoints/train").iterdir())
@@ -224,13 +218,13 @@ class Chosen(PennAction):
     name: ClassVar[str] = "chosen"
 
 
-def test_an_option_of_many_values_is_the_same_after_it_was_json(penn: Any) -> None:
+def test_an_option_of_many_values_is_the_same_after_it_was_json(penn):
     convert.convert(penn.plan(dataset=Chosen()))
     assert penn.plan(dataset=Chosen()).up_to_date
     assert not penn.plan(dataset=Chosen(actions=("squat",))).up_to_date
 
 
-def test_a_missing_raw_folder_is_an_error(penn: Any, tmp_path: Path) -> None:
+def test_a_missing_raw_folder_is_an_error(penn, tmp_path):
     for name in ("penn_action", "kinetics", "3dpw", "amass"):
         with pytest.raises(RawDataError, match=r"nowhere.*expected .*found (none|no ).*\. \w+"):
             convert.plan_conversion(
@@ -242,9 +236,7 @@ def test_a_missing_raw_folder_is_an_error(penn: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "left", [(), (".",), (".", "labels", "frames")], ids=["nothing", "a mount point", "folders"]
 )
-def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(
-    left: tuple[str, ...], penn: Any
-) -> None:
+def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(left, penn):
     penn.converted()
     before = penn.everything()
     shutil.rmtree(penn.raw)
@@ -263,21 +255,21 @@ def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(
         assert penn.plan().append == ()
 
 
-def test_a_killed_run_is_continued_with_the_same_reader_alone(penn: Any) -> None:
+def test_a_killed_run_is_continued_with_the_same_reader_alone(penn):
     made = penn.plan()
     os.utime(penn.label("0003"), ns=(1, 1))
     assert penn.plan().staging == made.staging
     assert replace(made, reader={**made.reader, "version": 99}).staging != made.staging
 
 
-def test_a_plan_that_another_commit_has_made_old_is_refused(penn: Any) -> None:
+def test_a_plan_that_another_commit_has_made_old_is_refused(penn):
     old = penn.plan()
     penn.convert()
     with pytest.raises(cache.CacheChanged, match="another run has committed"):
         convert.convert(old)
 
 
-def test_what_differs_between_stamps_is_described_file_by_file() -> None:
+def test_what_differs_between_stamps_is_described_file_by_file():
     was = "file 5 1 a.mat\nfolder 3 1 frames\nlabels 2 9 4 4 keys\nspan 8 1 0 4 records"
     assert changes.what_differs(was, was) == []
     now = (
@@ -293,7 +285,7 @@ def test_what_differs_between_stamps_is_described_file_by_file() -> None:
         assert "not known" in changes.what_differs(unknown, was)[0]
 
 
-def test_an_emptied_label_folder_has_changed_and_is_not_missing(tmp_path: Path) -> None:
+def test_an_emptied_label_folder_has_changed_and_is_not_missing(tmp_path):
     labels = tmp_path / "labels"
     labels.mkdir()
     (labels / "1.json").write_text("{}")
@@ -305,7 +297,7 @@ def test_an_emptied_label_folder_has_changed_and_is_not_missing(tmp_path: Path) 
     assert changes.what_differs(was, changes.stamp(tmp_path, video)) == ["labels is missing"]
 
 
-def test_a_path_with_blanks_and_line_feeds_is_one_file(tmp_path: Path) -> None:
+def test_a_path_with_blanks_and_line_feeds_is_one_file(tmp_path):
     name = "a b\nc 1.mat"
     (tmp_path / name).write_bytes(b"12345")
     (parsed,) = changes.parse(changes.stamp(tmp_path, RawVideo("v", (Path(name),)))).values()

@@ -4,7 +4,6 @@ import functools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,14 +14,12 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 
 
-def retry_split(
-    root: Path, name: str = "penn_action/train", *, body: Path | None = None
-) -> convert.Conversion:
+def retry_split(root, name="penn_action/train", *, body=None):
     return convert.convert(recorded_plan(cache.open(root)[name], body=body, retry=True))
 
 
 @pytest.fixture
-def by_command(penn: Any, ran: Any) -> Any:
+def by_command(penn, ran):
     return functools.partial(ran, "convert", penn.name, "--retry", "--cache", penn.root)
 
 
@@ -43,7 +40,7 @@ def test_a_corrected_reader_gets_its_video_though_no_file_has_changed(penn, into
     assert penn.plan().up_to_date
 
 
-def test_what_fails_in_the_same_way_stays_where_it_is(penn: Any, by_command: Any) -> None:
+def test_what_fails_in_the_same_way_stays_where_it_is(penn, by_command):
     before = penn.spoil("0005", "0003")
     penn.convert()
     committed = penn.split.manifest["digest"]
@@ -60,16 +57,14 @@ def test_what_fails_in_the_same_way_stays_where_it_is(penn: Any, by_command: Any
     assert names.index("0005") < names.index("0006")
 
 
-def test_a_video_that_was_rejected_by_design_is_not_retried(
-    embedded: Any, into: Any, tmp_path: Path
-) -> None:
+def test_a_video_that_was_rejected_by_design_is_not_retried(embedded, into, tmp_path):
     raw = embedded.copy("kinetics", tmp_path / "kinetics")
     shutil.copy(next((raw / "train").rglob("*.mp4")), raw / "train/unseen.mp4")
     into.convert(tmp_path / "cache", raw, "kinetics")
     assert recorded_plan(cache.open(tmp_path / "cache")["kinetics/train"], retry=True).up_to_date
 
 
-def test_options_of_the_reader_are_those_of_the_conversion(embedded: Any, tmp_path: Path) -> None:
+def test_options_of_the_reader_are_those_of_the_conversion(embedded, tmp_path):
     raw, root = embedded.copy("amass", tmp_path / "amass"), tmp_path / "cache"
     file = sorted(raw.rglob("*_poses.npz"))[0]
     before = file.read_bytes()

@@ -2,10 +2,6 @@
 a small network.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -15,14 +11,14 @@ from pipeline.features.networks import backbones
 
 
 @pytest.fixture
-def root(penn: Any) -> Path:
+def root(penn):
     """A cache with the rows of Penn Action's train split, without features."""
     penn.converted()
-    root: Path = penn.root
+    root = penn.root
     return root
 
 
-def make_small() -> ResNet:
+def make_small():
     """All that a ResNet-50 is made of, in a twentieth of the time: five blocks, a quarter as wide,
     2048 features.
     """
@@ -30,12 +26,12 @@ def make_small() -> ResNet:
 
 
 @pytest.fixture(scope="session")
-def small_resnet() -> Callable[[], ResNet]:
+def small_resnet():
     """Makes a small network whose batch norms have seen something, so that folding them wrongly
     would show.
     """
 
-    def make() -> ResNet:
+    def make():
         torch.manual_seed(3)
         network = make_small()
         for module in network.modules():
@@ -49,13 +45,13 @@ def small_resnet() -> Callable[[], ResNet]:
 
 
 @pytest.fixture
-def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_backbone(monkeypatch):
     """Networks that are loaded are small ones, and standardised over few crops."""
     usual = backbones.models.get_model
 
-    def get_model(name: str, **options: Any) -> torch.nn.Module:
+    def get_model(name, **options):
         is_small = name == "resnet50" and not options.get("weights")
-        network: torch.nn.Module = make_small() if is_small else usual(name, **options)
+        network = make_small() if is_small else usual(name, **options)
         return network
 
     monkeypatch.setattr(backbones.models, "get_model", get_model)

@@ -14,7 +14,7 @@ TINY = hmr2.Shape(
 Tensors = dict[str, torch.Tensor]
 
 
-def published(shape: hmr2.Shape = hmr2.PUBLISHED) -> dict[str, tuple[int, ...]]:
+def published(shape=hmr2.PUBLISHED):
     """Name -> shape of all tensors that the token needs, as in 4D-Humans' checkpoint."""
     width, hidden, dim, inner = (
         shape.width,
@@ -22,7 +22,7 @@ def published(shape: hmr2.Shape = hmr2.PUBLISHED) -> dict[str, tuple[int, ...]]:
         shape.dim,
         shape.decoder_heads * shape.head_dim,
     )
-    found: dict[str, tuple[int, ...]] = {
+    found = {
         "backbone.pos_embed": (1, 16 * 12 + 1, width),
         "backbone.patch_embed.proj.weight": (width, 3, 16, 16),
         "backbone.patch_embed.proj.bias": (width,),
@@ -31,12 +31,12 @@ def published(shape: hmr2.Shape = hmr2.PUBLISHED) -> dict[str, tuple[int, ...]]:
         "smpl_head.transformer.pos_embedding": (1, 1, dim),
     }
 
-    def linear(name: str, n_in: int, n_out: int, *, bias: bool = True) -> None:
+    def linear(name, n_in, n_out, *, bias=True):
         found[f"{name}.weight"] = (n_out, n_in)
         if bias:
             found[f"{name}.bias"] = (n_out,)
 
-    def norm(name: str, n: int) -> None:
+    def norm(name, n):
         found[f"{name}.weight"] = found[f"{name}.bias"] = (n,)
 
     for i in range(shape.depth):
@@ -62,7 +62,7 @@ def published(shape: hmr2.Shape = hmr2.PUBLISHED) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def made_up(shape: hmr2.Shape, dtype: torch.dtype = torch.float32) -> Tensors:
+def made_up(shape, dtype=torch.float32):
     """Random tensors by the published names, of such sizes that numbers neither vanish nor grow."""
     drawn, tensors = torch.Generator().manual_seed(1), {}
     for name, size in published(shape).items():

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import cv2
 import numpy as np
 
@@ -19,7 +15,7 @@ SPLIT = "penn_action/train"
 LENGTHS = (30, 7, 8, 50, 21)  # frames of the videos; their tracks go across the ends of shards
 
 
-def convert_noise(folder: Path, rows_per_shard: int, *, cut_short: bool = True) -> Path:
+def convert_noise(folder, rows_per_shard, *, cut_short=True):
     """A cache of small noisy pictures, with a second person in every video; one picture may be cut
     short.
     """
@@ -33,10 +29,10 @@ def convert_noise(folder: Path, rows_per_shard: int, *, cut_short: bool = True) 
     if cut_short:
         cut.write_bytes(cut.read_bytes()[:-50])
 
-    def track(video: int, person: int, length: int) -> cache.TrackRows:
+    def track(video, person, length):
         bbox = np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1))
         columns = {"frame_index": np.arange(length), "bbox": bbox}
-        about: dict[str, Any] = {
+        about = {
             "name": f"{video}/{person}",
             "video": f"{video}",
             "columns": columns,
@@ -57,29 +53,27 @@ SIZES = {"a": (120, 90), "b": (64, 100)}  # width, height px
 SCALES = {"a/0": 1.2, "a/1": 1.3, "b/0": 1.0}
 
 
-NOTHING: Mapping[str, np.ndarray] = {}
+NOTHING = {}
 
 
-def box_of(name: str) -> np.ndarray:
+def box_of(name):
     """(N, 4) of a track: it moves."""
     person, t = float(name[-1]), np.arange(N)
     side = 20 + 3 * t
     return np.column_stack([30 + 20 * person + 4 * t, 40 + 5 * t, side, side]).astype(np.float32)
 
 
-def camera_of(name: str, focal: float) -> np.ndarray:
+def camera_of(name, focal):
     width, height = SIZES[name[0]]
     return np.array([[500 + 10 * float(name[-1]), 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
-def convert(
-    folder: Path, boxes: Mapping[str, np.ndarray] = NOTHING, *, focal: float | None = 510.0
-) -> Path:
+def convert(folder, boxes=NOTHING, *, focal=510.0):
     """Videos `a` of two persons and `b` of one, in shards of 8 rows. focal: of b's camera; None: no
     cameras.
     """
     root, raw = folder / "cache", folder / "raw"
-    tracks: dict[str, list[cache.TrackRows]] = {video: [] for video in SIZES}
+    tracks = {video: [] for video in SIZES}
     for video, (width, height) in {} if raw.exists() else SIZES.items():
         (raw / video).mkdir(parents=True)
         for frame in range(N):
@@ -90,7 +84,7 @@ def convert(
     for name, scale in SCALES.items():
         columns = {"frame_index": np.arange(N), "bbox": boxes.get(name, box_of(name))}
         camera = None if focal is None else camera_of(name, focal if name[0] == "b" else 510.0)
-        about: dict[str, Any] = {
+        about = {
             "name": name,
             "video": name[0],
             "columns": columns,
@@ -101,7 +95,7 @@ def convert(
     return root
 
 
-def expected(boxes: Mapping[str, np.ndarray] = NOTHING, focal: float = 510.0) -> np.ndarray:
+def expected(boxes=NOTHING, focal=510.0):
     """(3 * N, DIM - 3) columns of all rows."""
     return np.array(
         [
@@ -118,13 +112,13 @@ def expected(boxes: Mapping[str, np.ndarray] = NOTHING, focal: float = 510.0) ->
 
 
 def write_split(
-    root: Path,
-    split: str,
-    raw: Path,
-    tracks: Mapping[str, Sequence[cache.TrackRows]],
-    plan: str = "",
-    rows_per_shard: int = 8,
-) -> None:
+    root,
+    split,
+    raw,
+    tracks,
+    plan="",
+    rows_per_shard=8,
+):
     """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures in
     `raw`.
     """

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 import cache
-from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import Resources
 from tests.pipeline.features.made_pictures import write_split
 
 SPLIT = "toy/train"
@@ -28,7 +25,7 @@ RNG = np.random.default_rng(2)
 SCENE = cv2.GaussianBlur(RNG.integers(0, 256, (SIDE + 60, SIDE + 60, 3), np.uint8), (0, 0), 2)
 
 
-def picture(frame: int) -> np.ndarray:
+def picture(frame):
     """A still scene, seen by a camera that moves by 2 and 1 px a frame."""
     return SCENE[frame : frame + SIDE, 2 * frame : 2 * frame + SIDE]
 
@@ -38,16 +35,16 @@ class Toy:
     track's columns.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.raw, self.root = folder / "raw", folder / "cache"
 
-    def film(self) -> None:
+    def film(self):
         for video in "ab":
             (self.raw / video).mkdir(parents=True)
             for frame in range(N):
                 cv2.imwrite(str(self.raw / f"{video}/{frame:06d}.png"), picture(frame)[..., ::-1])
 
-    def copy(self, folder: Path) -> Toy:
+    def copy(self, folder):
         """Pictures and cache in another folder."""
         copied = Toy(folder)
         shutil.copytree(self.raw, copied.raw)
@@ -56,9 +53,7 @@ class Toy:
         provenance.write_text(provenance.read_text().replace(str(self.raw), str(copied.raw)))
         return copied
 
-    def convert(
-        self, change: Callable[[str, dict[str, Any]], None] = lambda name, columns: None
-    ) -> None:
+    def convert(self, change=lambda name, columns: None):
         """All of it, as conversion does: in place of what is there."""
         persons = {video: range(n) for video, n in (("a", 2), ("b", 1))}
         tracks = {
@@ -67,7 +62,7 @@ class Toy:
         }
         write_split(self.root, SPLIT, self.raw, tracks, plan=str(id(change)))
 
-    def _track(self, name: str, change: Callable[[str, dict[str, Any]], None]) -> cache.TrackRows:
+    def _track(self, name, change):
         video, person = name.split("/")
         frame = np.arange(N) if video == "a" else np.delete(np.arange(N), 5)
         box = np.array([40 + 10 * int(person), 50, 50, 60], np.float32)
@@ -86,13 +81,11 @@ class Toy:
         runs = dict(video=video, step=1, fps=30.0, crop_scale=float(scale))  # noqa: C408
         return cache.TrackRows(name=name, columns=about, **runs)  # type: ignore[arg-type]
 
-    def extract(
-        self, *specs: StreamSpec, workers: int = 2, batch_size: int = 4
-    ) -> dict[str, Extraction]:
+    def extract(self, *specs, workers=2, batch_size=4):
         plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
         done = extract_together(plans, Resources(workers=workers, batch_size=batch_size))
         return {extraction.plan.spec.name: extraction for extraction in done}
 
-    def rows(self, name: str) -> dict[str, np.ndarray]:
+    def rows(self, name):
         split = cache.open(self.root)[SPLIT]
         return {track.name: split.rows(name, track.start, track.stop) for track in split.tracks}

@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 import cache
-from pipeline.features.streams.base import Machine, NumberStream, PairStream, Reads, Stream
+from pipeline.features.streams.base import NumberStream, PairStream, Reads, Stream
 from pipeline.files.pixels.frames import Frame, increasing
 
 SPLIT = "made_up/train"
 SIDE = 32  # px
 
 
-def convert(root: Path, n_videos: int, n_frames: int, rows_per_shard: int = 16) -> None:
+def convert(root, n_videos, n_frames, rows_per_shard=16):
     """A split of videos of one person each, from frame 0 on, whose box is in the middle of the
     picture.
     """
@@ -43,7 +43,7 @@ def convert(root: Path, n_videos: int, n_frames: int, rows_per_shard: int = 16) 
         following.commit({"stand_in": True})
 
 
-def decoders_of(parent: int) -> list[int]:
+def decoders_of(parent):
     """The processes that decode for a process, by number: those that its server has forked. Ended
     ones do not count.
     """
@@ -69,23 +69,23 @@ class Colour(NumberStream):
     dim: ClassVar[int] = 3
     dtype: ClassVar[str] = "float32"
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+    def load(self, machine, recorded):
         return Mean(machine.batch_size or 4, machine.threads or 1)
 
 
 class Mean:
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
 
-    def __init__(self, batch_size: int, lanes: int) -> None:
+    def __init__(self, batch_size, lanes):
         self.batch_size, self.lanes = batch_size, lanes
 
-    def adopt(self, memory: np.ndarray) -> None: ...
+    def adopt(self, memory): ...
 
-    def release(self) -> None: ...
+    def release(self): ...
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops):
         middle = crops.shape[1] // 2, crops.shape[2] // 2
-        colours: np.ndarray = crops[:, *middle].astype(np.float32)
+        colours = crops[:, *middle].astype(np.float32)
         return colours
 
 
@@ -98,19 +98,19 @@ class Logged(Colour):
 
     kind: ClassVar[str] = "logged"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self):
         return {"kind": self.kind}
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+    def load(self, machine, recorded):
         return _Logging(self, machine.device)
 
 
 class _Logging(Mean):
-    def __init__(self, stream: Logged, device: str) -> None:
+    def __init__(self, stream, device):
         super().__init__(4, 1)
         self._stream, self._device = stream, device
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops):
         log = Path(self._stream.folder) / "log"
         # lines are appended whole: of two processes at once, one is the first
         with log.open("a") as file:
@@ -132,20 +132,20 @@ class Mortal(Colour):
 
     kind: ClassVar[str] = "mortal"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self):
         return {"kind": self.kind}
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+    def load(self, machine, recorded):
         return _Dying(self)
 
 
 class _Dying(Mean):
-    def __init__(self, stream: Mortal) -> None:
+    def __init__(self, stream):
         super().__init__(4, 1)
         self._stream = stream
         self._own_calls = itertools.count()
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops):
         log = Path(self._stream.folder) / "calls"
         call = f"{os.getpid()} {next(self._own_calls)}"
         with log.open("a") as file:  # lines are appended whole, in one order for all processes
@@ -164,7 +164,7 @@ class Steps(PairStream):
     fails: str = ""
     folder: str = ""  # for a file named by each process that computes
 
-    def pair(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray | None:
+    def pair(self, previous, current):
         if self.folder:
             Path(self.folder, str(os.getpid())).touch()
         if self.fails == "raises":
@@ -185,7 +185,7 @@ class Followed(PairStream):
     dim: ClassVar[int] = 8
     columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
 
-    def pair(self, previous: np.ndarray, current: np.ndarray, kp_2d: np.ndarray) -> np.ndarray:
+    def pair(self, previous, current, kp_2d):
         colours = [crop.mean(axis=(0, 1)) for crop in (previous, current)]
         return np.concatenate([*colours, 100 * kp_2d[27, :2]]).astype(np.float32)
 
@@ -201,10 +201,10 @@ class Single(PairStream):
     fails: str = ""
 
     @property
-    def reads(self) -> Reads:
+    def reads(self):
         return Reads(1)
 
-    def pair(self, current: np.ndarray) -> np.ndarray:  # type: ignore[override]
+    def pair(self, current):  # type: ignore[override]
         if self.fails == "raises":
             raise ZeroDivisionError("no such colour")
         if self.fails == "ends":
@@ -225,10 +225,10 @@ class Whole(Stream):
     dim: ClassVar[int] = 9
 
     @property
-    def reads(self) -> Reads:
+    def reads(self):
         return Reads(1, ("bbox",), is_whole=True)
 
-    def computed(self, crops: Sequence[np.ndarray], labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    def computed(self, crops, labels):
         (frame,) = crops
         return np.array([*frame.shape[:2], *frame[0, 0], *labels["bbox"]], np.float32)
 
@@ -242,13 +242,13 @@ class Replacing(Whole):
 
     kind: ClassVar[str] = "replacing"
 
-    def computed(self, crops: Sequence[np.ndarray], labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    def computed(self, crops, labels):
         if Path(self.new).exists():
             Path(self.new).replace(self.video)
         return super().computed(crops, labels)
 
 
-DEEDS: dict[str, Callable[[], Any]] = {
+DEEDS = {
     "hang": lambda: time.sleep(3600),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -258,7 +258,7 @@ DEEDS: dict[str, Callable[[], Any]] = {
 }
 
 
-def colour_of(frame: int) -> tuple[int, int, int]:
+def colour_of(frame):
     """What every pixel of a frame is."""
     return frame % 256, frame // 256, 77
 
@@ -274,30 +274,30 @@ class Source:
     takes: float = 0.0  # s a frame
 
     @property
-    def spec(self) -> str:
+    def spec(self):
         return f"made up:{self.name}"
 
     @property
-    def place(self) -> Path:
+    def place(self):
         return self.root
 
-    def size(self) -> tuple[int, int]:
+    def size(self):
         return SIDE, SIDE
 
-    def digest(self) -> str:
+    def digest(self):
         with (self.root / "digests").open("a") as file:
             file.write(f"{self.name}\n")
         self._do(-1)
         return self.name
 
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+    def read(self, frame_index):
         self._do(-2)
         for index in increasing(frame_index):
             time.sleep(self.takes)
             self._do(index)
             yield Frame(index, np.full((SIDE, SIDE, 3), colour_of(index), np.uint8), None)
 
-    def _do(self, frame: int) -> None:
+    def _do(self, frame):
         for at, deed in self.deeds:
             if at != frame:
                 continue
@@ -312,19 +312,19 @@ class Source:
 class LoggedSource(Source):
     """Logs when it is opened and closed: a line in the file `log` of its folder."""
 
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+    def read(self, frame_index):
         self._log("opened")
         try:
             yield from super().read(frame_index)
         finally:
             self._log("closed")
 
-    def _log(self, event: str) -> None:
+    def _log(self, event):
         with (self.root / "log").open("a") as file:
             file.write(f"{event} {self.name}\n")
 
 
-def logged(folder: Path) -> list[str]:
+def logged(folder):
     """A line for each item that was begun."""
     file = folder / "log"
     return file.read_text().splitlines() if file.exists() else []
@@ -338,7 +338,7 @@ class Doubled:
     seconds: float = 0.0
     gate: float = math.inf  # items that begin after so many wait for the file `open` in the folder
 
-    def __call__(self, item: int) -> int:
+    def __call__(self, item):
         # one line, whole, also when other processes write
         with (self.folder / "log").open("ab", buffering=0) as file:
             file.write(b"begun\n")
@@ -357,10 +357,10 @@ class Painted(Stream):
     dim: ClassVar[int] = 1
 
     @property
-    def reads(self) -> Reads:
+    def reads(self):
         return Reads(1, is_whole=True)
 
-    def computed(self, crops: Sequence[np.ndarray], labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    def computed(self, crops, labels):
         (frame,) = crops
         height, width = frame.shape[:2]
         columns = ((np.arange(8) + 0.5) * width / 8).astype(int)

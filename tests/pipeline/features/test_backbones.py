@@ -1,5 +1,3 @@
-from collections.abc import Callable
-from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -12,18 +10,16 @@ from pipeline.features.weights import NetworkWeights, WeightsSpec
 pytestmark = pytest.mark.usefixtures("small_backbone")
 
 
-def load(text: str) -> tuple[torch.nn.Module, dict]:
+def load(text):
     return backbones.load(WeightsSpec.parse(text))
 
 
 @pytest.fixture(scope="module")
-def network(small_resnet: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+def network(small_resnet):
     return small_resnet()
 
 
-def test_the_network_of_a_file_is_the_files_but_for_the_classifier(
-    network: torch.nn.Module, tmp_path: Path
-) -> None:
+def test_the_network_of_a_file_is_the_files_but_for_the_classifier(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "r.pt")
     loaded, provenance = load(f"file:{tmp_path / 'r.pt'}")
     expected = {
@@ -50,9 +46,7 @@ def test_the_network_of_a_file_is_the_files_but_for_the_classifier(
         load(f"file:{tmp_path / 'r.pt'}")
 
 
-def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(
-    network: torch.nn.Module, tmp_path: Path
-) -> None:
+def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(network, tmp_path):
     state = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
     regressor = {
         "fc1.weight": torch.zeros(2, 2),
@@ -68,9 +62,7 @@ def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(
     assert torch.equal(loaded.conv1.weight, network.conv1.weight)
 
 
-def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_callers_random_numbers_alone() -> (
-    None
-):
+def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_callers_random_numbers_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -81,7 +73,7 @@ def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_calle
 
 
 @pytest.mark.parametrize("text", ["resnet", "spin:", "untrained:x", "torchvision:NO_SUCH"])
-def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
+def test_weights_that_mean_nothing_are_refused_in_words(text):
     with pytest.raises(ConfigError, match=text):
         load(text)
     with pytest.raises(ConfigError, match=f"weights '{text}'"):
@@ -92,7 +84,7 @@ def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
 
 
 def test_offline_it_says_which_file_to_put_where(monkeypatch, tmp_path, capsys):
-    def offline(*_: object, **__: object) -> None:
+    def offline(*_, **__):
         raise URLError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", offline)

@@ -4,11 +4,7 @@ damage is named.
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
-import pytest
 
 import cache
 from pipeline.__main__ import main
@@ -22,7 +18,7 @@ SPLIT = "videos/train"
 DAMAGE = 17  # the packet, in decoding order
 
 
-def run(command: str, raw: Path, root: Path) -> int:
+def run(command, raw, root):
     return main(
         [
             *command.split(),
@@ -37,16 +33,14 @@ def run(command: str, raw: Path, root: Path) -> int:
     )
 
 
-def extract(root: Path, made_up: ModuleType) -> int:
+def extract(root, made_up):
     """Computes `painted`. Returns the number of rows computed."""
     plan = plan_extraction(root, SPLIT, StreamSpec("painted", made_up.Painted()))
     (done,) = extract_together([plan], Resources(workers=2, batch_size=64))
     return done.computed
 
 
-def test_every_row_of_every_kind_of_clip_has_the_pixels_of_its_own_frame(
-    tmp_path: Path, made_up: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_row_of_every_kind_of_clip_has_the_pixels_of_its_own_frame(tmp_path, made_up, capsys):
     raw = tmp_path / "raw"
     root = tmp_path / "cache"
     raw.mkdir()

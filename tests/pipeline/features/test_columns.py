@@ -4,10 +4,8 @@ refusals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from pipeline import table
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.engine import shards
-from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.inputs import label_batch
 from pipeline.features.networks.base import Loaded, Normalisation
 from pipeline.features.plan import plan_extraction
@@ -39,7 +37,7 @@ ONE_WORKER = Resources(device="cpu", workers=1, batch_size=4)
 class Beside(torch.nn.Module):
     """The crop's mean colour, and all that it gets beside it."""
 
-    def forward(self, pixels: torch.Tensor, **columns: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels, **columns):
         assert {values.dtype for values in columns.values()} == {torch.float32}
         rows = [columns[name].reshape(len(pixels), -1) for name in COLUMNS]
         return torch.cat([pixels.mean((2, 3)), *rows], 1)
@@ -55,10 +53,10 @@ class Conditioned(NetworkStream):
     dtype: ClassVar[str] = "float32"
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self):
         return COLUMNS
 
-    def load_network(self) -> Loaded:
+    def load_network(self):
         parts = [{"offset": i} for i in (0, 3, 7, 8, 10)]
         about = {"network": "beside", "sha256": "0", "stand_in": True, "parts": parts}
         return Loaded(Beside(), about, (16, 16), Normalisation(16), DIM)
@@ -70,7 +68,7 @@ class Cliff(LabelStream):
     dim: ClassVar[int] = 3
     columns: ClassVar[tuple[str, ...]] = ("bbox", "image_size", "intrinsics")
 
-    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, labels):
         focal = labels["intrinsics"][:, 0, 0]
         middle = labels["bbox"][:, :2] - labels["image_size"] / 2
         numbers = np.column_stack([middle, labels["bbox"][:, 2]]) / focal[:, None]
@@ -78,7 +76,7 @@ class Cliff(LabelStream):
 
 
 @pytest.fixture(autouse=True)
-def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+def kinds(monkeypatch):
     for name, cls in (("conditioned", "Conditioned"), ("cliff", "Cliff"), ("plain", "Plain")):
         monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], name, f"{__name__}:{cls}")
 
@@ -91,10 +89,10 @@ class Plain(Conditioned):
     dim: ClassVar[int] = 3
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self):
         return ()
 
-    def load_network(self) -> Loaded:
+    def load_network(self):
         network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         return Loaded(
             network,
@@ -105,13 +103,13 @@ class Plain(Conditioned):
         )
 
 
-def extracted(root: Path, stream: Any, resources: Resources = ONE_WORKER) -> Extraction:
+def extracted(root, stream, resources=ONE_WORKER):
     return extract_together(
         [plan_extraction(root, SPLIT, StreamSpec(stream.kind, stream))], resources
     )[0]
 
 
-def stored(root: Path, stream: str) -> np.ndarray:
+def stored(root, stream):
     """Rows of all tracks."""
     split = cache.open(root)[SPLIT]
     start = int(split.tracks.start[0])
@@ -119,8 +117,8 @@ def stored(root: Path, stream: str) -> np.ndarray:
 
 
 def test_a_network_gets_the_columns_of_each_row_and_changed_ones_recompute_their_rows(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     root = convert(tmp_path)
     for stream in (Conditioned(), Plain(), Cliff()):
         assert extracted(root, stream).computed == 3 * N
@@ -160,7 +158,7 @@ def test_rows_with_the_columns_of_other_rows_are_not_those_of_the_oracle(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_gpu_gets_the_same_columns() -> None:
+def test_a_gpu_gets_the_same_columns():
     rng = np.random.default_rng(0)
     crops, columns = (
         rng.integers(0, 256, (64, 16, 16, 3), np.uint8),
@@ -174,7 +172,7 @@ def test_a_gpu_gets_the_same_columns() -> None:
     np.testing.assert_allclose(here[:, 3:], columns, rtol=1e-6)
 
 
-def test_a_split_without_a_column_is_refused(tmp_path: Path, ran: Any) -> None:
+def test_a_split_without_a_column_is_refused(tmp_path, ran):
     root = convert(tmp_path, focal=None)
     split = cache.open(root)[SPLIT]
     assert {
@@ -197,7 +195,7 @@ def test_a_split_without_a_column_is_refused(tmp_path: Path, ran: Any) -> None:
         ({"precision": "fast"}, "precision fast.*bbox"),
     ],
 )
-def test_what_columns_do_not_follow_is_refused(tmp_path: Path, changed: Any, message: str) -> None:
+def test_what_columns_do_not_follow_is_refused(tmp_path, changed, message):
     with pytest.raises(ConfigError, match=message):
         extracted(convert(tmp_path), Conditioned(**changed))
 
@@ -207,7 +205,7 @@ class Forgetful(Conditioned):
 
     fault: ClassVar[str] = ""
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+    def load(self, machine, recorded):
         network = super().load(machine, recorded)
         fault = self.fault
 
@@ -215,17 +213,17 @@ class Forgetful(Conditioned):
             batch_size, provenance = network.batch_size, network.provenance
             adopt, release = network.adopt, network.release
 
-            def __call__(self, crops: np.ndarray, labels: dict[str, np.ndarray]) -> np.ndarray:
+            def __call__(self, crops, labels):
                 if fault == "changes its labels":
                     labels["bbox"][:] += 1
-                out: np.ndarray = network(crops, labels)
+                out = network(crops, labels)
                 return out + labels["bbox"].max() if fault == "batches of another size" else out
 
         return Computer()
 
 
 @pytest.mark.parametrize("fault", ["", "changes its labels", "batches of another size"])
-def test_the_contract_passes_columns_and_finds_faults(fault: str) -> None:
+def test_the_contract_passes_columns_and_finds_faults(fault):
     stream = type("Forgetful", (Forgetful,), {"fault": fault})()
     problems = stream_problems(stream, another_process=False)
     assert (fault in str(problems)) if fault else not problems

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,9 +30,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
-def no_process_is_left(
-    made_up: ModuleType, on_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def no_process_is_left(made_up, on_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(on_path), str(ROOT)]))
     yield
     assert made_up.decoders_of(os.getpid()) == []
@@ -45,7 +41,7 @@ class Extract:
     rows.
     """
 
-    def __init__(self, made_up: Any, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, made_up, folder, patch):
         self.made_up, self._folder, self._patch, self._roots = (
             made_up,
             folder,
@@ -53,27 +49,27 @@ class Extract:
             itertools.count(),
         )
 
-    def source(self, name: str = "0", **given: Any) -> Any:
+    def source(self, name="0", **given):
         return self.made_up.Source(self._folder, name, **given)
 
     def __call__(
         self,
-        *sources: Any,
-        n_frames: int = 40,
-        workers: int = 2,
-        timeout: float = 60,
-        batch_size: int = 4,
-        stream: Any = None,
-        also: Sequence[Any] = (),
-        digest: str = "",
-    ) -> tuple[dict[int, dict[int, Any]], Any, dict[str, int]]:
+        *sources,
+        n_frames=40,
+        workers=2,
+        timeout=60,
+        batch_size=4,
+        stream=None,
+        also=(),
+        digest="",
+    ):
         """(video -> frame -> what the stream has of it, the meter, problems). Of all streams:
         `self.found`.
         """
         root, name = self._folder / f"cache{next(self._roots)}", self.made_up.SPLIT
         self.made_up.convert(root, len(sources), n_frames)
 
-        def of_video(video: int) -> Pixels:
+        def of_video(video):
             return Pixels(sources[video], name, f"video {video}", digest or sources[video].name)
 
         self._patch.setattr(features, "pixels", lambda *_, **__: of_video)
@@ -106,11 +102,11 @@ class Extract:
             dict(sum((Counter(one.problems) for one in done), Counter())),
         )
 
-    def whole(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
+    def whole(self, n_videos, n_frames=40):
         """What an undisturbed extraction finds."""
         return {i: {f: self.made_up.colour_of(f) for f in range(n_frames)} for i in range(n_videos)}
 
-    def steps(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
+    def steps(self, n_videos, n_frames=40):
         """The same of the stream of pairs."""
         colour = self.made_up.colour_of
         steps = {
@@ -120,7 +116,7 @@ class Extract:
 
 
 @pytest.fixture
-def extract(made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Extract:
+def extract(made_up, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "EXAMPLES", 100)
     return Extract(made_up, tmp_path, monkeypatch)
 
@@ -142,9 +138,7 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
     assert {compared["0"], compared["2"]} <= {*range(3, 1 + 2 + 4 + 1)}
 
 
-def test_a_process_closes_a_video_before_it_opens_the_next_one(
-    extract: Extract, made_up: ModuleType, tmp_path: Path
-) -> None:
+def test_a_process_closes_a_video_before_it_opens_the_next_one(extract, made_up, tmp_path):
     sources = [made_up.LoggedSource(tmp_path, name) for name in "abcd"]
     extract(*sources, workers=1)
     lines = made_up.logged(tmp_path)
@@ -155,9 +149,9 @@ def test_a_process_closes_a_video_before_it_opens_the_next_one(
 
 
 def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(
-    extract: Extract,
-) -> None:
-    def judge(limit: float) -> None:
+    extract,
+):
+    def judge(limit):
         sources = [
             extract.source(f"0 {limit}", deeds=((20, "stop once"),)),
             extract.source(
@@ -177,8 +171,8 @@ def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_fram
 
 @pytest.mark.slow
 def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_it(
-    extract: Extract,
-) -> None:
+    extract,
+):
     sources = [
         extract.source("0", deeds=((5, "hang"),)),
         extract.source("1", random_access=False, deeds=((5, "hang"),)),
@@ -198,7 +192,7 @@ def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_
         for frame in lost:
             del whole[video][frame]
 
-    def judge(limit: float) -> None:
+    def judge(limit):
         found, meter, problems = extract(*sources, timeout=limit)
         assert found == whole
         ended = {"decoder_hung": 2, "decoder_crashed": 3, "decoder_memory": 2}
@@ -222,7 +216,7 @@ def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch,
         *(extract.source(str(i), takes=0.1) for i in range(1, 3)),
     ]
 
-    def judge(limit: float) -> None:
+    def judge(limit):
         monkeypatch.setattr("pipeline.processes.pool.START", limit)
         last = {"crash": "ended with exit code 3", "hang": f"made no progress for {limit:g} s"}[
             deed
@@ -246,18 +240,14 @@ def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch,
         ("Steps", "short", "expected 6 numbers"),
     ],
 )
-def test_a_stream_that_fails_ends_the_extraction(
-    extract: Extract, stream: str, fails: str, message: str
-) -> None:
+def test_a_stream_that_fails_ends_the_extraction(extract, stream, fails, message):
     failing = getattr(extract.made_up, stream)(fails=fails)
     with pytest.raises(PipelineError, match=rf"stream '{failing.kind}' .*{message}") as raised:
         extract(extract.source(), stream=failing, workers=1)
     assert "made_up.py" in "".join(traceback.format_exception(raised.value)) or fails == "short"
 
 
-def test_a_network_of_another_shape_is_refused(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_of_another_shape_is_refused(extract, monkeypatch):
     monkeypatch.setattr(
         extract.made_up.Mean, "__call__", lambda self, crops: np.zeros((len(crops), 1), np.float32)
     )
@@ -300,7 +290,7 @@ main(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
     peaks = []
     for n_rows in (1000, 5000):
         folder = tmp_path / str(n_rows)

@@ -1,13 +1,9 @@
 """Several devices of one machine, a process for each: here two CPUs."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.cli.progress import Progress
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
@@ -23,7 +19,7 @@ TWO = Resources(workers=2, devices="cpu,cpu")
 
 
 @pytest.fixture
-def roots(penn: Any, small_shards: None, tmp_path: Path) -> tuple[Path, Path]:
+def roots(penn, small_shards, tmp_path):
     """Two equal caches of two shards."""
     penn.converted()
     alone = tmp_path / "alone"
@@ -44,7 +40,7 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
         StreamSpec("means", made_up.Logged(folder=str(logs[0]))),
         StreamSpec("means", made_up.Logged(folder=str(logs[1]), dies=dies)),
     ]
-    reported: list[tuple[int, int]] = []
+    reported = []
     done = [
         extract_together(
             [plan_extraction(root, PENN, spec)],
@@ -72,13 +68,13 @@ def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_pa
         extract_together([plan_extraction(roots[0], PENN, spec)], TWO)
 
 
-def test_what_a_part_raises_comes_with_its_device() -> None:
+def test_what_a_part_raises_comes_with_its_device():
     with pytest.raises(PipelineError, match=r"^cpu: two of one") as caught:
         list(run_parts(_refuse, ["one", "two"], NO_CLUSTER, ("cpu", "cpu"), most=1))
     assert "In a process of its own" in caught.value.__notes__[0]
 
 
-def _refuse(part: Sequence[str], progress: Progress, device: str) -> None:
+def _refuse(part, progress, device):
     raise PipelineError("two of one")
 
 
@@ -90,18 +86,18 @@ def _refuse(part: Sequence[str], progress: Progress, device: str) -> None:
         (("0,1", "cuda"), "devices 0,1: device cuda is set, too"),
     ],
 )
-def test_devices_are_named_by_number(text: tuple[str, ...], message: str) -> None:
+def test_devices_are_named_by_number(text, message):
     assert device_names("0 cuda:3, 0, cpu,cpu") == ("cuda:0", "cuda:3", "cuda:0", "cpu", "cpu")
     with pytest.raises(ConfigError, match=message):
         device_names(*text)
 
 
-def test_devices_beside_a_cluster_are_refused(root: Path) -> None:
+def test_devices_beside_a_cluster_are_refused(root):
     with pytest.raises(ConfigError, match="devices cpu,cpu: workers of a cluster have their own"):
         extract_together([plan_extraction(root, PENN, StreamSpec())], TWO, dask=Dask("tcp://a:1"))
 
 
-def test_a_process_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_has_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
     resources = Resources(batch_size=8, devices="0,1,cpu")
     assert (resources.machine("cuda:1"), resources.decoders("cuda:1")) == (Machine("cuda:1", 8), 5)

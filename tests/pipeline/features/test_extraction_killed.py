@@ -8,9 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -54,27 +52,27 @@ features.extract_together([plan], Resources(batch_size=4, workers=2))
 
 
 @pytest.fixture(scope="module")
-def runner(on_path: Path) -> Path:
+def runner(on_path):
     (on_path / "runner.py").write_text(RUNNER)
     return on_path / "runner.py"
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted(tmp_path_factory):
     return convert_noise(tmp_path_factory.mktemp("small"), SHARD)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(tmp_path_factory):
     """The same with fewer rows than a shard, as a folder of clips has."""
     return convert_noise(tmp_path_factory.mktemp("one_shard"), 512)
 
 
 @pytest.fixture
-def colours(made_up: Any, tmp_path: Path) -> Callable[[str], features.Extraction]:
+def colours(made_up, tmp_path):
     """Extract from a cache of that name, in this process."""
 
-    def extract(name: str) -> features.Extraction:
+    def extract(name):
         plan = plan_extraction(tmp_path / name, SPLIT, StreamSpec("colour", made_up.Colour()))
         return features.extract_together([plan], Resources(batch_size=4, workers=1))[0]
 
@@ -85,16 +83,16 @@ def colours(made_up: Any, tmp_path: Path) -> Callable[[str], features.Extraction
     ("written", "fixture", "kills"), [("checkpoints", "small", 1), ("shards", "converted", 2)]
 )
 def test_computed_rows_survive_sigkill_and_the_next_run_ends_with_the_same_bytes(
-    written: str,
-    fixture: str,
-    kills: int,
-    runner: Path,
-    into: Any,
-    tmp_path: Path,
-    colours: Any,
-    request: pytest.FixtureRequest,
-) -> None:
-    before: Path = request.getfixturevalue(fixture)
+    written,
+    fixture,
+    kills,
+    runner,
+    into,
+    tmp_path,
+    colours,
+    request,
+):
+    before = request.getfixturevalue(fixture)
     root, _ = (Path(shutil.copytree(before, tmp_path / name)) for name in ("killed", "calm"))
     calm = colours("calm")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(runner.parent), str(ROOT)])}
@@ -138,7 +136,7 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
     words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
     store, batches = StreamRun.store, []
 
-    def store_or_stop(*args: Any) -> int:
+    def store_or_stop(*args):
         batches.append(store(*args))
         if len(batches) == 3:
             raise KeyboardInterrupt

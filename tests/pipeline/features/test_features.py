@@ -2,9 +2,6 @@
 be is told.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +19,7 @@ from pipeline.files.raw.files import whole_file_digest
 PENN = "penn_action/train"
 
 
-def keep_a_little(penn: Any) -> None:
+def keep_a_little(penn):
     """Three frames of one video: the real network takes its time."""
     penn.remove(*(label.stem for label in (penn.raw / "labels").iterdir() if label.stem != "0001"))
     for picture in sorted(penn.frames("0001").iterdir())[3:]:
@@ -93,10 +90,8 @@ def test_terms_are_recorded_not_compared(
         assert f"licence {text}, source a file, sha256 {digest[:12]}" in shown
 
 
-def test_a_refused_extraction_leaves_no_folder(
-    root: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> None:
+def test_a_refused_extraction_leaves_no_folder(root, ran, monkeypatch):
+    def refuse(*_):
         raise PipelineError("the weights cannot be downloaded")
 
     monkeypatch.setattr(ResNet50, "load", refuse)
@@ -106,9 +101,7 @@ def test_a_refused_extraction_leaves_no_folder(
     assert cache.verify(root).notes == []
 
 
-def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
-    penn: Any, into: Any, network: Any
-) -> None:
+def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn, into, network):
     picture = penn.frames("0003") / "000003.jpg"
     good = picture.read_bytes()
     picture.write_bytes(good[:-50] + bytes(50))  # as a disk that fails gives it: the size is right
@@ -138,9 +131,7 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     assert (new.replace, new.why) == (False, "not extracted before")
 
 
-def test_a_stream_keeps_its_weights_and_others_go_beside_it(
-    penn: Any, root: Path, into: Any, network: Any
-) -> None:
+def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn, root, into, network):
     into.extract(root)
     held = into.tree(root)
     other = WeightsSpec("untrained", "1")
@@ -207,7 +198,7 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     assert into.tree(root) == held
 
 
-def test_settings_that_cannot_be_are_refused(penn: Any, into: Any, tmp_path: Path) -> None:
+def test_settings_that_cannot_be_are_refused(penn, into, tmp_path):
     with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
         plan_extraction(tmp_path / "cache", PENN, StreamSpec())
     penn.convert()

@@ -7,9 +7,7 @@ import os
 import pickle
 import sys
 import types
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +23,7 @@ from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.world import Hmr2
 from tests.hostile import Call
-from tests.pipeline.features.made_hmr2 import TINY, Tensors, made_up, published
+from tests.pipeline.features.made_hmr2 import TINY, made_up, published
 
 CPU = Machine(device="cpu", threads=1, batch_size=2)
 
@@ -40,23 +38,23 @@ BODY = {  # what the published files hold besides
 
 
 @pytest.fixture
-def tensors() -> Tensors:
+def tensors():
     return made_up(TINY)
 
 
 @pytest.fixture
-def file(tensors: Tensors, tmp_path: Path) -> Path:
+def file(tensors, tmp_path):
     torch.save({"epoch": 35, "state_dict": tensors | BODY, "loops": {}}, tmp_path / "hmr2a.ckpt")
     return tmp_path / "hmr2a.ckpt"
 
 
 @pytest.fixture
-def crops() -> np.ndarray:
+def crops():
     return np.random.default_rng(2).integers(0, 256, (3, 256, 192, 3), dtype=np.uint8)
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny(monkeypatch):
     """The stream takes checkpoints of the tiny shape, and no network is left to others."""
     load = hmr2.load
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
@@ -69,28 +67,26 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # numbers
 
 
-def plain_token(
-    tensors: Mapping[str, torch.Tensor], crop: np.ndarray, shape: hmr2.Shape
-) -> np.ndarray:
+def plain_token(tensors, crop, shape):
     """The token of one crop, (256, 192, 3) uint8 RGB, in float64 by loops over patches and
     heads.
     """
 
-    def w(name: str) -> np.ndarray:  # in float64 all of them would be 5 GB
-        found: np.ndarray = tensors[name].double().numpy()
+    def w(name):  # in float64 all of them would be 5 GB
+        found = tensors[name].double().numpy()
         return found
 
-    def linear(name: str, x: np.ndarray) -> np.ndarray:
+    def linear(name, x):
         return x @ w(f"{name}.weight").T + (w(f"{name}.bias") if f"{name}.bias" in tensors else 0)
 
-    def norm(name: str, x: np.ndarray, eps: float) -> np.ndarray:
+    def norm(name, x, eps):
         scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
         return scaled * w(f"{name}.weight") + w(f"{name}.bias")
 
-    def gelu(x: np.ndarray) -> np.ndarray:
+    def gelu(x):
         return x * (1 + erf(x / math.sqrt(2))) / 2
 
-    def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> np.ndarray:
+    def attention(q, k, v, heads):
         given = []
         for q_, k_, v_ in zip(*(np.split(x, heads, axis=-1) for x in (q, k, v)), strict=True):
             scores = np.exp(q_ @ k_.T / math.sqrt(q_.shape[-1]))
@@ -127,7 +123,7 @@ def plain_token(
         token = token + linear(f"{layer}.1.fn.to_out.0", attention(q, k, v, shape.decoder_heads))
         hidden = gelu(linear(f"{layer}.2.fn.net.0", norm(f"{layer}.2.norm", token, 1e-5)))
         token = token + linear(f"{layer}.2.fn.net.3", hidden)
-    found: np.ndarray = token[0]
+    found = token[0]
     return found
 
 
@@ -159,7 +155,7 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeyp
         Hmr2(checkpoint=file, precision="fast").load(CPU, None)
 
 
-def test_its_tensors_have_the_published_names_and_shapes() -> None:
+def test_its_tensors_have_the_published_names_and_shapes():
     with torch.device("meta"):
         network = hmr2.Hmr2Network(hmr2.PUBLISHED)
     assert {
@@ -168,9 +164,7 @@ def test_its_tensors_have_the_published_names_and_shapes() -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(
-    tmp_path: Path, crops: np.ndarray
-) -> None:
+def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path, crops):
     """1.3 GB of made-up numbers in float16, which take 2.7 GB of memory in float32."""
     tensors = made_up(hmr2.PUBLISHED, torch.float16)
     torch.save({"state_dict": tensors | BODY}, tmp_path / "hmr2a.ckpt")
@@ -227,7 +221,7 @@ def test_another_networks_checkpoint_is_refused_by_the_tensors_name(
         hmr2.load(tmp_path / "nowhere.ckpt", TINY)
 
 
-def lightning(tensors: Tensors, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def lightning(tensors, monkeypatch):
     """As PyTorch Lightning keeps it, with settings of classes that are installed where it was
     written.
     """
@@ -254,7 +248,7 @@ def test_settings_in_a_checkpoint_are_left_out(tiny, tensors, tmp_path, crops, m
     np.testing.assert_array_equal(*features)
 
 
-def test_a_checkpoint_cannot_run_code(tensors: Tensors, tmp_path: Path) -> None:
+def test_a_checkpoint_cannot_run_code(tensors, tmp_path):
     ran = tmp_path / "ran"
     beside = [Call(exec, f"open({str(ran)!r}, 'w')"), Call(io.open, str(ran), "w")]
     torch.save({"hyper_parameters": beside, "state_dict": tensors}, tmp_path / "beside.ckpt")
@@ -284,9 +278,7 @@ def test_a_checkpoint_cannot_run_code(tensors: Tensors, tmp_path: Path) -> None:
 # stream
 
 
-def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(
-    tiny: None, file: Path
-) -> None:
+def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny, file):
     stream = streams.get("hmr2", checkpoint=file)
     identity = json.loads(json.dumps(stream.identity()))
     assert identity["crop"] == {"size": 256, "region": [256, 192], "scale": 0.84}
@@ -319,9 +311,7 @@ def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(
         ),
     ],
 )
-def test_options_that_hmr2_cannot_have_are_refused(
-    options: Mapping[str, Any], expected: str
-) -> None:
+def test_options_that_hmr2_cannot_have_are_refused(options, expected):
     with pytest.raises(ConfigError, match=expected):
         streams.get("hmr2", **options)
     with pytest.raises(

@@ -13,12 +13,12 @@ from pipeline.features import streams
 
 
 @pytest.fixture(scope="module")
-def crop() -> np.ndarray:
-    picture: np.ndarray = calibration_crops(1)[0]
+def crop():
+    picture = calibration_crops(1)[0]
     return picture
 
 
-def test_a_row_is_the_homography_of_its_pair_without_the_identity(crop: np.ndarray) -> None:
+def test_a_row_is_the_homography_of_its_pair_without_the_identity(crop):
     stream, later = streams.get("homography"), np.roll(crop, (2, -3), (0, 1))
     row = stream.pair(crop, later)
     assert (row.shape, row.dtype, stream.dtype, row[8]) == ((stream.dim,), np.float32, "float32", 0)
@@ -29,13 +29,13 @@ def test_a_row_is_the_homography_of_its_pair_without_the_identity(crop: np.ndarr
     np.testing.assert_allclose(row[[2, 5]], [-3 / 112, 2 / 112], atol=2e-3)
 
 
-def test_a_crop_beside_the_picture_shows_no_motion_that_could_be_known(crop: np.ndarray) -> None:
+def test_a_crop_beside_the_picture_shows_no_motion_that_could_be_known(crop):
     stream, black = streams.get("homography"), np.zeros_like(crop)
     for earlier, later in ((black, black), (crop, black), (black, crop)):
         assert stream.pair(earlier, later) is None
 
 
-def test_its_identity_has_its_method_and_not_the_computer_it_was_computed_on() -> None:
+def test_its_identity_has_its_method_and_not_the_computer_it_was_computed_on():
     stream = streams.get("homography", crop=CropPolicy(size=256))
     method = {"flow": "dis", "fit": "robust", "finest_scale": 1, "rounds": 10}
     identity = {"kind": "homography", "version": 1, **method, "crop": {"size": 256}}

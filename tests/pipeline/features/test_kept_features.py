@@ -9,7 +9,6 @@ lose its rows here: take these out of `STREAMS`.
 
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,13 +41,13 @@ OPTIONS = {
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def written(tmp_path):
     with tarfile.open(Path(__file__).with_name("kept_features.tar.xz")) as file:
         file.extractall(tmp_path, filter="data")
     return tmp_path
 
 
-def features(root: Path) -> dict[tuple[str, str], np.ndarray]:
+def features(root):
     """By split and stream, of all rows."""
     found = {}
     for name, streams in STREAMS.items():
@@ -91,7 +90,7 @@ def test_stored_features_are_read_and_carried_over_to_rows_that_are_written_agai
     ran("verify", "--cache", root)
 
 
-def test_committed_streams_are_up_to_date(written: Path, ran: Any) -> None:
+def test_committed_streams_are_up_to_date(written, ran):
     before = tree(written / "cache")
     for name, streams in STREAMS.items():
         dataset, split = name.split("/")

@@ -5,9 +5,6 @@ recomputes.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +27,7 @@ JITTERED = CropPolicy(size=64, region=(64, 48), scale=1.1, jitter=Jitter(copy=1,
 MIRRORED = CropPolicy(size=100, jitter=Jitter(copy=1, seed=3, flip=1))
 
 
-def every_kind(made_up: ModuleType) -> list[StreamSpec]:
+def every_kind(made_up):
     kinds = {
         "colour": made_up.Colour(),
         "colour.j1": made_up.Colour(crop=JITTERED),
@@ -44,7 +41,7 @@ def every_kind(made_up: ModuleType) -> list[StreamSpec]:
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+def converted(tmp_path_factory):
     """Without a stream. Only to be copied."""
     made = Toy(tmp_path_factory.mktemp("toy"))
     made.film()
@@ -53,7 +50,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 @pytest.fixture(scope="module")
-def extracted(converted: Toy, made_up: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Toy:
+def extracted(converted, made_up, tmp_path_factory):
     """With streams of every kind, made together by two processes in batches of 4. Only to be
     read.
     """
@@ -65,12 +62,12 @@ def extracted(converted: Toy, made_up: ModuleType, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def toy(extracted: Toy, tmp_path: Path) -> Toy:
+def toy(extracted, tmp_path):
     """A copy of it, to be changed."""
     return extracted.copy(tmp_path)
 
 
-def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> None:
+def test_each_kind_has_the_numbers_that_its_definition_gives(extracted):
     toy = extracted
     split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
     pairs, ok = toy.rows("features/homography"), toy.rows("features/homography_ok")
@@ -115,9 +112,7 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
     assert len(split.windows(4, 4, streams=("colour", "homography", "pr_vipe"))) == 2 + 2 + 1 + 1
 
 
-def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(
-    extracted: Toy, made_up: ModuleType
-) -> None:
+def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extracted, made_up):
     """Of a mirrored, jittered copy: pixels and keypoints agree, and left is right."""
     toy, spec = extracted, every_kind(made_up)[4]
     split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
@@ -151,17 +146,17 @@ def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(
     assert into.tree(alone.root) == into.tree(extracted.root)
 
 
-def _box(name: str, columns: dict[str, Any]) -> None:
+def _box(name, columns):
     if name == "a/1":
         columns["bbox"][4] += 1
 
 
-def _label(name: str, columns: dict[str, Any]) -> None:
+def _label(name, columns):
     if name == "a/1":
         columns["kp_2d"][4, 27] += 1
 
 
-def _no_row(name: str, columns: dict[str, Any]) -> None:
+def _no_row(name, columns):
     """Frame 4 is no longer there: of pairs, the row after it has nothing before it."""
     if name == "a/1":
         columns |= {
@@ -171,7 +166,7 @@ def _no_row(name: str, columns: dict[str, Any]) -> None:
         }
 
 
-def _frame(name: str, columns: dict[str, Any]) -> None:
+def _frame(name, columns):
     """A row is of frame 5, not of 6: of pairs, it now has one before it, and the row after it has
     none.
     """
@@ -179,7 +174,7 @@ def _frame(name: str, columns: dict[str, Any]) -> None:
         columns["frame_index"][5] = 5
 
 
-def _scale(name: str, columns: dict[str, Any]) -> None:
+def _scale(name, columns):
     if name == "b/0":
         columns["crop_scale"] = 1.3
 
@@ -198,9 +193,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_change_recomputes_what_depends_on_it_alone(
-    toy: Toy, made_up: ModuleType, what: str
-) -> None:
+def test_a_change_recomputes_what_depends_on_it_alone(toy, made_up, what):
     change, *expected = CHANGES[what]
     if isinstance(change, str):
         file = toy.raw / change / "000003.png"
@@ -217,9 +210,7 @@ def test_a_change_recomputes_what_depends_on_it_alone(
     assert found == [*[expected[0]] * 3, *expected[1:]]
 
 
-def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(
-    made_up: ModuleType, tmp_path: Path
-) -> None:
+def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(made_up, tmp_path):
     toy = Toy(tmp_path)
     encode(toy.raw / "a.avi", [picture(frame) for frame in range(N)])
     encode(tmp_path / "new.avi", [picture(N - frame) for frame in range(N)])
@@ -237,7 +228,7 @@ def test_a_video_that_is_replaced_while_it_is_decoded_gives_no_row(
     assert not flags.any()
 
 
-def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -> None:
+def test_other_options_are_another_stream(extracted, made_up):
     others = {
         "colour": made_up.Colour(crop=CropPolicy(scale=1.1)),
         "colour.j1": made_up.Colour(crop=replace(JITTERED, jitter=Jitter(copy=2, seed=3))),

@@ -2,10 +2,8 @@
 declared.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -32,7 +30,7 @@ class Boxes(LabelStream):
     history: ClassVar[int] = 1
     future: ClassVar[int] = 2
 
-    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, labels):
         x, in_run = labels["bbox"][..., 0], labels["in_run"]
         assert np.array_equal(np.isnan(x), ~in_run)
         return np.where(in_run, x, 9), np.ones(len(x), bool)
@@ -47,23 +45,23 @@ class Undeclared(Boxes):
     history: ClassVar[int] = 0
     future: ClassVar[int] = 0
 
-    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, labels):
         x = labels["bbox"][:, :1]
         return np.diff(x, axis=0, prepend=x[:1]), np.ones(len(x), bool)
 
 
-def moving(name: str, columns: dict[str, Any]) -> None:
+def moving(name, columns):
     columns["bbox"][:, 0] += np.arange(len(columns["bbox"])) ** 2 / 8
 
 
-def moved(name: str, columns: dict[str, Any]) -> None:
+def moved(name, columns):
     moving(name, columns)
     if name == "a/1":
         columns["bbox"][4, 0] += 1
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+def toy(tmp_path, monkeypatch):
     """With 8 rows a shard: every track crosses shards, and `b` has a gap."""
     for stream in (Boxes, Undeclared):
         monkeypatch.setitem(
@@ -75,14 +73,14 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     return made
 
 
-def expected(toy: Toy) -> dict[str, np.ndarray]:
+def expected(toy):
     """By track (rows, 4): by its frames, one after the other."""
     boxes, frames = toy.rows("bbox"), toy.rows("frame_index")
     x = {name: dict(zip(frames[name].tolist(), boxes[name][:, 0], strict=True)) for name in boxes}
     # no row beyond a missing frame
     breaks = {name: {5} - {*frames[name].tolist()} for name in boxes}
 
-    def of(name: str, frame: int, offset: int) -> float:
+    def of(name, frame, offset):
         passed = range(min(frame, frame + offset), max(frame, frame + offset) + 1)
         return 9 if breaks[name] & {*passed} else x[name].get(frame + offset, 9)
 
@@ -97,7 +95,7 @@ def expected(toy: Toy) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_row_has_its_run_s_rows_about_it_across_shards_as_if_computed_alone(toy: Toy) -> None:
+def test_a_row_has_its_run_s_rows_about_it_across_shards_as_if_computed_alone(toy):
     assert toy.extract(StreamSpec("boxes", Boxes()))["boxes"].computed == 3 * N - 1
     rows, by_hand = toy.rows("features/boxes"), expected(toy)
     for name, values in by_hand.items():
@@ -106,7 +104,7 @@ def test_a_row_has_its_run_s_rows_about_it_across_shards_as_if_computed_alone(to
     assert (len(found), found.max()) == (3 * N - 1, 0)
 
 
-def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy: Toy) -> None:
+def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy):
     toy.extract(StreamSpec("boxes", Boxes()))
     toy.convert(moved)
     done = toy.extract(StreamSpec("boxes", Boxes()))["boxes"]
@@ -115,7 +113,7 @@ def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy: Toy) -> No
         np.testing.assert_array_equal(toy.rows("features/boxes")[name], values.astype(np.float32))
 
 
-def test_a_stream_that_reads_undeclared_rows_is_refused_and_leaves_nothing(toy: Toy) -> None:
+def test_a_stream_that_reads_undeclared_rows_is_refused_and_leaves_nothing(toy):
     with pytest.raises(PipelineError, match=r"undeclared.*history"):
         toy.extract(StreamSpec("refused", Undeclared()))
     assert cache.open(toy.root)[SPLIT].streams == ()

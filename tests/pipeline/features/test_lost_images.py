@@ -2,50 +2,46 @@
 each way ends in the same exit code.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import cv2
 import pytest
 
 import cache
 
 
-def halve(file: Path) -> None:
+def halve(file):
     halved = cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5)
     file.unlink()  # it may be a link
     cv2.imwrite(str(file), halved)
 
 
-def replace(file: Path, content: bytes) -> None:
+def replace(file, content):
     file.unlink()
     file.write_bytes(content)
 
 
-def cut(file: Path) -> None:
+def cut(file):
     replace(file, file.read_bytes()[:-40])
 
 
-def empty(file: Path) -> None:
+def empty(file):
     replace(file, b"")
 
 
-def write_text(file: Path) -> None:
+def write_text(file):
     replace(file, b"<html>404 Not Found</html>")
 
 
-def make_folder(file: Path) -> None:
+def make_folder(file):
     file.unlink()
     file.mkdir()
 
 
-def link_to_nothing(file: Path) -> None:
+def link_to_nothing(file):
     file.unlink()
     file.symlink_to("elsewhere.jpg")
 
 
-WAYS: dict[str, Callable[[Path], None]] = {
+WAYS = {
     "other_picture_size": halve,
     "picture_truncated": cut,
     "picture_empty": empty,
@@ -56,9 +52,7 @@ WAYS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", WAYS)
-def test_extract_ends_with_1_if_images_give_no_features(
-    kind: str, penn: Any, ran: Any, network: Any
-) -> None:
+def test_extract_ends_with_1_if_images_give_no_features(kind, penn, ran, network):
     lost = sorted(penn.frames("0003").iterdir())[5:]
     for file in lost:
         WAYS[kind](file)
@@ -75,9 +69,7 @@ def test_extract_ends_with_1_if_images_give_no_features(
     assert "up to date" in ran(*place).out
 
 
-def test_prepare_ends_with_1_if_an_image_gives_no_features(
-    penn: Any, ran: Any, network: Any
-) -> None:
+def test_prepare_ends_with_1_if_an_image_gives_no_features(penn, ran, network):
     cut(penn.frames("0003") / "000003.jpg")
     words = ("prepare", "penn_action", *penn.places, "--weights", "untrained:0")
     assert "1 row without features: picture_truncated" in ran(*words, code=1).out

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +20,15 @@ STREAMS = ("resnet50", "homography")
 
 
 @pytest.fixture(autouse=True)
-def quick(network: Any, small_shards: None) -> None:
+def quick(network, small_shards):
     """A network that costs nothing, and 16 rows a shard: two videos."""
 
 
 @pytest.fixture
-def extract(penn: Any, ran: Any) -> Any:
+def extract(penn, ran):
     """`extract` of one kind of stream; what it prints."""
 
-    def run(kind: str, *more: object, code: int = 0, root: Path = penn.root) -> str:
+    def run(kind, *more, code=0, root=penn.root):
         weights = ["--weights", "untrained:0"] if kind == "resnet50" else []
         words = ["--kind", kind, "--raw", penn.raw, "--workers", 2, *weights]
         return str(ran("extract", PENN, "--cache", root, *words, *more, code=code).out)
@@ -37,43 +36,43 @@ def extract(penn: Any, ran: Any) -> Any:
     return run
 
 
-def type_advice(ran: Any, shown: str, option: str, code: int = 0) -> str:
+def type_advice(ran, shown, option, code=0):
     """Type the command with this option that a message names."""
     found = re.search(rf"-m pipeline (convert [^\n]*{option})", shown)
     assert found is not None, shown
     return str(ran(*shlex.split(found[1]), code=code).out)
 
 
-def features(root: Path, kind: str) -> dict[str, np.ndarray]:
+def features(root, kind):
     """Track -> flags of its rows."""
     split = cache.open(root)[PENN]
     flags = split.column(f"features/{kind}_ok")
     return {track.name: np.asarray(flags[track.start : track.stop]) for track in split.tracks}
 
 
-def arrays_of(into: Any, root: Path, kind: str) -> dict[str, bytes]:
+def arrays_of(into, root, kind):
     """Bytes of a stream's shards."""
     wanted = [f"{PENN}/features/{kind}{part}/c/" for part in ("", "_ok", "_key")]
     return {name: data for name, data in into.tree(root).items() if name.startswith(tuple(wanted))}
 
 
-def written(into: Any, root: Path) -> dict[str, tuple[int, int]]:
+def written(into, root):
     """Files of a cache, without folders, with their sizes and times."""
     return {name: about for name, about in into.everything(root).items() if (root / name).is_file()}
 
 
-def arrays_of_all(root: Path) -> dict[str, int]:
+def arrays_of_all(root):
     """Shards of all streams, and when they were written."""
     files = (root / PENN / "features").glob("*/c/**/*")
     return {str(file): file.stat().st_mtime_ns for file in files if file.is_file()}
 
 
-def hide(penn: Any, video: str, at: Path) -> None:
+def hide(penn, video, at):
     shutil.move(penn.frames(video), at / f"frames-{video}")
     shutil.move(penn.label(video), at / f"label-{video}")
 
 
-def put_back(penn: Any, video: str, at: Path) -> None:
+def put_back(penn, video, at):
     shutil.move(at / f"frames-{video}", penn.frames(video))
     shutil.move(at / f"label-{video}", penn.label(video))
 
@@ -155,12 +154,12 @@ def test_a_copy_has_every_row_of_a_lagging_stream_and_the_numbers_that_it_prints
     assert f"{PENN}: up to date\n" in ran(*copy).out
 
 
-def other_images(penn: Any) -> None:
+def other_images(penn):
     for image in penn.frames("0003").iterdir():
         image.write_bytes((penn.frames("0001") / image.name).read_bytes() + b"more")
 
 
-def no_answer(penn: Any) -> None:
+def no_answer(penn):
     image = penn.frames("0003") / "000003.jpg"
     image.unlink()
     image.symlink_to("/proc/self/mem")  # no error but its first byte: input/output error
@@ -202,7 +201,7 @@ def test_a_clip_that_goes_while_its_split_is_extracted_costs_itself(penn, into, 
     penn.converted()
     plan = plan_extraction(penn.root, PENN, into.spec())
 
-    def go(*_: object) -> None:
+    def go(*_):
         if penn.frames("0003").exists():
             hide(penn, "0003", tmp_path)
 

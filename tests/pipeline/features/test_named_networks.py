@@ -5,9 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,29 +29,29 @@ needs_timm = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
+def forgotten():
     """No network is left to other tests."""
     yield
     network.loaded_network.cache_clear()
 
 
-def stream(kind: str, weights: str = "untrained:3", **options: Any) -> NumberStream:
+def stream(kind, weights="untrained:3", **options):
     made = streams.get(kind, weights=NetworkWeights.parse(weights), **options)
     assert isinstance(made, NumberStream)
     return made
 
 
-def noise(height: int, width: int, n: int = 3) -> np.ndarray:
+def noise(height, width, n=3):
     return np.random.default_rng(5).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
 
 
-def normalised(crops: np.ndarray, mean: Any = MEAN, std: Any = STD) -> torch.Tensor:
+def normalised(crops, mean=MEAN, std=STD):
     return torch.from_numpy(((crops / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32))
 
 
-def in_front_of(network: torch.nn.Module, layer: str, pixels: torch.Tensor) -> np.ndarray:
+def in_front_of(network, layer, pixels):
     """What a layer is called with."""
-    seen: list[torch.Tensor] = []
+    seen = []
     network.get_submodule(layer).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.inference_mode():
         network.eval()(pixels)
@@ -107,7 +105,7 @@ def test_features_are_what_torchvision_gives_its_classifier(name, crop, classifi
     np.testing.assert_array_equal(computer(others)[2], features[0])
 
 
-def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it() -> None:
+def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it():
     code = (
         "import json, sys; from pipeline.features import streams; from "
         "pipeline.features.weights import NetworkWeights;made = [streams.get(kind, "
@@ -159,9 +157,7 @@ def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it() -> 
         ),
     ],
 )
-def test_what_the_library_does_not_have_is_refused(
-    options: Mapping[str, Any], weights: str, expected: str
-) -> None:
+def test_what_the_library_does_not_have_is_refused(options, weights, expected):
     with pytest.raises(ConfigError, match=expected):
         stream("torchvision", weights, **options).load(CPU, None)
 
@@ -190,14 +186,14 @@ def test_torchvisions_own_record_says_whose_weights_they_are(
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     torch.manual_seed(11)
     torch.save(models.shufflenet_v2_x0_5(weights=None).state_dict(), tmp_path / "small.pt")
     return tmp_path / "small.pt"
 
 
-def small(file: Path, **options: Any) -> NumberStream:
-    named: dict[str, Any] = {
+def small(file, **options):
+    named = {
         "network": "shufflenet_v2_x0_5",
         "crop": CropPolicy(size=64),
         "dim": 1024,
@@ -206,8 +202,8 @@ def small(file: Path, **options: Any) -> NumberStream:
 
 
 def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(
-    file: Path,
-) -> None:
+    file,
+):
     found, crops = small(file), noise(64, 64)
     before = found.identity()
     assert str(file) not in json.dumps(before)
@@ -236,7 +232,7 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
         small(file).load(CPU, {"sha256": "0" * 64, "library": "torchvision 0.1"})
 
 
-def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
         ConfigError,
@@ -256,9 +252,7 @@ def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         ("vit_tiny_patch16_224", CropPolicy(size=64, region=(64, 48)), (0.5,) * 3, (0.5,) * 3),
     ],
 )
-def test_timms_features_are_its_pooled_ones(
-    name: str, crop: CropPolicy, mean: Any, std: Any
-) -> None:
+def test_timms_features_are_its_pooled_ones(name, crop, mean, std):
     import timm
 
     found, crops = stream("timm", network=name, crop=crop), noise(64, 48)
@@ -279,9 +273,7 @@ def test_timms_features_are_its_pooled_ones(
 
 @needs_timm
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_timms_weights_are_read_from_files_with_their_classifier_left_out(
-    suffix: str, tmp_path: Path
-) -> None:
+def test_timms_weights_are_read_from_files_with_their_classifier_left_out(suffix, tmp_path):
     import timm
     from safetensors.torch import save_file
 
@@ -301,7 +293,7 @@ def test_timms_weights_are_read_from_files_with_their_classifier_left_out(
 
 
 @needs_timm
-def test_timms_own_record_says_whose_weights_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timms_own_record_says_whose_weights_they_are(monkeypatch):
     import timm
 
     create = timm.create_model
@@ -316,7 +308,7 @@ def test_timms_own_record_says_whose_weights_they_are(monkeypatch: pytest.Monkey
 
 
 @needs_timm
-def test_what_timm_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_timm_does_not_have_is_refused(monkeypatch):
     import timm
 
     with pytest.raises(
@@ -328,7 +320,7 @@ def test_what_timm_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
     create = timm.create_model
 
-    def offline(name: str, *, pretrained: bool, **options: Any) -> torch.nn.Module:
+    def offline(name, *, pretrained, **options):
         if pretrained:
             raise FileNotFoundError("the hub cannot be reached")  # as the hub's client does
         return create(name, **options)

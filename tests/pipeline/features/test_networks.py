@@ -4,15 +4,11 @@ and the threads.
 
 import copy
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torchvision.models.resnet import ResNet
 
 from pipeline.demo.scene import calibration_crops
 from pipeline.errors import ConfigError
@@ -28,44 +24,44 @@ N = 4  # crops that are looked at
 
 
 @pytest.fixture(scope="module")
-def network(small_resnet: Callable[[], ResNet]) -> ResNet:
+def network(small_resnet):
     network = small_resnet()
     network.fc = torch.nn.Identity()
     return network
 
 
 @pytest.fixture(scope="module")
-def crops() -> np.ndarray:
+def crops():
     """People, noise and black."""
     noise = np.random.default_rng(7).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     return np.concatenate([calibration_crops(N - 3), noise, np.zeros_like(noise[:1])])
 
 
 @pytest.fixture(scope="module")
-def truth(network: ResNet, crops: np.ndarray) -> np.ndarray:
+def truth(network, crops):
     """The textbook way, in float64."""
     return plain_features(network, crops)
 
 
 @pytest.fixture(scope="module")
-def exact(network: ResNet) -> networks.Network:
+def exact(network):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "BATCH_SIZE", 4)
         return on_cpu(network, fast=False)
 
 
 @pytest.fixture(scope="module")
-def fast(network: ResNet) -> networks.Network:
+def fast(network):
     return on_cpu(network, fast=True, batch_size=8)
 
 
-def loaded(network: ResNet) -> Loaded:
+def loaded(network):
     return Loaded(
         fold_batch_norms(network), {"network": "a small ResNet"}, (224, 224), Normalisation(), 2048
     )
 
 
-def run(network: ResNet, machine: Machine, *, fast: bool) -> networks.Network:
+def run(network, machine, *, fast):
     made = (network, {"network": "a small ResNet"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks.backbones, "load", lambda weights: made)
@@ -73,44 +69,38 @@ def run(network: ResNet, machine: Machine, *, fast: bool) -> networks.Network:
         return networks.load(WeightsSpec("file", "small.pt"), precision, machine, None)
 
 
-def on_cpu(
-    network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2
-) -> networks.Network:
+def on_cpu(network, *, fast, batch_size=0, threads=2):
     return run(network, Machine("cpu", batch_size, threads), fast=fast)
 
 
-def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
+def plain_features(network, crops):
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).double() / 255
     mean, std = (
         torch.tensor(v).double().view(3, 1, 1)
         for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     )
     with torch.inference_mode():
-        features: np.ndarray = copy.deepcopy(network).double()((pixels - mean) / std).numpy()
+        features = copy.deepcopy(network).double()((pixels - mean) / std).numpy()
     return features
 
 
-def error(features: np.ndarray, truth: np.ndarray) -> float:
+def error(features, truth):
     """The largest error, relative to the largest feature."""
     return float(np.abs(features - truth).max() / np.abs(truth).max())
 
 
-def least_cosine(features: np.ndarray, truth: np.ndarray) -> float:
+def least_cosine(features, truth):
     lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(truth, axis=1)
     return float(((features * truth).sum(axis=1) / lengths).min())
 
 
-def test_exact_features_are_torchvisions(
-    exact: networks.Network, crops: np.ndarray, truth: np.ndarray
-) -> None:
+def test_exact_features_are_torchvisions(exact, crops, truth):
     features = networks.compute(exact, crops)
     assert (features.shape, features.dtype) == ((N, 2048), np.float32)
     assert error(features, truth) < 1e-5
 
 
-def test_fast_features_point_where_exact_ones_do(
-    fast: networks.Network, crops: np.ndarray, truth: np.ndarray
-) -> None:
+def test_fast_features_point_where_exact_ones_do(fast, crops, truth):
     features = networks.compute(fast, crops).astype(np.float64)
     assert least_cosine(features, truth) > 0.9999
     assert error(features, truth) < 0.02
@@ -123,9 +113,7 @@ def test_without_bf16_features_are_exact_and_it_is_told(network, crops, truth, m
     assert error(networks.compute(plain, crops), truth) < 1e-5
 
 
-def test_what_a_gpu_computes_is_the_same_network(
-    network: ResNet, crops: np.ndarray, truth: np.ndarray
-) -> None:
+def test_what_a_gpu_computes_is_the_same_network(network, crops, truth):
     """As far as a CPU can say: its layers, weights and pixels, in both formats, and autocast."""
     pixels = torch.from_numpy(crops)
     with torch.inference_mode():
@@ -137,7 +125,7 @@ def test_what_a_gpu_computes_is_the_same_network(
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999
 
 
-def test_exact_has_no_tf32_whatever_the_environment_says() -> None:
+def test_exact_has_no_tf32_whatever_the_environment_says():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1
     try:
@@ -156,7 +144,7 @@ def test_exact_has_no_tf32_whatever_the_environment_says() -> None:
 @pytest.mark.skipif(
     not hasattr(torch.backends.cudnn, "conv"), reason="this torch has one way to set TF32"
 )
-def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name() -> None:
+def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name():
     try:
         torch.backends.cudnn.conv.fp32_precision = "ieee"
         with pytest.raises(ConfigError, match=r"has set torch.backends.cudnn.conv.fp32_precision"):
@@ -169,7 +157,7 @@ def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name() -> Non
 def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
     precision, network, crops, request
 ):
-    two: networks.Network = request.getfixturevalue(precision)
+    two = request.getfixturevalue(precision)
     together = networks.compute(two, crops)
     np.testing.assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
     np.testing.assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
@@ -185,10 +173,10 @@ def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
         torch.set_num_threads(before)
 
 
-def test_the_processs_number_of_threads_is_left_alone() -> None:
+def test_the_processs_number_of_threads_is_left_alone():
     lanes, both = torch_threads(2), threading.Barrier(2)  # so that it takes both lanes
 
-    def inside(_: int) -> int:
+    def inside(_):
         both.wait(timeout=180)
         return torch.get_num_threads()
 
@@ -206,8 +194,8 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
 
 
 def test_an_untrained_networks_features_are_standardised_over_rendered_crops(
-    small_backbone: None,
-) -> None:
+    small_backbone,
+):
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
@@ -239,14 +227,12 @@ def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
         ("cpu:0", "expected auto, cpu, cuda, or one GPU"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(
-    device: str, told: str
-) -> None:
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device, told):
     with pytest.raises(ConfigError, match=f"device '{device}'.*{told}"):
         networks.load(WeightsSpec("file", "nowhere.pt"), "fast", Machine(device=device), None)
 
 
-def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [str(networks.chosen_device(text)) for text in ("auto", "cuda:1", "cpu")] == [
@@ -259,17 +245,17 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
 
 
 def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
-    network: ResNet, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+    network, crops, monkeypatch, capsys
+):
     """As far as a CPU can say."""
 
-    def compile_(*_: Any, **__: Any) -> Callable[[Tensor], Tensor]:
-        def fail(pixels: Tensor) -> Tensor:
+    def compile_(*_, **__):
+        def fail(pixels):
             raise RuntimeError("Failed to find C compiler.\nSet the variable CC.")
 
         return fail
 
-    def compute(self: CudaNetwork, crops: np.ndarray, labels: Any) -> Any:
+    def compute(self, crops, labels):
         with torch.inference_mode():
             return self._forward(torch.from_numpy(crops)).numpy()
 
@@ -307,7 +293,7 @@ def test_a_gpu_gives_torchvisions_features(fast, told, network, crops, truth):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_gpu_computes_any_network_in_bf16(network: ResNet, crops: np.ndarray) -> None:
+def test_a_gpu_computes_any_network_in_bf16(network, crops):
     fast = networks.run(lambda: loaded(network), "fast", Machine("cuda", batch_size=4))
     exact = networks.run(lambda: loaded(network), "exact", Machine("cuda"))
     assert fast.arithmetic == "bf16, compiled"
@@ -317,7 +303,7 @@ def test_a_gpu_computes_any_network_in_bf16(network: ResNet, crops: np.ndarray) 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network: ResNet) -> None:
+def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network):
     there = CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more

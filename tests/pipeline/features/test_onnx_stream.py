@@ -1,8 +1,6 @@
 """Streams of kind `onnx`, by graphs whose outputs are known functions of crop and conditioning."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,16 +34,16 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def made(
-    file: Path,
-    names: Sequence[str] = tuple(SHAPES),
-    kind: int = TensorProto.FLOAT,
-    batch: Any = "batch",
-    changed: Mapping[str, Any] = {},
-) -> Path:
+    file,
+    names=tuple(SHAPES),
+    kind=TensorProto.FLOAT,
+    batch="batch",
+    changed=(),
+):
     """A graph with these inputs: outputs `colour`, the crop's mean (N, 3), and `of_<input>`, each
     input as it is.
     """
-    graph, shapes = Graph(), {name: SHAPES.get(name, (3,)) for name in names} | changed
+    graph, shapes = Graph(), {name: SHAPES.get(name, (3,)) for name in names} | dict(changed)
     outputs = {"colour": graph("ReduceMean", "image", axes=[2, 3], keepdims=0)}
     outputs |= {f"of_{name}": name for name in names if name != "image"}
     outputs["whole"] = graph("ReduceMean", "image", keepdims=0)
@@ -54,12 +52,12 @@ def made(
     )
 
 
-def stream_of(file: Path, **options: Any) -> Onnx:
+def stream_of(file, **options):
     outputs = " ".join(["colour", *(f"of_{name}" for name in GIVEN)])
     return Onnx(**{"weights": file, "inputs": INPUTS, "outputs": outputs, "crop": CROP, **options})
 
 
-def conditions(crop_per_box: float, scale: float = 1.0) -> dict[str, np.ndarray]:
+def conditions(crop_per_box, scale=1.0):
     """Conditionings of all rows of `convert`, by output, in their closed forms."""
     cx, cy, side, _, crop_scale, width, height, *camera = expected().T
     side = side * crop_scale * scale / crop_per_box
@@ -113,7 +111,7 @@ def test_inputs_have_their_closed_forms(tmp_path, kind, batch, options, toleranc
         )
 
 
-def test_the_commands_extract_and_read_it(tmp_path: Path, ran: Any) -> None:
+def test_the_commands_extract_and_read_it(tmp_path, ran):
     root, file = convert(tmp_path), made(tmp_path / "network.onnx")
     extracted = (
         "extract",
@@ -153,14 +151,12 @@ def test_the_commands_extract_and_read_it(tmp_path: Path, ran: Any) -> None:
         read_part(split, windows, "hmr", "joints")
 
 
-def test_a_shuffled_conditioning_of_any_kind_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path, monkeypatch):
     root, stream = convert(tmp_path, focal=700.0), stream_of(made(tmp_path / "network.onnx"))
     condition = Onnx.condition
     for shuffled in ("none", *GIVEN.values()):
 
-        def wrong(self: Onnx, name: str, labels: Any, which: str = shuffled) -> Any:
+        def wrong(self, name, labels, which=shuffled):
             return condition(self, name, labels)[:: -1 if name == which else 1]
 
         with monkeypatch.context() as patch:
@@ -214,12 +210,12 @@ def test_a_graph_that_does_not_fit_is_refused_before_work(tmp_path, graph, optio
         ({"crop_per_box": 0.0}, "crop_per_box 0.0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         stream_of(Path("a.onnx"), **options)
 
 
-def test_files_are_identified_by_content(tmp_path: Path) -> None:
+def test_files_are_identified_by_content(tmp_path):
     with pytest.raises(MissingAssets, match=r"weights: file .*a\.onnx not found"):
         stream_of(tmp_path / "a.onnx").identity()
     one, other = (
@@ -235,5 +231,5 @@ def test_files_are_identified_by_content(tmp_path: Path) -> None:
 
 class TestContract(StreamContract):
     @pytest.fixture
-    def stream(self, tmp_path: Path) -> Onnx:
+    def stream(self, tmp_path):
         return stream_of(made(tmp_path / "a.onnx"))

@@ -1,9 +1,5 @@
 """Another version of a reader decodes no clip again whose record is in the cache."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 import cache
@@ -16,7 +12,7 @@ NULL_PACKET = b"\x47\x1f\xff\x10" + bytes(184)  # of a transport stream (ISO/IEC
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path):
     """The folder of the clips."""
     folder = tmp_path / "raw/videos"
     folder.mkdir(parents=True)
@@ -24,21 +20,21 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def convert(raw: Path, luigi_cfg: Any, ran: Any) -> Callable[..., str]:
+def convert(raw, luigi_cfg, ran):
     """What `convert` printed for the split, in one line."""
     luigi_cfg("videos", "[videos]\nmin_frames = 5\ncuts = no")  # cuts are found by decoding
     places = ("--raw", raw, "--cache", raw.parents[1] / "cache")
 
-    def run(*more: object, code: int = 0) -> str:
-        shown: str = ran("convert", SPLIT, *places, *more, code=code).out
+    def run(*more, code=0):
+        shown = ran("convert", SPLIT, *places, *more, code=code).out
         return " ".join(shown.split())
 
     return run
 
 
 def test_another_version_of_the_reader_takes_the_record_of_a_clip_from_the_cache(
-    raw: Path, monkeypatch: pytest.MonkeyPatch, convert: Callable[..., str]
-) -> None:
+    raw, monkeypatch, convert
+):
     """A large file has a digest of parts. The clip is between them: most of it can vanish
     unseen.
     """
@@ -64,7 +60,7 @@ def test_another_version_of_the_reader_takes_the_record_of_a_clip_from_the_cache
     convert("--cache", fresh, code=1)
 
 
-def account_of(raw: Path) -> Any:
+def account_of(raw):
     """The account of the only clip."""
     (video,) = cache.open(raw.parents[1] / "cache")[SPLIT].videos
     return video.account

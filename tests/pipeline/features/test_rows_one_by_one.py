@@ -3,9 +3,6 @@ each row alone.
 """
 
 import functools
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +12,7 @@ import cache
 from cache import CropPolicy, Jitter
 from pipeline import table
 from pipeline.features import streams
-from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels import sources
@@ -36,13 +33,13 @@ class Toy:
 
     def __init__(
         self,
-        folder: Path,
-        videos: int,
-        frames: int,
-        persons: int,
+        folder,
+        videos,
+        frames,
+        persons,
         *,
-        layout: int = 0,
-    ) -> None:
+        layout=0,
+    ):
         """`layout`: seed from which gaps, steps and lengths of tracks are drawn; 0: all tracks have
         all frames.
         """
@@ -66,7 +63,7 @@ class Toy:
         sizes = {"rows_per_shard": 16, "rows_per_chunk": 8}
         write_split(self.root, SPLIT, entries, provenance={"raw": str(self.raw)}, **sizes)
 
-    def _track(self, video: str, person: int, rng: np.random.Generator) -> cache.TrackRows:
+    def _track(self, video, person, rng):
         """A person who walks at random, in the frames that the layout leaves."""
         frames = self.frames
         centres = (
@@ -95,11 +92,11 @@ class Toy:
             crop_scale=1.2,
         )
 
-    def picture(self, video: int, frame: int) -> np.ndarray:
+    def picture(self, video, frame):
         y, x = (17 * video) % 150, (29 * video) % 100
         return np.ascontiguousarray(SCENE[y + 3 * frame // 2 :][:SIDE, x + 3 * frame :][:, :SIDE])
 
-    def _pictures(self, video: int) -> str:
+    def _pictures(self, video):
         (self.raw / f"v{video}").mkdir(parents=True)
         for frame in range(self.frames):
             picture = self.picture(video, frame)[..., ::-1]
@@ -110,7 +107,7 @@ class Toy:
             )
         return f"pictures:v{video}/{{:06d}}.png+0"
 
-    def _video(self, video: int) -> str:
+    def _video(self, video):
         encode(
             self.raw / f"v{video}.avi",
             [self.picture(video, t)[..., ::-1] for t in range(self.frames)],
@@ -118,17 +115,17 @@ class Toy:
         return f"video:v{video}.avi"
 
     @property
-    def split(self) -> cache.Split:
+    def split(self):
         return cache.open(self.root)[SPLIT]
 
-    def extract(self, *specs: StreamSpec, workers: int = 1) -> dict[str, Extraction]:
+    def extract(self, *specs, workers=1):
         plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
         done = extract_together(plans, Resources(workers=workers))
         return {of_stream.plan.spec.name: of_stream for of_stream in done}
 
 
 @pytest.fixture
-def specs(made_up: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[StreamSpec]:
+def specs(made_up, monkeypatch):
     """Streams of every kind."""
     for kind, name in {"colour": "Colour", "followed": "Followed"}.items():
         monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], kind, f"made_up:{name}")
@@ -173,7 +170,7 @@ def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decod
     assert done["colour"].meter.frames == len({*zip(video.tolist(), frames.tolist(), strict=True)})
 
 
-def test_rows_of_a_second_commit_have_the_numbers_of_their_frames(penn: Any, into: Any) -> None:
+def test_rows_of_a_second_commit_have_the_numbers_of_their_frames(penn, into):
     penn.converted()
     extract = functools.partial(into.extract, name="pr_vipe", stream=streams.get("pr_vipe"))
     extract(penn.root)

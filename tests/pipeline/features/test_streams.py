@@ -4,9 +4,7 @@ extraction.
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +13,14 @@ from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.streams import network
-from pipeline.features.streams.base import Machine, Stream
+from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tests.packages import install_page
 
 
 @pytest.fixture
-def forgotten(small_backbone: None) -> Iterator[None]:
+def forgotten(small_backbone):
     """No network is loaded yet, and none is left to others."""
     network.loaded_network.cache_clear()
     yield
@@ -38,7 +36,7 @@ def forgotten(small_backbone: None) -> Iterator[None]:
     ],
     ids=str,
 )
-def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> None:
+def test_a_stream_is_found_again_by_what_its_manifest_says(stream):
     written = json.loads(json.dumps(stream.identity()))
     assert streams.of_identity(written) == stream
     # made today, its version is today's
@@ -60,9 +58,7 @@ def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> No
         ("resnet", {}, "no stream is called 'resnet'; did you mean 'resnet50'.* known: .*resnet50"),
     ],
 )
-def test_kinds_and_options_that_mean_nothing_are_refused_in_words(
-    kind: str, options: Any, told: str
-) -> None:
+def test_kinds_and_options_that_mean_nothing_are_refused_in_words(kind, options, told):
     with pytest.raises(PipelineError, match=told) as caught:
         streams.get(kind, **options)
     assert isinstance(caught.value, ConfigError) == bool(options)
@@ -70,7 +66,7 @@ def test_kinds_and_options_that_mean_nothing_are_refused_in_words(
         streams.of_identity({"kind": "colours", "version": 1})
 
 
-def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(forgotten: None) -> None:
+def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(forgotten):
     stream, machine = ResNet50(precision="exact"), Machine(device="cpu", threads=1)
     first = stream.load(machine, None)
     assert stream.load(machine, None) is first

@@ -2,9 +2,6 @@
 mirrored.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -32,18 +29,18 @@ SPEEDS = np.array([0, 0.005, 0.01, 0.02, 0.5])  # m a frame
 
 
 @pytest.fixture(scope="module")
-def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def body(tmp_path_factory):
     folder = tmp_path_factory.mktemp("body")
     write_files(folder)
     (folder / MARKER).write_text("{}")
     return next(folder.glob("SMPL_NEUTRAL.*"))
 
 
-def stationary(body: Path, **options: Any) -> Any:
+def stationary(body, **options):
     return streams.get("stationary", body=body, **options)
 
 
-def turning(degrees: float, n: int = N) -> np.ndarray:
+def turning(degrees, n=N):
     """A camera that turns about its y axis and moves. (n, 4, 4)."""
     matrices = np.tile(np.eye(4), (n, 1, 1))
     matrices[:, :3, :3] = Rotation.from_rotvec(
@@ -53,9 +50,7 @@ def turning(degrees: float, n: int = N) -> np.ndarray:
     return matrices
 
 
-def windows(
-    columns: dict[str, np.ndarray], before: int, after: int, rate: float = 30.0
-) -> dict[str, np.ndarray]:
+def windows(columns, before, after, rate=30.0):
     """As the engine hands them over: one run of all rows."""
     n = len(next(iter(columns.values())))
     around = np.arange(n)[:, None] + np.arange(-before, after + 1)
@@ -67,9 +62,7 @@ def windows(
     return {**made, "in_run": in_run}
 
 
-def seen(
-    extrinsics: np.ndarray, way: np.ndarray, pose: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
+def seen(extrinsics, way, pose=None):
     """A body that is moved along `way` (n, 3) m in the world, as the labels of that camera."""
     n = len(way)
     pose = np.zeros((n, 72)) if pose is None else pose
@@ -89,7 +82,7 @@ def seen(
 REST = {"betas": torch.zeros(1, 10), "rotmat": torch.eye(3).expand(1, 24, 3, 3)}
 
 
-def soft(v: np.ndarray) -> np.ndarray:
+def soft(v):
     return np.asarray(1 / (1 + np.exp(5 / 0.01 * (v - 0.01))))
 
 
@@ -101,7 +94,7 @@ EVEN = {  # a turn of 3 degrees a frame: every row, the first row, whether that 
 
 
 @pytest.mark.parametrize("convention", EVEN)
-def test_a_camera_that_turns_evenly_has_one_turn_in_all_rows_that_have_one(convention: str) -> None:
+def test_a_camera_that_turns_evenly_has_one_turn_in_all_rows_that_have_one(convention):
     turn, first, first_known = EVEN[convention]
     stream = streams.get("cam_angvel", convention=convention)
     values, known = stream.load(CPU, None)(
@@ -112,7 +105,7 @@ def test_a_camera_that_turns_evenly_has_one_turn_in_all_rows_that_have_one(conve
 
 
 @pytest.mark.parametrize("convention", EVEN)
-def test_turns_of_any_camera_are_the_formulas_and_a_row_alone_is_not_known(convention: str) -> None:
+def test_turns_of_any_camera_are_the_formulas_and_a_row_alone_is_not_known(convention):
     stream, moving = streams.get("cam_angvel", convention=convention), turning(0)
     rotvec = np.random.default_rng(1).normal(0, 0.2, (N, 3))
     moving[:, :3, :3] = Rotation.from_rotvec(rotvec).as_matrix()
@@ -128,7 +121,7 @@ def test_turns_of_any_camera_are_the_formulas_and_a_row_alone_is_not_known(conve
 
 
 @pytest.mark.parametrize("convention", cameras.CONVENTIONS)
-def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention: str) -> None:
+def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention):
     stream = streams.get("cam_angvel", convention=convention)
     rotvec = np.random.default_rng(2).normal(0, 0.4, (N, 3))
     moving = turning(0)
@@ -151,7 +144,7 @@ def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(
     np.testing.assert_allclose(values, np.full((N, 4), soft(np.array(speed))), atol=2e-3)
 
 
-def test_a_world_of_labels_needs_no_camera_and_the_ends_are_copied(body: Path) -> None:
+def test_a_world_of_labels_needs_no_camera_and_the_ends_are_copied(body):
     steps = np.array([0, 3, 8, 2, 14, 1, 9, 6, 4]) / 1000
     columns = seen(np.tile(np.eye(4), (N, 1, 1)), steps.cumsum()[:, None] * np.array([0, 0.6, 0.8]))
     del columns["extrinsics"]
@@ -164,8 +157,8 @@ def test_a_world_of_labels_needs_no_camera_and_the_ends_are_copied(body: Path) -
 
 
 def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_mirror(
-    body: Path,
-) -> None:
+    body,
+):
     pose = np.zeros((N, 72))
     pose[:, 3] = -0.05 * np.arange(N)  # SMPL's joint 1, the left hip
     columns = seen(np.tile(np.eye(4), (N, 1, 1)), np.zeros((N, 3)), pose)
@@ -178,7 +171,7 @@ def test_a_leg_that_swings_leaves_the_ground_alone_and_is_the_other_one_in_the_m
     np.testing.assert_allclose(stream.mirrored(values), mirrored, atol=1e-2)
 
 
-def test_the_points_are_vertices_of_toes_and_heels() -> None:
+def test_the_points_are_vertices_of_toes_and_heels():
     out = Body.stand_in()(**REST)
     np.testing.assert_allclose(
         out.joints[0, list(POINTS)], out.verts[0, [3216, 3387, 6617, 6787]], atol=1e-6
@@ -194,7 +187,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("what", UNKNOWN)
-def test_what_is_not_known_is_flagged_and_minus_one(body: Path, what: str) -> None:
+def test_what_is_not_known_is_flagged_and_minus_one(body, what):
     name, row, value, rows = UNKNOWN[what]
     columns = seen(turning(1), np.zeros((N, 3)))
     columns[name][row] = value
@@ -205,7 +198,7 @@ def test_what_is_not_known_is_flagged_and_minus_one(body: Path, what: str) -> No
 
 
 @pytest.mark.parametrize(("n", "rate"), [(2, 30.0), (1, 30.0), (N, 6.0), (N, np.nan)])
-def test_short_runs_and_low_or_unknown_rates_are_not_known(body: Path, n: int, rate: float) -> None:
+def test_short_runs_and_low_or_unknown_rates_are_not_known(body, n, rate):
     labels = windows(seen(turning(1, n), np.zeros((n, 3))), 2, 2, rate)
     assert not stationary(body).load(CPU, None)(labels)[1].any()
 
@@ -229,16 +222,14 @@ def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_re
             streams.get(kind, **options)
 
 
-def test_both_keep_what_every_stream_promises(body: Path) -> None:
+def test_both_keep_what_every_stream_promises(body):
     rng = np.random.default_rng(0)
     columns = seen(turning(2), np.cumsum(rng.normal(0, 0.01, (N, 3)), axis=0))
     assert stream_problems(stationary(body), columns, another_process=False) == []
     assert stream_problems(streams.get("cam_angvel"), columns, another_process=False) == []
 
 
-def test_an_extraction_reads_a_column_of_the_readers_and_rows_alone_are_the_same(
-    tmp_path: Path, body: Path
-) -> None:
+def test_an_extraction_reads_a_column_of_the_readers_and_rows_alone_are_the_same(tmp_path, body):
     speed, root = 0.01, tmp_path / "cache"
     columns = seen(turning(2), np.arange(N)[:, None] * np.array([speed, 0, 0]))
     extrinsics = columns.pop("extrinsics")

@@ -4,10 +4,8 @@ checkpoint of ours.
 
 import functools
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,11 +16,8 @@ from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.fake_network import replace_network
 from vibe_model import models
-from vibe_model.checkpoints import Trained, load_trained
-from vibe_model.networks.video_model import VideoModel
+from vibe_model.checkpoints import load_trained
 from vibe_model.prediction import job as jobs
-from vibe_model.prediction.job import PredictionJob
-from vibe_model.settings import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
@@ -38,10 +33,10 @@ class World:
     checkpoint: Path
 
     @functools.cached_property
-    def trained(self) -> Trained:
+    def trained(self):
         return load_trained(self.checkpoint, None, "cpu")
 
-    def clips(self, folder: Path, labels: Path | None = None) -> Path:
+    def clips(self, folder, labels=None):
         """A folder with a link to the video and to its keypoints, or to other labels."""
         of_clip = labels or self.keypoints
         (folder / "keypoints").mkdir(parents=True, exist_ok=True)
@@ -53,9 +48,7 @@ class World:
             place.symlink_to(target)
         return folder
 
-    def predict(
-        self, out: Path, *words: object, labels: Path | None = None, checkpoint: Path | None = None
-    ) -> int:
+    def predict(self, out, *words, labels=None, checkpoint=None):
         """The command, for the clip with its labels."""
         of_model = ("--checkpoint", checkpoint or self.checkpoint, "--body", out, "--device", "cpu")
         places = ("--cache", out / "cache", "--out", out, "--weights", "untrained:0", *SHORT)
@@ -66,19 +59,19 @@ class World:
             ]
         )
 
-    def predicted(self, out: Path, *words: object, labels: Path | None = None) -> PredictionJob:
+    def predicted(self, out, *words, labels=None):
         """All steps."""
         assert self.predict(out, *words, labels=labels) == 0
         return jobs.open_job(out / "cache", SPLIT, self.trained, "resnet50", out)
 
 
-def small_config(**changes: Any) -> TrainConfig:
+def small_config(**changes):
     return TrainConfig.embedded(
         **{"seqlen": SEQLEN, "hidden_size": 8, "regressor_size": 8, **changes}
     )
 
 
-def save_checkpoint(file: Path, built: VideoConfig | None = None, **facts: Any) -> VideoModel:
+def save_checkpoint(file, built=None, **facts):
     """As training writes its best one. `facts` are in it beside or instead of the usual ones; ...:
     left out.
     """
@@ -100,7 +93,7 @@ the_body = functools.cache(Body.stand_in)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_body() -> Iterator[None]:
+def one_body():
     """The procedural body is read once, in place of SMPL's too: that takes a third of a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vibe_model.checkpoints.load_body", lambda folder: the_body())
@@ -109,7 +102,7 @@ def one_body() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     raw = folder / "kinetics"
     synthetic.write_dataset("kinetics", raw, n_videos=1, n_frames=28)
@@ -119,7 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> PredictionJob:
+def made(world, tmp_path_factory):
     """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay.
     Read-only.
     """
@@ -132,5 +125,5 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> PredictionJo
 
 
 @pytest.fixture
-def job(made: PredictionJob) -> PredictionJob:
+def job(made):
     return made

@@ -5,9 +5,6 @@ cache.
 import json
 import shutil
 import urllib.error
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,17 +21,16 @@ from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
-from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
+from tests.tasks.prediction.conftest import SHORT, save_checkpoint
 from vibe_model.checkpoints import load_trained
 from vibe_model.hmmr.config import PRESETS
-from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.motions import TO_WORLD
 
 N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole window
 
 
 @pytest.fixture(scope="module")
-def patch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+def patch(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         replace_network(patch)
         patch.delenv("LUIGI_CONFIG_PATH", raising=False)
@@ -43,7 +39,7 @@ def patch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
 
 
 @pytest.fixture(scope="module")
-def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(world, tmp_path_factory):
     """Two demo clips, one of them in a folder, a file that is none, and a checkpoint of HMMR."""
     folder = tmp_path_factory.mktemp("phone") / "clips"
     folder.mkdir()
@@ -59,32 +55,32 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> VideoModel:
+def model(folder):
     return load_trained(folder.parent / "hmmr.pt", None, "cpu").generator.eval()
 
 
-def run(*words: object) -> int:
+def run(*words):
     return main(["predict", *map(str, words)])
 
 
-def with_model(folder: Path, out: Path) -> tuple[object, ...]:
+def with_model(folder, out):
     of_model = ("--checkpoint", folder.parent / "hmmr.pt", "--body", folder, "--device", "cpu")
     return (*of_model, "--weights", "untrained:0", "--out", out, "--cache", out / "cache", *SHORT)
 
 
 @pytest.fixture(scope="module")
-def out(folder: Path, patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(folder, patch, tmp_path_factory):
     """All of it, once. One clip cannot be used."""
     out = tmp_path_factory.mktemp("out")
     assert run(folder, *with_model(folder, out), "--export") == 1
     return out
 
 
-def summary(out: Path) -> dict[str, Any]:
+def summary(out):
     return json.loads((out / "predictions.json").read_text())
 
 
-def files(out: Path) -> dict[str, dict[str, np.ndarray]]:
+def files(out):
     tracks = [track for video in summary(out)["videos"] for track in video["tracks"]]
     return {track["name"]: dict(np.load(out / track["file"])) for track in tracks}
 
@@ -110,7 +106,7 @@ def test_a_clip_that_cannot_be_used_costs_itself_and_the_cache_is_like_any_other
     assert "broken.mp4" in shown
 
 
-def test_past_and_future_are_those_of_the_model(out, model) -> None:
+def test_past_and_future_are_those_of_the_model(out, model):
     split = cache.open(out / "cache")["videos/train"]
     found = files(out)
     for track in split.tracks:
@@ -137,7 +133,7 @@ def test_past_and_future_are_those_of_the_model(out, model) -> None:
         assert json.loads(str(file["about"]))["units"].keys() == file.keys() - {"about"}
 
 
-def test_overlays_show_past_and_future_beside_the_frames(out, folder) -> None:
+def test_overlays_show_past_and_future_beside_the_frames(out, folder):
     for video in summary(out)["videos"]:
         drawn = Video(out, video["overlay"]["file"])
         width, height = video["picture"]
@@ -150,7 +146,7 @@ def test_overlays_show_past_and_future_beside_the_frames(out, folder) -> None:
 
 def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(
     out,
-) -> None:
+):
     body, found = Body.stand_in(), files(out)
     for video in summary(out)["videos"]:
         for track in video["tracks"]:
@@ -198,7 +194,7 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
 
 def test_a_split_with_features_is_predicted_without_a_picture(
     out, folder, patch, tmp_path, monkeypatch
-) -> None:
+):
     monkeypatch.setattr(Video, "read", lambda *_, **__: pytest.fail("a video was decoded"))
     words = (
         "--checkpoint",
@@ -220,8 +216,8 @@ def test_a_split_with_features_is_predicted_without_a_picture(
 
 def test_without_weights_the_message_names_the_file_and_where_to_put_it(
     folder, patch, tmp_path, capsys
-) -> None:
-    def fails(*_: object, **__: object) -> None:
+):
+    def fails(*_, **__):
         raise urllib.error.URLError("no network")
 
     with pytest.MonkeyPatch.context() as offline:
@@ -243,7 +239,7 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(
         assert part in shown
 
 
-def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys) -> None:
+def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys):
     words = (
         "--checkpoint",
         folder.parent / "hmmr.pt",

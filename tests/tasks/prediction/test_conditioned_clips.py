@@ -1,7 +1,6 @@
 """Clips whose features are computed by a network that needs more than the crop."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from tests.tasks.prediction.conftest import SHORT, save_checkpoint
 from vibe_model.hmmr.config import PRESETS
 
 
-def write_graph(file: Path, shape: tuple[int, ...]) -> None:
+def write_graph(file, shape):
     """2048 times the mean of the input `cond`."""
     graph = Graph()
     mean = graph("ReduceMean", graph("Flatten", "cond"), axes=[1])

@@ -17,12 +17,12 @@ from vibe_model.evaluation.evaluate import evaluate_split
 
 
 @pytest.fixture
-def words(world, job, tmp_path) -> list[str]:
+def words(world, job, tmp_path):
     places = ("--checkpoint", world.checkpoint, "--cache", job.root, "--body", tmp_path)
     return ["evaluate", *map(str, places), "--split", SPLIT, "--device", "cpu"]
 
 
-def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path, capsys) -> None:
+def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     shown, warned = capsys.readouterr()
     assert f"{SPLIT} has no 3D joints" in warned
@@ -39,7 +39,7 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path
     assert "DEMO DATA" in shown
 
 
-def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monkeypatch) -> None:
+def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monkeypatch):
     words = [*words, "--json", "--seqlen", "0"]
     assert main([*words, "--protocol", "hmmr", "--protocol", "default"]) == 0
     result = json.loads(capsys.readouterr().out)[SPLIT]
@@ -63,7 +63,7 @@ def test_protocols_are_named_and_whole_tracks_evaluated(words, job, capsys, monk
     )
 
 
-def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) -> None:
+def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path):
     opened = cache.open(job.root)
     save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
     trained = load_trained(tmp_path / "own.pt", None, "cpu")
@@ -77,14 +77,14 @@ def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) ->
 
 
 @pytest.mark.parametrize("sigma", ["0", "-1", "nan", "1e6", "wide"])
-def test_a_sigma_out_of_its_limits_is_refused_with_both(sigma, capsys) -> None:
+def test_a_sigma_out_of_its_limits_is_refused_with_both(sigma, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", "--checkpoint", "best.pt", f"--smooth={sigma}"])
     expected = f"expected a number above 0 and below 1,000,000, found {sigma!r}"
     assert expected in " ".join(capsys.readouterr().err.split())
 
 
-def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_data() -> None:
+def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_data():
     values = {"pa_mpjpe": 50.0, "frames": 9, "baseline": {"pa_mpjpe": 60.0}}
     result = {"3dpw/test": {**values, "published": values}}
     real = evaluation.rows_beside_published({"stand_in": False, **result})["3dpw/test"]

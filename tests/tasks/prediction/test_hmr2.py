@@ -5,16 +5,12 @@ published names.
 import json
 import os
 from argparse import Namespace
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import cache
-from pipeline.body import Body
 from pipeline.errors import CheckpointError, DataError
 from pipeline.features.networks import hmr2
 from pipeline.features.streams import network
@@ -22,7 +18,7 @@ from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.hostile import Call
 from tests.pipeline.features.made_hmr2 import TINY, made_up
-from tests.tasks.prediction.conftest import SHORT, World, the_body
+from tests.tasks.prediction.conftest import SHORT, the_body
 from vibe_model.checkpoints import load_trained
 
 Tensors = dict[str, torch.Tensor]
@@ -36,7 +32,7 @@ SIZES = {
 }
 
 
-def heads(seed: int = 5) -> Tensors:
+def heads(seed=5):
     """Random ones, small beside a mean that stands upright in the middle of its crop."""
     drawn, tensors = torch.Generator().manual_seed(seed), {}
     for name, size in SIZES.items():
@@ -51,7 +47,7 @@ def heads(seed: int = 5) -> Tensors:
     }
 
 
-def plain_heads(tensors: Tensors, token: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def plain_heads(tensors, token):
     """Rotations (24, 3, 3), betas (10,) and camera (3,) of one token, by loops in float64."""
     w = {name.removeprefix("smpl_head."): value.double().numpy() for name, value in tensors.items()}
     pose, betas, camera = (
@@ -71,14 +67,14 @@ def plain_heads(tensors: Tensors, token: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.stack(rotations), betas, camera
 
 
-def save(file: Path, seed: int = 5, **facts: Any) -> Tensors:
+def save(file, seed=5, **facts):
     tensors = heads(seed)
     torch.save({"epoch": 35, "state_dict": made_up(TINY) | tensors, **facts}, file)
     return tensors
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def tiny(monkeypatch, tmp_path):
     """The stream takes checkpoints of a tiny network, no network is left to others, and there is no
     luigi.cfg.
     """
@@ -92,15 +88,13 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def real_body(monkeypatch: pytest.MonkeyPatch) -> Body:
+def real_body(monkeypatch):
     """The demo body, in place of SMPL."""
     monkeypatch.setattr(the_body(), "is_stand_in", False)
     return the_body()
 
 
-def test_bodies_and_cameras_are_those_of_the_published_heads(
-    real_body: Body, tmp_path: Path
-) -> None:
+def test_bodies_and_cameras_are_those_of_the_published_heads(real_body, tmp_path):
     tensors = save(tmp_path / "hmr2a.ckpt")
     trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
     assert (trained.title, trained.stream, trained.stand_in) == ("HMR2.0", "hmr2", False)
@@ -121,7 +115,7 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(
         np.testing.assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
 
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
+BAD = {
     "missing": ({"smpl_head.deccam.bias": ...}, r"missing: smpl_head\.deccam\.bias"),
     "extra": ({"smpl_head.deckp.bias": torch.zeros(2)}, r"extra: smpl_head\.deckp\.bias"),
     "misshapen": (
@@ -134,7 +128,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, case) -> None:
+def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, case):
     changes, expected = BAD[case]
     changes = {
         name: Call(os.mkdir, str(tmp_path / "ran")) if of is Call else of
@@ -147,7 +141,7 @@ def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, 
     assert not (tmp_path / "ran").exists()
 
 
-def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path) -> None:
+def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path):
     for suffix in ("ckpt", "pt"):
         torch.save(
             {"state_dict": heads(), "hyper_parameters": Namespace()}, tmp_path / f"hmr2a.{suffix}"
@@ -157,11 +151,11 @@ def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path
         load_trained(tmp_path / "hmr2a.pt", None, "cpu")
 
 
-def predict(*words: object) -> int:
+def predict(*words):
     return main(["predict", *map(str, words), "--device", "cpu", *SHORT])
 
 
-def steps_of(shown: str) -> dict[str, bool]:
+def steps_of(shown):
     """Step -> was there anything to do?"""
     return {
         line.split()[1]: line[0] != "·"
@@ -170,14 +164,12 @@ def steps_of(shown: str) -> dict[str, bool]:
     }
 
 
-def bodies_of(out: Path) -> dict[str, dict[str, np.ndarray]]:
+def bodies_of(out):
     videos = json.loads((out / "predictions.json").read_text())["videos"]
     return {t["name"]: dict(np.load(out / t["file"])) for video in videos for t in video["tracks"]}
 
 
-def test_clips_to_bodies_with_one_checkpoint_and_smpl(
-    world: World, real_body, tmp_path, capsys
-) -> None:
+def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path, capsys):
     tensors = save(tmp_path / "hmr2a.ckpt")
     clip, out = world.clips(tmp_path / "raw"), tmp_path / "out"
     (clip / MARKER).unlink()
@@ -229,9 +221,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(
     assert "--weights untrained:0: hmr2a.ckpt has its own network" in capsys.readouterr().err
 
 
-def test_a_checkpoint_for_a_trial_run_is_marked_as_demo_data(
-    world: World, tmp_path, capsys
-) -> None:
+def test_a_checkpoint_for_a_trial_run_is_marked_as_demo_data(world, tmp_path, capsys):
     save(tmp_path / "tiny.ckpt", stand_in=True)
     clips = world.clips(tmp_path / "raw")
     words = (
@@ -252,7 +242,7 @@ def test_a_checkpoint_for_a_trial_run_is_marked_as_demo_data(
     assert str(clips) in capsys.readouterr().err
 
 
-def test_its_tokens_are_read_from_a_split_that_has_them(world: World, real_body, tmp_path) -> None:
+def test_its_tokens_are_read_from_a_split_that_has_them(world, real_body, tmp_path):
     save(tmp_path / "hmr2a.ckpt")
     trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
     with pytest.raises(DataError, match="1024 numbers"):

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import av
@@ -22,13 +21,12 @@ from tests.tasks.prediction.conftest import (
 )
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import overlay
-from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 
 
-def bodies_of(job: PredictionJob) -> PredictedBodies:
+def bodies_of(job):
     bodies = PredictedBodies(job.out)
     for (track,) in predict_tracks(
         job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN
@@ -37,7 +35,7 @@ def bodies_of(job: PredictionJob) -> PredictedBodies:
     return bodies
 
 
-def frames_of(video: Path) -> list[np.ndarray]:
+def frames_of(video):
     found = [
         frame.image
         for frame in Video(video.parent, video.name).read(range(1000))
@@ -49,7 +47,7 @@ def frames_of(video: Path) -> list[np.ndarray]:
 
 def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_where_they_are(
     job, world
-) -> None:
+):
     shown, plain = frames_of(job.out / "overlay.mp4"), frames_of(world.video)
     assert len(shown) == len(plain)
     assert shown[0].shape == plain[0].shape
@@ -71,7 +69,7 @@ def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_w
     assert outside / len(shown) < 4  # of 255: what the codec loses
 
 
-def test_vertices_are_where_the_model_projects_them() -> None:
+def test_vertices_are_where_the_model_projects_them():
     rng = np.random.default_rng(0)
     points = rng.normal(0, 0.5, (2, 30, 3)).astype(np.float32)
     camera = np.array([[0.9, 0.1, -0.2], [0.5, -0.3, 0.4]], np.float32)
@@ -84,7 +82,7 @@ def test_vertices_are_where_the_model_projects_them() -> None:
         np.testing.assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
 
 
-def test_near_bodies_are_painted_over_far_ones(job) -> None:
+def test_near_bodies_are_painted_over_far_ones(job):
     record = bodies_of(job).read_frames(0, 1)[:1]
     both = np.concatenate([record, record])
     both["track"] = (0, 1)
@@ -100,7 +98,7 @@ def test_near_bodies_are_painted_over_far_ones(job) -> None:
     np.testing.assert_array_equal(one[solid], near[solid])
 
 
-def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
+def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path):
     bodies, rng = PredictedBodies(tmp_path), np.random.default_rng(0)
     for track, index in enumerate([np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]):
         n = len(index)
@@ -116,7 +114,7 @@ def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
     assert len(bodies.read_frames(10, 20)) == 0
 
 
-def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path: Path) -> None:
+def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path):
     clip = Clip("pause.mkv", rate=30, times=[33 * t + 2000 * (t > 20) for t in range(40)])
     (tmp_path / clip.name).write_bytes(clip.encode())
     record = Video(tmp_path, clip.name).record()
@@ -144,7 +142,7 @@ def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path: Path) 
 
 def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(
     job, world, monkeypatch, tmp_path
-) -> None:
+):
     source = Video(world.video.parent, world.video.name)
     (folder := tmp_path / "made").mkdir()
     args = (folder / "overlay.mp4", source, bodies_of(job), job.trained.generator)

@@ -28,7 +28,6 @@ from tests.tasks.prediction.conftest import (
 )
 from vibe_model.checkpoints import load_trained
 from vibe_model.prediction import job as jobs
-from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.videos import predict_videos
 from vibe_model.vibe.networks import VIBE
 
@@ -41,16 +40,16 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def files_of(job: PredictionJob) -> list[dict]:
+def files_of(job):
     return [dict(np.load(file)) for file in sorted((job.out / "bodies").glob("*.npz"))]
 
 
-def tracks_of(job: PredictionJob) -> list[dict]:
+def tracks_of(job):
     (video,) = json.loads((job.out / "predictions.json").read_text())["videos"]
     return video["tracks"]
 
 
-def write_boxes(folder: Path, *names: str) -> Path:
+def write_boxes(folder, *names):
     """One box for each name in frames 3 to 19."""
     rows = "".join(f"{i},{name},{20 + i},10,40,100,0.9\n" for i in range(3, 20) for name in names)
     (folder / "boxes.csv").write_text(f"frame,track,x,y,w,h,score\n{rows}")
@@ -63,7 +62,7 @@ def write_boxes(folder: Path, *names: str) -> Path:
 
 def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_made_it(
     job,
-) -> None:
+):
     split = cache.open(job.root)[SPLIT]
     summary = json.loads((job.out / "predictions.json").read_text())
     for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
@@ -93,9 +92,7 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_
         )
 
 
-def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(
-    world, tmp_path
-) -> None:
+def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path):
     for people in (("ann", "bob"), ("bob",)):
         boxes = write_boxes(tmp_path, *people)
         words = ("--no-overlay", "--set", "convert.removed=drop")
@@ -118,9 +115,7 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(
     assert (job.out / "bodies/mine.npz").exists()
 
 
-def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_deleted(
-    job, tmp_path
-) -> None:
+def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_deleted(job, tmp_path):
     out, outside = tmp_path / "out", tmp_path / "outside"
     for file in (out / "bodies/a.npz", out / "bodies/mine.npz", outside / "b.npz"):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +146,7 @@ def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_delete
 # errors
 
 
-def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys) -> None:
+def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys):
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("track,frame,x,y,w,h\na,0,1,1,50,50\na,1,1,1,50,50\n")
     assert world.predict(tmp_path / "out", labels=boxes) == 2
@@ -186,7 +181,7 @@ def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys) ->
         ),
     ],
 )
-def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, monkeypatch) -> None:
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, monkeypatch):
     if "config" in content:
         save_checkpoint(tmp_path / "last.pt", **content)
     else:
@@ -200,7 +195,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message, m
 
 def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(
     world, tmp_path, capsys
-) -> None:
+):
     save_checkpoint(tmp_path / "small.pt", small_config(feature_size=512))
     assert world.predict(tmp_path / "out", checkpoint=tmp_path / "small.pt") == 2
     assert "expected features of 512 numbers" in capsys.readouterr().err
@@ -219,7 +214,7 @@ def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained
 @pytest.mark.parametrize(
     "facts", [{"stand_in": False}, {"stand_in": ..., "config": ...}], ids=["ours", "published"]
 )
-def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
+def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts):
     save_checkpoint(tmp_path / "real.pt", **facts)
     with pytest.raises(StandInMixed, match=r"the body .*real\.pt"):
         load_trained(tmp_path / "real.pt", None, "cpu")
@@ -230,7 +225,7 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
         )
 
 
-def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
+def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch):
     body = the_body()
     monkeypatch.setattr(body, "is_stand_in", False)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
@@ -257,7 +252,7 @@ def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monk
 # command line
 
 
-def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, capsys) -> None:
+def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert world.predict(out) == 0
     shown = capsys.readouterr().out
@@ -278,7 +273,7 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
     assert after == expected
 
 
-def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) -> None:
+def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys):
     clips, name = world.clips(tmp_path / "clips"), "My dance** [dQw4w9WgXcQ].mp4"
     of_model = (
         "--checkpoint",
@@ -300,7 +295,7 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) ->
         *SHORT,
     )
 
-    def predicts(clip: Path, code: int = 0) -> list[str]:
+    def predicts(clip, code=0):
         assert main([str(word) for word in ("predict", clip, *words)]) == code
         return list(cache.open(tmp_path / "cache")[SPLIT].tracks.names)
 
@@ -329,7 +324,7 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys) ->
     assert "labels of one clip" in capsys.readouterr().err
 
 
-def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys, monkeypatch) -> None:
+def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         "vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later")
     )
@@ -351,7 +346,7 @@ def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys, monkeyp
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_bodies_of_a_clip_and_of_folders_have_names_of_their_own(tmp_path, monkeypatch) -> None:
+def test_bodies_of_a_clip_and_of_folders_have_names_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("walk.1", "walk.2"):
         (tmp_path / folder).mkdir()

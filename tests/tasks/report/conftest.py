@@ -1,7 +1,6 @@
 """A small cache made by hand, whose numbers are known."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.accounting import Accounting, Totals, VideoAccount
+from pipeline.accounting import Accounting, VideoAccount
 from pipeline.files.pixels.frames import Pictures
 from tests import made_splits
 from tests.fixtures import *  # noqa: F403
@@ -22,18 +21,18 @@ REJECTED = 7  # videos
 
 
 def write_split(
-    root: Path,
-    name: str,
-    tracks: Mapping[str, Columns],
+    root,
+    name,
+    tracks,
     *,
-    accounts: Sequence[VideoAccount] | None = None,
-    known: Totals | None = None,
-    stand_in: bool = True,
-    fps: Mapping[str, float] | None = None,
-    raw: Path | None = None,
-    step: int = 1,
-    drop: Sequence[str] = (),
-) -> None:
+    accounts=None,
+    known=None,
+    stand_in=True,
+    fps=None,
+    raw=None,
+    step=1,
+    drop=(),
+):
     """A commit of a split. tracks: <video>/<person> -> its columns, one video each. fps: of videos,
     else FPS.
 
@@ -46,7 +45,7 @@ def write_split(
     if drop:
         columns = list(cache.open(root)[name].columns)
     provenance = {"raw": str(raw or root / "no-raw-folder")}
-    videos: list[Any] = []
+    videos = []
     for track, held in tracks.items():
         video = track.split("/")[0]
         source = (
@@ -67,12 +66,12 @@ def write_split(
 
 
 def write_stream(
-    root: Path,
-    name: str,
-    features: np.ndarray[Any, Any],
-    ok: np.ndarray[Any, Any] | None = None,
-    **entries: Any,
-) -> None:
+    root,
+    name,
+    features,
+    ok=None,
+    **entries,
+):
     """features (rows, channels) of the split's first and only shard, as the stream "resnet50"."""
     flags, recorded = (
         np.ones(len(features)) if ok is None else ok,
@@ -84,7 +83,7 @@ def write_stream(
     )
 
 
-def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:
+def person(frames, *, side=100.0, visible=49):
     """Columns of a track with pixels: `visible` joints of a confidence above 0, on a circle in a
     box of that size.
     """
@@ -97,7 +96,7 @@ def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:
     return {"frame_index": np.arange(frames), "bbox": bbox, "kp_2d": kp_2d}
 
 
-def moving(degrees: float, frames: int) -> dict[str, np.ndarray[Any, Any]]:
+def moving(degrees, frames):
     """Columns of a track of motion alone: each joint is turned about x, one way and the other in
     turn.
     """
@@ -112,7 +111,7 @@ def moving(degrees: float, frames: int) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
-def kept(videos: int, frames: int = 10) -> list[VideoAccount]:
+def kept(videos, frames=10):
     """So many videos, each with one track of so many rows."""
     accounts = [VideoAccount(f"{i:04d}", found=frames) for i in range(videos)]
     for account in accounts:
@@ -120,7 +119,7 @@ def kept(videos: int, frames: int = 10) -> list[VideoAccount]:
     return accounts
 
 
-def penn_accounts() -> list[VideoAccount]:
+def penn_accounts():
     """Two videos that were kept, of which one lost five frames, and seven that were rejected."""
     good = [
         VideoAccount("0001", found=PENN_FRAMES[0]),
@@ -136,7 +135,7 @@ def penn_accounts() -> list[VideoAccount]:
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """Penn Action's training with pictures and a stream, and AMASS's: motion alone. Read-only."""
     folder = tmp_path_factory.mktemp("by-hand")
     raw = folder / "raw" / "penn_action"

@@ -1,9 +1,6 @@
 """A training run's folder, written by hand: what its curves, results and pictures are, is known."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from vibe_model.runs import CURVES
 from vibe_model.vibe.config import TrainConfig
@@ -13,7 +10,7 @@ ITERATIONS = 10
 ERRORS = {"pa_mpjpe": 51.25, "mpjpe": 82.5, "accel": 20.0, "accel_error": 21.0, "pck": 80.0}
 
 
-def log(folder: Path, scalars: Mapping[int, Mapping[str, float]]) -> Path:
+def log(folder, scalars):
     """Add to the run's curves, as training does."""
     file = folder / CURVES
     with file.open("a") as lines:
@@ -22,7 +19,7 @@ def log(folder: Path, scalars: Mapping[int, Mapping[str, float]]) -> Path:
     return file
 
 
-def metrics(*, stand_in: bool = False, **changes: float) -> dict[str, Any]:
+def metrics(*, stand_in=False, **changes):
     """metrics.json, with the mean body's errors twice the model's."""
     own = {**ERRORS, **changes}
     found = {**own, "frames": 1234, "baseline": {name: 2 * value for name, value in own.items()}}
@@ -35,18 +32,18 @@ def metrics(*, stand_in: bool = False, **changes: float) -> dict[str, Any]:
     }
 
 
-def validation(score: float) -> dict[str, float]:
+def validation(score):
     return {"validation/3dpw/validation/pa_mpjpe": score, "learning_rate/gen_optimizer": 1e-4}
 
 
 def make_run(
-    parent: Path,
-    name: str = "vibe-0123",
+    parent,
+    name="vibe-0123",
     *,
-    stand_in: bool = False,
-    track: str = "<b>bad</b>/0",
-    **about: Any,
-) -> Path:
+    stand_in=False,
+    track="<b>bad</b>/0",
+    **about,
+):
     """Three epochs, of which the second is the best."""
     folder = parent / name
     folder.mkdir()
@@ -71,9 +68,7 @@ def make_run(
     }.items():
         (folder / f"{file}.json").write_text(json.dumps(content))
     (folder / "best.pt").write_bytes(b"")
-    scalars: dict[int, dict[str, float]] = {
-        step: {"train/total": float(step)} for step in range(1, 31)
-    }
+    scalars = {step: {"train/total": float(step)} for step in range(1, 31)}
     for step, score in ((10, 70.0), (20, 60.0), (30, 65.0)):
         scalars[step] |= validation(score)
     log(folder, scalars)

@@ -4,8 +4,6 @@ by hand.
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +19,13 @@ GREY = 5  # times a frame's number: the pictures of the cache made by hand
 
 
 @pytest.fixture(scope="module")
-def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def body(tmp_path_factory):
     folder = tmp_path_factory.mktemp("body") / "body"
     synthetic.write_body(folder)
     return folder
 
 
-def run(
-    parent: Path, name: str, *, file: str = "predictions.npz", steps: tuple[str, ...] = ()
-) -> Any:
+def run(parent, name, *, file="predictions.npz", steps=()):
     """A run that predicted the mean pose in the 30 frames of a track, upright in the middle of each
     crop.
     """

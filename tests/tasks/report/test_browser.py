@@ -7,10 +7,8 @@ An installed Chromium is used, not a downloaded one.
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +37,7 @@ LOOK = Path(__file__).with_name("look.js").read_text()
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def browser():
     """A Chromium of this machine."""
     api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'"
@@ -53,7 +51,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(root, tmp_path_factory):
     """The report of a cache with many splits and runs with long names, and the page of a split's
     tracks.
     """
@@ -83,18 +81,18 @@ def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 
 @pytest.fixture(scope="session")
-def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
+def look(browser, pages):
     """What the browser finds in a page that is opened from disk, with all that can be unfolded
     unfolded.
     """
 
     @functools.cache
-    def at(name: str, width: int, scheme: str) -> dict[str, Any]:
+    def at(name, width, scheme):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         context.set_default_timeout(LIMIT)
         tab = context.new_page()
-        messages: list[str] = []
-        requests: list[str] = []
+        messages = []
+        requests = []
         tab.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
         tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))
@@ -115,9 +113,7 @@ def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
     [(360, "light"), (1440, "dark"), pytest.param(768, "light", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_cut_off_or_hard_to_read(
-    look: Callable[..., Any], name: str, width: int, scheme: str
-) -> None:
+def test_nothing_is_cut_off_or_hard_to_read(look, name, width, scheme):
     seen = look(name, width, scheme)
     assert seen["width"] <= width
     assert seen["beyond"] == []
@@ -125,9 +121,7 @@ def test_nothing_is_cut_off_or_hard_to_read(
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_is_complete_and_accessible(
-    look: Callable[..., Any], pages: dict[str, Path], name: str
-) -> None:
+def test_the_page_is_complete_and_accessible(look, pages, name):
     seen = look(name, 360, "light")
     assert seen["messages"] == []
     assert [url for url in seen["requests"] if not url.startswith("data:")] == [
@@ -142,7 +136,7 @@ def test_the_page_is_complete_and_accessible(
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
 
 
-def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_path: Path) -> None:
+def test_the_legend_is_about_what_is_on_the_page(browser, root, tmp_path):
     kp_3d = np.zeros((3, 49, 4), np.float32)
     kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
     tab = browser.new_page()
@@ -175,7 +169,7 @@ FAULTS = """<!DOCTYPE html><html lang="en"><body style="background: #fff; color:
 </body></html>"""
 
 
-def test_what_looks_for_faults_finds_each_kind(browser: Any, tmp_path: Path) -> None:
+def test_what_looks_for_faults_finds_each_kind(browser, tmp_path):
     (tmp_path / "bad.html").write_text(FAULTS)
     tab = browser.new_page(viewport={"width": 360, "height": 900})
     tab.set_default_timeout(LIMIT)

@@ -3,20 +3,17 @@
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 from pipeline.__main__ import main
 from tasks.report.assembly import ReportContent, write_report
-from tests.html_pages import Element, Page
+from tests.html_pages import Page
 from tests.tasks.report.runs_by_hand import ERRORS, SPLIT, make_run, metrics
 
 TEXTS = ("h1", "h2", "h3", "h4", "p", "li", "caption", "tr", "summary", "figcaption", "dt", "dd")
 DRAWN = {"card", "legend", "draw"}  # frames, which are pictures
 
 
-def lines(page: Page) -> Iterator[str]:
+def lines(page):
     """Headings, sentences and rows of tables, but for what says when, where and with which software
     it was made.
     """
@@ -33,13 +30,11 @@ def lines(page: Page) -> Iterator[str]:
             )
 
 
-def inside(element: Element | None, name: str) -> bool:
+def inside(element, name):
     return element is not None and (name in element.classes or inside(element.parent, name))
 
 
-def test_the_page_of_runs_on_demo_data_finished_or_not(
-    root: Path, tmp_path: Path, golden: Callable[..., Any]
-) -> None:
+def test_the_page_of_runs_on_demo_data_finished_or_not(root, tmp_path, golden):
     folders = [
         make_run(tmp_path, name, stand_in=True)
         for name in ("vibe-1", "per-frame-2", "begun-3", "other-4")

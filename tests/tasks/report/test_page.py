@@ -5,8 +5,6 @@ lacks.
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,19 +17,19 @@ from tests.html_pages import Page
 from tests.tasks.report.conftest import kept, moving, person, write_split, write_stream
 
 
-def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
+def of_problems(anchor, title, *texts):
     """A real section of the report that shows no more than these problems."""
     data = {"problems": texts, "rows": [], "gone": [], "shared": ""}
     return PageSection(anchor, title, "overview.html", data)
 
 
-def page(folder: Path, *sections: PageSection, mark: str = "") -> str:
+def page(folder, *sections, mark=""):
     out = folder / "report.html"
     write_page(out, sections, title="A cache", mark=mark, facts={"Cache": "demo/cache"})
     return out.read_text(encoding="utf-8")
 
 
-def of_cache(root: Path, folder: Path) -> str:
+def of_cache(root, folder):
     """The page of a cache, with its structure checked."""
     write_report(
         ReportContent(root, None, None, "resnet50", folder, training=False), folder / "report.html"
@@ -42,9 +40,7 @@ def of_cache(root: Path, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("mark", ["demo data", "untrained network", ""])
-def test_sections_come_in_their_order_and_those_with_a_line_are_folded(
-    tmp_path: Path, mark: str
-) -> None:
+def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path, mark):
     first, second = of_problems("first", "The first"), of_problems("second", "The second")
     folded = [
         replace(second, line="all is right"),
@@ -63,7 +59,7 @@ def test_sections_come_in_their_order_and_those_with_a_line_are_folded(
         page(tmp_path, first, first)
 
 
-def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path: Path) -> None:
+def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path):
     write_split(tmp_path / "motion", "amass/train", {"a/0": moving(5, 8)})
     text = of_cache(tmp_path / "motion", tmp_path)
     assert 'class="problem"' not in text
@@ -71,7 +67,7 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
     assert 'class="problem"' not in of_cache(tmp_path / "empty", tmp_path)
 
 
-def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path: Path) -> None:
+def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path):
     (account := VideoAccount("broken.mp4")).reject("video_unreadable", "it is empty")
     clips = {"0000/0": person(10)}
     write_split(
@@ -82,9 +78,7 @@ def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path: Pat
     assert "<td>1 video</td>" in text and "1 videos" not in text
 
 
-def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root, tmp_path):
     broken = tmp_path / "cache"
     shutil.copytree(root, broken)
     (broken / "amass/train/manifest.json").write_text("{ not JSON")
@@ -95,13 +89,13 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(
     assert "Convert a dataset into it first" in problem
 
 
-def first_lines(root: Path, *runs: Any) -> dict[str, Any]:
+def first_lines(root, *runs):
     return summary(open_splits(root), runs, stream="resnet50")
 
 
 def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=kept(1), stand_in=False)
     data = first_lines(tmp_path)
     assert (data["demo_parts"], data["problems"]) == ("", [])

@@ -5,12 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,12 +27,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., Path]:
+def make(tmp_path):
     """`make_run` in the test's own folder."""
     return partial(make_run, tmp_path)
 
 
-def words(html: str) -> str:
+def words(html):
     """What a person reads of it."""
     return " ".join(
         unescape(
@@ -43,7 +41,7 @@ def words(html: str) -> str:
     )
 
 
-def test_curves_are_what_was_logged(tmp_path: Path) -> None:
+def test_curves_are_what_was_logged(tmp_path):
     log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 5)})
     found = read_curves(tmp_path)
     curve = found.curves["train/total"]
@@ -63,7 +61,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("line", DAMAGED)
-def test_damaged_curves_count_as_far_as_they_can_be_read(line: str, tmp_path: Path) -> None:
+def test_damaged_curves_count_as_far_as_they_can_be_read(line, tmp_path):
     file = log(tmp_path, {step: {"train/total": float(step)} for step in range(1, 11)})
     with file.open("a") as lines:
         lines.write(line)
@@ -75,7 +73,7 @@ def test_damaged_curves_count_as_far_as_they_can_be_read(line: str, tmp_path: Pa
     assert "damaged or being written" in problem
 
 
-def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..., Path]) -> None:
+def test_validation_is_shown_by_epoch_and_long_curves_as_means(make):
     folder = make()
     log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
     plots = {plot.title: plot for plot in plots_of(read_run(folder), 0)}
@@ -101,14 +99,14 @@ def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_com
     assert applies == ["VIBE, paper, with 3DPW train"]
 
 
-def test_the_joints_that_the_page_names_are_those_of_the_metric() -> None:
+def test_the_joints_that_the_page_names_are_those_of_the_metric():
     pairs = [name[1:] for name in JOINTS["common14"] if name[0] == "l"]
     # results.html names these
     assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]
     assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
 
 
-def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
+def test_every_split_is_listed_with_its_use(tmp_path):
     one, other = (
         read_run(make_run(tmp_path), "VIBE"),
         read_run(make_run(tmp_path, "other"), "other"),
@@ -131,9 +129,7 @@ def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
         ('{"3dpw/test": 5}', "3dpw/test: expected metrics with a baseline"),
     ],
 )
-def test_damaged_metrics_are_reported_with_what_to_do(
-    content: str, reason: str, make: Callable[..., Path]
-) -> None:
+def test_damaged_metrics_are_reported_with_what_to_do(content, reason, make):
     (file := make() / "metrics.json").write_text(content)
     found = read_run(file.parent)
     assert found.metrics == {}
@@ -143,9 +139,7 @@ def test_damaged_metrics_are_reported_with_what_to_do(
     assert "Delete it and run the training command again" in problem
 
 
-def test_a_missing_cache_is_reported_and_the_runs_are_shown(
-    make: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_missing_cache_is_reported_and_the_runs_are_shown(make, tmp_path):
     content = ReportContent(
         tmp_path / "no-cache", None, None, "resnet50", tmp_path, (("VIBE", make()),)
     )
@@ -155,9 +149,7 @@ def test_a_missing_cache_is_reported_and_the_runs_are_shown(
     assert "VIBE 51.2 82.5" in shown
 
 
-def test_a_run_on_2d_labels_alone_says_that_depth_is_not_learned(
-    make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_on_2d_labels_alone_says_that_depth_is_not_learned(make, tmp_path, capsys):
     """On the page and below the table, whatever it is evaluated on."""
     flat = TrainConfig(datasets_3d=(), prior="none")
     folders = (("Flat", make("flat", config=flat.as_dict())), ("VIBE", make("vibe")))
@@ -176,9 +168,7 @@ def test_a_run_on_2d_labels_alone_says_that_depth_is_not_learned(
     assert "depth" not in capsys.readouterr().out
 
 
-def test_a_page_without_3d_joints_names_no_errors_in_mm(
-    make: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_page_without_3d_joints_names_no_errors_in_mm(make, tmp_path):
     folder = make()
     numbers = {"pck_2d": 40.0, "frames_2d": 12}
     of_split = {SPLIT: {**numbers, "baseline": numbers}}
@@ -194,7 +184,7 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_
     own, folder = tmp_path / "cache", make()
     shutil.copytree(root, own)
 
-    def fingerprint(*folders: Path, **more: Any) -> str:
+    def fingerprint(*folders, **more):
         found = tuple((f.name, f) for f in folders)
         content = ReportContent(own, None, None, "resnet50", tmp_path / "runs", found)
         return replace(content, **more).fingerprint()
