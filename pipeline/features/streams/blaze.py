@@ -27,7 +27,6 @@ from pipeline.clips.detectors.blaze_pose import (
     FINDER_SIDE,
     MARGIN,
     N_POINTS,
-    Pose,
     Weights,
     estimate_pose,
     find_people,
@@ -129,7 +128,8 @@ class BlazeJoints(Stream):
         second = estimate_pose(landmarks, frame, first.circle)
         pose = second if second.presence >= LEAST_PRESENCE else first
         joints = pose.joints
-        if _is_exchanged(pose, labels["kp_2d"]):
+        in_crop = (pose.points[:, :2] - bbox[:2]) / (bbox[2:] * scale / 2)  # as kp_2d is
+        if _is_exchanged(in_crop, labels["kp_2d"]):
             joints = joints[OTHER_SIDE]
         is_present = pose.presence >= LEAST_PRESENCE
         if not is_present:
@@ -137,12 +137,11 @@ class BlazeJoints(Stream):
         return joints.reshape(-1).astype(np.float32)
 
 
-def _is_exchanged(pose: Pose, kp_2d: Floats) -> bool:
-    """Whether the pose's limbs are those of the other side in the row's joints (49, 3): far nearer
-    to them. From the side, left and right are too near to each other to tell.
+def _is_exchanged(points: Doubles, kp_2d: Floats) -> bool:
+    """Whether the limbs of the pose (33, 2) are those of the other side in the row's joints
+    (49, 3): far nearer to them. From the side, left and right are too near to each other to tell.
     """
     row = convert(kp_2d[None], source="spin49", target="coco")[0, COCO_12]
-    points = pose.points[:, :2]
     own, other = (
         np.linalg.norm(points[order][BLAZE_12] - row[:, :2], axis=-1)[row[:, 2] > 0].sum()
         for order in (range(N_POINTS), OTHER_SIDE)

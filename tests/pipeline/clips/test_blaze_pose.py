@@ -6,6 +6,7 @@ part of somebody: the first network sees people in both, the second one sees nob
 returns another circle than it has seen for a part.
 """
 
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.bodies.fitting import BLAZE
 from pipeline.clips.detectors import blaze_pose
 from pipeline.clips.detectors.blaze_pose import (
     FILES,
@@ -24,10 +26,12 @@ from pipeline.clips.detectors.blaze_pose import (
     load_networks,
 )
 from pipeline.errors import ConfigError, MissingAssets
+from pipeline.features.streams import blaze
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
 from pipeline.grades import video_grades
+from pipeline.skeletons import convert
 from pipeline.testing import StreamContract
 
 CLIP = PackageFile(
@@ -36,6 +40,7 @@ CLIP = PackageFile(
     "Sports2D/Demo/demo.mp4",
     "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039",
 )
+SIDES = {"left": "right", "right": "left"}
 COLOURS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
@@ -329,6 +334,37 @@ class TestBlazeJoints(Planted, StreamContract):
         )
         nobody = stream.computed([black], box).reshape(33, 4)
         assert (nobody[:, 3] == 0).all() and np.isfinite(nobody).all()
+
+
+def test_joints_in_metres_have_the_sides_of_the_row_and_their_own_where_it_tells_nothing(
+    monkeypatch,
+):
+    """12 of the 33 points in the image decide; a person who is seen from the side has both sides at
+    one place.
+    """
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(100, 300, (33, 2)), np.ones(33)])
+    joints = rng.uniform(size=(33, 4))
+    pose = blaze_pose.Pose(presence=1.0, points=points, joints=joints, circle=np.eye(2))
+    monkeypatch.setattr(blaze, "networks_of", lambda weights: (None, None))
+    monkeypatch.setattr(blaze, "find_people", lambda network, image: [])
+    monkeypatch.setattr(blaze, "estimate_pose", lambda network, frame, circle: pose)
+    swapped = [re.sub("left|right", lambda side: SIDES[side[0]], name) for name in BLAZE]
+    other_side = [BLAZE.index(name) for name in swapped]
+    image = np.zeros((400, 400, 3), np.uint8)
+    box = {"bbox": np.float32([200, 200, 250, 250]), "crop_scale": np.float64(1.2)}
+    coco = np.zeros((1, 17, 3))
+    for order, expected in (
+        (points, joints),
+        (points[other_side], joints[other_side]),
+        ((points + points[other_side]) / 2, joints),
+        (0 * points, joints),
+    ):
+        coco[0, 5:] = order[[*range(11, 17), *range(23, 29)]]
+        kp_2d = convert(coco, source="coco", target="spin49")[0]
+        kp_2d[:, :2] = (kp_2d[:, :2] - 200) / 150  # in the crop, as streams read it
+        row = BlazeJoints().computed([image], box | {"kp_2d": kp_2d})
+        np.testing.assert_array_equal(row.reshape(33, 4), expected.astype(np.float32))
 
 
 def test_wrong_options_name_the_right_ones():
