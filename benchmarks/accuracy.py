@@ -69,8 +69,10 @@ DISTORTION: Final = (
     "radialDistortion3",
 )
 SUBPIXELS: Final = 64.0  # of Qualisys' intrinsics, in a pixel
-LARGEST_RESIDUAL: Final = 40.0  # px of limbs' middles: with a larger one, people are not the same
-LEAST_CONFIDENCE: Final = 0.5  # mean of the 12 joints: people who are seen in part have no truth
+# px of limbs' middles: with a larger one, people are not the same; and of a joint that cameras see
+LARGEST_RESIDUAL: Final = 40.0
+# of a joint that counts as seen, and of a person's 12 joints on average
+LEAST_CONFIDENCE: Final = 0.5
 FARTHEST_STEP: Final = 0.5  # m that a person moves from frame to frame at most
 
 
@@ -362,6 +364,8 @@ def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> li
         for person in people:
             for own in person.seen:
                 truth = truth_for(cameras, person, own)
+                if truth is None:
+                    continue
                 row = person.seen[own].row
                 pixels = shifted_offsets(split, by_row, row, cameras[own], truth)
                 in_camera = to_camera(cameras[own], truth)
@@ -369,11 +373,17 @@ def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> li
     return [Compared(*map(np.array, zip(*rows, strict=True))) for rows in found]
 
 
-def truth_for(cameras: Sequence[Camera], person: Person, own: int) -> Doubles:
-    """The person's joints (12, 3) m in the world by all cameras but `own`."""
+def truth_for(cameras: Sequence[Camera], person: Person, own: int) -> Doubles | None:
+    """The person's joints (12, 3) m in the world by all cameras but `own`; None if these do not
+    agree on each joint: a joint that is hidden from most of them has no truth.
+    """
     others = {camera: seen for camera, seen in person.seen.items() if camera != own}
     points, weights = turned(others, [person.exchanged[camera] for camera in others])
-    return triangulate([cameras[camera] for camera in others], points, weights)
+    chosen = [cameras[camera] for camera in others]
+    joints = triangulate(chosen, points, weights)
+    apart = residuals(chosen, joints, points)
+    n_agreeing = ((apart < LARGEST_RESIDUAL) & (weights >= LEAST_CONFIDENCE)).sum(axis=0)
+    return joints if (n_agreeing >= 2).all() else None
 
 
 def shifted_offsets(
