@@ -104,7 +104,9 @@ def main() -> None:
     """Run the commands, compare, print, and write the page."""
     options = parser(__doc__, at="clips, cache and bodies, 200 MB")
     args = options.parse_args()
-    about = "Estimates from single clips beside several cameras' joints."
+    about = (
+        "Estimates from single clips beside what other cameras show: the same network, no markers."
+    )
     with tempfile.TemporaryDirectory(dir=args.at) as temporary:
         folder = args.at or Path(temporary)
         calibrations = prepare(folder)
