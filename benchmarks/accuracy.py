@@ -20,84 +20,52 @@ PA-MPJPE and MPJPE (about the middle of the hips) are of 12 joints, from shoulde
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 import tempfile
-import xml.etree.ElementTree as ET
 import zipfile
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 import cache
 from pipeline.__main__ import main as pipeline
 from pipeline.files.packages import open_wheel
-from pipeline.grades import tracks_of
-from pipeline.skeletons import BLAZE_12, COCO_12, convert
+from pipeline.skeletons import BLAZE_12, COCO_12
 from vibe_model.metrics import pa_mpjpe, procrustes_align
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import parser, report, table
+from benchmarks.triangulation import (
+    OTHER_SIDE,
+    Camera,
+    Seen,
+    cameras_of,
+    offsets,
+    people_of,
+    seen_by,
+    to_camera,
+    truth_for,
+)
 
 Bools = NDArray[np.bool_]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PACKAGE: Final = ("pose2sim", "0.10.49")
+SHA256: Final = "403e0dc4065898ba6a595e72a8970950310979253d60e24c2e00b16b36bf21e1"
 RECORDINGS: Final = {"one": "Demo_SinglePerson", "two": "Demo_MultiPerson"}
 CAMERAS: Final = ("cam01", "cam02", "cam03", "cam04")
 SPLIT: Final = "videos/train"
 STREAM: Final = "blaze_joints"
 PARTS: Final = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")  # each left, then right
-OTHER_SIDE: Final = [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
 BONES: Final = {"thigh": (6, 8), "shank": (8, 10), "upper arm": (0, 2), "forearm": (2, 4)}  # left
 SHOULDERS: Final = [0, 1]
 HIPS: Final = [6, 7]
-# as OpenCV orders them; "tangental" is Qualisys' spelling
-DISTORTION: Final = (
-    "radialDistortion1",
-    "radialDistortion2",
-    "tangentalDistortion1",
-    "tangentalDistortion2",
-    "radialDistortion3",
-)
-SUBPIXELS: Final = 64.0  # of Qualisys' intrinsics, in a pixel
-# px of limbs' middles: with a larger one, people are not the same; and of a joint that cameras see
-LARGEST_RESIDUAL: Final = 40.0
-# of a joint that counts as seen, and of a person's 12 joints on average
-LEAST_CONFIDENCE: Final = 0.5
-FARTHEST_STEP: Final = 0.5  # m that a person moves from frame to frame at most
-
-
-class Camera(NamedTuple):
-    """A calibrated camera; the world's axes are in m."""
-
-    matrix: Doubles  # (3, 3) intrinsics, px
-    distortion: Doubles  # (5,) as OpenCV orders them
-    world_to_camera: Doubles  # (3, 4)
-
-
-class Seen(NamedTuple):
-    """A person in one camera's frame."""
-
-    row: int  # of the split
-    points: Doubles  # (12, 2) in the plane at distance 1, distortion undone
-    weights: Doubles  # (12,) confidences
-
-
-class Person(NamedTuple):
-    """A person in one frame of a recording: as camera -> what it sees, with the sides put right."""
-
-    seen: Mapping[int, Seen]
-    exchanged: Mapping[int, bool]  # whether the camera's network exchanged left and right
-    joints: Doubles  # (12, 3) m, from all cameras
 
 
 def main() -> None:
@@ -117,7 +85,7 @@ def main() -> None:
 def prepare(folder: Path) -> dict[str, list[Camera]]:
     """Unpack the recordings and run the usual commands. Returns the cameras of each recording."""
     calibrations = {}
-    with open_wheel(*PACKAGE) as wheel, zipfile.ZipFile(wheel) as files:
+    with open_wheel(*PACKAGE, sha256=SHA256) as wheel, zipfile.ZipFile(wheel) as files:
         for recording, demo in RECORDINGS.items():
             clips = folder / "clips" / recording
             clips.mkdir(parents=True, exist_ok=True)
@@ -126,7 +94,8 @@ def prepare(folder: Path) -> dict[str, list[Camera]]:
                 (clips / f"{camera}.mp4").write_bytes(content)
             calibration = files.read(f"Pose2Sim/{demo}/calibration/Calib.qca.txt")
             calibrations[recording] = cameras_of(calibration)
-    raw, root = str(folder / "clips"), str(folder / "cache")
+    raw = str(folder / "clips")
+    root = str(folder / "cache")
     run("prepare", "videos", "--raw", raw, "--cache", root, "--detector", "blaze_pose",
         "--every", "1", "--stream", STREAM)  # fmt: skip
     run("bodies", SPLIT, "--cache", root, "--out", str(folder / "bodies"), "--no-overlay")
@@ -138,185 +107,6 @@ def run(*words: str) -> None:
     code = pipeline(list(words))
     if code:
         raise SystemExit(f"accuracy: `{' '.join(words)}` ended with {code}")
-
-
-# --------------------------------------------------------------------------------------------------
-# cameras and rays
-
-
-def cameras_of(calibration: bytes) -> list[Camera]:
-    """The cameras of Qualisys' calibration: positions in mm, intrinsics in 1/64 px, axes that are
-    turned by 180 degrees about x.
-    """
-    cameras = []
-    for camera in ET.fromstring(calibration).iterfind("cameras/camera"):
-        place = numbers_of(camera, "transform")
-        lens = numbers_of(camera, "intrinsic")
-        axes = np.array([[place[f"r{i}{j}"] for j in (1, 2, 3)] for i in (1, 2, 3)])
-        rotation = np.diag([1.0, -1.0, -1.0]) @ axes
-        position = np.array([place["x"], place["y"], place["z"]]) / 1000
-        matrix = np.array(
-            [
-                [lens["focalLengthU"], lens["skew"], lens["centerPointU"]],
-                [0, lens["focalLengthV"], lens["centerPointV"]],
-                [0, 0, SUBPIXELS],
-            ]
-        )
-        distortion = np.array([lens[name] for name in DISTORTION])
-        world_to_camera = np.column_stack([rotation, -rotation @ position])
-        cameras.append(Camera(matrix / SUBPIXELS, distortion, world_to_camera))
-    return cameras
-
-
-def numbers_of(camera: ET.Element, name: str) -> dict[str, float]:
-    """The numbers among the attributes of an element."""
-    element = camera.find(name)
-    assert element is not None
-    return {key: float(value) for key, value in element.attrib.items()}
-
-
-def triangulate(cameras: Sequence[Camera], points: Doubles, weights: Doubles) -> Doubles:
-    """The points (12, 3) m in the world nearest to C cameras' rays (C, 12, 2), by weights (C, 12):
-    the direct linear transform.
-    """
-    matrices = np.stack([camera.world_to_camera for camera in cameras])
-    across = points[..., :1] * matrices[:, None, 2] - matrices[:, None, 0]
-    down = points[..., 1:] * matrices[:, None, 2] - matrices[:, None, 1]
-    equations = np.concatenate([weights[..., None] * across, weights[..., None] * down])
-    homogeneous = np.linalg.svd(equations.transpose(1, 0, 2))[2][:, -1]
-    joints: Doubles = homogeneous[:, :3] / homogeneous[:, 3:]
-    return joints
-
-
-def to_camera(camera: Camera, joints: Doubles) -> Doubles:
-    """Points (..., 3) of the world, m, in the camera's axes: x right, y down, z away."""
-    return joints @ camera.world_to_camera[:, :3].T + camera.world_to_camera[:, 3]
-
-
-def offsets(camera: Camera, joints: Doubles, points: Doubles) -> Doubles:
-    """What a camera sees (12, 2), less the images of joints (12, 3), px."""
-    in_camera = to_camera(camera, joints)
-    return (points - in_camera[:, :2] / in_camera[:, 2:]) * camera.matrix[[0, 1], [0, 1]]
-
-
-def residuals(cameras: Sequence[Camera], joints: Doubles, points: Doubles) -> Doubles:
-    """Distances (C, 12) px between the images of joints (12, 3) and what C cameras see."""
-    pairs = zip(cameras, points, strict=True)
-    return np.stack(
-        [np.linalg.norm(offsets(camera, joints, seen), axis=1) for camera, seen in pairs]
-    )
-
-
-# --------------------------------------------------------------------------------------------------
-# people of several cameras
-
-
-def seen_by(split: cache.Split, video: int, camera: Camera) -> dict[int, list[Seen]]:
-    """The people in each frame of a clip."""
-    seen = defaultdict(list)
-    for number in tracks_of(split, video):
-        track = split.tracks[number]
-        frames = split.rows("frame_index", track.start, track.stop)
-        kp_2d = split.rows("kp_2d", track.start, track.stop).astype(np.float64)
-        coco = convert(kp_2d, source="spin49", target="coco")[:, COCO_12]
-        for row, frame, keypoints in zip(range(track.start, track.stop), frames, coco, strict=True):
-            pixels = np.ascontiguousarray(keypoints[:, None, :2])
-            undistorted: Any = cv2.undistortPoints(pixels, camera.matrix, camera.distortion)
-            points = np.asarray(undistorted[:, 0], np.float64)
-            if keypoints[:, 2].mean() >= LEAST_CONFIDENCE:
-                seen[int(frame)].append(Seen(row, points, keypoints[:, 2]))
-    return seen
-
-
-def people_of(
-    cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]], earlier: Sequence[Doubles]
-) -> list[Person]:
-    """The people whom three or more cameras see in a frame, those with the least error first.
-
-    seen: by camera. earlier: joints (12, 3) of the people of the frame before, which decide what is
-    left: exchanging the sides of all cameras together changes no error.
-    """
-    left = [list(people) for people in seen]
-    found = list[Person]()
-    while True:
-        chosen = best_group(cameras, left)
-        if chosen is None:
-            return found
-        found.append(with_sides(cameras, chosen, earlier))
-        for camera, person in chosen.items():
-            left[camera].remove(person)
-
-
-def best_group(cameras: Sequence[Camera], seen: Sequence[Sequence[Seen]]) -> dict[int, Seen] | None:
-    """The people of four cameras, else of three, whose limbs' middles are nearest to being one
-    person's; None if none are near enough.
-    """
-    best = None
-    for choice in itertools.product(*([None, *people] for people in seen)):
-        group = {camera: person for camera, person in enumerate(choice) if person is not None}
-        if len(group) < len(cameras) - 1:
-            continue
-        error = error_of_middles(cameras, group)
-        order = (-len(group), error)
-        if error < LARGEST_RESIDUAL and (best is None or order < best[0]):
-            best = (order, group)
-    return best[1] if best else None
-
-
-def error_of_middles(cameras: Sequence[Camera], group: Mapping[int, Seen]) -> float:
-    """The median reprojection error, px, of the middles of left and right joints."""
-    chosen = [cameras[camera] for camera in group]
-    points = np.stack([person.points.reshape(6, 2, 2).mean(axis=1) for person in group.values()])
-    weights = np.stack([person.weights.reshape(6, 2).min(axis=1) for person in group.values()])
-    return float(np.median(residuals(chosen, triangulate(chosen, points, weights), points)))
-
-
-def with_sides(
-    cameras: Sequence[Camera], group: Mapping[int, Seen], earlier: Sequence[Doubles]
-) -> Person:
-    """The person, with the cameras' sides that agree best."""
-    chosen = [cameras[camera] for camera in group]
-    best = None
-    for others in itertools.product((False, True), repeat=len(group) - 1):
-        states = (False, *others)
-        points, weights = turned(group, states)
-        joints = triangulate(chosen, points, weights)
-        error = float((weights * residuals(chosen, joints, points)).sum())
-        if best is None or error < best[0]:
-            best = (error, states, joints)
-    assert best is not None
-    _, states, joints = best
-    if is_other_way(joints, sum(states), len(states), earlier):
-        states = tuple(not state for state in states)
-        joints = joints[OTHER_SIDE]
-    return Person(group, dict(zip(group, states, strict=True)), joints)
-
-
-def is_other_way(
-    joints: Doubles, n_exchanged: int, n_cameras: int, earlier: Sequence[Doubles]
-) -> bool:
-    """Whether left and right of all cameras are to be exchanged: as the frame before has them, else
-    as most cameras have them.
-    """
-    middle = joints.mean(axis=0)
-    for before in earlier:
-        if np.linalg.norm(before.mean(axis=0) - middle) < FARTHEST_STEP:
-            stays = np.linalg.norm(before - joints)
-            return bool(np.linalg.norm(before - joints[OTHER_SIDE]) < stays)
-    return 2 * n_exchanged > n_cameras
-
-
-def turned(group: Mapping[int, Seen], states: Sequence[bool]) -> tuple[Doubles, Doubles]:
-    """What the cameras see, (C, 12, 2) and its weights (C, 12), with sides exchanged by state."""
-    orders = [OTHER_SIDE if state else range(12) for state in states]
-    pairs = [*zip(group.values(), orders, strict=True)]
-    points = np.stack([person.points[order] for person, order in pairs])
-    weights = np.stack([person.weights[order] for person, order in pairs])
-    return points, weights
-
-
-# --------------------------------------------------------------------------------------------------
-# results
 
 
 class Estimates(NamedTuple):
@@ -332,7 +122,7 @@ class Compared(NamedTuple):
     rows: Ints  # (N,) of the split
     exchanged: Bools  # (N,) whether the camera's network exchanged left and right
     truth: Doubles  # (N, 12, 3) m, by the other cameras, in this camera's axes
-    # (N, 3, 12, 2) px from the truth to what is seen in the frame before, the same frame, the next
+    # (N, 3, 12, 2) px from the truth to what is seen a frame earlier, at the time, a frame later
     offsets: Doubles
 
 
@@ -355,9 +145,13 @@ def results(folder: Path, calibrations: Mapping[str, list[Camera]]) -> Iterator[
 def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> list[Compared]:
     """Each camera's rows beside what the others see."""
     names = [f"{recording}/{name}.mp4" for name in CAMERAS]
-    videos = [[video.name for video in split.videos].index(name) for name in names]
+    all_names = [video.name for video in split.videos]
+    videos = [all_names.index(name) for name in names]
     seen = [seen_by(split, video, camera) for video, camera in zip(videos, cameras, strict=True)]
-    by_row = {person.row: person for people in seen for some in people.values() for person in some}
+    by_row = dict[int, Seen]()
+    for of_camera in seen:
+        for some in of_camera.values():
+            by_row.update((person.row, person) for person in some)
     found: list[list[tuple[int, bool, Doubles, Doubles]]] = [[] for _ in cameras]
     earlier = list[Doubles]()
     for frame in sorted(set().union(*seen)):
@@ -373,19 +167,6 @@ def compare(split: cache.Split, recording: str, cameras: Sequence[Camera]) -> li
                 in_camera = to_camera(cameras[own], truth)
                 found[own].append((row, person.exchanged[own], in_camera, pixels))
     return [Compared(*map(np.array, zip(*rows, strict=True))) for rows in found]
-
-
-def truth_for(cameras: Sequence[Camera], person: Person, own: int) -> Doubles | None:
-    """The person's joints (12, 3) m in the world by all cameras but `own`; None if these do not
-    agree on each joint: a joint that is hidden from most of them has no truth.
-    """
-    others = {camera: seen for camera, seen in person.seen.items() if camera != own}
-    points, weights = turned(others, [person.exchanged[camera] for camera in others])
-    chosen = [cameras[camera] for camera in others]
-    joints = triangulate(chosen, points, weights)
-    apart = residuals(chosen, joints, points)
-    n_agreeing = ((apart < LARGEST_RESIDUAL) & (weights >= LEAST_CONFIDENCE)).sum(axis=0)
-    return joints if (n_agreeing >= 2).all() else None
 
 
 def shifted_offsets(
