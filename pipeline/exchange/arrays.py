@@ -119,9 +119,7 @@ def import_array(
 
     plan = cache.fingerprint(identity | source)
     number = int(plan[:16], 16)  # of the import's origin, with the file's SHA-256
-    is_half = opened.arrays.open(array).dtype.str[1:] == "f2"
-    dtype = "float16" if is_half else "float32"
-    with open_writer(root, name, stream, match, plan, dtype) as writer:
+    with open_writer(root, name, stream, match, plan, _stored_dtype(opened, array)) as writer:
         if writer.split_digest != split.manifest["digest"]:
             raise cache.CacheChanged(
                 f"{split.name}: another process has committed meanwhile. Run it again."
@@ -156,6 +154,12 @@ def _open_file(file: Path) -> _OpenedFile:
     with reading(file, "a file", do="Check the path."):
         sha256 = whole_file_digest(file)
     return _OpenedFile(file, state, sha256, open_arrays(file))
+
+
+def _stored_dtype(opened: _OpenedFile, array: str) -> str:
+    """The stream's dtype for an array of the file."""
+    is_half = opened.arrays.open(array).dtype.str[1:] == "f2"
+    return "float16" if is_half else "float32"
 
 
 def _recorded_origin(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
