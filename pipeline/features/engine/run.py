@@ -125,12 +125,12 @@ class Run:
             for number in stream.target:
                 shard = stream.open(number)
                 assert shard is not None, "it is missing"
-                todo = shard.todo
-                if len(todo) and computer is None:
+                missing = shard.missing
+                if len(missing) and computer is None:
                     computer = stream.load(self._machine)
                     self.meter.note_device([stream.provenance])
-                for first in range(0, len(todo), at_once):
-                    rows = todo[first : first + at_once]
+                for first in range(0, len(missing), at_once):
+                    rows = missing[first : first + at_once]
                     labels = stream.labels(rows)
                     with self.meter.measure("model"):
                         computed, known = compute_labels(stream.stream, computer, labels, len(rows))
@@ -354,7 +354,7 @@ class _Loop:
                 checked = stream.check(filled.values, filled.known)
                 self._meter.rows += stream.store(rows, checked)
             else:
-                filled_rows = np.where(stream.is_todo(rows), rows, NO_ROW)
+                filled_rows = np.where(stream.is_missing(rows), rows, NO_ROW)
                 network.fill(crops.rows["slot"], filled_rows)
 
     def _receive_batches(self) -> None:

@@ -70,12 +70,12 @@ class Checked(NamedTuple):
 
 
 class State(enum.IntEnum):
-    """State of a row of an open shard. TODO changes to one of the last three, and COMPUTED to LOST
-    if the video turns out to have changed; the others stay.
+    """State of a row of an open shard. MISSING changes to one of the last three, and COMPUTED to
+    LOST if the video turns out to have changed; the others stay.
     """
 
     UNUSED = 0  # belongs to no track
-    TODO = 1  # still to be computed
+    MISSING = 1  # still to be computed
     CARRIED = 2  # copied from another row of the stream with an equal key
     KEPT = 3  # computed by an interrupted extraction
     FIRST = 4  # first row of a run: it lacks the previous frame, which a stream of pairs needs
@@ -100,14 +100,14 @@ class OpenShard:
     n_saved: int = 0  # number of rows in the checkpoint
 
     @property
-    def todo(self) -> Ints:
+    def missing(self) -> Ints:
         """The rows that are still to be computed."""
-        return np.flatnonzero(self.state == State.TODO) + self.start
+        return np.flatnonzero(self.state == State.MISSING) + self.start
 
     @property
     def n_done(self) -> int:
         """Number of rows of tracks that need not be computed any more."""
-        return int(np.count_nonzero(self.state > State.TODO))
+        return int(np.count_nonzero(self.state > State.MISSING))
 
     def count(self) -> Counts:
         """What became of the rows."""
@@ -189,22 +189,22 @@ class StreamRun:
         for number in numbers:
             shard = self.open(number)
             if shard is not None:
-                is_todo = (shard.state == State.TODO) & (shard.video == video)
-                parts.append(shard.crops[is_todo])
+                is_missing = (shard.state == State.MISSING) & (shard.video == video)
+                parts.append(shard.crops[is_missing])
         return np.concatenate(parts)
 
     def labels(self, rows: Ints) -> Labels:
         """The labels (n, ...) of rows (n,) that the stream reads, by column."""
         return label_batch(self._split, rows, self.stream.reads)
 
-    def is_todo(self, rows: Ints) -> Bools:
+    def is_missing(self, rows: Ints) -> Bools:
         """Whether rows (n,) are still to be computed; False for -1, which stands for no row, and
         for rows of lost videos.
         """
-        todo = np.zeros(len(rows), bool)
-        for _, selected, _ in self._todo_by_shard(rows):
-            todo[selected] = True
-        return todo
+        is_missing = np.zeros(len(rows), bool)
+        for _, selected, _ in self._missing_by_shard(rows):
+            is_missing[selected] = True
+        return is_missing
 
     def check(self, computed: Array, known: Bools) -> Checked:
         """Convert computed numbers (n, dim) to the stream's dtype, and find their `ok` flags (n,):
@@ -224,15 +224,15 @@ class StreamRun:
 
         Raises PipelineError if the first `MOST_NOT_FINITE` rows are all given up.
         """
-        is_todo = self.is_todo(rows)
+        is_missing = self.is_missing(rows)
         is_finite = checked.ok != NO_VALUE
-        is_bad = is_todo & ~is_finite
+        is_bad = is_missing & ~is_finite
         if is_bad.any():
             self._give_up_not_finite(rows[is_bad], checked.values[is_bad])
-        is_stored = is_todo & is_finite
+        is_stored = is_missing & is_finite
         values = checked.values[is_stored]
         ok = checked.ok[is_stored]
-        for shard, selected, index in self._todo_by_shard(rows[is_stored]):
+        for shard, selected, index in self._missing_by_shard(rows[is_stored]):
             shard.values[index] = values[selected]
             shard.ok[index] = ok[selected]
             shard.state[index] = State.COMPUTED
@@ -260,7 +260,7 @@ class StreamRun:
         """Give up those of the rows that are to be computed, and count their problem: their `ok`
         stays 0.
         """
-        for shard, selected, index in self._todo_by_shard(rows):
+        for shard, selected, index in self._missing_by_shard(rows):
             shard.state[index] = State.GIVEN_UP
             problems = Counter({kind: len(selected)})
             shard.counts.add(Counts(problems=problems, examples=[message]))
@@ -270,7 +270,7 @@ class StreamRun:
         computed. why: why the video cannot be read.
         """
         for shard in self._open.values():
-            is_lost = np.isin(shard.state, (State.TODO, State.COMPUTED)) & (shard.video == video)
+            is_lost = np.isin(shard.state, (State.MISSING, State.COMPUTED)) & (shard.video == video)
             if is_lost.any():
                 shard.counts.lost[self._split.videos[video].name] = why
                 shard.state[is_lost] = State.LOST
@@ -296,7 +296,7 @@ class StreamRun:
     def take_finished(self) -> Iterator[OpenShard]:
         """Close and yield the shards in which no row is left to compute."""
         for number, shard in list(self._open.items()):
-            if not (shard.state == State.TODO).any():
+            if not (shard.state == State.MISSING).any():
                 self._n_closed += shard.n_done
                 self._missing.discard(number)
                 yield self._open.pop(number)
@@ -311,7 +311,7 @@ class StreamRun:
         self.n_unwritten -= 1
         self.counts.add(shard.count())
 
-    def _todo_by_shard(self, rows: Ints) -> Iterator[tuple[OpenShard, Ints, Ints]]:
+    def _missing_by_shard(self, rows: Ints) -> Iterator[tuple[OpenShard, Ints, Ints]]:
         """Yield the open shards in which some of the rows (n,) are still to be computed, each with
         the positions of these among the rows, and their indices in the shard.
         """
@@ -321,9 +321,9 @@ class StreamRun:
             if shard is not None:
                 selected = np.flatnonzero(number == shard_number)
                 index = rows[selected] - shard.start
-                is_todo = shard.state[index] == State.TODO
-                if is_todo.any():
-                    yield shard, selected[is_todo], index[is_todo]
+                is_missing = shard.state[index] == State.MISSING
+                if is_missing.any():
+                    yield shard, selected[is_missing], index[is_missing]
 
     def _load(self, number: int) -> OpenShard:
         """Read a shard's rows and keys, give each row its first `State`, and fill in the features
@@ -343,7 +343,7 @@ class StreamRun:
 
         # if several states fit a row, it gets the last of them
         state = np.full(len(rows), State.UNUSED, np.uint8)
-        state[is_live] = State.TODO
+        state[is_live] = State.MISSING
         crops = np.zeros(len(rows), CROP)
         if self.stream.reads.crops:
             crops[is_live] = self._crops(live_rows)
