@@ -86,7 +86,7 @@ class OwnVideos(ClipDataset):
     # mistaken for scene cuts
     cuts: bool = True
 
-    # put left and right of joints right where a detector has exchanged them (`pipeline.sides`);
+    # put left and right of joints right where a detector has exchanged them (`detected.sides`);
     # unset: of keypoints by `python -m pipeline detect`, not of other tools
     put_sides_right: bool | None = None
 

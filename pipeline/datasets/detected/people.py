@@ -27,10 +27,10 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes, tight_boxes
 from pipeline.cli.text import count
 from pipeline.datasets.base import finite_joints
+from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.files.formats.people.detections import Detections
 from pipeline.grades import WORDS, grade
 from pipeline.linking import SECOND, Cleaning, clean, link, split_at_gaps
-from pipeline.sides import put_sides_right
 from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, convert, joint_names
 from pipeline.track import CROP_SCALE
 

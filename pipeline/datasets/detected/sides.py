@@ -17,23 +17,25 @@ and of a track as a whole.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from pipeline.boxes import extents
+from pipeline.homography import transfer
 from pipeline.skeletons import Bools, Doubles, Ints, Skeleton, joint_names, opposite_joints
 
 NOISE: Final = 0.03  # diagonals: usual way of a joint from frame to frame
 FARTHEST: Final = 16.0  # of such ways: a longer one tells nothing more
 EXCHANGED: Final = 1.5
 LONGEST_GAP: Final = 25  # frames without the person: after more of them, ways tell nothing
-LIMBS: Final = (  # words in the names of joints
-    ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "heel", "toe"),
-    ("elbow", "wrist"),
-    ("knee", "ankle", "heel", "toe"),
-    ("eye", "ear"),
+LIMBS: Final = (  # patterns of joints' names
+    "shoulder|elbow|wrist|hip|knee|ankle|heel|toe",
+    "elbow|wrist",
+    "knee|ankle|heel|toe",
+    "eye|ear",
 )
 
 
@@ -57,8 +59,8 @@ def put_sides_right(
     opposite = np.array(opposite_joints(skeleton))
     has_other = opposite != np.arange(len(opposite))
     any_exchanged = np.zeros(len(keypoints), bool)
-    for words in LIMBS:
-        is_limb = np.array([any(word in name for word in words) for name in names])
+    for limb in LIMBS:
+        is_limb = np.array([bool(re.search(limb, name)) for name in names])
         joints = np.flatnonzero(is_limb & has_other)
         ways = _ways(keypoints, frame_index, joints, opposite[joints], camera)
         is_exchanged = _least_cost(ways)
@@ -92,7 +94,7 @@ def _ways(
     costs = []
     for sources in (joints, others):
         way = np.linalg.norm(keypoints[1:, joints, :2] - before[:, sources], axis=-1)
-        ratio = np.minimum(way / unit, FARTHEST)
+        ratio = np.fmin(way / unit, FARTHEST)  # a way may be infinite or nan: `transfer`
         cost = np.where(ratio < 1, ratio**2 / 2, ratio - 0.5)  # Huber's loss
         costs.append((cost * is_compared).sum(axis=1))
     return np.stack(costs, axis=1)
@@ -103,8 +105,7 @@ def _follow(points: Doubles, camera: Mapping[int, Doubles], frames: range) -> Do
     for frame in frames:
         homography = camera.get(frame)
         if homography is not None:
-            mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
-            points = mapped[:, :2] / mapped[:, 2:]
+            points = transfer(homography, points)
     return points
 
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.files import MADE_BY
-from pipeline.sides import put_sides_right
+from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.skeletons import convert, opposite_joints
 from tests.pipeline.datasets.by_hand import write_video
 
