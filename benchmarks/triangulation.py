@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 class Person(NamedTuple):
     """A person in one frame of a recording."""
 
-    seen: Mapping[int, Seen]  # camera -> what it sees
+    seen: Mapping[int, Seen]  # camera -> the person in its frame
     exchanged: Mapping[int, bool]  # whether the camera's network exchanged left and right
     joints: Doubles  # (12, 3) m, from all cameras
 

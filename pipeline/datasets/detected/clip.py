@@ -50,6 +50,7 @@ from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
+from pipeline.homography import CORNERS, LARGEST_MOVE, transfer
 from pipeline.linking import SECOND
 from pipeline.skeletons import Doubles, joint_names, zero_invalid_joints
 from pipeline.track import Track
@@ -292,7 +293,24 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
         DETECTED_OUTSIDE,
         boxes=detections.boxes_alone,
     )
+    _require_motions(labels.place, detections.camera)
     return replace(detections, camera=pixel_camera(detections.camera, width, height))
+
+
+def _require_motions(place: Path, camera: Mapping[int, Doubles]) -> None:
+    """Raise RawDataError for a homography that moves a corner of the image farther than `detect`
+    writes, or nowhere.
+    """
+    for frame, matrix in camera.items():
+        moves = np.linalg.norm(transfer(matrix, CORNERS) - CORNERS, axis=1)
+        if not (moves < 1.01 * LARGEST_MOVE).all():  # of rounded numbers
+            raise RawDataError(
+                place,
+                f"frame {frame}: camera",
+                expected="a homography that moves no corner by more than half of the image",
+                found=f"{matrix.ravel()[:8].tolist()}",
+                do="Run `python -m pipeline detect` again.",
+            )
 
 
 def _compare_with_border(

@@ -1,6 +1,7 @@
 """Left and right that a detector has exchanged: hand-made walks with planted exchanges."""
 
 import json
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.files import MADE_BY
 from pipeline.datasets.detected.sides import put_sides_right
+from pipeline.errors import RawDataError
 from pipeline.skeletons import convert, opposite_joints
 from tests.pipeline.datasets.by_hand import write_video
 
@@ -110,9 +112,21 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
     assert notes == ["left and right put right in 2 of 120 person-frames"] * is_right
 
 
-def write_coco(file, keypoints, description):
+@pytest.mark.parametrize(
+    "camera", [[0] * 8, [1e300, 0, 0, 0, 1, 0, 1e300, 0], [1, 0, 1.5, 0, 1, 0, 0, 0]]
+)
+def test_a_motion_that_no_camera_has_is_refused_with_its_frame(tmp_path, camera):
+    write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
+    write_coco(tmp_path / "keypoints/a.mp4.json", walk(), MADE_BY, {41: camera})
+    with pytest.raises(RawDataError, match=r"a\.mp4\.json: 'frame 41: camera': .* detect` again"):
+        list(datasets.get("videos").tracks(tmp_path, "train"))
+
+
+def write_coco(file, keypoints, description, camera=MappingProxyType({})):
     """One person's joints (N, 17, 3) in COCO's format, `info` on the first line."""
     images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(len(keypoints))]
+    for t, motion in camera.items():
+        images[t]["camera"] = motion
     people = [
         {"id": t, "image_id": t, "category_id": 1, "keypoints": joints.ravel().tolist()}
         for t, joints in enumerate(keypoints)
