@@ -16,7 +16,7 @@ help:  ## show this list
 	@echo "More: $(BIN)/python -m pipeline --help (data), $(BIN)/python -m tasks --help (predict, evaluate, report)"
 
 setup: .venv/.ready  ## the virtual environment, with everything installed
-	@echo "Ready. Next: make try       a real clip -> people, joints in metres, bodies -> one page: 93 MB, 1 to 2 minutes"
+	@echo "Ready. Next: make try       a real clip -> people, joints in metres, bodies -> one page: 93 MB, 1 to 3 minutes"
 	@echo "             make report    demo data -> features -> models -> one page about all of it, 4 to 14 minutes"
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
@@ -30,7 +30,7 @@ setup: .venv/.ready  ## the virtual environment, with everything installed
 	@$(PIP) --editable '.[dev,docs]'
 	@touch $@
 
-try: .venv/.ready  ## people, joints in metres and bodies in a real clip, on one page: 93 MB, 1 to 2 minutes
+try: .venv/.ready  ## people, joints in metres and bodies in a real clip, on one page: 93 MB, 1 to 3 minutes
 	@$(BIN)/python -m pipeline try
 
 # What an interruption says is to be typed again.

@@ -309,7 +309,7 @@ def _require_motions(place: Path, camera: Mapping[int, Doubles]) -> None:
                 f"frame {frame}: camera",
                 expected="a homography that moves no corner by more than half of the image",
                 found=f"{matrix.ravel()[:8].tolist()}",
-                do="Run `python -m pipeline detect` again.",
+                do="Delete the file, and run `python -m pipeline detect` again.",
             )
 
 
