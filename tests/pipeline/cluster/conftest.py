@@ -52,9 +52,9 @@ class Cluster:
 
     @functools.cached_property
     def address(self):
-        await_that(self.file.exists)
-        address = json.loads(self.file.read_text())["address"]
-        return address
+        # the scheduler writes its file in steps: it is there before it is complete
+        await_that(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))
+        return json.loads(self.file.read_text())["address"]
 
     def have(self, n):
         """Go on when there are n workers, and no others."""
