@@ -37,6 +37,11 @@ class Totals:
         }
 
 
+# Reasons for what the reader gives and the user does not take (`pipeline.conversion.selection`).
+LEFT_OUT: Final = "left_out_by_hand"
+ABOVE_MAX_FPS: Final = "above_max_fps"
+BY_USER: Final = (LEFT_OUT, ABOVE_MAX_FPS)
+
 # fields of `VideoAccount` that are counts by reason
 _COUNTED: Final = ("dropped", "tracks_dropped")
 
@@ -64,6 +69,8 @@ class VideoAccount:
     notes: list[str] = field(default_factory=list)
     # names of the people in the tracks, if the labels have them; None: an unnamed person
     subjects: list[str | None] = field(default_factory=list)
+    # names of its tracks in the user's list of tracks to leave out
+    left_out: list[str] = field(default_factory=list)
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
 
@@ -108,6 +115,22 @@ class VideoAccount:
         self.tracks_kept += 1
         self.kept += int(frames)
 
+    def take_back_track(self, reason: str, frames: int) -> None:
+        """Count a track that counts as kept, and its frames, as dropped."""
+        self.tracks_kept -= 1
+        self.tracks_dropped[reason] += 1
+        self.take_back_rows(reason, frames)
+
+    def take_back_rows(self, reason: str, frames: int) -> None:
+        """Count person-frames that count as kept as dropped."""
+        self.kept -= frames
+        self.drop(reason, frames)
+
+    @property
+    def read(self) -> int:
+        """Person-frames that the reader gave, also those that the user does not take."""
+        return self.kept + sum(self.dropped[reason] for reason in BY_USER)
+
     def reject(self, reason: str, message: str) -> None:
         """Reject the video as a whole: everything found in it counts under `reason`."""
         self.set_aside = reason
@@ -139,7 +162,7 @@ class VideoAccount:
             values[name] = dict(sorted(values[name].items()))
         values["notes"] = list(self.notes)
         # fields that were added later: a manifest of a dataset without them stays as it was
-        for name in ("subjects", "clip"):
+        for name in ("subjects", "left_out", "clip"):
             if not values[name]:
                 del values[name]
         return values
@@ -226,11 +249,12 @@ UNSETTLED: Final = frozenset(
 )
 
 # Reasons for frames that sampling skips; no person is lost by them.
-SAMPLED: Final = frozenset({"not_sampled", "resampled"})
+SAMPLED: Final = frozenset({"not_sampled", "resampled", ABOVE_MAX_FPS})
 
 _WHOLE_TRACK: Final = "all frames of the track were left out for other reasons, which count them"
 
 REASONS: Final[dict[str, Reason]] = {
+    ABOVE_MAX_FPS: Reason("the frame follows the one before sooner than [convert] max_fps", True),
     "after_last_detection": Reason(
         "the frame is after the last one in which the person can be seen", True
     ),
@@ -255,6 +279,7 @@ REASONS: Final[dict[str, Reason]] = {
         "most joints are outside the image: they are of another size or video", False
     ),
     "label_not_finite": Reason("NaN, infinity or a huge number in the labels", False),
+    LEFT_OUT: Reason("the track is in the list that [convert] leave_out names", True),
     "limbs_vary": Reason("the length of an arm or leg varies more than the reader allows", True),
     "low_grade": Reason("the person's grade is worse than the reader allows", True),
     "low_score": Reason("the score of the detection is too low", True),

@@ -12,8 +12,8 @@ Two functions check the arrays of a track, by column name:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -88,6 +88,15 @@ class Track:
         steps, counts = np.unique(np.diff(self.frame_index), return_counts=True)
         # np.unique sorts, argmax takes the first: ties go to the smaller
         return int(steps[counts.argmax()])
+
+    def take(self, rows: NDArray[np.integer], extra: Collection[cache.ExtraColumn]) -> Track:
+        """The track with some of its rows, in order. extra: declarations of its extra columns."""
+        of_track = {column.name for column in extra if column.per == "track"}
+        extra_rows = {
+            name: value if name in of_track else value[rows] for name, value in self.extra.items()
+        }
+        columns = {name: array[rows] for name, array in self.columns.items()}
+        return replace(self, **columns, extra=extra_rows)
 
     @property
     def rows(self) -> cache.TrackRows:

@@ -36,7 +36,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=PATH, help=help_)
-    setting_options(sub, "convert", "workers")
+    setting_options(sub, "convert", "workers", set_only="max_fps leave_out")
     setting_options(sub, "dask", "scheduler", set_only="patience")
     help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"
     sub.add_argument(DROP, action="store_true", help=help_)
@@ -78,7 +78,13 @@ def _plan(args: argparse.Namespace) -> ConversionPlan:
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
     drop = args.drop_removed or args.cfg.convert.removed == "drop"
     return plan_conversion(
-        dataset, args.split, raw=args.raw, root=args.cache, body=body, drop_removed=drop
+        dataset,
+        args.split,
+        raw=args.raw,
+        root=args.cache,
+        body=body,
+        drop_removed=drop,
+        selection=args.cfg.selection,
     )
 
 

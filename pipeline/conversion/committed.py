@@ -31,9 +31,10 @@ import numpy as np
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import NOT_NOW, VideoAccount, reason
+from pipeline.accounting import LEFT_OUT, NOT_NOW, VideoAccount, reason
 from pipeline.cli.text import FEW, command, count, few, text_of
 from pipeline.conversion.identity import kind_of
+from pipeline.conversion.selection import Selection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed, similar_path
 from pipeline.files.raw import files
@@ -43,6 +44,7 @@ NOT_RECORDED: Final = "not recorded"  # state of a video in a cache of another p
 WOULD_LOSE: Final = "would lose rows; the rows are kept"
 # entry of the manifest: videos that kept their rows when another reader converted the others
 EARLIER_READER: Final = "earlier_reader"
+LEAVE_OUT: Final = "leave_out"  # in the provenance: the list of tracks that are left out
 DROP: Final = "--drop-removed"
 MOUNT: Final = "Mount its disk"
 NAME_RAW: Final = "name the dataset's raw folder (--raw DIR, or [paths] raw in luigi.cfg)."
@@ -86,6 +88,21 @@ def recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     if not_installed:
         raise PipelineError(f"split of {not_installed}")
     return datasets.get(dataset, **options).detect_layout(raw, name)
+
+
+def recorded_selection(split: cache.Split) -> Selection:
+    """Which of the reader's tracks and rows the split's conversion took."""
+    leave_out = split.provenance.get(LEAVE_OUT)
+    max_fps = split.manifest.get("reader", {}).get("max_fps")
+    return Selection(max_fps, None if leave_out is None else Path(str(leave_out)))
+
+
+def left_out_tracks(split: cache.Split) -> list[str]:
+    """Names of the tracks that the user left out."""
+    dropped = split.manifest.get("accounting", {}).get("tracks", {}).get("dropped", {})
+    if LEFT_OUT not in dropped:  # no look at every video, of which there may be 400,000
+        return []
+    return [name for video in split.videos for name in video.account.get("left_out", ())]
 
 
 def recorded_raw(committed: cache.Split) -> str:
@@ -191,6 +208,10 @@ def convert_command(split: cache.Split, raw: str, *more: str) -> str:
     for key, value in split.manifest.get("reader", {}).get("parameters", {}).items():
         if text_of(value) != text_of(usual.get(key)):
             words += ["--set", f"{name}.{key}={text_of(value)}"]
+    for option in fields(Selection):
+        value = getattr(recorded_selection(split), option.name)
+        if value is not None:
+            words += ["--set", f"convert.{option.name}={value}"]
     return command(*words, *more)
 
 

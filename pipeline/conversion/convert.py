@@ -43,6 +43,7 @@ from pipeline.conversion.identity import report_other_work
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
+from pipeline.conversion.selection import mixed_rates_note
 from pipeline.conversion.spool import Spool
 from pipeline.conversion.staying import why_kept
 from pipeline.errors import PipelineError
@@ -299,14 +300,18 @@ def _summarize(
     if n_unreadable:
         n_videos = count(n_unreadable, "video")
         problems.append(f"{plan.name}: {n_videos} could not be read now. {LATER}")
+    split = cache.open(plan.root)[plan.name]
+    notes = [*doubts.notes(appended)]
+    if plan.selection.max_fps is None and n_read:
+        notes += filter(None, [mixed_rates_note(split)])
     if not totals["videos"]["kept"]:
-        problems += why_empty(cache.open(plan.root)[plan.name])
+        problems += why_empty(split)
 
     return Conversion(
         plan,
         totals,
         rejected=tuple(rejected),
-        notes=doubts.notes(appended),
+        notes=tuple(notes),
         damaged=tuple(_list_damage(appended)),
         problems=tuple(problems),
         n_read=n_read,

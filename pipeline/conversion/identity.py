@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 import cache
 from cache.write.parts import find_other_work
 from pipeline.cli.text import count
+from pipeline.conversion.selection import ALL_ROWS, Selection
 from pipeline.datasets.base import Dataset
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -29,7 +30,13 @@ from pipeline.files.raw import is_stand_in, refuse_mixture
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
-def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
+def reader_parts(
+    dataset: Dataset,
+    split: str,
+    raw: Path,
+    body: Path | None,
+    selection: Selection = ALL_ROWS,
+) -> dict[str, Any]:
     """A split's identity: everything that can change its tracks besides its raw files.
 
     Args:
@@ -57,6 +64,7 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
     extra = dataset.extra_columns(split, body=parts["body"] is not None)
     if extra:
         parts["extra"] = {column.name: column.stored_as for column in extra}
+    parts |= selection.as_identity()
     shared = dataset.shared(raw)
     if shared:
         parts["shared"] = shared

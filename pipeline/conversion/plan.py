@@ -24,6 +24,7 @@ from cache import fingerprint
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.committed import (
+    LEAVE_OUT,
     WOULD_LOSE,
     drop_command,
     earlier_reader,
@@ -31,6 +32,7 @@ from pipeline.conversion.committed import (
     list_rejected,
     missing_names,
     recorded_reader,
+    recorded_selection,
     refuse_loss,
     refuse_mixed_cache,
     refuse_other_folder,
@@ -39,6 +41,7 @@ from pipeline.conversion.committed import (
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
 from pipeline.conversion.listing import list_videos, renamed_videos
+from pipeline.conversion.selection import ALL_ROWS, Selection, other_videos
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
@@ -80,6 +83,7 @@ class ConversionPlan:
     drop_removed: bool = False  # the user lets the rows of missing and unusable videos go
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
 
+    selection: Selection = ALL_ROWS  # which of the reader's tracks and rows are taken
     # what was compared
     listed: tuple[RawVideo, ...] = ()  # all videos of the raw folder
     # by video of the updated split
@@ -170,10 +174,14 @@ class ConversionPlan:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Absolute raw folder and, if tracks depend on it, body folder."""
+        """Absolute raw folder and, if tracks depend on them, body folder and list of left-out
+        tracks.
+        """
         folders = {"raw": str(self.raw.resolve())}
         if self.body is not None and self.reader["body"]:
             folders["body"] = str(self.body.resolve())
+        if self.selection.leave_out is not None:
+            folders[LEAVE_OUT] = str(self.selection.leave_out.resolve())
         return folders
 
     @property
@@ -181,7 +189,11 @@ class ConversionPlan:
         """Plan of uncommitted work: a killed run is continued if it is equal, with its unchanged
         videos.
         """
-        return staging_plan(fingerprint({"reader": dict(self.reader)}), self.dataset)
+        parts: dict[str, Any] = {"reader": dict(self.reader)}
+        left_out = [name for video in self.listed for name in video.left_out]
+        if left_out:
+            parts[LEAVE_OUT] = left_out
+        return staging_plan(fingerprint(parts), self.dataset)
 
     def digests(self) -> dict[str, str]:
         """Name -> digest of every committed video."""
@@ -211,7 +223,10 @@ def recorded_plan(
     """
     reader, raw, body = recorded_reader(split, raw, body)
     name = split.name.partition("/")[2]
-    return plan_conversion(reader, name, raw=raw, root=split.root, body=body, **options)
+    selection = recorded_selection(split)
+    return plan_conversion(
+        reader, name, raw=raw, root=split.root, body=body, selection=selection, **options
+    )
 
 
 @line_if_slow("comparing the raw files with the cache ...")
@@ -224,19 +239,22 @@ def plan_conversion(
     body: Path | None = None,
     drop_removed: bool = False,
     retry: bool = False,
+    selection: Selection = ALL_ROWS,
 ) -> ConversionPlan:
     """Compare the raw folder with the cache.
 
     drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos
-    again. Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for
+    again. selection: which of the reader's tracks and rows are taken.
+
+    Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for
     an unknown split, other columns, and another raw folder; StandInMixed if demo data would replace
-    real data, or the reverse.
+    real data, or the reverse; ConfigError for a list of tracks that fits no video.
     """
     committed = committed_split(root, f"{dataset.name}/{split}")
     dataset.check_split(split)
     dataset = dataset.detect_layout(raw, split)
-    videos = list_videos(committed, dataset, split, raw)
-    reader = reader_parts(dataset, split, raw, body)
+    videos = selection.mark(list_videos(committed, dataset, split, raw), dataset, split, committed)
+    reader = reader_parts(dataset, split, raw, body, selection)
     plan = ConversionPlan(
         dataset,
         split,
@@ -246,6 +264,7 @@ def plan_conversion(
         reader,
         committed,
         drop_removed=drop_removed,
+        selection=selection,
         listed=videos,
         stamps={video.name: changes.stamp(raw, video) for video in videos},
     )
@@ -274,9 +293,11 @@ def _compare_committed(
     plan = replace(plan, seen=seen, kept=kept)
     earlier = earlier_reader(committed) & plan.stamps.keys() - plan.unusable.keys()
     retried = list_rejected(committed, plan.dataset, retry=retry) | earlier
+    reselected = other_videos(committed, plan.listed) & plan.stamps.keys()
     # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
     # folder, to tell whether it has the same videos.
-    update = _plan_update(plan, committed, retried, compare_contents=moved or not differs)
+    again = retried | reselected
+    update = _plan_update(plan, committed, again, compare_contents=moved or not differs)
     missing = update.missing
     if moved and not plan.drop_removed:
         n_same = update.n_left_alone + len(update.renamed) - len(missing)
@@ -293,7 +314,7 @@ def _compare_committed(
             differs=differs,
         )
 
-    why = _describe_update(update, retried)
+    why = _describe_update(update, retried, reselected - retried)
     if not why and committed.has_unfinished_commit():
         why = UNFINISHED
     return replace(update, moved=moved and not missing, why=why)
@@ -350,12 +371,16 @@ def _plan_update(
     )
 
 
-def _describe_update(update: ConversionPlan, retried: set[str]) -> str:
-    """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not."""
+def _describe_update(update: ConversionPlan, retried: set[str], reselected: set[str]) -> str:
+    """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not.
+
+    reselected: videos of which the user leaves out other tracks.
+    """
     changed = set(update.changed)
     counts = {
         "new video": len(update.new),
-        "changed video": len(changed - retried),
+        "changed video": len(changed - retried - reselected),
+        "video with other tracks left out": len(changed & reselected),
         "renamed video": len(update.renamed),
         "removed video": len(update.removed),
         "unreadable video": len(changed & retried),

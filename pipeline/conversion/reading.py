@@ -27,6 +27,7 @@ import numpy as np
 import cache
 from pipeline.accounting import NOT_NOW, VideoAccount
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.conversion.selection import select
 from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord, restore_record
@@ -108,7 +109,7 @@ def read_videos(
     if plan.committed is not None:
         videos = WithClips(videos, plan.committed)
     results = ordered_map(
-        functools.partial(read_video, *arguments),
+        functools.partial(read_video, *arguments, max_fps=plan.selection.max_fps),
         videos,
         workers,
         timeout=timeout,
@@ -192,17 +193,25 @@ def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
 
 @caching()
 def read_video(
-    dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo
+    dataset: Dataset,
+    split: str,
+    raw: Path,
+    body: Path | None,
+    video: RawVideo,
+    *,
+    max_fps: float | None = None,
 ) -> ReadVideo:
-    """Read one video in this process. Errors of the reader or of files become a rejection in the
-    video's account; only MemoryError, and errors of loading the body model, are raised.
+    """Read one video in this process, and take of it what the user takes.
+
+    Errors of the reader or of files become a rejection in the video's account; only MemoryError,
+    and errors of loading the body model, are raised.
     """
     # Outside of what rejects a video: a body model that cannot be loaded is no video's fault.
     model = _body(body, dataset.genders[0])
     stamp = changes.stamp(raw, video)
     with faults() as temporary_errors:
         digest = changes.video_digest(raw, video)
-        read = _read_or_reject(dataset, split, raw, model, video, digest)
+        read = _read_or_reject(dataset, split, raw, model, max_fps, video, digest)
     if temporary_errors:  # also those that the reader handled, for example by using fewer images
         account = read.account
         account.reject(NOT_NOW, _describe_temporary(raw, video, temporary_errors[0]))
@@ -211,7 +220,13 @@ def read_video(
 
 
 def _read_or_reject(
-    dataset: Dataset, split: str, raw: Path, model: Body | None, video: RawVideo, digest: str
+    dataset: Dataset,
+    split: str,
+    raw: Path,
+    model: Body | None,
+    max_fps: float | None,
+    video: RawVideo,
+    digest: str,
 ) -> ReadVideo:
     """Read one video. An error of the files or a bug of the reader becomes a rejection."""
     account = VideoAccount(video.name)
@@ -221,6 +236,8 @@ def _read_or_reject(
         with _one_thread(model):
             # this puts errors of labels into the account
             tracks, account = dataset.read_accounted(raw, split, video, model)
+        extra = dataset.extra_columns(split, body=model is not None)
+        tracks = select(tracks, account, video.left_out, max_fps, extra)
         pixels = _describe_pixels(tracks, account)
         lost: Mapping[str, int] = {}
         if video.clip_digest not in ("", file_part(pixels.pixels)):

@@ -158,7 +158,9 @@ def _read_on_cluster(
     read, or of which they have other files, and prints a line about them.
     """
     folders = plan.raw, plan.root, plan.body
-    without_videos = ConversionPlan(plan.dataset, plan.split, *folders, plan.reader, None)
+    without_videos = ConversionPlan(
+        plan.dataset, plan.split, *folders, plan.reader, None, selection=plan.selection
+    )
     read = functools.partial(_read_on_worker, without_videos)
     todo = videos
     if plan.committed is not None:
@@ -191,7 +193,7 @@ def _read_on_worker(
     example because it has other files of the body model.
     """
     others = find_differences(
-        plan.reader, reader_parts(plan.dataset, plan.split, plan.raw, plan.body)
+        plan.reader, reader_parts(plan.dataset, plan.split, plan.raw, plan.body, plan.selection)
     )
     if others:
         differences = "; ".join(map(str, others))

@@ -28,7 +28,7 @@ def why_kept(
     if account.set_aside == NOT_NOW:
         return Kept(NOT_NOW, account.rejection, account)
     is_settled = has_same_content and account.set_aside not in UNSETTLED
-    if account.kept >= int(committed.account.get("kept", 0)):
+    if account.read >= VideoAccount.from_dict(committed.account).read:
         is_rejected_again = has_same_content and account.set_aside and not plan.differs
         if is_rejected_again and VideoAccount.from_dict(committed.account) == account:
             return Kept(AS_BEFORE, account.rejection, account)

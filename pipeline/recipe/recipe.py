@@ -84,6 +84,7 @@ class Recipe:
             root=self.root,
             body=self.body,
             drop_removed=self.drop_removed,
+            selection=self.settings.selection,
         )
 
     def plan_extraction(self) -> list[ExtractionPlan]:

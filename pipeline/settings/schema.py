@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 from cache import Root
@@ -75,6 +75,12 @@ class ConvertSettings:
     # keep them, and fail until the videos are back; drop: delete them. Those of demo videos are
     # always deleted.
     removed: Literal["keep", "drop"] = "keep"
+    # Most rows a second; of faster videos, such as those of 50 or 60 frames a second, rows are left
+    # out. Unset: all rows.
+    max_fps: PositiveFloat | None = None
+    # List of tracks to leave out, from pages of tracks: <dataset>/<split>/<track> on each line, and
+    # why, behind " #". A track whose line is taken away comes back.
+    leave_out: Path | None = None
     strict: Annotated[
         bool, Field(description="Fail if a video cannot be used, instead of rejecting it")
     ] = False

@@ -86,6 +86,7 @@ def from_raw(
         totals_of=f"the videos that were read for this page: {n_read}",
         n_rejected=len(failures),
         rejected=tuple(account.rejection for account in failures[:MOST_LISTED]),
+        left_out=(),
         n_tracks=None,
         warnings=tuple(warnings),
         tracks=tuple(tracks),

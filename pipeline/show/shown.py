@@ -69,6 +69,7 @@ class PageContent:
     totals_of: str  # what the totals count, for the page
     n_rejected: int  # videos rejected because of errors
     rejected: tuple[str, ...]  # the first of them: video, reason and message
+    left_out: tuple[str, ...]  # names of tracks that the user left out
     n_tracks: int | None  # in the split; None if it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]

@@ -15,7 +15,7 @@ import cache
 from cache import Split
 from pipeline import grades
 from pipeline.cli.text import command
-from pipeline.conversion.committed import rejected_videos, video_state
+from pipeline.conversion.committed import left_out_tracks, rejected_videos, video_state
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of, fits_of
 from pipeline.files.pixels import sources
@@ -69,6 +69,7 @@ def from_cache(
         totals_of="the whole split",
         n_rejected=n_rejected,
         rejected=tuple(islice(rejections, min(n_rejected, MOST_LISTED))),
+        left_out=tuple(left_out_tracks(split)),
         n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
         tracks=tuple(_cached_tracks(split, numbers, folder, choice.frames)),

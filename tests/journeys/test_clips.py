@@ -2,6 +2,8 @@
 and no datasets.
 """
 
+import html
+import re
 import shutil
 
 import numpy as np
@@ -95,6 +97,29 @@ def another_option(terminal):
     terminal.is_intact("mine")
     for again in (DETECT, CONVERT, EXTRACT):
         types(again, r"up to date")
+
+
+def left_out_by_hand(terminal):
+    """A track that looks bad on the page is left out, and comes back."""
+    types, folder = terminal.types, terminal.folder
+    page = html.unescape((folder / "page.html").read_text())
+    lines = re.findall(r'<span id="line-\d+"[^>]*>(.*?)</span>', page)
+    assert len(lines) == 3
+    name = lines[0].partition("  # ")[0]
+    (folder / "out.txt").write_text(f"{lines[0]}\n")
+    convert = f"{CONVERT} --set convert.leave_out=out.txt"
+    types(convert, r"1 video with other tracks left out", r"\d+ left_out_by_hand")
+    types(EXTRACT, r"up to date")
+    assert rows_of(terminal) < 124
+    types("pipeline show videos train --cache mine --out page.html", r"2 tracks in page.html")
+    page = (folder / "page.html").read_text()
+    assert f"<li>{name}</li>" in page
+    types(convert, r"up to date")
+    (folder / "out.txt").write_text("# nobody\n")
+    types(convert, r"frames 124 kept of 124")
+    types(EXTRACT, r"0 rows computed.* 45 carried over")
+    types(CONVERT, r"up to date")
+    terminal.is_intact("mine")
 
 
 def one_more_clip_and_a_new_name(terminal):
@@ -252,6 +277,7 @@ def boxes_a_graph_and_an_array(terminal):
 def test_a_folder_of_clips(terminal):
     first_clips(terminal)
     another_option(terminal)
+    left_out_by_hand(terminal)
     one_more_clip_and_a_new_name(terminal)
     gone_and_back(terminal)
     broken_clips(terminal)

@@ -32,6 +32,8 @@ class RawVideo:
     label_folders: tuple[Path, ...] = ()
     # if many videos share the one file: this video's bytes [start, stop) in it; None: the whole
     span: tuple[int, int] | None = None
+    # names of its tracks that the user leaves out: [convert] leave_out
+    left_out: tuple[str, ...] = ()
     # the record of the clip, `ClipRecord.as_dict`, that an earlier conversion made; None: none
     clip: Mapping[str, Any] | None = field(default=None, compare=False)
     clip_digest: str = field(default="", compare=False)  # digest of the pixels that `clip` is about

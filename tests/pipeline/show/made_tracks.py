@@ -79,7 +79,7 @@ def shown_split(raw, /, *tracks, **changed):
         }
     }
     facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
-    facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
+    facts |= {"body": None, "left_out": (), "n_tracks": len(tracks), "warnings": ()}
     return PageContent(**(facts | changed), tracks=tracks)
 
 

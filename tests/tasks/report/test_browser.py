@@ -153,9 +153,43 @@ def test_the_legend_is_about_what_is_on_the_page(browser, root, tmp_path):
         write_page(from_cache(tmp_path, f"{name}/train", Choice()), page)
         tab.goto(page.as_uri())
         boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
+        boxes.remove("leave-out-1")
         text = tab.inner_text("body")
         assert boxes | ({"3D"} if "3D views" in text else set()) == shown
         assert ("dashed bones" in text) == (name == "both")
+    tab.close()
+
+
+def test_ticked_tracks_make_a_list_to_copy(browser, root, tmp_path):
+    raw = root.parent / "raw/penn_action"
+    tracks = {f"{video}/0": person(3) for video in ("0001", "0002", "0003")}
+    tracks["0003/0"] = person(3, visible=2)
+    write_split(tmp_path, "own/train", tracks, raw=raw)
+    page = tmp_path / "page.html"
+    shown = from_cache(tmp_path, "own/train", Choice())
+    write_page(shown, page)
+    assert [track.grade.word for track in shown.tracks] == ["good", "good", "bad"]
+    tab = browser.new_page()
+    tab.set_default_timeout(LIMIT)
+    tab.goto(page.as_uri())
+    tab.click("text=Leave out tracks")
+
+    def copied():
+        tab.evaluate("getSelection().removeAllRanges()")
+        tab.click(".list")  # which selects all of it
+        lines = tab.evaluate("getSelection().toString()").splitlines()
+        return [line.partition("  # ") for line in lines if line.strip()]
+
+    assert copied() == []
+    tab.check("#leave-out-2")
+    assert [name for name, _, _ in copied()] == ["own/train/0002/0"]
+    tab.check("#leave-out-doubtful")
+    assert copied() == [
+        ("own/train/0002/0", "  # ", "good"),
+        ("own/train/0003/0", "  # ", shown.tracks[2].grade.verdict),
+    ]
+    tab.uncheck("#leave-out-2")
+    assert [name for name, _, _ in copied()] == ["own/train/0003/0"]
     tab.close()
 
 

@@ -1,0 +1,242 @@
+"""Which of a reader's tracks and rows the user takes: `[convert] leave_out` and `max_fps`.
+[raw -> tracks] -> features -> windows
+
+`leave_out` names a list of tracks, which pages of tracks help to write: a full name on each line,
+and why, behind " #":
+
+    videos/train/dance.mp4/1  # bad: two people
+
+`select` takes these tracks away, and then the rows of the others that follow each other faster than
+`max_fps`. Both count in the video's account. The account also has the names that the list had of
+the video (`VideoAccount.left_out`): a video of which it has others now is read again
+(`other_videos`), and all videos if `max_fps` is another, as part of the reader's identity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline import datasets
+from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, VideoAccount
+from pipeline.cli.text import count
+from pipeline.datasets.base import Dataset
+from pipeline.errors import ConfigError, did_you_mean
+from pipeline.files.raw import RawVideo
+from pipeline.track import Track
+
+COMMENT: Final = " #"
+SAME_RATE: Final = 0.99  # 30.02 frames a second, as phones film, are no more than 30
+MIXED: Final = 1.5  # a window is this many times as long in one track as in another
+KEY: Final = "[convert] leave_out"
+
+
+class _Line(NamedTuple):
+    """A line of the list."""
+
+    number: int  # from 1
+    track: str  # without dataset and split
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The settings of [convert] that decide which tracks and rows of the reader are taken."""
+
+    max_fps: float | None = None  # most rows a second; None: all
+    leave_out: Path | None = None  # the user's list of tracks; None: no track is left out
+
+    def as_identity(self) -> dict[str, Any]:
+        """The part of a split's identity; empty where all rows are taken."""
+        return {} if self.max_fps is None else {"max_fps": self.max_fps}
+
+    def mark(
+        self,
+        videos: Iterable[RawVideo],
+        dataset: Dataset,
+        split: str,
+        committed: cache.Split | None,
+    ) -> tuple[RawVideo, ...]:
+        """The videos, each with the names of its tracks in the list (`RawVideo.left_out`).
+
+        Raises ConfigError, with the line, for a list that cannot be read, and for a track of a
+        video that neither the raw folder nor the cache has.
+        """
+        listed = tuple(videos)
+        if self.leave_out is None:
+            return listed
+        by_video: dict[str, list[_Line]] = {}
+        for line in read_list(self.leave_out, dataset, split):
+            by_video.setdefault(line.track.rpartition("/")[0], []).append(line)
+        if not by_video:
+            return listed
+        marked = []
+        for video in listed:
+            lines = by_video.get(video.name, ())
+            names = tuple(sorted({line.track for line in lines}))
+            marked.append(replace(video, left_out=names) if names else video)
+        known = {video.name for video in listed}
+        if committed is not None:
+            known.update(committed.videos.names)
+        for video_name, lines in by_video.items():
+            if video_name not in known:
+                raise self._no_track(lines[0], f"{dataset.name}/{split}", video_name, known)
+        return tuple(marked)
+
+    def _no_track(self, line: _Line, split: str, video: str, known: Collection[str]) -> ConfigError:
+        similar = did_you_mean(video, sorted(known)) or "."
+        return ConfigError(
+            f"{self.leave_out}, line {line.number}: {split} has no video {video!r}, so no track "
+            f"{line.track!r}{similar} Correct the line, or take it away."
+        )
+
+
+ALL_ROWS: Final = Selection()
+
+
+def read_list(file: Path, dataset: Dataset, split: str) -> list[_Line]:
+    """The lines of a list that are about one split.
+
+    Raises ConfigError, with the line, if the file cannot be read, and for a line without a known
+    dataset and split.
+    """
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(
+            f"{file}: expected the list of tracks that {KEY} names: {why}. Pages of tracks "
+            "(`python -m pipeline show`) help to write one; or take the setting away."
+        ) from error
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        name = without_comment(line)
+        if not name:
+            continue
+        of_dataset, _, rest = name.partition("/")
+        of_split, _, track = rest.partition("/")
+        if of_dataset == dataset.name and of_split in dataset.splits and "/" in track:
+            if of_split == split:
+                lines.append(_Line(number, track))
+        elif of_dataset == dataset.name or of_dataset not in datasets.names():
+            expected = f"{dataset.name}/{split}/VIDEO/PERSON"
+            raise ConfigError(
+                f"{file}, line {number}: expected a track's full name, such as {expected}, found "
+                f"{name!r}. Copy it from a page of tracks."
+            )
+    return lines
+
+
+def without_comment(line: str) -> str:
+    """The name on a line: what stands before the last " #", as a name may have one, too.
+
+    >>> without_comment("videos/train/take #2.mp4/0  # bad: two people")
+    'videos/train/take #2.mp4/0'
+    >>> without_comment("# all of the first day")
+    ''
+    """
+    if line.lstrip().startswith("#"):
+        return ""
+    name, found, _ = line.rpartition(COMMENT)
+    return (name if found else line).strip()
+
+
+def other_videos(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
+    """Names of the committed videos of which other tracks were left out than the list has now."""
+    marked = {video.name: list(video.left_out) for video in videos if video.left_out}
+    dropped = committed.manifest["accounting"]["tracks"]["dropped"]
+    if not marked and LEFT_OUT not in dropped:
+        return set()  # no look at every video, of which there may be 400,000
+    return {
+        video.name
+        for video in committed.videos
+        if list(video.account.get("left_out", ())) != marked.get(video.name, [])
+    }
+
+
+def select(
+    tracks: Sequence[Track],
+    account: VideoAccount,
+    left_out: Sequence[str],
+    max_fps: float | None,
+    extra: Collection[cache.ExtraColumn],
+) -> list[Track]:
+    """The tracks and rows of a video that the user takes; counts the others in its account.
+
+    left_out: names of tracks. A name that no track has becomes a note in the account. extra: the
+    reader's extra columns.
+    """
+    account.left_out = list(left_out)
+    names = [track.name for track in tracks]
+    for name in left_out:
+        if name not in names:
+            account.notes.append(
+                f"{KEY} names {name!r}, which is no track of this video: "
+                f"it has {', '.join(names) or 'none'}"
+            )
+    if len(account.subjects) == len(tracks):
+        pairs = zip(names, account.subjects, strict=True)
+        account.subjects = [subject for name, subject in pairs if name not in left_out]
+    taken = []
+    for track in tracks:
+        if track.name in left_out:
+            account.take_back_track(LEFT_OUT, len(track.frame_index))
+        else:
+            taken.append(_at_most(track, max_fps, account, extra))
+    return taken
+
+
+def _at_most(
+    track: Track,
+    max_fps: float | None,
+    account: VideoAccount,
+    extra: Collection[cache.ExtraColumn],
+) -> Track:
+    """The rows of a track that are at least 1 / max_fps apart; all if its rate is not known."""
+    if max_fps is None or math.isnan(track.fps):
+        return track
+    apart = math.ceil(track.fps / max_fps * SAME_RATE)
+    rows = rows_apart(track.frame_index, apart)
+    n_dropped = len(track.frame_index) - len(rows)
+    if not n_dropped:
+        return track
+    account.take_back_rows(ABOVE_MAX_FPS, n_dropped)
+    return track.take(rows, extra)
+
+
+def rows_apart(frame_index: NDArray[np.integer], apart: int) -> NDArray[np.int64]:
+    """The rows that are at least `apart` frames behind the last one taken, from the first row on.
+
+    frame_index: (T,) increasing.
+
+    >>> rows_apart(np.array([0, 1, 2, 3, 7, 8]), 2).tolist()
+    [0, 2, 4]
+    """
+    rows = []
+    earliest = int(frame_index[0])
+    for row, frame in enumerate(frame_index.tolist()):
+        if frame >= earliest:
+            rows.append(row)
+            earliest = frame + apart
+    return np.array(rows, np.int64)
+
+
+def mixed_rates_note(split: cache.Split) -> str:
+    """A note that windows of the split last longer in some tracks than in others; "" if not."""
+    fps = np.asarray(split.tracks.fps, np.float64) / np.asarray(split.tracks.step)
+    rates = fps[np.isfinite(fps)]
+    if not len(rates) or rates.max() <= MIXED * rates.min():
+        return ""
+    slowest, fastest = rates.min(), rates.max()
+    n_fast = count(int((rates > MIXED * slowest).sum()), "track")
+    return (
+        f"all videos: tracks have {slowest:.4g} to {fastest:.4g} rows a second, so windows of "
+        f"equal length differ in time. [convert] max_fps = {math.ceil(slowest)} takes fewer rows "
+        f"of the {n_fast} above {MIXED * slowest:.4g}"
+    )
