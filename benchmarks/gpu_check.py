@@ -29,7 +29,7 @@ from torchvision.models import resnet50
 
 import cache
 from pipeline.features import networks
-from pipeline.features.engine.meter import Meter
+from pipeline.processes.meter import Meter
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography

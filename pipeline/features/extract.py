@@ -26,7 +26,6 @@ from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import find_differences
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Run
 from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, MissingRows
@@ -46,6 +45,7 @@ from pipeline.features.videos import (
     videos_of,
 )
 from pipeline.processes.cluster import SAME_FILES, run_parts
+from pipeline.processes.meter import Meter
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
 __all__ = ["Extraction", "extract_together"]

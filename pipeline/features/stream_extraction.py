@@ -32,11 +32,11 @@ from pipeline.conversion.committed import drop_command
 from pipeline.conversion.identity import report_other_work
 from pipeline.errors import PipelineError
 from pipeline.features.computing import load
-from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.plan import ExtractionPlan, MissingRows, missing_rows
 from pipeline.features.streams.base import Machine, Provenance
 from pipeline.features.videos import videos_of
+from pipeline.processes.meter import Meter
 from pipeline.processes.software import staging_plan, version
 
 Shards = TypeVar("Shards", bound=cache.StreamShards)

@@ -31,7 +31,16 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.processes import MEMORY, NO_TASK, POLL_INTERVAL, PREPARING, TIMEOUT, Failed, alive
+from pipeline.processes import (
+    MEMORY,
+    NO_TASK,
+    POLL_INTERVAL,
+    PREPARING,
+    TIMEOUT,
+    Failed,
+    alive,
+    cores,
+)
 from pipeline.processes.server import Process
 
 T = TypeVar("T")
@@ -46,6 +55,13 @@ TRIALS: Final = 2
 FRUITLESS: Final = 4
 VIDEO_THREADS: Final = "VIDEO_THREADS"  # environment: threads of one video's decoder
 _WHOLE_TASK: Final = 0  # stands for the place in a pool without `skips`
+
+
+def video_threads(n_processes: int) -> dict[str, str]:
+    """The environment (`Pool`) of processes that decode videos. If there are fewer of them than
+    cores, each may use several threads.
+    """
+    return {VIDEO_THREADS: str(max(1, cores(0) // n_processes))}
 
 
 class Result(NamedTuple, Generic[T, R]):

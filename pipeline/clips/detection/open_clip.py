@@ -17,7 +17,7 @@ from pipeline.files.pixels.frames import Image
 
 class OpenClip:
     """A clip in progress: its decoded frames (`receive`, `take_frames`) and their people
-    (`add_people`), who are written into the temporary file `text` in the order of frames.
+    (`add_people`), who are written into the temporary file `text`.
     """
 
     def __init__(self, files: ClipFiles, every: int, digest: str) -> None:
@@ -42,14 +42,18 @@ class OpenClip:
         # what was detected
         self.n_persons = 0
         self.text = open_people(files)
-        self._waiting: dict[int, People] = {}  # frame -> people, while earlier frames are missing
-        self._n_written = 0  # number of `decoded_frames` whose people are in `text`
+        self._n_detected = 0  # number of `decoded_frames` whose people are in `text`
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames that were taken, damaged ones among them."""
+        return len(self.differences)
 
     @property
     def is_complete(self) -> bool:
         """Whether the detector has seen all frames."""
         is_decoded = self.has_ended and not self.decoded
-        return is_decoded and self._n_written == len(self.decoded_frames)
+        return is_decoded and self._n_detected == len(self.decoded_frames)
 
     def tasks(self, size: int) -> Iterator[Task | None]:
         """Yield the tasks of the clip, of `size` frames each; None ("later") while decoded frames
@@ -102,15 +106,10 @@ class OpenClip:
             yield WaitingFrame(self, frame.number, frame.image, is_key)
 
     def add_people(self, frame: int, people: People) -> None:
-        """Store a frame's people, and write all those whose earlier frames are complete."""
-        self._waiting[frame] = people
-        for number in self.decoded_frames[self._n_written :]:
-            if number not in self._waiting:
-                break
-            results = self._waiting.pop(number)
-            self.text.write(people_text(number, results, self.n_persons))
-            self.n_persons += len(results.boxes)
-            self._n_written += 1
+        """Write the people of the next decoded frame."""
+        self.text.write(people_text(frame, people, self.n_persons))
+        self.n_persons += len(people.boxes)
+        self._n_detected += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,18 @@
 """Report of a detection: its counts and problems, as text and JSON.  pixels -> [raw keypoints] ->
 tracks
 
-`detection.run` fills it; workers send theirs, which are added up. `pipeline.commands.detect` prints
-it, or `as_dict` as JSON.
+Each part of a detection makes one; those of all parts are added up. `pipeline.commands.detect`
+prints it, or `as_dict` as JSON.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.cli.console import rate
 from pipeline.cli.text import FEW, count
-
-# fields with another name in --json
-_JSON_KEYS: Final = {"detected": "done", "decoding_seconds": "decoding"}
+from pipeline.processes.meter import Meter
 
 
 @dataclass(slots=True)
@@ -30,24 +28,16 @@ class DetectionReport:
     persons: int = 0  # number of detections in these frames
     # clip with frames that cannot be decoded -> the first remark of its record
     damaged: dict[str, str] = field(default_factory=dict)
-    decoding_seconds: float = 0.0  # for which the network waited for frames
-    seconds: float = 0.0  # of the whole run
+    meter: Meter = field(default_factory=Meter)  # where the time went
 
-    @property
-    def bottleneck(self) -> str:
-        """The slower step: "decode" if the network waited for over half of the time, or "model"."""
-        if self.decoding_seconds > self.seconds / 2:
-            return "decode"
-        return "model"
-
-    def add(self, other: DetectionReport) -> None:
-        """Add the counts and problems of a worker's report."""
-        self.detected += other.detected
-        self.frames += other.frames
-        self.persons += other.persons
-        self.decoding_seconds += other.decoding_seconds
-        self.problems |= other.problems
-        self.damaged |= other.damaged
+    def add(self, part: DetectionReport) -> None:
+        """Add the counts and problems of a part."""
+        self.detected += part.detected
+        self.frames += part.frames
+        self.persons += part.persons
+        self.problems |= part.problems
+        self.damaged |= part.damaged
+        self.meter.include_part(part.meter)
 
     @property
     def doubts(self) -> list[str]:
@@ -67,7 +57,7 @@ class DetectionReport:
     @property
     def _speed(self) -> float:
         """Frames a second."""
-        return self.frames / max(self.seconds, 1e-3)
+        return self.frames / self.meter.elapsed
 
     def __str__(self) -> str:
         """Summary: "4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"."""
@@ -76,14 +66,22 @@ class DetectionReport:
             text += f", {len(self.renamed):,} renamed"
         text += f": {count(self.persons, 'person')} in {count(self.frames, 'frame')}"
         if self.frames:
-            text += f" ({rate(self._speed, 'frame')}, bottleneck: {self.bottleneck})"
+            text += f" ({rate(self._speed, 'frame')}, bottleneck: {self.meter.bottleneck})"
         return text
 
     def as_dict(self) -> dict[str, Any]:
         """The report for --json."""
-        content = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
-        content |= {"frames_a_second": 0.0, "bottleneck": ""}
-        if self.frames:
-            content["frames_a_second"] = round(self._speed, 2)
-            content["bottleneck"] = self.bottleneck
-        return content
+        return {
+            "done": self.detected,
+            "up_to_date": self.up_to_date,
+            "renamed": self.renamed,
+            "orphans": self.orphans,
+            "problems": self.problems,
+            "frames": self.frames,
+            "persons": self.persons,
+            "damaged": self.damaged,
+            "decoding": self.meter.seconds.get("decode", 0.0),
+            "seconds": self.meter.elapsed,
+            "frames_a_second": round(self._speed, 2),
+            "bottleneck": self.meter.bottleneck if self.frames else "",
+        }

@@ -2,10 +2,10 @@
 
 Writes one keypoint file per clip (`pipeline.clips.files`). Runs in this process, or in parts, each
 of which a worker does: the process of a device or of a Dask cluster. A part is one clip or a few,
-which the worker decodes, detects and writes into the shared folder. Frames of equal size are passed
-to the detector in one batch, from several clips if needed, but a clip of a batch and more waits for
-no other one. Results are written as they come, so memory does not grow with a clip's length. After
-a killed run, only the clips that were open are repeated.
+which the worker decodes, detects and writes into the shared folder. A batch for the detector has
+frames of equal size: those that were decoded together, or those of several short clips. Results are
+written as they come, so memory does not grow with a clip's length. After a killed run, only the
+clips that were open are repeated.
 
 A key frame is one in which people are searched; with `every` > 1, they are followed from it through
 the frames after it (`pipeline.clips.detectors.two_parts`).
@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import platform
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,13 +42,14 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import file_digest
-from pipeline.processes import Failed, cores
+from pipeline.processes import Failed
 from pipeline.processes.cluster import SAME_FILES, run_parts
-from pipeline.processes.pool import VIDEO_THREADS, Pool
+from pipeline.processes.meter import Meter
+from pipeline.processes.pool import Pool, video_threads
 from pipeline.processes.settings import NO_CLUSTER, Dask
 
-MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
 WAITING: Final = 4  # batches' worth of frames of several sizes that may wait for a full batch
+MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
 UNDECODED_LISTED: Final = 1000  # most damaged frames that are listed in a clip's file
 
 
@@ -89,7 +90,6 @@ def detect_planned(
         CacheError: another process, or a part, writes into the same folder.
         Exception: what loading the detector and the cluster raise.
     """
-    began = time.monotonic()
     report = DetectionReport(
         up_to_date=plan.n_up_to_date, orphans=[*plan.orphans], problems=dict(plan.refused)
     )
@@ -103,7 +103,7 @@ def detect_planned(
                 rename_clip(files, before)
                 report.renamed[files.clip] = before.clip
             _detect_todo(dask, plan, machine, todo, report, progress)
-    report.seconds = time.monotonic() - began
+    report.meter.stop()
     return report
 
 
@@ -119,7 +119,7 @@ def _detect_todo(
     if not todo:
         return
     if dask.scheduler is None and not machine.processes:
-        _detect(plan, machine, "", todo, report, progress)
+        report.add(_detect(plan, machine, "", todo, progress))
         return
     n_done = 0
     detect = functools.partial(_detect_part, plan, machine)
@@ -152,11 +152,10 @@ def _detect_part(
     """
     if identity(plan.detector) != plan.about["options"]:
         raise PipelineError(f"this worker has other weights of {plan.detector.name}. {SAME_FILES}")
-    report = DetectionReport()
     todo = [files for files in part if not files.is_up_to_date()]
-    if todo:
-        _detect(plan, machine, device, todo, report, progress)
-    return report
+    if not todo:
+        return DetectionReport()
+    return _detect(plan, machine, device, todo, progress)
 
 
 def _detect(
@@ -164,13 +163,12 @@ def _detect(
     machine: DetectionResources,
     device: str,
     todo: Sequence[ClipFiles],
-    report: DetectionReport,
     progress: Progress,
-) -> None:
+) -> DetectionReport:
     """Detect clips in this process. device: as for `Computing.decoders`."""
     detect = _load_cached(plan.detector, device or machine.device)
     n_decoders = min(machine.decoders(device), len(todo))
-    _DetectionRun(plan, machine, n_decoders, todo, report, detect, progress).run()
+    return _DetectionRun(plan, machine, n_decoders, todo, detect, progress).run()
 
 
 @contextlib.contextmanager
@@ -193,20 +191,21 @@ def _load_cached(detector: Detector, device: str) -> Callable[..., list[People]]
 
 
 class _DetectionRun:
-    """Detects people in the clips of `todo` in this process, and adds the results to `report`.
+    """Detects people in the clips of `todo` in this process.
 
     A clip is in `open_clips` from the time that a process begins to decode it (`_open_clips`) until
     it gets a keypoint file (`_finish`) or a record of its failure (`_give_up`). Meanwhile, its
     frames pass these steps:
 
-        _receive        takes decoded tasks from the processes
-        _add_frames     adds the frames of one task to `waiting`. Of the tasks that are ready, those
-                        of the earliest open clip come first, so that few clips are unfinished
-        _detect_batch   detects people in waiting frames of one size, and hands them to their clips
-        _finish         is called for a clip after each task and batch. Does nothing until the last
-                        frame is decoded, and people in all frames are detected
+        _receive          takes decoded tasks from the processes
+        _add_frames       adds the frames of one task to `waiting`. Of the tasks that are ready,
+                          those of the earliest open clip come first, so that few clips are
+                          unfinished
+        _detect_waiting   detects people in waiting frames of one size, and hands them to their
+                          clips
 
-    Waiting frames of a clip that was given up stay in `waiting`, until `_detect_batch` drops them.
+    Only a clip that is shorter than a batch, with frames of one size, waits for other clips, which
+    costs little at a kill. So people of a clip come in the order of its frames.
     """
 
     def __init__(
@@ -215,13 +214,11 @@ class _DetectionRun:
         machine: DetectionResources,
         n_decoders: int,
         todo: Sequence[ClipFiles],
-        report: DetectionReport,
         detect: Callable[..., list[People]],
         progress: Progress,
     ) -> None:
         self.plan = plan
         self.todo = todo
-        self.report = report
         self.detect = detect
         self.progress = progress
         self.every = plan.detector.every
@@ -235,15 +232,15 @@ class _DetectionRun:
             [ClipDecoding(plan.raw, self.batch_size)] * n_decoders,
             self._open_clips(),
             timeout=machine.timeout,
-            env={VIDEO_THREADS: str(max(1, cores(0) // n_decoders))},
+            env=video_threads(n_decoders),
         )
         self.open_clips: dict[str, OpenClip] = {}  # by path; without clips given up
         # image shape -> frames that wait for a full batch
         self.waiting = defaultdict[tuple[int, ...], list[WaitingFrame]](list)
+        self.report = DetectionReport(meter=Meter(decoders=n_decoders))
         self.n_done = 0  # clips that have a keypoint file, or were given up
-        self.began = time.monotonic()
 
-    def run(self) -> None:
+    def run(self) -> DetectionReport:
         """Detect people in all clips. Raises what `detect` raises."""
         with self.pool:
             try:
@@ -251,6 +248,8 @@ class _DetectionRun:
             finally:
                 for clip in self.open_clips.values():
                     clip.text.close()
+        self.report.meter.stop()
+        return self.report
 
     def _detect_all(self) -> None:
         clip: OpenClip | None = None
@@ -258,9 +257,11 @@ class _DetectionRun:
             self._receive(0 if clip is not None else 1)
             if clip is not None:
                 self._add_frames(clip)
+                self._finish_complete()
             clip = self._first_ready()
         for shape in list(self.waiting):
-            self._detect_batch(shape)
+            self._detect_waiting(shape)
+        self._finish_complete()
 
     def _open_clips(self) -> Iterator[Iterator[Task | None]]:
         """Open the clips one after the other, and yield the tasks of each."""
@@ -274,19 +275,16 @@ class _DetectionRun:
         """Wait at most `patience` s for decoded tasks, and pass them to their clips. A task at
         which its process failed is the end of its clip.
         """
-        began = time.monotonic()
         for result in self.pool.poll(patience):
             name, start = result.task
             decoded = result.get()
+            self.report.meter.add(decode=result.seconds)
             if isinstance(decoded, Failed):
                 why = f"after frame {start}: the process that decodes it {decoded.message}"
                 problem = Video(self.plan.raw, name).unreadable(why)
                 decoded = DecodedTask([], True, problem)
             if name in self.open_clips:  # else it was beyond the end of its clip
                 self.open_clips[name].receive(decoded)
-        now = time.monotonic()
-        self.report.decoding_seconds += now - began
-        self.report.seconds = now - self.began
 
     def _first_ready(self) -> OpenClip | None:
         """The earliest open clip that has decoded tasks; None if none has."""
@@ -296,81 +294,74 @@ class _DetectionRun:
         return None
 
     def _add_frames(self, clip: OpenClip) -> None:
-        """Let the frames of a clip's next task wait for a batch, and detect people in full ones."""
-        task = clip.decoded[0]
-        for frame in clip.take_frames(task):
-            self.waiting[frame.image.shape].append(frame)
-            if (frame.number + 1) % self.every == 0:
-                self._detect_if_full(frame.image.shape)
-        clip.decoded.popleft()  # now the clip may be complete
+        """Detect people in the frames of a clip's next task, or let them wait for those of other
+        clips. If the task has a problem, give the clip up.
+        """
+        task = clip.decoded.popleft()
+        frames = clip.take_frames(task)
+        by_size = itertools.groupby(frames, lambda frame: frame.image.shape)
+        parts = [(shape, list(part)) for shape, part in by_size]
+        is_short = clip.has_ended and clip.n_frames < self.batch_size
+        for shape, part in parts:
+            self._add_to_batch(shape, part)
+            if len(parts) > 1 or not is_short:
+                self._detect_waiting(shape)
         if task.problem is not None:
             self._give_up(clip, task.problem)
-        else:
-            self._finish(clip)
-        if task.ended:
-            self._detect_rest(clip)
 
-    def _detect_rest(self, clip: OpenClip) -> None:
-        """Detect people in the waiting frames of a clip that is decoded. Those of a clip that is
-        shorter than a batch may wait for other clips: a kill costs little of it.
+    def _add_to_batch(self, shape: tuple[int, ...], frames: Sequence[WaitingFrame]) -> None:
+        """Let frames of this shape wait. If they do not fit into its batch, detect people in it
+        first; if too many frames of all shapes wait, in those of the most frequent shape.
+
+        A batch only ends between groups of `every` frames: each of its parts begins with a key
+        frame.
         """
-        is_long = len(clip.decoded_frames) >= self.batch_size
-        for shape, frames in list(self.waiting.items()):
-            if is_long and any(frame.clip is clip for frame in frames):
-                self._detect_batch(shape)
-            else:  # its last group may be shorter than `every`
-                self._detect_if_full(shape)
+        if len(self.waiting[shape]) + len(frames) > self.batch_size:
+            self._detect_waiting(shape)
+        self.waiting[shape] += frames
+        if sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
+            self._detect_waiting(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
 
-    def _detect_if_full(self, shape: tuple[int, ...]) -> None:
-        """Detect people in the waiting frames of this shape if they fill a batch, with no room for
-        another group of `every` frames. Otherwise, if too many frames of all shapes wait, detect
-        people in those of the most frequent shape.
-
-        Called between groups only, as a batch must not end within one.
-        """
-        if len(self.waiting.get(shape, ())) > self.batch_size - self.every:
-            self._detect_batch(shape)
-        elif sum(map(len, self.waiting.values())) > WAITING * self.batch_size:
-            self._detect_batch(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
-
-    def _detect_batch(self, shape: tuple[int, ...]) -> None:
-        """Detect people in the waiting frames of one shape, except those of clips given up."""
-        frames = [
-            frame for frame in self.waiting.pop(shape) if frame.clip.files.clip in self.open_clips
-        ]
+    def _detect_waiting(self, shape: tuple[int, ...]) -> None:
+        """Detect people in the waiting frames of one shape."""
+        frames = self.waiting.pop(shape, [])
         if not frames:
             return
         arguments: list[Sequence[Any]] = [[frame.image for frame in frames]]
         if self.every > 1:
             arguments.append([frame.is_key for frame in frames])
-        results = self.detect(*arguments)
+        with self.report.meter.measure("model"):
+            results = self.detect(*arguments)
         for frame, people in zip(frames, results, strict=True):
             frame.clip.add_people(frame.number, people)
             self.report.persons += len(people.boxes)
         self.report.frames += len(frames)
         n_frames = count(self.report.frames, "frame")
         clip = frames[-1].clip.files.clip
-        message = f"{n_frames}, {clip}, bottleneck: {self.report.bottleneck}"
+        message = f"{n_frames}, {clip}, bottleneck: {self.report.meter.bottleneck}"
         self.progress(self.n_done, len(self.todo), message)
-        for open_clip in dict.fromkeys(frame.clip for frame in frames):
-            self._finish(open_clip)
 
-    def _finish(self, clip: OpenClip) -> None:
-        """Write the clip's file if it is complete."""
-        if not clip.is_complete:
-            return
-        try:
-            record = self._check(clip)
-        except RawDataError as error:
-            self._give_up(clip, error)
-            return
+    def _finish_complete(self) -> None:
+        """Write the files of complete clips."""
+        for clip in [clip for clip in self.open_clips.values() if clip.is_complete]:
+            try:
+                self._finish(clip, self._check(clip))
+            except RawDataError as error:
+                self._give_up(clip, error)
+
+    def _finish(self, clip: OpenClip, record: ClipRecord) -> None:
+        """Write a clip's file."""
         if record.lost:
             self.report.damaged[clip.files.clip] = record.remarks()[0]
-        info = self._info(clip, record)
-        write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
+        with self.report.meter.measure("write"):
+            info = self._info(clip, record)
+            write_clip(clip.files, info, clip.decoded_frames, clip.camera, clip.text)
+        self._close(clip)
+        self.report.detected += 1
+
+    def _close(self, clip: OpenClip) -> None:
         del self.open_clips[clip.files.clip]
         clip.text.close()
-        self.report.detected += 1
         self.n_done += 1
 
     def _check(self, clip: OpenClip) -> ClipRecord:
@@ -391,11 +382,9 @@ class _DetectionRun:
 
     def _give_up(self, clip: OpenClip, error: RawDataError) -> None:
         """Record why a clip gets no keypoint file, in the report and in a file (`failed`)."""
-        del self.open_clips[clip.files.clip]
-        clip.text.close()
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"), shared=True)
         self.report.problems[clip.files.clip] = str(error)
-        self.n_done += 1
+        self._close(clip)
 
     def _info(self, clip: OpenClip, record: ClipRecord) -> dict[str, Any]:
         """The `info` in the first line of the clip's keypoint file."""
@@ -403,7 +392,7 @@ class _DetectionRun:
             "weights": list(self.plan.weights),
             "clip": clip.files.clip,
             "clip_digest": clip.digest,
-            "frames": len(clip.differences),
+            "frames": clip.n_frames,
             "undecoded": clip.damaged_frames[:UNDECODED_LISTED],
             "persons": clip.n_persons,
             "cuts": cuts(clip.differences),

@@ -6,5 +6,4 @@ tasks.py     what is decoded: shards -> jobs -> tasks
 worker.py    what a decoding process does
 network.py   a loaded network, and the shared memory of its crops
 shards.py    a stream that is computed, and its open shards
-meter.py     how much time each stage takes
 """

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from cache.arrays import Ints
 from pipeline.features.computing import compute_batch
-from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import Checked, StreamRun
 from pipeline.features.engine.worker import AHEAD, view_slots
 from pipeline.features.streams.base import Labels
+from pipeline.processes.meter import Meter
 
 FEWEST_ROWS: Final = 16  # in a task, so that small batches are soon full
 MOST_ROWS: Final = 64  # in a task; sending more at once saves nothing

@@ -30,7 +30,6 @@ from cache import Split
 from pipeline.cli.progress import Progress
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels
-from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork
 from pipeline.features.engine.shards import Checked, OpenShard, StreamRun
 from pipeline.features.engine.tasks import Job, Planner
@@ -38,7 +37,8 @@ from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output
 from pipeline.features.inputs import Pixels
 from pipeline.features.spec import Resources
 from pipeline.processes import Failed, cores
-from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
+from pipeline.processes.meter import Meter
+from pipeline.processes.pool import TRIALS, Pool, video_threads
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 LOOK_EVERY: Final = 0.02  # s between two looks at processes and threads: a batch takes longer
@@ -128,7 +128,7 @@ class Run:
                 missing = shard.missing
                 if len(missing) and computer is None:
                     computer = stream.load(self._machine)
-                    self.meter.note_device([stream.provenance])
+                    self.meter.device = _device_of([stream])
                 for first in range(0, len(missing), at_once):
                     rows = missing[first : first + at_once]
                     labels = stream.labels(rows)
@@ -177,18 +177,24 @@ class Run:
             timeout=self._timeout,
             skips=True,
             shared=[network.n_bytes for network in loaded],
-            # with fewer processes than cores, each may use several threads to decode
-            env={VIDEO_THREADS: str(max(1, cores(0) // workers))},
+            env=video_threads(workers),
         )
         lanes = max((network.lanes for network in loaded), default=1)
-        self.meter = Meter(decoders=workers, lanes=lanes)
-        self.meter.note_device([stream.provenance for stream in self.streams])
+        self.meter = Meter(decoders=workers, lanes=lanes, device=_device_of(self.streams))
         with contextlib.ExitStack() as stack:
             stack.enter_context(pool)
             for network, memory in zip(loaded, pool.shared, strict=True):
                 stack.enter_context(network.use(memory))
             self.report()
             _Loop(self, networks, planner, pool).run()
+
+
+def _device_of(streams: Sequence[StreamRun]) -> str:
+    """The device of the streams' networks, which share it; "" without a network."""
+    for stream in streams:
+        if stream.provenance and "device" in stream.provenance:
+            return str(stream.provenance["device"])
+    return ""
 
 
 def _tasks_of_jobs(

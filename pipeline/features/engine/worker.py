@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from cache.arrays import Bools, Floats
 from pipeline.features.computing import compute_row
-from pipeline.features.engine.meter import Meter
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import PREPARING, Failed, alive
+from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS
 
 AHEAD: Final = 2  # tasks that a process has: one that runs, and one that waits

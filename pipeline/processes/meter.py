@@ -1,4 +1,8 @@
-"""Measure how much time each stage of an extraction takes.  crops -> features"""
+"""Measure how much time each stage of a step takes.  pixels -> [raw keypoints, crops, features]
+
+Detection and extraction decode in processes, compute with a network, and write; the busiest of
+these stages is the bottleneck.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,9 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
-
-from pipeline.features.streams.base import Provenance
 
 # "row" is the computation of rows without a network, in decoding processes
 STAGES: Final = ("decode", "crop", "row", "model", "write")
@@ -39,13 +41,6 @@ class Meter:
         with _ADDING:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-
-    def note_device(self, provenance: Sequence[Provenance | None]) -> None:
-        """Set `device` from the provenance of several streams' networks, if there is a network."""
-        for of_stream in provenance:
-            if of_stream and "device" in of_stream:
-                self.device = str(of_stream["device"])
-                return
 
     def include(self, other: Meter) -> None:
         """Add the frames, rows and seconds of another meter."""
