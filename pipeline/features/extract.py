@@ -7,7 +7,7 @@ The commands, recipes and Luigi tasks call `extract_together` with a plan for ea
 1. finds their missing shards, except those of videos that are lost, which means that they are
    missing, changed or unreadable;
 2. opens the streams in the cache (`CommittedStream`);
-3. computes the shards by `engine.run.Run`: in this process, or in parts, each of which a
+3. computes the shards by `engine.run.compute`: in this process, or in parts, each of which a
    worker (a device's process, or one of a cluster) computes and stages by `_extract_part`;
 4. commits each stream; but a part of an array job stages its shards, as workers do.
 """
@@ -26,7 +26,7 @@ from cache.write.parts import Part
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import find_differences
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.engine.run import Run
+from pipeline.features.engine import run
 from pipeline.features.inputs import Pixels, pixels, raw_folder
 from pipeline.features.plan import ExtractionPlan, MissingRows
 from pipeline.features.spec import Resources, StreamSpec
@@ -149,9 +149,8 @@ def _compute(
     if spec.stream.reads.crops:
         pixels_of = pixels(split, spec.raw)
     runs = [stream.run for stream in streams]
-    run = Run(split, runs, pixels_of, resources, device, progress)
-    run.compute()
-    return [stream.finish(run.meter) for stream in streams]
+    meter = run.compute(split, runs, pixels_of, resources, device, progress)
+    return [stream.finish(meter) for stream in streams]
 
 
 def _compute_on_workers(

@@ -36,7 +36,6 @@ class OpenClip:
         # difference of each frame's colours from the frame before (pipeline.files.pixels.cuts)
         self.differences: list[float] = []
         self._last_colours: Histogram | None = None  # of the last decoded frame
-        self._last_shape = tuple[int, ...]()  # shape of the last decoded frame
         self._last_group = -1  # number of the last decoded frame, divided by `every`
 
         # what was detected
@@ -77,8 +76,7 @@ class OpenClip:
     def take_frames(self, task: DecodedTask) -> Iterator[WaitingFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.
 
-        A frame is a key frame if it begins a group of `every` frames, or differs from the frame
-        before in scene or size.
+        A frame is a key frame if it begins a group of `every` frames, or a scene.
         """
         for frame in task.frames:
             changed = 0.0
@@ -92,17 +90,12 @@ class OpenClip:
             if frame.image is None:
                 self.damaged_frames.append(frame.number)
                 continue
-            shape = frame.image.shape
-            if not self.decoded_frames:
-                height, width = shape[:2]
-                self.size = (width, height)
+            height, width = frame.image.shape[:2]
+            self.size = (width, height)
             group = frame.number // self._every
-            is_same_group = self._last_group == group
-            is_same_scene = changed < LEAST and self._last_shape == shape
-            is_key = not (is_same_group and is_same_scene)
-            self.decoded_frames.append(frame.number)
+            is_key = group != self._last_group or changed >= LEAST
             self._last_group = group
-            self._last_shape = shape
+            self.decoded_frames.append(frame.number)
             yield WaitingFrame(self, frame.number, frame.image, is_key)
 
     def add_people(self, frame: int, people: People) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import platform
 from collections import defaultdict
@@ -204,8 +203,8 @@ class _DetectionRun:
         _detect_waiting   detects people in waiting frames of one size, and hands them to their
                           clips
 
-    Only a clip that is shorter than a batch, with frames of one size, waits for other clips, which
-    costs little at a kill. So people of a clip come in the order of its frames.
+    Only a clip that is shorter than a batch waits for other clips, which costs little at a kill. So
+    people of a clip come in the order of its frames.
     """
 
     def __init__(
@@ -298,13 +297,12 @@ class _DetectionRun:
         clips. If the task has a problem, give the clip up.
         """
         task = clip.decoded.popleft()
-        frames = clip.take_frames(task)
-        by_size = itertools.groupby(frames, lambda frame: frame.image.shape)
-        parts = [(shape, list(part)) for shape, part in by_size]
-        is_short = clip.has_ended and clip.n_frames < self.batch_size
-        for shape, part in parts:
-            self._add_to_batch(shape, part)
-            if len(parts) > 1 or not is_short:
+        frames = [*clip.take_frames(task)]
+        if frames:
+            shape = frames[0].image.shape  # that of all frames of the clip
+            self._add_to_batch(shape, frames)
+            is_short = clip.has_ended and clip.n_frames < self.batch_size
+            if not is_short:
                 self._detect_waiting(shape)
         if task.problem is not None:
             self._give_up(clip, task.problem)

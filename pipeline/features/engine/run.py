@@ -1,7 +1,7 @@
 """One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops ->
 features]
 
-`extract.py` makes a `Run` with a `StreamRun` for each stream: one stream of labels, or streams of
+`extract.py` calls `compute` with a `StreamRun` for each stream: one stream of labels, or streams of
 crops from the same images. For crops, one loop (`_Loop.run`) sends tasks to decoding processes,
 full batches to the networks' threads, and finished shards to the writing thread. Memory is a fixed
 number of slots and a few open shards.
@@ -31,11 +31,12 @@ from pipeline.cli.progress import Progress
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import compute_labels
 from pipeline.features.engine.network import FEWEST_ROWS, NO_ROW, LoadedNetwork
-from pipeline.features.engine.shards import Checked, OpenShard, StreamRun
+from pipeline.features.engine.shards import Checked, StreamRun
 from pipeline.features.engine.tasks import Job, Planner
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
 from pipeline.features.inputs import Pixels
 from pipeline.features.spec import Resources
+from pipeline.features.streams.base import Machine
 from pipeline.processes import Failed, cores
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS, Pool, video_threads
@@ -47,9 +48,16 @@ REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels gets in one call
 
 
-class Run:
-    """The computation of the target shards of streams: of one stream of labels, or of several
-    streams of crops from the same images.
+def compute(
+    split: Split,
+    streams: Sequence[StreamRun],
+    pixels_of: Callable[[int], Pixels] | None,
+    resources: Resources,
+    process: str,
+    progress: Progress,
+) -> Meter:
+    """Compute the target shards of streams: of one stream of labels, or of several streams of crops
+    from the same images. Returns where the time went.
 
     Before the first row is to be computed, no network is loaded, and no process started.
 
@@ -57,144 +65,143 @@ class Run:
         pixels_of: video number -> its pixels; None for labels.
         process: as for `Resources.machine`.
         progress: called a few times a second, with numbers of rows of all streams.
-    """
 
-    def __init__(
-        self,
-        split: Split,
-        streams: Sequence[StreamRun],
-        pixels_of: Callable[[int], Pixels] | None,
-        resources: Resources,
-        process: str,
-        progress: Progress,
-    ) -> None:
-        self.meter = Meter()
-        self.streams = streams
-        self._split = split
-        self._pixels_of = pixels_of
-        self._timeout = resources.timeout
-        self._machine = resources.machine(process)
-        self._workers = resources.decoders(process)
+    Raises what writing a shard and the streams raise.
+    """
+    report = _Report(split, streams, progress)
+    machine = resources.machine(process)
+    if pixels_of is None:
+        (stream,) = streams
+        meter = _compute_labels(stream, machine, report)
+    else:
+        planner = Planner(split, streams, pixels_of, resources.decoders(process))
+        meter = _compute_crops(planner, machine, resources.timeout, report)
+    meter.stop()
+    report(meter)
+    return meter
+
+
+class _Report:
+    """Reports the progress of streams."""
+
+    def __init__(self, split: Split, streams: Sequence[StreamRun], progress: Progress) -> None:
+        self._streams = streams
         self._progress = progress
         rows = split.rows_by_shard()
         self._n_rows = sum(int(rows[stream.target].sum()) for stream in streams)
         self._reported = 0.0  # when progress was reported last
 
-    def compute(self) -> None:
-        """Compute the shards. Raises what writing a shard and the streams raise."""
-        if self._pixels_of is None:
-            (stream,) = self.streams
-            self._compute_labels(stream)
-        else:
-            self._compute_crops(self._pixels_of)
-        self.meter.stop()
-        self.report()
-
-    def report(self, every: float = 0.0) -> None:
+    def __call__(self, meter: Meter, every: float = 0.0) -> None:
         """Report the progress, unless it was reported less than `every` s ago."""
         now = time.monotonic()
         if now - self._reported >= every:
             self._reported = now
-            n_done = sum(stream.n_done for stream in self.streams)
-            self._progress(n_done, self._n_rows, str(self.meter))
-
-    def write(self, stream: StreamRun, shard: OpenShard) -> None:
-        """Write a finished shard."""
-        with self.meter.measure("write"):
-            stream.write(shard)
-
-    def _write_finished(self) -> None:
-        for stream in self.streams:
-            for shard in stream.take_finished():
-                self.write(stream, shard)
-                stream.count(shard)
-                self.report()
-
-    def _compute_labels(self, stream: StreamRun) -> None:
-        """Compute the shards of a stream of labels, without decoding."""
-        self.meter.decoders = 0
-        computer: Any = None
-        at_once = max(1, AT_ONCE // stream.stream.reads.window)
-        saved = time.monotonic()
-
-        def save() -> None:
-            for write_checkpoint in stream.save():
-                write_checkpoint()
-
-        try:
-            for number in stream.target:
-                shard = stream.open(number)
-                assert shard is not None, "it is missing"
-                missing = shard.missing
-                if len(missing) and computer is None:
-                    computer = stream.load(self._machine)
-                    self.meter.device = _device_of([stream])
-                for first in range(0, len(missing), at_once):
-                    rows = missing[first : first + at_once]
-                    labels = stream.labels(rows)
-                    with self.meter.measure("model"):
-                        computed, known = compute_labels(stream.stream, computer, labels, len(rows))
-                    self.meter.rows += stream.store(rows, stream.check(computed, known))
-                    if time.monotonic() - saved > CHECKPOINT_EVERY:
-                        saved = time.monotonic()
-                        save()
-                    self.report(REPORT_EVERY)
-                self._write_finished()
-        finally:
-            save()
-
-    def _compute_crops(self, pixels_of: Callable[[int], Pixels]) -> None:
-        """Compute the shards of streams of crops."""
-        planner = Planner(self._split, self.streams, pixels_of, self._workers)
-        jobs = planner.jobs()
-        for job in jobs:
-            if job is not None:
-                self._compute_jobs(planner, itertools.chain([job], jobs))
-            self._write_finished()
-        self._write_finished()
-
-    def _compute_jobs(self, planner: Planner, jobs: Iterator[Job | None]) -> None:
-        """Load the networks, and compute shards with them and with decoding processes."""
-        workers = self._workers
-        most = MOST_WORKERS * cores(0)
-        if workers > most:
-            raise ConfigError(
-                f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
-            )
-        outputs: list[Output] = []
-        networks: list[LoadedNetwork | None] = []
-        for stream in self.streams:
-            computer = stream.load(self._machine)
-            network = None if computer is None else LoadedNetwork(stream, computer, workers)
-            networks.append(network)
-            row_stream = stream.stream if network is None else None
-            outputs.append(Output(stream.stream.policy.size, row_stream))
-        loaded = [network for network in networks if network is not None]
-        pool = Pool[Task, Decoded](
-            [CropDecoding(outputs)] * workers,
-            _tasks_of_jobs(planner, jobs, networks),
-            ahead=AHEAD,
-            timeout=self._timeout,
-            skips=True,
-            shared=[network.n_bytes for network in loaded],
-            env=video_threads(workers),
-        )
-        lanes = max((network.lanes for network in loaded), default=1)
-        self.meter = Meter(decoders=workers, lanes=lanes, device=_device_of(self.streams))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(pool)
-            for network, memory in zip(loaded, pool.shared, strict=True):
-                stack.enter_context(network.use(memory))
-            self.report()
-            _Loop(self, networks, planner, pool).run()
+            n_done = sum(stream.n_done for stream in self._streams)
+            self._progress(n_done, self._n_rows, str(meter))
 
 
-def _device_of(streams: Sequence[StreamRun]) -> str:
-    """The device of the streams' networks, which share it; "" without a network."""
+def _write_finished(streams: Sequence[StreamRun], meter: Meter, report: _Report) -> None:
+    """Write finished shards in this thread."""
     for stream in streams:
-        if stream.provenance and "device" in stream.provenance:
-            return str(stream.provenance["device"])
-    return ""
+        for shard in stream.take_finished():
+            stream.write(shard, meter)
+            stream.count(shard)
+            report(meter)
+
+
+def _compute_labels(stream: StreamRun, machine: Machine, report: _Report) -> Meter:
+    """Compute the shards of a stream of labels, without decoding."""
+    meter = Meter(decoders=0)
+    computer: Any = None
+    at_once = max(1, AT_ONCE // stream.stream.reads.window)
+    saved = time.monotonic()
+    try:
+        for number in stream.target:
+            shard = stream.open(number)
+            assert shard is not None, "it is missing"
+            missing = shard.missing
+            if len(missing) and computer is None:
+                computer = stream.load(machine)
+                meter.device = stream.device
+            for first in range(0, len(missing), at_once):
+                rows = missing[first : first + at_once]
+                labels = stream.labels(rows)
+                with meter.measure("model"):
+                    computed, known = compute_labels(stream.stream, computer, labels, len(rows))
+                meter.rows += stream.store(rows, stream.check(computed, known))
+                if time.monotonic() - saved > CHECKPOINT_EVERY:
+                    saved = time.monotonic()
+                    _save(stream)
+                report(meter, REPORT_EVERY)
+            _write_finished([stream], meter, report)
+    finally:
+        _save(stream)
+    return meter
+
+
+def _save(stream: StreamRun) -> None:
+    """Write checkpoints in this thread."""
+    for write_checkpoint in stream.save():
+        write_checkpoint()
+
+
+def _compute_crops(planner: Planner, machine: Machine, timeout: float, report: _Report) -> Meter:
+    """Compute the shards of streams of crops."""
+    meter = Meter()
+    jobs = planner.jobs()
+    for job in jobs:
+        if job is not None:
+            return _compute_jobs(planner, itertools.chain([job], jobs), machine, timeout, report)
+        _write_finished(planner.streams, meter, report)
+    _write_finished(planner.streams, meter, report)
+    return meter
+
+
+def _compute_jobs(
+    planner: Planner,
+    jobs: Iterator[Job | None],
+    machine: Machine,
+    timeout: float,
+    report: _Report,
+) -> Meter:
+    """Load the networks, and compute shards with them and with decoding processes."""
+    workers = planner.workers
+    most = MOST_WORKERS * cores(0)
+    if workers > most:
+        raise ConfigError(
+            f"workers {workers}: expected at most {most}, {MOST_WORKERS} for each core here"
+        )
+    outputs: list[Output] = []
+    networks: list[LoadedNetwork | None] = []
+    for stream in planner.streams:
+        computer = stream.load(machine)
+        network = None if computer is None else LoadedNetwork(stream, computer, workers)
+        networks.append(network)
+        row_stream = stream.stream if network is None else None
+        outputs.append(Output(stream.stream.policy.size, row_stream))
+    loaded = [network for network in networks if network is not None]
+    pool = Pool[Task, Decoded](
+        [CropDecoding(outputs)] * workers,
+        _tasks_of_jobs(planner, jobs, networks),
+        ahead=AHEAD,
+        timeout=timeout,
+        skips=True,
+        shared=[network.n_bytes for network in loaded],
+        env=video_threads(workers),
+    )
+    devices = [stream.device for stream in planner.streams if stream.device]
+    meter = Meter(
+        decoders=workers,
+        lanes=max((network.lanes for network in loaded), default=1),
+        device=devices[0] if devices else "",
+    )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pool)
+        for network, memory in zip(loaded, pool.shared, strict=True):
+            stack.enter_context(network.use(memory))
+        report(meter)
+        _Loop(networks, planner, pool, meter, report).run()
+    return meter
 
 
 def _tasks_of_jobs(
@@ -235,18 +242,19 @@ class _Loop:
 
     def __init__(
         self,
-        run: Run,
         networks: Sequence[LoadedNetwork | None],
         planner: Planner,
         pool: Pool[Task, Decoded],
+        meter: Meter,
+        report: _Report,
     ) -> None:
-        self._run = run
-        self._streams = run.streams
-        self._meter = run.meter
+        self._streams = planner.streams
         self._networks = networks
         self._loaded = [network for network in networks if network is not None]
         self._planner = planner
         self._pool = pool
+        self._meter = meter
+        self._report = report
         self._saved = time.monotonic()  # when checkpoints were last begun
         # batches that are being computed
         self._computing: dict[Future[Checked], tuple[LoadedNetwork, int]] = {}
@@ -274,7 +282,7 @@ class _Loop:
                     self._receive_tasks()
                     self._receive_batches()
                     self._receive_written()
-                    self._run.report(REPORT_EVERY)
+                    self._report(self._meter, REPORT_EVERY)
             finally:  # also after an error: start no other batch, and save the computed rows
                 threads.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer)
@@ -316,7 +324,7 @@ class _Loop:
         """
         for stream in self._streams:
             for shard in stream.take_finished():
-                written = writer.submit(self._run.write, stream, shard)
+                written = writer.submit(stream.write, shard, self._meter)
                 self._writing.append((written, functools.partial(stream.count, shard)))
         if time.monotonic() - self._saved > CHECKPOINT_EVERY:
             self._begin_to_save(writer)

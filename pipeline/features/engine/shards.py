@@ -34,6 +34,7 @@ from pipeline.features.computing import load
 from pipeline.features.engine.worker import CROP
 from pipeline.features.inputs import column, cuts, has_previous, label_batch, row_keys
 from pipeline.features.streams.base import Labels, Machine, Provenance, Stream
+from pipeline.processes.meter import Meter
 
 NO_VALUE: Final = 0  # `ok` flag of rows that are neither COMPUTED nor UNDEFINED
 EXAMPLES: Final = 5  # problems that are reported with their message
@@ -160,6 +161,11 @@ class StreamRun:
         """Load the stream's computer; None if decoding processes compute its rows."""
         computer, self.provenance = load(self.stream, machine, self._recorded)
         return computer
+
+    @property
+    def device(self) -> str:
+        """The device of the loaded network; "" without one."""
+        return str((self.provenance or {}).get("device", ""))
 
     @property
     def has_open(self) -> bool:
@@ -301,10 +307,11 @@ class StreamRun:
                 self._missing.discard(number)
                 yield self._open.pop(number)
 
-    def write(self, shard: OpenShard) -> None:
+    def write(self, shard: OpenShard, meter: Meter) -> None:
         """Write a finished shard to the cache."""
         self._files.made = self._files.made or self.provenance or {}
-        self._write(shard.number, shard.values, shard.ok, shard.keys)
+        with meter.measure("write"):
+            self._write(shard.number, shard.values, shard.ok, shard.keys)
 
     def count(self, shard: OpenShard) -> None:
         """Count the rows of a shard that has been written."""

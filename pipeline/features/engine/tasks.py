@@ -62,8 +62,9 @@ class Planner:
         pixels_of: Callable[[int], Pixels],
         workers: int,
     ) -> None:
+        self.streams = streams
+        self.workers = workers
         self._split = split
-        self._streams = streams
         self._pixels_of = pixels_of
         # Shards of a stream that may be open, or wait to be written, before another job: one for
         # each process, and two more. The last MOST_SHARDS may have rows of jobs to come.
@@ -72,27 +73,27 @@ class Planner:
 
     def jobs(self) -> Iterator[Job | None]:
         """Yield the jobs; None while another one would open too many shards. Opens the shards."""
-        target = sorted(set[int]().union(*(stream.target for stream in self._streams)))
+        target = sorted(set[int]().union(*(stream.target for stream in self.streams)))
         left: dict[int, set[int]] = {}  # shard -> its videos without jobs so far
         for i, number in enumerate(target):
             for later in target[i : i + MOST_SHARDS]:
                 if later not in left:
                     left[later] = {*videos_of(self._split, [later])}
-            for stream in self._streams:  # also if all rows are there
+            for stream in self.streams:  # also if all rows are there
                 stream.open(number)
             for video in sorted(left.pop(number)):
                 shared = [later for later, videos in left.items() if video in videos]
                 for later in shared:
                     left[later].remove(video)
                 yield from self._video_jobs(video, [number, *shared])
-                while any(stream.n_unwritten >= self._most_open for stream in self._streams):
+                while any(stream.n_unwritten >= self._most_open for stream in self.streams):
                     yield None
 
     def _video_jobs(self, video: int, numbers: Sequence[int]) -> Iterator[Job]:
         """Yield the jobs for these shards of a video; none if nothing is to be decoded, or if the
         video is lost.
         """
-        crops = [stream.crops(video, numbers) for stream in self._streams]
+        crops = [stream.crops(video, numbers) for stream in self.streams]
         if not any(map(len, crops)):
             return
         pixels = self._pixels_of(video)
@@ -115,7 +116,7 @@ class Planner:
         no slots.
         """
         crops = []
-        for stream, rows in zip(self._streams, job.crops, strict=True):
+        for stream, rows in zip(self.streams, job.crops, strict=True):
             crops.append(Crops(rows, stream.labels(rows["row"])))
         previous = [rows["previous"] for rows in job.crops]
         frames = np.unique(np.concatenate([job.frame, *previous]))
@@ -143,7 +144,7 @@ class Planner:
     def lose(self, video: int, why: str) -> None:
         """Leave the rows of a video that cannot be read, or has changed, to a later extraction."""
         self._lost[video] = why
-        for stream in self._streams:
+        for stream in self.streams:
             stream.lose(video, why)
 
 

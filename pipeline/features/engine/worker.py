@@ -16,7 +16,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -76,13 +76,6 @@ class Crops(NamedTuple):
         frame = self.rows["frame"]
         start = int(np.searchsorted(frame, first))
         return slice(start, int(np.searchsorted(frame, last, side="right")))
-
-    def __reduce__(self) -> tuple[Any, ...]:  # NumPy would describe `CROP` each time
-        return _unpickle_crops, (self.rows.tobytes(), self.labels)
-
-
-def _unpickle_crops(rows: bytes, labels: Labels) -> Crops:
-    return Crops(np.frombuffer(rows, CROP), labels)
 
 
 class Task(NamedTuple):
