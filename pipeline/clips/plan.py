@@ -222,7 +222,8 @@ def _plan_clips(
 ) -> DetectionPlan:
     """Plan what to do for each clip. about: as in `DetectionPlan`. lost: files without a clip."""
     # a clip with the fingerprint of a lost file is that file's clip under a new name
-    lost_by_fingerprint = {target.fingerprint: target for target in lost if _can_be_renamed(target)}
+    complete = [target for target in lost if target.file.exists() and is_whole(target.file)]
+    lost_by_fingerprint = {target.fingerprint: target for target in complete}
     missing = []
     renamed = dict[ClipFiles, ClipFiles]()
     failed = {}
@@ -258,11 +259,6 @@ def _plan_clips(
         orphans=_find_orphans(lost, renamed.values()),
         weights=terms(detector) if missing or failed else [],
     )
-
-
-def _can_be_renamed(target: ClipFiles) -> bool:
-    """Whether a lost file is complete."""
-    return target.file.exists() and is_whole(target.file)
 
 
 def _is_up_to_date(target: ClipFiles, video: Video) -> bool:

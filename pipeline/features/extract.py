@@ -32,11 +32,11 @@ from pipeline.features.plan import ExtractionPlan, MissingRows
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.stream_extraction import (
     CommittedStream,
-    Extraction,
     StagedStream,
     find_missing,
     open_part,
 )
+from pipeline.features.stream_extraction import Extraction as Extraction
 from pipeline.features.streams.base import Machine
 from pipeline.features.videos import (
     computable_shards,
@@ -47,8 +47,6 @@ from pipeline.features.videos import (
 from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.settings import NO_CLUSTER, Dask
-
-__all__ = ["Extraction", "extract_together"]
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 16  # in a part of a worker: progress, in shards, is reported after each part

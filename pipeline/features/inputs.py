@@ -8,7 +8,7 @@ images. This module finds them for many rows at once, in four parts:
 - labels: `column`, `label`, `label_batch`, `crop_labels`;
 - boxes of crops: `cuts`;
 - keys: `row_keys` is a digest of all inputs of a row. A stored feature is valid while its key is;
-- pixels: `Pixels` decodes a video, and makes crops. `videos.py` finds the videos that are lost.
+- pixels: `Pixels` decodes a video. `videos.py` finds the videos that are lost.
 
 Words:
     row: always by its number in the split, (n,) ascending unless said otherwise.
@@ -32,13 +32,12 @@ from numpy.typing import NDArray
 from cache import CropPolicy, Split
 from cache.arrays import Array, Bools, Ints, Keys
 from cache.read.labels import mirror, normalise_keypoints
-from pipeline import crops
 from pipeline.accounting import NOT_NOW
 from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads, Stream
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Frame, FrameSource, Image
+from pipeline.files.pixels.frames import Frame, FrameSource
 from pipeline.files.raw.files import MIB, is_there, list_names, open_regular
 from pipeline.files.raw.opening import is_temporary
 from pipeline.processes import alive
@@ -230,7 +229,6 @@ class Pixels(NamedTuple):
     """The images of one video of a split, in the raw folder. Picklable."""
 
     source: FrameSource
-    split: str  # name of the split
     name: str  # of the video, for messages
     digest: str = ""  # `pixels_digest` at the conversion; "": unknown
 
@@ -240,7 +238,10 @@ class Pixels(NamedTuple):
         return not self.source.random_access
 
     def check(self) -> None:
-        """Raise VideoLost if the files have changed since the conversion, or cannot be read."""
+        """Raise VideoLost if the files are missing, have changed since the conversion, or cannot be
+        read.
+        """
+        self.require_place()
         if self.digest and self.source.digest() != sources.file_part(self.digest):
             self._require_readable()
             raise VideoLost(
@@ -267,17 +268,6 @@ class Pixels(NamedTuple):
                 self._require_readable()
                 is_checked = True
             yield replace(frame, problem=f"{self.name}, frame {frame.index}: {frame.problem}")
-
-    def crop(self, frame: Frame, cut: np.void, size: int, *, is_whole: bool = False) -> Image:
-        """Crop (size, size, 3) of a decoded frame, which has an image. is_whole: the stream reads
-        whole images, so return the frame's.
-        """
-        assert frame.image is not None
-        if is_whole:
-            return frame.image
-        return crops.crop_person(
-            frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"]
-        )
 
     def require_place(self) -> None:
         """Raise VideoLost if the video's file or folder is missing."""
@@ -320,7 +310,7 @@ def pixels(split: Split, raw: Path | None) -> Callable[[int], Pixels]:
     def pixels_of(number: int) -> Pixels:
         entry = split.videos[number]
         source = sources.parse(folder, entry.source)
-        return Pixels(source, split.name, entry.name, entry.pixels)
+        return Pixels(source, entry.name, entry.pixels)
 
     return pixels_of
 

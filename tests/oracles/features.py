@@ -17,6 +17,7 @@ import numpy as np
 import cache
 from pipeline.features import streams
 from pipeline.features.computing import compute_batch, compute_labels, compute_row, load
+from pipeline.features.engine.worker import cut_image
 from pipeline.features.inputs import column, crop_labels, cuts, label_batch, pixels
 from pipeline.features.plan import IMPORTED
 from pipeline.features.streams.base import Machine
@@ -87,11 +88,10 @@ def _images(split, stream):
         (track,) = split.track_of(np.array([row]))
         video = int(split.tracks.video[track])
         (cut,) = cuts(split, stream.policy, np.array([row]))
+        size = stream.policy.size
         numbers = split.rows("frame_index", row + 1 - stream.reads.crops, row + 1).tolist()
         return [
-            pixels_of(video).crop(
-                decode(video, number), cut, stream.policy.size, is_whole=stream.reads.is_whole
-            )
+            cut_image(decode(video, number), cut, size, is_whole=stream.reads.is_whole)
             for number in numbers
         ]
 

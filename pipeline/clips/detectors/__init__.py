@@ -18,24 +18,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.frames import Image
+from pipeline.files.pixels.frames import Image as Image
 from pipeline.plug_ins import Registry
 from pipeline.processes import TIMEOUT
 from pipeline.processes.settings import Computing
-
-__all__ = [
-    "Detect",
-    "Detector",
-    "Image",
-    "People",
-    "find",
-    "flaw",
-    "get",
-    "identity",
-    "load",
-    "names",
-    "terms",
-]
 
 
 class People(NamedTuple):

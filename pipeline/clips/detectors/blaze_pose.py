@@ -28,7 +28,6 @@ for the second one. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +45,7 @@ from pipeline.clips.detectors.two_parts import FollowingDetector, distinct, run_
 from pipeline.errors import ConfigError
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Image
+from pipeline.processes import cores
 
 Doubles = NDArray[np.float64]
 Weights = Literal["lite", "full", "heavy"]
@@ -135,10 +135,6 @@ class BlazePose(FollowingDetector):
             raise ConfigError(f"{found}: expected {', '.join(FILES)}, and a number from 0 to 1")
 
     @property
-    def batch_size(self) -> int:
-        return max(8, 2 * len(os.sched_getaffinity(0)))
-
-    @property
     def downloads(self) -> bool:
         return not all(file.cached_path.is_file() for file in FILES[self.weights])
 
@@ -153,8 +149,7 @@ class BlazePose(FollowingDetector):
 
     def load(self, device: str) -> Detect:  # noqa: ARG002 - runs on the CPU
         finder = _Finder(self.min_score, *load_networks(self.weights))
-        n_cores = len(os.sched_getaffinity(0))
-        threads = ThreadPoolExecutor(n_cores, thread_name_prefix="blaze")
+        threads = ThreadPoolExecutor(cores(0), thread_name_prefix="blaze")
 
         def search(images: Sequence[Image]) -> list[_FramePeople]:
             return list(threads.map(finder.search, images))

@@ -32,6 +32,7 @@ from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.packages import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
+from pipeline.processes import cores
 
 Floats = NDArray[np.floating[Any]]
 
@@ -136,10 +137,6 @@ class RTMPose(TwoPartDetector):
             )
 
     @property
-    def batch_size(self) -> int:
-        return max(8, 2 * len(os.sched_getaffinity(0)))
-
-    @property
     def downloads(self) -> bool:
         parts = self._parts()
         return any(part.release is not None and not part.file.is_file() for part in parts)
@@ -222,8 +219,7 @@ class RTMPose(TwoPartDetector):
 
         compute_each: Callable[..., Iterable[Any]] = map
         if not person_network.on_gpu:  # each image is computed by one core
-            n_cores = len(os.sched_getaffinity(0))
-            compute_each = ThreadPoolExecutor(n_cores, thread_name_prefix="onnx").map
+            compute_each = ThreadPoolExecutor(cores(0), thread_name_prefix="onnx").map
         return Networks(
             lambda images: list(compute_each(finder.boxes, images)),
             lambda images, boxes: list(compute_each(finder.joints, images, boxes)),

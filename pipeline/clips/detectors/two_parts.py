@@ -26,6 +26,7 @@ from pipeline.boxes import extents
 from pipeline.clips.detectors import Detector, People
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
+from pipeline.processes import cores
 
 Floats = NDArray[np.float32]
 Result = TypeVar("Result")
@@ -67,6 +68,10 @@ class FollowingDetector(Detector):
     def __post_init__(self) -> None:
         if not 1 <= self.every <= LONGEST:
             raise ConfigError(f"every {self.every}: expected 1 to {LONGEST} frames")
+
+    @property
+    def batch_size(self) -> int:
+        return max(8, 2 * cores(0))
 
     def identity(self) -> dict[str, Any]:
         options = super().identity()

@@ -30,7 +30,7 @@ from cache.arrays import Ints
 from pipeline.features.engine.network import MOST_PERSONS
 from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.worker import Crops, Task
-from pipeline.features.inputs import Pixels, VideoLost
+from pipeline.features.inputs import Pixels
 from pipeline.features.videos import videos_of
 
 MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
@@ -96,14 +96,10 @@ class Planner:
         crops = [stream.crops(video, numbers) for stream in self.streams]
         if not any(map(len, crops)):
             return
-        pixels = self._pixels_of(video)
-        try:
-            pixels.require_place()
-        except VideoLost as error:
-            self._lost.setdefault(video, str(error))
         if video in self._lost:
             self.lose(video, self._lost[video])
             return
+        pixels = self._pixels_of(video)
         every_row = np.concatenate(crops)
         rows = _sort(every_row[np.unique(every_row["row"], return_index=True)[1]])
         for part in _parts(rows["frame"], pixels.in_order):

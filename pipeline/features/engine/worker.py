@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import Bools, Floats
+from pipeline.crops import crop_person
 from pipeline.features.computing import compute_row
 from pipeline.features.inputs import CUT, Pixels, VideoLost, crop_labels
 from pipeline.features.streams.base import Labels, Stream
@@ -124,7 +125,6 @@ class CropDecoding:
         self._outputs = outputs
         self._slots: list[NDArray[np.uint8]] = []  # by network, (n, size, size, 3)
         self._compared: Pixels | None = None  # the video that was compared last
-        self._lost: dict[Pixels, str] = {}  # videos that cannot be read, and why
         self._video: _OpenVideo | None = None  # that of the last task
 
     def share(self, *memories: mmap.mmap) -> None:
@@ -145,15 +145,15 @@ class CropDecoding:
         fillings = []
         for output, crops in zip(self._outputs, task.crops, strict=True):
             memory = next(slots) if output.stream is None else None
-            fillings.append(_Filling(task.pixels, output, crops, memory, meter))
+            fillings.append(_Filling(output, crops, memory, meter))
+        lost = ""
         try:
-            if task.pixels not in self._lost:
-                self._decode(task, skipped, fillings, meter)
+            self._decode(task, skipped, fillings, meter)
         except VideoLost as error:
             self._video = None
-            self._lost[task.pixels] = str(error)
-        filled = [filling.filled for filling in fillings]
-        return Decoded(filled, meter, self._lost.get(task.pixels, ""))
+            self._compared = None
+            lost = str(error)
+        return Decoded([filling.filled for filling in fillings], meter, lost)
 
     def _decode(
         self,
@@ -257,14 +257,13 @@ class _Filling:
 
     def __init__(
         self,
-        pixels: Pixels,
         output: Output,
         crops: Crops,
         slots: NDArray[np.uint8] | None,
         meter: Meter,
     ) -> None:
-        self._pixels = pixels
         self._size, self._stream = output
+        self._is_whole = self._stream is not None and self._stream.reads.is_whole
         self._crops = crops
         self._slots = slots
         self._meter = meter
@@ -309,7 +308,10 @@ class _Filling:
         """
         crop = self._crops.rows[i]
         with self._meter.measure("crop"):
-            images = self._cut(crop["cut"], frames)
+            images = [
+                cut_image(frame, crop["cut"], self._size, is_whole=self._is_whole)
+                for frame in frames
+            ]
             if self._slots is not None:
                 self._slots[crop["slot"]] = images[0]
         if self._stream is None:
@@ -322,6 +324,12 @@ class _Filling:
                 self.filled.values[i] = row
                 self.filled.known[i] = True
 
-    def _cut(self, cut: np.void, frames: Sequence[Frame]) -> list[Image]:
-        is_whole = self._stream is not None and self._stream.reads.is_whole
-        return [self._pixels.crop(frame, cut, self._size, is_whole=is_whole) for frame in frames]
+
+def cut_image(frame: Frame, cut: np.void, size: int, *, is_whole: bool) -> Image:
+    """Crop (size, size, 3) of a decoded frame, which has an image. is_whole: the stream reads whole
+    frames, so return the frame's image.
+    """
+    assert frame.image is not None
+    if is_whole:
+        return frame.image
+    return crop_person(frame.image, cut["bbox"], cut["scale"], size, mirrored=cut["mirrored"])

@@ -38,18 +38,16 @@ from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import (
     Loaded,
-    Network,
     Normalisation,
     PlainNetwork,
     ReorderedNetwork,
-    chosen_device,
-    compute,
 )
+from pipeline.features.networks.base import Network as Network
+from pipeline.features.networks.base import chosen_device as chosen_device
+from pipeline.features.networks.base import compute as compute
 from pipeline.features.streams.base import Machine, Provenance
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes import cores
-
-__all__ = ["Network", "chosen_device", "compute", "has_bf16", "load", "run"]
 
 CALIBRATION_CROPS: Final = 96  # rendered crops that standardise a ResNet-50 with random weights
 COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones

@@ -70,7 +70,7 @@ class Extract:
         self.made_up.convert(root, len(sources), n_frames)
 
         def of_video(video):
-            return Pixels(sources[video], name, f"video {video}", digest or sources[video].name)
+            return Pixels(sources[video], f"video {video}", digest or sources[video].name)
 
         self._patch.setattr(features, "pixels", lambda *_, **__: of_video)
         streams, reported = [stream or self.made_up.Colour(), *also], list[int]()
@@ -278,7 +278,7 @@ from pipeline.features.spec import Resources, StreamSpec
 
 def main(folder, n_rows):
     made_up.convert(folder / "cache", n_rows // 50, 50, 64)
-    source = Pixels(made_up.Source(folder), "", "", "")
+    source = Pixels(made_up.Source(folder), "", "")
     extract.pixels = lambda *_, **__: lambda video: source
     plan = plan_extraction(folder / "cache", made_up.SPLIT, StreamSpec("colour", made_up.Colour()))
     done = extract.extract_together([plan], Resources(batch_size=16, workers=2))[0]
