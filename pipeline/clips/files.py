@@ -29,6 +29,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -81,10 +82,15 @@ def describe_others(raw: Path) -> str:
             others.append(file)
     if not others:
         return ""
-    names = others[:FEW]
-    if len(others) > FEW:
-        names.append("...")
-    return f"skipped {count(len(others), 'file')} of other kinds: {', '.join(names)}"
+    return f"skipped {count(len(others), 'file')} of other kinds: {join_few(others)}"
+
+
+def join_few(names: Sequence[str]) -> str:
+    """The first few names, for a message: "a.heic, b.jpg, ..."."""
+    shown = [*names[:FEW]]
+    if len(names) > FEW:
+        shown.append("...")
+    return ", ".join(shown)
 
 
 def images_hint(raw: Path) -> str:

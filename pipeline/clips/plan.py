@@ -233,7 +233,9 @@ def _plan_clips(
         try:
             video = Video(raw, clip)
             target = _target_of(out, video, about)
-            is_up_to_date = _is_up_to_date(target, video)
+            is_up_to_date = target.is_up_to_date()
+            if not is_up_to_date:
+                video.require_whole()
         except (PipelineError, OSError) as error:
             refused[utf8(clip)] = str(error)
             continue
@@ -259,14 +261,6 @@ def _plan_clips(
         orphans=_find_orphans(lost, renamed.values()),
         weights=terms(detector) if missing or failed else [],
     )
-
-
-def _is_up_to_date(target: ClipFiles, video: Video) -> bool:
-    """Whether a clip's file is up to date. Raises PipelineError or OSError if it can have none."""
-    if target.is_up_to_date():
-        return True
-    video.require_whole()
-    return False
 
 
 def _find_orphans(lost: Iterable[ClipFiles], renamed: Iterable[ClipFiles]) -> list[str]:

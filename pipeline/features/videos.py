@@ -19,13 +19,15 @@ from pipeline.features.inputs import Pixels, VideoLost, pixels, raw_folder
 
 
 def videos_of(split: Split, shards: Sequence[int]) -> list[int]:
-    """Numbers of the videos with rows in these shards."""
-    wanted = np.sort(shards)
+    """Numbers of the videos with rows in these shards, ascending."""
     size = split.rows_per_shard
-    # wanted[first[i] : end[i]] have rows of track i
-    first = np.searchsorted(wanted, split.tracks.start // size)
-    end = np.searchsorted(wanted, (split.tracks.stop - 1) // size, side="right")
-    return np.unique(split.tracks.video[first < end]).tolist()  # type: ignore[no-any-return]
+    tracks = split.tracks  # sorted by row, and disjoint
+    videos = set[int]()
+    for shard in shards:
+        first = np.searchsorted(tracks.stop, shard * size, side="right")
+        last = np.searchsorted(tracks.start, (shard + 1) * size)
+        videos.update(tracks.video[first:last].tolist())
+    return sorted(videos)
 
 
 def find_lost(
@@ -49,15 +51,7 @@ def find_lost(
 
 def computable_shards(split: Split, lost: Collection[int], shards: Sequence[int]) -> list[int]:
     """Those of the shards that have rows of videos that are not lost."""
-    size = split.rows_per_shard
-    is_readable = ~np.isin(split.tracks.video, [*lost])
-    # Tracks are sorted and disjoint: a shard has rows of one if more have begun in it or in earlier
-    # shards than have ended in earlier shards.
-    first_shard = split.tracks.start[is_readable] // size
-    last_shard = (split.tracks.stop[is_readable] - 1) // size
-    n_begun = np.searchsorted(first_shard, shards, side="right")
-    n_ended = np.searchsorted(last_shard, shards)
-    return np.extract(n_begun > n_ended, shards).tolist()
+    return [shard for shard in shards if not set(videos_of(split, [shard])).issubset(lost)]
 
 
 def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:

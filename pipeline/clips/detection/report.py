@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cli.console import rate
-from pipeline.cli.text import FEW, count
+from pipeline.cli.text import count
+from pipeline.clips.files import join_few
 from pipeline.processes.meter import Meter
 
 
@@ -44,13 +45,10 @@ class DetectionReport:
         """Messages for the user, besides `problems`."""
         messages = [f"{clip}: {remark}" for clip, remark in self.damaged.items()]
         if self.orphans:
-            names = self.orphans[:FEW]
-            if len(self.orphans) > FEW:
-                names.append("...")
             files = count(len(self.orphans), "keypoint file")
             messages.append(
-                f"{files} of missing clips: {', '.join(names)}. Restore the clips, or delete the "
-                "files."
+                f"{files} of missing clips: {join_few(self.orphans)}. Restore the clips, or "
+                "delete the files."
             )
         return messages
 

@@ -40,7 +40,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.files import file_digest
+from pipeline.files.raw.files import digest_or_problem
 from pipeline.processes import Failed
 from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.meter import Meter
@@ -265,7 +265,7 @@ class _DetectionRun:
     def _open_clips(self) -> Iterator[Iterator[Task | None]]:
         """Open the clips one after the other, and yield the tasks of each."""
         for files in self.todo:
-            digest = _digest_of(self.plan.raw / files.clip)
+            digest = digest_or_problem(self.plan.raw / files.clip)
             clip = OpenClip(files, self.every, digest)
             self.open_clips[files.clip] = clip
             yield clip.tasks(self.batch_size)
@@ -399,11 +399,3 @@ class _DetectionRun:
             "fps": record.fps if math.isfinite(record.fps) else None,
             "record": record.as_dict(),
         }
-
-
-def _digest_of(file: Path) -> str:
-    """The file's digest (`file_digest`); "" if it cannot be read."""
-    try:
-        return file_digest(file)
-    except OSError:
-        return ""
