@@ -29,12 +29,12 @@ from torchvision.models import resnet50
 
 import cache
 from pipeline.features import networks
-from pipeline.processes.meter import Meter
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
+from pipeline.processes.meter import Meter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
