@@ -38,11 +38,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-
+from cache.arrays import Ints
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import layout
 from cache.format.entries import check_entries
@@ -56,24 +55,10 @@ from cache.format.layout import (
 )
 from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, sha256
-from cache.format.tables import Tables, parse_table, table_folder, table_key, table_size
+from cache.format.tables import StoredTable, Tables
 from cache.storage.base import Etag
 
 _TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
-
-
-def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
-    """Read the manifest, and return it with its file's etag; None if there is no file.
-
-    Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
-    """
-    try:
-        text, etag = place.store.read_with_etag(place.manifest)
-    except FileNotFoundError:
-        return None
-    except PermissionError as error:
-        raise AccessDenied.of(error) from error
-    return parse_manifest(place, text), etag
 
 
 def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
@@ -83,28 +68,21 @@ def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
     belongs to another split or stream.
     """
     manifest = _decode(place, text)
-    file = place.store.location(place.manifest)
     try:
         check_entries(manifest, place.stream)
     except ValueError as error:
         title = f"split {place.split}"
         if place.stream is not None:
             title = f"stream {place.stream!r} of {place.split}"
-        raise CacheError.at(
-            file,
-            expected=f"the manifest of {title}",
-            found=str(error),
-            do=place.repair_advice,
-        ) from error
+        expected = f"the manifest of {title}"
+        raise place.damaged(place.manifest, expected=expected, found=str(error)) from error
     except CacheError as error:
-        raise CacheError(f"{file}: {error}") from error
+        raise CacheError(f"{place.store.location(place.manifest)}: {error}") from error
     return manifest
 
 
 def _decode(place: Place, text: bytes) -> dict[str, Any]:
     """Decode a manifest, and check its format and digest, but not its other entries."""
-    file = place.store.location(place.manifest)
-    do = place.repair_advice
     try:
         manifest: dict[str, Any] = json.loads(text)
         written_as = manifest["format"]
@@ -112,19 +90,18 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
         intact = manifest["digest"] == sha256(layout.canonical(body))
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         other = f"something else ({error})"
-        raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
+        raise place.damaged(place.manifest, expected="a manifest in JSON", found=other) from error
     # Check the format before the digest, which another format may define otherwise.
     if written_as != FORMAT:
         raise CacheError.at(
-            file,
+            place.store.location(place.manifest),
             expected=f"format {FORMAT!r}",
             found=f"format {written_as!r}",
             do=OTHER_VERSION,
         )
     if not intact:
-        raise CacheError.at(
-            file, expected="its own digest to match", found="changed content", do=do
-        )
+        expected = "its own digest to match"
+        raise place.damaged(place.manifest, expected=expected, found="changed content")
     return manifest
 
 
@@ -134,33 +111,22 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
     Returns the tables whose files match the manifest, and the names of the other tables by the key
     of their missing or changed file. A stream has no tables.
     """
+    stored = {place.array_key(table.key): table for table in StoredTable.from_manifest(manifest)}
+    files = place.store.read_many(stored)
     tables = Tables()
-    if place.stream is not None:
-        return tables, {}
-    entries = manifest["tables"]
-    keys = table_keys(place, manifest)
-    files = place.store.read_many(keys.values())
     wrong = {}
-    for name, key in keys.items():
-        entry = entries[name]
-        is_named = key in files and sha256(files[key]) == entry["sha256"]
-        if is_named and len(files[key]) == table_size(entry):
-            tables[name] = parse_table(files[key], entry)
+    for key, table in stored.items():
+        array = table.decode(files[key]) if key in files else None
+        if array is None:
+            wrong[key] = table.name
         else:
-            wrong[key] = name
+            tables[table.name] = array
     return tables, wrong
-
-
-def table_keys(place: Place, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The keys of the files of all tables, by name."""
-    tables = manifest.get("tables", {})
-    return {name: place.array_key(table_key(name, entry)) for name, entry in tables.items()}
 
 
 def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator[str]:
     """Keys of existing table folders that the manifest does not name."""
-    named = {} if manifest is None else manifest.get("tables", {})
-    folders = {table_folder(name, entry) for name, entry in named.items()}
+    folders = {table.folder for table in StoredTable.from_manifest(manifest or {})}
     if place.stream is None:
         for name in place.store.list_names(place.array_key(TABLE_FOLDER)):
             folder = f"{TABLE_FOLDER}/{name}"
@@ -177,9 +143,8 @@ def lost_manifest(place: Place) -> CacheError | None:
         array = place.array_key("frame_index")
     if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
         return None
-    file = place.store.location(place.manifest)
     expected = "the manifest of the data committed here"
-    return CacheError.at(file, expected=expected, found="no file", do=place.repair_advice)
+    return place.damaged(place.manifest, expected=expected, found="no file")
 
 
 def has_unfinished_commit(place: Place) -> bool:
@@ -189,11 +154,8 @@ def has_unfinished_commit(place: Place) -> bool:
     writing = place.store.list_names(place.writing)
     if place.store.exclusive and set(writing) - {"lock"}:
         return True
-    current = read_manifest(place)
-    if current is None:
-        return False
-    manifest, etag = current
-    return bool(Commit(place, manifest, Tables(), etag).find_stale_metadata())
+    commit = Commit.without_tables(place)
+    return commit is not None and bool(commit.find_stale_metadata())
 
 
 def read_notes(place: Place) -> dict[str, Any]:
@@ -216,12 +178,40 @@ class Commit:
 
     place: Place
     manifest: Mapping[str, Any]
-    tables: Tables  # empty for a stream
+    tables: Tables  # empty for a stream, and if they were not read
     etag: Etag | None  # version of the manifest's file
 
     @property
     def digest(self) -> str:
         return str(self.manifest["digest"])
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(**self.manifest["geometry"])
+
+    @property
+    def extent(self) -> int:
+        """The end of the last commit's rows."""
+        return int(self.manifest["extent"])
+
+    @property
+    def live_by_shard(self) -> Ints:
+        """How many rows of committed tracks each shard of a split has (number of shards,)."""
+        return self.tables.live_by_shard(self.geometry, self.extent)
+
+    @classmethod
+    def without_tables(cls, place: Place) -> Commit | None:
+        """Read the manifest alone; None if there is no file.
+
+        Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
+        """
+        try:
+            text, etag = place.store.read_with_etag(place.manifest)
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise AccessDenied.of(error) from error
+        return cls(place, parse_manifest(place, text), Tables(), etag)
 
     @classmethod
     def load(cls, place: Place) -> Commit | None:
@@ -231,26 +221,24 @@ class Commit:
         """
         digest = ""
         while True:
-            current = read_manifest(place)
+            current = cls.without_tables(place)
             if current is None:
                 lost = lost_manifest(place)
                 if place.stream is not None and lost is not None:
                     raise lost
                 return None
-            manifest, etag = current
-            tables, wrong = read_tables(place, manifest)
+            tables, wrong = read_tables(place, current.manifest)
             if not wrong:
-                return cls(place, manifest, tables, etag)
-            if manifest["digest"] == digest:
-                raise CacheError.at(
-                    place.store.location(min(wrong)),
+                return replace(current, tables=tables)
+            if current.digest == digest:
+                raise place.damaged(
+                    min(wrong),
                     expected="the file that the manifest names by its digest",
                     found="a missing or changed file",
-                    do=place.repair_advice,
                 )
             # Another process may have committed after the manifest was read, and removed tables:
             # read again, until the same manifest fails twice.
-            digest = manifest["digest"]
+            digest = current.digest
 
     @property
     def note(self) -> Mapping[str, Any]:
@@ -281,8 +269,8 @@ class Commit:
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
         """The zarr.json of a column with `extent` rows (default: those of this commit)."""
         if extent is None:
-            extent = int(self.manifest["extent"])
-        return self.columns[name].metadata(extent, Geometry(**self.manifest["geometry"]))
+            extent = self.extent
+        return self.columns[name].metadata(extent, self.geometry)
 
     def metadata(self) -> dict[str, bytes]:
         """The bytes of every zarr.json that can be derived from the manifest, by its key."""
@@ -290,10 +278,9 @@ class Commit:
         for name in self.columns:
             if name in self.manifest["shards"]:
                 files[f"{name}/zarr.json"] = self.column_metadata(name)
-        tables = self.manifest.get("tables", {})
-        for name, entry in tables.items():
-            metadata = layout.table_metadata(tuple(entry["shape"]), np.dtype(entry["dtype"]))
-            files[f"{table_folder(name, entry)}/zarr.json"] = metadata
+        tables = StoredTable.from_manifest(self.manifest)
+        for table in tables:
+            files[f"{table.folder}/zarr.json"] = table.metadata
         if tables:
             files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
         return {self.place.array_key(name): data for name, data in files.items()}
@@ -310,11 +297,10 @@ class Commit:
             return data in [self.column_metadata(array, end) for end in ends]
         # A table's folder is named by a digest of its bytes. Tables of other shapes can have the
         # same bytes, as an empty table is stored as a row of zeros: then only the shape differs.
-        tables = self.manifest.get("tables", {})
-        dtypes = {table_folder(name, entry): entry["dtype"] for name, entry in tables.items()}
+        tables = {table.folder: table for table in StoredTable.from_manifest(self.manifest)}
         try:
-            shape = json.loads(data)["shape"]
-            return data == layout.table_metadata(tuple(shape), np.dtype(dtypes[array]))
+            shape = tuple(json.loads(data)["shape"])
+            return data == replace(tables[array], shape=shape).metadata
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
 
@@ -327,11 +313,10 @@ class Commit:
 
     def shard_files(self) -> list[ShardFile]:
         """All shards that the manifest names, sorted by column and number."""
-        geometry = Geometry(**self.manifest["geometry"])
         files = []
         for name, column in self.columns.items():
             records = self.manifest["shards"].get(name, {})
-            encoding = ShardLayout(column, geometry)
+            encoding = ShardLayout(column, self.geometry)
             for number in sorted(map(int, records)):
                 key = layout.shard_key(self.place.array_key(name), number, column.shape)
                 n_rows = len(shard_rows(self.manifest, number))

@@ -27,10 +27,11 @@ from cache.format.layout import Column, Geometry
 from cache.format.manifest import Commit, shards_entry
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, video_record
-from cache.format.tables import Tables, VideoTable, encode_texts
+from cache.format.tables import Tables, encode_texts
+from cache.format.track_tables import VideoTable
 from cache.storage.base import Lock
 from cache.write.checks import check_track
-from cache.write.split_shards import SplitShards, Video
+from cache.write.split_shards import SplitShards, StagedShards, Video
 from cache.write.staged import Plan, StagedWork
 
 
@@ -42,10 +43,27 @@ class SplitState:
     columns: Mapping[str, Column]  # per row, including extra ones
     extra: Mapping[str, ExtraColumn]
     commit: Commit | None  # None if nothing is committed
-    tables: Tables  # of the commit; without rows if there is none
     commits: list[list[int]]  # the rows [start, stop) of each commit
     geometry: Geometry  # also of the next commit
-    has_other_columns: bool  # the columns differ from the committed ones: no committed video stays
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The committed tables; without rows if there is no commit."""
+        if self.commit is None:
+            return Tables.from_records([], self.extra.values())
+        return self.commit.tables
+
+    @cached_property
+    def has_other_columns(self) -> bool:
+        """Whether some columns are new or declared differently than in the commit: then no
+        committed video stays.
+        """
+        if self.commit is None:
+            return False
+        declared = ExtraColumn.from_manifest(self.commit.manifest)
+        stored = {name: column.stored_as for name, column in declared.items()}
+        target = {name: column.stored_as for name, column in self.extra.items()}
+        return stored != target or not self.columns.keys() <= self.commit.manifest["shards"].keys()
 
     @property
     def digest(self) -> str:
@@ -156,8 +174,8 @@ class NextCommit:
 
     def _resume(self) -> bool:
         """Take over the journalled videos. Returns False if no staged video is usable."""
-        staged = self._shards.read_staged()
-        usable = [video for video in staged if self._is_usable(video)]
+        staged = StagedShards.read(self.work)
+        usable = [video for video in staged.videos if self._is_usable(video)]
         if not usable:
             return False
         # Of all staged videos: rows of finished ones that are not usable are skipped.

@@ -38,7 +38,6 @@ from cache.format.layout import (
     LARGEST_ROW,
     NO_KEY,
     UNDECODABLE,
-    Geometry,
     stream_columns,
 )
 from cache.format.listing import refuse_missing
@@ -60,7 +59,7 @@ from cache.write.staged import (
 )
 
 
-class FoundRows(NamedTuple):
+class _FoundRows(NamedTuple):
     """Features that the cache has for n rows, some of which have none."""
 
     mask: Bools  # (n,) which rows have stored features
@@ -112,8 +111,8 @@ class StreamShards(ShardFiles):
     committed: dict[int, dict[str, str]]
     """The shards that the stream has for the split's rows: number -> array -> the manifest's
     record."""
-    _accepted: dict[int, dict[str, str]]
-    """Committed shards and, in a `StreamWriter`, accepted ones: number -> array -> record."""
+    _accepted: dict[int, Staged]
+    """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
     foreign: list[int]
     """Numbers of the shards that the stream has for other rows than the split has now."""
 
@@ -151,9 +150,8 @@ class StreamShards(ShardFiles):
         self._commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
         self.split_digest = self.split.digest
-        self.geometry = Geometry(**self.split.manifest["geometry"])
-        extent = int(self.split.manifest["extent"])
-        n_live = self.split.tables.live_by_shard(self.geometry, extent)
+        self.geometry = self.split.geometry
+        n_live = self.split.live_by_shard
         self.live_shards = np.flatnonzero(n_live).tolist()
         self.foreign = []
         self.committed = {}
@@ -163,7 +161,7 @@ class StreamShards(ShardFiles):
             shards = self._commit.shards
             for shard in sorted(shards.keys() - set(self.foreign)):
                 self.committed[shard] = shards[shard]
-        self._accepted = dict(self.committed)
+        self._accepted = {}
         # Features can only be carried over from rows of replaced or removed tracks.
         self._has_replaced_rows = any(
             self._is_partly_replaced(shard, n_live) for shard in self.committed
@@ -211,7 +209,7 @@ class StreamShards(ShardFiles):
         """The digest of the split's rows in a shard: see `manifest.rows_record`."""
         return manifest.rows_record(self.split.manifest, shard)
 
-    def carried(self, keys: Keys) -> FoundRows:
+    def carried(self, keys: Keys) -> _FoundRows:
         """Find features to carry over: those that committed rows of the stream have with equal
         keys, (n, 2) uint64. Finds none if no committed shard has rows of replaced tracks.
 
@@ -241,7 +239,7 @@ class StreamShards(ShardFiles):
         """
         self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
-    def kept(self, shard: int, keys: Keys) -> FoundRows:
+    def kept(self, shard: int, keys: Keys) -> _FoundRows:
         """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal.
         Returns the same as `carried`.
         """
@@ -259,10 +257,10 @@ class StreamShards(ShardFiles):
             result.ok[valid_rows] = saved["ok"][is_valid]
         return result
 
-    def _no_features(self, n: int) -> FoundRows:
+    def _no_features(self, n: int) -> _FoundRows:
         """New arrays for n rows, for the caller to fill: none has features yet."""
         data = np.zeros((n, self._dim), self._dtype)
-        return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
+        return _FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
         """Shards that are staged with this plan, by number; only those for the rows that the split
@@ -314,7 +312,8 @@ class StreamShards(ShardFiles):
         """Shards that have rows of committed tracks and no features yet: they are neither
         committed nor, by this writer or a killed one with the same plan, accepted.
         """
-        return [shard for shard in self.live_shards if shard not in self._accepted]
+        shards = self.committed.keys() | self._accepted.keys()
+        return [shard for shard in self.live_shards if shard not in shards]
 
     def _put_piece(self, staged: Staged) -> None:
         """Record a shard whose files are written in a piece, and remove its checkpoint."""
