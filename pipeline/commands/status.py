@@ -1,8 +1,10 @@
-"""`python -m pipeline status`: the contents of a cache, compared with the releases.
+"""`python -m pipeline status`: the contents of a cache, compared with the releases, and what the
+next conversion would do.
 
 `_split_status` collects all that is shown about one split in a `_SplitStatus`, which also is the
-split's JSON document. From these, `_run` prints a table with a line for each split, and below it
-notes (`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
+split's JSON document: its committed state, and the plan of its next conversion, with the recorded
+options. From these, `_run` prints a table with a line for each split, and below it notes
+(`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, si
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion import committed
-from pipeline.conversion.kept import MISSING, UNUSABLE, kept_now, of_kind
+from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.again import fill_command
@@ -40,7 +42,10 @@ from pipeline.settings.arguments import (
     warn_of_broken,
 )
 
-COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
+COLUMNS: Final = (
+    *("split", "videos", "tracks", "frames kept / found"),
+    *("dropped", "streams", "to convert"),
+)
 # options for another output than the table; all but the last two exclude those after them
 DOCUMENTS: Final = ("digest", "tracks", "csv", "json", "sizes")
 VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
@@ -136,8 +141,8 @@ def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
     whole = _table(rows, range(len(COLUMNS)))
     if out.fits(whole):
         return [whole]
-    # numbers of splits, then what was dropped and the streams, each with the splits' names
-    return [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
+    # numbers of splits, then the other columns, each with the splits' names
+    return [_table(rows, range(4)), "", _table(rows, (0, 4, 5, 6))]
 
 
 def _refuse_together(args: argparse.Namespace) -> None:
@@ -195,8 +200,8 @@ def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]
 def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[str]]]:
     """Yield (mark, lines) for each list of a split's videos.
 
-    The lists are rejected, without rows, without a track, missing and unusable videos; if `every`,
-    also videos with dropped frames or notes.
+    The lists are rejected, without rows, and without a track; if `every`, also missing and unusable
+    videos, of which the problems name the first few, and videos with dropped frames or notes.
     """
     rejected = []
     without_rows = Counter[str]()  # a harmless reason -> number of videos
@@ -210,13 +215,15 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
         else:
             without_rows[video["set_aside"]] += 1
             notes = [*filter(None, [_by_reason(video["dropped"])]), *notes]
-        if every and notes and name not in row.without_track:
+        if notes and name not in row.without_track:
             noted.append(f"{name}: {'; '.join(notes)}")
     del without_rows[""]
 
     yield DOUBT, rejected
     yield IDLE, [describe_no_rows(why, n) for why, n in without_rows.items()]
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row.without_track.items()]
+    if not every:
+        return
     yield IDLE, noted
     yield IDLE, [f"missing: {name}" for name in committed.missing_names(row.missing)]
     yield DOUBT, [f"unusable: {rejection}" for rejection in row.unusable.values()]
@@ -239,6 +246,7 @@ def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
             *(_counts(row.accounting, unit) for unit in ("videos", "tracks", "frames")),
             ", ".join(filter(None, dropped)) or "-",
             plain(", ".join(row.streams)) or "-",
+            plain(row.to_convert) or "-",
         )
         shown.add_row(*(cells[i] for i in columns))
     return shown
@@ -300,7 +308,8 @@ class _SplitStatus:
     streams: list[str] = field(default_factory=list)  # label of each stream, such as "x (damaged)"
     missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
     unusable: dict[str, str] = field(default_factory=dict)  # video -> its rejection
-    unlisted: str = ""  # why it is unknown which videos are missing
+    to_convert: str = ""  # why the next conversion has something to do; "": nothing, or not known
+    unlisted: str = ""  # why it is unknown what the next conversion would do
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)  # stream -> its weights
     # stream -> number of rows without features; None: the stream's flags cannot be read
     undecodable: dict[str, int | None] = field(default_factory=dict)
@@ -332,7 +341,7 @@ def _split_status(split: cache.Split) -> _SplitStatus:
     for name in split.streams:
         _add_stream(status, split, name)
     status.problems += unmounted_streams(cache.store_at(split.root), split.name).values()
-    _add_missing(status, split)
+    _add_plan(status, split)
     _add_videos(status, split)
     return status
 
@@ -356,25 +365,33 @@ def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
     status.streams.append(label)
 
 
-def _add_missing(status: _SplitStatus, split: cache.Split) -> None:
-    """Add committed videos that are missing or unusable now."""
+def _add_plan(status: _SplitStatus, split: cache.Split) -> None:
+    """Add what the next conversion of the recorded raw folder would do: why it has something to do,
+    and the committed videos that are missing or unusable.
+    """
+    if not committed.recorded_raw(split) or "parameters" not in split.manifest.get("reader", {}):
+        return  # it was not converted here, or its raw folder is not recorded
     try:
-        kept = kept_now(split)
-        status.missing = of_kind(kept, MISSING)
-        status.unusable = of_kind(kept, UNUSABLE)
+        _require_raw(split)
+        plan = recorded_plan(split)
     except (PipelineError, OSError) as error:
         status.unlisted = error_text(error)
-    if status.missing:
-        n = count(len(status.missing), "video")
-        raw = committed.recorded_raw(split)
-        status.problems.append(f"{split.name}: {n} missing from {raw}; the rows are kept")
-    if status.unusable:
-        n = count(len(status.unusable), "video")
-        status.problems.append(f"{split.name}: {n} {committed.WOULD_LOSE}")
-    if status.unlisted:
         status.problems.append(f"{split.name}: {status.unlisted}")
-    else:
-        status.problems += committed.why_empty(split)
+        return
+    status.to_convert = plan.why
+    status.missing = plan.missing
+    status.unusable = plan.unusable
+    status.problems += plan.problems
+
+
+def _require_raw(split: cache.Split) -> None:
+    """Raise PipelineError if the recorded raw folder is missing."""
+    raw = committed.recorded_raw(split)
+    if not Path(raw).is_dir():
+        again = committed.convert_command(split, "DIR")
+        raise PipelineError(
+            f"its raw folder {raw} is missing. {committed.MOUNT}. If it has moved: {again}"
+        )
 
 
 def _add_videos(status: _SplitStatus, split: cache.Split) -> None:

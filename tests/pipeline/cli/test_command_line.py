@@ -369,8 +369,7 @@ def test_a_cache_of_another_program_has_no_accounts(ran, tmp_path, monkeypatch):
     assert shown.splitlines()[1].split() == [
         "penn_action/train",
         *["not", "recorded"] * 3,
-        "-",
-        "-",
+        *["-"] * 3,
     ]
     (row,) = json.loads(ran("status", "--cache", tmp_path, "--json", "--max-rejected", "0").out)
     assert (row["tracks"], row["accounting"], row["stand_in"], row["videos"]) == (7, {}, False, [])
