@@ -28,7 +28,7 @@ from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.recipe import SplitPlan
-from pipeline.settings.sections import Settings, detector_of, name_every
+from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
 OTHER_WEIGHTS: Final = (
@@ -52,7 +52,7 @@ def choose_detector(args: argparse.Namespace, specs: Sequence[StreamSpec]) -> De
     if not _has_clips_to_detect(args, name):
         return None
     try:
-        detector = detector_of(name_every(args.cfg.source, name, args.every), name)
+        detector = detector_of(args.cfg.source.override_keys(name, every=args.every), name)
         if not (args.plan and detector.downloads):
             detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:

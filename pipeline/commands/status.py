@@ -32,7 +32,7 @@ from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.again import fill_command
-from pipeline.features.plan import is_untrained, stream_label, weights_of
+from pipeline.features.plan import IMPORTED, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
 from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
 from pipeline.settings.arguments import (
@@ -46,8 +46,6 @@ COLUMNS: Final = (
     *("split", "videos", "tracks", "frames kept / found"),
     *("dropped", "streams", "to convert"),
 )
-# options for another output than the table; all but the last two exclude those after them
-DOCUMENTS: Final = ("digest", "tracks", "csv", "json", "sizes")
 VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
@@ -59,17 +57,17 @@ def _options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="List every video that was rejected, lost frames, or has notes",
     )
-    sub.add_argument(
-        "--sizes", action="store_true", help="Show bytes and commit times by split and stream"
-    )
     help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
+    instead = sub.add_mutually_exclusive_group()  # of the table
+    help_ = "Show bytes and commit times by split and stream"
+    instead.add_argument("--sizes", action="store_true", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
-    sub.add_argument("--csv", action="store_true", help=help_)
+    instead.add_argument("--csv", action="store_true", help=help_)
     help_ = "Print CSV with one line per track: its rows and grade"
-    sub.add_argument("--tracks", action="store_true", help=help_)
+    instead.add_argument("--tracks", action="store_true", help=help_)
     help_ = "Print digests of labels and streams, which are equal on any machine"
-    sub.add_argument("--digest", action="store_true", help=help_)
+    instead.add_argument("--digest", action="store_true", help=help_)
     json_option(sub, ", with all videos")
 
 
@@ -90,7 +88,8 @@ def _run(args: argparse.Namespace) -> int:
 
     Returns 1 for problems: unreadable or missing data, no rows, more rejected videos than allowed.
     """
-    _refuse_together(args)
+    if args.json and (args.csv or args.tracks or args.digest):
+        raise PipelineError("--json excludes --csv, --tracks and --digest")
     opened = cache.open(args.cache)
     names = {name.partition("/")[0] for name in opened.splits}
     warn_of_broken(name for name in datasets.names() if name in names)
@@ -143,14 +142,6 @@ def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
         return [whole]
     # numbers of splits, then the other columns, each with the splits' names
     return [_table(rows, range(4)), "", _table(rows, (0, 4, 5, 6))]
-
-
-def _refuse_together(args: argparse.Namespace) -> None:
-    """Raise PipelineError for options that exclude each other."""
-    for number, name in enumerate(DOCUMENTS[:-2], start=1):
-        *others, last = [f"--{other}" for other in DOCUMENTS[number:]]
-        if getattr(args, name) and any(getattr(args, other) for other in DOCUMENTS[number:]):
-            raise PipelineError(f"--{name} excludes {', '.join(others)} and {last}")
 
 
 def _add_notes(
@@ -453,12 +444,10 @@ def _weights_lines(row: _SplitStatus) -> Iterator[str]:
 
 def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
     """Rows without features, by reason."""
-    # labels of imported streams, as of `stream_label`: "NAME (imported ...)"
-    imported = {label.partition(" ")[0] for label in row.streams if "(imported" in label}
     for stream, lost in row.undecodable.items():
         if not lost:
             continue
-        if stream in imported:
+        if split.stream_manifest(stream).get("identity", {}).get("kind") == IMPORTED:
             why = "not in its file, or not finite"
         else:
             reasons = row.without_features.get(stream, {})
