@@ -190,7 +190,6 @@ class Preparation:
         """Raise errors of later steps now: weights, packages, device, read-only folders. With
         --plan, weights that would be downloaded are not checked.
         """
-        args = self.args
         missing = missing_files(self.recipes)
         if missing:
             raise PipelineError(" ".join(missing))
@@ -198,18 +197,19 @@ class Preparation:
             if plan.undetected and not os.access(plan.recipe.raw, os.W_OK):
                 raise _read_only(plan.recipe.raw)
         upcoming = [plan.recipe.streams for plan in plans if not (plan.up_to_date or plan.problems)]
-        failures = load_networks(
-            self.recipes[0].settings,
-            _unique(upcoming),
-            downloads=not args.plan,
-            by_option=bool(args.weights),
-        )
-        if failures:
-            raise PipelineError(" ".join(failures))
-        if upcoming and isinstance(args.cache, Path):
-            require_writable(args.cache, "Name another cache: --cache DIR")
+        self._check_networks(_unique(upcoming))
+        if upcoming and isinstance(self.args.cache, Path):
+            require_writable(self.args.cache, "Name another cache: --cache DIR")
         for plan in plans:
             self.pages.check(plan.recipe)
+
+    def _check_networks(self, streams: Sequence[StreamSpec]) -> None:
+        """Raise PipelineError for networks that cannot be loaded."""
+        by_option = bool(self.args.weights)
+        downloads = not self.args.plan
+        failures = load_networks(self.args.cfg, streams, downloads=downloads, by_option=by_option)
+        if failures:
+            raise PipelineError(" ".join(failures))
 
     # ----------------------------------------------------------------------------------------------
     # steps
