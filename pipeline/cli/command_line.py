@@ -27,7 +27,7 @@ from typing import Any, Final, NoReturn
 
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, BrokenPipe, err, out, plain
-from pipeline.errors import ConfigError, PipelineError, did_you_mean
+from pipeline.errors import PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
     "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 "
@@ -152,12 +152,16 @@ class _CommandParser(_Parser):
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
         command.options(self)
-        # a command with its own --set takes settings by it, too (`_override_settings`)
-        if "--set" not in self._option_string_actions:
-            help_ = "Override a luigi.cfg setting for this run (repeatable)"
-            self.add_argument(
-                "--set", action="append", default=[], type=_setting, metavar=SETTING, help=help_
-            )
+        help_ = "Override a luigi.cfg setting for this run (repeatable)"
+        self.add_argument(
+            "--set",
+            dest="settings",
+            action="append",
+            default=[],
+            type=_setting,
+            metavar=SETTING,
+            help=help_,
+        )
 
 
 class _ShowVersion(argparse.Action):
@@ -378,44 +382,22 @@ def every_option(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
 
 
-def named_values(words: Iterable[str], example: str) -> dict[str, str]:
-    """Parse the NAME=VALUE words of `--set`. Raises ConfigError for other words."""
-    values: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not (name and equals):
-            raise ConfigError(f"--set {word}: expected NAME=VALUE, as in --set {example}")
-        if name in values:
-            raise ConfigError(f"--set {word}: {name} is set to {values[name]!r} already")
-        values[name] = value
-    return values
-
-
 def _setting(text: str) -> str:
-    if not _is_setting(text):
+    """Type of `--set`: a text SECTION.KEY=VALUE."""
+    name, equals, _ = text.partition("=")
+    section, _, key = name.strip().rpartition(".")
+    if not (equals and section and key):
         raise argparse.ArgumentTypeError(
             f"expected {SETTING}, such as vibe.epochs=5, found {text!r}"
         )
     return text
 
 
-def _is_setting(text: str) -> bool:
-    name, equals, _ = text.partition("=")
-    section, _, key = name.strip().rpartition(".")
-    return bool(equals and section and key)
-
-
 @contextlib.contextmanager
 def _override_settings(args: argparse.Namespace) -> Iterator[None]:
-    """Let `--set SECTION.KEY=VALUE` override luigi.cfg within the block, also in child processes.
-
-    A command may have a `--set NAME=VALUE` of its own, such as `export --set features=yes`. So
-    the words of `args.set` are divided: those of luigi.cfg move to `args.settings`, the command's
-    stay.
+    """Let `--set SECTION.KEY=VALUE` override luigi.cfg within the block, also in child
+    processes.
     """
-    words: list[str] = getattr(args, "set", [])
-    args.settings = [word for word in words if _is_setting(word)]
-    args.set = [word for word in words if not _is_setting(word)]
     before = os.environ.get(SET, "")
     os.environ[SET] = "\n".join([*filter(None, [before]), *args.settings])
     try:

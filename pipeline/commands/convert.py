@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import cache
@@ -11,17 +12,14 @@ from pipeline.cli.command_line import SHARDS_KEPT, Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
 from pipeline.conversion.committed import DROP
-from pipeline.conversion.plan import ConversionPlan, plan_conversion, recorded_plan
+from pipeline.conversion.plan import ConversionPlan, recorded_plan
 from pipeline.errors import PipelineError
-from pipeline.files.raw import is_stand_in
+from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.steps import convert
 from pipeline.settings.arguments import (
     BODY,
-    body_of,
     cache_option,
-    check_own_folder,
     part_option,
-    refuse_one_folder,
     setting_options,
     split_arguments,
 )
@@ -72,20 +70,9 @@ def _plan(args: argparse.Namespace) -> ConversionPlan:
         return recorded_plan(split, args.raw, args.body, drop_removed=args.drop_removed, retry=True)
     if args.raw is None:
         raise PipelineError("name the dataset's raw folder: --raw DIR")
-    dataset = args.cfg.dataset(args.dataset)
-    refuse_one_folder(args.raw, args.cache)
-    check_own_folder(args.raw, dataset)
-    body = body_of(args, dataset, demo=is_stand_in(args.raw))
-    drop = args.drop_removed or args.cfg.convert.removed == "drop"
-    return plan_conversion(
-        dataset,
-        args.split,
-        raw=args.raw,
-        root=args.cache,
-        body=body,
-        drop_removed=drop,
-        selection=args.cfg.selection,
-    )
+    recipe = Recipe.by_arguments(args, args.split)
+    drop_removed = args.drop_removed or recipe.drop_removed
+    return replace(recipe, drop_removed=drop_removed).plan_conversion()
 
 
 def _reads(args: argparse.Namespace) -> Sequence[str]:

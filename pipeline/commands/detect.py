@@ -46,9 +46,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Write one file of COCO JSON per clip. Returns 1 if a clip has none, or lost frames."""
     name = args.detector or usual_detector(args.raw)
-    source = sections.name_every(args.cfg.source, name, args.every)
-    if args.weights is not None:
-        source = source.override(name, "weights", args.weights, "--weights")
+    source = args.cfg.source.override_keys(name, every=args.every, weights=args.weights)
     detector = sections.detector_of(source, name)
 
     plan = plan_detection(args.raw, args.out, detector, part=args.part)

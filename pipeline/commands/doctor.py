@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.table import Table
 
@@ -42,6 +42,13 @@ MARKS: Final = {
     "invalid": "[red]invalid[/red]",
     "left out": "[dim]left out[/dim]",
 }
+
+
+class _Place(NamedTuple):
+    """Where a part of a release is expected."""
+
+    pattern: str  # below the raw folder
+    what: str
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -80,20 +87,14 @@ def _run(args: argparse.Namespace) -> int:
     result = CommandResult({"examined": examined}, [_table(examined)])
     for examination in examined:
         result.text += _problems(examination)
-    missing = any(examination.missing or examination.is_in_part for examination in examined)
-    if missing or broken:
-        result.exit_code = 1
-    body_option = list[str]()
-    if args.body is not None:
-        body_option = ["--body", str(args.body)]
-    if missing:
-        again = [*args.datasets]
-        if settings is None:
-            again += ["--raw", str(raw)]
-        result.line("")
-        result.line(f"Then check again: {command('doctor', *again, *body_option)}")
+    is_missing = any(examination.missing or examination.is_in_part for examination in examined)
+    result.exit_code = int(bool(is_missing or broken))
+    if is_missing:
+        result.lines(_check_again(args))
+    elif settings is None:
+        result.lines(_prepare_commands(args, examined))
     else:
-        result.lines(_next_commands(settings, examined, body_option))
+        result.lines(("", f"Next: {tool('luigi')} --module tasks Data"))
     return result.print(as_json=args.json)
 
 
@@ -157,24 +158,6 @@ def _all_of(raw: Path) -> list[str]:
     return [
         name for name in datasets.names() if name in official or files.is_folder_there(raw / name)
     ]
-
-
-def _next_commands(
-    settings: Settings | None, examined: Sequence[Examination], body_option: list[str]
-) -> Iterator[str]:
-    """Yield lines with the commands that prepare what was examined."""
-    if settings is not None:
-        yield from ("", f"Next: {tool('luigi')} --module tasks Data")
-        return
-    yield from ("", "To prepare it:")
-    for examination in examined:
-        if examination.usable:
-            # demo data and real data need different caches; in a clone, demo/cache is the demo's
-            root = "demo/cache" if examination.stand_in else "cache-real"
-            options = ["--raw", str(examination.raw)]
-            if datasets.get(examination.dataset).uses_body:
-                options += body_option
-            yield "  " + command("prepare", examination.dataset, *options, "--cache", root)
 
 
 def _table(examined: Sequence[Examination]) -> Table:
@@ -244,22 +227,22 @@ def _sources(examination: Examination) -> list[str]:
 
 def _layout(examination: Examination) -> Iterator[str]:
     """Lines with the expected paths of all parts below the raw folder."""
-    whats = list[tuple[str, str]]()
+    places = list[_Place]()
     for part in examination.parts:
         what = part.what
         if part.without:
             what += " (not needed)"
         for pattern in part.where:
-            whats.append((pattern, what))
+            places.append(_Place(pattern, what))
             # the part's other patterns are alternatives
             if not what.startswith("or "):
                 what = f"or {what}"
-    if not whats:
+    if not places:
         return
-    width = max(len(pattern) for pattern, _ in whats)
+    width = max(len(place.pattern) for place in places)
     yield f"  layout  {plain(f'{examination.raw}/')}"
-    for pattern, what in whats:
-        yield f"          {plain(f'{pattern:<{width}}  {what}')}"
+    for place in places:
+        yield f"          {plain(f'{place.pattern:<{width}}  {place.what}')}"
 
 
 def _summary(examination: Examination) -> str:
@@ -277,6 +260,37 @@ def _summary(examination: Examination) -> str:
         ]
         return f"{', '.join(counts)}: they can be converted"
     return "complete, with warnings"
+
+
+# --------------------------------------------------------------------------------------------------
+# what to do next
+
+
+def _check_again(args: argparse.Namespace) -> Iterator[str]:
+    """Yield lines with the command that checks again."""
+    words = [*args.datasets]
+    if args.raw is not None:
+        words += ["--raw", str(args.raw)]
+    yield ""
+    yield f"Then check again: {command('doctor', *words, *_body_option(args))}"
+
+
+def _prepare_commands(args: argparse.Namespace, examined: Sequence[Examination]) -> Iterator[str]:
+    """Yield lines with the commands that prepare what was examined."""
+    yield from ("", "To prepare it:")
+    for examination in examined:
+        if not examination.usable:
+            continue
+        # demo data and real data need different caches; in a clone, demo/cache is the demo's
+        root = "demo/cache" if examination.stand_in else "cache-real"
+        options = ["--raw", str(examination.raw)]
+        if datasets.get(examination.dataset).uses_body:
+            options += _body_option(args)
+        yield "  " + command("prepare", examination.dataset, *options, "--cache", root)
+
+
+def _body_option(args: argparse.Namespace) -> list[str]:
+    return [] if args.body is None else ["--body", str(args.body)]
 
 
 def _reads(args: argparse.Namespace) -> Sequence[str] | None:

@@ -31,7 +31,7 @@ from pipeline.settings.arguments import (
     split_arguments,
 )
 from pipeline.settings.file import PATH, SettingsFile
-from pipeline.settings.sections import KIND, kind_of, stream_of
+from pipeline.settings.sections import kind_of, stream_of
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -136,11 +136,9 @@ def _stream_names(args: argparse.Namespace) -> tuple[str, ...]:
 def _named_keys(args: argparse.Namespace, names: Sequence[str]) -> SettingsFile:
     """The settings with those keys of the first stream's section that options name."""
     source: SettingsFile = args.cfg.source
-    for key in (KIND, "weights", "precision"):
-        value = getattr(args, key)
-        if value is not None:
-            source = source.override(names[0], key, value, f"--{key}")
-    return source
+    return source.override_keys(
+        names[0], kind=args.kind, weights=args.weights, precision=args.precision
+    )
 
 
 def _refuse_unnamed(source: SettingsFile, committed: cache.Split, stream_name: str) -> None:

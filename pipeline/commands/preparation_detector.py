@@ -7,7 +7,7 @@ detector are left alone (`keeps_other_keypoints`). `load_networks` checks the we
 
 `args` are the arguments of `prepare`: `dataset`, `raw`, `detector` (a name, NO_DETECTOR, or None),
 `every` (None: the default), `weights` of streams, `plan` (only print the plan: downloads nothing),
-and `cfg`, the settings of luigi.cfg and of `--set`.
+and `cfg`, the settings of luigi.cfg, `--set` and `--device`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.features import computing
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.recipe.recipe import SplitPlan
-from pipeline.settings.sections import Settings, detector_of, name_every
+from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
 OTHER_WEIGHTS: Final = (
@@ -37,14 +37,11 @@ OTHER_WEIGHTS: Final = (
 )
 
 
-def choose_detector(
-    args: argparse.Namespace, settings: Settings, specs: Sequence[StreamSpec]
-) -> Detector | None:
+def choose_detector(args: argparse.Namespace, specs: Sequence[StreamSpec]) -> Detector | None:
     """Choose the detector for clips without keypoints; None if no clip needs one.
 
-    settings: `args.cfg` with the device of `--device`. specs: streams, whose missing weights are
-    named beside those of the detector. Raises ConfigError for invalid options, MissingAssets for
-    missing weights.
+    specs: streams, whose missing weights are named beside those of the detector. Raises ConfigError
+    for invalid options, MissingAssets for missing weights.
     """
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         if args.every is not None:
@@ -55,7 +52,7 @@ def choose_detector(
     if not _has_clips_to_detect(args, name):
         return None
     try:
-        detector = detector_of(name_every(args.cfg.source, name, args.every), name)
+        detector = detector_of(args.cfg.source.override_keys(name, every=args.every), name)
         if not (args.plan and detector.downloads):
             detectors.identity(detector)  # reads or downloads its weights
     except (ConfigError, MissingAssets) as error:
@@ -66,7 +63,7 @@ def choose_detector(
         texts = [f"{str(error).rstrip('.')}. {do}"]
         if isinstance(error, MissingAssets):  # name all missing weights at once
             by_option = bool(args.weights)
-            texts += load_networks(settings, specs, downloads=not args.plan, by_option=by_option)
+            texts += load_networks(args.cfg, specs, downloads=not args.plan, by_option=by_option)
         raise type(error)(" ".join(texts)) from error
     return detector
 

@@ -22,13 +22,14 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.cli.command_line import Command, every_option
-from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain, size
+from pipeline.cli.console import DOUBT, WRONG, err, line, out, plain
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import FEW, count, error_text, from_here
+from pipeline.cli.text import FEW, error_text
 from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.plan import usual_detector
 from pipeline.commands import extract as extract_command
+from pipeline.commands.pages import Pages
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation_detector import (
     NO_DETECTOR,
@@ -48,14 +49,8 @@ from pipeline.processes.settings import DeviceName
 from pipeline.recipe import steps
 from pipeline.recipe.recipe import Recipe, SplitPlan, missing_files, plan_splits
 from pipeline.recipe.steps import LAYOUT, StepResult
-from pipeline.settings.arguments import (
-    BODY,
-    body_of,
-    cache_option,
-    check_own_folder,
-    from_settings,
-    refuse_one_folder,
-)
+from pipeline.settings import sections
+from pipeline.settings.arguments import BODY, cache_option, from_settings
 from pipeline.settings.file import PATH, option_type
 
 # defaults of the options, for other commands that run a preparation
@@ -130,6 +125,7 @@ class Preparation:
     dataset: Dataset
     recipes: Sequence[Recipe]  # one for each split of the dataset
     without_weights: bool  # no weights are named, so no features are extracted
+    pages: Pages
 
     @classmethod
     def resolve(cls, args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
@@ -137,41 +133,21 @@ class Preparation:
 
         Raises PipelineError and ConfigError for missing and contradictory inputs.
         """
-        dataset = args.cfg.dataset(args.dataset)
-        refuse_one_folder(args.raw, args.cache)
-        check_own_folder(args.raw, dataset)
-        settings = args.cfg
-        if args.device is not None:
-            detect = replace(settings.detect, device=args.device, devices=None)
-            features = replace(settings.features, device=args.device, devices=None)
-            settings = replace(settings, detect=detect, features=features)
-        demo = is_stand_in(args.raw)
-        body = body_of(args, dataset, demo=demo)
-        if dataset.uses_body and body is None:
-            raise PipelineError(
-                f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be "
-                "added after features. (`convert` and `extract` work without.)"
-            )
-        streams_of = _streams_by_split(args, dataset, streams, demo=demo)
-        without_weights = dataset.has_pixels and len(streams_of) < len(dataset.splits)
-        detector = choose_detector(args, settings, _unique(streams_of.values()))
+        args = _name_device(args)
+        recipe = Recipe.by_arguments(args, "")
+        dataset = recipe.dataset
+        if dataset.uses_body and recipe.body is None:
+            raise _no_body(dataset)
+        streams_of = _streams_by_split(args, dataset, streams)
+        detector = choose_detector(args, _unique(streams_of.values()))
         by_any_detector = detector is not None and keeps_other_keypoints(args, detector.name)
+        recipe = replace(recipe, detector=detector, by_any_detector=by_any_detector)
         recipes = [
-            Recipe(
-                dataset,
-                split,
-                args.raw,
-                args.cache,
-                settings,
-                body=body,
-                streams=streams_of.get(split, ()),
-                drop_removed=settings.convert.removed == "drop",
-                detector=detector,
-                by_any_detector=by_any_detector,
-            )
+            replace(recipe, split=split, streams=streams_of.get(split, ()))
             for split in dataset.splits
         ]
-        return cls(args, dataset, recipes, without_weights)
+        without_weights = dataset.has_pixels and len(streams_of) < len(dataset.splits)
+        return cls(args, dataset, recipes, without_weights, Pages(args.cache, args.pages))
 
     def run(self) -> int:
         """Plan, run every step of every split, and print a summary. Returns 1 if a video or split
@@ -180,8 +156,7 @@ class Preparation:
         args = self.args
         plans = self.plans()
         if not plans:
-            do = "Name its raw folder: --raw DIR"
-            raise PipelineError(f"{args.raw}: found no videos of {args.dataset}. {do}")
+            raise _no_videos(args)
         runnable = [plan for plan in plans if not plan.problems]
         if not runnable:
             raise PipelineError(plans[0].problems[0])
@@ -194,7 +169,7 @@ class Preparation:
 
         detected = self._detect(plans)
         n_flaws += detected.flaws + self._run_steps(runnable)
-        pages = {plan.name: self.page(plan.recipe) for plan in runnable}
+        pages = {plan.name: self.pages.file(plan.recipe) for plan in runnable}
         n_flaws += Summary(args.cache, pages, detected.warnings).print(runnable)
         return int(n_flaws > 0)
 
@@ -211,44 +186,30 @@ class Preparation:
         """Show the progress of a step of a split or dataset within the block."""
         return bar(f"  {line(verb, what, '')}", err, unit=unit)
 
-    def page(self, recipe: Recipe) -> Path:
-        """The file of a split's page: CACHE-DATASET-SPLIT.html, beside the cache or in --pages."""
-        folder = Path()
-        if isinstance(self.args.cache, Path):
-            folder = self.args.cache.parent
-        # two caches in one folder have different pages
-        cache_name = Path(self.args.cache).absolute().name
-        name = f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"
-        return (self.args.pages or folder) / name
-
     def check(self, plans: Sequence[SplitPlan]) -> None:
         """Raise errors of later steps now: weights, packages, device, read-only folders. With
         --plan, weights that would be downloaded are not checked.
         """
-        args = self.args
         missing = missing_files(self.recipes)
         if missing:
             raise PipelineError(" ".join(missing))
         for plan in plans:
             if plan.undetected and not os.access(plan.recipe.raw, os.W_OK):
-                raise PipelineError(
-                    f"{plan.recipe.raw}: read-only, but keypoints are written into its folder "
-                    f"{KEYPOINTS}. Make a "
-                    "folder of links to the clips (ln -s), and name it: --raw DIR"
-                )
+                raise _read_only(plan.recipe.raw)
         upcoming = [plan.recipe.streams for plan in plans if not (plan.up_to_date or plan.problems)]
-        failures = load_networks(
-            self.recipes[0].settings,
-            _unique(upcoming),
-            downloads=not args.plan,
-            by_option=bool(args.weights),
-        )
+        self._check_networks(_unique(upcoming))
+        if upcoming and isinstance(self.args.cache, Path):
+            require_writable(self.args.cache, "Name another cache: --cache DIR")
+        for plan in plans:
+            self.pages.check(plan.recipe)
+
+    def _check_networks(self, streams: Sequence[StreamSpec]) -> None:
+        """Raise PipelineError for networks that cannot be loaded."""
+        by_option = bool(self.args.weights)
+        downloads = not self.args.plan
+        failures = load_networks(self.args.cfg, streams, downloads=downloads, by_option=by_option)
         if failures:
             raise PipelineError(" ".join(failures))
-        if upcoming and isinstance(args.cache, Path):
-            require_writable(args.cache, "Name another cache: --cache DIR")
-        for plan in plans:
-            _check_page(self.page(plan.recipe))
 
     # ----------------------------------------------------------------------------------------------
     # steps
@@ -311,20 +272,10 @@ class Preparation:
 
     def _show(self, plan: SplitPlan) -> StepResult:
         """Write the page of a split, if its content has changed."""
-        from pipeline.show.page import shows, write_split_page
-
-        recipe = plan.recipe
-        split = split_now(plan)
-        page = self.page(recipe)
-        if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
+        if self.pages.is_current(plan.recipe, split_now(plan)):
             return NOTHING
-        page.parent.mkdir(parents=True, exist_ok=True)
         with self.bar("show", plan.name, "track") as progress:
-            n = write_split_page(
-                recipe.root, plan.name, page, raw=recipe.raw, body=recipe.body, progress=progress
-            )
-        detail = f"{count(n, 'track')} in {from_here(page)} ({size(page.stat().st_size)})"
-        return StepResult(details=[detail])
+            return self.pages.write(plan.recipe, progress)
 
     def _print_plan(self, plans: Sequence[SplitPlan]) -> None:
         """Print the plans of all splits, and whether features will be missing."""
@@ -339,12 +290,25 @@ class Preparation:
         out.print()
 
 
+def _name_device(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the settings that `--device` names, if it is given: the keys `device` of
+    [detect] and [features].
+    """
+    if args.device is None:
+        return args
+    source = args.cfg.source
+    for section in ("detect", "features"):
+        source = source.override(section, "device", str(args.device), "--device")
+    return argparse.Namespace(**{**vars(args), "cfg": sections.parse(source, tolerant=True)})
+
+
 def _streams_by_split(
-    args: argparse.Namespace, dataset: Dataset, streams: Sequence[StreamSpec], *, demo: bool
+    args: argparse.Namespace, dataset: Dataset, streams: Sequence[StreamSpec]
 ) -> dict[str, tuple[StreamSpec, ...]]:
     """The streams to extract of each split: `streams`, or those that the arguments name. A split
     for which no weights are named is left out.
     """
+    demo = is_stand_in(args.raw)
     streams_of = dict[str, tuple[StreamSpec, ...]]()
     for split in dataset.splits:
         name = f"{dataset.name}/{split}"
@@ -369,16 +333,27 @@ def _unique(streams: Iterable[Sequence[StreamSpec]]) -> list[StreamSpec]:
     return [*by_name.values()]
 
 
-def _check_page(page: Path) -> None:
-    """Raise PipelineError if a page cannot be written."""
-    from pipeline.show.page import is_page
+# --------------------------------------------------------------------------------------------------
+# errors
 
-    if page.exists() and not is_page(page):
-        raise PipelineError(
-            f"{page}: expected no file, or an earlier page of tracks; found another file, which "
-            "is not replaced. Move it, or name another folder for pages: --pages DIR"
-        )
-    require_writable(page.absolute().parent, "Name another folder for pages: --pages DIR")
+
+def _no_body(dataset: Dataset) -> PipelineError:
+    return PipelineError(
+        f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after "
+        "features. (`convert` and `extract` work without.)"
+    )
+
+
+def _no_videos(args: argparse.Namespace) -> PipelineError:
+    do = "Name its raw folder: --raw DIR"
+    return PipelineError(f"{args.raw}: found no videos of {args.dataset}. {do}")
+
+
+def _read_only(raw: Path) -> PipelineError:
+    return PipelineError(
+        f"{raw}: read-only, but keypoints are written into its folder {KEYPOINTS}. Make a folder "
+        "of links to the clips (ln -s), and name it: --raw DIR"
+    )
 
 
 NOTHING: Final = StepResult(details=())

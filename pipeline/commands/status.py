@@ -1,8 +1,10 @@
-"""`python -m pipeline status`: the contents of a cache, compared with the releases.
+"""`python -m pipeline status`: the contents of a cache, compared with the releases, and what the
+next conversion would do.
 
 `_split_status` collects all that is shown about one split in a `_SplitStatus`, which also is the
-split's JSON document. From these, `_run` prints a table with a line for each split, and below it
-notes (`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
+split's JSON document: its committed state, and the plan of its next conversion, with the recorded
+options. From these, `_run` prints a table with a line for each split, and below it notes
+(`_add_notes`). --csv, --tracks, --digest and --sizes print another document or table instead.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, out, plain, si
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.conversion import committed
-from pipeline.conversion.kept import MISSING, UNUSABLE, kept_now, of_kind
+from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.estimates import estimates_of
 from pipeline.features.again import fill_command
-from pipeline.features.plan import is_untrained, stream_label, weights_of
+from pipeline.features.plan import IMPORTED, is_untrained, stream_label, weights_of
 from pipeline.recipe.digests import list_digests
 from pipeline.recipe.tables import stored_bytes, tracks_csv, videos_csv
 from pipeline.settings.arguments import (
@@ -40,9 +42,10 @@ from pipeline.settings.arguments import (
     warn_of_broken,
 )
 
-COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
-# options for another output than the table; all but the last two exclude those after them
-DOCUMENTS: Final = ("digest", "tracks", "csv", "json", "sizes")
+COLUMNS: Final = (
+    *("split", "videos", "tracks", "frames kept / found"),
+    *("dropped", "streams", "to convert"),
+)
 VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 
@@ -54,17 +57,17 @@ def _options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="List every video that was rejected, lost frames, or has notes",
     )
-    sub.add_argument(
-        "--sizes", action="store_true", help="Show bytes and commit times by split and stream"
-    )
     help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
+    instead = sub.add_mutually_exclusive_group()  # of the table
+    help_ = "Show bytes and commit times by split and stream"
+    instead.add_argument("--sizes", action="store_true", help=help_)
     help_ = "Print CSV with one line per video: its state, frames and grades"
-    sub.add_argument("--csv", action="store_true", help=help_)
+    instead.add_argument("--csv", action="store_true", help=help_)
     help_ = "Print CSV with one line per track: its rows and grade"
-    sub.add_argument("--tracks", action="store_true", help=help_)
+    instead.add_argument("--tracks", action="store_true", help=help_)
     help_ = "Print digests of labels and streams, which are equal on any machine"
-    sub.add_argument("--digest", action="store_true", help=help_)
+    instead.add_argument("--digest", action="store_true", help=help_)
     json_option(sub, ", with all videos")
 
 
@@ -85,7 +88,8 @@ def _run(args: argparse.Namespace) -> int:
 
     Returns 1 for problems: unreadable or missing data, no rows, more rejected videos than allowed.
     """
-    _refuse_together(args)
+    if args.json and (args.csv or args.tracks or args.digest):
+        raise PipelineError("--json excludes --csv, --tracks and --digest")
     opened = cache.open(args.cache)
     names = {name.partition("/")[0] for name in opened.splits}
     warn_of_broken(name for name in datasets.names() if name in names)
@@ -136,16 +140,8 @@ def _tables(rows: Sequence[_SplitStatus]) -> list[str | Table]:
     whole = _table(rows, range(len(COLUMNS)))
     if out.fits(whole):
         return [whole]
-    # numbers of splits, then what was dropped and the streams, each with the splits' names
-    return [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
-
-
-def _refuse_together(args: argparse.Namespace) -> None:
-    """Raise PipelineError for options that exclude each other."""
-    for number, name in enumerate(DOCUMENTS[:-2], start=1):
-        *others, last = [f"--{other}" for other in DOCUMENTS[number:]]
-        if getattr(args, name) and any(getattr(args, other) for other in DOCUMENTS[number:]):
-            raise PipelineError(f"--{name} excludes {', '.join(others)} and {last}")
+    # numbers of splits, then the other columns, each with the splits' names
+    return [_table(rows, range(4)), "", _table(rows, (0, 4, 5, 6))]
 
 
 def _add_notes(
@@ -195,8 +191,8 @@ def _rejected_beyond(most: float, rows: Sequence[_SplitStatus]) -> Iterator[str]
 def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[str]]]:
     """Yield (mark, lines) for each list of a split's videos.
 
-    The lists are rejected, without rows, without a track, missing and unusable videos; if `every`,
-    also videos with dropped frames or notes.
+    The lists are rejected, without rows, and without a track; if `every`, also missing and unusable
+    videos, of which the problems name the first few, and videos with dropped frames or notes.
     """
     rejected = []
     without_rows = Counter[str]()  # a harmless reason -> number of videos
@@ -210,13 +206,15 @@ def _video_lists(row: _SplitStatus, *, every: bool) -> Iterator[tuple[str, list[
         else:
             without_rows[video["set_aside"]] += 1
             notes = [*filter(None, [_by_reason(video["dropped"])]), *notes]
-        if every and notes and name not in row.without_track:
+        if notes and name not in row.without_track:
             noted.append(f"{name}: {'; '.join(notes)}")
     del without_rows[""]
 
     yield DOUBT, rejected
     yield IDLE, [describe_no_rows(why, n) for why, n in without_rows.items()]
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row.without_track.items()]
+    if not every:
+        return
     yield IDLE, noted
     yield IDLE, [f"missing: {name}" for name in committed.missing_names(row.missing)]
     yield DOUBT, [f"unusable: {rejection}" for rejection in row.unusable.values()]
@@ -239,6 +237,7 @@ def _table(rows: Sequence[_SplitStatus], columns: Sequence[int]) -> Table:
             *(_counts(row.accounting, unit) for unit in ("videos", "tracks", "frames")),
             ", ".join(filter(None, dropped)) or "-",
             plain(", ".join(row.streams)) or "-",
+            plain(row.to_convert) or "-",
         )
         shown.add_row(*(cells[i] for i in columns))
     return shown
@@ -300,7 +299,8 @@ class _SplitStatus:
     streams: list[str] = field(default_factory=list)  # label of each stream, such as "x (damaged)"
     missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
     unusable: dict[str, str] = field(default_factory=dict)  # video -> its rejection
-    unlisted: str = ""  # why it is unknown which videos are missing
+    to_convert: str = ""  # why the next conversion has something to do; "": nothing, or not known
+    unlisted: str = ""  # why it is unknown what the next conversion would do
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)  # stream -> its weights
     # stream -> number of rows without features; None: the stream's flags cannot be read
     undecodable: dict[str, int | None] = field(default_factory=dict)
@@ -332,7 +332,7 @@ def _split_status(split: cache.Split) -> _SplitStatus:
     for name in split.streams:
         _add_stream(status, split, name)
     status.problems += unmounted_streams(cache.store_at(split.root), split.name).values()
-    _add_missing(status, split)
+    _add_plan(status, split)
     _add_videos(status, split)
     return status
 
@@ -356,25 +356,33 @@ def _add_stream(status: _SplitStatus, split: cache.Split, name: str) -> None:
     status.streams.append(label)
 
 
-def _add_missing(status: _SplitStatus, split: cache.Split) -> None:
-    """Add committed videos that are missing or unusable now."""
+def _add_plan(status: _SplitStatus, split: cache.Split) -> None:
+    """Add what the next conversion of the recorded raw folder would do: why it has something to do,
+    and the committed videos that are missing or unusable.
+    """
+    if not committed.recorded_raw(split) or "parameters" not in split.manifest.get("reader", {}):
+        return  # it was not converted here, or its raw folder is not recorded
     try:
-        kept = kept_now(split)
-        status.missing = of_kind(kept, MISSING)
-        status.unusable = of_kind(kept, UNUSABLE)
+        _require_raw(split)
+        plan = recorded_plan(split)
     except (PipelineError, OSError) as error:
         status.unlisted = error_text(error)
-    if status.missing:
-        n = count(len(status.missing), "video")
-        raw = committed.recorded_raw(split)
-        status.problems.append(f"{split.name}: {n} missing from {raw}; the rows are kept")
-    if status.unusable:
-        n = count(len(status.unusable), "video")
-        status.problems.append(f"{split.name}: {n} {committed.WOULD_LOSE}")
-    if status.unlisted:
         status.problems.append(f"{split.name}: {status.unlisted}")
-    else:
-        status.problems += committed.why_empty(split)
+        return
+    status.to_convert = plan.why
+    status.missing = plan.missing
+    status.unusable = plan.unusable
+    status.problems += plan.problems
+
+
+def _require_raw(split: cache.Split) -> None:
+    """Raise PipelineError if the recorded raw folder is missing."""
+    raw = committed.recorded_raw(split)
+    if not Path(raw).is_dir():
+        again = committed.convert_command(split, "DIR")
+        raise PipelineError(
+            f"its raw folder {raw} is missing. {committed.MOUNT}. If it has moved: {again}"
+        )
 
 
 def _add_videos(status: _SplitStatus, split: cache.Split) -> None:
@@ -436,12 +444,10 @@ def _weights_lines(row: _SplitStatus) -> Iterator[str]:
 
 def _lost_lines(row: _SplitStatus, split: cache.Split) -> Iterator[str]:
     """Rows without features, by reason."""
-    # labels of imported streams, as of `stream_label`: "NAME (imported ...)"
-    imported = {label.partition(" ")[0] for label in row.streams if "(imported" in label}
     for stream, lost in row.undecodable.items():
         if not lost:
             continue
-        if stream in imported:
+        if split.stream_manifest(stream).get("identity", {}).get("kind") == IMPORTED:
             why = "not in its file, or not finite"
         else:
             reasons = row.without_features.get(stream, {})

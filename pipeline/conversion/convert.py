@@ -40,12 +40,12 @@ from pipeline.conversion.committed import (
 )
 from pipeline.conversion.doubts import Doubts
 from pipeline.conversion.identity import report_other_work
-from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, of_kind
+from pipeline.conversion.kept import UNUSABLE, Kept, of_kind
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.conversion.reading import LATER, UNEXPECTED, ReadVideo, is_failure, read_videos
 from pipeline.conversion.selection import mixed_rates_note
 from pipeline.conversion.spool import Spool
-from pipeline.conversion.staying import why_kept
+from pipeline.conversion.staying import why_kept, why_renamed_kept
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.clip_record import restore_record
 from pipeline.files.raw import RawVideo, changes
@@ -225,19 +225,18 @@ def _append_videos(
 
 
 def _keep_renamed(plan: ConversionPlan, following: cache.NextCommit) -> dict[str, Kept]:
-    """Keep the rows of renamed videos that have none under their new names, such as clips that
-    were renamed without their keypoint file. Returns their old names.
+    """Keep the rows of renamed videos that have none under their new names. Returns their old
+    names.
     """
     kept: dict[str, Kept] = {}
     if plan.drop_removed or not plan.renamed:
         return kept
     now = {account.name: account for account in _accounts(following)}
     for name, old_name in plan.renamed.items():
-        had_rows = following.state.videos[old_name].account["tracks_kept"]
-        if had_rows and not now[name].tracks_kept:
-            why = f": {now[name].set_aside}" if now[name].set_aside else ""
-            kept[old_name] = Kept(MISSING, f"rows under its new name {name}{why}")
+        stays = why_renamed_kept(name, now[name], following.state.videos[old_name].account)
+        if stays is not None:
             following.keep(old_name)
+            kept[old_name] = stays
     return kept
 
 

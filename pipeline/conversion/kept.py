@@ -4,7 +4,7 @@ Files that were lost, cut off or damaged in part look like corrected ones, and a
 mounted looks like deleted videos. So rows stay until their files are restored, or until the user
 lets them go. One record says so of a split: `kept`, a mapping of videos to `Kept`. The first line
 that holds decides; lines 1 and 2 without reading the video (`find_kept`), the others by what was
-read of it now (`staying.why_kept`, and the last one `convert`):
+read of it now (`pipeline.conversion.staying`):
 
     the raw folder has now                                      kept as     not if
     no file of the video, or not all of its files               MISSING     drop
@@ -26,20 +26,12 @@ read of it now (`staying.why_kept`, and the last one `convert`):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.conversion.committed import (
-    convert_command,
-    names_with_rows,
-    no_videos,
-    recorded_dataset,
-    recorded_raw,
-)
-from pipeline.errors import PipelineError
-from pipeline.files.raw import changes, files
+from pipeline.conversion.committed import names_with_rows
+from pipeline.files.raw import changes
 
 MISSING: Final = "missing"
 UNUSABLE: Final = "unusable"
@@ -84,29 +76,3 @@ def find_kept(
         return kept
     with_rows = names_with_rows(split)
     return {name: why for name, why in kept.items() if name in with_rows}
-
-
-def kept_now(split: cache.Split) -> dict[str, Kept]:
-    """`find_kept` for the recorded raw folder as it is now. Reads no file's content.
-
-    Empty if no raw folder is recorded. Raises PipelineError if it is missing, or another dataset's.
-    """
-    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split):
-        return {}
-    raw = _mounted_raw(split)
-    videos = recorded_dataset(split, raw).videos(raw, split.name.partition("/")[2])
-    stamps = {changes.utf8(video.name): changes.stamp(raw, video) for video in videos}
-    return find_kept(split, stamps, changes.read_stamps(split.root, split.name))
-
-
-def _mounted_raw(split: cache.Split) -> Path:
-    """The recorded raw folder. Raises PipelineError if it is missing or empty."""
-    raw = Path(recorded_raw(split))
-    if not raw.is_dir():
-        again = convert_command(split, "DIR")
-        raise PipelineError(
-            f"its raw folder {raw} is missing. Mount its disk. If it has moved: {again}"
-        )
-    if not files.list_names(raw):
-        raise no_videos(raw, split)
-    return raw

@@ -1,8 +1,11 @@
-"""Whether a committed video that was read again keeps what the cache has of it: the lines of
-`pipeline.conversion.kept` that ask what was read.  [raw -> tracks]
+"""Whether a committed video that was read again keeps what the cache has of it: the last four lines
+of `pipeline.conversion.kept`, which ask what was read.  [raw -> tracks]
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import cache
 from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
@@ -10,7 +13,7 @@ from pipeline.cli.text import count
 from pipeline.clips.files import MADE_BY, read_info
 from pipeline.clips.labels import labels_of
 from pipeline.conversion.committed import OTHER_SPLIT
-from pipeline.conversion.kept import AS_BEFORE, UNUSABLE, Kept
+from pipeline.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, Kept
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.conversion.reading import ReadVideo
 from pipeline.files.pixels.sources import file_part
@@ -38,6 +41,18 @@ def why_kept(
     if not account.set_aside and _is_detected_again(plan, raw_video, video, committed):
         return None
     return Kept(UNUSABLE, _describe_loss(account, committed), account)
+
+
+def why_renamed_kept(name: str, now: VideoAccount, before: Mapping[str, Any]) -> Kept | None:
+    """Why a renamed video keeps the rows under its old name: it has none under its new `name`, such
+    as a clip that was renamed without its keypoint file. None if it does not.
+
+    now, before: the accounts under the new and the old name.
+    """
+    if now.tracks_kept or not before["tracks_kept"]:
+        return None
+    why = f": {now.set_aside}" if now.set_aside else ""
+    return Kept(MISSING, f"rows under its new name {name}{why}")
 
 
 def _is_detected_again(

@@ -50,7 +50,7 @@ class ExportFormat:
     # "module:function": (root, name, out, *, stream, replace, progress[, options]) -> Exported
     export: str
     about: str
-    # "module:class": a frozen pydantic dataclass, whose fields are set by --set NAME=VALUE
+    # "module:class": a frozen pydantic dataclass, whose fields are set by --option NAME=VALUE
     options: str = ""
     # required package -> the extra that installs it
     packages: Mapping[str, str] = field(default_factory=dict)

@@ -193,7 +193,7 @@ class _BedlamMotions:
     def __init__(self, split: cache.Split, stream: str, smplx: Path | None) -> None:
         if smplx is None:
             raise PipelineError(
-                f"{split.name}: rest joints need SMPL-X's body. Name it: --set "
+                f"{split.name}: rest joints need SMPL-X's body. Name it: --option "
                 "smplx=SMPLX_NEUTRAL.npz"
             )
         require_stream(split, stream)

@@ -69,7 +69,7 @@ class _Recorded(NamedTuple):
 
 @validated(frozen=True, config={"extra": "forbid"})
 class RecordingOptions:
-    """Options of `export --format rerun`, set by `--set NAME=VALUE`."""
+    """Options of `export --format rerun`, set by `--option NAME=VALUE`."""
 
     video: str = ""  # export all tracks of this video
     tracks: int = Field(default=3, ge=1)  # else this many, spread over the split

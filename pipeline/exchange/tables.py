@@ -80,7 +80,7 @@ TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns beside
 
 @validated(frozen=True, config={"extra": "forbid"})
 class TableOptions:
-    """Options of `export --format parquet`, set by `--set NAME=VALUE`."""
+    """Options of `export --format parquet`, set by `--option NAME=VALUE`."""
 
     features: bool = False  # add the column `features`, from the stream that --stream names
 
@@ -105,7 +105,9 @@ def export(
     """
     split = cache.open(root)[name]
     if stream and not options.features:
-        raise PipelineError(f"--stream {stream}: no features are exported. Add --set features=yes.")
+        raise PipelineError(
+            f"--stream {stream}: no features are exported. Add --option features=yes."
+        )
     features = ""
     origin = origin_of(split)
     if options.features:

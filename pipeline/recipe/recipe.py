@@ -11,6 +11,7 @@ carries out the plans.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -38,7 +39,12 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import digest_or_problem
 from pipeline.plug_ins import PlugInError
-from pipeline.settings.arguments import body_for_fits
+from pipeline.settings.arguments import (
+    body_for_fits,
+    body_of,
+    check_own_folder,
+    refuse_one_folder,
+)
 from pipeline.settings.sections import Settings
 
 
@@ -109,6 +115,27 @@ class Recipe:
         if self.weights_setting and self.raw.is_dir():
             for spec in specs:
                 spec.refuse_untrained(self.raw, self.settings.source.where(spec.name, "weights"))
+
+    @classmethod
+    def by_arguments(cls, args: argparse.Namespace, split: str) -> Recipe:
+        """Make the recipe of a split whose raw folder a command names.
+
+        args: has `dataset`, `raw`, `cache`, `body` (a folder or None), and `cfg`. Raises
+        PipelineError if `raw` is not the dataset's own folder, ConfigError if it is in the cache or
+        the cache in it.
+        """
+        dataset = args.cfg.dataset(args.dataset)
+        refuse_one_folder(args.raw, args.cache)
+        check_own_folder(args.raw, dataset)
+        return cls(
+            dataset,
+            split,
+            args.raw,
+            args.cache,
+            args.cfg,
+            body=body_of(args, dataset, demo=is_stand_in(args.raw)),
+            drop_removed=args.cfg.convert.removed == "drop",
+        )
 
     @classmethod
     def by_settings(

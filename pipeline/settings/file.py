@@ -227,6 +227,16 @@ class SettingsFile:
         section = Section(self.path, name, {**section, key: text}, options)
         return SettingsFile(self.path, {**self.sections, name: section})
 
+    def override_keys(self, name: str, **values: object) -> SettingsFile:
+        """Set keys of the section `name` for which a command has options of these names. None: the
+        option is not given.
+        """
+        source = self
+        for key, value in values.items():
+            if value is not None:
+                source = source.override(name, key, str(value), f"--{key}")
+        return source
+
 
 def _refuse_other_lines(text: str, base: Path) -> None:
     """Raise ValueError for a value that a comment, or an indented line with another key, is part of

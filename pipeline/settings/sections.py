@@ -336,22 +336,6 @@ def detector_of(source: SettingsFile, name: str) -> Detector:
     return replace(detector, **{key: getattr(below, key) for key in of_file})
 
 
-def name_every(source: SettingsFile, detector: str, every: int | None) -> SettingsFile:
-    """Set the key `every` of the detector's section, if `--every` names it.
-
-    Raises ConfigError for N above 1 if the detector does not have this option.
-    """
-    has_option = "every" in {field.name for field in fields(detectors.find(detector))}
-    if every is None or (every == 1 and not has_option):
-        return source
-    if not has_option:
-        do = "Leave --every out, or use a detector with two networks, such as rtmpose."
-        raise ConfigError(
-            f"--every {every}: the detector {detector} finds people and joints in one step. {do}"
-        )
-    return source.override(detector, "every", str(every), "--every")
-
-
 def _detector_named(
     source: SettingsFile, settings: DetectSettings, implied: str | None
 ) -> Detector | None:

@@ -1,7 +1,7 @@
 """`python -m pipeline export`: tracks and features -> files for other programs.
 
 `pipeline.exchange.formats` has the table of formats. Each is a function (cache, split, out) whose
-other arguments are options of this command, and whose argument `options` is a dataclass: `--set`
+other arguments are options of this command, and whose argument `options` is a dataclass: `--option`
 sets its fields, as do `--body` and `--raw` the fields of these names.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.cli.command_line import Command, named_values
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.estimates import estimates_of
 from pipeline.exchange.formats import FORMATS
 from pipeline.settings.arguments import BODY, body_of, cache_option, split_arguments
-from pipeline.settings.file import BY_SET, PATH, Section
+from pipeline.settings.file import PATH, Section
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     add("--stream", help="feature stream (default: resnet50)")
     add(
-        "--set",
+        "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -> dict[str, Any]:
-    """The argument `options` of the format's function, if it has one: from `--set`, `--body` and
+    """The argument `options` of the format's function, if it has one: from `--option`, `--body` and
     `--raw`, and for formats with bodies from [paths] body. Raises ConfigError for an unknown
     option.
     """
@@ -100,16 +100,29 @@ def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -
     if options_class is not None:
         names = [field.name for field in fields(options_class)]
     folders = _named_folders(args, names)
-    values = named_values(args.set, "NAME=VALUE") | folders
+    values = _named_values(args.option) | folders
     if "body" in names and "body" not in values:
         values |= _default_body(args)
 
-    options = dict.fromkeys(values, BY_SET)
-    section = Section(Path(BY_SET), args.format, values, options)
+    options = {key: f"--option {key}" for key in values}
+    section = Section(Path("--option"), args.format, values, options)
     section.check_keys(names)
     if options_class is None:
         return {}
     return {"options": options_class(**section.parse(options_class))}
+
+
+def _named_values(words: Sequence[str]) -> dict[str, str]:
+    """Parse the NAME=VALUE words of `--option`. Raises ConfigError for other words."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--option {word}: expected NAME=VALUE")
+        if name in values:
+            raise ConfigError(f"--option {word}: {name} is set to {values[name]!r} already")
+        values[name] = value
+    return values
 
 
 def _named_folders(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:

@@ -220,8 +220,8 @@ MISTAKES = (  # words, and what the message names
     ),
     ("copy --cache {root} --to {root}", "--to {root}: this is the cache itself"),
     ("detect {penn} --out {root}/new --set quality", "expected SECTION.KEY=VALUE"),
-    (f"{EXPORT} --set quality", "expected NAME=VALUE"),
-    (f"{EXPORT} --set a=1 --set a=2", "a is set to '1' already"),
+    (f"{EXPORT} --option quality", "expected NAME=VALUE"),
+    (f"{EXPORT} --option a=1 --option a=2", "a is set to '1' already"),
     ("import file.pt penn_action/train --format vibe", "required: --cache"),
     ("synthesize --out {root}/new --seed -1", "found '-1'"),
     ("synthesize --out {foreign}", "foreign"),
@@ -369,8 +369,7 @@ def test_a_cache_of_another_program_has_no_accounts(ran, tmp_path, monkeypatch):
     assert shown.splitlines()[1].split() == [
         "penn_action/train",
         *["not", "recorded"] * 3,
-        "-",
-        "-",
+        *["-"] * 3,
     ]
     (row,) = json.loads(ran("status", "--cache", tmp_path, "--json", "--max-rejected", "0").out)
     assert (row["tracks"], row["accounting"], row["stand_in"], row["videos"]) == (7, {}, False, [])

@@ -167,14 +167,14 @@ def test_a_detector_of_one_step_and_data_without_detection_refuse_it(tmp_path, r
     for words, said in (
         (
             ["detect", raw, "--out", out, "--detector", "demo"],
-            "the detector demo finds people and joints",
+            "--every: unknown key; [demo] has no settings",
         ),
         (
             ["prepare", "videos", "--raw", raw, "--cache", cache, "--detector", "none"],
-            "no detector runs here",
+            "--every 4: no detector runs here",
         ),
     ):
-        assert f"--every 4: {said}" in " ".join(ran(*words, "--every", 4, code=2).err.split())
+        assert said in " ".join(ran(*words, "--every", 4, code=2).err.split())
 
 
 def test_still_things_move_against_the_camera(tmp_path):

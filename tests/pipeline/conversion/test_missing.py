@@ -143,7 +143,9 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     assert "--strict: its rows are of an earlier state" in by_command("--strict", code=2)
     (status,) = json.loads(ran("status", "--cache", penn.root, "--json", code=1).out)
     assert status["unusable"].keys() == {"0003"}
-    assert "unusable: 0003: bad_label_file: " in ran("status", "--cache", penn.root, code=1).out
+    assert f"✗ {problem}" in ran("status", "--cache", penn.root, code=1).out
+    shown = ran("status", "--cache", penn.root, "--all", code=1).out
+    assert "unusable: 0003: bad_label_file: " in shown
     assert f"✗ {problem}" in ran("plan", penn.name, "--cache", penn.root).out
     assert "0003: bad_label_file" in by_command("--retry", code=1)
     bad = penn.label("0003").read_bytes()

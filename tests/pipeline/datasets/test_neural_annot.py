@@ -8,7 +8,6 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.conversion import convert, plan
-from pipeline.conversion.kept import kept_now
 from pipeline.errors import PipelineError
 from tests.pipeline.datasets.made_mpi_inf_3dhp import MPI, TURNED, N, fit_of, plant_fits, raw, read
 
@@ -116,7 +115,7 @@ def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(raw, tmp_p
     assert late.why == "shared was not set, is fits NeuralAnnot"
     convert.convert(late)
     assert {"pose", "betas", "has_smpl"} <= set(cache.open(root)[name].columns)
-    assert kept_now(cache.open(root)[name]) == {}
+    assert conversion().kept == {}
     again = into.extract(root, name)
     assert (again.computed, again.carried) == (0, N)
     assert conversion().up_to_date

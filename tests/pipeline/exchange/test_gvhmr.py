@@ -139,7 +139,7 @@ def test_bedlam_has_labels_in_camera_and_world_and_features_of_the_same_rows(bed
 @pytest.mark.parametrize(
     ("options", "stream", "words"),
     [
-        ({}, "hmr2", "--set smplx=SMPLX_NEUTRAL.npz"),
+        ({}, "hmr2", "--option smplx=SMPLX_NEUTRAL.npz"),
         ({"smplx": True}, "other", "stream 'other' is missing"),
     ],
 )

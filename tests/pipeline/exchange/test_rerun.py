@@ -33,7 +33,7 @@ def root(exportable):
 
 def export(root, split, out, *options):
     words = ["export", split, "--cache", str(root), "--format", "rerun", "--out", str(out)]
-    return main([*words, *(word for option in options for word in ("--set", option))])
+    return main([*words, *(word for option in options for word in ("--option", option))])
 
 
 def read(file):

@@ -177,7 +177,7 @@ def test_features_come_when_they_are_asked_for(penn, tmp_path, ran):
     words = ("export", penn.name, "--cache", penn.root, "--format", "parquet")
     ran(*words, "--out", tmp_path / "labels")
     assert "features" not in read(tmp_path / "labels")["rows"].column_names
-    ran(*words, "--out", tmp_path / "all", "--set", "features=yes")
+    ran(*words, "--out", tmp_path / "all", "--option", "features=yes")
     rows = read(tmp_path / "all")["rows"]
     stored = np.concatenate([*penn.rows("features/resnet50").values()])
     np.testing.assert_array_equal(numbers(rows["features"]), stored.astype(np.float32))

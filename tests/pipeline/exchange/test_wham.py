@@ -317,7 +317,8 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
     )
     assert "--replace" in ran(*words, code=2).err
     assert (
-        "without" not in ran(*words, "--replace", "--stream", "tokens", "--set", f"body={body}").out
+        "without"
+        not in ran(*words, "--replace", "--stream", "tokens", "--option", f"body={body}").out
     )
 
 
