@@ -74,12 +74,6 @@ def shuffled(points):
     return points[np.random.default_rng(1).permutation(len(points))]
 
 
-def saved(save, *arrays, **named):
-    stream = io.BytesIO()
-    save(stream, *arrays, **named)
-    return stream.getvalue()
-
-
 def zipped(**files):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -120,12 +114,6 @@ def in_order(names):
     return [
         {"image_id": t, "keypoints": standing(names, 30 + t, 60).ravel().tolist()} for t in EVERY
     ]
-
-
-def images_called(name):
-    """COCO's JSON with names of images by their number."""
-    images = [{"id": t, "file_name": name.format(t=t, h=f"{t * 2654435761:x}7")} for t in EVERY]
-    return coco() | {"images": images}
 
 
 def instances(t, **more):

@@ -9,9 +9,6 @@ from onnx import TensorProto
 import cache
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
-from pipeline.features.extract import extract_together
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.onnx import Onnx, read_part
 from pipeline.testing import StreamContract
@@ -149,23 +146,6 @@ def test_the_commands_extract_and_read_it(tmp_path, ran):
         PipelineError, match="no part 'joints'; it has: of_K_fullimg, of_cliff_cond"
     ):
         read_part(split, windows, "hmr", "joints")
-
-
-def test_a_shuffled_conditioning_of_any_kind_is_found(tmp_path, monkeypatch):
-    root, stream = convert(tmp_path, focal=700.0), stream_of(made(tmp_path / "network.onnx"))
-    condition = Onnx.condition
-    for shuffled in ("none", *GIVEN.values()):
-
-        def wrong(self, name, labels, which=shuffled):
-            return condition(self, name, labels)[:: -1 if name == which else 1]
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Onnx, "condition", wrong)
-            plan = plan_extraction(root, SPLIT, StreamSpec(shuffled, stream))
-            extract_together([plan], Resources(device="cpu", workers=1))
-    split = cache.open(root)[SPLIT]
-    sound = {name: bool((differences(split, name) < SAME).all()) for name in split.streams}
-    assert sound == {"none": True, **dict.fromkeys(GIVEN.values(), False)}
 
 
 @pytest.mark.parametrize(
