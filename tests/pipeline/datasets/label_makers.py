@@ -109,13 +109,6 @@ def boxed(change):
     return [one | {"box": box_of(person(t))} for t, one in enumerate(results(change))]
 
 
-def in_order(names):
-    """Results in the joint order `names`, of somebody seen from the front."""
-    return [
-        {"image_id": t, "keypoints": standing(names, 30 + t, 60).ravel().tolist()} for t in EVERY
-    ]
-
-
 def instances(t, **more):
     points = person(t)
     return {"keypoints": points[:, :2].tolist(), "keypoint_scores": points[:, 2].tolist()} | more

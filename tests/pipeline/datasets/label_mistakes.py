@@ -60,7 +60,6 @@ CSV = "".join(f"ann,{t},{10 + t},20,30,60\n" for t in EVERY)
 MOT = "".join(f"{t + 1},1,{10 + t},20,30,60,1,-1,-1,-1\n" for t in EVERY)
 YOLO = "0 0.5 0.5 0.2 0.4\n"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
-LARGER = times(12, 9, 1)
 
 MISTAKES = {
     # Not JSON at all, though it is called so.

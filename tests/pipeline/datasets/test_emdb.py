@@ -111,17 +111,6 @@ def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path):
         assert [len(tracks) for tracks in kept] == expected
 
 
-def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path):
-    """P0_09 of the release: 720 x 960."""
-    half = changed(
-        "camera",
-        to=lambda c: c | {"width": 720, "height": 960, "intrinsics": K * [[0.5], [0.5], [1]]},
-    )
-    write(tmp_path, half, size=(720, 960))
-    track, _ = read(tmp_path)
-    assert (track.frames.size(), track.intrinsics[0].tolist()) == ((720, 960), [750, 0, 360])
-
-
 HALF = {"size": (720, 960)}
 # reason, word of the message, labels, how they are written
 TRAPS = [
