@@ -47,7 +47,6 @@ def test_images_at_6_fps_that_were_numbered_again_are_refused(tmp_path):
     write(tmp_path / "again", labels(), pictures=range(N))
     error = refusal(Bedlam(), tmp_path / "again")
     assert error.reason == "frame_count_mismatch"
-    assert "found 6: frames at another rate" in str(error)
     write(tmp_path / "all", labels(), pictures=range(5 * N))
     assert [len(track.frame_index) for track in read(tmp_path / "all")[0]] == [N, N]
 

@@ -150,14 +150,10 @@ def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw):
     assert Video(raw, f"S1/Videos/{STEM}.mp4").header() == (N, 50.0, 64, 48)
     _, account = read(raw)
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
-    for kind, found, n in (
-        ("D2_Positions", "3D alone", {"no_label": N}),
-        ("D3_Positions_mono", "neither", {}),
-    ):
+    for kind, n in (("D2_Positions", {"no_label": N}), ("D3_Positions_mono", {})):
         pose_file(raw, kind).unlink()
         tracks, account = read(raw)
         assert (tracks, account["set_aside"], account["dropped"]) == ([], "no_label", n)
-        assert f"found {found}" in account["message"]
 
 
 def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(raw):
@@ -168,7 +164,6 @@ def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_r
             "frame_count_mismatch",
             {"frame_count_mismatch": N},
         )
-        assert "about 20 at 50 fps" in account["message"]
     for values, reason in (
         (poses(10)[1], "frame_count_mismatch"),
         (np.ones((N, 51)), "bad_label_file"),

@@ -265,9 +265,8 @@ def test_status_names_clips_without_a_track_and_why(tmp_path, ran):
     for name, cut in {"kept": 60, "short": 31, "nobody": 60}.items():
         write_clip(raw / f"{name}.mp4", cut=cut)
         write_alphapose(raw / f"keypoints/{name}.json")
-    images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(60)]
-    nobody = json.dumps({"images": images, "annotations": []})
-    (raw / "keypoints/nobody.json").write_text(nobody)
+    nobody = by_hand.coco(np.zeros((60, 17, 3))) | {"annotations": []}
+    (raw / "keypoints/nobody.json").write_text(json.dumps(nobody))
     ran("convert", "videos", "train", "--raw", raw, "--cache", root)
     lines = csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))
     assert {line["video"]: (line["state"], line["reason"]) for line in lines} == {
@@ -311,17 +310,8 @@ def test_keypoints_count_in_stored_or_in_shown_pixels_as_their_file_states(tmp_p
         raw = tmp_path / name
         (raw / "keypoints").mkdir(parents=True)
         (raw / "a.mp4").write_bytes(content)
-        images = [{"id": t + 1, "file_name": f"{t}.jpg", **size} for t in range(12)]
-        people = [
-            {"image_id": t + 1, "category_id": 1, "keypoints": joints.ravel().tolist()}
-            for t in range(12)
-        ]
-        file = {
-            "images": images,
-            "annotations": people,
-            "categories": [{"id": 1, "name": "person"}],
-        }
-        (raw / "keypoints/a.mp4.json").write_text(json.dumps(file))
+        content_of_file = by_hand.coco([joints] * 12, **size)
+        (raw / "keypoints/a.mp4.json").write_text(json.dumps(content_of_file))
         (track,) = read(raw, min_frames=5)[0]
         found[name] = track.columns["kp_2d"][0]
     for joints in found.values():

@@ -132,8 +132,7 @@ def test_live_rows_alone_and_what_became_of_each_video(penn, tmp_path, ran):
     # there are rows that are no track's any more
     assert int(split.tracks.stop.max()) > split.manifest["rows"]
     words = ("export", penn.name, "--cache", penn.root, "--format", "parquet")
-    printed = ran(*words, "--out", tmp_path / "out").out
-    assert "rows of" in printed and "DEMO DATA" in printed
+    assert "DEMO DATA" in ran(*words, "--out", tmp_path / "out").out
     read_back = read(tmp_path / "out")
     assert len(read_back["rows"]) == split.manifest["rows"]
     assert set(read_back["rows"]["video_name"].to_pylist()) == {"0001", "0003"}

@@ -290,10 +290,6 @@ def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny, fil
             "size:256 region:256x192",
         ),
         ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(size=256)}, "size:256 region:256x192"),
-        (
-            {"checkpoint": Path("a.ckpt"), "precision": "half"},
-            "precision 'half': expected exact or fast",
-        ),
     ],
 )
 def test_options_that_hmr2_cannot_have_are_refused(options, expected):
