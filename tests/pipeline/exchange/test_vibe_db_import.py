@@ -147,7 +147,8 @@ def test_bodies_that_are_all_zeros_are_unknown(tmp_path):
 def test_joints_in_mm_and_poses_in_degrees_are_refused(tmp_path):
     rng = np.random.default_rng(4)
     joints = np.zeros((N, 49, 3))
-    joints[: N // 3, 25:39] = rng.uniform(-900, 900, (N // 3, 14, 3))  # of one of two files
+    joints[:, 25:39] = rng.uniform(-0.9, 0.9, (N, 14, 3))
+    joints[: N // 3] *= 1000  # those of one of two files
     with pytest.raises(RawDataError, match=r"'joints3D'.* mm"):
         imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
     theta = np.degrees(rng.normal(0, 0.4, (N, 82)))
