@@ -33,6 +33,21 @@ def accounts(raw):
     return [(account.set_aside, account.kept, account.message) for account in report]
 
 
+def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path):
+    sizes = [(224, 224), (300, 200), (200, 100)]
+    xys = np.ones((3, 2, 14))
+    xys[:, :, :4] = [[-1, 1, 0, 0.5], [-1, 1, 0, -0.25]]
+    pictures = [jpeg(*size) for size in sizes]
+    write(tmp_path, clip(image__xys=xys, image__encoded=pictures, image__phis=np.zeros((3, 2048))))
+    (track,), _ = read(tmp_path)
+    for kp_2d, (width, height) in zip(track.kp_2d, sizes, strict=True):
+        corners = [[0, 0], [width, height], [width / 2, height / 2], [0.75 * width, 0.375 * height]]
+        np.testing.assert_allclose(kp_2d[put(BODY[:4]), :2], corners)
+    np.testing.assert_array_equal(
+        track.bbox, [[112, 112, 224, 224], [150, 100, 300, 300], [100, 50, 200, 200]]
+    )
+
+
 @pytest.mark.parametrize("phis", [None, np.zeros((3, 2048))])
 @pytest.mark.parametrize(
     ("key", "stored", "names"),

@@ -13,6 +13,7 @@ from tests.pipeline.datasets.by_hand import touch
 from tests.pipeline.datasets.made_mpi_inf_3dhp import (
     HEIGHT,
     MPI,
+    TEST_JOINTS,
     WIDTH,
     N,
     cell,
@@ -162,6 +163,15 @@ def test_pictures_without_labels_and_labels_without_pixels_are_told(raw):
     assert (account["set_aside"], account["found"]) == ("no_picture", N)
     file.unlink()
     assert read(raw, "test")[1]["set_aside"] == "no_label"
+
+
+def test_a_test_video_has_universal_3d(tmp_path):
+    write_test(tmp_path)
+    (track,), _ = read(tmp_path, "test")
+    for native, joint in enumerate(TEST_JOINTS):
+        d = 1.5 * (native - 14)  # of annot3; the pelvis is native joint 14
+        expected = np.tile([0.1 * d, -0.01 * d, 0.001 * d, 1], (N, 1))
+        np.testing.assert_allclose(track.kp_3d[:, joint], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
