@@ -10,7 +10,7 @@ from pipeline.accounting import Accounting
 from pipeline.demo.files import tf_example as example
 from pipeline.demo.files import tfrecord as framed
 from pipeline.testing import datasets as contract
-from tests.pipeline.datasets.by_hand import read_one, standing, write_video
+from tests.pipeline.datasets.by_hand import jpeg, read_one, standing, write_video
 from tests.pipeline.datasets.made_insta_variety import PICTURE, clip, put, write
 
 INSTA = datasets.get("insta_variety")
