@@ -136,6 +136,7 @@ def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gende
 ):
     data = sequence() | {"genders": [gender[0]]}
     write(tmp_path, data)
+    write(tmp_path, data, "test")
     dataset = datasets.get("3dpw", model="gendered")
     own, rows = body.of(gender), [0, 17]
     (track,) = dataset.tracks(tmp_path, "train", body=body)
@@ -150,6 +151,10 @@ def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gende
     verts = posed(own, track.pose[rows], track.betas[0]).verts.numpy()
     np.testing.assert_allclose(
         verts + track.trans[rows, None], seen + camera[:, None, :3, 3], atol=2e-5
+    )
+    (evaluated,) = dataset.tracks(tmp_path, "test", body=body)
+    np.testing.assert_allclose(
+        evaluated.kp_3d_eval[rows], own.common14(torch.from_numpy(verts)).numpy(), atol=1e-5
     )
 
 

@@ -11,7 +11,6 @@ from pipeline.exchange.bodies.tools import read_estimates
 
 N = 4
 BOXES = {"bbx_xyxy": np.zeros((N, 4)), "bbx_xys": np.zeros((N, 3))}
-MOTION = {"pose_aa": np.zeros(N), "root_trans_offset": np.zeros(N)}
 
 
 def write_hdf5(file, keys):
