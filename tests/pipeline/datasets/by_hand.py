@@ -80,6 +80,20 @@ def write_alphapose(file, people, **more):
     file.write_text(json.dumps(results))
 
 
+def coco(keypoints, **about):
+    """COCO's JSON of one person's joints (N, 17, 3), with a person in each image; `about`: of each
+    image.
+    """
+    n = len(keypoints)
+    images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} | about for t in range(n)]
+    people = [
+        {"id": t, "image_id": t, "category_id": 1, "keypoints": np.ravel(joints).tolist()}
+        for t, joints in enumerate(keypoints)
+    ]
+    categories = [{"id": 1, "name": "person"}]
+    return {"images": images, "annotations": people, "categories": categories}
+
+
 def touch(folder, *names):
     """A folder with empty files, as pictures that are not decoded."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -74,12 +74,6 @@ def shuffled(points):
     return points[np.random.default_rng(1).permutation(len(points))]
 
 
-def saved(save, *arrays, **named):
-    stream = io.BytesIO()
-    save(stream, *arrays, **named)
-    return stream.getvalue()
-
-
 def zipped(**files):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -113,19 +107,6 @@ def in_crop(points):
 def boxed(change):
     """AlphaPose's results with boxes in pixels, and joints elsewhere."""
     return [one | {"box": box_of(person(t))} for t, one in enumerate(results(change))]
-
-
-def in_order(names):
-    """Results in the joint order `names`, of somebody seen from the front."""
-    return [
-        {"image_id": t, "keypoints": standing(names, 30 + t, 60).ravel().tolist()} for t in EVERY
-    ]
-
-
-def images_called(name):
-    """COCO's JSON with names of images by their number."""
-    images = [{"id": t, "file_name": name.format(t=t, h=f"{t * 2654435761:x}7")} for t in EVERY]
-    return coco() | {"images": images}
 
 
 def instances(t, **more):

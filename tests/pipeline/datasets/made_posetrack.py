@@ -3,7 +3,6 @@
 import functools
 import json
 import shutil
-from typing import Any
 
 import numpy as np
 
@@ -23,9 +22,6 @@ NAMES = [
     "left_ankle",
     "right_ankle",
 ]  # fmt: skip
-
-
-Json = dict[str, Any]
 
 
 def image(frame, *, seq=SEQ, labelled=True, **changes):

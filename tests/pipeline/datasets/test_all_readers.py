@@ -397,7 +397,9 @@ def test_a_mirrored_pictures_camera_is_found_in_the_reader(name):
     assert {column.name for column in declared if column.mirror is None} <= {"intrinsics"}
 
 
-@pytest.mark.parametrize(("name", "split"), [("3dpw", "train"), ("3dpw", "validation")])
+@pytest.mark.parametrize(
+    ("name", "split"), [("3dpw", "train"), ("3dpw", "validation"), ("emdb", "emdb1")]
+)
 def test_bodies_in_the_camera_are_where_they_were_in_the_world(name, split, embedded, smpl):
     takes = {take.shot.name: take for take in embedded.takes(name)}
     for track in datasets.get(name).tracks(embedded.raw(name), split, body=smpl):

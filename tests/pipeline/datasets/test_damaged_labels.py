@@ -73,7 +73,6 @@ DAMAGED = {  # what is changed, words of the error
             {"x": np.ones((3, 12))},
             "0001.mat: 'x': expected numbers of shape (any, 13), found (3, 12) float64",
         ),
-        ({"y": np.ones((2, 13))}, "'y': expected numbers of shape (3, 13), found (2, 13)"),
         (
             {"x": None},
             "'x': expected a variable of this name, found only action, bbox, dimensions, "
@@ -89,35 +88,18 @@ DAMAGED = {  # what is changed, words of the error
             (("annotations", 2, "keypoints"), [1, 2, 3]),
             "keypoints': expected numbers of shape (51)",
         ),
-        (((), "[]"), "expected an object, found 0 entries"),
         ((("images",), {}), "'images': expected a list of objects, found an empty object"),
-        (
-            (("images", 3, "id"), 2**53 + 1),
-            "'images[3].id': expected a whole number, found a number out of range",
-        ),
         ((("images", 3, "id"), True), "'images[3].id': expected a whole number, found "),
-        (
-            (("annotations", 2, "image_id"), None),
-            "'annotations[2].image_id': expected a whole number",
-        ),
         (
             (("annotations", 2, "bbox"), [1, 2, 3]),
             "'annotations[2].bbox': expected numbers of shape (4), found (3,)",
         ),
         (
-            (("categories",), []),
-            "'categories[0].keypoints': expected the names of the joints, found nothing",
-        ),
-        (
             (("categories", 0, "keypoints", 4), "right_eye"),
             "expected none but nose, head_bottom, head_top",
         ),
-        (((), ""), "expected JSON, found empty (0 bytes)"),
-        (((), "[" * 100_000), "expected JSON, found lists or objects that are nested too deeply"),
-        (((), "{}"), "'images': expected a list of objects, found nothing"),
     ],
     "mpi_inf_3dhp": [
-        ({"annot2": np.ones((14, 1))}, "'annot2': expected a cell of 14 cameras"),
         (
             {"annot3": cell(*[np.ones((N_MPI, 84))] * 13)},
             "'annot3': expected a cell of 14 cameras, found (13, 1)",
@@ -129,7 +111,6 @@ DAMAGED = {  # what is changed, words of the error
         ({"annot2": cell(*["text"] * 14)}, "'annot2{1}': expected numbers"),
     ],
     "mpi_inf_3dhp test": [
-        ({"annot2": None}, "'annot2': expected numbers of shape"),
         ({"valid_frame": None}, "'valid_frame': expected numbers"),
         ({"annot2": np.ones((2, 17, 1, 5))}, "found (2, 17, 1, 5) float64"),
         ({"valid_frame": np.ones((N_MPI + 1, 1))}, "expected one row a frame everywhere"),
@@ -137,12 +118,10 @@ DAMAGED = {  # what is changed, words of the error
     "3dpw": [
         ({"cam_intrinsics": [[1, 2], [3]]}, "'cam_intrinsics': expected numbers of shape (3, 3)"),
         ({"poses": np.zeros((40, 72))}, "'poses': expected lists with one entry an actor"),
-        ({"poses": [], "betas": []}, "'poses': expected lists with one entry an actor"),
         (
             {"trans": [np.zeros((39, 3))]},
             "'trans[0]': expected numbers of shape (40, 3), found (39, 3)",
         ),
-        ({"cam_poses": np.zeros((40, 3, 3))}, "'cam_poses': expected numbers of shape (any, 4, 4)"),
         (
             {"betas": [np.r_[np.zeros(9), np.inf]]},
             "'betas[0]': expected at least 10 finite numbers",
@@ -155,11 +134,6 @@ DAMAGED = {  # what is changed, words of the error
             {"poses": np.zeros((100, 72))},
             "'poses': expected (N, 156) SMPL-H or (N, 165) SMPL-X, found (100, 72)",
         ),
-        ({"poses": None}, "'poses': expected an array "),
-        (
-            {"trans": np.zeros((600, 3))},
-            "'trans': expected numbers of shape (601, 3), found (600, 3)",
-        ),
         ({"betas": np.zeros(9)}, "'betas': expected at least 10, found 9"),
         ({"trans": np.full((601, 3), np.nan)}, "'trans': expected finite numbers, found NaN"),
         ({"mocap_framerate": np.nan}, "'mocap_framerate': expected 1 to 10,000"),
@@ -171,7 +145,6 @@ DAMAGED = {  # what is changed, words of the error
         ),
         ({"meta__N": np.array([3.0])}, "'meta/N' is a float_list"),
         ({"meta__N": np.array([2])}, "'image/xys' has 84 values, expected at most 56"),
-        ({"image__xys": None}, "image/xys of record 00000': expected 84 numbers"),
         (
             {"image__toe_pts": np.ones(1)},
             "toe_pts of record 00000': expected 54 numbers: (3, 3, 6), found 1",

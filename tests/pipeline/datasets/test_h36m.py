@@ -128,23 +128,6 @@ def raw(tmp_path):
     return tmp_path
 
 
-def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_their_names(raw):
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
-    assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
-    assert (account["found"], account["kept"], account["dropped"]) == (20, 10, {"not_sampled": 10})
-    assert account["notes"] == []
-    np.testing.assert_array_equal(track.intrinsics, [[1000, 0, 500], [0, 2000, 600], [0, 0, 1]])
-    assert np.isnan(track.pose).all() and np.isnan(track.betas).all()  # no zero passes for a pose
-    # joints 1 to 27: 130 px wide and 78 high, whatever the toes and hands do
-    side = 1.1 * 5 * (max(USED) - min(USED))
-    np.testing.assert_allclose(track.bbox[2], [274, 342, side, side], rtol=1e-6)
-    assert {SPIN49[j] for j in np.flatnonzero(track.kp_2d[0, :, 2])} == set(STORED_AT)
-    for name, stored in STORED_AT.items():  # row 3 is frame 6
-        at = track.kp_2d[3, SPIN49.index(name)]
-        np.testing.assert_array_equal(at, [200 + 5 * stored + 6, 300 + 3 * stored, 1])
-
-
 def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_path):
     for subject in ("S1", "S11", "S5", "S9", "S7", "S2"):
         write_poses(tmp_path, f"{subject}/Walking 1.60457274")
@@ -167,14 +150,10 @@ def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw):
     assert Video(raw, f"S1/Videos/{STEM}.mp4").header() == (N, 50.0, 64, 48)
     _, account = read(raw)
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
-    for kind, found, n in (
-        ("D2_Positions", "3D alone", {"no_label": N}),
-        ("D3_Positions_mono", "neither", {}),
-    ):
+    for kind, n in (("D2_Positions", {"no_label": N}), ("D3_Positions_mono", {})):
         pose_file(raw, kind).unlink()
         tracks, account = read(raw)
         assert (tracks, account["set_aside"], account["dropped"]) == ([], "no_label", n)
-        assert f"found {found}" in account["message"]
 
 
 def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_refused(raw):
@@ -185,7 +164,6 @@ def test_lengths_that_are_very_different_another_rate_and_another_skeleton_are_r
             "frame_count_mismatch",
             {"frame_count_mismatch": N},
         )
-        assert "about 20 at 50 fps" in account["message"]
     for values, reason in (
         (poses(10)[1], "frame_count_mismatch"),
         (np.ones((N, 51)), "bad_label_file"),
@@ -262,23 +240,6 @@ BOMB = (
 )
 
 
-@pytest.mark.parametrize("cameras_in", ["smpl_param", "annotations"])
-def test_fits_are_turned_into_the_camera_frame_by_frame(raw, cameras_in):
-    write_fits(raw, cameras_in=cameras_in)
-    (track,), account = read(raw)
-    assert track.frame_index[track.has_smpl].tolist() == [0, 2, 4, 8, 10]
-    for row, frame in ((0, 0), (1, 2), (5, 10)):
-        fit = fit_of(frame)
-        world = Rotation.from_rotvec(fit["pose"][:3]).as_matrix()
-        ours = Rotation.from_rotvec(track.pose[row, :3]).as_matrix()
-        np.testing.assert_allclose(ours, rotations()[0] @ world, atol=1e-6)
-        np.testing.assert_allclose(track.pose[row, 3:], fit["pose"][3:], rtol=1e-6)
-        np.testing.assert_allclose(track.betas[row], fit["shape"], rtol=1e-6)
-    assert np.isnan(track.pose[~track.has_smpl]).all()
-    assert np.isnan(track.betas[~track.has_smpl]).all()
-    assert account["notes"] == ["5 of the kept frames have no SMPL fit"]
-
-
 def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_subject(tmp_path):
     write_metadata(tmp_path)
     # both are action 14, subaction 2
@@ -286,7 +247,8 @@ def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_sub
         name = f"{subject}/{action}.58860488"
         write_poses(tmp_path, name)
         write_video(tmp_path, name)
-        write_fits(tmp_path, {"14": {"2": {"6": fit_of(6)}}, "2": {}}, subject=int(subject[1:]))
+        fits = {"14": {"2": {"6": fit_of(6)}}, "2": {}}
+        write_fits(tmp_path, fits, subject=int(subject[1:]), cameras_in="annotations")
         (track,), _ = read(tmp_path, "train" if subject == "S1" else "val")
         # the third
         np.testing.assert_array_equal(track.intrinsics, [[1002, 0, 502], [0, 2002, 602], [0, 0, 1]])
@@ -319,7 +281,6 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
     [
         ({"text": BOMB}, "'dbcameras/index2id': expected this element"),
         ({"cameras": CAMERAS[::-1]}, "'index2id': expected 54138969, 55011271"),
-        ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
         (
             '{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}",
             "'2/1/0/shape': expected 10 numbers, found 0",

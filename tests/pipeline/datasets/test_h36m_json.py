@@ -271,10 +271,3 @@ def test_memory_is_that_of_one_sequence_however_many_its_subject_has(tmp_path):
         (((track,), _),) = tracks
         assert track.has_smpl.all()
     assert peaks[1] < 1.05 * peaks[0]
-
-
-def test_a_missing_image_between_those_that_are_used_is_noted(raw):
-    (raw / "images" / FOLDER / f"{FOLDER}_000040.jpg").unlink()  # frame 39
-    (_, account) = read(raw)
-    assert (account["kept"], account["dropped"]) == (20, {"not_sampled": 20})
-    assert account["notes"] == ["1 of 40 frames with joints have no image"]

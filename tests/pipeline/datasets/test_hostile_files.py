@@ -9,24 +9,18 @@ import os
 import random
 import re
 import shutil
-import signal
 import struct
-import time
 import traceback
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
-import psutil
 import pytest
 
-import cache
 from pipeline import datasets
 from pipeline.conversion import convert, reading
 from pipeline.datasets import RELEASES
-from pipeline.datasets.penn_action import PennAction
 from pipeline.files.pixels.sources import parse
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
@@ -194,7 +188,7 @@ def kinds_of_file(raw):
     return [file for files in by_place.values() for file in files[:2]]
 
 
-def cases(folder, dataset, file, seed, thorough):
+def cases(folder, dataset, file, seed, thorough, kinds):
     found = [("cut_off", 7)]
     found += [
         ("truncated", part) for part in ((0, 1, 30, 300, 600, 900, 999) if thorough else (0, 300))
@@ -206,8 +200,7 @@ def cases(folder, dataset, file, seed, thorough):
         found += [
             ("claiming", side) for side in ((60_000, 8192, 8193) if thorough else (60_000, 8193))
         ]
-    for kind in ("zeros", "doubled", *FILES, *THINGS):
-        found.append((kind, 0))
+    found += [(kind, 0) for kind in kinds]
     return (Case(folder, dataset, file, *kind) for kind in found)
 
 
@@ -222,10 +215,12 @@ def assert_harmless(request, tmp_path, monkeypatch):
 
     def check(raw, files):
         below = str(raw.parent), raw.name
+        kinds = ("zeros", "doubled", *FILES, *THINGS)
+        step = 1 if request.param else min(3, len(files))  # each file has every third kind
         todo = [
             case
             for i, file in enumerate(files)
-            for case in cases(*below, file, 1000 * i, request.param)
+            for case in cases(*below, file, 1000 * i, request.param, kinds[i % step :: step])
         ]
         found = zip(
             todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True
@@ -369,51 +364,10 @@ def test_a_file_at_which_a_library_fails_costs_its_own_video(
         done = convert.convert(plan, timeout=limit, memory=512 * MIB)
         assert [account.set_aside in reasons.split(" or ") for account in done.rejected] == [True]
         assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
+        again = convert.plan_conversion(datasets.get(name), split, raw=raw, root=done.plan.root)
+        assert again.up_to_date
 
     with_growing_limit(judge, 3 if reasons == "reader_timeout" else 60)
-
-
-@dataclass(frozen=True)
-class Hostile(PennAction):
-    """Penn Action's reader, but for what three videos do to it."""
-
-    def read(self, raw, split, video, account, body):
-        if video.name == "0001":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if video.name == "0002":
-            time.sleep(1000)
-        if video.name == "0004":
-            bytearray(1 << 40)
-        return super().read(raw, split, video, account, body)
-
-
-def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedded, tmp_path):
-    raw = embedded.copy("penn_action", tmp_path / "raw")
-    before = set(psutil.Process().children(recursive=True))
-
-    def judge(limit):
-        root = tmp_path / f"cache{limit}"
-        plan = convert.plan_conversion(Hostile(), "train", raw=raw, root=root)
-        done = convert.convert(plan, workers=2, timeout=limit)
-        reasons = {account.name: account.set_aside for account in done.rejected}
-        assert reasons == {
-            "0001": "reader_crashed",
-            "0002": "reader_timeout",
-            "0004": "reader_memory",
-        }
-        assert all("labels/" in account.message for account in done.rejected)
-        committed = cache.open(root)["penn_action/train"]
-        assert [track.name for track in committed.tracks] == ["0003/0", "0005/0"]
-        assert done.totals["videos"]["set_aside"] == dict.fromkeys(reasons.values(), 1)
-        assert convert.plan_conversion(Hostile(), "train", raw=raw, root=root).up_to_date
-
-    with_growing_limit(judge, 1.0)
-    after = {
-        one
-        for one in psutil.Process().children(recursive=True)
-        if one.status() != psutil.STATUS_ZOMBIE
-    }
-    assert len(after - before) <= 1  # the server, which has no process any more
 
 
 def reasons_of(name, raw):

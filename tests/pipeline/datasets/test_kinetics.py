@@ -7,7 +7,7 @@ import pytest
 from pipeline import datasets
 from pipeline.boxes import smooth_boxes
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, write_video
+from tests.pipeline.datasets.by_hand import coco, read_one, write_video
 from tests.pipeline.datasets.made_kinetics import CLIP, SIZE, N, person, result, write_openpose
 
 KINETICS = datasets.get("kinetics")
@@ -161,12 +161,9 @@ def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path):
 def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat, tmp_path):
     folder = "train" if flat else "train/abseiling"
     write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=SIZE)
-    images = [{"id": t + 1, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(40)]
-    joints = person(order="coco").ravel().tolist()
-    annotations = [{"image_id": t + 1, "category_id": 1, "keypoints": joints} for t in range(40)]
     file = tmp_path / f"keypoints/{folder}/{CLIP}.mp4.json"
     file.parent.mkdir(parents=True)
-    text = json.dumps({"images": images, "annotations": annotations})
+    text = json.dumps(coco([person(order="coco")] * 40))
     file.write_text('{"info": {"cuts": [10, 0, 10, -3]},\n' + text[1:])
     (video,) = KINETICS.videos(tmp_path, "train")
     assert (video.name, video.files[1:]) == (f"{folder}/{CLIP}", (file.relative_to(tmp_path),))

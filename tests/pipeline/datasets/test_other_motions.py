@@ -176,22 +176,3 @@ def test_no_code_of_a_motion_runs(tmp_path):
     assert list(AMASS.tracks(tmp_path / "raw", "train", report=report)) == []
     assert [account.set_aside for account in report] == ["unsafe_pickle", "bad_label_file"]
     assert not mark.exists()
-
-
-def test_other_programs_motions_are_refused_by_name(tmp_path):
-    """All that have names are in test_bodies_others.py."""
-    for suffix, content, owner in (
-        ("npz", {"root_pos": 0, "root_rot": 0, "dof_pos": 0, "fps": 30}, "robot's motion (GMR)"),
-        ("pkl", {"pose": 0, "betas": 0}, "only betas, pose"),
-        ("npy", np.zeros((60, 72)), "an array of shape (60, 72)"),
-    ):
-        file = place(tmp_path / suffix / f"other/walk_poses.{suffix}")
-        if suffix == "npz":
-            np.savez(file, **content)
-        elif suffix == "pkl":
-            file.write_bytes(pickle.dumps(content))
-        else:
-            np.save(file, content)
-        message = str(refusal(AMASS, tmp_path / suffix))
-        assert message.startswith(f"{file}: ") and owner in message
-        assert message.endswith("Take the file away.")

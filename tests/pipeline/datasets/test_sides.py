@@ -12,7 +12,7 @@ from pipeline.clips.files import MADE_BY
 from pipeline.datasets.detected.sides import put_sides_right
 from pipeline.errors import RawDataError
 from pipeline.skeletons import convert, opposite_joints
-from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.datasets.by_hand import coco, write_video
 
 N = 120
 OPPOSITE = opposite_joints("coco")
@@ -106,8 +106,8 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
     (track,) = reader.tracks(tmp_path, "train", report=report)
     (account,) = report
     expected = true if is_right else detected
-    coco = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
-    np.testing.assert_allclose(coco[:, 5:, :2], expected[track.frame_index, 5:, :2], atol=0.01)
+    found = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
+    np.testing.assert_allclose(found[:, 5:, :2], expected[track.frame_index, 5:, :2], atol=0.01)
     notes = [note for note in account.notes if "left and right" in note]
     assert notes == ["left and right put right in 2 of 120 person-frames"] * is_right
 
@@ -124,14 +124,9 @@ def test_a_motion_that_no_camera_has_is_refused_with_its_frame(tmp_path, camera)
 
 def write_coco(file, keypoints, description, camera=MappingProxyType({})):
     """One person's joints (N, 17, 3) in COCO's format, `info` on the first line."""
-    images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(len(keypoints))]
+    rest = coco(keypoints)
     for t, motion in camera.items():
-        images[t]["camera"] = motion
-    people = [
-        {"id": t, "image_id": t, "category_id": 1, "keypoints": joints.ravel().tolist()}
-        for t, joints in enumerate(keypoints)
-    ]
-    rest = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+        rest["images"][t]["camera"] = motion
     file.parent.mkdir(parents=True)
     info = json.dumps({"info": {"description": description}})[:-1]
     file.write_text(f"{info},\n{json.dumps(rest)[1:]}")

@@ -258,27 +258,27 @@ REFUSED = {  # arrays, options, words
     "foreign track": (
         {"x": X, **KEYS, "track": odd(TRACK, 99, "b")},
         {},
-        "a row of made/train, found track b.*row 99",
+        "track b.*row 99",
     ),
     "foreign frame": (
         {"x": X, **KEYS, "frame": odd(FRAME, 60, 31)},
         {},
-        "of made/train, found .*frame 31 in row 60",
+        "frame 31 in row 60",
     ),
     "huge frame": (
         {"x": X, **KEYS, "frame": odd(FRAME, 60, 2**62)},
         {},
-        "a row of made/train, found .* in row 60",
+        "in row 60",
     ),
     "repeated": (
         {"x": X, **KEYS, "frame": odd(FRAME, 55, 3)},
         {},
-        "every row once, found .*frame 3 in row 55",
+        "frame 3 in row 55",
     ),
     "repeated at once": (
         {"x": X, **KEYS, "frame": odd(FRAME, 4, 3)},
         {},
-        "every row once, found .*frame 3 in row 4",
+        "frame 3 in row 4",
     ),
     "no frames": ({"x": X, "track": TRACK}, {}, "frames .*found track. Add what is missing"),
     "no keys": ({"x": X}, {"match_by": "tracks"}, "found neither"),
@@ -404,13 +404,10 @@ def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, ran):
     words = ["import", tmp_path / "x.npz", penn.name, "--cache", penn.root, "--format", "arrays"]
     words += ["--array", "x"]
     assert "--as NAME" in ran(*words, code=2).err
-    n, printed = len(keys["track"]) + 1, " ".join(ran(*words, "--as", "mine").out.split())
-    assert (
-        f"{n - 1} of {n} rows, matched by tracks" in printed and "1 row without features" in printed
-    )
+    ran(*words, "--as", "mine")
+    assert penn.split.undecodable("mine") == 1
     assert "mine is up to date" in ran(*words, "--as", "mine").out
-    printed = " ".join(ran("status", "--cache", penn.root).out.split())
-    assert "1 row without features in mine: not in its file, or not finite" in printed
+    assert "1 row without features in mine" in ran("status", "--cache", penn.root).out
     extract = ("extract", penn.name, "--stream", "mine", "--kind", "imported", "--cache", penn.root)
     assert "mine is up to date" in ran(*extract).out
     shard = next(

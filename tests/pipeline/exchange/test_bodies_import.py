@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import joblib
 import numpy as np
 import pytest
 
@@ -194,17 +193,6 @@ def test_a_person_without_sharp_joints_is_told_unchecked(tmp_path):
     done = run(tmp_path, planted.write(tmp_path, "wham"))
     assert done.with_body == 0
     assert "not checked" in done.notes["walk.mp4"][0]
-
-
-@pytest.mark.parametrize("tool", ["wham", "phalp", "gvhmr", "tram", ""])
-def test_an_import_without_its_format_names_it(tmp_path, tool, capsys):
-    file = tmp_path / "vibe_output.pkl"
-    if tool:
-        file = planted.files_of(tmp_path, tool)[0]
-    else:  # as VIBE writes it for numbered people
-        joblib.dump({"1": {"pose": np.zeros((3, 72))}}, file)
-    assert main(["import", str(file), "videos", "train", "--cache", str(tmp_path / "c")]) == 2
-    assert "results of body estimators with --format bodies" in capsys.readouterr().err
 
 
 def test_results_of_no_clip_are_refused(tmp_path):

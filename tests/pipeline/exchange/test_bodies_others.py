@@ -11,7 +11,6 @@ from pipeline.exchange.bodies.tools import read_estimates
 
 N = 4
 BOXES = {"bbx_xyxy": np.zeros((N, 4)), "bbx_xys": np.zeros((N, 3))}
-MOTION = {"pose_aa": np.zeros(N), "root_trans_offset": np.zeros(N)}
 
 
 def write_hdf5(file, keys):
@@ -31,24 +30,11 @@ OTHERS = [  # ending, content, whose it is
     (".pkl", {"body_params_incam": {"body_pose": np.zeros((N, 228))}}, "GEM-X"),
     (".pkl", [{"mhr_model_params": np.zeros(204)}], "SAM 3D Body's"),
     (".pkl", {0: {"poses_body": np.zeros(N), "frame_id": np.arange(N)}}, "wham_api"),
-    (".pkl", {"walk": MOTION | {"dof": np.zeros(N)}}, "a robot's motion (ASAP)"),
-    (".pkl", {"walk": MOTION | {"fps": 30}}, "a motion for PHC"),
-    (".pkl", {"x": 1}, "dict with x"),
     (".pkl", [], "list with no keys"),
-    (".npy", BOXES, "GVHMR's boxes"),
-    (".pt", {key: torch.tensor(values) for key, values in BOXES.items()}, "GVHMR's boxes"),
     (".pt", torch.zeros(N, 17, 3), "ndarray with no keys"),
     (".npz", {"results": {"smpl_thetas": np.zeros((1, 72))}}, "as ROMP's"),
-    (".npz", {"poses": np.zeros((N, 66)), "betas": 0, "trans": 0}, "a motion in AMASS's form"),
-    (".npz", {"a": 0, "b": 1}, "an archive with a, b"),
     (".npy", np.zeros((N, 22, 3)), "joints of HumanML3D"),
-    (".npy", np.zeros((N, 5)), "an array of shape (4, 5)"),
-    (".csv", "scorer,DLC_resnet50\nbodyparts,nose,nose\ncoords,x,y\n", "DeepLabCut"),
     (".c3d", "\2P\1\0", "C3D"),
-    (".xml", '<?xml version="1.0"?>\n<annotations><track/>', "CVAT's XML"),
-    (".json", '[{"id": 1, "annotations": [{"result": []}]}]', "Label Studio"),
-    (".txt", "some notes", "a file of another kind"),
-    (".pkl", "", "empty"),
     (".h5", ["tracks", "node_names", "point_scores"], "SLEAP"),
 ]
 

@@ -148,10 +148,7 @@ TRAPS = {
     "a mirrored picture": ([person(0, keypoints_2d=MIRRORED)], "1 refused by reprojection"),
     "no keypoints": ([person(0, keypoints_2d=np.zeros((MOST, 3)))], "1 refused by reprojection"),
     "no body pose": ([person(0, has_body_pose=0.0)], "without a fit"),
-    "no betas": ([person(0, has_betas=np.zeros(1))], "without a fit"),
     "NaN": ([person(0, body_pose=np.full(72, np.nan))], "without a fit"),
-    "infinite": ([person(0, betas=np.full(10, np.inf))], "without a fit"),
-    "another shape": ([person(0, body_pose=np.zeros(69))], "without a fit"),
     "a missing key": (
         [{key: value for key, value in person(0).items() if key != "betas"}],
         "without a fit",

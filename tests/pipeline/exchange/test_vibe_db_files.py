@@ -215,16 +215,14 @@ def test_what_an_array_says_of_itself_is_not_believed(changed, tmp_path):
         stored_arrays(tmp_path / "bad.pt")
 
 
-@pytest.mark.parametrize("compress", ["zlib", "gzip", "bz2", "xz"])
-def test_a_compressed_file_is_refused_with_what_to_do(compress, tmp_path):
-    joblib.dump(HELD, tmp_path / "db.pt", compress=(compress, 3))
-    with pytest.raises(RawDataError, match=f"compressed with {compress}.*without compress"):
+def test_a_compressed_file_is_refused_with_what_to_do(tmp_path):
+    joblib.dump(HELD, tmp_path / "db.pt", compress=("gzip", 3))
+    with pytest.raises(RawDataError, match=r"compressed with gzip.*without compress"):
         stored_arrays(tmp_path / "db.pt")
 
 
 FOREIGN = {
     b"": "empty file",
-    b"<html>": "found a web page",
     pickle.dumps([1, 2]): "found list at the top",
     b"PK\x03\x04": "found a zip archive",
     b"\0\0\0 ftypisom": "found a file of another kind",  # a clip

@@ -43,23 +43,11 @@ def imported(held, name, tmp_path, **options):
 # what comes out
 
 
-def test_names_in_a_list_are_read_as_those_in_an_array(tmp_path):
-    expected, split = imported(mpii3d(), "mpi_inf_3dhp/train", tmp_path)
-    texts = {name: mpii3d()[name].tolist() for name in ("vid_name", "frame_id", "img_name")}
-    (tmp_path / "lists").mkdir()
-    done, of_lists = imported(mpii3d(**texts), "mpi_inf_3dhp/train", tmp_path / "lists")
-    assert done == expected
-    same = {
-        name: digest
-        for name, digest in split.manifest["tables"].items()
-        if "fingerprint" not in name
-    }
-    assert same.items() <= of_lists.manifest["tables"].items()
-
-
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path):
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
-    done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
+    names = posetrack()["vid_name"].tolist()  # a list of texts is as good as an array
+    held = posetrack(features=exact, vid_name=names)
+    done, split = imported(held, "posetrack/train", tmp_path)
     assert split.tracks.names == [f"data/posetrack/train/1.json_{n}/0" for n in range(2)]
     assert [(track.start, track.stop, track.crop_scale) for track in split.tracks] == [
         (0, 25, 1.3),
@@ -159,14 +147,12 @@ def test_bodies_that_are_all_zeros_are_unknown(tmp_path):
 def test_joints_in_mm_and_poses_in_degrees_are_refused(tmp_path):
     rng = np.random.default_rng(4)
     joints = np.zeros((N, 49, 3))
-    joints[:, 25:39] = rng.uniform(-900, 900, (N, 14, 3))  # most joints are not annotated
-    with pytest.raises(RawDataError, match=r"'joints3D': expected joints in m, .* as in mm"):
-        imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
-    joints[N // 3 :] /= 1000  # of two files
-    with pytest.raises(RawDataError, match=r"'joints3D': expected joints in m, .* mm, in row 0"):
+    joints[:, 25:39] = rng.uniform(-0.9, 0.9, (N, 14, 3))
+    joints[: N // 3] *= 1000  # those of one of two files
+    with pytest.raises(RawDataError, match=r"'joints3D'.* mm"):
         imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
     theta = np.degrees(rng.normal(0, 0.4, (N, 82)))
-    with pytest.raises(RawDataError, match="'pose': expected rotations in rad"):
+    with pytest.raises(RawDataError, match=r"'pose'.* rad"):
         imported({"theta": theta, "vid_name": vid_names()}, "amass/train", tmp_path)
 
 
@@ -232,24 +218,20 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path):
 @pytest.mark.parametrize(
     "changed, match",
     [
-        # no pelvis to centre them on
-        (threedpw(14), "'joints3D': expected 49 joints, found 14"),
+        (threedpw(14), "'joints3D'"),  # no pelvis to centre them on
         (threedpw(frame_id=np.arange(N) - 3), "'frame_id'"),
-        (
-            {"img_name": np.array([f"a/{10**13 + row}.jpg" for row in range(N)])},
-            "'img_name': expected frame numbers",
-        ),
-        ({"features": feature_rows(N - 1)}, r"'features': expected 40 rows.*\(39, 2048\)"),
-        ({"bbox": None}, "'bbox': expected an array of this name"),
-        ({"bbox": BOXES[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)"),
-        ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox': expected square boxes"),
-        ({"features": np.zeros((N, 0))}, r"'features': expected an array with rows.*\(40, 0\)"),
+        ({"img_name": np.array([f"a/{10**13 + row}.jpg" for row in range(N)])}, "'img_name'"),
+        ({"features": feature_rows(N - 1)}, "'features'.* 40 rows"),
+        ({"bbox": None}, "'bbox'"),
+        ({"bbox": BOXES[:, :3]}, "'bbox'"),
+        ({"bbox": BOXES * [1, 1, 2, 1]}, "'bbox'.* square"),
+        ({"features": np.zeros((N, 0))}, "'features'"),
         ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d"),
-        ({"features": feature_rows().astype(complex)}, "array of complex"),
-        ({"vid_name": np.arange(N)}, "'vid_name': expected texts"),
+        ({"features": feature_rows().astype(complex)}, "complex"),
+        ({"vid_name": np.arange(N)}, "'vid_name'"),
         ({"vid_name": np.array(["x" * 5000] * N)}, "'vid_name'.*row 0"),
         ({"vid_name": np.array([b"\xff"] * N)}, "'vid_name'"),
-        ({"joints2D": keypoints(49).tolist()}, "joints2D.* store numbers as an array"),
+        ({"joints2D": keypoints(49).tolist()}, "joints2D"),
         (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*only theta"),
     ],
 )
@@ -260,12 +242,6 @@ def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, mat
     assert not (tmp_path / "cache" / name / "manifest.json").exists()
 
 
-def test_a_file_of_arrays_is_no_database_and_its_format_is_named(tmp_path):
-    np.savez(tmp_path / "features.npz", features=feature_rows())
-    with pytest.raises(RawDataError, match=r"found npz arrays. .* arrays with --format arrays"):
-        import_database(tmp_path / "features.npz", tmp_path / "cache", "posetrack/train")
-
-
 def standing():
     """13 joints of people who stand, in Penn Action's own order: the head's top above the
     ankles.
@@ -273,6 +249,11 @@ def standing():
     joints = keypoints(13)
     joints[:, :, 1] = 10 + 10 * np.arange(13)
     return joints
+
+
+def test_joints_whose_order_is_a_guess_that_shows_people_upside_down_are_refused(tmp_path):
+    with pytest.raises(RawDataError, match="--joints-2d"):
+        imported(posetrack(joints2D=standing()), "penn_action/train", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -296,23 +277,16 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
 ):
     _, split = imported(posetrack(), "posetrack/train", tmp_path, weights_of="SPIN", crop_scale=1.2)
     origin = split.manifest["reader"]["imported"]
-    assert origin["file"] == "db.pt" and origin["format"] == "vibe" and origin["crop_scale"] == 1.2
-    assert split.tracks[0].crop_scale == 1.2
-    assert split.manifest["stand_in"] is False
+    assert (origin["file"], origin["format"], origin["crop_scale"]) == ("db.pt", "vibe", 1.2)
+    assert (split.tracks[0].crop_scale, split.manifest["stand_in"]) == (1.2, False)
     manifest = split.stream_manifest("resnet50")
     assert manifest["identity"]["kind"] == "imported" and manifest["identity"]["weights"] == "SPIN"
     assert origin["sha256"] == manifest["identity"]["file_sha256"]
     assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())
-    before, options = (
-        into.everything(tmp_path / "cache"),
-        Options(weights_of="SPIN", crop_scale=1.2),
-    )
-    assert (
-        import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", options).why
-        == ""
-    )
-    after = into.everything(tmp_path / "cache")
-    assert all(after[name] == seen for name, seen in before.items() if ".writing" not in name)
+    before, options = into.tree(tmp_path / "cache"), Options(weights_of="SPIN", crop_scale=1.2)
+    again = import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", options)
+    assert again.why == ""
+    assert into.tree(tmp_path / "cache") == before
 
 
 def test_a_crop_scale_of_0_is_refused_and_not_taken_for_none(tmp_path):
@@ -398,9 +372,9 @@ def test_memory_of_an_import_and_of_an_export_does_not_grow_with_the_rows(tmp_pa
 def test_provenance_of_other_content_is_refused(tmp_path):
     joblib.dump(posetrack(), tmp_path / "db.pt")
     content = {"sha256": "0" * 64, "stand_in": False}
-    for text, match in ((json.dumps(content), "sha256"), ("{", "JSON"), ("[]", "sha256")):
+    for text in (json.dumps(content), "{", "[]"):
         (tmp_path / "db.pt.provenance.json").write_text(text)
-        with pytest.raises(RawDataError, match=match):
+        with pytest.raises(RawDataError):
             import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train")
 
 
@@ -432,14 +406,3 @@ def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how, w
     with pytest.raises(RawDataError, match=words):
         import_database(file, tmp_path / "cache", "insta_variety/train")
     assert not (tmp_path / "cache").exists()
-
-
-def test_the_command_reports_what_it_imported(tmp_path, ran):
-    joblib.dump(posetrack(segments=np.zeros(3), joints2D=standing()), tmp_path / "db.pt")
-    words = ("import", tmp_path / "db.pt", "penn_action/train", "--cache", tmp_path / "c")
-    error = " ".join(ran(*words, code=2).err.split())
-    assert "first above the last in 100% of 40 frames" in error
-    assert "--joints-2d common13 (VIBE's) or --joints-2d penn_action" in error
-    out = ran(*words, "--joints-2d", "penn_action").out
-    assert "imported 40 rows in 2 tracks, with the stream resnet50" in out
-    assert "not imported: segments" in out

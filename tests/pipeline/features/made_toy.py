@@ -75,11 +75,10 @@ class Toy:
             "bbox": np.tile(box, (len(frame), 1)),
             "kp_2d": kp_2d.astype(np.float32),
         }
-        about |= {"crop_scale": 1.2}
+        about |= {"crop_scale": 1.2, "step": 1}
         change(name, about)
-        scale = about.pop("crop_scale")
-        runs = dict(video=video, step=1, fps=30.0, crop_scale=float(scale))  # noqa: C408
-        return cache.TrackRows(name=name, columns=about, **runs)  # type: ignore[arg-type]
+        runs = {"crop_scale": float(about.pop("crop_scale")), "step": about.pop("step")}
+        return cache.TrackRows(name=name, columns=about, video=video, fps=30.0, **runs)
 
     def extract(self, *specs, workers=2, batch_size=4):
         plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]

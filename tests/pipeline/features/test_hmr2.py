@@ -163,21 +163,6 @@ def test_its_tensors_have_the_published_names_and_shapes():
     } == published()
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path, crops):
-    """1.3 GB of made-up numbers in float16, which take 2.7 GB of memory in float32."""
-    tensors = made_up(hmr2.PUBLISHED, torch.float16)
-    torch.save({"state_dict": tensors | BODY}, tmp_path / "hmr2a.ckpt")
-    computer = Hmr2(checkpoint=tmp_path / "hmr2a.ckpt").load(
-        Machine(device="cpu", threads=1, batch_size=1), None
-    )
-    features = computer(crops[:1])
-    np.testing.assert_array_equal(features, computer(crops[:1]))
-    network.loaded_network.cache_clear()
-    expected = plain_token(tensors, crops[0], hmr2.PUBLISHED)
-    np.testing.assert_allclose(features[0], expected, atol=1e-4 * np.abs(expected).max())
-
-
 # -------------------------------------------------------------------------------------------
 # checkpoints
 
@@ -305,10 +290,6 @@ def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny, fil
             "size:256 region:256x192",
         ),
         ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(size=256)}, "size:256 region:256x192"),
-        (
-            {"checkpoint": Path("a.ckpt"), "precision": "half"},
-            "precision 'half': expected exact or fast",
-        ),
     ],
 )
 def test_options_that_hmr2_cannot_have_are_refused(options, expected):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from cache import CropPolicy
-from pipeline import homography
 from pipeline.demo.scene import calibration_crops
 from pipeline.features import streams
 
@@ -16,17 +15,6 @@ from pipeline.features import streams
 def crop():
     picture = calibration_crops(1)[0]
     return picture
-
-
-def test_a_row_is_the_homography_of_its_pair_without_the_identity(crop):
-    stream, later = streams.get("homography"), np.roll(crop, (2, -3), (0, 1))
-    row = stream.pair(crop, later)
-    assert (row.shape, row.dtype, stream.dtype, row[8]) == ((stream.dim,), np.float32, "float32", 0)
-    expected, known = homography.between(crop, later)
-    assert known
-    np.testing.assert_array_equal(row, (expected - np.eye(3)).astype(np.float32).ravel())
-    # x' = x - 3 px and y' = y + 2 px of 112 px
-    np.testing.assert_allclose(row[[2, 5]], [-3 / 112, 2 / 112], atol=2e-3)
 
 
 def test_a_crop_beside_the_picture_shows_no_motion_that_could_be_known(crop):

@@ -162,7 +162,7 @@ def _no_row(name, columns):
         columns |= {
             key: np.delete(value, 4, axis=0)
             for key, value in columns.items()
-            if key != "crop_scale"
+            if key not in ("crop_scale", "step")
         }
 
 

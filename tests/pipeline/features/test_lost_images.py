@@ -14,41 +14,13 @@ def halve(file):
     cv2.imwrite(str(file), halved)
 
 
-def replace(file, content):
-    file.unlink()
-    file.write_bytes(content)
-
-
 def cut(file):
-    replace(file, file.read_bytes()[:-40])
-
-
-def empty(file):
-    replace(file, b"")
-
-
-def write_text(file):
-    replace(file, b"<html>404 Not Found</html>")
-
-
-def make_folder(file):
+    content = file.read_bytes()
     file.unlink()
-    file.mkdir()
+    file.write_bytes(content[:-40])
 
 
-def link_to_nothing(file):
-    file.unlink()
-    file.symlink_to("elsewhere.jpg")
-
-
-WAYS = {
-    "other_picture_size": halve,
-    "picture_truncated": cut,
-    "picture_empty": empty,
-    "picture_format": write_text,
-    "picture_unreadable": make_folder,
-    "picture_missing": link_to_nothing,
-}
+WAYS = {"other_picture_size": halve, "picture_truncated": cut}
 
 
 @pytest.mark.parametrize("kind", WAYS)

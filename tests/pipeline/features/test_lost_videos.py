@@ -36,13 +36,6 @@ def extract(penn, ran):
     return run
 
 
-def type_advice(ran, shown, option, code=0):
-    """Type the command with this option that a message names."""
-    found = re.search(rf"-m pipeline (convert [^\n]*{option})", shown)
-    assert found is not None, shown
-    return str(ran(*shlex.split(found[1]), code=code).out)
-
-
 def features(root, kind):
     """Track -> flags of its rows."""
     split = cache.open(root)[PENN]
@@ -212,32 +205,21 @@ def test_a_clip_that_goes_while_its_split_is_extracted_costs_itself(penn, into, 
     assert into.extract(penn.root).computed == 8
 
 
-def test_each_advice_leads_out(penn, ran, extract, tmp_path, luigi_cfg):
-    luigi_cfg("penn_action", "[features]\nstreams = homography")
-    convert = ["convert", PENN, *penn.places]
-    ran(*convert)
+def test_features_of_a_lost_clip_are_not_deleted_and_its_windows_are_left_out(
+    penn, ran, extract, tmp_path
+):
+    ran("convert", PENN, *penn.places)
+    extract("resnet50")
     hide(penn, "0003", tmp_path)
     shown = extract("homography", code=1)
-    shown_by_convert = ran(*convert, code=1).out
-    assert "rows missing" in ran("status", "--cache", penn.root, code=1).out
-    assert (
-        "extract  homography: 7 of 24 rows in 1 shard"
-        in ran("plan", PENN, "--cache", penn.root).out
-    )
     assert len(penn.split.windows(seqlen=8, stride=8, stream="homography")) == 2
-
-    extract("resnet50", code=1)
     held = arrays_of_all(penn.root)
-    refused = ran(
-        "extract", PENN, "--cache", penn.root, "--stream", "homography", "--replace", code=2
-    ).err
-    assert arrays_of_all(penn.root) == held, "features of a lost clip are not deleted"
-    for advice in (shown, shown_by_convert, refused):
-        root = Path(shutil.copytree(penn.root, tmp_path / "after"))
-        type_advice(ran, advice.replace(str(penn.root), str(root)), "--drop-removed")
-        assert "homography is up to date" in extract("homography", root=root)
-        assert "1 removed" not in ran("status", "--cache", root).out
-        shutil.rmtree(root)
+    for stream in STREAMS:
+        extract(stream, "--replace", code=2)
+    assert arrays_of_all(penn.root) == held
+    advice = re.search(r"-m pipeline (convert [^\n]*--drop-removed)", shown)
+    ran(*shlex.split(advice[1]))
+    assert "homography is up to date" in extract("homography")
 
 
 def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(
@@ -257,20 +239,6 @@ def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(
         extract("homography", "--part", part)
     extract("homography")
     assert arrays_of(into, penn.root, "homography") == arrays_of(into, calm, "homography")
-
-
-def test_a_lost_clip_costs_itself_on_several_devices(penn, into, extract, tmp_path):
-    penn.converted()
-    calm = Path(shutil.copytree(penn.root, tmp_path / "calm"))
-    extract("homography", root=calm)
-    hide(penn, "0005", tmp_path)
-    assert "8 rows of 1 video wait for images: 0005" in extract(
-        "homography", "--devices", "cpu,cpu", code=1
-    )
-    put_back(penn, "0005", tmp_path)
-    other_images(penn)
-    shown = extract("homography", "--devices", "cpu,cpu")
-    assert arrays_of(into, penn.root, "homography") == arrays_of(into, calm, "homography"), shown
 
 
 @pytest.mark.parametrize("folder", ["features", "features/resnet50"])

@@ -13,7 +13,7 @@ import torch
 from torchvision import models
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine, NumberStream
@@ -127,19 +127,12 @@ def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it():
     [
         ({}, "untrained:3", "torchvision: set network"),
         ({"network": "vit_b16"}, "untrained:3", "no network 'vit_b16'.*did you mean .*vit_b_16"),
-        ({"network": "googlenet"}, "untrained:3", "no network 'googlenet' that gives a vector"),
         ({"network": "squeezenet1_0"}, "untrained:3", "squeezenet1_0 has no linear layer"),
         (
             {"network": "vit_b_16", "crop": CropPolicy(size=64, region=(64, 48))},
             "untrained:3",
             "no crops of 64 x 48",
         ),
-        (
-            {"network": "resnet18", "precision": "medium"},
-            "untrained:3",
-            "precision 'medium': expected exact or fast",
-        ),
-        ({"network": "resnet18", "dim": -1}, "untrained:3", "dim -1"),
         (
             {"network": "resnet18", "dim": 2048},
             "untrained:0",
@@ -293,41 +286,10 @@ def test_timms_weights_are_read_from_files_with_their_classifier_left_out(suffix
 
 
 @needs_timm
-def test_timms_own_record_says_whose_weights_they_are(monkeypatch):
-    import timm
-
-    create = timm.create_model
-    monkeypatch.setattr(
-        timm, "create_model", lambda name, pretrained, **options: create(name, **options)
-    )
-    provenance = (
-        stream("timm", "pretrained", network="resnet18", dim=512).load(CPU, None).provenance
-    )
-    terms = ("apache-2.0", "https://huggingface.co/timm/resnet18.a1_in1k")
-    assert (provenance["licence"], provenance["source"]) == terms
-
-
-@needs_timm
-def test_what_timm_does_not_have_is_refused(monkeypatch):
-    import timm
-
+def test_what_timm_does_not_have_is_refused():
     with pytest.raises(
         ConfigError, match=r"timm 1.* has no network 'resnet_18'.*did you mean .*resnet18"
     ):
         stream("timm", network="resnet_18")
     with pytest.raises(ConfigError, match="Invalid pretrained tag"):
         stream("timm", "pretrained:none", network="resnet18", dim=512).load(CPU, None)
-
-    create = timm.create_model
-
-    def offline(name, *, pretrained, **options):
-        if pretrained:
-            raise FileNotFoundError("the hub cannot be reached")  # as the hub's client does
-        return create(name, **options)
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(
-        MissingAssets,
-        match=r"timm/resnet18.a1_in1k/resolve/main/model.safetensors cannot.*file:FILE",
-    ):
-        stream("timm", "pretrained", network="resnet18", dim=512).load(CPU, None)

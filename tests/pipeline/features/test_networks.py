@@ -264,9 +264,7 @@ def test_without_a_compiler_a_gpus_network_is_not_compiled_and_a_note_says_so(
     monkeypatch.setattr(CudaNetwork, "_compute", compute)
     there = CudaNetwork(loaded(network), torch.device("cpu"), Machine(batch_size=N), fast=True)
     assert there.arithmetic == "bf16, autocast"
-    shown = " ".join(capsys.readouterr().err.split())
-    assert "torch.compile does not work here" in shown
-    assert "Failed to find C compiler. It needs" in shown
+    assert "Failed to find C compiler." in capsys.readouterr().err
     assert there(crops).shape == (N, 2048)
 
 

@@ -117,14 +117,12 @@ def change_of(name, change):
 HOSTILE = [  # beside those of label_mistakes.py
     ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,10,10,20,40\n2,1,10,10,-20,40\n"}, r"'line 2': expected a box x y w h with a width"),
-    ({"": "1,private words,1,1,1,1\n"}, r"expected numbers, found no number: a text of 13 char"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
     (
         {"c_1.txt": "0 0.5 0.5 0.1\n"},
         r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4",
     ),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
-    ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
     ({"c_1.txt": f"{yolo(0)} nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
@@ -153,20 +151,12 @@ HOSTILE = [  # beside those of label_mistakes.py
         r"annotations\[2\].bbox",
     ),
     (
-        change_of("coco of boxes", lambda c: c["annotations"][2].update(score=None)),
-        "'score': expected a number",
-    ),
-    (
         change_of("coco of boxes", lambda c: c["annotations"][2].update(score=math.inf)),
         "'score': expected a finite confidence, found inf",
     ),
     (
         change_of("coco results of boxes", lambda c: c[0].update(score=10**400)),
         "'score': expected a finite confidence, found a number out of range",
-    ),
-    (
-        change_of("coco results of boxes", lambda c: c[0].update(bbox="1234")),
-        "'bbox': expected numbers of shape",
     ),
     (
         change_of("coco results of boxes", lambda c: c[0].update(keypoints=flat(0))),

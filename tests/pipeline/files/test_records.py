@@ -37,8 +37,6 @@ def test_a_bad_picture_costs_itself(tmp_path):
     frames = list(source.read([0, 1, 2, 3, 4, 7]))
     kinds = ["picture_empty", "", "picture_truncated", "picture_format", "", "picture_missing"]
     assert [frame.kind for frame in frames] == kinds
-    assert "a@1+2.tfrecord: picture 2 of the record the JPEG is cut short" in str(frames[2].problem)
-    assert "its example has 5 pictures" in str(frames[5].problem)
     assert source.size() == (64, 48)  # of the first that says it
 
 
@@ -56,13 +54,12 @@ def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_
     assert [(one.index, one.image, one.kind) for one in frames] == [
         (t, None, "record_damaged") for t in (0, 4)
     ]
-    assert "a wrong checksum" in str(frames[0].problem)
     with pytest.raises(RawDataError) as caught:
         source.size()
     assert caught.value.reason == "record_damaged"
     source.place.unlink()
     (frame,) = source.read([2])
-    assert (frame.kind, "no such file" in str(frame.problem)) == ("record_damaged", True)
+    assert frame.kind == "record_damaged"
 
 
 @pytest.mark.parametrize("pictures", [[], [b"", b"no picture"]])
@@ -81,4 +78,3 @@ def test_a_record_that_is_no_example_is_told(tmp_path):
     (tmp_path / "x.tfrecord").write_bytes(numbers)
     (frame,) = RecordPictures(tmp_path, "x.tfrecord", 0, len(numbers)).read([0])
     assert frame.kind == "record_damaged"
-    assert "int64_list, expected a bytes_list" in str(frame.problem)
