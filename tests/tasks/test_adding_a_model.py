@@ -168,14 +168,3 @@ def test_a_bug_of_a_model_is_told_with_its_package_and_line(
         plug_ins.PlugInError, match=rf"^model 'former' of package former failed in .*{message}"
     ):
         training.run(like_vibe(models.find("former").config, tmp_path, hidden_size=8))
-
-
-@pytest.mark.parametrize("variant", ["sped", "single-view+sped"])
-def test_an_unknown_variant_of_the_command_line_is_not_blamed_on_luigi_cfg(
-    bare, tasks_command, variant
-):
-    bare.configure({"hmmr": {"variant": "no-const"}})
-    code, shown = tasks_command(bare, "train", "--model", "hmmr", "--variant", variant)
-    assert code == 2
-    assert shown.startswith("error: --variant: expected one of single-view")
-    assert "luigi.cfg" not in shown

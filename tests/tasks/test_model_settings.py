@@ -3,7 +3,6 @@
 import pytest
 
 from cache import CropPolicy, Jitter
-from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
 from pipeline.features.streams.network import ResNet50
 from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
@@ -152,42 +151,6 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     )
     with pytest.raises(ConfigError, match=message):
         check_inputs(loaded, model_settings(loaded, models.find("part_dynamics")))
-
-
-@pytest.mark.parametrize(
-    ("own", "message"),
-    [
-        (
-            {"validation": "amass/train"},
-            "[vibe] validation: stream 'resnet50' is computed from bbox, which amass",
-        ),
-        (
-            {"datasets_2d": "penn_action"},
-            "there is no split penn_action; did you mean 'penn_action/train'? known: ",
-        ),
-        (
-            {"validation": "penn_action"},
-            "there is no split penn_action; did you mean 'penn_action/test'? known: ",
-        ),
-    ],
-)
-def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
-    tmp_path, capsys, monkeypatch, own, message
-):
-    file = tmp_path / "luigi.cfg"
-    given = {
-        "datasets_2d": "penn_action/train",
-        "datasets_3d": "",
-        "evaluation": "",
-        "validation": "penn_action/test",
-    }
-    lines = [f"{key} = {value}" for key, value in {**given, "prior": "none", **own}.items()]
-    file.write_text(GOOD.replace("preset = embedded", "\n".join(lines)))
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(file))
-    assert pipeline(["config", "--check"]) == 1
-    shown = " ".join(capsys.readouterr().err.split())
-    assert message in shown
-    assert shown.endswith(". This is needed for training, not for `Data`.")
 
 
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with):

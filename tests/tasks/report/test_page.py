@@ -6,15 +6,14 @@ import re
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
-from tasks.report.assembly import ReportContent, summary, write_report
+from tasks.report.assembly import ReportContent, write_report
 from tasks.report.data import open_splits
 from tasks.report.page import PageSection, write_page
 from tests.html_pages import Page
-from tests.tasks.report.conftest import kept, moving, person, write_split, write_stream
+from tests.tasks.report.conftest import kept, moving, person, write_split
 
 
 def of_problems(anchor, title, *texts):
@@ -87,24 +86,3 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
     assert "penn_action/train</th>" in text
     (problem,) = open_splits(tmp_path / "nothing").problems
     assert "Convert a dataset into it first" in problem
-
-
-def first_lines(root, *runs):
-    return summary(open_splits(root), runs, stream="resnet50")
-
-
-def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(
-    tmp_path,
-):
-    write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=kept(1), stand_in=False)
-    data = first_lines(tmp_path)
-    assert (data["demo_parts"], data["problems"]) == ("", [])
-    assert data["line"].startswith("✓ 1 split of 1 dataset; 10 rows")
-    assert data["line"].endswith("no training run to show.")
-    write_stream(tmp_path, "a/train", np.ones((10, 4)))
-    assert (
-        first_lines(tmp_path)["demo_parts"]
-        == "The network of the features resnet50 has random weights."
-    )
-    (cache_problem,) = first_lines(tmp_path / "none")["problems"]
-    assert "Convert a dataset into it first" in cache_problem
