@@ -85,16 +85,6 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
     assert model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\n"), VIBE).batch_size == 32
 
 
-def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(
-    tmp_path,
-):
-    loaded = load(tmp_path, GOOD + "[features]\nstreams = homography\n[hmmr]\npreset = hmmr\n")
-    with pytest.raises(
-        ConfigError, match=r"\[hmmr\].* 9 numbers per row, which is no multiple of 32"
-    ):
-        check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
-
-
 def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path):
     shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.find("hmmr")
     demo = load(tmp_path, shipped)

@@ -4,8 +4,6 @@ there is.
 
 import json
 
-import pytest
-
 from tasks.report.assembly import recorded_fingerprint
 from tasks.report.task import PAGE
 
@@ -65,24 +63,3 @@ def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command):
     assert "No training runs to show." in html
     code, shown = tasks_command(bare, "report", "--out", str(bare.folder / "page.mp4"))
     assert (code, "suffix .html" in shown) == (2, True)
-
-
-@pytest.mark.slow
-def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_themselves(
-    project, tasks_command
-):
-    folder = run_of(project)
-    project.configure({"vibe": {"epochs": "7"}})
-    assert tasks_command(project, "report")[0] == 0
-    html = page(project).read_text()
-    assert f"1 run with other settings not shown: {folder.name}." in html
-    assert f"{folder.name} (repeatable)." in html
-    assert "No training runs to show." in html
-    assert tasks_command(project, "report", "--run", str(folder))[0] == 0
-    assert f"<h3>{folder.name}</h3>" in page(project).read_text()
-    (folder / "metrics.json").write_text("{")
-    assert tasks_command(project, "report", "--run", str(folder))[0] == 0
-    html = page(project).read_text()
-    assert f"{folder / 'metrics.json'}: expected JSON" in html
-    assert '<h2 id="accounting">' in html
-    assert f"{folder.name}: Loss" in html

@@ -1,7 +1,6 @@
 """A change costs what it touches: which tasks run after it, and which do not."""
 
 import json
-import re
 import shutil
 
 import pytest
@@ -32,43 +31,6 @@ def test_of_a_new_dataset_alone_everything_runs(project, build):
     assert sorted(ran.done[:-1]) == stages
     assert ran.done[-1] == "data 3 datasets"
     assert "· extract 3dpw/train up to date" in ran.words
-
-
-def test_labels_in_2d_alone_train_as_the_check_says(project, build, within, tasks_command, capsys):
-    splits = {
-        "datasets_2d": "penn_action/train",
-        "validation": "penn_action/test",
-        "evaluation": "penn_action/test",
-    }
-    of_vibe = {
-        **splits,
-        "datasets_3d": "",
-        "prior": "none",
-        "motion": "",
-        "epochs": "1",
-        "strides": "",
-    }
-    project.configure({"data": {"datasets": "penn_action"}, "vibe": of_vibe})
-    within(project)
-    assert main(["config", "--check"]) == 0
-    assert "training can start" in capsys.readouterr().out
-    ran = build(project, "TrainVIBE")
-    assert ran.code == 0, ran.shown
-    score = re.search(
-        r"1 epoch of 3 steps, validation (2D error [\d.]+ %), best of epoch 1", ran.words
-    )
-    assert score, ran.shown
-    (best,) = (
-        metrics["best"]
-        for folder in project.runs
-        if "penn_action/test" in (metrics := results(folder))
-    )
-    assert score[1] == f"2D error {best.pop('error_2d'):.1f} %"
-    assert best == {"epoch": 0}
-    assert tasks_command(project, "report")[0] == 0
-    page = (project.folder / "runs/report.html").read_text()
-    assert f"1, validation {score[1]}" in page
-    assert "2D error and PCK 2D on penn_action/test" in page
 
 
 def results(folder):
