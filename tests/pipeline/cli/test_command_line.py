@@ -228,8 +228,6 @@ MISTAKES = (  # words, and what the message names
     ("status --cache {root}/penn_action", "Open the whole"),
     ("status --cache {root} --csv --json", "--csv excludes --json"),
     ("copy --cache {root} --to {root}/copy", "it is in the cache"),
-    ("convert penn_action train --raw {penn} --cache {root} --part 0/4", "'0/4'"),
-    ("convert penn_action train --raw {penn} --cache {root} --part 5/4", "'5/4'"),
     ("convert penn_action train --raw {penn} --cache {root}/new", "it is in the cache"),
     ("convert penn_action train --raw {penn} --cache /proc/x/cache", "written in /proc"),
     ("extract penn_action/train --cache {root} --device gpu", "'gpu'"),
