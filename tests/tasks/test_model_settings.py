@@ -2,9 +2,7 @@
 
 import pytest
 
-from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError
-from pipeline.features.streams.network import ResNet50
 from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
 from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
@@ -112,24 +110,6 @@ def test_the_size_of_features_is_the_streams(tmp_path):
     own = "[features]\nstreams = vit\n[vit]\nkind = torchvision\nnetwork = vit_b_16\ndim = 768\n"
     for model in models.every():
         assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
-
-
-def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path, monkeypatch):
-    jittered = (
-        "resnet50.j1.crop=jitter:1",
-        "features.streams=resnet50 resnet50.j1",
-        "resnet50.j1.kind=resnet50",
-    )
-    given = ("vibe.epochs=5", "convert.workers = 7", *jittered, "vibe.epochs=6")
-    monkeypatch.setenv("PIPELINE_SET", "\n".join(given))
-    loaded = load(tmp_path, GOOD)
-    assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
-    assert loaded.streams[1].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
-    monkeypatch.setenv("PIPELINE_SET", "vibe.epoch=5")
-    with pytest.raises(
-        ConfigError, match=r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"
-    ):
-        load(tmp_path, GOOD)
 
 
 def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path):

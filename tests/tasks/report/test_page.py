@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.accounting import VideoAccount
 from tasks.report.assembly import ReportContent, write_report
 from tasks.report.data import open_splits
 from tasks.report.page import PageSection, write_page
 from tests.html_pages import Page
-from tests.tasks.report.conftest import kept, moving, person, write_split
+from tests.tasks.report.conftest import moving, write_split
 
 
 def of_problems(anchor, title, *texts):
@@ -64,17 +63,6 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
     assert 'class="problem"' not in text
     write_split(tmp_path / "empty", "penn_action/train", {})
     assert 'class="problem"' not in of_cache(tmp_path / "empty", tmp_path)
-
-
-def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path):
-    (account := VideoAccount("broken.mp4")).reject("video_unreadable", "it is empty")
-    clips = {"0000/0": person(10)}
-    write_split(
-        tmp_path / "clips", "videos/train", clips, accounts=[*kept(1), account], raw=tmp_path
-    )
-    text = of_cache(tmp_path / "clips", tmp_path)
-    assert "<li>broken.mp4: video_unreadable: it is empty</li>" in text
-    assert "<td>1 video</td>" in text and "1 videos" not in text
 
 
 def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root, tmp_path):

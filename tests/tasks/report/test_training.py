@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.skeletons import JOINTS
 from tasks.report.assembly import ReportContent, recorded_fingerprint
 from tasks.report.curves import plots_of
 from tasks.report.results import tables_of
@@ -95,13 +94,6 @@ def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_com
     assert {"VIBE, checkpoint, no 3DPW train", "part dynamics, paper"} < extra_streams.keys()
     applies = [model for model, (_, about) in extra_streams.items() if "as VIBE here" in about]
     assert applies == ["VIBE, paper, with 3DPW train"]
-
-
-def test_the_joints_that_the_page_names_are_those_of_the_metric():
-    pairs = [name[1:] for name in JOINTS["common14"] if name[0] == "l"]
-    # results.html names these
-    assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]
-    assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
 
 
 def test_every_split_is_listed_with_its_use(tmp_path):
