@@ -122,32 +122,3 @@ def test_all_of_it_is_no_denser_than_other_projects_of_the_field():
     assert every.tokens_a_line <= ALL_TOKENS_A_LINE
     assert every.tokens / every.statements <= ALL_TOKENS_A_STATEMENT
     assert every.forms_a_thousand <= ALL_FORMS_A_THOUSAND
-
-
-def test_each_form_is_known_and_plain_code_has_none():
-    dense = Density()
-    dense.add(
-        "a, b = 1, 2\n"
-        "c = 1 if a else 2 if b else 3\n"
-        "while d := b: b = 0\n"
-        "e = [x for y in z for x in y]\n"
-        "f = [[x for x in y] for y in z]\n"
-        "g = next(x for x in z)\n"
-        "for h in z if a else (): pass\n"
-    )
-    assert {form.partition(": ")[2] for form in dense.forms} == {
-        "two assignments in one",
-        "ternary",
-        "ternary in a ternary",
-        "walrus",
-        "comprehension with two `for`",
-        "comprehension in a comprehension",
-        "next of a comprehension",
-        "loop over a ternary",
-    }
-    plain = Density()
-    plain.add('"""A page."""\nimport os\n\n# why\na, b = b, a\nfor x in y:\n    a.append(x)\n')
-    assert plain.forms == []
-    assert len(plain.lines) == 3
-    assert plain.statements == 3
-    assert plain.tokens == 7 + 5 + 6

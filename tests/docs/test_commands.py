@@ -236,20 +236,6 @@ def test_every_option_that_a_sentence_names_exists():
     } == set()
 
 
-@pytest.mark.parametrize(
-    ("text", "printed"),
-    [
-        ("make everything", "no target everything"),
-        (".venv/bin/python -m pipeline verify --cache demo/cache --deep", "--deep"),
-        (".venv/bin/python -m pipeline convert penn_action", "required"),
-        (".venv/bin/luigi --module tasks TrainVIBE --backbone resnet50", "--backbone"),
-        (".venv/bin/frobnicate", "frobnicate"),
-    ],
-)
-def test_a_command_that_is_wrong_is_found(text, printed):
-    assert printed in problem(Command(ROOT / "README.md", 1, text, whole=True))
-
-
 # --------------------------------------------------------------------------------------------------
 # do they run
 

@@ -32,13 +32,6 @@ def kill(*args, **options):  # at the n-th file that gets its name
 os.replace = kill
 sys.exit(main(sys.argv[2:]))
 """
-LABELLED = """
-from pathlib import Path
-from pipeline.demo import writing as synthetic
-synthetic.write_body(Path("body"))
-synthetic.write_dataset("3dpw", Path("3dpw"), n_videos=1, n_frames=10)
-synthetic.write_dataset("amass", Path("amass"), n_videos=1, n_frames=300)
-"""
 
 
 def files_of(folder):
@@ -197,22 +190,3 @@ def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(terminal, 
     after = contents_of(terminal.folder)
     del after["killed.py"]
     assert after == whole
-
-
-def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal):
-    types = terminal.types
-    terminal.install(KIT)
-    (terminal.folder / "demo.py").write_text(LABELLED)
-    types("python demo.py")
-    types("pipeline prepare 3dpw --raw 3dpw --cache cache --stream means", r"--body DIR", code=2)
-    printed = types(
-        "pipeline prepare 3dpw --raw 3dpw --cache cache --body body --stream means",
-        *(rf"✓ convert +3dpw/{split}" for split in ("train", "validation", "test")),
-        r"page cache-3dpw-test\.html",
-    )
-    assert "detect " not in printed
-    types(
-        "pipeline prepare amass --raw amass --cache cache --body body",
-        r"features none",
-        r"amass/train",
-    )

@@ -75,10 +75,6 @@ def test_a_file_that_hides_a_package_is_named_and_one_like_a_folder_of_the_clone
         (tmp_path / f"{name}.py").unlink()
 
 
-def test_help_of_exports_has_the_others(broken, ran):
-    assert "rerun" in ran("export", "--help").out
-
-
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

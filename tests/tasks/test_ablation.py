@@ -5,14 +5,12 @@ the files.
 import csv
 import io
 import json
-from pathlib import Path
 from statistics import fmean
 
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
-from tasks import Ablation, Train, TrainMPoser, ablation
+from tasks import Ablation, Train, TrainMPoser
 from tasks.ablation import FILES, AblationTable, default_variants, reasons_to_skip
 from tasks.training import mposer_config, train_config
 from vibe_model import runs
@@ -97,28 +95,6 @@ def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol():
     assert all(row.seeds for row in AblationTable(demo).rows)
 
 
-def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figures(
-    asking, monkeypatch, capsys
-):
-    for stand_in, protocols in ((False, ["", ", protocol published"]), (True, [""])):
-        metrics = run_of(50.0, stand_in=stand_in)
-        monkeypatch.setattr(runs, "run_folder", lambda config: Path("m-0"))
-        monkeypatch.setattr(ablation, "read_metrics", lambda folder, read=metrics: read)
-        asking({}, variants="mposer").show()
-        lines = capsys.readouterr().out.splitlines()
-        headings = [line for line in lines if line.startswith("3dpw/test")]
-        assert headings == [f"3dpw/test, 1,119 frames{p}" for p in protocols]
-
-
-def test_a_table_without_rows_is_said_to_have_no_numbers(asking, monkeypatch, capsys):
-    one_run_without = {"m-0": run_of(50.0), "m-1": run_of(51.0) | {"3dpw/test": {}}}
-    table = AblationTable({"mposer": one_run_without})
-    assert table.rows == []
-    monkeypatch.setattr(Ablation, "_table", lambda self: table)
-    asking({}, variants="mposer").show()
-    assert "no protocol has results of every run" in capsys.readouterr().out
-
-
 def test_csv_has_two_columns_an_error_and_empty_cells():
     lines = list(csv.DictReader(io.StringIO(AblationTable(THREE_SEEDS).as_csv())))
     per_frame, mposer = (
@@ -186,25 +162,6 @@ def test_it_requires_a_training_for_each_variant_and_seed(asking):
     trained = [(t.variant, t.seed) for t in task.requires() if isinstance(t, Train)]
     assert trained == [("per-frame", 3), ("per-frame", 5), ("", 3), ("", 5)]
     assert task.what == "2 variants, 2 seeds"
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        (
-            {"variants": "mposer,dropout"},
-            "--variants: unknown 'dropout'; known: configured, per-frame, ",
-        ),
-        ({"seeds": "0,-1"}, "--seeds 0,-1: expected whole numbers with commas between"),
-        (
-            {"variants": "without-3dpw"},
-            "leave_out: expected splits that are trained on, found 3dpw/train",
-        ),
-    ],
-)
-def test_a_mistake_is_reported_before_anything_runs(asking, parameters, message):
-    with pytest.raises(ConfigError, match=message):
-        asking({"datasets_3d": "h36m/train"}, **parameters).requires()
 
 
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):

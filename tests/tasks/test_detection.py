@@ -70,23 +70,6 @@ def test_a_clip_in_one_of_three_splits_costs_that_split_alone(own_clips, build):
     assert ran.done == done, ran.shown
 
 
-def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips, build):
-    raw = own_clips.folder / "raw/videos"
-    (raw / "broken.mp4").write_bytes(b"<html>not found</html>")
-    ran = build(own_clips, "Detect", dataset="videos")
-    assert ran.code == 0, ran.shown
-    assert "broken.mp4" in ran.shown
-    before = detected(own_clips)
-    assert build(own_clips, "Detect", dataset="videos").done == [], (
-        "it was given up with this content"
-    )
-    shutil.copy(raw / "0.mp4", raw / "broken.mp4")
-    assert build(own_clips, "Detect", dataset="videos").done == ["detect videos"]
-    after = detected(own_clips)
-    assert list(after) == ["0.mp4.json", "1.mp4.json", "broken.mp4.json"]
-    assert {name: after[name] for name in before} == before
-
-
 def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips, build):
     (own_clips.folder / "raw/videos" / MARKER).unlink()
     message = build(own_clips, "Detect", dataset="videos").only_failure(30)

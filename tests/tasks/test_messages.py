@@ -19,9 +19,7 @@ from pipeline.cli.command_line import SET
 from pipeline.demo import writing as synthetic
 from pipeline.errors import ConfigError
 from tasks import Convert, luigi_command
-from tasks.luigi_command import whose_data
-from tasks.settings import settings
-from tests.packages import BROKEN, install, install_page
+from tests.packages import BROKEN, install
 from tests.tasks.conftest import CONFIG, LUIGI, ROOT, Project
 
 SCHEDULING = 35
@@ -45,14 +43,6 @@ def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build,
     assert message in failure
     assert ran.lines == [failure]
     assert not (bare.folder / "raw").exists()
-
-
-def test_without_luigi_cfg_the_message_names_what_to_do(bare, build):
-    bare.cfg.unlink()
-    message = build(bare, "Data").only_failure(SCHEDULING)
-    assert message.endswith(
-        "file not found. Run from the project's folder, or set LUIGI_CONFIG_PATH."
-    )
 
 
 @pytest.fixture
@@ -125,12 +115,6 @@ def test_a_second_user_of_a_machine_runs_luigi_in_the_same_folder():
         assert len({path.stat().st_uid for path in folder.glob("luigi-*")}) == 2
 
 
-def test_a_folder_of_locks_that_cannot_be_used_is_named(bare, prepared):
-    (bare.folder / "file").touch()
-    shown = prepared("Data", "--local-scheduler", f"--lock-pid-dir={bare.folder}/file")
-    assert f"lock_pid_dir = {bare.folder}/file: File exists. Delete it" in shown
-
-
 def test_without_a_luigid_the_message_is_there_at_once(prepared):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -200,66 +184,6 @@ def test_without_a_raw_folder_the_other_datasets_continue(project, build):
     assert "ERROR" not in ran.shown
 
 
-def test_without_a_body_the_message_is_printed_once(project, build):
-    (project.folder / "body").unlink()
-    project.configure({"embedded": {"enabled": "false"}})
-    ran = build(project, "EvaluateVIBE")
-    assert (ran.code, ran.done) == (FAILED, [])
-    first, *others = [line.split(maxsplit=3) for line in ran.failures]
-    assert str(project.folder / "body") in first[3]
-    assert "SMPL_NEUTRAL" in first[3]
-    assert [words[3] for words in others] == ["the same error"] * 2
-    assert "Traceback" not in ran.shown
-
-
-def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within, monkeypatch):
-    (project.folder / "raw/amass/STAND_IN.json").unlink()
-    raw = project.folder / "raw"
-    with monkeypatch.context() as patch:
-        within(project)
-        loaded = settings()
-        patch.setattr("pipeline.datasets.WITH_DEMO_DATA", ())
-        assert whose_data(loaded) == f"in {raw}: 3dpw ([yellow]demo data[/yellow]), amass"
-    project.configure({"embedded": {"enabled": "false"}})
-    within(project)
-    assert whose_data(settings()) == f"in {raw}: 3dpw ([yellow]demo data[/yellow]), amass"
-
-
-def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_as_a_failure(
-    project, build
-):
-    motions = sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
-    for motion in motions:
-        motion.write_bytes(b"broken")
-    project.configure({"embedded": {"enabled": "false"}, "convert": {"removed": "drop"}})
-    ran = build(project, "Convert", dataset="amass", split="train")
-    n = f"{len(motions)} video{'s' * (len(motions) > 1)}"
-    assert "amass/train: no rows" in ran.only_failure(FAILED)
-    unreadable = n.replace(" ", " unreadable ")
-    assert f"frames 0 kept of 0; frames of {unreadable} are not counted" in ran.words
-    again = build(project, "Convert", dataset="amass", split="train")
-    assert "bad_label_file" in again.only_failure(FAILED)
-    project.configure({"convert": {"strict": "true"}})
-    message = build(project, "Convert", dataset="amass", split="train").only_failure(FAILED)
-    assert str(motions[0]) in message
-
-
-def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project, build):
-    first = min((project.folder / "raw/amass").rglob("*_poses.npz"))
-    project.configure({"embedded": {"enabled": "false"}})
-    before, video = project.files(), first.read_bytes()
-    first.unlink()
-    for name in ("Data", "Data"):
-        ran = build(project, name)
-        assert "1 video missing from" in ran.only_failure(FAILED)
-        assert first.stem in ran.words
-        assert project.files() == before
-    project.configure({"convert": {"removed": "drop"}})
-    assert "1 removed" in build(project, "Data").words
-    first.write_bytes(video)
-    assert build(project, "Data").code == 0
-
-
 def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, site):
     install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     shutil.rmtree(project.folder / "cache/amass")
@@ -269,21 +193,6 @@ def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project,
     assert message.startswith("✗ convert    dances/*")
     assert "dataset 'dances' of package dances cannot be loaded: SyntaxError" in message
     assert ran.done == ["convert amass/train"]
-
-
-def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, site):
-    bare.configure({"data": {"datasets": "amass lab_recordings"}})
-    assert "lab_recordings" in build(bare, "Data").only_failure(35)
-    install_page(site, "dataset")
-    ran = build(bare, "Data")
-    assert ran.code == FAILED
-    assert "convert amass/train" in ran.done
-    failure = next(line for line in ran.failures if "lab_recordings" in line)
-    assert (
-        "raw/lab_recordings: there is no such folder, and [embedded] makes no data for "
-        "lab_recordings" in failure
-    )
-    assert "Traceback" not in ran.shown
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 import pytest
 
-from cache import CropPolicy, Jitter
-from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
-from pipeline.features.streams.network import ResNet50
 from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
 from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
@@ -86,16 +83,6 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
     assert model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\n"), VIBE).batch_size == 32
 
 
-def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(
-    tmp_path,
-):
-    loaded = load(tmp_path, GOOD + "[features]\nstreams = homography\n[hmmr]\npreset = hmmr\n")
-    with pytest.raises(
-        ConfigError, match=r"\[hmmr\].* 9 numbers per row, which is no multiple of 32"
-    ):
-        check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
-
-
 def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path):
     shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.find("hmmr")
     demo = load(tmp_path, shipped)
@@ -125,24 +112,6 @@ def test_the_size_of_features_is_the_streams(tmp_path):
         assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
 
 
-def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path, monkeypatch):
-    jittered = (
-        "resnet50.j1.crop=jitter:1",
-        "features.streams=resnet50 resnet50.j1",
-        "resnet50.j1.kind=resnet50",
-    )
-    given = ("vibe.epochs=5", "convert.workers = 7", *jittered, "vibe.epochs=6")
-    monkeypatch.setenv("PIPELINE_SET", "\n".join(given))
-    loaded = load(tmp_path, GOOD)
-    assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
-    assert loaded.streams[1].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
-    monkeypatch.setenv("PIPELINE_SET", "vibe.epoch=5")
-    with pytest.raises(
-        ConfigError, match=r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"
-    ):
-        load(tmp_path, GOOD)
-
-
 def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path):
     own = "[features]\nstreams = resnet50 pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n"
     own += "[part_dynamics]\nreport = true\n"
@@ -152,42 +121,6 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     )
     with pytest.raises(ConfigError, match=message):
         check_inputs(loaded, model_settings(loaded, models.find("part_dynamics")))
-
-
-@pytest.mark.parametrize(
-    ("own", "message"),
-    [
-        (
-            {"validation": "amass/train"},
-            "[vibe] validation: stream 'resnet50' is computed from bbox, which amass",
-        ),
-        (
-            {"datasets_2d": "penn_action"},
-            "there is no split penn_action; did you mean 'penn_action/train'? known: ",
-        ),
-        (
-            {"validation": "penn_action"},
-            "there is no split penn_action; did you mean 'penn_action/test'? known: ",
-        ),
-    ],
-)
-def test_a_check_names_the_key_of_a_split_that_training_cannot_use(
-    tmp_path, capsys, monkeypatch, own, message
-):
-    file = tmp_path / "luigi.cfg"
-    given = {
-        "datasets_2d": "penn_action/train",
-        "datasets_3d": "",
-        "evaluation": "",
-        "validation": "penn_action/test",
-    }
-    lines = [f"{key} = {value}" for key, value in {**given, "prior": "none", **own}.items()]
-    file.write_text(GOOD.replace("preset = embedded", "\n".join(lines)))
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(file))
-    assert pipeline(["config", "--check"]) == 1
-    shown = " ".join(capsys.readouterr().err.split())
-    assert message in shown
-    assert shown.endswith(". This is needed for training, not for `Data`.")
 
 
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with):

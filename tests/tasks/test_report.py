@@ -3,9 +3,6 @@ there is.
 """
 
 import json
-import shutil
-
-import pytest
 
 from tasks.report.assembly import recorded_fingerprint
 from tasks.report.task import PAGE
@@ -66,56 +63,3 @@ def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command):
     assert "No training runs to show." in html
     code, shown = tasks_command(bare, "report", "--out", str(bare.folder / "page.mp4"))
     assert (code, "suffix .html" in shown) == (2, True)
-
-
-def test_a_cache_without_runs_has_no_empty_heading_and_no_model_that_luigi_cfg_does_not_name(
-    project, tasks_command
-):
-    """As the cache of a fine-tuning, with the luigi.cfg of a clone."""
-    shutil.rmtree(project.folder / "runs")
-    project.configure({"part_dynamics": {"report": None}, "hmmr": {"report": None}})
-    assert tasks_command(project, "report")[0] == 0
-    html = page(project).read_text()
-    assert '<h2 id="curves">' in html
-    assert '<h2 id="bodies">' not in html
-    assert "pr_vipe" not in html
-    project.configure({"part_dynamics": {"report": "true"}})
-    assert tasks_command(project, "report")[0] == 0
-    assert "pr_vipe" in page(project).read_text()
-
-
-@pytest.mark.slow
-def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_themselves(
-    project, tasks_command
-):
-    folder = run_of(project)
-    project.configure({"vibe": {"epochs": "7"}})
-    assert tasks_command(project, "report")[0] == 0
-    html = page(project).read_text()
-    assert f"1 run with other settings not shown: {folder.name}." in html
-    assert f"{folder.name} (repeatable)." in html
-    assert "No training runs to show." in html
-    assert tasks_command(project, "report", "--run", str(folder))[0] == 0
-    assert f"<h3>{folder.name}</h3>" in page(project).read_text()
-    (folder / "metrics.json").write_text("{")
-    assert tasks_command(project, "report", "--run", str(folder))[0] == 0
-    html = page(project).read_text()
-    assert f"{folder / 'metrics.json'}: expected JSON" in html
-    assert '<h2 id="accounting">' in html
-    assert f"{folder.name}: Loss" in html
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--run", "nowhere"), "--run nowhere: folder not found"),
-        (("--out", "no/such/folder/page.html"), "does not exist"),
-    ],
-)
-def test_a_mistake_in_the_arguments_is_reported_and_nothing_is_written(
-    bare, tasks_command, words, message
-):
-    code, shown = tasks_command(bare, "report", *words)
-    assert code == 2
-    assert message in shown
-    assert not page(bare).exists()

@@ -137,13 +137,6 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         load(tmp_path, GOOD.replace(before, after) if before else GOOD + after)
 
 
-def test_settings_of_other_sections_are_not_proposed(tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        load(tmp_path, GOOD.replace(VIBE, "nonsense = 1"))
-    known = str(caught.value).partition("known: ")[2].split(", ")
-    assert not {"cache", "runs", "body", "stream"} & set(known), "other sections set these"
-
-
 @pytest.mark.parametrize(
     ("own", "warned"),
     [

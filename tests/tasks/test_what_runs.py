@@ -1,12 +1,10 @@
 """A change costs what it touches: which tasks run after it, and which do not."""
 
 import json
-import re
 import shutil
 
 import pytest
 
-import cache
 from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
 
@@ -33,43 +31,6 @@ def test_of_a_new_dataset_alone_everything_runs(project, build):
     assert sorted(ran.done[:-1]) == stages
     assert ran.done[-1] == "data 3 datasets"
     assert "· extract 3dpw/train up to date" in ran.words
-
-
-def test_labels_in_2d_alone_train_as_the_check_says(project, build, within, tasks_command, capsys):
-    splits = {
-        "datasets_2d": "penn_action/train",
-        "validation": "penn_action/test",
-        "evaluation": "penn_action/test",
-    }
-    of_vibe = {
-        **splits,
-        "datasets_3d": "",
-        "prior": "none",
-        "motion": "",
-        "epochs": "1",
-        "strides": "",
-    }
-    project.configure({"data": {"datasets": "penn_action"}, "vibe": of_vibe})
-    within(project)
-    assert main(["config", "--check"]) == 0
-    assert "training can start" in capsys.readouterr().out
-    ran = build(project, "TrainVIBE")
-    assert ran.code == 0, ran.shown
-    score = re.search(
-        r"1 epoch of 3 steps, validation (2D error [\d.]+ %), best of epoch 1", ran.words
-    )
-    assert score, ran.shown
-    (best,) = (
-        metrics["best"]
-        for folder in project.runs
-        if "penn_action/test" in (metrics := results(folder))
-    )
-    assert score[1] == f"2D error {best.pop('error_2d'):.1f} %"
-    assert best == {"epoch": 0}
-    assert tasks_command(project, "report")[0] == 0
-    page = (project.folder / "runs/report.html").read_text()
-    assert f"1, validation {score[1]}" in page
-    assert "2D error and PCK 2D on penn_action/test" in page
 
 
 def results(folder):
@@ -104,26 +65,6 @@ def test_own_data_with_a_mark_of_demo_data_is_not_replaced(project, build):
     assert "raw/amass: expected no folder, or demo data as this program wrote them" in ran.words
     assert own.read_bytes() == b"a motion of mine"
     assert sorted(project.folder.glob("raw/**/*")) == files
-
-
-def test_a_cache_in_a_raw_folder_is_refused(project, build):
-    project.configure({"paths": {"cache": "raw/3dpw/cache"}})
-    ran = build(project, "Data")
-    assert ran.code not in (0, None)
-    assert "expected two separate folders, but the cache is in the raw folder" in ran.words
-    assert not (project.folder / "raw/3dpw/cache").exists()
-
-
-def test_a_training_by_hand_names_rows_that_are_not_extracted(project, build, tasks_command):
-    assert "not extracted" not in tasks_command(project, "train")[1]
-    add_video(project)
-    assert build(project, "Convert", dataset="3dpw", split="train").code == 0
-    code, shown = tasks_command(project, "train")
-    warning = (
-        r"! 3dpw/train: \d+ rows not extracted yet, and so not trained on: .* extract "
-        r"3dpw/train --stream"
-    )
-    assert (code, bool(re.search(warning, shown))) == (0, True), shown
 
 
 def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
@@ -161,28 +102,6 @@ def test_plan_lists_what_runs_and_why(project, build, within, capsys):
     assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_new_file_times_are_recorded_and_nothing_runs(project, build):
-    motion_of(project).touch()
-    ran = build(project, "Data")
-    assert (ran.code, ran.done) == (0, [])
-    assert "· convert amass/train new file times of 1 video recorded" in ran.words
-    before = project.files()
-    assert "new file times" not in build(project, "Data").words
-    assert project.files() == before
-
-
-def test_a_moved_raw_folder_is_recorded_and_nothing_runs(project, build):
-    moved = (project.folder / "raw").rename(project.folder / "elsewhere")
-    project.configure({"paths": {"raw": str(moved)}})
-    ran = build(project, "Data")
-    assert (ran.code, ran.done) == (0, [])
-    assert f"· convert amass/train recorded the new raw folder {moved}/amass" in ran.words
-    opened = cache.open(project.folder / "cache")
-    for name in opened.splits:
-        assert opened[name].provenance["raw"] == str(moved.resolve() / name.partition("/")[0])
-    assert "new raw folder" not in build(project, "Data").words
-
-
 def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
     project, build, capsys, monkeypatch
 ):
@@ -204,49 +123,6 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
     monkeypatch.setenv("PIPELINE_SET", "amass.resampling=slerp")
     ran = build(project, "Data")
     assert (ran.code, ran.done) == (0, [])
-
-
-def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_what_differs(
-    project, build
-):
-    (first,) = project.runs
-    kept = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
-    project.configure({"vibe": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
-    ran = build(project, "EvaluateVIBE")
-    assert ran.code == 0, ran.shown
-    assert ran.done == ["train VIBE, tiny"]
-    differs = "epochs was 2, is 1; lr_generator was 0.0001, is 0.001; strides was "
-    assert f"· train VIBE, tiny a new run beside {first.name}: {differs}" in ran.words
-    assert {path: path.read_bytes() for path in kept} == kept
-    (new,) = (folder for folder in project.runs if folder not in {path.parent for path in kept})
-    config = json.loads((new / "config.json").read_text())["config"]
-    assert (config["lr_generator"], config["strides"], config["epochs"]) == (
-        1e-3,
-        {"3dpw/train": 2},
-        1,
-    )
-
-
-def test_other_weights_are_refused_unless_their_stream_has_another_name(project, build):
-    project.configure({"resnet50": {"weights": "untrained:1"}})
-    before = project.files()
-    ran = build(project, "EvaluateVIBE")
-    assert ran.code == 30
-    assert len(ran.failures) == 3, "one line for each split that has pixels"
-    assert all(
-        "untrained" in line and "[features] streams" in line and "--replace" in line
-        for line in ran.failures
-    )
-    assert "Traceback" not in ran.shown
-    assert project.files() == before
-    project.configure({"features": {"streams": "other"}, "other": {"kind": "resnet50"}})
-    ran = build(project, "Data")
-    assert sorted(ran.done) == [
-        "data 2 datasets",
-        *(f"extract 3dpw/{s}" for s in ("test", "train", "validation")),
-    ]
-    for stream in ("resnet50", "other"):
-        assert (project.folder / f"cache/3dpw/train/features/{stream}").is_dir()
 
 
 @pytest.mark.slow

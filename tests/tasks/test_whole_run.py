@@ -7,13 +7,11 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
 import torch
 
-from pipeline.cli.text import python
 from tasks.evaluation import as_csv, result_rows, table_of
 from tasks.training_view import progress_callback
 from tests.tasks.conftest import PROBE, ROOT, Project
@@ -170,24 +168,6 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
     assert next(table_of("", result_rows(own)).columns[1].cells) == "41.3", "rounded once"
 
 
-def test_an_epochs_line_has_the_runs_name_loss_and_validation(
-    capsys,
-):
-    shown = []
-    tell = progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
-    tell(TrainingProgress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
-    scores = {"3dpw/validation": {"pa_mpjpe": 99.84}}
-    tell(TrainingProgress(0, 8, 30, 30, terms={"2d": 5.0, "3d": 2.0}, validation=scores))
-    assert capsys.readouterr().out.splitlines() == [
-        "  train      VIBE, embedded, seed 3    epoch 1 of 8: mean loss 7, validation PA-MPJPE "
-        "99.8 mm"
-    ]
-    assert shown == [
-        (1, 240, "loss 8.07  epoch 1/8"),
-        (30, 240, "mean loss 7  PA-MPJPE 99.8 mm  epoch 1/8"),
-    ]
-
-
 def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
     tell = progress_callback(lambda *_: None, "VIBE")
     losses = [*[2.0] * 12, 53.0, *[2.0] * 10, 15.0, 399.0]
@@ -197,65 +177,6 @@ def test_a_step_whose_loss_is_an_outlier_is_named(capsys):
         "  ! step 13: loss 53, while this epoch's mean was 2",
         "  ! step 25: loss 399, while this epoch's mean was 4.667",
     ]
-
-
-def test_scores_of_several_validation_splits_are_all_shown_by_name(
-    capsys,
-):
-    shown = []
-    tell = progress_callback(lambda *words: shown.append(words), "VIBE")
-    scores = {"3dpw/validation": {"pa_mpjpe": 99.84}, "h36m/val": {"pa_mpjpe": 50.0}}
-    tell(TrainingProgress(0, 8, 30, 30, validation=scores))
-    text = "3dpw/validation PA-MPJPE 99.8 mm, h36m/val PA-MPJPE 50.0 mm"
-    assert shown == [(30, 240, f"{text}  epoch 1/8")]
-    assert f"epoch 1 of 8: validation {text}" in capsys.readouterr().out
-
-
-def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsys, monkeypatch):
-    interrupted = KeyboardInterrupt()
-    interrupted.add_note("of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)")
-    monkeypatch.setattr("sys.argv", [".venv/bin/luigi", "--module", "tasks", "EvaluateVIBE"])
-    for typed, again in (
-        ("make train", "make train"),
-        ("", ".venv/bin/luigi --module tasks EvaluateVIBE"),
-    ):
-        monkeypatch.setenv("TYPED_COMMAND", typed)
-        sys.excepthook(KeyboardInterrupt, interrupted, None)
-        kept = "what is finished is kept; of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)"
-        assert (
-            capsys.readouterr().err
-            == f"\ninterrupted: {kept}; the same command continues from there:\n  {again}\n"
-        )
-    monkeypatch.setattr("sys.argv", ["/lib/luigi/__main__.py", "--module", "tasks", "Data"])
-    sys.excepthook(KeyboardInterrupt, interrupted, None)
-    again = f"{python()} -m luigi --module tasks Data"
-    assert capsys.readouterr().err.splitlines()[-1] == f"  {again}"
-
-
-def test_an_unknown_task_is_one_line(made):
-    ran = made.project.luigi("Dat", command=(sys.executable, "-m", "luigi"))
-    assert (ran.code, ran.lines[0]) == (1, "error: No task Dat. Did you mean:")
-    assert "Traceback" not in ran.shown
-
-
-@pytest.mark.parametrize("target", ["data", "train", "report"])
-def test_make_hands_over_what_was_typed(target, tmp_path):
-    luigi = tmp_path / "luigi"
-    luigi.write_text("#!/bin/sh\necho typed $TYPED_COMMAND\n")
-    luigi.chmod(0o755)
-    (tmp_path / ".ready").touch()
-    words = [
-        "make",
-        "-s",
-        "-f",
-        str(ROOT / "Makefile"),
-        f"BIN={tmp_path}",
-        "-o",
-        ".venv/.ready",
-        target,
-    ]
-    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ran.stdout == f"typed make {target}\n"
 
 
 # A process is sent the signal at the first last.pt, however fast it trains.

@@ -39,19 +39,6 @@ class TestBatches:
         with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
             split.read([(40, 48)], stream=None, dtype=dtype)
 
-    def test_what_is_of_the_wrong_type_is_refused_by_name(self, split):
-        tracks = split.tracks
-        with pytest.raises(
-            TypeError,
-            match=r"number or a slice of 7 records, found 'a/0'\. By name: \[names\.index",
-        ):
-            tracks["a/0"]
-        assert tracks[tracks.names.index("b/1")].name == tracks[np.int64(2)].name == "b/1"
-        with pytest.raises(TypeError, match="stream is a name or None"):
-            split.windows(stream=3)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=r"history: .*'3'"):
-            split.read([(40, 48)], streams=["resnet50"], history={"resnet50": "3"})  # type: ignore[dict-item]
-
     def test_buffers_that_do_not_fit_are_refused(self, split):
         for buffer in (np.zeros((1, 4), "f4"), np.zeros((1, 8), "f8")):
             with pytest.raises(ValueError, match="w_3d"):
@@ -79,20 +66,6 @@ class TestBatches:
         for wrong in ([[0, 4], [4, 9]], [[4, 4]], [0, 4], [[0.0, 4.0]]):
             with pytest.raises(ValueError, match="windows"):
                 split.read(wrong)
-
-    def test_what_is_not_there_is_named(self, split):
-        with pytest.raises(CacheError, match=r"no feature stream 'hmr'; there are: resnet50"):
-            split.windows(4, 4, "hmr")
-        with pytest.raises(CacheError, match="no field or column 'trans'"):
-            split.read([[40, 48]], fields=["trans"])
-        with pytest.raises(CacheError, match=r"'resnet50' is a stream, .* stream='resnet50'"):
-            split.read([[40, 48]], fields=["resnet50"])
-        with pytest.raises(ValueError, match="features need a stream"):
-            split.read([[40, 48]], stream=None, fields=["features"])
-        with pytest.raises(CacheError, match="no column 'nose'"):
-            split.column("nose")
-        with pytest.raises(CacheError, match="expected 143 rows"):
-            split.rows("kp_2d", 140, 144)
 
     def test_columns_and_streams_come_lazily_as_zarr_arrays(self, split):
         assert isinstance(split.column("kp_2d"), zarr.Array)
@@ -152,18 +125,6 @@ class TestOpening:
     def test_no_cache_is_a_clear_error(self, tmp_path, folder, found):
         with pytest.raises(CacheError, match=found):
             cache.open(tmp_path / folder)
-
-    @pytest.mark.parametrize(
-        "folder", ["toy", "toy/train", "toy/train/kp_2d", "toy/train/features"]
-    )
-    def test_a_folder_within_a_cache_is_refused_with_what_to_open(
-        self, folder, tmp_path, toy, monkeypatch
-    ):
-        toy.write(tmp_path / "cache", [toy.video("a", [3])])
-        monkeypatch.chdir(tmp_path / "cache")  # what is above shows only in the whole path
-        with pytest.raises(CacheError, match=f"found {folder} of one") as error:
-            cache.open(folder)
-        assert f"cache.open('{tmp_path / 'cache'}')" in str(error.value)
 
     def test_a_cache_that_lies_in_a_group_of_another_is_one(self, tmp_path, toy):
         toy.write(tmp_path / "cache", [toy.video("a", [3])])

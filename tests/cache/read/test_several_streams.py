@@ -138,27 +138,6 @@ def test_labels_and_the_single_stream_are_the_same_beside_it(split):
     }
 
 
-def test_what_cannot_be_read_at_once_is_refused(split):
-    windows = np.array([[64, 68]])
-    with pytest.raises(ValueError, match="found both"):
-        split.read(windows, "resnet50", streams=("pairs.j1",))
-    with pytest.raises(ValueError, match="found both"):
-        split.windows(4, 4, "resnet50", streams=("pairs.j1",))
-    with pytest.raises(ValueError, match="`streams` gives resnet50"):
-        split.read(windows, fields=["features"], streams=("resnet50",))
-    with pytest.raises(ValueError, match="names of labels"):
-        split.read(windows, streams=("kp_2d",))
-    for history in ({"pairs.j1": 3}, {"resnet50": -1}):
-        with pytest.raises(ValueError, match=r"found \['(pairs.j1: 3|resnet50: -1)'\]"):
-            split.read(windows, streams=("resnet50",), history=history)
-    with pytest.raises(TypeError, match="also for history; found None"):
-        split.read(windows, "resnet50", history={"resnet50": 3})
-    with pytest.raises(TypeError, match="found 'resnet50'"):
-        split.read(windows, streams="resnet50")
-    with pytest.raises(CacheError, match="row 9: its frame"):
-        split.read(np.array([[8, 12]]), streams=("resnet50", "pairs.j1"))
-
-
 def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [70])])  # shards of 32 rows
     toy.write_stream(tmp_path, shards=[1])

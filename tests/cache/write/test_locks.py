@@ -6,10 +6,8 @@ import errno
 import fcntl
 import multiprocessing
 import os
-import pwd
 import shutil
 import signal
-import socket
 import stat
 import tempfile
 import time
@@ -203,34 +201,12 @@ def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode, shared, toy):
     assert cache.verify(root).ok
 
 
-def test_of_another_user_s_running_writer_the_process_and_the_lock_are_named(shared):
-    lock = shared / "split/.writing/lock"
-    with WriterLock(lock):
-        lock.chmod(0o444)
-        open_to_all(shared)
-        refused = as_another_user(lambda: WriterLock(lock))
-    assert refused.startswith(f"Busy: {shared / 'split'}: expected no other writer")
-    user = pwd.getpwuid(os.getuid()).pw_name
-    found = f"process {os.getpid()} writing (user {user} on {socket.gethostname()} since 20"
-    assert found in refused
-    assert f"Its lock is {lock}" in refused
-
-
 def test_a_lock_leaves_no_folder_but_those_that_were_there(tmp_path):
     prepared = tmp_path / "prepared"  # such as by an operator, with permissions for a group
     prepared.mkdir()
     WriterLock(prepared / "split/.writing/lock").release()
     assert list(tmp_path.iterdir()) == [prepared]
     assert list(prepared.iterdir()) == []
-
-
-def test_a_process_that_this_machine_does_not_have_is_said_to_be_elsewhere(tmp_path):
-    with WriterLock(tmp_path / "split/.writing/lock") as lock:
-        lock.file.write_text(f"{ENDED}\n")
-        with pytest.raises(
-            CacheError, match=f"process {ENDED} writing, on another machine or in a container"
-        ):
-            WriterLock(lock.file)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644)])
@@ -241,15 +217,6 @@ def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(umask, mode, tmp
             assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == mode
     finally:
         os.umask(before)
-
-
-def test_a_lock_that_may_not_be_read_is_named(shared):
-    lock = shared / "split/.writing/lock"
-    leave_lock(lock, ENDED, 0)
-    open_to_all(shared)
-    assert as_another_user(lambda: WriterLock(lock)).startswith(
-        f"AccessDenied: {lock}: permission denied"
-    )
 
 
 def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared, toy):
@@ -267,14 +234,6 @@ def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared, toy)
         writing.chmod(0o755 if os.geteuid() == 0 else 0o555)
         refused = as_another_user(command)
         assert refused.startswith(f"AccessDenied: {writing / 'lock'}: permission denied"), refused
-
-
-@pytest.mark.parametrize("root", ["/proc/self/cache", "link"])
-def test_where_no_folder_can_be_made_the_lock_is_named_after_some_attempts(root, shared):
-    (shared / "link").symlink_to(shared / "nothing")
-    lock = shared / root / SPLIT / ".writing/lock"  # below `shared`, unless root is absolute
-    refused = as_another_user(lambda: WriterLock(lock))
-    assert refused.startswith(f"CacheError: {lock}: expected a file that a writer can make")
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524])

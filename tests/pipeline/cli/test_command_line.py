@@ -142,22 +142,6 @@ def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own
     assert (ran.stdout, ran.stderr) == ("refused\n", "")
 
 
-def test_motion_without_pictures_has_no_features(embedded, into, ran, tmp_path):
-    into.convert(tmp_path, embedded.raw("amass"), "amass")
-    assert (
-        ran("extract", "amass", "train", "--cache", tmp_path).out
-        == "· extract    amass/train               motion only, without images\n"
-    )
-
-
-def test_a_split_without_the_body_says_so_at_every_conversion(penn, convert, monkeypatch):
-    monkeypatch.setattr(PennAction, "uses_body", True)
-    for last in (convert().out.splitlines()[-1], convert().out.splitlines()[-1]):
-        assert "no 3D joints" in last
-        assert f"delete {penn.root}/{penn.name}" in last
-        assert last.endswith("--body DIR")
-
-
 EXPORT = "export penn_action/train --cache {root} --format parquet --out new.parquet"
 MISTAKES = (  # words, and what the message names
     ("", "required: command"),
@@ -234,6 +218,19 @@ MISTAKES = (  # words, and what the message names
     ("doctor penn --raw {root}", "no dataset is called 'penn'"),
     ("doctor penn_action --raw absent", "folder not found"),
     ("doctor penn_action --raw {file}", "is a file"),
+    ("status --cache $HOME/cache", "without environment variables"),
+    ("status --cache ~nobody-here/cache", "no home folder of ~nobody-here"),
+    ("status --cache 'cache'", "without quotes"),
+    ("status --cache s3:/bucket/cache", "s3://bucket/prefix"),
+    ("status --cache file:///cache", "without file:"),
+    ("status --cache https://lab/cache", "one of s3"),
+    ("status --cache D:\\cache", "a path of this system"),
+    ("status --cache {root}/penn_action", "Open the whole"),
+    ("status --cache {root} --csv --json", "--csv excludes --json"),
+    ("copy --cache {root} --to {root}/copy", "it is in the cache"),
+    ("convert penn_action train --raw {penn} --cache {root}/new", "it is in the cache"),
+    ("convert penn_action train --raw {penn} --cache /proc/x/cache", "written in /proc"),
+    ("extract penn_action/train --cache {root} --device gpu", "'gpu'"),
     ("plan penn_action/val", "penn_action has no split 'val'"),
     ("plan amass", "is not among penn_action"),
     ("plan pen", "known: penn_action"),
@@ -257,23 +254,6 @@ def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
         assert shown.err.startswith("error: "), words
         assert message.format(**places) in shown.err, words
         assert into.everything(tmp_path) == before, words
-
-
-@pytest.mark.parametrize("dataset", datasets.names())
-def test_a_split_that_a_dataset_does_not_have_is_refused_by_name(dataset, ran, tmp_path):
-    (tmp_path / "raw").mkdir()
-    places = ("--raw", tmp_path / "raw", "--cache", tmp_path / "cache")
-    shown = ran("convert", dataset, "tset", *places, code=2).err
-    assert shown.startswith(f"error: {dataset} has no split 'tset'; it has "), shown
-
-
-def test_debug_shows_where_an_error_comes_from(convert, ran, penn):
-    wrong = ("convert", "penn_action", "val", *penn.places)
-    for arguments in (("--debug", *wrong), (*wrong, "--debug")):
-        error = ran(*arguments, code=2).err
-        assert "Traceback (most recent call last)" in error
-        assert "in check_split" in error
-        assert error.splitlines()[-1].startswith("error: penn_action has no split 'val'")
 
 
 @pytest.mark.parametrize(

@@ -40,15 +40,6 @@ def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured, ran):
         assert ran(*words, "--cache", configured) == (by_default.out, "")
 
 
-def test_without_a_cache_and_a_luigi_cfg_both_ways_out_are_named(tmp_path, ran, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
-    assert (
-        "Run from the project's folder, or name the cache: --cache DIR."
-        in ran("status", code=2).err
-    )
-
-
 @pytest.mark.parametrize("command", ["convert", "show"])
 @pytest.mark.parametrize("place", ["", "penn_action/labels"], ids=["above", "within"])
 def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
@@ -58,19 +49,3 @@ def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
     error = ran(command, NAME, "--raw", penn.raw.parent / place, *where, code=2).err
     assert f"Did you mean --raw {penn.raw}?" in error
     assert not penn.root.exists()
-
-
-def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_command(penn, ran):
-    (penn.raw / "Penn_Action").mkdir()
-    for folder in ("labels", "frames"):
-        (penn.raw / folder).rename(penn.raw / "Penn_Action" / folder)
-    shown = ran("convert", NAME, *penn.places, code=2)
-    assert f"-m pipeline doctor penn_action --raw {penn.raw.parent}" in shown.out + shown.err
-
-
-def test_where_no_folder_near_by_fits_none_is_suggested(penn, ran):
-    penn.raw.rename(penn.raw.with_name("other"))
-    assert (
-        "did you mean"
-        not in ran("convert", NAME, "--raw", penn.raw.parent, "--cache", penn.root, code=2).err
-    )

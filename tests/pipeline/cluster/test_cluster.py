@@ -21,7 +21,7 @@ from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.plan import plan_detection
 from pipeline.conversion.convert import convert
 from pipeline.demo.files import mp4_writer
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
@@ -199,19 +199,6 @@ def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(
     assert len(penn.split.tracks) == 3
 
 
-def test_an_error_on_a_worker_names_it(two):
-    """As when the images that it sees have changed since the conversion."""
-    with pytest.raises(
-        PipelineError,
-        match=rf"^Dask worker at tcp://\S+ on {socket.gethostname()}: has other images",
-    ):
-        list(mapped(two.address, _refuse))
-
-
-def _refuse(item):
-    raise PipelineError("has other images")
-
-
 # --------------------------------------------------------------------------------------------------
 # conversion
 
@@ -284,30 +271,6 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
 
 # ----------------------------------------------------------------------------------------- whether
 # there is a cluster
-
-
-@pytest.mark.parametrize(
-    ("address", "error", "message"),
-    [
-        (
-            "127.0.0.1:9",
-            PipelineError,
-            r"127.0.0.1:9: no Dask scheduler answers there.*docs/operations.md",
-        ),
-        ("cluster", ConfigError, "expected tcp://HOST:PORT"),
-        ("http://host:8786", ConfigError, "expected tcp://HOST:PORT"),
-        ("tcp://host:port", ConfigError, "expected tcp://HOST:PORT"),
-        (
-            "nowhere/scheduler.json",
-            PipelineError,
-            "scheduler.json: expected the file that `dask scheduler",
-        ),
-    ],
-)
-def test_an_address_at_which_there_is_no_scheduler(address, error, message, monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWER", 0.3)
-    with pytest.raises(error, match=message):
-        list(mapped(address, str))
 
 
 def test_a_cluster_without_workers(running, embedded, into, tmp_path, ran):

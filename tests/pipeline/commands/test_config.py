@@ -91,49 +91,6 @@ def test_what_is_set_for_one_command_is_forgotten_after_it(cfg, ran, monkeypatch
     assert os.environ["PIPELINE_SET"] == "vibe.epochs=4\nvibe.seed=1"
 
 
-def test_a_section_with_a_dot_is_printed_whole_and_by_key(cfg, ran):
-    own = (
-        "[features]\nstreams = resnet50 resnet50.j1\n[resnet50.j1]\nkind = resnet50\ncrop = "
-        "jitter:1\n"
-    )
-    cfg.write_text(CFG + own)
-    for name, section, keys in (
-        ("resnet50.j1", "resnet50.j1", ["crop", "weights", "precision"]),
-        ("resnet50.j1.weights", "resnet50.j1", ["weights"]),
-        ("resnet50.precision", "resnet50", ["precision"]),
-    ):
-        found = values(ran, name)
-        assert [(setting["section"], setting["key"]) for setting in found] == [
-            (section, key) for key in keys
-        ]
-    error = ran("config", "resnet50.j1.weigths", code=2).err
-    assert "[resnet50.j1] has no key 'weigths'; did you mean 'weights'?" in error
-
-
-def test_the_variables_of_the_environment_are_named_and_an_empty_one_counts_for_none(
-    cfg, ran, monkeypatch
-):
-    monkeypatch.setenv("PIPELINE_SET", "rubbish")
-    error = ran("config", code=2).err
-    assert error.startswith("error: PIPELINE_SET=rubbish: expected SECTION.KEY=VALUE")
-    monkeypatch.setenv("PIPELINE_SET", "")
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", "")
-    monkeypatch.chdir(cfg.parent)
-    ran("config", "--check")
-
-
-def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg, tmp_path, ran):
-    (weights := tmp_path / "spin.pt").touch()
-    check = ("config", "--check")
-    error = ran(*check, "--set", f"resnet50.weights=spin:{weights}", code=1).err
-    assert f"{weights}: expected " in error, "it is empty"
-    weights.unlink()
-    error = ran(*check, "--set", f"resnet50.weights=spin:{weights}", code=1).err
-    assert f"weights spin:{weights}: file not found" in error
-    (tmp_path / "body/J_regressor_extra.npy").unlink()
-    assert f"{tmp_path / 'body'}: missing J_regressor_extra.npy" in ran(*check, code=1).err
-
-
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -16,10 +16,8 @@ import pytest
 
 from tests.pipeline.datasets.made_h36m_json import write_scene
 
-HTML = b"<!DOCTYPE html><html><body>Sign in</body></html>"
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 GZIP = b"\x1f\x8b\x08" + bytes(50)
-PAGE, LFS, EMPTY = "found a web page", "found a Git LFS pointer", "found empty (0 bytes)"
+
 PENN, POSE, MPI, H36M, PW = "penn_action", "posetrack", "mpi_inf_3dhp", "h36m", "3dpw"
 
 CONVERT_PENN = "convert penn_action/train"
@@ -156,13 +154,6 @@ def one_off(name, what, folder, *others):
         yield mistake(f"doctor {name}", plant, 1, words)
 
 
-def damaged(name, split, glob, code=0, **contents):
-    """Label files with other content."""
-    for content, found in contents.values():
-        command = f"convert {name}/{split}"
-        yield mistake(command, put(glob, content), code, "rejected", found, "again")
-
-
 def packed(name, file, *words):
     is_packed = f"{file} is still packed"
     return mistake(f"doctor {name}", touch(f"{name}/{file}"), 1, is_packed, *words, data="")
@@ -173,19 +164,10 @@ def half(name, glob, start=0.5):
     return mistake(f"doctor {name}", halve(glob, start), 1, *words)
 
 
-BOTH = {"page": (HTML, PAGE), "pointer": (POINTER, LFS), "empty": (b"", EMPTY)}
 MISTAKES = [
     *moved(POSE, "PoseTrack21", "PoseTrack2018", "posetrack18", "posetrack/PoseTrack21"),
     *moved(H36M, "Human36M", "human3.6m", "Human3.6M", "H36M", "h36m/Human36M"),
     *moved(PENN, "Penn_Action", "penn_action/Penn_Action"),
-    *moved(MPI, "mpi-inf-3dhp", "3DHP", "mpi_inf_3dhp/mpi_inf_3dhp"),
-    *moved(PW, "3DPW", "3dpw/3DPW"),
-    *moved("amass", "AMASS"),
-    *moved("kinetics", "kinetics400", "k400"),
-    *moved("insta_variety", "InstaVariety"),
-    *moved("emdb", "EMDB"),
-    *moved("bedlam", "BEDLAM"),
-    *moved(H36M, "Human36M", "h36m/Human36M", data=JSON),
     mistake(
         "doctor h36m",
         nest("images"),
@@ -199,27 +181,6 @@ MISTAKES = [
     mistake(
         "convert penn_action/train --raw RAW", nothing, 2, "Did you mean --raw RAW/penn_action?"
     ),
-    mistake(
-        "doctor pen_action",
-        nothing,
-        2,
-        "no dataset is called 'pen_action'; did you mean 'penn_action'?",
-        data=PENN,
-    ),
-    mistake("convert posetrak/train", nothing, 2, "did you mean 'posetrack'?", data=POSE),
-    mistake("prepare human36m", nothing, 2, "did you mean 'h36m'?", data=H36M),
-    mistake("convert penn_action/training", nothing, 2, "no split 'training'; it has train, test"),
-    mistake(
-        "convert penn_action/train --raw RAW/pen_action",
-        nothing,
-        2,
-        "RAW/pen_action",
-        "no such folder",
-    ),
-    mistake(
-        "prepare penn_action --raw RAW/pen_action", nothing, 2, "RAW/pen_action", "no such folder"
-    ),
-    mistake("doctor penn_action --raw RAW/gone", nothing, 2, "--raw RAW/gone: folder not found"),
     mistake(
         "doctor penn_action",
         touch("penn_action"),
@@ -263,55 +224,19 @@ MISTAKES = [
         "penn_action/frames is a link to /gone/disk",
     ),
     mistake(
-        "doctor posetrack",
-        touch("posetrack/images/v2_5sec/1/1.jpg"),
-        1,
-        "is of PoseTrack 2017. Get",
-        data="",
-    ),
-    mistake(
-        "doctor amass", touch("amass/SFU/5/run.pkl"), 1, "is a pickle, which is not read", data=""
-    ),
-    mistake(
-        "doctor insta_variety",
-        touch("insta_variety/train/0.h5"),
-        1,
-        "VIBE's converted parts, which lack",
-        data="",
-    ),
-    mistake(
-        "doctor 3dpw",
-        touch("3dpw/sequenceFiles/a.pkl"),
-        1,
-        "is in no split. Keep the folders train",
-        data="",
-    ),
-    mistake(
-        "doctor mpi_inf_3dhp",
-        touch("mpi_inf_3dhp/TS1/annot_data.mat"),
-        1,
-        "outside the test set's folder",
-        data="",
-    ),
-    mistake(
         "doctor h36m",
         touch("h36m/S1/MyPoseFeatures/D3_Positions/a"),
         1,
         "is in the world's axes and not",
         data="",
     ),
-    packed(PENN, "Penn_Action.tar.gz"),
     packed(
         POSE,
         "posetrack18_images.tar.aa",
         "Join its pieces first: cat RAW/posetrack/posetrack18_images.tar.*",
     ),
     packed(H36M, "images.tar.gzaa", "Join its pieces first: cat RAW/h36m/images.tar.gz*"),
-    packed(POSE, "posetrack21_annotations.zip"),
     packed(MPI, "S1/Seq1/imageSequence/vnect_cameras.zip", "Unpack it in its own folder"),
-    packed("emdb", "P0.zip"),
-    packed("amass", "ACCAD.tar.bz2"),
-    packed("kinetics", "train/part_0.tar.gz"),
     half(POSE, "images/train/*"),
     mistake(
         "doctor h36m",
@@ -323,9 +248,6 @@ MISTAKES = [
     ),
     half(MPI, "S*/Seq*/imageFrames/*", 0),
     half(PENN, "frames/*"),
-    half(PW, "imageFiles/*", 0.25),
-    half("emdb", "P*/*/images", 0.25),
-    half("bedlam", "*/png/*", 0.25),
     mistake("doctor penn_action", drop("frames/0001/*"), 1, "frames/0001 has 0 of 8 images"),
     mistake(
         "doctor posetrack",
@@ -410,14 +332,6 @@ MISTAKES = [
     *one_off("kinetics", "clips of train with keypoints", "keypoints/train", "keypoints"),
     *one_off("kinetics", "clips of train", "train", "clips"),
     *one_off(MPI, "test labels, test pictures", "mpi_inf_3dhp_test_set", "test_set"),
-    *one_off(PENN, "label files", "labels", "annotations"),
-    mistake(
-        "doctor bedlam",
-        touch("bedlam/scene_30fps/mp4/seq_000000.mp4"),
-        1,
-        "seq_000000.mp4 is a video to look at, which is not read. Unpack the scene's PNG",
-        data="",
-    ),
     mistake(
         "doctor 3dpw",
         touch(*(f"sequenceFiles/train/{number}.pkl" for number in range(30))),
@@ -431,14 +345,6 @@ MISTAKES = [
         "RAW/keypoints is beside RAW/clips. Move it there",
         data="",
     ),
-    *damaged(PENN, "train", "labels/*", **BOTH),
-    *damaged(PW, "train", "sequenceFiles/train/*", 1, **BOTH, cut=(None, "a file that ends early")),
-    *damaged("amass", "train", "*/*/*_poses.npz", **BOTH, cut=(None, "an archive without its end")),
-    *damaged(MPI, "test", "mpi_inf_3dhp_test_set/TS*/annot_data.mat", **BOTH),
-    *damaged(H36M, "train", "S*/MyPoseFeatures/D2_Positions/*", **BOTH),
-    *damaged("insta_variety", "train", "train/*", page=(HTML, PAGE), cut=(None, "is lost")),
-    *damaged("emdb", "emdb1", "P*/*/*.pkl", empty=(b"", EMPTY)),
-    *damaged("kinetics", "train", "train/*/*.mp4", 1, cut=(None, "damaged or cut off")),
 ]
 
 

@@ -49,33 +49,6 @@ def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
     assert penn.everything() == before
 
 
-def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn, plan, as_json):
-    penn.converted()
-    penn.add("0007")
-    with penn.label("0003").open("ab") as label:
-        label.write(b"\0" * 8)
-    (penn.frames("0005") / "000008.jpg").unlink()
-    penn.remove("0006")
-    penn.label("0004").unlink()
-    content = bytearray(penn.label("0001").read_bytes())
-    content[20] ^= 1  # in the header's text: the same size
-    penn.label("0001").write_bytes(content)
-    os.utime(penn.label("0001"), ns=(7, 7))
-    found = as_json()["convert"]
-    assert (found["new"], found["removed"]) == (["0007"], ["0006"])
-    assert found["changed"] == {
-        "0001": ["labels/0001.mat has changed"],
-        "0003": ["labels/0003.mat has changed"],
-        "0004": ["labels/0004.mat is missing"],
-        "0005": ["frames/0005 has changed"],
-    }
-    assert found["videos"] == {"read": 5, "of": 6, "kept": 1, "touched": 0}
-    assert any("and 1 more: --all names them" in line for line in plan().splitlines())
-    assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(
-        plan("--all").splitlines()
-    )
-
-
 def test_rows_and_shards_that_a_stream_lacks_are_counted(
     penn, into, network, small_shards, as_json
 ):
@@ -127,16 +100,6 @@ def dances(site):
     """A dataset of a package whose module is not Python; the start of its error."""
     install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     return "dataset 'dances' of package dances"
-
-
-def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances, by_cfg):
-    both = {"more": "[dances]\nfps = 25", "datasets": "dances penn_action"}
-    shown = by_cfg(code=2, **both)
-    assert shown.out.count("why    not converted before") == 2, "penn_action's two splits"
-    (line,) = shown.err.splitlines()
-    assert line.startswith(f"! {dances}")
-    assert by_cfg("penn_action", **both).err == ""
-    assert dances in by_cfg("dances", code=2, **both).err
 
 
 def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(

@@ -1,21 +1,13 @@
 """`prepare` of a labelled dataset: what it takes for its features, and what it leaves as it is."""
 
 import json
-import os
 import shutil
-import urllib.error
-import urllib.request
 
-import numpy as np
 import pytest
-import torch
 
 import cache
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.files import MADE_BY
-from pipeline.commands import prepare
-from pipeline.errors import MissingAssets
-from pipeline.features.streams.homography import Homography
 from pipeline.files.raw.files import file_digest
 from pipeline.show import page
 from tests.pipeline.datasets.by_hand import write_video
@@ -104,13 +96,6 @@ def test_a_cache_that_is_in_a_raw_folder_already_goes_on(penn, ran):
     assert "up to date" in ran(*words, "--cache", penn.raw / "cache").out
 
 
-def test_bodies_are_suggested_for_features_that_a_model_reads(penn, ran, network, monkeypatch):
-    monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
-    words = ("prepare", "penn_action", *penn.places)
-    assert "tasks predict" not in ran(*words, "--stream", "homography").out
-    assert "-m tasks predict penn_action/train" in ran(*words, "--stream", "resnet50").out
-
-
 def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
     penn, ran, network, monkeypatch
 ):
@@ -137,48 +122,6 @@ def of_clips(tmp_path):
     write_video(tmp_path / "clips/a.mp4", 3)
     where = ("--raw", tmp_path / "clips", "--cache", tmp_path / "cache")
     return ("prepare", "videos", *where, "--detector", "rtmpose")
-
-
-def test_messages_about_a_detector_name_its_own_settings(of_clips, ran, monkeypatch):
-    assert (
-        "--set [rtmpose] size: unknown key" in ran(*of_clips, "--set", "rtmpose.size=3", code=2).err
-    )
-
-    def identity(_):
-        raise MissingAssets("weights: found no file. Name one: --set rtmpose.weights=FILE.whl.")
-
-    monkeypatch.setattr(prepare.detectors, "identity", identity)
-    shown = ran(*of_clips, code=2).err
-    assert "Name one: --set rtmpose.weights=FILE.whl. Or name another --detector" in shown
-
-
-def test_all_missing_downloads_are_named_at_once_and_how_to_do_without(
-    of_clips, ran, monkeypatch, tmp_path
-):
-    def fails(*_, **__):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
-    monkeypatch.setattr(urllib.request, "urlopen", fails)
-    shown = ran(*of_clips, "--weights", "torchvision:IMAGENET1K_V2", code=2).err
-    for words in (
-        "yolox-tiny: https",
-        "rtmpose-m: https",
-        "resnet50-11ad3fa6.pth cannot be downloaded",
-        "blaze_pose",
-    ):
-        assert words in shown
-    assert "Or leave --weights out (tracks without features), or use untrained:0" in shown
-    assert (
-        "Name the folder of the clips"
-        in ran(*of_clips, "--raw", tmp_path / "clips/a.mp4", code=2).err
-    )
-    shown = ran(*of_clips, "--plan", "--weights", "spin:missing.pt", code=2).err
-    assert "error: weights spin:" in shown and "missing.pt: file not found" in shown
-    # what no detector can read needs none
-    (tmp_path / "clips/a.mp4").write_bytes(b"\xff\xd8\xff\xe0")
-    assert "rejected a.mp4: video_unreadable" in ran(*of_clips, code=1).out
 
 
 @pytest.mark.parametrize("downloads", [False, True])
@@ -213,12 +156,4 @@ def test_keypoints_replaced_or_kept_are_counted(
     assert (
         f"! replaces keypoints of 1 clip by {shown}\n"
         in ran("detect", tmp_path / "clips", *to, code=2).err
-    )
-
-
-def test_clips_on_a_read_only_disk_are_answered_with_a_folder_of_links(of_clips, ran, monkeypatch):
-    monkeypatch.setattr(prepare.detectors, "identity", lambda _: {})
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert (
-        "folder of links to the clips (ln -s), and name it: --raw DIR" in ran(*of_clips, code=2).err
     )

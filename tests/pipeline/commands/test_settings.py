@@ -17,12 +17,10 @@ import cache
 from pipeline import table
 from pipeline.features.streams.homography import Homography
 from pipeline.files.raw import MARKER
-from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
 from pipeline.settings.schema import SECTION_TYPES
-from pipeline.settings.sections import Settings, load
-from tests.pipeline.datasets.by_hand import write_video
+from pipeline.settings.sections import Settings
 
 ROOT = Path(__file__).parents[3]
 DECIMATE = "[amass]\nresampling = decimate"
@@ -114,54 +112,33 @@ def test_a_command_that_is_printed_names_the_options_of_the_conversion(embedded,
     assert name not in split.videos.names
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["without luigi.cfg", "with luigi.cfg"])
 @pytest.mark.parametrize(
     ("words", "setting", "named"),
     [
-        ("convert", "nosuch.thing=1", ["unknown section"]),
         ("convert", "amas.resampling=slerp", ["unknown section", "'amass'"]),
-        ("convert", "amass.resamplin=slerp", ["unknown key", "'resampling'"]),
         ("convert", "kinetics.min_frames=20", ["unknown key", "[kinetics] has no settings"]),
         ("convert", "amass.resampling=nonsense", ["nonsense", "slerp or decimate"]),
-        ("convert", "convert.workers=abc", ["abc", "a whole number"]),
         ("convert", "vibe.epochs=3", ["vibe.epochs", "`convert`", "convert.workers"]),
         ("convert", "videos.min_frames=3", ["videos.min_frames", "`convert`"]),
-        ("convert", "paths.cache=elsewhere", ["paths.cache", "`convert`"]),
         ("convert --retry", "amass.resampling=decimate", ["amass.resampling"]),
         ("show --out page.html", "videos.min_frames=3", ["videos.min_frames"]),
         ("extract", "amass.resampling=decimate", ["amass.resampling"]),
-        ("extract", "resnet50.precison=exact", ["unknown key", "'precision'"]),
         ("extract --stream pr_vipe", "timm.network=x", ["timm"]),
         ("status", "amass.resampling=decimate", ["amass.resampling", "paths.cache"]),
-        ("verify", "nosuch.thing=1", ["unknown section"]),
-        ("leaks", "convert.workers=1", ["convert.workers"]),
-        ("gc", "paths.raw=x", ["paths.raw"]),
         ("detect --detector demo", "rtmpose.min_score=0.5", ["rtmpose.min_score", "`detect`"]),
-        ("detect", "detect.devices=gpu", ["gpu"]),
-        ("synthesize", "embedded.seed=1", ["embedded.seed", "no settings"]),
         ("doctor", "vibe.epochs=3", ["vibe.epochs"]),
     ],
 )
-def test_unread_settings_are_refused(
-    words, setting, named, there, luigi_cfg, embedded, ran, converted, tmp_path
-):
-    if there:
-        luigi_cfg("amass")
+def test_unread_settings_are_refused(words, setting, named, embedded, ran, converted, tmp_path):
     raw, root = embedded.raw("amass"), converted.root("")
     command, *more = words.split()
-    places = {
-        name: ["amass", "train", "--raw", raw, "--cache", tmp_path / "cache"]
-        for name in ("convert",)
-    }
-    places |= {name: ["--cache", root] for name in ("status", "verify", "leaks", "gc")}
+    places = {"convert": ["amass", "train", "--raw", raw, "--cache", tmp_path / "cache"]}
+    places |= {"status": ["--cache", root]}
     places |= {
         "extract": ["penn_action/train", "--cache", root],
         "show": ["amass", "train", "--raw", raw],
     }
-    places |= {
-        "detect": [tmp_path, "--out", tmp_path / "k"],
-        "synthesize": ["--out", tmp_path / "new"],
-    }
+    places |= {"detect": [tmp_path, "--out", tmp_path / "k"]}
     places |= {"doctor": ["amass", "--raw", raw.parent]}
     shown = ran(command, *places[command], *more, "--set", setting, code=2)
     assert (shown.out, shown.err.count("\n")) == ("", 1)
@@ -169,7 +146,7 @@ def test_unread_settings_are_refused(
     assert [word for word in named if word not in shown.err] == []
     keys = re.findall(r"[a-z_]+\.[a-z_]+", shown.err.partition("It reads ")[2])
     assert len(keys) == len(set(keys))
-    assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"] * there
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 READING = {  # command -> runs that together read all that it names; plan: all but training's
@@ -276,19 +253,6 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
 
 
-def test_real_data_in_the_place_of_demo_data_need_another_cache(penn, luigi_cfg, ran):
-    luigi_cfg("penn_action")
-    words = ("convert", penn.name, *penn.places)
-    ran(*words)
-    penn.without_marker()
-    shown = ran(*words, code=2).err
-    assert (
-        f"which would replace it. Use another cache: --cache {penn.root}-real, or [paths] cache"
-        in shown
-    )
-    assert "python -m pipeline" not in shown  # `prepare` says it, too
-
-
 def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(
     convert_3dpw, raw_3dpw, luigi_cfg
 ):
@@ -326,18 +290,6 @@ def test_a_stream_goes_on_with_its_weights_if_they_are_named(
     assert "weights was file:" in ran(*words, code=2).err
 
 
-def test_random_weights_of_a_stream_of_real_data_are_named_once(penn, network, luigi_cfg, ran):
-    penn.without_marker()
-    luigi_cfg(more="[resnet50]\nweights = untrained:0")
-    ran("convert", penn.name, *penn.places)
-    words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
-    ran(*words, "--weights", "untrained:0")
-    penn.add("0101")
-    ran("convert", penn.name, *penn.places)
-    assert "8 rows computed" in ran(*words).out
-    assert "--weights untrained:0" in ran(*words, "--replace", code=2).err
-
-
 @pytest.mark.parametrize("crop", [(), ("--set", "other.crop=scale:1.2")])
 def test_a_stream_that_no_setting_names_is_refused_with_the_command_that_names_its_options(
     crop, penn, network, ran
@@ -349,15 +301,6 @@ def test_a_stream_that_no_setting_names_is_refused_with_the_command_that_names_i
     refused = ran(*words, code=2).err
     again = shlex.split(refused.partition(" -m pipeline ")[2])
     assert "up to date" in ran(*again).out
-
-
-@pytest.mark.parametrize(
-    "option", ["--stream=", "--kind=", "--weights=", "--set=features.streams=", "--stream=a b a"]
-)
-def test_an_empty_option_is_not_the_default(option, penn, network, ran):
-    penn.converted()
-    refused = ran("extract", penn.name, "--cache", penn.root, option, code=2).err
-    assert option.partition("=")[0] in refused
 
 
 def test_a_new_stream_is_what_luigi_cfg_says(penn, network, luigi_cfg, ran):
@@ -421,31 +364,3 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
     assert "up to date" in ran(*words, *named).out
     other = ran(*words, *named, "--set", "resnet50.precision=exact", code=2)
     assert "precision was fast, is exact" in other.err
-
-
-def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(
-    luigi_cfg, ran, tmp_path
-):
-    write_video(tmp_path / "clips/a.avi", 1, size=(64, 64))
-    words = ("detect", tmp_path / "clips", "--out", tmp_path / "k")
-    refused = ran(*words, "--set", "rtmpose.min_score=x", code=2).err
-    place = "--set [rtmpose] min_score = x"
-    assert [word for word in (place, "a number") if word not in refused] == []
-    assert "'min_score'" in ran(*words, "--set", "rtmpose.min_scor=1", code=2).err
-    assert "expected SECTION.KEY=VALUE" in ran(*words, "--set", "min_score=1", code=2).err
-    luigi_cfg(more="[detect]\ndetector = rtmpose\n[rtmpose]\ndetector = w.pt\nmin_score = 0.5")
-    assert str(tmp_path / "w.pt") in ran(*words, code=2).err
-    other = ran(*words, "--set", "rtmpose.detector=other.pt", code=2).err
-    assert "other.pt" in other
-    assert str(tmp_path / "other.pt") not in other, "a path of the command is one from here"
-    assert "min_score 2" in ran(*words, "--set", "rtmpose.min_score=2", code=2).err
-
-
-def test_a_body_yet_to_be_made_is_no_problem_of_another_package_s_dataset(
-    luigi_cfg, ran, raw_3dpw, monkeypatch
-):
-    monkeypatch.setattr("pipeline.datasets.WITH_DEMO_DATA", ())
-    file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
-    # `config --check` has nothing to say
-    assert missing_files(Recipe.by_settings(load(file))) == []
-    assert "after the demo data are made" in ran("plan").out

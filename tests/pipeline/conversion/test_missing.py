@@ -11,11 +11,7 @@ import pytest
 import cache
 from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
-from pipeline.errors import RawDataError
 from pipeline.recipe import steps
-
-NOT_NOW = "not_readable_now"
-
 
 # --------------------------------------------------------------------------------------------------
 # gone
@@ -82,26 +78,6 @@ def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded, i
     assert [*missing.values()] == [folder.relative_to(raw).as_posix()]
     other.write_text("[]")
     assert into.convert(root, raw, "kinetics").plan.why == "1 changed video"
-
-
-def test_a_video_that_is_gone_costs_another_reader_its_own_rows_alone(
-    penn, reads, by_command, monkeypatch, tmp_path
-):
-    penn.converted()
-    rows, aside = penn.rows("kp_2d"), penn.elsewhere(tmp_path / "aside")
-    penn.remove("0005")
-    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
-    for read in ["0001", "0003"], []:
-        reads.clear()
-        assert "1 video missing from" in by_command(code=1)
-        assert [name for name in reads.names if name in ("0001", "0003", "0005")] == read
-        np.testing.assert_equal(penn.rows("kp_2d"), rows)
-    shutil.copy2(aside.label("0005"), penn.label("0005"))
-    shutil.copytree(aside.frames("0005"), penn.frames("0005"))
-    for read in ["0005"], []:  # its rows were the earlier reader's, though its files are the same
-        reads.clear()
-        by_command()
-        assert sorted(reads.names) == read
 
 
 def test_other_columns_are_refused_while_a_video_is_gone(penn, by_command, monkeypatch):
@@ -271,23 +247,6 @@ def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(
     assert cache.verify(penn.root).ok
 
 
-def test_a_new_reader_may_refuse_what_the_old_one_took_but_no_video_turned_bad(
-    penn, reads, by_command, monkeypatch
-):
-    penn.converted()
-    bad = penn.label("0003").read_bytes()[:300]
-    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
-    before = penn.label("0005").read_bytes()
-    penn.label("0005").write_bytes(bad)
-    assert "1 video would lose rows; the rows are kept: 0005" in by_command(code=1)
-    assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0"}
-    penn.label("0005").write_bytes(before)
-    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
-    reads.fail("0003", RawDataError(penn.label("0003"), "x", "less", "more", "Ask."))
-    assert "rejected 0003: bad_label_file" in by_command()
-    assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
-
-
 # --------------------------------------------------------------------------------------------------
 # renamed
 
@@ -429,17 +388,3 @@ def test_a_split_without_a_row_is_a_failure_everywhere(spoil, had_rows, penn, ra
         assert f"most common reason is {why} (3 videos)" in shown
     assert why in ran("extract", penn.name, "--cache", penn.root, code=1).out
     assert penn.split.streams == ()
-
-
-def test_a_split_whose_last_video_was_dropped_is_a_failure_everywhere(
-    penn, ran, by_command, luigi_cfg
-):
-    luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
-    penn.converted()
-    penn.remove("0001", "0003", "0005")
-    for shown in (by_command(DROP, code=1), by_command(code=1)):
-        assert "✗ penn_action/train: no rows: the raw folder has no video of this split." in shown
-    assert "no rows" in convert_step(penn).problems[0], "so Luigi's task fails"
-    for words in (("extract", penn.name), ("status",)):
-        assert "✗ penn_action/train: no rows" in ran(*words, "--cache", penn.root, code=1).out
-    assert "✗ penn_action/train: no rows" in ran("plan", penn.name, "--cache", penn.root).out

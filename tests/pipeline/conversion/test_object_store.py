@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.settings import sections
-from tasks import settings
 
 pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
@@ -91,13 +89,3 @@ def test_a_missing_bucket_is_an_error_of_one_line(server, penn, ran, tmp_path):
         shown = ran(command, "--cache", "s3://no-such-bucket/cache", *more, code=2).err
         assert re.match("error: .*s3://no-such-bucket/cache.*NoSuchBucket", shown), shown
         assert shown.count("\n") == 1
-
-
-def test_luigi_cfg_may_name_a_url(luigi_cfg):
-    file = luigi_cfg(more="[vibe]\npreset = embedded")
-    text = file.read_text()
-    for place in ("s3://bucket/some/cache", "data/cache", "/data/cache"):
-        file.write_text(text.replace("cache = cache", f"cache = {place}"))
-        expected = place if place.startswith("s3:") else file.parent / place
-        assert settings.load(file).paths.cache == sections.load(file).paths.cache == expected
-        assert settings.load(file).paths.raw == file.parent / "raw"

@@ -2,7 +2,6 @@
 written.
 """
 
-import functools
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pipeline import datasets
 from pipeline.conversion import convert
 from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
 
 
@@ -107,25 +106,6 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn, into, tmp_p
     stamps = Path(penn.name, changes.STAMPS)
     shutil.copy(tmp_path / "other" / stamps, penn.root / stamps)
     assert [video.name for video in penn.plan().append] == ["0003"]
-
-
-def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(
-    embedded, into, tmp_path
-):
-    root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
-    kinetics = datasets.get("kinetics")
-    plan = functools.partial(convert.plan_conversion, kinetics, "train", raw=raw, root=root)
-    convert.convert(plan())
-    assert into.rows(root, "kinetics/train", "kp_2d")
-    files = sorted((raw / "keypoints/train").rglob("*_keypoints.json"))
-    for file in files:
-        os.utime(file, ns=(2**62, 2**62))
-    assert plan().up_to_date
-    for file in files:
-        file.write_text('{"people": []}'.ljust(file.stat().st_size))
-    assert plan().why == "1 changed video"
-    convert.convert(plan(drop_removed=True))
-    assert into.rows(root, "kinetics/train", "kp_2d") == {}
 
 
 def rewrite(file):
@@ -222,15 +202,6 @@ def test_an_option_of_many_values_is_the_same_after_it_was_json(penn):
     convert.convert(penn.plan(dataset=Chosen()))
     assert penn.plan(dataset=Chosen()).up_to_date
     assert not penn.plan(dataset=Chosen(actions=("squat",))).up_to_date
-
-
-def test_a_missing_raw_folder_is_an_error(penn, tmp_path):
-    for name in ("penn_action", "kinetics", "3dpw", "amass"):
-        with pytest.raises(RawDataError, match=r"nowhere.*expected .*found (none|no ).*\. \w+"):
-            convert.plan_conversion(
-                datasets.get(name), "train", raw=tmp_path / "nowhere", root=penn.root
-            )
-    assert not penn.root.exists()
 
 
 @pytest.mark.parametrize(

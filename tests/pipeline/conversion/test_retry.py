@@ -78,18 +78,6 @@ def test_options_of_the_reader_are_those_of_the_conversion(embedded, tmp_path):
     )
 
 
-def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(
-    penn, by_command, tmp_path
-):
-    before = penn.spoil("0003")
-    penn.convert()
-    penn.label("0003").write_bytes(before)
-    moved = penn.raw.rename(tmp_path / "elsewhere")
-    assert "--raw DIR" in by_command(code=2).err
-    assert "videos 3 kept of 3" in by_command("--raw", moved).out
-    assert penn.split.provenance["raw"] == str(moved.resolve())
-
-
 def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_recorded(
     embedded, into, tmp_path
 ):

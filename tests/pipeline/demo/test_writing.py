@@ -8,7 +8,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.demo import writing as synthetic
 from pipeline.demo.layouts import SIZES, Factors
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.files.raw import is_stand_in
 
 
@@ -150,11 +150,3 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
         (partial / "half").write_text("half")
         raise OSError("disk full")
     assert digests(tmp_path) == before
-
-
-def test_unknown_names_and_sizes_are_refused_with_what_there_is(tmp_path):
-    with pytest.raises(ConfigError, match=", ".join(synthetic.LAYOUTS)):
-        synthetic.synthesize(tmp_path, tmp_path / "body", ["pen_action"])
-    with pytest.raises(ConfigError, match="tiny, default, large"):
-        synthetic.synthesize(tmp_path, tmp_path / "body", size="huge")
-    assert not (tmp_path / "body").exists()

@@ -2,7 +2,6 @@
 has placed.
 """
 
-import re
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
@@ -184,31 +183,6 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_p
     np.testing.assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
 
 
-def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(root, tmp_path, ran):
-    out = tmp_path / "clip.mp4"
-    names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
-    for words, reason in (
-        (["amass", "train"], "no images"),
-        (["penn_action", "train", "--video", "nope"], "'nope'.*0001"),
-        (["penn_action", "train", "--track", names[0], "--track", names[-1]], "--video NAME"),
-        (["penn_action", "train", "--frames", "3"], "--frames"),
-    ):
-        error = ran("show", *words, "--cache", root, "--out", out, code=2).err
-        assert re.search(reason, error), error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one():
-    heights = []
-    for height, width in ((480, 640), (1920, 2160)):
-        image = np.full((height, width, 3), 128, np.uint8)
-        clip.caption(image, clip.DEMO_MARK)
-        rows = np.flatnonzero((image != 128).any(axis=(1, 2)))
-        heights.append((rows[-1] - rows[0]) / height)
-    assert heights[1] == pytest.approx(heights[0], rel=0.15)
-    assert heights[0] > 0.01
-
-
 def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_written(
     tmp_path,
 ):
@@ -221,16 +195,6 @@ def test_a_decoding_error_of_the_caller_is_not_called_a_file_that_cannot_be_writ
         raise error
     assert raised.value is error
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_video_that_cannot_be_written_is_named(tmp_path):
-    file = tmp_path / "missing" / "clip.mp4"
-    with (
-        pytest.raises(PipelineError, match=r"clip\.mp4: cannot be written: .* was deleted"),
-        video_writer(file, 25.0, (64, 48)) as write,
-    ):
-        for _ in range(100):  # the encoder keeps the first ones back
-            write(np.zeros((48, 64, 3), np.uint8))
 
 
 def test_a_folder_in_the_place_of_a_video_is_refused_before_images_are_made(

@@ -9,7 +9,6 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.demo import writing as synthetic
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.show.drawing import NAMES
 from pipeline.show.raw_tracks import from_raw
@@ -127,27 +126,6 @@ def test_demo_data_are_marked_and_never_meet_real_data(embedded, page, tmp_path)
         from_raw(datasets.get("amass"), "train", raw, Choice(), body=embedded.body)
 
 
-def test_harmless_reasons_do_not_hide_failures(into, page, tmp_path):
-    synthetic.write_dataset("kinetics", raw := tmp_path / "raw", n_videos=1, n_frames=2)
-    (keypoints,) = (raw / "keypoints/train").iterdir()
-    for file in keypoints.iterdir():
-        file.rename(file.with_name(file.name.replace(keypoints.name, "no_such_clip")))
-    keypoints.rename(keypoints.with_name("no_such_clip"))  # and so the clip is without keypoints
-    into.convert(tmp_path / "cache", raw, "kinetics")
-    found = page("kinetics", "train", "--cache", tmp_path / "cache")
-    assert "1 no_keypoints, 1 video_missing" in found.root.text
-    assert "1 video rejected" in found.header.text
-    assert "No tracks to show." in found.header.text
-
-
-def test_the_full_release_s_counts_are_beside_what_was_found(drawn):
-    counts = {"found": 2, "kept": 2, "dropped": {}}
-    videos = {"found": 2, "kept": 1, "set_aside": {}, "without_tracks": 1}
-    totals = {"frames": counts, "tracks": counts, "videos": videos, "known": {"videos": 2326}}
-    text = drawn(totals=totals).root.all("table")[0].text
-    assert "videos 2 (the full release: 2,326) 1 1 without a track" in text
-
-
 def test_untrusted_names_and_messages_stay_text(drawn, tmp_path):
     evil = (
         "<script>alert(1)</script>\"'><img src=http://x/ onerror=alert(1)>&amp;{{ 7 * 7 "
@@ -243,11 +221,3 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
     page = drawn(shown(made(tmp_path, kp_2d=None)))
     assert len(pictures(page)) == 2  # the frame and the crop
     assert not page.main.of_class("joint")
-
-
-def test_a_page_has_the_suffix_of_one(root, tmp_path, ran):
-    error = ran(
-        "show", "penn_action/train", "--cache", root, "--out", tmp_path / "page.pdf", code=2
-    ).err
-    assert "suffix .html" in error
-    assert not (tmp_path / "page.pdf").exists()

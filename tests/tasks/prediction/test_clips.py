@@ -4,7 +4,6 @@ cache.
 
 import json
 import shutil
-import urllib.error
 
 import numpy as np
 import pytest
@@ -212,43 +211,3 @@ def test_a_split_with_features_is_predicted_without_a_picture(
     for name, file in after.items():
         np.testing.assert_allclose(file["theta"], before[name]["theta"], atol=1e-5)
     assert run("videos/train", "--cache", out / "cache", *words, "--stream", "none") == 2
-
-
-def test_without_weights_the_message_names_the_file_and_where_to_put_it(
-    folder, patch, tmp_path, capsys
-):
-    def fails(*_, **__):
-        raise urllib.error.URLError("no network")
-
-    with pytest.MonkeyPatch.context() as offline:
-        offline.setenv("TORCH_HOME", str(tmp_path / "torch"))
-        offline.setattr(torch.hub, "download_url_to_file", fails)
-        assert (
-            run(
-                folder / "dance.mp4", *with_model(folder, tmp_path / "out"), "--detector", "rtmpose"
-            )
-            == 2
-        )
-    shown = capsys.readouterr().err
-    for part in (
-        "yolox_tiny",
-        str(tmp_path / "torch/hub/checkpoints"),
-        "--set rtmpose.detector=FILE",
-        "/keypoints",
-    ):
-        assert part in shown
-
-
-def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys):
-    words = (
-        "--checkpoint",
-        folder.parent / "hmmr.pt",
-        "--out",
-        tmp_path / "out",
-        "--cache",
-        tmp_path / "cache",
-    )
-    assert run(folder / "dance.mp4", *words) == 2
-    assert (
-        "luigi.cfg: file not found. Name the body model's folder: --body" in capsys.readouterr().err
-    )

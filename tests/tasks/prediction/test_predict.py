@@ -146,15 +146,6 @@ def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_delete
 # errors
 
 
-def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys):
-    boxes = tmp_path / "boxes.csv"
-    boxes.write_text("track,frame,x,y,w,h\na,0,1,1,50,50\na,1,1,1,50,50\n")
-    assert world.predict(tmp_path / "out", labels=boxes) == 2
-    shown = capsys.readouterr()
-    assert "track_too_short" in shown.out
-    assert "no clip has a track to predict" in shown.err
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -322,28 +313,6 @@ def test_a_single_clip_takes_its_own_keypoints_along(world, tmp_path, capsys):
     (tmp_path / "p" / name).with_suffix(".mov").symlink_to(world.video)
     predicts(tmp_path / "p" / name, code=2)
     assert "labels of one clip" in capsys.readouterr().err
-
-
-def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "vibe_model.checkpoints.load_trained", lambda *_: pytest.fail("the model comes later")
-    )
-    (tmp_path / "notes.txt").touch()
-    of_model = ("--checkpoint", world.checkpoint, "--body", tmp_path)
-    of_model = (*of_model, "--cache", tmp_path / "c", "--out", tmp_path / "o")
-    typed = {
-        tmp_path / "notes.txt": "expected a clip",
-        "videos/train": "found no such file, folder or split",
-    }
-    for named, message in (typed | {"clpis/a.mp4": "error: clpis/a.mp4: expected a clip"}).items():
-        assert (
-            main([str(word) for word in ("predict", named, *of_model, "--stream", "resnet50")]) == 2
-        )
-        assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit) as ended:
-        main(["predict"])
-    assert ended.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_bodies_of_a_clip_and_of_folders_have_names_of_their_own(tmp_path, monkeypatch):

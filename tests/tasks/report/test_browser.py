@@ -136,30 +136,6 @@ def test_the_page_is_complete_and_accessible(look, pages, name):
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
 
 
-def test_the_legend_is_about_what_is_on_the_page(browser, root, tmp_path):
-    kp_3d = np.zeros((3, 49, 4), np.float32)
-    kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
-    tab = browser.new_page()
-    tab.set_default_timeout(LIMIT)
-    for name, columns, shown in (
-        ("both", person(3), {"draw-common", "draw-body25", "draw-boxes"}),
-        ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
-        ("lost", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": 0 * has_3d}, {"draw-boxes"}),
-    ):
-        write_split(
-            tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action"
-        )
-        page = tmp_path / f"{name}.html"
-        write_page(from_cache(tmp_path, f"{name}/train", Choice()), page)
-        tab.goto(page.as_uri())
-        boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
-        boxes.remove("leave-out-1")
-        text = tab.inner_text("body")
-        assert boxes | ({"3D"} if "3D views" in text else set()) == shown
-        assert ("dashed bones" in text) == (name == "both")
-    tab.close()
-
-
 def test_ticked_tracks_make_a_list_to_copy(browser, root, tmp_path):
     raw = root.parent / "raw/penn_action"
     tracks = {f"{video}/0": person(3) for video in ("0001", "0002", "0003")}
@@ -191,27 +167,3 @@ def test_ticked_tracks_make_a_list_to_copy(browser, root, tmp_path):
     tab.uncheck("#leave-out-2")
     assert [name for name, _, _ in copied()] == ["own/train/0003/0"]
     tab.close()
-
-
-FAULTS = """<!DOCTYPE html><html lang="en"><body style="background: #fff; color: #000">
-<h1>One</h1><h3>Too deep</h3><h1>Again</h1>
-<img src="data:,"><table><tr><th>no scope</th></tr></table>
-<a href="#nowhere">nowhere</a><p id="same">a</p><p id="same">b</p>
-<p style="color: #999">pale</p><p style="width: 2000px">wide</p>
-<div style="overflow-x: auto; width: 50px"><p style="width: 200px">scrolls</p></div>
-<svg role="img" aria-label="cut" width="20" height="20"><text y="10">much too long for it</text></svg>
-</body></html>"""
-
-
-def test_what_looks_for_faults_finds_each_kind(browser, tmp_path):
-    (tmp_path / "bad.html").write_text(FAULTS)
-    tab = browser.new_page(viewport={"width": 360, "height": 900})
-    tab.set_default_timeout(LIMIT)
-    tab.goto((tmp_path / "bad.html").as_uri())
-    seen = tab.evaluate(LOOK, CONTRAST)
-    tab.close()
-    assert seen["width"] > 360
-    assert [text.split("> ")[1] for text in seen["beyond"]] == ["wide", "much too long for it"]
-    assert seen["levels"] == [1, 3, 1]
-    assert [len(seen[kind]) for kind in KINDS] == [1] * 6
-    assert [text.split(":")[0] for text in seen["unreadable"]] == ["<p> pale"]

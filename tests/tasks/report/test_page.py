@@ -6,15 +6,13 @@ import re
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from pipeline.accounting import VideoAccount
-from tasks.report.assembly import ReportContent, summary, write_report
+from tasks.report.assembly import ReportContent, write_report
 from tasks.report.data import open_splits
 from tasks.report.page import PageSection, write_page
 from tests.html_pages import Page
-from tests.tasks.report.conftest import kept, moving, person, write_split, write_stream
+from tests.tasks.report.conftest import moving, write_split
 
 
 def of_problems(anchor, title, *texts):
@@ -67,17 +65,6 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
     assert 'class="problem"' not in of_cache(tmp_path / "empty", tmp_path)
 
 
-def test_a_rejected_clip_has_its_reason_and_one_video_is_no_plural(tmp_path):
-    (account := VideoAccount("broken.mp4")).reject("video_unreadable", "it is empty")
-    clips = {"0000/0": person(10)}
-    write_split(
-        tmp_path / "clips", "videos/train", clips, accounts=[*kept(1), account], raw=tmp_path
-    )
-    text = of_cache(tmp_path / "clips", tmp_path)
-    assert "<li>broken.mp4: video_unreadable: it is empty</li>" in text
-    assert "<td>1 video</td>" in text and "1 videos" not in text
-
-
 def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root, tmp_path):
     broken = tmp_path / "cache"
     shutil.copytree(root, broken)
@@ -87,24 +74,3 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
     assert "penn_action/train</th>" in text
     (problem,) = open_splits(tmp_path / "nothing").problems
     assert "Convert a dataset into it first" in problem
-
-
-def first_lines(root, *runs):
-    return summary(open_splits(root), runs, stream="resnet50")
-
-
-def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(
-    tmp_path,
-):
-    write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=kept(1), stand_in=False)
-    data = first_lines(tmp_path)
-    assert (data["demo_parts"], data["problems"]) == ("", [])
-    assert data["line"].startswith("✓ 1 split of 1 dataset; 10 rows")
-    assert data["line"].endswith("no training run to show.")
-    write_stream(tmp_path, "a/train", np.ones((10, 4)))
-    assert (
-        first_lines(tmp_path)["demo_parts"]
-        == "The network of the features resnet50 has random weights."
-    )
-    (cache_problem,) = first_lines(tmp_path / "none")["problems"]
-    assert "Convert a dataset into it first" in cache_problem

@@ -12,16 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.skeletons import JOINTS
-from tasks.evaluation import show_notes
-from tasks.report.assembly import ReportContent, recorded_fingerprint, write_report
+from tasks.report.assembly import ReportContent, recorded_fingerprint
 from tasks.report.curves import plots_of
 from tasks.report.results import tables_of
 from tasks.report.runs import read_curves, read_run, split_uses
 from tests.tasks.report.conftest import person, write_split
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 from vibe_model import models
-from vibe_model.vibe.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,13 +96,6 @@ def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_com
     assert applies == ["VIBE, paper, with 3DPW train"]
 
 
-def test_the_joints_that_the_page_names_are_those_of_the_metric():
-    pairs = [name[1:] for name in JOINTS["common14"] if name[0] == "l"]
-    # results.html names these
-    assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]
-    assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
-
-
 def test_every_split_is_listed_with_its_use(tmp_path):
     one, other = (
         read_run(make_run(tmp_path), "VIBE"),
@@ -137,47 +127,6 @@ def test_damaged_metrics_are_reported_with_what_to_do(content, reason, make):
     assert problem.startswith(f"{file}: ")
     assert reason in problem
     assert "Delete it and run the training command again" in problem
-
-
-def test_a_missing_cache_is_reported_and_the_runs_are_shown(make, tmp_path):
-    content = ReportContent(
-        tmp_path / "no-cache", None, None, "resnet50", tmp_path, (("VIBE", make()),)
-    )
-    write_report(content, tmp_path / "p")
-    shown = words((tmp_path / "p").read_text())
-    assert "expected a feature cache" in shown
-    assert "VIBE 51.2 82.5" in shown
-
-
-def test_a_run_on_2d_labels_alone_says_that_depth_is_not_learned(make, tmp_path, capsys):
-    """On the page and below the table, whatever it is evaluated on."""
-    flat = TrainConfig(datasets_3d=(), prior="none")
-    folders = (("Flat", make("flat", config=flat.as_dict())), ("VIBE", make("vibe")))
-    content = ReportContent(tmp_path / "no-cache", None, None, "resnet50", tmp_path, folders)
-    write_report(content, tmp_path / "p")
-    shown = words((tmp_path / "p").read_text())
-    assert "Depth is not learned. Flat was trained on 2D labels alone" in shown
-    assert shown.count("Depth is not learned") == 1
-
-    numbers = metrics()
-    show_notes(numbers, flat)
-    below = capsys.readouterr().out
-    assert "Mean errors over frames in mm" in below
-    assert "trained on 2D labels alone (datasets_3d is empty): depth is not learned" in below
-    show_notes(numbers, TrainConfig())
-    assert "depth" not in capsys.readouterr().out
-
-
-def test_a_page_without_3d_joints_names_no_errors_in_mm(make, tmp_path):
-    folder = make()
-    numbers = {"pck_2d": 40.0, "frames_2d": 12}
-    of_split = {SPLIT: {**numbers, "baseline": numbers}}
-    (folder / "metrics.json").write_text(json.dumps(metrics() | of_split))
-    content = ReportContent(tmp_path / "no", None, None, "resnet50", tmp_path, (("VIBE", folder),))
-    write_report(content, tmp_path / "p")
-    shown = words((tmp_path / "p").read_text())
-    assert "2D keypoints alone: PCK in %. Nothing measures depth." in shown
-    assert "Mean errors over frames" not in shown
 
 
 def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_path):

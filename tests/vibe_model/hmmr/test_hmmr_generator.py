@@ -114,20 +114,6 @@ def test_published_sizes(body):
     assert n_numbers(discriminator) == 1_807_448
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"norm": "batch"}, "norm: expected one of window, frame"),
-        ({"regressor": "vibe"}, "regressor: expected one of hmr, spin"),
-        ({"deltas": (0,)}, "deltas"),
-        ({"width": 40}, "multiple of 32"),
-    ],
-)
-def test_what_cannot_be_built_is_refused(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        small(**changes)
-
-
 def test_ablations_leave_parts_out():
     assert small(deltas=())(torch.zeros(1, 2, SIZE))["deltas"] == {}
     local = small(temporal=False, hallucinator=False, deltas=())

@@ -2,7 +2,6 @@ import json
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from vibe_model.runs import CURVES
 from vibe_model.training import loop
@@ -79,18 +78,3 @@ def test_a_resumed_run_replaces_the_steps_that_it_repeats(tmp_path):
     assert [step for step, *_ in steps] == [1, 2, 3, 4]
     assert steps[3][2] == {"train/kp_2d": 7.0, "train/total": 7.0}
     assert [spent for _, spent, _ in steps] == sorted(spent for _, spent, _ in steps)
-
-
-def test_settings_are_beside_the_curves_for_the_table_that_compares_runs(tmp_path):
-    with Curves(tmp_path, first_step=1, windows=8) as found:
-        config = {"epochs": 3, "add_linear": True, "name": "a", "strides": {"x/train": 4}}
-        found.settings(config, ["validation/x/pa_mpjpe"])
-    events = EventAccumulator(str(tmp_path)).Reload()
-    tags = events.PluginTagToContent("hparams")
-    begun = HParamsPluginData.FromString(
-        tags["_hparams_/session_start_info"]
-    ).session_start_info.hparams
-    assert (begun["epochs"].number_value, begun["add_linear"].number_value) == (3, 1)
-    assert (begun["name"].string_value, begun["strides"].string_value) == ("a", "{'x/train': 4}")
-    metrics = HParamsPluginData.FromString(tags["_hparams_/experiment"]).experiment.metric_infos
-    assert [metric.name.tag for metric in metrics] == ["validation/x/pa_mpjpe"]

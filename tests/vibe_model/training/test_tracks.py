@@ -56,8 +56,3 @@ def test_workers_read_the_same_and_items_can_be_packed(split):
         Tracks(split, streams=["other"])
     with pytest.raises(IndexError):
         tracks[3]
-
-
-def test_a_field_that_the_split_lacks_is_named(split):
-    with pytest.raises(CacheError, match="no field or column 'keypoints'"):
-        Tracks(split, streams=["tiny"], fields=["theta", "keypoints"])
