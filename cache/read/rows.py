@@ -151,7 +151,7 @@ class _MappedRows(Rows):
         # share maps: a split that is opened again reads the files that exist now.
         self.maps: dict[int, _MappedShard] = {}
         n_chunks = self._geometry.shards(self._n_rows) * self._geometry.chunks
-        self._is_checked = np.zeros(n_chunks, bool)  # whether each chunk's checksum was compared
+        self._is_checked = bytearray(n_chunks)  # whether each chunk's checksum was compared
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         filled = 0  # bytes or rows of `out`
@@ -172,48 +172,23 @@ class _MappedRows(Rows):
     def _byte_ranges(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
         """Yield the byte ranges of the windows, in order, with checksums compared. A window that
         crosses chunks has several ranges.
-
-        All shards of a group of windows are open at the same time. If the process may not open that
-        many files, because other code has files open, too, the groups become smaller.
         """
-        begin = 0
-        n_windows = max(shard_limit() // 8, 4)  # in a group; a window touches two or three shards
-        while begin < len(starts):
-            group = starts[begin : begin + n_windows]
-            parts = _cut_at_chunks(group, seqlen, self._geometry.rows_per_chunk)
-            try:
-                opened = self._open_shards(parts)
-            except OSError as error:
-                if error.errno not in _TOO_MANY_FILES or n_windows == 1:
-                    raise
-                n_windows = max(n_windows // 4, 1)
-                continue
-            self._check_chunks(parts, opened)
-            yield from self._locate(parts, opened)
-            begin += n_windows
-
-    def _open_shards(self, parts: _ChunkParts) -> dict[int, _MappedShard]:
-        """The open shards of all parts, by number."""
-        numbers = parts.chunk // self._geometry.chunks
-        return {shard: self._open_shard(shard) for shard in set(numbers.tolist())}
-
-    def _check_chunks(self, parts: _ChunkParts, opened: Mapping[int, _MappedShard]) -> None:
-        """Check the parts' chunks that have not been checked yet."""
-        for chunk in parts.chunk[~self._is_checked[parts.chunk]].tolist():
-            shard, number = divmod(chunk, self._geometry.chunks)
-            self._check(opened[shard], shard, number)
-            self._is_checked[chunk] = True
-
-    def _locate(
-        self, parts: _ChunkParts, opened: Mapping[int, _MappedShard]
-    ) -> Iterator[_ByteRange]:
-        """The byte range of each part in its shard."""
-        shard = parts.chunk // self._geometry.chunks
-        number = parts.chunk - shard * self._geometry.chunks  # of the chunk in its shard
-        first = number * self._layout.chunk_bytes + parts.first * self._row_bytes
+        parts = _cut_at_chunks(starts, seqlen, self._geometry.rows_per_chunk)
+        shards_of_parts = parts.chunk // self._geometry.chunks
+        numbers = parts.chunk - shards_of_parts * self._geometry.chunks  # of chunks in their shard
+        first = numbers * self._layout.chunk_bytes + parts.first * self._row_bytes
         stop = first + parts.n_rows * self._row_bytes
-        data = [opened[key].data for key in shard.tolist()]
-        return zip(data, first.tolist(), stop.tolist(), strict=True)
+        current: set[int] = set()  # shards that are known to be open, with their present size
+        columns = (parts.chunk, shards_of_parts, first, stop)
+        for chunk, shard, begin, end in zip(*[column.tolist() for column in columns], strict=True):
+            opened = self.maps.get(shard)
+            if opened is None or shard not in current:
+                opened = self._open_shard(shard)
+                current.add(shard)
+            if not self._is_checked[chunk]:
+                self._check(opened, shard, chunk - shard * self._geometry.chunks)
+                self._is_checked[chunk] = True
+            yield opened.data, begin, end
 
     def _open_shard(self, shard: int) -> _MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
