@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.arrays import Array, Flags, Floats, Ints
 from cache.crop_policy import CropPolicy
@@ -30,7 +29,7 @@ from cache.format.layout import (
 from cache.format.manifest import Commit, has_shards, read_manifest, shard_rows
 from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
-from cache.windows import Ranges, intersect, join_adjacent, ranges_where
+from cache.windows import Ranges, intersect, join_adjacent, ranges_where, spread
 
 _ADVICE: Final = "Take windows(stream=...), or extract what is missing."
 
@@ -80,7 +79,8 @@ class OpenStream:
         self.check_current = StalenessCheck(commit)
         self._readers: dict[str, Rows] = {}
         self._geometry = Geometry(**commit.manifest["geometry"])
-        self._has_shard = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
+        extent = max(int(commit.manifest["extent"]), int(split["extent"]))
+        self._has_shard = np.zeros(self._geometry.shards(extent), bool)
         self._has_shard[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
         self._has_shard[commit.foreign_shards(split)] = False  # computed for other rows
         # whether each shard is known to have features for every row; `require` finds out
@@ -149,30 +149,28 @@ class OpenStream:
         flags: Flags = self.read("_ok", np.array([rows.start]), len(rows))[0]
         return flags
 
-    def require(self, starts: Ints, seqlen: int) -> None:
-        """Raise CacheError unless the stream has features for every row of the windows.
+    def require(self, starts: Ints, seqlen: int, n_before: Ints) -> None:
+        """Raise CacheError unless the stream has features for every row of B windows, and the
+        shards of the `n_before` (B,) rows before each.
 
         Reads flags only if a window is in a shard that is not known to be complete.
         """
         if not len(starts):
             return
         size = self._geometry.rows_per_shard
-        first = starts // size  # (B,) shard of each window's first row
+        first = (starts - n_before) // size  # (B,) shards of the first and last rows
         last = (starts + seqlen - 1) // size
-        is_in_extent = last.max() < len(self._is_complete)
-        if is_in_extent and not _has_gap(self._is_complete, first, last + 1).any():
+        window, nth = spread(last - first + 1)
+        shards = np.unique(first[window] + nth)
+        missing = shards[~self._has_shard[shards]]
+        if len(missing):
+            raise CacheError(f"{self._title} does not have shard {missing[0]} yet. {_ADVICE}")
+        incomplete = shards[~self._is_complete[shards]]
+        if not len(incomplete):
             return
-
-        shards = set[int]()
-        for begin, end in set(zip(first.tolist(), last.tolist(), strict=True)):
-            shards.update(range(begin, end + 1))
-        for shard in sorted(shards):
-            if shard >= len(self._has_shard) or not self._has_shard[shard]:
-                raise CacheError(f"{self._title} does not have shard {shard} yet. {_ADVICE}")
         self._require_values(starts, seqlen)
-        for shard in shards:
-            if not self._is_complete[shard]:
-                self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
+        for shard in incomplete.tolist():
+            self._is_complete[shard] = np.isin(self._flags(shard), HAS_VALUE).all()
 
     def _require_values(self, starts: Ints, seqlen: int) -> None:
         """Read the flags of windows in existing shards. Raises CacheError if a row has no
@@ -185,20 +183,6 @@ class OpenStream:
             raise CacheError(
                 f"{self._title} has no features for row {row}: its frame could not be decoded. "
                 f"{_ADVICE}"
-            )
-
-    def require_shards(self, starts: Ints, stops: Ints) -> None:
-        """Raise CacheError unless the stream has the shards of all rows in the ranges [start,
-        stop). Ranges may be empty.
-        """
-        size = self._geometry.rows_per_shard
-        after_last = -(-stops // size)
-        bad = np.flatnonzero(_has_gap(self._has_shard, starts // size, after_last))
-        if len(bad):
-            first = int(starts[bad[0]])
-            stop = int(stops[bad[0]])
-            raise CacheError(
-                f"{self._title} does not have all rows {first} to {stop} before a window. {_ADVICE}"
             )
 
 
@@ -223,10 +207,8 @@ class StreamWindows:
         self._starts = starts
         self._seqlen = seqlen
         self._history = history
-        stream.require(starts, seqlen)
-        if history:
-            self._before = np.minimum(starts - run_starts, history)
-            stream.require_shards(starts - self._before, starts)
+        self._before = np.minimum(starts - run_starts, history)  # (B,) rows before each window
+        stream.require(starts, seqlen, self._before)
 
     @property
     def trailing(self) -> tuple[int, ...]:
@@ -271,16 +253,6 @@ class StreamWindows:
             rows.read(starts, n_rows, part)
             out[windows, :n_missing] = 0
             out[windows, n_missing:] = part
-
-
-def _has_gap(has: NDArray[np.bool_], first: Ints, stop: Ints) -> NDArray[np.bool_]:
-    """Whether a shard in each of B ranges [first, stop) is False in `has`: (B,).
-
-    >>> _has_gap(np.array([True, False, True]), np.array([0, 0]), np.array([1, 2])).tolist()
-    [False, True]
-    """
-    n_before = np.concatenate([[0], np.cumsum(~has)])  # number of such shards before each shard
-    return np.asarray(n_before[stop] > n_before[first])
 
 
 @functools.lru_cache(1024)
