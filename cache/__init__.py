@@ -22,7 +22,7 @@ from cache.format.layout import (
     fingerprint,
 )
 from cache.format.records import TrackRows, VideoEntry
-from cache.format.tables import TrackRecord
+from cache.format.track_tables import TrackRecord
 from cache.read.arguments import DEFAULT_STREAM
 from cache.read.digest import content_digest
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open

@@ -42,10 +42,10 @@ from cache.format.manifest import (
     parse_manifest,
     read_manifest,
     read_tables,
-    table_keys,
 )
 from cache.format.place import Place
 from cache.format.shard import ShardFile
+from cache.format.tables import StoredTable
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Root, Store
 from cache.write.gc import find_unreferenced
@@ -252,8 +252,9 @@ class _Verification:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
             self._note(place.manifest_folder, f"{files}; `gc` removes them")
         if commit is not None:
-            tables = table_keys(place, commit.manifest)
-            small = (place.manifest, place.provenance, *tables.values(), *commit.metadata())
+            tables = StoredTable.from_manifest(commit.manifest)
+            table_files = [place.array_key(table.key) for table in tables]
+            small = (place.manifest, place.provenance, *table_files, *commit.metadata())
             linked = {key for key in small if self._is_linked(place, key)}
             for key in sorted(damaged_tables.keys() - linked):
                 expected = "the file that the manifest names by its digest"

@@ -38,10 +38,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
-
-import numpy as np
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import layout
@@ -56,7 +54,7 @@ from cache.format.layout import (
 )
 from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, sha256
-from cache.format.tables import Tables, parse_table, table_folder, table_key, table_size
+from cache.format.tables import StoredTable, Tables
 from cache.storage.base import Etag
 
 _TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
@@ -134,33 +132,22 @@ def read_tables(place: Place, manifest: Mapping[str, Any]) -> tuple[Tables, dict
     Returns the tables whose files match the manifest, and the names of the other tables by the key
     of their missing or changed file. A stream has no tables.
     """
+    stored = {place.array_key(table.key): table for table in StoredTable.from_manifest(manifest)}
+    files = place.store.read_many(stored)
     tables = Tables()
-    if place.stream is not None:
-        return tables, {}
-    entries = manifest["tables"]
-    keys = table_keys(place, manifest)
-    files = place.store.read_many(keys.values())
     wrong = {}
-    for name, key in keys.items():
-        entry = entries[name]
-        is_named = key in files and sha256(files[key]) == entry["sha256"]
-        if is_named and len(files[key]) == table_size(entry):
-            tables[name] = parse_table(files[key], entry)
+    for key, table in stored.items():
+        array = table.decode(files[key]) if key in files else None
+        if array is None:
+            wrong[key] = table.name
         else:
-            wrong[key] = name
+            tables[table.name] = array
     return tables, wrong
-
-
-def table_keys(place: Place, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The keys of the files of all tables, by name."""
-    tables = manifest.get("tables", {})
-    return {name: place.array_key(table_key(name, entry)) for name, entry in tables.items()}
 
 
 def unnamed_tables(place: Place, manifest: Mapping[str, Any] | None) -> Iterator[str]:
     """Keys of existing table folders that the manifest does not name."""
-    named = {} if manifest is None else manifest.get("tables", {})
-    folders = {table_folder(name, entry) for name, entry in named.items()}
+    folders = {table.folder for table in StoredTable.from_manifest(manifest or {})}
     if place.stream is None:
         for name in place.store.list_names(place.array_key(TABLE_FOLDER)):
             folder = f"{TABLE_FOLDER}/{name}"
@@ -290,10 +277,9 @@ class Commit:
         for name in self.columns:
             if name in self.manifest["shards"]:
                 files[f"{name}/zarr.json"] = self.column_metadata(name)
-        tables = self.manifest.get("tables", {})
-        for name, entry in tables.items():
-            metadata = layout.table_metadata(tuple(entry["shape"]), np.dtype(entry["dtype"]))
-            files[f"{table_folder(name, entry)}/zarr.json"] = metadata
+        tables = StoredTable.from_manifest(self.manifest)
+        for table in tables:
+            files[f"{table.folder}/zarr.json"] = table.metadata
         if tables:
             files[f"{TABLE_FOLDER}/zarr.json"] = layout.GROUP
         return {self.place.array_key(name): data for name, data in files.items()}
@@ -310,11 +296,10 @@ class Commit:
             return data in [self.column_metadata(array, end) for end in ends]
         # A table's folder is named by a digest of its bytes. Tables of other shapes can have the
         # same bytes, as an empty table is stored as a row of zeros: then only the shape differs.
-        tables = self.manifest.get("tables", {})
-        dtypes = {table_folder(name, entry): entry["dtype"] for name, entry in tables.items()}
+        tables = {table.folder: table for table in StoredTable.from_manifest(self.manifest)}
         try:
-            shape = json.loads(data)["shape"]
-            return data == layout.table_metadata(tuple(shape), np.dtype(dtypes[array]))
+            shape = tuple(json.loads(data)["shape"])
+            return data == replace(tables[array], shape=shape).metadata
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
 

@@ -1,9 +1,8 @@
-"""The tracks, runs and videos of a split, as arrays and as records.  raw -> [tracks] -> features ->
-windows
+"""The tracks, runs and videos of a split, as arrays.  raw -> [tracks] -> features -> windows
 
 `Tables` holds one array per field of a track, run or video, such as `track_start` (n_tracks,); each
-is stored as a Zarr array of its own. Writers make it from records of videos (`records.py`) and join
-it with the committed ones. `TrackTable` and `VideoTable` show its rows as records to readers.
+is stored as a Zarr array of its own (`StoredTable`). Writers make it from records of videos
+(`records.py`) and join it with the committed ones; `track_tables.py` shows its rows as records.
 
 Texts are (N, L) uint8, UTF-8 padded with zeros: Zarr v3 has no settled string type. A run is a
 segment of one track whose frame indices are one step apart. A video's account is a JSON object that
@@ -12,24 +11,28 @@ says what became of its frames.
 
 from __future__ import annotations
 
-import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar, overload
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Array, Doubles, Ints
+from cache.arrays import Array, Ints
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
-from cache.format.layout import TABLE_FOLDER, TABLES, TEXTS, Geometry, canonical, shard_key
-from cache.format.records import VideoEntry
+from cache.format.layout import (
+    TABLE_FOLDER,
+    TABLES,
+    TEXTS,
+    Geometry,
+    canonical,
+    shard_key,
+    table_metadata,
+)
 from cache.format.shard import crc32c, sha256
 from cache.storage.base import Bytes
-
-_R = TypeVar("_R")
 
 _LONGEST_TEXT: Final = 4096  # bytes; one long name widens its whole table
 
@@ -75,18 +78,6 @@ class Tables(dict[str, Array]):
             if column.per == "track":
                 tables[column.array] = _extra_table(column, tracks)
         return tables
-
-    def to_files(self) -> dict[str, bytes]:
-        """The bytes of each table's file: its numbers, then their CRC-32C. An empty table is stored
-        as one row of zeros.
-        """
-        files: dict[str, bytes] = {}
-        for name, array in self.items():
-            data = array.tobytes()
-            if not array.size:
-                data = bytes(math.prod(max(1, n) for n in array.shape) * array.itemsize)
-            files[name] = data + crc32c(data)
-        return files
 
     def drop_videos(self, videos: Iterable[str]) -> Tables:
         """A copy without some videos, their tracks and runs. Rows keep their numbers."""
@@ -150,20 +141,15 @@ class Tables(dict[str, Array]):
         """Count the rows of committed tracks in each shard of a split with `extent` rows. Returns
         an array (number of shards,).
         """
-        starts = self["track_start"]
-        stops = self["track_stop"]
-        n_shards = geometry.shards(extent)
-        if not len(starts):
-            return np.zeros(n_shards, np.int64)
-        # how many rows all earlier tracks have together, for each track
-        before = np.concatenate([[0], np.cumsum(stops - starts)])
-        boundaries = np.arange(n_shards + 1) * geometry.rows_per_shard
-        # the last track that starts at or before each boundary; -1: none does
-        track = np.searchsorted(starts, boundaries, side="right") - 1
-        within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
-        rows_before = np.where(track < 0, 0, before[track] + within)
-        counted: Ints = np.diff(rows_before)
-        return counted
+        edges = np.stack([self["track_start"], self["track_stop"]], axis=1).ravel()
+        edges = np.concatenate([[0], edges])
+        # The number of tracks' rows before each edge. It grows by one a row within a track, and not
+        # at all between tracks.
+        rows_between = np.diff(edges)
+        rows_between[::2] = 0
+        before = np.concatenate([[0], np.cumsum(rows_between)])
+        boundaries = np.arange(geometry.shards(extent) + 1) * geometry.rows_per_shard
+        return np.diff(np.interp(boundaries, edges, before)).astype(np.int64)
 
     def live_shards(self, geometry: Geometry) -> list[int]:
         """Numbers of the shards that hold rows of committed tracks, ascending."""
@@ -172,32 +158,60 @@ class Tables(dict[str, Array]):
         return live
 
 
-def table_entry(array: Array, file: bytes) -> dict[str, Any]:
-    """The manifest's entry for a table that is stored in this file."""
-    return {"dtype": array.dtype.name, "shape": [*array.shape], "sha256": sha256(file)}
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A table's entry in a split's manifest, and its file: its numbers, then their CRC-32C. An
+    empty table is stored as one row of zeros.
+    """
 
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str  # of the file
 
-def table_folder(name: str, entry: Mapping[str, Any]) -> str:
-    """The folder of a table's Zarr array, below its split."""
-    return f"{TABLE_FOLDER}/{name}-{entry['sha256'][:16]}"
+    @classmethod
+    def encode(cls, name: str, array: Array) -> tuple[StoredTable, bytes]:
+        """Encode a table. Returns its entry, and the bytes of its file."""
+        data = array.tobytes()
+        if not array.size:
+            data = bytes(math.prod(max(1, n) for n in array.shape) * array.itemsize)
+        file = data + crc32c(data)
+        return cls(name, array.dtype.name, array.shape, sha256(file)), file
 
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> list[StoredTable]:
+        """The tables that a manifest names; [] for a stream's."""
+        tables = []
+        for name, entry in manifest.get("tables", {}).items():
+            tables.append(cls(name, entry["dtype"], tuple(entry["shape"]), entry["sha256"]))
+        return tables
 
-def table_key(name: str, entry: Mapping[str, Any]) -> str:
-    """The path of a table's file, below its split."""
-    return shard_key(table_folder(name, entry), 0, entry["shape"][1:])
+    def as_json(self) -> dict[str, Any]:
+        """The table's entry in the manifest, which has it by name."""
+        return {"dtype": self.dtype, "shape": list(self.shape), "sha256": self.sha256}
 
+    @property
+    def folder(self) -> str:
+        """The folder of the table's Zarr array, below its split."""
+        return f"{TABLE_FOLDER}/{self.name}-{self.sha256[:16]}"
 
-def table_size(entry: Mapping[str, Any]) -> int:
-    """The size of a table's file in bytes: its numbers, at least one, and their CRC-32C."""
-    n_numbers = math.prod(max(1, n) for n in entry["shape"])
-    return int(n_numbers * np.dtype(entry["dtype"]).itemsize + 4)
+    @property
+    def key(self) -> str:
+        """The path of the table's file, below its split."""
+        return shard_key(self.folder, 0, self.shape[1:])
 
+    @property
+    def metadata(self) -> bytes:
+        """The zarr.json of the table's array."""
+        return table_metadata(self.shape, np.dtype(self.dtype))
 
-def parse_table(file: Bytes, entry: Mapping[str, Any]) -> Array:
-    """View a table's file as its array."""
-    shape = tuple(entry["shape"])
-    dtype = np.dtype(entry["dtype"]).newbyteorder("<")
-    return np.frombuffer(file, dtype, count=math.prod(shape)).reshape(shape)
+    def decode(self, file: Bytes) -> Array | None:
+        """View the bytes of a file as the table; None if they are not those of this entry."""
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        n_numbers = math.prod(max(1, n) for n in self.shape)
+        if sha256(file) != self.sha256 or len(file) != n_numbers * dtype.itemsize + 4:
+            return None
+        return np.frombuffer(file, dtype, count=math.prod(self.shape)).reshape(self.shape)
 
 
 def _extra_table(column: ExtraColumn, tracks: Sequence[Mapping[str, Any]]) -> Array:
@@ -227,11 +241,6 @@ def encode_texts(texts: Sequence[str]) -> Array:
     return np.array(data, f"S{width}").view(np.uint8).reshape(len(data), width)
 
 
-def _decode_text(row: Array) -> str:
-    """(L,) uint8 -> one text."""
-    return bytes(row).rstrip(b"\0").decode()
-
-
 def _narrow(texts: Array) -> Array:
     """Drop trailing padding that no text needs."""
     used = np.flatnonzero(texts.any(axis=0))
@@ -241,155 +250,3 @@ def _narrow(texts: Array) -> Array:
 
 def _widen(texts: Array, width: int) -> Array:
     return np.pad(texts, ((0, 0), (0, width - texts.shape[1])))
-
-
-class _TrackFields(NamedTuple):
-    name: str
-    video: str
-    start: int
-    stop: int
-    fps: float
-    step: int
-    crop_scale: float
-
-
-class TrackRecord(_TrackFields):
-    """One committed track: rows [start, stop) of its split.
-
-    The tuple is (name, video, start, stop, fps, step, crop_scale). Comparisons ignore the further
-    attributes `gender`, `intrinsics` ((3, 3) float64 px, or None) and `extra` (track columns).
-    """
-
-    gender: str
-    intrinsics: Doubles | None
-    extra: Mapping[str, Array]
-
-
-class _Table(Sequence[_R], ABC):
-    """A sequence of records, each created from the tables when it is accessed."""
-
-    def __init__(self, tables: Tables) -> None:
-        self.tables = tables
-
-    @abstractmethod
-    def _record(self, number: int) -> _R: ...
-
-    @overload
-    def __getitem__(self, number: int) -> _R: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[_R]: ...
-    def __getitem__(self, number: int | slice) -> _R | Sequence[_R]:
-        try:
-            chosen = range(len(self))[number]
-        except TypeError:
-            do = "By name: [names.index(NAME)]."
-            raise TypeError(
-                f"expected a number or a slice of {len(self)} records, found {number!r}. {do}"
-            ) from None
-        if isinstance(chosen, int):
-            return self._record(chosen)
-        return list(map(self._record, chosen))
-
-
-class TrackTable(_Table[TrackRecord]):
-    """The track table: records one by one, or whole columns as arrays."""
-
-    def __init__(self, tables: Tables) -> None:
-        super().__init__(tables)
-        self.start: Ints = tables["track_start"]  # (N,) first row
-        self.stop: Ints = tables["track_stop"]  # (N,) last row + 1
-        # (N,) frames of the video from one row to the next
-        self.step: NDArray[np.int32] = tables["track_step"]
-        # (N,) frames a second of the video, NaN where not known
-        self.fps: Doubles = tables["track_fps"]
-        # (N,) crop side / box side
-        self.crop_scale: Doubles = tables["track_crop_scale"]
-        self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
-        self.extra: dict[str, Array] = {}
-        """Extra track columns by name: (N, ...)."""
-        for name, table in tables.items():
-            is_usual = name in TABLES or name in TEXTS
-            if name.startswith("track_") and not is_usual:
-                self.extra[name.removeprefix("track_")] = table
-
-    def __len__(self) -> int:
-        return len(self.tables["track_start"])
-
-    def _record(self, number: int) -> TrackRecord:
-        tables = self.tables
-        intrinsics = tables["track_intrinsics"][number]
-        record = TrackRecord(
-            name=_decode_text(tables["track_name"][number]),
-            video=_decode_text(tables["video_name"][self.video[number]]),
-            start=int(self.start[number]),
-            stop=int(self.stop[number]),
-            fps=float(self.fps[number]),
-            step=int(self.step[number]),
-            crop_scale=float(self.crop_scale[number]),
-        )
-        record.gender = _decode_text(tables["track_gender"][number])
-        record.intrinsics = intrinsics.copy()
-        if np.isnan(intrinsics).all():
-            record.intrinsics = None
-        record.extra = {name: values[number].copy() for name, values in self.extra.items()}
-        return record
-
-    @property
-    def names(self) -> list[str]:
-        return self.tables.texts("track_name")
-
-    def __repr__(self) -> str:
-        return f"TrackTable of {len(self):,} tracks, {int((self.stop - self.start).sum()):,} rows"
-
-
-class VideoTable(_Table[VideoEntry]):
-    """The video table, as a sequence of records."""
-
-    def __len__(self) -> int:
-        return len(self.tables["video_name"])
-
-    def _record(self, number: int) -> VideoEntry:
-        tables = self.tables
-        return VideoEntry(
-            name=_decode_text(tables["video_name"][number]),
-            source=_decode_text(tables["video_source"][number]),
-            pixels=_decode_text(tables["video_pixels"][number]),
-            fingerprint=_decode_text(tables["video_fingerprint"][number]),
-            width=int(tables["video_width"][number]),
-            height=int(tables["video_height"][number]),
-            account=self.account(number),
-        )
-
-    @property
-    def names(self) -> list[str]:
-        return self.tables.texts("video_name")
-
-    @property
-    def fingerprints(self) -> list[str]:
-        return self.tables.texts("video_fingerprint")
-
-    def by_name(self) -> Mapping[str, VideoEntry]:
-        return _VideosByName(self)
-
-    def account(self, number: int) -> dict[str, Any]:
-        stops = self.tables["video_account_stop"]
-        start = stops[number - 1] if number else 0
-        text = self.tables["video_account"][start : stops[number]]
-        return dict(json.loads(text.tobytes()))
-
-
-class _VideosByName(Mapping[str, VideoEntry]):
-    """Videos by name, created on access."""
-
-    def __init__(self, videos: VideoTable) -> None:
-        self._videos = videos
-        self._numbers = {name: number for number, name in enumerate(videos.names)}
-
-    def __getitem__(self, name: str) -> VideoEntry:
-        return self._videos[self._numbers[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)

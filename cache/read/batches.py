@@ -43,7 +43,7 @@ from cache.format.extra import ExtraColumn
 from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.tables import TrackTable
+from cache.format.track_tables import TrackTable
 from cache.read import labels
 from cache.read.arguments import DEFAULT_STREAM, FLOATS, DefaultName, StreamFields, float_dtype
 from cache.read.rows import Rows

@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from cache.format.layout import FEATURES
-from cache.format.tables import Tables, TrackRecord
+from cache.format.tables import Tables
+from cache.format.track_tables import TrackRecord
 from cache.read.split import Split
 from cache.windows import Ranges
 

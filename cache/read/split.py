@@ -27,7 +27,7 @@ from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
-from cache.format.tables import TrackTable, VideoTable
+from cache.format.track_tables import TrackTable, VideoTable
 from cache.read.arguments import DEFAULT_STREAM, StreamFields
 from cache.read.batches import TRACK_FIELDS, OpenSplit
 from cache.storage import store_at

@@ -41,7 +41,7 @@ from cache.format.manifest import (
 )
 from cache.format.place import Place
 from cache.format.shard import sha256
-from cache.format.tables import Tables, table_entry, table_key
+from cache.format.tables import StoredTable, Tables
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
 from cache.write.parts import refuse_running_parts
@@ -180,9 +180,9 @@ def publish(
     """
     store = place.store
     body = {"format": layout.FORMAT, **entries}
-    files = tables.to_files()
+    encoded = [StoredTable.encode(name, array) for name, array in tables.items()]
     if place.stream is None:
-        body["tables"] = {name: table_entry(tables[name], data) for name, data in files.items()}
+        body["tables"] = {table.name: table.as_json() for table, _ in encoded}
     manifest = {**body, "digest": sha256(layout.canonical(body))}
     if before is not None and manifest["digest"] == before.digest:
         return manifest
@@ -190,17 +190,13 @@ def publish(
     # the steps 1 to 4 of the module's docstring
     _add_note(place, manifest["digest"], note, started)
 
-    committed = {}
+    committed: list[StoredTable] = []
     etag = None
     if before is not None:
-        committed = before.manifest.get("tables", {})
+        committed = StoredTable.from_manifest(before.manifest)
         etag = before.etag
-    new_tables = {}
-    for name, data in files.items():
-        entry = body["tables"][name]
-        if committed.get(name) != entry:
-            new_tables[place.array_key(table_key(name, entry))] = data
-    store.put_small(new_tables, place.manifest_folder)
+    new = {place.array_key(table.key): file for table, file in encoded if table not in committed}
+    store.put_small(new, place.manifest_folder)
 
     store.replace(place.manifest, json_file(manifest), expected=etag)
 

@@ -24,7 +24,7 @@ from cache.format.layout import COLUMNS, NO_KEY, UNDECODABLE, Geometry
 from cache.format.manifest import lost_manifest, shard_rows
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry
-from cache.format.tables import TrackRecord
+from cache.format.track_tables import TrackRecord
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at

@@ -27,7 +27,8 @@ from cache.format.layout import Column, Geometry
 from cache.format.manifest import Commit, shards_entry
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, video_record
-from cache.format.tables import Tables, VideoTable, encode_texts
+from cache.format.tables import Tables, encode_texts
+from cache.format.track_tables import VideoTable
 from cache.storage.base import Lock
 from cache.write.checks import check_track
 from cache.write.split_shards import SplitShards, Video
