@@ -15,7 +15,6 @@ Words:
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -47,7 +46,7 @@ from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.format.tables import StoredTable
 from cache.read.split import FeatureCache, require_cache
-from cache.storage.base import Root, Store
+from cache.storage.base import Etag, Root
 from cache.write.gc import find_unreferenced
 
 # called with the shards checked, the shards in all, and the speed
@@ -92,6 +91,16 @@ class VerifyReport:
     def problems(self) -> tuple[str, ...]:
         return tuple(damage.what for damage in self.damaged)
 
+    def _add(self, later: VerifyReport) -> None:
+        """Add what was found later. A link that leads to several places is in the report once."""
+        known = set(self.problems)
+        self.damaged += [damage for damage in later.damaged if damage.what not in known]
+        self.notes += later.notes
+        self.stale += later.stale
+        self.splits += later.splits
+        self.shards += later.shards
+        self.bytes += later.bytes
+
 
 def verify(
     root: Root,
@@ -119,23 +128,49 @@ def verify(
         names = ", ".join(folders) or "none"
         raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {names}")
     places: list[Place] = []
-    groups = ["zarr.json"]
+    groups = [ROOT]
     for name in folders:
         if splits is None or name in splits:
             places += places_of(store, name)
             if _is_committed(Place(store, name)):
                 groups.append(Place(store, name).groups[1])
+    report = VerifyReport(fast=fast)
+    counter = _ShardCounter(progress, places)
     n_threads = _THREADS if store.exclusive else _REQUESTS
     with ThreadPoolExecutor(n_threads, thread_name_prefix="verify") as threads:
-        verification = _Verification(store, fast, threads, progress, places)
         try:
-            verification.check_groups("", dict.fromkeys(groups))
+            above = _PlaceCheck(Place(store, ""), fast, threads, counter)
+            above.check_groups(dict.fromkeys(groups))
+            report._add(above.report)
             for place in places:
-                verification.check_if_readable(place)
+                report._add(_check_place(place, fast, threads, counter))
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    return verification.report
+    return report
+
+
+class _ShardCounter:
+    """Counts the checked shards, and tells `progress` of each."""
+
+    def __init__(self, progress: Progress | None, places: Iterable[Place]) -> None:
+        self._progress = progress
+        self._shards = 0
+        self._bytes = 0
+        self._total = 0  # of shards; only counted for `progress`
+        if progress is not None:
+            self._total = sum(map(_count_shards, places))
+        self._started = time.monotonic()
+
+    def add(self, n_bytes: int) -> None:
+        """Count one shard."""
+        if self._progress is None:
+            return
+        self._shards += 1
+        self._bytes += n_bytes
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        rate = f"{self._bytes / 1e6 / seconds:,.0f} MB/s"
+        self._progress(self._shards, max(self._total, self._shards), rate)
 
 
 def _count_shards(place: Place) -> int:
@@ -155,98 +190,84 @@ def _is_committed(place: Place) -> bool:
         return False
 
 
-class _Verification:
-    """One pass over a cache. Its checks add what they find to `report`."""
+def _manifest_etag(place: Place) -> Etag | None:
+    """The etag of the manifest; None without one, and if it may not be read."""
+    with suppress(PermissionError):
+        return place.store.etag(place.manifest)
+    return None
+
+
+def _check_place(
+    place: Place, fast: bool, threads: ThreadPoolExecutor, counter: _ShardCounter
+) -> VerifyReport:
+    """Check a stream, or a split without its streams.
+
+    A commit during the check can look like damage: then the place is checked again.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        etag = _manifest_etag(place)
+        check = _PlaceCheck(place, fast, threads, counter)
+        check.run()
+        is_same_commit = etag is not None and _manifest_etag(place) == etag
+        if check.report.ok or is_same_commit or attempt == _ATTEMPTS:
+            break
+        time.sleep(0.05)  # while a stream is deleted, its manifest goes first
+    return check.report
+
+
+class _PlaceCheck:
+    """One check of a split or stream. It adds what it finds to `report`."""
 
     def __init__(
-        self,
-        store: Store,
-        fast: bool,
-        threads: ThreadPoolExecutor,
-        progress: Progress | None,
-        places: Iterable[Place],
+        self, place: Place, fast: bool, threads: ThreadPoolExecutor, counter: _ShardCounter
     ) -> None:
-        self._store = store
+        self._place = place
+        self._store = place.store
         self._threads = threads
-        self._progress = progress
+        self._counter = counter
         self.report = VerifyReport(fast=fast)
-        self._listed = listed_splits(store)
-        self._total = 0  # of shards; only counted for `progress`
-        self._started = time.monotonic()
-        if progress is not None:
-            self._total = sum(map(_count_shards, places))
 
-    def _damage(
-        self,
-        place: Place,
-        key: str,
-        message: str,
-        array: str | None = None,
-        shard: int | None = None,
-    ) -> None:
-        self.report.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
+    def run(self) -> None:
+        """Check all files of the place; those that this user may not read count as damaged."""
+        place = self._place
+        try:
+            is_unmounted = bool(unmounted_folder(self._store, place.split))
+            if is_unmounted or not self._is_linked(place.manifest_folder):
+                commit = self._check_small_files()
+                if commit is not None:
+                    self._check_shards(commit)
+            if place.stream is None:
+                for key, message in unmounted_streams(self._store, place.split).items():
+                    self._damage(key, message)
+        except PermissionError as error:
+            self._damage(place.manifest, str(AccessDenied.of(error)))
 
-    def check_groups(self, split: str, keys: Collection[str]) -> None:
+    def check_groups(self, keys: Collection[str]) -> None:
         """Check the zarr.json of groups, which only plain Zarr readers need. All are the same, but
         for the root's, which also lists the splits.
         """
         files = self._store.read_many(keys)
         for key in keys:
-            if self._is_linked(Place(self._store, split), key):
-                continue
             data = bytes(files.get(key, b""))
             group = root_group(parse_list(data) or ()) if key == ROOT else GROUP
-            if data != group:
-                state = "other bytes" if key in files else "no file"
-                message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
-                self._damage(Place(self._store, split), key, message)
+            if not self._is_linked(key) and data != group:
+                self._differs(key, "the zarr.json of a Zarr group", shards.REPAIR)
 
-    def check_if_readable(self, place: Place) -> None:
-        """As `check`; files that this user may not read count as damaged."""
-        try:
-            is_unmounted = bool(unmounted_folder(self._store, place.split))
-            if is_unmounted or not self._is_linked(place, place.manifest_folder):
-                self.check(place)
-            if place.stream is None:
-                for key, message in unmounted_streams(self._store, place.split).items():
-                    self._damage(place, key, message)
-        except PermissionError as error:
-            self._damage(place, place.manifest, str(AccessDenied.of(error)))
-
-    def check(self, place: Place) -> None:
-        """Check a stream, or a split without its streams.
-
-        A commit during the check can look like damage: then what this attempt found is undone, and
-        the place is checked again.
-        """
-        for attempt in range(1, _ATTEMPTS + 1):
-            etag = self._store.etag(place.manifest)
-            earlier = copy.deepcopy(self.report)
-            commit = self._check_small_files(place)
-            if commit is not None:
-                self._check_shards(commit)
-            is_intact = len(self.report.damaged) == len(earlier.damaged)
-            is_same_commit = etag is not None and self._store.etag(place.manifest) == etag
-            if is_intact or is_same_commit or attempt == _ATTEMPTS:
-                return
-            time.sleep(0.05)  # while a stream is deleted, its manifest goes first
-            self.report = earlier
-
-    def _check_small_files(self, place: Place) -> Commit | None:
+    def _check_small_files(self) -> Commit | None:
         """Check the manifest and, if it is intact, tables and metadata. Note unnamed files.
 
         Returns the commit, for the check of its shards; None if it cannot be read.
         """
-        n_damaged = len(self.report.damaged)
-        commit, damaged_tables = self._check_manifest(place)
+        place = self._place
+        commit, damaged_tables = self._check_manifest()
         has_staged = bool(self._store.list_names(place.staged))
-        if has_staged and not self._is_linked(place, place.staged):
+        if has_staged and not self._is_linked(place.staged):
             self._note(place.writing, "unfinished work; the same command continues it")
-        if len(self.report.damaged) > n_damaged:  # a damaged manifest may name other files
+        if not self.report.ok:  # a damaged manifest may name other files
             return commit
         unnamed = []
         for key in find_unreferenced(place, commit, uncommitted=not has_staged):
-            if not self._is_linked(place, key):
+            if not self._is_linked(key):
                 unnamed.append(key)
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
@@ -255,61 +276,45 @@ class _Verification:
             tables = StoredTable.from_manifest(commit.manifest)
             table_files = [place.array_key(table.key) for table in tables]
             small = (place.manifest, place.provenance, *table_files, *commit.metadata())
-            linked = {key for key in small if self._is_linked(place, key)}
+            linked = {key for key in small if self._is_linked(key)}
             for key in sorted(damaged_tables.keys() - linked):
                 expected = "the file that the manifest names by its digest"
-                message = self._differs(key, expected, place.repair_advice)
-                self._damage(place, key, message, damaged_tables[key])
+                self._differs(key, expected, place.repair_advice, damaged_tables[key])
             self._check_metadata(commit, linked)
         return commit
 
-    def _is_linked(self, place: Place, key: str) -> bool:
-        """Whether a file or folder is a link, or behind one. Then it is not checked, because it may
-        not be part of the cache; the link is reported once.
-        """
-        try:
-            self._store.refuse_links(key)
-        except AccessDenied as error:
-            if all(damage.what != str(error) for damage in self.report.damaged):
-                self._damage(place, key, str(error))
-            return True
-        return False
-
-    def _note(self, key: str, text: str) -> None:
-        """Add a note on a file or folder."""
-        self.report.notes.append(f"{self._store.location(key)}: {text}")
-
-    def _check_manifest(self, place: Place) -> tuple[Commit | None, dict[str, str]]:
+    def _check_manifest(self) -> tuple[Commit | None, dict[str, str]]:
         """Check the manifest, and read the tables that it names.
 
         Returns the commit, None if it cannot be read, and the names of damaged tables by the key of
         their file, which the caller reports.
         """
+        place = self._place
         try:
             text, etag = self._store.read_with_etag(place.manifest)
             manifest = parse_manifest(place, text)
             tables, damaged_tables = read_tables(place, manifest)
         except FileNotFoundError:
-            self._check_lost_manifest(place)
+            self._check_lost_manifest()
             return None, {}
         except CacheError as error:
-            self._damage(place, place.manifest, str(error))
+            self._damage(place.manifest, str(error))
             return None, {}
         if text != json_file(manifest):
             expected = "the text that its content gives"
-            message = self._error(place.manifest, expected, "another", shards.REPAIR)
-            self._damage(place, place.manifest, message)
+            self._expect(place.manifest, expected, "another", shards.REPAIR)
         return Commit(place, manifest, tables, etag), damaged_tables
 
-    def _check_lost_manifest(self, place: Place) -> None:
+    def _check_lost_manifest(self) -> None:
         """Report a missing manifest: as damage if it is lost, or if the cache's list has the split,
         else as a note.
         """
+        place = self._place
         lost = lost_manifest(place)
         if lost:
-            self._damage(place, place.manifest, str(lost))
-        elif place.stream is None and place.split in self._listed:
-            self._damage(place, place.manifest, missing_text(self._store, place.split))
+            self._damage(place.manifest, str(lost))
+        elif place.stream is None and place.split in listed_splits(self._store):
+            self._damage(place.manifest, missing_text(self._store, place.split))
         else:
             self._note(place.manifest_folder, "nothing is committed yet")
 
@@ -317,7 +322,7 @@ class _Verification:
         """Check the zarr.json of each array. One that is missing, or of an earlier commit, is
         stale: a killed commit left it. Any other content is damage. Keys in `linked` are skipped.
         """
-        place = commit.place
+        place = self._place
         changed = commit.find_stale_metadata().keys() - set(linked)
         files = self._store.read_many(changed)
         n_stale = 0
@@ -328,7 +333,7 @@ class _Verification:
                 n_stale += 1
             else:
                 expected = "the zarr.json that follows from the manifest"
-                self._damage(place, key, self._differs(key, expected, shards.REPAIR), array)
+                self._differs(key, expected, shards.REPAIR, array)
         if n_stale:
             self.report.stale.append((place.split, place.stream))
             self._note(
@@ -339,31 +344,22 @@ class _Verification:
 
     def _check_shards(self, commit: Commit) -> None:
         """Check the shards that a manifest names, in threads, and the groups that they lie in."""
-        place = commit.place
+        place = self._place
         if place.stream is None:
             self.report.splits += 1
-            self.check_groups(place.split, place.groups[2:])
+            self.check_groups(place.groups[2:])
         unknown = sorted(commit.manifest["shards"].keys() - commit.columns.keys())
         if unknown:
             state = f"columns that this version does not know: {unknown}"
-            message = self._error(place.manifest, "known columns", state, OTHER_VERSION)
-            self._damage(place, place.manifest, message)
-        files = [file for file in commit.shard_files() if not self._is_linked(place, file.key)]
+            self._expect(place.manifest, "known columns", state, OTHER_VERSION)
+        files = [file for file in commit.shard_files() if not self._is_linked(file.key)]
         checks = self._threads.map(self._problem_of, files)
         for file, problem in zip(files, checks, strict=True):
             if problem:
-                self._damage(place, file.key, problem, file.array, file.number)
+                self._damage(file.key, problem, file.array, file.number)
             self.report.shards += 1
             self.report.bytes += file.size
-            self._report_progress()
-
-    def _report_progress(self) -> None:
-        if self._progress is None:
-            return
-        n_shards = self.report.shards
-        seconds = max(time.monotonic() - self._started, 1e-3)
-        rate = f"{self.report.bytes / 1e6 / seconds:,.0f} MB/s"
-        self._progress(n_shards, max(self._total, n_shards), rate)
+            self._counter.add(file.size)
 
     def _problem_of(self, file: ShardFile) -> str:
         """A message about a damaged shard; "" for an intact one."""
@@ -372,10 +368,37 @@ class _Verification:
         except PermissionError as error:
             return str(AccessDenied.of(error))
 
-    def _differs(self, key: str, expected: str, do: str) -> str:
-        """The message about a file that is missing or has other bytes than `expected`."""
-        state = "no file" if self._store.etag(key) is None else "other bytes"
-        return self._error(key, expected, state, do)
+    def _is_linked(self, key: str) -> bool:
+        """Whether a file or folder is a link, or behind one. Then it is not checked, because it may
+        not be part of the cache; the link is reported once.
+        """
+        try:
+            self._store.refuse_links(key)
+        except AccessDenied as error:
+            if str(error) not in self.report.problems:
+                self._damage(key, str(error))
+            return True
+        return False
 
-    def _error(self, key: str, expected: str, found: str, do: str) -> str:
-        return str(CacheError.at(self._store.location(key), expected=expected, found=found, do=do))
+    def _differs(self, key: str, expected: str, do: str, array: str | None = None) -> None:
+        """Report a file that is missing or has other bytes than `expected`."""
+        state = "no file" if self._store.etag(key) is None else "other bytes"
+        self._expect(key, expected, state, do, array)
+
+    def _expect(
+        self, key: str, expected: str, found: str, do: str, array: str | None = None
+    ) -> None:
+        """Report a file in which something else was found than expected."""
+        location = self._store.location(key)
+        error = CacheError.at(location, expected=expected, found=found, do=do)
+        self._damage(key, str(error), array)
+
+    def _damage(
+        self, key: str, message: str, array: str | None = None, shard: int | None = None
+    ) -> None:
+        place = self._place
+        self.report.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
+
+    def _note(self, key: str, text: str) -> None:
+        """Add a note on a file or folder."""
+        self.report.notes.append(f"{self._store.location(key)}: {text}")
