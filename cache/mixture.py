@@ -84,11 +84,10 @@ class MixturePart:
         Without copies, a list of one dict that maps each stream to itself.
         """
         n_copies = max(map(len, self.copies.values()), default=1)
-        by_number: list[dict[str, str]] = [{} for _ in range(n_copies)]
-        for name in self.streams:
-            copies = self.copies.get(name, [name] * n_copies)
-            for read_instead, copy in zip(by_number, copies, strict=True):
-                read_instead[name] = copy
+        copies = {name: [name] * n_copies for name in self.streams} | {**self.copies}
+        by_number = []
+        for number in range(n_copies):
+            by_number.append({name: copies[name][number] for name in self.streams})
         return by_number
 
     def history_rows(self, name: str) -> int:
@@ -135,68 +134,28 @@ class Mixture:
         if few:
             raise ValueError(f"{', '.join(few)}: expected at least one window in each batch")
         self.seqlen = seqlen
-        self._seed = seed
         self.parts = {part.name: part for part in parts}
-        # by part and split: first rows of all windows
-        self._starts = {part.name: _window_starts(part, seqlen) for part in parts}
-        counts = self.counts
-        self._draws: dict[str, Draws] = {}
-        # by part: this rank's windows among the `count` windows of a step
-        self._rank_slices: dict[str, slice] = {}
-        self.sizes: dict[str, int] = {}
-        """Windows per step of this rank, by part."""
+        self._windows: dict[str, _PartWindows] = {}  # by part
         n_before = 0  # windows of the earlier parts in a step
         for part in parts:
-            draws = Draws(counts[part.name], part.weights, seed, part.name)
-            self._draws[part.name] = draws
             # Window i of the part is window n_before + i of the step. It is for this rank if
             # (n_before + i) % world_size == rank.
-            first = (rank - n_before) % world_size
-            self._rank_slices[part.name] = slice(first, None, world_size)
-            self.sizes[part.name] = len(range(first, part.count, world_size))
+            share = slice((rank - n_before) % world_size, None, world_size)
+            self._windows[part.name] = _PartWindows(part, seqlen, seed, share)
             n_before += part.count
-        self.fields = {part.name: self._fields_of(part) for part in parts}
+        self.sizes = {name: windows.size for name, windows in self._windows.items()}
+        """Windows per step of this rank, by part."""
+        self.fields = {name: windows.fields for name, windows in self._windows.items()}
         """Shape after (B, T) and dtype of each field, by part. Features keep their stored dtype."""
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """The number of windows of each split, by part."""
-        counts = {}
-        for part, starts in self._starts.items():
-            counts[part] = {name: len(first_rows) for name, first_rows in starts.items()}
-        return counts
+        return {name: windows.counts for name, windows in self._windows.items()}
 
     def draw(self, step: int) -> dict[str, list[Pick]]:
         """Draw this rank's windows of a step (counted from 0), by part."""
-        return {name: self._draw_part(part, step) for name, part in self.parts.items()}
-
-    def _draw_part(self, part: MixturePart, step: int) -> list[Pick]:
-        """This rank's windows of a part in a step, ordered by split, copy and row."""
-        # Choose window and copy of the step's `count` windows; take this rank's.
-        rank_slice = self._rank_slices[part.name]
-        windows = self._draws[part.name].take(step * part.count, part.count)[rank_slice]
-        n_copies = len(part.copy_streams)
-        copies = np.zeros(part.count, np.int64)
-        if n_copies > 1:  # with a key of its own, so that the copy does not depend on the window
-            generator = random_numbers(self._seed, part.name, "copy", step)
-            copies = generator.integers(n_copies, size=part.count)
-        copies = copies[rank_slice]
-
-        # Group them by split and copy: one pick each.
-        picks = []
-        end = 0
-        n_before = 0  # windows of the earlier splits
-        for split, starts in self._starts[part.name].items():
-            stop = n_before + len(starts)
-            is_of_split = (n_before <= windows) & (windows < stop)
-            for copy in range(n_copies):
-                chosen = windows[is_of_split & (copies == copy)] - n_before
-                if len(chosen):
-                    rows = slice(end, end + len(chosen))
-                    picks.append(Pick(split, np.sort(starts[chosen]), rows, copy))
-                    end = rows.stop
-            n_before = stop
-        return picks
+        return {name: windows.draw(step) for name, windows in self._windows.items()}
 
     def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
         """Read the fields of drawn windows. Returns arrays (B, T, ...) by part and field.
@@ -209,89 +168,132 @@ class Mixture:
         Raises the errors of `Split.read`.
         """
         if out is None:
-            out = {name: self._new_buffers(self.parts[name]) for name in picks}
+            out = {name: self._windows[name].new_buffers() for name in picks}
         for name, chosen in picks.items():
             for pick in chosen:
                 buffers = {field: buffer[pick.rows] for field, buffer in out[name].items()}
-                _read(self.parts[name], pick, self.seqlen, tuple(buffers), buffers)
+                self._windows[name].read(pick, tuple(buffers), buffers)
         return dict(out)
-
-    def _new_buffers(self, part: MixturePart) -> Arrays:
-        buffers = {}
-        n_windows = self.sizes[part.name]
-        for name, (shape, dtype) in self.fields[part.name].items():
-            n_rows = part.history_rows(name) + self.seqlen
-            buffers[name] = np.empty((n_windows, n_rows, *shape), dtype)
-        return buffers
 
     def stream_rows(self) -> StreamRows:
         """The rows that the windows of all parts with streams need, without history."""
         starts = defaultdict[str, list[Ints]](list)
-        for name, part in self.parts.items():
-            if part.streams:
-                for split, first_rows in self._starts[name].items():
+        for windows in self._windows.values():
+            if windows.part.streams:
+                for split, first_rows in windows.starts.items():
                     starts[split].append(first_rows)
         joined = {split: np.concatenate(first_rows) for split, first_rows in starts.items()}
         return StreamRows(joined, self.seqlen)
 
-    def _fields_of(self, part: MixturePart) -> dict[str, _Form]:
-        """Shape and dtype of each field of a part, read from one window of each of its splits."""
+
+class _PartWindows:
+    """The windows of one part, and which of them this rank reads in a step.
+
+    Args:
+        seed: of the mixture.
+        share: this rank's windows among the `count` windows of a step.
+    """
+
+    def __init__(self, part: MixturePart, seqlen: int, seed: int, share: slice) -> None:
+        self.part = part
+        self.starts = _window_starts(part, seqlen)
+        """First rows of all windows, by split."""
+        self.counts = {split: len(first_rows) for split, first_rows in self.starts.items()}
+        self.size = len(range(part.count)[share])
+        """Windows per step of this rank."""
+        self._seqlen = seqlen
+        self._seed = seed
+        self._share = share
+        self._draws = Draws(self.counts, part.weights, seed, part.name)
+        self.fields = self._find_fields()
+        """Shape after (B, T) and dtype of each field."""
+
+    def draw(self, step: int) -> list[Pick]:
+        """This rank's windows in a step, ordered by split, copy and row."""
+        # Choose window and copy of the step's `count` windows; take this rank's.
+        count = self.part.count
+        windows = self._draws.take(step * count, count)[self._share]
+        n_copies = len(self.part.copy_streams)
+        copies = np.zeros(count, np.int64)
+        if n_copies > 1:  # with a key of its own, so that the copy does not depend on the window
+            generator = random_numbers(self._seed, self.part.name, "copy", step)
+            copies = generator.integers(n_copies, size=count)
+        copies = copies[self._share]
+
+        # Group them by split and copy: one pick each.
+        picks = []
+        end = 0
+        n_before = 0  # windows of the earlier splits
+        for split, starts in self.starts.items():
+            stop = n_before + len(starts)
+            is_of_split = (n_before <= windows) & (windows < stop)
+            for copy in range(n_copies):
+                chosen = windows[is_of_split & (copies == copy)] - n_before
+                if len(chosen):
+                    rows = slice(end, end + len(chosen))
+                    picks.append(Pick(split, np.sort(starts[chosen]), rows, copy))
+                    end = rows.stop
+            n_before = stop
+        return picks
+
+    def new_buffers(self) -> Arrays:
+        """New arrays (B, T, ...) for this rank's windows of a step, by field."""
+        buffers = {}
+        for name, (shape, dtype) in self.fields.items():
+            n_rows = self.part.history_rows(name) + self._seqlen
+            buffers[name] = np.empty((self.size, n_rows, *shape), dtype)
+        return buffers
+
+    def read(self, pick: Pick, fields: Sequence[str], out: Arrays | None = None) -> Arrays:
+        """Read the fields of one pick, from its copy of each stream.
+
+        Args:
+            fields: names of the fields, in which the part's own streams are named, not their
+                copies.
+            out: a buffer for each field, of any float dtype for features; None: make arrays.
+
+        Returns the arrays (b, T, ...) by field.
+        """
+        windows = np.stack([pick.starts, pick.starts + self._seqlen], axis=1)
+        copies = self.part.copy_streams[pick.copy]  # stream of the part -> the copy to read
+
+        # Fields have the copies' names in `Split.read`, and get the part's back.
+        copy_fields = _copy_fields(fields, copies)
+        buffers = None
+        if out is not None:
+            buffers = {copy_fields[name]: buffer for name, buffer in out.items()}
+        history = self.part.history
+        batch = self.part.splits[pick.split].read(
+            windows,
+            streams=tuple(copies.values()),
+            history={copies[stream]: n_rows for stream, n_rows in history.items()},
+            fields=[copy_fields[name] for name in fields],
+            out=buffers,
+        )
+        return {name: batch[copy_fields[name]] for name in fields}
+
+    def _find_fields(self) -> dict[str, _Form]:
+        """Read one window of each split and copy for the shape and dtype of each field."""
+        part = self.part
         fields: dict[str, _Form] = {}
         first_split: dict[str, str] = {}  # field -> the split that it was read from first
         for split, copy in itertools.product(part.splits, range(len(part.copy_streams))):
-            first_row = self._starts[part.name][split][:1]
-            if not len(first_row):
+            if not self.counts[split]:
                 continue
-            pick = Pick(split, first_row, slice(1), copy)
             dtypes = {}  # of features, as stored
             for stream, copied in part.copy_streams[copy].items():
                 dtypes[stream] = part.splits[split].stream_manifest(copied)["dtype"]
-            for name, array in _read(part, pick, self.seqlen, part.fields).items():
+            pick = Pick(split, self.starts[split][:1], slice(1), copy)
+            for name, array in self.read(pick, part.fields).items():
                 dtype = np.dtype(dtypes.get(name, array.dtype))
                 shape, widest = fields.setdefault(name, (array.shape[2:], dtype))
                 first = first_split.setdefault(name, split)
                 if shape != array.shape[2:]:
-                    raise CacheError(
-                        f"{part.name}: {name}: expected one shape in all splits, found {shape} "
-                        f"in {first} and {array.shape[2:]} in {split}. They cannot be in one "
-                        "batch: leave one of them out."
+                    raise _different_shapes(
+                        f"{part.name}: {name}", {first: shape, split: array.shape[2:]}
                     )
                 fields[name] = (shape, np.result_type(widest, dtype))
         return fields
-
-
-def _read(
-    part: MixturePart,
-    pick: Pick,
-    seqlen: int,
-    fields: Sequence[str],
-    out: Arrays | None = None,
-) -> Arrays:
-    """Read the fields of one pick, from its copy of each stream.
-
-    Args:
-        fields: names of the fields, in which the part's own streams are named, not their copies.
-        out: a buffer for each field, of any float dtype for features; None: make arrays.
-
-    Returns the arrays (b, T, ...) by field.
-    """
-    split = part.splits[pick.split]
-    windows = np.stack([pick.starts, pick.starts + seqlen], axis=1)
-    copies = part.copy_streams[pick.copy]  # stream of the part -> the copy to read
-
-    # Fields have the copies' names in `Split.read`, and get the part's back.
-    copy_fields = _copy_fields(fields, copies)
-    buffers = None
-    if out is not None:
-        buffers = {copy_fields[name]: buffer for name, buffer in out.items()}
-    batch = split.read(
-        windows,
-        streams=tuple(copies.values()),
-        history={copies[stream]: n_rows for stream, n_rows in part.history.items()},
-        fields=[copy_fields[name] for name in fields],
-        out=buffers,
-    )
-    return {name: batch[copy_fields[name]] for name in fields}
 
 
 def _copy_fields(fields: Sequence[str], copies: Mapping[str, str]) -> dict[str, str]:
@@ -321,9 +323,22 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
         starts[name] = first_rows[~is_within(first_rows, left_out)]
     if not any(map(len, starts.values())):
-        raise CacheError(
-            f"{part.name}: expected windows of {seqlen} frames, found none in "
-            f"{', '.join(starts) or 'no splits'} (stream {', '.join(part.streams) or None}). "
-            "Convert and extract these splits, or choose others."
-        )
+        raise _no_windows(part, seqlen)
     return starts
+
+
+def _no_windows(part: MixturePart, seqlen: int) -> CacheError:
+    return CacheError(
+        f"{part.name}: expected windows of {seqlen} frames, found none in "
+        f"{', '.join(part.splits) or 'no splits'} (stream {', '.join(part.streams) or None}). "
+        "Convert and extract these splits, or choose others."
+    )
+
+
+def _different_shapes(field: str, shapes: Mapping[str, tuple[int, ...]]) -> CacheError:
+    """The error for a field whose shapes, by split, differ."""
+    found = " and ".join(f"{shape} in {split}" for split, shape in shapes.items())
+    return CacheError(
+        f"{field}: expected one shape in all splits, found {found}. They cannot be in one batch: "
+        "leave one of them out."
+    )
