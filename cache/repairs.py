@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from cache.errors import AccessDenied, CacheError
 from cache.format.folders import committed_names
-from cache.format.layout import GROUP, Geometry, json_file
+from cache.format.layout import GROUP, json_file
 from cache.format.listing import ROOT, parse_list, refuse_unmounted, root_group, update_list
 from cache.format.manifest import Commit, lost_manifest, read_manifest
 from cache.format.place import Place
@@ -128,9 +128,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     suspects = [file for file in commit.shard_files() if file.number in reported]
     damaged = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:
-        with_rows = damaged.intersection(
-            commit.tables.live_shards(Geometry(**commit.manifest["geometry"]))
-        )
+        with_rows = damaged.intersection(commit.tables.live_shards(commit.geometry))
         if with_rows:
             repaired.rows[place.split] = tuple(sorted(with_rows))
         damaged -= with_rows

@@ -41,6 +41,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from cache.arrays import Ints
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import layout
 from cache.format.entries import check_entries
@@ -210,6 +211,20 @@ class Commit:
     def digest(self) -> str:
         return str(self.manifest["digest"])
 
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(**self.manifest["geometry"])
+
+    @property
+    def extent(self) -> int:
+        """The end of the last commit's rows."""
+        return int(self.manifest["extent"])
+
+    @property
+    def live_by_shard(self) -> Ints:
+        """How many rows of committed tracks each shard of a split has (number of shards,)."""
+        return self.tables.live_by_shard(self.geometry, self.extent)
+
     @classmethod
     def load(cls, place: Place) -> Commit | None:
         """Load the current commit, never a mixture of two; None if there is none.
@@ -268,8 +283,8 @@ class Commit:
     def column_metadata(self, name: str, extent: int | None = None) -> bytes:
         """The zarr.json of a column with `extent` rows (default: those of this commit)."""
         if extent is None:
-            extent = int(self.manifest["extent"])
-        return self.columns[name].metadata(extent, Geometry(**self.manifest["geometry"]))
+            extent = self.extent
+        return self.columns[name].metadata(extent, self.geometry)
 
     def metadata(self) -> dict[str, bytes]:
         """The bytes of every zarr.json that can be derived from the manifest, by its key."""
@@ -312,11 +327,10 @@ class Commit:
 
     def shard_files(self) -> list[ShardFile]:
         """All shards that the manifest names, sorted by column and number."""
-        geometry = Geometry(**self.manifest["geometry"])
         files = []
         for name, column in self.columns.items():
             records = self.manifest["shards"].get(name, {})
-            encoding = ShardLayout(column, geometry)
+            encoding = ShardLayout(column, self.geometry)
             for number in sorted(map(int, records)):
                 key = layout.shard_key(self.place.array_key(name), number, column.shape)
                 n_rows = len(shard_rows(self.manifest, number))

@@ -141,23 +141,12 @@ class ShardFile:
         Raises OSError if the file cannot be read for another reason than damage.
         """
         location = store.location(self.key)
-        size = store.size(self.key)
-        if size is None:
-            return str(missing(location))
         try:
-            n_chunks = self.layout.count_chunks(location, size, self.record)
-        except CacheError as error:
+            n_chunks = self._check_index(store)
+            if not fast:
+                self._check_chunks(store, n_chunks)
+        except _ShardDamage as error:  # an object store that does not answer is no damage
             return str(error)
-        if n_chunks * self.layout.geometry.rows_per_chunk < self.n_rows:
-            return str(damage(location, f"{self.n_rows} rows", f"{n_chunks} chunks"))
-        try:
-            index = np.empty(self.layout.index_bytes, np.uint8)
-            store.read_into(self.key, size - len(index), index)
-            if index.tobytes() != self.layout.index(n_chunks):
-                return str(damaged_index(location))
-            if fast:
-                return ""
-            return self._problem_of_chunks(store, n_chunks)
         except FileNotFoundError:
             return str(missing(location))
         except OSError as error:
@@ -165,10 +154,28 @@ class ShardFile:
                 raise
             state = f"a file that cannot be read ({error.strerror})"
             return str(damage(location, "a shard", state))
+        return ""
 
-    def _problem_of_chunks(self, store: Store, n_chunks: int) -> str:
-        """Compare each chunk with its checksum, then all checksums with the record. Returns a
-        message about the first difference, or "".
+    def _check_index(self, store: Store) -> int:
+        """Check the size and the index. Returns the number of chunks. Raises CacheError for damage,
+        FileNotFoundError without a file.
+        """
+        location = store.location(self.key)
+        size = store.size(self.key)
+        if size is None:
+            raise FileNotFoundError(self.key)
+        n_chunks = self.layout.count_chunks(location, size, self.record)
+        if n_chunks * self.layout.geometry.rows_per_chunk < self.n_rows:
+            raise damage(location, f"{self.n_rows} rows", f"{n_chunks} chunks")
+        index = np.empty(self.layout.index_bytes, np.uint8)
+        store.read_into(self.key, size - len(index), index)
+        if index.tobytes() != self.layout.index(n_chunks):
+            raise damaged_index(location)
+        return n_chunks
+
+    def _check_chunks(self, store: Store, n_chunks: int) -> None:
+        """Compare each chunk with its checksum, then all checksums with the record. Raises
+        CacheError for the first difference.
         """
         location = store.location(self.key)
         size = self.layout.chunk_bytes
@@ -182,13 +189,12 @@ class ShardFile:
             for number, chunk in enumerate(chunks):
                 if google_crc32c.value(chunk) != _RESIDUE:
                     expected = f"chunk {first + number} of its file to match its checksum"
-                    return str(damage(location, expected, "other bytes"))
+                    raise damage(location, expected, "other bytes")
             checksums[first : first + step] = chunks[:, -4:]
         record = _record(self.size, checksums.tobytes())
         if record != self.record:
             state = f"an intact shard of something else, {record}"
-            return str(damage(location, f"the shard {self.record}", state))
-        return ""
+            raise damage(location, f"the shard {self.record}", state)
 
 
 def _record(size: int, checksums: bytes) -> str:
@@ -201,9 +207,13 @@ def size_of(record: str) -> int:
     return int(record.partition(":")[0])
 
 
+class _ShardDamage(CacheError):
+    """A shard is not what its manifest says."""
+
+
 def damage(file: str, expected: str, found: str) -> CacheError:
     """The error for a shard that is not what its manifest says."""
-    return CacheError.at(file, expected=expected, found=found, do=REPAIR)
+    return _ShardDamage.at(file, expected=expected, found=found, do=REPAIR)
 
 
 def missing(file: str) -> CacheError:

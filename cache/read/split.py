@@ -23,7 +23,7 @@ from cache.errors import AccessDenied, CacheChanged, CacheError, MissingSplit
 from cache.format import extra, layout
 from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by
 from cache.format.folders import possible_splits
-from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
+from cache.format.layout import HAS_VALUE, MANIFEST, UNDECODABLE
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
@@ -247,9 +247,7 @@ class Split(OpenSplit):
 
     def rows_by_shard(self) -> Ints:
         """How many rows of committed tracks each shard has (number of shards,)."""
-        return self._tables.live_by_shard(
-            Geometry(**self.manifest["geometry"]), int(self.manifest["extent"])
-        )
+        return self._commit.live_by_shard
 
     def windows(
         self,

@@ -57,13 +57,11 @@ class StalenessCheck:
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit."""
-    manifest = commit.manifest
     store = commit.place.store
-    layout = ShardLayout(commit.columns[array], Geometry(**manifest["geometry"]))
-    n_rows = int(manifest["extent"])
-    records = manifest["shards"][array]
+    layout = ShardLayout(commit.columns[array], commit.geometry)
+    records = commit.manifest["shards"][array]
     key = commit.place.array_key(array)
-    return Rows.kind(store)(store, key, layout, n_rows, records, check_current)
+    return Rows.kind(store)(store, key, layout, commit.extent, records, check_current)
 
 
 class OpenStream:
@@ -78,8 +76,8 @@ class OpenStream:
         self._title = f"{commit.place.split}: stream {self._name!r}"
         self.check_current = StalenessCheck(commit)
         self._readers: dict[str, Rows] = {}
-        self._geometry = Geometry(**commit.manifest["geometry"])
-        extent = max(int(commit.manifest["extent"]), int(split["extent"]))
+        self._geometry = commit.geometry
+        extent = max(commit.extent, int(split["extent"]))
         self._has_shard = np.zeros(self._geometry.shards(extent), bool)
         self._has_shard[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
         self._has_shard[commit.foreign_shards(split)] = False  # computed for other rows

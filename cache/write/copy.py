@@ -77,12 +77,12 @@ def copy_split(
     store = store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
     opened = {name: source.open_stream(name) for name in names}
-    has_rows = _is_copy(source, store)
-    if has_rows:
-        for name in names:
-            _refuse_other_stream(source, store, name)
-    else:
+    existing = _find_copy(source, store)
+    if existing is None:
         _write_tracks(store, source, progress)
+    else:
+        for name in names:
+            _refuse_other_stream(source, existing, name)
     finish_commits(store.root, split)  # of a copy that was killed
     _copy_stamps(source.store, store, split)
 
@@ -103,7 +103,7 @@ def copy_split(
         n_missing = n_rows - _count_rows(copied, name)
         if n_missing > 0:
             missing[name] = n_missing
-    return Copied(split, n_rows, not has_rows, tuple(written), missing)
+    return Copied(split, n_rows, existing is None, tuple(written), missing)
 
 
 def _count_rows(split: Split, stream: str) -> int:
@@ -122,19 +122,19 @@ def _digests_of(split: Split) -> set[str]:
     return {digest, split.provenance.get(COPIED, {}).get("digest", digest)}
 
 
-def _is_copy(source: Split, store: Store) -> bool:
-    """Whether the cache in `store` has a copy of this state of the split; False if it has no such
-    split. Raises CacheError if it has another state, or has lost the split's manifest.
+def _find_copy(source: Split, store: Store) -> Split | None:
+    """The copy of this state of the split in `store`; None if there is no such split. Raises
+    CacheError if there is another state, or the split's manifest is lost.
     """
     place = Place(store, source.name)
     if not store.exists(place.manifest):
         lost = lost_manifest(place)
         if lost:
             raise lost
-        return False
+        return None
     existing = FeatureCache(store.root)[source.name]
     if _digests_of(source) & _digests_of(existing):
-        return True
+        return existing
     location = source.store.location(source.name)
     raise CacheError.at(
         store.location(place.manifest_folder),
@@ -144,14 +144,11 @@ def _is_copy(source: Split, store: Store) -> bool:
     )
 
 
-def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
+def _refuse_other_stream(source: Split, copied: Split, name: str) -> None:
     """Raise CacheError if the other cache has a different stream of that name."""
-    copied = FeatureCache(store.root)[source.name]
-    if name not in copied.streams:
-        return
-    if _stream_form(source, name) != _stream_form(copied, name):
+    if name in copied.streams and _stream_form(source, name) != _stream_form(copied, name):
         raise CacheError.at(
-            store.location(Place(store, source.name, name).manifest_folder),
+            copied.store.location(copied.place(name).manifest_folder),
             expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
             found="one that was made differently",
             do="Nothing is overwritten: remove that folder if it may go, or leave the stream "

@@ -17,8 +17,6 @@ from cache.format.layout import NO_KEY
 from cache.format.manifest import shard_rows
 from cache.read.streams import OpenStream
 
-# Odd numbers: multiplying by them maps 64-bit words one to one.
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 
@@ -79,11 +77,10 @@ class KeyIndex:
 
 
 def _hash_keys(keys: Keys) -> Keys:
-    """Hash keys (n, 2) to 64 bits (n,). Different keys may have equal hashes: callers compare the
-    keys, too.
+    """Hash keys (n, 2) to 64 bits (n,): both words are hashes. Different keys may have equal
+    hashes: callers compare the keys, too.
     """
-    mixed: Keys = (keys * _MIX).sum(axis=1, dtype=np.uint64)
-    return mixed
+    return np.bitwise_xor(keys[:, 0], keys[:, 1])
 
 
 def _sort_by_hash(parts: Sequence[Keys]) -> Keys:

@@ -38,7 +38,6 @@ from cache.format.layout import (
     LARGEST_ROW,
     NO_KEY,
     UNDECODABLE,
-    Geometry,
     stream_columns,
 )
 from cache.format.listing import refuse_missing
@@ -151,9 +150,8 @@ class StreamShards(ShardFiles):
         self._commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
         self.split_digest = self.split.digest
-        self.geometry = Geometry(**self.split.manifest["geometry"])
-        extent = int(self.split.manifest["extent"])
-        n_live = self.split.tables.live_by_shard(self.geometry, extent)
+        self.geometry = self.split.geometry
+        n_live = self.split.live_by_shard
         self.live_shards = np.flatnonzero(n_live).tolist()
         self.foreign = []
         self.committed = {}
