@@ -43,10 +43,27 @@ class SplitState:
     columns: Mapping[str, Column]  # per row, including extra ones
     extra: Mapping[str, ExtraColumn]
     commit: Commit | None  # None if nothing is committed
-    tables: Tables  # of the commit; without rows if there is none
     commits: list[list[int]]  # the rows [start, stop) of each commit
     geometry: Geometry  # also of the next commit
-    has_other_columns: bool  # the columns differ from the committed ones: no committed video stays
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The committed tables; without rows if there is no commit."""
+        if self.commit is None:
+            return Tables.from_records([], self.extra.values())
+        return self.commit.tables
+
+    @cached_property
+    def has_other_columns(self) -> bool:
+        """Whether some columns are new or declared differently than in the commit: then no
+        committed video stays.
+        """
+        if self.commit is None:
+            return False
+        declared = ExtraColumn.from_manifest(self.commit.manifest)
+        stored = {name: column.stored_as for name, column in declared.items()}
+        target = {name: column.stored_as for name, column in self.extra.items()}
+        return stored != target or not self.columns.keys() <= self.commit.manifest["shards"].keys()
 
     @property
     def digest(self) -> str:

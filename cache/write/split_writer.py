@@ -23,9 +23,8 @@ from cache.format.entries import SPLIT_ENTRIES
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.folders import create_groups, stream_folders
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import Commit, read_manifest
+from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest
@@ -93,65 +92,51 @@ class SplitWriter(Writer):
     def _open(self) -> None:
         self._started = time.time()
         self._commit = Commit.load(self.place)
-        has_other_columns = False
         if self._commit is None:
             create_groups(self.place)
-            tables = Tables.from_records([], self._extra.values())
             earlier = self._longest_stream()
         else:
             follow_manifest(self._commit)
-            tables = self._commit.tables
-            earlier = self._commit.manifest
-            has_other_columns = self._compare_columns(earlier)
-        geometry = self._new_geometry
-        if "geometry" in earlier:
-            geometry = Geometry(**earlier["geometry"])
+            self._refuse_missing_columns(self._commit)
+            earlier = self._commit
         self.state = SplitState(
             place=self.place,
             columns=self._columns,
             extra=self._extra,
             commit=self._commit,
-            tables=tables,
-            commits=list(earlier.get("commits", [])),
-            geometry=geometry,
-            has_other_columns=has_other_columns,
+            commits=[] if earlier is None else list(earlier.manifest["commits"]),
+            geometry=self._new_geometry if earlier is None else earlier.geometry,
         )
         self._next = None  # last: another `begin` needs the new state
 
-    def _compare_columns(self, committed: Mapping[str, Any]) -> bool:
-        """Whether some columns are new or declared differently than in the commit. Raises
-        CacheError if a committed column in `COLUMNS` is missing now.
+    def _longest_stream(self) -> Commit | None:
+        """The stream with the largest extent; None if there is no stream.
+
+        If the split has lost its manifest, this tells which rows streams may have features for.
         """
-        names = committed["shards"].keys()
-        gone = sorted(names & COLUMNS.keys() - self._columns.keys())
-        if gone:
+        longest = None
+        for name in stream_folders(self._store, self._split):
+            with suppress(CacheError):  # a damaged stream has nothing to carry over
+                stream = Commit.load(Place(self._store, self._split, name))
+                if stream and (longest is None or stream.extent > longest.extent):
+                    longest = stream
+        return longest
+
+    def _refuse_missing_columns(self, commit: Commit) -> None:
+        """Raise CacheError if a committed column in `COLUMNS` is missing now."""
+        committed = commit.manifest["shards"].keys() & COLUMNS.keys()
+        missing = sorted(committed - self._columns.keys())
+        if missing:
             do = (
                 "A split keeps its columns over all commits: bring them, or remove the split "
                 "and convert it again."
             )
             raise CacheError.at(
                 self._store.location(self.place.manifest),
-                expected=f"columns {gone}",
+                expected=f"columns {missing}",
                 found="a commit without them",
                 do=do,
             )
-        declared = ExtraColumn.from_manifest(committed)
-        stored = {name: column.stored_as for name, column in declared.items()}
-        target = {name: column.stored_as for name, column in self._extra.items()}
-        return stored != target or not self._columns.keys() <= names
-
-    def _longest_stream(self) -> Mapping[str, Any]:
-        """The manifest of the stream with the largest extent; {} if there is no stream.
-
-        If the split has lost its manifest, this tells which rows streams may have features for.
-        """
-        manifests: list[Mapping[str, Any]] = []
-        for stream in stream_folders(self._store, self._split):
-            with suppress(CacheError):  # a stream with a damaged manifest has nothing to carry over
-                current = read_manifest(Place(self._store, self._split, stream))
-                if current is not None:
-                    manifests.append(current[0])
-        return max(manifests, key=lambda manifest: int(manifest["extent"]), default={})
 
     def begin(
         self,
