@@ -63,52 +63,57 @@ class ExtraColumn(Column):
 
     def __post_init__(self) -> None:
         if str(self.dtype) not in DTYPES:
-            problem = f"dtype {self.dtype!r}, expected one of {', '.join(DTYPES)}"
-        else:
-            Column.__post_init__(self)
-            problem = self._problem()
-        if problem:
-            raise ValueError(f"extra column {self.name!r}: {problem}")
+            raise self._invalid(f"dtype {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        Column.__post_init__(self)
+        self._check_name()
+        self._check_form()
+        self._check_mirror()
 
-    def _problem(self) -> str:
-        """Why the declaration is invalid; "" if it is valid."""
+    def _invalid(self, problem: str) -> ValueError:
+        return ValueError(f"extra column {self.name!r}: {problem}")
+
+    def _check_name(self) -> None:
         is_reserved = self.name.startswith(_PREFIXES) or stream_of(self.name) != self.name
         if is_reserved or not _NAME.fullmatch(self.name):
-            return (
+            raise self._invalid(
                 "expected lower-case letters, digits and _, not beginning with "
                 f"{', '.join(_PREFIXES)}, and not ending in _ok, _key or _at"
             )
         is_taken = self.name in _RESERVED or (self.array in _RESERVED and self.per == "track")
         if is_taken or (self.name == "intrinsics" and self.shape != (3, 3)):
-            return "the cache uses this name for something else: choose another"
+            raise self._invalid("the cache uses this name for something else: choose another")
+
+    def _check_form(self) -> None:
         if not self.about.strip() or "\n" in self.about + self.unit:
-            return "expected its meaning in one line (about)"
+            raise self._invalid("expected its meaning in one line (about)")
         if not isinstance(self.shape, tuple) or not all(
             isinstance(n, int) and n > 0 for n in self.shape
         ):
-            return f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
+            raise self._invalid(
+                f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
+            )
         if math.prod(self.shape) > LARGEST_ROW:
-            return f"shape {self.shape}, expected up to {LARGEST_ROW:,} numbers"
+            raise self._invalid(f"shape {self.shape}, expected up to {LARGEST_ROW:,} numbers")
         if self.per not in ("row", "track"):
-            return f"per {self.per!r}, expected row or track"
+            raise self._invalid(f"per {self.per!r}, expected row or track")
         is_valid_flag = self.dtype == "uint8" and self.fill in (0, 1)
         if is_valid_flag or not self._fill_is_representable():
-            return f"fill {self.fill!r} is not a {self.dtype} outside of the valid values"
-        return self._problem_of_mirror()
+            raise self._invalid(
+                f"fill {self.fill!r} is not a {self.dtype} outside of the valid values"
+            )
 
-    def _problem_of_mirror(self) -> str:
+    def _check_mirror(self) -> None:
         if isinstance(self.mirror, tuple):
             entries = sum(self.mirror, ())
             length = self.shape[0] if self.shape else 0
             is_repeated = len(set(entries)) < len(entries)
             if is_repeated or not set(entries) <= set(range(length)):
-                return (
+                raise self._invalid(
                     f"mirror {self.mirror}: expected pairs of the first axis' {length} "
                     "entries, each in one pair"
                 )
         elif self.mirror not in (None, FUNCTION) and not callable(self.mirror):
-            return f"mirror {self.mirror!r}: expected pairs, a function or None"
-        return ""
+            raise self._invalid(f"mirror {self.mirror!r}: expected pairs, a function or None")
 
     def _fill_is_representable(self) -> bool:
         if self.dtype.kind != "f":
@@ -191,11 +196,7 @@ class ExtraColumn(Column):
             return values[:, order]
         function = self._mirror_function(split.partition("/")[0])
         if function is None:
-            raise CacheError(
-                f"{split}: column {self.name!r} is mirrored by a function of the package that "
-                "reads the dataset, which is not loaded here. Install it and `import "
-                "pipeline.datasets`, or read the column of a stream without mirrored crops."
-            )
+            raise self._no_function(split)
         mirrored = np.asarray(function(values))
         if mirrored.shape != values.shape:
             problem = f"mirror gave {mirrored.shape}, expected {values.shape}"
@@ -211,6 +212,13 @@ class ExtraColumn(Column):
             if function is not None:
                 return function
         return None
+
+    def _no_function(self, split: str) -> CacheError:
+        return CacheError(
+            f"{split}: column {self.name!r} is mirrored by a function of the package that reads "
+            "the dataset, which is not loaded here. Install it and `import pipeline.datasets`, or "
+            "read the column of a stream without mirrored crops."
+        )
 
 
 FINDERS: Final[list[FindMirror]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -83,17 +83,8 @@ def video_record(
         record = _track_record(track, stop, extra)
         records.append(record)
         stop = record["stop"]
-    return {
-        "name": entry.name,
-        "source": entry.source,
-        "pixels": entry.pixels,
-        "fingerprint": entry.fingerprint,
-        "width": int(entry.width),
-        "height": int(entry.height),
-        "account": json.loads(canonical(dict(entry.account))),
-        "tracks": records,
-        "stop": stop,
-    }
+    account = json.loads(canonical(dict(entry.account)))
+    return {**asdict(entry), "account": account, "tracks": records, "stop": stop}
 
 
 def _track_record(track: TrackRows, start: int, extra: Collection[ExtraColumn]) -> dict[str, Any]:

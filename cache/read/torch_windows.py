@@ -59,7 +59,7 @@ class TorchWindows(Dataset[Item]):
             self._require_equal_shapes()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._splits, *self._arguments, self._identity)
+        return _rebuild, (self._identity, self._splits, *self._arguments)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -126,16 +126,11 @@ class TorchWindows(Dataset[Item]):
                 )
 
 
-def _rebuild(
-    splits: Sequence[Split],
-    seqlen: int,
-    stride: int,
-    tail: Tail,
-    reading: Mapping[str, Any],
-    identity: str,
-) -> TorchWindows:
-    """Load a pickled dataset. Raises CacheChanged if its windows are different now."""
-    dataset = TorchWindows(splits, seqlen, stride, tail, reading)
+def _rebuild(identity: str, splits: Sequence[Split], *arguments: Any) -> TorchWindows:
+    """Load a pickled dataset, made from these arguments. Raises CacheChanged if its windows are
+    different now.
+    """
+    dataset = TorchWindows(splits, *arguments)
     if dataset._identity != identity:
         names = ", ".join(split.name for split in splits)
         raise CacheChanged(

@@ -111,8 +111,8 @@ class StreamShards(ShardFiles):
     committed: dict[int, dict[str, str]]
     """The shards that the stream has for the split's rows: number -> array -> the manifest's
     record."""
-    _accepted: dict[int, dict[str, str]]
-    """Committed shards and, in a `StreamWriter`, accepted ones: number -> array -> record."""
+    _accepted: dict[int, Staged]
+    """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
     foreign: list[int]
     """Numbers of the shards that the stream has for other rows than the split has now."""
 
@@ -161,7 +161,7 @@ class StreamShards(ShardFiles):
             shards = self._commit.shards
             for shard in sorted(shards.keys() - set(self.foreign)):
                 self.committed[shard] = shards[shard]
-        self._accepted = dict(self.committed)
+        self._accepted = {}
         # Features can only be carried over from rows of replaced or removed tracks.
         self._has_replaced_rows = any(
             self._is_partly_replaced(shard, n_live) for shard in self.committed
@@ -312,7 +312,8 @@ class StreamShards(ShardFiles):
         """Shards that have rows of committed tracks and no features yet: they are neither
         committed nor, by this writer or a killed one with the same plan, accepted.
         """
-        return [shard for shard in self.live_shards if shard not in self._accepted]
+        shards = self.committed.keys() | self._accepted.keys()
+        return [shard for shard in self.live_shards if shard not in shards]
 
     def _put_piece(self, staged: Staged) -> None:
         """Record a shard whose files are written in a piece, and remove its checkpoint."""

@@ -100,8 +100,6 @@ class StreamWriter(StreamShards, Writer):
         """Messages about staged shards that were not accepted since the commits were read last.
         They are still pending.
         """
-        # of accepted shards that are not committed: see `Staged`
-        self._pending_rows: dict[int, list[list[int]]] = {}
         self.varying: set[str] = set()
         """Names of the entries of `made` that differ between the shards accepted so far."""
 
@@ -151,8 +149,7 @@ class StreamWriter(StreamShards, Writer):
             self._put_piece(replace(staged, token=""))
             self._work.remove([staged.piece])
         self._note_made(staged.made)
-        self._accepted[shard] = staged.records
-        self._pending_rows[shard] = staged.pending_rows
+        self._accepted[shard] = staged
 
     def _check(self, staged: Staged) -> None:
         """Raise CacheError unless a staged shard's weights and files are right."""
@@ -207,13 +204,16 @@ class StreamWriter(StreamShards, Writer):
         split = self.split.manifest
         # The digest of each shard's rows. Shards that the split has dropped stay, because their
         # features may be carried over.
-        rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
-        pending_rows = []
+        rows: dict[str, str] = {}
+        pending_rows: list[list[int]] = []
         if self._commit is not None:
+            rows |= self._commit.manifest["rows"]
             pending_rows += OpenStream(self._commit, split).pending_rows().tolist()
-        for shard in sorted(self._accepted.keys() - self.committed.keys()):
+        shards = dict(self.committed)
+        for shard, staged in sorted(self._accepted.items()):
+            shards[shard] = staged.records
             rows[str(shard)] = self.rows_record(shard)
-            pending_rows += self._pending_rows[shard]
+            pending_rows += staged.pending_rows
         body = {
             **entries,
             "stream": self._stream,
@@ -224,7 +224,7 @@ class StreamWriter(StreamShards, Writer):
             "split_digest": "" if self.pending else self.split_digest,
             "commits": split["commits"],
             "geometry": split["geometry"],
-            "shards": shards_entry(self.columns, self._accepted),
+            "shards": shards_entry(self.columns, shards),
             "rows": rows,
         }
         if pending_rows:
@@ -248,7 +248,6 @@ class StreamWriter(StreamShards, Writer):
         if not self._work.names(SHARD):  # killed writers had other plans
             self._remove_uncommitted(self.columns, self._work)
         self.refused = []
-        self._pending_rows = {}
         self.accept_staged()
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
