@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,10 +102,6 @@ class Rows(ABC):
         self.trailing = layout.column.shape
         self.dtype = layout.column.dtype
         self._geometry = layout.geometry
-        self._prepare()
-
-    @abstractmethod
-    def _prepare(self) -> None: ...
 
     def read(self, starts: Ints, seqlen: int, out: Array) -> None:
         """Fill `out` (B, seqlen, *trailing) with rows [start, start + seqlen) for each of the B
@@ -145,7 +141,8 @@ class Rows(ABC):
 class _MappedRows(Rows):
     """Rows in shard files on a disk, which are memory-mapped and stay open between reads."""
 
-    def _prepare(self) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._row_bytes = self._layout.column.row_bytes
         # Open shards by number; `_OPEN_SHARDS` limits how many all readers have. Readers do not
         # share maps: a split that is opened again reads the files that exist now.
@@ -304,7 +301,8 @@ def shard_limit() -> int:
 class _RangedRows(Rows):
     """Rows in an object store, of which only the needed chunks are fetched."""
 
-    def _prepare(self) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._n_chunks: dict[int, int] = {}  # how many chunks each shard has, once it is known
 
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:

@@ -31,7 +31,7 @@ from cache.format.tables import Tables, encode_texts
 from cache.format.track_tables import VideoTable
 from cache.storage.base import Lock
 from cache.write.checks import check_track
-from cache.write.split_shards import SplitShards, Video
+from cache.write.split_shards import SplitShards, StagedShards, Video
 from cache.write.staged import Plan, StagedWork
 
 
@@ -174,8 +174,8 @@ class NextCommit:
 
     def _resume(self) -> bool:
         """Take over the journalled videos. Returns False if no staged video is usable."""
-        staged = self._shards.read_staged()
-        usable = [video for video in staged if self._is_usable(video)]
+        staged = StagedShards.read(self.work)
+        usable = [video for video in staged.videos if self._is_usable(video)]
         if not usable:
             return False
         # Of all staged videos: rows of finished ones that are not usable are skipped.

@@ -9,13 +9,15 @@ is full. The shard is then written and staged: its files have their final names,
 
 `videos` are the records (`video_record`) of the videos that were appended since the shard before;
 `stop` is the row after a video's last one. A staged shard is finished if its files are complete,
-and a video if all of its rows are in finished shards. After a kill, `read_staged` reads the pieces,
-and `resume` continues after the last finished video.
+and a video if all of its rows are in finished shards. After a kill, `StagedShards.read` reads the
+pieces, and `SplitShards.resume` continues after the last finished video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,9 +35,34 @@ from cache.write.staged import SHARD, ShardFiles, StagedWork
 Video = Mapping[str, Any]  # a record that `video_record` made
 
 
+@dataclass(frozen=True)
+class StagedShards:
+    """The shards that a killed writer with the same plan has staged."""
+
+    pieces: Mapping[int, Mapping[str, Any]]  # by number, ascending
+
+    @classmethod
+    def read(cls, work: StagedWork) -> StagedShards:
+        pieces = [head for head, _ in work.read(work.names(SHARD)).values()]
+        pieces.sort(key=lambda piece: int(piece["shard"]))
+        return cls({piece["shard"]: piece for piece in pieces})
+
+    @cached_property
+    def videos(self) -> list[Video]:
+        """The videos that the pieces name, in the order of their rows. If a video was appended
+        twice, for example with another key, only the later one is in the list.
+        """
+        videos: dict[str, Video] = {}
+        for piece in self.pieces.values():
+            for video in piece["videos"]:
+                videos.pop(video["name"], None)  # the later one has its own position
+                videos[video["name"]] = video
+        return list(videos.values())
+
+
 class SplitShards(ShardFiles):
     """The shards of the rows from `first_row` on. Call `append` for each video, then `write_last`.
-    To continue the work of a killed writer, call `read_staged` and `resume` before.
+    To continue the work of a killed writer, call `resume` before.
 
     Args:
         place: the split.
@@ -68,8 +95,6 @@ class SplitShards(ShardFiles):
         self._buffers = {
             name: column.empty(geometry.rows_per_shard) for name, column in columns.items()
         }
-        # the pieces that `read_staged` read, by shard, ascending
-        self._pieces: dict[int, Mapping[str, Any]] = {}
 
     def append(self, video: Video, tracks: Sequence[TrackRows]) -> None:
         """Add the rows of a video's tracks, and write each shard that they fill."""
@@ -120,87 +145,63 @@ class SplitShards(ShardFiles):
         piece = {"shard": shard, "files": files, "videos": self._unstaged}
         self._work.put(f"{SHARD}-{shard}", piece)
 
-    def read_staged(self) -> list[Video]:
-        """Read the pieces of a killed writer with the same plan, for `resume`.
-
-        Returns the videos that they name, in the order of their rows. If a video was appended
-        twice, for example with another key, only the later one is returned.
+    def resume(self, staged: StagedShards) -> None:
+        """Continue after the last finished one of the staged videos. Its end becomes `next_row`.
+        Later videos must be appended again; their rows replace those in staged shards.
         """
-        pieces = {}
-        for head, _ in self._work.read(self._work.names(SHARD)).values():
-            pieces[head["shard"]] = head
-        self._pieces = dict(sorted(pieces.items()))
-        videos: dict[str, Video] = {}
-        for piece in self._pieces.values():
-            for video in piece["videos"]:
-                videos.pop(video["name"], None)  # the later one has its own position
-                videos[video["name"]] = video
-        return list(videos.values())
-
-    def resume(self, videos: Collection[Video]) -> None:
-        """Continue after the last finished one of the staged `videos`, as `read_staged` returned
-        them. Its end becomes `next_row`. Later videos must be appended again; their rows replace
-        those in staged shards.
-        """
-        stops = [video["stop"] for video in videos]
-        self.next_row = self._restore_buffers(stops)
+        self.next_row = self._restore_buffers(staged)
         first = self._shard_of(self._first_row)
         shard = self._shard_of(self.next_row)  # it is written again
-        pieces = self._pieces
+        pieces = staged.pieces
         self.records = {n: pieces[n]["files"] for n in range(first, shard)}
         if shard in pieces:
-            staged = pieces[shard]["videos"]
-            self._unstaged = [video for video in staged if video["stop"] <= self.next_row]
+            videos = pieces[shard]["videos"]
+            self._unstaged = [video for video in videos if video["stop"] <= self.next_row]
         # Pieces must not name videos whose rows are to be replaced. The piece of `shard` still
         # names the finished videos that end in it, for another kill before the shard is full.
-        if any(stop > self.next_row for stop in stops):
+        if any(video["stop"] > self.next_row for video in staged.videos):
             self._work.remove([f"{SHARD}-{number}" for number in pieces if number > shard])
             if shard in pieces:
                 self._stage(shard, pieces[shard]["files"])
 
-    def _restore_buffers(self, stops: Collection[int]) -> int:
+    def _restore_buffers(self, staged: StagedShards) -> int:
         """Read the rows before the end of the last finished video, in the shard where it ends, into
         the buffers. Returns that end; `first_row` if no video is finished.
-
-        stops: the ends of staged videos.
         """
+        stops = [video["stop"] for video in staged.videos]
         end = self._shard_of(self._first_row)  # the last finished shard + 1
-        while end in self._pieces and self._is_finished(end):
+        while end in staged.pieces and self._is_finished(end, staged.pieces[end]["files"]):
             end += 1
         while True:
             limit = end * self.geometry.rows_per_shard
             next_row = max((stop for stop in stops if stop <= limit), default=self._first_row)
+            shard, n_rows = divmod(next_row, self.geometry.rows_per_shard)
             try:
-                self._read_buffers(next_row)
+                if n_rows:
+                    self._read_buffers(shard, n_rows, staged.pieces[shard]["files"])
             except CacheError:  # a shard before `end` is damaged: try without the last one
                 end -= 1
             else:
                 return next_row
 
-    def _is_finished(self, shard: int) -> bool:
-        """Whether all files of a staged shard exist with their full size."""
+    def _is_finished(self, shard: int, files: Mapping[str, str]) -> bool:
+        """Whether all files of a staged shard (column -> record) exist with their full size."""
         keys = self._file_keys(shard)
-        for name, record in self._pieces[shard]["files"].items():
-            if self._store.size(keys[name]) != size_of(record):
-                return False
-        return True
+        return all(self._store.size(keys[name]) == size_of(files[name]) for name in files)
 
-    def _read_buffers(self, next_row: int) -> None:
-        """Read the rows before `next_row` in its shard into the buffers. Raises CacheError if they
-        are damaged.
+    def _read_buffers(self, shard: int, n_rows: int, files: Mapping[str, str]) -> None:
+        """Read the first rows of a staged shard into the buffers. Raises CacheError if they are
+        damaged.
         """
-        shard, n_rows = divmod(next_row, self.geometry.rows_per_shard)
-        if not n_rows:
-            return
-        start = next_row - n_rows
+        start = shard * self.geometry.rows_per_shard
         for name, column in self.columns.items():
             reader = Rows.kind(self._store)(
                 self._store,
                 self.place.array_key(name),
                 ShardLayout(column, self.geometry),
-                n_rows=next_row,
-                records={str(shard): self._pieces[shard]["files"][name]},
-                check_current=lambda: None,  # not committed: there is no manifest to compare
+                start + n_rows,
+                {str(shard): files[name]},
+                lambda: None,  # not committed: there is no manifest to compare
             )
             window = self._buffers[name][None, :n_rows]  # (1, n_rows, *shape)
             reader.read(np.array([start]), n_rows, window)
