@@ -25,7 +25,7 @@ from typing import Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
 from cache.format import shard as shards
-from cache.format.folders import places_of, split_folders, unmounted_streams
+from cache.format.folders import committed_names, places_of, split_folders, unmounted_streams
 from cache.format.layout import GROUP, json_file
 from cache.format.listing import (
     ROOT,
@@ -129,10 +129,11 @@ def verify(
         raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {names}")
     places: list[Place] = []
     groups = [ROOT]
+    committed = set(committed_names(store))
     for name in folders:
         if splits is None or name in splits:
             places += places_of(store, name)
-            if _is_committed(Place(store, name)):
+            if name in committed:
                 groups.append(Place(store, name).groups[1])
     report = VerifyReport(fast=fast)
     counter = _ShardCounter(progress, places)
@@ -180,14 +181,6 @@ def _count_shards(place: Place) -> int:
         if current is not None:
             return sum(map(len, current[0]["shards"].values()))
     return 0
-
-
-def _is_committed(place: Place) -> bool:
-    """Whether a split has a commit, if only one whose manifest is lost; False if unreadable."""
-    try:
-        return place.store.exists(place.manifest) or lost_manifest(place) is not None
-    except PermissionError:
-        return False
 
 
 def _manifest_etag(place: Place) -> Etag | None:

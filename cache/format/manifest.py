@@ -82,28 +82,21 @@ def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
     belongs to another split or stream.
     """
     manifest = _decode(place, text)
-    file = place.store.location(place.manifest)
     try:
         check_entries(manifest, place.stream)
     except ValueError as error:
         title = f"split {place.split}"
         if place.stream is not None:
             title = f"stream {place.stream!r} of {place.split}"
-        raise CacheError.at(
-            file,
-            expected=f"the manifest of {title}",
-            found=str(error),
-            do=place.repair_advice,
-        ) from error
+        expected = f"the manifest of {title}"
+        raise place.damaged(place.manifest, expected=expected, found=str(error)) from error
     except CacheError as error:
-        raise CacheError(f"{file}: {error}") from error
+        raise CacheError(f"{place.store.location(place.manifest)}: {error}") from error
     return manifest
 
 
 def _decode(place: Place, text: bytes) -> dict[str, Any]:
     """Decode a manifest, and check its format and digest, but not its other entries."""
-    file = place.store.location(place.manifest)
-    do = place.repair_advice
     try:
         manifest: dict[str, Any] = json.loads(text)
         written_as = manifest["format"]
@@ -111,19 +104,18 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
         intact = manifest["digest"] == sha256(layout.canonical(body))
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         other = f"something else ({error})"
-        raise CacheError.at(file, expected="a manifest in JSON", found=other, do=do) from error
+        raise place.damaged(place.manifest, expected="a manifest in JSON", found=other) from error
     # Check the format before the digest, which another format may define otherwise.
     if written_as != FORMAT:
         raise CacheError.at(
-            file,
+            place.store.location(place.manifest),
             expected=f"format {FORMAT!r}",
             found=f"format {written_as!r}",
             do=OTHER_VERSION,
         )
     if not intact:
-        raise CacheError.at(
-            file, expected="its own digest to match", found="changed content", do=do
-        )
+        expected = "its own digest to match"
+        raise place.damaged(place.manifest, expected=expected, found="changed content")
     return manifest
 
 
@@ -165,9 +157,8 @@ def lost_manifest(place: Place) -> CacheError | None:
         array = place.array_key("frame_index")
     if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
         return None
-    file = place.store.location(place.manifest)
     expected = "the manifest of the data committed here"
-    return CacheError.at(file, expected=expected, found="no file", do=place.repair_advice)
+    return place.damaged(place.manifest, expected=expected, found="no file")
 
 
 def has_unfinished_commit(place: Place) -> bool:
@@ -244,11 +235,10 @@ class Commit:
             if not wrong:
                 return cls(place, manifest, tables, etag)
             if manifest["digest"] == digest:
-                raise CacheError.at(
-                    place.store.location(min(wrong)),
+                raise place.damaged(
+                    min(wrong),
                     expected="the file that the manifest names by its digest",
                     found="a missing or changed file",
-                    do=place.repair_advice,
                 )
             # Another process may have committed after the manifest was read, and removed tables:
             # read again, until the same manifest fails twice.

@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cache.errors import CacheError
 from cache.format import layout
 from cache.format.layout import FEATURES
 from cache.storage.base import Store
@@ -72,6 +73,12 @@ class Place:
                 "convert the split again: its features are carried over by their keys."
             )
         return "Restore it from a backup; or extract the stream again, with --replace."
+
+    def damaged(self, key: str, *, expected: str, found: str) -> CacheError:
+        """The error for a damaged manifest or table."""
+        return CacheError.at(
+            self.store.location(key), expected=expected, found=found, do=self.repair_advice
+        )
 
     @property
     def groups(self) -> list[str]:

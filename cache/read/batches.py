@@ -242,11 +242,10 @@ class OpenSplit:
         if strange:
             raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
 
-        feature_dtypes = dict.fromkeys(chosen.features, feature_dtype)
-        for name in chosen.features.keys() & buffers.keys():
-            if buffers[name].dtype in FLOATS:
-                feature_dtypes[name] = buffers[name].dtype
-        stream_fields = self._make_stream_fields(chosen, feature_dtypes, names, checked)
+        dtypes = {name: array.dtype for name, array in buffers.items() if array.dtype in FLOATS}
+        for name in chosen.features:
+            dtypes.setdefault(name, feature_dtype)
+        stream_fields = self._make_stream_fields(chosen, dtypes, names, checked)
         crops = None  # only needed for labels in the crop
         if any(map(self._changes_in_mirror, names)):
             crops = self._stream_crops(chosen.streams, checked.track)
