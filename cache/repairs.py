@@ -16,9 +16,8 @@ from cache.errors import AccessDenied, CacheError
 from cache.format.folders import committed_names
 from cache.format.layout import GROUP, json_file
 from cache.format.listing import ROOT, parse_list, refuse_unmounted, root_group, update_list
-from cache.format.manifest import Commit, lost_manifest, read_manifest
+from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
-from cache.format.tables import Tables
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 from cache.verification import VerifyReport
@@ -99,15 +98,14 @@ def _restore_manifest(place: Place, repaired: Repaired) -> None:
     """
     store = place.store
     with store.lock(place.writing):
-        current = read_manifest(place)
-        if current is None:
+        commit = Commit.without_tables(place)
+        if commit is None:
             return
-        manifest, etag = current
-        text = json_file(manifest)
+        text = json_file(commit.manifest)
         if store.read(place.manifest) != text:
-            store.replace(place.manifest, text, expected=etag)
+            store.replace(place.manifest, text, expected=commit.etag)
             repaired.restored.append(place.manifest)
-        stale = Commit(place, manifest, Tables(), etag).find_stale_metadata()
+        stale = commit.find_stale_metadata()
         if stale:
             update_list(store, add=[place.split], committed=committed_names(store))
             store.put_small(stale, place.arrays_folder)

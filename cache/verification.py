@@ -39,7 +39,6 @@ from cache.format.manifest import (
     Commit,
     lost_manifest,
     parse_manifest,
-    read_manifest,
     read_tables,
 )
 from cache.format.place import Place
@@ -177,9 +176,9 @@ class _ShardCounter:
 def _count_shards(place: Place) -> int:
     """Number of shards that the manifest of a split or stream names; 0 if it cannot be read."""
     with suppress(CacheError):
-        current = read_manifest(place)
-        if current is not None:
-            return sum(map(len, current[0]["shards"].values()))
+        commit = Commit.without_tables(place)
+        if commit is not None:
+            return sum(map(len, commit.manifest["shards"].values()))
     return 0
 
 

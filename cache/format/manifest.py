@@ -61,20 +61,6 @@ from cache.storage.base import Etag
 _TABLE: Final = re.compile(rf"{layout.NAME}-[0-9a-f]{{16}}")  # name of a table's folder
 
 
-def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
-    """Read the manifest, and return it with its file's etag; None if there is no file.
-
-    Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
-    """
-    try:
-        text, etag = place.store.read_with_etag(place.manifest)
-    except FileNotFoundError:
-        return None
-    except PermissionError as error:
-        raise AccessDenied.of(error) from error
-    return parse_manifest(place, text), etag
-
-
 def parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
     """Parse the text of this place's manifest.
 
@@ -168,11 +154,8 @@ def has_unfinished_commit(place: Place) -> bool:
     writing = place.store.list_names(place.writing)
     if place.store.exclusive and set(writing) - {"lock"}:
         return True
-    current = read_manifest(place)
-    if current is None:
-        return False
-    manifest, etag = current
-    return bool(Commit(place, manifest, Tables(), etag).find_stale_metadata())
+    commit = Commit.without_tables(place)
+    return commit is not None and bool(commit.find_stale_metadata())
 
 
 def read_notes(place: Place) -> dict[str, Any]:
@@ -195,7 +178,7 @@ class Commit:
 
     place: Place
     manifest: Mapping[str, Any]
-    tables: Tables  # empty for a stream
+    tables: Tables  # empty for a stream, and if they were not read
     etag: Etag | None  # version of the manifest's file
 
     @property
@@ -217,6 +200,20 @@ class Commit:
         return self.tables.live_by_shard(self.geometry, self.extent)
 
     @classmethod
+    def without_tables(cls, place: Place) -> Commit | None:
+        """Read the manifest alone; None if there is no file.
+
+        Raises CacheError as `parse_manifest` does, and AccessDenied without permission.
+        """
+        try:
+            text, etag = place.store.read_with_etag(place.manifest)
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise AccessDenied.of(error) from error
+        return cls(place, parse_manifest(place, text), Tables(), etag)
+
+    @classmethod
     def load(cls, place: Place) -> Commit | None:
         """Load the current commit, never a mixture of two; None if there is none.
 
@@ -224,17 +221,16 @@ class Commit:
         """
         digest = ""
         while True:
-            current = read_manifest(place)
+            current = cls.without_tables(place)
             if current is None:
                 lost = lost_manifest(place)
                 if place.stream is not None and lost is not None:
                     raise lost
                 return None
-            manifest, etag = current
-            tables, wrong = read_tables(place, manifest)
+            tables, wrong = read_tables(place, current.manifest)
             if not wrong:
-                return cls(place, manifest, tables, etag)
-            if manifest["digest"] == digest:
+                return replace(current, tables=tables)
+            if current.digest == digest:
                 raise place.damaged(
                     min(wrong),
                     expected="the file that the manifest names by its digest",
@@ -242,7 +238,7 @@ class Commit:
                 )
             # Another process may have committed after the manifest was read, and removed tables:
             # read again, until the same manifest fails twice.
-            digest = manifest["digest"]
+            digest = current.digest
 
     @property
     def note(self) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Array, Ints
+from cache.arrays import Array, Doubles, Ints
 from cache.errors import CacheError
 from cache.format.extra import ExtraColumn
 from cache.format.layout import (
@@ -149,7 +149,8 @@ class Tables(dict[str, Array]):
         rows_between[::2] = 0
         before = np.concatenate([[0], np.cumsum(rows_between)])
         boundaries = np.arange(geometry.shards(extent) + 1) * geometry.rows_per_shard
-        return np.diff(np.interp(boundaries, edges, before)).astype(np.int64)
+        rows_before: Doubles = np.interp(boundaries, edges, before)
+        return np.diff(rows_before).astype(np.int64)
 
     def live_shards(self, geometry: Geometry) -> list[int]:
         """Numbers of the shards that hold rows of committed tracks, ascending."""

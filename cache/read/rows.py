@@ -270,7 +270,7 @@ def _open_within_limit(file: str, layout: ShardLayout, record: str | None) -> _M
     """Map a shard, so that open shards take at most half of the process's file descriptors. If none
     is free, close all other shards first.
     """
-    _close_oldest(shard_limit())
+    _close_oldest(_shard_limit())
     try:
         return _MappedShard(file, layout, record)
     except OSError as error:
@@ -290,7 +290,7 @@ def _close_oldest(limit: int) -> None:
                 reader.maps.pop(shard, None)  # it is unmapped when its last view is deleted
 
 
-def shard_limit() -> int:
+def _shard_limit() -> int:
     """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -26,7 +26,7 @@ from cache.format.layout import (
     Geometry,
     stream_columns,
 )
-from cache.format.manifest import Commit, has_shards, read_manifest, shard_rows
+from cache.format.manifest import Commit, has_shards, shard_rows
 from cache.format.shard import ShardLayout
 from cache.read.rows import Rows
 from cache.windows import Ranges, intersect, join_adjacent, ranges_where, spread
@@ -48,11 +48,11 @@ class StalenessCheck:
         place = self._place
         if place.store.etag(place.manifest) == self._etag:
             return
-        current = read_manifest(place)
-        if current is None or not has_shards(current[0], self._shards):
+        current = Commit.without_tables(place)
+        if current is None or not has_shards(current.manifest, self._shards):
             home = place.store.location(place.manifest_folder)
             raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
-        self._etag = current[1]
+        self._etag = current.etag
 
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:

@@ -59,7 +59,7 @@ from cache.write.staged import (
 )
 
 
-class FoundRows(NamedTuple):
+class _FoundRows(NamedTuple):
     """Features that the cache has for n rows, some of which have none."""
 
     mask: Bools  # (n,) which rows have stored features
@@ -209,7 +209,7 @@ class StreamShards(ShardFiles):
         """The digest of the split's rows in a shard: see `manifest.rows_record`."""
         return manifest.rows_record(self.split.manifest, shard)
 
-    def carried(self, keys: Keys) -> FoundRows:
+    def carried(self, keys: Keys) -> _FoundRows:
         """Find features to carry over: those that committed rows of the stream have with equal
         keys, (n, 2) uint64. Finds none if no committed shard has rows of replaced tracks.
 
@@ -239,7 +239,7 @@ class StreamShards(ShardFiles):
         """
         self._work.put(f"{ROWS}-{shard}", {}, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
-    def kept(self, shard: int, keys: Keys) -> FoundRows:
+    def kept(self, shard: int, keys: Keys) -> _FoundRows:
         """Read features of a shard's rows from its checkpoint, where the keys (n, 2) are equal.
         Returns the same as `carried`.
         """
@@ -257,10 +257,10 @@ class StreamShards(ShardFiles):
             result.ok[valid_rows] = saved["ok"][is_valid]
         return result
 
-    def _no_features(self, n: int) -> FoundRows:
+    def _no_features(self, n: int) -> _FoundRows:
         """New arrays for n rows, for the caller to fill: none has features yet."""
         data = np.zeros((n, self._dim), self._dtype)
-        return FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
+        return _FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
         """Shards that are staged with this plan, by number; only those for the rows that the split
