@@ -141,7 +141,11 @@ class ShardFiles:
         for name, column in self.columns.items():
             file, records[name] = ShardLayout(column, self.geometry).encode(arrays[name])
             temporary = f"{self.place.writing}/.{shard}-{name}{token}"
-            self._store.put(keys[name], file, temporary=temporary)
+            try:
+                self._store.put(keys[name], file, temporary=temporary)
+            except BaseException:  # on a full disk, half a file takes what other files need
+                self._store.remove([temporary])
+                raise
         return records
 
 

@@ -263,13 +263,15 @@ class StreamShards(ShardFiles):
         return _FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
     def list_staged(self) -> dict[int, Staged]:
-        """Shards that are staged with this plan, by number; only those for the rows that the split
-        has now.
+        """Pending shards that are staged with this plan, by number; only those for the rows that
+        the split has now. The pieces of accepted shards are not read again.
         """
         shards = {}
+        pending = set(self.pending)
         # of a shard that is staged twice, the one whose files have final names comes last
         names = [*self._work.names(STAGED), *self._work.names(SHARD)]
-        for head, _ in self._work.read(names).values():
+        of_pending = [name for name in names if int(name.split("-")[1]) in pending]
+        for head, _ in self._work.read(of_pending).values():
             staged = Staged(**head["staged"])
             if staged.rows == self.rows_record(staged.shard):
                 shards[staged.shard] = staged

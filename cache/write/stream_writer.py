@@ -125,13 +125,12 @@ class StreamWriter(StreamShards, Writer):
         """Make the pending shards that are staged with this plan part of the next commit. A refused
         one is forgotten, so that any process computes it again.
         """
-        shards = self.list_staged()
-        for shard in sorted(shards.keys() & set(self.pending)):
+        for _, staged in sorted(self.list_staged().items()):
             try:
-                self._accept(shards[shard])
+                self._accept(staged)
             except (CacheError, FileNotFoundError) as error:
                 self.refused.append(str(error))
-                self._work.remove([shards[shard].piece])
+                self._work.remove([staged.piece])
 
     def _accept(self, staged: Staged) -> None:
         """Make a staged shard part of the next commit. Its files are renamed to their final names.

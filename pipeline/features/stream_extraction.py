@@ -184,8 +184,9 @@ class CommittedStream:
         self.counts.add(self.run.counts)
         writer = self._writer
         if not set(self.run.target).isdisjoint(writer.pending):
-            refused = "; ".join(writer.refused[-1:]) or committed_meanwhile(self.plan.split)
-            raise PipelineError(f"{refused} Use workers of one kind.")
+            if writer.refused:
+                raise PipelineError(f"{writer.refused[-1]} Use workers of one kind.")
+            raise committed_meanwhile(self.plan.split)
         is_empty = writer.live_shards and writer.pending == writer.live_shards
         if self._recorded or not is_empty:
             self._commit()

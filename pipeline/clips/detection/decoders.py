@@ -78,7 +78,7 @@ class ClipDecoding:
         for frame in itertools.islice(self._frames, self._size):
             if frame.kind in ("video_ended", "video_unreadable"):
                 problem = None
-                if not frame.index:
+                if not frame.index or frame.record is None:
                     problem = Video(self._raw, clip).unreadable(str(frame.problem))
                 return DecodedTask(frames, True, problem, frame.record)
             colours = None

@@ -103,7 +103,11 @@ class LoadedNetwork:
         self._rows.flat[slots] = rows
         batches, n_filled = np.unique(slots // self._size, return_counts=True)
         self._n_empty[batches] -= n_filled
-        self.full.extend(batches[self._n_empty[batches] == 0].tolist())
+        for batch in batches[self._n_empty[batches] == 0].tolist():
+            if (self._rows[batch] == NO_ROW).all():  # lost, or undecodable
+                self._free(batch)
+            else:
+                self.full.append(batch)
 
     def close_batch(self) -> None:
         """Let the batch whose slots are being taken be computed, though it is not full."""
@@ -117,9 +121,6 @@ class LoadedNetwork:
         while self.full and self._n_computing < 2 * self.lanes:
             batch = self.full.popleft()
             rows = self._rows[batch]
-            if (rows == NO_ROW).all():  # their video is lost
-                self._free(batch)
-                continue
             self._n_computing += 1
             yield batch, self._run.labels(np.where(rows == NO_ROW, rows.max(), rows))
 

@@ -311,6 +311,7 @@ class _Loop:
         if self._pool.is_idle and not self._has_full_batch and not may_get_tasks:
             for network in self._loaded:
                 network.close_batch()
+            self._pool.submit()  # what waited for slots of a batch without any crop
 
     def _begin_to_compute(self, threads: ThreadPoolExecutor) -> None:
         for network in self._loaded:
@@ -326,7 +327,8 @@ class _Loop:
             for shard in stream.take_finished():
                 written = writer.submit(stream.write, shard, self._meter)
                 self._writing.append((written, functools.partial(stream.count, shard)))
-        if time.monotonic() - self._saved > CHECKPOINT_EVERY:
+        is_saving = any(follow is None for _, follow in self._writing)
+        if time.monotonic() - self._saved > CHECKPOINT_EVERY and not is_saving:
             self._begin_to_save(writer)
 
     def _begin_to_save(self, writer: ThreadPoolExecutor) -> None:

@@ -10,7 +10,7 @@ Row numbers are those of the split; a row's index in its shard is its number min
 
 The thread of the run calls all methods, with these exceptions: a network's thread calls `check`,
 which changes nothing; the writing thread calls `write`, and the functions that `save` yields, which
-read rows that do not change any more.
+read rows that only a lost video changes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from pipeline.features.streams.base import Labels, Machine, Provenance, Stream
 from pipeline.processes.meter import Meter
 
 NO_VALUE: Final = 0  # `ok` flag of rows that are neither COMPUTED nor UNDEFINED
+NOT_SAVED: Final = -1
 EXAMPLES: Final = 5  # problems that are reported with their message
 NOT_FINITE: Final = "not_finite"  # why rows are given up whose numbers are infinite or NaN
 # If so many rows are not finite before any row is, the extraction fails.
@@ -98,7 +99,7 @@ class OpenShard:
     values: Array  # (n, dim)
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
     counts: Counts = field(default_factory=Counts)  # problems and lost videos so far
-    n_saved: int = 0  # number of rows in the checkpoint
+    n_saved: int = 0  # number of rows in the checkpoint; NOT_SAVED: it has rows of lost videos
 
     @property
     def missing(self) -> Ints:
@@ -280,21 +281,24 @@ class StreamRun:
             if is_lost.any():
                 shard.counts.lost[self._split.videos[video].name] = why
                 shard.state[is_lost] = State.LOST
-                shard.ok[is_lost] = NO_VALUE
+                # before `ok`: a checkpoint that is written meanwhile has no key for a lost row
                 shard.keys[is_lost] = NO_KEY
+                shard.ok[is_lost] = NO_VALUE
+                shard.n_saved = NOT_SAVED
 
     def save(self) -> Iterator[Callable[[], None]]:
-        """Yield a function for each shard with new rows, which writes its checkpoint. Any thread
-        may call these functions.
+        """Yield a function for each shard with new or lost rows, which writes its checkpoint. Any
+        thread may call these functions.
         """
         for shard in self._open.values():
             index = np.flatnonzero(np.isin(shard.state, (State.KEPT, State.COMPUTED)))
-            if len(index) > shard.n_saved:
+            if len(index) != shard.n_saved:
                 shard.n_saved = len(index)
                 yield functools.partial(self._save, shard, index)
 
     def _save(self, shard: OpenShard, index: Ints) -> None:
-        # This runs in another thread, which is safe because computed rows do not change.
+        # This runs in another thread. Computed rows do not change, but for those that are lost
+        # meanwhile: then another checkpoint follows.
         self._files.checkpoint(
             shard.number, index, shard.values[index], shard.ok[index], shard.keys[index]
         )

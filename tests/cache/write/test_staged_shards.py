@@ -1,11 +1,14 @@
 """Shards that others write and one writer accepts: the same bytes, and a late one never counts."""
 
+import errno
 import shutil
 
 import numpy as np
 import pytest
 
 from cache import CacheError, StreamShards, StreamWriter
+from cache.storage import local
+from cache.write.staged import StagedWork
 
 SPLIT = "toy/train"
 WRITING = f"{SPLIT}/features/resnet50/.writing"
@@ -74,6 +77,40 @@ def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(ro
         shards.stage(*toy.given(shards, 1))
         writer.accept_staged()
         assert writer.pending == [3, 4]
+
+
+def test_pieces_of_accepted_shards_are_not_read_again(root, toy, monkeypatch):
+    """Else the work would grow with the square of the shards."""
+    shards = shards_of(root)
+    taken = []
+    read = StagedWork.read
+
+    def watched(work, names):
+        names = list(names)
+        taken.extend(names)
+        return read(work, names)
+
+    monkeypatch.setattr(StagedWork, "read", watched)
+    with writer_of(root) as writer:
+        for shard in range(5):
+            shards.stage(*toy.given(shards, shard))
+            writer.accept_staged()
+    assert len(taken) == 5
+
+
+def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
+    shards = shards_of(root)
+    before = {file for file in (root / WRITING).rglob("*") if file.is_file()}
+
+    def full(file, data):
+        file.write_bytes(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local, "write_synced", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            shards.stage(*toy.given(shards, 0))
+    assert {file for file in (root / WRITING).rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("stream", FORMS)

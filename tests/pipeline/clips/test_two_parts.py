@@ -193,3 +193,9 @@ def test_still_things_move_against_the_camera(tmp_path):
     assert [one.camera for one in begun] == [one.camera for one in whole[8:]], (
         "a process that begins in the clip"
     )
+
+
+def test_a_clip_that_is_gone_when_another_process_goes_on_with_it_is_unreadable(tmp_path):
+    decoded = ClipDecoding(tmp_path, 12)(("gone.avi", 24))
+    assert decoded.ended
+    assert "gone.avi" in str(decoded.problem)

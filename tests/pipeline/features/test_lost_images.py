@@ -3,9 +3,15 @@ each way ends in the same exit code.
 """
 
 import cv2
+import numpy as np
 import pytest
 
 import cache
+from pipeline.features.extract import extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from tests.pipeline.features.made_pictures import write_split
+from tests.pipeline.features.made_up import Colour
 
 
 def halve(file):
@@ -46,3 +52,34 @@ def test_prepare_ends_with_1_if_an_image_gives_no_features(penn, ran, network):
     words = ("prepare", "penn_action", *penn.places, "--weights", "untrained:0")
     assert "1 row without features: picture_truncated" in ran(*words, code=1).out
     ran(*words)
+
+
+def test_crowds_that_cannot_be_decoded_fill_small_batches(tmp_path):
+    """They take more slots than a small batch has, and no row of them is computed."""
+    crowds = (15, 256, 256)
+    raw = tmp_path / "raw"
+    (raw / "a").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for frame in range(len(crowds)):
+        file = raw / f"a/{frame:06d}.png"
+        cv2.imwrite(str(file), noise)
+        cut(file)
+    tracks = []
+    for person in range(max(crowds)):
+        frames = np.array([frame for frame, n in enumerate(crowds) if person < n])
+        box = np.tile(np.array([32, 32, 20, 20], np.float32), (len(frames), 1))
+        tracks.append(
+            cache.TrackRows(
+                name=f"a/{person}",
+                video="a",
+                step=1,
+                fps=30.0,
+                crop_scale=1.2,
+                columns={"frame_index": frames, "bbox": box},
+            )
+        )
+    write_split(tmp_path / "cache", "crowd/train", raw, {"a": tracks}, rows_per_shard=1024)
+    plan = plan_extraction(tmp_path / "cache", "crowd/train", StreamSpec("colour", Colour()))
+    (done,) = extract_together([plan], Resources(workers=1, batch_size=4))
+    assert sum(done.problems.values()) == sum(crowds)
+    assert done.computed == 0

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.features.engine.shards import StreamRun
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources
+from tests.pipeline.features import made_up
 
 PENN = "penn_action/train"
 STREAMS = ("resnet50", "homography")
@@ -273,3 +275,29 @@ def test_a_stream_whose_disk_is_not_mounted_is_a_problem_and_nothing_is_computed
     else:
         assert "rows computed" in extract("resnet50")
     ran("status", "--cache", penn.root)
+
+
+def test_rows_that_are_lost_after_a_checkpoint_are_not_kept(tmp_path):
+    made_up.convert(tmp_path, n_videos=2, n_frames=8)
+    split = cache.open(tmp_path)[made_up.SPLIT]
+
+    def opened():
+        files = cache.StreamShards(
+            tmp_path, made_up.SPLIT, "colour", dim=3, dtype="float32", plan="as before"
+        )
+        run = StreamRun(split, made_up.Colour(), files, [0], files.stage, None)
+        return run, run.open(0)
+
+    run, shard = opened()
+    rows = shard.missing
+    run.store(rows, run.check(np.ones((16, 3)), np.ones(16, bool)))
+    for save in run.save():
+        save()
+    assert opened()[1].count().kept == 16
+    run.lose(1, "it has changed")
+    for save in run.save():
+        save()
+    kept = opened()[1]  # as after a kill
+    assert kept.count().kept == 8
+    assert kept.missing.tolist() == [*range(8, 16)]
+    assert [*run.save()] == []
