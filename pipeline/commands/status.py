@@ -297,9 +297,9 @@ class _SplitStatus:
     estimates: str  # whose bodies these are, which are no ground truth; "": labels
     raw: str | None  # the raw folder at conversion
     streams: list[str] = field(default_factory=list)  # label of each stream, such as "x (damaged)"
+    to_convert: str = ""  # why the next conversion has something to do; "": nothing, or not known
     missing: dict[str, str] = field(default_factory=dict)  # video -> its missing file; "": all
     unusable: dict[str, str] = field(default_factory=dict)  # video -> its rejection
-    to_convert: str = ""  # why the next conversion has something to do; "": nothing, or not known
     unlisted: str = ""  # why it is unknown what the next conversion would do
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)  # stream -> its weights
     # stream -> number of rows without features; None: the stream's flags cannot be read
@@ -361,7 +361,9 @@ def _add_plan(status: _SplitStatus, split: cache.Split) -> None:
     and the committed videos that are missing or unusable.
     """
     if not committed.recorded_raw(split) or "parameters" not in split.manifest.get("reader", {}):
-        return  # it was not converted here, or its raw folder is not recorded
+        # it was not converted here, or its raw folder is not recorded
+        status.problems += committed.why_empty(split)
+        return
     try:
         _require_raw(split)
         plan = recorded_plan(split)
