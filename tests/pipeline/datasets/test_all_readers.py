@@ -404,7 +404,9 @@ def test_bodies_in_the_camera_are_where_they_were_in_the_world(name, split, embe
     takes = {take.shot.name: take for take in embedded.takes(name)}
     for track in datasets.get(name).tracks(embedded.raw(name), split, body=smpl):
         actor = takes[track.video].actors[int(track.name.rpartition("/")[2])]
-        pelvis = procedural_body.rest_joints(procedural_body.procedural(), actor.betas)[0]
+        # the body that the labels are of
+        own = procedural_body.procedural(track.gender if name == "emdb" else "neutral")
+        pelvis = procedural_body.rest_joints(own, actor.betas)[0]
         root, trans = cameras.to_world(
             track.pose[:, :3], track.trans, track.extra["extrinsics"], pelvis
         )
