@@ -6,18 +6,15 @@ import pytest
 
 import cache
 from pipeline.clips.detectors.rtmpose import RTMPose
-from pipeline.demo import writing as synthetic
 from pipeline.files.raw import MARKER
 from pipeline.settings import sections
+from tests.fixtures import embedded  # noqa: F401
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    synthetic.write_dataset("kinetics", folder / "kinetics", n_videos=1, n_frames=16)
-    videos = folder / "videos"
-    videos.mkdir()
-    for number, clip in enumerate(sorted((folder / "kinetics").rglob("*.mp4"))[:2]):
+def clips(embedded, tmp_path_factory):  # noqa: F811
+    videos = tmp_path_factory.mktemp("videos")
+    for number, clip in enumerate(sorted(embedded.raw("kinetics").rglob("*.mp4"))[:2]):
         shutil.copy(clip, videos / f"{number}.mp4")
     (videos / MARKER).write_text("{}")
     return videos
@@ -47,7 +44,7 @@ def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips, b
     assert ran.code == 0, ran.shown
     assert ran.done[0] == "detect videos"
     assert {"convert videos/train", "extract videos/train"} <= set(ran.done)
-    assert "persons in 32 frames" in ran.shown
+    assert "persons in 56 frames" in ran.shown
     split = cache.open(own_clips.folder / "cache")["videos/train"]
     assert {track.video for track in split.tracks} == {"0.mp4", "1.mp4"}
     assert list(split.streams) == ["resnet50"]

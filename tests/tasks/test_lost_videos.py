@@ -7,17 +7,16 @@ import shutil
 import pytest
 
 import cache
-from pipeline.demo import writing as synthetic
+from tests.fixtures import embedded  # noqa: F401
 
 FAILED = 30
 TRAIN = "penn_action/train"
 
 
 @pytest.fixture
-def lab(bare):
-    """Demo data of Penn Action, without 0005, in a folder of its own."""
-    raw = bare.folder / "raw/penn_action"
-    synthetic.write_dataset("penn_action", raw, n_videos=6, n_frames=8)
+def lab(bare, embedded):  # noqa: F811
+    """Demo data of Penn Action in a folder of its own."""
+    embedded.copy("penn_action", bare.folder / "raw/penn_action")
     bare.configure({"data": {"datasets": "penn_action"}, "embedded": {"enabled": "false"}})
     return bare
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pipeline.body import Body
-from pipeline.demo import writing as synthetic
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.fake_network import replace_network
+from tests.fixtures import embedded  # noqa: F401
 from vibe_model import models
 from vibe_model.checkpoints import load_trained
 from vibe_model.prediction import job as jobs
@@ -102,10 +102,9 @@ def one_body():
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
+def world(embedded, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("world")
-    raw = folder / "kinetics"
-    synthetic.write_dataset("kinetics", raw, n_videos=1, n_frames=28)
+    raw = embedded.raw("kinetics")
     (video,) = raw.glob("val/*/*.mp4")
     save_checkpoint(folder / "best.pt")
     return World(raw, video, raw / "keypoints/val" / video.stem, folder / "best.pt")

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.demo import writing as synthetic
 from tasks.report.bodies import TILE_PX, bodies_section
 from tasks.report.data import open_splits
 from tasks.report.runs import read_run
@@ -18,11 +17,9 @@ SPLIT, TRACK = "penn_action/train", "0001/0"
 GREY = 5  # times a frame's number: the pictures of the cache made by hand
 
 
-@pytest.fixture(scope="module")
-def body(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("body") / "body"
-    synthetic.write_body(folder)
-    return folder
+@pytest.fixture
+def body(embedded):
+    return embedded.body
 
 
 def run(parent, name, *, file="predictions.npz", steps=()):
