@@ -281,13 +281,11 @@ class OpenSplit:
         if chosen.history:  # it does not reach before the run of each window
             first_rows: Ints = self._tables["run_start"]
             run_starts = first_rows[np.searchsorted(first_rows, starts, side="right") - 1]
-        stream_by_field = chosen.stream_by_field
         readers = dict[str, StreamWindows]()
         fields = dict[str, _Field]()
-        for name in names:
-            if name not in stream_by_field:
+        for name, stream in chosen.stream_by_field.items():
+            if name not in names:
                 continue
-            stream = stream_by_field[name]
             n_before = chosen.history.get(stream, 0)
             if stream not in readers:
                 opened = self.open_stream(stream)
