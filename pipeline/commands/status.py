@@ -366,7 +366,7 @@ def _add_plan(status: _SplitStatus, split: cache.Split) -> None:
         return
     try:
         _require_raw(split)
-        plan = recorded_plan(split)
+        plan = recorded_plan(split, reads_contents=False)  # a look at a cache reads no terabyte
     except (PipelineError, OSError) as error:
         status.unlisted = error_text(error)
         status.problems.append(f"{split.name}: {status.unlisted}")

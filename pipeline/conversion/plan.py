@@ -240,11 +240,14 @@ def plan_conversion(
     drop_removed: bool = False,
     retry: bool = False,
     selection: Selection = ALL_ROWS,
+    reads_contents: bool = True,
 ) -> ConversionPlan:
     """Compare the raw folder with the cache.
 
     drop_removed: drop rows of missing and unusable videos. retry: read rejected and unusable videos
-    again. selection: which of the reader's tracks and rows are taken.
+    again. selection: which of the reader's tracks and rows are taken. reads_contents: whether the
+    contents of files with other sizes or times are compared. Without, the plan is for looking at:
+    it takes no video for touched, changed or renamed, and counts those of such files.
 
     Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for
     an unknown split, other columns, and another raw folder; StandInMixed if demo data would replace
@@ -273,11 +276,11 @@ def plan_conversion(
         return replace(plan, append=videos, why="not converted before")
     columns = dataset.columns(split, body=reader["body"] is not None)
     refuse_loss(committed, raw, reader, columns)
-    return _compare_committed(plan, committed, retry=retry)
+    return _compare_committed(plan, committed, retry=retry, reads_contents=reads_contents)
 
 
 def _compare_committed(
-    plan: ConversionPlan, committed: cache.Split, *, retry: bool
+    plan: ConversionPlan, committed: cache.Split, *, retry: bool, reads_contents: bool
 ) -> ConversionPlan:
     """The plan to update a committed split, or to read all its videos again with another reader.
 
@@ -294,10 +297,13 @@ def _compare_committed(
     earlier = earlier_reader(committed) & plan.stamps.keys() - plan.unusable.keys()
     retried = list_rejected(committed, plan.dataset, retry=retry) | earlier
     reselected = other_videos(committed, plan.listed) & plan.stamps.keys()
-    # If the reader differs, all videos are read again anyway. Then contents only matter in a moved
-    # folder, to tell whether it has the same videos.
     again = retried | reselected
-    update = _plan_update(plan, committed, again, compare_contents=moved or not differs)
+    if reads_contents:
+        # If the reader differs, all videos are read again anyway. Then contents only matter in a
+        # moved folder, to tell whether it has the same videos.
+        update = _plan_update(plan, committed, again, compare_contents=moved or not differs)
+    else:
+        update = _plan_update(plan, committed, again, compare_contents=False, find_renamed=False)
     missing = update.missing
     if moved and not plan.drop_removed:
         n_same = update.n_left_alone + len(update.renamed) - len(missing)
@@ -315,13 +321,22 @@ def _compare_committed(
         )
 
     why = _describe_update(update, retried, reselected - retried)
+    if not reads_contents and not differs:
+        n_others = len(_with_other_stamps(plan))
+        others = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
+        why = ", ".join(filter(None, [why, others]))
     if not why and committed.has_unfinished_commit():
         why = UNFINISHED
     return replace(update, moved=moved and not missing, why=why)
 
 
 def _plan_update(
-    plan: ConversionPlan, committed: cache.Split, retried: set[str], *, compare_contents: bool
+    plan: ConversionPlan,
+    committed: cache.Split,
+    retried: set[str],
+    *,
+    compare_contents: bool,
+    find_renamed: bool = True,
 ) -> ConversionPlan:
     """Compare all listed videos with the committed ones, by stamp, then by digest.
 
@@ -330,16 +345,15 @@ def _plan_update(
     plan: has the stamps of all listed videos, and in `kept` those that stay by their stamps.
     retried: committed videos to read again, even if they have not changed. compare_contents:
     compute the digests of videos with other stamps; without, these are neither touched nor changed.
+    find_renamed: compute the digests of new videos, if committed ones are gone.
     """
     # listed videos: new, touched, changed, or else unchanged
     committed_digests = plan.digests()
     recorded = plan.recorded_stamps()
     new = [video for video in plan.listed if video.name not in committed_digests]
-    compared = committed_digests.keys() - plan.unusable.keys()
     digests = {}
-    for video in plan.listed:
-        is_other = video.name in compared and recorded.get(video.name) != plan.stamps[video.name]
-        if is_other and compare_contents:
+    if compare_contents:
+        for video in _with_other_stamps(plan):
             digests[video.name] = changes.video_digest(plan.raw, video)
     same = {name for name, digest in digests.items() if digest == committed_digests[name]}
     reread = (digests.keys() - same) | retried
@@ -347,7 +361,9 @@ def _plan_update(
 
     # committed videos that are not listed: renamed, missing, or else removed
     gone = {name: digest for name, digest in committed_digests.items() if name not in plan.stamps}
-    renamed = renamed_videos(committed, plan.raw, gone, [*new, *changed], digests)
+    renamed = {}
+    if find_renamed:
+        renamed = renamed_videos(committed, plan.raw, gone, [*new, *changed], digests)
     found = same.union(renamed.values())
     kept = {name: video for name, video in plan.kept.items() if name not in found}
 
@@ -369,6 +385,17 @@ def _plan_update(
         kept=kept,
         renamed=renamed,
     )
+
+
+def _with_other_stamps(plan: ConversionPlan) -> list[RawVideo]:
+    """Committed, usable videos whose files have other sizes or times than at the last commit."""
+    recorded = plan.recorded_stamps()
+    compared = plan.digests().keys() - plan.unusable.keys()
+    return [
+        video
+        for video in plan.listed
+        if video.name in compared and recorded.get(video.name) != plan.stamps[video.name]
+    ]
 
 
 def _describe_update(update: ConversionPlan, retried: set[str], reselected: set[str]) -> str:

@@ -273,3 +273,17 @@ def test_a_path_with_blanks_and_line_feeds_is_one_file(tmp_path):
     (tmp_path / name).write_bytes(b"12345")
     (parsed,) = changes.parse(changes.stamp(tmp_path, RawVideo("v", (Path(name),)))).values()
     assert (parsed.kind, parsed.numbers[0], parsed.path) == ("file", 5, "a b\\nc 1.mat")
+
+
+def test_a_look_at_a_cache_reads_no_contents(penn, ran, monkeypatch):
+    penn.convert()
+    for video in ("0001", "0003"):
+        penn.label(video).touch()
+    penn.edit("0001")
+    penn.add("0007")
+    penn.remove("0005")  # which may be the new one, renamed
+    monkeypatch.setattr(changes, "video_digest", None)
+    shown = ran("status", "--json", "--cache", penn.root, code=1).out
+    (split,) = json.loads(shown)
+    assert split["to_convert"] == "1 new video, 2 videos with other sizes or times"
+    assert split["missing"] == {"0005": ""}
