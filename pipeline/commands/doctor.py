@@ -44,7 +44,7 @@ MARKS: Final = {
 }
 
 
-class _Place(NamedTuple):
+class _DownloadPlace(NamedTuple):
     """Where a part of a release is expected."""
 
     pattern: str  # below the raw folder
@@ -227,13 +227,13 @@ def _sources(examination: Examination) -> list[str]:
 
 def _layout(examination: Examination) -> Iterator[str]:
     """Lines with the expected paths of all parts below the raw folder."""
-    places = list[_Place]()
+    places = list[_DownloadPlace]()
     for part in examination.parts:
         what = part.what
         if part.without:
             what += " (not needed)"
         for pattern in part.where:
-            places.append(_Place(pattern, what))
+            places.append(_DownloadPlace(pattern, what))
             # the part's other patterns are alternatives
             if not what.startswith("or "):
                 what = f"or {what}"

@@ -34,7 +34,7 @@ from pipeline import datasets
 from pipeline.accounting import LEFT_OUT, NOT_NOW, VideoAccount, reason
 from pipeline.cli.text import FEW, command, count, few, text_of
 from pipeline.conversion.identity import kind_of
-from pipeline.conversion.selection import Selection
+from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, StandInMixed, similar_path
 from pipeline.files.raw import files
@@ -90,11 +90,11 @@ def recorded_dataset(split: cache.Split, raw: Path) -> Dataset:
     return datasets.get(dataset, **options).detect_layout(raw, name)
 
 
-def recorded_selection(split: cache.Split) -> Selection:
+def recorded_selection(split: cache.Split) -> RowSelection:
     """Which of the reader's tracks and rows the split's conversion took."""
     leave_out = split.provenance.get(LEAVE_OUT)
     max_fps = split.manifest.get("reader", {}).get("max_fps")
-    return Selection(max_fps, None if leave_out is None else Path(str(leave_out)))
+    return RowSelection(max_fps, None if leave_out is None else Path(str(leave_out)))
 
 
 def left_out_tracks(split: cache.Split) -> list[str]:
@@ -208,7 +208,7 @@ def convert_command(split: cache.Split, raw: str, *more: str) -> str:
     for key, value in split.manifest.get("reader", {}).get("parameters", {}).items():
         if text_of(value) != text_of(usual.get(key)):
             words += ["--set", f"{name}.{key}={text_of(value)}"]
-    for option in fields(Selection):
+    for option in fields(RowSelection):
         value = getattr(recorded_selection(split), option.name)
         if value is not None:
             words += ["--set", f"convert.{option.name}={value}"]

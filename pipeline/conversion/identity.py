@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import cache
 from cache.write.parts import find_other_work
 from pipeline.cli.text import count
-from pipeline.conversion.selection import ALL_ROWS, Selection
+from pipeline.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -35,7 +35,7 @@ def reader_parts(
     split: str,
     raw: Path,
     body: Path | None,
-    selection: Selection = ALL_ROWS,
+    selection: RowSelection = ALL_ROWS,
 ) -> dict[str, Any]:
     """A split's identity: everything that can change its tracks besides its raw files.
 

@@ -41,7 +41,7 @@ from pipeline.conversion.committed import (
 from pipeline.conversion.identity import Difference, describe, find_differences, reader_parts
 from pipeline.conversion.kept import MISSING, UNUSABLE, Kept, find_kept, of_kind
 from pipeline.conversion.listing import list_videos, renamed_videos
-from pipeline.conversion.selection import ALL_ROWS, Selection, other_videos
+from pipeline.conversion.selection import ALL_ROWS, RowSelection, other_videos
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
@@ -83,7 +83,7 @@ class ConversionPlan:
     drop_removed: bool = False  # the user lets the rows of missing and unusable videos go
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
 
-    selection: Selection = ALL_ROWS  # which of the reader's tracks and rows are taken
+    selection: RowSelection = ALL_ROWS  # which of the reader's tracks and rows are taken
     # what was compared
     listed: tuple[RawVideo, ...] = ()  # all videos of the raw folder
     # by video of the updated split
@@ -239,7 +239,7 @@ def plan_conversion(
     body: Path | None = None,
     drop_removed: bool = False,
     retry: bool = False,
-    selection: Selection = ALL_ROWS,
+    selection: RowSelection = ALL_ROWS,
     reads_contents: bool = True,
 ) -> ConversionPlan:
     """Compare the raw folder with the cache.
@@ -322,7 +322,7 @@ def _compare_committed(
 
     why = _describe_update(update, retried, reselected - retried)
     if not reads_contents and not differs:
-        n_others = len(_with_other_stamps(plan))
+        n_others = len(_list_restamped(plan))
         others = f"{count(n_others, 'video')} with other sizes or times" if n_others else ""
         why = ", ".join(filter(None, [why, others]))
     if not why and committed.has_unfinished_commit():
@@ -353,7 +353,7 @@ def _plan_update(
     new = [video for video in plan.listed if video.name not in committed_digests]
     digests = {}
     if compare_contents:
-        for video in _with_other_stamps(plan):
+        for video in _list_restamped(plan):
             digests[video.name] = changes.video_digest(plan.raw, video)
     same = {name for name, digest in digests.items() if digest == committed_digests[name]}
     reread = (digests.keys() - same) | retried
@@ -387,7 +387,7 @@ def _plan_update(
     )
 
 
-def _with_other_stamps(plan: ConversionPlan) -> list[RawVideo]:
+def _list_restamped(plan: ConversionPlan) -> list[RawVideo]:
     """Committed, usable videos whose files have other sizes or times than at the last commit."""
     recorded = plan.recorded_stamps()
     compared = plan.digests().keys() - plan.unusable.keys()

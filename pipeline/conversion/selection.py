@@ -38,7 +38,7 @@ MIXED: Final = 1.5  # a window is this many times as long in one track as in ano
 KEY: Final = "[convert] leave_out"
 
 
-class _Line(NamedTuple):
+class _ListedTrack(NamedTuple):
     """A line of the list."""
 
     number: int  # from 1
@@ -46,7 +46,7 @@ class _Line(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class RowSelection:
     """The settings of [convert] that decide which tracks and rows of the reader are taken."""
 
     max_fps: float | None = None  # most rows a second; None: all
@@ -71,7 +71,7 @@ class Selection:
         listed = tuple(videos)
         if self.leave_out is None:
             return listed
-        by_video: dict[str, list[_Line]] = {}
+        by_video: dict[str, list[_ListedTrack]] = {}
         for line in read_list(self.leave_out, dataset, split):
             by_video.setdefault(line.track.rpartition("/")[0], []).append(line)
         if not by_video:
@@ -89,7 +89,9 @@ class Selection:
                 raise self._no_track(lines[0], f"{dataset.name}/{split}", video_name, known)
         return tuple(marked)
 
-    def _no_track(self, line: _Line, split: str, video: str, known: Collection[str]) -> ConfigError:
+    def _no_track(
+        self, line: _ListedTrack, split: str, video: str, known: Collection[str]
+    ) -> ConfigError:
         similar = did_you_mean(video, sorted(known)) or "."
         return ConfigError(
             f"{self.leave_out}, line {line.number}: {split} has no video {video!r}, so no track "
@@ -97,10 +99,10 @@ class Selection:
         )
 
 
-ALL_ROWS: Final = Selection()
+ALL_ROWS: Final = RowSelection()
 
 
-def read_list(file: Path, dataset: Dataset, split: str) -> list[_Line]:
+def read_list(file: Path, dataset: Dataset, split: str) -> list[_ListedTrack]:
     """The lines of a list that are about one split.
 
     Raises ConfigError, with the line, if the file cannot be read, and for a line without a known
@@ -116,14 +118,14 @@ def read_list(file: Path, dataset: Dataset, split: str) -> list[_Line]:
         ) from error
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
-        name = without_comment(line)
+        name = remove_comment(line)
         if not name:
             continue
         of_dataset, _, rest = name.partition("/")
         of_split, _, track = rest.partition("/")
         if of_dataset == dataset.name and of_split in dataset.splits and "/" in track:
             if of_split == split:
-                lines.append(_Line(number, track))
+                lines.append(_ListedTrack(number, track))
         elif of_dataset == dataset.name or of_dataset not in datasets.names():
             expected = f"{dataset.name}/{split}/VIDEO/PERSON"
             raise ConfigError(
@@ -133,12 +135,12 @@ def read_list(file: Path, dataset: Dataset, split: str) -> list[_Line]:
     return lines
 
 
-def without_comment(line: str) -> str:
+def remove_comment(line: str) -> str:
     """The name on a line: what stands before the last " #", as a name may have one, too.
 
-    >>> without_comment("videos/train/take #2.mp4/0  # bad: two people")
+    >>> remove_comment("videos/train/take #2.mp4/0  # bad: two people")
     'videos/train/take #2.mp4/0'
-    >>> without_comment("# all of the first day")
+    >>> remove_comment("# all of the first day")
     ''
     """
     if line.lstrip().startswith("#"):
@@ -188,11 +190,11 @@ def select(
         if track.name in left_out:
             account.take_back_track(LEFT_OUT, len(track.frame_index))
         else:
-            taken.append(_at_most(track, max_fps, account, extra))
+            taken.append(_limit_rate(track, max_fps, account, extra))
     return taken
 
 
-def _at_most(
+def _limit_rate(
     track: Track,
     max_fps: float | None,
     account: VideoAccount,

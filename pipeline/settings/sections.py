@@ -24,7 +24,7 @@ from pipeline import datasets, plug_ins
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
-from pipeline.conversion.selection import Selection
+from pipeline.conversion.selection import RowSelection
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
@@ -131,9 +131,9 @@ class Settings:
         return tuple(name for name in self.data.datasets if name in datasets.WITH_DEMO_DATA)
 
     @property
-    def selection(self) -> Selection:
+    def selection(self) -> RowSelection:
         """[convert]: which of the readers' tracks and rows are taken."""
-        return Selection(self.convert.max_fps, self.convert.leave_out)
+        return RowSelection(self.convert.max_fps, self.convert.leave_out)
 
     @property
     def workers(self) -> int:

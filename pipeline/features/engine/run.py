@@ -68,7 +68,7 @@ def compute(
 
     Raises what writing a shard and the streams raise.
     """
-    report = _Report(split, streams, progress)
+    report = _ProgressReport(split, streams, progress)
     machine = resources.machine(process)
     if pixels_of is None:
         (stream,) = streams
@@ -81,7 +81,7 @@ def compute(
     return meter
 
 
-class _Report:
+class _ProgressReport:
     """Reports the progress of streams."""
 
     def __init__(self, split: Split, streams: Sequence[StreamRun], progress: Progress) -> None:
@@ -100,7 +100,7 @@ class _Report:
             self._progress(n_done, self._n_rows, str(meter))
 
 
-def _write_finished(streams: Sequence[StreamRun], meter: Meter, report: _Report) -> None:
+def _write_finished(streams: Sequence[StreamRun], meter: Meter, report: _ProgressReport) -> None:
     """Write finished shards in this thread."""
     for stream in streams:
         for shard in stream.take_finished():
@@ -109,7 +109,7 @@ def _write_finished(streams: Sequence[StreamRun], meter: Meter, report: _Report)
             report(meter)
 
 
-def _compute_labels(stream: StreamRun, machine: Machine, report: _Report) -> Meter:
+def _compute_labels(stream: StreamRun, machine: Machine, report: _ProgressReport) -> Meter:
     """Compute the shards of a stream of labels, without decoding."""
     meter = Meter(decoders=0)
     computer: Any = None
@@ -145,7 +145,9 @@ def _save(stream: StreamRun) -> None:
         write_checkpoint()
 
 
-def _compute_crops(planner: Planner, machine: Machine, timeout: float, report: _Report) -> Meter:
+def _compute_crops(
+    planner: Planner, machine: Machine, timeout: float, report: _ProgressReport
+) -> Meter:
     """Compute the shards of streams of crops."""
     meter = Meter()
     jobs = planner.jobs()
@@ -162,7 +164,7 @@ def _compute_jobs(
     jobs: Iterator[Job | None],
     machine: Machine,
     timeout: float,
-    report: _Report,
+    report: _ProgressReport,
 ) -> Meter:
     """Load the networks, and compute shards with them and with decoding processes."""
     workers = planner.workers
@@ -246,7 +248,7 @@ class _Loop:
         planner: Planner,
         pool: Pool[Task, Decoded],
         meter: Meter,
-        report: _Report,
+        report: _ProgressReport,
     ) -> None:
         self._streams = planner.streams
         self._networks = networks

@@ -7,7 +7,7 @@ one row; a *row* is one person in one frame, and has a number in the split. A cr
 written into its *slot*, a piece of shared memory. Rows of a stream without a network are computed
 here, and sent back.
 
-`CropDecoding` is called with each task. An `_OpenVideo` stays open from task to task, and a
+`CropDecoding` is called with each task. An `_DecodedVideo` stays open from task to task, and a
 `_Filling` cuts the crops of one output. The answer is a `Decoded`.
 """
 
@@ -125,7 +125,7 @@ class CropDecoding:
         self._outputs = outputs
         self._slots: list[NDArray[np.uint8]] = []  # by network, (n, size, size, 3)
         self._compared: Pixels | None = None  # the video that was compared last
-        self._video: _OpenVideo | None = None  # that of the last task
+        self._video: _DecodedVideo | None = None  # that of the last task
 
     def share(self, *memories: mmap.mmap) -> None:
         """Map the shared memory of the slots, one for each network. Called before any task."""
@@ -170,7 +170,7 @@ class CropDecoding:
         video = self._video
         numbers = task.frames
         if video is None or not video.precedes(task):
-            video = _OpenVideo(task)
+            video = _DecodedVideo(task)
             self._video = video
             numbers = task.earlier_frames + task.frames
         for number in numbers:
@@ -215,7 +215,7 @@ def _why_skipped(
     return kind, f"{pixels.name}, frame {first}: {ended}"
 
 
-class _OpenVideo:
+class _DecodedVideo:
     """A video that stays open while one process decodes the tasks of a job. Its frames come from
     one iterator, which takes the number of each frame when the frame is asked for.
 
@@ -279,7 +279,7 @@ class _Filling:
         if indices:
             self.filled.problems.setdefault(problem, []).extend(indices)
 
-    def fill(self, frame: Frame, video: _OpenVideo) -> None:
+    def fill(self, frame: Frame, video: _DecodedVideo) -> None:
         """Cut the crops of a decoded frame, or record their problem."""
         if frame.image is None:
             self.skip(frame.index, (frame.kind, str(frame.problem)))

@@ -10,11 +10,11 @@ from pipeline.accounting import VideoAccount
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import plan_conversion, recorded_plan
 from pipeline.conversion.selection import (
-    Selection,
+    RowSelection,
     read_list,
+    remove_comment,
     rows_apart,
     select,
-    without_comment,
 )
 from pipeline.datasets import get
 from pipeline.errors import ConfigError
@@ -120,7 +120,7 @@ def test_tracks_that_are_left_out_count_with_their_people():
     ],
 )
 def test_a_line_of_the_list(line, name):
-    assert without_comment(line) == name
+    assert remove_comment(line) == name
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_clips_of_several_rates_get_one(tmp_path, ran, into):
 def test_a_recorded_selection_is_that_of_a_retry(penn, listed):
     dataset = get("penn_action")
     file = listed(f"{penn.name}/0003/0")[1].partition("=")[2]
-    selection = Selection(10.0, type(penn.root)(file))
+    selection = RowSelection(10.0, type(penn.root)(file))
     convert(plan_conversion(dataset, "train", raw=penn.raw, root=penn.root, selection=selection))
     plan = recorded_plan(penn.split, retry=True)
     assert plan.selection.max_fps == 10.0
