@@ -226,7 +226,7 @@ MISTAKES = (  # words, and what the message names
     ("status --cache https://lab/cache", "one of s3"),
     ("status --cache D:\\cache", "a path of this system"),
     ("status --cache {root}/penn_action", "Open the whole"),
-    ("status --cache {root} --csv --json", "--csv excludes --json"),
+    ("status --cache {root} --csv --json", "--json excludes --csv"),
     ("copy --cache {root} --to {root}/copy", "it is in the cache"),
     ("convert penn_action train --raw {penn} --cache {root}/new", "it is in the cache"),
     ("convert penn_action train --raw {penn} --cache /proc/x/cache", "written in /proc"),
