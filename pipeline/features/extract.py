@@ -121,12 +121,13 @@ def _extract(
         lost = _find_lost_videos(split, pixels(split, first.spec.raw), missing, shards)
         shards = computable_shards(split, lost, shards)
     with ExitStack() as stack:
+        streams: Sequence[CommittedStream | StagedStream]
         if part is not None:
             share = frozenset(part.share(shards))
-            staged = [open_part(stack, plan, split, part, share) for plan in plans]
-            return _compute(split, staged, first.spec, resources, progress)
-        share = frozenset(shards)
-        streams = [CommittedStream(stack, plan, split, share, lost, machine) for plan in plans]
+            streams = [open_part(stack, plan, split, part, share) for plan in plans]
+        else:
+            share = frozenset(shards)
+            streams = [CommittedStream(stack, plan, split, share, lost, machine) for plan in plans]
         if has_workers and any(stream.run.target for stream in streams):
             return _compute_on_workers(split, streams, resources, dask, progress)
         return _compute(split, streams, first.spec, resources, progress)
@@ -134,7 +135,7 @@ def _extract(
 
 def _compute(
     split: Split,
-    streams: Sequence[CommittedStream] | Sequence[StagedStream],
+    streams: Sequence[CommittedStream | StagedStream],
     spec: StreamSpec,
     resources: Resources,
     progress: Progress,
@@ -153,7 +154,7 @@ def _compute(
 
 def _compute_on_workers(
     split: Split,
-    streams: Sequence[CommittedStream],
+    streams: Sequence[CommittedStream | StagedStream],
     resources: Resources,
     dask: Dask,
     progress: Progress,

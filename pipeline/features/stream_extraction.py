@@ -94,15 +94,21 @@ class StagedStream:
         missing = share.intersection(find_missing(plan, split).shards)
         finished = missing.intersection(files.list_staged())
         recorded = _find_recorded(plan, split)
-        self._plan = plan
+        self.plan = plan
+        self.counts = Counts()  # of the rows that workers have staged
         self._n_missing = len(missing)
         self._n_kept = _count_rows(split, finished)
         self.run = _make_run(plan, split, files, missing - finished, files.stage, recorded)
 
+    def take(self, part: Counts) -> None:
+        """Add a worker's share of the part, which it has staged."""
+        self.counts.add(part)
+
     def finish(self, meter: Meter) -> Extraction:
         """The result of the part, whose rows have been computed."""
-        extraction = Extraction(plan=self._plan, meter=meter, shards=self._n_missing)
+        extraction = Extraction(plan=self.plan, meter=meter, shards=self._n_missing)
         extraction.add(self.run.counts)
+        extraction.add(self.counts)
         extraction.kept += self._n_kept
         return extraction
 
