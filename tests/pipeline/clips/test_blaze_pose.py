@@ -470,4 +470,6 @@ def test_a_person_who_is_cut_below_has_mediapipe_s_joints(clip):
     ]
     np.testing.assert_allclose(pose.joints[chosen, :3], metres, atol=0.006)
     px = [[208.17, 7.09], [342.78, 127.58], [78.85, 120.84], [212.82, 266.77], [188.00, 271.11]]
-    np.testing.assert_allclose(pose.points[chosen, :2], px, atol=0.5)
+    np.testing.assert_allclose(pose.points[chosen[:3], :2], px[:3], atol=0.5)
+    # what no pixel shows moves by a pixel with the version of LiteRT
+    np.testing.assert_allclose(pose.points[chosen[3:], :2], px[3:], atol=1.5)
