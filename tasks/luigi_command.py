@@ -274,12 +274,12 @@ def _complain(text: str) -> None:
 @functools.cache
 def introduce() -> None:
     """Print which data this is and where, once per process."""
-    fact("data", whose_data(settings()))
+    fact("data", _whose_data(settings()))
     fact("cache", from_here(settings().paths.cache))
     console.out.print()
 
 
-def whose_data(s: Settings) -> str:
+def _whose_data(s: Settings) -> str:
     """Describe the data: "demo data (seed 0), in demo/raw: penn_action, amass"."""
     raw = from_here(s.paths.raw)
     demo = s.embedded_datasets

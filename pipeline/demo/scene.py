@@ -96,7 +96,7 @@ class Take:
         return replace(self, camera=camera, actors=actors)
 
 
-class SceneFrame(NamedTuple):
+class _SceneFrame(NamedTuple):
     """A frame and its visible joints."""
 
     image: Image
@@ -139,7 +139,7 @@ def stage(shot: Shot) -> Take:
     return Take(shot, None, tuple(actors)).switch_camera(camera)
 
 
-def film(take: Take) -> Iterator[SceneFrame]:
+def film(take: Take) -> Iterator[_SceneFrame]:
     """Render the frames of a take in order."""
     body = procedural()
     camera = take.view
@@ -156,7 +156,7 @@ def film(take: Take) -> Iterator[SceneFrame]:
             people = list(zip(verts, outfits, strict=True))
             image, depth = renderer.view(camera, frame, people, backdrop)
             visible = [_visible(camera, frame, actor, depth) for actor in take.actors]
-            yield SceneFrame(image, tuple(visible))
+            yield _SceneFrame(image, tuple(visible))
 
 
 def calibration_crops(n: int) -> NDArray[np.uint8]:

@@ -52,7 +52,7 @@ _SAMPLE: Final = 4096  # rows that are read to guess the order of 13 joints
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedSplit:
+class _ImportedSplit:
     """Result of an import. `why` is "" if everything was up to date."""
 
     rows: int  # of the split
@@ -82,7 +82,7 @@ def import_database(
     options: Options = Options(),
     *,
     progress: Progress = silent,
-) -> ImportedSplit:
+) -> _ImportedSplit:
     """Make the split `name` in the cache `root` from a database file, with its features as a
     stream.
 
@@ -132,12 +132,12 @@ def import_database(
 
 def _result(
     split: cache.Split, stream: str | None, *, ignored: tuple[str, ...], mark: str, why: str
-) -> ImportedSplit:
+) -> _ImportedSplit:
     """What the import tells of the split as it is committed now."""
     without_features = 0
     if stream is not None:
         without_features = split.undecodable(stream)
-    return ImportedSplit(
+    return _ImportedSplit(
         rows=int(split.manifest["rows"]),
         tracks=len(split.tracks),
         totals=split.manifest["accounting"],

@@ -79,7 +79,7 @@ NAMES: Final = ARRAYS | {
 }
 
 
-class JoblibUnpickler(ArrayUnpickler):
+class _JoblibUnpickler(ArrayUnpickler):
     """Unpickler that maps joblib's arrays.
 
     When the pickle has built a `_Wrapper`, the bytes of its array follow in the file: the wrapper
@@ -140,7 +140,7 @@ class JoblibUnpickler(ArrayUnpickler):
 
     def read_texts(self, shape: tuple[int, ...]) -> Array:
         """Read an array of objects, which is a nested pickle; only texts are supported."""
-        objects = JoblibUnpickler(
+        objects = _JoblibUnpickler(
             self.path, self.content, NAMES, EXPECTED, unpacked=self.mapped_file
         ).load()
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
@@ -173,7 +173,7 @@ def load_joblib(
     ):
         if content[:1] != pickle.PROTO:
             refuse(other_format(content[:12]) or "a file of another kind")
-        return JoblibUnpickler(file, content, allowed, holds, unpacked=unpacked).load()
+        return _JoblibUnpickler(file, content, allowed, holds, unpacked=unpacked).load()
 
 
 def _are_texts(values: object) -> bool:
