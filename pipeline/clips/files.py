@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from pipeline.cli.text import FEW, count
 from pipeline.clips.file_names import PACKED
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import state_of
+from pipeline.files.formats.arrays import FileState, file_state
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import VIDEOS, open_regular
 
@@ -218,11 +218,11 @@ def moved_frames(clip: Video) -> NDArray[np.int64] | None:
     file = detected_file(clip.root / KEYPOINTS, clip.path)
     if file is None:
         return None
-    return _read_moved_frames(file, state_of(file))
+    return _read_moved_frames(file, file_state(file))
 
 
 @functools.lru_cache(maxsize=1)  # tracks of one clip follow each other
-def _read_moved_frames(file: Path, _state: tuple[int, int]) -> NDArray[np.int64] | None:
+def _read_moved_frames(file: Path, _state: FileState) -> NDArray[np.int64] | None:
     if read_info(file).get("description") != MADE_BY:
         return None
     frames: list[int] = []

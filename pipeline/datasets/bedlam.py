@@ -60,7 +60,7 @@ from pipeline.datasets.labels.bedlam import (
 from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import state_of
+from pipeline.files.formats.arrays import file_state
 from pipeline.files.formats.names import shown_names
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.sources import TurnedPictures
@@ -194,7 +194,7 @@ class Bedlam(Dataset):
     ) -> Sequence[Track]:
         scene, sequence = video.name.split("/")
         file = raw / video.files[0]
-        scene_labels = load_scene(file, self.n_joints, state_of(file))
+        scene_labels = load_scene(file, self.n_joints, file_state(file))
         labels = scene_labels.select(scene_labels.sequence == sequence)
         account.found = len(labels.number)
         for folder in video.label_folders:  # the scene's, in its first video

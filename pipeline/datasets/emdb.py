@@ -37,7 +37,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.datasets.pixels import frames_there, require_size
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import AGAIN, numbers
+from pipeline.files.formats.arrays import UNPACK_AGAIN, numbers
 from pipeline.files.formats.names import shown, shown_names
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.formats.smpl_files import gender_of
@@ -251,6 +251,6 @@ def _entry(file: Path, stored: Any, *keys: str) -> Any:
             actual = type(stored).__name__
             if isinstance(stored, dict):
                 actual = f"only {shown_names(map(str, stored))}"
-            raise RawDataError(file, "/".join(keys[:n]), "this key", actual, AGAIN)
+            raise RawDataError(file, "/".join(keys[:n]), "this key", actual, UNPACK_AGAIN)
         stored = stored[key]
     return stored

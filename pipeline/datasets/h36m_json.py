@@ -31,6 +31,7 @@ from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import CAMERAS, Camera, load_cameras, load_joints
+from pipeline.files.formats.sequences import SequenceKeys
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_entry, scan_folder
@@ -95,10 +96,10 @@ class LabelledFrames(NamedTuple):
     source: Pictures | Video
     reasons: Mapping[str, Bools]  # reason to drop rows -> (F,) whether it applies
     camera: Camera | None  # (extrinsics (4, 4), intrinsics (3, 3)); None: unknown
-    action: tuple[int, int] | None  # (action, subaction), by which fits are stored; None: unknown
+    action: SequenceKeys | None  # and subaction, by which fits are stored; None: unknown
 
 
-def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
+def _name_takes() -> Iterator[tuple[tuple[str, str], SequenceKeys]]:
     """Yield ((subject, name), (action, subaction)) of each take: (("S1", "Eating 2"), (4, 1)).
 
     The name is the part of the release's file name before the camera. S1's takes of the actions in
@@ -113,7 +114,8 @@ def _name_takes() -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
             for name in names:
                 for subaction in "12":
                     number = numbers.get(f"{action}/{subaction}", numbers[subaction])
-                    yield (subject, f"{name} {number}".rstrip()), (action, int(subaction))
+                    numbered = f"{name} {number}".rstrip()
+                    yield (subject, numbered), SequenceKeys(action, int(subaction))
 
 
 # (subject, name) -> (action, subaction)
@@ -150,7 +152,7 @@ def list_videos(raw: Path, subjects: Sequence[str]) -> Iterator[RawVideo]:
             continue
         number, action, subaction, camera = map(int, match.groups())
         subject = f"S{number}"
-        name = NAMES.get((subject, (action, subaction)))
+        name = NAMES.get((subject, SequenceKeys(action, subaction)))
         if subject in files and name and 1 <= camera <= len(CAMERAS):
             video = f"{subject}/{name}.{CAMERAS[camera - 1]}"
             yield RawVideo(video, files[subject], (Path("images", entry.name),))

@@ -26,8 +26,9 @@ from numpy.lib import format as npy_format
 from pipeline.errors import RawDataError
 from pipeline.exchange.formats import PARQUET
 from pipeline.exchange.vibe_db.joblib_files import Blocks, stored_arrays, text_of
-from pipeline.files.formats.arrays import ZIP, other_format, read_npy_header, reading, refuse
+from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
 from pipeline.files.formats.hdf5 import filters_of, own_object
+from pipeline.files.formats.other_formats import ZIP
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Array
 
@@ -133,7 +134,7 @@ def open_arrays(file: Path, do: str = WHOLE) -> ArrayFile:
         if head.startswith(b"PAR1"):
             PARQUET.function()  # raises PipelineError without pyarrow
             return _parquet(file)
-        return refuse(other_format(head) or "a file of another kind")
+        return refuse_other(head)
 
 
 def _npz(file: Path) -> ArrayFile:
@@ -169,12 +170,12 @@ def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Read an npy file's shape and dtype, up to the numbers. Refuses objects and Fortran order."""
-    shape, fortran, dtype = read_npy_header(member)
-    if dtype.hasobject:
+    header = read_npy_header(member)
+    if header.dtype.hasobject:
         refuse("Python objects, whose pickles can run code")
-    if fortran and len(shape) > 1:
+    if header.is_fortran and len(header.shape) > 1:
         refuse("Fortran order: write it with numpy.ascontiguousarray")
-    return shape, dtype
+    return header.shape, header.dtype
 
 
 def _safetensors(file: Path) -> ArrayFile:

@@ -34,7 +34,7 @@ from pipeline.exchange.matching import (
 )
 from pipeline.features.plan import IMPORTED, is_current
 from pipeline.features.streams.base import Reads, Stream
-from pipeline.files.formats.arrays import reading, require_unchanged, state_of
+from pipeline.files.formats.arrays import FileState, file_state, reading, require_unchanged
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import Array, Ints
@@ -141,7 +141,7 @@ class _OpenedFile(NamedTuple):
     """A file to import, opened, as it was before anything was read from it."""
 
     path: Path
-    state: tuple[int, int]  # of `state_of`
+    state: FileState
     sha256: str
     arrays: ArrayFile
 
@@ -150,7 +150,7 @@ def _open_file(file: Path) -> _OpenedFile:
     """Open a file of arrays, or the one in the folder of a Parquet export."""
     if file.is_dir():
         file = file / "rows.parquet"
-    state = state_of(file, do="Check the path.")
+    state = file_state(file, do="Check the path.")
     with reading(file, "a file", do="Check the path."):
         sha256 = whole_file_digest(file)
     return _OpenedFile(file, state, sha256, open_arrays(file))

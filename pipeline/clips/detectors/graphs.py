@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.cli.console import err
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.arrays import other_format
+from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import open_regular
 
 LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit

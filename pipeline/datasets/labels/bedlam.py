@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.labels import smplx
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.formats.arrays import FileState, load_npz, numbers
 from pipeline.skeletons import Bools, Doubles, Ints
 
 AGAIN: Final = "Unpack the labels again."
@@ -122,7 +122,7 @@ class SceneLabels:
 
 
 @functools.lru_cache(maxsize=1)
-def load_scene(file: Path, n_joints: int | None, _state: tuple[int, int]) -> SceneLabels:
+def load_scene(file: Path, n_joints: int | None, _state: FileState) -> SceneLabels:
     """Read the labels of a scene. Raises RawDataError, also for pickled objects.
 
     Without the key `sub`, rows with the same `shape` are one subject.

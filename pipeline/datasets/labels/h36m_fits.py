@@ -28,6 +28,7 @@ from pipeline.datasets.labels.fits import (
 )
 from pipeline.errors import RawDataError
 from pipeline.files.formats.h36m import load_cameras, load_fits
+from pipeline.files.formats.sequences import SequenceKeys
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import Floats, Ints
 
@@ -60,7 +61,7 @@ def smpl_labels(
     raw: Path,
     video: RawVideo,
     frame_index: Ints,
-    action: tuple[int, int] | None,
+    action: SequenceKeys | None,
     joints: Floats,
     body: Body | None,
     account: VideoAccount,
@@ -106,7 +107,7 @@ def _find_file(video: RawVideo, endings: tuple[str, ...]) -> Path | None:
 
 
 def _load_in_camera(
-    raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: tuple[int, int] | None
+    raw: Path, video: RawVideo, fits: Path, frame_index: Ints, action: SequenceKeys | None
 ) -> NDArray[np.float32]:
     """Read pose and betas, (N, 82), of the frames `frame_index`; not finite without a fit.
 

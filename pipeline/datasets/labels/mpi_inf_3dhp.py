@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_mat, numbers, state_of
+from pipeline.files.formats.arrays import FileState, file_state, load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
 from pipeline.skeletons import JOINTS, Bools, Doubles
 
@@ -48,7 +48,7 @@ class LabelledPerson:
 def load_annot(file: Path, camera: int) -> LabelledPerson:
     """Read the labels of one camera from annot.mat. Raises RawDataError (`no_label`: no file)."""
     _require_file(file)
-    cells = _load_cells(file, state_of(file))  # a changed file is read again
+    cells = _load_cells(file, file_state(file))  # a changed file is read again
     n_joints = len(JOINTS[TRAIN])
     cell_2d = cells["annot2"][camera]
     cell_3d = cells["annot3"][camera]
@@ -87,7 +87,7 @@ def load_annot_data(file: Path) -> LabelledPerson:
 # Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras:
 # at most 60 MB.
 @functools.lru_cache(maxsize=1)
-def _load_cells(file: Path, state: tuple[int, int]) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
+def _load_cells(file: Path, state: FileState) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
     """Read annot.mat: variable -> camera -> its cell, as float32 if it has numbers, else as stored.
 
     state: Size and time of the file. It is not used here, but is part of `lru_cache`'s key.

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_json, records, table, whole
+from pipeline.files.formats.arrays import load_json, number_rows, records, whole_number
 from pipeline.files.formats.names import kind, shown
 from pipeline.skeletons import Doubles, Ints
 
@@ -104,13 +104,13 @@ class Coco:
         stored = [annotation.get(name) for annotation in self.annotations.values()]
         rows = [absent if row in MISSING else row for row in stored]
         keys = [f"{key}.{name}" for key in self.annotations]
-        return table(self.file, keys, rows, len(absent), do=UNPACK)
+        return number_rows(self.file, keys, rows, len(absent), do=UNPACK)
 
 
 def _id(file: Path, key: str, value: object) -> int:
     """A whole number, or a text of its digits. Raises RawDataError for anything else."""
     digits = isinstance(value, str) and re.fullmatch("[0-9]{1,15}", value)
-    return whole(file, key, int(digits[0]) if digits else value, do=UNPACK)
+    return whole_number(file, key, int(digits[0]) if digits else value, do=UNPACK)
 
 
 def load_coco(file: Path, *, in_folder_of_21: bool) -> Coco:

@@ -26,9 +26,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from pipeline.exchange.vibe_db.joblib_files import NAMES, load_joblib
-from pipeline.files.formats.arrays import ZIP, other_format, read_npy_header, reading, refuse
+from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
 from pipeline.files.formats.known_files import owner_of, owner_of_file
 from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.other_formats import ZIP
 from pipeline.files.formats.pickles import ArrayUnpickler
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.files.raw.opening import open_unbuffered
@@ -73,9 +74,11 @@ def load_results(file: Path) -> Any:
         if start[:1] == pickle.PROTO:
             return load_joblib(file, _ALLOWED, EXPECTED)
         owner = owner_of_file(file)
+        if owner:
+            refuse(owner)
         is_zlib = start.startswith(b"\x78")
-        if owner or not is_zlib:
-            refuse(owner or other_format(start) or "a file of another kind")
+        if not is_zlib:
+            refuse_other(start)
         return _load_compressed(file)
 
 
@@ -99,10 +102,10 @@ def _load_zip(file: Path) -> Any:
 def _load_npy(file: Path) -> Any:
     """NumPy's file with one object in place of numbers: a pickled dict, as numpy.save writes it."""
     stream = io.BytesIO(read_regular(file))
-    shape, _, dtype = read_npy_header(stream)
-    if not dtype.hasobject:
-        owner = owner_of({".npy", *map(str, shape[1:])})
-        refuse(owner or f"an array of shape {shape}")
+    header = read_npy_header(stream)
+    if not header.dtype.hasobject:
+        owner = owner_of({".npy", *map(str, header.shape[1:])})
+        refuse(owner or f"an array of shape {header.shape}")
     return _TensorUnpickler(file, stream, _ALLOWED, EXPECTED).load().item()
 
 

@@ -24,7 +24,7 @@ from pipeline.exchange.array_files import ArrayFile, open_arrays
 from pipeline.exchange.vibe_db import joblib_files
 from pipeline.exchange.vibe_db.joblib_files import OTHER_FORMATS, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
-from pipeline.files.formats.arrays import fits
+from pipeline.files.formats.arrays import matches_shape
 from pipeline.files.formats.names import shown_names
 from pipeline.skeletons import Array
 
@@ -125,7 +125,7 @@ def open_database(file: Path, layout: Layout) -> Database:
         field = FIELDS[name]
         if array.shape[:1] != (n_rows,):
             raise database.error(name, f"{n_rows} rows, as in vid_name", found)
-        has_shape = any(fits(array.shape[1:], shape) for shape in field.shapes)
+        has_shape = any(matches_shape(array.shape[1:], shape) for shape in field.shapes)
         has_kind = array.dtype.kind in KINDS.get(field.dtype, "biuf")
         if not (has_shape and has_kind):
             shapes = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in field.shapes)

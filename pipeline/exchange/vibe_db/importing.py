@@ -36,7 +36,7 @@ from pipeline.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
 from pipeline.exchange.vibe_db.tracks import FileReader, columns_of
 from pipeline.features.plan import is_current, missing_rows
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.formats.arrays import reading, require_unchanged, state_of
+from pipeline.files.formats.arrays import file_state, reading, require_unchanged
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.processes.software import staging_plan
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
@@ -97,7 +97,7 @@ def import_database(
     reader.check_split(part)
     would_fill = reader.columns(part, body=True)
     layout = layout_of(dataset, part, would_fill)
-    state = state_of(file, do="Check the path.")
+    state = file_state(file, do="Check the path.")
     with reading(file, "a file", do="Check the path."):
         digest = whole_file_digest(file)
     provenance = read_provenance(file, digest)

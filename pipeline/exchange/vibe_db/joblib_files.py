@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Final
 import joblib.numpy_pickle as joblib_format
 import numpy as np
 
-from pipeline.files.formats.arrays import other_format, reading, refuse
+from pipeline.files.formats.arrays import reading, refuse, refuse_other
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.files.raw.opening import open_unbuffered
 from pipeline.skeletons import Array
@@ -172,7 +172,7 @@ def load_joblib(
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
         if content[:1] != pickle.PROTO:
-            refuse(other_format(content[:12]) or "a file of another kind")
+            refuse_other(content[:12])
         return _JoblibUnpickler(file, content, allowed, holds, unpacked=unpacked).load()
 
 

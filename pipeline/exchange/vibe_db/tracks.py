@@ -29,6 +29,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.exchange.rows import COMMON
 from pipeline.exchange.vibe_db.database import Database, Segment
 from pipeline.exchange.vibe_db.layouts import PICTURE, Layout, parse_numbers, source_of
+from pipeline.files.formats.arrays import FileState
 from pipeline.skeletons import (
     JOINTS,
     LARGEST,
@@ -92,7 +93,7 @@ class FileReader:
     split: str
     columns: tuple[str, ...]  # the cache's columns to fill
     digest: str  # SHA-256 of the file
-    state: tuple[int, int]  # its size and time (ns) before it was read
+    state: FileState  # before it was read
 
     def videos(self) -> Iterator[_ImportedVideo]:
         """Yield every video, in the order of their first rows. Holds one video's labels, and all

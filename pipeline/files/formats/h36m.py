@@ -36,17 +36,17 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
-    AGAIN,
-    is_number,
+    UNPACK_AGAIN,
+    FileState,
+    file_state,
     load_json,
-    load_sequence,
     numbers,
-    other_format,
     reading,
     refuse,
-    state_of,
+    refuse_other,
 )
 from pipeline.files.formats.names import shown, shown_names
+from pipeline.files.formats.sequences import SequenceKeys, is_number, load_sequence
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.skeletons import Doubles, Floats, Ints
 
@@ -69,8 +69,8 @@ JSON_AGAIN: Final = "Download the file again."
 Camera = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-# (subject, file name before the camera) -> (action, subaction)
-_Actions = dict[tuple[str, str], tuple[int, int]]
+# (subject, file name before the camera) -> action and subaction
+_Actions = dict[tuple[str, str], SequenceKeys]
 
 
 class _Metadata(NamedTuple):
@@ -85,11 +85,11 @@ def load_metadata(file: Path) -> _Metadata:
     """Read metadata.xml; its content is cached until the file changes. Raises RawDataError for
     another file.
     """
-    return _load_metadata(file, state_of(file))
+    return _load_metadata(file, file_state(file))
 
 
 @functools.lru_cache(maxsize=1)
-def _load_metadata(file: Path, _state: tuple[int, int]) -> _Metadata:
+def _load_metadata(file: Path, _state: FileState) -> _Metadata:
     with reading(file, "an XML file", do=XML_AGAIN):
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
     cameras = _texts(_section(file, root, "dbcameras/index2id"))
@@ -136,7 +136,7 @@ def _read_actions(file: Path, root: Element) -> _Actions:
         action, subaction, *names = row
         if is_number(action) and is_number(subaction):
             sequences = zip(subjects, names, strict=True)
-            actions |= dict.fromkeys(sequences, (int(action), int(subaction)))
+            actions |= dict.fromkeys(sequences, SequenceKeys(int(action), int(subaction)))
     return actions
 
 
@@ -174,14 +174,14 @@ def _texts(cells: Element) -> list[str]:
     return [_text(cell) for cell in cells]
 
 
-def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.float32]:
+def load_fits(file: Path, action: SequenceKeys, frames: Ints) -> NDArray[np.float32]:
     """Read the fits of N frames of a sequence: (N, 82), pose in rad with the global orientation in
     the world, then betas. Frames without a fit are NaN.
 
     `action`: the action's and subaction's id. Raises RawDataError for other content, and if the
     file does not have the sequence.
     """
-    key = f"{action[0]}/{action[1]}"
+    key = str(action)
     rows = np.full((len(frames), sum(LENGTHS.values())), np.nan, np.float32)
     stored = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
     if not stored:
@@ -202,14 +202,14 @@ def load_fits(file: Path, action: tuple[int, int], frames: Ints) -> NDArray[np.f
     return rows
 
 
-def load_joints(file: Path, action: tuple[int, int]) -> tuple[Ints, Doubles]:
+def load_joints(file: Path, action: SequenceKeys) -> tuple[Ints, Doubles]:
     """Read the joints of a sequence: frames (N,), strictly increasing, and joints (N, 17, 3) in mm
     in the world.
 
     Raises RawDataError for other content, and if there are no joints (reason `no_label`).
     """
     frames = load_sequence(file, action, LEVELS, do=JSON_AGAIN)
-    key = f"{action[0]}/{action[1]}"
+    key = str(action)
     if not frames:
         expected = "joints of this action and subaction"
         raise RawDataError(file, key, expected, "none", JSON_AGAIN, reason="no_label")
@@ -253,14 +253,14 @@ def load_cdf(file: Path, key: str) -> Floats:
         with open_regular(file) as stream:
             head = stream.read(16)
         if not head.startswith(MAGIC):
-            refuse(other_format(head) or "a file of another kind")
+            refuse_other(head)
         cdf = cdflib.CDF(file)
         info = cdf.cdf_info()
         names = [*info.zVariables, *info.rVariables]
         if key not in names:
-            raise RawDataError(file, key, "a variable of this name", f"only {names}", AGAIN)
+            raise RawDataError(file, key, "a variable of this name", f"only {names}", UNPACK_AGAIN)
         values = np.asarray(cdf.varget(key))
     if values.dtype.kind != "f":
-        raise RawDataError(file, key, "floating-point numbers", str(values.dtype), AGAIN)
+        raise RawDataError(file, key, "floating-point numbers", str(values.dtype), UNPACK_AGAIN)
     native = values.dtype.newbyteorder("=")
     return np.ascontiguousarray(values, native)

@@ -17,8 +17,9 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from pipeline.files.formats.arrays import HDF5, Shape, fits, other_format, reading, refuse
+from pipeline.files.formats.arrays import Shape, matches_shape, reading, refuse
 from pipeline.files.formats.names import shown_names
+from pipeline.files.formats.other_formats import HDF5, other_format
 from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import Doubles
 
@@ -41,7 +42,7 @@ def load_hdf5(file: Path, shapes: Mapping[str, Collection[Shape]]) -> dict[str, 
             refuse("no file")
         with open_regular(file) as stream:
             actual = other_format(stream.read(16))
-        if actual not in ("", HDF5):
+        if actual not in (None, HDF5):
             refuse(actual)
         with h5py.File(file, "r", locking=False) as stored:  # raw folders may be read-only
             return {key: _read(file, stored, key, allowed) for key, allowed in shapes.items()}
@@ -55,7 +56,7 @@ def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) ->
         if not isinstance(dataset, h5py.Dataset):
             refuse(f"a {type(dataset).__name__}")
         shape = dataset.shape
-        has_shape = any(fits(shape or (), allowed) for allowed in shapes)
+        has_shape = any(matches_shape(shape or (), allowed) for allowed in shapes)
         if not has_shape or dataset.dtype.kind not in "biuf":
             refuse(f"{shape} {dataset.dtype}")
         filters = filters_of(dataset)

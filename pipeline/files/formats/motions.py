@@ -21,9 +21,9 @@ from pipeline.files.formats.arrays import (
     TAKE_AWAY,
     load_npz,
     numbers,
-    other_format,
     reading,
     refuse,
+    refuse_other,
 )
 from pipeline.files.formats.known_files import owner_of
 from pipeline.files.formats.names import shown_names
@@ -170,7 +170,7 @@ def _load_motion_x(file: Path) -> Motion:
     with reading(file, expected, do=TAKE_AWAY), open_regular(file) as stream:
         start = stream.read(16)
         if not start.startswith(b"\x93NUMPY"):
-            refuse(other_format(start) or "a file of another kind")
+            refuse_other(start)
         stream.seek(0)
         stored = np.load(stream, allow_pickle=False)
         if stored.shape[1:] != (sum(MOTION_X.values()),):

@@ -27,13 +27,14 @@ import numpy as np
 from pipeline.cameras import pose_in_camera
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
+    FileState,
+    file_state,
     load_json,
-    load_sequence,
+    number_rows,
     numbers,
     reading,
-    state_of,
-    table,
 )
+from pipeline.files.formats.sequences import SequenceKeys, load_sequence
 from pipeline.skeletons import JOINTS, Doubles, Ints
 
 FITS: Final = "MPI-INF-3DHP_SMPL_NeuralAnnot.json"
@@ -69,9 +70,9 @@ def load_fits(raw: Path, video: str, kp_3d: Doubles, calibrated: Any, rows: Ints
     """
     sequence = video.rpartition("/video_")[0]
     subject, number = map(int, sequence.removeprefix("S").split("/Seq"))
-    keys = subject, number
-    bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, state_of(raw / FITS))
-    world = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, state_of(raw / WORLD))
+    keys = SequenceKeys(subject, number)
+    bodies = _load(raw / FITS, keys, N_BODY, _flatten_body, file_state(raw / FITS))
+    world = _load(raw / WORLD, keys, 3 * N_JOINTS, np.ravel, file_state(raw / WORLD))
     joints = _Rows(world.frames, world.values.reshape(-1, N_JOINTS, 3) / 1000)
     fits = np.full((len(rows), N_FIT), np.nan)
     if not len(bodies.frames):
@@ -109,7 +110,7 @@ class _CalibratedCamera(NamedTuple):
 
 
 def _load_cameras(
-    file: Path, keys: tuple[int, int], video: str, calibrated: Any
+    file: Path, keys: SequenceKeys, video: str, calibrated: Any
 ) -> list[_CalibratedCamera]:
     """Read the cameras of a sequence; the video's own is the first."""
     stored: Any = load_json(file, do=AGAIN)
@@ -117,7 +118,7 @@ def _load_cameras(
     if calibrated is not None:
         cameras[CALIBRATED] = calibrated[:3, :3], calibrated[:3, 3]
     with reading(file, "subjects, sequences and cameras", do=AGAIN):
-        of_sequence = stored.get(str(keys[0]), {}).get(str(keys[1]), {})
+        of_sequence = stored.get(str(keys.outer), {}).get(str(keys.inner), {})
         for name, entry in of_sequence.items():
             cameras[name] = entry["R"], np.divide(entry["t"], 1000)
 
@@ -202,10 +203,10 @@ def _flatten_body(body: Any) -> Doubles:
 @functools.lru_cache(maxsize=2)  # one sequence of each of the two large files
 def _load(
     file: Path,
-    keys: tuple[int, int],
+    keys: SequenceKeys,
     n: int,
     flatten: Callable[[Any], Doubles],
-    _state: tuple[int, int],
+    _state: FileState,
 ) -> _Rows:
     """Read a sequence, with n numbers for each frame. `flatten` makes them of a frame's content.
     `_state`: of the file, so that a changed file is read again.
@@ -213,7 +214,7 @@ def _load(
     stored = load_sequence(file, keys, "subject, sequence and frame", do=AGAIN)
     with reading(file, f"{n} numbers a frame", do=AGAIN):
         rows = [flatten(content) for content in stored.values()]
-    values = table(file, [f"{keys[0]}/{keys[1]}/{frame}" for frame in stored], rows, n)
+    values = number_rows(file, [f"{keys}/{frame}" for frame in stored], rows, n)
     return _Rows(np.array([*stored], np.int64), values.reshape(-1, n))
 
 

@@ -27,7 +27,8 @@ from typing import Any, ClassVar, Final, Literal, cast
 import numpy as np
 
 from pipeline.errors import RawDataError, UnsafePickle
-from pipeline.files.formats.arrays import other_format, reading, refuse
+from pipeline.files.formats.arrays import reading, refuse
+from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import Array
 

@@ -27,7 +27,8 @@ from typing import Any, BinaryIO, Final
 import google_crc32c
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import other_format, reading, refuse
+from pipeline.files.formats.arrays import reading, refuse
+from pipeline.files.formats.other_formats import other_format
 from pipeline.files.raw.files import open_regular
 from pipeline.files.raw.opening import open_unbuffered
 

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats import hdf5
-from pipeline.files.formats.arrays import load_mat, load_npz, numbers, table
+from pipeline.files.formats.arrays import load_mat, load_npz, number_rows, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
 
 SHAPE = {"a": [(None, 2)]}
@@ -164,11 +164,11 @@ def test_what_is_no_table_of_real_numbers_is_refused_by_file_and_key(stored):
 def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wrong_row():
     assert numbers(Path("x"), "k", np.array([250], np.uint8), (1,)).dtype == np.float64
     np.testing.assert_array_equal(
-        table(Path("x"), ["a", "b"], [[1, 2], [3, 4.5]], 2), [[1, 2], [3, 4.5]]
+        number_rows(Path("x"), ["a", "b"], [[1, 2], [3, 4.5]], 2), [[1, 2], [3, 4.5]]
     )
-    assert table(Path("x"), [], [], 2).shape == (0, 2)
+    assert number_rows(Path("x"), [], [], 2).shape == (0, 2)
     with pytest.raises(RawDataError, match="'b'"):
-        table(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)
+        number_rows(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)
 
 
 def test_a_compressed_variable_that_ends_in_a_sync_flush_is_read(tmp_path):

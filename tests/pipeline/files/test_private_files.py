@@ -11,7 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats import arrays, calibration, h36m, hdf5, motions, pickles
+from pipeline.files.formats import arrays, calibration, h36m, hdf5, motions, pickles, sequences
 from pipeline.files.formats.people import box_lines, keypoints_json, trc
 
 SECRET = "hunter2"
@@ -66,11 +66,11 @@ CASES = {
     "xml tags": (write_text(f"<a><{SECRET * 6}/></a>"), h36m.load_metadata),
     "sequence": (
         write_text(f'{{"{LINE}": {{"1": {{"1": {{}}}}}}}}'),
-        lambda file: arrays.load_sequence(file, (1, 1), "frames", do=""),
+        lambda file: sequences.load_sequence(file, sequences.SequenceKeys(1, 1), "frames", do=""),
     ),
     "frame": (
         write_text(f'{{"1": {{"1": {{"{LINE}": {{}}}}}}}}'),
-        lambda file: arrays.load_sequence(file, (1, 1), "frames", do=""),
+        lambda file: sequences.load_sequence(file, sequences.SequenceKeys(1, 1), "frames", do=""),
     ),
     "calibration": (
         write_text(f"{calibration.FIRST_LINE}\nname 0\nintrinsic {LINE}\n"),

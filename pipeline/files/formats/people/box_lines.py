@@ -34,7 +34,7 @@ from pipeline.files.formats.people.found import (
     label_error,
     other_tool_error,
     text_lines,
-    whole,
+    whole_number,
 )
 from pipeline.skeletons import Doubles
 
@@ -150,7 +150,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
         largest = max(largest, *np.abs(values[2:6]))
         frame = MOT.frame(file, key, values[0])
-        identity = whole(file, key, values[1])
+        identity = whole_number(file, key, values[1])
         score = 1.0
         if len(values) > 6:
             score = finite_score(file, key, values[6])
@@ -194,7 +194,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             keypoints = values[N_BEFORE : N_BEFORE + n_keypoints]
             ending = values[N_BEFORE + n_keypoints :]
             if len(ending) == 2:
-                whole(file, key, ending[1])
+                whole_number(file, key, ending[1])
             if ending:
                 finite_score(file, key, ending[0])
             boxes.append(values[1:N_BEFORE])

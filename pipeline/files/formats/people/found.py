@@ -20,6 +20,7 @@ from pipeline.files.formats import arrays
 from pipeline.files.formats.known_files import FORMATS as FORMATS
 from pipeline.files.formats.known_files import export_of, owner_of_file
 from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.raw.files import read_regular
 from pipeline.skeletons import LARGEST, Doubles
 
@@ -58,7 +59,7 @@ OTHER_TOOL: Final = (
 )
 
 # the functions of `arrays`, with advice for these files
-whole: Final = partial(arrays.whole, do=FORMATS)
+whole_number: Final = partial(arrays.whole_number, do=FORMATS)
 numbers: Final = partial(arrays.numbers, do=FORMATS)
 records: Final = partial(arrays.records, do=FORMATS)
 
@@ -84,7 +85,7 @@ def text_lines(file: Path, expected: str) -> list[str]:
     """The lines of a file of text, which may be blank. Raises RawDataError for another file."""
     with arrays.reading(file, expected, do=DAMAGED):
         content = read_regular(file)
-        other = arrays.other_than_text(content)
+        other = other_than_text(content)
         if content.strip() and other:
             arrays.refuse(other)
         return content.decode("utf-8-sig").splitlines()
@@ -128,7 +129,7 @@ class LabelFormat:
         """Convert a frame's number in the file to the number from 0. Raises RawDataError for a
         number before the first, and for anything else.
         """
-        number = whole(file, key, value)
+        number = whole_number(file, key, value)
         if number < self.first:
             expected = f"frames from {self.first} on, as in {self.name}"
             raise label_error(file, key, expected, str(number), f"Count frames from {self.first}.")
@@ -235,5 +236,5 @@ def track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
     if "track_id" not in entry:
         return None
     do = "Number people by whole numbers, or leave track_id out."
-    identity = whole(file, f"{key}.track_id", entry["track_id"], do=do)
+    identity = whole_number(file, f"{key}.track_id", entry["track_id"], do=do)
     return None if identity < 0 else identity

@@ -45,7 +45,7 @@ from pipeline.files.formats.people.found import (
     other_tool_error,
     records,
     track_id,
-    whole,
+    whole_number,
 )
 from pipeline.files.formats.people.mmpose import DEMO, INFERENCER, mmpose_content
 from pipeline.skeletons import Doubles
@@ -216,7 +216,7 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
     for _ in range(2):
         if isinstance(idx, list) and idx:
             idx = idx[0]
-    return whole(file, "idx", idx)
+    return whole_number(file, "idx", idx)
 
 
 class _Categories(NamedTuple):
@@ -332,7 +332,7 @@ def _annotations(
     n_left_out = Counter[str]()  # annotations of a category that is no person
     for i, entry in enumerate(records(file, "annotations", stored)):
         key = f"annotations[{i}]"
-        image_id = whole(file, f"{key}.image_id", entry.get("image_id"))
+        image_id = whole_number(file, f"{key}.image_id", entry.get("image_id"))
         if image_id not in images:
             raise label_error(file, f"{key}.image_id", "the id of one of images", str(image_id))
         category = categories.other_than_people(entry)
@@ -387,7 +387,7 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
     entries = records(file, "images", stored)
     for i, entry in enumerate(entries):
         key = f"images[{i}]"
-        image_id = whole(file, f"{key}.id", entry.get("id"))
+        image_id = whole_number(file, f"{key}.id", entry.get("id"))
         if "frame_index" in entry:
             frame = COCO.frame(file, f"{key}.frame_index", entry["frame_index"])
         else:
@@ -455,7 +455,7 @@ def _scale(
     """
     if sizes is None or not all(stated_size):
         return np.ones(3)
-    stated = np.array([whole(file, f"{key}.size", side) for side in stated_size], np.float64)
+    stated = np.array([whole_number(file, f"{key}.size", side) for side in stated_size], np.float64)
     possible = np.array(sizes(), np.float64)  # (sizes, 2)
     clip = possible[0]
     x, y = (stated / possible).T  # scale of width and height to each possible size
