@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass as validated
 
 import cache
 from pipeline import cameras
-from pipeline.cameras import resample_linear, resample_rotations
+from pipeline.cameras import resample_rotations
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.datasets.bedlam import Bedlam
@@ -44,7 +44,7 @@ from pipeline.exchange.rows import (
 )
 from pipeline.exchange.wham.fields import RowFields
 from pipeline.exchange.wham.layouts import NO_EXTRINSICS, NO_INTRINSICS, NO_RATE, NO_SIZE
-from pipeline.exchange.wham.motions import Motions
+from pipeline.exchange.wham.motions import find_motions
 from pipeline.features.streams.world import Hmr2
 from pipeline.skeletons import Array
 
@@ -166,20 +166,20 @@ class _AmassMotions:
             NO_SMPLX: functools.partial(rows.has, NO_SMPLX),
             GENDERED: lambda start, stop: rows.genders_of(start, stop) == "neutral",
         }
-        self._motions = Motions(split, segments_of(split, checks), None)
+        self._motions = find_motions(split, segments_of(split, checks))
         self.segments = self._motions.segments
         self.names = self._motions.names
 
     def arrays(self, number: int) -> dict[str, Array]:
         """A motion's pose (F, 66) rad, trans (F, 3) m and beta (10,)."""
-        positions = self._motions.positions(number)
         pose = self._motions.read_column("smplx_pose", number)
-        trans = self._motions.read_column("trans", number)
         betas = self._motions.read_column("smplx_betas", number)
-        body = resample_rotations(pose[:, :N_BODY].reshape(len(pose), -1, 3), positions)
+        body = resample_rotations(
+            pose[:, :N_BODY].reshape(len(pose), -1, 3), self._motions.positions(number)
+        )
         return {
             "pose": body.reshape(-1, N_BODY),
-            "trans": resample_linear(trans, positions),
+            "trans": self._motions.translations(number),
             "beta": betas[0, :N_BETAS],
         }
 
@@ -218,9 +218,7 @@ class _BedlamMotions:
 
     def _read_column(self, name: str, number: int) -> Array:
         """A motion's rows of a column."""
-        start = int(self.segments.start[number])
-        stop = int(self.segments.stop[number])
-        return self._split.rows(name, start, stop)
+        return self.segments.read_column(self._split, name, number)
 
     def arrays(self, number: int) -> dict[str, Array]:
         """A motion's labels in the camera and in a world whose y is up.

@@ -210,6 +210,10 @@ class Segments:
         """The segment of each of the rows [start, stop)."""
         return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
 
+    def read_column(self, split: cache.Split, column: str, number: int) -> Array:
+        """A segment's rows of a column."""
+        return split.rows(column, int(self.start[number]), int(self.stop[number]))
+
     def only(self, chosen: Bools, reason: str) -> Segments:
         """The chosen segments, of (n,) flags; the rows of the others are left out for `reason`."""
         left_out = dict(self.left_out)

@@ -49,7 +49,7 @@ from pipeline.exchange.wham.layouts import (
     FileLayout,
     file_field,
 )
-from pipeline.exchange.wham.motions import Motions
+from pipeline.exchange.wham.motions import MotionFields, find_motions
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.streams.world import Hmr2, Stationary
 from pipeline.files.raw import is_stand_in, refuse_mixture
@@ -145,10 +145,12 @@ def _file_of(out: Path, layout: FileLayout) -> Path:
 def _arrange(layout: FileLayout, rows: RowFields, segments: Segments) -> _Content:
     """Decide in which parts the rows of the segments are written, and how fields are computed."""
     if layout.kind == "motions":
-        motions = Motions(rows.split, segments, rows.bodies)
-        pieces = [(number, number + 1) for number in range(len(motions.lengths))]
-        parts = [_FilePart(pieces, sum(motions.lengths), {})]
-        return _Content(motions.segments, parts, motions.computed)
+        assert rows.bodies is not None  # `_bodies` requires them for motions
+        motions = find_motions(rows.split, segments)
+        fields = MotionFields(motions, rows.bodies)
+        pieces = [(number, number + 1) for number in range(len(motions.names))]
+        parts = [_FilePart(pieces, int(motions.lengths.sum()), {})]
+        return _Content(motions.segments, parts, fields.computed)
     computed = {**rows.computed, "vid": segments.numbers}
     return _Content(segments, _parts(layout, segments, rows), computed)
 
