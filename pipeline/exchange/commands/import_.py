@@ -172,7 +172,7 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     chosen = Options(args.stream or "resnet50", args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
         imported = import_database(file, args.cache, name, chosen, progress=progress)
-    if not imported.why:
+    if not imported.is_written:
         out.print(plain(f"{name}: up to date, imported from {file.name}"))
         return 0
     features = "without features (the file has none)"
@@ -187,11 +187,10 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     if imported.without_features:
         rows = count(imported.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features (not finite in float16)")
-    if imported.mark:
-        content = f"{STAND_IN} demo data"
-        if imported.mark == "untrained":
-            content = f"{UNTRAINED} features of random weights"
-        out.print(f"  {content}: use only to try the pipeline")
+    if imported.is_demo:
+        out.print(f"  {STAND_IN} demo data: use only to try the pipeline")
+    if imported.is_untrained:
+        out.print(f"  {UNTRAINED} features of random weights: use only to try the pipeline")
     return 0
 
 

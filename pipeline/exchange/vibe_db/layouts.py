@@ -1,4 +1,4 @@
-"""Layouts of database files by dataset, their image names and provenance.  tracks <-> [database
+"""Layouts of database files by dataset, and their image names.  tracks <-> [database
 files]
 
 A database file contains the full name of every image; the cache stores a pattern with one number. A
@@ -11,14 +11,12 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.formats import provenance_path
+from pipeline.errors import PipelineError
 from pipeline.exchange.rows import NO_FEATURES, NO_JOINTS_3D, NO_SMPL, FileField
-from pipeline.files.formats.arrays import load_json
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.skeletons import Ints, Skeleton
@@ -204,24 +202,3 @@ def source_of(names: Sequence[str], frame_index: Ints) -> str:
         if name_of(frame) != name:
             return ""
     return candidate
-
-
-def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
-    """The provenance of a file with this SHA-256; empty if there is none.
-
-    Raises RawDataError for an invalid provenance file, or one that belongs to other content.
-    """
-    source = provenance_path(file)
-    if not source.exists():
-        return {}
-    do = f"Restore it, or delete it: then the origin of {file.name} is unknown."
-    content = load_json(source, do=do)
-    found = type(content).__name__
-    if isinstance(content, dict):
-        found = content.get("sha256", found)
-        if found == sha256 and isinstance(content.get("stand_in"), bool):
-            return content
-    do = (
-        f"It belongs to another file: copy the one that was written with {file.name}, or delete it."
-    )
-    raise RawDataError(source, "sha256", f"{sha256}, that of {file.name}", str(found), do)

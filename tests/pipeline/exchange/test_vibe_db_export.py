@@ -102,7 +102,7 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_exports
         assert values.shape == (done.rows, *shapes.get(field, ())), field
         assert values.dtype.name.startswith(types.get(field, "float32")), field
     imported = import_database(done.file, tmp_path / "cache", name)
-    assert imported.mark == "demo data" and cache.verify(tmp_path / "cache").ok
+    assert imported.is_demo and cache.verify(tmp_path / "cache").ok
     # h36m's rows without SMPL parameters are left out
     if name not in ("amass/train", "h36m/train"):
         splits = cache.open(exportable(name))[name], cache.open(tmp_path / "cache")[name]

@@ -63,7 +63,8 @@ def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path):
         assert np.array_equal(features, exact[slice(*window)].astype(np.float16).astype(np.float32))
     assert not batch["w_3d"].any() and not batch["w_smpl"].any()
     assert split.columns == ("frame_index", "bbox", "kp_2d")
-    assert (done.rows, done.tracks, done.stream, done.mark) == (N, 2, "resnet50", "")
+    assert (done.rows, done.tracks, done.stream) == (N, 2, "resnet50")
+    assert not done.is_demo and not done.is_untrained
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
     assert split.provenance["imported"] == str((tmp_path / "db.pt").resolve())
     before, options = into.tree(tmp_path / "cache"), Options(weights_of="SPIN", crop_scale=1.2)
     again = import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", options)
-    assert again.why == ""
+    assert not again.is_written
     assert into.tree(tmp_path / "cache") == before
 
 
@@ -316,7 +317,7 @@ def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into,
             patch.setattr(cache.StreamWriter, "write", write)
             with pytest.raises(KeyboardInterrupt):
                 import_database(tmp_path / "db.pt", root, "posetrack/train")
-        assert import_database(tmp_path / "db.pt", root, "posetrack/train").why
+        assert import_database(tmp_path / "db.pt", root, "posetrack/train").is_written
         assert into.tree(root) == into.tree(tmp_path / "cache")
 
 
