@@ -1,5 +1,4 @@
-"""Clips below a raw folder, and the keypoint files that `detect` writes for them.  [pixels] -> raw
-keypoints -> tracks
+"""Keypoint files, which `detect` writes for clips.  [pixels] -> raw keypoints -> tracks
 
 `python -m pipeline detect` writes one file for each clip `<folders>/<clip>.mp4`:
 
@@ -29,20 +28,17 @@ import functools
 import json
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cli.text import FEW, count
-from pipeline.clips.file_names import PACKED
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, file_state
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.files import VIDEOS, open_regular
+from pipeline.files.raw.files import open_regular
 
 MADE_BY: Final = "python -m pipeline detect"
 # the folder beside clips in which the dataset `videos` looks for them
@@ -51,95 +47,6 @@ RECORDS: Final = ".detect"  # folder of the lock, and of the reasons why clips h
 LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
 END: Final = b"}]}\n"  # only a complete file ends like this
-EXTENSIONS: Final = VIDEOS
-ENDINGS: Final = ", ".join(EXTENSIONS)
-KINDS: Final = f"files that end in {ENDINGS}"
-# usual files beside clips, which `describe_others` does not mention
-BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
-PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-
-
-def list_clips(raw: Path, suffix: str = "") -> list[str]:
-    """List video files anywhere below `raw`, sorted, except hidden ones; [] without such a folder.
-
-    suffix: ending that follows the name of a video file; ".json" lists the files of `detect`.
-    """
-    clips = []
-    for file in _list_files(raw):
-        if file.endswith(suffix) and _kind(file.removesuffix(suffix)) in EXTENSIONS:
-            clips.append(file)
-    return clips
-
-
-def describe_others(raw: Path) -> str:
-    """Say which files below `raw` are skipped: "skipped 2 files of other kinds: a.heic, b.jpg".
-
-    "" if there are only clips, labels, tables and texts.
-    """
-    others = []
-    for file in _files_beside_keypoints(raw):
-        if _kind(file) not in (*EXTENSIONS, *BESIDE_CLIPS):
-            others.append(file)
-    if not others:
-        return ""
-    return f"skipped {count(len(others), 'file')} of other kinds: {join_few(others)}"
-
-
-def join_few(names: Sequence[str]) -> str:
-    """The first few names, for a message: "a.heic, b.jpg, ..."."""
-    shown = [*names[:FEW]]
-    if len(names) > FEW:
-        shown.append("...")
-    return ", ".join(shown)
-
-
-def images_hint(raw: Path) -> str:
-    """Advice for a folder without clips but with an archive or images; "" for another folder."""
-    for file in _list_files(raw):
-        if file.casefold().endswith(PACKED):
-            return f" ({file}: unpack it)"
-    images = [file for file in _files_beside_keypoints(raw) if _kind(file) in PICTURES]
-    if not images:
-        return ""
-    source = "%06d.jpg"
-    if _kind(images[0]) == ".gif":
-        source = "clip.gif"
-    return f" ({len(images):,} images; make a clip of them: ffmpeg -i {source} clip.mp4)"
-
-
-def _files_beside_keypoints(raw: Path) -> list[str]:
-    return [file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
-
-
-def _kind(file: str) -> str:
-    return PurePath(file).suffix.lower()
-
-
-def _list_files(raw: Path) -> list[str]:
-    """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
-    files: list[str] = []
-    for folder, folders, names in os.walk(raw, followlinks=True):
-        resolved = Path(folder).resolve()
-        shown = [name for name in folders if not name.startswith(".")]
-        folders.clear()
-        for name in shown:
-            is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
-            if not is_cycle:
-                folders.append(name)
-        parent = PurePath(folder).relative_to(raw)
-        files += [(parent / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(files)
-
-
-def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List the entries of a folder, unsorted, except hidden ones; [] for a missing folder.
-
-    Hidden entries include a Mac's ._<clip>.mp4.
-    """
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as scanned:
-        return [entry for entry in scanned if not entry.name.startswith(".")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,12 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
-from pipeline.clips.files import EXTENSIONS, KEYPOINTS, MADE_BY, entries, read_info
+from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
+from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import is_folder_entry
+from pipeline.files.raw.files import VIDEOS, is_folder_entry
 
 # A clip's labels, as (files, folders) below the raw folder: one file, one folder, or neither, such
 # as (("keypoints/train/a.mp4.json",), ()).
@@ -157,7 +158,7 @@ class ClipLabels:
             else:
                 by_plain_name[plain_name] = name
             if name in folders:
-                deeper = entries(self._raw / KEYPOINTS / folder / name)
+                deeper = visible_entries(self._raw / KEYPOINTS / folder / name)
                 for inner in sorted(entry.name for entry in deeper):
                     by_plain_name.setdefault(plain(inner), f"{name}/{inner}")
         self._unmatched[folder] = _Unmatched(by_plain_name, of_all)
@@ -178,7 +179,7 @@ class ClipLabels:
 
 def _list_names(folder: Path) -> _FolderNames:
     names = _FolderNames(set(), set())
-    for entry in entries(folder):
+    for entry in visible_entries(folder):
         if is_folder_entry(entry):
             names.folders.add(entry.name)
         else:
@@ -193,9 +194,9 @@ def _require_folder_name(raw: Path) -> None:
     """
     if (raw / KEYPOINTS).is_dir():
         return
-    for entry in entries(raw):
+    for entry in visible_entries(raw):
         is_similar = plain(entry.name) in (KEYPOINTS, "keypoint")
-        is_clip = PurePath(entry.name).suffix.lower() in EXTENSIONS
+        is_clip = PurePath(entry.name).suffix.lower() in VIDEOS
         if is_clip or not is_similar:
             continue
         actual = "a file"

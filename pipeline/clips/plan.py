@@ -31,24 +31,21 @@ from cache.write.parts import Part
 from pipeline.cli.text import command, count, from_here
 from pipeline.clips.detectors import Detector, identity, terms
 from pipeline.clips.files import (
-    EXTENSIONS,
     KEYPOINTS,
-    KINDS,
     MADE_BY,
     VERSION,
     ClipFiles,
     detected_file,
-    images_hint,
     is_whole,
-    list_clips,
     read_info,
 )
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import KINDS, images_hint, list_clips, list_labelled_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.changes import utf8
-from pipeline.files.raw.files import digest_or_problem
+from pipeline.files.raw.files import VIDEOS, digest_or_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +276,7 @@ def _clips_of(raw: Path) -> tuple[Path, list[str]]:
     Raises ConfigError if there are no clips.
     """
     if raw.is_file():
-        if raw.suffix.lower() not in EXTENSIONS:
+        if raw.suffix.lower() not in VIDEOS:
             raise ConfigError(
                 f"{raw}: expected a clip or a folder of clips, {KINDS}; found another file"
             )
@@ -320,8 +317,7 @@ def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFil
     Results have the fingerprint that the file states, not that of a clip.
     """
     lost = []
-    found = {path.removesuffix(".json") for path in list_clips(out, ".json")}
-    for clip in sorted(found - {*clips}):
+    for clip in sorted({*list_labelled_clips(out)} - {*clips}):
         if (raw / clip).exists():
             continue
         info = read_info(detected_file(out, clip))

@@ -21,7 +21,8 @@ from typing import Final
 from pipeline.cli.console import DOUBT, plain
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
-from pipeline.clips.files import KEYPOINTS, list_clips
+from pipeline.clips.files import KEYPOINTS
+from pipeline.clips.listing import list_clips
 from pipeline.clips.plan import detected_otherwise, unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import computing

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import cache
 from pipeline.cli.text import command
-from pipeline.clips.files import EXTENSIONS
 from pipeline.conversion.committed import no_videos, refuse_missing_folder
 from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw.files import VIDEOS
 
 
 def list_videos(
@@ -104,7 +104,7 @@ def _clip_digests(raw: Path, videos: Iterable[RawVideo]) -> dict[str, str]:
     """Name -> digest of the images, for the videos that are clips and can be read."""
     digests = {}
     for video in videos:
-        is_clip = bool(video.files) and video.files[0].suffix.lower() in EXTENSIONS
+        is_clip = bool(video.files) and video.files[0].suffix.lower() in VIDEOS
         if is_clip:
             with contextlib.suppress(RawDataError, OSError):  # the conversion reports it
                 digests[video.name] = Video(raw, str(video.files[0])).digest()

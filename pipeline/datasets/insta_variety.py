@@ -33,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.clips.files import EXTENSIONS, list_clips
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import ANY_CLIP
@@ -47,6 +47,7 @@ from pipeline.files.formats.tfrecords import AGAIN, feature_values
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import VIDEOS
 from pipeline.skeletons import Doubles, convert
 from pipeline.track import Track
 
@@ -111,7 +112,7 @@ class InstaVariety(ClipDataset):
 
     def origin(self, video: str) -> Origin:
         """The recording is the video's file name; unknown for records, which do not name it."""
-        if not video.lower().endswith(EXTENSIONS):
+        if not video.lower().endswith(VIDEOS):
             return Origin()
         return super().origin(video)
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.clips.files import KEYPOINTS, entries
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import visible_entries
 from pipeline.datasets.base import Mistake, ReleasePart
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
@@ -116,9 +117,10 @@ class Kinetics(ClipDataset):
 
 def _list_clips(folder: Path, below: str) -> Iterator[str]:
     """Yield video files in a split's folder and in its class folders, as paths below `below`."""
-    for entry in entries(folder):
+    for entry in visible_entries(folder):
         if is_folder_entry(entry):
-            inner = (f"{below}/{entry.name}/{file.name}" for file in entries(folder / entry.name))
+            files = visible_entries(folder / entry.name)
+            inner = (f"{below}/{entry.name}/{file.name}" for file in files)
             yield from (file for file in inner if file.lower().endswith(EXTENSIONS))
         elif entry.name.lower().endswith(EXTENSIONS):
             yield f"{below}/{entry.name}"

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pydantic import BeforeValidator
 
 from pipeline.accounting import VideoAccount
-from pipeline.clips.files import ENDINGS, KEYPOINTS, describe_others, images_hint, list_clips
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels
+from pipeline.clips.listing import ENDINGS, describe_others, images_hint, list_clips
 from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
 from pipeline.datasets.detected.people import Rules
 from pipeline.errors import ConfigError, RawDataError

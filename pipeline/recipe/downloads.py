@@ -23,11 +23,11 @@ from typing import Final
 import numpy as np
 
 from pipeline.cli.text import count as count_of
-from pipeline.clips.files import EXTENSIONS
 from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.sources import match_numbered
 from pipeline.files.raw import RawVideo, files
+from pipeline.files.raw.files import VIDEOS
 
 # dataset -> other names that downloads give to its folder
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -329,7 +329,7 @@ def _find_imageless(dataset: Dataset, videos: Sequence[RawVideo]) -> list[str]:
     for video in videos:
         recording = dataset.origin(video.name).recording or video.name
         recordings.add(recording)
-        if video.folders or any(path.suffix.lower() in EXTENSIONS for path in video.files):
+        if video.folders or any(path.suffix.lower() in VIDEOS for path in video.files):
             cameras.add(video.name.removeprefix(recording))
             with_images.add(video.name)
     expected = {recording + camera for recording in recordings for camera in cameras}

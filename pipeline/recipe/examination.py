@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from pipeline.cli.progress import line_if_slow
 from pipeline.cli.text import count as count_of
-from pipeline.clips.files import EXTENSIONS, KEYPOINTS
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import labels_of
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.errors import RawDataError
@@ -29,6 +29,7 @@ from pipeline.files.formats import smpl_files
 from pipeline.files.formats.people.detections import read_detections
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files
+from pipeline.files.raw.files import VIDEOS
 from pipeline.recipe.downloads import (
     OTHER_NAMES,
     find_archives,
@@ -341,7 +342,7 @@ def _unusual_clips(raw: Path, videos: Sequence[RawVideo]) -> Iterator[str]:
         clip = video.name
         if video.files:
             clip = str(video.files[0])
-        if PurePath(clip).suffix.lower() not in EXTENSIONS:
+        if PurePath(clip).suffix.lower() not in VIDEOS:
             continue
         try:
             remarks = Video(raw, clip).first_look().remarks()

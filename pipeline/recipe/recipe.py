@@ -22,7 +22,7 @@ import cache
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.clips.detectors import Detector
-from pipeline.clips.files import EXTENSIONS, KEYPOINTS, detected_file, read_info
+from pipeline.clips.files import KEYPOINTS, detected_file, read_info
 from pipeline.clips.plan import (
     DetectionPlan,
     detected_otherwise,
@@ -37,7 +37,7 @@ from pipeline.features.plan import ExtractionPlan, compare_stream, missing_rows,
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import is_stand_in
-from pipeline.files.raw.files import digest_or_problem
+from pipeline.files.raw.files import VIDEOS, digest_or_problem
 from pipeline.plug_ins import PlugInError
 from pipeline.settings.arguments import (
     body_for_fits,
@@ -326,7 +326,7 @@ def _plan_detection(
         unlabelled_clips, raw, by_any_detector=recipe.by_any_detector
     )
     files = itertools.chain.from_iterable(video.files for video in conversion.listed)
-    of_split = {str(file) for file in files if file.suffix.lower() in EXTENSIONS}
+    of_split = {str(file) for file in files if file.suffix.lower() in VIDEOS}
     if detector.downloads:
         clips = [clip for clip in list_unlabelled() if clip in of_split]
         plan.undetected = tuple(clip for clip in clips if not _is_detected(raw, clip, detector))

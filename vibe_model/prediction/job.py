@@ -18,13 +18,15 @@ from typing import Final
 
 import cache
 from pipeline.clips.file_names import require_own_name
-from pipeline.clips.files import ENDINGS, EXTENSIONS, KEYPOINTS, entries
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels import ClipLabels, labels_of, require_own_labels
+from pipeline.clips.listing import ENDINGS, visible_entries
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER, is_stand_in
+from pipeline.files.raw.files import VIDEOS
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2, Trained
@@ -88,7 +90,7 @@ def clips_folder(named: Path, root: cache.Root, out: Path) -> Path:
     """
     if named.is_dir():
         return named
-    if not named.is_file() or named.suffix.lower() not in EXTENSIONS:
+    if not named.is_file() or named.suffix.lower() not in VIDEOS:
         what = "another file" if named.is_file() else "no such file or folder"
         raise ConfigError(
             f"{named}: expected a clip ({ENDINGS}) or a folder of clips, found {what}"
@@ -123,7 +125,8 @@ def _find_labels(clip: Path) -> Path | None:
     Raises RawDataError for keypoints that may belong to another clip.
     """
     folder = clip.parent
-    siblings = [entry.name for entry in entries(folder) if entry.name.lower().endswith(EXTENSIONS)]
+    names = [entry.name for entry in visible_entries(folder)]
+    siblings = [name for name in names if name.lower().endswith(VIDEOS)]
     video = ClipLabels(folder, siblings).video(clip.name)
     labels = labels_of(folder, video)
     if labels is not None:
@@ -134,7 +137,7 @@ def _find_labels(clip: Path) -> Path | None:
 
 def _remove_label_links(clip_name: str, keypoints: Path) -> None:
     """Remove links to the labels of an earlier clip of this name."""
-    for entry in entries(keypoints):
+    for entry in visible_entries(keypoints):
         if clip_name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
             Path(entry).unlink()
 

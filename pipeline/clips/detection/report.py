@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.cli.console import rate
 from pipeline.cli.text import count
-from pipeline.clips.files import join_few
+from pipeline.clips.listing import join_few
 from pipeline.processes.meter import Meter
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.file_names import require_own_name
-from pipeline.clips.files import EXTENSIONS, KEYPOINTS, MADE_BY, read_info
+from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels import labels_of, require_own_labels
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.detected.people import (
@@ -49,7 +49,7 @@ from pipeline.files.pixels.clip_record import ClipRecord, restore_record
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import file_digest
+from pipeline.files.raw.files import VIDEOS, file_digest
 from pipeline.homography import CORNERS, LARGEST_MOVE, transfer
 from pipeline.linking import SECOND
 from pipeline.skeletons import Doubles, joint_names, zero_invalid_joints
@@ -76,7 +76,7 @@ class ClipDataset(Dataset):
         'jB8CPlU9xjA'
         """
         path = PurePath(video)
-        name = path.stem if path.suffix.lower() in EXTENSIONS else path.name
+        name = path.stem if path.suffix.lower() in VIDEOS else path.name
         return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
 
 

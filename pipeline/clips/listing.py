@@ -1,0 +1,103 @@
+"""Clips below a raw folder, and what lies beside them.  [pixels]"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Final
+
+from pipeline.cli.text import FEW, count
+from pipeline.clips.file_names import PACKED
+from pipeline.clips.files import KEYPOINTS
+from pipeline.files.raw.files import VIDEOS
+
+ENDINGS: Final = ", ".join(VIDEOS)
+KINDS: Final = f"files that end in {ENDINGS}"
+# usual files beside clips, which `describe_others` does not mention
+_BESIDE_CLIPS: Final = (".json", ".txt", ".md", ".csv", ".xml", ".yaml", ".yml", ".cfg", ".log")
+_PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def list_clips(raw: Path) -> list[str]:
+    """List video files anywhere below `raw`, sorted, except hidden ones; [] without such a
+    folder.
+    """
+    return [file for file in _list_files(raw) if _kind(file) in VIDEOS]
+
+
+def list_labelled_clips(out: Path) -> list[str]:
+    """List clips with a file <clip>.json below `out`, sorted. The clips may be missing."""
+    stems = [file.removesuffix(".json") for file in _list_files(out) if file.endswith(".json")]
+    return [clip for clip in stems if _kind(clip) in VIDEOS]
+
+
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List the entries of a folder, unsorted, except hidden ones; [] for a missing folder.
+
+    Hidden entries include a Mac's ._<clip>.mp4.
+    """
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as scanned:
+        return [entry for entry in scanned if not entry.name.startswith(".")]
+
+
+def _files_beside_keypoints(raw: Path) -> list[str]:
+    return [file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/")]
+
+
+def _kind(file: str) -> str:
+    return PurePath(file).suffix.lower()
+
+
+def _list_files(raw: Path) -> list[str]:
+    """List all files below `raw`, sorted, except hidden ones. Follows links to folders."""
+    files: list[str] = []
+    for folder, folders, names in os.walk(raw, followlinks=True):
+        resolved = Path(folder).resolve()
+        shown = [name for name in folders if not name.startswith(".")]
+        folders.clear()
+        for name in shown:
+            is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
+            if not is_cycle:
+                folders.append(name)
+        parent = PurePath(folder).relative_to(raw)
+        files += [(parent / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def describe_others(raw: Path) -> str:
+    """Say which files below `raw` are skipped: "skipped 2 files of other kinds: a.heic, b.jpg".
+
+    "" if there are only clips, labels, tables and texts.
+    """
+    others = []
+    for file in _files_beside_keypoints(raw):
+        if _kind(file) not in (*VIDEOS, *_BESIDE_CLIPS):
+            others.append(file)
+    if not others:
+        return ""
+    return f"skipped {count(len(others), 'file')} of other kinds: {join_few(others)}"
+
+
+def images_hint(raw: Path) -> str:
+    """Advice for a folder without clips but with an archive or images; "" for another folder."""
+    for file in _list_files(raw):
+        if file.casefold().endswith(PACKED):
+            return f" ({file}: unpack it)"
+    images = [file for file in _files_beside_keypoints(raw) if _kind(file) in _PICTURES]
+    if not images:
+        return ""
+    source = "%06d.jpg"
+    if _kind(images[0]) == ".gif":
+        source = "clip.gif"
+    return f" ({len(images):,} images; make a clip of them: ffmpeg -i {source} clip.mp4)"
+
+
+def join_few(names: Sequence[str]) -> str:
+    """The first few names, for a message: "a.heic, b.jpg, ..."."""
+    shown = [*names[:FEW]]
+    if len(names) > FEW:
+        shown.append("...")
+    return ", ".join(shown)
