@@ -28,6 +28,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +64,7 @@ class ClipFiles:
     @property
     def file(self) -> Path:
         """The file to write."""
-        return self.out / f"{self.clip}.json"
+        return keypoint_file(self.out, self.clip)
 
     @property
     def failed(self) -> Path:
@@ -76,17 +77,13 @@ class ClipFiles:
         Raises RawDataError for a file that `detect` did not write: it is never replaced.
         """
         if len(os.fsencode(self.file.name)) > LONGEST_NAME:
-            problem = "File name too long. Rename the clip."
-            raise OSError(errno.ENAMETOOLONG, problem, str(self.file))
+            raise _too_long_name(self.file)
         if not self.file.exists():
             return False
-        info = read_info(self.file)
-        if info.get("description") != MADE_BY:
-            expected = f"a file that `{MADE_BY}` has written"
-            actual = "another one, which is left as it is"
-            do = "Move it, or name another folder."
-            raise RawDataError(self.file, "description", expected, actual, do)
-        return info.get("fingerprint") == self.fingerprint and is_whole(self.file)
+        detection = read_detection(self.file)
+        if detection is None:
+            raise _not_by_detect(self.file)
+        return detection.fingerprint == self.fingerprint and is_whole(self.file)
 
 
 def is_whole(file: Path) -> bool:
@@ -96,16 +93,38 @@ def is_whole(file: Path) -> bool:
         return stream.read() == END
 
 
-def detected_file(out: Path, clip: str) -> Path | None:
-    """Path of a clip's keypoint file; None if there is none."""
-    file = out / f"{clip}.json"
-    return file if file.exists() else None
+def keypoint_file(out: Path, clip: str) -> Path:
+    """Path of a clip's keypoint file."""
+    return out / f"{clip}.json"
 
 
-def read_info(file: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How `detect` has made a keypoint file."""
+
+    detector: str
+    options: Mapping[str, Any]  # of the detector
+    clip: str
+    clip_digest: str | None
+    fingerprint: str
+
+
+def read_detection(file: Path) -> Detection | None:
+    """Read how a keypoint file was made; None if `detect` did not write it, or it is missing."""
+    info = read_info(file)
+    if info.get("description") != MADE_BY:
+        return None
+    return Detection(
+        detector=str(info.get("detector")),
+        options=info.get("options") or {},
+        clip=str(info.get("clip")),
+        clip_digest=info.get("clip_digest"),
+        fingerprint=str(info.get("fingerprint")),
+    )
+
+
+def read_info(file: Path) -> dict[str, Any]:
     """Read the `info` in a keypoint file's first line; {} for a missing file or another format."""
-    if file is None:
-        return {}
     try:
         with open_regular(file) as stream:
             line = stream.readline(1 << 20).rstrip()
@@ -122,15 +141,15 @@ def moved_frames(clip: Video) -> NDArray[np.int64] | None:
 
     Read from the clip's file of `detect`; None without such a file.
     """
-    file = detected_file(clip.root / KEYPOINTS, clip.path)
-    if file is None:
+    file = keypoint_file(clip.root / KEYPOINTS, clip.path)
+    if not file.exists():
         return None
     return _read_moved_frames(file, file_state(file))
 
 
 @functools.lru_cache(maxsize=1)  # tracks of one clip follow each other
 def _read_moved_frames(file: Path, _state: FileState) -> NDArray[np.int64] | None:
-    if read_info(file).get("description") != MADE_BY:
+    if read_detection(file) is None:
         return None
     frames: list[int] = []
     with open_regular(file) as stream:
@@ -140,3 +159,16 @@ def _read_moved_frames(file: Path, _state: FileState) -> NDArray[np.int64] | Non
             if b'"camera": ' in line:
                 frames += map(int, re.findall(rb'"frame_index": (\d+)', line))
     return np.array(frames, np.int64)
+
+
+def _too_long_name(file: Path) -> OSError:
+    """The error for a file name that file systems refuse."""
+    return OSError(errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(file))
+
+
+def _not_by_detect(file: Path) -> RawDataError:
+    """The error for a keypoint file of another tool, where one of `detect` would be written."""
+    expected = f"a file that `{MADE_BY}` has written"
+    actual = "another one, which is left as it is"
+    do = "Move it, or name another folder."
+    return RawDataError(file, "description", expected, actual, do)

@@ -25,7 +25,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from pipeline.clips.file_names import NAMES_OF_ALL, PACKED, plain
-from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
+from pipeline.clips.files import KEYPOINTS, read_detection
 from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.people.detections import ALPHAPOSE, SUFFIXES, UNREAD
@@ -135,7 +135,7 @@ class ClipLabels:
                 continue
             labels = str(PurePath(KEYPOINTS, parent, name))
             path = self._raw / labels
-            if read_info(path).get("description") == MADE_BY:
+            if read_detection(path) is not None:
                 continue  # `detect` renames its own files
             if path.is_dir():
                 return (), (labels,)

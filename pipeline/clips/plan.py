@@ -32,12 +32,11 @@ from pipeline.cli.text import command, count, from_here
 from pipeline.clips.detectors import Detector, identity, terms
 from pipeline.clips.files import (
     KEYPOINTS,
-    MADE_BY,
     VERSION,
     ClipFiles,
-    detected_file,
     is_whole,
-    read_info,
+    keypoint_file,
+    read_detection,
 )
 from pipeline.clips.labels import ClipLabels
 from pipeline.clips.listing import KINDS, images_hint, list_clips, list_labelled_clips
@@ -107,14 +106,14 @@ def detected_otherwise(
         current["every"] = detector.every
     counts = Counter[str]()
     for clip in clips:
-        info = read_info(detected_file(out, clip))
-        if info.get("description") != MADE_BY:
+        detection = read_detection(keypoint_file(out, clip))
+        if detection is None:
             continue
-        name = str(info.get("detector"))
+        name = detection.detector
         if name != detector.name:
             counts[name] += 1
             continue
-        stored = info.get("options") or {}
+        stored = detection.options
         compared = {"every"}  # the one option that needs no weights
         if options is not None:
             compared = {*stored, *current}
@@ -152,11 +151,12 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
         # labels of a similar name are probably the clip's: conversion says how to rename them
         return any(labels.find_similar(name, folder))
 
-    info = read_info(detected_file(raw / KEYPOINTS, clip))
-    is_by_detect = info.get("description") == MADE_BY
-    if is_by_detect and not by_any_detector:
+    detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
+    if detection is None:
+        return True
+    if not by_any_detector:
         return False  # the plan compares the detectors
-    return not is_by_detect or info.get("clip_digest") == digest_or_problem(raw / clip)
+    return detection.clip_digest == digest_or_problem(raw / clip)
 
 
 def plan_detection(
@@ -320,7 +320,7 @@ def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> list[ClipFil
     for clip in sorted({*list_labelled_clips(out)} - {*clips}):
         if (raw / clip).exists():
             continue
-        info = read_info(detected_file(out, clip))
-        if info.get("description") == MADE_BY and info.get("clip") == clip:
-            lost.append(ClipFiles(out, clip, str(info.get("fingerprint"))))
+        detection = read_detection(keypoint_file(out, clip))
+        if detection is not None and detection.clip == clip:
+            lost.append(ClipFiles(out, clip, detection.fingerprint))
     return lost

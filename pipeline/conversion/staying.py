@@ -10,7 +10,7 @@ from typing import Any
 import cache
 from pipeline.accounting import NOT_NOW, UNSETTLED, VideoAccount
 from pipeline.cli.text import count
-from pipeline.clips.files import MADE_BY, read_info
+from pipeline.clips.files import read_detection
 from pipeline.clips.labels import labels_of
 from pipeline.conversion.committed import OTHER_SPLIT
 from pipeline.conversion.kept import AS_BEFORE, MISSING, UNUSABLE, Kept
@@ -62,7 +62,7 @@ def _is_detected_again(
     if file_part(video.pixels.pixels) != file_part(committed.pixels):
         return False
     labels = labels_of(plan.raw, raw_video)
-    return labels is not None and read_info(labels).get("description") == MADE_BY
+    return labels is not None and read_detection(labels) is not None
 
 
 def _describe_loss(account: VideoAccount, committed: cache.VideoEntry) -> str:

@@ -247,7 +247,7 @@ def _is_by_detect(file: Path, path: str) -> bool:
     """
     if not path.startswith(f"{clips.KEYPOINTS}/"):
         return False
-    is_keypoints = clips.read_info(file).get("description") == clips.MADE_BY
+    is_keypoints = clips.read_detection(file) is not None
     return is_keypoints or _RECORD.fullmatch(path) is not None
 
 

@@ -22,7 +22,7 @@ import cache
 from cache.write.parts import staged_by_parts
 from pipeline import datasets
 from pipeline.clips.detectors import Detector
-from pipeline.clips.files import KEYPOINTS, detected_file, read_info
+from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
 from pipeline.clips.plan import (
     DetectionPlan,
     detected_otherwise,
@@ -343,9 +343,10 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
     """Whether a clip, as it is now, has keypoints by this detector with its N of `--every N`. The
     weights are not compared: they are not downloaded yet.
     """
-    info = read_info(detected_file(raw / KEYPOINTS, clip))
-    is_same_clip = bool(info) and info.get("clip_digest") == digest_or_problem(raw / clip)
-    return is_same_clip and not detected_otherwise(raw / KEYPOINTS, [clip], detector)
+    detection = read_detection(keypoint_file(raw / KEYPOINTS, clip))
+    if detection is None or detection.clip_digest != digest_or_problem(raw / clip):
+        return False
+    return not detected_otherwise(raw / KEYPOINTS, [clip], detector)
 
 
 def _plan_streams(plan: SplitPlan) -> None:
