@@ -400,7 +400,7 @@ def check_all_inputs(settings: Settings) -> None:
 def _check_device(section: Section, config: RunConfig) -> None:
     """Raise ConfigError if this machine does not have the GPU that a training names."""
     if config.device.startswith("cuda"):
-        from vibe_model.checkpoints import device_of  # imports torch
+        from vibe_model.devices import device_of  # imports torch
 
         with _name_section(section):
             device_of(config.device)

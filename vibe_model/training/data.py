@@ -3,7 +3,6 @@
 - `TrainingBatches`: the batches of a run, by step, as NumPy arrays. It asks `cache.Mixture` which
   windows a step draws, and reads them into arrays of the whole batch.
 - `stream_batches`: the same batches as tensors on the device, prepared ahead by a thread.
-- `Tracks`: whole tracks, for training loops of your own; no model here reads them.
 
 A batch has three parts, as [train] of luigi.cfg names them: "datasets_2d" and "datasets_3d" are
 windows of videos, "motion" is windows of bodies without video. The windows of step k depend on the
@@ -43,7 +42,6 @@ FIELDS: Final = {  # part of a batch -> fields that it reads
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
 }
-DEFAULT_TRACK_FIELDS: Final = ("kp_2d", "frame_index")
 # Label of a batch whose features are in a FeatureTable, instead of "features": (B,) int64, each
 # window's first row in the table.
 ROWS: Final = "rows"
@@ -345,55 +343,3 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()  # from it, a GPU copies while the CPU continues
     return tensor.to(device, non_blocking=True)
-
-
-class Tracks(Dataset[dict[str, Any]]):
-    """A dataset of whole tracks: each item is one track of F frames.
-
-    F varies, so batches need padding or packing (`collate_fn`). An item has:
-
-    - for each of `streams`, `<stream>` (F, dim) float32 and `<stream>_ok` (F,) bool, which is False
-      for frames that could not be decoded; their features are 0
-    - each of `fields`, as `Split.read` returns it: `kp_2d` (F, 49, 3) in [-1, 1] over the crop of
-      the first stream, and `frame_index` (F,) int64, strictly increasing, with gaps
-    - `track` and `video`, the names
-
-    Labels that the split does not have are 0, with a confidence or weight of 0. Workers of a
-    `DataLoader` open the split again. Raises CacheError for a stream that the split does not have
-    and for an unknown field, and ValueError for the field `features`, which `streams` give.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        streams: Sequence[str] = ("resnet50",),
-        fields: Sequence[str] = DEFAULT_TRACK_FIELDS,
-    ) -> None:
-        self.split = split
-        self.streams = tuple(streams)
-        for stream in self.streams:
-            split.stream_manifest(stream)  # raises CacheError if the split lacks it
-        self.fields = tuple(fields)
-        # reads no row; raises CacheError for an unknown field
-        split.read(np.empty((0, 2), np.int64), streams=self.streams, fields=self.fields)
-
-    def __len__(self) -> int:
-        return len(self.split.tracks)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"track {index} of {len(self)}")
-        track = self.split.tracks[index]
-        window = np.array([[track.start, track.stop]])
-        read = self.split.read(window, streams=self.streams, fields=self.fields)
-        item: dict[str, Any] = {name: torch.from_numpy(array[0]) for name, array in read.items()}
-        for stream in self.streams:
-            features = self.split.rows(f"features/{stream}", track.start, track.stop)
-            features = features.astype(np.float32)
-            ok = self.split.rows(f"features/{stream}_ok", track.start, track.stop) == 1
-            features[~ok] = 0
-            item[stream] = torch.from_numpy(features)
-            item[f"{stream}_ok"] = torch.from_numpy(ok)
-        item["track"] = track.name
-        item["video"] = track.video
-        return item

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
-from vibe_model.checkpoints import check_tensors, device_of, first_names, read_checkpoint
+from vibe_model.checkpoints import check_tensors, first_names, read_checkpoint
+from vibe_model.devices import device_of
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import pattern_of, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
