@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 Ints = NDArray[np.int64]
 
-FIELDS: Final = {  # part of a batch -> fields that it reads
+_FIELDS: Final = {  # part of a batch -> fields that it reads
     "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
 }
 # Label of a batch whose features are in a FeatureTable, instead of "features": (B,) int64, each
 # window's first row in the table.
-ROWS: Final = "rows"
+_ROWS: Final = "rows"
 
 
 class TrainingBatch(NamedTuple):
@@ -79,28 +79,13 @@ class TrainingBatches(Dataset[TrainingBatch]):
                 f"batch_size: expected a window for each of {world_size} processes, found "
                 f"{config.batch_size}"
             )
-        parts = [_part(config, name, splits) for name in config.parts]
+        parts = [_mixture_part(config, name, splits) for name in config.parts]
         mixture = Mixture(
             parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size
         )
-        for name, fields in mixture.fields.items():
-            shape, _ = fields.get("kp_3d", ((49, 3), None))
-            if shape != (49, 3):
-                raise DataError(
-                    f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
-                    f"joints to train on, found {shape[0]}. Evaluation splits "
-                    f"cannot be trained on; remove them from {name}."
-                )
+        _require_training_joints(mixture)
         self._extra_streams = config.extra_streams
-        # Field of `Split.read` -> name in a batch, where they differ. Example: {"resnet50":
-        # "features", "vipe_2": "pr_vipe", "vipe_2_ok": "pr_vipe_ok"}.
-        self._label_names: dict[str, str] = {}
-        for name, reading in config.extra_streams.items():
-            self._label_names[reading.stream] = name
-            self._label_names[f"{reading.stream}_ok"] = f"{name}_ok"
-        for part in parts:
-            if part.streams:
-                self._label_names[part.streams[0]] = "features"
+        self._label_names = _label_names(config, parts)
         self._mixture: Mixture | bytes = mixture  # bytes in a worker, until it is first used
         # rows of the table of features; None: features are read with each batch
         self._layout: StreamRows | None = None
@@ -124,9 +109,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
     ) -> FeatureTable | None:
         """Load all features into memory, where `hold` says (the setting of that name).
 
-        Returns the table of features; batches then have `ROWS` instead of features. Returns None if
-        features are still read with each batch. Raises ConfigError if they do not fit where `hold`
-        puts them.
+        Returns the table of features; batches then have `_ROWS` instead of features. Returns None
+        if features are still read with each batch. Raises ConfigError if they do not fit where
+        `hold` puts them.
         """
         loaded = FeatureTable.load(self.mixture, hold, device, report)
         self.where = loaded.where
@@ -155,7 +140,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         mixture.read(picks, buffers)
 
         if self._layout is not None:
-            labels[ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
+            labels[_ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
         if video_parts:
             for name, reading in self._extra_streams.items():
                 labels[name] = stack_history(labels[name], reading.history)
@@ -207,6 +192,21 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return labels
 
 
+def _label_names(config: RunConfig, parts: Sequence[MixturePart]) -> dict[str, str]:
+    """Field of `Split.read` -> name in a batch, where they differ.
+
+    Example: {"resnet50": "features", "vipe_2": "pr_vipe", "vipe_2_ok": "pr_vipe_ok"}.
+    """
+    names: dict[str, str] = {}
+    for name, reading in config.extra_streams.items():
+        names[reading.stream] = name
+        names[f"{reading.stream}_ok"] = f"{name}_ok"
+    for part in parts:
+        if part.streams:
+            names[part.streams[0]] = "features"
+    return names
+
+
 def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
     """First row in the table of features of each drawn window, (B,)."""
     rows = [np.empty(0, np.int64)]
@@ -215,13 +215,13 @@ def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
     return np.concatenate(rows)
 
 
-def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
+def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
     """Describe one part of the batches for `Mixture`."""
     part_splits = {split: splits[split] for split in config.splits_of(name)}
     # Streams with the model's features, of which a window reads one; several are jittered copies.
     # Empty if the part has no features.
     copies = config.streams_of(name)
-    fields = list(FIELDS[name])
+    fields = list(_FIELDS[name])
     streams: list[str] = []
     history: dict[str, int] = {}
     if copies:
@@ -256,7 +256,7 @@ def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) ->
 
     Raises DataError if a split of the part lacks one of them.
     """
-    columns = [field for field in config.fields if field not in FIELDS["datasets_3d"]]
+    columns = [field for field in config.fields if field not in _FIELDS["datasets_3d"]]
     if not columns:
         return []
     for split_name, split in splits.items():
@@ -283,7 +283,7 @@ def stream_batches(
     Features have the dtype in which they are stored. A thread prepares the next batch.
 
     Args:
-        table: The features, if `batches` has `ROWS` instead.
+        table: The features, if `batches` has `_ROWS` instead.
         workers: Number of processes that read several steps ahead; 0: the thread reads.
     """
     loader = DataLoader(
@@ -323,11 +323,11 @@ def on_device(
 ) -> TrainingBatch:
     """Convert a batch to tensors on the device. Features keep the dtype in which they are stored.
 
-    With a table, replaces `ROWS` by the features of these rows.
+    With a table, replaces `_ROWS` by the features of these rows.
     """
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
-        labels["features"] = table.windows(labels.pop(ROWS))
+        labels["features"] = table.windows(labels.pop(_ROWS))
     for name, value in labels.items():
         labels[name] = _to_device(value, device)
     motion = None
@@ -343,3 +343,15 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()  # from it, a GPU copies while the CPU continues
     return tensor.to(device, non_blocking=True)
+
+
+def _require_training_joints(mixture: Mixture) -> None:
+    """Raise DataError for parts with other 3D joints than the 49 of training."""
+    for name, fields in mixture.fields.items():
+        shape, _ = fields.get("kp_3d", ((49, 3), None))
+        if shape != (49, 3):
+            raise DataError(
+                f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
+                f"joints to train on, found {shape[0]}. Evaluation splits "
+                f"cannot be trained on; remove them from {name}."
+            )
