@@ -21,7 +21,7 @@ from pipeline.settings.schema import SECTION_TYPES
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
-from vibe_model.sections import VIBE, WhichRuns
+from vibe_model.sections import RunChoice, default_choice
 from vibe_model.vibe.config import MPOSER
 
 
@@ -119,12 +119,16 @@ def _shown(value: Any) -> str:
 
 
 def _trained(training: Training) -> Iterator[Key]:
-    usual = WhichRuns(preset=training.preset, report=training is VIBE)
+    choice = RunChoice(preset=training.preset)
+    names = ["preset"]
+    if isinstance(training, Model):
+        choice = default_choice(training)
+        names = [field.name for field in dataclasses.fields(choice)]
     choices = {
         "preset": tuple(training.presets),
         "variant": tuple(getattr(training, "variants", ())),
     }
-    for key in keys_of(WhichRuns, None if isinstance(training, Model) else ("preset",), usual):
+    for key in keys_of(RunChoice, names, choice):
         yield key._replace(choices=choices.get(key.name, ()))
     configs = {name: preset() for name, preset in training.presets.items()}
     for key in keys_of(training.config, training.settable, configs[training.preset]):

@@ -33,7 +33,7 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.metrics import units_of
 from vibe_model.result_files import csv_text, write_text
-from vibe_model.sections import VIBE, which_runs
+from vibe_model.sections import VIBE, run_choice
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
@@ -68,7 +68,7 @@ class Ablation(PipelineTask):
         return f"{count(len(self._variants()), 'variant')}, {count(len(self._seeds()), 'seed')}"
 
     def requires(self) -> list[luigi.Task]:
-        if which_runs(settings()).variant:
+        if run_choice(settings()).variant:
             line = settings().source.where("vibe", "variant")
             raise ConfigError(f"{line}: Ablation trains the variants itself; leave it out")
         for variant, seed in self._trainings():

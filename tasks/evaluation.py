@@ -39,7 +39,7 @@ from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
 from vibe_model.metrics import units_of
 from vibe_model.models import Model
 from vibe_model.result_files import csv_text, write_text
-from vibe_model.sections import VIBE, note_missing_depth, which_runs
+from vibe_model.sections import VIBE, WITHOUT_DEPTH, learns_depth, run_choice
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
@@ -122,7 +122,7 @@ class EvaluateVIBE(Evaluate):
 
 def per_frame_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame model's configuration; None with `baseline = false`."""
-    if not which_runs(settings(), model).baseline:
+    if not run_choice(settings(), model).baseline:
         return None
     return model_config(model, _per_frame_variant(model))
 
@@ -133,7 +133,7 @@ def _per_frame_variant(model: Model) -> str:
     The configured variants are kept, so that the per-frame model trains on the same windows: with
     `variant = without-3dpw`, it is "without-3dpw+per-frame" (`models.variant_of`).
     """
-    configured = (which_runs(settings(), model).variant or "").split("+")
+    configured = (run_choice(settings(), model).variant or "").split("+")
     others = [name for name in configured if name and name != model.baseline]
     return "+".join([*others, model.baseline])
 
@@ -277,9 +277,8 @@ def describe_labels(numbers: Metrics) -> str:
 
 def _show_warnings(metrics: Metrics, config: object) -> None:
     """Print what makes the numbers doubtful: missing depth, estimated labels, demo data."""
-    no_depth = note_missing_depth(config)
-    if no_depth:
-        warn(no_depth)
+    if not learns_depth(config):
+        warn(WITHOUT_DEPTH)
     for split, whose in metrics.get("estimates", {}).items():
         warn(f"trained on the bodies of {split}: {whose}, no ground truth")
     if metrics["stand_in"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import luigi
@@ -52,8 +53,10 @@ class TrainPrVIPE(CheckpointTask):
     def config(self) -> PrVIPEConfig:
         if self.variant:
             raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
-        config = pr_vipe_settings(settings(), self.seed)
-        check_inputs(settings(), config, PR_VIPE.section)
+        config = pr_vipe_settings(settings())
+        if self.seed >= 0:
+            config = replace(config, seed=self.seed)
+        check_inputs(settings(), config, PR_VIPE)
         return config
 
     def requires(self) -> list[luigi.Task]:

@@ -48,8 +48,7 @@ from vibe_model.sections import (
     check_inputs,
     model_settings,
     mposer_settings,
-    not_small,
-    note_missing_depth,
+    warnings_of,
 )
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
@@ -197,7 +196,7 @@ def _config_from_settings(model: Model, variant: str, seed: int) -> VideoConfig:
     unless they are "" and -1.
     """
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
-    check_inputs(settings(), config)
+    check_inputs(settings(), config, model)
     return config
 
 
@@ -214,15 +213,14 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
     Raises ConfigError.
     """
     config = mposer_settings(settings(), train)
-    check_inputs(settings(), config)
+    check_inputs(settings(), config, VIBE)
     return config
 
 
 def warn_of_settings(model: Model, config: VideoConfig) -> None:
     """Warn of settings by which a model may not learn what it should."""
-    for note in (not_small(settings(), model), note_missing_depth(config)):
-        if note:
-            warn(note)
+    for warning in warnings_of(settings(), model, config):
+        warn(warning)
 
 
 class TrainMPoser(CheckpointTask):

@@ -26,6 +26,7 @@ from pipeline.errors import CheckpointError, ConfigError, DataError, RawDataErro
 from pipeline.files.formats.checkpoints import load_checkpoint
 from pipeline.plug_ins import PlugInError
 from vibe_model import models, runs
+from vibe_model.devices import device_of
 from vibe_model.networks.hmr2_heads import TOKEN_SIZE, Hmr2Head
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.result_files import replace_file
@@ -38,20 +39,40 @@ if TYPE_CHECKING:
 Kind = Literal["vibe", "spin", "hmr2.0"]  # how a file is read
 TrainedKind = Kind | Literal["ours"]  # where a model is from: published, or "ours" of a run here
 HMR2: Final = "hmr2.0"
-# key of the tensors -> kind of file
-_KINDS: Final[Mapping[str, Kind]] = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}
-# prefixes of SMPL's data, which the body model has
-_BODY_PREFIXES: Final = ("regressor.smpl.", "smpl.")
-# Prefixes of other tensors that no model here uses: SPIN's ResNet-50; HMR2.0's feature network and
-# discriminator.
-_UNUSED_PREFIXES: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "vibe": (),
-    "spin": ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),
-    HMR2: ("backbone.", "smpl_head.transformer.", "discriminator.", "initialized"),
-}
 HMR2_STREAM: Final = "hmr2"  # HMR2.0's features, the token of its decoder
 # suffix of PyTorch Lightning's files (HMR2.0); their settings are not read
 LIGHTNING: Final = ".ckpt"
+
+
+@dataclass(frozen=True, slots=True)
+class _FileFormat:
+    """How a kind of file names its tensors."""
+
+    kind: Kind
+    key: str  # of the dict of tensors
+    # prefixes of tensors that no model here uses
+    unused: tuple[str, ...] = ()
+    # Prefix to add to the file's names: SPIN's "decpose.weight" is our "regressor.decpose.weight".
+    added_prefix: str = ""
+
+
+_FORMATS: Final = (
+    _FileFormat("vibe", "gen_state_dict"),
+    _FileFormat(
+        "spin",
+        "model",
+        unused=("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),  # its ResNet-50
+        added_prefix="regressor.",
+    ),
+    _FileFormat(
+        HMR2,
+        "state_dict",
+        # of its feature network and its discriminator
+        unused=("backbone.", "smpl_head.transformer.", "discriminator.", "initialized"),
+    ),
+)
+# prefixes of SMPL's data, which the body model has
+_BODY_PREFIXES: Final = ("regressor.smpl.", "smpl.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +101,14 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
 
 def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = "") -> LoadReport:
     """Fill a model from the content of a checkpoint, as `load_published` does."""
-    kind, tensors = _find_tensors(path, content)
-    # Prefix to add to the file's names: SPIN's file names the regressor's tensors without one, and
-    # its "decpose.weight" is our "regressor.decpose.weight".
-    prefix = ""
-    if kind == "spin":
-        prefix = "regressor."
-    requested = only or prefix  # the part of the model to fill; "" for all of it
-    unused = _BODY_PREFIXES + _UNUSED_PREFIXES[kind]
+    file_format = _find_format(path, content)
+    requested = only or file_format.added_prefix  # the part of the model to fill; "" for all of it
+    unused = _BODY_PREFIXES + file_format.unused
 
     chosen = {}
     ignored = []
-    for name, tensor in tensors.items():
-        model_name = f"{prefix}{name}"
+    for name, tensor in content[file_format.key].items():
+        model_name = f"{file_format.added_prefix}{name}"
         if str(name).startswith(unused) or not model_name.startswith(requested):
             ignored.append(str(name))
         else:
@@ -105,23 +121,18 @@ def _fill(model: nn.Module, path: Path, content: Mapping[str, Any], only: str = 
         for name, tensor in chosen.items():
             state[name].copy_(tensor)  # state_dict() shares memory with the model
     untouched = tuple(name for name in state if name not in chosen)
-    return LoadReport(kind, tuple(chosen), tuple(ignored), untouched)
+    return LoadReport(file_format.kind, tuple(chosen), tuple(ignored), untouched)
 
 
-def _find_tensors(path: Path, content: Mapping[str, Any]) -> tuple[Kind, Mapping[Any, Any]]:
-    """Return a checkpoint's kind and its tensors. Raises CheckpointError for other files.
+def _find_format(path: Path, content: Mapping[str, Any]) -> _FileFormat:
+    """Return a checkpoint's format. Raises CheckpointError unless it has one dict of tensors.
 
     The kind is "vibe" for checkpoints of this project, too.
     """
-    present = [key for key in _KINDS if key in content]
-    if len(present) != 1 or not isinstance(content[present[0]], Mapping):
-        expected = f"expected one dict of tensors, {', '.join(map(repr, _KINDS))}"
-        do = "Name the best.pt of a run, or a published file of VIBE, SPIN or HMR2.0."
-        raise CheckpointError(
-            f"{path}: {expected}; found keys: {first_names(map(str, content))}. {do}"
-        )
-    key = present[0]
-    return _KINDS[key], content[key]
+    present = [file_format for file_format in _FORMATS if file_format.key in content]
+    if len(present) != 1 or not isinstance(content[present[0].key], Mapping):
+        raise _not_a_model(path, content)
+    return present[0]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -310,26 +321,14 @@ class Trained:
         if self.kind != HMR2:  # HMR2.0's file tells kind and weights alone (`load_trained`)
             compared |= identity.keys()
         differing = sorted(key for key in compared if expected.get(key) != identity.get(key))
-        if not differing:
-            return
-        before = ", ".join(f"{key} {_text(expected.get(key))}" for key in differing)
-        now = ", ".join(f"{key} {_text(identity.get(key))}" for key in differing)
-        do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
-        if self.kind == HMR2:
-            do = "Extract them by this file, as stream of another name, or predict clips."
-        raise DataError(
-            f"{name}: expected {argument} as those that {self.checkpoint} was trained on, "
-            f"{before}; found {now}. {do}"
-        )
-
-
-def _text(entry: Any) -> str:
-    """An entry of a stream's identity, written as its option: untrained:7"""
-    if entry is None:
-        return "not recorded"
-    if isinstance(entry, Mapping) and "kind" in entry:
-        return f"{entry['kind']}:{entry.get('argument') or str(entry.get('file_sha256'))[:12]}"
-    return str(entry)
+        if differing:
+            do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
+            if self.kind == HMR2:
+                do = "Extract them by this file, as stream of another name, or predict clips."
+            raise DataError(
+                f"{name}: expected {argument} as those that {self.checkpoint} was trained on, "
+                f"{_entries(expected, differing)}; found {_entries(identity, differing)}. {do}"
+            )
 
 
 def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
@@ -349,7 +348,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     kind: TrainedKind = "ours"
     config = _recorded_config(checkpoint, content)
     if config is None:
-        kind, _ = _find_tensors(checkpoint, content)
+        kind = _find_format(checkpoint, content).kind
         config = _published_config(kind)
     body_model = load_body(body)  # after the checks of the checkpoint, which do not need it
     runs.require_one_kind(
@@ -432,36 +431,24 @@ def load_body(folder: Path | None) -> Body:
     return Body.load(folder)
 
 
-def device_of(name: str, local_rank: int | None = None) -> torch.device:
-    """The device that a setting names: auto, cpu, cuda or cuda:1.
+def _not_a_model(path: Path, content: Mapping[str, Any]) -> CheckpointError:
+    keys = ", ".join(repr(file_format.key) for file_format in _FORMATS)
+    return CheckpointError(
+        f"{path}: expected one dict of tensors, {keys}; found keys: "
+        f"{first_names(map(str, content))}. Name the best.pt of a run, or a published file of "
+        "VIBE, SPIN or HMR2.0."
+    )
 
-    local_rank: Number of this process on its machine, if several processes train together: each
-    has the GPU of its number. Raises ConfigError for other names and for missing GPUs.
-    """
-    has_gpu = torch.cuda.is_available()
-    chosen = name
-    if name == "auto":
-        chosen = "cuda" if has_gpu else "cpu"
-    expected = f"device: expected auto, cpu, cuda or cuda:1, found {name!r}"
-    try:
-        device = torch.device(chosen)
-    except RuntimeError as error:
-        raise ConfigError(expected) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(expected)
-    if device.type == "cuda" and local_rank is not None:
-        if device.index is not None:
-            raise ConfigError(
-                f"device: found {name!r}, but each of several processes has a GPU of its own. "
-                "Use cuda."
-            )
-        device = torch.device("cuda", local_rank)
-    n_gpus = 0
-    if has_gpu:
-        n_gpus = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= n_gpus:
-        raise ConfigError(
-            f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or "
-            "auto."
-        )
-    return device
+
+def _entries(identity: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Entries of a stream's identity, for a message."""
+    return ", ".join(f"{key} {_text(identity.get(key))}" for key in keys)
+
+
+def _text(entry: Any) -> str:
+    """An entry of a stream's identity, written as its option: untrained:7"""
+    if entry is None:
+        return "not recorded"
+    if isinstance(entry, Mapping) and "kind" in entry:
+        return f"{entry['kind']}:{entry.get('argument') or str(entry.get('file_sha256'))[:12]}"
+    return str(entry)

@@ -35,6 +35,8 @@ class Training:
     presets: Mapping[str, Callable[..., RunConfig]]  # functions that make a configuration
     preset: str  # default
     elsewhere: tuple[str, ...] = ("cache", "runs", "body", "stream")  # settings of other sections
+    elsewhere_sections: str = "[paths] or [features]"  # those sections, for messages
+    unless_set: tuple[str, ...] = ()  # settings taken from [vibe] unless the section has them
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:
@@ -66,6 +68,9 @@ class Model(Training):
     presets: Mapping[str, Callable[..., VideoConfig]]
     variants: Mapping[str, Mapping[str, Any]]  # changes of a configuration by name
     baseline: str  # variant that regresses each frame from its own feature
+    # Whether it is reported, and compared with its baseline, by default. Others are reported for
+    # demo data alone, and compared for real data alone.
+    always_reported: bool = False
     # "module:name", imported when first used: the VideoTrainer's class, and a class or function
     # that builds a VideoModel with new parameters from (config, body).
     trainer: str

@@ -22,21 +22,28 @@ from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.settings import RunConfig, VideoConfig, split_of
-from vibe_model.vibe.config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
+from vibe_model.vibe.config import MPOSER, OF_VIBE, MPoserConfig
 
 VIBE: Final = models.find("vibe")
 # Name of the preset for demo data. If [vibe] uses it, it is the default of all other models that
 # have such a preset.
-EMBEDDED: Final = "embedded"
-# Keys that name splits.
-SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
+_DEMO_PRESET: Final = "embedded"
+WITHOUT_DEPTH: Final = "trained on 2D labels alone (datasets_3d is empty): depth is not learned"
+_SPLIT_KEYS: Final = (
+    "datasets_2d",
+    "datasets_3d",
+    "poses_3d",
+    "motion",
+    "validation",
+    "evaluation",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class WhichRuns:
+class RunChoice:
     """Keys of a model's section that choose its runs.
 
-    The other keys are fields of its configuration. On demo data, defaults differ: `which_runs`.
+    The other keys are fields of its configuration. On demo data, defaults differ: `run_choice`.
     """
 
     preset: str = "published"  # the other keys start from it; unless set, `embedded` for demo data
@@ -48,114 +55,120 @@ class WhichRuns:
     report: bool = False
 
 
-def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """Read a model's `WhichRuns` from its section. Raises ConfigError.
+def default_choice(model: Model) -> RunChoice:
+    """A model's runs on real data, by a section without keys."""
+    return RunChoice(preset=model.preset, report=model.always_reported)
 
-    Defaults of `baseline` and `report`: VIBE has both. Another model has a baseline on real data
-    alone, and is reported on demo data alone, if it has the preset for them.
+
+def run_choice(settings: Settings, model: Model = VIBE) -> RunChoice:
+    """Read a model's `RunChoice` from its section. Raises ConfigError.
+
+    `Model.always_reported` says the defaults of `baseline` and `report`. Another model is reported
+    on demo data only if it has the preset for them.
     """
-    demo = s.embedded.enabled
-    defaults = WhichRuns(
-        preset=_preset_of(s, model),
-        baseline=model is VIBE or not demo,
-        report=model is VIBE or (demo and EMBEDDED in model.presets),
+    demo = settings.embedded.enabled
+    defaults = RunChoice(
+        preset=_preset_of(settings, model),
+        baseline=model.always_reported or not demo,
+        report=model.always_reported or (demo and _DEMO_PRESET in model.presets),
     )
-    return replace(defaults, **s.source.section(model.section).parse(WhichRuns))
+    return replace(defaults, **settings.source.section(model.section).parse(RunChoice))
 
 
-def _preset_of(s: Settings, training: Training) -> str:
+def _preset_of(settings: Settings, training: Training) -> str:
     """Name of a training's preset: that of its section, else the default.
 
     The default is the preset for demo data, if the training has it and `_is_short`.
     """
-    usual = training.preset
-    if _is_short(s, training) and EMBEDDED in training.presets:
-        usual = EMBEDDED
-    return s.source.section(training.section).get("preset", usual)
+    default = training.preset
+    if _is_short(settings) and _DEMO_PRESET in training.presets:
+        default = _DEMO_PRESET
+    return settings.source.section(training.section).get("preset", default)
 
 
-def _is_short(s: Settings, training: Training) -> bool:
-    """Whether a training should by default take minutes, by the preset for demo data.
+def _is_short(settings: Settings) -> bool:
+    """Whether trainings should by default take minutes, by the preset for demo data.
 
-    VIBE does if [embedded] is enabled. All others do if VIBE uses that preset.
+    They do if VIBE uses that preset, which is VIBE's default if [embedded] is enabled.
     """
-    vibe = s.source.section(VIBE.section)
-    if training is VIBE or "preset" not in vibe:
-        return s.embedded.enabled
-    return vibe["preset"] == EMBEDDED
+    vibe = settings.source.section(VIBE.section)
+    if "preset" in vibe:
+        return vibe["preset"] == _DEMO_PRESET
+    return settings.embedded.enabled
 
 
-def not_small(s: Settings, model: Model) -> str:
-    """A note if a model trains on demo data without a preset for it; "" for other models."""
-    has_preset = EMBEDDED in model.presets or "preset" in s.source.section(model.section)
-    if has_preset or not _is_short(s, model):
-        return ""
-    return (
-        f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its "
-        f"preset {model.preset!r}"
-    )
+def warnings_of(settings: Settings, model: Model, config: VideoConfig) -> list[str]:
+    """Warnings of settings by which a model may not learn what it should."""
+    warnings = []
+    has_preset = _DEMO_PRESET in model.presets or "preset" in settings.source.section(model.section)
+    if _is_short(settings) and not has_preset:
+        warnings.append(
+            f"{model.title} has no preset {_DEMO_PRESET!r}, for demo data: it is trained by its "
+            f"preset {model.preset!r}"
+        )
+    if not learns_depth(config):
+        warnings.append(WITHOUT_DEPTH)
+    return warnings
 
 
-def note_missing_depth(config: object) -> str:
-    """A note if a training has 2D labels alone; "" for other trainings.
+def learns_depth(config: object) -> bool:
+    """Whether a training has more than 2D labels (else: `WITHOUT_DEPTH`).
 
-    Configurations without `datasets_3d`, such as that of the motion prior, get no note.
+    True for configurations without `datasets_3d`, such as that of the motion prior.
     """
-    if getattr(config, "datasets_3d", True):
-        return ""
-    return "trained on 2D labels alone (datasets_3d is empty): depth is not learned"
+    return bool(getattr(config, "datasets_3d", True))
 
 
 def model_settings(
-    s: Settings, model: Model, given: str = "", seed: int | None = None
+    settings: Settings, model: Model, variant: str = "", seed: int | None = None
 ) -> VideoConfig:
     """Make a model's configuration. Each step overrides the settings of those before it:
 
     1. the preset; `_enabled_splits` cuts that for demo data
     2. the model's section
     3. paths and features of other sections, and `seed`, unless it is None
-    4. the variant: `given` (the option `--variant`), or else that of the section
+    4. `variant` (the option `--variant`), or else that of the section
 
     Raises ConfigError for invalid settings.
     """
-    runs = which_runs(s, model)
-    section = s.source.section(model.section)
+    runs = run_choice(settings, model)
+    section = settings.source.section(model.section)
     values = _parse_settings(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
-    if runs.preset == EMBEDDED:
-        values = _enabled_splits(s, preset) | values
+    if runs.preset == _DEMO_PRESET:
+        values = _enabled_splits(settings, preset) | values
     values |= {
-        "cache": s.paths.cache,
-        "runs": s.paths.runs,
-        "body": s.paths.body,
-        "stream": s.stream.name,
-        "feature_size": s.stream.stream.dim,
+        "cache": settings.paths.cache,
+        "runs": settings.paths.runs,
+        "body": settings.paths.body,
+        "stream": settings.stream.name,
+        "feature_size": settings.stream.stream.dim,
     }
     if seed is not None:
         values["seed"] = seed
 
-    variant = given or runs.variant
-    with _name_section(section, variant_by_option=bool(given)):
+    with _name_section(section, variant_by_option=bool(variant)):
         config = replace(preset, **values)
-        if not variant:
+        chosen = variant or runs.variant
+        if not chosen:
             return config
-        varied = models.variant_of(config, variant)
-        return replace(varied, name=f"{config.name}-{variant}")
+        varied = models.variant_of(config, chosen)
+        return replace(varied, name=f"{config.name}-{chosen}")
 
 
-def _enabled_splits(s: Settings, preset: VideoConfig) -> dict[str, Any]:
+def _enabled_splits(settings: Settings, preset: VideoConfig) -> dict[str, Any]:
     """The preset's splits of enabled datasets, by key; `evaluation` is omitted if it has none."""
     enabled = {}
     for key in ("datasets_2d", "evaluation"):
         splits = tuple(
-            split for split in getattr(preset, key) if split.split("/")[0] in s.data.datasets
+            split for split in getattr(preset, key) if split.split("/")[0] in settings.data.datasets
         )
         if splits or key == "datasets_2d":
             enabled[key] = splits
     return enabled
 
 
-def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
+def mposer_settings(settings: Settings, train: VideoConfig) -> MPoserConfig:
     """Configuration of the motion prior for the generator `train`. Raises ConfigError.
 
     It comes from [mposer], except for the settings in `OF_VIBE` and the motion splits: those are
@@ -166,29 +179,26 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     decided["motion"] = motion
     for name in ("strides", "window_weights"):  # the prior reads no other splits
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
-    with _name_section(s.source.section(VIBE.section)):
-        return cast("MPoserConfig", replace(_other_settings(s, MPOSER), **decided))
+    with _name_section(settings.source.section(VIBE.section)):
+        return cast("MPoserConfig", replace(_training_settings(settings, MPOSER), **decided))
 
 
-def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
-    """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises
-    ConfigError.
-    """
-    config = cast("PrVIPEConfig", _other_settings(s, PR_VIPE))
-    config = replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body)
-    if seed < 0:
-        return config
-    return replace(config, seed=seed)
+def pr_vipe_settings(settings: Settings) -> PrVIPEConfig:
+    """[pose_embedding] with the paths. Raises ConfigError."""
+    config = cast("PrVIPEConfig", _training_settings(settings, PR_VIPE))
+    return replace(
+        config, cache=settings.paths.cache, runs=settings.paths.runs, body=settings.paths.body
+    )
 
 
-def _other_settings(s: Settings, training: Training) -> RunConfig:
+def _training_settings(settings: Settings, training: Training) -> RunConfig:
     """Configuration of a training that belongs to no model. Raises ConfigError."""
-    section = s.source.section(training.section)
-    preset = _preset_of(s, training)
+    section = settings.source.section(training.section)
+    preset = _preset_of(settings, training)
     values = _parse_settings(section, training, preset, besides=("preset",))
-    if training is MPOSER:
-        vibe = model_settings(s, VIBE)
-        for name in UNLESS_SET:
+    if training.unless_set:
+        vibe = model_settings(settings, VIBE)
+        for name in training.unless_set:
             values.setdefault(name, getattr(vibe, name))
     with _name_section(section):
         return replace(training.presets[preset](), **values)
@@ -208,8 +218,9 @@ def _parse_settings(
         )
     for key in section:
         if key in training.elsewhere:
-            sections = "[vibe] or [paths]" if training is MPOSER else "[paths] or [features]"
-            raise ConfigError(f"{section.where(key)}: is set in {sections}, not here")
+            raise ConfigError(
+                f"{section.where(key)}: is set in {training.elsewhere_sections}, not here"
+            )
     section.check_keys((*besides, *training.settable))
     return section.parse(training.config)
 
@@ -229,26 +240,26 @@ def _name_section(section: Section, *, variant_by_option: bool = False) -> Itera
         raise ConfigError(text) from error
 
 
-def check(s: Settings) -> None:
+def check(settings: Settings) -> None:
     """Raise ConfigError for mistakes in the sections of all trainings.
 
     `check_inputs` checks the splits, streams and files that they name.
     """
     for name, message in models.broken(models.names()).items():
-        if name in s.source.sections:
-            raise ConfigError(f"{s.source.where(name)}: {message}")
+        if name in settings.source.sections:
+            raise ConfigError(f"{settings.source.where(name)}: {message}")
     for model in models.every():
-        _check_model(s, model, model_settings(s, model))
-    _other_settings(s, MPOSER)
-    _other_settings(s, PR_VIPE)
+        _check_model(settings, model, model_settings(settings, model))
+    _training_settings(settings, MPOSER)
+    _training_settings(settings, PR_VIPE)
 
 
-def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
+def _check_model(settings: Settings, model: Model, config: VideoConfig) -> None:
     """Raise ConfigError for settings that training would ignore, or refuse only when it begins."""
-    where = functools.partial(s.source.where, model.section)
-    splits, broken = s.known_splits()
+    where = functools.partial(settings.source.where, model.section)
+    splits, broken = settings.known_splits()
     for key in ("strides", "tracks"):  # training would ignore unknown splits
-        if key not in s.source.section(model.section):
+        if key not in settings.source.section(model.section):
             continue
         for name in getattr(config, key):
             if name not in splits and name.split("/")[0] not in broken:
@@ -268,29 +279,28 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
         )
 
 
-def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.section) -> None:
-    """Check that a configuration's splits, streams and checkpoint are known or exist.
+def check_inputs(settings: Settings, config: RunConfig, training: Training) -> None:
+    """Check that a training's splits, streams and checkpoint are known or exist.
 
-    Called before the conversion, which takes hours. section_name: Section that errors name for a
-    configuration of no model. Raises ConfigError.
+    Called before the conversion, which takes hours. Raises ConfigError, which names the training's
+    section.
     """
-    splits, broken = s.known_splits(s.data.datasets)
-    section = s.source.section(section_name)
+    splits, broken = settings.known_splits(settings.data.datasets)
+    section = settings.source.section(training.section)
     if isinstance(config, VideoConfig):
-        section = s.source.section(config.MODEL)
         with _name_section(section):
             config.check_feature_size()
-    for key in SPLITS:
+    for key in _SPLIT_KEYS:
         for name in map(split_of, getattr(config, key, ())):
             if name in config.splits and name not in splits:
-                reason = broken.get(name.split("/")[0]) or _why_unknown(s, key, name, splits)
+                reason = broken.get(name.split("/")[0]) or _why_unknown(settings, key, name, splits)
                 raise ConfigError(f"{section.where(key)}: {reason}")
     if isinstance(config, VideoConfig):
-        extracted = {spec.name: spec.stream for spec in s.streams}
+        extracted = {spec.name: spec.stream for spec in settings.streams}
         for split, names in config.streams.items():
             if split in splits:
                 streams = {name: extracted[name] for name in names if name in extracted}
-                _check_columns(s, config, split, streams)
+                _check_columns(settings, config, split, streams)
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         raise ConfigError(
@@ -299,15 +309,15 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         )
 
 
-def _why_unknown(s: Settings, key: str, name: str, splits: Sequence[str]) -> str:
+def _why_unknown(settings: Settings, key: str, name: str, splits: Sequence[str]) -> str:
     """Why there is no split `name` among the splits of enabled datasets, and what to do.
 
     key: Setting that names it.
     """
-    if name.split("/")[0] not in s.data.datasets:
+    if name.split("/")[0] not in settings.data.datasets:
         return (
             f"{name} is to be used, but [data] datasets does not enable it. "
-            f"Enable it, or set {', '.join(SPLITS)} to enabled datasets."
+            f"Enable it, or set {', '.join(_SPLIT_KEYS)} to enabled datasets."
         )
     suited = splits
     if key not in ("validation", "evaluation"):
@@ -317,11 +327,11 @@ def _why_unknown(s: Settings, key: str, name: str, splits: Sequence[str]) -> str
 
 
 def _check_columns(
-    s: Settings, config: VideoConfig, split: str, streams: Mapping[str, Any]
+    settings: Settings, config: VideoConfig, split: str, streams: Mapping[str, Any]
 ) -> None:
     """Raise ConfigError if a stream is computed from columns that the split will not have."""
     dataset, _, part = split.partition("/")
-    reader = s.dataset(dataset)
+    reader = settings.dataset(dataset)
     extra = (column.name for column in reader.extra_columns(part, body=True))
     columns = {*reader.columns(part, body=True), *extra, *TRACK_FIELDS}
     for name, stream in streams.items():
@@ -329,28 +339,33 @@ def _check_columns(
         if missing:
             keys = [  # that name the split
                 key
-                for key in SPLITS
+                for key in _SPLIT_KEYS
                 if key != "motion" and split in map(split_of, getattr(config, key, ()))
             ]
-            where = s.source.section(config.MODEL).where(keys[0])
+            where = settings.source.section(config.MODEL).where(keys[0])
             raise ConfigError(
                 f"{where}: stream {name!r} is computed from {', '.join(missing)}, which "
                 f"{split} does not have. Use other splits, or a variant without this stream."
             )
 
 
-def setting_values(s: Settings) -> Iterator[SettingValue]:
+def setting_values(settings: Settings) -> Iterator[SettingValue]:
     """Yield the effective value and the default of every key of these sections."""
     for model in models.every():
-        runs = which_runs(s, model)
-        config = model_settings(s, model)
-        usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
-        yield from _values_of(model, config, runs.preset, asdict(runs), usual)
+        runs = run_choice(settings, model)
+        config = model_settings(settings, model)
+        yield from _values_of(
+            model, config, runs.preset, asdict(runs), asdict(default_choice(model))
+        )
     for training in (MPOSER, PR_VIPE):
-        preset = _preset_of(s, training)
-        usual = {"preset": training.preset}
-        values = {"preset": preset}
-        yield from _values_of(training, _other_settings(s, training), preset, values, usual)
+        preset = _preset_of(settings, training)
+        yield from _values_of(
+            training,
+            _training_settings(settings, training),
+            preset,
+            values={"preset": preset},
+            defaults={"preset": training.preset},
+        )
 
 
 def _values_of(
@@ -358,34 +373,34 @@ def _values_of(
     config: RunConfig,
     preset: str,
     values: Mapping[str, Any],
-    usual: Mapping[str, Any],
+    defaults: Mapping[str, Any],
 ) -> Iterator[SettingValue]:
     yield from (
-        SettingValue(training.section, key, value, usual[key]) for key, value in values.items()
+        SettingValue(training.section, key, value, defaults[key]) for key, value in values.items()
     )
     unset = training.presets[preset]()
     for key in training.settable:
         yield SettingValue(training.section, key, getattr(config, key), getattr(unset, key))
 
 
-def check_all_inputs(s: Settings) -> None:
+def check_all_inputs(settings: Settings) -> None:
     """`check_inputs` for all models whose sections or defaults say that they are trained."""
     for model in models.every():
-        section = s.source.section(model.section)
+        section = settings.source.section(model.section)
         if (
-            model is VIBE
+            model.always_reported
             or section.keys() - {"report"}
-            or (section and which_runs(s, model).report)
+            or (section and run_choice(settings, model).report)
         ):
-            config = model_settings(s, model)
-            check_inputs(s, config)
+            config = model_settings(settings, model)
+            check_inputs(settings, config, model)
             _check_device(section, config)
 
 
 def _check_device(section: Section, config: RunConfig) -> None:
     """Raise ConfigError if this machine does not have the GPU that a training names."""
     if config.device.startswith("cuda"):
-        from vibe_model.checkpoints import device_of  # imports torch
+        from vibe_model.devices import device_of  # imports torch
 
         with _name_section(section):
             device_of(config.device)

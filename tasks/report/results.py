@@ -32,7 +32,7 @@ from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, find, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, units_of
 from vibe_model.runs import KEYPOINTS
-from vibe_model.sections import note_missing_depth
+from vibe_model.sections import learns_depth
 
 
 class _ResultsTable(NamedTuple):
@@ -81,7 +81,7 @@ def results_section(runs: Sequence[TrainingRun], ablation: Mapping[str, Any]) ->
     data = {
         "metrics": table_metrics(errors),
         "units": units_of(errors),
-        "without_depth": [run.name for run in evaluated if note_missing_depth(run.config)],
+        "without_depth": [run.name for run in evaluated if not learns_depth(run.config)],
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],

@@ -96,7 +96,7 @@ def test_luigi_cfg_names_it_as_the_page_does(kind, block, expected, tmp_path, si
     loaded = load(tmp_path, merged(GOOD, blocks("ini", page(kind))[block]))
     trained = sections.model_settings(loaded, sections.VIBE)
     if block == 1:  # which says that it trains
-        sections.check_inputs(loaded, trained)
+        sections.check_inputs(loaded, trained, sections.VIBE)
     extracted = (spec.stream for spec in loaded.streams)
     used = [*map(loaded.dataset, loaded.data.datasets), *extracted, *trained.datasets_2d]
     assert expected in " ".join(map(repr, used))

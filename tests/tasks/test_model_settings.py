@@ -9,7 +9,7 @@ from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model import models
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
-from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, which_runs
+from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, run_choice
 from vibe_model.vibe.config import TrainConfig
 
 
@@ -89,7 +89,7 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path):
     real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
     assert demo.detector is not None and demo.detector.name == "demo"
     assert real.detector is None
-    kinds = [which_runs(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
+    kinds = [run_choice(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
     assert [(k.preset, k.baseline, k.report) for k in kinds] == [
         *[
             ("embedded", True, True),
@@ -116,11 +116,12 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
     own = "[features]\nstreams = resnet50 pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n"
     own += "[part_dynamics]\nreport = true\n"
     loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
+    part_dynamics = models.find("part_dynamics")
     message = (
         r"\[part_dynamics\] datasets_2d: stream 'pr_vipe' is computed from extrinsics, which penn"
     )
     with pytest.raises(ConfigError, match=message):
-        check_inputs(loaded, model_settings(loaded, models.find("part_dynamics")))
+        check_inputs(loaded, model_settings(loaded, part_dynamics), part_dynamics)
 
 
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with):

@@ -135,12 +135,12 @@ def evaluate_all(
     bind_dynamics = functools.cache(lambda name: plug_ins.load(name)(generator, training or {}))
 
     by_split: dict[str, Metrics] = {}
-    collected: list[SplitResults] = []
+    collected: list[_SplitResults] = []
     for name, split in splits.items():
         records, left_out = _choose_protocols(name, split, named)
         results = None
         if folder is not None:
-            results = SplitResults(name)
+            results = _SplitResults(name)
             collected.append(results)
             if predictions:
                 npz_folder = folder / PREDICTIONS / name
@@ -221,7 +221,7 @@ def _metrics(
     split: Split,
     options: EvalOptions,
     records: Sequence[Protocol],
-    results: SplitResults | None = None,
+    results: _SplitResults | None = None,
 ) -> dict[str, Metrics]:
     """Evaluate one split: protocol -> metrics.
 
@@ -263,7 +263,7 @@ def _means(
     options: EvalOptions,
     records: Sequence[Protocol],
     sigmas: Sequence[float],
-    results: SplitResults | None = None,
+    results: _SplitResults | None = None,
 ) -> dict[str, list[Means]]:
     """Protocol -> the mean errors for each sigma of smoothing, in their order.
 
@@ -332,7 +332,7 @@ def _add_dynamics(
 
 
 @dataclass(slots=True)
-class SplitResults:
+class _SplitResults:
     """Results of one split: a row per track."""
 
     name: str  # of the split
@@ -364,7 +364,7 @@ class SplitResults:
 
 
 def _write_results(
-    folder: Path, collected: Sequence[SplitResults], facts: Mapping[str, Any]
+    folder: Path, collected: Sequence[_SplitResults], facts: Mapping[str, Any]
 ) -> None:
     """Write results by track, as JSON with the facts, and as CSV."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -142,7 +142,7 @@ class HMMRConfig(VideoConfig):
             n_sets *= 2
         motion = self.splits_of("motion")
         weights = {name: weight for name, weight in self.window_weights.items() if name in motion}
-        return PosesConfig(
+        return _PosesConfig(
             motion=motion,
             batch_size=n_sets * self.batch_size * self.seqlen,
             window_weights=weights,
@@ -159,7 +159,7 @@ class HMMRConfig(VideoConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PosesConfig(RunConfig):
+class _PosesConfig(RunConfig):
     """Batches of single frames of real motion, drawn uniformly."""
 
     VERSION: ClassVar[Mapping[str, int]] = {}

@@ -3,7 +3,6 @@
 - `TrainingBatches`: the batches of a run, by step, as NumPy arrays. It asks `cache.Mixture` which
   windows a step draws, and reads them into arrays of the whole batch.
 - `stream_batches`: the same batches as tensors on the device, prepared ahead by a thread.
-- `Tracks`: whole tracks, for training loops of your own; no model here reads them.
 
 A batch has three parts, as [train] of luigi.cfg names them: "datasets_2d" and "datasets_3d" are
 windows of videos, "motion" is windows of bodies without video. The windows of step k depend on the
@@ -38,15 +37,14 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 Ints = NDArray[np.int64]
 
-FIELDS: Final = {  # part of a batch -> fields that it reads
+_FIELDS: Final = {  # part of a batch -> fields that it reads
     "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
 }
-DEFAULT_TRACK_FIELDS: Final = ("kp_2d", "frame_index")
 # Label of a batch whose features are in a FeatureTable, instead of "features": (B,) int64, each
 # window's first row in the table.
-ROWS: Final = "rows"
+_ROWS: Final = "rows"
 
 
 class TrainingBatch(NamedTuple):
@@ -81,28 +79,13 @@ class TrainingBatches(Dataset[TrainingBatch]):
                 f"batch_size: expected a window for each of {world_size} processes, found "
                 f"{config.batch_size}"
             )
-        parts = [_part(config, name, splits) for name in config.parts]
+        parts = [_mixture_part(config, name, splits) for name in config.parts]
         mixture = Mixture(
             parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size
         )
-        for name, fields in mixture.fields.items():
-            shape, _ = fields.get("kp_3d", ((49, 3), None))
-            if shape != (49, 3):
-                raise DataError(
-                    f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
-                    f"joints to train on, found {shape[0]}. Evaluation splits "
-                    f"cannot be trained on; remove them from {name}."
-                )
+        _require_training_joints(mixture)
         self._extra_streams = config.extra_streams
-        # Field of `Split.read` -> name in a batch, where they differ. Example: {"resnet50":
-        # "features", "vipe_2": "pr_vipe", "vipe_2_ok": "pr_vipe_ok"}.
-        self._label_names: dict[str, str] = {}
-        for name, reading in config.extra_streams.items():
-            self._label_names[reading.stream] = name
-            self._label_names[f"{reading.stream}_ok"] = f"{name}_ok"
-        for part in parts:
-            if part.streams:
-                self._label_names[part.streams[0]] = "features"
+        self._label_names = _label_names(config, parts)
         self._mixture: Mixture | bytes = mixture  # bytes in a worker, until it is first used
         # rows of the table of features; None: features are read with each batch
         self._layout: StreamRows | None = None
@@ -126,9 +109,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
     ) -> FeatureTable | None:
         """Load all features into memory, where `hold` says (the setting of that name).
 
-        Returns the table of features; batches then have `ROWS` instead of features. Returns None if
-        features are still read with each batch. Raises ConfigError if they do not fit where `hold`
-        puts them.
+        Returns the table of features; batches then have `_ROWS` instead of features. Returns None
+        if features are still read with each batch. Raises ConfigError if they do not fit where
+        `hold` puts them.
         """
         loaded = FeatureTable.load(self.mixture, hold, device, report)
         self.where = loaded.where
@@ -157,7 +140,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         mixture.read(picks, buffers)
 
         if self._layout is not None:
-            labels[ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
+            labels[_ROWS] = _table_rows(self._layout, [picks[part] for part in video_parts])
         if video_parts:
             for name, reading in self._extra_streams.items():
                 labels[name] = stack_history(labels[name], reading.history)
@@ -209,6 +192,21 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return labels
 
 
+def _label_names(config: RunConfig, parts: Sequence[MixturePart]) -> dict[str, str]:
+    """Field of `Split.read` -> name in a batch, where they differ.
+
+    Example: {"resnet50": "features", "vipe_2": "pr_vipe", "vipe_2_ok": "pr_vipe_ok"}.
+    """
+    names: dict[str, str] = {}
+    for name, reading in config.extra_streams.items():
+        names[reading.stream] = name
+        names[f"{reading.stream}_ok"] = f"{name}_ok"
+    for part in parts:
+        if part.streams:
+            names[part.streams[0]] = "features"
+    return names
+
+
 def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
     """First row in the table of features of each drawn window, (B,)."""
     rows = [np.empty(0, np.int64)]
@@ -217,13 +215,13 @@ def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
     return np.concatenate(rows)
 
 
-def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
+def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
     """Describe one part of the batches for `Mixture`."""
     part_splits = {split: splits[split] for split in config.splits_of(name)}
     # Streams with the model's features, of which a window reads one; several are jittered copies.
     # Empty if the part has no features.
     copies = config.streams_of(name)
-    fields = list(FIELDS[name])
+    fields = list(_FIELDS[name])
     streams: list[str] = []
     history: dict[str, int] = {}
     if copies:
@@ -258,7 +256,7 @@ def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) ->
 
     Raises DataError if a split of the part lacks one of them.
     """
-    columns = [field for field in config.fields if field not in FIELDS["datasets_3d"]]
+    columns = [field for field in config.fields if field not in _FIELDS["datasets_3d"]]
     if not columns:
         return []
     for split_name, split in splits.items():
@@ -285,7 +283,7 @@ def stream_batches(
     Features have the dtype in which they are stored. A thread prepares the next batch.
 
     Args:
-        table: The features, if `batches` has `ROWS` instead.
+        table: The features, if `batches` has `_ROWS` instead.
         workers: Number of processes that read several steps ahead; 0: the thread reads.
     """
     loader = DataLoader(
@@ -325,11 +323,11 @@ def on_device(
 ) -> TrainingBatch:
     """Convert a batch to tensors on the device. Features keep the dtype in which they are stored.
 
-    With a table, replaces `ROWS` by the features of these rows.
+    With a table, replaces `_ROWS` by the features of these rows.
     """
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
-        labels["features"] = table.windows(labels.pop(ROWS))
+        labels["features"] = table.windows(labels.pop(_ROWS))
     for name, value in labels.items():
         labels[name] = _to_device(value, device)
     motion = None
@@ -347,53 +345,13 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-class Tracks(Dataset[dict[str, Any]]):
-    """A dataset of whole tracks: each item is one track of F frames.
-
-    F varies, so batches need padding or packing (`collate_fn`). An item has:
-
-    - for each of `streams`, `<stream>` (F, dim) float32 and `<stream>_ok` (F,) bool, which is False
-      for frames that could not be decoded; their features are 0
-    - each of `fields`, as `Split.read` returns it: `kp_2d` (F, 49, 3) in [-1, 1] over the crop of
-      the first stream, and `frame_index` (F,) int64, strictly increasing, with gaps
-    - `track` and `video`, the names
-
-    Labels that the split does not have are 0, with a confidence or weight of 0. Workers of a
-    `DataLoader` open the split again. Raises CacheError for a stream that the split does not have
-    and for an unknown field, and ValueError for the field `features`, which `streams` give.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        streams: Sequence[str] = ("resnet50",),
-        fields: Sequence[str] = DEFAULT_TRACK_FIELDS,
-    ) -> None:
-        self.split = split
-        self.streams = tuple(streams)
-        for stream in self.streams:
-            split.stream_manifest(stream)  # raises CacheError if the split lacks it
-        self.fields = tuple(fields)
-        # reads no row; raises CacheError for an unknown field
-        split.read(np.empty((0, 2), np.int64), streams=self.streams, fields=self.fields)
-
-    def __len__(self) -> int:
-        return len(self.split.tracks)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"track {index} of {len(self)}")
-        track = self.split.tracks[index]
-        window = np.array([[track.start, track.stop]])
-        read = self.split.read(window, streams=self.streams, fields=self.fields)
-        item: dict[str, Any] = {name: torch.from_numpy(array[0]) for name, array in read.items()}
-        for stream in self.streams:
-            features = self.split.rows(f"features/{stream}", track.start, track.stop)
-            features = features.astype(np.float32)
-            ok = self.split.rows(f"features/{stream}_ok", track.start, track.stop) == 1
-            features[~ok] = 0
-            item[stream] = torch.from_numpy(features)
-            item[f"{stream}_ok"] = torch.from_numpy(ok)
-        item["track"] = track.name
-        item["video"] = track.video
-        return item
+def _require_training_joints(mixture: Mixture) -> None:
+    """Raise DataError for parts with other 3D joints than the 49 of training."""
+    for name, fields in mixture.fields.items():
+        shape, _ = fields.get("kp_3d", ((49, 3), None))
+        if shape != (49, 3):
+            raise DataError(
+                f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 "
+                f"joints to train on, found {shape[0]}. Evaluation splits "
+                f"cannot be trained on; remove them from {name}."
+            )

@@ -36,7 +36,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.errors import CheckpointError, ConfigError
-from vibe_model.checkpoints import device_of
+from vibe_model.devices import device_of
 from vibe_model.settings import RunConfig, VideoConfig
 from vibe_model.training.data import TrainingBatch
 

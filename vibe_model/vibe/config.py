@@ -189,6 +189,7 @@ MODEL: Final = Model(
     preset="published",
     variants={name: variant.changes for name, variant in VARIANTS.items()},
     baseline=PER_FRAME,
+    always_reported=True,
     trainer="vibe_model.vibe.training:VIBETrainer",
     generator="vibe_model.vibe.networks:build_generator",
 )
@@ -261,7 +262,6 @@ OF_VIBE: Final = (
     "tail",
     "seed",
 )
-UNLESS_SET: Final = ("device",)  # settings that are taken from [vibe] unless [mposer] has them
 
 MPOSER: Final = Training(
     title="MPoser",
@@ -270,4 +270,6 @@ MPOSER: Final = Training(
     presets={"amass": MPoserConfig, "embedded": MPoserConfig.embedded},
     preset="amass",
     elsewhere=(*OF_VIBE, "motion"),
+    elsewhere_sections="[vibe] or [paths]",
+    unless_set=("device",),
 )

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError
 from pipeline.rotations import axis_angle_to_matrix, nearest_rotations, rotation_6d_to_matrix
 from vibe_model import runs
-from vibe_model.checkpoints import check_tensors, device_of, first_names, read_checkpoint
+from vibe_model.checkpoints import check_tensors, first_names, read_checkpoint
+from vibe_model.devices import device_of
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings import pattern_of, split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream_batches
@@ -197,7 +198,7 @@ class MPoserTrainer(Trainer):
         noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step)
         rotmat, code = self.prior(theta[..., MOTION], noise.to(theta.device))
         return {
-            "reconstruction": (rotmat - motion_matrices(theta)).square().mean(),
+            "reconstruction": (rotmat - _motion_matrices(theta)).square().mean(),
             "kl": self.config.kl_weight * code.kl_divergence(),
         }
 
@@ -255,7 +256,7 @@ def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
     total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
     for step in range(n_steps):
         theta = torch.as_tensor(batches[step].real_theta)
-        rotmat = motion_matrices(theta).double()  # (B, T, 23, 3, 3)
+        rotmat = _motion_matrices(theta).double()  # (B, T, 23, 3, 3)
         # motion that is not finite is refused by the losses, with a better message than here
         total = total + rotmat.nan_to_num(nan=0.0).mean(dim=(0, 1))
     return torch.from_numpy(nearest_rotations(total.numpy())).float()
@@ -278,7 +279,7 @@ def held_out_errors(
         mean_pose_error = 0.0
         split = splits[split_of(name)]
         for theta in _read_labelled(split, config.seqlen, pattern_of(name) or "*"):
-            target = motion_matrices(theta)
+            target = _motion_matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
             degrees = geodesic_degrees(rotmat.cpu(), target)
@@ -324,7 +325,7 @@ def _noise(n_windows: int, size: int, seed: int, step: int) -> Tensor:
     return torch.randn(n_windows, size, generator=generator)
 
 
-def motion_matrices(theta: Tensor) -> Tensor:
+def _motion_matrices(theta: Tensor) -> Tensor:
     """Rotation matrices (B, T, 23, 3, 3) of theta (B, T, 85), without the global orientation."""
     return axis_angle_to_matrix(theta[..., MOTION].reshape(*theta.shape[:-1], N_ROTATIONS, 3))
 

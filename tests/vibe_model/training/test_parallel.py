@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import in_memory, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
-from vibe_model.checkpoints import device_of
+from vibe_model.devices import device_of
 from vibe_model.training.data import TrainingBatches, on_device
 from vibe_model.training.trainer import ProcessGroup
 from vibe_model.vibe.training import VIBETrainer

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError, DataError
 from vibe_model import runs
-from vibe_model.checkpoints import device_of, load_body
+from vibe_model.checkpoints import load_body
+from vibe_model.devices import device_of
 from vibe_model.part_dynamics.pr_vipe import losses
 from vibe_model.part_dynamics.pr_vipe.alignment import pose_distances
 from vibe_model.part_dynamics.pr_vipe.config import PrVIPEConfig

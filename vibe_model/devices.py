@@ -1,0 +1,42 @@
+"""The devices that settings name.  [settings] -> training, prediction"""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.errors import ConfigError
+
+
+def device_of(name: str, local_rank: int | None = None) -> torch.device:
+    """The device that a setting names: auto, cpu, cuda or cuda:1.
+
+    local_rank: Number of this process on its machine, if several processes train together: each
+    has the GPU of its number. Raises ConfigError for other names and for missing GPUs.
+    """
+    has_gpu = torch.cuda.is_available()
+    chosen = name
+    if name == "auto":
+        chosen = "cuda" if has_gpu else "cpu"
+    expected = f"device: expected auto, cpu, cuda or cuda:1, found {name!r}"
+    try:
+        device = torch.device(chosen)
+    except RuntimeError as error:
+        raise ConfigError(expected) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(expected)
+    if device.type == "cuda" and local_rank is not None:
+        if device.index is not None:
+            raise ConfigError(
+                f"device: found {name!r}, but each of several processes has a GPU of its own. "
+                "Use cuda."
+            )
+        device = torch.device("cuda", local_rank)
+    n_gpus = 0
+    if has_gpu:
+        n_gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= n_gpus:
+        raise ConfigError(
+            f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or "
+            "auto."
+        )
+    return device
