@@ -102,7 +102,10 @@ def left_out_tracks(split: cache.Split) -> list[str]:
     dropped = split.manifest.get("accounting", {}).get("tracks", {}).get("dropped", {})
     if LEFT_OUT not in dropped:  # no look at every video, of which there may be 400,000
         return []
-    return [name for video in split.videos for name in video.account.get("left_out", ())]
+    names: list[str] = []
+    for video in split.videos:
+        names += video.account.get("left_out", ())
+    return names
 
 
 def recorded_raw(committed: cache.Split) -> str:

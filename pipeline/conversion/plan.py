@@ -296,7 +296,7 @@ def _compare_committed(
     plan = replace(plan, seen=seen, kept=kept)
     earlier = earlier_reader(committed) & plan.stamps.keys() - plan.unusable.keys()
     retried = list_rejected(committed, plan.dataset, retry=retry) | earlier
-    reselected = other_videos(committed, plan.listed) & plan.stamps.keys()
+    reselected = other_videos(committed, plan.listed) & plan.stamps.keys() - plan.unusable.keys()
     again = retried | reselected
     if reads_contents:
         # If the reader differs, all videos are read again anyway. Then contents only matter in a
@@ -407,12 +407,15 @@ def _describe_update(update: ConversionPlan, retried: set[str], reselected: set[
     counts = {
         "new video": len(update.new),
         "changed video": len(changed - retried - reselected),
-        "video with other tracks left out": len(changed & reselected),
         "renamed video": len(update.renamed),
         "removed video": len(update.removed),
         "unreadable video": len(changed & retried),
     }
-    return ", ".join(count(n, noun) for noun, n in counts.items() if n)
+    parts = [count(n, noun) for noun, n in counts.items() if n]
+    n_reselected = len(changed & reselected)
+    if n_reselected:
+        parts.append(f"{count(n_reselected, 'video')} with other tracks left out")
+    return ", ".join(parts)
 
 
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:

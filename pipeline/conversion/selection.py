@@ -235,7 +235,8 @@ def mixed_rates_note(split: cache.Split) -> str:
     rates = fps[np.isfinite(fps)]
     if not len(rates) or rates.max() <= MIXED * rates.min():
         return ""
-    slowest, fastest = rates.min(), rates.max()
+    slowest = rates.min()
+    fastest = rates.max()
     n_fast = count(int((rates > MIXED * slowest).sum()), "track")
     return (
         f"all videos: tracks have {slowest:.4g} to {fastest:.4g} rows a second, so windows of "

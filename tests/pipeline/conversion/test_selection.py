@@ -181,6 +181,10 @@ def test_what_parts_have_read_with_another_list_is_read_again(penn, listed, ran)
     options = listed(f"{penn.name}/0003/0")
     ran(*command, *options, "--part", "1/1")
     ran(*command, *listed(f"{penn.name}/0005/0"))
+    both = listed(f"{penn.name}/0003/0", f"{penn.name}/0001/0")
+    shown = ran(*command, *both).out
+    assert "(why: 3 videos with other tracks left out)" in shown
+    ran(*command, *listed(f"{penn.name}/0005/0"))
     without_0005 = penn.rows("kp_2d").keys()
     ran(*command)
     assert without_0005 == penn.rows("kp_2d").keys() - {"0005/0"}
