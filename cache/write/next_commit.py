@@ -32,7 +32,7 @@ from cache.format.track_tables import VideoTable
 from cache.storage.base import Lock
 from cache.write.checks import check_track
 from cache.write.split_shards import SplitShards, StagedShards, Video
-from cache.write.staged import Plan, StagedWork
+from cache.write.staged import Plan, ShardFiles, StagedWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +135,10 @@ class NextCommit:
         self._track_names = set(self._remaining.texts("track_name"))
         # records of journalled and appended videos, in the order of their rows
         self._new_videos: list[Video] = []
-        self.work = StagedWork(state.place, self._staged_conditions(plan))
-        """The staged work of the commit's plan."""
-        self._shards = SplitShards(
-            state.place, state.columns, state.geometry, state.first_row, self.work, lock
-        )
+        work = StagedWork(state.place, self._staged_conditions(plan))
+        self.files = ShardFiles(state.place, state.columns, state.geometry, work)
+        """Its uncommitted shards."""
+        self._shards = SplitShards(self.files, state.first_row, lock)
         self.is_resumed = self._resume()
         """Whether rows of a killed writer are used."""
         self.journalled = {video["name"]: video["fingerprint"] for video in self._new_videos}
@@ -174,7 +173,7 @@ class NextCommit:
 
     def _resume(self) -> bool:
         """Take over the journalled videos. Returns False if no staged video is usable."""
-        staged = StagedShards.read(self.work)
+        staged = StagedShards.read(self.files)
         usable = [video for video in staged.videos if self._is_usable(video)]
         if not usable:
             return False

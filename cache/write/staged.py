@@ -25,6 +25,7 @@ import io
 import json
 import socket
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +33,8 @@ import numpy as np
 from cache.arrays import Array
 from cache.format.layout import Column, Geometry, fingerprint, shard_key
 from cache.format.place import Place
-from cache.format.shard import ShardLayout, crc32c
+from cache.format.shard import ShardFile, ShardLayout, crc32c
+from cache.read.rows import Rows
 
 # kinds of pieces
 SHARD: Final = "shard"
@@ -40,6 +42,8 @@ STAGED: Final = "staged"
 ROWS: Final = "rows"
 VIDEO: Final = "video"
 FILE: Final = "file"  # begins the name of a shard's own file, which is no piece
+
+VERSION: Final = 2  # of the content of pieces: those of another version are of another plan
 
 # A text or JSON that names everything that decides the stored numbers, besides what each writer
 # compares itself. Work of another plan is not used.
@@ -61,7 +65,8 @@ class StagedWork:
         self._place = place
         self._store = place.store
         self._plan = conditions["plan"]
-        self.folder = f"{place.staged}/{fingerprint(conditions)[:16]}"
+        digest = fingerprint({"version": VERSION, **conditions})[:16]
+        self.folder = f"{place.staged}/{digest}"
 
     def put(self, name: str, entries: Mapping[str, Any], arrays: Arrays | None = None) -> None:
         """Write or replace a piece, durably. Its head has the plan, this host, and `entries`."""
@@ -109,44 +114,119 @@ class StagedWork:
             store.remove_empty(folder)
 
 
+@dataclass(frozen=True, slots=True)
+class StagedShard:
+    """A complete, uncommitted shard in the cache, as its piece records it."""
+
+    number: int
+    token: str  # random part of the temporary names of its files; "": they have the final names
+    records: dict[str, str]  # column -> the manifest's record of the file: size and checksum
+    entries: dict[str, Any]  # what its writer needs to commit it, as JSON values
+
+    @property
+    def piece(self) -> str:
+        """The name of the piece that records it."""
+        return f"{STAGED}-{self.number}-{self.token}" if self.token else f"{SHARD}-{self.number}"
+
+
 class ShardFiles:
-    """The base of `SplitShards` and `StreamShards`: writes and names the files of a shard."""
+    """The uncommitted shards of a split or stream: their files, and the pieces that record them.
+    Threads may share it.
 
-    geometry: Geometry
-    """How rows are cut into shards and chunks."""
+    Args:
+        columns: the arrays that a shard has rows of, by name.
+        work: the staged work of the plan.
+    """
 
-    def __init__(self, place: Place, columns: Mapping[str, Column], work: StagedWork) -> None:
-        self.place = place
+    def __init__(
+        self, place: Place, columns: Mapping[str, Column], geometry: Geometry, work: StagedWork
+    ) -> None:
         self.columns = columns
+        self.geometry = geometry
+        """How rows are cut into shards and chunks."""
+        self.work = work
+        self._place = place
         self._store = place.store
-        self._work = work
 
-    def _file_keys(self, shard: int, token: str = "") -> dict[str, str]:
+    def _keys(self, number: int, token: str) -> dict[str, str]:
         """The keys of a shard's files, by column: those under which `token` stages them; without
         a token, those of a committed shard.
         """
         keys = {}
         for name, column in self.columns.items():
-            keys[name] = shard_key(self.place.array_key(name), shard, column.shape)
+            keys[name] = shard_key(self._place.array_key(name), number, column.shape)
             if token:
-                keys[name] = f"{self._work.folder}/{FILE}-{shard}-{token}-{name}"
+                keys[name] = f"{self.work.folder}/{FILE}-{number}-{token}-{name}"
         return keys
 
-    def _write_files(self, shard: int, arrays: Arrays, token: str = "") -> dict[str, str]:
-        """Write a shard's rows (n, *shape), by column, to the files of `_file_keys`, durably.
-        Returns the manifest's records of the files.
+    def stage(
+        self, number: int, arrays: Arrays, entries: dict[str, Any], token: str = ""
+    ) -> StagedShard:
+        """Write a shard's rows (n, *shape), by column, to files under the names of this token, and
+        then its piece. All are durable when this returns.
         """
+        keys = self._keys(number, token)
+        temporary = {name: f"{self._place.writing}/.{number}-{name}{token}" for name in keys}
         records = {}
-        keys = self._file_keys(shard, token)
-        for name, column in self.columns.items():
-            file, records[name] = ShardLayout(column, self.geometry).encode(arrays[name])
-            temporary = f"{self.place.writing}/.{shard}-{name}{token}"
-            try:
-                self._store.put(keys[name], file, temporary=temporary)
-            except BaseException:  # on a full disk, half a file takes what other files need
-                self._store.remove([temporary])
-                raise
-        return records
+        try:
+            for name, key in keys.items():
+                file, records[name] = self._layout(name).encode(arrays[name])
+                self._store.put(key, file, temporary=temporary[name])
+            staged = StagedShard(number, token, records, entries)
+            self.record(staged)
+        except BaseException:  # on a full disk, half a file takes what other files need
+            self._store.remove(temporary.values())
+            if token:  # a file without it may be a committed one
+                self._store.remove(keys.values())
+            raise
+        return staged
+
+    def record(self, staged: StagedShard) -> None:
+        """Write or replace the piece of a shard whose files are written."""
+        self.work.put(staged.piece, {"shard": asdict(staged)})
+
+    def read(self, names: Iterable[str]) -> list[StagedShard]:
+        """The shards that these pieces record. Missing and damaged pieces are left out."""
+        return [StagedShard(**head["shard"]) for head, _ in self.work.read(names).values()]
+
+    def find_damage(self, staged: StagedShard) -> str:
+        """The location of a staged file that is missing or has another size or index; "" if all are
+        intact.
+        """
+        for name, key in self._keys(staged.number, staged.token).items():
+            record = staged.records[name]
+            # 0 rows: with the size of its record, the file has all rows that were staged
+            file = ShardFile(name, key, staged.number, record, 0, self._layout(name))
+            if file.problem(self._store, fast=True):
+                return self._store.location(key)
+        return ""
+
+    def accept(self, staged: StagedShard) -> StagedShard:
+        """Give the files of a staged shard their final names, and return it with these."""
+        if not staged.token:
+            return staged
+        final = self._keys(staged.number, "")
+        for name, key in self._keys(staged.number, staged.token).items():
+            self._store.rename(key, final[name])
+        accepted = replace(staged, token="")
+        self.record(accepted)
+        self.work.remove([staged.piece])
+        return accepted
+
+    def open_rows(self, staged: StagedShard, name: str) -> Rows:
+        """A reader of a column's rows in a staged shard whose files have their final names."""
+        end = (staged.number + 1) * self.geometry.rows_per_shard
+        return Rows.kind(self._store)(
+            self._store,
+            self._place.array_key(name),
+            self._layout(name),
+            end,
+            {str(staged.number): staged.records[name]},
+            lambda: None,  # not committed: there is no manifest to compare
+        )
+
+    def _layout(self, name: str) -> ShardLayout:
+        return ShardLayout(self.columns[name], self.geometry)
 
 
 def pack(head: Mapping[str, Any], arrays: Arrays) -> bytes:

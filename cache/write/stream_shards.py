@@ -14,7 +14,11 @@ was corrected. Both need equal row keys: `keys` (n, 2) are hashes of everything 
 n rows depend on. A file key, in contrast, is a file's path in the store.
 
 Checkpoints and staged shards are recorded in pieces, small files that `cache/write/staged.py`
-describes.
+describes. The piece of a shard has the entries
+
+    "rows"          digest of the split's rows in this shard: `manifest.rows_record`
+    "pending_rows"  ranges of its rows that are still to be computed
+    "made"          `StreamShards.made`
 """
 
 from __future__ import annotations
@@ -22,7 +26,6 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -55,6 +58,7 @@ from cache.write.staged import (
     Arrays,
     Plan,
     ShardFiles,
+    StagedShard,
     StagedWork,
 )
 
@@ -67,24 +71,7 @@ class _FoundRows(NamedTuple):
     ok: Flags  # (n,) flags as stored; 0 for the other rows
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A complete, uncommitted shard in the cache."""
-
-    shard: int
-    rows: str  # digest of the split's rows in this shard: `manifest.rows_record`
-    token: str  # random part of the temporary names of its files; "": they have the final names
-    records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
-    pending_rows: list[list[int]]  # ranges of its rows that are still to be computed
-    made: dict[str, Any]  # `StreamShards.made`
-
-    @property
-    def piece(self) -> str:
-        """The name of the piece that records it."""
-        return f"{STAGED}-{self.shard}-{self.token}" if self.token else f"{SHARD}-{self.shard}"
-
-
-class StreamShards(ShardFiles):
+class StreamShards:
     """One state of a split and its stream, for computing and staging shards. Threads may share it.
 
     Args:
@@ -111,7 +98,7 @@ class StreamShards(ShardFiles):
     committed: dict[int, dict[str, str]]
     """The shards that the stream has for the split's rows: number -> array -> the manifest's
     record."""
-    _accepted: dict[int, Staged]
+    _accepted: dict[int, StagedShard]
     """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
     foreign: list[int]
     """Numbers of the shards that the stream has for other rows than the split has now."""
@@ -135,9 +122,11 @@ class StreamShards(ShardFiles):
             expected = f"1 to {LARGEST_ROW:,} of {' or '.join(FEATURE_DTYPES)}"
             raise CacheError(f"stream {stream}: {self._form}: expected {expected}")
         place = Place(store_at(root), split, stream)
+        self.place = place
+        self._store = place.store
+        self.columns = stream_columns(stream, dim, dtype)
         # this plan's checkpoints and staged shards
-        work = StagedWork(place, {"plan": plan, "form": self._form})
-        super().__init__(place, stream_columns(stream, dim, dtype), work)
+        self._work = StagedWork(place, {"plan": plan, "form": self._form})
         for key, text in unmounted_streams(self._store, split).items():
             if f"{self.place.manifest_folder}/".startswith(f"{key}/"):
                 raise CacheError(text)
@@ -150,7 +139,8 @@ class StreamShards(ShardFiles):
         self._commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
         self.split_digest = self.split.digest
-        self.geometry = self.split.geometry
+        geometry = self.split.geometry
+        self._files = ShardFiles(self.place, self.columns, geometry, self._work)
         n_live = self.split.live_by_shard
         self.live_shards = np.flatnonzero(n_live).tolist()
         self.foreign = []
@@ -262,7 +252,7 @@ class StreamShards(ShardFiles):
         data = np.zeros((n, self._dim), self._dtype)
         return _FoundRows(np.zeros(n, bool), data, np.zeros(n, np.uint8))
 
-    def list_staged(self) -> dict[int, Staged]:
+    def list_staged(self) -> dict[int, StagedShard]:
         """Pending shards that are staged with this plan, by number; only those for the rows that
         the split has now. The pieces of accepted shards are not read again.
         """
@@ -271,10 +261,9 @@ class StreamShards(ShardFiles):
         # of a shard that is staged twice, the one whose files have final names comes last
         names = [*self._work.names(STAGED), *self._work.names(SHARD)]
         of_pending = [name for name in names if int(name.split("-")[1]) in pending]
-        for head, _ in self._work.read(of_pending).values():
-            staged = Staged(**head["staged"])
-            if staged.rows == self.rows_record(staged.shard):
-                shards[staged.shard] = staged
+        for staged in self._files.read(of_pending):
+            if staged.entries["rows"] == self.rows_record(staged.number):
+                shards[staged.number] = staged
         return shards
 
     def stage(self, shard: int, data: Array, ok: Array, keys: Keys) -> None:
@@ -285,28 +274,21 @@ class StreamShards(ShardFiles):
         """
         self._stage(shard, data, ok, keys, secrets.token_hex(8))
 
-    def _stage(self, shard: int, data: Array, ok: Array, keys: Keys, token: str) -> Staged:
-        """Write one shard under the names of this token, and the piece that records it."""
+    def _stage(self, shard: int, data: Array, ok: Array, keys: Keys, token: str) -> StagedShard:
+        """Stage one shard under the names of this token, and remove its checkpoint."""
         if shard not in self.pending:
             raise CacheError(
                 f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}..."
             )
         arrays = self._check_arrays(shard, data, ok, keys)
         is_pending = (arrays[f"{self._stream}_ok"] == UNDECODABLE) & (keys == NO_KEY).all(axis=1)
-        try:
-            staged = Staged(
-                shard=shard,
-                rows=self.rows_record(shard),
-                token=token,
-                records=self._write_files(shard, arrays, token),
-                pending_rows=ranges_where(is_pending, self.rows(shard).start).tolist(),
-                made=dict(self.made),
-            )
-            self._put_piece(staged)
-        except BaseException:
-            if token:  # a file without it may be a committed one
-                self._store.remove(self._file_keys(shard, token).values())
-            raise
+        entries = {
+            "rows": self.rows_record(shard),
+            "pending_rows": ranges_where(is_pending, self.rows(shard).start).tolist(),
+            "made": dict(self.made),
+        }
+        staged = self._files.stage(shard, arrays, entries, token)
+        self._work.remove([f"{ROWS}-{shard}"])
         return staged
 
     @property
@@ -316,11 +298,6 @@ class StreamShards(ShardFiles):
         """
         shards = self.committed.keys() | self._accepted.keys()
         return [shard for shard in self.live_shards if shard not in shards]
-
-    def _put_piece(self, staged: Staged) -> None:
-        """Record a shard whose files are written in a piece, and remove its checkpoint."""
-        self._work.put(staged.piece, {"staged": asdict(staged)})
-        self._work.remove([f"{ROWS}-{staged.shard}"])
 
     def _check_arrays(self, shard: int, data: Array, ok: Array, keys: Keys) -> Arrays:
         """Check a shard's data, and convert them to the arrays to store, by name. Raises CacheError

@@ -24,9 +24,9 @@ A shard is staged in one of two ways:
     StreamWriter.write                its final name, such as             shard-<shard>
                                       resnet50_ok/c/<shard>
 
-A piece (`Staged`) has a record, "<size>:<digest>" for the manifest, of each of the three files. To
-accept a shard is to rename files that have temporary names, and to replace the first kind of piece
-by the second. On entry, a writer accepts the shards that killed writers and other processes have
+A piece has a record, "<size>:<digest>" for the manifest, of each of the three files. To accept a
+shard is to rename files that have temporary names, and to replace the first kind of piece by the
+second. On entry, a writer accepts the shards that killed writers and other processes have
 staged, and later when it is told to (`accept_staged`). `reopen` makes committed shards pending
 again.
 
@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,14 +54,13 @@ from cache.format.entries import STREAM_ENTRIES
 from cache.format.folders import create_groups
 from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
 from cache.format.manifest import shards_entry
-from cache.format.shard import ShardFile, ShardLayout
 from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage.base import Root
 from cache.windows import join_adjacent
 from cache.write.base import Writer, follow_manifest, invalidate_shards
-from cache.write.staged import SHARD, Plan
-from cache.write.stream_shards import Staged, StreamShards
+from cache.write.staged import SHARD, Plan, StagedShard
+from cache.write.stream_shards import StreamShards
 
 
 class StreamWriter(StreamShards, Writer):
@@ -132,7 +130,7 @@ class StreamWriter(StreamShards, Writer):
                 self.refused.append(str(error))
                 self._work.remove([staged.piece])
 
-    def _accept(self, staged: Staged) -> None:
+    def _accept(self, staged: StagedShard) -> None:
         """Make a staged shard part of the next commit. Its files are renamed to their final names.
 
         Raises CacheError if a file is missing or damaged, or if it was computed with other weights
@@ -140,36 +138,22 @@ class StreamWriter(StreamShards, Writer):
         """
         self._check(staged)
         self._lock.require()
-        shard = staged.shard
-        if staged.token:
-            final = self._file_keys(shard)
-            for name, file_key in self._file_keys(shard, staged.token).items():
-                self._store.rename(file_key, final[name])
-            self._put_piece(replace(staged, token=""))
-            self._work.remove([staged.piece])
-        self._note_made(staged.made)
-        self._accepted[shard] = staged
+        self._accepted[staged.number] = self._files.accept(staged)
+        self._note_made(staged.entries["made"])
 
-    def _check(self, staged: Staged) -> None:
+    def _check(self, staged: StagedShard) -> None:
         """Raise CacheError unless a staged shard's weights and files are right."""
         do = "The shard stays pending, and is to be computed again."
-        title = self.title(staged.shard)
-        weights = staged.made.get("sha256")
+        made = staged.entries["made"]
+        weights = made.get("sha256")
         stream_weights = self.made.get("sha256")
-        if self.made and staged.made and weights != stream_weights:
+        if self.made and made and weights != stream_weights:
             difference = f"expected weights {stream_weights}, as of other shards, found {weights}"
-            raise CacheError(f"{title}: {difference}. {do}")
-        n_rows = len(self.rows(staged.shard))
-        for name, key in self._file_keys(staged.shard, staged.token).items():
-            encoding = ShardLayout(self.columns[name], self.geometry)
-            file = ShardFile(name, key, staged.shard, staged.records[name], n_rows, encoding)
-            if file.problem(self._store, fast=True):
-                raise CacheError.at(
-                    self._store.location(key),
-                    expected=f"{file.size} bytes that were staged",
-                    found="no such file, or a damaged one",
-                    do=do,
-                )
+            raise CacheError(f"{self.title(staged.number)}: {difference}. {do}")
+        damaged = self._files.find_damage(staged)
+        if damaged:
+            problem = "no such file, or a damaged one"
+            raise CacheError.at(damaged, expected="the file that was staged", found=problem, do=do)
 
     def reopen(self, shards: Collection[int]) -> None:
         """Make committed shards pending again, in a commit of its own. Shards that are not
@@ -211,8 +195,8 @@ class StreamWriter(StreamShards, Writer):
         shards = dict(self.committed)
         for shard, staged in sorted(self._accepted.items()):
             shards[shard] = staged.records
-            rows[str(shard)] = self.rows_record(shard)
-            pending_rows += staged.pending_rows
+            rows[str(shard)] = staged.entries["rows"]
+            pending_rows += staged.entries["pending_rows"]
         body = {
             **entries,
             "stream": self._stream,
