@@ -179,7 +179,15 @@ class Commit:
     place: Place
     manifest: Mapping[str, Any]
     tables: Tables  # empty for a stream, and if they were not read
-    etag: Etag | None  # version of the manifest's file
+    etag: Etag | None  # version of the manifest's file; None before the first commit
+
+    @classmethod
+    def before_first(cls, place: Place, entries: Mapping[str, Any], tables: Tables) -> Commit:
+        """The state of a split or stream in which nothing is committed: it has no rows, and its
+        digest is "".
+        """
+        empty = {"digest": "", "extent": 0, "commits": [], "shards": {}, "rows": {}}
+        return cls(place, {**empty, **entries}, tables, None)
 
     @property
     def digest(self) -> str:

@@ -64,7 +64,7 @@ class Writer(ABC):
     own_entries: ClassVar[frozenset[str]]
     """Keys of the manifest that are the cache's own."""
     _lock: Lock  # held from entry to exit; set by `__enter__`
-    _commit: Commit | None  # the current one; None if nothing is committed
+    _commit: Commit  # the current one; without digest and shards before the first
     _started: float  # when the work on the next commit began (s since 1970)
 
     def __init__(self, place: Place, provenance: Mapping[str, Any] | None) -> None:
@@ -103,7 +103,7 @@ class Writer(ABC):
         """Update the current commit's note in `provenance.json` with this writer's provenance, for
         example after raw files have moved. Makes no commit.
         """
-        assert self._commit is not None, "nothing is committed yet"
+        assert self._commit.digest, "nothing is committed yet"
         notes = read_notes(self.place)
         note = notes.setdefault(self._commit.digest, {})
         note.update(self._provenance)
@@ -129,7 +129,7 @@ class Writer(ABC):
         """
         work.remove_shards()
         if self._store.exclusive:
-            committed = {} if self._commit is None else self._commit.shards
+            committed = self._commit.shards
             for name in arrays:
                 gone = [n for n in self.place.shards_on_disk(name) if n not in committed]
                 self._store.remove(self.place.shard_folders([name], gone))
@@ -157,7 +157,7 @@ def publish(
     entries: Mapping[str, Any],
     tables: Tables,
     *,
-    before: Commit | None,
+    before: Commit,
     note: Mapping[str, Any],
     started: float,
     keep_staged: bool,
@@ -171,7 +171,7 @@ def publish(
     Args:
         entries: the manifest without its format, tables and digest.
         tables: the split's tables; empty for a stream.
-        before: the current commit.
+        before: the current commit, or `Commit.before_first`.
         note: goes to `provenance.json`, with the time since `started`.
         started: when the work began (s since 1970).
         keep_staged: False: the commit takes over the staged work. `follow_manifest` removes it.
@@ -184,21 +184,17 @@ def publish(
     if place.stream is None:
         body["tables"] = {table.name: table.as_json() for table, _ in encoded}
     manifest = {**body, "digest": sha256(layout.canonical(body))}
-    if before is not None and manifest["digest"] == before.digest:
+    if manifest["digest"] == before.digest:
         return manifest
 
     # the steps 1 to 4 of the module's docstring
     _add_note(place, manifest["digest"], note, started)
 
-    committed: list[StoredTable] = []
-    etag = None
-    if before is not None:
-        committed = StoredTable.from_manifest(before.manifest)
-        etag = before.etag
+    committed = StoredTable.from_manifest(before.manifest)
     new = {place.array_key(table.key): file for table, file in encoded if table not in committed}
     store.put_small(new, place.manifest_folder)
 
-    store.replace(place.manifest, json_file(manifest), expected=etag)
+    store.replace(place.manifest, json_file(manifest), expected=before.etag)
 
     follow_manifest(Commit(place, manifest, tables, None), keep_staged=keep_staged)
     return manifest

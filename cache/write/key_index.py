@@ -7,7 +7,7 @@ have the same key.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -27,11 +27,11 @@ class KeyIndex:
     memory-mapped.
     """
 
-    def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
-        self.stream = stream
+    def __init__(self, stream: OpenStream) -> None:
+        self._stream = stream
         self._sorted: list[Keys] = []  # parts (2, n): ascending hashes, and their rows
         unsorted: list[Keys] = []
-        for shard in sorted(shards):
+        for shard in stream.shards:
             rows = np.asarray(shard_rows(stream.commit.manifest, shard))
             keys = stream.read("_key", rows[:1], len(rows))[0]
             has_key = (keys != NO_KEY).any(axis=1)
@@ -58,7 +58,7 @@ class KeyIndex:
             hits = has_hash & (rows < 0)
             rows[hits] = sorted_rows[position[hits]]
         candidates = np.flatnonzero(rows >= 0)
-        stored = self.stream.read("_key", rows[candidates])[:, 0]
+        stored = self._stream.read("_key", rows[candidates])[:, 0]
         is_other_key = (stored != keys[candidates]).any(axis=1)
         others = candidates[is_other_key]
         rows[others] = -1
@@ -68,7 +68,7 @@ class KeyIndex:
         """Copy the entries into an unnamed temporary file and memory-map it. The file disappears
         when the map is deleted or the process ends.
         """
-        place = self.stream.commit.place
+        place = self._stream.commit.place
         # In an object store, the folder is None: the system's temporary folder is used.
         folder = place.store.folder(place.manifest_folder)
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -17,15 +17,14 @@ The rows of a finished video that is not usable stay in the shards, but no track
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from cache.errors import CacheError
 from cache.format.extra import EXTRA, ExtraColumn
-from cache.format.layout import Column, Geometry
+from cache.format.layout import Column
 from cache.format.manifest import Commit, shards_entry
-from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, video_record
 from cache.format.tables import Tables, encode_texts
 from cache.format.track_tables import VideoTable
@@ -37,29 +36,19 @@ from cache.write.staged import Plan, ShardFiles, StagedWork
 
 @dataclass(frozen=True, kw_only=True)
 class SplitState:
-    """What is committed of a split, and the columns of its next commit."""
+    """What is committed of a split, and the columns of its next commit, which has the same
+    geometry.
+    """
 
-    place: Place
+    commit: Commit  # `Commit.before_first` if nothing is committed
     columns: Mapping[str, Column]  # per row, including extra ones
     extra: Mapping[str, ExtraColumn]
-    commit: Commit | None  # None if nothing is committed
-    commits: list[list[int]]  # the rows [start, stop) of each commit
-    geometry: Geometry  # also of the next commit
-
-    @cached_property
-    def tables(self) -> Tables:
-        """The committed tables; without rows if there is no commit."""
-        if self.commit is None:
-            return Tables.from_records([], self.extra.values())
-        return self.commit.tables
 
     @cached_property
     def has_other_columns(self) -> bool:
         """Whether some columns are new or declared differently than in the commit: then no
         committed video stays.
         """
-        if self.commit is None:
-            return False
         declared = ExtraColumn.from_manifest(self.commit.manifest)
         stored = {name: column.stored_as for name, column in declared.items()}
         target = {name: column.stored_as for name, column in self.extra.items()}
@@ -68,29 +57,20 @@ class SplitState:
     @property
     def digest(self) -> str:
         """Digest of the current commit; "" if there is none."""
-        return "" if self.commit is None else self.commit.digest
+        return self.commit.digest
 
     @cached_property
     def videos(self) -> Mapping[str, VideoEntry]:
         """The committed videos, by name."""
-        return VideoTable(self.tables).by_name()
-
-    @property
-    def shards(self) -> dict[int, dict[str, str]]:
-        """The committed shards: number -> column -> record."""
-        return {} if self.commit is None else self.commit.shards
-
-    @property
-    def extent(self) -> int:
-        """The end of the last commit."""
-        return self.commits[-1][1] if self.commits else 0
+        return VideoTable(self.commit.tables).by_name()
 
     @property
     def first_row(self) -> int:
         """The first row of the next commit, at a shard boundary, because committed shards never
         change.
         """
-        return self.geometry.shards(self.extent) * self.geometry.rows_per_shard
+        geometry = self.commit.geometry
+        return geometry.shards(self.commit.extent) * geometry.rows_per_shard
 
 
 class NextCommit:
@@ -115,7 +95,7 @@ class NextCommit:
     ) -> None:
         self.state = state
         """What is committed before it."""
-        self._split = state.place.split
+        self._split = state.commit.place.split
         self._commit = commit
         self._keys = keys  # of videos to append; None: the plan decides all rows
         self._drop = frozenset(drop)  # names of committed videos
@@ -129,14 +109,14 @@ class NextCommit:
         if state.has_other_columns:
             if self._video_names:
                 raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
-            self.invalid_shards = frozenset(state.shards)  # no committed row stays
-        self._remaining = state.tables.drop_videos(self._drop)  # tables of videos that stay
+            self.invalid_shards = frozenset(state.commit.shards)  # no committed row stays
+        self._remaining = state.commit.tables.drop_videos(self._drop)  # tables of videos that stay
         self._refuse_invalid_rows()
         self._track_names = set(self._remaining.texts("track_name"))
         # records of journalled and appended videos, in the order of their rows
         self._new_videos: list[Video] = []
-        work = StagedWork(state.place, self._staged_conditions(plan))
-        self.files = ShardFiles(state.place, state.columns, state.geometry, work)
+        work = StagedWork(state.commit.place, self._staged_conditions(plan))
+        self.files = ShardFiles(state.commit.place, state.columns, state.commit.geometry, work)
         """Its uncommitted shards."""
         self._shards = SplitShards(self.files, state.first_row, lock)
         self.is_resumed = self._resume()
@@ -148,7 +128,7 @@ class NextCommit:
 
     def _refuse_invalid_rows(self) -> None:
         """Raise CacheError if a shard to remove has rows of a track that stays."""
-        live_shards = self._remaining.live_shards(self.state.geometry)
+        live_shards = self._remaining.live_shards(self.state.commit.geometry)
         needed = sorted(self.invalid_shards.intersection(live_shards))
         if needed:
             raise CacheError(
@@ -165,7 +145,7 @@ class NextCommit:
             "drop": sorted(self._drop) if self._keys is None else "by keys",
             "invalidate": sorted(self.invalid_shards),
             "columns": sorted(self.state.columns),
-            "geometry": [self.state.geometry.rows_per_shard, self.state.geometry.rows_per_chunk],
+            "geometry": self.state.commit.manifest["geometry"],
         }
         if self.state.extra:
             conditions[EXTRA] = [column.stored_as for column in self.state.extra.values()]
@@ -218,7 +198,7 @@ class NextCommit:
                 f"{self._split}: its columns have changed: video {name!r} cannot be kept"
             )
         self._drop -= {name}
-        self._remaining = self.state.tables.drop_videos(self._drop)
+        self._remaining = self.state.commit.tables.drop_videos(self._drop)
         self._video_names.add(name)
         self._track_names.update(self._remaining.texts("track_name"))
 
@@ -285,8 +265,8 @@ class NextCommit:
         """
         self._shards.write_last()
         state = self.state
-        commits = state.commits
-        extent = state.extent
+        commits = state.commit.manifest["commits"]
+        extent = state.commit.extent
         end = self._shards.next_row
         if end > state.first_row:
             commits = [*commits, [state.first_row, end]]
@@ -294,7 +274,7 @@ class NextCommit:
         tables = Tables.from_records(self._new_videos, state.extra.values())
         if not state.has_other_columns:
             tables = self._remaining.plus(tables)
-        shards = state.shards
+        shards = state.commit.shards
         staying = {n: shards[n] for n in shards.keys() - self.invalid_shards}
         entries = {
             "rows": int((tables["track_stop"] - tables["track_start"]).sum()),
@@ -302,7 +282,7 @@ class NextCommit:
             "videos": len(tables["video_name"]),
             "extent": extent,
             "commits": commits,
-            "geometry": asdict(state.geometry),
+            "geometry": state.commit.manifest["geometry"],
             "shards": shards_entry(state.columns, {**staying, **self._shards.records}),
         }
         if state.extra:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from cache.errors import CacheError
@@ -25,6 +26,7 @@ from cache.format.folders import create_groups, stream_folders
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Commit
 from cache.format.place import Place
+from cache.format.tables import Tables
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer, follow_manifest
@@ -91,29 +93,32 @@ class SplitWriter(Writer):
 
     def _open(self) -> None:
         self._started = time.time()
-        self._commit = Commit.load(self.place)
-        if self._commit is None:
+        commit = Commit.load(self.place)
+        if commit is None:
             create_groups(self.place)
-            earlier = self._longest_stream()
+            commit = self._before_first_commit()
         else:
-            follow_manifest(self._commit)
-            self._refuse_missing_columns(self._commit)
-            earlier = self._commit
-        self.state = SplitState(
-            place=self.place,
-            columns=self._columns,
-            extra=self._extra,
-            commit=self._commit,
-            commits=[] if earlier is None else list(earlier.manifest["commits"]),
-            geometry=self._new_geometry if earlier is None else earlier.geometry,
-        )
+            follow_manifest(commit)
+            self._refuse_missing_columns(commit)
+        self._commit = commit
+        self.state = SplitState(commit=commit, columns=self._columns, extra=self._extra)
         self._next = None  # last: another `begin` needs the new state
 
-    def _longest_stream(self) -> Commit | None:
-        """The stream with the largest extent; None if there is no stream.
-
-        If the split has lost its manifest, this tells which rows streams may have features for.
+    def _before_first_commit(self) -> Commit:
+        """A state without rows. If the split has lost its manifest, the numbers of rows that
+        streams may have features for are not used again.
         """
+        entries: dict[str, Any] = {"geometry": asdict(self._new_geometry)}
+        stream = self._longest_stream()
+        if stream is not None:
+            entries = {key: stream.manifest[key] for key in ("geometry", "commits", "extent")}
+        entries["shards"] = {name: {} for name in self._columns}
+        entries[EXTRA] = {name: column.as_json() for name, column in self._extra.items()}
+        tables = Tables.from_records([], self._extra.values())
+        return Commit.before_first(self.place, entries, tables)
+
+    def _longest_stream(self) -> Commit | None:
+        """The stream with the largest extent; None if there is no stream."""
         longest = None
         for name in stream_folders(self._store, self._split):
             with suppress(CacheError):  # a damaged stream has nothing to carry over
@@ -180,12 +185,11 @@ class SplitWriter(Writer):
             do = "call begin, and append its videos again"
             raise CacheError(f"{self._split}: the writer was entered again since begin: {do}")
         own, tables = following.finish()
-        before = self.state
+        before = self._commit
         following.is_open = False  # also if it fails: the manifest may have been replaced
         self._publish({**entries, **own}, tables)
-        if before.commit is not None:
-            gone = sorted(before.commit.manifest["shards"].keys() - self._columns.keys())
-            self._store.remove([self.place.array_key(name) for name in gone])
+        gone = sorted(before.manifest["shards"].keys() - self._columns.keys())
+        self._store.remove([self.place.array_key(name) for name in gone])
         self._store.remove(self.place.shard_folders(self._columns, following.invalid_shards))
         self._remove_unfinished(self.place.staged)
         self._open()

@@ -46,6 +46,7 @@ from cache.format.layout import (
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit, shard_rows
 from cache.format.place import Place
+from cache.format.tables import Tables
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -100,8 +101,6 @@ class StreamShards:
     record."""
     _accepted: dict[int, StagedShard]
     """Shards of the next commit, by number. Only a `StreamWriter` accepts shards."""
-    foreign: list[int]
-    """Numbers of the shards that the stream has for other rows than the split has now."""
 
     def __init__(
         self,
@@ -136,21 +135,27 @@ class StreamShards:
         """Read the commits of the stream and of the split. A writer does so again under its lock,
         and after each commit.
         """
-        self._commit = Commit.load(self.place)  # None: the stream does not exist yet
+        commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
         self.split_digest = self.split.digest
         geometry = self.split.geometry
         self._files = ShardFiles(self.place, self.columns, geometry, self._work)
         n_live = self.split.live_by_shard
         self.live_shards = np.flatnonzero(n_live).tolist()
-        self.foreign = []
-        self.committed = {}
-        if self._commit is not None:
-            self._refuse_other_form(self._commit.manifest)
-            self.foreign = self._commit.foreign_shards(self.split.manifest)
-            shards = self._commit.shards
-            for shard in sorted(shards.keys() - set(self.foreign)):
-                self.committed[shard] = shards[shard]
+        if commit is None:
+            entries = {
+                "stream": self._stream,
+                "dim": self._dim,
+                "dtype": self._dtype,
+                "geometry": self.split.manifest["geometry"],
+                "shards": {name: {} for name in self.columns},
+            }
+            commit = Commit.before_first(self.place, entries, Tables())
+        self._refuse_other_form(commit.manifest)
+        self._commit = commit
+        self._rows = OpenStream(commit, self.split.manifest)
+        shards = commit.shards
+        self.committed = {shard: shards[shard] for shard in self._rows.shards}
         self._accepted = {}
         # Features can only be carried over from rows of replaced or removed tracks.
         self._has_replaced_rows = any(
@@ -207,13 +212,12 @@ class StreamShards:
         and their flags (n,), both 0 for the other rows.
         """
         with self._index_lock:
-            if self._index is None and self._has_replaced_rows and self._commit is not None:
-                stream = OpenStream(self._commit, self.split.manifest)
-                self._index = KeyIndex(stream, self.committed)
+            if self._index is None and self._has_replaced_rows:
+                self._index = KeyIndex(self._rows)
         result = self._no_features(len(keys))
         if self._index is not None:
             rows = self._index.find(keys)
-            stream = self._index.stream
+            stream = self._rows
             result.mask[:] = rows >= 0
             result.ok[result.mask] = stream.read("_ok", rows[result.mask])[:, 0]
             has_features = result.ok != UNDECODABLE

@@ -34,7 +34,8 @@ again.
 
     StreamShards   split, _commit        the commits of the split and the stream, as read last
                    live_shards           shards with rows of tracks
-                   committed, foreign    shards in the stream's manifest, for these rows or others
+                   committed             shards in the stream's manifest, for the split's rows
+                   _rows                 the committed rows
                    made                  how features are computed
                    _work                 checkpoints and staged shards of this plan
     Writer         _lock, _publish, _started (time of the last `_open`)
@@ -55,7 +56,6 @@ from cache.format.folders import create_groups
 from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
 from cache.format.manifest import shards_entry
 from cache.format.tables import Tables
-from cache.read.streams import OpenStream
 from cache.storage.base import Root
 from cache.windows import join_adjacent
 from cache.write.base import Writer, follow_manifest, invalidate_shards
@@ -160,13 +160,12 @@ class StreamWriter(StreamShards, Writer):
         committed are skipped. The computed rows become checkpoints, which `kept` returns.
         """
         shards = [shard for shard in shards if shard in self.committed]
-        if self._commit is None or not shards:
+        if not shards:
             return
-        stream = OpenStream(self._commit, self.split.manifest)
         for shard in shards:
             n_rows = len(self.rows(shard))
             first = np.array([self.rows(shard).start])
-            data, ok, keys = [stream.read(part, first, n_rows)[0] for part in STREAM_ARRAYS]
+            data, ok, keys = [self._rows.read(part, first, n_rows)[0] for part in STREAM_ARRAYS]
             data[ok == UNDECODABLE] = 0
             computed = np.flatnonzero(self.live(shard) & (keys != NO_KEY).any(axis=1))
             self.checkpoint(shard, computed, data[computed], ok[computed], keys[computed])
@@ -187,11 +186,8 @@ class StreamWriter(StreamShards, Writer):
         split = self.split.manifest
         # The digest of each shard's rows. Shards that the split has dropped stay, because their
         # features may be carried over.
-        rows: dict[str, str] = {}
-        pending_rows: list[list[int]] = []
-        if self._commit is not None:
-            rows |= self._commit.manifest["rows"]
-            pending_rows += OpenStream(self._commit, split).pending_rows().tolist()
+        rows: dict[str, str] = dict(self._commit.manifest["rows"])
+        pending_rows: list[list[int]] = self._rows.pending_rows().tolist()
         shards = dict(self.committed)
         for shard, staged in sorted(self._accepted.items()):
             shards[shard] = staged.records
@@ -223,11 +219,12 @@ class StreamWriter(StreamShards, Writer):
         """
         self._started = time.time()  # the note of the next commit has the time since
         self._read_state()
-        if self._commit is not None:
+        if self._commit.digest:
             follow_manifest(self._commit)
-            if self.foreign:  # they were computed for other rows: make them pending
-                invalidate_shards(self.place, self._commit, self.foreign)
-                self._read_state()
+        foreign = self._commit.foreign_shards(self.split.manifest)
+        if foreign:  # they were computed for other rows: make them pending
+            invalidate_shards(self.place, self._commit, foreign)
+            self._read_state()
         if not self._work.names(SHARD):  # killed writers had other plans
             self._remove_uncommitted(self.columns, self._work)
         self.refused = []
